@@ -1,0 +1,89 @@
+"""The group, and the one place where errors become one line and an exit code."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import click
+
+from selfheal_cli.errors import SelfhealError
+
+INTERRUPTED = 130
+# name: one line of help. A command's module is loaded when it is called, not before.
+COMMANDS = {
+    "run": "Train, stream, heal and register every snapshot.",
+    "rollback": "Make a better version the champion again.",
+    "drill": "Prove the rollback on a throw-away model.",
+    "snapshots": "List the versions of a model.",
+    "show": "Show one version: figures, tags, parentage.",
+    "history": "List heals, rollbacks and alias moves in order.",
+    "export": "Make a run's monitoring files and plots again.",
+    "policy": "List, show and check policy files.",
+    "doctor": "Check versions, the store, and the files behind the aliases.",
+    "ui": "Open MLflow's own interface on the store.",
+}
+
+
+class Commands(click.Group):
+    """Loads a command's module only when that command is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order in which a user meets them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, from ``selfheal_cli.cli.NAME``."""
+        if cmd_name not in COMMANDS:
+            return None
+        found: click.Command = import_module(f"selfheal_cli.cli.{cmd_name}").command
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list in ``--help``."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Offer the nearest name for one that does not exist."""
+        from difflib import get_close_matches
+
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = get_close_matches(args[0], COMMANDS, n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            raise click.UsageError(f"No such command '{args[0]}'.{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Turn every error of ours into one line on stderr and its exit code."""
+        try:
+            return super().invoke(ctx)
+        except SelfhealError as exc:
+            if ctx.params.get("debug"):
+                raise
+            click.echo(f"selfheal: {exc}", err=True)
+            ctx.exit(exc.exit_code)
+        except KeyboardInterrupt:
+            click.echo("selfheal: interrupted", err=True)
+            ctx.exit(INTERRUPTED)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as exc:
+            if ctx.params.get("debug"):
+                raise
+            reason = " ".join(str(exc).split()) or type(exc).__name__
+            click.echo(f"selfheal: unexpected: {reason}; 'selfheal --debug' shows where", err=True)
+            ctx.exit(1)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="selfheal", prog_name="selfheal")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def main(debug: bool) -> None:
+    """Keep a drifting PyTorch model useful until it can be retrained.
+
+    A small adapter heals on the stream, every snapshot is an MLflow model version, and a rollback
+    restores the best one.
+    """

@@ -1,0 +1,70 @@
+"""How commands talk: tables on a terminal, one JSON document for programs."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+PIPE_WIDTH = 160
+
+
+def make_console() -> Console:
+    """Standard output; plain and wide in a pipe."""
+    wide = None if sys.stdout.isatty() else PIPE_WIDTH
+    return Console(file=sys.stdout, highlight=False, width=wide, soft_wrap=False)
+
+
+def print_json(document: Any) -> None:
+    """The one document of ``--json``."""
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False, default=str))
+
+
+def make_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A table whose columns of numbers (marked ``>NAME``) are aligned to the right."""
+    found = Table(title=title, title_justify="left", header_style="bold")
+    for name in columns:
+        right = name.startswith(">")
+        found.add_column(name.lstrip(">"), justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        found.add_row(*row)
+    return found
+
+
+def figure(value: float | None, digits: int = 3) -> str:
+    """A figure, or a dash where there is none."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def actor() -> str:
+    """Who does it: SELFHEAL_ACTOR, else user@machine."""
+    named = os.environ.get("SELFHEAL_ACTOR")
+    return named or f"{getpass.getuser()}@{platform.node()}"
+
+
+def clock() -> datetime:
+    """Now, in UTC."""
+    return datetime.now(UTC)
+
+
+def now_text() -> str:
+    """Now, as it is written down."""
+    return clock().isoformat(timespec="milliseconds")
+
+
+def age(then_ms: int) -> str:
+    """How long ago, in the largest unit that fits."""
+    seconds = max(0.0, clock().timestamp() - then_ms / 1000)
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

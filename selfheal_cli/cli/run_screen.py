@@ -1,0 +1,179 @@
+"""What a person sees of a run: progress, a line a batch, the results table."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from selfheal_cli.cli.output import figure, make_console, make_table
+from selfheal_cli.history.events import Event, Kind
+from selfheal_cli.pipeline.run import Finished
+from selfheal_cli.report.fold import Row, RunView
+
+COLOURS = {"HEALTHY": "green", "DRIFTING": "yellow", "HEALING": "blue", "ROLLED_BACK": "red"}
+HEADER = (
+    "batch       z  conflicts  shadow acc  healed acc    lift  shadow F1  healed F1  "
+    "state        action"
+)
+COLUMNS = ("stage", ">rows", ">accuracy", ">precision", ">recall", ">F1", ">ROC AUC", ">PR AUC",
+           ">TP", ">TN", ">FP", ">FN")  # fmt: skip
+FIGURES = ("accuracy", "precision", "recall", "f1", "roc_auc", "pr_auc")
+
+
+class RunScreen:
+    """Follows a run's events; says nothing when ``quiet``."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._console = make_console()
+        self._quiet = quiet
+        self._view = RunView()
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=quiet or not self._console.is_terminal,
+        )
+        self._training = self._progress.add_task("training", total=None)
+        self._stream = self._progress.add_task("stream", total=None, visible=False)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def on_epoch(self, done: int, total: int) -> None:
+        """Training goes on."""
+        self._progress.update(self._training, completed=done, total=total)
+
+    def on_event(self, event: Event) -> None:
+        """Something happened."""
+        if self._quiet:
+            return
+        self._view.add(event)
+        if event.kind is Kind.TRAINED:
+            self._progress.update(self._training, visible=False)
+            self._progress.update(self._stream, visible=True, total=event.data["batches"])
+            self._introduce()
+        elif event.kind is Kind.BATCH:
+            self._progress.update(self._stream, completed=event.data["batch"])
+            self._line(self._view.rows.pop(event.data["batch"]))
+        elif event.kind is Kind.ROLLBACK:
+            self._say(
+                f"[red]rollback[/] to v{event.data['version']} (F1 {event.data['f1']:.3f} on "
+                f"{event.data['rows']} rows): {event.data['reason']}"
+            )
+        elif event.kind in (Kind.HEAL_FAILED, Kind.ROLLBACK_FAILED):
+            why = event.data.get("error", event.data["reason"])
+            self._say(f"[red]{event.kind.value}[/] in batch {event.data['batch']}: {why}")
+
+    def conclude(self, finished: Finished, tracking_uri: str | None) -> None:
+        """The results table, the verdict, and what to do next."""
+        view, end = finished.view, finished.view.finished
+        if "stages" not in end:
+            return
+        rows = [_cells(line) for line in end["stages"]]
+        self._say("")
+        self._console.print(make_table("Results", COLUMNS, rows))
+        self._say(f"[bold]{end['verdict']['sentence']}[/]")
+        self._say(end["evaluation"])
+        for name, count in end["notes"].items():
+            self._say(f"In the stream: {count:,} {name}.")
+        frozen = "unchanged" if end["base_unchanged"] else "[red]CHANGED[/]"
+        self._say(f"Backbone and head are {frozen} by every heal (checked by sha256).")
+        self._say(_tally(view))
+        where = f"{finished.files[0].parent}/" if finished.files else "nowhere"
+        self._say(f"Monitoring files in {where}, event log in {finished.folder}/.")
+        if finished.outcome == "KILLED":
+            self._say("[yellow]Interrupted: the figures are of the batches until then.[/]")
+        model = view.started["model"]
+        suffix = f" --model-name {model}" if model != "fraud" else ""
+        store = f" --tracking-uri {tracking_uri}" if tracking_uri else ""
+        self._say(
+            f"Next: [bold]selfheal ui{store}[/] to browse the snapshots, "
+            f"[bold]selfheal rollback --to-best{suffix}{store}[/] to restore the best."
+        )
+
+    def _introduce(self) -> None:
+        trained = self._view.trained
+        self._say(
+            f"Network of {trained['parameters']:,} parameters, {trained['adapter_parameters']:,} "
+            f"of them in the adapter; backbone and head are frozen."
+        )
+        origin = "suggested from the training part" if trained["rules_suggested"] else "given"
+        self._say(f"Rules ({origin}): {'; '.join(trained['rules'])}")
+        self._say(
+            f"FIDI watches {trained['sensitive']}: mean {trained['mean']:.3f}, standard deviation "
+            f"{trained['sd']:.3f}, threshold "
+            f"{self._view.started['config']['policy']['fidi_threshold']:g}"
+        )
+        negative, positive = trained["labels"]
+        self._say(f"Labels: 0 is '{negative}', 1 is '{positive}'")
+        self._say(f"[bold]{HEADER}[/]")
+
+    def _line(self, row: Row) -> None:
+        colour = COLOURS[row.state]
+        self._say(
+            f"{row.batch_idx:5d}  {row.z_score:6.3f}  {row.n_conflicts:9d}  "
+            f"{row.shadow_acc:10.3f}  {row.healed_acc:10.3f}  {row.acc_lift:+6.3f}  "
+            f"{row.shadow_f1:9.3f}  {row.healed_f1:9.3f}  [{colour}]{row.state:<11}[/]  "
+            f"{row.action}"
+        )
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, overflow="ignore", no_wrap=False)
+
+
+def as_document(finished: Finished, store: str) -> dict[str, Any]:
+    """A run as one JSON document."""
+    from dataclasses import asdict
+
+    view = finished.view
+    best = view.best()
+    return {
+        "run_id": finished.run_id,
+        "outcome": finished.outcome,
+        "model": view.started["model"],
+        "tracking_uri": store,
+        "config": view.started["config"],
+        "trained": view.trained,
+        "batches": [asdict(row) for _, row in sorted(view.rows.items())],
+        "results": view.finished,
+        "versions": sum(row.version is not None for row in view.snapshots.values()),
+        "best": asdict(best) if best else None,
+        "files": [str(path) for path in finished.files],
+        "event_log": str(finished.folder / "events.jsonl"),
+    }
+
+
+def _cells(line: dict[str, Any]) -> list[str]:
+    counts = [str(line[name]) if name in line else "-" for name in ("tp", "tn", "fp", "fn")]
+    rows = f"{line['rows']:,}" if "rows" in line else "-"
+    return [line["title"], rows, *(figure(line.get(name)) for name in FIGURES), *counts]
+
+
+def _tally(view: RunView) -> str:
+    kinds = [action["kind"] for action in view.actions]
+    versions = sum(row.version is not None for row in view.snapshots.values())
+    best = view.best()
+    text = f"{kinds.count('heal')} heals, {kinds.count('rollback')} rollbacks, {versions} versions"
+    for kind, name in (("heal-failed", "failed heals"), ("heal-coalesced", "heals coalesced")):
+        if kinds.count(kind):
+            text += f", {kinds.count(kind)} {name}"
+    if best is not None:
+        text += (
+            f"; best post-heal v{best.version} (batch {best.batch}, accuracy {best.accuracy:.3f}, "
+            f"F1 {best.f1:.3f} on {best.rows} rows)"
+        )
+    return text + "."

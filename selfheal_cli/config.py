@@ -1,0 +1,153 @@
+"""What a run is told: defaults, checks and units, in one place.
+
+Defaults are the article's. Every model refuses unknown keys, so that a typo is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from selfheal_cli.errors import ConfigurationError
+
+T = TypeVar("T", bound="Settings")
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=10_000_000)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,127}$")]
+
+WORKSPACE = Path("mlruns") / "selfheal"
+
+
+class Settings(BaseModel):
+    """A frozen group of settings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class Policy(Settings):
+    """Thresholds that operations own; one YAML file in ``registry_policies/`` each."""
+
+    description: str = ""
+    fidi_threshold: NotNegative = Field(
+        1.0, description="drift when the window's mean is further from training, in its sd"
+    )
+    fidi_window: Count = Field(10, description="batch means in the drift window")
+    fidi_min_batches: Count = Field(3, description="batches before the first drift reading")
+    conflict_min: Count = Field(5, description="conflicts in a batch that start a heal")
+    conflict_probability: Share = Field(
+        0.30, description="a rule's positive scored below this is a conflict"
+    )
+    rollback_f1_drop: Share = Field(0.08, description="roll back when mean F1 falls by more")
+    rollback_acc_drop: Share = Field(0.10, description="roll back when mean accuracy falls by more")
+    health_window: Count = Field(5, description="heals in the rolling means")
+    health_min_heals: Count = Field(3, description="heals before a rollback can fire")
+    rollback_candidates: Literal["run", "model"] = Field(
+        "run", description="restore from this run's versions, or from all of the model's"
+    )
+
+
+class NetworkSettings(Settings):
+    """Architecture and training on clean data."""
+
+    hidden: Count = 64
+    epochs: Count = 20
+    train_batch_size: Count = 100
+    learning_rate: Positive = 0.001
+    shadow: Literal["plain", "frozen"] = Field(
+        "frozen", description="what doing nothing is: a plain network, or this one unhealed"
+    )
+
+
+class HealSettings(Settings):
+    """One heal: a recipe and its figures."""
+
+    recipe: Literal["article"] = "article"
+    mode: Literal["sync", "async"] = "sync"
+    steps: Annotated[int, Field(ge=1, le=10_000)] = 5
+    learning_rate: Positive = 0.003
+    label_weight: NotNegative = 0.70
+    rule_weight: NotNegative = 0.24
+    entropy_weight: NotNegative = 0.03
+
+
+class SyntheticSettings(Settings):
+    """The article's generator; ``drift_strength`` moves the normals' V14 from 0 to minus itself."""
+
+    kind: Literal["synthetic"] = "synthetic"
+    drift_strength: Annotated[float, Field(ge=-100, le=100)] = 2.2
+    train_rows: Count = 5_000
+    test_rows: Count = 1_000
+    positive_share: Annotated[float, Field(gt=0, lt=1)] = 0.15
+
+
+class TableSettings(Settings):
+    """A CSV or Parquet file whose rows are in time order."""
+
+    kind: Literal["table"] = "table"
+    path: Path
+    target: str
+    positive: str | None = None
+    drop: tuple[str, ...] = ()
+    categorical: tuple[str, ...] = ()
+    separator: str | None = None
+    train_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.25
+
+
+class RunConfig(Settings):
+    """Everything that decides a run's result."""
+
+    source: SyntheticSettings | TableSettings = SyntheticSettings()
+    network: NetworkSettings = NetworkSettings()
+    heal: HealSettings = HealSettings()
+    policy: Policy = Policy()
+    sensitive: str | None = None
+    rules: tuple[str, ...] = ()
+    batches: Count | None = None
+    batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 100
+    threshold: Share = 0.5
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 42
+    model_name: Name = "fraud"
+    experiment: Name = "selfheal"
+    export_dir: Path = Path("monitoring_export")
+    plots: bool = True
+
+    def parameters(self) -> dict[str, str]:
+        """Flat name to text, as logged in the registry's run."""
+        return dict(_flatten("", self.model_dump(mode="json")))
+
+
+def _flatten(prefix: str, value: Any) -> list[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        return [
+            pair
+            for key, inner in value.items()
+            for pair in _flatten(f"{prefix}.{key}" if prefix else key, inner)
+        ]
+    return [(prefix, "" if value is None else str(value))]
+
+
+def checked(model: type[T], values: Mapping[str, Any], *, where: str) -> T:
+    """Build settings from outside values, or say in one line what is wrong with them.
+
+    Raises `ConfigurationError` naming ``where``, the key, the value and what is allowed.
+    """
+    try:
+        return model(**values)
+    except ValidationError as exc:
+        raise ConfigurationError(f"{where}: {explain(exc, model)}") from exc
+
+
+def explain(error: ValidationError, model: type[Settings]) -> str:
+    """The first complaint of a pydantic error, for the person who wrote the value."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"unknown key '{key}'; known: {', '.join(model.model_fields)}"
+    message = str(first["msg"]).removeprefix("Value error, ")
+    return f"{key} = {first['input']!r}: {message[0].lower()}{message[1:]}"

@@ -1,0 +1,1 @@
+"""DECIDE: pure functions from what was observed to what is to be done."""

@@ -1,0 +1,83 @@
+"""Policies as files: YAML in ``registry_policies/``, or a thresholds file of an earlier export."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from selfheal_cli.config import Policy, checked
+from selfheal_cli.errors import ConfigurationError, PolicyError
+
+FOLDER = Path("registry_policies")
+SHIPPED = Path(__file__).resolve().parents[2] / FOLDER  # installed beside the package
+NOTE = "Edit values and restart with --thresholds FILE to tune risk tolerance"
+MAX_BYTES = 65_536
+
+
+def available() -> dict[str, Path]:
+    """Policies by name: those of this folder first, then those that selfheal ships."""
+    found: dict[str, Path] = {}
+    for folder in (FOLDER, SHIPPED):
+        for path in sorted(folder.glob("*.yaml")):
+            found.setdefault(path.stem, path)
+    return dict(sorted(found.items()))
+
+
+def load(name_or_path: str) -> Policy:
+    """A policy by name or file; raises `PolicyError` naming file, key and value."""
+    known = available()
+    if name_or_path in known:
+        return read(known[name_or_path])
+    path = Path(name_or_path)
+    if path.suffix in (".yaml", ".yml") or path.exists():
+        return read(path)
+    raise PolicyError(
+        f"no policy '{name_or_path}'; known: {', '.join(known)}; or give a YAML file"
+    )
+
+
+def read(path: Path) -> Policy:
+    """A policy file, every key checked."""
+    return _policy(_mapping(path), path)
+
+
+def read_thresholds(path: Path, policy: Policy) -> Policy:
+    """``policy`` with the values of an exported ``threshold_config.json`` put over it."""
+    values = {name: value for name, value in _mapping(path).items() if name != "note"}
+    return _policy({**policy.model_dump(), **values}, path)
+
+
+def thresholds(policy: Policy) -> dict[str, Any]:
+    """What ``threshold_config.json`` holds: the article's three keys first, then the rest."""
+    first = ("rollback_f1_drop", "rollback_acc_drop", "health_window")
+    values = policy.model_dump(exclude={"description"})
+    return {name: values[name] for name in first} | values | {"note": NOTE}
+
+
+def _policy(values: Mapping[str, Any], path: Path) -> Policy:
+    try:
+        return checked(Policy, values, where=str(path))
+    except ConfigurationError as exc:
+        raise PolicyError(str(exc)) from exc.__cause__
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise PolicyError(f"{path}: larger than {MAX_BYTES} bytes; this is no policy")
+        text = path.read_text(encoding="utf-8")
+        found = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except FileNotFoundError as exc:
+        raise PolicyError(f"{path}: no such file") from exc
+    except (OSError, UnicodeDecodeError) as exc:
+        raise PolicyError(f"{path}: cannot be read ({exc})") from exc
+    except (yaml.YAMLError, json.JSONDecodeError, RecursionError) as exc:
+        reason = " ".join(str(exc).split())
+        raise PolicyError(f"{path}: does not parse ({reason})") from exc
+    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+        raise PolicyError(f"{path}: expected keys with values, such as 'rollback_f1_drop: 0.08'")
+    return found

@@ -1,0 +1,82 @@
+"""Every error that selfheal raises on purpose; each class carries its exit code.
+
+::
+
+    SelfhealError                    1
+    ├── ConfigurationError           3   an option, a configuration or a policy file
+    │   ├── PolicyError              3
+    │   ├── RuleError                3
+    │   └── DataError                3   the rows: file, row, column, value
+    ├── RegistryError                4   the registry or one of its versions
+    │   ├── RegistryUnreachable      4
+    │   ├── VersionNotFound          4
+    │   └── VersionCorrupt           4   missing file, other bytes than recorded
+    ├── EventLogError                4   the log is missing, cut short or edited
+    ├── NothingToRestore             5
+    └── HealError                    6
+        └── DrillFailed              6
+"""
+
+
+class SelfhealError(Exception):
+    """Base class: what went wrong, where, and what to do, in one line."""
+
+    exit_code = 1
+
+
+class ConfigurationError(SelfhealError):
+    """A setting that selfheal cannot work with."""
+
+    exit_code = 3
+
+
+class PolicyError(ConfigurationError):
+    """A policy file with an unknown key, a wrong type or a value out of range."""
+
+
+class RuleError(ConfigurationError):
+    """A domain rule that does not parse or names what the data does not have."""
+
+
+class DataError(ConfigurationError):
+    """Rows that cannot be read, or do not say what they must."""
+
+
+class RegistryError(SelfhealError):
+    """The registry refused, or holds something that it should not."""
+
+    exit_code = 4
+
+
+class RegistryUnreachable(RegistryError):
+    """No answer from the tracking store."""
+
+
+class VersionNotFound(RegistryError):
+    """The registry has no such model or version."""
+
+
+class VersionCorrupt(RegistryError):
+    """A version whose file is gone or is not what was recorded."""
+
+
+class EventLogError(SelfhealError):
+    """An event log that is missing, cut short or edited."""
+
+    exit_code = 4
+
+
+class NothingToRestore(SelfhealError):
+    """No version fits what was asked for."""
+
+    exit_code = 5
+
+
+class HealError(SelfhealError):
+    """A heal that did not end in usable weights."""
+
+    exit_code = 6
+
+
+class DrillFailed(HealError):
+    """The rollback drill did not restore what it should have."""

@@ -1,0 +1,1 @@
+"""HEAL: the adapter alone learns, on a private copy."""

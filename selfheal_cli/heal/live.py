@@ -1,0 +1,37 @@
+"""What serves: one immutable reference that scoring reads and a heal or rollback replaces."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from selfheal_cli.heal.healer import AdapterState
+from selfheal_cli.model.network import SelfHealingNetwork
+
+if TYPE_CHECKING:
+    from selfheal_cli.records import FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """A network with the state of its adapter and the snapshot that it came from."""
+
+    network: SelfHealingNetwork
+    adapter: AdapterState
+    snapshot: str
+
+
+class LiveModel:
+    """Takes no lock: reading and replacing one attribute are each atomic in CPython."""
+
+    def __init__(self, serving: Serving) -> None:
+        self.serving = serving
+
+    def predict(self, x: FloatArray) -> FloatArray:
+        """(n, inputs) to (n,) probabilities, all by the same weights."""
+        return self.serving.network.predict(x)
+
+    def publish(self, adapter: AdapterState, snapshot: str) -> None:
+        """Serve this adapter from the next prediction on."""
+        network = self.serving.network.with_adapter(adapter.weights)
+        self.serving = Serving(network, adapter, snapshot)

@@ -1,0 +1,1 @@
+"""HISTORY: what happened, in order, and why. Everything that is shown is folded from it."""

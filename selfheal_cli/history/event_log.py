@@ -1,0 +1,123 @@
+"""An append-only log of JSON lines, numbered and chained by hash.
+
+Each line holds the sha256 of itself and of the line before it, so that an edit, a removal or a
+swap shows; the end of a finished log is its `run-finished` line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from selfheal_cli.errors import EventLogError
+from selfheal_cli.history.events import Event, Kind
+
+Clock = Callable[[], datetime]
+GENESIS = "0" * 64
+
+
+class EventLog:
+    """The writing end of a log. One writer at a time; each line is handed to the system whole."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self.path = path
+        self._clock = clock
+        self._sequence, self._head = 0, GENESIS
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            for event in read(path):
+                self._sequence, self._head = event.sequence, event.digest
+        self._stream = path.open("a", encoding="utf-8")
+
+    @property
+    def head(self) -> str:
+        """Digest of the last line."""
+        return self._head
+
+    def append(self, kind: Kind, data: Mapping[str, Any]) -> Event:
+        """Write one event; raises ValueError for what JSON cannot hold (NaN, infinity)."""
+        at = self._clock().isoformat(timespec="milliseconds")
+        body = _body(self._sequence + 1, at, kind, data, self._head)
+        event = Event(self._sequence + 1, at, kind, data, self._head, _digest(body))
+        self._stream.write(_line(body, event.digest))
+        self._stream.flush()
+        self._sequence, self._head = event.sequence, event.digest
+        return event
+
+    def close(self) -> None:
+        """No more events."""
+        self._stream.close()
+
+
+def read(path: Path) -> Iterator[Event]:
+    """The events of a log; raises `EventLogError` at the first line that does not hold."""
+    sequence, head = 0, GENESIS
+    try:
+        with path.open(encoding="utf-8") as stream:
+            for number, line in enumerate(stream, 1):
+                event = _parse(line, f"{path}:{number}")
+                if (event.sequence, event.previous) != (sequence + 1, head):
+                    raise EventLogError(
+                        f"{path}:{number}: event {event.sequence} does not follow event "
+                        f"{sequence}; a line was removed, swapped or put in"
+                    )
+                sequence, head = event.sequence, event.digest
+                yield event
+    except FileNotFoundError as exc:
+        raise EventLogError(f"{path}: no such event log") from exc
+    except UnicodeDecodeError as exc:
+        raise EventLogError(f"{path}: not text after event {sequence}") from exc
+
+
+def verify(path: Path) -> int:
+    """Check the whole of a finished run's log; returns the number of events.
+
+    Raises `EventLogError` where a line was edited, removed (the last included), swapped or added.
+    """
+    count, ended = 0, False
+    for event in read(path):
+        count += 1
+        if ended:
+            raise EventLogError(f"{path}:{count}: an event after the run's end")
+        ended = event.kind is Kind.RUN_FINISHED
+    if not ended:
+        raise EventLogError(f"{path}: ends after {count} events without '{Kind.RUN_FINISHED}'")
+    return count
+
+
+def _parse(line: str, where: str) -> Event:
+    try:
+        if not line.endswith("\n"):
+            raise ValueError("the line is cut short")
+        record = json.loads(line)
+        digest = record.pop("digest")
+        body = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        if _line(body, digest) != line or _digest(body) != digest:
+            raise ValueError("its hash does not fit: the line was edited")
+        return Event(
+            record["sequence"],
+            record["at"],
+            Kind(record["kind"]),
+            record["data"],
+            record["previous"],
+            digest,
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
+        raise EventLogError(f"{where}: {exc}") from exc
+
+
+def _body(sequence: int, at: str, kind: Kind, data: Mapping[str, Any], previous: str) -> str:
+    record = {"sequence": sequence, "at": at, "kind": kind, "data": data, "previous": previous}
+    return json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _digest(body: str) -> str:
+    return hashlib.sha256(body.encode()).hexdigest()
+
+
+def _line(body: str, digest: str) -> str:
+    return f'{body[:-1]},"digest":"{digest}"}}\n'

@@ -1,0 +1,1 @@
+"""The network: a frozen backbone, a small trainable adapter, a frozen head."""

@@ -1,0 +1,24 @@
+"""The ReflexiveLayer: the only part that learns after deployment."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class ReflexiveLayer(nn.Module):
+    """``h + scale * (W2 tanh(W1 h + b1) + b2)``: a correction on top of the backbone's features.
+
+    ``scale`` starts at 0.1, so that the layer begins close to identity. Takes and returns
+    (n, width). Source: the article "Self-healing neural networks" (see README).
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.adapter = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, width))
+        self.scale = nn.Parameter(torch.tensor(0.1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Corrected features."""
+        corrected: Tensor = features + self.scale * self.adapter(features)
+        return corrected

@@ -1,0 +1,45 @@
+"""Training on clean data, before anything is frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from selfheal_cli.config import NetworkSettings
+from selfheal_cli.model.spool import SpooledRows
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Initialisation and training draw from this seed; the caller's generator is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def train(
+    network: nn.Module,
+    rows: SpooledRows,
+    settings: NetworkSettings,
+    on_epoch: Callable[[], None],
+) -> None:
+    """Adam on binary cross-entropy; one permutation a block and epoch; freezes at the end.
+
+    Draws from torch's global generator: call it inside `seeded`.
+    """
+    optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
+    for _ in range(settings.epochs):
+        for x_block, y_block in rows:
+            x, y = torch.from_numpy(x_block), torch.from_numpy(y_block)
+            for chosen in torch.randperm(len(y)).split(settings.train_batch_size):
+                optimiser.zero_grad()
+                loss = functional.binary_cross_entropy(network(x[chosen]), y[chosen])
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+        on_epoch()
+    network.eval()
+    network.requires_grad_(requires_grad=False)

@@ -1,0 +1,1 @@
+"""MONITOR: what a batch says about the data, the rules and the model."""

@@ -1,0 +1,40 @@
+"""The best rule with one split, for a user who names none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from selfheal_cli.errors import RuleError
+from selfheal_cli.monitor.rules import Comparison, Rule
+from selfheal_cli.records import Rows
+
+MIN_LEAF_SHARE = 0.01
+
+
+def suggest_rule(rows: Rows, numeric: Sequence[str]) -> Rule:
+    """The single comparison that best separates positives, as ``feature <= t => 1`` or ``> t``.
+
+    A decision tree of depth one, classes balanced, on labelled training rows; missing values
+    count as the column's mean. Raises `RuleError` where no numeric feature splits the rows.
+    """
+    from sklearn.tree import DecisionTreeClassifier
+
+    if not numeric:
+        raise RuleError("no numeric feature to suggest a rule from; give one with --rule")
+    values = np.column_stack([_filled(rows.columns[name]) for name in numeric])
+    tree = DecisionTreeClassifier(
+        max_depth=1, class_weight="balanced", min_samples_leaf=MIN_LEAF_SHARE, random_state=0
+    ).fit(values, rows.y)
+    split = tree.tree_
+    if split.node_count < 3:
+        raise RuleError("no single split tells the classes apart; give a rule with --rule")
+    below = split.value[1][0][1] > split.value[2][0][1]
+    feature, threshold = numeric[split.feature[0]], float(f"{split.threshold[0]:.6g}")
+    return Rule((Comparison(feature, "<=" if below else ">", threshold),), label=1)
+
+
+def _filled(values: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    missing = np.isnan(values)
+    return np.where(missing, values[~missing].mean() if not missing.all() else 0.0, values)

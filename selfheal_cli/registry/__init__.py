@@ -1,0 +1,1 @@
+"""REGISTRY: snapshots as model versions, and the alias of what serves."""

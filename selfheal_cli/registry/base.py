@@ -1,0 +1,109 @@
+"""What the other rooms ask of a registry, whoever keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from selfheal_cli.records import AliasMove, Phase, Snapshot, VersionRecord
+from selfheal_cli.snapshot import Base
+
+StepMetrics = tuple[int, Mapping[str, float]]  # batch, figures by name
+BASELINE, CHAMPION = "baseline", "champion"
+SORTABLE = ("version", "f1", "accuracy", "precision", "recall", "roc_auc", "pr_auc", "lift_f1")
+Outcome = Literal["FINISHED", "FAILED", "KILLED"]
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """What the versions of one run have in common."""
+
+    model: str
+    run_id: str
+    base: str
+    recipe: str
+    labels: str
+    schema: str
+
+    def tags(self, snapshot: Snapshot, parent: int | None) -> dict[str, str]:
+        """The tags of a version, all of them text."""
+        found = {
+            "phase": snapshot.phase.value,
+            "batch": snapshot.batch,
+            "heal_id": snapshot.heal_id,
+            "parent": parent,
+            "base": self.base,
+            "sha256": snapshot.sha256,
+            "run_id": self.run_id,
+            "snapshot": snapshot.id,
+            "model": self.model,
+            "recipe": self.recipe,
+            "labels": self.labels,
+            "reason": snapshot.reason,
+            "evaluation": snapshot.evaluation.value,
+            "eval_rows": snapshot.scores.rows,
+            "schema": self.schema,
+        }
+        return {f"selfheal.{key}": str(value) for key, value in found.items() if value is not None}
+
+
+class Registry(Protocol):
+    """Runs, versions, aliases and files. Raises `RegistryError` and its kinds."""
+
+    def begin_run(
+        self, experiment: str, parameters: Mapping[str, str], tags: Mapping[str, str]
+    ) -> str:
+        """Open a run; returns its id."""
+
+    def log_metrics(self, run_id: str, steps: Sequence[StepMetrics]) -> None:
+        """Figures of some batches."""
+
+    def log_files(self, run_id: str, paths: Sequence[Path], folder: str | None = None) -> None:
+        """Keep files with the run."""
+
+    def end_run(self, run_id: str, outcome: Outcome, tags: Mapping[str, str]) -> None:
+        """Close a run."""
+
+    def run_file(self, run_id: str, name: str, into: Path) -> Path:
+        """Fetch a file that was kept with a run."""
+
+    def store_base(self, run_id: str, base: Base) -> str:
+        """Store the frozen part unless the same bytes are stored already; returns its id."""
+
+    def base(self, base_id: str) -> Base:
+        """A stored base, its hash checked."""
+
+    def add_version(
+        self, lineage: Lineage, snapshot: Snapshot, adapter: bytes, parent: int | None
+    ) -> int:
+        """Register a snapshot; returns the version."""
+
+    def adapter(self, version: VersionRecord) -> bytes:
+        """The adapter's bytes as stored; raises `VersionCorrupt` where the file is gone."""
+
+    def version(self, model: str, number: int) -> VersionRecord:
+        """One version; raises `VersionNotFound`."""
+
+    def versions(
+        self, model: str, *, phase: Phase | None = None, sort: str = "version", limit: int = 100
+    ) -> list[VersionRecord]:
+        """Versions from the highest ``sort`` down; raises `VersionNotFound` without the model."""
+
+    def best(self, model: str, *, base: str, run_id: str | None = None) -> VersionRecord | None:
+        """The post-heal version with the highest F1, among those on ``base``."""
+
+    def alias(self, model: str, alias: str) -> int | None:
+        """The version that an alias points to."""
+
+    def move_alias(
+        self, model: str, alias: str, target: int, *, actor: str, at: str, reason: str
+    ) -> AliasMove:
+        """Point an alias to a version, and write down who, when, from, to and why."""
+
+    def last_move(self, model: str, version: int) -> AliasMove | None:
+        """How the champion came to be ``version``, the last time that it did."""
+
+    def delete_model(self, model: str) -> None:
+        """Remove a model with its versions."""

@@ -1,0 +1,171 @@
+"""A registry that forgets: for tests and trials; the same contract as the real one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from selfheal_cli.errors import RegistryError, VersionCorrupt, VersionNotFound
+from selfheal_cli.records import AliasMove, Phase, Snapshot, VersionRecord
+from selfheal_cli.registry.base import CHAMPION, Lineage, Outcome, StepMetrics
+from selfheal_cli.snapshot import Base
+
+
+class MemoryRegistry:
+    """See `Registry`."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, dict[str, str]] = {}
+        self.metrics: dict[str, list[StepMetrics]] = {}
+        self.files: dict[tuple[str, str], bytes] = {}
+        self._bases: dict[str, Base] = {}
+        self._versions: dict[str, dict[int, VersionRecord]] = {}
+        self._adapters: dict[tuple[str, int], bytes] = {}
+        self._aliases: dict[tuple[str, str], int] = {}
+        self._moves: dict[tuple[str, int], AliasMove] = {}
+        self._numbers: dict[str, int] = {}
+
+    def begin_run(
+        self, experiment: str, parameters: Mapping[str, str], tags: Mapping[str, str]
+    ) -> str:
+        """See `Registry`."""
+        run_id = f"run-{len(self.runs) + 1}"
+        self.runs[run_id] = {**parameters, **tags, "experiment": experiment, "status": "RUNNING"}
+        self.metrics[run_id] = []
+        return run_id
+
+    def log_metrics(self, run_id: str, steps: Sequence[StepMetrics]) -> None:
+        """See `Registry`."""
+        self.metrics[run_id].extend(steps)
+
+    def log_files(self, run_id: str, paths: Sequence[Path], folder: str | None = None) -> None:
+        """See `Registry`."""
+        for path in paths:
+            name = f"{folder}/{path.name}" if folder else path.name
+            self.files[run_id, name] = path.read_bytes()
+
+    def end_run(self, run_id: str, outcome: Outcome, tags: Mapping[str, str]) -> None:
+        """See `Registry`."""
+        self.runs[run_id].update(tags, status=outcome)
+
+    def run_file(self, run_id: str, name: str, into: Path) -> Path:
+        """See `Registry`."""
+        if (run_id, name) not in self.files:
+            raise RegistryError(f"run {run_id}: no file '{name}'")
+        path = into / Path(name).name
+        path.write_bytes(self.files[run_id, name])
+        return path
+
+    def store_base(self, run_id: str, base: Base) -> str:
+        """See `Registry`."""
+        base_id = f"m-{base.sha256[:12]}"
+        self._bases[base_id] = base
+        return base_id
+
+    def base(self, base_id: str) -> Base:
+        """See `Registry`."""
+        if base_id not in self._bases:
+            raise VersionCorrupt(f"base {base_id} is gone from the registry")
+        return self._bases[base_id]
+
+    def add_version(
+        self, lineage: Lineage, snapshot: Snapshot, adapter: bytes, parent: int | None
+    ) -> int:
+        """See `Registry`."""
+        number = self._numbers[lineage.model] = self._numbers.get(lineage.model, 0) + 1
+        self._versions.setdefault(lineage.model, {})[number] = VersionRecord(
+            model=lineage.model,
+            version=number,
+            phase=snapshot.phase,
+            batch=snapshot.batch,
+            metrics=dict(snapshot.metrics),
+            tags=lineage.tags(snapshot, parent),
+            created_ms=time.time_ns() // 1_000_000,
+        )
+        self._adapters[lineage.model, number] = adapter
+        return number
+
+    def adapter(self, version: VersionRecord) -> bytes:
+        """See `Registry`."""
+        found = self._adapters.get((version.model, version.version))
+        if found is None:
+            raise VersionCorrupt(f"{version.model} v{version.version}: the adapter file is gone")
+        return found
+
+    def version(self, model: str, number: int) -> VersionRecord:
+        """See `Registry`."""
+        found = self._versions.get(model, {}).get(number)
+        if found is None:
+            raise VersionNotFound(f"model '{model}' has no version {number}")
+        return self._aliased(found)
+
+    def versions(
+        self, model: str, *, phase: Phase | None = None, sort: str = "version", limit: int = 100
+    ) -> list[VersionRecord]:
+        """See `Registry`."""
+        if model not in self._versions:
+            raise VersionNotFound(f"no registered model '{model}'")
+        found = [v for v in self._versions[model].values() if phase in (None, v.phase)]
+        found.sort(key=lambda v: -v.version)
+        if sort != "version":
+            found.sort(key=lambda v: -v.metrics.get(sort, float("-inf")))
+        return [self._aliased(v) for v in found[:limit]]
+
+    def best(self, model: str, *, base: str, run_id: str | None = None) -> VersionRecord | None:
+        """See `Registry`."""
+        found = [
+            v
+            for v in self._versions.get(model, {}).values()
+            if v.phase is Phase.POST_HEAL
+            and v.base == base
+            and v.f1 is not None
+            and run_id in (None, v.run_id)
+        ]
+        return max(found, key=lambda v: (v.metrics["f1"], v.version), default=None)
+
+    def alias(self, model: str, alias: str) -> int | None:
+        """See `Registry`."""
+        return self._aliases.get((model, alias))
+
+    def move_alias(
+        self, model: str, alias: str, target: int, *, actor: str, at: str, reason: str
+    ) -> AliasMove:
+        """See `Registry`."""
+        self.version(model, target)
+        source = self.alias(model, alias)
+        move = AliasMove(model, alias, source, target, actor, at, reason)
+        self._aliases[model, alias] = target
+        if alias == CHAMPION:
+            self._moves[model, target] = move
+        return move
+
+    def last_move(self, model: str, version: int) -> AliasMove | None:
+        """See `Registry`."""
+        return self._moves.get((model, version))
+
+    def delete_model(self, model: str) -> None:
+        """See `Registry`."""
+        self._versions.pop(model, None)
+        for key in [key for key in self._aliases if key[0] == model]:
+            del self._aliases[key]
+
+    def delete_version(self, model: str, number: int) -> None:
+        """Remove one version, as other tools can."""
+        del self._versions[model][number]
+
+    def replace_adapter(self, model: str, number: int, data: bytes | None) -> None:
+        """Change a stored file behind the registry's back; None removes it."""
+        if data is None:
+            del self._adapters[model, number]
+        else:
+            self._adapters[model, number] = data
+
+    def _aliased(self, record: VersionRecord) -> VersionRecord:
+        names = sorted(
+            alias
+            for (model, alias), number in self._aliases.items()
+            if (model, number) == (record.model, record.version)
+        )
+        return replace(record, aliases=tuple(names))

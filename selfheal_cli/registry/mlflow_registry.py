@@ -1,0 +1,333 @@
+"""The registry in MLflow's tracking store: the only module that talks to it.
+
+A snapshot is a logged model with metrics, and a version of the registered model that points to
+it. It takes five small calls instead of `mlflow.pytorch.log_model`, which spends seconds on
+inferring requirements.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel, Metric, Param
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from selfheal_cli.errors import RegistryError, VersionCorrupt, VersionNotFound
+from selfheal_cli.records import AliasMove, Phase, Snapshot, VersionRecord
+from selfheal_cli.registry import mlmodel
+from selfheal_cli.registry.base import CHAMPION, Lineage, Outcome, StepMetrics
+from selfheal_cli.registry.pyfunc import read_base
+from selfheal_cli.registry.store import require_reachable, resolve, translated
+from selfheal_cli.snapshot import Base
+
+MOVE_TAG = "selfheal.champion"
+VERSION_TAG = "selfheal.version"  # on the logged model, which does not know its version
+CANDIDATES = 20  # versions deleted behind their logged models are passed over
+MAX_PARAM = 6_000
+
+
+class MlflowRegistry:
+    """See `Registry`. ``uri`` None takes MLflow's own choice."""
+
+    def __init__(self, uri: str | None = None) -> None:
+        for noisy in ("mlflow", "alembic"):
+            logging.getLogger(noisy).setLevel(logging.ERROR)
+        self.uri = resolve(uri)
+        require_reachable(self.uri)
+        # a version's source "models:/m-..." is resolved with the global URI, so it is set as well
+        mlflow.set_tracking_uri(self.uri)
+        with self._doing("open the tracking store"):
+            self._client = MlflowClient(tracking_uri=self.uri)
+            self._client.search_experiments(max_results=1)
+        self._experiments: list[str] = []
+        self._bases: dict[str, Base] = {}
+
+    def begin_run(
+        self, experiment: str, parameters: Mapping[str, str], tags: Mapping[str, str]
+    ) -> str:
+        """See `Registry`."""
+        with self._doing(f"open a run in experiment '{experiment}'"):
+            found = self._client.get_experiment_by_name(experiment)
+            experiment_id = (
+                found.experiment_id if found else self._client.create_experiment(experiment)
+            )
+            run_id: str = self._client.create_run(experiment_id, tags=dict(tags)).info.run_id
+            params = [Param(key, value[:MAX_PARAM]) for key, value in parameters.items()]
+            self._client.log_batch(run_id, params=params)
+        self._experiments = [experiment_id]
+        return run_id
+
+    def log_metrics(self, run_id: str, steps: Sequence[StepMetrics]) -> None:
+        """See `Registry`."""
+        found = [metric for step, metrics in steps for metric in _metrics(metrics, step)]
+        with self._doing(f"log metrics of run {run_id}"):
+            self._client.log_batch(run_id, metrics=found)
+
+    def log_files(self, run_id: str, paths: Sequence[Path], folder: str | None = None) -> None:
+        """See `Registry`."""
+        with self._doing(f"keep files with run {run_id}"):
+            for path in paths:
+                self._client.log_artifact(run_id, str(path), folder)
+
+    def end_run(self, run_id: str, outcome: Outcome, tags: Mapping[str, str]) -> None:
+        """See `Registry`."""
+        with self._doing(f"close run {run_id}"):
+            for key, value in tags.items():
+                self._client.set_tag(run_id, key, value)
+            self._client.set_terminated(run_id, status=outcome)
+
+    def run_file(self, run_id: str, name: str, into: Path) -> Path:
+        """See `Registry`."""
+        with self._doing(f"fetch '{name}' of run {run_id}"):
+            return Path(self._client.download_artifacts(run_id, name, str(into)))
+
+    def store_base(self, run_id: str, base: Base) -> str:
+        """See `Registry`."""
+        with self._doing("store the base"):
+            experiment = self._client.get_run(run_id).info.experiment_id
+            found = self._client.search_logged_models(
+                [experiment], filter_string=f"tags.`selfheal.base_sha256` = '{base.sha256}'"
+            )
+            for model in found:
+                if model.status == "READY":
+                    self._bases[model.model_id] = base
+                    return str(model.model_id)
+            tags = {"selfheal.base_sha256": base.sha256, "selfheal.phase": "base"}
+            model = self._client.create_logged_model(
+                experiment, name="base", source_run_id=run_id, tags=tags
+            )
+            with tempfile.TemporaryDirectory() as folder:
+                Path(folder, mlmodel.BASE_WEIGHTS_FILE).write_bytes(base.weights)
+                Path(folder, mlmodel.BASE_DOCUMENT_FILE).write_text(base.document, encoding="utf-8")
+                self._client.log_model_artifacts(model.model_id, folder)
+            self._client.finalize_logged_model(model.model_id, "READY")
+        self._bases[model.model_id] = base
+        return str(model.model_id)
+
+    def base(self, base_id: str) -> Base:
+        """See `Registry`."""
+        if base_id not in self._bases:
+            base = read_base(base_id)
+            with self._doing(f"look up base {base_id}"):
+                recorded = self._client.get_logged_model(base_id).tags["selfheal.base_sha256"]
+            if base.sha256 != recorded:
+                raise VersionCorrupt(f"base {base_id}: its sha256 is not the recorded one")
+            self._bases[base_id] = base
+        return self._bases[base_id]
+
+    def add_version(
+        self, lineage: Lineage, snapshot: Snapshot, adapter: bytes, parent: int | None
+    ) -> int:
+        """See `Registry`."""
+        base = self.base(lineage.base)
+        tags = lineage.tags(snapshot, parent)
+        with self._doing(f"register snapshot {snapshot.id}"):
+            model = self._client.create_logged_model(
+                self._experiment_of(lineage.run_id),
+                name=f"{lineage.model}-{snapshot.phase.value}".replace(".", "-"),
+                source_run_id=lineage.run_id,
+                tags=tags,
+            )
+            with tempfile.TemporaryDirectory() as folder:
+                mlmodel.write_version(
+                    Path(folder),
+                    adapter=adapter,
+                    adapter_sha256=snapshot.sha256,
+                    base_id=lineage.base,
+                    base_sha256=base.sha256,
+                    document=base.describe(),
+                    model_id=model.model_id,
+                    run_id=lineage.run_id,
+                )
+                self._client.log_model_artifacts(model.model_id, folder)
+            self._client.finalize_logged_model(model.model_id, "READY")
+            metrics = _metrics(snapshot.metrics, snapshot.batch, model.model_id)
+            self._client.log_batch(lineage.run_id, metrics=metrics)
+            self._require_model(lineage.model)
+            created = self._client.create_model_version(
+                lineage.model,
+                f"models:/{model.model_id}",
+                run_id=lineage.run_id,
+                tags=tags,
+            )
+            self._client.set_logged_model_tags(
+                model.model_id, {VERSION_TAG: str(created.version)}
+            )
+        return int(created.version)
+
+    def adapter(self, version: VersionRecord) -> bytes:
+        """See `Registry`."""
+        where = f"{version.model} v{version.version}"
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                path = mlflow.artifacts.download_artifacts(
+                    artifact_uri=f"models:/{version.model}/{version.version}", dst_path=folder
+                )
+                return Path(path, mlmodel.ADAPTER_FILE).read_bytes()
+        except (MlflowException, OSError) as exc:
+            raise VersionCorrupt(
+                f"{where}: {mlmodel.ADAPTER_FILE} is gone from the artifact store "
+                f"({' '.join(str(exc).split())[:200]}); restore it from a backup or use another "
+                "version"
+            ) from exc
+
+    def version(self, model: str, number: int) -> VersionRecord:
+        """See `Registry`."""
+        entry = self._entry(model, number)
+        if entry is None:
+            raise VersionNotFound(
+                f"model '{model}' has no version {number}; see 'selfheal snapshots'"
+            )
+        with self._doing(f"read {model} v{number}"):
+            logged = self._client.get_logged_model(_model_id(entry))
+        return _record(entry, logged)
+
+    def versions(
+        self, model: str, *, phase: Phase | None = None, sort: str = "version", limit: int = 100
+    ) -> list[VersionRecord]:
+        """See `Registry`."""
+        with self._doing(f"list the versions of '{model}'"):
+            if not self._client.search_registered_models(f"name = '{model}'"):
+                raise VersionNotFound(
+                    f"no registered model '{model}'; run 'selfheal run' or give --model-name"
+                )
+        conditions = f" AND tags.`selfheal.phase` = '{phase.value}'" if phase else ""
+        return self._search(model, conditions, sort, limit)
+
+    def best(self, model: str, *, base: str, run_id: str | None = None) -> VersionRecord | None:
+        """See `Registry`."""
+        conditions = (
+            f" AND tags.`selfheal.phase` = '{Phase.POST_HEAL.value}'"
+            f" AND tags.`selfheal.base` = '{base}'"
+        )
+        if run_id is not None:
+            conditions += f" AND tags.`selfheal.run_id` = '{run_id}'"
+        found = self._search(model, conditions, "f1", limit=1)
+        return found[0] if found and found[0].f1 is not None else None
+
+    def alias(self, model: str, alias: str) -> int | None:
+        """See `Registry`."""
+        try:
+            return int(self._client.get_model_version_by_alias(model, alias).version)
+        except MlflowException as exc:
+            if exc.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise RegistryError(f"read alias '{alias}' of '{model}': {exc}") from exc
+
+    def move_alias(
+        self, model: str, alias: str, target: int, *, actor: str, at: str, reason: str
+    ) -> AliasMove:
+        """See `Registry`."""
+        source = self.alias(model, alias)
+        move = AliasMove(model, alias, source, target, actor, at, reason)
+        with self._doing(f"move alias '{alias}' of '{model}' to v{target}"):
+            self._client.set_registered_model_alias(model, alias, str(target))
+            if alias == CHAMPION:
+                note = json.dumps(move.as_dict(), sort_keys=True)
+                self._client.set_model_version_tag(model, str(target), MOVE_TAG, note)
+        return move
+
+    def last_move(self, model: str, version: int) -> AliasMove | None:
+        """See `Registry`."""
+        entry = self._entry(model, version)
+        note = entry.tags.get(MOVE_TAG) if entry else None
+        return AliasMove(**json.loads(note)) if note else None
+
+    def delete_model(self, model: str) -> None:
+        """See `Registry`. MLflow keeps the files until ``mlflow gc``."""
+        with self._doing(f"delete model '{model}'"):
+            for record in self._client.search_model_versions(f"name = '{model}'"):
+                self._client.delete_logged_model(_model_id(record))
+            self._client.delete_registered_model(model)
+
+    def _search(
+        self, model: str, conditions: str, sort: str, limit: int
+    ) -> list[VersionRecord]:
+        """One query on the logged models; each is confirmed to have a version still."""
+        field = "creation_timestamp" if sort == "version" else f"metrics.{sort}"
+        found: list[VersionRecord] = []
+        token = None
+        while len(found) < limit:
+            with self._doing(f"search the versions of '{model}'"):
+                page = self._client.search_logged_models(
+                    self._experiments or self._all_experiments(),
+                    filter_string=f"tags.`selfheal.model` = '{model}'{conditions}",
+                    order_by=[
+                        {"field_name": field, "ascending": False},
+                        {"field_name": "creation_timestamp", "ascending": False},
+                    ][: 1 if sort == "version" else 2],
+                    max_results=max(CANDIDATES, min(limit, 100)),
+                    page_token=token,
+                )
+            for logged in page:
+                entry = self._entry_of(model, logged)
+                if entry is not None and len(found) < limit:
+                    found.append(_record(entry, logged))
+            token = page.token
+            if not token:
+                break
+        return found
+
+    def _entry(self, model: str, number: int) -> ModelVersion | None:
+        try:
+            return self._client.get_model_version(model, str(number))
+        except MlflowException as exc:
+            if exc.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise RegistryError(f"read {model} v{number}: {exc}") from exc
+
+    def _entry_of(self, model: str, logged: LoggedModel) -> ModelVersion | None:
+        number = logged.tags.get(VERSION_TAG)
+        return self._entry(model, int(number)) if number else None
+
+    def _all_experiments(self) -> list[str]:
+        return [found.experiment_id for found in self._client.search_experiments()]
+
+    def _experiment_of(self, run_id: str) -> str:
+        if self._experiments:
+            return self._experiments[0]
+        return str(self._client.get_run(run_id).info.experiment_id)
+
+    def _require_model(self, model: str) -> None:
+        try:
+            self._client.create_registered_model(model)
+        except MlflowException as exc:
+            if exc.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+    def _doing(self, what: str) -> Any:
+        return translated(what, self.uri)
+
+
+def _model_id(entry: ModelVersion) -> str:
+    return str(entry.source).removeprefix("models:/")
+
+
+def _record(entry: ModelVersion, logged: LoggedModel) -> VersionRecord:
+    tags = {key: str(value) for key, value in entry.tags.items() if key.startswith("selfheal.")}
+    return VersionRecord(
+        model=entry.name,
+        version=int(entry.version),
+        phase=Phase(tags["selfheal.phase"]),
+        batch=int(tags["selfheal.batch"]),
+        metrics={metric.key: metric.value for metric in logged.metrics or ()},
+        tags=tags,
+        created_ms=entry.creation_timestamp,
+        aliases=tuple(sorted(entry.aliases)),
+    )
+
+
+def _metrics(
+    metrics: Mapping[str, float], step: int, model_id: str | None = None
+) -> list[Metric]:
+    now = time.time_ns() // 1_000_000
+    return [Metric(key, value, now, step, model_id=model_id) for key, value in metrics.items()]

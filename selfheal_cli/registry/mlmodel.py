@@ -1,0 +1,68 @@
+"""A version as an ordinary MLflow model: the folder that any MLflow client can load and serve."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mlflow.models import Model, ModelSignature
+from mlflow.types import ColSpec, DataType, Schema
+from mlflow.utils.environment import _PythonEnv
+
+from selfheal_cli import __version__
+
+ADAPTER_FILE = "adapter.safetensors"
+LINK_FILE = "selfheal.json"
+BASE_WEIGHTS_FILE = "base.safetensors"
+BASE_DOCUMENT_FILE = "model.json"
+LOADER = "selfheal_cli.registry.pyfunc"
+REQUIRED = ("mlflow", "numpy", "pandas", "safetensors", "torch")
+
+
+def write_version(
+    folder: Path,
+    *,
+    adapter: bytes,
+    adapter_sha256: str,
+    base_id: str,
+    base_sha256: str,
+    document: dict[str, Any],
+    model_id: str,
+    run_id: str,
+) -> None:
+    """Fill ``folder`` with the adapter, the link to its base, and MLflow's own description."""
+    (folder / ADAPTER_FILE).write_bytes(adapter)
+    link = {"adapter_sha256": adapter_sha256, "base": base_id, "base_sha256": base_sha256}
+    (folder / LINK_FILE).write_text(json.dumps(link, indent=1), encoding="utf-8")
+    requirements = [f"selfheal=={__version__}", *(f"{name}=={version(name)}" for name in REQUIRED)]
+    (folder / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
+    _PythonEnv.current().to_yaml(str(folder / "python_env.yaml"))
+    described = Model(run_id=run_id, model_id=model_id, signature=signature(document))
+    described.add_flavor(
+        "python_function",
+        loader_module=LOADER,
+        python_version=".".join(map(str, _python())),
+        env={"virtualenv": "python_env.yaml"},
+    )
+    described.save(str(folder / "MLmodel"))
+
+
+def signature(document: dict[str, Any]) -> ModelSignature:
+    """Raw columns in, one probability a row out."""
+    inputs = [
+        ColSpec(
+            DataType.double if column["kind"] == "numeric" else DataType.string,
+            name=column["name"],
+            required=True,
+        )
+        for column in document["encoding"]["columns"]
+    ]
+    return ModelSignature(inputs=Schema(inputs), outputs=Schema([ColSpec(DataType.float)]))
+
+
+def _python() -> tuple[int, int, int]:
+    import sys
+
+    return sys.version_info[:3]

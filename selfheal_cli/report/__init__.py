@@ -1,0 +1,1 @@
+"""REPORT: events folded into files, pictures and tables."""

@@ -1,0 +1,50 @@
+"""The monitoring files that a dashboard reads, folded from the events and from nothing else."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from dataclasses import astuple, fields
+from pathlib import Path
+from typing import Any
+
+from selfheal_cli.config import Policy
+from selfheal_cli.decide.policy_file import thresholds
+from selfheal_cli.report.fold import Row, RunView
+
+METRICS, EVENTS, THRESHOLDS = "metrics.csv", "events.json", "threshold_config.json"
+
+
+def export(view: RunView, folder: Path) -> list[Path]:
+    """Write the three files; each appears whole or not at all. Returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    policy = Policy.model_validate(view.started["config"]["policy"])
+    texts = {
+        METRICS: metrics_csv(view),
+        EVENTS: _json(view.actions),
+        THRESHOLDS: _json(thresholds(policy)),
+    }
+    return [_write(folder / name, text) for name, text in texts.items()]
+
+
+def metrics_csv(view: RunView) -> str:
+    """One line a batch, in order."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(field.name for field in fields(Row))
+    for _, row in sorted(view.rows.items()):
+        writer.writerow(astuple(row))
+    return out.getvalue()
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def _write(path: Path, text: str) -> Path:
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+    return path

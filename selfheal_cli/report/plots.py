@@ -1,0 +1,197 @@
+"""The article's eight plots, drawn from a folded log. Figures are built without pyplot's state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from selfheal_cli.report.fold import Row, RunView
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart
+LIVE, SHADOW, BASELINE, ALARM = "#0072B2", "#7F7F7F", "#E69F00", "#D55E00"
+GOOD, NOTE = "#009E73", "#CC79A7"
+STATES = {"HEALTHY": GOOD, "DRIFTING": BASELINE, "HEALING": LIVE, "ROLLED_BACK": ALARM}
+STAGE_METRICS = (("accuracy", LIVE), ("precision", GOOD), ("recall", BASELINE), ("f1", NOTE))
+WIDE = (9.0, 4.2)
+DPI = 110
+MARKED = 60  # batches up to which each gets a marker
+Panel = Callable[[Axes, RunView], None]
+
+
+def draw_all(view: RunView, folder: Path) -> list[Path]:
+    """Write the eight pictures as PNG; returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, panel in PANELS.items():
+        figure = Figure(figsize=WIDE, dpi=DPI, layout="constrained")
+        panel(figure.add_subplot(), view)
+        paths.append(_save(figure, folder / f"{name}.png"))
+    figure = Figure(figsize=(13.0, 8.0), dpi=DPI, layout="constrained")
+    for axes, panel in zip(figure.subplots(2, 2).flat, (accuracy, lift, fidi, f1), strict=True):
+        panel(axes, view)
+    figure.suptitle(f"selfheal run {view.started['run_id'][:8]}: model '{view.started['model']}'")
+    paths.append(_save(figure, folder / "dashboard.png"))
+    return paths
+
+
+def accuracy(axes: Axes, view: RunView) -> None:
+    """Live and shadow accuracy by batch."""
+    rows = _rows(view)
+    _line(axes, rows, [row.healed_acc for row in rows], "live, after its heal", LIVE)
+    _line(axes, rows, [row.pre_acc for row in rows], "live, before its heal", LIVE, style=":")
+    _line(axes, rows, [row.shadow_acc for row in rows], "shadow (frozen)", SHADOW, style="--")
+    _finish(axes, "Accuracy by batch", "accuracy (share of rows)", limits=(0, 1))
+
+
+def lift(axes: Axes, view: RunView) -> None:
+    """Live minus shadow accuracy by batch."""
+    rows = _rows(view)
+    colours = [GOOD if row.acc_lift >= 0 else ALARM for row in rows]
+    axes.bar([row.batch_idx for row in rows], [100 * row.acc_lift for row in rows], color=colours)
+    mean = sum(100 * row.acc_lift for row in rows) / len(rows)
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.axhline(mean, color=LIVE, linestyle="--", label=f"mean {mean:+.1f} points")
+    _finish(axes, "Accuracy lift over the shadow model", "lift (percentage points)")
+
+
+def fidi(axes: Axes, view: RunView) -> None:
+    """Drift of the sensitive feature."""
+    rows = _rows(view)
+    threshold = view.started["config"]["policy"]["fidi_threshold"]
+    _line(axes, rows, [row.z_score for row in rows], f"|z| of {view.trained['sensitive']}", LIVE)
+    axes.axhline(threshold, color=ALARM, linestyle="--", label=f"threshold {threshold:g}")
+    _finish(axes, "FIDI drift of the sensitive feature", "|z| (training standard deviations)")
+
+
+def states(axes: Axes, view: RunView) -> None:
+    """The state at the end of each batch."""
+    rows = _rows(view)
+    axes.bar(
+        [row.batch_idx for row in rows],
+        [1] * len(rows),
+        width=1.0,
+        color=[STATES[row.state] for row in rows],
+        edgecolor="white" if len(rows) <= MARKED else "none",
+    )
+    axes.set_yticks([])
+    seen = {row.state for row in rows}
+    handles = [Patch(color=colour, label=name) for name, colour in STATES.items() if name in seen]
+    _finish(axes, "State at the end of each batch", "", handles=handles)
+
+
+def f1(axes: Axes, view: RunView) -> None:
+    """Live and shadow F1, with the rollbacks."""
+    rows = _rows(view)
+    _line(axes, rows, [row.healed_f1 for row in rows], "live, after its heal", LIVE)
+    _line(axes, rows, [row.shadow_f1 for row in rows], "shadow (frozen)", SHADOW, style="--")
+    back = [row for row in rows if row.rolled_back]
+    if back:
+        axes.scatter(
+            [row.batch_idx for row in back],
+            [row.healed_f1 for row in back],
+            marker="v",
+            s=70,
+            color=ALARM,
+            zorder=3,
+            label=f"rollback ({len(back)})",
+        )
+    title = "F1 by batch" if back else "F1 by batch (no rollback)"
+    _finish(axes, title, "F1", limits=(0, None))
+
+
+def snapshots(axes: Axes, view: RunView) -> None:
+    """F1 of every snapshot in the registry, the best post-heal one marked."""
+    for phase, colour in (("baseline", SHADOW), ("pre-heal", BASELINE), ("post-heal", LIVE)):
+        found = [s for s in view.snapshots.values() if s.phase == phase and s.version is not None]
+        axes.scatter([s.version for s in found], [s.f1 for s in found], color=colour, label=phase)
+    best = view.best()
+    if best is not None and best.version is not None:
+        axes.scatter(
+            [best.version],
+            [best.f1],
+            marker="*",
+            s=260,
+            facecolor="none",
+            edgecolor=ALARM,
+            linewidth=1.5,
+            label=f"best: v{best.version}, F1 {best.f1:.3f} on {best.rows} rows",
+        )
+    axes.set_xlabel("model version")
+    _finish(axes, "Snapshots in the registry", "F1 when snapshotted", limits=(0, None))
+
+
+def stages(axes: Axes, view: RunView) -> None:
+    """Four metrics for each line of the results table that has them."""
+    lines = [line for line in view.finished.get("stages", []) if "precision" in line]
+    width = 0.8 / len(STAGE_METRICS)
+    for place, (metric, colour) in enumerate(STAGE_METRICS):
+        at = [index + (place - 1.5) * width for index in range(len(lines))]
+        values = [line[metric] for line in lines]
+        bars = axes.bar(at, values, width, color=colour, label=metric)
+        axes.bar_label(bars, fmt="%.2f", fontsize=6, padding=1)
+    titles = [line["title"].replace(", ", ",\n").replace(" (", "\n(") for line in lines]
+    axes.set_xticks(range(len(lines)), titles, fontsize=7)
+    axes.set_xlabel("stage")
+    _finish(axes, "Four metrics by stage", "share", limits=(0, 1.3), columns=4)
+
+
+PANELS: dict[str, Panel] = {
+    "accuracy": accuracy,
+    "lift": lift,
+    "fidi": fidi,
+    "states": states,
+    "f1_rollbacks": f1,
+    "snapshots": snapshots,
+    "stages": stages,
+}
+
+
+def _rows(view: RunView) -> list[Row]:
+    return [row for _, row in sorted(view.rows.items())]
+
+
+def _line(
+    axes: Axes, rows: list[Row], values: list[float], label: str, colour: str, style: str = "-"
+) -> None:
+    marker = "o" if len(rows) <= MARKED and style == "-" else None
+    batches = [row.batch_idx for row in rows]
+    axes.plot(
+        batches,
+        values,
+        style,
+        color=colour,
+        marker=marker,
+        markersize=4,
+        linewidth=1.5 if len(rows) <= MARKED else 0.9,
+        label=label,
+    )
+
+
+def _finish(
+    axes: Axes,
+    title: str,
+    ylabel: str,
+    *,
+    limits: tuple[float, float | None] | None = None,
+    handles: list[Patch] | list[Line2D] | None = None,
+    columns: int = 1,
+) -> None:
+    axes.set_title(title)
+    axes.set_ylabel(ylabel)
+    if not axes.get_xlabel():
+        axes.set_xlabel("batch")
+    if limits is not None:
+        axes.set_ylim(*limits)
+    axes.grid(visible=True, axis="y", alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(handles=handles, fontsize=8, framealpha=0.9, ncols=columns)
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    figure.savefig(path, metadata={"Software": None})
+    return path

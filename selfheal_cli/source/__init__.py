@@ -1,0 +1,1 @@
+"""SOURCE: rows to train on, then a stream of batches."""

@@ -1,0 +1,3 @@
+"""What the article's scenario names."""
+
+RULE = "V14 < -1.5 => 1"

@@ -1,0 +1,189 @@
+"""CSV and Parquet files as chunks of DataFrame, with errors that name file and row.
+
+Nothing here keeps more than one chunk in memory.
+"""
+
+from __future__ import annotations
+
+import csv
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from selfheal_cli.errors import DataError
+
+CHUNK_ROWS = 8_192
+HEAD_BYTES = 65_536
+SEPARATORS = (",", ";", "\t", "|")
+
+
+class TableFile(Protocol):
+    """A file of named columns, read from the start as often as wanted."""
+
+    path: Path
+    columns: list[str]
+
+    def chunks(self, numeric: Sequence[str] | None, skip: int = 0) -> Iterator[pd.DataFrame]:
+        """Frames of up to `CHUNK_ROWS` rows after the first ``skip``.
+
+        Columns in ``numeric`` come as float64 and the rest as text; with None, all as they are.
+        """
+
+
+def open_table(path: Path, separator: str | None) -> TableFile:
+    """Look at the file's head and choose the reader.
+
+    Raises `DataError` for a file that is absent, empty, not text, or without a proper header.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; give a CSV or Parquet file")
+    if path.stat().st_size == 0:
+        raise DataError(f"{path}: the file is empty; it needs a header line and rows")
+    with path.open("rb") as stream:
+        head = stream.read(HEAD_BYTES)
+    table: TableFile
+    if head[:4] == b"PAR1":
+        table = ParquetTable(path)
+    else:
+        table = CsvTable(path, separator or sniff_separator(_text(path, head)))
+    repeated = sorted({name for name in table.columns if table.columns.count(name) > 1})
+    if repeated:
+        raise DataError(f"{path}: duplicate column names: {', '.join(repeated)}; rename them")
+    if "" in table.columns:
+        position = table.columns.index("") + 1
+        raise DataError(f"{path}: column {position} has no name; name it in the header")
+    return table
+
+
+def sniff_separator(head: str) -> str:
+    """The separator that cuts the first lines into the most equal fields; a comma if none does.
+
+    >>> sniff_separator('"a";"b,c"\\n1;2\\n')
+    ';'
+    """
+    lines = head.splitlines()[:20]
+    if len(head) >= HEAD_BYTES // 4 and len(lines) > 1:
+        lines = lines[:-1]  # the last may be cut
+    best, width = ",", 1
+    for separator in SEPARATORS:
+        widths = {len(fields) for fields in csv.reader(lines, delimiter=separator)}
+        if len(widths) == 1 and (found := widths.pop()) > width:
+            best, width = separator, found
+    return best
+
+
+class CsvTable:
+    """A separated text file with a header line, UTF-8."""
+
+    def __init__(self, path: Path, separator: str) -> None:
+        self.path = path
+        self._separator = separator
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            header = next(csv.reader(stream, delimiter=separator), [])
+        self.columns = [name.strip() for name in header]
+
+    def chunks(self, numeric: Sequence[str] | None, skip: int = 0) -> Iterator[pd.DataFrame]:
+        """See `TableFile.chunks`."""
+        wanted = set(numeric or ())
+        dtypes: Any = {name: "float64" if name in wanted else "str" for name in self.columns}
+        with self._translated():
+            reader = pd.read_csv(
+                self.path,
+                sep=self._separator,
+                header=0,
+                names=self.columns,
+                index_col=False,
+                dtype=dtypes,
+                encoding="utf-8-sig",
+                skiprows=range(1, skip + 1) if skip else None,
+                chunksize=CHUNK_ROWS,
+            )
+        with reader:
+            while True:
+                with self._translated():
+                    frame = next(reader, None)
+                if frame is None:
+                    return
+                yield frame
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", pd.errors.ParserWarning)
+                yield
+        except pd.errors.EmptyDataError:
+            raise DataError(f"{self.path}: no rows below the header") from None
+        except UnicodeDecodeError as exc:
+            raise DataError(f"{self.path}: not UTF-8 text ({exc.reason}); convert it") from exc
+        except pd.errors.ParserWarning as exc:
+            raise DataError(
+                f"{self.path}: a row has more fields than the header's {len(self.columns)}"
+            ) from exc
+        except (pd.errors.ParserError, OverflowError) as exc:
+            reason = str(exc).removeprefix("Error tokenizing data. C error: ").strip()
+            raise DataError(f"{self.path}: {reason}") from exc
+
+
+class ParquetTable:
+    """A Parquet file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            schema = pq.read_schema(path)
+        except pa.ArrowException as exc:
+            raise DataError(f"{path}: not a readable Parquet file ({_line(exc)})") from exc
+        self.columns = list(schema.names)
+        self._schema = schema
+
+    def chunks(self, numeric: Sequence[str] | None, skip: int = 0) -> Iterator[pd.DataFrame]:
+        """See `TableFile.chunks`."""
+        try:
+            with pq.ParquetFile(self.path) as stream:
+                for record_batch in stream.iter_batches(batch_size=CHUNK_ROWS):
+                    if skip >= record_batch.num_rows:
+                        skip -= record_batch.num_rows
+                        continue
+                    frame = self._frame(record_batch.slice(skip), numeric)
+                    skip = 0
+                    yield frame
+        except pa.ArrowException as exc:
+            raise DataError(f"{self.path}: damaged Parquet file ({_line(exc)})") from exc
+
+    def _frame(
+        self, record_batch: pa.RecordBatch, numeric: Sequence[str] | None
+    ) -> pd.DataFrame:
+        frame: pd.DataFrame = record_batch.to_pandas()
+        for name in frame.columns:
+            kind = self._schema.field(name).type
+            if pa.types.is_decimal(kind) or pa.types.is_boolean(kind):
+                frame[name] = frame[name].astype("float64")
+            elif pa.types.is_dictionary(kind):
+                frame[name] = frame[name].astype("object")
+            if numeric is not None and name in numeric:
+                frame[name] = frame[name].astype("float64")
+        return frame
+
+
+def _text(path: Path, head: bytes) -> str:
+    if b"\x00" in head:
+        raise DataError(f"{path}: not text (a zero byte at {head.index(0)}); give CSV or Parquet")
+    try:
+        return head.decode("utf-8-sig")
+    except UnicodeDecodeError as exc:
+        if exc.start >= len(head) - 4:  # a character cut by the end of the head
+            return head[: exc.start].decode("utf-8-sig")
+        raise DataError(
+            f"{path}: not UTF-8 text (byte 0x{head[exc.start]:02x} at {exc.start}); convert it"
+        ) from exc
+
+
+def _line(exc: Exception) -> str:
+    return str(exc).splitlines()[0]
