@@ -14,7 +14,7 @@ from selfheal_cli.report.fold import Row, RunView
 
 COLOURS = {"HEALTHY": "green", "DRIFTING": "yellow", "HEALING": "blue", "ROLLED_BACK": "red"}
 HEADER = (
-    "batch       z  conflicts  shadow acc  healed acc    lift  shadow F1  healed F1  "
+    "batch       z  conflicts  shadow acc  healed acc     lift  shadow F1  healed F1  "
     "state        action"
 )
 COLUMNS = ("stage", ">rows", ">accuracy", ">precision", ">recall", ">F1", ">ROC AUC", ">PR AUC",
@@ -118,6 +118,11 @@ class RunScreen:
             f"{trained['sd']:.3f}, threshold "
             f"{self._view.started['config']['policy']['fidi_threshold']:g}"
         )
+        for name, seen in trained["held_out"].items():
+            self._say(
+                f"{trained['sensitive']} in {name} rows: mean {seen['mean']:.3f}; rules fire on "
+                f"{100 * seen['rule_share']:.1f} %"
+            )
         negative, positive = trained["labels"]
         self._say(f"Labels: 0 is '{negative}', 1 is '{positive}'")
         self._say(f"[bold]{HEADER}[/]")
@@ -125,14 +130,14 @@ class RunScreen:
     def _line(self, row: Row) -> None:
         colour = COLOURS[row.state]
         self._say(
-            f"{row.batch_idx:5d}  {row.z_score:6.3f}  {row.n_conflicts:9d}  "
-            f"{row.shadow_acc:10.3f}  {row.healed_acc:10.3f}  {row.acc_lift:+6.3f}  "
-            f"{row.shadow_f1:9.3f}  {row.healed_f1:9.3f}  [{colour}]{row.state:<11}[/]  "
+            f"{row.batch_idx:5d}  {row.z_score:6.4f}  {row.n_conflicts:9d}  "
+            f"{row.shadow_acc:10.4f}  {row.healed_acc:10.4f}  {row.acc_lift:+7.4f}  "
+            f"{row.shadow_f1:9.4f}  {row.healed_f1:9.4f}  [{colour}]{row.state:<11}[/]  "
             f"{row.action}"
         )
 
     def _say(self, text: str) -> None:
-        self._console.print(text, overflow="ignore", no_wrap=False)
+        self._console.print(text, soft_wrap=not self._console.is_terminal)
 
 
 def as_document(finished: Finished, store: str) -> dict[str, Any]:

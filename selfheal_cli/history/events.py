@@ -25,6 +25,19 @@ class Kind(StrEnum):
     RUN_FINISHED = "run-finished"
 
 
+# what changed a model, as opposed to what was seen of it
+ACTIONS = frozenset(
+    {
+        Kind.HEAL,
+        Kind.HEAL_FAILED,
+        Kind.HEAL_COALESCED,
+        Kind.ROLLBACK,
+        Kind.ROLLBACK_FAILED,
+        Kind.ALIAS_MOVED,
+    }
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """One line of a log. ``digest`` covers the other fields and ``previous``, the line before's."""

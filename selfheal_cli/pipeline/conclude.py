@@ -42,6 +42,7 @@ def conclude(
         "evaluation": IN_SAMPLE if held_out else PREQUENTIAL,
         "verdict": verdict(by_key["unhealed"], by_key["healed"], by_key["nothing"]),
         "base_unchanged": frozen == digest(prepared.base.weights),
+        "serving_sha256": digest(pack(live.serving.adapter.weights)),
         "notes": dict(source.notes()),
     }
 

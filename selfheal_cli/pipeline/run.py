@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import mlflow
-import torch
 
 from selfheal_cli import __version__
 from selfheal_cli.config import WORKSPACE, RunConfig
@@ -17,6 +15,7 @@ from selfheal_cli.errors import RegistryError
 from selfheal_cli.heal.engine import HealEngine, InlineEngine
 from selfheal_cli.heal.healer import AdapterState
 from selfheal_cli.heal.live import LiveModel, Serving
+from selfheal_cli.history.archive import LOG_NAME, run_folder
 from selfheal_cli.history.event_log import Clock, EventLog, read
 from selfheal_cli.history.events import Event, Kind
 from selfheal_cli.model.network import use_one_thread
@@ -34,7 +33,6 @@ from selfheal_cli.report.fold import RunView, fold
 from selfheal_cli.source.base import Source
 
 SCHEMA = "1"
-LOG_NAME = "events.jsonl"
 CONFIG_NAME = "config.json"
 
 
@@ -63,11 +61,6 @@ class Finished:
     folder: Path
     view: RunView
     files: tuple[Path, ...]
-
-
-def run_folder(run_id: str, workspace: Path = WORKSPACE) -> Path:
-    """Where a run's working files are."""
-    return workspace / "runs" / run_id
 
 
 def run(config: RunConfig, source: Source, around: Surroundings) -> Finished:
@@ -191,8 +184,8 @@ def _started(config: RunConfig, lineage: Lineage, actor: str) -> dict[str, Any]:
         "config": config.model_dump(mode="json"),
         "versions": {
             "selfheal": __version__,
-            "mlflow": mlflow.__version__,
-            "torch": str(torch.__version__),
+            "mlflow": version("mlflow"),
+            "torch": version("torch"),
         },
     }
 
@@ -211,4 +204,11 @@ def _trained(source: Source, prepared: Prepared, base_id: str) -> dict[str, Any]
         "mean": calibration.mean,
         "sd": calibration.sd,
         "batches": source.batch_count,
+        "held_out": {
+            name: {
+                "mean": float(rows.columns[calibration.feature].mean(dtype="float64")),
+                "rule_share": float(prepared.rules.judge(rows.columns).fired.mean()),
+            }
+            for name, rows in source.held_out().items()
+        },
     }

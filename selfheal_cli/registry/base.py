@@ -105,5 +105,17 @@ class Registry(Protocol):
     def last_move(self, model: str, version: int) -> AliasMove | None:
         """How the champion came to be ``version``, the last time that it did."""
 
+    def models(self) -> list[str]:
+        """Names of the registered models."""
+
+    def aliases(self, model: str) -> dict[str, int]:
+        """Every alias of a model with its version."""
+
     def delete_model(self, model: str) -> None:
         """Remove a model with its versions."""
+
+    def delete_run(self, run_id: str) -> None:
+        """Remove a run."""
+
+    def require_writable(self) -> None:
+        """Write something and take it away again; raises `RegistryError`."""

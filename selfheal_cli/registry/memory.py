@@ -151,6 +151,21 @@ class MemoryRegistry:
         for key in [key for key in self._aliases if key[0] == model]:
             del self._aliases[key]
 
+    def models(self) -> list[str]:
+        """See `Registry`."""
+        return sorted(self._versions)
+
+    def aliases(self, model: str) -> dict[str, int]:
+        """See `Registry`."""
+        return {alias: number for (name, alias), number in self._aliases.items() if name == model}
+
+    def delete_run(self, run_id: str) -> None:
+        """See `Registry`."""
+        del self.runs[run_id]
+
+    def require_writable(self) -> None:
+        """It always is."""
+
     def delete_version(self, model: str, number: int) -> None:
         """Remove one version, as other tools can."""
         del self._versions[model][number]

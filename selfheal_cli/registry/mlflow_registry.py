@@ -50,6 +50,7 @@ class MlflowRegistry:
             self._client.search_experiments(max_results=1)
         self._experiments: list[str] = []
         self._bases: dict[str, Base] = {}
+        self._models: set[str] = set()  # known to exist
 
     def begin_run(
         self, experiment: str, parameters: Mapping[str, str], tags: Mapping[str, str]
@@ -188,6 +189,8 @@ class MlflowRegistry:
                 f"model '{model}' has no version {number}; see 'selfheal snapshots'"
             )
         with self._doing(f"read {model} v{number}"):
+            if not str(entry.source).startswith("models:/"):
+                raise VersionNotFound(f"{model} v{number} was not registered by selfheal")
             logged = self._client.get_logged_model(_model_id(entry))
         return _record(entry, logged)
 
@@ -248,6 +251,30 @@ class MlflowRegistry:
             for record in self._client.search_model_versions(f"name = '{model}'"):
                 self._client.delete_logged_model(_model_id(record))
             self._client.delete_registered_model(model)
+        self._models.discard(model)
+
+    def models(self) -> list[str]:
+        """See `Registry`."""
+        with self._doing("list the registered models"):
+            return sorted(found.name for found in self._client.search_registered_models())
+
+    def aliases(self, model: str) -> dict[str, int]:
+        """See `Registry`."""
+        with self._doing(f"read the aliases of '{model}'"):
+            found = self._client.get_registered_model(model).aliases
+        return {alias: int(number) for alias, number in found.items()}
+
+    def delete_run(self, run_id: str) -> None:
+        """See `Registry`."""
+        with self._doing(f"delete run {run_id}"):
+            self._client.delete_run(run_id)
+
+    def require_writable(self) -> None:
+        """See `Registry`."""
+        name = f"selfheal-doctor-{time.time_ns()}"
+        with self._doing("write to the store"):
+            self._client.create_registered_model(name)
+            self._client.delete_registered_model(name)
 
     def _search(
         self, model: str, conditions: str, sort: str, limit: int
@@ -298,11 +325,14 @@ class MlflowRegistry:
         return str(self._client.get_run(run_id).info.experiment_id)
 
     def _require_model(self, model: str) -> None:
+        if model in self._models:
+            return
         try:
             self._client.create_registered_model(model)
         except MlflowException as exc:
             if exc.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
+        self._models.add(model)
 
     def _doing(self, what: str) -> Any:
         return translated(what, self.uri)
@@ -314,6 +344,10 @@ def _model_id(entry: ModelVersion) -> str:
 
 def _record(entry: ModelVersion, logged: LoggedModel) -> VersionRecord:
     tags = {key: str(value) for key, value in entry.tags.items() if key.startswith("selfheal.")}
+    if "selfheal.phase" not in tags:
+        raise VersionNotFound(
+            f"{entry.name} v{entry.version} was not registered by selfheal: it has none of its tags"
+        )
     return VersionRecord(
         model=entry.name,
         version=int(entry.version),

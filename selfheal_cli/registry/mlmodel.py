@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import platform
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import yaml
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
-from mlflow.utils.environment import _PythonEnv
 
 from selfheal_cli import __version__
 
@@ -36,17 +38,31 @@ def write_version(
     (folder / ADAPTER_FILE).write_bytes(adapter)
     link = {"adapter_sha256": adapter_sha256, "base": base_id, "base_sha256": base_sha256}
     (folder / LINK_FILE).write_text(json.dumps(link, indent=1), encoding="utf-8")
-    requirements = [f"selfheal=={__version__}", *(f"{name}=={version(name)}" for name in REQUIRED)]
-    (folder / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
-    _PythonEnv.current().to_yaml(str(folder / "python_env.yaml"))
+    for name, text in environment().items():
+        (folder / name).write_text(text, encoding="utf-8")
     described = Model(run_id=run_id, model_id=model_id, signature=signature(document))
     described.add_flavor(
         "python_function",
         loader_module=LOADER,
-        python_version=".".join(map(str, _python())),
+        python_version=platform.python_version(),
         env={"virtualenv": "python_env.yaml"},
     )
     described.save(str(folder / "MLmodel"))
+
+
+@cache
+def environment() -> dict[str, str]:
+    """The files that say what a version needs to be loaded."""
+    needed = [f"selfheal=={__version__}", *(f"{name}=={version(name)}" for name in REQUIRED)]
+    python_env = {
+        "python": platform.python_version(),
+        "build_dependencies": [],
+        "dependencies": ["-r requirements.txt"],
+    }
+    return {
+        "requirements.txt": "\n".join(needed) + "\n",
+        "python_env.yaml": yaml.safe_dump(python_env, sort_keys=False),
+    }
 
 
 def signature(document: dict[str, Any]) -> ModelSignature:
@@ -60,9 +76,3 @@ def signature(document: dict[str, Any]) -> ModelSignature:
         for column in document["encoding"]["columns"]
     ]
     return ModelSignature(inputs=Schema(inputs), outputs=Schema([ColSpec(DataType.float)]))
-
-
-def _python() -> tuple[int, int, int]:
-    import sys
-
-    return sys.version_info[:3]

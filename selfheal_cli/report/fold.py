@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from selfheal_cli.history.events import Event, Kind
+from selfheal_cli.history.events import ACTIONS, Event, Kind
 from selfheal_cli.records import Scores
 
 
@@ -200,16 +200,6 @@ class RunView:
         if batch in self._restored:
             row.rolled_back = True
             row.restored_version = self._restored.pop(batch)
-
-
-ACTIONS = (
-    Kind.HEAL,
-    Kind.HEAL_FAILED,
-    Kind.HEAL_COALESCED,
-    Kind.ROLLBACK,
-    Kind.ROLLBACK_FAILED,
-    Kind.ALIAS_MOVED,
-)
 
 
 def fold(events: Iterable[Event]) -> RunView:

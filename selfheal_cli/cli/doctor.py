@@ -1,0 +1,101 @@
+"""``selfheal doctor``."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from selfheal_cli.cli import options
+from selfheal_cli.errors import SelfhealError
+
+if TYPE_CHECKING:
+    from selfheal_cli.registry.base import Registry
+
+PACKAGES = ("selfheal", "mlflow", "torch", "numpy", "pandas", "click")
+UNWELL = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check: what was looked at, whether it is well, and what is known or to be done."""
+
+    check: str
+    well: bool
+    detail: str
+
+
+@click.command("doctor")
+@options.tracking_uri
+@options.as_json
+@click.pass_context
+def command(ctx: click.Context, tracking_uri: str | None, as_json: bool) -> None:
+    """Check versions, folders, policies, the store, and the files behind every alias.
+
+    Each finding that is not well says what to do. Exit 4 if there is any.
+    """
+    from selfheal_cli.cli import output
+
+    found = list(_examine(tracking_uri))
+    well = all(finding.well for finding in found)
+    if as_json:
+        output.print_json({"well": well, "findings": [asdict(finding) for finding in found]})
+    else:
+        rows = [
+            ["[green]ok[/]" if f.well else "[red]NOT WELL[/]", f.check, f.detail] for f in found
+        ]
+        table = output.make_table("Doctor", ("", "check", "detail"), rows)
+        output.make_console().print(table)
+    if not well:
+        ctx.exit(UNWELL)
+
+
+def _examine(tracking_uri: str | None) -> Iterator[Finding]:
+    yield Finding("python", well=True, detail=platform.python_version())
+    for name in PACKAGES:
+        yield Finding(name, well=True, detail=version(name))
+    writable = os.access(".", os.W_OK)
+    todo = "" if writable else ": not writable; run selfheal in a folder of your own"
+    yield Finding("this folder", writable, str(Path.cwd()) + todo)
+    yield _tried("policies", _policies)
+    from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+
+    try:
+        registry = MlflowRegistry(tracking_uri)
+    except SelfhealError as exc:
+        yield Finding("store", well=False, detail=str(exc))
+        return
+    yield Finding("store", well=True, detail=registry.uri)
+    yield _tried("store writable", lambda: (registry.require_writable(), "yes")[1])
+    for model in registry.models():
+        for alias, number in sorted(registry.aliases(model).items()):
+            yield _tried(f"{model}@{alias}", lambda m=model, n=number: _alias(registry, m, n))  # type: ignore[misc]
+
+
+def _tried(check: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(check, well=True, detail=look())
+    except SelfhealError as exc:
+        return Finding(check, well=False, detail=str(exc))
+
+
+def _policies() -> str:
+    from selfheal_cli.decide import policy_file
+
+    found = policy_file.available()
+    for path in found.values():
+        policy_file.read(path)
+    return ", ".join(found)
+
+
+def _alias(registry: Registry, model: str, number: int) -> str:
+    from selfheal_cli.rollback import load_verified
+
+    load_verified(registry, registry.version(model, number))
+    return f"v{number}: file, base and sha256 hold"

@@ -1,0 +1,45 @@
+"""``selfheal export``."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import click
+
+from selfheal_cli.cli import options
+
+
+@click.command("export")
+@click.argument("run", default="latest")
+@click.option("--export-dir", type=click.Path(path_type=Path, file_okay=False),
+              default=Path("monitoring_export"), show_default=True,
+              help="Folder of the monitoring files.")
+@click.option("--no-plots", is_flag=True, help="Draw no pictures.")
+@options.tracking_uri
+@options.as_json
+def command(
+    run: str, export_dir: Path, no_plots: bool, tracking_uri: str | None, as_json: bool
+) -> None:
+    """Make the monitoring files and plots of RUN again, from its event log alone.
+
+    RUN is an id, the beginning of one, or latest. A run that is not in this folder is fetched
+    from the registry by its whole id.
+    """
+    from selfheal_cli.cli import output
+    from selfheal_cli.cli.event_logs import log_of
+    from selfheal_cli.history.event_log import read
+    from selfheal_cli.report.export import export
+    from selfheal_cli.report.fold import fold
+
+    with tempfile.TemporaryDirectory() as folder:
+        view = fold(read(log_of(run, tracking_uri, Path(folder))))
+    files = export(view, export_dir)
+    if not no_plots and view.rows:
+        from selfheal_cli.report.plots import draw_all
+
+        files += draw_all(view, export_dir / "plots")
+    if as_json:
+        output.print_json({"run_id": view.started["run_id"], "files": [str(f) for f in files]})
+    else:
+        click.echo(f"{len(files)} files of run {view.started['run_id']} in {export_dir}/")

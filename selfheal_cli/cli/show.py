@@ -1,0 +1,42 @@
+"""``selfheal show``."""
+
+from __future__ import annotations
+
+import click
+
+from selfheal_cli.cli import options
+
+
+@click.command("show")
+@click.argument("version", type=click.IntRange(min=1))
+@options.model_name
+@options.tracking_uri
+@options.as_json
+def command(version: int, model_name: str, tracking_uri: str | None, as_json: bool) -> None:
+    """Show one version: its figures, its tags, and whether its file still holds."""
+    from selfheal_cli.cli import output
+    from selfheal_cli.errors import VersionCorrupt
+    from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+    from selfheal_cli.rollback import load_verified
+
+    registry = MlflowRegistry(tracking_uri)
+    found = registry.version(model_name, version)
+    fault = None
+    try:
+        load_verified(registry, found)
+    except VersionCorrupt as exc:
+        fault = exc
+    if as_json:
+        output.print_json({**found.as_dict(), "verified": fault is None})
+    else:
+        rows = [
+            ["created", f"{output.age(found.created_ms)} ago"],
+            ["aliases", ", ".join(found.aliases) or "-"],
+            *([name, f"{value:.4f}"] for name, value in sorted(found.metrics.items())),
+            *([key.removeprefix("selfheal."), value] for key, value in sorted(found.tags.items())),
+            ["file", "its sha256 holds" if fault is None else "DOES NOT HOLD"],
+        ]
+        title = f"Model '{model_name}', version {version}"
+        output.make_console().print(output.make_table(title, ("what", "value"), rows))
+    if fault is not None:
+        raise fault

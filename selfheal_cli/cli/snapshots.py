@@ -1,0 +1,57 @@
+"""``selfheal snapshots``."""
+
+from __future__ import annotations
+
+import click
+
+from selfheal_cli.cli import options
+
+SORTS = ("version", "f1", "accuracy", "precision", "recall", "roc_auc", "pr_auc", "lift_f1")
+
+
+@click.command("snapshots")
+@click.option("--phase", type=click.Choice(["baseline", "pre-heal", "post-heal"]),
+              help="Only this phase.")
+@click.option("--sort", type=click.Choice(SORTS), default="version", show_default=True,
+              help="Highest first.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True,
+              help="Versions to list.")
+@options.model_name
+@options.tracking_uri
+@options.as_json
+def command(
+    phase: str | None,
+    sort: str,
+    limit: int,
+    model_name: str,
+    tracking_uri: str | None,
+    as_json: bool,
+) -> None:
+    """List a model's versions: phase, batch, figures with the rows behind them, aliases."""
+    from selfheal_cli.cli import output
+    from selfheal_cli.records import Phase
+    from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+
+    registry = MlflowRegistry(tracking_uri)
+    found = registry.versions(
+        model_name, phase=Phase(phase) if phase else None, sort=sort, limit=limit
+    )
+    if as_json:
+        output.print_json([version.as_dict() for version in found])
+        return
+    rows = [
+        [
+            f"v{version.version}",
+            version.phase.value,
+            str(version.batch),
+            *(output.figure(version.metrics.get(name)) for name in ("f1", "accuracy", "roc_auc")),
+            str(version.eval_rows),
+            version.tags["selfheal.evaluation"],
+            ", ".join(version.aliases),
+        ]
+        for version in found
+    ]
+    columns = (">version", "phase", ">batch", ">F1", ">accuracy", ">ROC AUC", ">rows",
+               "scored on rows", "alias")  # fmt: skip
+    title = f"Model '{model_name}', {len(found)} versions, highest {sort} first"
+    output.make_console().print(output.make_table(title, columns, rows))
