@@ -35,20 +35,24 @@ class Policy(Settings):
 
     description: str = ""
     fidi_threshold: NotNegative = Field(
-        1.0, description="drift when the window's mean is further from training, in its sd"
+        default=1.0, description="drift when the window's mean is further from training, in its sd"
     )
-    fidi_window: Count = Field(10, description="batch means in the drift window")
-    fidi_min_batches: Count = Field(3, description="batches before the first drift reading")
-    conflict_min: Count = Field(5, description="conflicts in a batch that start a heal")
+    fidi_window: Count = Field(default=10, description="batch means in the drift window")
+    fidi_min_batches: Count = Field(default=3, description="batches before the first drift reading")
+    conflict_min: Count = Field(default=5, description="conflicts in a batch that start a heal")
     conflict_probability: Share = Field(
-        0.30, description="a rule's positive scored below this is a conflict"
+        default=0.30, description="a rule's positive scored below this is a conflict"
     )
-    rollback_f1_drop: Share = Field(0.08, description="roll back when mean F1 falls by more")
-    rollback_acc_drop: Share = Field(0.10, description="roll back when mean accuracy falls by more")
-    health_window: Count = Field(5, description="heals in the rolling means")
-    health_min_heals: Count = Field(3, description="heals before a rollback can fire")
+    rollback_f1_drop: Share = Field(
+        default=0.08, description="roll back when mean F1 falls by more"
+    )
+    rollback_acc_drop: Share = Field(
+        default=0.10, description="roll back when mean accuracy falls by more"
+    )
+    health_window: Count = Field(default=5, description="heals in the rolling means")
+    health_min_heals: Count = Field(default=3, description="heals before a rollback can fire")
     rollback_candidates: Literal["run", "model"] = Field(
-        "run", description="restore from this run's versions, or from all of the model's"
+        default="run", description="restore from this run's versions, or from all of the model's"
     )
 
 
@@ -60,7 +64,7 @@ class NetworkSettings(Settings):
     train_batch_size: Count = 100
     learning_rate: Positive = 0.001
     shadow: Literal["plain", "frozen"] = Field(
-        "frozen", description="what doing nothing is: a plain network, or this one unhealed"
+        default="frozen", description="what doing nothing is: a plain network, or this one unhealed"
     )
 
 

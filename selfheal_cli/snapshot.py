@@ -67,7 +67,7 @@ def digest(data: bytes) -> str:
 
 def make_base(network: SelfHealingNetwork, document: Mapping[str, Any]) -> Base:
     """The network's frozen part as it is stored."""
-    sizes = {"inputs": network.backbone[0].in_features, "hidden": network.head.in_features}
+    sizes = dict(zip(("inputs", "hidden"), network.sizes, strict=True))
     text = json.dumps({**document, "network": sizes}, sort_keys=True, indent=1)
     return Base(pack(network.base_weights()), text)
 

@@ -72,7 +72,7 @@ def _examine(tracking_uri: str | None) -> Iterator[Finding]:
         yield Finding("store", well=False, detail=str(exc))
         return
     yield Finding("store", well=True, detail=registry.uri)
-    yield _tried("store writable", lambda: (registry.require_writable(), "yes")[1])
+    yield _tried("store writable", lambda: _writable(registry))
     for model in registry.models():
         for alias, number in sorted(registry.aliases(model).items()):
             yield _tried(f"{model}@{alias}", lambda m=model, n=number: _alias(registry, m, n))  # type: ignore[misc]
@@ -83,6 +83,11 @@ def _tried(check: str, look: Callable[[], str]) -> Finding:
         return Finding(check, well=True, detail=look())
     except SelfhealError as exc:
         return Finding(check, well=False, detail=str(exc))
+
+
+def _writable(registry: Registry) -> str:
+    registry.require_writable()
+    return "yes"
 
 
 def _policies() -> str:

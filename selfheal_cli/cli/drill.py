@@ -8,8 +8,13 @@ from selfheal_cli.cli import options
 
 
 @click.command("drill")
-@click.option("--policy", metavar="NAME|FILE", default="drill", show_default=True,
-              help="Thresholds to drill with.")
+@click.option(
+    "--policy",
+    metavar="NAME|FILE",
+    default="drill",
+    show_default=True,
+    help="Thresholds to drill with.",
+)
 @click.option("--drift-strength", type=float, help="Of the synthetic stream. [default: 2.2]")
 @click.option("--batches", type=int, help="Batches to try at most. [default: 25]")
 @click.option("--keep", is_flag=True, help="Leave the drill's model and run in the store.")

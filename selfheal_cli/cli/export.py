@@ -12,9 +12,13 @@ from selfheal_cli.cli import options
 
 @click.command("export")
 @click.argument("run", default="latest")
-@click.option("--export-dir", type=click.Path(path_type=Path, file_okay=False),
-              default=Path("monitoring_export"), show_default=True,
-              help="Folder of the monitoring files.")
+@click.option(
+    "--export-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("monitoring_export"),
+    show_default=True,
+    help="Folder of the monitoring files.",
+)
 @click.option("--no-plots", is_flag=True, help="Draw no pictures.")
 @options.tracking_uri
 @options.as_json

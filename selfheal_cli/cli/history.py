@@ -14,10 +14,16 @@ if TYPE_CHECKING:
 
 
 @click.command("history")
-@click.option("--run", "run_name", metavar="RUN", help="Only this run: id, its beginning, or "
-              "latest.")
-@click.option("--limit", type=click.IntRange(1, 1_000_000), default=200, show_default=True,
-              help="Latest entries to show.")
+@click.option(
+    "--run", "run_name", metavar="RUN", help="Only this run: id, its beginning, or latest."
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 1_000_000),
+    default=200,
+    show_default=True,
+    help="Latest entries to show.",
+)
 @options.model_name
 @options.tracking_uri
 @options.as_json

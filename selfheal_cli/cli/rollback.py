@@ -51,9 +51,7 @@ def command(
     if dry_run:
         load_verified(registry, plan.target)
     else:
-        move = execute(
-            registry, plan, actor=output.actor(), at=output.now_text(), reason=reason
-        )
+        move = execute(registry, plan, actor=output.actor(), at=output.now_text(), reason=reason)
         record_operation(move, output.clock)
     if as_json:
         output.print_json(

@@ -25,49 +25,90 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.command("run")
 @click.argument("data", required=False, type=click.Path(path_type=Path))
 @click.option("--target", metavar="COLUMN", help="Column of DATA to predict; two values.")
-@click.option("--positive", metavar="VALUE", help="The target's positive value. [default: a word "
-              "for true, else the rarer value]")
+@click.option(
+    "--positive",
+    metavar="VALUE",
+    help="The target's positive value. [default: a word for true, else the rarer value]",
+)
 @click.option("--drop", metavar="COLUMN", multiple=True, help="Leave a column out; repeatable.")
-@click.option("--categorical", metavar="COLUMN", multiple=True,
-              help="Take a column of numbers as categories; repeatable.")
+@click.option(
+    "--categorical",
+    metavar="COLUMN",
+    multiple=True,
+    help="Take a column of numbers as categories; repeatable.",
+)
 @click.option("--separator", metavar="CHAR", help="Of a CSV file. [default: found in its head]")
-@click.option("--train-fraction", type=float, help="First share of the rows, which trains the "
-              "network; the rest streams. [default: 0.25]")
-@click.option("--sensitive", metavar="FEATURE", help="Numeric feature whose drift is watched. "
-              "[default: V14, or the first rule's]")
-@click.option("--rule", "rules", metavar="RULE", multiple=True,
-              help="Domain rule such as 'V14 < -1.5 and V9 > 0 => 1'; repeatable. [default: the "
-              "article's, or for DATA the best one-split rule of the training part]")
+@click.option(
+    "--train-fraction",
+    type=float,
+    help="First share of the rows, which trains the network; the rest streams. [default: 0.25]",
+)
+@click.option(
+    "--sensitive",
+    metavar="FEATURE",
+    help="Numeric feature whose drift is watched. [default: V14, or the first rule's]",
+)
+@click.option(
+    "--rule",
+    "rules",
+    metavar="RULE",
+    multiple=True,
+    help="Domain rule such as 'V14 < -1.5 and V9 > 0 => 1'; repeatable. [default: the "
+    "article's, or for DATA the best one-split rule of the training part]",
+)
 @click.option("--recipe", type=click.Choice(["article"]), help="How to heal. [default: article]")
-@click.option("--heal-mode", type=click.Choice(["sync", "async"]),
-              help="In place and replayable, or in a process of its own beside scoring. "
-              "[default: sync]")
+@click.option(
+    "--heal-mode",
+    type=click.Choice(["sync", "async"]),
+    help="In place and replayable, or in a process of its own beside scoring. [default: sync]",
+)
 @click.option("--heal-steps", type=int, help="Gradient steps a heal. [default: 5]")
 @click.option("--heal-lr", type=float, help="Learning rate of a heal. [default: 0.003]")
-@click.option("--drift-strength", type=float, help="Of the synthetic stream: how far the "
-              "normals' V14 moves down. [default: 2.2]")
+@click.option(
+    "--drift-strength",
+    type=float,
+    help="Of the synthetic stream: how far the normals' V14 moves down. [default: 2.2]",
+)
 @click.option("--batches", type=int, help="Batches to stream. [default: 25, or all of DATA]")
 @click.option("--batch-size", type=int, help="Rows a batch. [default: 100]")
 @click.option("--seed", type=int, help="Of data, initialisation and training. [default: 42]")
-@click.option("--policy", metavar="NAME|FILE", default="default", show_default=True,
-              help="Thresholds; see 'selfheal policy list'.")
-@click.option("--thresholds", type=FILE,
-              help="An exported threshold_config.json, put over the policy.")
-@click.option("--fidi-threshold", type=float, help="Drift threshold, in training standard "
-              "deviations. [default: the policy's, 1.0]")
-@click.option("--conflict-min", type=int, help="Conflicts in a batch that start a heal. "
-              "[default: the policy's, 5]")
-@click.option("--rollback-f1-drop", type=float, help="Fall of the mean F1 that rolls back. "
-              "[default: the policy's, 0.08]")
+@click.option(
+    "--policy",
+    metavar="NAME|FILE",
+    default="default",
+    show_default=True,
+    help="Thresholds; see 'selfheal policy list'.",
+)
+@click.option(
+    "--thresholds", type=FILE, help="An exported threshold_config.json, put over the policy."
+)
+@click.option(
+    "--fidi-threshold",
+    type=float,
+    help="Drift threshold, in training standard deviations. [default: the policy's, 1.0]",
+)
+@click.option(
+    "--conflict-min",
+    type=int,
+    help="Conflicts in a batch that start a heal. [default: the policy's, 5]",
+)
+@click.option(
+    "--rollback-f1-drop",
+    type=float,
+    help="Fall of the mean F1 that rolls back. [default: the policy's, 0.08]",
+)
 @click.option("--model-name", help="Registered model. [default: fraud, or DATA's file name]")
 @click.option("--experiment", help="MLflow experiment. [default: selfheal]")
-@click.option("--export-dir", type=click.Path(path_type=Path, file_okay=False),
-              help="Folder of the monitoring files. [default: monitoring_export]")
+@click.option(
+    "--export-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of the monitoring files. [default: monitoring_export]",
+)
 @click.option("--no-plots", is_flag=True, help="Draw no pictures.")
 @options.tracking_uri
 @options.as_json
 @click.pass_context
-def command(ctx: click.Context, tracking_uri: str | None, as_json: bool, **given: Any) -> None:
+def command(ctx: click.Context, /, tracking_uri: str | None, as_json: bool, **given: Any) -> None:
     """Train on clean rows, stream batches, heal, register every snapshot, export and plot.
 
     Without DATA: the article's synthetic stream. With DATA, a CSV or Parquet file in time order
@@ -122,7 +163,7 @@ def build_config(given: Mapping[str, Any]) -> RunConfig:
 
 def open_source(config: RunConfig) -> Source:
     """The source that a configuration names."""
-    size = {"batch_size": config.batch_size, "batches": config.batches}
+    size: dict[str, Any] = {"batch_size": config.batch_size, "batches": config.batches}
     if config.source.kind == "table":
         from selfheal_cli.source.table import TableSource
 

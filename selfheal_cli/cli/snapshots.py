@@ -10,12 +10,19 @@ SORTS = ("version", "f1", "accuracy", "precision", "recall", "roc_auc", "pr_auc"
 
 
 @click.command("snapshots")
-@click.option("--phase", type=click.Choice(["baseline", "pre-heal", "post-heal"]),
-              help="Only this phase.")
-@click.option("--sort", type=click.Choice(SORTS), default="version", show_default=True,
-              help="Highest first.")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True,
-              help="Versions to list.")
+@click.option(
+    "--phase", type=click.Choice(["baseline", "pre-heal", "post-heal"]), help="Only this phase."
+)
+@click.option(
+    "--sort", type=click.Choice(SORTS), default="version", show_default=True, help="Highest first."
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 10_000),
+    default=100,
+    show_default=True,
+    help="Versions to list.",
+)
 @options.model_name
 @options.tracking_uri
 @options.as_json

@@ -12,8 +12,13 @@ from selfheal_cli.cli import options
 
 @click.command("ui")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True,
-              help="Port to listen on.")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=5000,
+    show_default=True,
+    help="Port to listen on.",
+)
 @options.tracking_uri
 def command(host: str, port: int, tracking_uri: str | None) -> None:
     """Open MLflow's own interface on the store; stop it with Ctrl-C.

@@ -35,9 +35,7 @@ def load(name_or_path: str) -> Policy:
     path = Path(name_or_path)
     if path.suffix in (".yaml", ".yml") or path.exists():
         return read(path)
-    raise PolicyError(
-        f"no policy '{name_or_path}'; known: {', '.join(known)}; or give a YAML file"
-    )
+    raise PolicyError(f"no policy '{name_or_path}'; known: {', '.join(known)}; or give a YAML file")
 
 
 def read(path: Path) -> Policy:

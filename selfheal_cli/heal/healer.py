@@ -11,6 +11,7 @@ from torch import Tensor
 from selfheal_cli.config import HealSettings
 from selfheal_cli.errors import HealError
 from selfheal_cli.heal.loss import positive_weight, three_part_loss
+from selfheal_cli.model.adam import Adam
 from selfheal_cli.model.network import SelfHealingNetwork, Weights
 
 if TYPE_CHECKING:
@@ -74,7 +75,11 @@ def heal(
     with torch.no_grad():
         features = own.backbone(torch.from_numpy(task.x))
         probabilities_before = own.decide(own.adapter(features)).numpy()
-    optimiser = _adam(own, before.optimiser, settings.learning_rate)
+    optimiser = Adam(
+        dict(own.adapter.named_parameters()),
+        learning_rate=settings.learning_rate,
+        moments=before.optimiser,
+    )
     label_loss = rule_loss = 0.0
     for _ in range(settings.steps):
         optimiser.zero_grad()
@@ -84,34 +89,13 @@ def heal(
         optimiser.step()
         label_loss += loss.label.item() / settings.steps
         rule_loss += loss.rule.item() / settings.steps
-    after = AdapterState(_detached(own.adapter.state_dict()), _moments(own, optimiser))
+    after = AdapterState(_detached(own.adapter.state_dict()), optimiser.moments())
     _require_finite(after.weights, task)
     with torch.no_grad():
         probabilities_after = own.decide(own.adapter(features)).numpy()
     return HealOutcome(
         task, after, probabilities_before, probabilities_after, label_loss, rule_loss
     )
-
-
-def _adam(network: SelfHealingNetwork, moments: Weights, rate: float) -> torch.optim.Adam:
-    """Adam as an earlier heal left it."""
-    named = dict(network.adapter.named_parameters())
-    optimiser = torch.optim.Adam(named.values(), lr=rate)
-    if moments:
-        for name, parameter in named.items():
-            optimiser.state[parameter] = {
-                kind: moments[f"{kind}.{name}"].clone()
-                for kind in ("step", "exp_avg", "exp_avg_sq")
-            }
-    return optimiser
-
-
-def _moments(network: SelfHealingNetwork, optimiser: torch.optim.Adam) -> Weights:
-    return {
-        f"{kind}.{name}": value.detach()
-        for name, parameter in network.adapter.named_parameters()
-        for kind, value in optimiser.state[parameter].items()
-    }
 
 
 def _detached(weights: Weights) -> dict[str, Tensor]:

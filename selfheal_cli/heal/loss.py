@@ -41,9 +41,7 @@ def three_part_loss(
     Logits are recovered as log(p / (1 - p + 1e-8)), as the article does.
     """
     logits = torch.log(probabilities / (1 - probabilities + TINY))
-    label = functional.binary_cross_entropy_with_logits(
-        logits, y, pos_weight=torch.tensor(weight)
-    )
+    label = functional.binary_cross_entropy_with_logits(logits, y, pos_weight=torch.tensor(weight))
     labelled = rule_label >= 0
     rule = (
         functional.binary_cross_entropy(probabilities[labelled], rule_label[labelled])

@@ -47,7 +47,7 @@ def encode_task(task: HealTask, before: AdapterState) -> bytes:
 def decode_task(frame: bytes) -> tuple[HealTask, AdapterState]:
     """The inverse of `encode_task`."""
     header, tensors = decode(frame)
-    rows = {name: tensors.pop(name).numpy() for name in ("x", "y", "rule_label")}
+    rows: dict[str, Any] = {name: tensors.pop(name).numpy() for name in ("x", "y", "rule_label")}
     return HealTask(**header, **rows), _adapter(tensors)
 
 

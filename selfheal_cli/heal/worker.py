@@ -38,7 +38,7 @@ def main(connection: Connection, base: bytes, settings: dict[str, object]) -> No
 
 def _warm_up(network: SelfHealingNetwork, adapter: Weights, settings: HealSettings) -> None:
     """Heal on nothing of interest once, so that the first real heal is as fast as the rest."""
-    rows = np.zeros((2, network.backbone[0].in_features), dtype=np.float32)
+    rows = np.zeros((2, network.sizes[0]), dtype=np.float32)
     labels = np.array([0, 1], dtype=np.int8)
     task = HealTask("warm-up", 0, "", rows, labels, labels, 0.0)
     heal(network, AdapterState(adapter, {}), task, settings)

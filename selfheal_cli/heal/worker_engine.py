@@ -98,7 +98,7 @@ class WorkerEngine:
         context = get_context("spawn")
         ours, theirs = context.Pipe()
         network = self._live.serving.network
-        sizes = {"inputs": network.backbone[0].in_features, "hidden": network.head.in_features}
+        sizes = dict(zip(("inputs", "hidden"), network.sizes, strict=True))
         process = context.Process(
             target=worker.main,
             args=(theirs, wire.encode(sizes, network.state_dict()), self._settings.model_dump()),

@@ -50,7 +50,9 @@ def record_operation(move: AliasMove, clock: Clock, workspace: Path = WORKSPACE)
 
 def model_history(model: str, workspace: Path = WORKSPACE) -> list[Event]:
     """Heals, rollbacks and alias moves of a model, from all its runs and operations, by time."""
-    found = [event for log in _logs_of(model, workspace) for event in read(log) if event.kind in ACTIONS]
+    found = [
+        event for log in _logs_of(model, workspace) for event in read(log) if event.kind in ACTIONS
+    ]
     return sorted(found, key=lambda event: event.at)
 
 

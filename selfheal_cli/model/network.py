@@ -63,6 +63,12 @@ class SelfHealingNetwork(_Predictor):
         """Adapted features (n, hidden) to probabilities (n,)."""
         return torch.sigmoid(self.head(features)).squeeze(-1)
 
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Inputs, and features between backbone and head."""
+        first: Any = self.backbone[0]
+        return first.in_features, self.head.in_features
+
     def base_weights(self) -> dict[str, Tensor]:
         """The frozen part: backbone and head."""
         state = self.state_dict()
@@ -110,6 +116,4 @@ def use_one_thread() -> None:
 
 
 def _backbone(inputs: int, hidden: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU()
-    )
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU())

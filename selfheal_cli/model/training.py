@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from selfheal_cli.config import NetworkSettings
+from selfheal_cli.model.adam import Adam
 from selfheal_cli.model.spool import SpooledRows
 
 
@@ -31,11 +32,11 @@ def train(
 
     Draws from torch's global generator: call it inside `seeded`.
     """
-    optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
+    optimiser = Adam(dict(network.named_parameters()), learning_rate=settings.learning_rate)
     for _ in range(settings.epochs):
         for x_block, y_block in rows:
             x, y = torch.from_numpy(x_block), torch.from_numpy(y_block)
-            for chosen in torch.randperm(len(y)).split(settings.train_batch_size):
+            for chosen in torch.split(torch.randperm(len(y)), settings.train_batch_size):
                 optimiser.zero_grad()
                 loss = functional.binary_cross_entropy(network(x[chosen]), y[chosen])
                 loss.backward()  # type: ignore[no-untyped-call]

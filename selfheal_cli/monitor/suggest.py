@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -35,6 +36,6 @@ def suggest_rule(rows: Rows, numeric: Sequence[str]) -> Rule:
     return Rule((Comparison(feature, "<=" if below else ">", threshold),), label=1)
 
 
-def _filled(values: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _filled(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     missing = np.isnan(values)
     return np.where(missing, values[~missing].mean() if not missing.all() else 0.0, values)

@@ -88,8 +88,10 @@ def _calibrate(config: RunConfig, source: Source, rules: RuleSet) -> Calibration
     named = [part.feature for rule in rules.rules for part in rule.comparisons]
     feature = config.sensitive or next((name for name in named if name in numeric), "")
     if feature not in numeric:
-        what = f"'{feature}' is not a numeric feature{nearest(feature, numeric)}" if feature else (
-            "no rule names a numeric feature"
+        what = (
+            f"'{feature}' is not a numeric feature{nearest(feature, numeric)}"
+            if feature
+            else ("no rule names a numeric feature")
         )
         raise DataError(f"{what}; give --sensitive one of: {', '.join(numeric) or 'none'}")
     moments = Moments()

@@ -1,4 +1,4 @@
-"""The registry in MLflow's tracking store: the only module that talks to it.
+"""The registry in MLflow's tracking store; it and `mlflow_runs` alone talk to it.
 
 A snapshot is a logged model with metrics, and a version of the registered model that points to
 it. It takes five small calls instead of `mlflow.pytorch.log_model`, which spends seconds on
@@ -8,88 +8,35 @@ inferring requirements.
 from __future__ import annotations
 
 import json
-import logging
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import mlflow
-from mlflow import MlflowClient
-from mlflow.entities import LoggedModel, Metric, Param
+from mlflow.entities import LoggedModel
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from selfheal_cli.errors import RegistryError, VersionCorrupt, VersionNotFound
 from selfheal_cli.records import AliasMove, Phase, Snapshot, VersionRecord
 from selfheal_cli.registry import mlmodel
-from selfheal_cli.registry.base import CHAMPION, Lineage, Outcome, StepMetrics
+from selfheal_cli.registry.base import CHAMPION, Lineage
+from selfheal_cli.registry.mlflow_runs import MlflowRuns, as_metrics
 from selfheal_cli.registry.pyfunc import read_base
-from selfheal_cli.registry.store import require_reachable, resolve, translated
 from selfheal_cli.snapshot import Base
 
 MOVE_TAG = "selfheal.champion"
 VERSION_TAG = "selfheal.version"  # on the logged model, which does not know its version
 CANDIDATES = 20  # versions deleted behind their logged models are passed over
-MAX_PARAM = 6_000
 
 
-class MlflowRegistry:
+class MlflowRegistry(MlflowRuns):
     """See `Registry`. ``uri`` None takes MLflow's own choice."""
 
     def __init__(self, uri: str | None = None) -> None:
-        for noisy in ("mlflow", "alembic"):
-            logging.getLogger(noisy).setLevel(logging.ERROR)
-        self.uri = resolve(uri)
-        require_reachable(self.uri)
-        # a version's source "models:/m-..." is resolved with the global URI, so it is set as well
-        mlflow.set_tracking_uri(self.uri)
-        with self._doing("open the tracking store"):
-            self._client = MlflowClient(tracking_uri=self.uri)
-            self._client.search_experiments(max_results=1)
-        self._experiments: list[str] = []
+        super().__init__(uri)
         self._bases: dict[str, Base] = {}
         self._models: set[str] = set()  # known to exist
-
-    def begin_run(
-        self, experiment: str, parameters: Mapping[str, str], tags: Mapping[str, str]
-    ) -> str:
-        """See `Registry`."""
-        with self._doing(f"open a run in experiment '{experiment}'"):
-            found = self._client.get_experiment_by_name(experiment)
-            experiment_id = (
-                found.experiment_id if found else self._client.create_experiment(experiment)
-            )
-            run_id: str = self._client.create_run(experiment_id, tags=dict(tags)).info.run_id
-            params = [Param(key, value[:MAX_PARAM]) for key, value in parameters.items()]
-            self._client.log_batch(run_id, params=params)
-        self._experiments = [experiment_id]
-        return run_id
-
-    def log_metrics(self, run_id: str, steps: Sequence[StepMetrics]) -> None:
-        """See `Registry`."""
-        found = [metric for step, metrics in steps for metric in _metrics(metrics, step)]
-        with self._doing(f"log metrics of run {run_id}"):
-            self._client.log_batch(run_id, metrics=found)
-
-    def log_files(self, run_id: str, paths: Sequence[Path], folder: str | None = None) -> None:
-        """See `Registry`."""
-        with self._doing(f"keep files with run {run_id}"):
-            for path in paths:
-                self._client.log_artifact(run_id, str(path), folder)
-
-    def end_run(self, run_id: str, outcome: Outcome, tags: Mapping[str, str]) -> None:
-        """See `Registry`."""
-        with self._doing(f"close run {run_id}"):
-            for key, value in tags.items():
-                self._client.set_tag(run_id, key, value)
-            self._client.set_terminated(run_id, status=outcome)
-
-    def run_file(self, run_id: str, name: str, into: Path) -> Path:
-        """See `Registry`."""
-        with self._doing(f"fetch '{name}' of run {run_id}"):
-            return Path(self._client.download_artifacts(run_id, name, str(into)))
 
     def store_base(self, run_id: str, base: Base) -> str:
         """See `Registry`."""
@@ -151,7 +98,7 @@ class MlflowRegistry:
                 )
                 self._client.log_model_artifacts(model.model_id, folder)
             self._client.finalize_logged_model(model.model_id, "READY")
-            metrics = _metrics(snapshot.metrics, snapshot.batch, model.model_id)
+            metrics = as_metrics(snapshot.metrics, snapshot.batch, model.model_id)
             self._client.log_batch(lineage.run_id, metrics=metrics)
             self._require_model(lineage.model)
             created = self._client.create_model_version(
@@ -160,9 +107,7 @@ class MlflowRegistry:
                 run_id=lineage.run_id,
                 tags=tags,
             )
-            self._client.set_logged_model_tags(
-                model.model_id, {VERSION_TAG: str(created.version)}
-            )
+            self._client.set_logged_model_tags(model.model_id, {VERSION_TAG: str(created.version)})
         return int(created.version)
 
     def adapter(self, version: VersionRecord) -> bytes:
@@ -264,11 +209,6 @@ class MlflowRegistry:
             found = self._client.get_registered_model(model).aliases
         return {alias: int(number) for alias, number in found.items()}
 
-    def delete_run(self, run_id: str) -> None:
-        """See `Registry`."""
-        with self._doing(f"delete run {run_id}"):
-            self._client.delete_run(run_id)
-
     def require_writable(self) -> None:
         """See `Registry`."""
         name = f"selfheal-doctor-{time.time_ns()}"
@@ -276,9 +216,7 @@ class MlflowRegistry:
             self._client.create_registered_model(name)
             self._client.delete_registered_model(name)
 
-    def _search(
-        self, model: str, conditions: str, sort: str, limit: int
-    ) -> list[VersionRecord]:
+    def _search(self, model: str, conditions: str, sort: str, limit: int) -> list[VersionRecord]:
         """One query on the logged models; each is confirmed to have a version still."""
         field = "creation_timestamp" if sort == "version" else f"metrics.{sort}"
         found: list[VersionRecord] = []
@@ -316,14 +254,6 @@ class MlflowRegistry:
         number = logged.tags.get(VERSION_TAG)
         return self._entry(model, int(number)) if number else None
 
-    def _all_experiments(self) -> list[str]:
-        return [found.experiment_id for found in self._client.search_experiments()]
-
-    def _experiment_of(self, run_id: str) -> str:
-        if self._experiments:
-            return self._experiments[0]
-        return str(self._client.get_run(run_id).info.experiment_id)
-
     def _require_model(self, model: str) -> None:
         if model in self._models:
             return
@@ -333,9 +263,6 @@ class MlflowRegistry:
             if exc.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         self._models.add(model)
-
-    def _doing(self, what: str) -> Any:
-        return translated(what, self.uri)
 
 
 def _model_id(entry: ModelVersion) -> str:
@@ -358,10 +285,3 @@ def _record(entry: ModelVersion, logged: LoggedModel) -> VersionRecord:
         created_ms=entry.creation_timestamp,
         aliases=tuple(sorted(entry.aliases)),
     )
-
-
-def _metrics(
-    metrics: Mapping[str, float], step: int, model_id: str | None = None
-) -> list[Metric]:
-    now = time.time_ns() // 1_000_000
-    return [Metric(key, value, now, step, model_id=model_id) for key, value in metrics.items()]

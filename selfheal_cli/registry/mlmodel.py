@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 from mlflow.models import Model, ModelSignature
-from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
 from selfheal_cli import __version__
 
@@ -67,7 +67,7 @@ def environment() -> dict[str, str]:
 
 def signature(document: dict[str, Any]) -> ModelSignature:
     """Raw columns in, one probability a row out."""
-    inputs = [
+    inputs: list[ColSpec | TensorSpec] = [
         ColSpec(
             DataType.double if column["kind"] == "numeric" else DataType.string,
             name=column["name"],

@@ -59,9 +59,7 @@ class RegistryWriter:
 
         def register() -> Registered:
             parent = self._versions.get(snapshot.parent) if snapshot.parent else None
-            number = self._registry.add_version(
-                self._lineage, snapshot, path.read_bytes(), parent
-            )
+            number = self._registry.add_version(self._lineage, snapshot, path.read_bytes(), parent)
             self._versions[snapshot.id] = number
             path.unlink()
             return Registered(snapshot.id, number)

@@ -12,7 +12,7 @@ from selfheal_cli.records import Scores
 
 @dataclass(slots=True)
 class Row:
-    """One batch. The first fifteen fields are the article's ``metrics.csv``, in its order.
+    """One batch. The first sixteen fields are the article's ``metrics.csv``, in its order.
 
     ``healed_*`` are the figures after the batch's heal, or the live ones where none was; ``pre_*``
     are before it; precision to fn belong to ``healed``.

@@ -107,8 +107,9 @@ def f1(axes: Axes, view: RunView) -> None:
 def snapshots(axes: Axes, view: RunView) -> None:
     """F1 of every snapshot in the registry, the best post-heal one marked."""
     for phase, colour in (("baseline", SHADOW), ("pre-heal", BASELINE), ("post-heal", LIVE)):
-        found = [s for s in view.snapshots.values() if s.phase == phase and s.version is not None]
-        axes.scatter([s.version for s in found], [s.f1 for s in found], color=colour, label=phase)
+        found = [(s.version, s.f1) for s in view.snapshots.values() if s.phase == phase]
+        known = [(float(version), value) for version, value in found if version is not None]
+        axes.scatter([x for x, _ in known], [y for _, y in known], color=colour, label=phase)
     best = view.best()
     if best is not None and best.version is not None:
         axes.scatter(

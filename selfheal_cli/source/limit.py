@@ -8,9 +8,11 @@ best ROC and precision-recall curves there are (Neyman and Pearson 1933).
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from selfheal_cli.records import Limit
 
+Grid = NDArray[np.float64]
 GRID = 200_001
 POSITIVE_MEAN, POSITIVE_SD = -2.5, 0.8  # of V14; see `synthetic`
 SPAN = 12.0  # standard deviations beyond both means
@@ -44,6 +46,6 @@ def bayes_limit(drift: float, positive_share: float) -> Limit:
     )
 
 
-def _normal(v: np.ndarray, mean: float, sd: float) -> np.ndarray:  # type: ignore[type-arg]
-    density: np.ndarray = np.exp(-0.5 * ((v - mean) / sd) ** 2) / (sd * np.sqrt(2 * np.pi))  # type: ignore[type-arg]
-    return np.maximum(density, 1e-300)
+def _normal(v: Grid, mean: float, sd: float) -> Grid:
+    density = np.exp(-0.5 * ((v - mean) / sd) ** 2) / (sd * np.sqrt(2 * np.pi))
+    return np.asarray(np.maximum(density, 1e-300))

@@ -98,9 +98,7 @@ def as_target(values: pd.Series[Any]) -> pd.Series[str]:
     return values.astype("str").str.strip()
 
 
-def order_labels(
-    values: Counter[str], positive: str | None, *, where: str
-) -> tuple[str, str]:
+def order_labels(values: Counter[str], positive: str | None, *, where: str) -> tuple[str, str]:
     """(negative, positive): the named one, else a word for true, else the rarer value.
 
     >>> order_labels(Counter({"no": 9, "yes": 1}), None, where="t.csv")
@@ -132,9 +130,7 @@ def nearest(name: str, known: Sequence[str]) -> str:
     return f"; did you mean '{found[0]}'?" if found else ""
 
 
-def _targets(
-    table: TableFile, column: pd.Series[Any], target: str, offset: int
-) -> Iterator[str]:
+def _targets(table: TableFile, column: pd.Series[Any], target: str, offset: int) -> Iterator[str]:
     missing = column.isna().to_numpy()
     if missing.any():
         row = offset + int(np.flatnonzero(missing)[0]) + 1

@@ -8,6 +8,7 @@ nine columns are standard normal.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from selfheal_cli.config import SyntheticSettings
 from selfheal_cli.records import Batch, Limit, Rows
 from selfheal_cli.source.encoding import Encoding
 from selfheal_cli.source.limit import POSITIVE_MEAN, POSITIVE_SD, bayes_limit
+
+if TYPE_CHECKING:
+    from selfheal_cli.records import FloatArray, LabelArray
 
 NAMES = [f"V{number}" for number in range(7, 17)]  # V14 stands at index 7
 
@@ -75,6 +79,6 @@ class SyntheticSource:
         return as_rows(x[order], y[order])
 
 
-def as_rows(x: np.ndarray, y: np.ndarray) -> Rows:  # type: ignore[type-arg]
+def as_rows(x: FloatArray, y: LabelArray) -> Rows:
     """Rows whose columns are the inputs themselves."""
     return Rows(x, y, {name: x[:, position] for position, name in enumerate(NAMES)})

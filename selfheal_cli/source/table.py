@@ -33,9 +33,7 @@ BLOCK_ROWS = 65_536
 class TableSource:
     """A `Source` over a file. Reads it in chunks: memory does not grow with the rows."""
 
-    def __init__(
-        self, settings: TableSettings, *, batch_size: int, batches: int | None
-    ) -> None:
+    def __init__(self, settings: TableSettings, *, batch_size: int, batches: int | None) -> None:
         self._table = open_table(settings.path, settings.separator)
         found = profile(
             self._table,
@@ -141,7 +139,7 @@ class TableSource:
                 name: frame[name].to_numpy(dtype=np.float64 if name in numeric else object)
                 for name in self.encoding.names
             }
-            y = (as_target(frame[self._target]) == self.labels[1]).to_numpy(dtype=np.int8)
+            y = (as_target(frame[self._target]) == self.labels[1]).to_numpy().astype(np.int8)
             yield Rows(self.encoding.encode(columns, counts), y, columns)
 
 

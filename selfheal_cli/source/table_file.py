@@ -157,9 +157,7 @@ class ParquetTable:
         except pa.ArrowException as exc:
             raise DataError(f"{self.path}: damaged Parquet file ({_line(exc)})") from exc
 
-    def _frame(
-        self, record_batch: pa.RecordBatch, numeric: Sequence[str] | None
-    ) -> pd.DataFrame:
+    def _frame(self, record_batch: pa.RecordBatch, numeric: Sequence[str] | None) -> pd.DataFrame:
         frame: pd.DataFrame = record_batch.to_pandas()
         for name in frame.columns:
             kind = self._schema.field(name).type

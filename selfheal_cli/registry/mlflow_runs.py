@@ -1,0 +1,97 @@
+"""Runs in MLflow's tracking store: parameters, figures by batch, files."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param
+
+from selfheal_cli.registry.base import Outcome, StepMetrics
+from selfheal_cli.registry.store import require_reachable, resolve, translated
+
+MAX_PARAM = 6_000
+
+
+class MlflowRuns:
+    """The part of `Registry` that is about runs."""
+
+    def __init__(self, uri: str | None = None) -> None:
+        for noisy in ("mlflow", "alembic"):
+            logging.getLogger(noisy).setLevel(logging.ERROR)
+        self.uri = resolve(uri)
+        require_reachable(self.uri)
+        # a version's source "models:/m-..." is resolved with the global URI, so it is set as well
+        mlflow.set_tracking_uri(self.uri)
+        with self._doing("open the tracking store"):
+            self._client = MlflowClient(tracking_uri=self.uri)
+            self._client.search_experiments(max_results=1)
+        self._experiments: list[str] = []
+
+    def begin_run(
+        self, experiment: str, parameters: Mapping[str, str], tags: Mapping[str, str]
+    ) -> str:
+        """See `Registry`."""
+        with self._doing(f"open a run in experiment '{experiment}'"):
+            found = self._client.get_experiment_by_name(experiment)
+            experiment_id = (
+                found.experiment_id if found else self._client.create_experiment(experiment)
+            )
+            run_id: str = self._client.create_run(experiment_id, tags=dict(tags)).info.run_id
+            params = [Param(key, value[:MAX_PARAM]) for key, value in parameters.items()]
+            self._client.log_batch(run_id, params=params)
+        self._experiments = [experiment_id]
+        return run_id
+
+    def log_metrics(self, run_id: str, steps: Sequence[StepMetrics]) -> None:
+        """See `Registry`."""
+        found = [metric for step, metrics in steps for metric in as_metrics(metrics, step)]
+        with self._doing(f"log metrics of run {run_id}"):
+            self._client.log_batch(run_id, metrics=found)
+
+    def log_files(self, run_id: str, paths: Sequence[Path], folder: str | None = None) -> None:
+        """See `Registry`."""
+        with self._doing(f"keep files with run {run_id}"):
+            for path in paths:
+                self._client.log_artifact(run_id, str(path), folder)
+
+    def end_run(self, run_id: str, outcome: Outcome, tags: Mapping[str, str]) -> None:
+        """See `Registry`."""
+        with self._doing(f"close run {run_id}"):
+            for key, value in tags.items():
+                self._client.set_tag(run_id, key, value)
+            self._client.set_terminated(run_id, status=outcome)
+
+    def run_file(self, run_id: str, name: str, into: Path) -> Path:
+        """See `Registry`."""
+        with self._doing(f"fetch '{name}' of run {run_id}"):
+            return Path(self._client.download_artifacts(run_id, name, str(into)))
+
+    def delete_run(self, run_id: str) -> None:
+        """See `Registry`."""
+        with self._doing(f"delete run {run_id}"):
+            self._client.delete_run(run_id)
+
+    def _experiment_of(self, run_id: str) -> str:
+        if self._experiments:
+            return self._experiments[0]
+        return str(self._client.get_run(run_id).info.experiment_id)
+
+    def _all_experiments(self) -> list[str]:
+        return [found.experiment_id for found in self._client.search_experiments()]
+
+    def _doing(self, what: str) -> AbstractContextManager[None]:
+        return translated(what, self.uri)
+
+
+def as_metrics(
+    metrics: Mapping[str, float], step: int, model_id: str | None = None
+) -> list[Metric]:
+    """Figures as MLflow takes them; of a logged model where one is named."""
+    now = time.time_ns() // 1_000_000
+    return [Metric(key, value, now, step, model_id=model_id) for key, value in metrics.items()]
