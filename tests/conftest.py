@@ -1,0 +1,133 @@
+"""Fixtures: an empty folder for each test, a store whose schema is made once, a whole run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from selfheal_cli.cli.main import main
+
+Invoke = Callable[..., Result]
+
+
+@pytest.fixture(scope="session")
+def store_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database with its schema and nothing in it; making one takes seconds."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("template") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store_template: Path) -> Path:
+    """An empty folder with a fresh store, as the working folder."""
+    shutil.copy(store_template, tmp_path / "mlflow.db")
+    enter(tmp_path, monkeypatch)
+    return tmp_path
+
+
+@pytest.fixture
+def empty_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, as the working folder."""
+    enter(tmp_path, monkeypatch)
+    return tmp_path
+
+
+def enter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in ``folder``, with MLflow's own choice of store."""
+    import mlflow
+
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture(autouse=True)
+def _store_is_forgotten() -> Iterator[None]:
+    """MLflow keeps the store's URI in a global and in the environment; no test leaves one."""
+    yield
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+
+@pytest.fixture
+def invoke() -> Invoke:
+    """Run a selfheal command in this process."""
+
+    def run(*arguments: str, expect: int = 0) -> Result:
+        result = CliRunner().invoke(main, list(arguments))
+        assert result.exit_code == expect, f"{result.output}\n{result.stderr}\n{result.exception!r}"
+        return result
+
+    return run
+
+
+@pytest.fixture
+def fake_clock() -> Callable[[], datetime]:
+    """A clock that moves on a second each time that it is read."""
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def read() -> datetime:
+        nonlocal now
+        now += timedelta(seconds=1)
+        return now
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def article_run(
+    tmp_path_factory: pytest.TempPathFactory, store_template: Path
+) -> Path:
+    """The folder of one bare ``selfheal run``; tests read it and do not change it."""
+    folder = tmp_path_factory.mktemp("article")
+    shutil.copy(store_template, folder / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        enter(folder, patch)
+        result = CliRunner().invoke(main, ["run"])
+        assert result.exit_code == 0, result.output
+        (folder / "output.txt").write_text(result.output)
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    return folder
+
+
+@pytest.fixture
+def in_article_run(article_run: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stand in the folder of the session's run, to look."""
+    enter(article_run, monkeypatch)
+    return article_run
+
+
+@pytest.fixture
+def article_copy(article_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The session's run with its registry, moved here, to change."""
+    import sqlite3
+
+    for name in ("mlflow.db", "mlruns", "monitoring_export"):
+        source = article_run / name
+        if source.is_dir():
+            shutil.copytree(source, tmp_path / name)
+        else:
+            shutil.copy(source, tmp_path / name)
+    # MLflow stores artifact places absolute
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        for table, column in (
+            ("experiments", "artifact_location"),
+            ("runs", "artifact_uri"),
+            ("logged_models", "artifact_location"),
+            ("model_versions", "storage_location"),
+        ):
+            database.execute(
+                f"UPDATE {table} SET {column} = replace({column}, ?, ?)",  # noqa: S608
+                (str(article_run), str(tmp_path)),
+            )
+    database.close()
+    enter(tmp_path, monkeypatch)
+    return tmp_path
