@@ -26,7 +26,7 @@ from selfheal_cli.registry.pyfunc import read_base
 from selfheal_cli.snapshot import Base
 
 MOVE_TAG = "selfheal.champion"
-VERSION_TAG = "selfheal.version"  # on the logged model, which does not know its version
+VERSIONS_TAG = "mlflow.modelVersions"  # on the logged model; the interface reads it too
 CANDIDATES = 20  # versions deleted behind their logged models are passed over
 
 
@@ -81,7 +81,7 @@ class MlflowRegistry(MlflowRuns):
         with self._doing(f"register snapshot {snapshot.id}"):
             model = self._client.create_logged_model(
                 self._experiment_of(lineage.run_id),
-                name=f"{lineage.model}-{snapshot.phase.value}".replace(".", "-"),
+                name=_display_name(lineage.model, snapshot),
                 source_run_id=lineage.run_id,
                 tags=tags,
             )
@@ -107,7 +107,8 @@ class MlflowRegistry(MlflowRuns):
                 run_id=lineage.run_id,
                 tags=tags,
             )
-            self._client.set_logged_model_tags(model.model_id, {VERSION_TAG: str(created.version)})
+            link = json.dumps([{"name": lineage.model, "version": str(created.version)}])
+            self._client.set_logged_model_tags(model.model_id, {VERSIONS_TAG: link})
         return int(created.version)
 
     def adapter(self, version: VersionRecord) -> bytes:
@@ -251,8 +252,9 @@ class MlflowRegistry(MlflowRuns):
             raise RegistryError(f"read {model} v{number}: {exc}") from exc
 
     def _entry_of(self, model: str, logged: LoggedModel) -> ModelVersion | None:
-        number = logged.tags.get(VERSION_TAG)
-        return self._entry(model, int(number)) if number else None
+        linked = json.loads(logged.tags.get(VERSIONS_TAG, "[]"))
+        numbers = [int(link["version"]) for link in linked if link["name"] == model]
+        return self._entry(model, numbers[-1]) if numbers else None
 
     def _require_model(self, model: str) -> None:
         if model in self._models:
@@ -263,6 +265,11 @@ class MlflowRegistry(MlflowRuns):
             if exc.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         self._models.add(model)
+
+
+def _display_name(model: str, snapshot: Snapshot) -> str:
+    """As MLflow's interface lists it; dots and slashes are not allowed there."""
+    return f"{model}-batch-{snapshot.batch}-{snapshot.phase.value}".replace(".", "-")
 
 
 def _model_id(entry: ModelVersion) -> str:

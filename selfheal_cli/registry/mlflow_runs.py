@@ -16,6 +16,8 @@ from selfheal_cli.registry.base import Outcome, StepMetrics
 from selfheal_cli.registry.store import require_reachable, resolve, translated
 
 MAX_PARAM = 6_000
+# makes MLflow's interface show models with their metrics, not agents with their traces
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
 
 class MlflowRuns:
@@ -40,7 +42,9 @@ class MlflowRuns:
         with self._doing(f"open a run in experiment '{experiment}'"):
             found = self._client.get_experiment_by_name(experiment)
             experiment_id = (
-                found.experiment_id if found else self._client.create_experiment(experiment)
+                found.experiment_id
+                if found
+                else self._client.create_experiment(experiment, tags=EXPERIMENT_TAGS)
             )
             run_id: str = self._client.create_run(experiment_id, tags=dict(tags)).info.run_id
             params = [Param(key, value[:MAX_PARAM]) for key, value in parameters.items()]

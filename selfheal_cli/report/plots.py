@@ -79,6 +79,7 @@ def states(axes: Axes, view: RunView) -> None:
         edgecolor="white" if len(rows) <= MARKED else "none",
     )
     axes.set_yticks([])
+    axes.set_ylim(0, 1.25)  # room for the legend
     seen = {row.state for row in rows}
     handles = [Patch(color=colour, label=name) for name, colour in STATES.items() if name in seen]
     _finish(axes, "State at the end of each batch", "", handles=handles)
@@ -137,6 +138,7 @@ def stages(axes: Axes, view: RunView) -> None:
         axes.bar_label(bars, fmt="%.2f", fontsize=6, padding=1)
     titles = [line["title"].replace(", ", ",\n").replace(" (", "\n(") for line in lines]
     axes.set_xticks(range(len(lines)), titles, fontsize=7)
+    axes.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
     axes.set_xlabel("stage")
     _finish(axes, "Four metrics by stage", "share", limits=(0, 1.3), columns=4)
 
