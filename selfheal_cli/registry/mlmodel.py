@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+from mlflow.types.schema import AnyType
 
 from selfheal_cli import __version__
 
@@ -69,9 +70,10 @@ def signature(document: dict[str, Any]) -> ModelSignature:
     """Raw columns in, one probability a row out."""
     inputs: list[ColSpec | TensorSpec] = [
         ColSpec(
-            DataType.double if column["kind"] == "numeric" else DataType.string,
+            # MLflow refuses whole numbers for a double; the encoding takes any number
+            AnyType() if column["kind"] == "numeric" else DataType.string,
             name=column["name"],
-            required=True,
+            required=column["kind"] != "numeric",
         )
         for column in document["encoding"]["columns"]
     ]
