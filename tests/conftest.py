@@ -83,9 +83,7 @@ def fake_clock() -> Callable[[], datetime]:
 
 
 @pytest.fixture(scope="session")
-def article_run(
-    tmp_path_factory: pytest.TempPathFactory, store_template: Path
-) -> Path:
+def article_run(tmp_path_factory: pytest.TempPathFactory, store_template: Path) -> Path:
     """The folder of one bare ``selfheal run``; tests read it and do not change it."""
     folder = tmp_path_factory.mktemp("article")
     shutil.copy(store_template, folder / "mlflow.db")

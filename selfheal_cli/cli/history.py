@@ -52,7 +52,7 @@ def command(
     shown = events[-limit:]
     if as_json:
         output.print_json(
-            [{"at": event.at, "kind": event.kind.value, **event.data} for event in shown]
+            [{**event.data, "at": event.at, "kind": event.kind.value} for event in shown]
         )
         return
     rows = [[event.at[:19].replace("T", " "), event.kind.value, *_told(event)] for event in shown]

@@ -1,0 +1,247 @@
+"""`selfheal run`, through the front door."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from selfheal_cli.history.event_log import read, verify
+from selfheal_cli.report.fold import fold
+from tests.conftest import Invoke
+
+QUICK = ("--batches", "3", "--no-plots")
+
+
+def make_table(path: Path, rows: int = 1200) -> pd.DataFrame:
+    """A stream whose `amount` drifts upwards half-way, with text and missing values."""
+    draw = np.random.default_rng(3)
+    label = draw.random(rows) < 0.3
+    drift = np.where(np.arange(rows) > rows // 2, 2.0, 0.0)
+    frame = pd.DataFrame(
+        {
+            "amount": draw.normal(np.where(label, 2.0, 0.0)) + drift,
+            "kind": np.where(draw.random(rows) < 0.5, "web", "shop"),
+            "age": draw.integers(18, 80, rows).astype(float),
+            "label": np.where(label, "yes", "no"),
+        }
+    )
+    frame.loc[frame.index % 50 == 7, "age"] = np.nan
+    frame.loc[frame.index > rows - 20, "kind"] = "phone"
+    if path.suffix == ".parquet":
+        frame.to_parquet(path)
+    else:
+        frame.to_csv(path, index=False, sep=";")
+    return frame
+
+
+@pytest.fixture(scope="module")
+def plain_rows(article_run: Path) -> list[dict[str, object]]:
+    """The first three batches of a run without options."""
+    (log,) = (article_run / "mlruns/selfheal/runs").glob("*/events.jsonl")
+    view = fold(read(log))
+    return [asdict(view.rows[batch]) for batch in (1, 2, 3)]
+
+
+def logs() -> list[Path]:
+    return list(Path("mlruns/selfheal/runs").glob("*/events.jsonl"))
+
+
+def test_two_runs_give_the_same_files_and_the_same_weights(workdir: Path, invoke: Invoke) -> None:
+    first, second = (
+        json.loads(invoke("run", *QUICK, "--json", "--export-dir", name).stdout)
+        for name in ("one", "two")
+    )
+    rows = [[row | {"version": None} for row in run["batches"]] for run in (first, second)]
+    assert rows[0] == rows[1]
+    hashes = [
+        [event.data["sha256"] for event in read(log) if event.kind == "snapshot"] for log in logs()
+    ]
+    assert hashes[0] == hashes[1]
+    assert first["results"]["serving_sha256"] == second["results"]["serving_sha256"]
+
+
+def test_json_is_one_document_and_nothing_else(workdir: Path, invoke: Invoke) -> None:
+    document = json.loads(invoke("run", *QUICK, "--json").stdout)
+    assert document["outcome"] == "FINISHED"
+    assert document["versions"] == 7
+    assert len(document["batches"]) == 3
+    assert {line["key"] for line in document["results"]["stages"]} >= {"healed", "limit"}
+
+
+def test_the_log_of_a_run_is_whole(workdir: Path, invoke: Invoke) -> None:
+    invoke("run", *QUICK)
+    (log,) = logs()
+    assert verify(log) > 10
+    assert not list(log.parent.glob("outbox/*"))
+
+
+def test_the_effective_configuration_is_kept_with_the_run(workdir: Path, invoke: Invoke) -> None:
+    invoke("run", *QUICK, "--heal-steps", "2", "--seed", "7", "--policy", "strict")
+    (log,) = logs()
+    config = json.loads(log.with_name("config.json").read_text())
+    assert (config["heal"]["steps"], config["seed"]) == (2, 7)
+    assert config["policy"]["fidi_threshold"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "column"),
+    [
+        ("--heal-steps", "1", "healed_acc"),
+        ("--heal-lr", "0.03", "healed_acc"),
+        ("--seed", "1", "pre_acc"),
+        ("--drift-strength", "1.0", "z_score"),
+        ("--batch-size", "50", "rows"),
+        ("--conflict-min", "28", "action"),
+        ("--fidi-threshold", "9", "state"),
+    ],
+)
+def test_each_option_changes_what_it_names(
+    workdir: Path,
+    invoke: Invoke,
+    plain_rows: list[dict[str, object]],
+    option: str,
+    value: str,
+    column: str,
+) -> None:
+    changed = json.loads(invoke("run", *QUICK, "--json", option, value).stdout)["batches"]
+    assert [row[column] for row in plain_rows] != [row[column] for row in changed]
+
+
+def test_an_edited_threshold_file_takes_effect_at_the_next_run(
+    workdir: Path, invoke: Invoke
+) -> None:
+    invoke("run", *QUICK)
+    exported = Path("monitoring_export/threshold_config.json")
+    thresholds = json.loads(exported.read_text())
+    assert thresholds["rollback_f1_drop"] == 0.08
+    thresholds["conflict_min"] = 1000
+    thresholds["fidi_threshold"] = 50
+    Path("mine.json").write_text(json.dumps(thresholds))
+    document = json.loads(invoke("run", *QUICK, "--json", "--thresholds", "mine.json").stdout)
+    assert {row["action"] for row in document["batches"]} == {"NONE"}
+    again = json.loads(exported.read_text())
+    assert again == thresholds
+
+
+@pytest.mark.parametrize("name", ["data.csv", "data.parquet"])
+def test_a_table_trains_on_its_first_part_and_streams_the_rest(
+    workdir: Path, invoke: Invoke, name: str
+) -> None:
+    make_table(Path(name))
+    document = json.loads(invoke("run", name, "--target", "label", "--no-plots", "--json").stdout)
+    assert document["model"] == "data"
+    assert document["trained"]["labels"] == ["no", "yes"]
+    assert document["trained"]["rules_suggested"] is True
+    assert document["trained"]["rules"][0].startswith("amount >")
+    assert sum(row["rows"] for row in document["batches"]) == 900
+    stages = {line["key"]: line for line in document["results"]["stages"]}
+    assert {stages[key]["rows"] for key in ("healed", "unhealed", "nothing", "everything")} == {900}
+    assert document["results"]["notes"] == {"missing values": 18, "unseen categories": 19}
+
+
+def test_the_prequential_table_adds_up_the_batches_before_their_heals(
+    workdir: Path, invoke: Invoke
+) -> None:
+    make_table(Path("data.csv"))
+    document = json.loads(
+        invoke("run", "data.csv", "--target", "label", "--no-plots", "--json").stdout
+    )
+    live = next(line for line in document["results"]["stages"] if line["key"] == "healed")
+    right = sum(round(row["pre_acc"] * row["rows"]) for row in document["batches"])
+    assert live["tp"] + live["tn"] == right
+
+
+def test_the_users_rule_and_feature_are_used(workdir: Path, invoke: Invoke) -> None:
+    make_table(Path("data.csv"))
+    rules = ("--rule", "amount > 1.5 and kind == 'web' => 1", "--rule", "amount < 0 => 0")
+    options = ("--target", "label", "--sensitive", "age", "--drop", "age", "--no-plots")
+    invoke("run", "data.csv", *options, *rules, expect=3)
+    document = json.loads(
+        invoke("run", "data.csv", *options[:4], *rules, "--no-plots", "--json").stdout
+    )
+    assert document["trained"]["rules"] == [
+        "amount > 1.5 and kind == 'web' => 1",
+        "amount < 0.0 => 0",
+    ]
+    assert document["trained"]["sensitive"] == "age"
+
+
+def test_a_tables_version_scores_raw_rows_through_mlflow(workdir: Path, invoke: Invoke) -> None:
+    import mlflow
+
+    frame = make_table(Path("data.csv"))
+    invoke("run", "data.csv", "--target", "label", "--no-plots", "--batches", "2")
+    model = mlflow.pyfunc.load_model("models:/data@champion")
+    raw = pd.read_csv("data.csv", sep=";").drop(columns="label")
+    probabilities = model.predict(raw)
+    assert probabilities.shape == (len(frame),)
+    assert np.isfinite(probabilities).all()
+    whole = raw.assign(age=50)  # whole numbers in a column of floats
+    assert np.isfinite(model.predict(whole)).all()
+
+
+def test_async_heals_beside_scoring_and_ends_with_every_heal_told(
+    workdir: Path, invoke: Invoke
+) -> None:
+    document = json.loads(invoke("run", "--heal-mode", "async", "--no-plots", "--json").stdout)
+    actions = {row["action"] for row in document["batches"]}
+    assert actions <= {"HEALED", "COALESCED", "NONE"}
+    assert "HEALED" in actions
+    assert "HEALING" in {row["state"] for row in document["batches"]}
+    healed = sum(row["action"] == "HEALED" for row in document["batches"])
+    assert document["versions"] == 1 + 2 * healed
+
+
+def test_ctrl_c_exports_what_was_measured_and_marks_the_run_killed(workdir: Path) -> None:
+    from mlflow import MlflowClient
+
+    code = "from selfheal_cli.cli.main import main; main()"
+    command = [sys.executable, "-u", "-c", code, "run", "--batches", "4000", "--no-plots"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("    5  "):
+                process.send_signal(signal.SIGINT)
+                break
+        rest, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "Interrupted: the figures are of the batches until then." in rest
+    with Path("monitoring_export/metrics.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert 5 <= len(rows) < 4000
+    (run,) = MlflowClient().search_runs(["1"])
+    assert run.info.status == "KILLED"
+    (log,) = logs()
+    verify(log)
+
+
+def test_a_pipe_gets_plain_lines_and_no_bar(workdir: Path, invoke: Invoke) -> None:
+    output = invoke("run", *QUICK).stdout
+    assert "\x1b" not in output
+    assert "training" not in output
+    assert "Next: selfheal ui" in output
+    assert max(map(len, output.splitlines())) < 250
+
+
+def test_the_actor_can_be_named_and_is_recorded(
+    workdir: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(os.environ, "SELFHEAL_ACTOR", "ann")
+    invoke("run", *QUICK)
+    (log,) = logs()
+    moves = [event.data for event in read(log) if event.kind == "alias-moved"]
+    assert {move["actor"] for move in moves} == {"ann"}
+    assert moves[0]["alias"] == "baseline"
+    assert [move["target"] for move in moves if move["alias"] == "champion"] == [1, 3, 5, 7]

@@ -1,0 +1,190 @@
+"""Every registry keeps the same promises: each check runs over the in-memory and the real one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from selfheal_cli.errors import RegistryError, VersionCorrupt, VersionNotFound
+from selfheal_cli.model.network import SelfHealingNetwork
+from selfheal_cli.records import Evaluation, Phase, Scores, Snapshot
+from selfheal_cli.registry.base import CHAMPION, Lineage, Registry
+from selfheal_cli.registry.memory import MemoryRegistry
+from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+from selfheal_cli.snapshot import Base, digest, make_base, pack
+from selfheal_cli.source.encoding import Encoding
+
+NAMES = ["a", "b", "c"]
+
+
+def network() -> SelfHealingNetwork:
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        found = SelfHealingNetwork.build(len(NAMES), 8)
+    found.freeze()
+    return found
+
+
+def a_base(note: str = "") -> Base:
+    encoding = Encoding.identity(NAMES).model_dump(mode="json")
+    return make_base(network(), {"encoding": encoding, "note": note})
+
+
+ADAPTER = pack(network().adapter.state_dict())
+
+
+def snapshot(number: int, phase: Phase = Phase.POST_HEAL, f1: float | None = 0.5) -> Snapshot:
+    metrics = {"accuracy": 0.75} if f1 is None else {"accuracy": 0.75, "f1": f1}
+    return Snapshot(
+        id=f"s{number}",
+        phase=phase,
+        batch=number,
+        sha256=digest(ADAPTER),
+        scores=Scores(tp=1, tn=2, fp=3, fn=4),
+        evaluation=Evaluation.HELD_OUT,
+        reason="because",
+        metrics=metrics,
+    )
+
+
+@pytest.fixture(params=["memory", "mlflow"])
+def registry(request: pytest.FixtureRequest) -> Iterator[Registry]:
+    if request.param == "memory":
+        yield MemoryRegistry()
+    else:
+        request.getfixturevalue("workdir")
+        yield MlflowRegistry()
+
+
+@pytest.fixture
+def lineage(registry: Registry) -> Lineage:
+    run_id = registry.begin_run("trial", {"seed": "1"}, {"selfheal.model": "m"})
+    return Lineage("m", run_id, registry.store_base(run_id, a_base()), "article", "full", "1")
+
+
+def test_the_same_base_is_stored_once_and_another_beside_it(
+    registry: Registry, lineage: Lineage
+) -> None:
+    assert registry.store_base(lineage.run_id, a_base()) == lineage.base
+    other = registry.store_base(lineage.run_id, a_base("other"))
+    assert other != lineage.base
+    assert registry.base(lineage.base) == a_base()
+
+
+def test_versions_count_from_one_and_say_what_they_are(
+    registry: Registry, lineage: Lineage
+) -> None:
+    assert [registry.add_version(lineage, snapshot(n), ADAPTER, n - 1 or None) for n in (1, 2)] == [
+        1,
+        2,
+    ]
+    found = registry.version("m", 2)
+    assert (found.phase, found.batch, found.f1, found.eval_rows) == (Phase.POST_HEAL, 2, 0.5, 10)
+    assert found.sha256 == digest(ADAPTER)
+    assert (found.base, found.run_id) == (lineage.base, lineage.run_id)
+    expected = {"parent": "1", "recipe": "article", "labels": "full", "reason": "because",
+                "evaluation": "held-out", "snapshot": "s2", "schema": "1"}  # fmt: skip
+    assert (
+        expected.items() <= {k.removeprefix("selfheal."): v for k, v in found.tags.items()}.items()
+    )
+
+
+def test_an_adapter_comes_back_byte_for_byte(registry: Registry, lineage: Lineage) -> None:
+    registry.add_version(lineage, snapshot(1), ADAPTER, None)
+    assert registry.adapter(registry.version("m", 1)) == ADAPTER
+
+
+def test_best_is_the_highest_f1_after_a_heal_on_this_base(
+    registry: Registry, lineage: Lineage
+) -> None:
+    other = replace(lineage, base=registry.store_base(lineage.run_id, a_base("other")))
+    registry.add_version(lineage, snapshot(1, f1=0.09), ADAPTER, None)
+    registry.add_version(lineage, snapshot(2, f1=0.4), ADAPTER, None)
+    registry.add_version(lineage, snapshot(3, f1=0.3), ADAPTER, None)
+    registry.add_version(lineage, snapshot(4, Phase.PRE_HEAL, f1=0.9), ADAPTER, None)
+    registry.add_version(lineage, snapshot(5, Phase.BASELINE, f1=0.95), ADAPTER, None)
+    registry.add_version(lineage, snapshot(6, f1=None), ADAPTER, None)
+    registry.add_version(other, snapshot(7, f1=0.99), ADAPTER, None)
+    best = registry.best("m", base=lineage.base)
+    assert best is not None
+    assert (best.version, best.f1) == (2, 0.4)
+
+
+def test_best_can_be_held_to_one_run(registry: Registry, lineage: Lineage) -> None:
+    registry.add_version(lineage, snapshot(1, f1=0.9), ADAPTER, None)
+    second = replace(lineage, run_id=registry.begin_run("trial", {}, {}))
+    registry.add_version(second, snapshot(2, f1=0.2), ADAPTER, None)
+    within = registry.best("m", base=lineage.base, run_id=second.run_id)
+    anywhere = registry.best("m", base=lineage.base)
+    assert within is not None
+    assert anywhere is not None
+    assert (within.version, anywhere.version) == (2, 1)
+
+
+def test_there_is_no_best_before_a_heal(registry: Registry, lineage: Lineage) -> None:
+    registry.add_version(lineage, snapshot(1, Phase.BASELINE), ADAPTER, None)
+    assert registry.best("m", base=lineage.base) is None
+
+
+def test_versions_are_listed_from_the_highest_down(registry: Registry, lineage: Lineage) -> None:
+    for number, f1 in ((1, 0.2), (2, 0.9), (3, 0.5)):
+        registry.add_version(lineage, snapshot(number, f1=f1), ADAPTER, None)
+    registry.add_version(lineage, snapshot(4, Phase.PRE_HEAL, f1=0.7), ADAPTER, None)
+    assert [v.version for v in registry.versions("m")] == [4, 3, 2, 1]
+    assert [v.version for v in registry.versions("m", sort="f1", limit=2)] == [2, 4]
+    healed = registry.versions("m", phase=Phase.POST_HEAL, sort="f1")
+    assert [v.version for v in healed] == [2, 3, 1]
+
+
+def test_a_moved_alias_says_who_from_where_and_why(registry: Registry, lineage: Lineage) -> None:
+    for number in (1, 2):
+        registry.add_version(lineage, snapshot(number), ADAPTER, None)
+    assert registry.alias("m", CHAMPION) is None
+    first = registry.move_alias("m", CHAMPION, 1, actor="ann", at="t1", reason="start")
+    second = registry.move_alias("m", CHAMPION, 2, actor="bob", at="t2", reason="better")
+    assert (first.source, first.target, second.source, second.target) == (None, 1, 1, 2)
+    assert registry.alias("m", CHAMPION) == 2
+    assert registry.last_move("m", 2) == second
+    assert registry.version("m", 2).aliases == (CHAMPION,)
+    assert registry.aliases("m") == {CHAMPION: 2}
+
+
+def test_what_is_not_there_is_not_found(registry: Registry, lineage: Lineage) -> None:
+    registry.add_version(lineage, snapshot(1), ADAPTER, None)
+    with pytest.raises(VersionNotFound, match="no version 9"):
+        registry.version("m", 9)
+    with pytest.raises(VersionNotFound, match="no registered model 'nobody'"):
+        registry.versions("nobody")
+    with pytest.raises(VersionCorrupt):
+        registry.base("m-0123456789abcdef0123456789abcdef")
+    assert registry.last_move("m", 1) is None
+
+
+def test_a_deleted_model_is_gone(registry: Registry, lineage: Lineage) -> None:
+    registry.add_version(lineage, snapshot(1), ADAPTER, None)
+    assert registry.models() == ["m"]
+    registry.delete_model("m")
+    assert registry.models() == []
+    assert registry.best("m", base=lineage.base) is None
+
+
+def test_files_kept_with_a_run_come_back(
+    registry: Registry, lineage: Lineage, tmp_path: Path
+) -> None:
+    kept = tmp_path / "note.txt"
+    kept.write_text("hello")
+    registry.log_files(lineage.run_id, [kept])
+    into = tmp_path / "into"
+    into.mkdir()
+    assert registry.run_file(lineage.run_id, "note.txt", into).read_text() == "hello"
+    with pytest.raises(RegistryError):
+        registry.run_file(lineage.run_id, "absent.txt", into)
+
+
+def test_it_can_be_written_to_and_leaves_nothing_behind(registry: Registry) -> None:
+    registry.require_writable()
+    assert registry.models() == []

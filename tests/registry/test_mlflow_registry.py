@@ -1,0 +1,144 @@
+"""What only MLflow's own store can show."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+from selfheal_cli.config import SyntheticSettings
+from selfheal_cli.errors import RegistryError, RegistryUnreachable, VersionCorrupt
+from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+from selfheal_cli.registry.store import resolve, without_password
+from selfheal_cli.rollback import load_verified
+from selfheal_cli.snapshot import assemble
+from selfheal_cli.source.synthetic import NAMES, SyntheticSource
+from tests.conftest import Invoke
+
+
+def artifact(number: int, name: str) -> Path:
+    """The file of a version of `fraud`, on disk."""
+    client = MlflowClient()
+    model_id = client.get_model_version("fraud", str(number)).source.removeprefix("models:/")
+    place = client.get_logged_model(model_id).artifact_location
+    return Path(place.removeprefix("file://"), name)
+
+
+def test_a_version_scores_as_the_run_did_in_a_process_that_knows_nothing_of_it(
+    in_article_run: Path, tmp_path: Path
+) -> None:
+    registry = MlflowRegistry()
+    version = registry.version("fraud", 21)
+    network = assemble(registry.base(version.base), load_verified(registry, version), where="v21")
+    source = SyntheticSource(SyntheticSettings(), seed=42, batch_size=100, batches=25)
+    rows = source.held_out()["drifted"]
+    expected = network.predict(rows.x)
+    code = (
+        "import sys, mlflow, pandas as pd, numpy as np\n"
+        "frame = pd.read_parquet(sys.argv[1])\n"
+        "p = mlflow.pyfunc.load_model('models:/fraud/21').predict(frame)\n"
+        "np.save(sys.argv[2], p)"
+    )
+    frame = pd.DataFrame(rows.x, columns=NAMES)
+    frame.to_parquet(tmp_path / "rows.parquet")
+    arguments = [str(tmp_path / "rows.parquet"), str(tmp_path / "p.npy")]
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True)
+    assert np.array_equal(np.load(tmp_path / "p.npy"), expected)
+
+
+def test_the_base_is_stored_once_for_all_versions(in_article_run: Path) -> None:
+    bases = {version.base for version in MlflowRegistry().versions("fraud")}
+    stored = list(Path("mlruns").rglob("base.safetensors"))
+    assert len(bases) == len(stored) == 1
+    assert artifact(21, "adapter.safetensors").stat().st_size < 34_000
+
+
+def test_figures_are_on_the_logged_model_and_on_the_run(in_article_run: Path) -> None:
+    client = MlflowClient()
+    (run,) = client.search_runs([client.get_experiment_by_name("selfheal").experiment_id])
+    assert len(client.get_metric_history(run.info.run_id, "live_accuracy")) == 25
+    assert run.data.params["policy.rollback_f1_drop"] == "0.08"
+    assert run.data.params["heal.recipe"] == "article"
+    kept = {item.path for item in client.list_artifacts(run.info.run_id)}
+    assert kept == {"config.json", "events.jsonl", "monitoring_export", "plots"}
+    assert len(client.list_artifacts(run.info.run_id, "plots")) == 8
+    version = MlflowRegistry().version("fraud", 21)
+    wanted = {"f1", "accuracy", "precision", "recall", "roc_auc", "pr_auc", "lift_accuracy",
+              "lift_f1", "drift_z", "conflicts"}  # fmt: skip
+    assert set(version.metrics) == wanted
+
+
+def test_a_version_whose_file_is_gone_is_corrupt(article_copy: Path) -> None:
+    artifact(21, "adapter.safetensors").unlink()
+    registry = MlflowRegistry()
+    with pytest.raises(VersionCorrupt, match=r"v21.*gone"):
+        load_verified(registry, registry.version("fraud", 21))
+
+
+def test_a_version_whose_file_was_changed_is_corrupt(article_copy: Path) -> None:
+    path = artifact(21, "adapter.safetensors")
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    registry = MlflowRegistry()
+    with pytest.raises(VersionCorrupt, match=r"v21.*sha256"):
+        load_verified(registry, registry.version("fraud", 21))
+    with pytest.raises(VersionCorrupt, match="sha256"):
+        mlflow.pyfunc.load_model("models:/fraud/21")
+
+
+def test_a_changed_base_is_found_at_load(article_copy: Path) -> None:
+    (path,) = Path("mlruns").rglob("base.safetensors")
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    registry = MlflowRegistry()
+    with pytest.raises(VersionCorrupt, match="base"):
+        load_verified(registry, registry.version("fraud", 21))
+
+
+def test_best_passes_over_a_version_that_other_tools_deleted(article_copy: Path) -> None:
+    registry = MlflowRegistry()
+    base = registry.version("fraud", 1).base
+    MlflowClient().delete_model_version("fraud", "21")
+    best = registry.best("fraud", base=base)
+    assert best is not None
+    assert best.version == 27
+
+
+def test_a_second_run_adds_its_versions_and_stores_no_second_base(
+    article_copy: Path, invoke: Invoke
+) -> None:
+    invoke("run", "--batches", "2", "--no-plots")
+    versions = MlflowRegistry().versions("fraud")
+    assert versions[0].version == 56
+    assert len({version.base for version in versions}) == 1
+    assert len(list(Path("mlruns").rglob("base.safetensors"))) == 1
+    first = {v.version: v.sha256 for v in versions}
+    assert [first[n] for n in range(1, 6)] == [first[n] for n in range(52, 57)]
+
+
+def test_a_password_is_never_shown() -> None:
+    assert without_password("postgresql://a:s3cret@h/db") == "postgresql://a:***@h/db"
+    with pytest.raises(RegistryUnreachable) as error:
+        MlflowRegistry("postgresql://a:s3cret@127.0.0.1:1/db")
+    assert "s3cret" not in str(error.value)
+
+
+def test_an_old_file_store_is_refused_with_what_to_do(empty_dir: Path) -> None:
+    Path("mlruns/0").mkdir(parents=True)
+    Path("mlruns/0/meta.yaml").write_text("artifact_location: x\n")
+    with pytest.raises(RegistryError, match="file store"):
+        resolve(None)
+
+
+def test_a_database_that_is_none_is_out_of_reach(empty_dir: Path) -> None:
+    Path("mlflow.db").write_text("this is no database, only text that is long enough\n" * 50)
+    with pytest.raises(RegistryUnreachable):
+        MlflowRegistry()
