@@ -152,6 +152,7 @@ def explain(error: ValidationError, model: type[Settings]) -> str:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return f"unknown key '{key}'; known: {', '.join(model.model_fields)}"
+        known = f"; known: {', '.join(model.model_fields)}" if len(first["loc"]) == 1 else ""
+        return f"unknown key '{key}'{known}"
     message = str(first["msg"]).removeprefix("Value error, ")
     return f"{key} = {first['input']!r}: {message[0].lower()}{message[1:]}"

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -75,6 +76,9 @@ def make_base(network: SelfHealingNetwork, document: Mapping[str, Any]) -> Base:
 def assemble(base: Base, adapter: Weights, *, where: str) -> SelfHealingNetwork:
     """A frozen network from a stored base and adapter; raises `VersionCorrupt` if they differ."""
     sizes = base.describe()["network"]
+    odd = [name for name, value in adapter.items() if value.dtype != torch.float32]
+    if odd:
+        raise VersionCorrupt(f"{where}: '{odd[0]}' is {adapter[odd[0]].dtype}, not torch.float32")
     weights = unpack(base.weights, sha256=digest(base.weights), where=where)
     try:
         return rebuild(sizes["inputs"], sizes["hidden"], weights, adapter)

@@ -73,7 +73,7 @@ def _mapping(path: Path) -> dict[str, Any]:
         raise PolicyError(f"{path}: no such file") from exc
     except (OSError, UnicodeDecodeError) as exc:
         raise PolicyError(f"{path}: cannot be read ({exc})") from exc
-    except (yaml.YAMLError, json.JSONDecodeError, RecursionError) as exc:
+    except (yaml.YAMLError, ValueError, RecursionError) as exc:
         reason = " ".join(str(exc).split())
         raise PolicyError(f"{path}: does not parse ({reason})") from exc
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):

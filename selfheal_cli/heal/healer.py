@@ -84,6 +84,7 @@ def heal(
     for _ in range(settings.steps):
         optimiser.zero_grad()
         probabilities = own.decide(own.adapter(features))
+        _require_finite({"a probability": probabilities}, task)
         loss = three_part_loss(probabilities, y, rule_label, weight, settings)
         loss.total.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -106,6 +107,6 @@ def _require_finite(weights: Weights, task: HealTask) -> None:
     broken = [name for name, value in weights.items() if not bool(torch.isfinite(value).all())]
     if broken:
         raise HealError(
-            f"heal {task.heal_id} of batch {task.batch}: '{broken[0]}' is not finite; "
+            f"heal {task.heal_id} of batch {task.batch}: {broken[0]} is not finite; "
             "the old weights stay; try a smaller --heal-lr"
         )

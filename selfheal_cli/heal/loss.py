@@ -11,6 +11,7 @@ from torch.nn import functional
 from selfheal_cli.config import HealSettings
 
 TINY = 1e-8
+SMALLEST = torch.finfo(torch.float32).tiny
 GATE, CAP = 0.10, 4.0  # share of positives among conflicts; largest weight
 
 
@@ -40,6 +41,7 @@ def three_part_loss(
     All (n,); ``rule_label`` is -1 where the rules abstain, and such rows leave the second term.
     Logits are recovered as log(p / (1 - p + 1e-8)), as the article does.
     """
+    probabilities = probabilities.clamp_min(SMALLEST)  # one that underflowed to 0 has no logit
     logits = torch.log(probabilities / (1 - probabilities + TINY))
     label = functional.binary_cross_entropy_with_logits(logits, y, pos_weight=torch.tensor(weight))
     labelled = rule_label >= 0

@@ -57,7 +57,7 @@ def read(path: Path) -> Iterator[Event]:
     """The events of a log; raises `EventLogError` at the first line that does not hold."""
     sequence, head = 0, GENESIS
     try:
-        with path.open(encoding="utf-8") as stream:
+        with path.open(encoding="utf-8", newline="\n") as stream:
             for number, line in enumerate(stream, 1):
                 event = _parse(line, f"{path}:{number}")
                 if (event.sequence, event.previous) != (sequence + 1, head):

@@ -58,7 +58,7 @@ class Fidi:
         if len(present):
             self._means.append(float(present.mean()))
         z = 0.0
-        if len(self._means) >= self._policy.fidi_min_batches:
+        if len(self._means) >= min(self._policy.fidi_min_batches, self._policy.fidi_window):
             window = float(np.mean(self._means))
             z = abs(window - self.calibration.mean) / self.calibration.sd
         return DriftReading(self.calibration.feature, z, drifting=z > self._policy.fidi_threshold)

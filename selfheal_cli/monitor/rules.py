@@ -30,6 +30,7 @@ COMPARE = {
     "==": np.equal,
     "!=": np.not_equal,
 }
+PLAIN_NAME = re.compile(r"[A-Za-z_][\w.\-]*")
 TOKEN = re.compile(
     r"\s*(?:(?P<arrow>=>)|(?P<op><=|>=|==|!=|<|>)"
     r"|(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?![\w.]))"
@@ -52,9 +53,10 @@ class Comparison:
         return np.asarray(COMPARE[self.operator](values, self.value), dtype=bool) & ~missing
 
     def __str__(self) -> str:
-        name = self.feature if re.fullmatch(r"[A-Za-z_][\w.\-]*", self.feature) else None
+        plain = PLAIN_NAME.fullmatch(self.feature) and self.feature.lower() != "and"
+        name = self.feature if plain else f"`{self.feature}`"
         value = _quote(self.value) if isinstance(self.value, str) else repr(self.value)
-        return f"{name or f'`{self.feature}`'} {self.operator} {value}"
+        return f"{name} {self.operator} {value}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +110,16 @@ class RuleSet:
 
     def judge(self, columns: Columns) -> RuleVerdict:
         """Evaluate every rule on the columns (n,) each."""
-        votes = np.zeros(len(next(iter(columns.values()))), dtype=np.float64)
-        fired = np.zeros(len(votes), dtype=bool)
-        for place, rule in enumerate(self.rules):
+        rows = len(next(iter(columns.values())))
+        votes, first = np.zeros(rows, dtype=np.int64), np.zeros(rows, dtype=np.int8)
+        fired = np.zeros(rows, dtype=bool)
+        for rule in self.rules:
             hit = rule.fires(columns)
+            first[hit & ~fired] = rule.label
             fired |= hit
-            # an earlier rule weighs a trifle more, so that ties are broken by order
-            votes[hit] += (1 if rule.label else -1) * (1 + 1e-6 * (len(self.rules) - place))
-        label = np.where(fired, votes > 0, self._implied).astype(np.int8)
-        return RuleVerdict(fired, label)
+            votes[hit] += 1 if rule.label else -1
+        voted = np.where(votes == 0, first, votes > 0)
+        return RuleVerdict(fired, np.where(fired, voted, self._implied).astype(np.int8))
 
     def __str__(self) -> str:
         return "; ".join(map(str, self.rules))

@@ -12,6 +12,7 @@ from selfheal_cli.monitor.rules import Comparison, Rule
 from selfheal_cli.records import Rows
 
 MIN_LEAF_SHARE = 0.01
+LARGEST = 1e30  # scikit-learn's trees hold float32
 
 
 def suggest_rule(rows: Rows, numeric: Sequence[str]) -> Rule:
@@ -32,10 +33,22 @@ def suggest_rule(rows: Rows, numeric: Sequence[str]) -> Rule:
     if split.node_count < 3:
         raise RuleError("no single split tells the classes apart; give a rule with --rule")
     below = split.value[1][0][1] > split.value[2][0][1]
-    feature, threshold = numeric[split.feature[0]], float(f"{split.threshold[0]:.6g}")
-    return Rule((Comparison(feature, "<=" if below else ">", threshold),), label=1)
+    place = split.feature[0]
+    threshold = _shortest(float(split.threshold[0]), values[:, place])
+    return Rule((Comparison(numeric[place], "<=" if below else ">", threshold),), label=1)
+
+
+def _shortest(threshold: float, values: np.ndarray[Any, Any]) -> float:
+    """The threshold in the fewest digits, four at least, that part the values as it does."""
+    parted = values <= threshold
+    for digits in range(4, 17):
+        short = float(f"{threshold:.{digits}g}")
+        if np.array_equal(values <= short, parted):
+            return short
+    return threshold
 
 
 def _filled(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     missing = np.isnan(values)
-    return np.where(missing, values[~missing].mean() if not missing.all() else 0.0, values)
+    filled = np.where(missing, values[~missing].mean() if not missing.all() else 0.0, values)
+    return np.clip(filled, -LARGEST, LARGEST)

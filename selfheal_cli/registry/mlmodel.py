@@ -71,7 +71,9 @@ def signature(document: dict[str, Any]) -> ModelSignature:
     inputs: list[ColSpec | TensorSpec] = [
         ColSpec(
             # MLflow refuses whole numbers for a double; the encoding takes any number
-            AnyType() if column["kind"] == "numeric" else DataType.string,
+            AnyType()  # type: ignore[no-untyped-call]
+            if column["kind"] == "numeric"
+            else DataType.string,
             name=column["name"],
             required=column["kind"] != "numeric",
         )

@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 
 from selfheal_cli.errors import DataError
-from selfheal_cli.source.table_file import TableFile
+from selfheal_cli.source.table_file import TableFile, as_text
 
 TRUE_WORDS = ("1", "1.0", "true", "yes", "y", "t", "positive", "pos", "fraud", "up")
 MOST_LISTED = 5
+LARGEST = 1e100  # numbers beyond it have no standard deviation in float64
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class _Tally:
         if self.first_text is None and text.any():
             at = int(np.flatnonzero(text)[0])
             self.first_text = (offset + at + 1, str(values.iloc[at]))
-        infinite = np.isinf(numbers)
+        infinite = np.abs(numbers) > LARGEST
         if self.first_infinite is None and infinite.any():
             self.first_infinite = offset + int(np.flatnonzero(infinite)[0]) + 1
 
@@ -91,13 +92,6 @@ def as_numbers(values: pd.Series[Any]) -> np.ndarray[Any, np.dtype[np.float64]]:
     return pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
 
 
-def as_target(values: pd.Series[Any]) -> pd.Series[str]:
-    """Target values as text; whole floats as integers, so that 1.0 and 1 are one class."""
-    if pd.api.types.is_float_dtype(values) and (values.dropna() % 1 == 0).all():
-        return values.astype("Int64").astype("str")
-    return values.astype("str").str.strip()
-
-
 def order_labels(values: Counter[str], positive: str | None, *, where: str) -> tuple[str, str]:
     """(negative, positive): the named one, else a word for true, else the rarer value.
 
@@ -138,7 +132,7 @@ def _targets(table: TableFile, column: pd.Series[Any], target: str, offset: int)
             f"{table.path}: row {row}, column '{target}': the target is missing; "
             "every row needs one"
         )
-    return iter(as_target(column))
+    return iter(as_text(column))
 
 
 def _require_two(table: TableFile, target: str, values: Counter[str]) -> None:
@@ -159,8 +153,8 @@ def _require_finite_numbers(table: TableFile, name: str, tally: _Tally) -> None:
         )
     if tally.first_infinite is not None:
         raise DataError(
-            f"{table.path}: row {tally.first_infinite}, column '{name}': an infinite value; "
-            "leave it empty or correct it"
+            f"{table.path}: row {tally.first_infinite}, column '{name}': an infinite value, or "
+            f"one beyond {LARGEST:g}; leave it empty or correct it"
         )
 
 

@@ -20,8 +20,8 @@ from selfheal_cli.source.encoding import (
     NumericColumn,
     summarise,
 )
-from selfheal_cli.source.profile import Profile, as_target, order_labels, profile
-from selfheal_cli.source.table_file import open_table
+from selfheal_cli.source.profile import Profile, order_labels, profile
+from selfheal_cli.source.table_file import as_text, open_table
 
 if TYPE_CHECKING:
     from selfheal_cli.records import Columns
@@ -109,7 +109,7 @@ class TableSource:
                 moment.add(frame[name].to_numpy(dtype=np.float64))
             for name, counter in texts.items():
                 counter.update(frame[name].dropna().astype(str))
-            classes.update(as_target(frame[self._target]))
+            classes.update(as_text(frame[self._target]))
         if len(classes) < 2:
             raise DataError(
                 f"{self._where}: the first {self._train_rows} rows hold only "
@@ -126,6 +126,8 @@ class TableSource:
         return Encoding(columns=tuple(columns))
 
     def _frames(self, skip: int, limit: int) -> Iterator[pd.DataFrame]:
+        if limit <= 0:
+            return
         for frame in self._table.chunks(self._numeric, skip):
             yield frame.iloc[:limit] if len(frame) > limit else frame
             limit -= len(frame)
@@ -139,7 +141,7 @@ class TableSource:
                 name: frame[name].to_numpy(dtype=np.float64 if name in numeric else object)
                 for name in self.encoding.names
             }
-            y = (as_target(frame[self._target]) == self.labels[1]).to_numpy().astype(np.int8)
+            y = (as_text(frame[self._target]) == self.labels[1]).to_numpy().astype(np.int8)
             yield Rows(self.encoding.encode(columns, counts), y, columns)
 
 

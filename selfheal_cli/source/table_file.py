@@ -6,9 +6,12 @@ Nothing here keeps more than one chunk in memory.
 from __future__ import annotations
 
 import csv
+import io
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +24,8 @@ from selfheal_cli.errors import DataError
 CHUNK_ROWS = 8_192
 HEAD_BYTES = 65_536
 SEPARATORS = (",", ";", "\t", "|")
+SNIFFED = 20  # records of the head that the separator is found in
+WHOLE = re.compile(r"^([+-]?\d+)\.0+$")
 
 
 class TableFile(Protocol):
@@ -51,6 +56,8 @@ def open_table(path: Path, separator: str | None) -> TableFile:
     if head[:4] == b"PAR1":
         table = ParquetTable(path)
     else:
+        if separator is not None and len(separator) != 1:
+            raise DataError(f"--separator {separator!r}: one character is allowed")
         table = CsvTable(path, separator or sniff_separator(_text(path, head)))
     repeated = sorted({name for name in table.columns if table.columns.count(name) > 1})
     if repeated:
@@ -67,12 +74,13 @@ def sniff_separator(head: str) -> str:
     >>> sniff_separator('"a";"b,c"\\n1;2\\n')
     ';'
     """
-    lines = head.splitlines()[:20]
-    if len(head) >= HEAD_BYTES // 4 and len(lines) > 1:
-        lines = lines[:-1]  # the last may be cut
     best, width = ",", 1
     for separator in SEPARATORS:
-        widths = {len(fields) for fields in csv.reader(lines, delimiter=separator)}
+        reader = csv.reader(io.StringIO(head, newline=""), delimiter=separator)
+        records = list(islice(reader, SNIFFED + 1))
+        if len(records) > 1 and not (len(records) <= SNIFFED and head.endswith("\n")):
+            records.pop()  # the last one may be cut
+        widths = {len(fields) for fields in records if fields}
         if len(widths) == 1 and (found := widths.pop()) > width:
             best, width = separator, found
     return best
@@ -83,8 +91,9 @@ class CsvTable:
 
     def __init__(self, path: Path, separator: str) -> None:
         self.path = path
+        self.columns: list[str] = []
         self._separator = separator
-        with path.open(encoding="utf-8-sig", newline="") as stream:
+        with self._translated(), path.open(encoding="utf-8-sig", newline="") as stream:
             header = next(csv.reader(stream, delimiter=separator), [])
         self.columns = [name.strip() for name in header]
 
@@ -101,7 +110,6 @@ class CsvTable:
                 index_col=False,
                 dtype=dtypes,
                 encoding="utf-8-sig",
-                skiprows=range(1, skip + 1) if skip else None,
                 chunksize=CHUNK_ROWS,
             )
         with reader:
@@ -110,7 +118,10 @@ class CsvTable:
                     frame = next(reader, None)
                 if frame is None:
                     return
-                yield frame
+                # rows are passed over here: pandas' own skipping counts lines, not rows
+                if skip < len(frame):
+                    yield frame.iloc[skip:] if skip else frame
+                skip = max(0, skip - len(frame))
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -126,7 +137,7 @@ class CsvTable:
             raise DataError(
                 f"{self.path}: a row has more fields than the header's {len(self.columns)}"
             ) from exc
-        except (pd.errors.ParserError, OverflowError) as exc:
+        except (pd.errors.ParserError, OverflowError, csv.Error) as exc:
             reason = str(exc).removeprefix("Error tokenizing data. C error: ").strip()
             raise DataError(f"{self.path}: {reason}") from exc
 
@@ -154,20 +165,28 @@ class ParquetTable:
                     frame = self._frame(record_batch.slice(skip), numeric)
                     skip = 0
                     yield frame
-        except pa.ArrowException as exc:
+        except (pa.ArrowException, OSError) as exc:
             raise DataError(f"{self.path}: damaged Parquet file ({_line(exc)})") from exc
 
     def _frame(self, record_batch: pa.RecordBatch, numeric: Sequence[str] | None) -> pd.DataFrame:
-        frame: pd.DataFrame = record_batch.to_pandas()
+        frame: pd.DataFrame = record_batch.to_pandas(ignore_metadata=True)
         for name in frame.columns:
             kind = self._schema.field(name).type
-            if pa.types.is_decimal(kind) or pa.types.is_boolean(kind):
+            if pa.types.is_decimal(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind):
                 frame[name] = frame[name].astype("float64")
             elif pa.types.is_dictionary(kind):
                 frame[name] = frame[name].astype("object")
             if numeric is not None and name in numeric:
                 frame[name] = frame[name].astype("float64")
+            elif numeric is not None and pd.api.types.is_numeric_dtype(frame[name]):
+                frame[name] = as_text(frame[name])
         return frame
+
+
+def as_text(values: pd.Series[Any]) -> pd.Series[str]:
+    """Values as stripped text, whole numbers without a fraction: 1.0 and 1 are one category."""
+    text = values.astype("str").str.strip().str.replace(WHOLE, r"\1", regex=True)
+    return text.where(values.notna())
 
 
 def _text(path: Path, head: bytes) -> str:

@@ -1,0 +1,135 @@
+"""What crosses to the worker arrives as it was sent."""
+
+from __future__ import annotations
+
+import json
+import struct
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from torch import Tensor
+
+from selfheal_cli.heal import wire
+from selfheal_cli.heal.healer import AdapterState, HealOutcome, HealTask
+
+PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)
+FLOATS = st.floats(width=32)
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+NAMES = st.text(st.characters(codec="ascii", categories=["L", "N", "P"]), min_size=1, max_size=8)
+TENSORS = st.dictionaries(
+    NAMES,
+    arrays.arrays(np.float32, arrays.array_shapes(min_dims=0, max_dims=2, max_side=3)).map(
+        lambda values: torch.from_numpy(np.array(values))
+    ),
+    max_size=3,
+)
+STATES = st.builds(AdapterState, TENSORS, TENSORS)
+
+
+@st.composite
+def tasks(draw: st.DrawFn) -> HealTask:
+    """Tasks of any rows."""
+    rows = draw(st.integers(0, 5))
+    labels = arrays.arrays(np.int8, rows, elements=st.integers(-1, 1))
+    return HealTask(
+        heal_id=draw(st.text(max_size=8)),
+        batch=draw(st.integers(0, 2**40)),
+        reason=draw(st.text(max_size=12)),
+        x=draw(arrays.arrays(np.float32, (rows, draw(st.integers(1, 4))), elements=FLOATS)),
+        y=draw(labels),
+        rule_label=draw(labels),
+        positive_share=draw(FINITE),
+    )
+
+
+def tensor_bytes(tensors: dict[str, Tensor]) -> dict[str, tuple[torch.Size, bytes]]:
+    """Shape and bits by name; NaN equals NaN."""
+    return {name: (value.shape, value.numpy().tobytes()) for name, value in tensors.items()}
+
+
+def same_state(first: AdapterState, second: AdapterState) -> bool:
+    """Weights and moments are equal to the bit."""
+    return tensor_bytes(dict(first.weights)) == tensor_bytes(dict(second.weights)) and tensor_bytes(
+        dict(first.optimiser)
+    ) == tensor_bytes(dict(second.optimiser))
+
+
+def same_arrays(first: np.ndarray, second: np.ndarray) -> bool:
+    """Type, shape and bits are equal."""
+    return (first.dtype, first.shape, first.tobytes()) == (
+        second.dtype,
+        second.shape,
+        second.tobytes(),
+    )
+
+
+@PROPERTY
+@given(
+    header=st.dictionaries(st.text(max_size=5), st.none() | FINITE | st.text(max_size=5)),
+    tensors=TENSORS,
+)
+def test_a_frame_is_its_header_and_its_tensors(
+    header: dict[str, object], tensors: dict[str, Tensor]
+) -> None:
+    found_header, found_tensors = wire.decode(wire.encode(header, tensors))
+    assert found_header == header
+    assert tensor_bytes(found_tensors) == tensor_bytes(tensors)
+
+
+@PROPERTY
+@given(task=tasks(), before=STATES)
+def test_a_task_arrives_as_it_was_sent(task: HealTask, before: AdapterState) -> None:
+    found, state = wire.decode_task(wire.encode_task(task, before))
+    for name in ("heal_id", "batch", "reason", "positive_share"):
+        assert getattr(found, name) == getattr(task, name)
+    for name in ("x", "y", "rule_label"):
+        assert same_arrays(getattr(found, name), getattr(task, name))
+    assert same_state(state, before)
+
+
+@PROPERTY
+@given(task=tasks(), after=STATES, label_loss=FINITE, rule_loss=FINITE, seed=st.integers(0, 100))
+def test_an_outcome_arrives_as_it_was_sent_with_the_task_that_was_kept(
+    task: HealTask, after: AdapterState, label_loss: float, rule_loss: float, seed: int
+) -> None:
+    before_p, after_p = np.random.default_rng(seed).random((2, len(task.y)), dtype=np.float32)
+    sent = HealOutcome(task, after, before_p, after_p, label_loss, rule_loss)
+    found = wire.decode_outcome(wire.encode_outcome(sent), task)
+    assert isinstance(found, HealOutcome)
+    assert found.task is task
+    assert same_state(found.after, after)
+    assert same_arrays(found.probabilities_before, before_p)
+    assert same_arrays(found.probabilities_after, after_p)
+    assert (found.label_loss, found.rule_loss) == (label_loss, rule_loss)
+
+
+@PROPERTY
+@given(task=tasks(), reason=st.text())
+def test_an_error_arrives_as_its_reason(task: HealTask, reason: str) -> None:
+    assert wire.decode_outcome(wire.encode({"error": reason}, {}), task) == reason
+
+
+def test_rows_do_not_go_back_with_the_outcome() -> None:
+    rows = np.zeros((10_000, 10), dtype=np.float32)
+    labels = np.zeros(10_000, dtype=np.int8)
+    task = HealTask("h", 1, "drift", rows, labels, labels, 0.0)
+    before, after = np.zeros((2, 10_000), dtype=np.float32)
+    outcome = HealOutcome(task, AdapterState({}, {}), before, after, 0.0, 0.0)
+    frame = wire.encode_outcome(outcome)
+    assert before.nbytes + after.nbytes < len(frame) < before.nbytes + after.nbytes + 1_000
+
+
+def test_tensors_that_are_not_contiguous_arrive_as_they_read() -> None:
+    wide = torch.arange(12.0).reshape(3, 4)
+    assert torch.equal(wire.decode(wire.encode({}, {"w": wide.T}))[1]["w"], wide.T)
+
+
+@pytest.mark.parametrize("header", [{}, {"ready": True}, {"text": "é \u2028"}])
+def test_a_frame_begins_with_the_length_of_its_json_header(header: dict[str, object]) -> None:
+    frame = wire.encode(header, {"w": torch.ones(2)})
+    (length,) = struct.unpack_from("<I", frame)
+    assert json.loads(frame[4 : 4 + length]) == header

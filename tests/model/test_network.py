@@ -1,0 +1,164 @@
+"""The network: its size, its parts, and adapters that share a base."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from selfheal_cli.model.network import PlainNetwork, SelfHealingNetwork, rebuild
+from selfheal_cli.model.training import seeded
+
+X = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+
+
+def network(inputs: int = 3, hidden: int = 4, seed: int = 0) -> SelfHealingNetwork:
+    """A small network."""
+    with seeded(seed):
+        return SelfHealingNetwork.build(inputs, hidden)
+
+
+def copied(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of one's own."""
+    return {name: value.clone() for name, value in weights.items()}
+
+
+def size(module: nn.Module) -> int:
+    """Number of parameters."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_the_article_s_network_has_the_article_s_size() -> None:
+    built = SelfHealingNetwork.build(10, 64)
+    assert size(built) == 13_250
+    assert size(built.adapter) == 8_321
+    assert size(PlainNetwork(10, 64)) == 13_250 - 8_321
+    assert built.sizes == (10, 64)
+
+
+def test_a_network_is_head_of_adapter_of_backbone() -> None:
+    built = network()
+    x = torch.from_numpy(X)
+    with torch.no_grad():
+        hidden = torch.relu(built.backbone[0](x))
+        hidden = torch.relu(built.backbone[2](hidden))
+        inner = built.adapter.adapter
+        hidden = hidden + built.adapter.scale * inner[2](torch.tanh(inner[0](hidden)))
+        expected = torch.sigmoid(built.head(hidden)).squeeze(-1).numpy()
+    np.testing.assert_array_equal(built.predict(X), expected)
+
+
+def test_the_adapter_starts_close_to_identity_and_nought_is_identity() -> None:
+    built = network()
+    assert float(built.adapter.scale.detach()) == pytest.approx(0.1)
+    weights = copied(built.adapter.state_dict()) | {"scale": torch.tensor(0.0)}
+    features = torch.randn(5, 4, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(built.with_adapter(weights).adapter(features), features)
+
+
+def test_layers_are_drawn_in_the_order_of_the_data() -> None:
+    built = network(10, 64, seed=42)
+    with seeded(42):
+        layers = [nn.Linear(10, 64), *(nn.Linear(64, 64) for _ in range(3)), nn.Linear(64, 1)]
+    inner = built.adapter.adapter
+    found = [built.backbone[0], built.backbone[2], inner[0], inner[2], built.head]
+    for layer, expected in zip(found, layers, strict=True):
+        assert torch.equal(layer.weight, expected.weight)
+        assert torch.equal(layer.bias, expected.bias)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 7])
+def test_a_prediction_is_one_probability_a_row_without_gradients(rows: int) -> None:
+    found = network().predict(X[:rows])
+    assert found.shape == (rows,)
+    assert found.dtype == np.float32
+    assert ((found > 0) & (found < 1)).all()
+
+
+def test_rows_do_not_influence_one_another() -> None:
+    built = network()
+    single = np.concatenate([built.predict(X[place : place + 1]) for place in range(len(X))])
+    np.testing.assert_allclose(built.predict(X), single, rtol=1e-6)
+
+
+def test_a_plain_network_has_no_adapter() -> None:
+    with seeded(3):
+        plain = PlainNetwork(3, 4)
+    with torch.no_grad():
+        expected = torch.sigmoid(plain.head(plain.backbone(torch.from_numpy(X)))).squeeze(-1)
+    np.testing.assert_array_equal(plain.predict(X), expected.numpy())
+    assert not any(name.startswith("adapter") for name in plain.state_dict())
+
+
+def test_the_base_is_everything_but_the_adapter() -> None:
+    built = network()
+    base, adapter = built.base_weights(), built.adapter.state_dict()
+    assert {name.split(".")[0] for name in base} == {"backbone", "head"}
+    assert len(base) + len(adapter) == len(built.state_dict())
+
+
+def test_with_adapter_shares_the_base_and_takes_the_weights_over() -> None:
+    built = network()
+    weights = copied(network(seed=1).adapter.state_dict())
+    twin = built.with_adapter(weights)
+    assert twin.backbone is built.backbone
+    assert twin.head is built.head
+    assert twin.adapter is not built.adapter
+    for name, value in twin.adapter.state_dict().items():
+        assert value.data_ptr() == weights[name].data_ptr()
+
+
+def test_with_adapter_leaves_the_network_that_it_comes_from_as_it_was() -> None:
+    built = network()
+    before, probabilities = copied(built.state_dict()), built.predict(X)
+    twin = built.with_adapter(copied(network(seed=1).adapter.state_dict()))
+    assert not np.array_equal(twin.predict(X), probabilities)
+    np.testing.assert_array_equal(built.predict(X), probabilities)
+    assert all(torch.equal(value, before[name]) for name, value in built.state_dict().items())
+
+
+def test_with_adapter_and_rebuild_take_no_draw_from_the_global_generator() -> None:
+    built = network()
+    adapter = built.adapter.state_dict()
+    before = torch.get_rng_state()
+    built.with_adapter(adapter)
+    rebuild(3, 4, built.base_weights(), adapter)
+    assert torch.equal(torch.get_rng_state(), before)
+    SelfHealingNetwork.build(3, 4)
+    assert not torch.equal(torch.get_rng_state(), before)
+
+
+def test_with_adapter_gives_a_frozen_network() -> None:
+    twin = network().with_adapter(copied(network(seed=1).adapter.state_dict()))
+    assert not twin.training
+    assert not any(parameter.requires_grad for parameter in twin.parameters())
+
+
+def test_rebuild_gives_the_same_network_frozen() -> None:
+    built = network()
+    found = rebuild(3, 4, built.base_weights(), built.adapter.state_dict())
+    np.testing.assert_array_equal(found.predict(X), built.predict(X))
+    assert found.sizes == (3, 4)
+    assert not found.training
+    assert not any(parameter.requires_grad for parameter in found.parameters())
+
+
+@pytest.mark.parametrize("hidden", [3, 5])
+def test_an_adapter_of_another_shape_is_refused(hidden: int) -> None:
+    other = network(hidden=hidden).adapter.state_dict()
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        network().with_adapter(other)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        rebuild(3, 4, network().base_weights(), other)
+
+
+def test_weights_of_other_names_are_refused() -> None:
+    built = network()
+    weights = dict(built.adapter.state_dict())
+    fewer = {name: value for name, value in weights.items() if name != "scale"}
+    for changed in (fewer, weights | {"shift": torch.tensor(0.0)}):
+        with pytest.raises(RuntimeError, match=r"(Missing|Unexpected) key"):
+            built.with_adapter(changed)
+        with pytest.raises(RuntimeError, match=r"(Missing|Unexpected) key"):
+            rebuild(3, 4, built.base_weights(), changed)

@@ -1,0 +1,84 @@
+"""What the frozen records say of themselves."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
+
+from selfheal_cli.records import AliasMove, Batch, Phase, Rows, Scores, VersionRecord
+
+PROPERTY = settings(deadline=None, derandomize=True, max_examples=80)
+SHARE = st.none() | st.floats(0, 1)
+SCORES = st.builds(Scores, *[st.integers(0, 50)] * 4, roc_auc=SHARE, pr_auc=SHARE)
+TAGS = {
+    "selfheal.sha256": "ab" * 32,
+    "selfheal.base": "m-1",
+    "selfheal.run_id": "r-1",
+    "selfheal.eval_rows": "100",
+}
+
+
+@PROPERTY
+@given(scores=SCORES)
+def test_figures_equal_scikit_learn(scores: Scores) -> None:
+    truth = np.repeat([1, 0, 0, 1], [scores.tp, scores.tn, scores.fp, scores.fn])
+    answer = np.repeat([1, 0, 1, 0], [scores.tp, scores.tn, scores.fp, scores.fn])
+    assert scores.rows == len(truth)
+    if not len(truth):
+        assert (scores.accuracy, scores.f1) == (0.0, 0.0)
+        return
+    assert scores.accuracy == pytest.approx(accuracy_score(truth, answer))
+    for found, expected in (
+        (scores.precision, precision_score(truth, answer, zero_division=0)),
+        (scores.recall, recall_score(truth, answer, zero_division=0)),
+        (scores.f1, f1_score(truth, answer, zero_division=0)),
+    ):
+        assert found == pytest.approx(expected, abs=1e-6)
+
+
+@PROPERTY
+@given(scores=SCORES)
+def test_scores_come_back_from_json(scores: Scores) -> None:
+    record = json.loads(json.dumps(scores.as_dict(), allow_nan=False))
+    assert Scores.from_dict(record) == scores
+    assert record["rows"] == scores.rows
+    assert record["f1"] == scores.f1
+
+
+def test_undefined_areas_are_left_out_of_the_figures() -> None:
+    assert set(Scores(1, 2, 3, 4).figures()) == {"accuracy", "f1", "precision", "recall"}
+    ranked = Scores(1, 2, 3, 4, roc_auc=0.0, pr_auc=0.25)
+    assert (ranked.figures()["roc_auc"], ranked.figures()["pr_auc"]) == (0.0, 0.25)
+
+
+def test_rows_count_their_labels() -> None:
+    rows = Rows(np.zeros((3, 2), dtype=np.float32), np.zeros(3, dtype=np.int8), {})
+    assert len(rows) == 3
+
+
+def test_a_version_reads_its_tags() -> None:
+    version = VersionRecord("fraud", 3, Phase.POST_HEAL, 1, {"f1": 0.4}, TAGS, 1_700_000_000_000)
+    assert (version.f1, version.sha256, version.base) == (0.4, "ab" * 32, "m-1")
+    assert (version.run_id, version.eval_rows, version.aliases) == ("r-1", 100, ())
+    assert dataclasses.replace(version, metrics={}).f1 is None
+
+
+def test_a_version_and_a_move_are_json() -> None:
+    version = VersionRecord("fraud", 3, Phase.POST_HEAL, 1, {"f1": 0.4}, TAGS, 5, ("champion",))
+    record = json.loads(json.dumps(version.as_dict()))
+    assert (record["phase"], record["aliases"], record["tags"]) == ("post-heal", ["champion"], TAGS)
+    move = AliasMove("fraud", "champion", None, 2, "ops", "2026-01-01T00:00:00+00:00", "better")
+    assert AliasMove(**json.loads(json.dumps(move.as_dict()))) == move
+
+
+def test_records_cannot_be_changed() -> None:
+    rows = Rows(np.zeros((1, 1), dtype=np.float32), np.zeros(1, dtype=np.int8), {})
+    for record, name in ((Scores(1, 2, 3, 4), "tp"), (Batch(1, rows), "index")):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(record, name, 9)
