@@ -63,7 +63,7 @@ class Commands(click.Group):
         except SelfhealError as exc:
             if ctx.params.get("debug"):
                 raise
-            click.echo(f"selfheal: {exc}", err=True)
+            click.echo(f"selfheal: {' '.join(str(exc).split())}", err=True)
             ctx.exit(exc.exit_code)
         except KeyboardInterrupt:
             click.echo("selfheal: interrupted", err=True)

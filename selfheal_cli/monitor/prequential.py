@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -77,13 +78,10 @@ def _ranked(
     ranking: np.ndarray[Any, Any],
     weights: np.ndarray[Any, Any] | None,
 ) -> Scores:
+    from sklearn import config_context
     from sklearn.metrics import average_precision_score, roc_auc_score
 
-    return Scores(
-        tp=counts.tp,
-        tn=counts.tn,
-        fp=counts.fp,
-        fn=counts.fn,
-        roc_auc=float(roc_auc_score(y, ranking, sample_weight=weights)),
-        pr_auc=float(average_precision_score(y, ranking, sample_weight=weights)),
-    )
+    with config_context(assume_finite=True, skip_parameter_validation=True):
+        roc_auc = float(roc_auc_score(y, ranking, sample_weight=weights))
+        pr_auc = float(average_precision_score(y, ranking, sample_weight=weights))
+    return replace(counts, roc_auc=roc_auc, pr_auc=pr_auc)

@@ -8,7 +8,7 @@ from selfheal_cli.decide.state import state_after
 from selfheal_cli.heal.live import LiveModel
 from selfheal_cli.history.events import Kind
 from selfheal_cli.monitor.fidi import Fidi
-from selfheal_cli.monitor.prequential import RunningScores, score
+from selfheal_cli.monitor.prequential import RunningScores, confusion
 from selfheal_cli.monitor.shadow import lift
 from selfheal_cli.pipeline.healing import Healing, Seen
 from selfheal_cli.pipeline.ledger import Ledger
@@ -41,8 +41,9 @@ class Stream:
         rows, policy = batch.rows, self._config.policy
         probabilities = self._live.predict(rows.x)
         shadow_probabilities = self._prepared.shadow.predict(rows.x)
-        live = score(probabilities, rows.y, self._config.threshold)
-        shadow = score(shadow_probabilities, rows.y, self._config.threshold)
+        # counts alone: ranking a batch costs ten times its prediction, and a heal ranks its own
+        live = confusion(probabilities >= self._config.threshold, rows.y)
+        shadow = confusion(shadow_probabilities >= self._config.threshold, rows.y)
         self.live_scores.add(probabilities, rows.y)
         self.shadow_scores.add(shadow_probabilities, rows.y)
         verdict = self._prepared.rules.judge(rows.columns)

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
+from selfheal_cli.source.table_file import as_text
+
 if TYPE_CHECKING:
     from selfheal_cli.records import Columns, FloatArray
 
@@ -112,9 +114,9 @@ class Encoding(BaseModel):
         if absent:
             raise KeyError(f"missing columns: {', '.join(absent)}; expected: {self.names}")
         return {
-            column.name: frame[column.name].to_numpy(
-                dtype=np.float64 if column.kind == "numeric" else object
-            )
+            column.name: frame[column.name].to_numpy(dtype=np.float64)
+            if column.kind == "numeric"
+            else as_text(frame[column.name]).to_numpy(dtype=object)
             for column in self.columns
         }
 

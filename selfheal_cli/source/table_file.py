@@ -24,6 +24,7 @@ from selfheal_cli.errors import DataError
 CHUNK_ROWS = 8_192
 HEAD_BYTES = 65_536
 SEPARATORS = (",", ";", "\t", "|")
+DAMAGE = (pa.ArrowException, OSError, ValueError)
 SNIFFED = 20  # records of the head that the separator is found in
 WHOLE = re.compile(r"^([+-]?\d+)\.0+$")
 
@@ -149,7 +150,7 @@ class ParquetTable:
         self.path = path
         try:
             schema = pq.read_schema(path)
-        except pa.ArrowException as exc:
+        except DAMAGE as exc:
             raise DataError(f"{path}: not a readable Parquet file ({_line(exc)})") from exc
         self.columns = list(schema.names)
         self._schema = schema
@@ -165,28 +166,31 @@ class ParquetTable:
                     frame = self._frame(record_batch.slice(skip), numeric)
                     skip = 0
                     yield frame
-        except (pa.ArrowException, OSError) as exc:
+        except DAMAGE as exc:
             raise DataError(f"{self.path}: damaged Parquet file ({_line(exc)})") from exc
 
     def _frame(self, record_batch: pa.RecordBatch, numeric: Sequence[str] | None) -> pd.DataFrame:
         frame: pd.DataFrame = record_batch.to_pandas(ignore_metadata=True)
         for name in frame.columns:
             kind = self._schema.field(name).type
-            if pa.types.is_decimal(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind):
+            if pa.types.is_decimal(kind) or pa.types.is_null(kind):
                 frame[name] = frame[name].astype("float64")
             elif pa.types.is_dictionary(kind):
                 frame[name] = frame[name].astype("object")
             if numeric is not None and name in numeric:
                 frame[name] = frame[name].astype("float64")
-            elif numeric is not None and pd.api.types.is_numeric_dtype(frame[name]):
-                frame[name] = as_text(frame[name])
+            elif pa.types.is_boolean(kind) or (
+                numeric is not None and not pa.types.is_string(kind)
+            ):
+                frame[name] = as_text(frame[name])  # the texts that a CSV file would have
         return frame
 
 
 def as_text(values: pd.Series[Any]) -> pd.Series[str]:
     """Values as stripped text, whole numbers without a fraction: 1.0 and 1 are one category."""
-    text = values.astype("str").str.strip().str.replace(WHOLE, r"\1", regex=True)
-    return text.where(values.notna())
+    codes, unique = pd.factorize(values)  # a category is read once, not in each row
+    names = pd.Series([WHOLE.sub(r"\1", str(value).strip()) for value in unique], dtype="str")
+    return pd.Series(names.reindex(codes).to_numpy(), index=values.index, dtype="str")
 
 
 def _text(path: Path, head: bytes) -> str:

@@ -56,6 +56,7 @@ def refused(arguments: Sequence[str], code: int, *parts: str) -> Result:
             ["--target", "label"],
             ["row 401, column 'label'", "missing"],
         ),
+        ('"a\nb",y\n1,0\n', ["--target", "z"], ["no column 'z'", "columns: a b, y"]),
         ("a,a,label\n1,2,0\n", ["--target", "label"], ["duplicate column names: a"]),
         (HEADER + GOOD, ["--target", "label", "--rule", "amount < => 1"], ["position 10"]),
         (

@@ -76,6 +76,12 @@ def test_a_wrong_type_names_file_key_and_value(tmp_path: Path, text: str, messag
         read(written(tmp_path, text))
 
 
+@pytest.mark.parametrize("text", ["conflict_min: true", "fidi_threshold: yes"])
+def test_yes_and_true_are_no_numbers(tmp_path: Path, text: str) -> None:
+    with pytest.raises(PolicyError, match=r"valid (integer|number)"):
+        read(written(tmp_path, text))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -16,6 +16,7 @@ from selfheal_cli.history.event_log import GENESIS, EventLog, read, verify
 from selfheal_cli.history.events import Event, Kind
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=150)
+WRITTEN = settings(deadline=None, derandomize=True, max_examples=40)
 JSON = st.recursive(
     st.none()
     | st.booleans()
@@ -23,12 +24,12 @@ JSON = st.recursive(
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
-    max_leaves=6,
+    max_leaves=4,
 )
 MIDDLE = [kind for kind in Kind if kind is not Kind.RUN_FINISHED]
 ENTRIES = st.lists(
     st.tuples(st.sampled_from(MIDDLE), st.dictionaries(st.text(max_size=5), JSON, max_size=3)),
-    max_size=6,
+    max_size=4,
 )
 
 
@@ -69,7 +70,7 @@ def refused(folder: Path, content: bytes) -> str:
     return str(caught.value)
 
 
-@PROPERTY
+@WRITTEN
 @given(entries=ENTRIES)
 def test_events_are_read_back_as_they_were_written(
     folder: Path, entries: list[tuple[Kind, dict[str, object]]]

@@ -138,6 +138,20 @@ def test_raw_takes_the_columns_that_it_knows_from_a_frame() -> None:
     assert encoding.encode(raw).tolist() == [[1.0, 0.0, 1.0, 0.0]]
 
 
+def test_raw_takes_the_missing_values_of_every_kind_of_column() -> None:
+    encoding = Encoding(columns=(AMOUNT, KIND))
+    for amount in ([14, None], pd.array([14, None], dtype="Int64")):
+        for kind in (["web", None], pd.array(["web", None], dtype="string")):
+            raw = encoding.raw(pd.DataFrame({"amount": amount, "kind": kind}))
+            assert encoding.encode(raw).tolist() == [[1, 0, 1, 0], [0, 0, 0, 1]]
+
+
+def test_raw_takes_the_numbers_of_a_categorical_column_as_the_texts_they_were_in_training() -> None:
+    encoding = Encoding(columns=(CategoricalColumn(name="zone", categories=("1", "2")),))
+    raw = encoding.raw(pd.DataFrame({"zone": [2, 1]}))
+    assert encoding.encode(raw).tolist() == [[0, 1, 0], [1, 0, 0]]
+
+
 def test_raw_names_every_column_that_is_missing() -> None:
     with pytest.raises(KeyError, match=r"missing columns: amount, kind; expected: \['amount', 'k"):
         Encoding(columns=(AMOUNT, KIND)).raw(pd.DataFrame({"a": [1]}))

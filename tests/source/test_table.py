@@ -227,6 +227,25 @@ def test_whole_float_targets_have_the_same_labels_in_csv_and_parquet(tmp_path: P
     assert csv.labels == parquet.labels
 
 
+@pytest.mark.parametrize("column", ["y", "flag"])
+def test_booleans_are_the_same_in_csv_and_parquet(tmp_path: Path, column: str) -> None:
+    frame = plain(80).assign(**{column: [True, False, False, True] * 20})
+    csv, parquet = (opened(saved(tmp_path, frame, f"t.{kind}")) for kind in ("csv", "parquet"))
+    assert csv.labels == parquet.labels
+    assert csv.encoding.width == parquet.encoding.width
+
+
+def test_timestamps_declared_categorical_are_the_same_in_csv_and_parquet(tmp_path: Path) -> None:
+    days = pd.to_datetime(["2026-01-01", "2026-01-02", "2026-01-03", "2026-01-04"] * 20)
+    frame = plain(80).assign(day=days)
+    csv, parquet = (
+        opened(saved(tmp_path, frame, f"t.{kind}"), categorical=("day",))
+        for kind in ("csv", "parquet")
+    )
+    for one, other in zip(csv.batches(), parquet.batches(), strict=True):
+        np.testing.assert_allclose(one.rows.x, other.rows.x, rtol=1e-6, atol=1e-6)
+
+
 def test_the_encoding_is_that_of_the_training_part(tmp_path: Path) -> None:
     source = opened(saved(tmp_path, plain(100)), train_fraction=0.4)
     wave = plain(40)["wave"].dropna()

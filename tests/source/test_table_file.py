@@ -260,7 +260,7 @@ def test_a_quoted_newline_after_an_empty_field_is_one_row_that_was_skipped(tmp_p
     assert whole(path, skip=1)["a"].tolist() == ["1", "2"]
 
 
-def test_parquet_booleans_and_decimals_come_as_numbers(tmp_path: Path) -> None:
+def test_parquet_decimals_come_as_numbers_and_booleans_as_in_csv(tmp_path: Path) -> None:
     table = pa.table(
         {
             "flag": pa.array([True, None, False]),
@@ -269,7 +269,7 @@ def test_parquet_booleans_and_decimals_come_as_numbers(tmp_path: Path) -> None:
     )
     pq.write_table(table, tmp_path / "t.parquet")
     frame = whole(tmp_path / "t.parquet")
-    assert frame["flag"].fillna(-1).tolist() == [1.0, -1.0, 0.0]
+    assert frame["flag"].fillna("").tolist() == ["True", "", "False"]
     assert frame["amount"].fillna(-1).tolist() == [1.5, -1.0, 2.25]
 
 
@@ -304,3 +304,43 @@ def test_a_parquet_file_with_a_damaged_page_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path, bytes(data), "damaged.parquet")
     with pytest.raises(DataError, match=r"damaged\.parquet: damaged Parquet file"):
         whole(path)
+
+
+def parquet_bytes(folder: Path) -> bytearray:
+    """A whole Parquet file as pandas writes it."""
+    pd.DataFrame({"a": range(100), "kind": ["web", "shop"] * 50}).to_parquet(folder / "t.parquet")
+    return bytearray((folder / "t.parquet").read_bytes())
+
+
+def test_a_parquet_file_with_a_damaged_footer_is_refused(tmp_path: Path) -> None:
+    data = parquet_bytes(tmp_path)
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    data[footer : footer + 20] = b"\xff" * 20
+    with pytest.raises(DataError, match=r"bad\.parquet: not a readable Parquet file"):
+        open_table(written(tmp_path, bytes(data), "bad.parquet"), None)
+
+
+@pytest.mark.parametrize("damage", [b"{[", b"\xff\xff"])
+def test_damage_to_what_pandas_stored_beside_the_columns_is_a_data_error(
+    tmp_path: Path, damage: bytes
+) -> None:
+    data = parquet_bytes(tmp_path)
+    place = data.index(b'{"index_columns"')
+    data[place : place + len(damage)] = damage
+    path = written(tmp_path, bytes(data), "odd.parquet")
+    with pytest.raises(DataError, match="damaged Parquet file"):
+        whole(path)
+
+
+def test_parquet_files_of_any_damaged_byte_are_read_or_refused(tmp_path: Path) -> None:
+    data = parquet_bytes(tmp_path)
+    refused = 0
+    for place in range(4, len(data) - 4, 11):
+        changed = bytearray(data)
+        changed[place] ^= 0xFF
+        path = written(tmp_path, bytes(changed), "changed.parquet")
+        try:
+            whole(path)
+        except DataError:
+            refused += 1
+    assert refused
