@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from selfheal_cli.errors import ConfigurationError
 
@@ -54,6 +54,13 @@ class Policy(Settings):
     rollback_candidates: Literal["run", "model"] = Field(
         default="run", description="restore from this run's versions, or from all of the model's"
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_booleans(cls, value: object) -> object:
+        if isinstance(value, bool):  # YAML reads yes and on as true, and Python true as 1
+            raise ValueError("a number is expected, not true or false")
+        return value
 
 
 class NetworkSettings(Settings):
