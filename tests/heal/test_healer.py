@@ -256,6 +256,14 @@ def test_weights_that_are_not_finite_are_a_heal_error() -> None:
     assert bytes_of(built.state_dict()) == before
 
 
+def test_weights_that_the_last_step_made_infinite_are_a_heal_error() -> None:
+    built = network()
+    state = heal(built, start(built), task_of(1), ARTICLE).after
+    unusable = {**state.optimiser, "exp_avg.scale": torch.tensor(float("inf"))}
+    with pytest.raises(HealError, match=r"heal run-h7 of batch 7: '?scale'? is not finite"):
+        heal(built, AdapterState(state.weights, unusable), task_of(7), HealSettings(steps=1))
+
+
 def test_weights_that_are_not_finite_are_a_heal_error_where_rules_speak_too() -> None:
     with pytest.raises(HealError, match="heal run-h7 of batch 7"):
         heal(network(), start(network()), task_of(7, x=INFINITE), ARTICLE)

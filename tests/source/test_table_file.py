@@ -178,6 +178,7 @@ def test_numeric_columns_are_floats_and_the_rest_is_text(tmp_path: Path) -> None
     assert frame["b"].isna().tolist() == [False, True]
 
 
+@pytest.mark.filterwarnings("ignore")  # pandas only warns
 @pytest.mark.parametrize("row", [0, 1, 39, CHUNK_ROWS - 1, CHUNK_ROWS, CHUNK_ROWS + 1])
 def test_a_row_longer_than_the_header_is_refused_wherever_it_stands(
     tmp_path: Path, row: int
@@ -187,6 +188,7 @@ def test_a_row_longer_than_the_header_is_refused_wherever_it_stands(
         whole(written(tmp_path, "a,y\n" + content))
 
 
+@pytest.mark.filterwarnings("ignore")  # pandas only warns
 def test_rows_that_are_all_longer_than_the_header_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="a row has more fields than the header's 2"):
         whole(written(tmp_path, "a,y\n" + "1,0,1\n" * 5))
