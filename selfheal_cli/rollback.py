@@ -53,8 +53,10 @@ def load_verified(registry: Registry, version: VersionRecord) -> Weights:
 def plan_best(registry: Registry, model: str) -> Plan:
     """To the highest-F1 post-heal version that shares the base of what serves."""
     serving = serving_version(registry, model)
-    reference = serving or registry.versions(model, limit=1)[0]
-    target = find_best(registry, model, base=reference.base)
+    known = [serving] if serving else registry.versions(model, limit=1)
+    if not known:
+        raise NothingToRestore(f"model '{model}' has no version; run 'selfheal run' first")
+    target = find_best(registry, model, base=known[0].base)
     return Plan(serving, target, "highest F1 of the post-heal versions on this base")
 
 

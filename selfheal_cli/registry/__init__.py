@@ -2,5 +2,7 @@
 
 import os
 
-# MLflow reads this when it is imported; what runs beside transactions reports to nobody unasked
+# MLflow reads these when it is imported. What runs beside transactions reports to nobody unasked,
+# and what a program reads on standard output is ours alone.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")

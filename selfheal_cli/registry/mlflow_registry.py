@@ -106,6 +106,7 @@ class MlflowRegistry(MlflowRuns):
                 f"models:/{model.model_id}",
                 run_id=lineage.run_id,
                 tags=tags,
+                model_id=model.model_id,  # a server refuses the source without it
             )
             link = json.dumps([{"name": lineage.model, "version": str(created.version)}])
             self._client.set_logged_model_tags(model.model_id, {VERSIONS_TAG: link})

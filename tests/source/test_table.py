@@ -19,7 +19,7 @@ from selfheal_cli.source.encoding import CategoricalColumn, Encoding, NumericCol
 from selfheal_cli.source.table import BLOCK_ROWS, MAX_CATEGORIES, TableSource
 from selfheal_cli.source.table_file import CHUNK_ROWS
 
-PROPERTY = settings(deadline=None, derandomize=True, max_examples=40)
+PROPERTY = settings(deadline=None, derandomize=True, max_examples=25)
 KINDS = ("web", "shop", "phone")
 KNOWN_FILES = ("csv", "parquet")
 

@@ -20,7 +20,7 @@ from selfheal_cli.source.table_file import (
     sniff_separator,
 )
 
-PROPERTY = settings(deadline=None, derandomize=True, max_examples=40)
+PROPERTY = settings(deadline=None, derandomize=True, max_examples=25)
 
 
 def written(folder: Path, content: str | bytes, name: str = "t.csv") -> Path:
