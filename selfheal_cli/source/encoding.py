@@ -121,6 +121,6 @@ class Encoding(BaseModel):
         }
 
 
-def summarise(columns: Mapping[str, int]) -> dict[str, int]:
+def occurred(counts: Mapping[str, int]) -> dict[str, int]:
     """Only what did occur."""
-    return {name: count for name, count in columns.items() if count}
+    return {name: count for name, count in counts.items() if count}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
@@ -37,7 +37,6 @@ class _Tally:
     first_text: tuple[int, str] | None = None
     texts: int = 0
     first_infinite: int | None = None
-    seen: set[str] = field(default_factory=set)
 
     def add(self, values: pd.Series[Any], offset: int) -> None:
         numbers = as_numbers(values)

@@ -18,7 +18,7 @@ from selfheal_cli.source.encoding import (
     Column,
     Encoding,
     NumericColumn,
-    summarise,
+    occurred,
 )
 from selfheal_cli.source.profile import Profile, order_labels, profile
 from selfheal_cli.source.table_file import as_text, open_table
@@ -86,7 +86,7 @@ class TableSource:
 
     def notes(self) -> Mapping[str, int]:
         """Missing values and unseen categories in the stream so far."""
-        return summarise(self._counts)
+        return occurred(self._counts)
 
     def _count_batches(self, rows: int, batches: int | None) -> int:
         streamed = rows - self._train_rows
