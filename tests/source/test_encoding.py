@@ -17,7 +17,7 @@ from selfheal_cli.source.encoding import (
     Column,
     Encoding,
     NumericColumn,
-    summarise,
+    occurred,
 )
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=100)
@@ -158,4 +158,4 @@ def test_raw_names_every_column_that_is_missing() -> None:
 
 
 def test_summaries_leave_out_what_did_not_occur() -> None:
-    assert summarise({"missing values": 0, "unseen categories": 3}) == {"unseen categories": 3}
+    assert occurred({"missing values": 0, "unseen categories": 3}) == {"unseen categories": 3}
