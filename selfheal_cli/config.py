@@ -81,7 +81,7 @@ class HealSettings(Settings):
     recipe: Literal["article"] = "article"
     mode: Literal["sync", "async"] = "sync"
     steps: Annotated[int, Field(ge=1, le=10_000)] = 5
-    learning_rate: Positive = 0.003
+    learning_rate: Annotated[float, Field(gt=0, le=100)] = 0.003
     label_weight: NotNegative = 0.70
     rule_weight: NotNegative = 0.24
     entropy_weight: NotNegative = 0.03

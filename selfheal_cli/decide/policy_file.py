@@ -33,7 +33,7 @@ def load(name_or_path: str) -> Policy:
     if name_or_path in known:
         return read(known[name_or_path])
     path = Path(name_or_path)
-    if path.suffix in (".yaml", ".yml") or path.exists():
+    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         return read(path)
     raise PolicyError(f"no policy '{name_or_path}'; known: {', '.join(known)}; or give a YAML file")
 

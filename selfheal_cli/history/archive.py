@@ -31,7 +31,9 @@ def find_run(name: str, workspace: Path = WORKSPACE) -> Path | None:
     logs = list((workspace / "runs").glob(f"*/{LOG_NAME}"))
     if name == LATEST:
         return max(logs, key=lambda path: path.stat().st_mtime_ns, default=None)
-    found = [path for path in logs if path.parent.name.startswith(name)]
+    found = [path for path in logs if path.parent.name == name] or [
+        path for path in logs if path.parent.name.startswith(name)
+    ]
     if len(found) > 1:
         ids = ", ".join(sorted(path.parent.name for path in found))
         raise EventLogError(f"several runs begin with '{name}': {ids}; give more of the id")

@@ -145,9 +145,10 @@ def check_features(rules: Iterable[Rule], numeric: Sequence[str], text: Sequence
         for part in rule.comparisons:
             if part.feature not in known:
                 near = get_close_matches(part.feature, known, n=1, cutoff=0.0)
+                hint = f"did you mean '{near[0]}'? " if near else ""
                 raise RuleError(
                     f"rule '{rule}': unknown feature '{part.feature}'; "
-                    f"did you mean '{near[0]}'? known: {', '.join(known)}"
+                    f"{hint}known: {', '.join(known) or 'none'}"
                 )
             if isinstance(part.value, str) != (part.feature in text):
                 kind = "text" if part.feature in text else "a number"

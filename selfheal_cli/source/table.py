@@ -108,7 +108,7 @@ class TableSource:
             for name, moment in moments.items():
                 moment.add(frame[name].to_numpy(dtype=np.float64))
             for name, counter in texts.items():
-                counter.update(frame[name].dropna().astype(str))
+                counter.update(as_text(frame[name]).dropna())
             classes.update(as_text(frame[self._target]))
         if len(classes) < 2:
             raise DataError(
@@ -138,7 +138,9 @@ class TableSource:
         numeric = set(self._numeric)
         for frame in self._frames(skip, limit):
             columns: dict[str, np.ndarray[Any, Any]] = {
-                name: frame[name].to_numpy(dtype=np.float64 if name in numeric else object)
+                name: frame[name].to_numpy(dtype=np.float64)
+                if name in numeric
+                else as_text(frame[name]).to_numpy(dtype=object)
                 for name in self.encoding.names
             }
             y = (as_text(frame[self._target]) == self.labels[1]).to_numpy().astype(np.int8)
