@@ -16,6 +16,7 @@ FOLDER = Path("registry_policies")
 SHIPPED = Path(__file__).resolve().parents[2] / FOLDER  # installed beside the package
 NOTE = "Edit values and restart with --thresholds FILE to tune risk tolerance"
 MAX_BYTES = 65_536
+LONGEST = 256  # characters of a name that may be a file's; beyond, the system complains
 
 
 def available() -> dict[str, Path]:
@@ -33,7 +34,7 @@ def load(name_or_path: str) -> Policy:
     if name_or_path in known:
         return read(known[name_or_path])
     path = Path(name_or_path)
-    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+    if path.suffix in (".yaml", ".yml") or (len(name_or_path) < LONGEST and path.exists()):
         return read(path)
     raise PolicyError(f"no policy '{name_or_path}'; known: {', '.join(known)}; or give a YAML file")
 
