@@ -1,0 +1,159 @@
+"""Rows a second of the whole stream, against the bare forward pass over the same rows.
+
+The batches of the article's generator are drawn beforehand, so that both sides start from rows in
+memory. A pass of the stream ends when its last heal is published and its last version registered.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from selfheal_cli.config import HealSettings, Policy, RunConfig, SyntheticSettings
+from selfheal_cli.heal.engine import HealEngine, InlineEngine
+from selfheal_cli.heal.healer import AdapterState
+from selfheal_cli.heal.live import LiveModel, Serving
+from selfheal_cli.heal.worker_engine import WorkerEngine
+from selfheal_cli.history.event_log import EventLog
+from selfheal_cli.history.events import Event, Kind
+from selfheal_cli.model.network import use_one_thread
+from selfheal_cli.monitor.prequential import score
+from selfheal_cli.pipeline.healing import Healing
+from selfheal_cli.pipeline.ledger import Ledger
+from selfheal_cli.pipeline.prepare import Prepared, prepare
+from selfheal_cli.pipeline.stream import Stream
+from selfheal_cli.records import Batch, Evaluation
+from selfheal_cli.registry.base import Lineage
+from selfheal_cli.registry.memory import MemoryRegistry
+from selfheal_cli.registry.writer import RegistryWriter
+from selfheal_cli.source.synthetic import SyntheticSource
+
+BARE = "forward pass alone"
+BATCH_ROWS = 100
+NEVER = Policy(fidi_threshold=1e9, conflict_min=10_000_000)
+VARIANTS = {
+    "stream, heals off": RunConfig(policy=NEVER),
+    "stream, heals in place": RunConfig(),
+    "stream, heals in a process": RunConfig(heal=HealSettings(mode="async")),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One variant in one round."""
+
+    seconds: float
+    heals: int = 0
+
+
+def forward(prepared: Prepared, batches: list[Batch]) -> Pass:
+    """Nothing but predictions."""
+    start = time.perf_counter()
+    for batch in batches:
+        prepared.network.predict(batch.rows.x)
+    return Pass(time.perf_counter() - start)
+
+
+def stream(config: RunConfig, prepared: Prepared, batches: list[Batch]) -> Pass:
+    """A new run's stream from its first batch to its last write."""
+    heals = 0
+
+    def count(event: Event) -> None:
+        nonlocal heals
+        heals += event.kind is Kind.HEAL
+
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        registry = MemoryRegistry()
+        run_id = registry.begin_run(config.experiment, {}, {})
+        base = registry.store_base(run_id, prepared.base)
+        lineage = Lineage(config.model_name, run_id, base, config.heal.recipe, "full", "1")
+        log = EventLog(folder / "events.jsonl", lambda: datetime.now(UTC))
+        stack.callback(log.close)
+        writer = RegistryWriter(registry, lineage, folder / "outbox")
+        stack.callback(writer.close)
+        ledger = Ledger(log, writer, count, lambda: datetime.now(UTC), "benchmark")
+        live = served(prepared)
+        engine = engine_of(config, live)
+        stack.callback(engine.close)
+        healing = Healing(config, live, engine, registry, lineage, ledger)
+        first = batches[0].rows
+        clean = score(prepared.network.predict(first.x), first.y, config.threshold)
+        healing.baseline(clean, Evaluation.HELD_OUT)
+        running = Stream(config, prepared, live, healing, ledger)
+        start = time.perf_counter()
+        for batch in batches:
+            running.step(batch)
+        healing.settle(wait=True)
+        ledger.catch_up(wait=True)
+        return Pass(time.perf_counter() - start, heals)
+
+
+def served(prepared: Prepared) -> LiveModel:
+    """The network as trained."""
+    trained = AdapterState(prepared.network.adapter.state_dict(), {})
+    return LiveModel(Serving(prepared.network.with_adapter(trained.weights), trained, ""))
+
+
+def engine_of(config: RunConfig, live: LiveModel) -> HealEngine:
+    """What the configuration asks for."""
+    if config.heal.mode == "sync":
+        return InlineEngine(live, config.heal)
+    return WorkerEngine(live, config.heal)
+
+
+def lay_out(found: dict[str, list[Pass]], rows: int) -> Table:
+    """Medians over the rounds; a ratio is the median of the rounds' ratios."""
+    bare = found[BARE]
+    table = Table(
+        title=f"{rows:,} rows in batches of {BATCH_ROWS}: medians over {len(bare)} rounds"
+    )
+    table.add_column("variant", no_wrap=True)
+    for title in ("rows / s", "share of forward", "ms a batch", "heals"):
+        table.add_column(title, justify="right")
+    for name, passes in found.items():
+        seconds = float(np.median([one.seconds for one in passes]))
+        shares = [other.seconds / own.seconds for own, other in zip(passes, bare, strict=True)]
+        table.add_row(
+            name,
+            f"{rows / seconds:,.0f}",
+            f"{np.median(shares):.4f}",
+            f"{1e3 * seconds * BATCH_ROWS / rows:.2f}",
+            f"{np.median([one.heals for one in passes]):.0f}",
+        )
+    return table
+
+
+def main() -> None:
+    """Train the article's network, measure, print."""
+    parser = argparse.ArgumentParser(description="Rows a second, stream against forward pass.")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds that count")
+    parser.add_argument("--batches", type=int, default=100, help="batches of 100 rows in a pass")
+    options = parser.parse_args()
+    use_one_thread()
+    source = SyntheticSource(
+        SyntheticSettings(), seed=42, batch_size=BATCH_ROWS, batches=options.batches
+    )
+    prepared = prepare(RunConfig(), source, lambda done, total: None)
+    batches = list(source.batches())
+    found: dict[str, list[Pass]] = {BARE: [], **{name: [] for name in VARIANTS}}
+    for number in range(-1, options.rounds):  # the first round warms up
+        passes = [forward(prepared, batches)]
+        passes += [stream(config, prepared, batches) for config in VARIANTS.values()]
+        if number >= 0:
+            for own, one in zip(found.values(), passes, strict=True):
+                own.append(one)
+    Console(width=120).print(lay_out(found, options.batches * BATCH_ROWS))
+
+
+if __name__ == "__main__":
+    main()
