@@ -27,11 +27,13 @@ from rich.console import Console
 from rich.table import Table
 
 from selfheal_cli.config import HealSettings, RunConfig, SyntheticSettings
-from selfheal_cli.heal.engine import HealEngine, HealFailure
-from selfheal_cli.heal.healer import AdapterState, HealOutcome, HealTask, heal
+from selfheal_cli.heal.engine import HealEngine
 from selfheal_cli.heal.live import LiveModel, Serving
+from selfheal_cli.heal.recipe import Recipes
+from selfheal_cli.heal.task import AdapterState, HealFailure, HealOutcome, HealRows, HealTask
+from selfheal_cli.heal.worker import decode_recipes, encode_recipes
 from selfheal_cli.heal.worker_engine import WorkerEngine
-from selfheal_cli.model.network import SelfHealingNetwork, use_one_thread
+from selfheal_cli.model.network import use_one_thread
 from selfheal_cli.pipeline.prepare import Prepared, prepare
 from selfheal_cli.source.synthetic import SyntheticSource
 
@@ -60,10 +62,10 @@ class NoHeals:
 class BusyNeighbour(NoHeals):
     """Heals nothing here; from `submit` to ``take(wait=True)`` a process heals for nobody."""
 
-    def __init__(self, task: HealTask) -> None:
+    def __init__(self, recipes: Recipes, task: HealTask) -> None:
         context = get_context("spawn")
         self._running = context.Event()
-        arguments = (self._running, task)
+        arguments = (self._running, encode_recipes(recipes), task)
         self._process = context.Process(target=heal_for_nobody, args=arguments, daemon=True)
         self._process.start()
 
@@ -86,21 +88,23 @@ class BusyNeighbour(NoHeals):
         self._process.join()
 
 
-def heal_for_nobody(running: Event, task: HealTask) -> None:
+def heal_for_nobody(running: Event, base: bytes, task: HealTask) -> None:
     """Heal a network of this process's own while ``running`` is set."""
     use_one_thread()
-    network = SelfHealingNetwork.build(task.x.shape[1], 64)
-    network.freeze()
-    before = AdapterState(network.adapter.state_dict(), {})
+    recipes = decode_recipes(base)
+    before = AdapterState(recipes.network.adapter.state_dict(), {})
     while running.wait():
-        heal(network, before, task, HealSettings())
+        recipes.heal(before, task)
 
 
 class ThreadEngine:
     """A `HealEngine` in a thread, with ``guard`` held around all steps of a heal."""
 
-    def __init__(self, live: LiveModel, guard: AbstractContextManager[object]) -> None:
+    def __init__(
+        self, live: LiveModel, recipes: Recipes, guard: AbstractContextManager[object]
+    ) -> None:
         self._live = live
+        self._recipes = recipes
         self._guard = guard
         self._asked: SimpleQueue[HealTask | None] = SimpleQueue()
         self._done: SimpleQueue[HealOutcome] = SimpleQueue()
@@ -127,11 +131,9 @@ class ThreadEngine:
         self._thread.join()
 
     def _work(self) -> None:
-        settings = HealSettings()
         while (task := self._asked.get()) is not None:
             with self._guard:
-                serving = self._live.serving
-                outcome = heal(serving.network, serving.adapter, task, settings)
+                outcome = self._recipes.heal(self._live.serving.adapter, task)
             self._done.put(outcome)
 
 
@@ -153,7 +155,7 @@ class Subject:
         if isinstance(outcome, HealFailure):
             raise SystemExit(f"{self.name}: {outcome.reason}")
         if outcome is not None:
-            self.live.publish(outcome.after, outcome.task.heal_id)
+            self.live.publish(outcome.after, outcome.task.heal_id, 0.5)
         if not self.engine.in_flight:
             self.engine.submit(next(self.tasks))
         if outcome is not None:
@@ -165,7 +167,7 @@ class Subject:
         Thousands of heals on the same rows would drive the probabilities to 0 and 1.
         """
         self.engine.take(wait=True)
-        self.live.publish(trained, "trained")
+        self.live.publish(trained, "trained", 0.5)
         self.handovers.clear()
         gc.collect()
 
@@ -259,15 +261,19 @@ def subjects_of(
 ) -> list[Subject]:
     """Each variant with a live model of its own."""
 
+    recipes = Recipes(prepared.network, prepared.anchor, HealSettings())
+
     def subject(name: str, engine: Callable[[LiveModel], HealEngine]) -> Subject:
         network = prepared.network.with_adapter(trained.weights)
-        live = LiveModel(Serving(network, trained, "trained"))
+        live = LiveModel(Serving(network, trained, "trained", 0.5))
         found = Subject(name, live, engine(live), live.predict, cycle(tasks))
         stack.callback(found.engine.close)
         return found
 
     lock = RLock()
-    one_lock = subject("heals in a thread, one lock", lambda live: ThreadEngine(live, lock))
+    one_lock = subject(
+        "heals in a thread, one lock", lambda live: ThreadEngine(live, recipes, lock)
+    )
     free_predict = one_lock.predict
 
     def locked_predict(x: FloatArray) -> FloatArray:
@@ -277,9 +283,11 @@ def subjects_of(
     one_lock.predict = locked_predict
     return [
         subject(IDLE, lambda live: NoHeals()),
-        subject("no heals, other core busy", lambda live: BusyNeighbour(tasks[0])),
-        subject("heals in a process (ours)", lambda live: WorkerEngine(live, HealSettings())),
-        subject("heals in a thread, no lock", lambda live: ThreadEngine(live, nullcontext())),
+        subject("no heals, other core busy", lambda live: BusyNeighbour(recipes, tasks[0])),
+        subject("heals in a process (ours)", lambda live: WorkerEngine(live, recipes)),
+        subject(
+            "heals in a thread, no lock", lambda live: ThreadEngine(live, recipes, nullcontext())
+        ),
         one_lock,
     ]
 
@@ -288,7 +296,7 @@ def tasks_of(prepared: Prepared, source: SyntheticSource) -> list[HealTask]:
     """A heal of 100 rows for each batch of the stream."""
     found = []
     for batch in source.batches():
-        verdict = prepared.rules.judge(batch.rows.columns)
+        verdict = prepared.trained.rules.judge(batch.rows.columns)
         probabilities = prepared.network.predict(batch.rows.x)
         conflicts = verdict.conflicts_with(probabilities, batch.rows.y, 0.30)
         found.append(
@@ -296,9 +304,14 @@ def tasks_of(prepared: Prepared, source: SyntheticSource) -> list[HealTask]:
                 heal_id=f"h{batch.index}",
                 batch=batch.index,
                 reason="benchmark",
-                x=batch.rows.x,
-                y=batch.rows.y,
-                rule_label=verdict.label,
+                recipe="article",
+                rows=HealRows(
+                    features=prepared.network.features(batch.rows.x),
+                    y=batch.rows.y,
+                    rule_label=verdict.label,
+                    arrival=np.full(len(batch.rows), batch.index, dtype=np.int32),
+                    held_out=np.zeros(len(batch.rows), dtype=bool),
+                ),
                 positive_share=conflicts.positive_share,
             )
         )

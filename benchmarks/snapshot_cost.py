@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from selfheal_cli.config import SyntheticSettings
-from selfheal_cli.model.network import SelfHealingNetwork, use_one_thread
+from selfheal_cli.model.network import Architecture, SelfHealingNetwork, use_one_thread
 from selfheal_cli.monitor.prequential import score
 from selfheal_cli.records import Evaluation, Phase, Rows, Snapshot
 from selfheal_cli.registry.base import Lineage
@@ -38,9 +38,8 @@ def ours(registry: MlflowRegistry, network: SelfHealingNetwork, source: Syntheti
     document = {
         "encoding": source.encoding.model_dump(mode="json"),
         "labels": list(source.labels),
-        "threshold": 0.5,
     }
-    base = registry.store_base(run_id, make_base(network, document))
+    base = registry.store_base(run_id, make_base(network, {}, document))
     lineage = Lineage("ours", run_id, base, "article", "full", "1")
     adapter, rows = pack(network.adapter.state_dict()), source.held_out()["drifted"]
     scores = score(network.predict(rows.x), rows.y, 0.5)
@@ -52,6 +51,7 @@ def ours(registry: MlflowRegistry, network: SelfHealingNetwork, source: Syntheti
         scores=scores,
         evaluation=Evaluation.IN_SAMPLE,
         reason="benchmark",
+        threshold=0.5,
         metrics=scores.figures(),
     )
     return lambda: registry.add_version(lineage, snapshot, adapter, None)
@@ -140,7 +140,7 @@ def main() -> None:
     options = parser.parse_args()
     use_one_thread()
     source = SyntheticSource(SyntheticSettings(), seed=42, batch_size=100, batches=1)
-    network = SelfHealingNetwork.build(source.encoding.width, 64)
+    network = SelfHealingNetwork.build(Architecture(source.encoding.width, 64))
     network.freeze()
     with own_folder():
         registry = MlflowRegistry("sqlite:///mlflow.db")

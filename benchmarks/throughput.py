@@ -20,17 +20,16 @@ from rich.table import Table
 
 from selfheal_cli.config import HealSettings, Policy, RunConfig, SyntheticSettings
 from selfheal_cli.heal.engine import HealEngine, InlineEngine
-from selfheal_cli.heal.healer import AdapterState
-from selfheal_cli.heal.live import LiveModel, Serving
+from selfheal_cli.heal.live import LiveModel
+from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.heal.worker_engine import WorkerEngine
 from selfheal_cli.history.event_log import EventLog
 from selfheal_cli.history.events import Event, Kind
 from selfheal_cli.model.network import use_one_thread
 from selfheal_cli.monitor.prequential import score
-from selfheal_cli.pipeline.healing import Healing
-from selfheal_cli.pipeline.ledger import Ledger
+from selfheal_cli.pipeline.corridor import lay, serve
+from selfheal_cli.pipeline.ledger import RunLedger
 from selfheal_cli.pipeline.prepare import Prepared, prepare
-from selfheal_cli.pipeline.stream import Stream
 from selfheal_cli.records import Batch, Evaluation
 from selfheal_cli.registry.base import Lineage
 from selfheal_cli.registry.memory import MemoryRegistry
@@ -63,7 +62,9 @@ def forward(prepared: Prepared, batches: list[Batch]) -> Pass:
     return Pass(time.perf_counter() - start)
 
 
-def stream(config: RunConfig, prepared: Prepared, batches: list[Batch]) -> Pass:
+def stream(
+    config: RunConfig, source: SyntheticSource, prepared: Prepared, batches: list[Batch]
+) -> Pass:
     """A new run's stream from its first batch to its last write."""
     heals = 0
 
@@ -81,34 +82,28 @@ def stream(config: RunConfig, prepared: Prepared, batches: list[Batch]) -> Pass:
         stack.callback(log.close)
         writer = RegistryWriter(registry, lineage, folder / "outbox")
         stack.callback(writer.close)
-        ledger = Ledger(log, writer, count, lambda: datetime.now(UTC), "benchmark")
-        live = served(prepared)
-        engine = engine_of(config, live)
+        ledger = RunLedger(log, writer, count, lambda: datetime.now(UTC), "benchmark")
+        live = serve(prepared)
+        engine = engine_of(config, prepared, live)
         stack.callback(engine.close)
-        healing = Healing(config, live, engine, registry, lineage, ledger)
+        corridor = lay(config, source, prepared, live, engine, ledger, registry, lineage)
         first = batches[0].rows
-        clean = score(prepared.network.predict(first.x), first.y, config.threshold)
-        healing.baseline(clean, Evaluation.HELD_OUT)
-        running = Stream(config, prepared, live, healing, ledger)
+        clean = score(prepared.network.predict(first.x), first.y, live.serving.threshold)
+        corridor.healing.baseline(clean, Evaluation.HELD_OUT)
         start = time.perf_counter()
         for batch in batches:
-            running.step(batch)
-        healing.settle(wait=True)
+            corridor.stream.step(batch)
+        corridor.healing.settle(wait=True)
         ledger.catch_up(wait=True)
         return Pass(time.perf_counter() - start, heals)
 
 
-def served(prepared: Prepared) -> LiveModel:
-    """The network as trained."""
-    trained = AdapterState(prepared.network.adapter.state_dict(), {})
-    return LiveModel(Serving(prepared.network.with_adapter(trained.weights), trained, ""))
-
-
-def engine_of(config: RunConfig, live: LiveModel) -> HealEngine:
+def engine_of(config: RunConfig, prepared: Prepared, live: LiveModel) -> HealEngine:
     """What the configuration asks for."""
+    recipes = Recipes(prepared.network, prepared.anchor, config.heal)
     if config.heal.mode == "sync":
-        return InlineEngine(live, config.heal)
-    return WorkerEngine(live, config.heal)
+        return InlineEngine(live, recipes)
+    return WorkerEngine(live, recipes)
 
 
 def lay_out(found: dict[str, list[Pass]], rows: int) -> Table:
@@ -148,7 +143,7 @@ def main() -> None:
     found: dict[str, list[Pass]] = {BARE: [], **{name: [] for name in VARIANTS}}
     for number in range(-1, options.rounds):  # the first round warms up
         passes = [forward(prepared, batches)]
-        passes += [stream(config, prepared, batches) for config in VARIANTS.values()]
+        passes += [stream(config, source, prepared, batches) for config in VARIANTS.values()]
         if number >= 0:
             for own, one in zip(found.values(), passes, strict=True):
                 own.append(one)

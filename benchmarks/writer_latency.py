@@ -23,9 +23,9 @@ from rich.console import Console
 from rich.table import Table
 
 from selfheal_cli.config import SyntheticSettings
-from selfheal_cli.heal.healer import AdapterState
 from selfheal_cli.heal.live import LiveModel, Serving
-from selfheal_cli.model.network import SelfHealingNetwork, use_one_thread
+from selfheal_cli.heal.task import AdapterState
+from selfheal_cli.model.network import Architecture, SelfHealingNetwork, use_one_thread
 from selfheal_cli.monitor.prequential import score
 from selfheal_cli.records import Evaluation, Phase, Snapshot
 from selfheal_cli.registry.base import Lineage
@@ -73,9 +73,8 @@ def feed_of(network: SelfHealingNetwork, source: SyntheticSource) -> Feed:
     document = {
         "encoding": source.encoding.model_dump(mode="json"),
         "labels": list(source.labels),
-        "threshold": 0.5,
     }
-    base = registry.store_base(run_id, make_base(network, document))
+    base = registry.store_base(run_id, make_base(network, {}, document))
     lineage = Lineage("benchmark", run_id, base, "article", "full", "1")
     adapter, rows = pack(network.adapter.state_dict()), source.held_out()["drifted"]
     scores = score(network.predict(rows.x), rows.y, 0.5)
@@ -87,6 +86,7 @@ def feed_of(network: SelfHealingNetwork, source: SyntheticSource) -> Feed:
         scores=scores,
         evaluation=Evaluation.IN_SAMPLE,
         reason="benchmark",
+        threshold=0.5,
         metrics=scores.figures(),
     )
     return Feed(RegistryWriter(registry, lineage, Path("outbox")), snapshot, adapter)
@@ -162,9 +162,10 @@ def main() -> None:
     options = parser.parse_args()
     use_one_thread()
     source = SyntheticSource(SyntheticSettings(), seed=42, batch_size=100, batches=1)
-    network = SelfHealingNetwork.build(source.encoding.width, 64)
+    network = SelfHealingNetwork.build(Architecture(source.encoding.width, 64))
     network.freeze()
-    live = LiveModel(Serving(network, AdapterState(network.adapter.state_dict(), {}), ""))
+    trained = AdapterState(network.adapter.state_dict(), {})
+    live = LiveModel(Serving(network, trained, "", 0.5))
     drifted = source.held_out()["drifted"].x
     rows = [drifted[number : number + 1] for number in range(len(drifted))]
     found: dict[float, list[tuple[Segment, Segment]]] = {pause: [] for pause in PAUSES}

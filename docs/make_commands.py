@@ -14,7 +14,9 @@ WIDTH = 100
 def reference() -> str:
     """The whole command reference as Markdown."""
     parts = ["# Commands\nMade from `--help` by `python docs/make_commands.py`.\n"]
-    root = click.Context(main, info_name="selfheal", terminal_width=WIDTH, max_content_width=WIDTH)
+    # with the group's own settings, or its help option would depend on who asked for it first
+    sizes = {"terminal_width": WIDTH, "max_content_width": WIDTH}
+    root = click.Context(main, info_name="selfheal", **{**main.context_settings, **sizes})
     parts.append(_section(root))
     for name in main.list_commands(root):
         command = main.get_command(root, name)

@@ -9,7 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from selfheal_cli.errors import ConfigurationError
 
@@ -54,6 +61,24 @@ class Policy(Settings):
     rollback_candidates: Literal["run", "model"] = Field(
         default="run", description="restore from this run's versions, or from all of the model's"
     )
+    cooldown: Annotated[int, Field(ge=0, le=10_000_000)] = Field(
+        default=10, description="batches without a heal or a further rollback after a rollback"
+    )
+    gate_tolerance: NotNegative = Field(
+        default=2.0, description="standard errors by which a heal may be worse on held-out rows"
+    )
+    label_rate_z: Positive = Field(
+        default=6.0, description="a batch whose label rate is further away is quarantined"
+    )
+    quarantine_limit: Count = Field(
+        default=8, description="quarantined batches in a row after which the new rate is believed"
+    )
+    rule_rate_z: Positive = Field(
+        default=4.0, description="a rule whose firing rate is further from training is stale"
+    )
+    stale_rules: Literal["drop", "reanchor", "keep"] = Field(
+        default="drop", description="what a stale rule does: teach nothing, move, or go on"
+    )
 
     @field_validator("*", mode="before")
     @classmethod
@@ -75,26 +100,75 @@ class NetworkSettings(Settings):
     )
 
 
-class HealSettings(Settings):
-    """One heal: a recipe and its figures."""
+class LabelSettings(Settings):
+    """When labels come: with the batch, ``delay`` batches later, at a time of their own, never."""
 
-    recipe: Literal["article"] = "article"
+    regime: Literal["full", "delayed", "timed", "none"] = "full"
+    delay: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+
+    def __str__(self) -> str:
+        return f"delayed:{self.delay}" if self.regime == "delayed" else self.regime
+
+
+class Objective(Settings):
+    """What a decision is good for: sets the probability from which on a row is flagged.
+
+    ``fn`` and ``fp`` are the costs of a missed positive and of a false alarm.
+    """
+
+    kind: Literal["accuracy", "f1", "cost"] = "accuracy"
+    fn: Positive = 1.0
+    fp: Positive = 1.0
+
+    def __str__(self) -> str:
+        return f"cost:{self.fn:g},{self.fp:g}" if self.kind == "cost" else self.kind
+
+
+class HealSettings(Settings):
+    """One heal: a recipe and its figures. ``steps`` to ``entropy_weight`` are for gradients."""
+
+    recipe: Literal["article", "gradient", "anchored"] = "article"
     mode: Literal["sync", "async"] = "sync"
     steps: Annotated[int, Field(ge=1, le=10_000)] = 5
     learning_rate: Annotated[float, Field(gt=0, le=100)] = 0.003
     label_weight: NotNegative = 0.70
     rule_weight: NotNegative = 0.24
     entropy_weight: NotNegative = 0.03
+    window: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        default=25, description="labelled batches that gradient and anchored learn from"
+    )
+    held_out: Annotated[float, Field(ge=0, le=0.9)] = Field(
+        default=0.2, description="share of each batch that they never learn from"
+    )
+    ridge: Positive = Field(default=5.0, description="penalty of leaving the trained network")
+    assume: Literal["positives-stable", "negatives-stable", "inputs-shifted"] | None = Field(
+        default=None, description="what heals without labels rest on; None: there are none"
+    )
 
 
 class SyntheticSettings(Settings):
-    """The article's generator; ``drift_strength`` moves the normals' V14 from 0 to minus itself."""
+    """The article's generator; ``drift_strength`` moves the normals' V14 from 0 to minus itself.
+
+    What says "stream" holds for the stream and for the held-out drifted rows.
+    """
 
     kind: Literal["synthetic"] = "synthetic"
     drift_strength: Annotated[float, Field(ge=-100, le=100)] = 2.2
     train_rows: Count = 5_000
     test_rows: Count = 1_000
     positive_share: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    fresh: bool = Field(
+        default=False, description="draw every batch anew, not from the drifted rows"
+    )
+    phases: tuple[tuple[Count, Annotated[float, Field(ge=-100, le=100)]], ...] = Field(
+        default=(), description="(batches, drift) one after the other; the stream is fresh"
+    )
+    positive_shift: Annotated[float, Field(ge=-100, le=100)] = Field(
+        default=0.0, description="added to the positives' mean V14 in the stream"
+    )
+    stream_positive_share: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="share of positives in the stream; None: positive_share"
+    )
 
 
 class TableSettings(Settings):
@@ -108,6 +182,18 @@ class TableSettings(Settings):
     categorical: tuple[str, ...] = ()
     separator: str | None = None
     train_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    unlabelled: bool = Field(default=False, description="the stream's targets may be missing")
+    time: str | None = Field(default=None, description="column with the row's time")
+    label_time: str | None = Field(
+        default=None, description="column with the time at which the row's label came"
+    )
+
+    @field_validator("label_time")
+    @classmethod
+    def _needs_time(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("time") is None:
+            raise ValueError("it needs time, the column with the row's own time, as well")
+        return value
 
 
 class RunConfig(Settings):
@@ -116,12 +202,13 @@ class RunConfig(Settings):
     source: SyntheticSettings | TableSettings = SyntheticSettings()
     network: NetworkSettings = NetworkSettings()
     heal: HealSettings = HealSettings()
+    labels: LabelSettings = LabelSettings()
+    objective: Objective = Objective()
     policy: Policy = Policy()
     sensitive: str | None = None
     rules: tuple[str, ...] = ()
     batches: Count | None = None
     batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 100
-    threshold: Share = 0.5
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 42
     model_name: Name = "fraud"
     experiment: Name = "selfheal"

@@ -14,6 +14,7 @@
     ├── EventLogError                4   the log is missing, cut short or edited
     ├── NothingToRestore             5
     └── HealError                    6
+        ├── HealRefused              6   the recipe's assumption does not hold on the rows
         └── DrillFailed              6
 """
 
@@ -76,6 +77,10 @@ class HealError(SelfhealError):
     """A heal that did not end in usable weights."""
 
     exit_code = 6
+
+
+class HealRefused(HealError):
+    """A heal without labels whose declared assumption does not hold on the rows."""
 
 
 class DrillFailed(HealError):

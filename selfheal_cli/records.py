@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from selfheal_cli.scores import AnyScores
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -16,15 +18,13 @@ if TYPE_CHECKING:
     Columns = Mapping[str, NDArray[Any]]
 
 
-TINY = 1e-8  # in the denominators of precision, recall and F1, as the article has it
-
-
 class Phase(StrEnum):
     """When in its life an adapter was snapshotted."""
 
     BASELINE = "baseline"
     PRE_HEAL = "pre-heal"
     POST_HEAL = "post-heal"
+    REJECTED = "rejected"  # healed, found wanting, never served
 
 
 class Evaluation(StrEnum):
@@ -33,13 +33,17 @@ class Evaluation(StrEnum):
     HELD_OUT = "held-out"  # rows that nothing learned from
     PREQUENTIAL = "prequential"  # before this adapter learned from them
     IN_SAMPLE = "in-sample"  # the rows it was healed on: the article's way
+    AWAITING = "awaiting-labels"  # rows whose labels have not come yet: no figures
+    ESTIMATED = "estimated"  # rows without labels: the figures are estimates
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Labelled rows: ``x`` (n, d) float32 as the network sees them, ``y`` (n,) 0 or 1.
+    """Rows: ``x`` (n, d) float32 as the network sees them, ``y`` (n,) each row's class.
 
-    ``columns`` holds the same rows as they came, by feature name: what rules and monitors read.
+    A class is its position in the source's labels: 0 or 1 where there are two of them; -1 is a row
+    whose label nobody knows. ``columns`` holds the same rows as they came, by feature name: what
+    rules and monitors read.
     """
 
     x: FloatArray
@@ -52,75 +56,16 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows scored together. ``index`` counts from 1."""
+    """Rows scored together. ``index`` counts from 1.
+
+    ``now`` is the largest time of its rows and ``label_at`` (n,) when each row's label comes, in
+    the same unit, NaN for never; both None where the source knows no times.
+    """
 
     index: int
     rows: Rows
-
-
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """How well predictions met the labels on ``tp + tn + fp + fn`` rows.
-
-    ``roc_auc`` and ``pr_auc`` are None where only one class was present or nothing ranks the rows.
-
-    >>> scores = Scores(tp=51, tn=673, fp=177, fn=99)
-    >>> scores.rows, scores.accuracy, round(scores.f1, 4)
-    (1000, 0.724, 0.2698)
-    """
-
-    tp: int
-    tn: int
-    fp: int
-    fn: int
-    roc_auc: float | None = None
-    pr_auc: float | None = None
-
-    @property
-    def rows(self) -> int:
-        """Number of rows behind every figure."""
-        return self.tp + self.tn + self.fp + self.fn
-
-    @property
-    def accuracy(self) -> float:
-        """Share of rows that were right."""
-        return (self.tp + self.tn) / self.rows if self.rows else 0.0
-
-    @property
-    def precision(self) -> float:
-        """Share of flagged rows that were positive; 0 when nothing was flagged."""
-        return self.tp / (self.tp + self.fp + TINY)
-
-    @property
-    def recall(self) -> float:
-        """Share of positive rows that were flagged; 0 when there were none."""
-        return self.tp / (self.tp + self.fn + TINY)
-
-    @property
-    def f1(self) -> float:
-        """Harmonic mean of precision and recall."""
-        return 2 * self.precision * self.recall / (self.precision + self.recall + TINY)
-
-    def figures(self) -> dict[str, float]:
-        """The defined figures by metric name."""
-        known = {
-            "accuracy": self.accuracy,
-            "f1": self.f1,
-            "precision": self.precision,
-            "recall": self.recall,
-            "roc_auc": self.roc_auc,
-            "pr_auc": self.pr_auc,
-        }
-        return {name: value for name, value in known.items() if value is not None}
-
-    def as_dict(self) -> dict[str, Any]:
-        """Counts and figures, as they go into events and JSON."""
-        return {**asdict(self), **self.figures(), "rows": self.rows}
-
-    @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> Scores:
-        """The inverse of `as_dict`."""
-        return cls(**{name: record.get(name) for name in cls.__slots__})  # type: ignore[arg-type]
+    now: float | None = None
+    label_at: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,18 +100,22 @@ class Conflicts:
 class Snapshot:
     """An adapter's weights (by hash) with what was measured of them.
 
-    ``id`` is unique in the run; ``parent`` is the snapshot whose weights these came from.
+    ``id`` is unique in the run; ``parent`` is the snapshot whose weights these came from;
+    ``threshold`` is the probability from which on it flags a row. ``scores`` is None until labels
+    come. ``rejected`` says why it was not published.
     """
 
     id: str
     phase: Phase
     batch: int
     sha256: str
-    scores: Scores
+    scores: AnyScores | None
     evaluation: Evaluation
     reason: str
+    threshold: float
     parent: str | None = None
     heal_id: str | None = None
+    rejected: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -207,6 +156,11 @@ class VersionRecord:
     def eval_rows(self) -> int:
         """Rows behind the metrics."""
         return int(self.tags["selfheal.eval_rows"])
+
+    @property
+    def threshold(self) -> float:
+        """Probability from which on it flags a row."""
+        return float(self.tags.get("selfheal.threshold", "0.5"))
 
     def as_dict(self) -> dict[str, Any]:
         """The record as JSON."""

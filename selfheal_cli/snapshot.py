@@ -14,9 +14,10 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from selfheal_cli.errors import VersionCorrupt
-from selfheal_cli.model.network import SelfHealingNetwork, Weights, rebuild
+from selfheal_cli.model.network import Architecture, SelfHealingNetwork, Weights, rebuild
 
 MAX_BYTES = 1 << 30
+ANCHOR = "anchor."  # prefix of what a base holds beside weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,22 +67,25 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def make_base(network: SelfHealingNetwork, document: Mapping[str, Any]) -> Base:
-    """The network's frozen part as it is stored."""
-    sizes = dict(zip(("inputs", "hidden"), network.sizes, strict=True))
-    text = json.dumps({**document, "network": sizes}, sort_keys=True, indent=1)
-    return Base(pack(network.base_weights()), text)
+def make_base(
+    network: SelfHealingNetwork, anchor: Mapping[str, Tensor], document: Mapping[str, Any]
+) -> Base:
+    """The network's frozen part as it is stored, with the statistics that heals are held by."""
+    architecture = network.architecture.as_dict()
+    text = json.dumps({**document, "network": architecture}, sort_keys=True, indent=1)
+    stored = {f"{ANCHOR}{name}": value for name, value in anchor.items()}
+    return Base(pack({**network.base_weights(), **stored}), text)
 
 
 def assemble(base: Base, adapter: Weights, *, where: str) -> SelfHealingNetwork:
     """A frozen network from a stored base and adapter; raises `VersionCorrupt` if they differ."""
-    sizes = base.describe()["network"]
     odd = [name for name, value in adapter.items() if value.dtype != torch.float32]
     if odd:
         raise VersionCorrupt(f"{where}: '{odd[0]}' is {adapter[odd[0]].dtype}, not torch.float32")
-    weights = unpack(base.weights, sha256=digest(base.weights), where=where)
+    stored = unpack(base.weights, sha256=digest(base.weights), where=where)
+    weights = {name: value for name, value in stored.items() if not name.startswith(ANCHOR)}
     try:
-        return rebuild(sizes["inputs"], sizes["hidden"], weights, adapter)
-    except RuntimeError as exc:
+        return rebuild(Architecture(**base.describe()["network"]), weights, adapter)
+    except (RuntimeError, TypeError) as exc:
         reason = " ".join(str(exc).split())
         raise VersionCorrupt(f"{where}: the adapter does not fit its base ({reason})") from exc

@@ -15,6 +15,7 @@ import selfheal_cli
 PACKAGE = Path(selfheal_cli.__file__).parent
 FLOORS = {
     "errors": 1,
+    "scores": 1,
     "records": 2,
     "config": 2,
     "moments": 2,
@@ -24,6 +25,7 @@ FLOORS = {
     "decide": 3,
     "history": 3,
     "heal": 4,
+    "peers": 4,
     "snapshot": 4,
     "report": 4,
     "registry": 5,
@@ -32,10 +34,10 @@ FLOORS = {
     "cli": 8,
 }
 HEAVY = {
-    "numpy": {"source", "model", "monitor", "heal"},
+    "numpy": {"source", "model", "monitor", "decide", "heal", "peers", "pipeline"},
     "pandas": {"source", "monitor", "registry"},
     "pyarrow": {"source"},
-    "torch": {"model", "heal", "snapshot", "rollback"},
+    "torch": {"model", "heal", "peers", "snapshot", "rollback"},
     "matplotlib": {"report"},
     "mlflow": {"registry"},
     "sqlalchemy": {"registry"},

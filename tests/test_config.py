@@ -11,7 +11,9 @@ from pydantic import ValidationError
 
 from selfheal_cli.config import (
     HealSettings,
+    LabelSettings,
     NetworkSettings,
+    Objective,
     Policy,
     RunConfig,
     Settings,
@@ -27,7 +29,11 @@ def test_the_defaults_are_the_article_s() -> None:
     assert config.source == SyntheticSettings(
         drift_strength=2.2, train_rows=5_000, test_rows=1_000, positive_share=0.15
     )
-    assert (config.seed, config.batch_size, config.threshold) == (42, 100, 0.5)
+    assert (config.seed, config.batch_size) == (42, 100)
+    assert (config.objective.kind, config.labels.regime) == ("accuracy", "full")
+    assert (config.heal.recipe, config.heal.mode, config.heal.assume) == ("article", "sync", None)
+    assert not config.source.fresh
+    assert config.source.phases == ()
     network, heal, policy = config.network, config.heal, config.policy
     assert (network.hidden, network.epochs, network.train_batch_size) == (64, 20, 100)
     assert (network.learning_rate, heal.learning_rate, heal.steps) == (0.001, 0.003, 5)
@@ -39,7 +45,17 @@ def test_the_defaults_are_the_article_s() -> None:
 
 
 @pytest.mark.parametrize(
-    "model", [Policy, NetworkSettings, HealSettings, SyntheticSettings, TableSettings, RunConfig]
+    "model",
+    [
+        Policy,
+        NetworkSettings,
+        HealSettings,
+        LabelSettings,
+        Objective,
+        SyntheticSettings,
+        TableSettings,
+        RunConfig,
+    ],
 )
 def test_an_unknown_key_is_refused_with_the_known_ones(model: type[Settings]) -> None:
     with pytest.raises(ConfigurationError) as caught:
@@ -64,8 +80,13 @@ def test_an_unknown_key_of_a_group_is_refused_without_keys_of_another() -> None:
         (RunConfig, "batches", 0, "greater than or equal to 1"),
         (RunConfig, "seed", -1, "greater than or equal to 0"),
         (RunConfig, "seed", 2**32, "less than or equal to 4294967295"),
-        (RunConfig, "threshold", 1.01, "less than or equal to 1"),
-        (RunConfig, "threshold", float("nan"), "less than or equal to 1"),
+        (LabelSettings, "regime", "some", "'full', 'delayed', 'timed' or 'none'"),
+        (LabelSettings, "delay", -1, "greater than or equal to 0"),
+        (LabelSettings, "delay", 1_000_001, "less than or equal to 1000000"),
+        (Objective, "kind", "recall", "'accuracy', 'f1' or 'cost'"),
+        (Objective, "fn", 0.0, "greater than 0"),
+        (Objective, "fp", float("nan"), "finite"),
+        (Objective, "fn", float("inf"), "finite"),
         (RunConfig, "model_name", "a/b", "should match pattern"),
         (RunConfig, "model_name", "", "should match pattern"),
         (RunConfig, "model_name", "fraud\n", "should match pattern"),
@@ -77,7 +98,12 @@ def test_an_unknown_key_of_a_group_is_refused_without_keys_of_another() -> None:
         (HealSettings, "steps", 0, "greater than or equal to 1"),
         (HealSettings, "steps", 2.5, "valid integer"),
         (HealSettings, "mode", "later", "'sync' or 'async'"),
-        (HealSettings, "recipe", "guess", "'article'"),
+        (HealSettings, "recipe", "guess", "'article', 'gradient' or 'anchored'"),
+        (HealSettings, "window", 0, "greater than or equal to 1"),
+        (HealSettings, "held_out", 0.91, "less than or equal to 0.9"),
+        (HealSettings, "held_out", float("nan"), "than or equal to 0"),
+        (HealSettings, "ridge", 0.0, "greater than 0"),
+        (HealSettings, "assume", "nothing", "'positives-stable', 'negatives-stable'"),
         (HealSettings, "rule_weight", -0.1, "greater than or equal to 0"),
         (SyntheticSettings, "drift_strength", float("nan"), "less than or equal to 100"),
         (SyntheticSettings, "drift_strength", -101, "greater than or equal to -100"),
@@ -87,6 +113,12 @@ def test_an_unknown_key_of_a_group_is_refused_without_keys_of_another() -> None:
         (Policy, "fidi_threshold", -1.0, "greater than or equal to 0"),
         (Policy, "rollback_f1_drop", -0.01, "greater than or equal to 0"),
         (Policy, "rollback_candidates", "all", "'run' or 'model'"),
+        (Policy, "gate_tolerance", -0.1, "greater than or equal to 0"),
+        (Policy, "gate_tolerance", float("inf"), "finite"),
+        (Policy, "label_rate_z", 0.0, "greater than 0"),
+        (Policy, "rule_rate_z", -1.0, "greater than 0"),
+        (Policy, "quarantine_limit", 0, "greater than or equal to 1"),
+        (Policy, "stale_rules", "move", "'drop', 'reanchor' or 'keep'"),
     ],
 )
 def test_a_value_out_of_range_is_named_with_what_is_allowed(
@@ -150,5 +182,6 @@ def test_parameters_are_flat_texts_of_every_setting() -> None:
     assert parameters["export_dir"] == "monitoring_export"
     groups = {"source": SyntheticSettings, "network": NetworkSettings}
     groups |= {"heal": HealSettings, "policy": Policy}
+    groups |= {"labels": LabelSettings, "objective": Objective}
     expected = {f"{group}.{name}" for group, model in groups.items() for name in model.model_fields}
     assert set(parameters) == expected | set(RunConfig.model_fields) - set(groups)

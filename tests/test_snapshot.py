@@ -14,8 +14,8 @@ from torch import Tensor
 
 from selfheal_cli import snapshot
 from selfheal_cli.errors import VersionCorrupt
-from selfheal_cli.model.network import SelfHealingNetwork
-from selfheal_cli.snapshot import Base, assemble, digest, make_base, pack, unpack
+from selfheal_cli.model.network import Architecture, SelfHealingNetwork
+from selfheal_cli.snapshot import ANCHOR, Base, assemble, digest, make_base, pack, unpack
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)
 TENSORS = st.dictionaries(
@@ -31,7 +31,7 @@ def network(inputs: int = 3, hidden: int = 4, seed: int = 0) -> SelfHealingNetwo
     """A small frozen network."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        built = SelfHealingNetwork.build(inputs, hidden)
+        built = SelfHealingNetwork.build(Architecture(inputs, hidden))
     built.freeze()
     return built
 
@@ -110,24 +110,37 @@ def test_more_bytes_than_an_adapter_has_are_not_hashed(monkeypatch: pytest.Monke
 
 
 def test_a_base_describes_itself_and_is_known_by_weights_and_document() -> None:
-    base = make_base(network(), {"labels": ["no", "yes"]})
-    assert base.describe() == {"labels": ["no", "yes"], "network": {"inputs": 3, "hidden": 4}}
+    base = make_base(network(), {}, {"labels": ["no", "yes"]})
+    sizes = {"inputs": 3, "hidden": 4, "outputs": 1, "adapter": "reflexive", "beside": False}
+    assert base.describe() == {"labels": ["no", "yes"], "network": sizes}
     assert base.sha256 == digest(base.weights + base.document.encode())
-    assert make_base(network(), {"labels": ["no", "yes"]}).sha256 == base.sha256
-    assert make_base(network(), {"labels": ["yes", "no"]}).sha256 != base.sha256
-    assert make_base(network(seed=1), {"labels": ["no", "yes"]}).sha256 != base.sha256
+    assert make_base(network(), {}, {"labels": ["no", "yes"]}).sha256 == base.sha256
+    assert make_base(network(), {}, {"labels": ["yes", "no"]}).sha256 != base.sha256
+    assert make_base(network(seed=1), {}, {"labels": ["no", "yes"]}).sha256 != base.sha256
+    anchored = make_base(network(), {"mean": torch.ones(4)}, {"labels": ["no", "yes"]})
+    assert anchored.sha256 != base.sha256
 
 
 def test_a_base_holds_no_adapter() -> None:
-    base = make_base(network(), {})
+    base = make_base(network(), {}, {})
     names = unpack(base.weights, sha256=digest(base.weights), where="base")
     assert {name.split(".")[0] for name in names} == {"backbone", "head"}
+
+
+def test_a_base_holds_what_heals_are_held_by_beside_the_weights() -> None:
+    anchor = {"mean": torch.arange(4.0, dtype=torch.float64)}
+    base = make_base(network(), anchor, {})
+    found = unpack(base.weights, sha256=digest(base.weights), where="base")
+    assert same(found.pop(f"{ANCHOR}mean"), anchor["mean"])
+    assert found.keys() == network().base_weights().keys()
+    assembled = assemble(base, network().adapter.state_dict(), where="v1")
+    assert assembled.state_dict().keys() == network().state_dict().keys()
 
 
 def test_base_and_adapter_make_the_network_again(packed: bytes) -> None:
     built = network()
     adapter = unpack(packed, sha256=digest(packed), where="v1")
-    found = assemble(make_base(built, {}), adapter, where="v1")
+    found = assemble(make_base(built, {}, {}), adapter, where="v1")
     x = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
     np.testing.assert_array_equal(found.predict(x), built.predict(x))
     assert not any(parameter.requires_grad for parameter in found.parameters())
@@ -137,13 +150,13 @@ def test_base_and_adapter_make_the_network_again(packed: bytes) -> None:
 def test_an_adapter_of_another_shape_does_not_fit(hidden: int) -> None:
     other = network(hidden=hidden).adapter.state_dict()
     with pytest.raises(VersionCorrupt, match="fraud v3: the adapter does not fit its base") as got:
-        assemble(make_base(network(), {}), other, where="fraud v3")
+        assemble(make_base(network(), {}, {}), other, where="fraud v3")
     assert "size mismatch for adapter.adapter.0.weight" in str(got.value)
     assert "\n" not in str(got.value)
 
 
 def test_an_adapter_with_a_weight_too_few_or_too_many_does_not_fit() -> None:
-    base, weights = make_base(network(), {}), network().adapter.state_dict()
+    base, weights = make_base(network(), {}, {}), network().adapter.state_dict()
     fewer = {name: value for name, value in weights.items() if name != "scale"}
     with pytest.raises(VersionCorrupt, match=r'Missing key\(s\) in state_dict: "adapter.scale"'):
         assemble(base, fewer, where="fraud v3")
@@ -155,11 +168,17 @@ def test_an_adapter_with_a_weight_too_few_or_too_many_does_not_fit() -> None:
 def test_an_adapter_of_another_type_does_not_fit() -> None:
     weights = {name: value.double() for name, value in network().adapter.state_dict().items()}
     with pytest.raises(VersionCorrupt, match=r"float64, not torch.float32"):
-        assemble(make_base(network(), {}), weights, where="fraud v3")
+        assemble(make_base(network(), {}, {}), weights, where="fraud v3")
 
 
 def test_a_base_of_other_sizes_than_it_says_does_not_fit() -> None:
-    base = make_base(network(), {})
-    document = json.dumps({"network": {"inputs": 3, "hidden": 5}})
-    with pytest.raises(VersionCorrupt, match="size mismatch"):
-        assemble(Base(base.weights, document), network().adapter.state_dict(), where="v1")
+    base = make_base(network(), {}, {})
+    for sizes, reason in (
+        ({"hidden": 5}, "size mismatch"),
+        ({"outputs": 3}, "size mismatch"),
+        ({"adapter": "affine"}, "(Missing|Unexpected) key"),
+        ({"depth": 2}, "unexpected keyword argument 'depth'"),
+    ):
+        document = json.dumps({"network": {"inputs": 3, "hidden": 4, **sizes}})
+        with pytest.raises(VersionCorrupt, match=rf"v1: .*{reason}"):
+            assemble(Base(base.weights, document), network().adapter.state_dict(), where="v1")

@@ -37,7 +37,8 @@ def command(
     from dataclasses import asdict
 
     from selfheal_cli.cli import output
-    from selfheal_cli.cli.run import open_source, stop_on_interrupt
+    from selfheal_cli.cli.run import stop_on_interrupt
+    from selfheal_cli.cli.run_options import open_source
     from selfheal_cli.config import NetworkSettings, RunConfig, SyntheticSettings, checked
     from selfheal_cli.decide import policy_file
     from selfheal_cli.pipeline.drill import drill

@@ -69,8 +69,12 @@ def _told(event: Event) -> tuple[str, str, str, str]:
         change = f"{data['alias']}: {source} to v{data['target']} by {data['actor']}"
         return batch, change, "", data["reason"]
     if "after" in data:
-        f1 = f"{data['before']['f1']:.3f} to {data['after']['f1']:.3f}"
-        return batch, f"heal {data['heal_id']}", f1, data["reason"]
-    if "version" in data:
+        f1 = "awaiting labels"
+        if data["after"] is not None:
+            f1 = f"{data['before']['f1']:.3f} to {data['after']['f1']:.3f}"
+        return batch, f"heal {data['heal_id']}", f1, data.get("rejected", data["reason"])
+    if "sha256" in data:
         return batch, f"restored v{data['version']}", f"{data['f1']:.3f}", data["reason"]
-    return batch, data["heal_id"], "", data.get("error", data["reason"])
+    change = data.get("heal_id") or data.get("rule") or data.get("advice") or "labels held back"
+    why = next(data[key] for key in ("error", "declined", "sentence", "reason") if key in data)
+    return batch, change, "", why

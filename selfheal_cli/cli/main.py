@@ -13,6 +13,7 @@ INTERRUPTED = 130
 # name: one line of help. A command's module is loaded when it is called, not before.
 COMMANDS = {
     "run": "Train, stream, heal and register every snapshot.",
+    "compare": "Hold recipes against each other, against peers and against no heal.",
     "rollback": "Make a better version the champion again.",
     "drill": "Prove the rollback on a throw-away model.",
     "snapshots": "List the versions of a model.",

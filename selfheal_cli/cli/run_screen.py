@@ -18,8 +18,27 @@ HEADER = (
     "state        action"
 )
 COLUMNS = ("stage", ">rows", ">accuracy", ">precision", ">recall", ">F1", ">ROC AUC", ">PR AUC",
-           ">TP", ">TN", ">FP", ">FN")  # fmt: skip
-FIGURES = ("accuracy", "precision", "recall", "f1", "roc_auc", "pr_auc")
+           ">log loss", ">ECE", ">kappa", ">cost", ">TP", ">TN", ">FP", ">FN")  # fmt: skip
+FIGURES = ("accuracy", "precision", "recall", "f1", "roc_auc", "pr_auc", "log_loss", "ece", "kappa")
+
+
+OTHER_ENDS = {
+    "heal-failed": "failed heals",
+    "heal-coalesced": "heals coalesced",
+    "heal-rejected": "heals rejected",
+    "heal-refused": "heals refused",
+    "rollback-declined": "rollbacks declined",
+}
+ALARMING = (Kind.HEAL_FAILED, Kind.ROLLBACK_FAILED)
+TOLD = (
+    *ALARMING,
+    Kind.HEAL_REFUSED,
+    Kind.ROLLBACK_DECLINED,
+    Kind.QUARANTINED,
+    Kind.RULE_STALE,
+    Kind.DIAGNOSIS,
+)
+WHY = ("error", "declined", "reason")  # the first that an event has is what to say
 
 
 class RunScreen:
@@ -29,6 +48,7 @@ class RunScreen:
         self._console = make_console()
         self._quiet = quiet
         self._view = RunView()
+        self._refused = -1  # the last batch in which a heal was refused
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -74,18 +94,32 @@ class RunScreen:
                 f"[red]rollback[/] to v{event.data['version']} (F1 {event.data['f1']:.3f} on "
                 f"{event.data['rows']} rows): {event.data['reason']}"
             )
-        elif event.kind in (Kind.HEAL_FAILED, Kind.ROLLBACK_FAILED):
-            why = event.data.get("error", event.data["reason"])
-            self._say(f"[red]{event.kind.value}[/] in batch {event.data['batch']}: {why}")
+        elif event.kind in TOLD:
+            self._tell(event)
+
+    def _tell(self, event: Event) -> None:
+        """What happened beside the batches, unless the same was just said."""
+        data = event.data
+        if event.kind is Kind.DIAGNOSIS:
+            self._say(f"[bold]diagnosis[/] in batch {data['batch']}: {data['sentence']}")
+            return
+        why = next(data[key] for key in WHY if key in data)
+        colour = "red" if event.kind in ALARMING else "yellow"
+        if event.kind is not Kind.HEAL_REFUSED or self._refused != data["batch"] - 1:
+            self._say(f"[{colour}]{event.kind.value}[/] in batch {data['batch']}: {why}")
+        if event.kind is Kind.HEAL_REFUSED:
+            self._refused = data["batch"]
 
     def conclude(self, finished: Finished, tracking_uri: str | None) -> None:
         """The results table, the verdict, and what to do next."""
         view, end = finished.view, finished.view.finished
         if "stages" not in end:
             return
-        rows = [_cells(line) for line in end["stages"]]
+        costs = any("cost" in line for line in end["stages"])
+        rows = [_cells(line, costs=costs) for line in end["stages"]]
+        columns = [name for name in COLUMNS if costs or name != ">cost"]
         self._say("")
-        self._console.print(make_table("Results", COLUMNS, rows))
+        self._console.print(make_table("Results", columns, rows))
         self._say(f"[bold]{end['verdict']['sentence']}[/]")
         self._say(end["evaluation"])
         for name, count in end["notes"].items():
@@ -123,17 +157,17 @@ class RunScreen:
                 f"{trained['sensitive']} in {name} rows: mean {seen['mean']:.3f}; rules fire on "
                 f"{100 * seen['rule_share']:.1f} %"
             )
-        negative, positive = trained["labels"]
-        self._say(f"Labels: 0 is '{negative}', 1 is '{positive}'")
+        labels = [f"{place} is '{label}'" for place, label in enumerate(trained["labels"])]
+        self._say(f"Labels: {', '.join(labels)}")
         self._say(f"[bold]{HEADER}[/]")
 
     def _line(self, row: Row) -> None:
         colour = COLOURS[row.state]
         self._say(
             f"{row.batch_idx:5d}  {row.z_score:6.4f}  {row.n_conflicts:9d}  "
-            f"{row.shadow_acc:10.4f}  {row.healed_acc:10.4f}  {row.acc_lift:+7.4f}  "
-            f"{row.shadow_f1:9.4f}  {row.healed_f1:9.4f}  [{colour}]{row.state:<11}[/]  "
-            f"{row.action}"
+            f"{_known(row.shadow_acc, '10.4f')}  {_known(row.healed_acc, '10.4f')}  "
+            f"{_known(row.acc_lift, '+7.4f')}  {_known(row.shadow_f1, '9.4f')}  "
+            f"{_known(row.healed_f1, '9.4f')}  [{colour}]{row.state:<11}[/]  {row.action}"
         )
 
     def _say(self, text: str) -> None:
@@ -162,10 +196,18 @@ def as_document(finished: Finished, store: str) -> dict[str, Any]:
     }
 
 
-def _cells(line: dict[str, Any]) -> list[str]:
+def _cells(line: dict[str, Any], *, costs: bool) -> list[str]:
     counts = [str(line[name]) if name in line else "-" for name in ("tp", "tn", "fp", "fn")]
     rows = f"{line['rows']:,}" if "rows" in line else "-"
-    return [line["title"], rows, *(figure(line.get(name)) for name in FIGURES), *counts]
+    cost = [figure(line.get("cost"), 1)] if costs else []
+    return [line["title"], rows, *(figure(line.get(name)) for name in FIGURES), *cost, *counts]
+
+
+def _known(value: float | None, layout: str) -> str:
+    """A figure, or a dash in its place while labels are awaited."""
+    if value is not None:
+        return format(value, layout)
+    return "-".rjust(int(layout.lstrip("+").split(".")[0]))
 
 
 def _tally(view: RunView) -> str:
@@ -173,12 +215,12 @@ def _tally(view: RunView) -> str:
     versions = sum(row.version is not None for row in view.snapshots.values())
     best = view.best()
     text = f"{kinds.count('heal')} heals, {kinds.count('rollback')} rollbacks, {versions} versions"
-    for kind, name in (("heal-failed", "failed heals"), ("heal-coalesced", "heals coalesced")):
+    for kind, name in OTHER_ENDS.items():
         if kinds.count(kind):
             text += f", {kinds.count(kind)} {name}"
     if best is not None:
         text += (
-            f"; best post-heal v{best.version} (batch {best.batch}, accuracy {best.accuracy:.3f}, "
-            f"F1 {best.f1:.3f} on {best.rows} rows)"
+            f"; best post-heal v{best.version} (batch {best.batch}, accuracy "
+            f"{figure(best.accuracy)}, F1 {figure(best.f1)} on {best.rows} rows)"
         )
     return text + "."

@@ -6,7 +6,7 @@ from collections import deque
 from statistics import fmean
 
 from selfheal_cli.config import Policy
-from selfheal_cli.records import Scores
+from selfheal_cli.scores import AnyScores
 
 
 class Health:
@@ -14,12 +14,12 @@ class Health:
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
-        self._baseline: Scores | None = None
+        self._baseline: AnyScores | None = None
         self._accuracy: deque[float] = deque(maxlen=policy.health_window)
         self._f1: deque[float] = deque(maxlen=policy.health_window)
         self._heals = 0
 
-    def observe(self, healed: Scores) -> str | None:
+    def observe(self, healed: AnyScores) -> str | None:
         """Take a heal's scores; returns why it is time to roll back, or None."""
         if self._baseline is None:
             self._baseline = healed

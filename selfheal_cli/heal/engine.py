@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
-from selfheal_cli.config import HealSettings
-from selfheal_cli.errors import HealError
-from selfheal_cli.heal.healer import HealOutcome, HealTask, heal
+from selfheal_cli.errors import HealError, HealRefused
 from selfheal_cli.heal.live import LiveModel
-
-
-@dataclass(frozen=True, slots=True)
-class HealFailure:
-    """A heal that gave no weights; the old ones stay."""
-
-    task: HealTask
-    reason: str
-    worker_restarted: bool = False
+from selfheal_cli.heal.recipe import Recipes
+from selfheal_cli.heal.task import HealFailure, HealOutcome, HealTask
 
 
 class HealEngine(Protocol):
@@ -43,9 +33,9 @@ class HealEngine(Protocol):
 class InlineEngine:
     """Heals where it is called: the same bytes on every run."""
 
-    def __init__(self, live: LiveModel, settings: HealSettings) -> None:
+    def __init__(self, live: LiveModel, recipes: Recipes) -> None:
         self._live = live
-        self._settings = settings
+        self._recipes = recipes
         self._task: HealTask | None = None
 
     @property
@@ -63,11 +53,11 @@ class InlineEngine:
         task, self._task = self._task, None
         if task is None:
             return None
-        serving = self._live.serving
         try:
-            return heal(serving.network, serving.adapter, task, self._settings)
-        except (HealError, RuntimeError) as exc:
-            return HealFailure(task, " ".join(str(exc).split()))
+            return self._recipes.heal(self._live.serving.adapter, task)
+        except (HealError, RuntimeError, ValueError) as exc:
+            reason = " ".join(str(exc).split())
+            return HealFailure(task, reason, refused=isinstance(exc, HealRefused))
 
     def close(self) -> None:
         """Nothing to give back."""

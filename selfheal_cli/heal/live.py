@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from selfheal_cli.heal.healer import AdapterState
+from selfheal_cli.heal.task import AdapterState
 from selfheal_cli.model.network import SelfHealingNetwork
 
 if TYPE_CHECKING:
@@ -14,11 +14,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """A network with the state of its adapter and the snapshot that it came from."""
+    """A network with the state of its adapter, the snapshot that it came from, and the
+    probability from which on it flags a row.
+    """
 
     network: SelfHealingNetwork
     adapter: AdapterState
     snapshot: str
+    threshold: float
 
 
 class LiveModel:
@@ -28,10 +31,10 @@ class LiveModel:
         self.serving = serving
 
     def predict(self, x: FloatArray) -> FloatArray:
-        """(n, inputs) to (n,) probabilities, all by the same weights."""
+        """(n, inputs) to probabilities, all by the same weights."""
         return self.serving.network.predict(x)
 
-    def publish(self, adapter: AdapterState, snapshot: str) -> None:
+    def publish(self, adapter: AdapterState, snapshot: str, threshold: float) -> None:
         """Serve this adapter from the next prediction on."""
         network = self.serving.network.with_adapter(adapter.weights)
-        self.serving = Serving(network, adapter, snapshot)
+        self.serving = Serving(network, adapter, snapshot, threshold)

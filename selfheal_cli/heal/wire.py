@@ -10,9 +10,11 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from selfheal_cli.heal.healer import AdapterState, HealOutcome, HealTask
+from selfheal_cli.errors import HealRefused
+from selfheal_cli.heal.task import AdapterState, HealFailure, HealOutcome, HealRows, HealTask
 
 _HEAD = struct.Struct("<I")
+TASK_FIELDS = ("heal_id", "batch", "reason", "recipe", "positive_share")
 
 
 def encode(header: dict[str, Any], tensors: dict[str, Tensor]) -> bytes:
@@ -30,58 +32,53 @@ def decode(frame: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def encode_task(task: HealTask, before: AdapterState) -> bytes:
     """A request to the worker."""
-    header = {
-        "heal_id": task.heal_id,
-        "batch": task.batch,
-        "reason": task.reason,
-        "positive_share": task.positive_share,
-    }
-    rows = {
-        "x": torch.from_numpy(task.x),
-        "y": torch.from_numpy(task.y),
-        "rule_label": torch.from_numpy(task.rule_label),
-    }
+    header = {name: getattr(task, name) for name in TASK_FIELDS}
+    rows = {name: torch.from_numpy(getattr(task.rows, name)) for name in HealRows.__slots__}
     return encode(header, {**rows, **_state(before)})
 
 
 def decode_task(frame: bytes) -> tuple[HealTask, AdapterState]:
     """The inverse of `encode_task`."""
     header, tensors = decode(frame)
-    rows: dict[str, Any] = {name: tensors.pop(name).numpy() for name in ("x", "y", "rule_label")}
-    return HealTask(**header, **rows), _adapter(tensors)
+    rows: dict[str, Any] = {name: tensors.pop(name).numpy() for name in HealRows.__slots__}
+    return HealTask(**header, rows=HealRows(**rows)), _adapter(tensors)
 
 
 def encode_outcome(outcome: HealOutcome) -> bytes:
     """An answer from the worker; the rows stay behind."""
-    header = {"label_loss": outcome.label_loss, "rule_loss": outcome.rule_loss}
     probabilities = {
         "before": torch.from_numpy(outcome.probabilities_before),
         "after": torch.from_numpy(outcome.probabilities_after),
     }
+    header = {"measured": dict(outcome.measured)}
     return encode(header, {**probabilities, **_state(outcome.after)})
 
 
-def decode_outcome(frame: bytes, task: HealTask) -> HealOutcome | str:
+def encode_failure(error: Exception) -> bytes:
+    """An answer from the worker where no weights came out."""
+    reason = " ".join(str(error).split())
+    return encode({"error": reason, "refused": isinstance(error, HealRefused)}, {})
+
+
+def decode_outcome(frame: bytes, task: HealTask) -> HealOutcome | HealFailure:
     """The outcome of ``task``, or why there is none."""
     header, tensors = decode(frame)
     if "error" in header:
-        return str(header["error"])
+        return HealFailure(task, header["error"], refused=header["refused"])
     before, after = tensors.pop("before").numpy(), tensors.pop("after").numpy()
-    return HealOutcome(
-        task, _adapter(tensors), before, after, header["label_loss"], header["rule_loss"]
-    )
+    return HealOutcome(task, _adapter(tensors), before, after, header["measured"])
 
 
 def _state(adapter: AdapterState) -> dict[str, Tensor]:
     return {
         **{f"weights/{name}": value for name, value in adapter.weights.items()},
-        **{f"optimiser/{name}": value for name, value in adapter.optimiser.items()},
+        **{f"memory/{name}": value for name, value in adapter.memory.items()},
     }
 
 
 def _adapter(tensors: dict[str, Tensor]) -> AdapterState:
-    parts: dict[str, dict[str, Tensor]] = {"weights": {}, "optimiser": {}}
+    parts: dict[str, dict[str, Tensor]] = {"weights": {}, "memory": {}}
     for name, value in tensors.items():
         part, _, key = name.partition("/")
         parts[part][key] = value
-    return AdapterState(parts["weights"], parts["optimiser"])
+    return AdapterState(parts["weights"], parts["memory"])

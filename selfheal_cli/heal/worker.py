@@ -10,43 +10,71 @@ import numpy as np
 from selfheal_cli.config import HealSettings
 from selfheal_cli.errors import HealError
 from selfheal_cli.heal import wire
-from selfheal_cli.heal.healer import AdapterState, HealTask, heal
-from selfheal_cli.model.network import SelfHealingNetwork, Weights, rebuild, use_one_thread
+from selfheal_cli.heal.anchor import Anchor
+from selfheal_cli.heal.recipe import Recipes
+from selfheal_cli.heal.task import AdapterState, HealRows, HealTask
+from selfheal_cli.model.network import Architecture, rebuild, use_one_thread
 
 
-def main(connection: Connection, base: bytes, settings: dict[str, object]) -> None:
+def main(connection: Connection, base: bytes) -> None:
     """Serve tasks until the other end closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to answer
     use_one_thread()
-    header, tensors = wire.decode(base)
-    adapter = {
-        name.removeprefix("adapter."): tensors.pop(name)
-        for name in list(tensors)
-        if name.startswith("adapter.")
-    }
-    network = rebuild(header["inputs"], header["hidden"], tensors, adapter)
-    heal_settings = HealSettings.model_validate(settings)
-    _warm_up(network, adapter, heal_settings)
+    recipes = decode_recipes(base)
+    _warm_up(recipes)
     connection.send_bytes(wire.encode({"ready": True}, {}))
     while True:
         try:
             frame = connection.recv_bytes()
         except (EOFError, OSError):
             return
-        connection.send_bytes(_answer(frame, network, heal_settings))
+        connection.send_bytes(_answer(frame, recipes))
 
 
-def _warm_up(network: SelfHealingNetwork, adapter: Weights, settings: HealSettings) -> None:
+def encode_recipes(recipes: Recipes) -> bytes:
+    """What a worker needs to know: network, anchor, settings."""
+    header = {
+        "architecture": recipes.network.architecture.as_dict(),
+        "settings": recipes.settings.model_dump(),
+    }
+    weights = {f"network/{name}": value for name, value in recipes.network.state_dict().items()}
+    anchor = {f"anchor/{name}": value for name, value in recipes.anchor.tensors().items()}
+    return wire.encode(header, {**weights, **anchor})
+
+
+def decode_recipes(frame: bytes) -> Recipes:
+    """The inverse of `encode_recipes`."""
+    header, tensors = wire.decode(frame)
+    anchor = {n.removeprefix("anchor/"): t for n, t in tensors.items() if n.startswith("anchor/")}
+    weights = {n.removeprefix("network/"): t for n, t in tensors.items() if n not in anchor}
+    adapter = {
+        name.removeprefix("adapter."): value
+        for name, value in weights.items()
+        if name.startswith("adapter.")
+    }
+    base = {
+        name: value
+        for name, value in weights.items()
+        if not name.startswith(("adapter.", "anchor/"))
+    }
+    network = rebuild(Architecture(**header["architecture"]), base, adapter)
+    settings = HealSettings.model_validate(header["settings"])
+    return Recipes(network, Anchor.from_tensors(anchor), settings)
+
+
+def _warm_up(recipes: Recipes) -> None:
     """Heal on nothing of interest once, so that the first real heal is as fast as the rest."""
-    rows = np.zeros((2, network.sizes[0]), dtype=np.float32)
+    features = np.zeros((2, recipes.network.architecture.features), dtype=np.float32)
     labels = np.array([0, 1], dtype=np.int8)
-    task = HealTask("warm-up", 0, "", rows, labels, labels, 0.0)
-    heal(network, AdapterState(adapter, {}), task, settings)
+    arrival, held_out = np.zeros(2, dtype=np.int32), np.zeros(2, dtype=bool)
+    rows = HealRows(features, labels, labels, arrival, held_out)
+    task = HealTask("warm-up", 0, "", recipes.settings.recipe, rows)
+    recipes.heal(AdapterState(recipes.network.adapter.state_dict(), {}), task)
 
 
-def _answer(frame: bytes, network: SelfHealingNetwork, settings: HealSettings) -> bytes:
+def _answer(frame: bytes, recipes: Recipes) -> bytes:
     task, before = wire.decode_task(frame)
     try:
-        return wire.encode_outcome(heal(network, before, task, settings))
-    except (HealError, RuntimeError) as exc:
-        return wire.encode({"error": " ".join(str(exc).split())}, {})
+        return wire.encode_outcome(recipes.heal(before, task))
+    except (HealError, RuntimeError, ValueError) as exc:
+        return wire.encode_failure(exc)

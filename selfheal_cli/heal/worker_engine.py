@@ -10,12 +10,11 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
-from selfheal_cli.config import HealSettings
 from selfheal_cli.errors import HealError
 from selfheal_cli.heal import wire, worker
-from selfheal_cli.heal.engine import HealFailure
-from selfheal_cli.heal.healer import HealOutcome, HealTask
 from selfheal_cli.heal.live import LiveModel
+from selfheal_cli.heal.recipe import Recipes
+from selfheal_cli.heal.task import HealFailure, HealOutcome, HealTask
 
 START_SECONDS = 120.0
 STOP_SECONDS = 5.0
@@ -29,9 +28,9 @@ class WorkerEngine:
     under way is soon out of date.
     """
 
-    def __init__(self, live: LiveModel, settings: HealSettings) -> None:
+    def __init__(self, live: LiveModel, recipes: Recipes) -> None:
         self._live = live
-        self._settings = settings
+        self._base = worker.encode_recipes(recipes)
         self._waiting: HealTask | None = None
         self._running: HealTask | None = None
         self._ready = False
@@ -72,8 +71,7 @@ class WorkerEngine:
                 continue
             self._starts_left = MAX_STARTS
             task, self._running = self._running, None
-            outcome = wire.decode_outcome(frame, task)
-            return HealFailure(task, outcome) if isinstance(outcome, str) else outcome
+            return wire.decode_outcome(frame, task)
 
     def close(self) -> None:
         """Let the worker end."""
@@ -97,11 +95,9 @@ class WorkerEngine:
     def _start(self) -> tuple[BaseProcess, Connection]:
         context = get_context("spawn")
         ours, theirs = context.Pipe()
-        network = self._live.serving.network
-        sizes = dict(zip(("inputs", "hidden"), network.sizes, strict=True))
         process = context.Process(
             target=worker.main,
-            args=(theirs, wire.encode(sizes, network.state_dict()), self._settings.model_dump()),
+            args=(theirs, self._base),
             name="selfheal-heal-worker",
             daemon=True,
         )

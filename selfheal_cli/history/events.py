@@ -14,13 +14,21 @@ class Kind(StrEnum):
     RUN_STARTED = "run-started"
     TRAINED = "trained"
     BATCH = "batch"
+    LABELS = "labels"
+    QUARANTINED = "labels-quarantined"
+    DIAGNOSIS = "diagnosis"
+    RULE_STALE = "rule-stale"
     SNAPSHOT = "snapshot"
+    SCORED = "snapshot-scored"
     REGISTERED = "registered"
     HEAL = "heal"
     HEAL_FAILED = "heal-failed"
     HEAL_COALESCED = "heal-coalesced"
+    HEAL_REJECTED = "heal-rejected"
+    HEAL_REFUSED = "heal-refused"
     ROLLBACK = "rollback"
     ROLLBACK_FAILED = "rollback-failed"
+    ROLLBACK_DECLINED = "rollback-declined"
     ALIAS_MOVED = "alias-moved"
     RUN_FINISHED = "run-finished"
 
@@ -31,8 +39,14 @@ ACTIONS = frozenset(
         Kind.HEAL,
         Kind.HEAL_FAILED,
         Kind.HEAL_COALESCED,
+        Kind.HEAL_REJECTED,
+        Kind.HEAL_REFUSED,
+        Kind.QUARANTINED,
+        Kind.DIAGNOSIS,
+        Kind.RULE_STALE,
         Kind.ROLLBACK,
         Kind.ROLLBACK_FAILED,
+        Kind.ROLLBACK_DECLINED,
         Kind.ALIAS_MOVED,
     }
 )

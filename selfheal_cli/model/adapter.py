@@ -1,4 +1,4 @@
-"""The ReflexiveLayer: the only part that learns after deployment."""
+"""What every adapter is, and the ReflexiveLayer, the article's."""
 
 from __future__ import annotations
 
@@ -6,7 +6,24 @@ import torch
 from torch import Tensor, nn
 
 
-class ReflexiveLayer(nn.Module):
+class Adapter(nn.Module):
+    """The only part that learns after deployment.
+
+    ``forward`` takes the backbone's features (n, features) and gives what the head reads
+    (n, hidden).
+    """
+
+    @property
+    def aligns(self) -> bool:
+        """Whether it moves inputs, so that the frozen backbone's features are not what counts."""
+        return False
+
+    def align(self, x: Tensor) -> Tensor:
+        """Inputs (n, inputs) on their way into the backbone; most adapters leave them alone."""
+        return x
+
+
+class ReflexiveLayer(Adapter):
     """``h + scale * (W2 tanh(W1 h + b1) + b2)``: a correction on top of the backbone's features.
 
     ``scale`` starts at 0.1, so that the layer begins close to identity. Takes and returns

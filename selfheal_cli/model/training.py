@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from selfheal_cli.config import NetworkSettings
 from selfheal_cli.model.adam import Adam
 from selfheal_cli.model.spool import SpooledRows
+
+SMALLEST = torch.finfo(torch.float32).tiny
 
 
 @contextmanager
@@ -28,7 +30,7 @@ def train(
     settings: NetworkSettings,
     on_epoch: Callable[[], None],
 ) -> None:
-    """Adam on binary cross-entropy; one permutation a block and epoch; freezes at the end.
+    """Adam on cross-entropy; one permutation a block and epoch; freezes at the end.
 
     Draws from torch's global generator: call it inside `seeded`.
     """
@@ -38,9 +40,16 @@ def train(
             x, y = torch.from_numpy(x_block), torch.from_numpy(y_block)
             for chosen in torch.split(torch.randperm(len(y)), settings.train_batch_size):
                 optimiser.zero_grad()
-                loss = functional.binary_cross_entropy(network(x[chosen]), y[chosen])
+                loss = cross_entropy(network(x[chosen]), y[chosen])
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
         on_epoch()
     network.eval()
     network.requires_grad_(requires_grad=False)
+
+
+def cross_entropy(probabilities: Tensor, y: Tensor) -> Tensor:
+    """Mean loss of probabilities (n,) or (n, K) against labels (n,)."""
+    if probabilities.ndim == 1:
+        return functional.binary_cross_entropy(probabilities, y)
+    return functional.nll_loss(torch.log(probabilities.clamp_min(SMALLEST)), y.long())

@@ -1,6 +1,7 @@
 """Domain rules: ``V14 < -1.5 and amount >= 100 => 1``, parsed, evaluated, held against the network.
 
-A rule is one or more comparisons joined by ``and``, then ``=>`` and the label 0 or 1. Numbers
+A rule is one or more comparisons joined by ``and``, then ``=>`` and the label: 0 or 1, or with K
+classes the position of one of them, as the run prints them. Numbers
 compare with ``< <= > >= == !=``; quoted text with ``==`` and ``!=``. A name with other characters
 than letters, digits, ``_``, ``.`` and ``-`` goes between backticks.
 """
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from selfheal_cli.records import Columns, FloatArray, LabelArray
 
 MAX_LENGTH = 2_000
+EARLIER = 1e-6  # of a vote: what puts the rule named first ahead in a tie
 COMPARE = {
     "<": np.less,
     "<=": np.less_equal,
@@ -30,6 +32,7 @@ COMPARE = {
     "==": np.equal,
     "!=": np.not_equal,
 }
+LABEL = re.compile(r"\d{1,2}")
 PLAIN_NAME = re.compile(r"[A-Za-z_][\w.\-]*")
 TOKEN = re.compile(
     r"\s*(?:(?P<arrow>=>)|(?P<op><=|>=|==|!=|<|>)"
@@ -91,35 +94,51 @@ class RuleVerdict:
     def conflicts_with(
         self, probabilities: FloatArray, y: LabelArray, probability: float
     ) -> Conflicts:
-        """Rows that a rule labels and the network finds improbable (less than ``probability``)."""
-        given = np.where(self.label == 1, probabilities, 1 - probabilities)
+        """Rows that a rule labels and the network finds improbable (less than ``probability``).
+
+        ``y`` (n,) as far as it is known; -1 counts for nothing.
+        """
+        if probabilities.ndim == 1:
+            given = np.where(self.label == 1, probabilities, 1 - probabilities)
+        else:
+            given = probabilities[np.arange(len(y)), np.maximum(self.label, 0)]
         rows = self.fired & (given < probability)
-        count = int(rows.sum())
-        return Conflicts(count, float(y[rows].mean()) if count else 0.0)
+        known = y[rows & (y >= 0)]
+        return Conflicts(int(rows.sum()), float((known == 1).mean()) if len(known) else 0.0)
 
 
 class RuleSet:
-    """Several rules that vote; a tie goes to the rule named first."""
+    """Several rules that vote; a tie goes to the rule named first.
 
-    def __init__(self, rules: Sequence[Rule]) -> None:
-        if not rules:
+    ``classes`` is how many the target has. ``allow_none``: with no rule left, all rows abstain.
+    """
+
+    def __init__(
+        self, rules: Sequence[Rule], *, classes: int = 2, allow_none: bool = False
+    ) -> None:
+        if not rules and not allow_none:
             raise RuleError("no rule given; selfheal needs at least one")
+        for rule in rules:
+            if rule.label >= classes:
+                raise RuleError(
+                    f"rule '{rule}': the label {rule.label} is not one of 0 to {classes - 1}"
+                )
         self.rules = tuple(rules)
+        self.classes = classes
         labels = {rule.label for rule in rules}
-        self._implied = 1 - labels.pop() if len(labels) == 1 else -1
+        self._implied = 1 - labels.pop() if len(labels) == 1 and classes == 2 else -1
 
     def judge(self, columns: Columns) -> RuleVerdict:
         """Evaluate every rule on the columns (n,) each."""
         rows = len(next(iter(columns.values())))
-        votes, first = np.zeros(rows, dtype=np.int64), np.zeros(rows, dtype=np.int8)
+        votes = np.zeros((rows, self.classes))
         fired = np.zeros(rows, dtype=bool)
-        for rule in self.rules:
+        for place, rule in enumerate(self.rules):
             hit = rule.fires(columns)
-            first[hit & ~fired] = rule.label
             fired |= hit
-            votes[hit] += 1 if rule.label else -1
-        voted = np.where(votes == 0, first, votes > 0)
-        return RuleVerdict(fired, np.where(fired, voted, self._implied).astype(np.int8))
+            votes[hit, rule.label] += 1 + EARLIER / (1 + place)
+        label = np.where(fired, votes.argmax(axis=1), self._implied)
+        return RuleVerdict(fired, label.astype(np.int8))
 
     def __str__(self) -> str:
         return "; ".join(map(str, self.rules))
@@ -171,9 +190,9 @@ class _Parser:
             if (kind, token.lower()) != ("name", "and"):
                 self._fail("'and' or '=>'", token)
             comparisons.append(self._comparison())
-        kind, label = self._take("the label 0 or 1")
-        if kind != "number" or label not in ("0", "1"):
-            self._fail("the label 0 or 1", label)
+        kind, label = self._take("the label, such as 0 or 1")
+        if kind != "number" or not LABEL.fullmatch(label):
+            self._fail("the label, such as 0 or 1", label)
         if self._text[self._at :].strip():
             self._at += len(self._text[self._at :]) - len(self._text[self._at :].lstrip())
             self._fail("the end of the rule", self._text[self._at :], taken=False)

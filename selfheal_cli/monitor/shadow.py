@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from selfheal_cli.records import Scores
+from selfheal_cli.scores import AnyScores
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +15,6 @@ class Lift:
     f1: float
 
 
-def lift(live: Scores, shadow: Scores) -> Lift:
+def lift(live: AnyScores, shadow: AnyScores) -> Lift:
     """Live minus shadow."""
     return Lift(live.accuracy - shadow.accuracy, live.f1 - shadow.f1)

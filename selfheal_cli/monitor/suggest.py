@@ -32,10 +32,14 @@ def suggest_rule(rows: Rows, numeric: Sequence[str]) -> Rule:
     split = tree.tree_
     if split.node_count < 3:
         raise RuleError("no single split tells the classes apart; give a rule with --rule")
-    below = split.value[1][0][1] > split.value[2][0][1]
+    left, right = split.value[1][0], split.value[2][0]
+    label, below = 1, bool(left[1] > right[1])
+    if len(left) > 2:  # the class that one side has most of, for its size among all rows
+        below = bool(left.max() > right.max())
+        label = int((left if below else right).argmax())
     place = split.feature[0]
     threshold = _shortest(float(split.threshold[0]), values[:, place])
-    return Rule((Comparison(numeric[place], "<=" if below else ">", threshold),), label=1)
+    return Rule((Comparison(numeric[place], "<=" if below else ">", threshold),), label=label)
 
 
 def _shortest(threshold: float, values: np.ndarray[Any, Any]) -> float:

@@ -1,47 +1,66 @@
-"""What a heal leads to: publish, snapshot, and roll back when heals go bad."""
+"""What a heal leads to: judged, then published, snapshotted and watched, or held back."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from selfheal_cli.config import RunConfig
-from selfheal_cli.decide.health import Health
-from selfheal_cli.errors import SelfhealError
-from selfheal_cli.heal.engine import HealEngine, HealFailure
-from selfheal_cli.heal.healer import AdapterState, HealOutcome, HealTask
+from selfheal_cli.decide.objective import RECENT, threshold_for
+from selfheal_cli.heal.engine import HealEngine
+from selfheal_cli.heal.gate import Judgement, judge
 from selfheal_cli.heal.live import LiveModel
-from selfheal_cli.heal.loss import positive_weight
+from selfheal_cli.heal.recipe import KINDS
+from selfheal_cli.heal.task import AdapterState, HealFailure, HealOutcome, HealRows, HealTask
 from selfheal_cli.history.events import Kind
-from selfheal_cli.model.network import Weights
+from selfheal_cli.model.network import SelfHealingNetwork
+from selfheal_cli.monitor.estimate import estimate
+from selfheal_cli.monitor.label_desk import LabelDesk
 from selfheal_cli.monitor.prequential import score
 from selfheal_cli.monitor.shadow import lift
 from selfheal_cli.pipeline.ledger import Ledger
-from selfheal_cli.records import (
-    Batch,
-    Conflicts,
-    DriftReading,
-    Evaluation,
-    Phase,
-    Scores,
-    Snapshot,
-)
-from selfheal_cli.registry.base import BASELINE, CHAMPION, Lineage, Registry
-from selfheal_cli.rollback import find_best, load_verified
-from selfheal_cli.snapshot import digest, pack
+from selfheal_cli.pipeline.restore import Restore
+from selfheal_cli.pipeline.snapshots import Snapshots
+from selfheal_cli.records import Evaluation, Phase
+from selfheal_cli.registry.base import BASELINE, CHAMPION
+from selfheal_cli.scores import AnyScores
 
 if TYPE_CHECKING:
-    from selfheal_cli.records import LabelArray
+    from selfheal_cli.records import FloatArray
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What was read of a batch, kept until its heal is done."""
+    """What was read of a batch, kept until its heal is done.
 
-    shadow: Scores
-    reading: DriftReading
-    conflicts: Conflicts
+    ``shadow`` is None where the batch's labels had not come.
+    """
+
+    drift_z: float
+    conflicts: int
+    shadow: AnyScores | None = None
+
+    def metrics(self, scores: AnyScores | None) -> dict[str, float]:
+        """By metric name, as they go with a snapshot; ``scores`` must be of the shadow's rows."""
+        found = {"drift_z": self.drift_z, "conflicts": float(self.conflicts)}
+        if scores is None or self.shadow is None:
+            return found
+        gained = lift(scores, self.shadow)
+        return {"lift_accuracy": gained.accuracy, "lift_f1": gained.f1} | found
+
+
+@dataclass(frozen=True, slots=True)
+class Healed:
+    """Scores before and after a heal, on the rows that ``evaluation`` names."""
+
+    before: AnyScores | None
+    after: AnyScores | None
+    evaluation: Evaluation
+    estimates: Mapping[str, float]
 
 
 class Healing:
@@ -52,53 +71,61 @@ class Healing:
         config: RunConfig,
         live: LiveModel,
         engine: HealEngine,
-        registry: Registry,
-        lineage: Lineage,
+        snapshots: Snapshots,
+        restore: Restore,
+        desk: LabelDesk,
         ledger: Ledger,
+        run_id: str,
     ) -> None:
         self._config = config
         self._live = live
+        self._frozen = live.serving.network
         self._engine = engine
-        self._registry = registry
-        self._lineage = lineage
+        self._snapshots = snapshots
+        self._restore = restore
+        self._desk = desk
         self._ledger = ledger
-        self._health = Health(config.policy)
+        self._run_id = run_id
         self._seen: dict[int, Seen] = {}
-        self._snapshots = 0
-        self.rollbacks = 0
+        self._recent: deque[FloatArray] = deque()
 
     @property
     def in_flight(self) -> bool:
         """A heal is under way beside live scoring."""
         return self._engine.in_flight
 
-    def baseline(self, scores: Scores, evaluation: Evaluation) -> None:
+    def baseline(self, scores: AnyScores, evaluation: Evaluation) -> None:
         """Snapshot the adapter as trained; it serves until the first heal."""
         reason = "trained on clean rows"
-        snapshot = self._snapshot(
-            self._live.serving.adapter.weights,
+        serving = self._live.serving
+        snapshot = self._snapshots.take(
+            serving.adapter.weights,
             phase=Phase.BASELINE,
             batch=0,
             scores=scores,
             evaluation=evaluation,
             reason=reason,
+            threshold=serving.threshold,
         )
-        self._live.publish(self._live.serving.adapter, snapshot)
+        self._live.publish(serving.adapter, snapshot, serving.threshold)
         for alias in (BASELINE, CHAMPION):
             self._ledger.point(alias, snapshot, reason)
 
-    def request(self, batch: Batch, rule_label: LabelArray, seen: Seen, reason: str) -> None:
-        """Ask for a heal on a batch's rows."""
-        task = HealTask(
-            heal_id=f"{self._lineage.run_id[:8]}-h{batch.index:05}",
-            batch=batch.index,
-            reason=reason,
-            x=batch.rows.x,
-            y=batch.rows.y,
-            rule_label=rule_label,
-            positive_share=seen.conflicts.positive_share,
-        )
-        self._seen[batch.index] = seen
+    def remember(self, features: FloatArray) -> None:
+        """Keep the latest rows that were scored: the threshold for F1 is chosen by them."""
+        if self._config.objective.kind != "f1":
+            return
+        self._recent.append(features)
+        while sum(map(len, self._recent)) - len(self._recent[0]) >= RECENT:
+            self._recent.popleft()
+
+    def request(
+        self, batch: int, recipe: str, rows: HealRows, seen: Seen, reason: str, share: float
+    ) -> None:
+        """Ask for a heal on rows; ``share`` is that of positives among the batch's conflicts."""
+        heal_id = f"{self._run_id[:8]}-h{batch:05}"
+        task = HealTask(heal_id, batch, reason, recipe, rows, share)
+        self._seen[batch] = seen
         replaced = self._engine.submit(task)
         if replaced is not None:
             self._seen.pop(replaced.batch)
@@ -113,150 +140,164 @@ class Healing:
             )
 
     def settle(self, *, wait: bool = False) -> None:
-        """Take the heals that are done: publish, snapshot, and roll back if they went bad."""
+        """Take the heals that are done: publish them, or say why not."""
         while (outcome := self._engine.take(wait=wait)) is not None:
             if isinstance(outcome, HealFailure):
-                self._seen.pop(outcome.task.batch)
-                self._ledger.note(
-                    Kind.HEAL_FAILED,
-                    {
-                        "heal_id": outcome.task.heal_id,
-                        "batch": outcome.task.batch,
-                        "reason": outcome.reason,
-                        "worker_restarted": outcome.worker_restarted,
-                    },
-                )
+                self._fail(outcome)
             else:
-                self._publish(outcome)
+                self._conclude(outcome)
 
-    def _publish(self, outcome: HealOutcome) -> None:
-        task, threshold = outcome.task, self._config.threshold
-        seen = self._seen.pop(task.batch)
-        before = score(outcome.probabilities_before, task.y, threshold)
-        after = score(outcome.probabilities_after, task.y, threshold)
-        serving = self._live.serving
-        first = self._snapshot(
-            serving.adapter.weights,
-            phase=Phase.PRE_HEAL,
-            batch=task.batch,
-            scores=before,
-            evaluation=Evaluation.PREQUENTIAL,
-            reason=task.reason,
-            parent=serving.snapshot,
-            heal_id=task.heal_id,
-            extra=_readings(before, seen),
-        )
+    def _fail(self, failure: HealFailure) -> None:
+        task = failure.task
+        self._seen.pop(task.batch)
+        note = {"heal_id": task.heal_id, "batch": task.batch, "reason": failure.reason}
+        if failure.refused:
+            self._ledger.note(Kind.HEAL_REFUSED, note)
+            return
+        note["worker_restarted"] = failure.worker_restarted
+        self._ledger.note(Kind.HEAL_FAILED, note)
+
+    def _conclude(self, outcome: HealOutcome) -> None:
+        task, kind = outcome.task, KINDS[outcome.task.recipe]
+        seen, serving = self._seen.pop(task.batch), self._live.serving
+        network = serving.network.with_adapter(outcome.after.weights)
+        threshold = self._threshold(network, outcome)
+        healed = self._score(outcome, serving.threshold, threshold)
+        judgement = Judgement("", 0)
+        if kind.guarded:
+            tolerance = self._config.policy.gate_tolerance
+            judgement = judge(self._frozen, network, outcome, tolerance)
+        first = self._snapshot(task, Phase.PRE_HEAL, outcome, healed, seen, serving.snapshot)
+        if judgement.rejected:
+            self._reject(outcome, healed, seen, first, judgement, threshold)
+            return
         second = self._snapshot(
-            outcome.after.weights,
-            phase=Phase.POST_HEAL,
-            batch=task.batch,
-            scores=after,
-            evaluation=Evaluation.IN_SAMPLE,
-            reason=task.reason,
-            parent=first,
-            heal_id=task.heal_id,
-            extra=_readings(after, seen),
+            task, Phase.POST_HEAL, outcome, healed, seen, first, threshold=threshold
         )
-        self._live.publish(outcome.after, second)
+        self._live.publish(outcome.after, second, threshold)
+        if healed.evaluation is Evaluation.AWAITING:
+            waiting = self._desk.waiting
+            for one, used, t in (
+                (first, serving.network, serving.threshold),
+                (second, network, threshold),
+            ):
+                self._snapshots.await_labels(one, task.batch, used, t, waiting)
         self._ledger.note(
-            Kind.HEAL,
-            {
-                "heal_id": task.heal_id,
-                "batch": task.batch,
-                "reason": task.reason,
-                "from_snapshot": first,
-                "to_snapshot": second,
-                "before": before.as_dict(),
-                "after": after.as_dict(),
-                "label_loss": outcome.label_loss,
-                "rule_loss": outcome.rule_loss,
-                "positive_weight": positive_weight(task.positive_share),
-            },
+            Kind.HEAL, self._told(outcome, healed, judgement, first, second, threshold)
         )
         self._ledger.point(CHAMPION, second, f"heal {task.heal_id}: {task.reason}")
-        degraded = self._health.observe(after)
-        if degraded is not None:
-            self._roll_back(task, degraded)
+        if healed.after is not None:
+            self._restore.observe(task.heal_id, task.batch, healed.after, task.rows)
 
-    def _roll_back(self, task: HealTask, reason: str) -> None:
-        """Restore what the registry calls best; the optimiser goes on as it is, as in the article.
+    def _threshold(self, network: SelfHealingNetwork, outcome: HealOutcome) -> float:
+        """By the latest rows under the healed adapter."""
+        if self._recent:
+            recent = network.predict_features(np.concatenate(self._recent))
+        else:
+            recent = outcome.probabilities_after
+        return threshold_for(self._config.objective, recent)
 
-        A version that cannot be restored is an event, and the healed weights go on serving.
-        """
-        self._ledger.catch_up(wait=True)
-        lineage = self._lineage
-        within = lineage.run_id if self._config.policy.rollback_candidates == "run" else None
-        note = {"heal_id": task.heal_id, "batch": task.batch, "reason": reason}
-        serving = self._live.serving
-        try:
-            best = find_best(self._registry, lineage.model, base=lineage.base, run_id=within)
-            weights = load_verified(self._registry, best)
-        except SelfhealError as exc:
-            self._ledger.note(Kind.ROLLBACK_FAILED, {**note, "error": str(exc)})
-            return
-        restored = best.tags["selfheal.snapshot"]
-        self._ledger.writer.knows(restored, best.version)
-        self._live.publish(AdapterState(weights, serving.adapter.optimiser), restored)
-        self.rollbacks += 1
-        self._ledger.note(
-            Kind.ROLLBACK,
-            {
-                **note,
-                "from_snapshot": serving.snapshot,
-                "to_snapshot": restored,
-                "version": best.version,
-                "f1": best.f1,
-                "rows": best.eval_rows,
-                "sha256": best.sha256,
-            },
-        )
-        self._ledger.moved(
-            self._registry.move_alias(
-                lineage.model,
-                CHAMPION,
-                best.version,
-                actor=self._ledger.actor,
-                at=self._ledger.now(),
-                reason=f"rollback: {reason}",
-            )
+    def _score(self, outcome: HealOutcome, before: float, after: float) -> Healed:
+        """On held-out rows where there are any; on none while labels are awaited."""
+        rows, kind = outcome.task.rows, KINDS[outcome.task.recipe]
+        if kind.rows == "unlabelled":
+            found = estimate(outcome.probabilities_after, after).figures()
+            late = self._config.labels.regime != "none"
+            return Healed(None, None, Evaluation.AWAITING if late else Evaluation.ESTIMATED, found)
+        if kind.guarded and self._config.labels.regime != "full":
+            return Healed(None, None, Evaluation.AWAITING, {})
+        chosen, evaluation = rows.held_out & (rows.y >= 0), Evaluation.HELD_OUT
+        if not chosen.any():
+            chosen, evaluation = rows.y >= 0, Evaluation.IN_SAMPLE
+        y = rows.y[chosen]
+        return Healed(
+            score(outcome.probabilities_before[chosen], y, before),
+            score(outcome.probabilities_after[chosen], y, after),
+            evaluation,
+            {},
         )
 
     def _snapshot(
         self,
-        weights: Weights,
-        *,
+        task: HealTask,
         phase: Phase,
-        batch: int,
-        scores: Scores,
-        evaluation: Evaluation,
-        reason: str,
-        parent: str | None = None,
-        heal_id: str | None = None,
-        extra: Mapping[str, float] | None = None,
+        outcome: HealOutcome,
+        healed: Healed,
+        seen: Seen,
+        parent: str,
+        *,
+        threshold: float | None = None,
+        rejected: str = "",
     ) -> str:
-        self._snapshots += 1
-        data = pack(weights)
-        snapshot = Snapshot(
-            id=f"{self._lineage.run_id[:8]}-s{self._snapshots:06}",
+        before = phase is Phase.PRE_HEAL
+        scores = healed.before if before else healed.after
+        evaluation = healed.evaluation
+        if before and evaluation is Evaluation.IN_SAMPLE:
+            evaluation = Evaluation.PREQUENTIAL  # nothing had learned from the batch yet
+        if evaluation is Evaluation.HELD_OUT:
+            seen = replace(seen, shadow=None)  # other rows than the shadow's
+        serving = self._live.serving
+        return self._snapshots.take(
+            serving.adapter.weights if before else outcome.after.weights,
             phase=phase,
-            batch=batch,
-            sha256=digest(data),
+            batch=task.batch,
             scores=scores,
             evaluation=evaluation,
-            reason=reason,
+            reason=task.reason,
+            threshold=serving.threshold if threshold is None else threshold,
             parent=parent,
-            heal_id=heal_id,
-            metrics={**scores.figures(), **(extra or {})},
+            heal_id=task.heal_id,
+            rejected=rejected,
+            extra={**seen.metrics(scores), **({} if before else healed.estimates)},
         )
-        self._ledger.keep(snapshot, data)
-        return snapshot.id
 
+    def _reject(
+        self,
+        outcome: HealOutcome,
+        healed: Healed,
+        seen: Seen,
+        parent: str,
+        judgement: Judgement,
+        threshold: float,
+    ) -> None:
+        """Keep it as a version that never serves; what the recipe learned of itself goes on."""
+        task, serving = outcome.task, self._live.serving
+        kept = self._snapshot(
+            task,
+            Phase.REJECTED,
+            outcome,
+            healed,
+            seen,
+            parent,
+            threshold=threshold,
+            rejected=judgement.rejected,
+        )
+        state = AdapterState(serving.adapter.weights, outcome.after.memory)
+        self._live.publish(state, serving.snapshot, serving.threshold)
+        told = self._told(outcome, healed, judgement, parent, kept, threshold)
+        self._ledger.note(Kind.HEAL_REJECTED, told | {"rejected": judgement.rejected})
 
-def _readings(scores: Scores, seen: Seen) -> dict[str, float]:
-    gained = lift(scores, seen.shadow)
-    return {
-        "lift_accuracy": gained.accuracy,
-        "lift_f1": gained.f1,
-        "drift_z": seen.reading.z,
-        "conflicts": float(seen.conflicts.count),
-    }
+    def _told(
+        self,
+        outcome: HealOutcome,
+        healed: Healed,
+        judgement: Judgement,
+        first: str,
+        second: str,
+        threshold: float,
+    ) -> dict[str, Any]:
+        task = outcome.task
+        return {
+            "heal_id": task.heal_id,
+            "batch": task.batch,
+            "reason": task.reason,
+            "recipe": task.recipe,
+            "from_snapshot": first,
+            "to_snapshot": second,
+            "before": healed.before.as_dict() if healed.before else None,
+            "after": healed.after.as_dict() if healed.after else None,
+            "evaluation": healed.evaluation.value,
+            "threshold": threshold,
+            "gate": {"worse_by": judgement.worse_by, "error": judgement.error},
+            **outcome.measured,
+        }

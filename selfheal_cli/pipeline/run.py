@@ -13,23 +13,24 @@ from selfheal_cli import __version__
 from selfheal_cli.config import WORKSPACE, RunConfig
 from selfheal_cli.errors import RegistryError
 from selfheal_cli.heal.engine import HealEngine, InlineEngine
-from selfheal_cli.heal.healer import AdapterState
-from selfheal_cli.heal.live import LiveModel, Serving
+from selfheal_cli.heal.live import LiveModel
+from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.history.archive import LOG_NAME, run_folder
 from selfheal_cli.history.event_log import Clock, EventLog, read
 from selfheal_cli.history.events import Event, Kind
 from selfheal_cli.model.network import use_one_thread
 from selfheal_cli.monitor.prequential import score
 from selfheal_cli.pipeline.conclude import conclude
-from selfheal_cli.pipeline.healing import Healing
-from selfheal_cli.pipeline.ledger import Ledger
+from selfheal_cli.pipeline.corridor import lay, serve
+from selfheal_cli.pipeline.ledger import RunLedger
 from selfheal_cli.pipeline.prepare import OnEpoch, Prepared, prepare
 from selfheal_cli.pipeline.stream import Stream
-from selfheal_cli.records import Evaluation, Scores
+from selfheal_cli.records import Evaluation
 from selfheal_cli.registry.base import Lineage, Outcome, Registry
 from selfheal_cli.registry.writer import RegistryWriter
 from selfheal_cli.report.export import export
 from selfheal_cli.report.fold import RunView, fold
+from selfheal_cli.scores import AnyScores
 from selfheal_cli.source.base import Source
 
 SCHEMA = "1"
@@ -97,25 +98,26 @@ def _record(
     """Everything between a run's first and last event."""
     registry = around.registry
     base_id = registry.store_base(run_id, prepared.base)
-    lineage = Lineage(config.model_name, run_id, base_id, config.heal.recipe, "full", SCHEMA)
+    lineage = Lineage(
+        config.model_name, run_id, base_id, config.heal.recipe, str(config.labels), SCHEMA
+    )
     result: dict[str, Any] = {"outcome": "FAILED"}
     with ExitStack() as stack:
         writer = RegistryWriter(registry, lineage, log.path.parent / "outbox")
         stack.callback(writer.close)
-        ledger = Ledger(log, writer, around.on_event, around.clock, around.actor)
+        ledger = RunLedger(log, writer, around.on_event, around.clock, around.actor)
         try:
             ledger.note(Kind.RUN_STARTED, _started(config, lineage, around.actor))
             ledger.note(Kind.TRAINED, _trained(source, prepared, base_id))
-            live = _live(prepared.network)
-            engine = _engine(config, live)
+            live = serve(prepared)
+            engine = _engine(config, prepared, live)
             stack.callback(engine.close)
-            healing = Healing(config, live, engine, registry, lineage, ledger)
-            healing.baseline(*_baseline_scores(config, source, prepared))
-            stream = Stream(config, prepared, live, healing, ledger)
-            stopped = _walk(source, stream, around.stop)
-            healing.settle(wait=True)
+            corridor = lay(config, source, prepared, live, engine, ledger, registry, lineage)
+            corridor.healing.baseline(*_baseline_scores(source, prepared))
+            stopped = _walk(source, corridor.stream, around.stop)
+            corridor.healing.settle(wait=True)
             ledger.catch_up(wait=True)
-            result = conclude(config, source, prepared, live, stream)
+            result = conclude(config, source, prepared, live, corridor)
             result["outcome"] = "KILLED" if stopped else "FINISHED"
         finally:
             ledger.note(Kind.RUN_FINISHED, result)
@@ -152,27 +154,20 @@ def _publish(
     return view, (*files, *plots)
 
 
-def _live(network: Any) -> LiveModel:
-    weights = network.adapter.state_dict()
-    frozen = network.with_adapter(weights)
-    return LiveModel(Serving(frozen, AdapterState(weights, {}), ""))
-
-
-def _engine(config: RunConfig, live: LiveModel) -> HealEngine:
+def _engine(config: RunConfig, prepared: Prepared, live: LiveModel) -> HealEngine:
+    recipes = Recipes(prepared.network, prepared.anchor, config.heal)
     if config.heal.mode == "sync":
-        return InlineEngine(live, config.heal)
+        return InlineEngine(live, recipes)
     from selfheal_cli.heal.worker_engine import WorkerEngine
 
-    return WorkerEngine(live, config.heal)
+    return WorkerEngine(live, recipes)
 
 
-def _baseline_scores(
-    config: RunConfig, source: Source, prepared: Prepared
-) -> tuple[Scores, Evaluation]:
+def _baseline_scores(source: Source, prepared: Prepared) -> tuple[AnyScores, Evaluation]:
     """On rows held out from training where the source has some, else on training rows."""
     held_out = source.held_out().get("clean")
     rows = held_out if held_out is not None else next(iter(source.training()))
-    scores = score(prepared.network.predict(rows.x), rows.y, config.threshold)
+    scores = score(prepared.network.predict(rows.x), rows.y, prepared.thresholds[0])
     return scores, Evaluation.IN_SAMPLE if held_out is None else Evaluation.HELD_OUT
 
 
@@ -191,15 +186,15 @@ def _started(config: RunConfig, lineage: Lineage, actor: str) -> dict[str, Any]:
 
 
 def _trained(source: Source, prepared: Prepared, base_id: str) -> dict[str, Any]:
-    network, calibration = prepared.network, prepared.calibration
+    network, calibration = prepared.network, prepared.trained.calibration
     return {
         "base": base_id,
         "base_sha256": prepared.base.sha256,
         "parameters": sum(p.numel() for p in network.parameters()),
         "adapter_parameters": sum(p.numel() for p in network.adapter.parameters()),
         "labels": list(source.labels),
-        "rules": [str(rule) for rule in prepared.rules.rules],
-        "rules_suggested": prepared.suggested,
+        "rules": [str(rule) for rule in prepared.trained.rules.rules],
+        "rules_suggested": prepared.trained.suggested,
         "sensitive": calibration.feature,
         "mean": calibration.mean,
         "sd": calibration.sd,
@@ -207,7 +202,7 @@ def _trained(source: Source, prepared: Prepared, base_id: str) -> dict[str, Any]
         "held_out": {
             name: {
                 "mean": float(rows.columns[calibration.feature].mean(dtype="float64")),
-                "rule_share": float(prepared.rules.judge(rows.columns).fired.mean()),
+                "rule_share": float(prepared.trained.rules.judge(rows.columns).fired.mean()),
             }
             for name, rows in source.held_out().items()
         },

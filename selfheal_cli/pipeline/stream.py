@@ -1,23 +1,46 @@
-"""One batch after another through the rooms: score, monitor, decide, heal."""
+"""One batch after another through the rooms: score, monitor, label, decide, heal."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
 from selfheal_cli.config import RunConfig
-from selfheal_cli.decide.policy import decide
+from selfheal_cli.decide.policy import Decision, decide
 from selfheal_cli.decide.state import state_after
 from selfheal_cli.heal.live import LiveModel
+from selfheal_cli.heal.recipe import KINDS, label_free
+from selfheal_cli.heal.task import HealRows
 from selfheal_cli.history.events import Kind
+from selfheal_cli.monitor.estimate import estimate
 from selfheal_cli.monitor.fidi import Fidi
-from selfheal_cli.monitor.prequential import RunningScores, confusion
+from selfheal_cli.monitor.label_desk import Scored
+from selfheal_cli.monitor.prequential import RunningScores, classify, counts
 from selfheal_cli.monitor.shadow import lift
 from selfheal_cli.pipeline.healing import Healing, Seen
+from selfheal_cli.pipeline.labels import LabelFlow
 from selfheal_cli.pipeline.ledger import Ledger
 from selfheal_cli.pipeline.prepare import Prepared
-from selfheal_cli.records import Batch, Conflicts, DriftReading, Scores
+from selfheal_cli.pipeline.restore import Restore
+from selfheal_cli.pipeline.snapshots import Snapshots
+from selfheal_cli.pipeline.watch import Diagnosing, RuleWatch
+from selfheal_cli.records import Batch, Conflicts, DriftReading
+from selfheal_cli.scores import AnyScores
+
+if TYPE_CHECKING:
+    from selfheal_cli.records import LabelArray
+
+ENOUGH_LABELLED = 5  # labelled batches from which on labels lead, not an assumption
 
 
 class Stream:
-    """The running model. Scoring reads ``live``; everything else happens around it."""
+    """The running model. Scoring reads ``live``; everything else happens around it.
+
+    ``live_scores`` and ``shadow_scores`` hold every row whose label the source knows, whether or
+    not the label was allowed to come: they are for the table at the end and nothing else.
+    """
 
     def __init__(
         self,
@@ -25,79 +48,158 @@ class Stream:
         prepared: Prepared,
         live: LiveModel,
         healing: Healing,
+        restore: Restore,
+        snapshots: Snapshots,
+        flow: LabelFlow,
         ledger: Ledger,
+        labels: Sequence[str],
     ) -> None:
         self._config = config
         self._prepared = prepared
         self._live = live
         self._healing = healing
+        self._restore = restore
+        self._snapshots = snapshots
+        self._flow = flow
         self._ledger = ledger
-        self._fidi = Fidi(prepared.calibration, config.policy)
-        self.live_scores = RunningScores(config.threshold)
-        self.shadow_scores = RunningScores(config.threshold)
+        self._full = config.labels.regime == "full"
+        self._kind = KINDS[config.heal.recipe]
+        self._free = label_free(config.heal)
+        self._fidi = Fidi(prepared.trained.calibration, config.policy)
+        self._rules = RuleWatch(config, prepared, ledger)
+        self._diagnosing = Diagnosing(config, prepared, labels, ledger)
+        self._classes = len(labels)
+        self.live_scores = RunningScores(self._classes)
+        self.shadow_scores = RunningScores(self._classes)
 
     def step(self, batch: Batch) -> None:
         """Score a batch with what serves now, then let the rooms look at it."""
-        rows, policy = batch.rows, self._config.policy
-        probabilities = self._live.predict(rows.x)
-        shadow_probabilities = self._prepared.shadow.predict(rows.x)
-        # counts alone: ranking a batch costs ten times its prediction, and a heal ranks its own
-        live = confusion(probabilities >= self._config.threshold, rows.y)
-        shadow = confusion(shadow_probabilities >= self._config.threshold, rows.y)
-        self.live_scores.add(probabilities, rows.y)
-        self.shadow_scores.add(shadow_probabilities, rows.y)
-        verdict = self._prepared.rules.judge(rows.columns)
-        conflicts = verdict.conflicts_with(probabilities, rows.y, policy.conflict_probability)
-        reading = self._fidi.observe(rows.columns[self._fidi.calibration.feature])
-        decision = decide(reading, conflicts, policy)
-        rollbacks = self._healing.rollbacks
-        if decision.heal:
-            seen = Seen(shadow, reading, conflicts)
-            self._healing.request(batch, verdict.label, seen, decision.reason)
+        rules = self._rules.rules.judge(batch.rows.columns)
+        scored = self._score(batch, rules.label)
+        held_back = self._flow.quarantined_rows
+        arrived, learned = self._flow.take(scored, batch.now)
+        if self._flow.quarantined_rows == held_back or not self._full:
+            self.live_scores.add(scored.probabilities, scored.threshold, scored.y)
+            self.shadow_scores.add(scored.shadow, scored.shadow_threshold, scored.y)
+        reading = self._fidi.observe(batch.rows.columns[self._fidi.calibration.feature])
+        known = scored.y if self._full else np.full(len(scored), -1, dtype=np.int8)
+        least = self._config.policy.conflict_probability
+        conflicts = rules.conflicts_with(scored.probabilities, known, least)
+        self._snapshots.labels_came(arrived)
+        self._diagnosing.observe(batch.index, learned, drifting=reading.drifting)
+        decision = decide(reading, conflicts, self._config.policy)
+        rollbacks = self._restore.rollbacks
+        live, shadow = (
+            counts(classify(p, t), known, self._classes)
+            for p, t in (
+                (scored.probabilities, scored.threshold),
+                (scored.shadow, scored.shadow_threshold),
+            )
+        )
+        seen = Seen(reading.z, conflicts.count, shadow if shadow.rows else None)
+        asked = self._ask(batch.index, decision, learned, conflicts, seen)
         self._healing.settle()
         state = state_after(
             drifting=reading.drifting,
             in_flight=self._healing.in_flight,
-            rolled_back=self._healing.rollbacks > rollbacks,
+            rolled_back=self._restore.rollbacks > rollbacks,
         )
+        told = {"state": state.value, "heal_requested": asked, "reason": decision.reason}
+        self._note(batch.index, scored, live, shadow, reading, conflicts, told)
+
+    def _score(self, batch: Batch, rule_label: LabelArray) -> Scored:
+        rows, serving = batch.rows, self._live.serving
+        features = self._prepared.network.features(rows.x)
+        self._healing.remember(features)
+        self._rules.observe(batch.index, rows.columns)
+        return Scored(
+            batch=batch.index,
+            place=np.arange(len(rows)),
+            x=rows.x,
+            features=features,
+            probabilities=serving.network.predict(rows.x),
+            threshold=serving.threshold,
+            shadow=self._prepared.shadow.predict(rows.x),
+            shadow_threshold=self._prepared.thresholds[1],
+            rule_label=rule_label,
+            y=rows.y,
+            label_at=batch.label_at,
+        )
+
+    def _ask(
+        self,
+        batch: int,
+        decision: Decision,
+        learned: Sequence[Scored],
+        conflicts: Conflicts,
+        seen: Seen,
+    ) -> bool:
+        """Ask for a heal where there is a reason and there are rows; True if it was."""
+        chosen = self._rows_to_heal_on(decision, learned)
+        if chosen is None or self._restore.paused(batch):
+            return False
+        recipe, rows = chosen
+        reason = decision.reason if decision.heal else "new labels"
+        if recipe == self._free:
+            reason = f"{decision.reason}, no labels: {self._config.heal.assume} is assumed"
+        self._diagnosing.before_heal(batch)
+        self._healing.request(batch, recipe, rows, seen, reason, conflicts.positive_share)
+        return True
+
+    def _rows_to_heal_on(
+        self, decision: Decision, learned: Sequence[Scored]
+    ) -> tuple[str, HealRows] | None:
+        name = self._config.heal.recipe
+        if self._kind.rows == "batch":
+            if not (decision.heal and learned):
+                return None
+            last = learned[-1]
+            steps = np.full(len(last), last.batch, dtype=np.int32)
+            none = np.zeros(len(last), dtype=bool)
+            return name, HealRows(last.features, last.y, last.rule_label, steps, none)
+        labelled = self._flow.labelled
+        if self._free is not None and len(labelled) < ENOUGH_LABELLED:
+            return self._free, self._flow.unlabelled.rows()
+        return (name, labelled.rows()) if learned else None
+
+    def _note(
+        self,
+        batch: int,
+        scored: Scored,
+        live: AnyScores,
+        shadow: AnyScores,
+        reading: DriftReading,
+        conflicts: Conflicts,
+        told: dict[str, Any],
+    ) -> None:
+        known = live.rows > 0
+        pending = self._ledger.pending
+        estimates = {} if known else estimate(scored.probabilities, scored.threshold).figures()
         self._ledger.note(
             Kind.BATCH,
             {
-                "batch": batch.index,
-                "live": live.as_dict(),
-                "shadow": shadow.as_dict(),
+                "batch": batch,
+                "rows": len(scored),
+                "live": live.as_dict() if known else None,
+                "shadow": shadow.as_dict() if known else None,
+                "estimates": estimates,
                 "z": reading.z,
                 "drifting": reading.drifting,
                 "conflicts": conflicts.count,
                 "positive_share": conflicts.positive_share,
-                "heal_requested": decision.heal,
-                "reason": decision.reason,
-                "state": state.value,
-                "pending_writes": self._ledger.writer.pending,
+                "pending_writes": pending,
+                **told,
             },
         )
-        self._log_metrics(batch.index, live, shadow, reading, conflicts)
-        self._ledger.catch_up()
-
-    def _log_metrics(
-        self,
-        batch: int,
-        live: Scores,
-        shadow: Scores,
-        reading: DriftReading,
-        conflicts: Conflicts,
-    ) -> None:
-        gained = lift(live, shadow)
-        self._ledger.writer.log_metrics(
-            {
-                **{f"live_{name}": value for name, value in live.figures().items()},
+        figures = {"drift_z": reading.z, "conflicts": float(conflicts.count), **estimates}
+        if known:
+            figures |= {f"live_{name}": value for name, value in live.figures().items()}
+            gained = lift(live, shadow)
+            figures |= {
                 "shadow_accuracy": shadow.accuracy,
                 "shadow_f1": shadow.f1,
                 "live_lift_accuracy": gained.accuracy,
                 "live_lift_f1": gained.f1,
-                "drift_z": reading.z,
-                "conflicts": float(conflicts.count),
-                "pending_writes": float(self._ledger.writer.pending),
-            },
-            step=batch,
-        )
+            }
+        self._ledger.log_metrics({**figures, "pending_writes": float(pending)}, step=batch)
+        self._ledger.catch_up()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from selfheal_cli.records import AliasMove, Phase, Snapshot, VersionRecord
+from selfheal_cli.records import AliasMove, Evaluation, Phase, Snapshot, VersionRecord
 from selfheal_cli.snapshot import Base
 
 StepMetrics = tuple[int, Mapping[str, float]]  # batch, figures by name
@@ -43,10 +43,20 @@ class Lineage:
             "labels": self.labels,
             "reason": snapshot.reason,
             "evaluation": snapshot.evaluation.value,
-            "eval_rows": snapshot.scores.rows,
+            "eval_rows": snapshot.scores.rows if snapshot.scores else 0,
+            "threshold": snapshot.threshold,
+            "rejected": snapshot.rejected or None,
             "schema": self.schema,
         }
         return {f"selfheal.{key}": str(value) for key, value in found.items() if value is not None}
+
+
+def scored_tags(rows: int) -> dict[str, str]:
+    """The tags of a version that change when its labels have come."""
+    return {
+        "selfheal.evaluation": Evaluation.PREQUENTIAL.value,
+        "selfheal.eval_rows": str(rows),
+    }
 
 
 class Registry(Protocol):
@@ -79,6 +89,11 @@ class Registry(Protocol):
         self, lineage: Lineage, snapshot: Snapshot, adapter: bytes, parent: int | None
     ) -> int:
         """Register a snapshot; returns the version."""
+
+    def score_version(
+        self, lineage: Lineage, number: int, batch: int, metrics: Mapping[str, float], rows: int
+    ) -> None:
+        """Give a version the figures that it was registered without."""
 
     def adapter(self, version: VersionRecord) -> bytes:
         """The adapter's bytes as stored; raises `VersionCorrupt` where the file is gone."""

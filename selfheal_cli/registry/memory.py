@@ -9,7 +9,7 @@ from pathlib import Path
 
 from selfheal_cli.errors import RegistryError, VersionCorrupt, VersionNotFound
 from selfheal_cli.records import AliasMove, Phase, Snapshot, VersionRecord
-from selfheal_cli.registry.base import CHAMPION, Lineage, Outcome, StepMetrics
+from selfheal_cli.registry.base import CHAMPION, Lineage, Outcome, StepMetrics, scored_tags
 from selfheal_cli.snapshot import Base
 
 
@@ -86,6 +86,17 @@ class MemoryRegistry:
         )
         self._adapters[lineage.model, number] = adapter
         return number
+
+    def score_version(
+        self, lineage: Lineage, number: int, batch: int, metrics: Mapping[str, float], rows: int
+    ) -> None:
+        """See `Registry`."""
+        known = self._versions[lineage.model][number]
+        self._versions[lineage.model][number] = replace(
+            known,
+            metrics={**known.metrics, **metrics},
+            tags={**known.tags, **scored_tags(rows)},
+        )
 
     def adapter(self, version: VersionRecord) -> bytes:
         """See `Registry`."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import mlflow
@@ -20,7 +21,7 @@ from mlflow.exceptions import MlflowException
 from selfheal_cli.errors import RegistryError, VersionCorrupt, VersionNotFound
 from selfheal_cli.records import AliasMove, Phase, Snapshot, VersionRecord
 from selfheal_cli.registry import mlmodel
-from selfheal_cli.registry.base import CHAMPION, Lineage
+from selfheal_cli.registry.base import CHAMPION, Lineage, scored_tags
 from selfheal_cli.registry.mlflow_runs import MlflowRuns, as_metrics
 from selfheal_cli.registry.pyfunc import read_base
 from selfheal_cli.snapshot import Base
@@ -93,6 +94,7 @@ class MlflowRegistry(MlflowRuns):
                     base_id=lineage.base,
                     base_sha256=base.sha256,
                     document=base.describe(),
+                    threshold=snapshot.threshold,
                     model_id=model.model_id,
                     run_id=lineage.run_id,
                 )
@@ -111,6 +113,18 @@ class MlflowRegistry(MlflowRuns):
             link = json.dumps([{"name": lineage.model, "version": str(created.version)}])
             self._client.set_logged_model_tags(model.model_id, {VERSIONS_TAG: link})
         return int(created.version)
+
+    def score_version(
+        self, lineage: Lineage, number: int, batch: int, metrics: Mapping[str, float], rows: int
+    ) -> None:
+        """See `Registry`."""
+        with self._doing(f"score {lineage.model} v{number}"):
+            model_id = _model_id(self._client.get_model_version(lineage.model, str(number)))
+            figures = as_metrics(metrics, batch, model_id)
+            self._client.log_batch(lineage.run_id, metrics=figures)
+            for key, value in scored_tags(rows).items():
+                self._client.set_model_version_tag(lineage.model, str(number), key, value)
+            self._client.set_logged_model_tags(model_id, scored_tags(rows))
 
     def adapter(self, version: VersionRecord) -> bytes:
         """See `Registry`."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 from mlflow.models import Model, ModelSignature
-from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 from mlflow.types.schema import AnyType
 
 from selfheal_cli import __version__
@@ -21,6 +21,7 @@ LINK_FILE = "selfheal.json"
 BASE_WEIGHTS_FILE = "base.safetensors"
 BASE_DOCUMENT_FILE = "model.json"
 LOADER = "selfheal_cli.registry.pyfunc"
+OUTPUTS = ("probability", "label")  # what a version gives, the default first
 REQUIRED = ("mlflow", "numpy", "pandas", "safetensors", "torch")
 
 
@@ -32,12 +33,18 @@ def write_version(
     base_id: str,
     base_sha256: str,
     document: dict[str, Any],
+    threshold: float,
     model_id: str,
     run_id: str,
 ) -> None:
     """Fill ``folder`` with the adapter, the link to its base, and MLflow's own description."""
     (folder / ADAPTER_FILE).write_bytes(adapter)
-    link = {"adapter_sha256": adapter_sha256, "base": base_id, "base_sha256": base_sha256}
+    link = {
+        "adapter_sha256": adapter_sha256,
+        "base": base_id,
+        "base_sha256": base_sha256,
+        "threshold": threshold,
+    }
     (folder / LINK_FILE).write_text(json.dumps(link, indent=1), encoding="utf-8")
     for name, text in environment().items():
         (folder / name).write_text(text, encoding="utf-8")
@@ -67,7 +74,10 @@ def environment() -> dict[str, str]:
 
 
 def signature(document: dict[str, Any]) -> ModelSignature:
-    """Raw columns in, one probability a row out."""
+    """Raw columns in; out one probability a row, or one for each of K classes.
+
+    With the parameter ``output="label"`` the version decides, at its own threshold.
+    """
     inputs: list[ColSpec | TensorSpec] = [
         ColSpec(
             # MLflow refuses whole numbers for a double; the encoding takes any number
@@ -79,4 +89,12 @@ def signature(document: dict[str, Any]) -> ModelSignature:
         )
         for column in document["encoding"]["columns"]
     ]
-    return ModelSignature(inputs=Schema(inputs), outputs=Schema([ColSpec(DataType.float)]))
+    classes = len(document["labels"])
+    probabilities: list[ColSpec | TensorSpec] = [
+        ColSpec(DataType.float, name=None if classes == 2 else label)
+        for label in (document["labels"] if classes > 2 else document["labels"][:1])
+    ]
+    output = ParamSpec("output", DataType.string, OUTPUTS[0])
+    return ModelSignature(
+        inputs=Schema(inputs), outputs=Schema(probabilities), params=ParamSchema([output])
+    )

@@ -12,11 +12,13 @@ from mlflow.exceptions import MlflowException
 
 from selfheal_cli.errors import VersionCorrupt
 from selfheal_cli.model.network import SelfHealingNetwork, use_one_thread
+from selfheal_cli.monitor.prequential import classify
 from selfheal_cli.registry.mlmodel import (
     ADAPTER_FILE,
     BASE_DOCUMENT_FILE,
     BASE_WEIGHTS_FILE,
     LINK_FILE,
+    OUTPUTS,
 )
 from selfheal_cli.snapshot import Base, assemble, unpack
 from selfheal_cli.source.encoding import Encoding
@@ -26,17 +28,36 @@ if TYPE_CHECKING:
 
 
 class ProbabilityModel:
-    """Raw columns to the probability of the positive class."""
+    """Raw columns to probabilities, or to labels at the version's own threshold."""
 
-    def __init__(self, network: SelfHealingNetwork, encoding: Encoding) -> None:
+    def __init__(
+        self,
+        network: SelfHealingNetwork,
+        encoding: Encoding,
+        labels: tuple[str, ...],
+        threshold: float,
+    ) -> None:
         self._network = network
         self._encoding = encoding
+        self._labels = labels
+        self._threshold = threshold
 
     def predict(
         self, model_input: pd.DataFrame, params: dict[str, object] | None = None
-    ) -> FloatArray:
-        """(n,) float32 probabilities for n rows of raw features."""
-        return self._network.predict(self._encoding.encode(self._encoding.raw(model_input)))
+    ) -> FloatArray | pd.DataFrame | list[str]:
+        """Of n rows of raw features: (n,) float32 probabilities of the positive class, a column a
+        class where there are more than two, or with ``output="label"`` n labels.
+        """
+        rows = self._encoding.encode(self._encoding.raw(model_input))
+        probabilities = self._network.predict(rows)
+        output = (params or {}).get("output", OUTPUTS[0])
+        if output not in OUTPUTS:
+            raise ValueError(f"output {output!r}: {' or '.join(OUTPUTS)} is allowed")
+        if output == "label":
+            return [self._labels[place] for place in classify(probabilities, self._threshold)]
+        if probabilities.ndim == 1:
+            return probabilities
+        return pd.DataFrame(probabilities, columns=list(self._labels))
 
 
 def _load_pyfunc(data_path: str) -> ProbabilityModel:
@@ -53,8 +74,11 @@ def _load_pyfunc(data_path: str) -> ProbabilityModel:
     adapter = unpack(
         (folder / ADAPTER_FILE).read_bytes(), sha256=link["adapter_sha256"], where=where
     )
-    encoding = Encoding.model_validate(base.describe()["encoding"])
-    return ProbabilityModel(assemble(base, adapter, where=where), encoding)
+    document = base.describe()
+    encoding = Encoding.model_validate(document["encoding"])
+    network = assemble(base, adapter, where=where)
+    labels, threshold = tuple(document["labels"]), link.get("threshold", 0.5)
+    return ProbabilityModel(network, encoding, labels, threshold)
 
 
 def read_base(base_id: str) -> Base:

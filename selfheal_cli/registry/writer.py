@@ -79,6 +79,14 @@ class RegistryWriter:
             )
         )
 
+    def score(self, snapshot: str, batch: int, metrics: dict[str, float], rows: int) -> None:
+        """Figures of a snapshot that was added before its labels came."""
+        self._jobs.put(
+            lambda: self._registry.score_version(
+                self._lineage, self._versions[snapshot], batch, metrics, rows
+            )
+        )
+
     def log_metrics(self, metrics: dict[str, float], step: int) -> None:
         """Figures of a batch."""
         self._steps.append((step, metrics))

@@ -1,8 +1,8 @@
-"""The article's eight plots, drawn from a folded log. Figures are built without pyplot's state."""
+"""The article's eight plots and the cost curve, drawn from a folded log, without pyplot's state."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -24,10 +24,12 @@ Panel = Callable[[Axes, RunView], None]
 
 
 def draw_all(view: RunView, folder: Path) -> list[Path]:
-    """Write the eight pictures as PNG; returns their paths."""
+    """Write the pictures as PNG; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, panel in PANELS.items():
+        if name == "costs" and not view.finished.get("costs"):
+            continue  # more than two classes: errors have no two costs
         figure = Figure(figsize=WIDE, dpi=DPI, layout="constrained")
         panel(figure.add_subplot(), view)
         paths.append(_save(figure, folder / f"{name}.png"))
@@ -50,10 +52,10 @@ def accuracy(axes: Axes, view: RunView) -> None:
 
 def lift(axes: Axes, view: RunView) -> None:
     """Live minus shadow accuracy by batch."""
-    rows = _rows(view)
-    colours = [GOOD if row.acc_lift >= 0 else ALARM for row in rows]
-    axes.bar([row.batch_idx for row in rows], [100 * row.acc_lift for row in rows], color=colours)
-    mean = sum(100 * row.acc_lift for row in rows) / len(rows)
+    lifts = {row.batch_idx: 100 * row.acc_lift for row in _rows(view) if row.acc_lift is not None}
+    colours = [GOOD if value >= 0 else ALARM for value in lifts.values()]
+    axes.bar(list(lifts), list(lifts.values()), color=colours)
+    mean = sum(lifts.values()) / max(len(lifts), 1)
     axes.axhline(0, color="black", linewidth=0.8)
     axes.axhline(mean, color=LIVE, linestyle="--", label=f"mean {mean:+.1f} points")
     _finish(axes, "Accuracy lift over the shadow model", "lift (percentage points)")
@@ -94,7 +96,7 @@ def f1(axes: Axes, view: RunView) -> None:
     if back:
         axes.scatter(
             [row.batch_idx for row in back],
-            [row.healed_f1 for row in back],
+            [row.healed_f1 or 0.0 for row in back],
             marker="v",
             s=70,
             color=ALARM,
@@ -109,10 +111,10 @@ def snapshots(axes: Axes, view: RunView) -> None:
     """F1 of every snapshot in the registry, the best post-heal one marked."""
     for phase, colour in (("baseline", SHADOW), ("pre-heal", BASELINE), ("post-heal", LIVE)):
         found = [(s.version, s.f1) for s in view.snapshots.values() if s.phase == phase]
-        known = [(float(version), value) for version, value in found if version is not None]
+        known = [(float(v), f1) for v, f1 in found if v is not None and f1 is not None]
         axes.scatter([x for x, _ in known], [y for _, y in known], color=colour, label=phase)
     best = view.best()
-    if best is not None and best.version is not None:
+    if best is not None and best.version is not None and best.f1 is not None:
         axes.scatter(
             [best.version],
             [best.f1],
@@ -125,6 +127,39 @@ def snapshots(axes: Axes, view: RunView) -> None:
         )
     axes.set_xlabel("model version")
     _finish(axes, "Snapshots in the registry", "F1 when snapshotted", limits=(0, None))
+
+
+def costs(axes: Axes, view: RunView) -> None:
+    """Which model for which cost: expected cost by the ratio of a miss to a false alarm."""
+    found = view.finished["costs"]
+    ratio = found["ratio"]
+    blind = [min(pair) for pair in zip(found["nothing"], found["everything"], strict=True)]
+    for key, colour, style, label in (
+        ("healed", LIVE, "-", "healed"),
+        ("unhealed", SHADOW, "--", "un-healed"),
+    ):
+        values = [cost / least for cost, least in zip(found[key], blind, strict=True)]
+        axes.plot(ratio, values, style, color=colour, label=label)
+    axes.axhline(1, color=ALARM, linestyle=":", label="flag nothing or everything")
+    for place in _crossings(found["healed"], found["unhealed"]):
+        axes.axvline(ratio[place], color=GOOD, linewidth=0.8)
+        axes.annotate(
+            f" {ratio[place]:,.0f}:1" if ratio[place] >= 1 else f" 1:{1 / ratio[place]:.1f}",
+            (ratio[place], 0.02),
+            xycoords=("data", "axes fraction"),
+            fontsize=8,
+            color=GOOD,
+        )
+    axes.set_xscale("log")
+    axes.set_xlabel("cost of a missed positive / cost of a false alarm, each deciding for it")
+    label = "expected cost\n(1: the cheaper of flagging nothing and everything)"
+    _finish(axes, "Which model for which cost", label, limits=(0, None))
+
+
+def _crossings(one: Sequence[float], other: Sequence[float]) -> list[int]:
+    """Places after which the cheaper of two becomes the dearer."""
+    ahead = [a < b for a, b in zip(one, other, strict=True)]
+    return [place for place in range(1, len(ahead)) if ahead[place] != ahead[place - 1]]
 
 
 def stages(axes: Axes, view: RunView) -> None:
@@ -151,6 +186,7 @@ PANELS: dict[str, Panel] = {
     "f1_rollbacks": f1,
     "snapshots": snapshots,
     "stages": stages,
+    "costs": costs,
 }
 
 
@@ -159,13 +195,18 @@ def _rows(view: RunView) -> list[Row]:
 
 
 def _line(
-    axes: Axes, rows: list[Row], values: list[float], label: str, colour: str, style: str = "-"
+    axes: Axes,
+    rows: list[Row],
+    values: Sequence[float | None],
+    label: str,
+    colour: str,
+    style: str = "-",
 ) -> None:
     marker = "o" if len(rows) <= MARKED and style == "-" else None
-    batches = [row.batch_idx for row in rows]
+    known = [(row.batch_idx, v) for row, v in zip(rows, values, strict=True) if v is not None]
     axes.plot(
-        batches,
-        values,
+        [batch for batch, _ in known],
+        [value for _, value in known],
         style,
         color=colour,
         marker=marker,

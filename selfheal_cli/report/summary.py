@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from selfheal_cli.records import Limit, Scores
+from selfheal_cli.config import Objective
+from selfheal_cli.records import Limit
+from selfheal_cli.scores import AnyScores, Scores
 
+FLAG_NOTHING, COMMONEST = "Flagging nothing", "Always saying the commonest class"
 SAME = 0.0005  # figures closer than this read the same at three digits
 
 
@@ -17,11 +20,14 @@ class Stage:
 
     key: str
     title: str
-    scores: Scores
+    scores: AnyScores
 
-    def as_dict(self) -> dict[str, Any]:
-        """The line as JSON."""
-        return {"key": self.key, "title": self.title, **self.scores.as_dict()}
+    def as_dict(self, objective: Objective) -> dict[str, Any]:
+        """The line as JSON; with its cost per 100 rows where errors have costs."""
+        line = {"key": self.key, "title": self.title, **self.scores.as_dict()}
+        if objective.kind == "cost" and isinstance(self.scores, Scores):
+            line["cost"] = self.scores.cost(objective.fn, objective.fp)
+        return line
 
 
 def limit_line(limit: Limit) -> dict[str, Any]:
@@ -29,8 +35,13 @@ def limit_line(limit: Limit) -> dict[str, Any]:
     return {"key": "limit", "title": "Limit for any model (exact)", **asdict(limit)}
 
 
-def verdict(unhealed: Scores, healed: Scores, nothing: Scores) -> dict[str, Any]:
-    """Did healing help? Per figure, and in one sentence."""
+def verdict(stages: Mapping[str, AnyScores]) -> dict[str, Any]:
+    """Did healing help? Per figure, and in one sentence; from the stages unhealed, healed and
+    nothing.
+    """
+    unhealed, healed, nothing = (stages[key] for key in ("unhealed", "healed", "nothing"))
+    if not healed.rows:
+        return {"sentence": "No label is known: nothing can be said of what healing did."}
     figures = {
         "accuracy": (unhealed.accuracy, healed.accuracy),
         "F1": (unhealed.f1, healed.f1),
@@ -47,8 +58,9 @@ def verdict(unhealed: Scores, healed: Scores, nothing: Scores) -> dict[str, Any]
     parts = [f"{word} {_listed(names)}" for word, names in told.items() if names]
     sentence = f"Healing {_listed(parts)} on {healed.rows:,} rows."
     if nothing.accuracy > healed.accuracy:
+        always = FLAG_NOTHING if isinstance(nothing, Scores) else COMMONEST
         sentence += (
-            f" Flagging nothing would have had accuracy {nothing.accuracy:.3f}, above the healed "
+            f" {always} would have had accuracy {nothing.accuracy:.3f}, above the healed "
             f"model's {healed.accuracy:.3f}."
         )
     return {"sentence": sentence, **words}

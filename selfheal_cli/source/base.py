@@ -12,7 +12,8 @@ from selfheal_cli.source.encoding import Encoding
 class Source(Protocol):
     """Rows in time order: a part to train on, then a stream.
 
-    ``labels`` names the values behind 0 and 1; ``batch_count`` is None when nobody knows.
+    ``labels`` names the target's values in the order of the classes; of two, the second is the
+    positive. ``batch_count`` is None when nobody knows.
     """
 
     @property
@@ -20,8 +21,8 @@ class Source(Protocol):
         """How raw columns become the network's inputs, fitted on the training part alone."""
 
     @property
-    def labels(self) -> tuple[str, str]:
-        """The target's values that stand for 0 and for 1."""
+    def labels(self) -> tuple[str, ...]:
+        """The target's values; ``Rows.y`` holds positions in it."""
 
     @property
     def batch_count(self) -> int | None:

@@ -15,17 +15,27 @@ from selfheal_cli.source.table_file import as_text
 if TYPE_CHECKING:
     from selfheal_cli.records import Columns, FloatArray
 
-CLIP = 1e6  # standard deviations; keeps float32 finite whatever the stream holds
+CLIP = 10.0  # standard deviations; one wild value shall not drown the rest of its row
+
+
+def constant_sd(mean: float) -> float:
+    """The standard deviation up to which numbers are one and the same: what rounding makes."""
+    return 1e-12 * max(1.0, abs(mean))
 
 
 class NumericColumn(BaseModel):
-    """A number: (value - mean) / sd; a missing value is the training mean."""
+    """A number: (value - mean) / sd; a missing value is the training mean.
+
+    A ``constant`` was always ``mean`` in training: the network never learned a weight for it, so
+    that it comes through as -1, 0 or 1, below, at or above ``mean``.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     kind: Literal["numeric"] = "numeric"
     name: str
     mean: float
     sd: float
+    constant: bool = False
 
     @property
     def width(self) -> int:
@@ -34,8 +44,13 @@ class NumericColumn(BaseModel):
 
     def encode(self, values: np.ndarray[Any, Any], out: FloatArray) -> dict[str, int]:
         """Write (n,) values into ``out`` (n, 1); returns counts of what was unusual."""
-        scaled = (values - self.mean) / self.sd
-        missing = np.isnan(scaled)
+        missing = np.isnan(values)
+        centred = values - self.mean
+        if self.constant:
+            moved = np.abs(centred) > constant_sd(self.mean)
+            scaled = np.where(moved, np.sign(centred), 0.0)
+        else:
+            scaled = centred / self.sd
         out[:, 0] = np.clip(np.where(missing, 0.0, scaled), -CLIP, CLIP)
         return {"missing values": int(missing.sum())}
 

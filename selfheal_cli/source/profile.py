@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -11,22 +10,24 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from selfheal_cli.config import TableSettings
 from selfheal_cli.errors import DataError
-from selfheal_cli.source.table_file import TableFile, as_text
+from selfheal_cli.source.table_file import TableFile, as_numbers
+from selfheal_cli.source.target import Target
+from selfheal_cli.source.times import Times
 
-TRUE_WORDS = ("1", "1.0", "true", "yes", "y", "t", "positive", "pos", "fraud", "up")
-MOST_LISTED = 5
 LARGEST = 1e100  # numbers beyond it have no standard deviation in float64
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What the whole table is: rows, numeric and text features, the target's values."""
+    """What the whole table is: rows, numeric and text features, its target, its times."""
 
     rows: int
     numeric: tuple[str, ...]
     text: tuple[str, ...]
-    target_values: Counter[str]
+    target: Target
+    times: Times | None
 
 
 @dataclass(slots=True)
@@ -52,60 +53,51 @@ class _Tally:
             self.first_infinite = offset + int(np.flatnonzero(infinite)[0]) + 1
 
 
-def profile(
-    table: TableFile, *, target: str, drop: Sequence[str], categorical: Sequence[str]
-) -> Profile:
+def profile(table: TableFile, settings: TableSettings) -> Profile:
     """Read the table once.
 
     A column is numeric when most of its values are numbers; then a text in it is a mistake.
     Raises `DataError` naming file, row, column and value for the first mistake.
     """
-    for name in (target, *drop, *categorical):
-        require_column(table, name)
-    if target in drop:
-        raise DataError(f"{table.path}: '{target}' is both the target and dropped")
-    features = [name for name in table.columns if name != target and name not in drop]
-    if not features:
-        raise DataError(f"{table.path}: no feature column is left beside the target '{target}'")
-    tallies = {name: _Tally() for name in features if name not in categorical}
-    values: Counter[str] = Counter()
+    features = _features(table, settings)
+    tallies = {name: _Tally() for name in features if name not in settings.categorical}
+    target = Target(table.path, settings.target, missing_allowed=settings.unlabelled)
+    times = None
+    if settings.time is not None:
+        times = Times(table.path, settings.time, settings.label_time)
     rows = 0
     for frame in table.chunks(None):
-        values.update(_targets(table, frame[target], target, rows))
+        target.add(frame[settings.target], rows)
+        if times is not None:
+            times.check(frame, rows)
         for name, tally in tallies.items():
             _refuse_odd_type(table, name, frame[name])
             tally.add(frame[name], rows)
         rows += len(frame)
     if rows == 0:
         raise DataError(f"{table.path}: no rows below the header")
-    _require_two(table, target, values)
+    target.require_classes()
     numeric = tuple(name for name, tally in tallies.items() if tally.numbers >= tally.texts)
     for name in numeric:
         _require_finite_numbers(table, name, tallies[name])
     text = tuple(name for name in features if name not in numeric)
-    return Profile(rows, numeric, text, values)
+    return Profile(rows, numeric, text, target, times)
 
 
-def as_numbers(values: pd.Series[Any]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Numbers as float64; NaN where a value is missing or no number."""
-    return pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-
-
-def order_labels(values: Counter[str], positive: str | None, *, where: str) -> tuple[str, str]:
-    """(negative, positive): the named one, else a word for true, else the rarer value.
-
-    >>> order_labels(Counter({"no": 9, "yes": 1}), None, where="t.csv")
-    ('no', 'yes')
-    """
-    if positive is not None and positive not in values:
-        raise DataError(
-            f"{where}: '{positive}' is not a value of the target; it has {_listed(values)}"
-        )
-    if positive is None:
-        spoken = [value for value in values if value.lower() in TRUE_WORDS]
-        positive = spoken[0] if len(spoken) == 1 else min(values, key=lambda v: (values[v], v))
-    negative = next(value for value in values if value != positive)
-    return negative, positive
+def _features(table: TableFile, settings: TableSettings) -> list[str]:
+    target = settings.target
+    clocks = [name for name in (settings.time, settings.label_time) if name is not None]
+    for name in (target, *settings.drop, *settings.categorical, *clocks):
+        require_column(table, name)
+    if target in settings.drop:
+        raise DataError(f"{table.path}: '{target}' is both the target and dropped")
+    if target in clocks:
+        raise DataError(f"{table.path}: '{target}' is both the target and a time; name another")
+    apart = {target, *settings.drop, *clocks}
+    features = [name for name in table.columns if name not in apart]
+    if not features:
+        raise DataError(f"{table.path}: no feature column is left beside the target '{target}'")
+    return features
 
 
 def require_column(table: TableFile, name: str) -> None:
@@ -121,26 +113,6 @@ def nearest(name: str, known: Sequence[str]) -> str:
     """``; did you mean 'x'?`` or nothing."""
     found = get_close_matches(name, known, n=1, cutoff=0.5)
     return f"; did you mean '{found[0]}'?" if found else ""
-
-
-def _targets(table: TableFile, column: pd.Series[Any], target: str, offset: int) -> Iterator[str]:
-    missing = column.isna().to_numpy()
-    if missing.any():
-        row = offset + int(np.flatnonzero(missing)[0]) + 1
-        raise DataError(
-            f"{table.path}: row {row}, column '{target}': the target is missing; "
-            "every row needs one"
-        )
-    return iter(as_text(column))
-
-
-def _require_two(table: TableFile, target: str, values: Counter[str]) -> None:
-    if len(values) != 2:
-        raise DataError(
-            f"{table.path}: target '{target}' has {len(values)} "
-            f"value{'s' if len(values) > 1 else ''} ({_listed(values)}); "
-            "exactly two are allowed, such as 0 and 1 or no and yes"
-        )
 
 
 def _require_finite_numbers(table: TableFile, name: str, tally: _Tally) -> None:
@@ -164,9 +136,3 @@ def _refuse_odd_type(table: TableFile, name: str, values: pd.Series[Any]) -> Non
             f"{table.path}: column '{name}' holds {values.dtype}; numbers and text are "
             f"supported: give --drop {name} or convert it"
         )
-
-
-def _listed(values: Counter[str]) -> str:
-    names = sorted(values)
-    more = f", and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
-    return ", ".join(repr(name) for name in names[:MOST_LISTED]) + more

@@ -1,8 +1,8 @@
 """The article's generator: ten features, 15 % positives, one feature that drifts.
 
 The order of the draws is part of the contract: it makes the article's figures come out to the
-digit. Normals' V14 ~ N(0, 1), under drift N(-d, 1); positives' V14 ~ N(-2.5, 0.8); the other
-nine columns are standard normal.
+digit. Normals' V14 ~ N(0, 1), under drift N(-d, 1); positives' V14 ~ N(-2.5, 0.8), shifted where
+the settings say so; the other nine columns are standard normal.
 """
 
 from __future__ import annotations
@@ -20,25 +20,34 @@ from selfheal_cli.source.limit import POSITIVE_MEAN, POSITIVE_SD, bayes_limit
 if TYPE_CHECKING:
     from selfheal_cli.records import FloatArray, LabelArray
 
-NAMES = [f"V{number}" for number in range(7, 17)]  # V14 stands at index 7
+NAMES = [f"V{number}" for number in range(7, 17)]
+V14 = NAMES.index("V14")
+BATCHES = 25
 
 
 class SyntheticSource:
     """A `Source` that draws everything from one seed."""
 
-    labels = ("normal", "fraud")
+    labels: tuple[str, ...] = ("normal", "fraud")
 
     def __init__(
         self, settings: SyntheticSettings, *, seed: int, batch_size: int, batches: int | None
     ) -> None:
         self.encoding = Encoding.identity(NAMES)
-        self.batch_count = 25 if batches is None else batches
+        self.batch_count = _count(settings, batches)
         self._batch_size = batch_size
         self._settings = settings
+        self._positive_mean = POSITIVE_MEAN + settings.positive_shift
+        stream_share = settings.stream_positive_share
+        self._share = settings.positive_share if stream_share is None else stream_share
+        self._drift = settings.phases[-1][1] if settings.phases else settings.drift_strength
+        clean = (0.0, settings.positive_share, POSITIVE_MEAN)
         draw = np.random.RandomState(seed)
-        self._training = self._draw(draw, settings.train_rows, drift=0.0)
-        self._clean = self._draw(draw, settings.test_rows, drift=0.0)
-        self._drifted = self._draw(draw, settings.test_rows, drift=settings.drift_strength)
+        self._training = _draw_set(draw, settings.train_rows, *clean)
+        self._clean = _draw_set(draw, settings.test_rows, *clean)
+        self._drifted = _draw_set(
+            draw, settings.test_rows, self._drift, self._share, self._positive_mean
+        )
         self._after_sets = draw.get_state()
 
     def training(self) -> Iterator[Rows]:
@@ -46,39 +55,71 @@ class SyntheticSource:
         yield self._training
 
     def batches(self, start: int = 1) -> Iterator[Batch]:
-        """Rows drawn with replacement from the drifted set, as the article draws them."""
+        """Rows from the drifted set with replacement, as the article draws them, or new ones."""
         draw = np.random.RandomState()
         draw.set_state(self._after_sets)
-        for index in range(1, self.batch_count + 1):
-            chosen = draw.choice(len(self._drifted), self._batch_size)
+        if self._settings.fresh or self._settings.phases:
+            stream = self._new_rows(draw)
+        else:
+            stream = self._resampled(draw)
+        for index, rows in zip(range(1, self.batch_count + 1), stream, strict=False):
             if index >= start:
-                yield Batch(index, as_rows(self._drifted.x[chosen], self._drifted.y[chosen]))
+                yield Batch(index, rows)
 
     def held_out(self) -> Mapping[str, Rows]:
-        """``clean`` rows, and the ``drifted`` rows that the stream is drawn from."""
+        """``clean`` rows, and ``drifted`` ones.
+
+        The stream is drawn from these very rows, unless it is fresh or has phases: then they are
+        rows that it never shows, at the last phase's drift.
+        """
         return {"clean": self._clean, "drifted": self._drifted}
 
     def limit(self) -> Limit:
-        """The Bayes limit under this drift."""
-        return bayes_limit(self._settings.drift_strength, self._settings.positive_share)
+        """The Bayes limit on the ``drifted`` rows' distribution: that of the last phase."""
+        return bayes_limit(self._drift, self._share, self._positive_mean)
 
     def notes(self) -> Mapping[str, int]:
         """Nothing unusual in a generator."""
         return {}
 
-    def _draw(self, draw: np.random.RandomState, rows: int, *, drift: float) -> Rows:
-        positives = int(self._settings.positive_share * rows)
-        normals = rows - positives
-        sensitive = draw.normal(-drift, 1.0, normals)
-        x_normal = np.insert(draw.randn(normals, 9), 7, sensitive, axis=1)
-        sensitive = draw.normal(POSITIVE_MEAN, POSITIVE_SD, positives)
-        x_positive = np.insert(draw.randn(positives, 9), 7, sensitive, axis=1)
-        x = np.vstack([x_normal, x_positive]).astype(np.float32)
-        y = np.repeat(np.array([0, 1], dtype=np.int8), [normals, positives])
-        order = draw.permutation(rows)
-        return as_rows(x[order], y[order])
+    def _resampled(self, draw: np.random.RandomState) -> Iterator[Rows]:
+        while True:
+            chosen = draw.choice(len(self._drifted), self._batch_size)
+            yield as_rows(self._drifted.x[chosen], self._drifted.y[chosen])
+
+    def _new_rows(self, draw: np.random.RandomState) -> Iterator[Rows]:
+        phases = self._settings.phases or ((self.batch_count, self._drift),)
+        for batches, drift in phases:
+            for _ in range(batches):
+                y = (draw.random_sample(self._batch_size) < self._share).astype(np.int8)
+                x = draw.randn(self._batch_size, len(NAMES))
+                moved = self._positive_mean + POSITIVE_SD * x[:, V14]
+                x[:, V14] = np.where(y == 1, moved, x[:, V14] - drift)
+                yield as_rows(x.astype(np.float32), y)
 
 
 def as_rows(x: FloatArray, y: LabelArray) -> Rows:
     """Rows whose columns are the inputs themselves."""
     return Rows(x, y, {name: x[:, position] for position, name in enumerate(NAMES)})
+
+
+def _count(settings: SyntheticSettings, asked: int | None) -> int:
+    if not settings.phases:
+        return BATCHES if asked is None else asked
+    scripted = sum(batches for batches, _ in settings.phases)
+    return scripted if asked is None else min(asked, scripted)
+
+
+def _draw_set(
+    draw: np.random.RandomState, rows: int, drift: float, share: float, positive_mean: float
+) -> Rows:
+    positives = int(share * rows)
+    normals = rows - positives
+    sensitive = draw.normal(-drift, 1.0, normals)
+    x_normal = np.insert(draw.randn(normals, 9), V14, sensitive, axis=1)
+    sensitive = draw.normal(positive_mean, POSITIVE_SD, positives)
+    x_positive = np.insert(draw.randn(positives, 9), V14, sensitive, axis=1)
+    x = np.vstack([x_normal, x_positive]).astype(np.float32)
+    y = np.repeat(np.array([0, 1], dtype=np.int8), [normals, positives])
+    order = draw.permutation(rows)
+    return as_rows(x[order], y[order])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,18 +13,18 @@ from selfheal_cli.config import TableSettings
 from selfheal_cli.errors import DataError
 from selfheal_cli.moments import Moments
 from selfheal_cli.records import Batch, Rows
+from selfheal_cli.source.blocks import Block, joined
 from selfheal_cli.source.encoding import (
     CategoricalColumn,
     Column,
     Encoding,
     NumericColumn,
+    constant_sd,
     occurred,
 )
-from selfheal_cli.source.profile import Profile, order_labels, profile
+from selfheal_cli.source.profile import Profile, profile
 from selfheal_cli.source.table_file import as_text, open_table
-
-if TYPE_CHECKING:
-    from selfheal_cli.records import Columns
+from selfheal_cli.source.target import UNKNOWN, as_classes
 
 MAX_CATEGORIES = 64
 BLOCK_ROWS = 65_536
@@ -35,47 +35,44 @@ class TableSource:
 
     def __init__(self, settings: TableSettings, *, batch_size: int, batches: int | None) -> None:
         self._table = open_table(settings.path, settings.separator)
-        found = profile(
-            self._table,
-            target=settings.target,
-            drop=settings.drop,
-            categorical=settings.categorical,
-        )
+        found = profile(self._table, settings)
         self._where = str(settings.path)
         self._target = settings.target
+        self._times = found.times
         self._numeric = found.numeric
         self._train_rows = int(found.rows * settings.train_fraction)
         self._batch_size = batch_size
-        self.labels = order_labels(found.target_values, settings.positive, where=self._where)
+        self.labels = found.target.labels(settings.positive)
         self.batch_count = self._count_batches(found.rows, batches)
+        found.target.require_trained(self._train_rows)
         self._counts: Counter[str] = Counter()
         self.encoding = self._fit(found)
 
     def training(self) -> Iterator[Rows]:
         """The first rows, in blocks of up to `BLOCK_ROWS`."""
-        pending: list[Rows] = []
-        for rows in self._read(0, self._train_rows, counts=None):
-            pending.append(rows)
+        pending: list[Block] = []
+        for block in self._read(0, self._train_rows, counts=None):
+            pending.append(block)
             if sum(map(len, pending)) >= BLOCK_ROWS:
-                yield _joined(pending)
+                yield joined(pending).rows
                 pending = []
         if pending:
-            yield _joined(pending)
+            yield joined(pending).rows
 
     def batches(self, start: int = 1) -> Iterator[Batch]:
         """The rows after the training part; the last batch may be smaller."""
         skip = (start - 1) * self._batch_size
         stop = self.batch_count * self._batch_size
         index, pending = start, None
-        for rows in self._read(self._train_rows + skip, stop - skip, counts=self._counts):
-            ready = rows if pending is None else _joined([pending, rows])
+        for block in self._read(self._train_rows + skip, stop - skip, counts=self._counts):
+            ready = block if pending is None else joined([pending, block])
             whole = len(ready) - len(ready) % self._batch_size
             for at in range(0, whole, self._batch_size):
-                yield Batch(index, _cut(ready, at, at + self._batch_size))
+                yield ready.cut(at, at + self._batch_size).batch(index)
                 index += 1
-            pending = _cut(ready, whole, len(ready)) if whole < len(ready) else None
+            pending = ready.cut(whole, len(ready)) if whole < len(ready) else None
         if pending is not None:
-            yield Batch(index, pending)
+            yield pending.batch(index)
 
     def held_out(self) -> Mapping[str, Rows]:
         """Nothing: every row of the stream is scored before anything learns from it."""
@@ -103,19 +100,11 @@ class TableSource:
         """Means, standard deviations and categories of the training part alone."""
         moments = {name: Moments() for name in found.numeric}
         texts: dict[str, Counter[str]] = {name: Counter() for name in found.text}
-        classes: Counter[str] = Counter()
         for frame in self._frames(0, self._train_rows):
             for name, moment in moments.items():
                 moment.add(frame[name].to_numpy(dtype=np.float64))
             for name, counter in texts.items():
                 counter.update(as_text(frame[name]).dropna())
-            classes.update(as_text(frame[self._target]))
-        if len(classes) < 2:
-            raise DataError(
-                f"{self._where}: the first {self._train_rows} rows hold only "
-                f"{next(iter(classes))!r} in '{self._target}'; training needs both: "
-                "give a larger --train-fraction"
-            )
         names = [name for name in self._table.columns if name in moments or name in texts]
         columns: list[Column] = []
         for name in names:
@@ -134,7 +123,7 @@ class TableSource:
             if limit <= 0:
                 return
 
-    def _read(self, skip: int, limit: int, counts: Counter[str] | None) -> Iterator[Rows]:
+    def _read(self, skip: int, limit: int, counts: Counter[str] | None) -> Iterator[Block]:
         numeric = set(self._numeric)
         for frame in self._frames(skip, limit):
             columns: dict[str, np.ndarray[Any, Any]] = {
@@ -143,33 +132,24 @@ class TableSource:
                 else as_text(frame[name]).to_numpy(dtype=object)
                 for name in self.encoding.names
             }
-            y = (as_text(frame[self._target]) == self.labels[1]).to_numpy().astype(np.int8)
-            yield Rows(self.encoding.encode(columns, counts), y, columns)
+            y = as_classes(frame[self._target], self.labels)
+            rows = Rows(self.encoding.encode(columns, counts), y, columns)
+            if self._times is None:
+                yield Block(rows)
+                continue
+            at, label_at = self._times.of(frame)
+            if label_at is not None:
+                label_at[y == UNKNOWN] = np.nan  # a label that is not in the table never comes
+            yield Block(rows, at, label_at)
 
 
 def _standardised(name: str, moments: Moments) -> NumericColumn:
-    """A constant column is centred only: there is no scale to learn."""
-    constant = moments.sd <= 1e-12 * max(1.0, abs(moments.mean))
-    return NumericColumn(name=name, mean=moments.mean, sd=1.0 if constant else moments.sd)
+    if moments.sd <= constant_sd(moments.mean):
+        return NumericColumn(name=name, mean=moments.mean, sd=1.0, constant=True)
+    return NumericColumn(name=name, mean=moments.mean, sd=moments.sd)
 
 
 def _most(counts: Counter[str]) -> tuple[str, ...]:
     """The most frequent categories, in alphabetical order."""
     ranked = sorted(counts, key=lambda value: (-counts[value], value))
     return tuple(sorted(ranked[:MAX_CATEGORIES]))
-
-
-def _cut(rows: Rows, start: int, stop: int) -> Rows:
-    part = slice(start, stop)
-    return Rows(rows.x[part], rows.y[part], {name: v[part] for name, v in rows.columns.items()})
-
-
-def _joined(parts: list[Rows]) -> Rows:
-    columns: Columns = {
-        name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns
-    }
-    return Rows(
-        np.concatenate([part.x for part in parts]),
-        np.concatenate([part.y for part in parts]),
-        columns,
-    )

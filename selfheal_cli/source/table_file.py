@@ -15,9 +15,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from selfheal_cli.errors import DataError
 
@@ -190,6 +192,11 @@ def as_text(values: pd.Series[Any]) -> pd.Series[str]:
     codes, unique = pd.factorize(values)  # a category is read once, not in each row
     names = pd.Series([WHOLE.sub(r"\1", str(value).strip()) for value in unique], dtype="str")
     return pd.Series(names.reindex(codes).to_numpy(), index=values.index, dtype="str")
+
+
+def as_numbers(values: pd.Series[Any]) -> NDArray[np.float64]:
+    """Numbers as float64; NaN where a value is missing or no number."""
+    return pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
 
 
 def _text(path: Path, head: bytes) -> str:

@@ -40,7 +40,21 @@ def refused(arguments: Sequence[str], code: int, *parts: str) -> Result:
         (b"a,b\n\xff\xfe\xfd,1\n" * 9, ["--target", "b"], ["not UTF-8 text"]),
         (HEADER + GOOD, ["--target", "lable"], ["no column 'lable'", "did you mean 'label'?"]),
         (HEADER + GOOD.replace(",1\n", ",0\n"), ["--target", "label"], ["1 value", "'0'"]),
-        (HEADER + GOOD, ["--target", "age"], ["5 values", "exactly two are allowed"]),
+        (
+            HEADER + GOOD,
+            ["--target", "age", "--recipe", "article"],
+            ["recipe 'article' is binary and the target has 5 values", "anchored or gradient"],
+        ),
+        (
+            HEADER + GOOD,
+            ["--target", "age", "--labels", "none", "--assume", "positives-stable"],
+            ["positives-stable is for two classes and the target has 5", "inputs-shifted"],
+        ),
+        (
+            HEADER + GOOD,
+            ["--target", "label", "--assume", "positives-stable"],
+            ["--assume is for labels that are late or missing", "--labels none or delayed:K"],
+        ),
         (
             HEADER + GOOD + "oops,a,1,0\n",
             ["--target", "label"],

@@ -74,7 +74,7 @@ def test_history_shows_heals_with_f1_before_and_after(in_article_run: Path, invo
     output = invoke("history", "--run", "latest").stdout
     assert "0.228 to 0.226" in output
     assert "5 conflicts >= 5" in output
-    assert "2 of 52 entries" in invoke("history", "--limit", "2").stdout
+    assert "2 of 55 entries" in invoke("history", "--limit", "2").stdout
 
 
 def test_an_edited_log_is_not_told_as_history(article_copy: Path, invoke: Invoke) -> None:
@@ -109,7 +109,7 @@ def test_export_makes_the_same_files_again_from_the_log_alone(
     (run,) = Path("mlruns/selfheal/runs").iterdir()
     invoke("export", run.name[:6], "--export-dir", "again")
     after = {path.name: path.read_bytes() for path in Path("again").rglob("*.*")}
-    assert len(after) == 11
+    assert len(after) == 12
     assert after == before
 
 

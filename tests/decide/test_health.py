@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from selfheal_cli.config import Policy
 from selfheal_cli.decide.health import Health
-from selfheal_cli.records import Scores
+from selfheal_cli.scores import Scores
 
 GOOD = Scores(tp=40, tn=50, fp=5, fn=5)
 BAD_F1 = Scores(tp=5, tn=85, fp=5, fn=5)  # as accurate as GOOD

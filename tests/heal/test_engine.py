@@ -6,52 +6,53 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from selfheal_cli.config import HealSettings
 from selfheal_cli.errors import HealError
-from selfheal_cli.heal.engine import HealEngine, HealFailure, InlineEngine
-from selfheal_cli.heal.healer import AdapterState, HealOutcome, HealTask, heal
+from selfheal_cli.heal.engine import HealEngine, InlineEngine
 from selfheal_cli.heal.live import LiveModel, Serving
+from selfheal_cli.heal.task import HealFailure, HealOutcome, HealTask
 from selfheal_cli.heal.worker_engine import MAX_STARTS, WorkerEngine
-from selfheal_cli.model.network import SelfHealingNetwork, use_one_thread
-from selfheal_cli.model.training import seeded
+from selfheal_cli.model.network import use_one_thread
+from tests.heal import small
+
+if TYPE_CHECKING:
+    from selfheal_cli.records import FloatArray
 
 SETTINGS = HealSettings()
+RECIPES = small.recipes_of(small.small_network(), SETTINGS)
 PATIENCE = 60.0
 
 
 def first_serving() -> Serving:
     """A small network with the adapter that it was built with."""
-    with seeded(0):
-        network = SelfHealingNetwork.build(4, 8)
-    network.freeze()
-    return Serving(network, AdapterState(network.adapter.state_dict(), {}), "s-0")
+    network = small.small_network()
+    return Serving(network, small.start(network), "s-0", 0.5)
+
+
+def x_of(batch: int) -> FloatArray:
+    """The inputs behind a task's features."""
+    return np.random.default_rng(batch).normal(size=(30, small.INPUTS)).astype(np.float32)
 
 
 def task_of(batch: int, *, broken: bool = False) -> HealTask:
     """Rows to heal on; broken ones, of which no rule speaks, give weights that are not finite."""
-    draw = np.random.default_rng(batch)
-    x = draw.normal(size=(30, 4)).astype(np.float32)
-    y, rule_label = draw.integers(0, 2, (2, 30)).astype(np.int8)
+    x = x_of(batch)
+    y, rule_label = np.random.default_rng(batch + 100).integers(0, 2, (2, 30)).astype(np.int8)
     if broken:
         x, rule_label = x + np.float32("inf"), rule_label * 0 - 1
-    return HealTask(f"h{batch}", batch, "drift", x, y, rule_label, 0.2)
+    rows = small.rows_of(RECIPES.network, x, y, rule_label)
+    return HealTask(f"h{batch}", batch, "drift", "article", rows, 0.2)
 
 
 def outcome_bytes(outcome: HealOutcome | HealFailure | None) -> tuple[object, ...]:
     """Everything that a heal gave, as bytes."""
     assert isinstance(outcome, HealOutcome)
-    return (
-        {name: value.numpy().tobytes() for name, value in outcome.after.weights.items()},
-        {name: value.numpy().tobytes() for name, value in outcome.after.optimiser.items()},
-        outcome.probabilities_before.tobytes(),
-        outcome.probabilities_after.tobytes(),
-        outcome.label_loss,
-        outcome.rule_loss,
-    )
+    return small.outcome_bytes(outcome)
 
 
 def gone(pid: int) -> bool:
@@ -82,7 +83,7 @@ def _one_thread() -> None:
 def shared() -> Iterator[tuple[LiveModel, WorkerEngine]]:
     """One worker for the whole module, since it takes seconds to start."""
     live = LiveModel(first_serving())
-    engine = WorkerEngine(live, SETTINGS)
+    engine = WorkerEngine(live, RECIPES)
     yield live, engine
     engine.close()
 
@@ -106,7 +107,7 @@ def worker(shared: tuple[LiveModel, WorkerEngine], live: LiveModel) -> WorkerEng
 @pytest.fixture(params=["inline", "worker"])
 def engine(request: pytest.FixtureRequest, live: LiveModel, worker: WorkerEngine) -> HealEngine:
     """Every engine there is, healing for ``live``."""
-    return worker if request.param == "worker" else InlineEngine(live, SETTINGS)
+    return worker if request.param == "worker" else InlineEngine(live, RECIPES)
 
 
 def test_without_a_task_there_is_nothing_to_take(engine: HealEngine) -> None:
@@ -142,7 +143,7 @@ def test_an_engine_heals_what_serves_and_does_not_touch_it(
     before, task = live.serving, task_of(1)
     engine.submit(task)
     outcome = engine.take(wait=True)
-    expected = heal(before.network, before.adapter, task, SETTINGS)
+    expected = RECIPES.heal(before.adapter, task)
     assert outcome_bytes(outcome) == outcome_bytes(expected)
     assert live.serving is before
 
@@ -153,12 +154,12 @@ def test_heals_build_on_what_was_published(engine: HealEngine, live: LiveModel) 
         engine.submit(task)
         outcome = engine.take(wait=True)
         assert isinstance(outcome, HealOutcome)
-        expected = heal(before.network, before.adapter, task, SETTINGS)
+        expected = RECIPES.heal(before.adapter, task)
         assert outcome_bytes(outcome) == outcome_bytes(expected)
-        np.testing.assert_array_equal(outcome.probabilities_before, live.predict(task.x))
-        live.publish(outcome.after, f"s-{batch}")
-        np.testing.assert_array_equal(outcome.probabilities_after, live.predict(task.x))
-    assert float(live.serving.adapter.optimiser["step.scale"]) == 3 * SETTINGS.steps
+        np.testing.assert_array_equal(outcome.probabilities_before, live.predict(x_of(batch)))
+        live.publish(outcome.after, f"s-{batch}", 0.5)
+        np.testing.assert_array_equal(outcome.probabilities_after, live.predict(x_of(batch)))
+    assert float(live.serving.adapter.memory["step.scale"]) == 3 * SETTINGS.steps
 
 
 def test_a_heal_that_is_not_finite_is_a_failure_and_the_next_one_works(
@@ -178,7 +179,7 @@ def test_a_heal_that_is_not_finite_is_a_failure_and_the_next_one_works(
 
 
 def test_rows_of_another_width_are_a_failure(engine: HealEngine) -> None:
-    task = HealTask("h9", 9, "drift", np.ones((2, 3), np.float32), *np.ones((2, 2), np.int8), 0.0)
+    task = small.with_rows(task_of(9), features=np.ones((30, 3), np.float32))
     engine.submit(task)
     failure = engine.take(wait=True)
     assert isinstance(failure, HealFailure)
@@ -187,13 +188,13 @@ def test_rows_of_another_width_are_a_failure(engine: HealEngine) -> None:
 
 
 def test_closing_an_inline_engine_is_nothing() -> None:
-    engine = InlineEngine(LiveModel(first_serving()), SETTINGS)
+    engine = InlineEngine(LiveModel(first_serving()), RECIPES)
     engine.close()
     assert not engine.in_flight
 
 
 def test_inline_the_newest_task_replaces_the_one_that_waits(live: LiveModel) -> None:
-    engine = InlineEngine(live, SETTINGS)
+    engine = InlineEngine(live, RECIPES)
     first, second = task_of(1), task_of(2)
     assert engine.submit(first) is None
     assert engine.submit(second) is first
@@ -221,9 +222,9 @@ def test_a_task_that_waited_heals_what_was_published_meanwhile(
     worker.submit(task_of(2))
     first = worker.take(wait=True)
     assert isinstance(first, HealOutcome)
-    live.publish(first.after, "s-1")
+    live.publish(first.after, "s-1", 0.5)
     second = worker.take(wait=True)
-    expected = heal(live.serving.network, first.after, task_of(2), SETTINGS)
+    expected = RECIPES.heal(first.after, task_of(2))
     assert outcome_bytes(second) == outcome_bytes(expected)
 
 
@@ -254,14 +255,14 @@ def test_a_heal_whose_worker_was_killed_is_a_failure_and_the_waiting_one_works(
     assert "the heal worker ended (exit code -9) and was started again" in failure.reason
     assert worker.in_flight
     outcome = worker.take(wait=True)
-    expected = heal(live.serving.network, live.serving.adapter, waiting, SETTINGS)
+    expected = RECIPES.heal(live.serving.adapter, waiting)
     assert outcome_bytes(outcome) == outcome_bytes(expected)
     assert worker.worker_pid != pid
     assert gone(pid)
 
 
 def test_a_worker_killed_before_the_task_came_is_started_again_but_not_for_ever() -> None:
-    engine = WorkerEngine(LiveModel(first_serving()), SETTINGS)
+    engine = WorkerEngine(LiveModel(first_serving()), RECIPES)
     pid, lost = killed(engine), task_of(1)
     assert engine.submit(lost) is None
     failure = engine.take()
@@ -282,7 +283,7 @@ def test_a_worker_killed_before_the_task_came_is_started_again_but_not_for_ever(
 
 
 def test_closing_a_worker_engine_ends_the_process() -> None:
-    engine = WorkerEngine(LiveModel(first_serving()), SETTINGS)
+    engine = WorkerEngine(LiveModel(first_serving()), RECIPES)
     pid = engine.worker_pid
     assert pid is not None
     assert not gone(pid)

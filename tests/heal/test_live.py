@@ -8,20 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from selfheal_cli.heal.healer import AdapterState
 from selfheal_cli.heal.live import LiveModel, Serving
-from selfheal_cli.model.network import SelfHealingNetwork
-from selfheal_cli.model.training import seeded
+from selfheal_cli.heal.task import AdapterState
+from tests.heal.small import small_network as network
 
 X = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
-
-
-def network(seed: int = 0) -> SelfHealingNetwork:
-    """A small frozen network."""
-    with seeded(seed):
-        built = SelfHealingNetwork.build(4, 8)
-    built.freeze()
-    return built
 
 
 def adapter(seed: int) -> AdapterState:
@@ -33,17 +24,17 @@ def adapter(seed: int) -> AdapterState:
 def serving(seed: int = 0) -> LiveModel:
     """A live model with its own first adapter."""
     built = network(seed)
-    return LiveModel(Serving(built, AdapterState(built.adapter.state_dict(), {}), "s-0"))
+    return LiveModel(Serving(built, AdapterState(built.adapter.state_dict(), {}), "s-0", 0.5))
 
 
 def test_publishing_replaces_the_one_reference() -> None:
     live = serving()
     before = live.serving
     new = adapter(1)
-    live.publish(new, "s-1")
+    live.publish(new, "s-1", 0.3)
     assert live.serving is not before
     assert live.serving.adapter is new
-    assert live.serving.snapshot == "s-1"
+    assert (live.serving.snapshot, live.serving.threshold) == ("s-1", 0.3)
     assert live.serving.network.backbone is before.network.backbone
     assert live.serving.network.head is before.network.head
 
@@ -51,7 +42,7 @@ def test_publishing_replaces_the_one_reference() -> None:
 def test_predictions_are_by_the_adapter_that_was_published_last() -> None:
     live = serving()
     first = live.predict(X)
-    live.publish(adapter(1), "s-1")
+    live.publish(adapter(1), "s-1", 0.5)
     second = live.predict(X)
     expected = network().with_adapter(adapter(1).weights).predict(X)
     np.testing.assert_array_equal(second, expected)
@@ -61,8 +52,8 @@ def test_predictions_are_by_the_adapter_that_was_published_last() -> None:
 def test_what_served_before_predicts_as_before() -> None:
     live = serving()
     before, first = live.serving, live.predict(X)
-    live.publish(adapter(1), "s-1")
-    live.publish(adapter(2), "s-2")
+    live.publish(adapter(1), "s-1", 0.5)
+    live.publish(adapter(2), "s-2", 0.5)
     np.testing.assert_array_equal(before.network.predict(X), first)
     live.serving = before
     np.testing.assert_array_equal(live.predict(X), first)
@@ -72,7 +63,7 @@ def test_an_adapter_that_does_not_fit_leaves_what_serves() -> None:
     live = serving()
     before = live.serving
     with pytest.raises(RuntimeError, match="Missing key"):
-        live.publish(AdapterState({"scale": torch.tensor(0.1)}, {}), "s-1")
+        live.publish(AdapterState({"scale": torch.tensor(0.1)}, {}), "s-1", 0.5)
     assert live.serving is before
 
 
@@ -83,7 +74,7 @@ def test_a_prediction_under_way_ends_with_the_weights_that_it_began_with() -> No
     published = network().with_adapter(new.weights)
 
     def publish_midway(*_: object) -> None:
-        live.serving = Serving(published, new, "s-1")
+        live.serving = Serving(published, new, "s-1", 0.5)
 
     hook = live.serving.network.backbone.register_forward_hook(publish_midway)
     np.testing.assert_array_equal(live.predict(X), first)
@@ -96,14 +87,14 @@ def test_predictions_beside_a_publishing_thread_are_each_by_one_set_of_weights()
     live = serving()
     adapters = [adapter(1), adapter(2)]
     expected = {network().with_adapter(one.weights).predict(X).tobytes() for one in adapters}
-    live.publish(adapters[0], "s-0")
+    live.publish(adapters[0], "s-0", 0.5)
     done = threading.Event()
 
     def publish() -> None:
         turn = 0
         while not done.is_set():
             turn += 1
-            live.publish(adapters[turn % 2], f"s-{turn}")
+            live.publish(adapters[turn % 2], f"s-{turn}", 0.5)
 
     publisher = threading.Thread(target=publish)
     publisher.start()

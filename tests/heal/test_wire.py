@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from torch import Tensor
 
-from selfheal_cli.heal import wire
-from selfheal_cli.heal.healer import AdapterState, HealOutcome, HealTask
+from selfheal_cli.config import HealSettings
+from selfheal_cli.errors import HealError, HealRefused
+from selfheal_cli.heal import wire, worker
+from selfheal_cli.heal.task import AdapterState, HealFailure, HealOutcome, HealRows, HealTask
+from tests.heal.small import anchor_of, bytes_of, recipes_of, small_network
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)
 FLOATS = st.floats(width=32)
@@ -35,13 +38,19 @@ def tasks(draw: st.DrawFn) -> HealTask:
     """Tasks of any rows."""
     rows = draw(st.integers(0, 5))
     labels = arrays.arrays(np.int8, rows, elements=st.integers(-1, 1))
+    features = (rows, draw(st.integers(1, 4)))
     return HealTask(
         heal_id=draw(st.text(max_size=8)),
         batch=draw(st.integers(0, 2**40)),
         reason=draw(st.text(max_size=12)),
-        x=draw(arrays.arrays(np.float32, (rows, draw(st.integers(1, 4))), elements=FLOATS)),
-        y=draw(labels),
-        rule_label=draw(labels),
+        recipe=draw(st.text(max_size=8)),
+        rows=HealRows(
+            features=draw(arrays.arrays(np.float32, features, elements=FLOATS)),
+            y=draw(labels),
+            rule_label=draw(labels),
+            arrival=draw(arrays.arrays(np.int32, rows, elements=st.integers(0, 2**31 - 1))),
+            held_out=draw(arrays.arrays(np.bool_, rows)),
+        ),
         positive_share=draw(FINITE),
     )
 
@@ -52,10 +61,10 @@ def tensor_bytes(tensors: dict[str, Tensor]) -> dict[str, tuple[torch.Size, byte
 
 
 def same_state(first: AdapterState, second: AdapterState) -> bool:
-    """Weights and moments are equal to the bit."""
+    """Weights and memory are equal to the bit."""
     return tensor_bytes(dict(first.weights)) == tensor_bytes(dict(second.weights)) and tensor_bytes(
-        dict(first.optimiser)
-    ) == tensor_bytes(dict(second.optimiser))
+        dict(first.memory)
+    ) == tensor_bytes(dict(second.memory))
 
 
 def same_arrays(first: np.ndarray, second: np.ndarray) -> bool:
@@ -84,41 +93,71 @@ def test_a_frame_is_its_header_and_its_tensors(
 @given(task=tasks(), before=STATES)
 def test_a_task_arrives_as_it_was_sent(task: HealTask, before: AdapterState) -> None:
     found, state = wire.decode_task(wire.encode_task(task, before))
-    for name in ("heal_id", "batch", "reason", "positive_share"):
+    for name in ("heal_id", "batch", "reason", "recipe", "positive_share"):
         assert getattr(found, name) == getattr(task, name)
-    for name in ("x", "y", "rule_label"):
-        assert same_arrays(getattr(found, name), getattr(task, name))
+    for name in ("features", "y", "rule_label", "arrival", "held_out"):
+        assert same_arrays(getattr(found.rows, name), getattr(task.rows, name))
     assert same_state(state, before)
 
 
 @PROPERTY
-@given(task=tasks(), after=STATES, label_loss=FINITE, rule_loss=FINITE, seed=st.integers(0, 100))
+@given(
+    task=tasks(),
+    after=STATES,
+    measured=st.dictionaries(st.text(max_size=8), FINITE, max_size=4),
+    seed=st.integers(0, 100),
+    shape=st.sampled_from([(), (3,)]),
+)
 def test_an_outcome_arrives_as_it_was_sent_with_the_task_that_was_kept(
-    task: HealTask, after: AdapterState, label_loss: float, rule_loss: float, seed: int
+    task: HealTask,
+    after: AdapterState,
+    measured: dict[str, float],
+    seed: int,
+    shape: tuple[int, ...],
 ) -> None:
-    before_p, after_p = np.random.default_rng(seed).random((2, len(task.y)), dtype=np.float32)
-    sent = HealOutcome(task, after, before_p, after_p, label_loss, rule_loss)
+    drawn = np.random.default_rng(seed).random((2, len(task.rows), *shape), dtype=np.float32)
+    before_p, after_p = drawn
+    sent = HealOutcome(task, after, before_p, after_p, measured)
     found = wire.decode_outcome(wire.encode_outcome(sent), task)
     assert isinstance(found, HealOutcome)
     assert found.task is task
     assert same_state(found.after, after)
     assert same_arrays(found.probabilities_before, before_p)
     assert same_arrays(found.probabilities_after, after_p)
-    assert (found.label_loss, found.rule_loss) == (label_loss, rule_loss)
+    assert found.measured == measured
 
 
 @PROPERTY
-@given(task=tasks(), reason=st.text())
-def test_an_error_arrives_as_its_reason(task: HealTask, reason: str) -> None:
-    assert wire.decode_outcome(wire.encode({"error": reason}, {}), task) == reason
+@given(task=tasks(), reason=st.text(), kind=st.sampled_from([HealError, HealRefused, RuntimeError]))
+def test_an_error_arrives_as_its_reason_on_one_line_and_whether_it_was_a_refusal(
+    task: HealTask, reason: str, kind: type[Exception]
+) -> None:
+    found = wire.decode_outcome(wire.encode_failure(kind(reason)), task)
+    refused = kind is HealRefused
+    assert found == HealFailure(task, " ".join(reason.split()), refused=refused)
+    assert found.task is task
+
+
+@pytest.mark.parametrize("adapter", ["reflexive", "affine"])
+def test_a_worker_gets_network_anchor_and_settings_as_they_are(adapter: str) -> None:
+    network = small_network()
+    if adapter == "affine":
+        network = network.anchored(beside=True)
+    sent = recipes_of(network, HealSettings(recipe="anchored", steps=9, assume="inputs-shifted"))
+    found = worker.decode_recipes(worker.encode_recipes(sent))
+    assert found.settings == sent.settings
+    assert found.network.architecture == network.architecture
+    assert bytes_of(found.network.state_dict()) == bytes_of(network.state_dict())
+    assert bytes_of(found.anchor.tensors()) == bytes_of(anchor_of(network).tensors())
 
 
 def test_rows_do_not_go_back_with_the_outcome() -> None:
-    rows = np.zeros((10_000, 10), dtype=np.float32)
+    features = np.zeros((10_000, 10), dtype=np.float32)
     labels = np.zeros(10_000, dtype=np.int8)
-    task = HealTask("h", 1, "drift", rows, labels, labels, 0.0)
+    rows = HealRows(features, labels, labels, labels.astype(np.int32), labels.astype(bool))
+    task = HealTask("h", 1, "drift", "article", rows)
     before, after = np.zeros((2, 10_000), dtype=np.float32)
-    outcome = HealOutcome(task, AdapterState({}, {}), before, after, 0.0, 0.0)
+    outcome = HealOutcome(task, AdapterState({}, {}), before, after)
     frame = wire.encode_outcome(outcome)
     assert before.nbytes + after.nbytes < len(frame) < before.nbytes + after.nbytes + 1_000
 

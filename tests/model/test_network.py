@@ -7,21 +7,27 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from selfheal_cli.model.network import PlainNetwork, SelfHealingNetwork, rebuild
+from selfheal_cli.model.network import Architecture, PlainNetwork, SelfHealingNetwork, rebuild
 from selfheal_cli.model.training import seeded
 
+SMALL = Architecture(inputs=3, hidden=4)
 X = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
 
 
 def network(inputs: int = 3, hidden: int = 4, seed: int = 0) -> SelfHealingNetwork:
     """A small network."""
     with seeded(seed):
-        return SelfHealingNetwork.build(inputs, hidden)
+        return SelfHealingNetwork.build(Architecture(inputs, hidden))
 
 
 def copied(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights of one's own."""
     return {name: value.clone() for name, value in weights.items()}
+
+
+def drawn_adapter(seed: int) -> dict[str, Tensor]:
+    """An adapter's weights."""
+    return copied(network(seed=seed).adapter.state_dict())
 
 
 def size(module: nn.Module) -> int:
@@ -30,11 +36,12 @@ def size(module: nn.Module) -> int:
 
 
 def test_the_article_s_network_has_the_article_s_size() -> None:
-    built = SelfHealingNetwork.build(10, 64)
+    article = Architecture(10, 64)
+    built = SelfHealingNetwork.build(article)
     assert size(built) == 13_250
     assert size(built.adapter) == 8_321
-    assert size(PlainNetwork(10, 64)) == 13_250 - 8_321
-    assert built.sizes == (10, 64)
+    assert size(PlainNetwork(article)) == 13_250 - 8_321
+    assert built.architecture == article
 
 
 def test_a_network_is_head_of_adapter_of_backbone() -> None:
@@ -84,11 +91,37 @@ def test_rows_do_not_influence_one_another() -> None:
 
 def test_a_plain_network_has_no_adapter() -> None:
     with seeded(3):
-        plain = PlainNetwork(3, 4)
+        plain = PlainNetwork(SMALL)
     with torch.no_grad():
         expected = torch.sigmoid(plain.head(plain.backbone(torch.from_numpy(X)))).squeeze(-1)
     np.testing.assert_array_equal(plain.predict(X), expected.numpy())
     assert not any(name.startswith("adapter") for name in plain.state_dict())
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_an_anchored_twin_decides_as_its_network_bit_for_bit(beside: bool) -> None:
+    built = network()
+    twin = built.anchored(beside=beside)
+    assert twin.architecture == Architecture(3, 4, adapter="affine", beside=beside)
+    assert twin.architecture.features == (7 if beside else 4)
+    np.testing.assert_array_equal(twin.predict(X), built.predict(X))
+    features = twin.features(X)
+    assert features.shape == (len(X), twin.architecture.features)
+    np.testing.assert_array_equal(twin.predict_features(features), built.predict(X))
+    again = rebuild(twin.architecture, twin.base_weights(), twin.adapter.state_dict())
+    np.testing.assert_array_equal(again.predict(X), built.predict(X))
+    with pytest.raises(TypeError, match="ReflexiveLayer"):
+        twin.anchored(beside=beside)
+
+
+def test_a_network_of_several_classes_gives_one_probability_each() -> None:
+    with seeded(0):
+        built = SelfHealingNetwork.build(Architecture(3, 4, outputs=5))
+    built.freeze()
+    found = built.predict(X)
+    assert (found.shape, found.dtype) == ((len(X), 5), np.float32)
+    np.testing.assert_allclose(found.sum(axis=1), 1.0, rtol=1e-5)
+    np.testing.assert_array_equal(built.anchored(beside=True).predict(X), found)
 
 
 def test_the_base_is_everything_but_the_adapter() -> None:
@@ -100,7 +133,7 @@ def test_the_base_is_everything_but_the_adapter() -> None:
 
 def test_with_adapter_shares_the_base_and_takes_the_weights_over() -> None:
     built = network()
-    weights = copied(network(seed=1).adapter.state_dict())
+    weights = drawn_adapter(1)
     twin = built.with_adapter(weights)
     assert twin.backbone is built.backbone
     assert twin.head is built.head
@@ -112,7 +145,7 @@ def test_with_adapter_shares_the_base_and_takes_the_weights_over() -> None:
 def test_with_adapter_leaves_the_network_that_it_comes_from_as_it_was() -> None:
     built = network()
     before, probabilities = copied(built.state_dict()), built.predict(X)
-    twin = built.with_adapter(copied(network(seed=1).adapter.state_dict()))
+    twin = built.with_adapter(drawn_adapter(1))
     assert not np.array_equal(twin.predict(X), probabilities)
     np.testing.assert_array_equal(built.predict(X), probabilities)
     assert all(torch.equal(value, before[name]) for name, value in built.state_dict().items())
@@ -123,23 +156,26 @@ def test_with_adapter_and_rebuild_take_no_draw_from_the_global_generator() -> No
     adapter = built.adapter.state_dict()
     before = torch.get_rng_state()
     built.with_adapter(adapter)
-    rebuild(3, 4, built.base_weights(), adapter)
+    rebuild(SMALL, built.base_weights(), adapter)
     assert torch.equal(torch.get_rng_state(), before)
-    SelfHealingNetwork.build(3, 4)
+    SelfHealingNetwork.build(SMALL)
     assert not torch.equal(torch.get_rng_state(), before)
 
 
 def test_with_adapter_gives_a_frozen_network() -> None:
-    twin = network().with_adapter(copied(network(seed=1).adapter.state_dict()))
+    built = network()
+    built.freeze()
+    weights = {name: value.requires_grad_() for name, value in drawn_adapter(1).items()}
+    twin = built.with_adapter(weights)
     assert not twin.training
     assert not any(parameter.requires_grad for parameter in twin.parameters())
 
 
 def test_rebuild_gives_the_same_network_frozen() -> None:
     built = network()
-    found = rebuild(3, 4, built.base_weights(), built.adapter.state_dict())
+    found = rebuild(SMALL, built.base_weights(), built.adapter.state_dict())
     np.testing.assert_array_equal(found.predict(X), built.predict(X))
-    assert found.sizes == (3, 4)
+    assert found.architecture == SMALL
     assert not found.training
     assert not any(parameter.requires_grad for parameter in found.parameters())
 
@@ -150,7 +186,7 @@ def test_an_adapter_of_another_shape_is_refused(hidden: int) -> None:
     with pytest.raises(RuntimeError, match="size mismatch"):
         network().with_adapter(other)
     with pytest.raises(RuntimeError, match="size mismatch"):
-        rebuild(3, 4, network().base_weights(), other)
+        rebuild(SMALL, network().base_weights(), other)
 
 
 def test_weights_of_other_names_are_refused() -> None:
@@ -161,4 +197,4 @@ def test_weights_of_other_names_are_refused() -> None:
         with pytest.raises(RuntimeError, match=r"(Missing|Unexpected) key"):
             built.with_adapter(changed)
         with pytest.raises(RuntimeError, match=r"(Missing|Unexpected) key"):
-            rebuild(3, 4, built.base_weights(), changed)
+            rebuild(SMALL, built.base_weights(), changed)

@@ -8,11 +8,17 @@ import torch
 from torch.nn import functional
 
 from selfheal_cli.config import NetworkSettings
-from selfheal_cli.model.network import PlainNetwork, SelfHealingNetwork, use_one_thread
+from selfheal_cli.model.network import (
+    Architecture,
+    PlainNetwork,
+    SelfHealingNetwork,
+    use_one_thread,
+)
 from selfheal_cli.model.spool import SpooledRows
 from selfheal_cli.model.training import seeded, train
 from selfheal_cli.records import Rows
 
+SMALL = Architecture(inputs=3, hidden=8)
 SETTINGS = NetworkSettings(hidden=8, epochs=4, train_batch_size=32)
 
 
@@ -43,7 +49,7 @@ def trained(blocks: list[Rows], seed: int = 1, settings: NetworkSettings = SETTI
     """The weights after training, as bytes."""
     spool = SpooledRows(iter(blocks))
     with seeded(seed):
-        network = SelfHealingNetwork.build(3, settings.hidden)
+        network = SelfHealingNetwork.build(Architecture(3, settings.hidden))
         train(network, spool, settings, lambda: None)
     spool.close()
     return b"".join(value.numpy().tobytes() for value in network.state_dict().values())
@@ -76,7 +82,7 @@ def test_training_learns_and_freezes() -> None:
     rows = rows_of(600)
     spool = SpooledRows(iter([rows]))
     with seeded(1):
-        network = PlainNetwork(3, 8)
+        network = PlainNetwork(SMALL)
         before = float(np.mean((network.predict(rows.x) >= 0.5) == rows.y))
         train(network, spool, NetworkSettings(hidden=8, learning_rate=0.01), lambda: None)
     after = float(np.mean((network.predict(rows.x) >= 0.5) == rows.y))
@@ -91,7 +97,7 @@ def test_training_equals_a_plain_loop_with_torch_s_adam() -> None:
     found = trained([rows])
     x, y = torch.from_numpy(rows.x), torch.from_numpy(rows.y).float()
     with seeded(1):
-        network = SelfHealingNetwork.build(3, 8)
+        network = SelfHealingNetwork.build(SMALL)
         optimiser = torch.optim.Adam(network.parameters(), lr=SETTINGS.learning_rate)
         for _ in range(SETTINGS.epochs):
             order = torch.randperm(len(y))
@@ -107,7 +113,7 @@ def test_training_equals_a_plain_loop_with_torch_s_adam() -> None:
 def test_each_epoch_is_told() -> None:
     told: list[int] = []
     with seeded(1):
-        network = PlainNetwork(3, 8)
+        network = PlainNetwork(SMALL)
         train(network, SpooledRows(iter([rows_of(40)])), SETTINGS, lambda: told.append(1))
     assert len(told) == SETTINGS.epochs
 
@@ -137,7 +143,7 @@ def test_several_blocks_learn_as_one_does() -> None:
     rows = rows_of(900)
     spool = SpooledRows(iter(cut(rows, 300, 600)))
     with seeded(1):
-        network = PlainNetwork(3, 8)
+        network = PlainNetwork(SMALL)
         train(network, spool, NetworkSettings(hidden=8, learning_rate=0.01), lambda: None)
     spool.close()
     assert float(np.mean((network.predict(rows.x) >= 0.5) == rows.y)) > 0.9

@@ -108,10 +108,11 @@ def test_and_may_be_written_in_capitals() -> None:
         ("V14 < 1 or V2 < 3 => 1", 9, "'and' or '=>'", "'or'"),
         ("V14 < 1", 8, "'and' or '=>'", "the end"),
         ("V14 < 1 and => 1", 13, "a feature name", "'=>'"),
-        ("V14 < 1 => 2", 12, "the label 0 or 1", "'2'"),
-        ("V14 < 1 => 1.0", 12, "the label 0 or 1", "'1.0'"),
-        ("V14 < 1 => yes", 12, "the label 0 or 1", "'yes'"),
-        ("V14 < 1 =>", 11, "the label 0 or 1", "the end"),
+        ("V14 < 1 => 100", 12, "the label, such as 0 or 1", "'100'"),
+        ("V14 < 1 => -1", 12, "the label, such as 0 or 1", "'-1'"),
+        ("V14 < 1 => 1.0", 12, "the label, such as 0 or 1", "'1.0'"),
+        ("V14 < 1 => yes", 12, "the label, such as 0 or 1", "'yes'"),
+        ("V14 < 1 =>", 11, "the label, such as 0 or 1", "the end"),
         ("V14 < 1 => 1  ; more", 15, "the end of the rule", "'; more'"),
     ],
 )
@@ -223,9 +224,52 @@ def test_a_tie_of_many_rules_goes_to_the_rule_named_first() -> None:
     assert judged([5.0], *first_is_1[:3], "x > 0 => 1").label.tolist() == [1]
 
 
-def test_no_rule_at_all_is_refused() -> None:
+@pytest.mark.xfail(strict=True, reason="later rules' shares of a vote add up to more")
+@pytest.mark.parametrize("rules", [12, 40])
+def test_a_tie_goes_to_the_rule_named_first_however_many_there_are(rules: int) -> None:
+    half = rules // 2
+    labels = [1, *[0] * half, *[1] * (half - 1)]
+    texts = [f"x > 0 => {label}" for label in labels]
+    assert judged([5.0], *texts).label.tolist() == [1]
+
+
+def test_no_rule_at_all_is_refused_unless_all_have_become_stale() -> None:
     with pytest.raises(RuleError, match="no rule given"):
         RuleSet([])
+    verdict = RuleSet([], allow_none=True).judge({"x": np.array([1.0, 2.0])})
+    assert (verdict.fired.tolist(), verdict.label.tolist()) == ([False, False], [-1, -1])
+
+
+def test_a_label_that_the_target_does_not_have_is_refused() -> None:
+    with pytest.raises(RuleError, match=r"'x > 1\.0 => 2': the label 2 is not one of 0 to 1"):
+        RuleSet([parse_rule("x > 1 => 2")])
+    assert RuleSet([parse_rule("x > 1 => 2")], classes=3).classes == 3
+
+
+def test_rules_of_several_classes_vote_and_imply_nothing() -> None:
+    texts = ["x > 0 => 1", "x > 2 => 2", "x > 2 => 2", "x > 4 => 0", "x > 4 => 0"]
+    rules = RuleSet([parse_rule(text) for text in texts], classes=3)
+    verdict = rules.judge({"x": np.array([-1.0, 1.0, 3.0, 5.0])})
+    assert verdict.fired.tolist() == [False, True, True, True]
+    assert verdict.label.tolist() == [-1, 1, 2, 2]
+    one = RuleSet([parse_rule("x > 0 => 1")], classes=3).judge({"x": np.array([-1.0, 1.0])})
+    assert one.label.tolist() == [-1, 1]
+
+
+def test_a_conflict_of_several_classes_is_a_label_that_the_network_finds_improbable() -> None:
+    rules = RuleSet([parse_rule("x > 3 => 2")], classes=3)
+    verdict = rules.judge({"x": np.array([5.0, 5.0, 1.0])})
+    probabilities = np.array([[0.6, 0.2, 0.2], [0.1, 0.4, 0.5], [0.9, 0.1, 0.0]], dtype=np.float32)
+    y = np.array([1, 2, 2], dtype=np.int8)
+    assert verdict.conflicts_with(probabilities, y, 0.30) == Conflicts(1, 1.0)
+
+
+def test_a_conflict_counts_before_its_label_is_known_but_has_no_share_in_the_positives() -> None:
+    verdict = judged([5.0, 5.0, 5.0], "x > 3 => 1")
+    probabilities = np.zeros(3, dtype=np.float32)
+    for y, share in (([1, -1, 0], 0.5), ([-1, 1, -1], 1.0), ([-1, -1, -1], 0.0)):
+        found = verdict.conflicts_with(probabilities, np.array(y, dtype=np.int8), 0.30)
+        assert found == Conflicts(3, share)
 
 
 def test_a_rule_set_is_written_rule_by_rule() -> None:

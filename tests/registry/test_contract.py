@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from selfheal_cli.errors import RegistryError, VersionCorrupt, VersionNotFound
-from selfheal_cli.model.network import SelfHealingNetwork
-from selfheal_cli.records import Evaluation, Phase, Scores, Snapshot
+from selfheal_cli.model.network import Architecture, SelfHealingNetwork
+from selfheal_cli.records import Evaluation, Phase, Snapshot
 from selfheal_cli.registry.base import CHAMPION, Lineage, Registry
 from selfheal_cli.registry.memory import MemoryRegistry
 from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+from selfheal_cli.scores import Scores
 from selfheal_cli.snapshot import Base, digest, make_base, pack
 from selfheal_cli.source.encoding import Encoding
 
@@ -24,14 +25,15 @@ NAMES = ["a", "b", "c"]
 def network() -> SelfHealingNetwork:
     with torch.random.fork_rng():
         torch.manual_seed(7)
-        found = SelfHealingNetwork.build(len(NAMES), 8)
+        found = SelfHealingNetwork.build(Architecture(len(NAMES), 8))
     found.freeze()
     return found
 
 
 def a_base(note: str = "") -> Base:
     encoding = Encoding.identity(NAMES).model_dump(mode="json")
-    return make_base(network(), {"encoding": encoding, "note": note})
+    document = {"encoding": encoding, "labels": ["no", "yes"], "note": note}
+    return make_base(network(), {}, document)
 
 
 ADAPTER = pack(network().adapter.state_dict())
@@ -47,6 +49,7 @@ def snapshot(number: int, phase: Phase = Phase.POST_HEAL, f1: float | None = 0.5
         scores=Scores(tp=1, tn=2, fp=3, fn=4),
         evaluation=Evaluation.HELD_OUT,
         reason="because",
+        threshold=0.4,
         metrics=metrics,
     )
 
@@ -87,7 +90,8 @@ def test_versions_count_from_one_and_say_what_they_are(
     assert found.sha256 == digest(ADAPTER)
     assert (found.base, found.run_id) == (lineage.base, lineage.run_id)
     expected = {"parent": "1", "recipe": "article", "labels": "full", "reason": "because",
-                "evaluation": "held-out", "snapshot": "s2", "schema": "1"}  # fmt: skip
+                "evaluation": "held-out", "snapshot": "s2", "schema": "1",
+                "threshold": "0.4"}  # fmt: skip
     assert (
         expected.items() <= {k.removeprefix("selfheal."): v for k, v in found.tags.items()}.items()
     )

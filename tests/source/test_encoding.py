@@ -11,19 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from selfheal_cli.moments import Moments
 from selfheal_cli.source.encoding import (
     CLIP,
     CategoricalColumn,
     Column,
     Encoding,
     NumericColumn,
+    constant_sd,
     occurred,
 )
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=100)
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 NAMES = st.text(max_size=8)
-NUMERIC = st.builds(NumericColumn, name=NAMES, mean=FINITE, sd=FINITE)
+NUMERIC = st.builds(NumericColumn, name=NAMES, mean=FINITE, sd=FINITE, constant=st.booleans())
 CATEGORICAL = st.builds(
     CategoricalColumn,
     name=NAMES,
@@ -77,6 +79,31 @@ def test_a_missing_number_is_the_mean_and_is_counted() -> None:
 
 def test_a_far_away_number_stays_finite() -> None:
     assert encoded(AMOUNT, [1e300, -1e300])[0] == [[CLIP], [-CLIP]]
+
+
+def test_a_column_that_never_moved_in_training_says_only_in_which_direction_it_moved() -> None:
+    same = NumericColumn(name="same", mean=7.25, sd=1.0, constant=True)
+    found, counts = encoded(same, [7.25, 871.0, 7.3, 7.2, -1e300, np.nan])
+    assert found == [[0.0], [1.0], [1.0], [-1.0], [-1.0], [0.0]]
+    assert counts == {"missing values": 1}
+
+
+@PROPERTY
+@given(value=st.floats(-1e100, 1e100), chunks=st.lists(st.integers(1, 50), min_size=1, max_size=9))
+def test_a_value_that_never_moved_stays_zero_whatever_its_mean_was_rounded_to(
+    value: float, chunks: list[int]
+) -> None:
+    moments = Moments()
+    for rows in chunks:
+        moments.add(np.full(rows, value))
+    assert moments.sd <= constant_sd(moments.mean)
+    same = NumericColumn(name="same", mean=moments.mean, sd=1.0, constant=True)
+    assert encoded(same, [value])[0] == [[0.0]]
+
+
+def test_a_document_of_before_there_were_constants_still_loads() -> None:
+    document = '{"columns": [{"kind": "numeric", "name": "amount", "mean": 10.0, "sd": 4.0}]}'
+    assert Encoding.model_validate_json(document) == Encoding(columns=(AMOUNT,))
 
 
 def test_each_category_has_its_own_input_and_so_has_a_missing_one() -> None:

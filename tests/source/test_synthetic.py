@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from selfheal_cli.config import SyntheticSettings
 from selfheal_cli.records import Batch, Rows
-from selfheal_cli.source.limit import bayes_limit
+from selfheal_cli.source.limit import bayes_limit, posterior
 from selfheal_cli.source.synthetic import NAMES, SyntheticSource
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=25)
@@ -94,11 +95,16 @@ def test_batches_may_be_asked_for_again() -> None:
 
 
 @PROPERTY
-@given(start=st.integers(1, 12), batches=st.integers(1, 9), batch_size=st.integers(2, 30))
+@given(
+    start=st.integers(1, 12),
+    batches=st.integers(1, 9),
+    batch_size=st.integers(2, 30),
+    scenario=st.sampled_from([{}, {"fresh": True}, {"phases": ((2, 0.0), (3, 2.2), (9, 1.0))}]),
+)
 def test_batches_from_a_start_equal_the_tail_of_all_batches(
-    start: int, batches: int, batch_size: int
+    start: int, batches: int, batch_size: int, scenario: dict[str, object]
 ) -> None:
-    source = drawn(train_rows=40, test_rows=20, batches=batches, batch_size=batch_size)
+    source = drawn(train_rows=40, test_rows=20, batches=batches, batch_size=batch_size, **scenario)
 
     def content(found: list[Batch]) -> list[tuple[int, bytes, bytes]]:
         return [(batch.index, batch.rows.x.tobytes(), batch.rows.y.tobytes()) for batch in found]
@@ -156,3 +162,117 @@ def test_the_limit_is_that_of_the_settings() -> None:
     source = drawn(train_rows=40, test_rows=20, drift_strength=1.0, positive_share=0.3)
     assert source.limit() == bayes_limit(1.0, 0.3)
     assert source.notes() == {}
+
+
+SMALL = {"train_rows": 40, "test_rows": 20}
+
+
+def v14(rows: Rows, label: int) -> np.ndarray:
+    """V14 of one class."""
+    return np.asarray(rows.columns["V14"][rows.y == label])
+
+
+def test_settings_that_change_nothing_change_no_draw() -> None:
+    plain, told = drawn(**SMALL), drawn(**SMALL, positive_shift=0.0, stream_positive_share=0.15)
+    assert all_bytes(told) == all_bytes(plain)
+
+
+@pytest.mark.parametrize("scenario", [{"fresh": True}, {"phases": ((25, 2.2),)}])
+def test_a_fresh_stream_leaves_the_sets_as_they_were(scenario: dict[str, object]) -> None:
+    fresh, article = drawn(**scenario), drawn()
+    sets = [[*source.training(), *source.held_out().values()] for source in (fresh, article)]
+    for one, other in zip(*sets, strict=True):
+        np.testing.assert_array_equal(one.x, other.x)
+    assert not np.array_equal(next(fresh.batches()).rows.x, next(article.batches()).rows.x)
+
+
+def test_one_phase_is_a_fresh_stream_at_its_drift() -> None:
+    fresh = drawn(**SMALL, fresh=True, drift_strength=1.5, batches=6)
+    assert all_bytes(drawn(**SMALL, phases=((6, 1.5),))) == all_bytes(fresh)
+
+
+def test_no_row_of_a_fresh_stream_comes_twice_or_from_the_held_out_rows() -> None:
+    source = drawn(fresh=True, batches=20)
+    streamed = np.concatenate([batch.rows.x for batch in source.batches()])
+    everything = np.concatenate([streamed, *(rows.x for rows in source.held_out().values())])
+    assert len(np.unique(everything, axis=0)) == 2_000 + 2 * 1_000
+
+
+def test_fresh_rows_have_the_distribution_of_the_drifted_set() -> None:
+    source = drawn(fresh=True, batches=1, batch_size=100_000, positive_shift=-1.0)
+    (batch,) = source.batches()
+    rows = batch.rows
+    assert (rows.x.dtype, rows.y.dtype, rows.x.shape) == (np.float32, np.int8, (100_000, 10))
+    assert rows.y.mean() == pytest.approx(0.15, abs=0.004)
+    assert (v14(rows, 0).mean(), v14(rows, 0).std()) == pytest.approx((-2.2, 1.0), abs=0.02)
+    assert (v14(rows, 1).mean(), v14(rows, 1).std()) == pytest.approx((-3.5, 0.8), abs=0.03)
+    others = np.delete(rows.x, 7, axis=1)
+    assert np.abs(others.mean(axis=0)).max() < 0.02
+    assert np.abs(others.std(axis=0) - 1).max() < 0.02
+
+
+def test_each_phase_streams_at_its_own_drift() -> None:
+    source = drawn(**SMALL, phases=((2, 0.0), (3, 3.0), (1, -1.0)), batch_size=5_000)
+    means = [v14(batch.rows, 0).mean() for batch in source.batches()]
+    assert source.batch_count == 6
+    assert means == pytest.approx([0.0, 0.0, -3.0, -3.0, -3.0, 1.0], abs=0.1)
+
+
+def test_fewer_batches_than_the_phases_have_can_be_asked_for_but_not_more() -> None:
+    phases = ((2, 0.0), (3, 3.0))
+    assert drawn(**SMALL, phases=phases, batches=4).batch_count == 4
+    assert drawn(**SMALL, phases=phases, batches=40).batch_count == 5
+    assert len(list(drawn(**SMALL, phases=phases, batches=4).batches())) == 4
+
+
+def test_the_drifted_rows_and_the_limit_are_those_of_the_last_phase() -> None:
+    source = drawn(phases=((1, 0.0), (2, 3.0)), train_rows=20, test_rows=20_000)
+    drifted = source.held_out()["drifted"]
+    assert len(drifted) == 20_000
+    assert v14(drifted, 0).mean() == pytest.approx(-3.0, abs=0.05)
+    assert source.limit() == bayes_limit(3.0, 0.15)
+
+
+def test_a_shift_and_a_share_of_the_stream_leave_the_clean_rows_alone() -> None:
+    moved = {"positive_shift": 1.0, "stream_positive_share": 0.4}
+    source = drawn(train_rows=500, test_rows=20_000, batches=2, batch_size=10_000, **moved)
+    article = drawn(train_rows=500, test_rows=20_000)
+    clean, drifted = source.held_out().values()
+    np.testing.assert_array_equal(clean.x, article.held_out()["clean"].x)
+    np.testing.assert_array_equal(next(source.training()).y, next(article.training()).y)
+    assert int(drifted.y.sum()) == 8_000
+    for rows in (drifted, *(batch.rows for batch in source.batches())):
+        assert rows.y.mean() == pytest.approx(0.4, abs=0.02)
+        assert v14(rows, 1).mean() == pytest.approx(-1.5, abs=0.05)
+        assert v14(rows, 0).mean() == pytest.approx(-2.2, abs=0.05)
+
+
+def test_the_limit_is_reached_on_the_drifted_rows_by_their_posterior() -> None:
+    settings = {"positive_shift": -2.0, "stream_positive_share": 0.3, "phases": ((1, 0), (1, 1.5))}
+    source = drawn(train_rows=20, test_rows=100_000, **settings)
+    rows, limit = source.held_out()["drifted"], source.limit()
+    assert limit == bayes_limit(1.5, 0.3, -4.5)
+    found = posterior(rows.columns["V14"], 1.5, 0.3, -4.5)
+    assert np.mean((found > 0.5) == rows.y) == pytest.approx(limit.accuracy, abs=0.003)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"phases": ((0, 1.0),)},
+        {"phases": ((1, 101.0),)},
+        {"phases": ((1, float("nan")),)},
+        {"phases": ((1,),)},
+        {"positive_shift": float("inf")},
+        {"stream_positive_share": 0.0},
+        {"stream_positive_share": 1.0},
+    ],
+)
+def test_scenarios_that_cannot_be_drawn_are_refused(values: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        SyntheticSettings.model_validate(values)
+
+
+def test_a_scenario_is_the_same_after_json() -> None:
+    told = SyntheticSettings(phases=((10, 0.0), (25, 2.2)), positive_shift=0.5)
+    assert SyntheticSettings.model_validate_json(told.model_dump_json()) == told

@@ -330,15 +330,26 @@ def test_only_the_most_frequent_categories_have_an_input(tmp_path: Path) -> None
     assert column == CategoricalColumn(name="kind", categories=tuple(names[6:]))
 
 
-def test_a_constant_column_is_centred_and_not_scaled(tmp_path: Path) -> None:
-    frame = plain(80).assign(same=7.25)
-    frame.loc[60:, "same"] = 8.25
+def test_a_constant_column_says_only_in_which_direction_it_moved(tmp_path: Path) -> None:
+    frame = plain(80).assign(same=0.1)
+    frame.loc[60:69, "same"] = 871.0
+    frame.loc[70:, "same"] = 0.0
     source = opened(saved(tmp_path, frame), train_fraction=0.5)
     place = source.encoding.names.index("same")
-    assert source.encoding.columns[place] == NumericColumn(name="same", mean=7.25, sd=1.0)
+    column = source.encoding.columns[place]
+    assert isinstance(column, NumericColumn)
+    assert (column.mean, column.sd, column.constant) == (pytest.approx(0.1, rel=1e-12), 1.0, True)
+    assert not getattr(source.encoding.columns[0], "constant", True)
     position = sum(column.width for column in source.encoding.columns[:place])
     x = np.concatenate([batch.rows.x[:, position] for batch in source.batches()])
-    assert x.tolist() == [0.0] * 20 + [1.0] * 20
+    assert x.tolist() == [0.0] * 20 + [1.0] * 10 + [-1.0] * 10
+
+
+def test_a_column_that_is_empty_in_training_cannot_drown_a_row_later(tmp_path: Path) -> None:
+    frame = plain(80)
+    frame["new"] = np.where(frame["number"] < 40, np.nan, 871.0)
+    source = opened(saved(tmp_path, frame), drop=("kind",), train_fraction=0.5)
+    assert next(source.batches()).rows.x[:, 2].tolist() == [1.0] * 10
 
 
 def test_values_too_large_for_a_scale_are_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -14,14 +15,26 @@ from torch.nn import functional
 
 from selfheal_cli.config import HealSettings
 from selfheal_cli.errors import HealError
-from selfheal_cli.heal.healer import AdapterState, HealOutcome, HealTask, heal
-from selfheal_cli.model.network import SelfHealingNetwork, Weights, use_one_thread
-from selfheal_cli.model.training import seeded
+from selfheal_cli.heal.recipes.article import Article
+from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask
+from selfheal_cli.model.network import SelfHealingNetwork, use_one_thread
+from tests.heal.small import (
+    INPUTS,
+    anchor_of,
+    bytes_of,
+    outcome_bytes,
+    rows_of,
+    start,
+    with_rows,
+)
+from tests.heal.small import small_network as network
 
-INPUTS, HIDDEN = 4, 8
+if TYPE_CHECKING:
+    from selfheal_cli.records import FloatArray
+
 ARTICLE = HealSettings()
 SILENT = np.full(40, -1, dtype=np.int8)  # no rule speaks of any row
-INFINITE = np.full((40, INPUTS), np.inf, dtype=np.float32)
+INFINITE = network().features(np.full((40, INPUTS), np.inf, dtype=np.float32))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -30,54 +43,38 @@ def _one_thread() -> None:
     use_one_thread()
 
 
-def network() -> SelfHealingNetwork:
-    """A small frozen network."""
-    with seeded(0):
-        built = SelfHealingNetwork.build(INPUTS, HIDDEN)
-    built.freeze()
-    return built
+def x_of(seed: int, rows: int = 40) -> FloatArray:
+    """The inputs behind a task's features."""
+    return np.random.default_rng(seed).normal(size=(rows, INPUTS)).astype(np.float32)
 
 
-def task_of(seed: int, rows: int = 40, **changed: object) -> HealTask:
+def task_of(seed: int, rows: int = 40, **changed: Any) -> HealTask:
     """Rows, labels, and rules that speak of some rows only."""
-    draw = np.random.default_rng(seed)
+    draw = np.random.default_rng(seed + 1_000_000)
+    y = draw.integers(0, 2, rows).astype(np.int8)
+    rule_label = draw.integers(-1, 2, rows).astype(np.int8)
     task = HealTask(
         heal_id=f"run-h{seed}",
         batch=seed,
         reason="drift",
-        x=draw.normal(size=(rows, INPUTS)).astype(np.float32),
-        y=draw.integers(0, 2, rows).astype(np.int8),
-        rule_label=draw.integers(-1, 2, rows).astype(np.int8),
+        recipe="article",
+        rows=rows_of(network(), x_of(seed, rows), y, rule_label),
         positive_share=0.25,
     )
     return dataclasses.replace(task, **changed)
 
 
-def start(built: SelfHealingNetwork) -> AdapterState:
-    """The adapter as built, before any heal."""
-    return AdapterState(dict(built.adapter.state_dict()), {})
-
-
-def bytes_of(weights: Weights) -> dict[str, bytes]:
-    """Weights as bytes, by name."""
-    return {name: value.detach().numpy().tobytes() for name, value in weights.items()}
-
-
-def outcome_bytes(outcome: HealOutcome) -> tuple[object, ...]:
-    """Everything that a heal gives, as bytes."""
-    return (
-        bytes_of(outcome.after.weights),
-        bytes_of(outcome.after.optimiser),
-        outcome.probabilities_before.tobytes(),
-        outcome.probabilities_after.tobytes(),
-        outcome.label_loss,
-        outcome.rule_loss,
-    )
+def heal(
+    built: SelfHealingNetwork, before: AdapterState, task: HealTask, chosen: HealSettings
+) -> HealOutcome:
+    """One heal by the article's recipe."""
+    return Article(built, anchor_of(built), chosen).heal(before, task)
 
 
 def article_loss(p: Tensor, task: HealTask) -> tuple[Tensor, Tensor, Tensor]:
     """The article's three-part loss, written out: in all, of the labels, of the rules."""
-    y, rule = torch.from_numpy(task.y).float(), torch.from_numpy(task.rule_label).float()
+    y = torch.from_numpy(task.rows.y).float()
+    rule = torch.from_numpy(task.rows.rule_label).float()
     share = task.positive_share
     weight = 1.0 if share < 0.10 else min(2.0 + 10.0 * (share - 0.10), 4.0)
     logits = torch.log(p / (1 - p + 1e-8))
@@ -98,7 +95,7 @@ def article_heals(tasks: list[HealTask]) -> tuple[SelfHealingNetwork, list[float
         losses = []
         for _ in range(5):
             optimiser.zero_grad()
-            total, label, rule = article_loss(built(torch.from_numpy(task.x)), task)
+            total, label, rule = article_loss(built(torch.from_numpy(x_of(task.batch))), task)
             total.backward()
             optimiser.step()
             losses.append((label.item(), rule.item()))
@@ -117,8 +114,8 @@ def test_heals_in_a_row_equal_a_plain_loop_with_torch_s_adam(share: float) -> No
         outcomes.append(heal(built, state, task, ARTICLE))
         state = outcomes[-1].after
     assert bytes_of(state.weights) == bytes_of(expected.adapter.state_dict())
-    assert [outcome.label_loss for outcome in outcomes] == pytest.approx(label_losses)
-    assert [outcome.rule_loss for outcome in outcomes] == pytest.approx(rule_losses)
+    assert [outcome.measured["label_loss"] for outcome in outcomes] == pytest.approx(label_losses)
+    assert [outcome.measured["rule_loss"] for outcome in outcomes] == pytest.approx(rule_losses)
 
 
 @settings(deadline=None, derandomize=True, max_examples=15)
@@ -139,9 +136,9 @@ def test_other_rows_labels_rules_shares_and_settings_give_other_bytes() -> None:
         heal(built, start(built), changed, chosen).after.weights
         for changed, chosen in [
             (task, ARTICLE),
-            (dataclasses.replace(task, x=other.x), ARTICLE),
-            (dataclasses.replace(task, y=other.y), ARTICLE),
-            (dataclasses.replace(task, rule_label=other.rule_label), ARTICLE),
+            (with_rows(task, features=other.rows.features), ARTICLE),
+            (with_rows(task, y=other.rows.y), ARTICLE),
+            (with_rows(task, rule_label=other.rows.rule_label), ARTICLE),
             (dataclasses.replace(task, positive_share=0.0), ARTICLE),
             (task, HealSettings(steps=6)),
             (task, HealSettings(learning_rate=0.004)),
@@ -159,21 +156,21 @@ def test_a_heal_does_not_change_its_inputs() -> None:
     before = (
         bytes_of(built.state_dict()),
         bytes_of(state.weights),
-        bytes_of(state.optimiser),
-        [array.tobytes() for array in (task.x, task.y, task.rule_label)],
+        bytes_of(state.memory),
+        [getattr(task.rows, name).tobytes() for name in task.rows.__slots__],
     )
     outcome = heal(built, state, task, ARTICLE)
     after = (
         bytes_of(built.state_dict()),
         bytes_of(state.weights),
-        bytes_of(state.optimiser),
-        [array.tobytes() for array in (task.x, task.y, task.rule_label)],
+        bytes_of(state.memory),
+        [getattr(task.rows, name).tobytes() for name in task.rows.__slots__],
     )
     assert after == before
     assert not any(parameter.requires_grad for parameter in built.parameters())
     assert all(parameter.grad is None for parameter in built.parameters())
-    shared = {value.data_ptr() for value in (*state.weights.values(), *state.optimiser.values())}
-    fresh = (*outcome.after.weights.values(), *outcome.after.optimiser.values())
+    shared = {value.data_ptr() for value in (*state.weights.values(), *state.memory.values())}
+    fresh = (*outcome.after.weights.values(), *outcome.after.memory.values())
     assert shared.isdisjoint(value.data_ptr() for value in fresh)
 
 
@@ -192,11 +189,11 @@ def test_backbone_and_head_stay_and_every_weight_of_the_adapter_moves() -> None:
 def test_the_optimiser_s_state_is_carried_from_heal_to_heal() -> None:
     built = network()
     first = heal(built, start(built), task_of(1), ARTICLE).after
-    assert {name.partition(".")[0] for name in first.optimiser} == {"step", "exp_avg", "exp_avg_sq"}
-    assert float(first.optimiser["step.scale"]) == 5.0
+    assert {name.partition(".")[0] for name in first.memory} == {"step", "exp_avg", "exp_avg_sq"}
+    assert float(first.memory["step.scale"]) == 5.0
     carried = heal(built, first, task_of(2), ARTICLE).after
     fresh = heal(built, AdapterState(first.weights, {}), task_of(2), ARTICLE).after
-    assert float(carried.optimiser["step.scale"]) == 10.0
+    assert float(carried.memory["step.scale"]) == 10.0
     assert bytes_of(carried.weights) != bytes_of(fresh.weights)
 
 
@@ -207,7 +204,7 @@ def test_two_heals_of_some_steps_on_the_same_rows_are_one_of_all_the_steps() -> 
         state = heal(built, state, task, HealSettings(steps=steps)).after
     whole = heal(built, start(built), task, HealSettings(steps=5)).after
     assert bytes_of(state.weights) == bytes_of(whole.weights)
-    assert bytes_of(state.optimiser) == bytes_of(whole.optimiser)
+    assert bytes_of(state.memory) == bytes_of(whole.memory)
 
 
 def test_probabilities_are_those_of_the_adapters_before_and_after() -> None:
@@ -218,18 +215,18 @@ def test_probabilities_are_those_of_the_adapters_before_and_after() -> None:
         (state.weights, outcome.probabilities_before),
         (outcome.after.weights, outcome.probabilities_after),
     ):
-        np.testing.assert_array_equal(built.with_adapter(weights).predict(task.x), found)
+        np.testing.assert_array_equal(built.with_adapter(weights).predict(x_of(2)), found)
     assert not np.array_equal(outcome.probabilities_before, outcome.probabilities_after)
 
 
 def test_a_heal_brings_the_labels_closer() -> None:
     built = network()
     task = task_of(1, rows=200, positive_share=0.0)
-    task = dataclasses.replace(task, y=(task.x[:, 0] > 0).astype(np.int8))
-    task = dataclasses.replace(task, rule_label=task.y)
+    y = (x_of(1, rows=200)[:, 0] > 0).astype(np.int8)
+    task = with_rows(task, y=y, rule_label=y)
     outcome = heal(built, start(built), task, HealSettings(steps=200, learning_rate=0.02))
     before, after = (
-        float(np.mean((probabilities >= 0.5) == task.y))
+        float(np.mean((probabilities >= 0.5) == y))
         for probabilities in (outcome.probabilities_before, outcome.probabilities_after)
     )
     assert after > before + 0.2
@@ -237,18 +234,21 @@ def test_a_heal_brings_the_labels_closer() -> None:
 
 def test_rows_without_a_rule_have_no_rule_loss() -> None:
     built = network()
-    silent = task_of(1, rule_label=SILENT)
+    silent = with_rows(task_of(1), rule_label=SILENT)
     outcome = heal(built, start(built), silent, ARTICLE)
     without = heal(built, start(built), silent, HealSettings(rule_weight=0.0))
-    assert outcome.rule_loss == 0.0
+    assert outcome.measured["rule_loss"] == 0.0
     assert bytes_of(outcome.after.weights) == bytes_of(without.after.weights)
 
 
 def test_weights_that_are_not_finite_are_a_heal_error() -> None:
-    built, task = network(), task_of(7, rule_label=SILENT)
+    built, task = network(), with_rows(task_of(7), rule_label=SILENT)
     before = bytes_of(built.state_dict())
     unusable = AdapterState({**start(built).weights, "scale": torch.tensor(float("nan"))}, {})
-    for changed, state in ((dataclasses.replace(task, x=INFINITE), start(built)), (task, unusable)):
+    for changed, state in (
+        (with_rows(task, features=INFINITE), start(built)),
+        (task, unusable),
+    ):
         with pytest.raises(
             HealError, match=r"heal run-h7 of batch 7: .+ is not finite; the old weights stay"
         ):
@@ -259,20 +259,20 @@ def test_weights_that_are_not_finite_are_a_heal_error() -> None:
 def test_weights_that_the_last_step_made_infinite_are_a_heal_error() -> None:
     built = network()
     state = heal(built, start(built), task_of(1), ARTICLE).after
-    unusable = {**state.optimiser, "exp_avg.scale": torch.tensor(float("inf"))}
+    unusable = {**state.memory, "exp_avg.scale": torch.tensor(float("inf"))}
     with pytest.raises(HealError, match=r"heal run-h7 of batch 7: '?scale'? is not finite"):
         heal(built, AdapterState(state.weights, unusable), task_of(7), HealSettings(steps=1))
 
 
 def test_weights_that_are_not_finite_are_a_heal_error_where_rules_speak_too() -> None:
     with pytest.raises(HealError, match="heal run-h7 of batch 7"):
-        heal(network(), start(network()), task_of(7, x=INFINITE), ARTICLE)
+        heal(network(), start(network()), with_rows(task_of(7), features=INFINITE), ARTICLE)
 
 
 def test_a_row_that_is_surely_negative_does_not_stop_the_heal() -> None:
-    built, task = network(), task_of(1, rule_label=SILENT)
+    built, task = network(), with_rows(task_of(1), rule_label=SILENT)
     outliers = np.array([[1e6] * INPUTS, [-1e6] * INPUTS], dtype=np.float32)
     probabilities = built.predict(outliers)
     assert probabilities.min() == 0.0
-    task.x[0] = outliers[probabilities.argmin()]
+    task.rows.features[0] = built.features(outliers)[probabilities.argmin()]
     heal(built, start(built), task, ARTICLE)

@@ -1,0 +1,213 @@
+"""``selfheal compare``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from selfheal_cli.cli import options, run_options
+
+if TYPE_CHECKING:
+    from selfheal_cli.config import RunConfig
+    from selfheal_cli.pipeline.compare import Line, Result
+    from selfheal_cli.source.base import Source
+
+RECIPES = ("article", "gradient", "anchored")
+COLUMNS = (
+    ("accuracy", "accuracy", 3),
+    ("f1_half", "F1 at 0.5", 3),
+    ("f1", "F1", 3),
+    ("kappa", "kappa", 3),
+    ("roc_auc", "ROC AUC", 3),
+    ("pr_auc", "PR AUC", 3),
+    ("log_loss", "log loss", 3),
+    ("ece", "ECE", 3),
+    ("cost", "cost", 0),
+    ("rows_per_second", "rows/s", 0),
+)
+SEPARATE_ROWS = 20_000  # that everyone is judged on at the end of a synthetic stream
+
+
+@click.command("compare")
+@run_options.data
+@click.option(
+    "--recipes",
+    metavar="NAME,NAME",
+    default=",".join(RECIPES),
+    show_default=True,
+    help="Recipes to compare.",
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(1, 1_000),
+    default=1,
+    show_default=True,
+    help="Networks (and synthetic streams) to take the mean of.",
+)
+@click.option(
+    "--river",
+    is_flag=True,
+    help="Also three online learners of river; slow; needs selfheal[compare].",
+)
+@run_options.learning
+@run_options.stream
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("comparison.png"),
+    show_default=True,
+    help="Where the picture goes.",
+)
+@click.option("--experiment", help="MLflow experiment. [default: selfheal]")
+@options.tracking_uri
+@options.as_json
+def command(
+    recipes: str,
+    seeds: int,
+    river: bool,
+    plot: Path,
+    tracking_uri: str | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Send the same stream through each recipe, through peers, and through no heal at all.
+
+    Everyone predicts a batch before its labels come, then learns. F1 is at a threshold that each
+    sets by its own last 1,000 probabilities; accuracy is at 0.5. The comparison is kept in MLflow
+    as one run with a child run for each contestant.
+    """
+    chosen = [name.strip() for name in recipes.split(",") if name.strip()]
+    unknown = [name for name in chosen if name not in RECIPES]
+    if unknown or not chosen:
+        raise click.BadParameter(
+            f"{recipes!r}: known are {', '.join(RECIPES)}", param_hint="--recipes"
+        )
+    config, make_source = _prepare(given)
+    from selfheal_cli.cli import output
+    from selfheal_cli.model.network import use_one_thread
+    from selfheal_cli.peers.river_models import river_peers
+    from selfheal_cli.pipeline.compare import compare, summarise
+    from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+
+    peers: dict[str, Any] = dict(river_peers()) if river else {}
+    use_one_thread()
+    registry = MlflowRegistry(tracking_uri)
+    wanted = range(config.seed, config.seed + seeds)
+
+    def show(result: Result) -> None:
+        if not as_json:
+            click.echo(f"seed {result.seed}: {result.title}", err=True)
+
+    results = compare(config, make_source, chosen, peers, wanted, show)
+    lines = summarise(results)
+    limit = _limit(make_source(config.seed))
+    picture = _draw(results, lines, limit, config, plot)
+    run_id = _log(registry, config, lines, picture)
+    if as_json:
+        output.print_json(_document(run_id, results, lines, limit, plot))
+        return
+    _show(lines, limit, seeds)
+    click.echo(f"Picture in {plot}; in MLflow: run {run_id} with {len(lines)} child runs.")
+
+
+def _prepare(given: dict[str, Any]) -> tuple[RunConfig, Callable[[int], Source]]:
+    """The configuration, and a maker of the source by seed."""
+    from selfheal_cli.config import SyntheticSettings
+
+    config = run_options.build_config({**run_options.UNASKED, **given})
+    if isinstance(config.source, SyntheticSettings):
+        fresh = {"fresh": True, "test_rows": SEPARATE_ROWS}
+        config = config.model_copy(update={"source": config.source.model_copy(update=fresh)})
+
+        def synthetic(seed: int) -> Source:
+            return run_options.open_source(config.model_copy(update={"seed": seed}))
+
+        return config, synthetic
+    table = run_options.open_source(config)
+    return config, lambda seed: table
+
+
+def _limit(source: Source) -> dict[str, float]:
+    from dataclasses import asdict
+
+    limit = source.limit()
+    return {} if limit is None else asdict(limit)
+
+
+def _show(lines: list[Line], limit: dict[str, float], seeds: int) -> None:
+    from selfheal_cli.cli import output
+
+    shown = [column for column in COLUMNS if any(column[0] in line.mean for line in lines)]
+    rows = [[line.title, *(_cell(line, name, digits) for name, _, digits in shown)]
+            for line in lines]  # fmt: skip
+    if limit:
+        rows.append(["limit for any model (exact)",
+                     *(output.figure(limit.get(name)) for name, _, _ in shown)])  # fmt: skip
+    title = f"Comparison on {lines[0].rows:,} rows, {seeds} seed{'s' if seeds > 1 else ''}"
+    columns = ("", *(f">{label}" for _, label, _ in shown))
+    output.make_console().print(output.make_table(title, columns, rows))
+
+
+def _cell(line: Line, name: str, digits: int) -> str:
+    if name not in line.mean:
+        return "-"
+    spread = line.spread[name]
+    text = f"{line.mean[name]:,.{digits}f}"
+    return text if spread is None or digits == 0 else f"{text} ±{spread:.{digits}f}"
+
+
+def _draw(
+    results: list[Result], lines: list[Line], limit: dict[str, float], config: RunConfig, path: Path
+) -> Path:
+    from selfheal_cli.report.comparison import draw_comparison
+
+    curves = {
+        line.title: [
+            sum(batch) / len(batch)
+            for batch in zip(
+                *(one.by_batch for one in results if one.title == line.title), strict=True
+            )
+        ]
+        for line in lines
+        if line.title != "flag nothing"
+    }
+    bars = {
+        name: {line.title: line.mean.get(name, 0.0) for line in lines}
+        for name in ("accuracy", "f1", "roc_auc")
+    }
+    subject = getattr(config.source, "path", None) or (
+        f"synthetic stream, drift {getattr(config.source, 'drift_strength', 0):g}"
+    )
+    title = f"{subject}, labels {config.labels}"
+    return draw_comparison(curves, bars, limit, title, path)
+
+
+def _log(registry: Any, config: RunConfig, lines: list[Line], picture: Path) -> str:
+    tags = {"mlflow.runName": "comparison", "selfheal.kind": "comparison"}
+    run_id: str = registry.begin_run(config.experiment, config.parameters(), tags)
+    for line in lines:
+        child = {"mlflow.parentRunId": run_id, "mlflow.runName": line.title}
+        one = registry.begin_run(config.experiment, {"contestant": line.title}, tags | child)
+        spread = {f"{name}_sd": v for name, v in line.spread.items() if v is not None}
+        registry.log_metrics(one, [(0, {**line.mean, **spread})])
+        registry.end_run(one, "FINISHED", {})
+    registry.log_files(run_id, [picture])
+    registry.end_run(run_id, "FINISHED", {})
+    return run_id
+
+
+def _document(
+    run_id: str, results: list[Result], lines: list[Line], limit: dict[str, float], plot: Path
+) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        "run_id": run_id,
+        "lines": [asdict(line) for line in lines],
+        "results": [asdict(result) for result in results],
+        "limit": limit or None,
+        "plot": str(plot),
+    }

@@ -1,0 +1,253 @@
+"""Options that make a run's configuration: shared by ``run`` and ``compare``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from selfheal_cli.config import LabelSettings, Policy, RunConfig
+    from selfheal_cli.source.base import Source
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+FOR_TABLES = ("target", "positive", "drop", "categorical", "separator", "train_fraction", "time",
+              "label_time")  # fmt: skip
+POLICY_OPTIONS = ("fidi_threshold", "rollback_f1_drop", "conflict_min")
+FILE = click.Path(path_type=Path, dir_okay=False)
+# what `run` has beside the options here, as if nobody gave it
+UNASKED: dict[str, Any] = {
+    "recipe": None,
+    "heal_mode": None,
+    "model_name": None,
+    "export_dir": None,
+    "no_plots": True,
+}
+
+
+def group(*parts: Decorator) -> Decorator:
+    """Several options as one decorator, in their order."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for part in reversed(parts):
+            command = part(command)
+        return command
+
+    return decorate
+
+
+# What streams, and what is watched in it.
+data = group(
+    click.argument("data", required=False, type=click.Path(path_type=Path)),
+    click.option("--target", metavar="COLUMN", help="Column of DATA to predict; two values."),
+    click.option(
+        "--positive",
+        metavar="VALUE",
+        help="The target's positive value. [default: a word for true, else the rarer value]",
+    ),
+    click.option("--drop", metavar="COLUMN", multiple=True, help="Leave a column out; repeatable."),
+    click.option(
+        "--categorical",
+        metavar="COLUMN",
+        multiple=True,
+        help="Take a column of numbers as categories; repeatable.",
+    ),
+    click.option("--separator", metavar="CHAR", help="Of a CSV file. [default: found in its head]"),
+    click.option(
+        "--train-fraction",
+        type=float,
+        help="First share of the rows, which trains the network; the rest streams. [default: 0.25]",
+    ),
+    click.option(
+        "--time", metavar="COLUMN", help="Column of DATA with the row's time, for --label-time."
+    ),
+    click.option(
+        "--label-time",
+        metavar="COLUMN",
+        help="Column of DATA with the time at which the row's label came; empty: never.",
+    ),
+    click.option(
+        "--sensitive",
+        metavar="FEATURE",
+        help="Numeric feature whose drift is watched. [default: V14, or the first rule's]",
+    ),
+    click.option(
+        "--rule",
+        "rules",
+        metavar="RULE",
+        multiple=True,
+        help="Domain rule such as 'V14 < -1.5 and V9 > 0 => 1'; repeatable. [default: the "
+        "article's, or for DATA the best one-split rule of the training part]",
+    ),
+)
+# When labels come, and what is done with them.
+learning = group(
+    click.option(
+        "--labels",
+        metavar="full|delayed:K|none",
+        help="When labels come: with their batch, K batches later, or never. [default: full]",
+    ),
+    click.option(
+        "--assume",
+        type=click.Choice(["positives-stable", "negatives-stable", "inputs-shifted"]),
+        help="Heal without labels on this assumption, until it is refuted. [default: none]",
+    ),
+    click.option(
+        "--objective",
+        metavar="accuracy|f1|cost:FN,FP",
+        help="What decisions are for: sets each snapshot's threshold. [default: accuracy]",
+    ),
+    click.option("--heal-steps", type=int, help="Gradient steps a heal. [default: 5]"),
+    click.option("--heal-lr", type=float, help="Learning rate of a heal. [default: 0.003]"),
+)
+# Its length, its seed, and the thresholds of operations.
+stream = group(
+    click.option(
+        "--drift-strength",
+        type=float,
+        help="Of the synthetic stream: how far the normals' V14 moves down. [default: 2.2]",
+    ),
+    click.option("--batches", type=int, help="Batches to stream. [default: 25, or all of DATA]"),
+    click.option("--batch-size", type=int, help="Rows a batch. [default: 100]"),
+    click.option("--seed", type=int, help="Of data, initialisation and training. [default: 42]"),
+    click.option(
+        "--policy",
+        metavar="NAME|FILE",
+        default="default",
+        show_default=True,
+        help="Thresholds; see 'selfheal policy list'.",
+    ),
+    click.option(
+        "--thresholds", type=FILE, help="An exported threshold_config.json, put over the policy."
+    ),
+    click.option(
+        "--fidi-threshold",
+        type=float,
+        help="Drift threshold, in training standard deviations. [default: the policy's, 1.0]",
+    ),
+    click.option(
+        "--conflict-min",
+        type=int,
+        help="Conflicts in a batch that start a heal. [default: the policy's, 5]",
+    ),
+    click.option(
+        "--rollback-f1-drop",
+        type=float,
+        help="Fall of the mean F1 that rolls back. [default: the policy's, 0.08]",
+    ),
+)
+
+
+def build_config(given: Mapping[str, Any]) -> RunConfig:
+    """Options to configuration; raises `ConfigurationError` or click's usage error."""
+    from selfheal_cli.config import HealSettings, NetworkSettings, RunConfig, checked
+    from selfheal_cli.decide.objective import parse_objective
+
+    data = given["data"]
+    _refuse_ignored(given, data)
+    recipe = given["recipe"] or ("anchored" if data else "article")
+    heal = {"recipe": recipe, "mode": given["heal_mode"], "steps": given["heal_steps"],
+            "learning_rate": given["heal_lr"], "assume": given["assume"]}  # fmt: skip
+    _refuse_gradient_options(given, recipe)
+    named = ("sensitive", "batches", "batch_size", "seed", "model_name", "experiment", "export_dir")
+    values: dict[str, Any] = {name: given[name] for name in named}
+    values["model_name"] = given["model_name"] or (_model_name(data) if data else None)
+    values |= {
+        "source": _source_settings(given, data),
+        "network": NetworkSettings(shadow="frozen" if data else "plain"),
+        "heal": checked(HealSettings, _known(heal), where="options"),
+        "labels": parse_labels(given["labels"], timed=given["label_time"] is not None),
+        "objective": parse_objective(given["objective"] or "accuracy"),
+        "policy": _policy(given),
+        "rules": given["rules"] or None,
+        "plots": not given["no_plots"],
+    }
+    if data is None and not given["rules"]:
+        from selfheal_cli.source.article import RULE
+
+        values["rules"] = (RULE,)
+    return checked(RunConfig, _known(values), where="options")
+
+
+def parse_labels(text: str | None, *, timed: bool) -> LabelSettings:
+    """``full``, ``delayed:K`` or ``none``; raises `ConfigurationError` or click's usage error."""
+    from selfheal_cli.config import LabelSettings, checked
+
+    if timed:
+        if text is not None:
+            raise click.UsageError("--labels and --label-time exclude each other")
+        return LabelSettings(regime="timed")
+    regime, _, delay = (text or "full").partition(":")
+    if regime == "delayed" and delay:
+        where = f"--labels {text}"
+        found = checked(LabelSettings, {"regime": "delayed", "delay": delay}, where=where)
+        return found if found.delay else LabelSettings()
+    if delay or regime not in ("full", "none"):
+        raise click.UsageError(
+            f"--labels {text!r}: full, delayed:K or none is allowed, K in batches"
+        )
+    return checked(LabelSettings, {"regime": regime}, where="--labels")
+
+
+def open_source(config: RunConfig) -> Source:
+    """The source that a configuration names."""
+    size: dict[str, Any] = {"batch_size": config.batch_size, "batches": config.batches}
+    if config.source.kind == "table":
+        from selfheal_cli.source.table import TableSource
+
+        return TableSource(config.source, **size)
+    from selfheal_cli.source.synthetic import SyntheticSource
+
+    return SyntheticSource(config.source, seed=config.seed, **size)
+
+
+def _refuse_ignored(given: Mapping[str, Any], data: Path | None) -> None:
+    if data is None:
+        for name in FOR_TABLES:
+            if given[name]:
+                raise click.UsageError(f"--{name.replace('_', '-')} needs a DATA file")
+    elif given["drift_strength"] is not None:
+        raise click.UsageError("--drift-strength is for the synthetic stream, not for DATA")
+    elif given["target"] is None:
+        raise click.UsageError(f"--target COLUMN is needed with {data}")
+
+
+def _refuse_gradient_options(given: Mapping[str, Any], recipe: str) -> None:
+    for name in ("heal_steps", "heal_lr"):
+        if given[name] is not None and recipe == "anchored":
+            raise click.UsageError(
+                f"--{name.replace('_', '-')} is for --recipe article or gradient: an anchored heal "
+                "has no steps and no learning rate"
+            )
+
+
+def _source_settings(given: Mapping[str, Any], data: Path | None) -> Any:
+    from selfheal_cli.config import SyntheticSettings, TableSettings, checked
+
+    if data is None:
+        values = {"drift_strength": given["drift_strength"]}
+        return checked(SyntheticSettings, _known(values), where="options")
+    values = {name: given[name] for name in FOR_TABLES} | {"path": data}
+    values["unlabelled"] = given["label_time"] is not None or given["labels"] not in (None, "full")
+    return checked(TableSettings, _known(values), where="options")
+
+
+def _policy(given: Mapping[str, Any]) -> Policy:
+    from selfheal_cli.config import Policy, checked
+    from selfheal_cli.decide import policy_file
+
+    policy = policy_file.load(given["policy"])
+    if given["thresholds"] is not None:
+        policy = policy_file.read_thresholds(given["thresholds"], policy)
+    changed = _known({name: given[name] for name in POLICY_OPTIONS})
+    return checked(Policy, policy.model_dump() | changed, where="options")
+
+
+def _known(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _model_name(data: Path) -> str:
+    return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in data.stem)

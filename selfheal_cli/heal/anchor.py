@@ -1,0 +1,143 @@
+"""What the frozen network saw in training: what the anchored recipes measure change against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from selfheal_cli.model.network import SelfHealingNetwork
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from selfheal_cli.records import FloatArray, LabelArray
+
+    Matrix = NDArray[np.float64]
+
+LEVELS = np.linspace(0.01, 0.99, 50)  # of the inputs' quantiles
+SAMPLE = 20_000  # training rows that the quantiles are taken from, evenly spread
+FLOOR = 0.05  # of the median standard deviation, below which a feature counts as constant
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """Statistics of the frozen features over the training rows, all float64.
+
+    ``mean``, ``sd`` (features,); ``class_mean`` (K, features) and ``class_share`` (K,);
+    ``logit_mean``, ``logit_sd`` (outputs,) of the frozen logits; ``input_mean``, ``input_sd``
+    (inputs,) and ``input_quantiles`` (levels, inputs) of the standardised inputs, from
+    ``quantile_rows`` (1,) of the rows.
+    """
+
+    mean: Matrix
+    sd: Matrix
+    class_mean: Matrix
+    class_share: Matrix
+    logit_mean: Matrix
+    logit_sd: Matrix
+    input_quantiles: Matrix
+    quantile_rows: Matrix
+    input_mean: Matrix
+    input_sd: Matrix
+
+    def tensors(self) -> dict[str, Tensor]:
+        """As they are stored with the base."""
+        return {name: torch.from_numpy(getattr(self, name)) for name in self.__slots__}
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor]) -> Anchor:
+        """The inverse of `tensors`."""
+        return cls(**{name: tensors[name].numpy() for name in cls.__slots__})
+
+
+class _Spread:
+    """Means and standard deviations of columns, block by block (Chan, Golub and LeVeque 1979)."""
+
+    def __init__(self, width: int) -> None:
+        self.count = 0
+        self.mean, self._squares = np.zeros(width), np.zeros(width)
+
+    def add(self, values: Matrix) -> None:
+        if not len(values):
+            return
+        mean, total = values.mean(axis=0), self.count + len(values)
+        delta = mean - self.mean
+        self._squares += ((values - mean) ** 2).sum(axis=0)
+        self._squares += delta**2 * (self.count * len(values) / total)
+        self.mean = self.mean + delta * (len(values) / total)
+        self.count = total
+
+    @property
+    def sd(self) -> Matrix:
+        found: Matrix = np.sqrt(self._squares / max(self.count, 1))
+        return found
+
+
+class AnchorRows:
+    """Accumulates an `Anchor` from training rows that come in blocks."""
+
+    def __init__(self, network: SelfHealingNetwork, classes: int) -> None:
+        size = network.architecture
+        self._network = network
+        self._features, self._inputs = _Spread(size.features), _Spread(size.inputs)
+        self._logits = _Spread(size.outputs)
+        self._sample: list[FloatArray] = []
+        self._stride = 1
+        self._by_class = [_Spread(size.features) for _ in range(classes)]
+
+    def add(self, x: FloatArray, features: FloatArray, y: LabelArray) -> None:
+        """Take inputs (n, inputs), what the backbone makes of them, and labels (n,)."""
+        wide = features.astype(np.float64)
+        self._features.add(wide)
+        self._inputs.add(x.astype(np.float64))
+        self._sample.append(x[:: self._stride])
+        while sum(map(len, self._sample)) > SAMPLE:
+            self._sample = [rows[::2] for rows in self._sample]
+            self._stride *= 2
+        self._logits.add(frozen_logits(self._network, features))
+        for label, spread in enumerate(self._by_class):
+            spread.add(wide[y == label])
+
+    def anchor(self) -> Anchor:
+        """Everything so far."""
+        counts = np.array([spread.count for spread in self._by_class], dtype=np.float64)
+        sample = np.concatenate(self._sample)
+        input_sd = _floored(self._inputs.sd)
+        return Anchor(
+            mean=self._features.mean,
+            sd=_floored(self._features.sd),
+            class_mean=np.array([spread.mean for spread in self._by_class]),
+            class_share=counts / counts.sum(),
+            logit_mean=self._logits.mean,
+            logit_sd=_floored(self._logits.sd),
+            input_quantiles=quantiles(sample, self._inputs.mean, input_sd),
+            quantile_rows=np.array([float(len(sample))]),
+            input_mean=self._inputs.mean,
+            input_sd=input_sd,
+        )
+
+
+def quantiles(x: FloatArray, mean: Matrix, sd: Matrix) -> Matrix:
+    """Of the standardised inputs, (levels, inputs)."""
+    found: Matrix = np.quantile((x - mean) / sd, LEVELS, axis=0)
+    return found
+
+
+def frozen_logits(network: SelfHealingNetwork, features: FloatArray) -> Matrix:
+    """The logits (n, outputs) that the head gives without any heal, float64."""
+    hidden = network.architecture.hidden
+    weight = network.head.weight.detach().numpy().astype(np.float64)
+    bias = network.head.bias.detach().numpy().astype(np.float64)
+    found: Matrix = features[:, :hidden].astype(np.float64) @ weight.T + bias
+    return found
+
+
+def _floored(sd: Matrix) -> Matrix:
+    """No standard deviation of (nearly) nothing, by which anything would be far away."""
+    positive: Any = sd[sd > 0]
+    floor = FLOOR * float(np.median(positive)) if len(positive) else 1.0
+    return np.maximum(sd, floor)

@@ -1,0 +1,102 @@
+"""The one small contract of every recipe, and where recipes are found by name.
+
+A new recipe is a module in ``recipes/`` and a line in `KINDS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from selfheal_cli.config import HealSettings, LabelSettings
+from selfheal_cli.errors import ConfigurationError
+from selfheal_cli.heal.anchor import Anchor
+from selfheal_cli.heal.recipes import aligned, anchored, article, assumed, gradient
+from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask
+from selfheal_cli.model.network import AdapterKind, SelfHealingNetwork
+
+
+class Recipe(Protocol):
+    """Adapter before, rows and labels in; adapter after and what was measured out.
+
+    A pure function of its arguments: the same in, the same bytes out.
+    """
+
+    def heal(self, before: AdapterState, task: HealTask) -> HealOutcome:
+        """Raises `HealError` where no usable weights come out, `HealRefused` where the recipe's
+        assumption does not hold on these rows.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeKind:
+    """What the rest of the house must know of a recipe.
+
+    ``rows``: it learns from the batch at hand, from the window of labelled rows, or from a window
+    of rows without labels. ``guarded``: gate, quarantine, stale rules and cooldown act on it (the
+    article's recipe is left exactly as it is).
+    """
+
+    adapter: AdapterKind
+    rows: Literal["batch", "labelled", "unlabelled"]
+    guarded: bool
+    classes: int | None  # the most that it can tell apart; None: any number
+    build: Callable[[SelfHealingNetwork, Anchor, HealSettings], Recipe]
+
+
+KINDS = {
+    "article": RecipeKind("reflexive", "batch", False, 2, article.Article),
+    "gradient": RecipeKind("reflexive", "labelled", True, None, gradient.Gradient),
+    "anchored": RecipeKind("affine", "labelled", True, None, anchored.Anchored),
+    "assumed": RecipeKind("affine", "unlabelled", True, 2, assumed.Assumed),
+    "aligned": RecipeKind("affine", "unlabelled", True, None, aligned.Aligned),
+}
+
+
+def label_free(heal: HealSettings) -> str | None:
+    """The recipe that heals without labels under the declared assumption, if one is declared."""
+    if heal.assume is None:
+        return None
+    return "aligned" if heal.assume == "inputs-shifted" else "assumed"
+
+
+def check_recipe(heal: HealSettings, labels: LabelSettings, classes: int) -> None:
+    """Raise `ConfigurationError` where the recipe cannot do what is asked."""
+    kind = KINDS[heal.recipe]
+    if kind.classes is not None and classes > kind.classes:
+        raise ConfigurationError(
+            f"recipe '{heal.recipe}' is binary and the target has {classes} values; "
+            "use --recipe anchored or gradient"
+        )
+    free = label_free(heal)
+    if free is None:
+        return
+    if heal.recipe != "anchored":
+        raise ConfigurationError(f"--assume heals with --recipe anchored, not '{heal.recipe}'")
+    if labels.regime == "full":
+        raise ConfigurationError(
+            "--assume is for labels that are late or missing; give --labels none or delayed:K"
+        )
+    if KINDS[free].classes == 2 < classes:
+        raise ConfigurationError(
+            f"--assume {heal.assume} is for two classes and the target has {classes}; "
+            "--assume inputs-shifted takes any number"
+        )
+
+
+class Recipes:
+    """Recipes of one network, built when they are first asked for."""
+
+    def __init__(self, network: SelfHealingNetwork, anchor: Anchor, settings: HealSettings) -> None:
+        self.network = network
+        self.anchor = anchor
+        self.settings = settings
+        self._built: dict[str, Recipe] = {}
+
+    def heal(self, before: AdapterState, task: HealTask) -> HealOutcome:
+        """Heal by the recipe that the task names."""
+        if task.recipe not in self._built:
+            kind = KINDS[task.recipe]
+            self._built[task.recipe] = kind.build(self.network, self.anchor, self.settings)
+        return self._built[task.recipe].heal(before, task)

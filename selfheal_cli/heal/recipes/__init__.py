@@ -1,0 +1,1 @@
+"""The recipes, one module each; none knows another or who calls it."""

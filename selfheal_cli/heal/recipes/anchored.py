@@ -1,0 +1,145 @@
+"""``anchored``: a convex heal with a unique answer, no learning rate and no optimiser state.
+
+Logistic regression on the frozen features around the trained head (a ridge prior towards it), so
+that few rows change little and many rows change what they must. Four explanations of the labelled
+window are kept side by side, and each heal serves their average, weighted by how well each did on
+rows that it had not seen yet (Vovk 1990; discounted, so that a drift that ends is noticed):
+
+- nothing changed (the frozen network);
+- the logit is to be scaled and shifted, by the last 5 labelled batches, or by the whole window;
+- every coefficient is to be fitted, on the whole window.
+
+The average of affine corrections is one affine correction, so it folds into one adapter.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from selfheal_cli.config import HealSettings
+from selfheal_cli.heal.anchor import Anchor
+from selfheal_cli.heal.convex import Design, fit, row_losses, targets
+from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask, require_finite
+from selfheal_cli.model.network import SelfHealingNetwork
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from selfheal_cli.records import LabelArray
+
+    Matrix = NDArray[np.float64]
+
+# chosen on synthetic seeds 0 to 3 (docs/healing.md) and fixed
+SHORT = 5  # labelled batches behind the quick explanation
+DISCOUNT = 0.8  # of past losses, per labelled batch
+TEMPER = 0.2  # of losses in the weights: below 1, since rows of one batch are alike
+FROZEN_BONUS = 3.0  # log prior odds of "nothing changed" against each other explanation
+LIGHT = 1e-3  # penalty of the intercept
+SCALE_RIDGE = 1.0  # penalty of scaling the frozen logit
+LEAST = 50.0  # the most that losses keep an explanation behind: a drift may end
+NAMES = ("frozen", "scaled_short", "scaled", "fitted")
+
+
+class Anchored:
+    """See `Recipe`. Source: HEALING measurements in docs/healing.md."""
+
+    def __init__(self, network: SelfHealingNetwork, anchor: Anchor, settings: HealSettings) -> None:
+        self._network = network
+        self._design = Design(network, anchor)
+        outputs = self._design.outputs
+        tail = [SCALE_RIDGE] * outputs + [LIGHT]
+        self._ridge = np.array([settings.ridge] * self._design.features + tail)
+        self._tail = outputs + 1
+
+    def heal(self, before: AdapterState, task: HealTask) -> HealOutcome:
+        """See `Recipe`. Measures the weight of each explanation."""
+        design, rows = self._design, task.rows
+        chosen = ~rows.held_out & (rows.y >= 0)
+        learned = rows.where(chosen) if not chosen.all() else rows
+        thetas, losses, last = self._recall(before)
+        if len(learned):
+            offset = design.offset(learned.features)
+            a = design.rows(learned.features, offset)
+            losses = _discounted(losses, thetas, a, offset, learned.y, learned.arrival, last)
+            thetas = self._refit(thetas, a, offset, learned.y, learned.arrival)
+            last = int(learned.arrival[-1])
+        weights = _weights(losses)
+        theta = np.tensordot(weights, thetas, axes=1)
+        folded = design.fold(theta)
+        require_finite(folded, task, "check the rows of the window")
+        after = AdapterState(folded, _memory(thetas, losses, last))
+        return HealOutcome(
+            task,
+            after,
+            self._network.with_adapter(before.weights).predict_features(rows.features),
+            self._network.with_adapter(folded).predict_features(rows.features),
+            {f"weight_{name}": float(w) for name, w in zip(NAMES, weights, strict=True)},
+        )
+
+    def _recall(self, before: AdapterState) -> tuple[Matrix, Matrix, int]:
+        """Explanations (4, columns, outputs), their losses (4,), and the last arrival learned."""
+        if before.memory:
+            memory = {name: value.numpy() for name, value in before.memory.items()}
+            return memory["thetas"], memory["losses"], int(memory["last"][0])
+        shape = (len(NAMES), self._design.columns, self._design.outputs)
+        return np.zeros(shape), np.zeros(len(NAMES)), -1
+
+    def _refit(
+        self,
+        thetas: Matrix,
+        a: Matrix,
+        offset: Matrix,
+        y: LabelArray,
+        arrival: NDArray[np.int32],
+    ) -> Matrix:
+        steps = np.unique(arrival)
+        recent = arrival >= steps[-SHORT:][0]
+        tail, outputs = self._tail, self._design.outputs
+        found = np.zeros_like(thetas)
+        for place, rows in ((1, recent), (2, slice(None))):
+            part = a[rows, -tail:]
+            goal = targets(part, y[rows], outputs)
+            start = thetas[place, -tail:]
+            found[place, -tail:] = fit(part, offset[rows], goal, self._ridge[-tail:], start)
+        found[3] = fit(a, offset, targets(a, y, outputs), self._ridge, thetas[3])
+        return found
+
+
+def _discounted(
+    losses: Matrix,
+    thetas: Matrix,
+    a: Matrix,
+    offset: Matrix,
+    y: LabelArray,
+    arrival: NDArray[np.int32],
+    last: int,
+) -> Matrix:
+    """How far each is behind the best, with the rows that came since; each loss was made before
+    learning from its row.
+    """
+    for step in np.unique(arrival[arrival > last]):
+        rows = arrival == step
+        fresh = [row_losses(offset[rows] + a[rows] @ theta, y[rows]).sum() for theta in thetas]
+        losses = DISCOUNT * losses + np.array(fresh)
+    behind: Matrix = np.minimum(losses - losses.min(), LEAST)
+    return behind
+
+
+def _weights(losses: Matrix) -> Matrix:
+    score = -TEMPER * losses
+    score[0] += FROZEN_BONUS
+    powers = np.exp(score - score.max())
+    found: Matrix = powers / powers.sum()
+    return found
+
+
+def _memory(thetas: Matrix, losses: Matrix, last: int) -> dict[str, Tensor]:
+    return {
+        "thetas": torch.from_numpy(thetas),
+        "losses": torch.from_numpy(losses),
+        "last": torch.tensor([last]),
+    }

@@ -1,0 +1,90 @@
+"""Without labels: one class is assumed to stay as it was in training, its share included.
+
+The mean of y a(x) over labelled rows is all that the anchored fit needs of the labels. Where the
+positives (or the negatives) and the base rate are as in training, it is known without any label.
+The fit then must reproduce it; where it cannot, the assumption is false and the heal is refused.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from selfheal_cli.config import HealSettings
+from selfheal_cli.errors import HealRefused
+from selfheal_cli.heal.anchor import Anchor
+from selfheal_cli.heal.convex import Design, fit, sigmoid
+from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask, require_finite
+from selfheal_cli.model.network import SelfHealingNetwork
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Matrix = NDArray[np.float64]
+
+# of rho. Where positives are stable it is about 0.1 to 0.7, at 500 rows up to 1.2; where negatives
+# are, a chance excess of the window goes straight into the target, so less is tolerated
+FALSIFIED = {"positives-stable": 1.5, "negatives-stable": 0.7}
+RIDGE = 100.0  # stronger than with labels: the target is known, the rows' part in it is not
+INPUTS_RIDGE = 1e6  # inputs beside the features stay out: they bring variance and no label
+LIGHT = 1e-3
+
+
+class Assumed:
+    """See `Recipe`."""
+
+    def __init__(self, network: SelfHealingNetwork, anchor: Anchor, settings: HealSettings) -> None:
+        self._network = network
+        self._anchor = anchor
+        self._assume = settings.assume or "positives-stable"
+        self._design = Design(network, anchor)
+        hidden = network.architecture.hidden
+        self._ridge = np.full(self._design.columns, RIDGE)
+        self._ridge[hidden : self._design.features] = INPUTS_RIDGE
+        self._ridge[-2:] = (RIDGE, LIGHT)
+
+    def heal(self, before: AdapterState, task: HealTask) -> HealOutcome:
+        """See `Recipe`. Measures ``rho``, the distance from what the assumption demands."""
+        design, rows = self._design, task.rows
+        offset = design.offset(rows.features)
+        a = design.rows(rows.features, offset)
+        target = self._target(a)
+        theta = fit(a, offset, target[:, None], self._ridge, np.zeros((design.columns, 1)))
+        rho = self._rho(a, sigmoid(offset + a @ theta)[:, 0], target)
+        most = FALSIFIED[self._assume]
+        if not rho <= most:  # NaN is refused as well
+            raise HealRefused(
+                f"--assume {self._assume} does not hold on the last {len(rows):,} rows: "
+                f"rho {rho:.2f} is above {most:g}; the old weights stay; wait for labels"
+            )
+        folded = design.fold(theta)
+        require_finite(folded, task, "check the rows of the window")
+        return HealOutcome(
+            task,
+            AdapterState(folded, {}),
+            self._network.with_adapter(before.weights).predict_features(rows.features),
+            self._network.with_adapter(folded).predict_features(rows.features),
+            {"rho": rho},
+        )
+
+    def _class_row(self, label: int) -> Matrix:
+        """Mean of a(x) over a class of the training rows, (columns,)."""
+        features = self._anchor.class_mean[label][None, :]
+        row: Matrix = self._design.rows(features, self._design.offset(features))[0]
+        return row
+
+    def _target(self, a: Matrix) -> Matrix:
+        """The mean of y a(x), (columns,), as the assumption has it."""
+        negative, positive = self._anchor.class_share
+        if self._assume == "positives-stable":
+            return np.asarray(positive * self._class_row(1))
+        return np.asarray(a.mean(axis=0) - negative * self._class_row(0))
+
+    def _rho(self, a: Matrix, p: Matrix, target: Matrix) -> float:
+        """Distance between what the fit gives and what was demanded, in sampling errors."""
+        kept = np.r_[0 : self._network.architecture.hidden, self._design.columns - 1]
+        share = self._anchor.class_share[1 if self._assume == "positives-stable" else 0]
+        gap = (p @ a / len(a) - target)[kept]
+        # a's columns have variance 1 in training, the intercept none
+        return float(np.linalg.norm(gap) / np.sqrt(share * (len(kept) - 1) / len(a)))

@@ -1,0 +1,116 @@
+"""What goes into a heal and what comes out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from selfheal_cli.errors import HealError
+from selfheal_cli.model.network import Weights
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from selfheal_cli.records import FloatArray, LabelArray
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterState:
+    """An adapter's weights, and what its recipe remembers from heal to heal.
+
+    ``memory`` is the recipe's own: Adam's moments, or the losses of rival explanations; empty
+    before the first heal and after a rollback. Nobody changes these tensors in place.
+    """
+
+    weights: Weights
+    memory: Weights
+
+
+@dataclass(frozen=True, slots=True)
+class HealRows:
+    """Rows to heal on.
+
+    ``features`` (n, features) float32 of the frozen backbone, computed once a row; ``y`` (n,) the
+    labels, -1 where unknown; ``rule_label`` (n,), -1 where the rules abstain; ``arrival`` (n,)
+    int32 the step at which the rows' labels came, rising; ``held_out`` (n,) bool, rows that no
+    heal ever learns from, so that it can be judged by them.
+    """
+
+    features: FloatArray
+    y: LabelArray
+    rule_label: LabelArray
+    arrival: NDArray[np.int32]
+    held_out: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def where(self, chosen: NDArray[np.bool_]) -> HealRows:
+        """The chosen rows."""
+        return HealRows(
+            self.features[chosen],
+            self.y[chosen],
+            self.rule_label[chosen],
+            self.arrival[chosen],
+            self.held_out[chosen],
+        )
+
+    @property
+    def learnable(self) -> HealRows:
+        """The rows that a heal may learn from."""
+        return self.where(~self.held_out) if self.held_out.any() else self
+
+
+@dataclass(frozen=True, slots=True)
+class HealTask:
+    """A heal that was asked for: by which recipe, on which rows, in which batch and why.
+
+    ``positive_share`` is the share of true positives among the batch's conflicts.
+    """
+
+    heal_id: str
+    batch: int
+    reason: str
+    recipe: str
+    rows: HealRows
+    positive_share: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class HealOutcome:
+    """The adapter after a heal; probabilities of the task's rows before and after it, (n,) or
+    (n, K); and what the recipe measured on the way, by name.
+    """
+
+    task: HealTask
+    after: AdapterState
+    probabilities_before: FloatArray
+    probabilities_after: FloatArray
+    measured: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class HealFailure:
+    """A heal that gave no weights; the old ones stay.
+
+    ``refused`` where the recipe's assumption did not hold on the rows.
+    """
+
+    task: HealTask
+    reason: str
+    worker_restarted: bool = False
+    refused: bool = False
+
+
+def require_finite(weights: Weights, task: HealTask, advice: str) -> None:
+    """Raise `HealError` naming the first tensor that is not finite."""
+    broken = [name for name, value in weights.items() if not bool(torch.isfinite(value).all())]
+    if broken:
+        raise HealError(
+            f"heal {task.heal_id} of batch {task.batch}: {broken[0]} is not finite; "
+            f"the old weights stay; {advice}"
+        )

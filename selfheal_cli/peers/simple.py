@@ -1,0 +1,61 @@
+"""Peers that anyone could think of."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from selfheal_cli.model.network import Classifier
+
+if TYPE_CHECKING:
+    from selfheal_cli.records import FloatArray, LabelArray
+
+LAST = 10  # batches behind the label rate
+
+
+class Frozen:
+    """No heal: the network as trained."""
+
+    def __init__(self, network: Classifier) -> None:
+        self._network = network
+
+    def predict(self, x: FloatArray) -> FloatArray:
+        """See `Peer`."""
+        return self._network.predict(x)
+
+    def learn(self, x: FloatArray, y: LabelArray) -> None:
+        """Nothing."""
+
+
+class Constant:
+    """Every row gets one probability: 0 flags nothing."""
+
+    def __init__(self, probability: float) -> None:
+        self._probability = probability
+
+    def predict(self, x: FloatArray) -> FloatArray:
+        """See `Peer`."""
+        return np.full(len(x), self._probability, dtype=np.float32)
+
+    def learn(self, x: FloatArray, y: LabelArray) -> None:
+        """Nothing."""
+
+
+class LabelRate:
+    """The share of positives among the last ten labelled batches."""
+
+    def __init__(self, trained_share: float) -> None:
+        self._trained = trained_share
+        self._last: deque[tuple[int, int]] = deque(maxlen=LAST)
+
+    def predict(self, x: FloatArray) -> FloatArray:
+        """See `Peer`."""
+        rows = sum(count for count, _ in self._last)
+        share = sum(positive for _, positive in self._last) / rows if rows else self._trained
+        return np.full(len(x), share, dtype=np.float32)
+
+    def learn(self, x: FloatArray, y: LabelArray) -> None:
+        """See `Peer`."""
+        self._last.append((len(y), int((y == 1).sum())))

@@ -1,0 +1,56 @@
+"""The rooms of one stream, laid out in order: the same for a run and for a replay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from selfheal_cli.config import RunConfig
+from selfheal_cli.heal.engine import HealEngine
+from selfheal_cli.heal.live import LiveModel, Serving
+from selfheal_cli.heal.task import AdapterState
+from selfheal_cli.pipeline.healing import Healing
+from selfheal_cli.pipeline.labels import LabelFlow
+from selfheal_cli.pipeline.ledger import Ledger
+from selfheal_cli.pipeline.prepare import Prepared
+from selfheal_cli.pipeline.restore import Restore
+from selfheal_cli.pipeline.snapshots import Snapshots
+from selfheal_cli.pipeline.stream import Stream
+from selfheal_cli.registry.base import Lineage, Registry
+from selfheal_cli.source.base import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Corridor:
+    """A stream with the healing and the labels that belong to it."""
+
+    stream: Stream
+    healing: Healing
+    flow: LabelFlow
+
+
+def serve(prepared: Prepared) -> LiveModel:
+    """The network as trained, serving."""
+    weights = prepared.network.adapter.state_dict()
+    frozen = prepared.network.with_adapter(weights)
+    return LiveModel(Serving(frozen, AdapterState(weights, {}), "", prepared.thresholds[0]))
+
+
+def lay(
+    config: RunConfig,
+    source: Source,
+    prepared: Prepared,
+    live: LiveModel,
+    engine: HealEngine,
+    ledger: Ledger,
+    registry: Registry,
+    lineage: Lineage,
+) -> Corridor:
+    """Join the rooms."""
+    flow = LabelFlow(config, prepared.label_watch, len(source.labels), ledger)
+    snapshots = Snapshots(ledger, lineage.run_id)
+    restore = Restore(config, live, registry, lineage, ledger)
+    healing = Healing(config, live, engine, snapshots, restore, flow.desk, ledger, lineage.run_id)
+    stream = Stream(
+        config, prepared, live, healing, restore, snapshots, flow, ledger, source.labels
+    )
+    return Corridor(stream, healing, flow)

@@ -1,0 +1,74 @@
+"""What happens when labels come: score, hold implausible ones back, keep rows to heal on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from selfheal_cli.config import RunConfig
+from selfheal_cli.heal.recipe import KINDS
+from selfheal_cli.heal.window import Window
+from selfheal_cli.history.events import Kind
+from selfheal_cli.monitor.label_desk import LabelDesk, Scored
+from selfheal_cli.monitor.prequential import classify, counts
+from selfheal_cli.monitor.quarantine import LabelWatch
+from selfheal_cli.pipeline.ledger import Ledger
+
+NoteQuarantined = Callable[[Scored], None]
+
+
+class LabelFlow:
+    """The desk, the watch over label rates, and the windows of rows."""
+
+    def __init__(self, config: RunConfig, watch: LabelWatch, classes: int, ledger: Ledger) -> None:
+        self._full = config.labels.regime == "full"
+        self._guarded = KINDS[config.heal.recipe].guarded
+        self._watch = watch
+        self._classes = classes
+        self._ledger = ledger
+        self._step = 0
+        self.desk = LabelDesk(config.labels)
+        heal = config.heal
+        self.labelled = Window(heal.window, heal.held_out, config.seed)
+        self.unlabelled = Window(heal.window, 0.0, config.seed)
+        self.quarantined_rows = 0
+
+    def take(self, scored: Scored, now: float | None) -> tuple[list[Scored], list[Scored]]:
+        """Hand in a scored batch; get (labels that came, those of them to learn from)."""
+        self._step += 1
+        unknown = np.full(len(scored), -1, dtype=np.int8)
+        self.unlabelled.add(self._step, scored.features, unknown, scored.rule_label)
+        arrived = self.desk.take(scored, now)
+        learned = [part for part in arrived if self._plausible(part)]
+        for part in learned:
+            self.labelled.add(self._step, part.features, part.y, part.rule_label)
+        if not self._full:
+            for part in arrived:
+                self._note(part)
+        return arrived, learned
+
+    def _plausible(self, part: Scored) -> bool:
+        verdict = self._watch.judge(part.y)
+        if not (verdict.implausible or verdict.believed):
+            return True
+        held = verdict.implausible and self._guarded
+        self._ledger.note(
+            Kind.QUARANTINED,
+            {"batch": part.batch, "rows": len(part), "held_back": held} | verdict.as_dict(),
+        )
+        self.quarantined_rows += len(part) if held else 0
+        return not held
+
+    def _note(self, part: Scored) -> None:
+        live = counts(classify(part.probabilities, part.threshold), part.y, self._classes)
+        shadow = counts(classify(part.shadow, part.shadow_threshold), part.y, self._classes)
+        self._ledger.note(
+            Kind.LABELS,
+            {
+                "batch": part.batch,
+                "rows": len(part),
+                "live": live.as_dict(),
+                "shadow": shadow.as_dict(),
+            },
+        )

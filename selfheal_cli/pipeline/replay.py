@@ -1,0 +1,103 @@
+"""A stream through the same rooms as in a run, with nothing written down outside memory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from selfheal_cli.config import RunConfig
+from selfheal_cli.heal.engine import InlineEngine
+from selfheal_cli.heal.live import LiveModel
+from selfheal_cli.heal.recipe import Recipes
+from selfheal_cli.history.events import Kind
+from selfheal_cli.pipeline.corridor import Corridor, lay, serve
+from selfheal_cli.pipeline.prepare import Prepared
+from selfheal_cli.records import AliasMove, Batch, Evaluation, Snapshot
+from selfheal_cli.registry.base import Lineage
+from selfheal_cli.registry.memory import MemoryRegistry
+from selfheal_cli.scores import AnyScores, Scores
+from selfheal_cli.source.base import Source
+
+if TYPE_CHECKING:
+    from selfheal_cli.records import FloatArray
+
+MODEL = "replay"
+
+
+class QuietLedger:
+    """A `Ledger` that counts events and keeps versions in memory."""
+
+    def __init__(self, registry: MemoryRegistry, lineage: Lineage) -> None:
+        self.actor = MODEL
+        self.pending = 0
+        self.counts: Counter[str] = Counter()
+        self._registry = registry
+        self._lineage = lineage
+        self._versions: dict[str, int] = {}
+
+    def note(self, kind: Kind, data: Mapping[str, Any]) -> None:
+        """See `Ledger`."""
+        self.counts[kind.value] += 1
+
+    def keep(self, snapshot: Snapshot, adapter: bytes) -> None:
+        """See `Ledger`."""
+        parent = self._versions.get(snapshot.parent) if snapshot.parent else None
+        number = self._registry.add_version(self._lineage, snapshot, adapter, parent)
+        self._versions[snapshot.id] = number
+
+    def score_later(
+        self, snapshot: str, batch: int, scores: AnyScores, metrics: Mapping[str, float]
+    ) -> None:
+        """See `Ledger`."""
+        number = self._versions[snapshot]
+        self._registry.score_version(self._lineage, number, batch, metrics, scores.rows)
+
+    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+        """Nobody looks."""
+
+    def point(self, alias: str, snapshot: str, reason: str) -> None:
+        """Nothing is served from here."""
+
+    def restored(self, snapshot: str, version: int) -> None:
+        """See `Ledger`."""
+        self._versions[snapshot] = version
+
+    def moved(self, move: AliasMove) -> None:
+        """Nothing is served from here."""
+
+    def catch_up(self, *, wait: bool = False) -> None:
+        """All is written at once."""
+
+    def now(self) -> str:
+        """No time passes."""
+        return ""
+
+
+class Replay:
+    """One recipe on one stream; ``live`` is what serves after each step."""
+
+    def __init__(self, config: RunConfig, source: Source, prepared: Prepared) -> None:
+        registry = MemoryRegistry()
+        base = registry.store_base(MODEL, prepared.base)
+        lineage = Lineage(MODEL, MODEL, base, config.heal.recipe, str(config.labels), "1")
+        self.ledger = QuietLedger(registry, lineage)
+        self.live: LiveModel = serve(prepared)
+        engine = InlineEngine(self.live, Recipes(prepared.network, prepared.anchor, config.heal))
+        self.corridor: Corridor = lay(
+            config, source, prepared, self.live, engine, self.ledger, registry, lineage
+        )
+        nothing = Scores(0, 0, 0, 0)
+        self.corridor.healing.baseline(nothing, Evaluation.HELD_OUT)
+
+    def predict(self, x: FloatArray) -> FloatArray:
+        """Probabilities by what serves now."""
+        return self.live.predict(x)
+
+    def step(self, batch: Batch) -> None:
+        """Score, monitor, label, heal."""
+        self.corridor.stream.step(batch)
+
+    def counts(self) -> dict[str, float]:
+        """How often what happened, by kind of event."""
+        return {name: float(count) for name, count in self.ledger.counts.items()}

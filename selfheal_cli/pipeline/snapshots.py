@@ -1,0 +1,117 @@
+"""Snapshots: taken, written down, and given their figures when the labels come."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from selfheal_cli.model.network import SelfHealingNetwork, Weights
+from selfheal_cli.monitor.label_desk import Scored
+from selfheal_cli.monitor.prequential import score
+from selfheal_cli.pipeline.ledger import Ledger
+from selfheal_cli.records import Evaluation, Phase, Snapshot
+from selfheal_cli.scores import AnyScores
+from selfheal_cli.snapshot import digest, pack
+
+MOST_BATCHES = 10  # of waiting rows that a snapshot is scored on; bounds what is kept
+
+
+@dataclass(slots=True)
+class _Awaiting:
+    """Probabilities by batch and row, and those whose label has come."""
+
+    snapshot: str
+    batch: int
+    threshold: float
+    probabilities: dict[int, dict[int, object]]
+    scored: list[object]
+    labels: list[int]
+
+
+class Snapshots:
+    """Numbers, packs and keeps the snapshots of one run."""
+
+    def __init__(self, ledger: Ledger, run_id: str) -> None:
+        self._ledger = ledger
+        self._prefix = run_id[:8]
+        self._count = 0
+        self._awaiting: list[_Awaiting] = []
+
+    def take(
+        self,
+        weights: Weights,
+        *,
+        phase: Phase,
+        batch: int,
+        scores: AnyScores | None,
+        evaluation: Evaluation,
+        reason: str,
+        threshold: float,
+        parent: str | None = None,
+        heal_id: str | None = None,
+        rejected: str = "",
+        extra: Mapping[str, float] | None = None,
+    ) -> str:
+        """Write one down and have it registered; returns its id."""
+        self._count += 1
+        data = pack(weights)
+        snapshot = Snapshot(
+            id=f"{self._prefix}-s{self._count:06}",
+            phase=phase,
+            batch=batch,
+            sha256=digest(data),
+            scores=scores,
+            evaluation=evaluation,
+            reason=reason,
+            threshold=threshold,
+            parent=parent,
+            heal_id=heal_id,
+            rejected=rejected,
+            metrics={**_figures(scores), **(extra or {})},
+        )
+        self._ledger.keep(snapshot, data)
+        return snapshot.id
+
+    def await_labels(
+        self,
+        snapshot: str,
+        batch: int,
+        network: SelfHealingNetwork,
+        threshold: float,
+        waiting: Sequence[Scored],
+    ) -> None:
+        """Score what waits for labels now; compare when they have come."""
+        found: dict[int, dict[int, object]] = {}
+        for part in waiting[-MOST_BATCHES:]:
+            answers = network.predict_features(part.features)
+            found[part.batch] = dict(zip(part.place.tolist(), answers, strict=True))
+        if found:
+            self._awaiting.append(_Awaiting(snapshot, batch, threshold, found, [], []))
+
+    def labels_came(self, arrived: Sequence[Scored]) -> None:
+        """Complete the snapshots whose last awaited label is among these."""
+        for awaiting in self._awaiting:
+            for part in arrived:
+                rows = awaiting.probabilities.get(part.batch)
+                if rows is None:
+                    continue
+                for place, label in zip(part.place.tolist(), part.y.tolist(), strict=True):
+                    if place in rows:
+                        awaiting.scored.append(rows.pop(place))
+                        awaiting.labels.append(label)
+                if not rows:
+                    del awaiting.probabilities[part.batch]
+        for awaiting in [one for one in self._awaiting if not one.probabilities]:
+            self._awaiting.remove(awaiting)
+            self._complete(awaiting)
+
+    def _complete(self, awaiting: _Awaiting) -> None:
+        labels = np.array(awaiting.labels, dtype=np.int8)
+        scores = score(np.array(awaiting.scored, dtype=np.float32), labels, awaiting.threshold)
+        self._ledger.score_later(awaiting.snapshot, awaiting.batch, scores, _figures(scores))
+
+
+def _figures(scores: AnyScores | None) -> dict[str, float]:
+    return {} if scores is None else {**scores.figures(), "rows": float(scores.rows)}

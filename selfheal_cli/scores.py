@@ -1,0 +1,217 @@
+"""How well predictions met labels: counts, and the figures that follow from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+TINY = 1e-8  # in the denominators of precision, recall and F1, as the article has it
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """How well predictions met the labels on ``tp + tn + fp + fn`` rows.
+
+    ``roc_auc`` and ``pr_auc`` are None where only one class was present or nothing ranks the rows;
+    ``log_loss`` and ``ece`` (expected calibration error) are None without probabilities.
+
+    >>> scores = Scores(tp=51, tn=673, fp=177, fn=99)
+    >>> scores.rows, scores.accuracy, round(scores.f1, 4), round(scores.kappa, 4)
+    (1000, 0.724, 0.2698, 0.1085)
+    >>> scores.cost(fn=10, fp=1)
+    116.7
+    """
+
+    tp: int
+    tn: int
+    fp: int
+    fn: int
+    roc_auc: float | None = None
+    pr_auc: float | None = None
+    log_loss: float | None = None
+    ece: float | None = None
+
+    @property
+    def rows(self) -> int:
+        """Number of rows behind every figure."""
+        return self.tp + self.tn + self.fp + self.fn
+
+    @property
+    def accuracy(self) -> float:
+        """Share of rows that were right."""
+        return (self.tp + self.tn) / self.rows if self.rows else 0.0
+
+    @property
+    def precision(self) -> float:
+        """Share of flagged rows that were positive; 0 when nothing was flagged."""
+        return self.tp / (self.tp + self.fp + TINY)
+
+    @property
+    def recall(self) -> float:
+        """Share of positive rows that were flagged; 0 when there were none."""
+        return self.tp / (self.tp + self.fn + TINY)
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall."""
+        return 2 * self.precision * self.recall / (self.precision + self.recall + TINY)
+
+    @property
+    def kappa(self) -> float:
+        """Cohen's kappa: agreement beyond chance; 0 where chance alone agrees on all rows."""
+        return _kappa(((self.tn, self.fp), (self.fn, self.tp)))
+
+    def cost(self, fn: float, fp: float) -> float:
+        """What the errors cost per 100 rows, a miss at ``fn`` and a false alarm at ``fp``."""
+        return 100 * (fn * self.fn + fp * self.fp) / self.rows if self.rows else 0.0
+
+    def plus(self, other: AnyScores) -> Scores:
+        """Counts of both sets of rows; figures that need probabilities are lost."""
+        if not isinstance(other, Scores):
+            raise TypeError("scores of two classes and of more cannot be added")
+        return Scores(
+            self.tp + other.tp, self.tn + other.tn, self.fp + other.fp, self.fn + other.fn
+        )
+
+    def figures(self) -> dict[str, float]:
+        """The defined figures by metric name."""
+        known = {
+            "accuracy": self.accuracy,
+            "f1": self.f1,
+            "precision": self.precision,
+            "recall": self.recall,
+            "roc_auc": self.roc_auc,
+            "pr_auc": self.pr_auc,
+            "log_loss": self.log_loss,
+            "ece": self.ece,
+            "kappa": self.kappa,
+        }
+        return {name: value for name, value in known.items() if value is not None}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Counts and figures, as they go into events and JSON."""
+        return {**asdict(self), **self.figures(), "rows": self.rows}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Scores:
+        """The inverse of `as_dict`; figures that a record of old lacks are None."""
+        return cls(**{name: record.get(name) for name in cls.__slots__})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class ClassScores:
+    """How well predictions of more than two classes met the labels.
+
+    ``confusion`` counts rows by true class (row) and predicted class (column). Precision, recall
+    and F1 are means over the classes that occur in either; ``roc_auc`` is the mean of each class
+    against the rest, ``ece`` is of the predicted class's probability.
+
+    >>> scores = ClassScores(((5, 1, 0), (2, 6, 0), (0, 1, 5)))
+    >>> scores.rows, scores.accuracy, round(scores.f1, 4), round(scores.kappa, 4)
+    (20, 0.8, 0.8094, 0.697)
+    """
+
+    confusion: tuple[tuple[int, ...], ...]
+    roc_auc: float | None = None
+    log_loss: float | None = None
+    ece: float | None = None
+
+    @property
+    def rows(self) -> int:
+        """Number of rows behind every figure."""
+        return sum(map(sum, self.confusion))
+
+    @property
+    def accuracy(self) -> float:
+        """Share of rows that were right."""
+        return sum(right for right, _, _ in self._by_class()) / self.rows if self.rows else 0.0
+
+    @property
+    def precision(self) -> float:
+        """Mean share of the rows called a class that were of it."""
+        return _mean([right / (called + TINY) for right, _, called in self._by_class()])
+
+    @property
+    def recall(self) -> float:
+        """Mean share of the rows of a class that were called it."""
+        return _mean([right / (true + TINY) for right, true, _ in self._by_class()])
+
+    @property
+    def f1(self) -> float:
+        """Mean F1 of the classes, not the F1 of the mean precision and recall."""
+        return _mean([2 * right / (true + called) for right, true, called in self._by_class()])
+
+    @property
+    def kappa(self) -> float:
+        """Cohen's kappa: agreement beyond chance; 0 where chance alone agrees on all rows."""
+        return _kappa(self.confusion)
+
+    def plus(self, other: AnyScores) -> ClassScores:
+        """Counts of both sets of rows; figures that need probabilities are lost."""
+        if not isinstance(other, ClassScores):
+            raise TypeError("scores of two classes and of more cannot be added")
+        rows = zip(self.confusion, other.confusion, strict=True)
+        return ClassScores(tuple(tuple(a + b for a, b in zip(*pair, strict=True)) for pair in rows))
+
+    def figures(self) -> dict[str, float]:
+        """The defined figures by metric name."""
+        known = {
+            "accuracy": self.accuracy,
+            "f1": self.f1,
+            "precision": self.precision,
+            "recall": self.recall,
+            "roc_auc": self.roc_auc,
+            "log_loss": self.log_loss,
+            "ece": self.ece,
+            "kappa": self.kappa,
+        }
+        return {name: value for name, value in known.items() if value is not None}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Counts and figures, as they go into events and JSON."""
+        counts = [list(row) for row in self.confusion]
+        return {**asdict(self), "confusion": counts, **self.figures(), "rows": self.rows}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> ClassScores:
+        """The inverse of `as_dict`."""
+        known = {name: record.get(name) for name in cls.__slots__}
+        known["confusion"] = tuple(tuple(row) for row in record["confusion"])
+        return cls(**known)  # type: ignore[arg-type]
+
+    def _by_class(self) -> list[tuple[int, int, int]]:
+        """Rows right, true and called, of each class that occurs in truth or prediction."""
+        called = [sum(column) for column in zip(*self.confusion, strict=True)]
+        return [
+            (row[place], sum(row), called[place])
+            for place, row in enumerate(self.confusion)
+            if sum(row) or called[place]
+        ]
+
+
+AnyScores = Scores | ClassScores
+
+
+def scores_from(record: Mapping[str, Any]) -> AnyScores:
+    """Scores of two or more classes, from what their `as_dict` gave.
+
+    >>> scores_from({"tp": 1, "tn": 2, "fp": 3, "fn": 4}).rows
+    10
+    """
+    if "confusion" in record:
+        return ClassScores.from_dict(record)
+    return Scores.from_dict(record)
+
+
+def _kappa(confusion: tuple[tuple[int, ...], ...]) -> float:
+    # In whole numbers, so that agreement by chance alone is found exactly.
+    columns = zip(*confusion, strict=True)
+    chance = sum(sum(row) * sum(column) for row, column in zip(confusion, columns, strict=True))
+    rows = sum(map(sum, confusion))
+    right = sum(row[place] for place, row in enumerate(confusion))
+    return (rows * right - chance) / (rows * rows - chance) if rows * rows > chance else 0.0
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else 0.0

@@ -1,0 +1,180 @@
+"""Healing without labels: right where what is assumed is true, refused where it is not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import log_loss
+
+from selfheal_cli.config import HealSettings, NetworkSettings, SyntheticSettings
+from selfheal_cli.errors import HealRefused
+from selfheal_cli.heal.anchor import Anchor, AnchorRows
+from selfheal_cli.heal.gate import judge
+from selfheal_cli.heal.recipe import Recipes, label_free
+from selfheal_cli.heal.task import AdapterState, HealOutcome, HealRows, HealTask
+from selfheal_cli.model.network import Architecture, SelfHealingNetwork, use_one_thread
+from selfheal_cli.model.spool import SpooledRows
+from selfheal_cli.model.training import seeded, train
+from selfheal_cli.records import Rows
+from selfheal_cli.source.limit import posterior
+from selfheal_cli.source.synthetic import V14, SyntheticSource, as_rows
+
+SEED = 0
+TRUE_DRIFTS = (1.0, 3.5)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """An anchored network, and what it saw in training."""
+
+    network: SelfHealingNetwork
+    anchor: Anchor
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> None:
+    """As the command line does it."""
+    use_one_thread()
+
+
+@pytest.fixture(scope="module")
+def trained() -> Trained:
+    """A network of the article's sizes, trained on 5,000 clean rows."""
+    with seeded(SEED):
+        plain = SelfHealingNetwork.build(Architecture(10, 64))
+        rows = SpooledRows(source().training())
+        train(plain, rows, NetworkSettings(), lambda: None)
+    rows.close()
+    network = plain.anchored(beside=True)
+    seen = AnchorRows(network, 2)
+    for block in source().training():
+        seen.add(block.x, network.features(block.x), block.y)
+    return Trained(network, seen.anchor())
+
+
+def source(**settings: Any) -> SyntheticSource:
+    """The article's generator, drift 0 unless said otherwise."""
+    chosen = SyntheticSettings.model_validate({"drift_strength": 0.0, "fresh": True, **settings})
+    return SyntheticSource(chosen, seed=SEED, batch_size=2_500, batches=1)
+
+
+def window_and_fresh(**settings: Any) -> tuple[Rows, Rows]:
+    """2,500 rows of the stream, and 20,000 more like them."""
+    (batch,) = source(**settings).batches()
+    return batch.rows, source(test_rows=20_000, **settings).held_out()["drifted"]
+
+
+def moved(rows: Rows, scale: float, shift: float) -> Rows:
+    """All ten inputs stretched and shifted."""
+    return as_rows(rows.x * np.float32(scale) + np.float32(shift), rows.y)
+
+
+def heal(trained: Trained, assume: Any, rows: Rows) -> HealOutcome:
+    """A heal on these rows without their labels."""
+    settings = HealSettings(recipe="anchored", assume=assume)
+    features, steps = trained.network.features(rows.x), np.ones(len(rows), dtype=np.int32)
+    unknown, none = np.full_like(rows.y, -1), np.zeros(len(rows), dtype=bool)
+    recipe = label_free(settings)
+    assert recipe is not None
+    healing = HealRows(features, unknown, unknown.copy(), steps, none)
+    before = AdapterState(trained.network.adapter.state_dict(), {})
+    recipes = Recipes(trained.network, trained.anchor, settings)
+    return recipes.heal(before, HealTask("h1", 1, "drift", recipe, healing))
+
+
+def losses(trained: Trained, outcome: HealOutcome, fresh: Rows) -> tuple[float, float]:
+    """Log loss on fresh rows, frozen and healed."""
+    healed = trained.network.with_adapter(outcome.after.weights)
+    frozen = log_loss(fresh.y, trained.network.predict(fresh.x))
+    return float(frozen), float(log_loss(fresh.y, healed.predict(fresh.x)))
+
+
+@pytest.mark.parametrize("drift", TRUE_DRIFTS)
+def test_stable_positives_heal_normals_that_moved(trained: Trained, drift: float) -> None:
+    window, fresh = window_and_fresh(drift_strength=drift)
+    outcome = heal(trained, "positives-stable", window)
+    frozen, healed = losses(trained, outcome, fresh)
+    limit = log_loss(fresh.y, posterior(fresh.x[:, V14], drift, 0.15))
+    assert healed < limit + 0.04 < 0.7 * frozen
+    assert outcome.measured["rho"] < 1.5
+
+
+def test_what_a_heal_without_labels_remembers_is_nothing(trained: Trained) -> None:
+    window, _ = window_and_fresh(drift_strength=1.0)
+    assert heal(trained, "positives-stable", window).after.memory == {}
+
+
+@pytest.mark.parametrize(
+    "settings", [{"positive_shift": 1.0}, {"stream_positive_share": 0.05}], ids=["moved", "rarer"]
+)
+def test_stable_positives_are_refused_where_they_are_not(
+    trained: Trained, settings: dict[str, float]
+) -> None:
+    window, _ = window_and_fresh(**settings)
+    with pytest.raises(HealRefused) as caught:
+        heal(trained, "positives-stable", window)
+    said = str(caught.value)
+    assert said.startswith("--assume positives-stable does not hold on the last 2,500 rows: rho ")
+    assert said.endswith(" is above 1.5; the old weights stay; wait for labels")
+
+
+@pytest.mark.parametrize("shift", [1.0, -1.0])
+def test_stable_negatives_heal_positives_that_moved(trained: Trained, shift: float) -> None:
+    window, fresh = window_and_fresh(positive_shift=shift)
+    outcome = heal(trained, "negatives-stable", window)
+    frozen, healed = losses(trained, outcome, fresh)
+    limit = log_loss(fresh.y, posterior(fresh.x[:, V14], 0.0, 0.15, -2.5 + shift))
+    assert healed < frozen
+    assert healed < limit + 0.04
+
+
+@pytest.mark.parametrize("drift", TRUE_DRIFTS)
+def test_stable_negatives_are_refused_where_they_moved(trained: Trained, drift: float) -> None:
+    window, _ = window_and_fresh(drift_strength=drift)
+    with pytest.raises(HealRefused, match=r"--assume negatives-stable does not hold"):
+        heal(trained, "negatives-stable", window)
+
+
+@pytest.mark.parametrize("assume", ["positives-stable", "negatives-stable", "inputs-shifted"])
+def test_where_nothing_moved_little_changes(trained: Trained, assume: str) -> None:
+    window, fresh = window_and_fresh()
+    frozen, healed = losses(trained, heal(trained, assume, window), fresh)
+    assert healed < frozen + 0.05
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1.3, 0.7), (2.0, -3.0), (0.5, 0.0)])
+def test_shifted_inputs_are_moved_back(trained: Trained, scale: float, shift: float) -> None:
+    window, fresh = window_and_fresh()
+    clean = log_loss(fresh.y, trained.network.predict(fresh.x))
+    outcome = heal(trained, "inputs-shifted", moved(window, scale, shift))
+    frozen, healed = losses(trained, outcome, moved(fresh, scale, shift))
+    assert healed < clean + 0.01 < frozen
+    assert outcome.measured["rho"] < 1.5
+
+
+@pytest.mark.parametrize("assume", ["positives-stable", "negatives-stable", "inputs-shifted"])
+def test_rows_that_are_not_finite_are_refused(trained: Trained, assume: str) -> None:
+    window, _ = window_and_fresh()
+    x = window.x.copy()
+    x[3, 2] = np.nan
+    with np.errstate(invalid="ignore"), pytest.raises(HealRefused, match="rho nan"):
+        heal(trained, assume, as_rows(x, window.y))
+
+
+@pytest.mark.parametrize("drift", [1.0, 2.2, 3.5])
+def test_shifted_inputs_are_refused_where_one_class_moved(trained: Trained, drift: float) -> None:
+    window, _ = window_and_fresh(drift_strength=drift)
+    with pytest.raises(HealRefused):
+        heal(trained, "inputs-shifted", window)
+
+
+def test_the_gate_lets_a_heal_through_that_rightly_flags_nothing(trained: Trained) -> None:
+    window, fresh = window_and_fresh(drift_strength=2.2)  # no row's posterior passes 0.20
+    outcome = heal(trained, "positives-stable", window)
+    frozen, healed = losses(trained, outcome, fresh)
+    assert healed < 0.5 * frozen
+    network = trained.network.with_adapter(outcome.after.weights)
+    assert judge(trained.network, network, outcome, 2.0).rejected == ""

@@ -1,0 +1,287 @@
+"""The verdict before healing, on networks trained as the tool trains them, and on odd windows."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from selfheal_cli.config import NetworkSettings, SyntheticSettings
+from selfheal_cli.model.network import Architecture, SelfHealingNetwork, use_one_thread
+from selfheal_cli.model.spool import SpooledRows
+from selfheal_cli.model.training import seeded, train
+from selfheal_cli.monitor.diagnosis import (
+    Advice,
+    Diagnosis,
+    Moved,
+    Reference,
+    ReferenceRows,
+    diagnose,
+    measure,
+)
+from selfheal_cli.source.synthetic import NAMES, SyntheticSource
+
+LABELS = ("normal", "fraud")
+V14 = NAMES.index("V14")
+SIZES = [1_000, 2_500]
+WINDOWS = range(3)
+PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)
+
+
+@dataclass
+class Trained:
+    """A network on clean rows, its source and what was measured of its training rows."""
+
+    network: SelfHealingNetwork
+    source: SyntheticSource
+    reference: Reference
+
+    def diagnose(self, x: np.ndarray, y: np.ndarray) -> Diagnosis:
+        return diagnose(self.reference, LABELS, x, *seen(self.network, x), y)
+
+
+def seen(network: SelfHealingNetwork, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What the frozen head sees, and its logit."""
+    with torch.inference_mode():
+        features = network.adapter(network.backbone(torch.from_numpy(x)))
+        return features.numpy(), network.head(features).squeeze(-1).numpy()
+
+
+@cache
+def trained(seed: int) -> Trained:
+    """Trained once a session."""
+    use_one_thread()
+    source = SyntheticSource(SyntheticSettings(), seed=seed, batch_size=100, batches=None)
+    (rows,) = source.training()
+    with seeded(seed):
+        network = SelfHealingNetwork.build(Architecture(len(NAMES), 64))
+        train(network, SpooledRows(iter([rows])), NetworkSettings(), lambda: None)
+    return Trained(network, source, measure(rows.x, rows.y, NAMES, seen(network, rows.x)[1]))
+
+
+def drawn(
+    seed: int, rows: int, *, share: float = 0.15, normal: float = 0.0, fraud: float = -2.5
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fresh rows whose V14 has these means."""
+    draw = np.random.default_rng(seed)
+    y = (draw.random(rows) < share).astype(np.int8)
+    x = draw.normal(size=(rows, len(NAMES)))
+    x[:, V14] = np.where(y == 1, draw.normal(fraud, 0.8, rows), draw.normal(normal, 1.0, rows))
+    return x.astype(np.float32), y
+
+
+@pytest.fixture(params=[42, 1, 2])
+def network(request: pytest.FixtureRequest) -> Trained:
+    return trained(request.param)
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("rows", SIZES)
+@pytest.mark.parametrize(
+    ("drift", "advice", "moved"),
+    [
+        ({}, Advice.HOLDS, []),
+        ({"normal": -1.0}, Advice.HEAL, [("normal", -1.0)]),
+        ({"normal": -2.2}, Advice.GONE, [("normal", -2.2)]),
+        ({"normal": -3.5}, Advice.HEAL, [("normal", -3.5)]),
+        ({"fraud": -1.5}, Advice.HEAL, [("fraud", 1.25)]),
+        ({"normal": -1.0, "fraud": -3.5}, Advice.HEAL, [("fraud", -1.25), ("normal", -1.0)]),
+        ({"share": 0.05}, Advice.HEAL, []),
+        ({"share": 0.40}, Advice.HEAL, []),
+    ],
+    ids=["clean", "normal-1", "normal-2.2", "normal-3.5", "fraud+1", "both-1", "5%", "40%"],
+)
+def test_a_drift_is_told_for_what_it_is(
+    network: Trained,
+    drift: dict[str, float],
+    advice: Advice,
+    moved: list[tuple[str, float]],
+    rows: int,
+    window: int,
+) -> None:
+    found = network.diagnose(*drawn(window, rows, **drift))
+    assert found.advice is advice, found.sentence
+    assert found.base_rate_moved == ("share" in drift)
+    assert found.inputs_moved == bool(moved)
+    assert {one.label for one in found.moved} == {label for label, _ in moved}
+    for label, shift in moved:
+        (one,) = (one for one in found.moved if one.label == label)
+        assert one.name == "V14"
+        assert one.shift == pytest.approx(shift, abs=0.35)
+    if not moved:
+        assert not found.relation_moved
+    assert ("both classes moved together" in found.sentence) == (len(moved) == 2)
+
+
+@pytest.mark.parametrize("batches", [5, 10, 25])
+def test_rows_drawn_again_and_again_do_not_make_a_refit_look_better_than_it_is(
+    network: Trained, batches: int
+) -> None:
+    stream = [
+        batch.rows for batch, _ in zip(network.source.batches(), range(batches), strict=False)
+    ]
+    x = np.concatenate([rows.x for rows in stream])
+    y = np.concatenate([rows.y for rows in stream])
+    found = network.diagnose(x, y)
+    assert found.advice is Advice.GONE, found.sentence
+    assert found.auc is not None
+    assert found.auc < 0.68
+
+
+def test_the_verdict_says_what_to_expect() -> None:
+    x, y = drawn(0, 1_000, normal=-2.2)
+    found = trained(42).diagnose(x, y)
+    assert found.sentence.startswith("the information is gone (in 'normal' rows V14 moved by -2.")
+    assert f"no model can beat accuracy {1 - y.mean():.3f} (flag nothing)" in found.sentence
+    assert "do not expect F1 to return; retrain with new features" in found.sentence
+    found = trained(42).diagnose(*drawn(0, 1_000, normal=-1.0))
+    assert found.sentence.startswith("heal: in 'normal' rows V14 moved by -1.")
+    found = trained(42).diagnose(*drawn(0, 1_000, share=0.05))
+    assert found.sentence.startswith("heal: the base rate moved from 0.150 to 0.0")
+    found = trained(42).diagnose(*drawn(0, 1_000, normal=-1.0, fraud=-3.5))
+    assert found.sentence.startswith("heal: the inputs of both classes moved together: V14 by -1.")
+
+
+def test_when_most_rows_are_positive_the_ceiling_is_to_flag_everything() -> None:
+    draw = np.random.default_rng(0)
+    x, y = drawn(0, 1_000, share=0.7)
+    found = trained(42).diagnose(x, draw.permutation(y))
+    assert found.advice is Advice.GONE
+    assert "(flag everything)" in found.sentence
+    assert found.ceiling_accuracy == pytest.approx(y.mean())
+
+
+@pytest.mark.parametrize(
+    ("rows", "share", "missing"),
+    [(0, 0.15, 200), (120, 0.15, 80), (1_000, 0.0, 134), (1_000, 1.0, 24)],
+)
+def test_too_few_rows_are_undecided_and_the_sentence_says_how_many_more_it_takes(
+    rows: int, share: float, missing: int
+) -> None:
+    found = trained(42).diagnose(*drawn(0, rows, share=share))
+    assert found.advice is Advice.UNDECIDED
+    assert (found.auc, found.skill, found.moved) == (None, None, ())
+    assert f"{rows:,} labelled rows are in" in found.sentence
+    assert f"about {missing:,} more are needed" in found.sentence
+    assert found.base_rate_moved == (rows == 1_000)
+
+
+def test_a_gain_that_may_be_chance_is_undecided_while_inputs_moved() -> None:
+    found = trained(42).diagnose(*drawn(0, 220, fraud=-1.5))
+    assert found.advice is Advice.UNDECIDED
+    assert "may yet be chance on 220 rows" in found.sentence
+    assert found.inputs_moved
+
+
+def test_a_task_that_was_hard_in_training_is_not_gone_while_nothing_moved() -> None:
+    draw = np.random.default_rng(0)
+
+    def rows(count: int) -> tuple[np.ndarray, ...]:
+        x = draw.normal(size=(count, 1)).astype(np.float32)
+        logits = 0.4 * x[:, 0] - 1
+        return x, logits, (draw.random(count) < 1 / (1 + np.exp(-logits))).astype(np.int8)
+
+    x, logits, y = rows(20_000)
+    reference = measure(x, y, ["x"], logits)
+    assert reference.skill is not None
+    assert 0.0 < reference.skill < 0.05
+    x, logits, y = rows(10_000)
+    assert diagnose(reference, LABELS, x, x, logits, y).advice is Advice.HOLDS
+    unknown = replace(reference, skill=None)
+    assert diagnose(unknown, LABELS, x, x, logits, y).advice is Advice.GONE
+
+
+def test_a_constant_input_that_stays_constant_has_not_moved_and_one_that_jumps_has() -> None:
+    draw = np.random.default_rng(0)
+    x = np.column_stack([draw.normal(size=1_000), np.ones(1_000)]).astype(np.float32)
+    y = (draw.random(1_000) < 0.3).astype(np.int8)
+    reference = measure(x, y, ["a", "b"])
+    logits = np.zeros(1_000, dtype=np.float32)
+    assert not diagnose(reference, LABELS, x, x, logits, y).inputs_moved
+    x[:, 1] += 1
+    found = diagnose(reference, LABELS, x, x, logits, y)
+    assert {(one.label, one.name) for one in found.moved} == {("normal", "b"), ("fraud", "b")}
+
+
+def test_at_most_five_moves_are_listed_the_largest_first() -> None:
+    draw = np.random.default_rng(0)
+    x, y = draw.normal(size=(1_000, 8)).astype(np.float32), np.repeat(np.int8([0, 1]), 500)
+    names = [f"x{number}" for number in range(8)]
+    reference = measure(x, y, names)
+    moved = x + np.arange(8, dtype=np.float32)
+    found = diagnose(reference, LABELS, moved, moved, np.zeros(1_000, dtype=np.float32), y)
+    assert len(found.moved) == 5
+    shifts = [abs(one.shift) for one in found.moved]
+    assert shifts == sorted(shifts, reverse=True)
+    assert found.moved[0].name == "x7"
+
+
+@PROPERTY
+@given(cuts=st.lists(st.integers(0, 300), max_size=4), seed=st.integers(0, 5))
+def test_blocks_give_the_reference_of_the_whole(cuts: list[int], seed: int) -> None:
+    x, y = drawn(seed, 300)
+    logits = x[:, V14] - 1
+    whole, parts = measure(x, y, NAMES, logits), ReferenceRows(NAMES)
+    places = sorted(cuts)
+    for block in zip(*(np.split(part, places) for part in (x, y, logits)), strict=True):
+        parts.add(*block)
+    found = parts.reference()
+    assert (found.names, found.rows) == (whole.names, whole.rows)
+    assert found.skill == pytest.approx(whole.skill)
+    np.testing.assert_allclose(found.mean, whole.mean, atol=1e-9)
+    np.testing.assert_allclose(found.sd, whole.sd, rtol=1e-9)
+
+
+def test_the_skill_in_training_is_known_only_with_the_logits_of_all_rows_and_two_classes() -> None:
+    x, y = drawn(0, 300)
+    rows = ReferenceRows(NAMES)
+    rows.add(x, y, x[:, V14])
+    assert rows.reference().skill is not None
+    rows.add(x, y)
+    assert rows.reference().skill is None
+    assert measure(x, np.zeros_like(y), NAMES, x[:, V14]).skill is None
+
+
+@PROPERTY
+@given(
+    rows=st.integers(0, 450),
+    share=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+    scale=st.sampled_from([0.0, 1e-6, 1.0, 1e6]),
+    copies=st.sampled_from([1, 2, 50]),
+    logit=st.sampled_from([0.0, 1e4, float("inf"), float("nan")]),
+    seed=st.integers(0, 99),
+)
+def test_any_window_gets_the_same_plain_verdict_each_time(
+    rows: int, share: float, scale: float, copies: int, logit: float, seed: int
+) -> None:
+    draw = np.random.default_rng(seed)
+    x = np.repeat(draw.normal(size=(rows, 2)) * scale, copies, axis=0)[:rows].astype(np.float32)
+    y = (draw.random(rows) < share).astype(np.int8)
+    logits = (x[:, 0] + np.float32(logit)).astype(np.float32)
+    reference = measure(*drawn(seed, 300), NAMES)
+    reference = Reference(
+        NAMES[:2],
+        reference.mean[:, :2],
+        reference.sd[:, :2],
+        reference.rows,
+        None,  # type: ignore[arg-type]
+    )
+    found = diagnose(reference, LABELS, x, x, logits, y)
+    assert found == diagnose(reference, LABELS, x, x, logits, y)
+    text = json.dumps(found.as_dict(), allow_nan=False)
+    assert json.loads(text) == found.as_dict()
+    assert found.sentence
+
+
+def test_the_record_is_plain_json() -> None:
+    found = trained(42).diagnose(*drawn(0, 1_000, normal=-1.0))
+    record = json.loads(json.dumps(found.as_dict(), allow_nan=False))
+    assert record["advice"] == "heal"
+    assert record["base_rate"] == [0.15, pytest.approx(found.positives / 1_000)]
+    assert Moved(**record["moved"][0]) == found.moved[0]
