@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import os
 import signal
 import time
@@ -226,6 +228,39 @@ def test_a_task_that_waited_heals_what_was_published_meanwhile(
     second = worker.take(wait=True)
     expected = RECIPES.heal(first.after, task_of(2))
     assert outcome_bytes(second) == outcome_bytes(expected)
+
+
+@pytest.mark.parametrize(
+    "chosen", [("gradient",), ("anchored", "assumed", "aligned")], ids=["reflexive", "affine"]
+)
+def test_every_recipe_gives_the_same_in_a_worker_as_in_place(chosen: tuple[str, ...]) -> None:
+    network = small.small_network()
+    if chosen != ("gradient",):
+        network = network.anchored(beside=True)
+    settings = HealSettings.model_validate({"recipe": chosen[0], "assume": "positives-stable"})
+    recipes = small.recipes_of(network, settings)
+    here, there = (LiveModel(Serving(network, small.start(network), "s-0", 0.5)) for _ in "ab")
+    inline, worker = InlineEngine(here, recipes), WorkerEngine(there, recipes)
+    healed = set()
+    for batch, recipe in itertools.product((1, 2, 3), chosen):
+        y, rule_label = np.random.default_rng(batch).integers(-1, 2, (2, 30)).astype(np.int8)
+        rows = small.rows_of(network, x_of(batch), y, rule_label)
+        rows = dataclasses.replace(
+            rows, arrival=rows.arrival * batch, held_out=x_of(batch)[:, 0] > 1
+        )
+        task = HealTask(f"h{batch}", batch, "drift", recipe, rows)
+        for engine in (inline, worker):
+            engine.submit(task)
+        expected, found = inline.take(), worker.take(wait=True)
+        if isinstance(expected, HealFailure):
+            assert found == expected
+            continue
+        assert outcome_bytes(found) == outcome_bytes(expected)
+        healed.add(recipe)
+        for live in (here, there):
+            live.publish(expected.after, task.heal_id, 0.5)
+    worker.close()
+    assert chosen[0] in healed
 
 
 def test_the_worker_leaves_an_interrupt_to_its_parent(worker: WorkerEngine) -> None:
