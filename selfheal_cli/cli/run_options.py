@@ -41,7 +41,9 @@ def group(*parts: Decorator) -> Decorator:
 # What streams, and what is watched in it.
 data = group(
     click.argument("data", required=False, type=click.Path(path_type=Path)),
-    click.option("--target", metavar="COLUMN", help="Column of DATA to predict; two values."),
+    click.option(
+        "--target", metavar="COLUMN", help="Column of DATA to predict; two or more values."
+    ),
     click.option(
         "--positive",
         metavar="VALUE",

@@ -154,7 +154,7 @@ class SelfHealingNetwork(_Predictor):
         return {name: value for name, value in state.items() if not name.startswith("adapter.")}
 
     def with_adapter(self, weights: Weights) -> SelfHealingNetwork:
-        """A frozen network with an adapter of its own that shares this one's backbone and head.
+        """A network with a frozen adapter of its own that shares this frozen one's other parts.
 
         The weights are taken over, not copied. Raises RuntimeError where names or shapes differ.
         """

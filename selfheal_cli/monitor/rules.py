@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from selfheal_cli.records import Columns, FloatArray, LabelArray
 
 MAX_LENGTH = 2_000
-EARLIER = 1e-6  # of a vote: what puts the rule named first ahead in a tie
 COMPARE = {
     "<": np.less,
     "<=": np.less_equal,
@@ -131,13 +130,16 @@ class RuleSet:
     def judge(self, columns: Columns) -> RuleVerdict:
         """Evaluate every rule on the columns (n,) each."""
         rows = len(next(iter(columns.values())))
-        votes = np.zeros((rows, self.classes))
-        fired = np.zeros(rows, dtype=bool)
+        count = len(self.rules)
+        votes = np.zeros((rows, self.classes), dtype=np.int64)
+        earliest = np.full((rows, self.classes), count)  # place of a label's first rule
         for place, rule in enumerate(self.rules):
             hit = rule.fires(columns)
-            fired |= hit
-            votes[hit, rule.label] += 1 + EARLIER / (1 + place)
-        label = np.where(fired, votes.argmax(axis=1), self._implied)
+            earliest[hit & (votes[:, rule.label] == 0), rule.label] = place
+            votes[hit, rule.label] += 1
+        fired = votes.any(axis=1)
+        ranked = votes * (count + 1) - earliest
+        label = np.where(fired, ranked.argmax(axis=1), self._implied)
         return RuleVerdict(fired, label.astype(np.int8))
 
     def __str__(self) -> str:

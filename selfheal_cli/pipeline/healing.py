@@ -298,6 +298,7 @@ class Healing:
             "after": healed.after.as_dict() if healed.after else None,
             "evaluation": healed.evaluation.value,
             "threshold": threshold,
+            "own_rows": bool((task.rows.arrival == task.batch).all()),
             "gate": {"worse_by": judgement.worse_by, "error": judgement.error},
             **outcome.measured,
         }

@@ -85,6 +85,9 @@ class Snapshots:
         """Score what waits for labels now; compare when they have come."""
         found: dict[int, dict[int, object]] = {}
         for part in waiting[-MOST_BATCHES:]:
+            part = part.where(part.y >= 0)  # the others' labels never come
+            if not len(part):
+                continue
             answers = network.predict_features(part.features)
             found[part.batch] = dict(zip(part.place.tolist(), answers, strict=True))
         if found:

@@ -207,7 +207,7 @@ class RunView:
             row.bce_real = round(data.get("label_loss", 0.0), 4)
             row.bce_const = round(data.get("rule_loss", 0.0), 4)
             row.positive_weight = round(data.get("positive_weight", 0.0), 4)
-            if data["evaluation"] == Evaluation.IN_SAMPLE.value:
+            if data["evaluation"] == Evaluation.IN_SAMPLE.value and data["own_rows"]:
                 _heal_row(row, data, shadow)
         elif batch in self._others:
             row.action = self._others.pop(batch)

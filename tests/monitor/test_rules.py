@@ -224,7 +224,6 @@ def test_a_tie_of_many_rules_goes_to_the_rule_named_first() -> None:
     assert judged([5.0], *first_is_1[:3], "x > 0 => 1").label.tolist() == [1]
 
 
-@pytest.mark.xfail(strict=True, reason="later rules' shares of a vote add up to more")
 @pytest.mark.parametrize("rules", [12, 40])
 def test_a_tie_goes_to_the_rule_named_first_however_many_there_are(rules: int) -> None:
     half = rules // 2

@@ -40,7 +40,7 @@ TEMPER = 0.2  # of losses in the weights: below 1, since rows of one batch are a
 FROZEN_BONUS = 3.0  # log prior odds of "nothing changed" against each other explanation
 LIGHT = 1e-3  # penalty of the intercept
 SCALE_RIDGE = 1.0  # penalty of scaling the frozen logit
-LEAST = 50.0  # the most that losses keep an explanation behind: a drift may end
+LEAST = 100.0  # the most that losses keep an explanation behind: a drift may end
 NAMES = ("frozen", "scaled_short", "scaled", "fitted")
 
 
