@@ -137,7 +137,7 @@ class RuleSet:
             hit = rule.fires(columns)
             earliest[hit & (votes[:, rule.label] == 0), rule.label] = place
             votes[hit, rule.label] += 1
-        fired = votes.any(axis=1)
+        fired = votes.sum(axis=1) > 0
         ranked = votes * (count + 1) - earliest
         label = np.where(fired, ranked.argmax(axis=1), self._implied)
         return RuleVerdict(fired, label.astype(np.int8))

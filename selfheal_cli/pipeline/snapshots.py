@@ -84,8 +84,8 @@ class Snapshots:
     ) -> None:
         """Score what waits for labels now; compare when they have come."""
         found: dict[int, dict[int, object]] = {}
-        for part in waiting[-MOST_BATCHES:]:
-            part = part.where(part.y >= 0)  # the others' labels never come
+        for batch_waiting in waiting[-MOST_BATCHES:]:
+            part = batch_waiting.where(batch_waiting.y >= 0)  # the others' labels never come
             if not len(part):
                 continue
             answers = network.predict_features(part.features)
