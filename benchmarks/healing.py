@@ -70,8 +70,6 @@ def compare_all(seeds: int) -> None:
             print("| | accuracy | F1 | ROC AUC | log loss | ECE |\n|---|---|---|---|---|---|")
             for line in summarise(results):
                 print(f"| {line.title} | {_row(line.mean)} |", flush=True)
-            limit = maker(settings, 25)(0).limit()
-            print(f"| limit | {limit.accuracy:.3f} | {limit.f1:.3f} | {limit.roc_auc:.3f} | | |")
 
 
 def ends(seeds: int) -> None:

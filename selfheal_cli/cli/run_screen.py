@@ -159,15 +159,19 @@ class RunScreen:
             )
         labels = [f"{place} is '{label}'" for place, label in enumerate(trained["labels"])]
         self._say(f"Labels: {', '.join(labels)}")
+        if self._view.started["config"]["labels"]["regime"] != "full":
+            self._say("Figures with ~ are estimated from the network's confidence, not measured.")
         self._say(f"[bold]{HEADER}[/]")
 
     def _line(self, row: Row) -> None:
         colour = COLOURS[row.state]
         self._say(
             f"{row.batch_idx:5d}  {row.z_score:6.4f}  {row.n_conflicts:9d}  "
-            f"{_known(row.shadow_acc, '10.4f')}  {_known(row.healed_acc, '10.4f')}  "
+            f"{_known(row.shadow_acc, '10.4f')}  "
+            f"{_known(row.healed_acc, '10.4f', row.est_accuracy)}  "
             f"{_known(row.acc_lift, '+7.4f')}  {_known(row.shadow_f1, '9.4f')}  "
-            f"{_known(row.healed_f1, '9.4f')}  [{colour}]{row.state:<11}[/]  {row.action}"
+            f"{_known(row.healed_f1, '9.4f', row.est_f1)}  "
+            f"[{colour}]{row.state:<11}[/]  {row.action}"
         )
 
     def _say(self, text: str) -> None:
@@ -203,11 +207,12 @@ def _cells(line: dict[str, Any], *, costs: bool) -> list[str]:
     return [line["title"], rows, *(figure(line.get(name)) for name in FIGURES), *cost, *counts]
 
 
-def _known(value: float | None, layout: str) -> str:
-    """A figure, or a dash in its place while labels are awaited."""
+def _known(value: float | None, layout: str, estimate: float | None = None) -> str:
+    """A figure; while labels are awaited its ~estimate, or a dash."""
     if value is not None:
         return format(value, layout)
-    return "-".rjust(int(layout.lstrip("+").split(".")[0]))
+    instead = "-" if estimate is None else f"~{estimate:.4f}"
+    return instead.rjust(int(layout.lstrip("+").split(".")[0]))
 
 
 def _tally(view: RunView) -> str:

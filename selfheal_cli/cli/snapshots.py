@@ -11,7 +11,9 @@ SORTS = ("version", "f1", "accuracy", "precision", "recall", "roc_auc", "pr_auc"
 
 @click.command("snapshots")
 @click.option(
-    "--phase", type=click.Choice(["baseline", "pre-heal", "post-heal"]), help="Only this phase."
+    "--phase",
+    type=click.Choice(["baseline", "pre-heal", "post-heal", "rejected"]),
+    help="Only this phase.",
 )
 @click.option(
     "--sort", type=click.Choice(SORTS), default="version", show_default=True, help="Highest first."

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from selfheal_cli.config import SyntheticSettings
 from selfheal_cli.model.network import Classifier
+from selfheal_cli.source.limit import POSITIVE_MEAN, posterior
+from selfheal_cli.source.synthetic import V14
 
 if TYPE_CHECKING:
     from selfheal_cli.records import FloatArray, LabelArray
@@ -38,6 +41,24 @@ class Constant:
     def predict(self, x: FloatArray) -> FloatArray:
         """See `Peer`."""
         return np.full(len(x), self._probability, dtype=np.float32)
+
+    def learn(self, x: FloatArray, y: LabelArray) -> None:
+        """Nothing."""
+
+
+class Posterior:
+    """The limit: the generator's own fraud posterior under its drift; no model can do better."""
+
+    def __init__(self, settings: SyntheticSettings) -> None:
+        share = settings.stream_positive_share
+        self._share = settings.positive_share if share is None else share
+        self._mean = POSITIVE_MEAN + settings.positive_shift
+        self._drift = settings.drift_strength
+
+    def predict(self, x: FloatArray) -> FloatArray:
+        """See `Peer`."""
+        v14 = x[:, V14].astype(np.float64)
+        return posterior(v14, self._drift, self._share, self._mean).astype(np.float32)
 
     def learn(self, x: FloatArray, y: LabelArray) -> None:
         """Nothing."""

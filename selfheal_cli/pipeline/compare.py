@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from selfheal_cli.config import Objective, RunConfig
+from selfheal_cli.config import Objective, RunConfig, SyntheticSettings
 from selfheal_cli.decide.objective import RECENT, threshold_for
 from selfheal_cli.errors import ConfigurationError
 from selfheal_cli.heal.recipe import check_recipe
@@ -18,7 +18,7 @@ from selfheal_cli.monitor.label_desk import LabelDesk, Scored
 from selfheal_cli.monitor.prequential import RunningScores
 from selfheal_cli.peers.base import Peer
 from selfheal_cli.peers.finetune import FineTune
-from selfheal_cli.peers.simple import Constant, Frozen, LabelRate
+from selfheal_cli.peers.simple import Constant, Frozen, LabelRate, Posterior
 from selfheal_cli.pipeline.prepare import Trained, survey, train_networks
 from selfheal_cli.pipeline.replay import Replay
 from selfheal_cli.records import Batch
@@ -129,6 +129,9 @@ def _one_seed(
         "flag nothing": lambda seed: Constant(0.0),
         "label rate of the last 10 batches": lambda seed: LabelRate(share),
     }
+    if isinstance(config.source, SyntheticSettings) and not config.source.phases:
+        known = config.source
+        simple["limit: the generator's own posterior"] = lambda seed: Posterior(known)
     for title, make in simple.items():
         yield _run(title, WithPeer(make(config.seed), config), config, source)
     for recipe in recipes:

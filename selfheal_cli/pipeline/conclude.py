@@ -23,7 +23,7 @@ IN_SAMPLE = (
 )
 HELD_OUT = "The rows of this table were drawn beside the stream: nothing learned from them."
 PREQUENTIAL = "Every row was scored by the network as it was before anything learned from the row."
-LATE = " Labels that came late or not at all are used for this table and for nothing else."
+LATE = " Labels that had not come by the end are used for this table and for nothing else."
 RATIOS = tuple(10 ** (exponent / 8) for exponent in range(-8, 33))  # 0.1 to 10,000
 
 
@@ -32,6 +32,7 @@ def conclude(
 ) -> dict[str, Any]:
     """The results table, the verdict, and the check that the frozen part did not move."""
     held_out, stream = source.held_out(), corridor.stream
+    stream.finish()
     if "drifted" in held_out and stream.live_scores.scores().rows:
         evaluation = IN_SAMPLE
         if _never_seen(config):

@@ -24,7 +24,7 @@ from selfheal_cli.monitor.prequential import score
 from selfheal_cli.monitor.shadow import lift
 from selfheal_cli.pipeline.ledger import Ledger
 from selfheal_cli.pipeline.restore import Restore
-from selfheal_cli.pipeline.snapshots import Snapshots
+from selfheal_cli.pipeline.snapshots import Completed, Snapshots
 from selfheal_cli.records import Evaluation, Phase
 from selfheal_cli.registry.base import BASELINE, CHAMPION
 from selfheal_cli.scores import AnyScores
@@ -129,21 +129,27 @@ class Healing:
         replaced = self._engine.submit(task)
         if replaced is not None:
             self._seen.pop(replaced.batch)
-            self._ledger.note(
-                Kind.HEAL_COALESCED,
-                {
-                    "heal_id": replaced.heal_id,
-                    "batch": replaced.batch,
-                    "reason": "newer rows came before it could start",
-                    "replaced_by": task.heal_id,
-                },
-            )
+            self._drop(replaced, "newer rows came before it could start", task.heal_id)
+
+    def _drop(self, task: HealTask, reason: str, replaced_by: str | None) -> None:
+        self._ledger.note(
+            Kind.HEAL_COALESCED,
+            {
+                "heal_id": task.heal_id,
+                "batch": task.batch,
+                "reason": reason,
+                "replaced_by": replaced_by,
+            },
+        )
 
     def settle(self, *, wait: bool = False) -> None:
         """Take the heals that are done: publish them, or say why not."""
         while (outcome := self._engine.take(wait=wait)) is not None:
             if isinstance(outcome, HealFailure):
                 self._fail(outcome)
+            elif self._restore.overtook(outcome.task.batch):
+                self._seen.pop(outcome.task.batch)
+                self._drop(outcome.task, "a rollback came before it was done", None)
             else:
                 self._conclude(outcome)
 
@@ -168,26 +174,36 @@ class Healing:
             tolerance = self._config.policy.gate_tolerance
             judgement = judge(self._frozen, network, outcome, tolerance)
         first = self._snapshot(task, Phase.PRE_HEAL, outcome, healed, seen, serving.snapshot)
-        if judgement.rejected:
-            self._reject(outcome, healed, seen, first, judgement, threshold)
-            return
         second = self._snapshot(
-            task, Phase.POST_HEAL, outcome, healed, seen, first, threshold=threshold
+            task,
+            Phase.REJECTED if judgement.rejected else Phase.POST_HEAL,
+            outcome,
+            healed,
+            seen,
+            first,
+            threshold=threshold,
+            rejected=judgement.rejected,
         )
-        self._live.publish(outcome.after, second, threshold)
         if healed.evaluation is Evaluation.AWAITING:
             waiting = self._desk.waiting
-            for one, used, t in (
-                (first, serving.network, serving.threshold),
-                (second, network, threshold),
-            ):
-                self._snapshots.await_labels(one, task.batch, used, t, waiting)
-        self._ledger.note(
-            Kind.HEAL, self._told(outcome, healed, judgement, first, second, threshold)
-        )
+            before = (serving.network, serving.threshold)
+            self._snapshots.await_labels(first, task.batch, *before, waiting)
+            heal_id = None if judgement.rejected else task.heal_id
+            after = (network, threshold)
+            self._snapshots.await_labels(second, task.batch, *after, waiting, heal_id)
+        told = self._told(outcome, healed, judgement, first, second, threshold)
+        if judgement.rejected:
+            # the old weights go on serving; what the recipe learned of itself goes on as well
+            state = AdapterState(serving.adapter.weights, outcome.after.memory)
+            self._live.publish(state, serving.snapshot, serving.threshold)
+            self._ledger.note(Kind.HEAL_REJECTED, told | {"rejected": judgement.rejected})
+            return
+        self._live.publish(outcome.after, second, threshold)
+        self._ledger.note(Kind.HEAL, told)
         self._ledger.point(CHAMPION, second, f"heal {task.heal_id}: {task.reason}")
         if healed.after is not None:
-            self._restore.observe(task.heal_id, task.batch, healed.after, task.rows)
+            heal = Completed(task.heal_id, task.batch, healed.after)
+            self._restore.observe(heal, task.rows, task.batch)
 
     def _threshold(self, network: SelfHealingNetwork, outcome: HealOutcome) -> float:
         """By the latest rows under the healed adapter."""
@@ -250,32 +266,6 @@ class Healing:
             rejected=rejected,
             extra={**seen.metrics(scores), **({} if before else healed.estimates)},
         )
-
-    def _reject(
-        self,
-        outcome: HealOutcome,
-        healed: Healed,
-        seen: Seen,
-        parent: str,
-        judgement: Judgement,
-        threshold: float,
-    ) -> None:
-        """Keep it as a version that never serves; what the recipe learned of itself goes on."""
-        task, serving = outcome.task, self._live.serving
-        kept = self._snapshot(
-            task,
-            Phase.REJECTED,
-            outcome,
-            healed,
-            seen,
-            parent,
-            threshold=threshold,
-            rejected=judgement.rejected,
-        )
-        state = AdapterState(serving.adapter.weights, outcome.after.memory)
-        self._live.publish(state, serving.snapshot, serving.threshold)
-        told = self._told(outcome, healed, judgement, parent, kept, threshold)
-        self._ledger.note(Kind.HEAL_REJECTED, told | {"rejected": judgement.rejected})
 
     def _told(
         self,

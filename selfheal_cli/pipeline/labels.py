@@ -35,18 +35,21 @@ class LabelFlow:
         self.quarantined_rows = 0
 
     def take(self, scored: Scored, now: float | None) -> tuple[list[Scored], list[Scored]]:
-        """Hand in a scored batch; get (labels that came, those of them to learn from)."""
+        """Hand in a scored batch; get the labels that came: (to learn from, held back)."""
         self._step += 1
         unknown = np.full(len(scored), -1, dtype=np.int8)
         self.unlabelled.add(self._step, scored.features, unknown, scored.rule_label)
         arrived = self.desk.take(scored, now)
-        learned = [part for part in arrived if self._plausible(part)]
+        learned: list[Scored] = []
+        held_back: list[Scored] = []
+        for part in arrived:
+            (learned if self._plausible(part) else held_back).append(part)
         for part in learned:
             self.labelled.add(self._step, part.features, part.y, part.rule_label)
         if not self._full:
             for part in arrived:
                 self._note(part)
-        return arrived, learned
+        return learned, held_back
 
     def _plausible(self, part: Scored) -> bool:
         verdict = self._watch.judge(part.y)

@@ -14,10 +14,10 @@ from selfheal_cli.heal.task import AdapterState, HealRows
 from selfheal_cli.history.events import Kind
 from selfheal_cli.model.network import Weights
 from selfheal_cli.pipeline.ledger import Ledger
+from selfheal_cli.pipeline.snapshots import Completed
 from selfheal_cli.records import VersionRecord
 from selfheal_cli.registry.base import CHAMPION, Lineage, Registry
 from selfheal_cli.rollback import find_best, load_verified
-from selfheal_cli.scores import AnyScores
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,7 @@ class Fallen:
     heal_id: str
     batch: int
     reason: str
+    noticed: int  # the batch in which the labels told
 
 
 class Restore:
@@ -52,17 +53,22 @@ class Restore:
         self._ledger = ledger
         self._health = Health(config.policy)
         self._quiet_until = 0
+        self._last = 0  # batch of the last rollback of a guarded recipe
         self.rollbacks = 0
 
     def paused(self, batch: int) -> bool:
         """Whether healing pauses after a rollback."""
         return batch <= self._quiet_until
 
-    def observe(self, heal_id: str, batch: int, healed: AnyScores, rows: HealRows) -> None:
-        """Take a heal's scores, and roll back where they have fallen."""
-        reason = self._health.observe(healed)
+    def overtook(self, batch: int) -> bool:
+        """Whether a rollback came after a heal was asked for in ``batch``."""
+        return batch <= self._last
+
+    def observe(self, heal: Completed, rows: HealRows, batch: int) -> None:
+        """Take a heal's scores in ``batch``, and roll back where they have fallen."""
+        reason = self._health.observe(heal.scores)
         if reason is not None:
-            self._roll_back(Fallen(heal_id, batch, reason), rows)
+            self._roll_back(Fallen(heal.heal_id, heal.batch, reason, batch), rows)
 
     def _roll_back(self, fallen: Fallen, rows: HealRows) -> None:
         self._ledger.catch_up(wait=True)
@@ -85,7 +91,8 @@ class Restore:
                 found = {"version": best.version, "declined": why}
                 self._note(Kind.ROLLBACK_DECLINED, fallen, found)
                 return
-            self._quiet_until = fallen.batch + self._policy.cooldown
+            self._last = fallen.noticed
+            self._quiet_until = fallen.noticed + self._policy.cooldown
         self._restore(best, weights, fallen)
 
     def _gain(self, weights: Weights, rows: HealRows) -> tuple[float, float | None]:

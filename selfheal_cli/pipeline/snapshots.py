@@ -24,10 +24,20 @@ class _Awaiting:
 
     snapshot: str
     batch: int
+    heal_id: str | None
     threshold: float
     probabilities: dict[int, dict[int, object]]
     scored: list[object]
     labels: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A heal whose figures came with its labels."""
+
+    heal_id: str
+    batch: int
+    scores: AnyScores
 
 
 class Snapshots:
@@ -81,8 +91,12 @@ class Snapshots:
         network: SelfHealingNetwork,
         threshold: float,
         waiting: Sequence[Scored],
+        heal_id: str | None = None,
     ) -> None:
-        """Score what waits for labels now; compare when they have come."""
+        """Score what waits for labels now; compare when they have come.
+
+        ``heal_id`` where the snapshot is what a heal gave, so that its health can be watched.
+        """
         found: dict[int, dict[int, object]] = {}
         for batch_waiting in waiting[-MOST_BATCHES:]:
             part = batch_waiting.where(batch_waiting.y >= 0)  # the others' labels never come
@@ -91,12 +105,23 @@ class Snapshots:
             answers = network.predict_features(part.features)
             found[part.batch] = dict(zip(part.place.tolist(), answers, strict=True))
         if found:
-            self._awaiting.append(_Awaiting(snapshot, batch, threshold, found, [], []))
+            self._awaiting.append(_Awaiting(snapshot, batch, heal_id, threshold, found, [], []))
 
-    def labels_came(self, arrived: Sequence[Scored]) -> None:
-        """Complete the snapshots whose last awaited label is among these."""
+    def labels_came(
+        self, learned: Sequence[Scored], held_back: Sequence[Scored]
+    ) -> list[Completed]:
+        """Complete the snapshots whose last awaited label is among these; returns the heals.
+
+        Labels that are held back are waited for no longer, and count for nothing.
+        """
         for awaiting in self._awaiting:
-            for part in arrived:
+            for part in held_back:
+                unjudged = awaiting.probabilities.get(part.batch, {})
+                for place in part.place.tolist():
+                    unjudged.pop(place, None)
+                if not unjudged:
+                    awaiting.probabilities.pop(part.batch, None)
+            for part in learned:
                 rows = awaiting.probabilities.get(part.batch)
                 if rows is None:
                     continue
@@ -106,14 +131,21 @@ class Snapshots:
                         awaiting.labels.append(label)
                 if not rows:
                     del awaiting.probabilities[part.batch]
+        completed = []
         for awaiting in [one for one in self._awaiting if not one.probabilities]:
             self._awaiting.remove(awaiting)
-            self._complete(awaiting)
+            if not awaiting.labels:
+                continue
+            scores = self._complete(awaiting)
+            if awaiting.heal_id is not None:
+                completed.append(Completed(awaiting.heal_id, awaiting.batch, scores))
+        return completed
 
-    def _complete(self, awaiting: _Awaiting) -> None:
+    def _complete(self, awaiting: _Awaiting) -> AnyScores:
         labels = np.array(awaiting.labels, dtype=np.int8)
         scores = score(np.array(awaiting.scored, dtype=np.float32), labels, awaiting.threshold)
         self._ledger.score_later(awaiting.snapshot, awaiting.batch, scores, _figures(scores))
+        return scores
 
 
 def _figures(scores: AnyScores | None) -> dict[str, float]:

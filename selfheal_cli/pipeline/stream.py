@@ -38,8 +38,8 @@ ENOUGH_LABELLED = 5  # labelled batches from which on labels lead, not an assump
 class Stream:
     """The running model. Scoring reads ``live``; everything else happens around it.
 
-    ``live_scores`` and ``shadow_scores`` hold every row whose label the source knows, whether or
-    not the label was allowed to come: they are for the table at the end and nothing else.
+    ``live_scores`` and ``shadow_scores`` hold every row whose label has come; `finish` adds those
+    that the source knows though they were not allowed to come. They are for the table at the end.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class Stream:
         self._snapshots = snapshots
         self._flow = flow
         self._ledger = ledger
+        self._never = config.labels.regime == "none"
         self._full = config.labels.regime == "full"
         self._kind = KINDS[config.heal.recipe]
         self._free = label_free(config.heal)
@@ -74,21 +75,20 @@ class Stream:
 
     def step(self, batch: Batch) -> None:
         """Score a batch with what serves now, then let the rooms look at it."""
+        rollbacks = self._restore.rollbacks
         rules = self._rules.rules.judge(batch.rows.columns)
         scored = self._score(batch, rules.label)
-        held_back = self._flow.quarantined_rows
-        arrived, learned = self._flow.take(scored, batch.now)
-        if self._flow.quarantined_rows == held_back or not self._full:
-            self.live_scores.add(scored.probabilities, scored.threshold, scored.y)
-            self.shadow_scores.add(scored.shadow, scored.shadow_threshold, scored.y)
+        learned, held_back = self._flow.take(scored, batch.now)
+        for part in [scored] if self._never else learned:
+            self._count(part)
         reading = self._fidi.observe(batch.rows.columns[self._fidi.calibration.feature])
         known = scored.y if self._full else np.full(len(scored), -1, dtype=np.int8)
         least = self._config.policy.conflict_probability
         conflicts = rules.conflicts_with(scored.probabilities, known, least)
-        self._snapshots.labels_came(arrived)
+        for heal in self._snapshots.labels_came(learned, held_back):
+            self._restore.observe(heal, self._flow.labelled.rows(), batch.index)
         self._diagnosing.observe(batch.index, learned, drifting=reading.drifting)
         decision = decide(reading, conflicts, self._config.policy)
-        rollbacks = self._restore.rollbacks
         live, shadow = (
             counts(classify(p, t), known, self._classes)
             for p, t in (
@@ -106,6 +106,15 @@ class Stream:
         )
         told = {"state": state.value, "heal_requested": asked, "reason": decision.reason}
         self._note(batch.index, scored, live, shadow, reading, conflicts, told)
+
+    def finish(self) -> None:
+        """The stream is over: count the rows whose labels are still on their way."""
+        for part in self._flow.desk.waiting:
+            self._count(part)
+
+    def _count(self, part: Scored) -> None:
+        self.live_scores.add(part.probabilities, part.threshold, part.y)
+        self.shadow_scores.add(part.shadow, part.shadow_threshold, part.y)
 
     def _score(self, batch: Batch, rule_label: LabelArray) -> Scored:
         rows, serving = batch.rows, self._live.serving

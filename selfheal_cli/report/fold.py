@@ -28,7 +28,8 @@ class Row:
     """One batch. The first sixteen fields are the article's ``metrics.csv``, in its order.
 
     ``healed_*`` are the live figures, or with the article's recipe those after the batch's heal;
-    ``pre_*`` are before it; precision to fn belong to ``healed``. Empty until labels come; the
+    ``pre_*`` are before it; precision to fn belong to ``healed``. Empty until labels come (then
+    ``est_*`` hold what was estimated without); the
     counts are empty where there are more than two classes.
     """
 
@@ -61,6 +62,8 @@ class Row:
     positive_weight: float
     version: int | None = None
     restored_version: int | None = None
+    est_accuracy: float | None = None
+    est_f1: float | None = None
 
 
 @dataclass(slots=True)
@@ -192,6 +195,9 @@ class RunView:
             positive_weight=0.0,
         )
         self.rows[row.batch_idx] = row
+        for name in ("est_accuracy", "est_f1"):
+            if name in data["estimates"]:
+                setattr(row, name, round(data["estimates"][name], 4))
         shadow = None
         if data["live"] is not None:
             live, shadow = scores_from(data["live"]), scores_from(data["shadow"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -135,7 +136,11 @@ def stream_of(settings: RunConfig) -> SyntheticSource:
 def ran(settings: RunConfig, source: Any = None, **around: Any) -> Ran:
     registry = MemoryRegistry()
     source = source or stream_of(settings)
-    surroundings = Surroundings(registry, lambda: datetime.now(UTC), "ann", **around)
+    # every registry in memory begins with run 1
+    workspace = Path(f"workspace-{len(list(Path().glob('workspace-*')))}")
+    surroundings = Surroundings(
+        registry, lambda: datetime.now(UTC), "ann", workspace=workspace, **around
+    )
     finished = run(settings, source, surroundings)
     events = list(read(finished.folder / "events.jsonl"))
     return Ran(settings, finished, events, registry, source)

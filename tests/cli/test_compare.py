@@ -1,0 +1,167 @@
+"""`selfheal compare`: the same stream through recipes, peers, and nothing at all."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from selfheal_cli.cli.main import main
+from tests.cli.test_bad_input import refused
+from tests.cli.test_recipes_and_labels import table
+from tests.conftest import Invoke, enter
+
+SIMPLE = ["no heal", "full fine-tune", "flag nothing", "label rate of the last 10 batches"]
+LIMIT = "limit: the generator's own posterior"
+FIGURES = {"accuracy", "f1_half", "f1", "kappa", "roc_auc", "pr_auc", "log_loss", "ece"}
+QUICK = ("--recipes", "anchored", "--batches", "4", "--json")
+
+
+@pytest.fixture(scope="module")
+def compared(
+    tmp_path_factory: pytest.TempPathFactory, store_template: Path
+) -> tuple[Path, dict[str, Any]]:
+    """One comparison over two seeds, to look at."""
+    folder = tmp_path_factory.mktemp("compared")
+    shutil.copy(store_template, folder / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        enter(folder, patch)
+        result = CliRunner().invoke(main, ["compare", *QUICK, "--seeds", "2"])
+        assert result.exit_code == 0, result.output
+    return folder, json.loads(result.stdout)
+
+
+@pytest.fixture
+def in_compared(compared: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> Path:
+    enter(compared[0], monkeypatch)
+    return compared[0]
+
+
+def test_everyone_is_judged_on_the_same_separate_rows_with_their_spread(
+    compared: tuple[Path, dict[str, Any]],
+) -> None:
+    document = compared[1]
+    lines = {line["title"]: line for line in document["lines"]}
+    assert list(lines) == [*SIMPLE, LIMIT, "anchored"]
+    for title, line in lines.items():
+        assert line["rows"] == 20_000
+        constant = title in ("flag nothing", "label rate of the last 10 batches")
+        missing = {"log_loss"} if title == "flag nothing" else set()
+        assert FIGURES - missing <= set(line["mean"]), title
+        spread = [line["spread"][name] for name in ("accuracy", "f1", "roc_auc")]
+        assert all(value is not None and value >= 0 for value in spread)
+        if not constant:
+            assert line["spread"]["roc_auc"] > 0
+    assert lines["flag nothing"]["mean"]["roc_auc"] == 0.5
+    assert lines["flag nothing"]["mean"]["f1_half"] == 0
+    assert lines["flag nothing"]["mean"]["accuracy"] == 0.85
+    assert lines["anchored"]["mean"]["log_loss"] < lines["no heal"]["mean"]["log_loss"]
+    best = lines[LIMIT]["mean"]
+    for title in ("no heal", "full fine-tune", "anchored"):
+        assert lines[title]["mean"]["log_loss"] > best["log_loss"]
+        assert lines[title]["mean"]["roc_auc"] < best["roc_auc"] + 0.005
+    for name in ("accuracy", "f1", "roc_auc"):
+        assert document["limit"][name] == pytest.approx(best[name], abs=0.02)
+
+
+def test_each_seed_has_its_own_results_and_the_line_is_their_mean(
+    compared: tuple[Path, dict[str, Any]],
+) -> None:
+    document = compared[1]
+    assert {result["seed"] for result in document["results"]} == {42, 43}
+    for line in document["lines"]:
+        own = [r for r in document["results"] if r["title"] == line["title"]]
+        assert [len(result["by_batch"]) for result in own] == [4, 4]
+        for name, mean in line["mean"].items():
+            assert mean == pytest.approx(sum(r["figures"][name] for r in own) / 2)
+
+
+def test_mlflow_has_one_run_and_a_child_run_a_contestant(
+    compared: tuple[Path, dict[str, Any]], in_compared: Path
+) -> None:
+    from mlflow import MlflowClient
+
+    document = compared[1]
+    runs = {run.info.run_id: run for run in MlflowClient().search_runs(["1"])}
+    parent = runs.pop(document["run_id"])
+    assert parent.info.status == "FINISHED"
+    assert "mlflow.parentRunId" not in parent.data.tags
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {document["run_id"]}
+    named = {run.data.tags["mlflow.runName"]: run for run in runs.values()}
+    assert set(named) == {*SIMPLE, LIMIT, "anchored"}
+    for line in document["lines"]:
+        run = named[line["title"]]
+        assert run.info.status == "FINISHED"
+        for name, value in line["mean"].items():
+            assert run.data.metrics[name] == pytest.approx(value)
+        assert run.data.metrics["accuracy_sd"] == pytest.approx(line["spread"]["accuracy"])
+    kept = [found.path for found in MlflowClient().list_artifacts(document["run_id"])]
+    assert kept == ["comparison.png"]
+
+
+def test_the_picture_is_a_png(compared: tuple[Path, dict[str, Any]], in_compared: Path) -> None:
+    picture = Path(compared[1]["plot"])
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert picture.stat().st_size > 10_000
+
+
+def test_a_table_is_judged_on_its_stream_and_shown_to_people(workdir: Path, invoke: Invoke) -> None:
+    table("data.csv", rows=600)
+    arguments = ("compare", "data.csv", "--target", "label", "--recipes", "gradient,anchored")
+    result = invoke(*arguments, "--plot", "pictures/mine.png")
+    assert "Comparison on 450 rows, 1 seed" in result.stdout
+    for title in ("no heal", "gradient", "anchored", "flag nothing"):
+        assert title in result.stdout
+    assert "limit" not in result.stdout
+    assert "seed 42: anchored" in result.stderr
+    assert Path("pictures/mine.png").exists()
+
+
+def test_costs_are_compared_where_they_are_given(workdir: Path, invoke: Invoke) -> None:
+    table("data.csv", rows=600)
+    arguments = ("compare", "data.csv", "--target", "label", "--recipes", "anchored", "--json")
+    document = json.loads(invoke(*arguments, "--objective", "cost:10,1").stdout)
+    costs = {line["title"]: line["mean"]["cost"] for line in document["lines"]}
+    positives = sum(table("data.csv", rows=600)["label"][150:] == "yes")
+    assert costs["flag nothing"] == pytest.approx(100 * 10 * positives / 450)
+    assert costs["anchored"] < costs["flag nothing"]
+    assert {line["spread"]["cost"] for line in document["lines"]} == {None}
+
+
+@pytest.mark.parametrize("names", ["healed", "anchored,magic", ",", ""])
+def test_an_unknown_recipe_is_a_usage_error_that_names_the_known(
+    workdir: Path, invoke: Invoke, names: str
+) -> None:
+    before = sorted(Path().rglob("*"))
+    stderr = invoke("compare", "--recipes", names, expect=2).stderr
+    assert "article, gradient, anchored" in stderr
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_three_classes_are_not_compared(workdir: Path) -> None:
+    table("three.csv", classes=3)
+    refused(["compare", "three.csv", "--target", "label"], 3, "3 values", "is for two")
+
+
+def test_river_that_is_not_installed_is_named_with_what_to_install(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "river", None)
+    refused(["compare", "--river", *QUICK], 3, "pip install 'selfheal[compare]'", "--river")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("river") is None, reason="river is not installed")
+def test_river_gives_three_lines_more(workdir: Path, invoke: Invoke) -> None:
+    table("data.csv", rows=400)
+    arguments = ("compare", "data.csv", "--target", "label", "--river")
+    document = json.loads(invoke(*arguments, *QUICK, "--batch-size", "50").stdout)
+    titles = [line["title"] for line in document["lines"]]
+    assert titles[:5] == [*SIMPLE, "anchored"]
+    assert [title.split()[0] for title in titles[5:]] == ["river"] * 3
+    assert all(0 <= line["mean"]["accuracy"] <= 1 for line in document["lines"])
