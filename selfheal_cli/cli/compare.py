@@ -109,7 +109,7 @@ def command(
     if as_json:
         output.print_json(_document(run_id, results, lines, limit, plot))
         return
-    _show(lines, limit, seeds)
+    _show(lines, seeds)
     click.echo(f"Picture in {plot}; in MLflow: run {run_id} with {len(lines)} child runs.")
 
 
@@ -137,15 +137,12 @@ def _limit(source: Source) -> dict[str, float]:
     return {} if limit is None else asdict(limit)
 
 
-def _show(lines: list[Line], limit: dict[str, float], seeds: int) -> None:
+def _show(lines: list[Line], seeds: int) -> None:
     from selfheal_cli.cli import output
 
     shown = [column for column in COLUMNS if any(column[0] in line.mean for line in lines)]
     rows = [[line.title, *(_cell(line, name, digits) for name, _, digits in shown)]
             for line in lines]  # fmt: skip
-    if limit:
-        rows.append(["limit for any model (exact)",
-                     *(output.figure(limit.get(name)) for name, _, _ in shown)])  # fmt: skip
     title = f"Comparison on {lines[0].rows:,} rows, {seeds} seed{'s' if seeds > 1 else ''}"
     columns = ("", *(f">{label}" for _, label, _ in shown))
     output.make_console().print(output.make_table(title, columns, rows))

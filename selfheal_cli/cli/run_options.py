@@ -181,7 +181,7 @@ def parse_labels(text: str | None, *, timed: bool) -> LabelSettings:
         if text is not None:
             raise click.UsageError("--labels and --label-time exclude each other")
         return LabelSettings(regime="timed")
-    regime, _, delay = (text or "full").partition(":")
+    regime, _, delay = ("full" if text is None else text).partition(":")
     if regime == "delayed" and delay:
         where = f"--labels {text}"
         found = checked(LabelSettings, {"regime": "delayed", "delay": delay}, where=where)

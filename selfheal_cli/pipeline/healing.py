@@ -80,6 +80,9 @@ class Healing:
         self._config = config
         self._live = live
         self._frozen = live.serving.network
+        self._baseline = live.serving
+        self._assumed = False  # what serves rests on an assumption, not on labels
+        self._now = 0
         self._engine = engine
         self._snapshots = snapshots
         self._restore = restore
@@ -108,6 +111,7 @@ class Healing:
             threshold=serving.threshold,
         )
         self._live.publish(serving.adapter, snapshot, serving.threshold)
+        self._baseline = self._live.serving
         for alias in (BASELINE, CHAMPION):
             self._ledger.point(alias, snapshot, reason)
 
@@ -142,8 +146,9 @@ class Healing:
             },
         )
 
-    def settle(self, *, wait: bool = False) -> None:
-        """Take the heals that are done: publish them, or say why not."""
+    def settle(self, batch: int | None = None, *, wait: bool = False) -> None:
+        """Take the heals that are done by ``batch``: publish them, or say why not."""
+        self._now = self._now if batch is None else batch
         while (outcome := self._engine.take(wait=wait)) is not None:
             if isinstance(outcome, HealFailure):
                 self._fail(outcome)
@@ -158,10 +163,20 @@ class Healing:
         self._seen.pop(task.batch)
         note = {"heal_id": task.heal_id, "batch": task.batch, "reason": failure.reason}
         if failure.refused:
-            self._ledger.note(Kind.HEAL_REFUSED, note)
+            self._refuse(note)
             return
         note["worker_restarted"] = failure.worker_restarted
         self._ledger.note(Kind.HEAL_FAILED, note)
+
+    def _refuse(self, note: dict[str, Any]) -> None:
+        """A refuted assumption takes with it what it healed before: the trained weights serve."""
+        trained = self._baseline
+        if self._assumed:
+            self._assumed = False
+            self._live.publish(trained.adapter, trained.snapshot, trained.threshold)
+            note["to_snapshot"] = trained.snapshot
+            self._ledger.point(CHAMPION, trained.snapshot, f"refuted: {note['reason']}")
+        self._ledger.note(Kind.HEAL_REFUSED, note)
 
     def _conclude(self, outcome: HealOutcome) -> None:
         task, kind = outcome.task, KINDS[outcome.task.recipe]
@@ -199,11 +214,12 @@ class Healing:
             self._ledger.note(Kind.HEAL_REJECTED, told | {"rejected": judgement.rejected})
             return
         self._live.publish(outcome.after, second, threshold)
+        self._assumed = kind.rows == "unlabelled"
         self._ledger.note(Kind.HEAL, told)
         self._ledger.point(CHAMPION, second, f"heal {task.heal_id}: {task.reason}")
         if healed.after is not None:
             heal = Completed(task.heal_id, task.batch, healed.after)
-            self._restore.observe(heal, task.rows, task.batch)
+            self._restore.observe(heal, task.rows, self._now)
 
     def _threshold(self, network: SelfHealingNetwork, outcome: HealOutcome) -> float:
         """By the latest rows under the healed adapter."""

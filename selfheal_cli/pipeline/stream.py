@@ -32,7 +32,8 @@ from selfheal_cli.scores import AnyScores
 if TYPE_CHECKING:
     from selfheal_cli.records import LabelArray
 
-ENOUGH_LABELLED = 5  # labelled batches from which on labels lead, not an assumption
+# batches that an assumption must hold on before it heals, and labelled ones that overrule it
+ENOUGH = 5
 
 
 class Stream:
@@ -86,7 +87,8 @@ class Stream:
         least = self._config.policy.conflict_probability
         conflicts = rules.conflicts_with(scored.probabilities, known, least)
         for heal in self._snapshots.labels_came(learned, held_back):
-            self._restore.observe(heal, self._flow.labelled.rows(), batch.index)
+            if len(self._flow.labelled):
+                self._restore.observe(heal, self._flow.labelled.rows(), batch.index)
         self._diagnosing.observe(batch.index, learned, drifting=reading.drifting)
         decision = decide(reading, conflicts, self._config.policy)
         live, shadow = (
@@ -98,7 +100,7 @@ class Stream:
         )
         seen = Seen(reading.z, conflicts.count, shadow if shadow.rows else None)
         asked = self._ask(batch.index, decision, learned, conflicts, seen)
-        self._healing.settle()
+        self._healing.settle(batch.index)
         state = state_after(
             drifting=reading.drifting,
             in_flight=self._healing.in_flight,
@@ -167,8 +169,9 @@ class Stream:
             none = np.zeros(len(last), dtype=bool)
             return name, HealRows(last.features, last.y, last.rule_label, steps, none)
         labelled = self._flow.labelled
-        if self._free is not None and len(labelled) < ENOUGH_LABELLED:
-            return self._free, self._flow.unlabelled.rows()
+        if self._free is not None and len(labelled) < ENOUGH:
+            unlabelled = self._flow.unlabelled
+            return (self._free, unlabelled.rows()) if len(unlabelled) >= ENOUGH else None
         return (name, labelled.rows()) if learned else None
 
     def _note(

@@ -190,13 +190,13 @@ class RunView:
             rolled_back=False,
             bce_real=0.0,
             bce_const=0.0,
-            rows=data["rows"],
+            rows=data["rows"] if "rows" in data else data["live"]["rows"],
             positive_share=round(data["positive_share"], 4),
             positive_weight=0.0,
         )
         self.rows[row.batch_idx] = row
         for name in ("est_accuracy", "est_f1"):
-            if name in data["estimates"]:
+            if name in data.get("estimates", {}):
                 setattr(row, name, round(data["estimates"][name], 4))
         shadow = None
         if data["live"] is not None:
@@ -213,7 +213,7 @@ class RunView:
             row.bce_real = round(data.get("label_loss", 0.0), 4)
             row.bce_const = round(data.get("rule_loss", 0.0), 4)
             row.positive_weight = round(data.get("positive_weight", 0.0), 4)
-            if data["evaluation"] == Evaluation.IN_SAMPLE.value and data["own_rows"]:
+            if data["evaluation"] == Evaluation.IN_SAMPLE.value and data.get("own_rows", True):
                 _heal_row(row, data, shadow)
         elif batch in self._others:
             row.action = self._others.pop(batch)

@@ -116,11 +116,6 @@ def test_the_articles_recipe_is_told_of_implausible_labels_and_heals_as_ever(
     assert done.stage("healed")["rows"] == 600
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="with late labels the rows are in the table, and the notes say that they are not "
-    "(pipeline/stream.py adds them before the labels are judged)",
-)
 def test_implausible_labels_that_come_late_are_held_back_from_the_table_too(
     empty_dir: Path,
 ) -> None:
@@ -130,11 +125,6 @@ def test_implausible_labels_that_come_late_are_held_back_from_the_table_too(
     assert done.stage("healed")["rows"] == 900
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a snapshot gets figures from labels that were held back (pipeline/stream.py hands "
-    "all that arrived to snapshots.labels_came)",
-)
 def test_no_version_is_scored_on_implausible_labels(empty_dir: Path) -> None:
     settings = config(batches=10, labels=DELAYED)
     done = ran(settings, Altered(stream_of(settings), flipped({4})))
@@ -178,11 +168,6 @@ def test_every_accepted_version_says_nothing_of_a_rejection(empty_dir: Path) -> 
     assert all("selfheal.rejected" not in version.tags for version in kept)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the snapshot before a rejected heal says awaiting-labels and nothing awaits them "
-    "(pipeline/healing.py returns before await_labels)",
-)
 def test_a_rejected_heal_gets_its_late_figures_too(
     empty_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -297,10 +282,6 @@ def test_heals_whose_late_figures_fall_are_rolled_back(
     assert max(quiet) + 1 in done.batches("heal", "heal-rejected")
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the count of rollbacks is read after late figures were observed (pipeline/stream.py)",
-)
 def test_a_batch_that_saw_a_late_rollback_says_so(
     empty_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -310,12 +291,6 @@ def test_a_batch_that_saw_a_late_rollback_says_so(
     assert states[noticed] == "ROLLED_BACK"
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=ValueError,
-    reason="an empty window has no rows() (pipeline/stream.py asks for them before it knows "
-    "whether they are needed)",
-)
 def test_a_stream_whose_first_labels_are_implausible_goes_on(empty_dir: Path) -> None:
     heal = HealSettings(recipe="anchored", assume="positives-stable")
     settings = config(labels=DELAYED, heal=heal)
@@ -347,11 +322,6 @@ class BusyEngine(InlineEngine):
         return self._recipes.heal(before, task)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a heal that was asked for before a rollback is still published after it "
-    "(pipeline/healing.py settles it in the pause)",
-)
 @pytest.mark.parametrize("labels", [LabelSettings(), DELAYED])
 def test_a_heal_under_way_when_a_rollback_comes_is_not_published_in_the_pause(
     empty_dir: Path, monkeypatch: pytest.MonkeyPatch, labels: LabelSettings

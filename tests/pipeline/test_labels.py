@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from selfheal_cli.config import HealSettings, LabelSettings, NetworkSettings, SyntheticSettings
 from selfheal_cli.records import Batch
+from selfheal_cli.source.synthetic import NAMES, as_rows
 from tests.pipeline.small import (
     DELAYED,
     NONE,
@@ -254,11 +255,34 @@ def test_an_assumption_that_holds_heals_without_a_label(empty_dir: Path) -> None
         )
     )
     heals = done.of("heal")
-    assert len(heals) == 25
+    assert len(heals) == 21
     assert {event.data["recipe"] for event in heals} == {"assumed"}
     assert "positives-stable is assumed" in heals[0].data["reason"]
     assert done.batches("heal-refused") == []
     assert done.stage("healed")["log_loss"] < 0.7 * done.stage("unhealed")["log_loss"]
+
+
+def test_a_refuted_assumption_takes_its_heals_with_it(empty_dir: Path) -> None:
+    def positives_leave(batch: Batch) -> Batch:
+        if batch.index <= 12:
+            return batch
+        rows, place = batch.rows, NAMES.index("V14")
+        x = rows.x.copy()
+        x[rows.y == 1, place] += 3.0
+        x[rows.y == 0, place] += 3.0
+        return dataclasses.replace(batch, rows=as_rows(x, rows.y))
+
+    settings = config(
+        labels=NONE,
+        heal=HealSettings(recipe="anchored", assume="positives-stable", window=8),
+        network=NetworkSettings(epochs=5),
+        batches=25,
+    )
+    done = ran(settings, Altered(stream_of(settings), positives_leave))
+    assert done.batches("heal")
+    (back,) = [event for event in done.of("heal-refused") if "to_snapshot" in event.data]
+    assert done.serving == done.versions()[0].sha256
+    assert back.data["batch"] > 12
 
 
 def test_labels_lead_as_soon_as_there_are_enough_of_them(empty_dir: Path) -> None:

@@ -57,7 +57,7 @@ class Aligned:
             raise HealRefused(
                 f"--assume inputs-shifted does not hold on the last {len(x):,} rows: an input's "
                 f"distribution has another shape than in training, rho {rho:.2f} is above "
-                f"{FALSIFIED:g}; the old weights stay; wait for labels"
+                f"{FALSIFIED:g}; wait for labels"
             )
         return HealOutcome(
             task,

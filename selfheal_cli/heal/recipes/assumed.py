@@ -56,7 +56,7 @@ class Assumed:
         if not rho <= most:  # NaN is refused as well
             raise HealRefused(
                 f"--assume {self._assume} does not hold on the last {len(rows):,} rows: "
-                f"rho {rho:.2f} is above {most:g}; the old weights stay; wait for labels"
+                f"rho {rho:.2f} is above {most:g}; wait for labels"
             )
         folded = design.fold(theta)
         require_finite(folded, task, "check the rows of the window")
