@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selfheal_cli.heal.anchor import Anchor, frozen_logits
+from selfheal_cli.heal.anchor import Anchor
 from selfheal_cli.model.network import SelfHealingNetwork
 
 if TYPE_CHECKING:
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     Matrix = NDArray[np.float64]
 
 MAX_ITERATIONS = 25
-ENOUGH = 1e-6  # gain of the objective below which it counts as reached
+NEAR = 1e-3  # gain below which the last Hessian, the dearest part of a step, serves once more
+ENOUGH = 1e-8  # gain of the objective below which it counts as reached
 CLOSELY = {"maxiter": 200, "ftol": 1e-10, "gtol": 1e-6}
 ARMIJO, SHORTEST = 1e-4, 1e-4
 
@@ -37,10 +38,15 @@ class Design:
         size = network.architecture
         self.features, self.outputs = size.features, size.outputs
         self.columns = size.features + size.outputs + 1
+        self._head = network.head.weight.detach().numpy().astype(np.float64)
+        self._bias = network.head.bias.detach().numpy().astype(np.float64)
+        self._inverse = _tensor(np.linalg.pinv(self._head))
 
     def offset(self, features: FloatArray) -> Matrix:
         """Logits (n, outputs) before any heal."""
-        return frozen_logits(self.network, features)
+        hidden = self._head.shape[1]
+        found: Matrix = features[:, :hidden].astype(np.float64) @ self._head.T + self._bias
+        return found
 
     def rows(self, features: FloatArray, offset: Matrix) -> Matrix:
         """(n, columns) float64."""
@@ -53,17 +59,17 @@ class Design:
 
     def fold(self, theta: Matrix) -> dict[str, Tensor]:
         """The affine adapter that adds ``rows @ theta`` (columns, outputs) to the logits."""
-        network, anchor, size = self.network, self.anchor, self.network.architecture
-        head = network.head.weight.detach().numpy().astype(np.float64)
-        bias = network.head.bias.detach().numpy().astype(np.float64)
+        anchor, size = self.anchor, self.network.architecture
         on_features = theta[: self.features] / anchor.sd[:, None]
         on_logits = theta[self.features : -1] / anchor.logit_sd[:, None]
-        constant = theta[-1] - anchor.mean @ on_features + (bias - anchor.logit_mean) @ on_logits
-        on_features[: size.hidden] += head.T @ on_logits
+        constant = (
+            theta[-1] - anchor.mean @ on_features + (self._bias - anchor.logit_mean) @ on_logits
+        )
+        on_features[: size.hidden] += self._head.T @ on_logits
         return {
             "weight": _tensor(on_features.T),
             "bias": _tensor(constant),
-            "direction": _tensor(np.linalg.pinv(head)),
+            "direction": self._inverse,
             "scale": torch.ones(size.inputs),
             "shift": torch.zeros(size.inputs),
         }
@@ -118,13 +124,12 @@ def _newton(a: Matrix, offset: Matrix, target: Matrix, ridge: Matrix, start: Mat
 
     z = base + a @ theta
     value = objective(theta, z)
+    gain = NEAR
     for _ in range(MAX_ITERATIONS):
         p = sigmoid(z)
         gradient = p @ a / len(a) - goal + ridge * theta
-        root = np.sqrt(p * (1.0 - p) / len(a)).astype(np.float32)
-        scaled = narrow * root[:, None]
-        hessian = (scaled.T @ scaled).astype(np.float64)
-        hessian[np.diag_indices_from(hessian)] += ridge + 1e-9
+        if gain >= NEAR:
+            hessian = _hessian(narrow, p, ridge)
         step = np.linalg.solve(hessian, -gradient)
         slope, along, size = float(gradient @ step), a @ step, 1.0
         while size >= SHORTEST:
@@ -139,6 +144,14 @@ def _newton(a: Matrix, offset: Matrix, target: Matrix, ridge: Matrix, start: Mat
         if gain < ENOUGH:
             break
     return theta[:, None]
+
+
+def _hessian(a: Any, p: Matrix, ridge: Matrix) -> Matrix:
+    root = np.sqrt(p * (1.0 - p) / len(a)).astype(np.float32)
+    scaled = a * root[:, None]
+    hessian: Matrix = (scaled.T @ scaled).astype(np.float64)
+    hessian[np.diag_indices_from(hessian)] += ridge + 1e-9
+    return hessian
 
 
 def _lbfgs(a: Matrix, offset: Matrix, target: Matrix, ridge: Matrix, start: Matrix) -> Matrix:

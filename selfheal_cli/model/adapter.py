@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +16,14 @@ class Adapter(nn.Module):
     ``forward`` takes the backbone's features (n, features) and gives what the head reads
     (n, hidden).
     """
+
+    def around(self, tensors: Mapping[str, Tensor]) -> Self:
+        """A frozen copy with these tensors for parameters, taken over and not copied."""
+        known = dict(self.named_parameters())
+        own = {id(known[n]): nn.Parameter(v, requires_grad=False) for n, v in tensors.items()}
+        copied: Self = deepcopy(self, own)
+        copied.training = False
+        return copied
 
     @property
     def aligns(self) -> bool:

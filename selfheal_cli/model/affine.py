@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from copy import copy
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +27,15 @@ class AffineAdapter(Adapter):
         self.direction = nn.Parameter(torch.zeros(hidden, outputs))
         self.scale = nn.Parameter(torch.ones(inputs))
         self.shift = nn.Parameter(torch.zeros(inputs))
+
+    def around(self, tensors: Mapping[str, Tensor]) -> Self:
+        """See `Adapter`; a flat module needs no deep copy, and every heal makes several."""
+        copied = copy(self)
+        copied._parameters = {
+            name: nn.Parameter(value, requires_grad=False) for name, value in tensors.items()
+        }
+        copied.training = False
+        return copied
 
     @property
     def aligns(self) -> bool:

@@ -158,11 +158,8 @@ class SelfHealingNetwork(_Predictor):
 
         The weights are taken over, not copied. Raises RuntimeError where names or shapes differ.
         """
-        with torch.device("meta"):  # no memory, no draw from the generator
-            adapter = _adapter(self.architecture)
-        adapter.load_state_dict(dict(weights), assign=True)
-        adapter.eval()
-        adapter.requires_grad_(requires_grad=False)
+        _require_fit(dict(self.adapter.named_parameters()), weights)
+        adapter = self.adapter.around(weights)
         twin = SelfHealingNetwork(self.architecture, self.backbone, adapter, self.head)
         twin.training = False  # backbone and head are frozen already
         return twin
@@ -179,6 +176,18 @@ class PlainNetwork(_Predictor):
     def forward(self, x: Tensor) -> Tensor:
         """Probabilities, (n,) or (n, K)."""
         return as_probabilities(self.head(self.backbone(x)))
+
+
+def _require_fit(known: Weights, given: Weights) -> None:
+    """Raise RuntimeError where names or shapes differ."""
+    odd = sorted(known.keys() ^ given.keys())
+    if odd:
+        state = "missing" if odd[0] in known else "unexpected"
+        raise RuntimeError(f"{state} weight '{odd[0]}'; expected: {', '.join(known)}")
+    for name, value in given.items():
+        if value.shape != known[name].shape:
+            shapes = f"{tuple(value.shape)}, expected {tuple(known[name].shape)}"
+            raise RuntimeError(f"size mismatch: '{name}' has shape {shapes}")
 
 
 def as_probabilities(logits: Tensor) -> Tensor:

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from selfheal_cli.records import FloatArray, LabelArray
 
 HALF = 0.5
-SPEED = "rows_per_second"
+SPEED = "rows_per_second"  # of predicting and learning
+WHOLE_SPEED = "rows_per_second_whole"  # with all that a run does around it
 MakePeer = Callable[[int], Peer]
 
 
@@ -161,6 +162,10 @@ class Contestant(Protocol):
     def step(self, batch: Batch) -> None:
         """Learn what may be learned once the batch was predicted."""
 
+    @property
+    def learning(self) -> float:
+        """Seconds of learning alone, without monitors, guards and snapshots."""
+
     def counts(self) -> dict[str, float]:
         """What happened to it, by event."""
 
@@ -171,6 +176,7 @@ class WithPeer:
     def __init__(self, peer: Peer, config: RunConfig) -> None:
         self._peer = peer
         self._desk = LabelDesk(config.labels)
+        self.learning = 0.0
 
     def predict(self, x: FloatArray) -> FloatArray:
         """See `Contestant`."""
@@ -179,7 +185,9 @@ class WithPeer:
     def step(self, batch: Batch) -> None:
         """See `Contestant`."""
         for part in self._desk.take(_waiting(batch), batch.now):
+            start = perf_counter()
             self._peer.learn(part.x, part.y)
+            self.learning += perf_counter() - start
 
     def counts(self) -> dict[str, float]:
         """See `Contestant`."""
@@ -188,20 +196,24 @@ class WithPeer:
 
 def _run(title: str, contestant: Contestant, config: RunConfig, source: Source) -> Result:
     judge, by_batch = Judge(_objective(config)), list[float]()
-    held, rows, spent = source.held_out().get("drifted"), 0, 0.0
+    held, rows, predicting, stepping = source.held_out().get("drifted"), 0, 0.0, 0.0
     for batch in source.batches():
         start = perf_counter()
         probabilities = contestant.predict(batch.rows.x)
-        spent += perf_counter() - start
+        predicting += perf_counter() - start
         _see(judge, probabilities, batch, by_batch, final=held is not None)
         start = perf_counter()
         contestant.step(batch)
-        spent += perf_counter() - start
+        stepping += perf_counter() - start
         rows += len(batch.rows)
     if held is not None:
         _refresh(judge, contestant.predict, source)
         judge.judge(contestant.predict(held.x), held.y)
-    figures = judge.figures() | {SPEED: rows / spent} | contestant.counts()
+    speed = {
+        SPEED: rows / (predicting + contestant.learning),
+        WHOLE_SPEED: rows / (predicting + stepping),
+    }
+    figures = judge.figures() | speed | contestant.counts()
     judged = rows if held is None else len(held)
     return Result(title, config.seed, figures, tuple(by_batch), judged)
 

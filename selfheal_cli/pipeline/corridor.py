@@ -15,6 +15,7 @@ from selfheal_cli.pipeline.prepare import Prepared
 from selfheal_cli.pipeline.restore import Restore
 from selfheal_cli.pipeline.snapshots import Snapshots
 from selfheal_cli.pipeline.stream import Stream
+from selfheal_cli.pipeline.watch import Diagnosing
 from selfheal_cli.registry.base import Lineage, Registry
 from selfheal_cli.source.base import Source
 
@@ -44,13 +45,16 @@ def lay(
     ledger: Ledger,
     registry: Registry,
     lineage: Lineage,
+    *,
+    verdicts: bool = True,
 ) -> Corridor:
-    """Join the rooms."""
+    """Join the rooms; without ``verdicts`` nobody diagnoses, which changes no heal."""
     flow = LabelFlow(config, prepared.label_watch, len(source.labels), ledger)
     snapshots = Snapshots(ledger, lineage.run_id)
     restore = Restore(config, live, registry, lineage, ledger)
     healing = Healing(config, live, engine, snapshots, restore, flow.desk, ledger, lineage.run_id)
+    diagnosing = Diagnosing(config, prepared if verdicts else None, source.labels, ledger)
     stream = Stream(
-        config, prepared, live, healing, restore, snapshots, flow, ledger, source.labels
+        config, prepared, live, healing, restore, snapshots, flow, diagnosing, ledger, source.labels
     )
     return Corridor(stream, healing, flow)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from selfheal_cli.config import RunConfig
 from selfheal_cli.heal.engine import InlineEngine
 from selfheal_cli.heal.live import LiveModel
 from selfheal_cli.heal.recipe import Recipes
+from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask
 from selfheal_cli.history.events import Kind
 from selfheal_cli.pipeline.corridor import Corridor, lay, serve
 from selfheal_cli.pipeline.prepare import Prepared
@@ -74,6 +76,20 @@ class QuietLedger:
         return ""
 
 
+class _Timed(Recipes):
+    """Recipes that say how long they took."""
+
+    spent = 0.0
+
+    def heal(self, before: AdapterState, task: HealTask) -> HealOutcome:
+        """See `Recipes`."""
+        start = perf_counter()
+        try:
+            return super().heal(before, task)
+        finally:
+            self.spent += perf_counter() - start
+
+
 class Replay:
     """One recipe on one stream; ``live`` is what serves after each step."""
 
@@ -83,10 +99,10 @@ class Replay:
         lineage = Lineage(MODEL, MODEL, base, config.heal.recipe, str(config.labels), "1")
         self.ledger = QuietLedger(registry, lineage)
         self.live: LiveModel = serve(prepared)
-        engine = InlineEngine(self.live, Recipes(prepared.network, prepared.anchor, config.heal))
-        self.corridor: Corridor = lay(
-            config, source, prepared, self.live, engine, self.ledger, registry, lineage
-        )
+        self._recipes = _Timed(prepared.network, prepared.anchor, config.heal)
+        engine = InlineEngine(self.live, self._recipes)
+        rooms = (config, source, prepared, self.live, engine, self.ledger, registry, lineage)
+        self.corridor: Corridor = lay(*rooms, verdicts=False)
         nothing = Scores(0, 0, 0, 0)
         self.corridor.healing.baseline(nothing, Evaluation.HELD_OUT)
 
@@ -97,6 +113,11 @@ class Replay:
     def step(self, batch: Batch) -> None:
         """Score, monitor, label, heal."""
         self.corridor.stream.step(batch)
+
+    @property
+    def learning(self) -> float:
+        """Seconds in heals alone."""
+        return self._recipes.spent
 
     def counts(self) -> dict[str, float]:
         """How often what happened, by kind of event."""

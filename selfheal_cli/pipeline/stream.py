@@ -52,6 +52,7 @@ class Stream:
         restore: Restore,
         snapshots: Snapshots,
         flow: LabelFlow,
+        diagnosing: Diagnosing,
         ledger: Ledger,
         labels: Sequence[str],
     ) -> None:
@@ -69,7 +70,7 @@ class Stream:
         self._free = label_free(config.heal)
         self._fidi = Fidi(prepared.trained.calibration, config.policy)
         self._rules = RuleWatch(config, prepared, ledger)
-        self._diagnosing = Diagnosing(config, prepared, labels, ledger)
+        self._diagnosing = diagnosing
         self._classes = len(labels)
         self.live_scores = RunningScores(self._classes)
         self.shadow_scores = RunningScores(self._classes)

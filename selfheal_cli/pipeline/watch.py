@@ -26,10 +26,13 @@ AGAIN = 10  # labelled batches after a change until the verdict is given once mo
 
 
 class Diagnosing:
-    """Gives a verdict before the first heal and whenever drift changes; two classes only."""
+    """Gives a verdict before the first heal and whenever drift changes; two classes only.
+
+    Without ``prepared`` it gives none.
+    """
 
     def __init__(
-        self, config: RunConfig, prepared: Prepared, labels: Sequence[str], ledger: Ledger
+        self, config: RunConfig, prepared: Prepared | None, labels: Sequence[str], ledger: Ledger
     ) -> None:
         self._prepared = prepared
         self._labels = (labels[0], labels[1])
@@ -59,9 +62,9 @@ class Diagnosing:
             self._judge(batch, "before the first heal")
 
     def _judge(self, batch: int, reason: str) -> None:
-        reference, network = self._prepared.reference, self._prepared.network
-        if reference is None or not self._parts:
+        if self._prepared is None or self._prepared.reference is None or not self._parts:
             return
+        reference, network = self._prepared.reference, self._prepared.network
         hidden = network.architecture.hidden
         features = np.concatenate([part.features for part in self._parts])
         found = diagnose(

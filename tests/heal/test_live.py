@@ -62,7 +62,7 @@ def test_what_served_before_predicts_as_before() -> None:
 def test_an_adapter_that_does_not_fit_leaves_what_serves() -> None:
     live = serving()
     before = live.serving
-    with pytest.raises(RuntimeError, match="Missing key"):
+    with pytest.raises(RuntimeError, match="missing weight"):
         live.publish(AdapterState({"scale": torch.tensor(0.1)}, {}), "s-1", 0.5)
     assert live.serving is before
 
