@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from selfheal_cli.pipeline.compare import Line, Result
     from selfheal_cli.source.base import Source
 
-RECIPES = ("article", "gradient", "anchored")
 COLUMNS = (
     ("accuracy", "accuracy", 3),
     ("f1_half", "F1 at 0.5", 3),
@@ -37,7 +36,7 @@ SEPARATE_ROWS = 20_000  # that everyone is judged on at the end of a synthetic s
 @click.option(
     "--recipes",
     metavar="NAME,NAME",
-    default=",".join(RECIPES),
+    default=",".join(options.RECIPES),
     show_default=True,
     help="Recipes to compare.",
 )
@@ -81,10 +80,10 @@ def command(
     as one run with a child run for each contestant.
     """
     chosen = [name.strip() for name in recipes.split(",") if name.strip()]
-    unknown = [name for name in chosen if name not in RECIPES]
+    unknown = [name for name in chosen if name not in options.RECIPES]
     if unknown or not chosen:
         raise click.BadParameter(
-            f"{recipes!r}: known are {', '.join(RECIPES)}", param_hint="--recipes"
+            f"{recipes!r}: known are {', '.join(options.RECIPES)}", param_hint="--recipes"
         )
     config, make_source = _prepare(given)
     from selfheal_cli.cli import output
@@ -176,9 +175,10 @@ def _draw(
         name: {line.title: line.mean.get(name, 0.0) for line in lines}
         for name in ("accuracy", "f1", "roc_auc")
     }
-    subject = getattr(config.source, "path", None) or (
-        f"synthetic stream, drift {getattr(config.source, 'drift_strength', 0):g}"
-    )
+    if config.source.kind == "table":
+        subject = config.source.path.name
+    else:
+        subject = f"synthetic stream, drift {config.source.drift_strength:g}"
     title = f"{subject}, labels {config.labels}"
     return draw_comparison(curves, bars, limit, title, path)
 

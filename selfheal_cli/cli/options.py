@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+RECIPES = ("article", "gradient", "anchored")  # as in the configuration, which is slow to load
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,127}")
 
 

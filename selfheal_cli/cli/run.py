@@ -19,7 +19,7 @@ INTERRUPTED = 130
 @run_options.data
 @click.option(
     "--recipe",
-    type=click.Choice(["article", "gradient", "anchored"]),
+    type=click.Choice(options.RECIPES),
     help="How to heal; see docs/healing.md. [default: article, or anchored for DATA]",
 )
 @run_options.learning

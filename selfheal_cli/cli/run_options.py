@@ -17,9 +17,9 @@ FOR_TABLES = ("target", "positive", "drop", "categorical", "separator", "train_f
               "label_time")  # fmt: skip
 POLICY_OPTIONS = ("fidi_threshold", "rollback_f1_drop", "conflict_min")
 FILE = click.Path(path_type=Path, dir_okay=False)
-# what `run` has beside the options here, as if nobody gave it
+# what `run` has beside the options here; each recipe is put in its place later
 UNASKED: dict[str, Any] = {
-    "recipe": None,
+    "recipe": "article",
     "heal_mode": None,
     "model_name": None,
     "export_dir": None,

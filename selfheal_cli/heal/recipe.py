@@ -1,6 +1,6 @@
 """The one small contract of every recipe, and where recipes are found by name.
 
-A new recipe is a module in ``recipes/`` and a line in `KINDS`.
+A new recipe is a module in ``recipes/``, a line in `KINDS`, and a name that users may choose.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from selfheal_cli.cli.options import RECIPES
 from selfheal_cli.config import HealSettings, LabelSettings
 from selfheal_cli.errors import ConfigurationError
 from selfheal_cli.heal import wire
@@ -278,3 +279,9 @@ def test_a_class_that_is_stable_is_one_of_two(assume: Any) -> None:
 def test_shifted_inputs_may_have_any_number_of_classes() -> None:
     heal = HealSettings(recipe="anchored", assume="inputs-shifted")
     check_recipe(heal, LabelSettings(regime="none"), 3)
+
+
+def test_users_may_choose_the_recipes_that_the_configuration_knows() -> None:
+    allowed = HealSettings.model_json_schema()["properties"]["recipe"]["enum"]
+    assert tuple(allowed) == RECIPES
+    assert set(allowed) <= set(KINDS)

@@ -21,7 +21,6 @@ KINDS = (
     "heal-refused",
     "batch",
     "rule-stale",
-    "diagnosis",
     "rollback",
     "rollback-declined",
 )
