@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from math import sqrt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +26,7 @@ MEMORY = 0.9  # weight of what was before, in the moving average over accepted b
 RECENT = 20  # accepted batches whose spread counts beside the training's
 FEWEST = 10  # blocks before their spread says anything
 MAD_TO_SD = 1.4826  # of a normal distribution
+MAD_EFFICIENCY = 0.37  # rows that it is worth, of those that a standard deviation would need
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,11 +173,17 @@ def _binomial(y: NDArray[Any], expected: Shares) -> Shares:
 
 
 def _between(logits: Iterable[Shares], rows: int) -> Shares | float:
-    """Variance between batches beyond sampling; robust, so a few odd batches do not widen it."""
+    """Variance between batches beyond sampling; robust, so a few odd batches do not widen it.
+
+    A standard error below what was found: of a dozen batches the spread is known so badly that
+    chance alone could make anything plausible.
+    """
     stack = np.array(list(logits))
     if len(stack) < FEWEST:
         return 0.0
     middle = np.median(stack, axis=0)
     spread = MAD_TO_SD * np.median(np.abs(stack - middle), axis=0)
     share = _share(middle)
-    return np.asarray(np.maximum(spread**2 - 1 / (rows * share * (1 - share)), 0.0))
+    error = sqrt(2 / (MAD_EFFICIENCY * len(stack)))  # of the squared spread, relative
+    sure = max(0.0, 1 - error) * spread**2
+    return np.asarray(np.maximum(sure - 1 / (rows * share * (1 - share)), 0.0))
