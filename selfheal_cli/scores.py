@@ -9,6 +9,9 @@ from typing import Any
 TINY = 1e-8  # in the denominators of precision, recall and F1, as the article has it
 
 
+FIGURES = ("accuracy", "f1", "precision", "recall", "roc_auc", "pr_auc", "log_loss", "ece", "kappa")
+
+
 @dataclass(frozen=True, slots=True)
 class Scores:
     """How well predictions met the labels on ``tp + tn + fp + fn`` rows.
@@ -76,18 +79,7 @@ class Scores:
 
     def figures(self) -> dict[str, float]:
         """The defined figures by metric name."""
-        known = {
-            "accuracy": self.accuracy,
-            "f1": self.f1,
-            "precision": self.precision,
-            "recall": self.recall,
-            "roc_auc": self.roc_auc,
-            "pr_auc": self.pr_auc,
-            "log_loss": self.log_loss,
-            "ece": self.ece,
-            "kappa": self.kappa,
-        }
-        return {name: value for name, value in known.items() if value is not None}
+        return _figures(self)
 
     def as_dict(self) -> dict[str, Any]:
         """Counts and figures, as they go into events and JSON."""
@@ -156,17 +148,7 @@ class ClassScores:
 
     def figures(self) -> dict[str, float]:
         """The defined figures by metric name."""
-        known = {
-            "accuracy": self.accuracy,
-            "f1": self.f1,
-            "precision": self.precision,
-            "recall": self.recall,
-            "roc_auc": self.roc_auc,
-            "log_loss": self.log_loss,
-            "ece": self.ece,
-            "kappa": self.kappa,
-        }
-        return {name: value for name, value in known.items() if value is not None}
+        return _figures(self)
 
     def as_dict(self) -> dict[str, Any]:
         """Counts and figures, as they go into events and JSON."""
@@ -215,3 +197,9 @@ def _kappa(confusion: tuple[tuple[int, ...], ...]) -> float:
 
 def _mean(values: list[float]) -> float:
     return sum(values) / len(values) if values else 0.0
+
+
+def _figures(scores: AnyScores) -> dict[str, float]:
+    """Those of `FIGURES` that are defined."""
+    known = {name: getattr(scores, name, None) for name in FIGURES}
+    return {name: value for name, value in known.items() if value is not None}

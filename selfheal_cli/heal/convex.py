@@ -173,7 +173,7 @@ def _lbfgs(a: Matrix, offset: Matrix, target: Matrix, ridge: Matrix, start: Matr
         start.ravel(),
         jac=True,
         method="L-BFGS-B",
-        options={"maxiter": 200, "ftol": 1e-10, "gtol": 1e-6},
+        options=CLOSELY,
     )
     theta: Matrix = found.x.reshape(start.shape)
     return theta

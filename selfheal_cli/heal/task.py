@@ -61,8 +61,9 @@ class HealRows:
 
     @property
     def learnable(self) -> HealRows:
-        """The rows that a heal may learn from."""
-        return self.where(~self.held_out) if self.held_out.any() else self
+        """The labelled rows that a heal may learn from."""
+        chosen = ~self.held_out & (self.y >= 0)
+        return self if chosen.all() else self.where(chosen)
 
 
 @dataclass(frozen=True, slots=True)

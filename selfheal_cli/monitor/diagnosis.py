@@ -143,15 +143,6 @@ class ReferenceRows:
         return Reference(self._names, mean, sd, (normal, positive), skill)
 
 
-def measure(
-    x: FloatArray, y: LabelArray, names: Sequence[str], logits: FloatArray | None = None
-) -> Reference:
-    """The reference of training rows that are all in memory."""
-    rows = ReferenceRows(names)
-    rows.add(x, y, logits)
-    return rows.reference()
-
-
 def diagnose(
     reference: Reference,
     labels: tuple[str, str],

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from selfheal_cli.config import RunConfig
@@ -14,8 +12,6 @@ from selfheal_cli.monitor.label_desk import LabelDesk, Scored
 from selfheal_cli.monitor.prequential import classify, counts
 from selfheal_cli.monitor.quarantine import LabelWatch
 from selfheal_cli.pipeline.ledger import Ledger
-
-NoteQuarantined = Callable[[Scored], None]
 
 
 class LabelFlow:

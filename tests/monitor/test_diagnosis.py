@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -23,15 +25,26 @@ from selfheal_cli.monitor.diagnosis import (
     Reference,
     ReferenceRows,
     diagnose,
-    measure,
 )
 from selfheal_cli.source.synthetic import NAMES, SyntheticSource
+
+if TYPE_CHECKING:
+    from selfheal_cli.records import FloatArray, LabelArray
 
 LABELS = ("normal", "fraud")
 V14 = NAMES.index("V14")
 SIZES = [1_000, 2_500]
 WINDOWS = range(3)
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)
+
+
+def measure(
+    x: FloatArray, y: LabelArray, names: Sequence[str], logits: FloatArray | None = None
+) -> Reference:
+    """The reference of training rows that are all in memory."""
+    rows = ReferenceRows(names)
+    rows.add(x, y, logits)
+    return rows.reference()
 
 
 @dataclass

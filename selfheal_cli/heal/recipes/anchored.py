@@ -58,8 +58,7 @@ class Anchored:
     def heal(self, before: AdapterState, task: HealTask) -> HealOutcome:
         """See `Recipe`. Measures the weight of each explanation."""
         design, rows = self._design, task.rows
-        chosen = ~rows.held_out & (rows.y >= 0)
-        learned = rows.where(chosen) if not chosen.all() else rows
+        learned = rows.learnable
         thetas, losses, last = self._recall(before)
         if len(learned):
             offset = design.offset(learned.features)

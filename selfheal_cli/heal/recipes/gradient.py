@@ -6,7 +6,6 @@ calibrated), a window of labelled batches instead of the last one, and rows left
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -40,13 +39,13 @@ class Gradient:
             learning_rate=settings.learning_rate,
             moments=before.memory,
         )
-        learned = torch.from_numpy(np.flatnonzero(~task.rows.held_out & (task.rows.y >= 0)))
-        y = torch.from_numpy(task.rows.y)[learned]
-        rule_label = torch.from_numpy(task.rows.rule_label)[learned]
+        learned = task.rows.learnable
+        own_features = torch.from_numpy(learned.features)
+        y, rule_label = torch.from_numpy(learned.y), torch.from_numpy(learned.rule_label)
         measured = {"label_loss": 0.0, "rule_loss": 0.0}
         for _ in range(settings.steps if len(learned) else 0):
             optimiser.zero_grad()
-            label, rule, entropy = _terms(own.head(own.adapter(features[learned])), y, rule_label)
+            label, rule, entropy = _terms(own.head(own.adapter(own_features)), y, rule_label)
             require_finite({"the loss": label}, task, ADVICE)
             total = settings.label_weight * label + settings.rule_weight * rule
             total = total + settings.entropy_weight * entropy
