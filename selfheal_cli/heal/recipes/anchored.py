@@ -45,7 +45,7 @@ NAMES = ("frozen", "scaled_short", "scaled", "fitted")
 
 
 class Anchored:
-    """See `Recipe`. Source: HEALING measurements in docs/healing.md."""
+    """See `Recipe`. Measured in docs/healing.md."""
 
     def __init__(self, network: SelfHealingNetwork, anchor: Anchor, settings: HealSettings) -> None:
         self._network = network
