@@ -55,7 +55,7 @@ def conclude(
     return {
         "stages": lines,
         "evaluation": evaluation,
-        "verdict": verdict({stage.key: stage.scores for stage in stages}),
+        "verdict": verdict({stage.key: stage.scores for stage in stages}, config.objective),
         "costs": _costs(corridor),
         "base_unchanged": frozen.sha256 == prepared.base.sha256,
         "serving_sha256": digest(pack(live.serving.adapter.weights)),

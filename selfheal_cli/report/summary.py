@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,7 +10,9 @@ from selfheal_cli.config import Objective
 from selfheal_cli.records import Limit
 from selfheal_cli.scores import AnyScores, Scores
 
-FLAG_NOTHING, COMMONEST = "Flagging nothing", "Always saying the commonest class"
+FLAG_NOTHING, FLAG_EVERYTHING = "Flagging nothing", "Flagging everything"
+COMMONEST = "Always saying the commonest class"
+COST = "cost per 100 rows"
 SAME = 0.0005  # figures closer than this read the same at three digits
 
 
@@ -35,35 +37,64 @@ def limit_line(limit: Limit) -> dict[str, Any]:
     return {"key": "limit", "title": "Limit for any model (exact)", **asdict(limit)}
 
 
-def verdict(stages: Mapping[str, AnyScores]) -> dict[str, Any]:
+def verdict(stages: Mapping[str, AnyScores], objective: Objective) -> dict[str, Any]:
     """Did healing help? Per figure, and in one sentence; from the stages unhealed, healed and
-    nothing.
+    those that decide blindly. Where errors have costs, cost comes first.
     """
-    unhealed, healed, nothing = (stages[key] for key in ("unhealed", "healed", "nothing"))
+    unhealed, healed = stages["unhealed"], stages["healed"]
     if not healed.rows:
         return {"sentence": "No label is known: nothing can be said of what healing did."}
-    figures = {
-        "accuracy": (unhealed.accuracy, healed.accuracy),
-        "F1": (unhealed.f1, healed.f1),
-        "ROC AUC": (unhealed.roc_auc, healed.roc_auc),
-    }
     told: dict[str, list[str]] = {"helped": [], "hurt": [], "did not change": []}
     words = {}
-    for name, (before, after) in figures.items():
-        if before is None or after is None:
-            continue
+    for name, before, after in _compared(unhealed, healed, objective):
         word = _compare(before, after)
+        if name == COST:
+            word = {"helped": "hurt", "hurt": "helped"}.get(word, word)
         words[name] = word
-        told[word].append(f"{name} ({before:.3f} to {after:.3f})")
+        digits = 1 if name == COST else 3
+        told[word].append(f"{name} ({before:,.{digits}f} to {after:,.{digits}f})")
     parts = [f"{word} {_listed(names)}" for word, names in told.items() if names]
     sentence = f"Healing {_listed(parts)} on {healed.rows:,} rows."
-    if nothing.accuracy > healed.accuracy:
-        always = FLAG_NOTHING if isinstance(nothing, Scores) else COMMONEST
-        sentence += (
-            f" {always} would have had accuracy {nothing.accuracy:.3f}, above the healed "
-            f"model's {healed.accuracy:.3f}."
+    return {"sentence": sentence + _blindly(stages, objective), **words}
+
+
+def _compared(
+    unhealed: AnyScores, healed: AnyScores, objective: Objective
+) -> Iterator[tuple[str, float, float]]:
+    """Figures with their value before and after."""
+    if objective.kind == "cost" and isinstance(unhealed, Scores) and isinstance(healed, Scores):
+        fn, fp = objective.fn, objective.fp
+        yield COST, unhealed.cost(fn, fp), healed.cost(fn, fp)
+    yield "accuracy", unhealed.accuracy, healed.accuracy
+    yield "F1", unhealed.f1, healed.f1
+    if unhealed.roc_auc is not None and healed.roc_auc is not None:
+        yield "ROC AUC", unhealed.roc_auc, healed.roc_auc
+
+
+def _blindly(stages: Mapping[str, AnyScores], objective: Objective) -> str:
+    """What deciding without a model would have given, where that is better."""
+    healed, nothing = stages["healed"], stages["nothing"]
+    if objective.kind == "cost" and isinstance(healed, Scores):
+        blind = {
+            title: found.cost(objective.fn, objective.fp)
+            for title, key in ((FLAG_NOTHING, "nothing"), (FLAG_EVERYTHING, "everything"))
+            if isinstance(found := stages[key], Scores)
+        }
+        title, least = min(blind.items(), key=lambda pair: pair[1])
+        own = healed.cost(objective.fn, objective.fp)
+        return (
+            f" {title} would have cost {least:,.1f} per 100 rows, less than the healed model's "
+            f"{own:,.1f}."
+            if least < own
+            else ""
         )
-    return {"sentence": sentence, **words}
+    if nothing.accuracy <= healed.accuracy:
+        return ""
+    title = FLAG_NOTHING if isinstance(nothing, Scores) else COMMONEST
+    return (
+        f" {title} would have had accuracy {nothing.accuracy:.3f}, above the healed model's "
+        f"{healed.accuracy:.3f}."
+    )
 
 
 def _compare(before: float, after: float) -> str:
