@@ -44,8 +44,10 @@ def draw_all(view: RunView, folder: Path) -> list[Path]:
 def accuracy(axes: Axes, view: RunView) -> None:
     """Live and shadow accuracy by batch."""
     rows = _rows(view)
-    _line(axes, rows, [row.healed_acc for row in rows], "live, after its heal", LIVE)
-    _line(axes, rows, [row.pre_acc for row in rows], "live, before its heal", LIVE, style=":")
+    _line(axes, rows, [row.healed_acc for row in rows], _live_label(view), LIVE)
+    if _in_sample(view):
+        before = [row.pre_acc for row in rows]
+        _line(axes, rows, before, "live, before its heal", LIVE, style=":")
     _line(axes, rows, [row.shadow_acc for row in rows], "shadow (frozen)", SHADOW, style="--")
     _finish(axes, "Accuracy by batch", "accuracy (share of rows)", limits=(0, 1))
 
@@ -90,7 +92,7 @@ def states(axes: Axes, view: RunView) -> None:
 def f1(axes: Axes, view: RunView) -> None:
     """Live and shadow F1, with the rollbacks."""
     rows = _rows(view)
-    _line(axes, rows, [row.healed_f1 for row in rows], "live, after its heal", LIVE)
+    _line(axes, rows, [row.healed_f1 for row in rows], _live_label(view), LIVE)
     _line(axes, rows, [row.shadow_f1 for row in rows], "shadow (frozen)", SHADOW, style="--")
     back = [row for row in rows if row.rolled_back]
     if back:
@@ -188,6 +190,15 @@ PANELS: dict[str, Panel] = {
     "stages": stages,
     "costs": costs,
 }
+
+
+def _in_sample(view: RunView) -> bool:
+    """The article's recipe alone is judged by the batch that it just learned from."""
+    return bool(view.started["config"]["heal"]["recipe"] == "article")
+
+
+def _live_label(view: RunView) -> str:
+    return "live, after its heal" if _in_sample(view) else "live, before learning from the batch"
 
 
 def _rows(view: RunView) -> list[Row]:
