@@ -19,6 +19,7 @@ FLOORS = {
     "records": 2,
     "config": 2,
     "moments": 2,
+    "logistic": 2,
     "source": 3,
     "model": 3,
     "monitor": 3,
@@ -34,7 +35,7 @@ FLOORS = {
     "cli": 8,
 }
 HEAVY = {
-    "numpy": {"source", "model", "monitor", "decide", "heal", "peers", "pipeline"},
+    "numpy": {"logistic", "source", "model", "monitor", "decide", "heal", "peers", "pipeline"},
     "pandas": {"source", "monitor", "registry"},
     "pyarrow": {"source"},
     "torch": {"model", "heal", "peers", "snapshot", "rollback"},

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from selfheal_cli.logistic import fit, row_losses, targets
+
 if TYPE_CHECKING:
     from selfheal_cli.records import FloatArray, LabelArray
 
@@ -114,34 +116,18 @@ def _compared(features: FloatArray, logits: FloatArray, y: LabelArray, group: In
 
 def _held_out(design: Floats, offset: Floats, y: Floats, penalty: Floats, fold: Ints) -> Floats:
     """Each row's logit (n,) from a fit that saw neither it nor a copy of it."""
-    start = _fit(design, offset, y, penalty, np.zeros(design.shape[1]))
+    start = _refitted(design, offset, y, penalty, np.zeros(design.shape[1]))
     logits = offset.copy()
     for number in range(FOLDS):
         seen = fold != number
-        weights = _fit(design[seen], offset[seen], y[seen], penalty, start)
+        weights = _refitted(design[seen], offset[seen], y[seen], penalty, start)
         logits[~seen] += design[~seen] @ weights
     return logits
 
 
-def _fit(design: Floats, offset: Floats, y: Floats, penalty: Floats, weights: Floats) -> Floats:
-    """Ridge logistic regression beside an offset, by Newton's method with step halving."""
-    logits = offset + design @ weights
-    cost = float(log_losses(logits, y).sum() + penalty @ weights**2 / 2)
-    for _ in range(25):
-        p = 0.5 * (1 + np.tanh(logits / 2))
-        gradient = design.T @ (p - y) + penalty * weights
-        curvature = (design * np.maximum(p * (1 - p), 1e-9)[:, None]).T @ design + np.diag(penalty)
-        step, before = np.linalg.solve(curvature, gradient), cost
-        while float(np.abs(step).max()) > 1e-9:
-            logits = offset + design @ (weights - step)
-            cost = float(log_losses(logits, y).sum() + penalty @ (weights - step) ** 2 / 2)
-            if cost <= before:
-                weights = weights - step
-                break
-            step = step / 2
-        if not before - cost > 1e-6 * len(y):
-            break
-    return weights
+def _refitted(design: Floats, offset: Floats, y: Floats, penalty: Floats, start: Floats) -> Floats:
+    goal = targets(design, y, 1)
+    return fit(design, offset[:, None], goal, penalty, start[:, None])[:, 0]
 
 
 def _folds(y: LabelArray, group: Ints) -> Ints:
@@ -188,8 +174,8 @@ def floored(sd: Floats) -> Floats:
 
 
 def log_losses(logits: Floats, y: Floats) -> Floats:
-    """Log loss of each row, (n,)."""
-    return np.asarray(np.logaddexp(0, logits) - y * logits)
+    """Log loss of each row, (n,), from logits (n,)."""
+    return row_losses(logits[:, None], y)
 
 
 def entropy(share: float) -> float:

@@ -129,7 +129,7 @@ class Stream:
             place=np.arange(len(rows)),
             x=rows.x,
             features=features,
-            probabilities=serving.network.predict(rows.x),
+            probabilities=serving.network.predict_features(features),
             threshold=serving.threshold,
             shadow=self._prepared.shadow.predict(rows.x),
             shadow_threshold=self._prepared.thresholds[1],

@@ -14,10 +14,11 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from selfheal_cli.config import HealSettings, NetworkSettings, SyntheticSettings
 from selfheal_cli.heal.anchor import Anchor, AnchorRows
-from selfheal_cli.heal.convex import Design, fit, row_losses, targets
+from selfheal_cli.heal.convex import Design
 from selfheal_cli.heal.recipes.anchored import NAMES, Anchored
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask
 from selfheal_cli.heal.window import Window
+from selfheal_cli.logistic import fit, row_losses, targets
 from selfheal_cli.model.network import Architecture, SelfHealingNetwork, use_one_thread
 from selfheal_cli.model.spool import SpooledRows
 from selfheal_cli.model.training import seeded, train

@@ -22,8 +22,9 @@ from torch import Tensor
 
 from selfheal_cli.config import HealSettings
 from selfheal_cli.heal.anchor import Anchor
-from selfheal_cli.heal.convex import Design, fit, row_losses, targets
+from selfheal_cli.heal.convex import Design
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask, require_finite
+from selfheal_cli.logistic import fit, row_losses, targets
 from selfheal_cli.model.network import SelfHealingNetwork
 
 if TYPE_CHECKING:

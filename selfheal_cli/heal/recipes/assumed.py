@@ -14,8 +14,9 @@ import numpy as np
 from selfheal_cli.config import HealSettings
 from selfheal_cli.errors import HealRefused
 from selfheal_cli.heal.anchor import Anchor
-from selfheal_cli.heal.convex import Design, fit, sigmoid
+from selfheal_cli.heal.convex import Design
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask, require_finite
+from selfheal_cli.logistic import fit, sigmoid
 from selfheal_cli.model.network import SelfHealingNetwork
 
 if TYPE_CHECKING:
