@@ -7,14 +7,39 @@ from typing import Any
 
 import numpy as np
 
-from selfheal_cli.config import HealSettings
+from selfheal_cli.config import HealSettings, NetworkSettings
 from selfheal_cli.heal.anchor import Anchor, AnchorRows
 from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealRows, HealTask
 from selfheal_cli.model.network import Architecture, SelfHealingNetwork, Weights
-from selfheal_cli.model.training import seeded
+from selfheal_cli.model.spool import SpooledRows
+from selfheal_cli.model.training import seeded, train
+from selfheal_cli.source.synthetic import SyntheticSource
 
 INPUTS, HIDDEN = 4, 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A network as training left it, its anchored twin, and what the twin saw in training."""
+
+    plain: SelfHealingNetwork
+    network: SelfHealingNetwork
+    anchor: Anchor
+
+
+def trained_on(source: SyntheticSource) -> Trained:
+    """A network of the article's sizes, trained on a source's clean rows."""
+    rows = SpooledRows(source.training())
+    with seeded(0):
+        plain = SelfHealingNetwork.build(Architecture(10, 64))
+        train(plain, rows, NetworkSettings(), lambda: None)
+    rows.close()
+    network = plain.anchored(beside=True)
+    seen = AnchorRows(network, 2)
+    for block in source.training():
+        seen.add(block.x, network.features(block.x), block.y)
+    return Trained(plain, network, seen.anchor())
 
 
 def small_network(seed: int = 0) -> SelfHealingNetwork:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 
-from selfheal_cli.config import HealSettings, NetworkSettings, SyntheticSettings
+from selfheal_cli.config import HealSettings, SyntheticSettings
 from selfheal_cli.heal.anchor import Anchor, AnchorRows
 from selfheal_cli.heal.convex import Design
 from selfheal_cli.heal.recipes.anchored import NAMES, Anchored
@@ -20,24 +19,15 @@ from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask
 from selfheal_cli.heal.window import Window
 from selfheal_cli.logistic import fit, row_losses, targets
 from selfheal_cli.model.network import Architecture, SelfHealingNetwork, use_one_thread
-from selfheal_cli.model.spool import SpooledRows
-from selfheal_cli.model.training import seeded, train
+from selfheal_cli.model.training import seeded
 from selfheal_cli.records import Rows
 from selfheal_cli.source.limit import bayes_limit, posterior
 from selfheal_cli.source.synthetic import V14, SyntheticSource
+from tests.heal.small import Trained, trained_on
 
 SEED = 0
 SETTINGS = HealSettings(recipe="anchored")
 OUTPUTS = pytest.mark.parametrize("outputs", [1, 3])
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A network as training left it, its anchored twin, and what the twin saw in training."""
-
-    plain: SelfHealingNetwork
-    network: SelfHealingNetwork
-    anchor: Anchor
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -48,14 +38,8 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="module")
 def trained() -> Trained:
-    """A network of the article's sizes, trained on 5,000 clean rows."""
-    with seeded(SEED):
-        plain = SelfHealingNetwork.build(Architecture(10, 64))
-        rows = SpooledRows(source().training())
-        train(plain, rows, NetworkSettings(), lambda: None)
-    rows.close()
-    network = plain.anchored(beside=True)
-    return Trained(plain, network, anchor_of(network, 2, *next(blocks())))
+    """A network trained on 5,000 clean rows."""
+    return trained_on(source())
 
 
 def source(*phases: tuple[int, float], test_rows: int = 1_000) -> SyntheticSource:

@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.metrics import log_loss
 
-from selfheal_cli.config import HealSettings, NetworkSettings, SyntheticSettings
+from selfheal_cli.config import HealSettings, SyntheticSettings
 from selfheal_cli.errors import HealRefused
-from selfheal_cli.heal.anchor import Anchor, AnchorRows
 from selfheal_cli.heal.gate import judge
 from selfheal_cli.heal.recipe import Recipes, label_free
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealRows, HealTask
-from selfheal_cli.model.network import Architecture, SelfHealingNetwork, use_one_thread
-from selfheal_cli.model.spool import SpooledRows
-from selfheal_cli.model.training import seeded, train
+from selfheal_cli.model.network import use_one_thread
 from selfheal_cli.records import Rows
 from selfheal_cli.source.limit import posterior
 from selfheal_cli.source.synthetic import V14, SyntheticSource, as_rows
+from tests.heal.small import Trained, trained_on
 
 SEED = 0
 TRUE_DRIFTS = (1.0, 3.5)
-
-
-@dataclass(frozen=True)
-class Trained:
-    """An anchored network, and what it saw in training."""
-
-    network: SelfHealingNetwork
-    anchor: Anchor
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,17 +31,8 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="module")
 def trained() -> Trained:
-    """A network of the article's sizes, trained on 5,000 clean rows."""
-    with seeded(SEED):
-        plain = SelfHealingNetwork.build(Architecture(10, 64))
-        rows = SpooledRows(source().training())
-        train(plain, rows, NetworkSettings(), lambda: None)
-    rows.close()
-    network = plain.anchored(beside=True)
-    seen = AnchorRows(network, 2)
-    for block in source().training():
-        seen.add(block.x, network.features(block.x), block.y)
-    return Trained(network, seen.anchor())
+    """A network trained on 5,000 clean rows."""
+    return trained_on(source())
 
 
 def source(**settings: Any) -> SyntheticSource:
