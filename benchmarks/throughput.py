@@ -28,11 +28,13 @@ from selfheal_cli.history.events import Event, Kind
 from selfheal_cli.model.network import use_one_thread
 from selfheal_cli.monitor.prequential import score
 from selfheal_cli.pipeline.corridor import lay, serve
+from selfheal_cli.pipeline.follow import Nobody
 from selfheal_cli.pipeline.ledger import RunLedger
 from selfheal_cli.pipeline.prepare import Prepared, prepare
 from selfheal_cli.records import Batch, Evaluation
 from selfheal_cli.registry.base import Lineage
 from selfheal_cli.registry.memory import MemoryRegistry
+from selfheal_cli.registry.outbox import Outbox
 from selfheal_cli.registry.writer import RegistryWriter
 from selfheal_cli.source.synthetic import SyntheticSource
 
@@ -80,13 +82,13 @@ def stream(
         lineage = Lineage(config.model_name, run_id, base, config.heal.recipe, "full", "1")
         log = EventLog(folder / "events.jsonl", lambda: datetime.now(UTC))
         stack.callback(log.close)
-        writer = RegistryWriter(registry, lineage, folder / "outbox")
+        writer = RegistryWriter(registry, lineage, Outbox(folder / "outbox.db"))
         stack.callback(writer.close)
-        ledger = RunLedger(log, writer, count, lambda: datetime.now(UTC), "benchmark")
+        ledger = RunLedger(log, writer, count, lambda: datetime.now(UTC), "benchmark", lambda: 0)
         live = serve(prepared)
         engine = engine_of(config, prepared, live)
         stack.callback(engine.close)
-        corridor = lay(config, source, prepared, live, engine, ledger, registry, lineage)
+        corridor = lay(config, source, prepared, live, engine, ledger, registry, lineage, Nobody())
         first = batches[0].rows
         clean = score(prepared.network.predict(first.x), first.y, live.serving.threshold)
         corridor.healing.baseline(clean, Evaluation.HELD_OUT)

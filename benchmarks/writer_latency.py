@@ -30,6 +30,7 @@ from selfheal_cli.monitor.prequential import score
 from selfheal_cli.records import Evaluation, Phase, Snapshot
 from selfheal_cli.registry.base import Lineage
 from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+from selfheal_cli.registry.outbox import Outbox
 from selfheal_cli.registry.writer import RegistryWriter
 from selfheal_cli.snapshot import digest, make_base, pack
 from selfheal_cli.source.synthetic import SyntheticSource
@@ -89,7 +90,7 @@ def feed_of(network: SelfHealingNetwork, source: SyntheticSource) -> Feed:
         threshold=0.5,
         metrics=scores.figures(),
     )
-    return Feed(RegistryWriter(registry, lineage, Path("outbox")), snapshot, adapter)
+    return Feed(RegistryWriter(registry, lineage, Outbox(Path("outbox.db"))), snapshot, adapter)
 
 
 def measure(
@@ -112,7 +113,7 @@ def measure(
             time.sleep(pause)
     if feed:
         written = feed.written - written
-        feed.writer.flush()
+        feed.writer.flush(patience=0.0)
     p50, p99, largest = (float(value) for value in np.percentile(taken, (50, 99, 100)) / 1e6)
     return Segment(p50, p99, largest, written / seconds)
 

@@ -79,11 +79,16 @@ class Policy(Settings):
     stale_rules: Literal["drop", "reanchor", "keep"] = Field(
         default="drop", description="what a stale rule does: teach nothing, move, or go on"
     )
+    four_eyes: bool = Field(
+        default=False, description="a rollback by hand needs a second person's approval"
+    )
 
     @field_validator("*", mode="before")
     @classmethod
-    def _refuse_booleans(cls, value: object) -> object:
-        if isinstance(value, bool):  # YAML reads yes and on as true, and Python true as 1
+    def _refuse_booleans(cls, value: object, info: ValidationInfo) -> object:
+        if (
+            isinstance(value, bool) and info.field_name != "four_eyes"
+        ):  # YAML reads yes and on as true, and Python true as 1
             raise ValueError("a number is expected, not true or false")
         return value
 

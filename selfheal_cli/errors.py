@@ -10,7 +10,11 @@
     ├── RegistryError                4   the registry or one of its versions
     │   ├── RegistryUnreachable      4
     │   ├── VersionNotFound          4
-    │   └── VersionCorrupt           4   missing file, other bytes than recorded
+    │   ├── VersionCorrupt           4   missing file, other bytes than recorded
+    │   ├── Overtaken                4   somebody else moved the alias first
+    │   ├── LeaseHeld                4   another run heals this model
+    │   └── ApprovalNeeded           4   four eyes: one person is not enough
+    ├── AuditFailed                  4   a record does not hold
     ├── EventLogError                4   the log is missing, cut short or edited
     ├── NothingToRestore             5
     └── HealError                    6
@@ -59,6 +63,24 @@ class VersionNotFound(RegistryError):
 
 class VersionCorrupt(RegistryError):
     """A version whose file is gone or is not what was recorded."""
+
+
+class Overtaken(RegistryError):
+    """The alias was moved by somebody else since it was looked at."""
+
+
+class LeaseHeld(RegistryError):
+    """Another run heals the model, or has taken the lease over."""
+
+
+class ApprovalNeeded(RegistryError):
+    """The policy wants a second person, who did not propose it."""
+
+
+class AuditFailed(SelfhealError):
+    """Something that was recorded does not hold any more."""
+
+    exit_code = 4
 
 
 class EventLogError(SelfhealError):

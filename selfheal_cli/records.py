@@ -102,7 +102,8 @@ class Snapshot:
 
     ``id`` is unique in the run; ``parent`` is the snapshot whose weights these came from;
     ``threshold`` is the probability from which on it flags a row. ``scores`` is None until labels
-    come. ``rejected`` says why it was not published.
+    come. ``rejected`` says why it was not published; ``log_head`` is the digest of its event,
+    and ``probe`` what it decides on the probe rows.
     """
 
     id: str
@@ -117,6 +118,8 @@ class Snapshot:
     heal_id: str | None = None
     rejected: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
+    log_head: str = ""
+    probe: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +161,23 @@ class VersionRecord:
         return int(self.tags["selfheal.eval_rows"])
 
     @property
+    def counts(self) -> tuple[int, int, int, int] | None:
+        """True and false positives and negatives behind the metrics: tp, tn, fp, fn.
+
+        None where there are more than two classes, no labels yet, or an older version.
+        """
+        found = self.tags.get("selfheal.counts")
+        if found is None:
+            return None
+        tp, tn, fp, fn = map(int, found.split(","))
+        return tp, tn, fp, fn
+
+    @property
+    def regime(self) -> str:
+        """Whether the sensitive feature drifted when it was made; empty where nobody looked."""
+        return self.tags.get("selfheal.regime", "")
+
+    @property
     def threshold(self) -> float:
         """Probability from which on it flags a row."""
         return float(self.tags.get("selfheal.threshold", "0.5"))
@@ -169,7 +189,12 @@ class VersionRecord:
 
 @dataclass(frozen=True, slots=True)
 class AliasMove:
-    """One move of an alias: who, when, from, to, why."""
+    """One move of an alias: who, when, from, to, why.
+
+    ``sequence`` is its place in the model's journal; ``run`` the run that moved it, empty for a
+    person; ``key`` tells a repeated write from a new one; ``proposal`` the proposal that it
+    carries out.
+    """
 
     model: str
     alias: str
@@ -178,6 +203,10 @@ class AliasMove:
     actor: str
     at: str
     reason: str
+    sequence: int = 0
+    run: str = ""
+    key: str = ""
+    proposal: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The move as JSON."""

@@ -6,8 +6,9 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -15,9 +16,15 @@ from torch import Tensor
 
 from selfheal_cli.errors import VersionCorrupt
 from selfheal_cli.model.network import Architecture, SelfHealingNetwork, Weights, rebuild
+from selfheal_cli.monitor.prequential import classify
+
+if TYPE_CHECKING:
+    from selfheal_cli.records import FloatArray
 
 MAX_BYTES = 1 << 30
 ANCHOR = "anchor."  # prefix of what a base holds beside weights
+PROBE = "probe.x"  # rows that every version decides on, so that a loaded one can be checked
+PROBE_ROWS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +75,41 @@ def digest(data: bytes) -> str:
 
 
 def make_base(
-    network: SelfHealingNetwork, anchor: Mapping[str, Tensor], document: Mapping[str, Any]
+    network: SelfHealingNetwork,
+    anchor: Mapping[str, Tensor],
+    document: Mapping[str, Any],
+    probe: FloatArray | None = None,
 ) -> Base:
-    """The network's frozen part as it is stored, with the statistics that heals are held by."""
+    """The network's frozen part as it is stored, with the statistics that heals are held by.
+
+    ``probe`` (n, inputs) are rows of which at most `PROBE_ROWS` are kept.
+    """
     architecture = network.architecture.as_dict()
     text = json.dumps({**document, "network": architecture}, sort_keys=True, indent=1)
     stored = {f"{ANCHOR}{name}": value for name, value in anchor.items()}
+    if probe is not None:
+        stored[PROBE] = torch.from_numpy(probe[:PROBE_ROWS].copy())
     return Base(pack({**network.base_weights(), **stored}), text)
+
+
+def probe_rows(base: Base) -> FloatArray | None:
+    """The rows that every version on a base decides on; None where the base has none."""
+    found = load(base.weights).get(PROBE)
+    return None if found is None else found.numpy()
+
+
+def probe_decisions(base: Base, adapter: Weights, threshold: float, *, where: str) -> str:
+    """What an adapter decides on its base's probe rows, as text; empty without such rows.
+
+    Raises `VersionCorrupt` where the two do not fit, or a probability is not finite.
+    """
+    rows = probe_rows(base)
+    if rows is None:
+        return ""
+    probabilities = assemble(base, adapter, where=where).predict(rows)
+    if not bool(np.isfinite(probabilities).all()):
+        raise VersionCorrupt(f"{where}: its probabilities are not finite; use another version")
+    return classify(probabilities, threshold).tobytes().hex()
 
 
 def assemble(base: Base, adapter: Weights, *, where: str) -> SelfHealingNetwork:
@@ -83,7 +118,9 @@ def assemble(base: Base, adapter: Weights, *, where: str) -> SelfHealingNetwork:
     if odd:
         raise VersionCorrupt(f"{where}: '{odd[0]}' is {adapter[odd[0]].dtype}, not torch.float32")
     stored = unpack(base.weights, sha256=digest(base.weights), where=where)
-    weights = {name: value for name, value in stored.items() if not name.startswith(ANCHOR)}
+    weights = {
+        name: value for name, value in stored.items() if not name.startswith((ANCHOR, PROBE))
+    }
     try:
         return rebuild(Architecture(**base.describe()["network"]), weights, adapter)
     except (RuntimeError, TypeError) as exc:

@@ -35,7 +35,17 @@ FLOORS = {
     "cli": 8,
 }
 HEAVY = {
-    "numpy": {"logistic", "source", "model", "monitor", "decide", "heal", "peers", "pipeline"},
+    "numpy": {
+        "logistic",
+        "source",
+        "model",
+        "monitor",
+        "decide",
+        "heal",
+        "peers",
+        "pipeline",
+        "snapshot",
+    },
     "pandas": {"source", "monitor", "registry"},
     "pyarrow": {"source"},
     "torch": {"model", "heal", "peers", "snapshot", "rollback"},

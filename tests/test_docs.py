@@ -37,7 +37,7 @@ def test_every_command_of_the_readme_runs(article_copy: Path, invoke: Invoke, li
     program, *arguments = shlex.split(line)
     assert program == "selfheal"
     if "--to-previous" in arguments:
-        invoke("rollback", "--to-best")
+        invoke("rollback", "--to-best", "--yes")
     invoke(*arguments)
 
 

@@ -116,6 +116,7 @@ def command(
 def _prepare(given: dict[str, Any]) -> tuple[RunConfig, Callable[[int], Source]]:
     """The configuration, and a maker of the source by seed."""
     from selfheal_cli.config import SyntheticSettings
+    from selfheal_cli.pipeline.sources import open_source
 
     config = run_options.build_config({**run_options.UNASKED, **given})
     if isinstance(config.source, SyntheticSettings):
@@ -123,10 +124,10 @@ def _prepare(given: dict[str, Any]) -> tuple[RunConfig, Callable[[int], Source]]
         config = config.model_copy(update={"source": config.source.model_copy(update=fresh)})
 
         def synthetic(seed: int) -> Source:
-            return run_options.open_source(config.model_copy(update={"seed": seed}))
+            return open_source(config.model_copy(update={"seed": seed}))
 
         return config, synthetic
-    table = run_options.open_source(config)
+    table = open_source(config)
     return config, lambda seed: table
 
 
@@ -184,13 +185,18 @@ def _draw(
 
 
 def _log(registry: Any, config: RunConfig, lines: list[Line], picture: Path) -> str:
+    from selfheal_cli.cli.output import clock
+    from selfheal_cli.registry.base import StepMetrics
+
+    at_ms = round(clock().timestamp() * 1000)
     tags = {"mlflow.runName": "comparison", "selfheal.kind": "comparison"}
     run_id: str = registry.begin_run(config.experiment, config.parameters(), tags)
     for line in lines:
         child = {"mlflow.parentRunId": run_id, "mlflow.runName": line.title}
         one = registry.begin_run(config.experiment, {"contestant": line.title}, tags | child)
         spread = {f"{name}_sd": v for name, v in line.spread.items() if v is not None}
-        registry.log_metrics(one, [(0, {**line.mean, **spread})])
+        figures = StepMetrics(0, {**line.mean, **spread}, at_ms)
+        registry.log_metrics(one, [figures])
         registry.end_run(one, "FINISHED", {})
     registry.log_files(run_id, [picture])
     registry.end_run(run_id, "FINISHED", {})

@@ -100,7 +100,7 @@ def _policies() -> str:
 
 
 def _alias(registry: Registry, model: str, number: int) -> str:
-    from selfheal_cli.rollback import load_verified
+    from selfheal_cli.rollback.verify import load_verified
 
     load_verified(registry, registry.version(model, number))
     return f"v{number}: file, base and sha256 hold"

@@ -38,11 +38,11 @@ def command(
 
     from selfheal_cli.cli import output
     from selfheal_cli.cli.run import stop_on_interrupt
-    from selfheal_cli.cli.run_options import open_source
     from selfheal_cli.config import NetworkSettings, RunConfig, SyntheticSettings, checked
     from selfheal_cli.decide import policy_file
     from selfheal_cli.pipeline.drill import drill
     from selfheal_cli.pipeline.run import Surroundings
+    from selfheal_cli.pipeline.sources import open_source
     from selfheal_cli.registry.mlflow_registry import MlflowRegistry
     from selfheal_cli.source.article import RULE
 

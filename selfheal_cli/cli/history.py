@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import csv
+import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from selfheal_cli.cli import options
+from selfheal_cli.cli.champion import Moment
 
 if TYPE_CHECKING:
-    from selfheal_cli.history.events import Event
+    from selfheal_cli.pipeline.chronicle import Happening
+
+FIELDS = ("at", "kind", "actor", "run", "batch", "before", "after", "reason")
 
 
 @click.command("history")
 @click.option(
     "--run", "run_name", metavar="RUN", help="Only this run: id, its beginning, or latest."
 )
+@click.option("--version", "number", type=click.IntRange(min=1), help="Only about this version.")
+@click.option("--at", type=Moment(), help="Only until then.")
 @click.option(
     "--limit",
     type=click.IntRange(1, 1_000_000),
@@ -24,57 +31,83 @@ if TYPE_CHECKING:
     show_default=True,
     help="Latest entries to show.",
 )
+@click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
 @options.model_name
 @options.tracking_uri
 @options.as_json
 def command(
-    run_name: str | None, limit: int, model_name: str, tracking_uri: str | None, as_json: bool
+    run_name: str | None,
+    number: int | None,
+    at: str | None,
+    limit: int,
+    as_csv: bool,
+    model_name: str,
+    tracking_uri: str | None,
+    as_json: bool,
 ) -> None:
-    """List heals, rollbacks and alias moves in order, with their reasons.
+    """List heals, rollbacks, moves of aliases, holds and proposals in order, with their reasons.
 
-    Read from the event logs under mlruns/selfheal/; the chain of each log is checked on the way.
+    Heals come from the event logs under mlruns/selfheal/, whose chains are checked on the way; who
+    moved what comes from the model's journal in the registry.
     """
+    if as_csv and as_json:
+        raise click.UsageError("--csv and --json exclude each other")
+    from selfheal_cli.cli import output
+
+    found = _happenings(run_name, model_name, tracking_uri)
+    found = [
+        one
+        for one in found
+        if (at is None or one.at <= at) and (number is None or one.concerns(number))
+    ]
+    shown = found[-limit:]
+    if as_json:
+        output.print_json([{**one.data, **asdict(one)} for one in shown])
+    elif as_csv:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(FIELDS)
+        writer.writerows([getattr(one, name) for name in FIELDS] for one in shown)
+    else:
+        rows = [_row(one) for one in shown]
+        subject = f"Run {run_name}" if run_name else f"Model '{model_name}'"
+        title = f"{subject}: {len(shown)} of {len(found)} entries"
+        columns = ("when (UTC)", "what", ">batch", "change", "F1", "who", "why")
+        output.make_console().print(output.make_table(title, columns, rows))
+
+
+def _happenings(run_name: str | None, model: str, tracking_uri: str | None) -> list[Happening]:
     import tempfile
     from pathlib import Path
 
-    from selfheal_cli.cli import output
     from selfheal_cli.cli.event_logs import log_of
-    from selfheal_cli.history.archive import model_history, run_history
+    from selfheal_cli.pipeline.chronicle import chronicle, of_run
 
-    if run_name is None:
-        events = model_history(model_name)
-        title = f"Model '{model_name}'"
-    else:
+    if run_name is not None:
         with tempfile.TemporaryDirectory() as folder:
-            log = log_of(run_name, tracking_uri, Path(folder))
-            events = run_history(log)
-        title = f"Run {run_name}"
-    shown = events[-limit:]
-    if as_json:
-        output.print_json(
-            [{**event.data, "at": event.at, "kind": event.kind.value} for event in shown]
-        )
-        return
-    rows = [[event.at[:19].replace("T", " "), event.kind.value, *_told(event)] for event in shown]
-    title = f"{title}: {len(shown)} of {len(events)} entries"
-    columns = ("when (UTC)", "what", ">batch", "change", "F1", "why")
-    output.make_console().print(output.make_table(title, columns, rows))
+            return of_run(log_of(run_name, tracking_uri, Path(folder)))
+    from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+
+    return chronicle(model, MlflowRegistry(tracking_uri))
 
 
-def _told(event: Event) -> tuple[str, str, str, str]:
-    data: Mapping[str, Any] = event.data
-    batch = str(data.get("batch", ""))
-    if "alias" in data:
-        source = f"v{data['source']}" if data["source"] else "nothing"
-        change = f"{data['alias']}: {source} to v{data['target']} by {data['actor']}"
-        return batch, change, "", data["reason"]
-    if "after" in data:
-        f1 = "awaiting labels"
-        if data["after"] is not None:
-            f1 = f"{data['before']['f1']:.3f} to {data['after']['f1']:.3f}"
-        return batch, f"heal {data['heal_id']}", f1, data.get("rejected", data["reason"])
-    if "sha256" in data:
-        return batch, f"restored v{data['version']}", f"{data['f1']:.3f}", data["reason"]
-    change = data.get("heal_id") or data.get("rule") or data.get("advice") or "labels held back"
-    why = next(data[key] for key in ("error", "declined", "sentence", "reason") if key in data)
-    return batch, change, "", why
+def _row(one: Happening) -> list[str]:
+    when = one.at[:19].replace("T", " ")
+    batch = "" if one.batch is None else str(one.batch)
+    return [when, one.kind, batch, _change(one), _f1(one.data), one.actor, one.reason]
+
+
+def _change(one: Happening) -> str:
+    alias = f"{one.data['alias']}: " if "alias" in one.data else ""
+    if one.before is None and one.after is None:
+        return str(one.data.get("heal_id") or one.data.get("rule") or one.data.get("advice") or "")
+    before = "nothing" if one.before is None else f"v{one.before}"
+    after = "" if one.after is None else f" to v{one.after}"
+    return f"{alias}{before}{after}"
+
+
+def _f1(data: Any) -> str:
+    if "after" in data and "before" in data:
+        if data["after"] is None:
+            return "awaiting labels"
+        return f"{data['before']['f1']:.3f} to {data['after']['f1']:.3f}"
+    return f"{data['f1']:.3f}" if data.get("f1") is not None else ""

@@ -13,8 +13,14 @@ INTERRUPTED = 130
 # name: one line of help. A command's module is loaded when it is called, not before.
 COMMANDS = {
     "run": "Train, stream, heal and register every snapshot.",
+    "flush": "Bring to the registry what runs have left on disk.",
     "compare": "Hold recipes against each other, against peers and against no heal.",
     "rollback": "Make a better version the champion again.",
+    "champion": "Show what serves, since when, by whom; or what served at a time.",
+    "approve": "Carry out a rollback that somebody else proposed.",
+    "reject": "Close a proposed rollback.",
+    "hold": "Stop the healing of a model.",
+    "release": "Allow the healing of a model again.",
     "drill": "Prove the rollback on a throw-away model.",
     "snapshots": "List the versions of a model.",
     "show": "Show one version: figures, tags, parentage.",

@@ -33,6 +33,13 @@ model_name: Decorator = click.option(
     callback=_checked_name,
     help="Registered model.",
 )
+policy: Decorator = click.option(
+    "--policy",
+    metavar="NAME|FILE",
+    default="default",
+    show_default=True,
+    help="Thresholds; see 'selfheal policy list'.",
+)
 as_json: Decorator = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document instead of text."
 )

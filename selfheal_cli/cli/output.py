@@ -7,12 +7,14 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 import click
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 PIPE_WIDTH = 160
@@ -27,6 +29,22 @@ def make_console() -> Console:
 def print_json(document: Any) -> None:
     """The one document of ``--json``."""
     click.echo(json.dumps(document, indent=2, ensure_ascii=False, default=str))
+
+
+@contextmanager
+def waiting(what: str, *, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal that is told how much is left."""
+    console = make_console()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    hidden = quiet or not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
+        task = progress.add_task(what, total=0)
+
+        def on_left(left: int) -> None:
+            total = max(left, int(progress.tasks[task].total or 0))
+            progress.update(task, total=total, completed=total - left)
+
+        yield on_left
 
 
 def make_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:

@@ -2,23 +2,54 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from selfheal_cli.cli import options
+from selfheal_cli.cli.rollback_plan import (
+    confirm,
+    plan_document,
+    show_plan,
+    show_rescored,
+    tell_move,
+)
 
 if TYPE_CHECKING:
+    from selfheal_cli.pipeline.recent import Rescored
     from selfheal_cli.registry.base import Registry
-    from selfheal_cli.rollback import Plan
+    from selfheal_cli.rollback.plan import Plan
+
+FOR_BEST = ("by", "min_rows", "regime", "revalidate")
 
 
 @click.command("rollback")
-@click.option("--to-best", is_flag=True, help="To the post-heal version with the highest F1.")
+@click.option("--to-best", is_flag=True, help="To the best post-heal version.")
 @click.option("--to", "number", type=click.IntRange(min=1), metavar="VERSION", help="To a version.")
 @click.option("--to-previous", is_flag=True, help="To what served before.")
-@click.option("--dry-run", is_flag=True, help="Show what would be done and check it; move nothing.")
+@click.option(
+    "--by",
+    type=click.Choice(["f1", "f1_lcb"]),
+    help="Best by F1, or by what its F1 is with 95 % certainty at least. [default: f1]",
+)
+@click.option("--min-rows", type=click.IntRange(min=0), help="Only versions scored on so many.")
+@click.option(
+    "--regime",
+    type=click.Choice(["same"]),
+    help="Only versions made when the stream drifted, or not, as now.",
+)
+@click.option(
+    "--revalidate",
+    type=click.IntRange(1, 100),
+    metavar="K",
+    help="Score the best K again on the latest labelled rows of this folder's run; the best wins.",
+)
+@click.option("--propose", is_flag=True, help="Write the plan down for somebody else to approve.")
+@click.option("--dry-run", is_flag=True, help="Show and check the plan; move nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--reason", default="by hand", show_default=True, help="Why; kept in the history.")
+@options.policy
 @options.model_name
 @options.tracking_uri
 @options.as_json
@@ -26,77 +57,111 @@ def command(
     to_best: bool,
     number: int | None,
     to_previous: bool,
+    propose: bool,
     dry_run: bool,
+    yes: bool,
     reason: str,
+    policy: str,
     model_name: str,
     tracking_uri: str | None,
     as_json: bool,
+    **choice: Any,
 ) -> None:
-    """Move the alias champion to a better version, once its file and hash are checked.
+    """Move the alias champion to a better version, once everything about it is checked.
 
-    The move is recorded with who, when, from, to and why.
+    The plan is shown first. Nothing moves if the champion has moved since then. Each move is
+    recorded with who, when, from, to and why.
     """
-    if to_best + to_previous + (number is not None) != 1:
-        raise click.UsageError("give one of --to-best, --to VERSION and --to-previous")
+    _check_usage(to_best, number, to_previous, choice)
+    if as_json and not (yes or dry_run or propose):
+        raise click.UsageError("--json asks nothing: give --yes, --dry-run or --propose with it")
     from selfheal_cli.cli import output
-    from selfheal_cli.history.archive import record_operation
+    from selfheal_cli.decide import policy_file
     from selfheal_cli.registry.mlflow_registry import MlflowRegistry
-    from selfheal_cli.rollback import execute, load_verified
+    from selfheal_cli.rollback.plan import By, execute, make_proposal, plan_previous, plan_version
+    from selfheal_cli.rollback.verify import load_verified
 
     registry = MlflowRegistry(tracking_uri)
-    plan = _plan(registry, model_name, number, to_previous=to_previous)
+    rescored: list[Rescored] = []
+    if number is not None:
+        plan = plan_version(registry, model_name, number)
+    elif to_previous:
+        plan = plan_previous(registry, model_name)
+    else:
+        plan, rescored = _plan_best(registry, model_name, choice)
     if not as_json:
-        _show(plan)
-    move = None
+        if rescored:
+            show_rescored(rescored)
+        show_plan(plan)
+    four_eyes = policy_file.load(policy).four_eyes
+    by = By(output.actor(), output.now_text(), reason, four_eyes)
+    document = plan_document(plan) | {"move": None, "proposal": None, "verified": True}
     if dry_run:
         load_verified(registry, plan.target)
+        done = "Dry run: everything about the target holds; nothing was moved."
+    elif propose:
+        made = make_proposal(registry, plan, by)
+        document["proposal"] = made.sequence
+        done = f"Proposal {made.sequence}: somebody else runs 'selfheal approve {made.sequence}'."
     else:
-        move = execute(registry, plan, actor=output.actor(), at=output.now_text(), reason=reason)
-        record_operation(move, output.clock)
+        confirm(f"Make v{plan.target.version} the champion?", yes=yes)
+        move = execute(registry, plan, by)
+        document["move"] = move.as_dict()
+        done = ""
+        if not as_json:
+            tell_move(move)
     if as_json:
-        output.print_json(
-            {
-                "serving": plan.serving.as_dict() if plan.serving else None,
-                "target": plan.target.as_dict(),
-                "criterion": plan.criterion,
-                "verified": True,
-                "move": move.as_dict() if move else None,
-            }
-        )
-    elif move is None:
-        click.echo("Dry run: the target's file and hash hold; nothing was moved.")
-    else:
-        source = f"v{move.source}" if move.source else "nothing"
-        click.echo(f"champion of '{move.model}' moved from {source} to v{move.target}: {reason}")
+        output.print_json(document)
+    elif done:
+        click.echo(done)
 
 
-def _plan(registry: Registry, model: str, number: int | None, *, to_previous: bool) -> Plan:
-    from selfheal_cli.rollback import plan_best, plan_previous, plan_version
+def _check_usage(
+    to_best: bool, number: int | None, to_previous: bool, choice: dict[str, Any]
+) -> None:
+    if to_best + to_previous + (number is not None) != 1:
+        raise click.UsageError("give one of --to-best, --to VERSION and --to-previous")
+    for name in FOR_BEST:
+        if choice[name] is not None and not to_best:
+            raise click.UsageError(f"--{name.replace('_', '-')} is for --to-best")
 
-    if number is not None:
-        return plan_version(registry, model, number)
-    return plan_previous(registry, model) if to_previous else plan_best(registry, model)
+
+def _plan_best(
+    registry: Registry, model: str, choice: dict[str, Any]
+) -> tuple[Plan, list[Rescored]]:
+    """The plan, and with ``--revalidate`` the versions that it was chosen from."""
+    from dataclasses import replace
+
+    from selfheal_cli.rollback.plan import make_plan, plan_best, present_regime
+    from selfheal_cli.rollback.select import Wanted
+
+    regime = present_regime(registry, model) if choice["regime"] else ""
+    wanted = Wanted(choice["by"] or "f1", choice["min_rows"] or 0, regime)
+    plan = plan_best(registry, model, wanted)
+    count = choice["revalidate"]
+    if count is None:
+        return plan, []
+    rescored = _rescore(registry, plan, wanted, count)
+    best = rescored[0]
+    text = (
+        f"best F1 ({best.scores.f1:.3f}) of {len(rescored)} on the latest {best.scores.rows} rows"
+    )
+    chosen = make_plan(registry, plan.serving, best.version, text)
+    return replace(chosen, after=plan.after), rescored
 
 
-def _show(plan: Plan) -> None:
-    from selfheal_cli.cli import output
+def _rescore(registry: Registry, plan: Plan, wanted: Any, count: int) -> list[Rescored]:
+    import tempfile
+    from itertools import islice
 
-    rows = []
-    for name, version in (("serves now", plan.serving), ("target", plan.target)):
-        if version is None:
-            rows.append([name, *["-"] * 6])
-            continue
-        rows.append(
-            [
-                name,
-                f"v{version.version}",
-                version.phase.value,
-                output.figure(version.f1),
-                str(version.eval_rows),
-                version.tags["selfheal.evaluation"],
-                output.age(version.created_ms),
-            ]
-        )
-    columns = ("", ">version", "phase", ">F1", ">rows", "scored on rows", ">age")
-    title = f"Rollback of '{plan.target.model}' ({plan.criterion})"
-    output.make_console().print(output.make_table(title, columns, rows))
+    from selfheal_cli.cli.event_logs import log_of
+    from selfheal_cli.model.network import use_one_thread
+    from selfheal_cli.pipeline.recent import recent_rows, rescore
+    from selfheal_cli.rollback.select import candidates
+
+    use_one_thread()
+    run_id = (plan.serving or plan.target).run_id
+    with tempfile.TemporaryDirectory() as folder:
+        rows = recent_rows(log_of(run_id, str(getattr(registry, "uri", "")), Path(folder)))
+    fitting = candidates(registry, plan.target.model, base=plan.target.base, wanted=wanted)
+    return rescore(registry, islice(fitting, count), rows)

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from selfheal_cli.cli import options, run_options
+from selfheal_cli.errors import RegistryUnreachable
 
 INTERRUPTED = 130
+BESIDE_RESUME = ("resume", "no_wait", "tracking_uri", "as_json")
 
 
 @click.command("run")
@@ -37,34 +40,84 @@ INTERRUPTED = 130
     help="Folder of the monitoring files. [default: monitoring_export]",
 )
 @click.option("--no-plots", is_flag=True, help="Draw no pictures.")
+@click.option(
+    "--no-wait",
+    is_flag=True,
+    help="Do not wait at the end for the registry; 'selfheal flush' brings what is left.",
+)
+@click.option(
+    "--resume",
+    metavar="RUN",
+    help="Go on with an interrupted run, as it was begun: id, its beginning, or latest.",
+)
 @options.tracking_uri
 @options.as_json
 @click.pass_context
-def command(ctx: click.Context, /, tracking_uri: str | None, as_json: bool, **given: Any) -> None:
+def command(
+    ctx: click.Context,
+    /,
+    no_wait: bool,
+    resume: str | None,
+    tracking_uri: str | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
     """Train on clean rows, stream batches, heal, register every snapshot, export and plot.
 
     Without DATA: the article's synthetic stream. With DATA, a CSV or Parquet file in time order
     and --target: the first rows train the network, the rest stream.
     """
-    config = run_options.build_config(given)
+    config = None
+    if resume is not None:
+        _refuse_beside_resume(ctx)
+    else:
+        config = run_options.build_config(given)
     from selfheal_cli.cli import output
+    from selfheal_cli.cli.event_logs import require_log
     from selfheal_cli.cli.run_screen import RunScreen, as_document
-    from selfheal_cli.pipeline.run import Surroundings, run
+    from selfheal_cli.pipeline import resume as resuming
+    from selfheal_cli.pipeline.run import PATIENCE_SECONDS, Surroundings, run
+    from selfheal_cli.pipeline.sources import open_source
     from selfheal_cli.registry.mlflow_registry import MlflowRegistry
 
-    source = run_options.open_source(config)
+    source = open_source(config) if config else None
+    log = require_log(resume) if resume else None
     registry = MlflowRegistry(tracking_uri)
     with RunScreen(quiet=as_json) as screen, stop_on_interrupt() as stop:
         around = Surroundings(
-            registry, output.clock, output.actor(), screen.on_epoch, screen.on_event, stop
+            registry,
+            output.clock,
+            output.actor(),
+            screen.on_epoch,
+            screen.on_event,
+            screen.on_left,
+            stop,
+            patience=None if no_wait else PATIENCE_SECONDS,
         )
-        finished = run(config, source, around)
+        if config is not None and source is not None:
+            finished = run(config, source, around)
+        elif log is not None:
+            finished = resuming.resume(log, around, open_source)
     if as_json:
         output.print_json(as_document(finished, registry.uri))
     else:
         screen.conclude(finished, tracking_uri)
+    if finished.away:
+        raise RegistryUnreachable(finished.away)
     if finished.outcome == "KILLED":
         ctx.exit(INTERRUPTED)
+
+
+def _refuse_beside_resume(ctx: click.Context) -> None:
+    """A run goes on as it was begun: nothing that decides its result may be given again."""
+    for parameter in ctx.command.params:
+        name = str(parameter.name)
+        given = ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if given and name not in BESIDE_RESUME:
+            shown = "DATA" if name == "data" else parameter.opts[0]
+            raise click.UsageError(
+                f"{shown} cannot be given with --resume: the run goes on as it was begun"
+            )
 
 
 @contextmanager

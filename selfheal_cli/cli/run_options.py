@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from selfheal_cli.cli import options
+
 if TYPE_CHECKING:
     from selfheal_cli.config import LabelSettings, Policy, RunConfig
-    from selfheal_cli.source.base import Source
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 FOR_TABLES = ("target", "positive", "drop", "categorical", "separator", "train_fraction", "time",
@@ -114,13 +115,7 @@ stream = group(
     click.option("--batches", type=int, help="Batches to stream. [default: 25, or all of DATA]"),
     click.option("--batch-size", type=int, help="Rows a batch. [default: 100]"),
     click.option("--seed", type=int, help="Of data, initialisation and training. [default: 42]"),
-    click.option(
-        "--policy",
-        metavar="NAME|FILE",
-        default="default",
-        show_default=True,
-        help="Thresholds; see 'selfheal policy list'.",
-    ),
+    options.policy,
     click.option(
         "--thresholds", type=FILE, help="An exported threshold_config.json, put over the policy."
     ),
@@ -191,18 +186,6 @@ def parse_labels(text: str | None, *, timed: bool) -> LabelSettings:
             f"--labels {text!r}: full, delayed:K or none is allowed, K in batches"
         )
     return checked(LabelSettings, {"regime": regime}, where="--labels")
-
-
-def open_source(config: RunConfig) -> Source:
-    """The source that a configuration names."""
-    size: dict[str, Any] = {"batch_size": config.batch_size, "batches": config.batches}
-    if config.source.kind == "table":
-        from selfheal_cli.source.table import TableSource
-
-        return TableSource(config.source, **size)
-    from selfheal_cli.source.synthetic import SyntheticSource
-
-    return SyntheticSource(config.source, seed=config.seed, **size)
 
 
 def _refuse_ignored(given: Mapping[str, Any], data: Path | None) -> None:

@@ -37,6 +37,10 @@ TOLD = (
     Kind.QUARANTINED,
     Kind.RULE_STALE,
     Kind.DIAGNOSIS,
+    Kind.MOVE_REFUSED,
+    Kind.FOLLOWED,
+    Kind.HEALING_HELD,
+    Kind.HEALING_RELEASED,
 )
 WHY = ("error", "declined", "reason")  # the first that an event has is what to say
 
@@ -60,6 +64,7 @@ class RunScreen:
         )
         self._training = self._progress.add_task("training", total=None)
         self._stream = self._progress.add_task("stream", total=None, visible=False)
+        self._writing = self._progress.add_task("registry", total=0, visible=False)
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -76,6 +81,12 @@ class RunScreen:
     def on_epoch(self, done: int, total: int) -> None:
         """Training goes on."""
         self._progress.update(self._training, completed=done, total=total)
+
+    def on_left(self, left: int) -> None:
+        """Writes wait for the registry."""
+        task = self._progress.tasks[self._writing]
+        total = max(left, int(task.total or 0))
+        self._progress.update(self._writing, visible=True, total=total, completed=total - left)
 
     def on_event(self, event: Event) -> None:
         """Something happened."""
@@ -94,6 +105,11 @@ class RunScreen:
                 f"[red]rollback[/] to v{event.data['version']} (F1 {event.data['f1']:.3f} on "
                 f"{event.data['rows']} rows): {event.data['reason']}"
             )
+        elif event.kind is Kind.RUN_RESUMED:
+            self._say(
+                f"[bold]Resumed[/] after batch {event.data['batch']}: its {event.data['events']} "
+                "recorded events are gone through again, and each must come out the same."
+            )
         elif event.kind in TOLD:
             self._tell(event)
 
@@ -106,7 +122,9 @@ class RunScreen:
         why = next(data[key] for key in WHY if key in data)
         colour = "red" if event.kind in ALARMING else "yellow"
         if event.kind is not Kind.HEAL_REFUSED or self._refused != data["batch"] - 1:
-            self._say(f"[{colour}]{event.kind.value}[/] in batch {data['batch']}: {why}")
+            where = f" in batch {data['batch']}" if "batch" in data else ""
+            who = f" (by {data['actor']}, v{data['version']})" if "sequence" in data else ""
+            self._say(f"[{colour}]{event.kind.value}[/]{where}: {why}{who}")
         if event.kind is Kind.HEAL_REFUSED:
             self._refused = data["batch"]
 
@@ -131,6 +149,11 @@ class RunScreen:
         self._say(f"Monitoring files in {where}, event log in {finished.folder}/.")
         if finished.outcome == "KILLED":
             self._say("[yellow]Interrupted: the figures are of the batches until then.[/]")
+        if finished.left:
+            self._say(
+                f"[yellow]{finished.left} writes wait for the registry[/]: "
+                "[bold]selfheal flush[/] brings them."
+            )
         model = view.started["model"]
         suffix = f" --model-name {model}" if model != "fraud" else ""
         store = f" --tracking-uri {tracking_uri}" if tracking_uri else ""
@@ -197,6 +220,7 @@ def as_document(finished: Finished, store: str) -> dict[str, Any]:
         "best": asdict(best) if best else None,
         "files": [str(path) for path in finished.files],
         "event_log": str(finished.folder / "events.jsonl"),
+        "writes_left": finished.left,
     }
 
 

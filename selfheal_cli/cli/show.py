@@ -17,7 +17,7 @@ def command(version: int, model_name: str, tracking_uri: str | None, as_json: bo
     from selfheal_cli.cli import output
     from selfheal_cli.errors import VersionCorrupt
     from selfheal_cli.registry.mlflow_registry import MlflowRegistry
-    from selfheal_cli.rollback import load_verified
+    from selfheal_cli.rollback.verify import load_verified
 
     registry = MlflowRegistry(tracking_uri)
     found = registry.version(model_name, version)

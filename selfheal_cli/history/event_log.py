@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from selfheal_cli.history.events import Event, Kind
 
 Clock = Callable[[], datetime]
 GENESIS = "0" * 64
+AFTER_THE_END = (Kind.REGISTERED, Kind.ALIAS_MOVED, Kind.MOVE_REFUSED, Kind.RUN_RESUMED)
 
 
 class EventLog:
@@ -48,9 +50,27 @@ class EventLog:
         self._sequence, self._head = event.sequence, event.digest
         return event
 
+    def sync(self) -> None:
+        """What was appended is on disk when it returns. Any thread may call."""
+        os.fsync(self._stream.fileno())
+
     def close(self) -> None:
         """No more events."""
         self._stream.close()
+
+
+def recover(path: Path) -> int:
+    """Cut off a last line that a crash left half-written; returns the bytes that went."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as exc:
+        raise EventLogError(f"{path}: no such event log") from exc
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
+        with path.open("r+b") as stream:
+            stream.truncate(whole)
+            os.fsync(stream.fileno())
+    return len(data) - whole
 
 
 def read(path: Path) -> Iterator[Event]:
@@ -76,14 +96,16 @@ def read(path: Path) -> Iterator[Event]:
 def verify(path: Path) -> int:
     """Check the whole of a finished run's log; returns the number of events.
 
+    After a run's end there may be what the registry was brought later, or the run was resumed.
     Raises `EventLogError` where a line was edited, removed (the last included), swapped or added.
     """
     count, ended = 0, False
     for event in read(path):
         count += 1
-        if ended:
+        if ended and event.kind not in AFTER_THE_END:
             raise EventLogError(f"{path}:{count}: an event after the run's end")
-        ended = event.kind is Kind.RUN_FINISHED
+        if event.kind in (Kind.RUN_FINISHED, Kind.RUN_RESUMED):
+            ended = event.kind is Kind.RUN_FINISHED
     if not ended:
         raise EventLogError(f"{path}: ends after {count} events without '{Kind.RUN_FINISHED}'")
     return count

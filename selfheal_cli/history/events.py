@@ -30,7 +30,13 @@ class Kind(StrEnum):
     ROLLBACK_FAILED = "rollback-failed"
     ROLLBACK_DECLINED = "rollback-declined"
     ALIAS_MOVED = "alias-moved"
+    MOVE_REFUSED = "move-refused"
+    FOLLOWED = "champion-followed"
+    HEALING_HELD = "healing-held"
+    HEALING_RELEASED = "healing-released"
+    LEASE_LOST = "lease-lost"
     RUN_FINISHED = "run-finished"
+    RUN_RESUMED = "run-resumed"
 
 
 # what changed a model, as opposed to what was seen of it
@@ -48,6 +54,11 @@ ACTIONS = frozenset(
         Kind.ROLLBACK_FAILED,
         Kind.ROLLBACK_DECLINED,
         Kind.ALIAS_MOVED,
+        Kind.MOVE_REFUSED,
+        Kind.FOLLOWED,
+        Kind.HEALING_HELD,
+        Kind.HEALING_RELEASED,
+        Kind.LEASE_LOST,
     }
 )
 

@@ -51,7 +51,7 @@ def conclude(
         lines.append(limit_line(limit))
     document = prepared.base.describe()
     document.pop("network")
-    frozen = make_base(live.serving.network, prepared.anchor.tensors(), document)
+    frozen = make_base(live.serving.network, prepared.anchor.tensors(), document, prepared.probe)
     return {
         "stages": lines,
         "evaluation": evaluation,

@@ -8,6 +8,7 @@ from selfheal_cli.config import RunConfig
 from selfheal_cli.heal.engine import HealEngine
 from selfheal_cli.heal.live import LiveModel, Serving
 from selfheal_cli.heal.task import AdapterState
+from selfheal_cli.pipeline.follow import Others
 from selfheal_cli.pipeline.healing import Healing
 from selfheal_cli.pipeline.labels import LabelFlow
 from selfheal_cli.pipeline.ledger import Ledger
@@ -45,13 +46,14 @@ def lay(
     ledger: Ledger,
     registry: Registry,
     lineage: Lineage,
+    others: Others,
     *,
     verdicts: bool = True,
 ) -> Corridor:
     """Join the rooms; without ``verdicts`` nobody diagnoses, which changes no heal."""
     flow = LabelFlow(config, prepared.label_watch, len(source.labels), ledger)
     snapshots = Snapshots(ledger, lineage.run_id)
-    restore = Restore(config, live, registry, lineage, ledger)
+    restore = Restore(config, live, registry, lineage, ledger, others)
     healing = Healing(config, live, engine, snapshots, restore, flow.desk, ledger, lineage.run_id)
     diagnosing = Diagnosing(config, prepared if verdicts else None, source.labels, ledger)
     stream = Stream(

@@ -32,6 +32,8 @@ from selfheal_cli.scores import AnyScores
 if TYPE_CHECKING:
     from selfheal_cli.records import FloatArray
 
+PUBLISHED = (Kind.HEAL, Kind.HEAL_REJECTED, Kind.HEAL_COALESCED)  # what ends a heal's waiting
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -63,6 +65,18 @@ class Healed:
     estimates: Mapping[str, float]
 
 
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A heal whose snapshots are written down, and which is published once they are on disk."""
+
+    outcome: HealOutcome
+    healed: Healed
+    snapshot: str
+    threshold: float
+    rejected: str
+    told: dict[str, Any]
+
+
 class Healing:
     """The live model's adapter from snapshot to snapshot."""
 
@@ -90,12 +104,13 @@ class Healing:
         self._ledger = ledger
         self._run_id = run_id
         self._seen: dict[int, Seen] = {}
+        self._ready: _Ready | None = None
         self._recent: deque[FloatArray] = deque()
 
     @property
     def in_flight(self) -> bool:
         """A heal is under way beside live scoring."""
-        return self._engine.in_flight
+        return self._engine.in_flight or self._ready is not None
 
     def baseline(self, scores: AnyScores, evaluation: Evaluation) -> None:
         """Snapshot the adapter as trained; it serves until the first heal."""
@@ -147,9 +162,19 @@ class Healing:
         )
 
     def settle(self, batch: int | None = None, *, wait: bool = False) -> None:
-        """Take the heals that are done by ``batch``: publish them, or say why not."""
+        """Take the heals that are done by ``batch``: publish them, or say why not.
+
+        Nothing is published before its snapshots are on disk. A synchronous run waits for that,
+        beside live scoring it is looked at again after the next batch.
+        """
         self._now = self._now if batch is None else batch
-        while (outcome := self._engine.take(wait=wait)) is not None:
+        wait_for_disk = wait or self._config.heal.mode == "sync"
+        while True:
+            if self._ready is not None and not self._publish(self._ready, wait=wait_for_disk):
+                return
+            outcome = self._engine.take(wait=wait)
+            if outcome is None:
+                return
             if isinstance(outcome, HealFailure):
                 self._fail(outcome)
             elif self._restore.overtook(outcome.task.batch):
@@ -207,19 +232,39 @@ class Healing:
             after = (network, threshold)
             self._snapshots.await_labels(second, task.batch, *after, waiting, heal_id)
         told = self._told(outcome, healed, judgement, first, second, threshold)
-        if judgement.rejected:
+        rejected = judgement.rejected
+        self._ready = _Ready(outcome, healed, second, threshold, rejected, told)
+
+    def _publish(self, ready: _Ready, *, wait: bool) -> bool:
+        """Let a heal serve, if it is on disk and nothing overtook it; False while it is not."""
+        if not self._is_kept(wait=wait):
+            return False
+        self._ready = None
+        task, serving = ready.outcome.task, self._live.serving
+        if self._restore.overtook(task.batch):
+            self._drop(task, "the champion was moved before it was published", None)
+        elif ready.rejected:
             # the old weights go on serving; what the recipe learned of itself goes on as well
-            state = AdapterState(serving.adapter.weights, outcome.after.memory)
+            state = AdapterState(serving.adapter.weights, ready.outcome.after.memory)
             self._live.publish(state, serving.snapshot, serving.threshold)
-            self._ledger.note(Kind.HEAL_REJECTED, told | {"rejected": judgement.rejected})
-            return
-        self._live.publish(outcome.after, second, threshold)
-        self._assumed = kind.rows == "unlabelled"
-        self._ledger.note(Kind.HEAL, told)
-        self._ledger.point(CHAMPION, second, f"heal {task.heal_id}: {task.reason}")
-        if healed.after is not None:
-            heal = Completed(task.heal_id, task.batch, healed.after)
-            self._restore.observe(heal, task.rows, self._now)
+            self._ledger.note(Kind.HEAL_REJECTED, ready.told | {"rejected": ready.rejected})
+        else:
+            self._live.publish(ready.outcome.after, ready.snapshot, ready.threshold)
+            self._assumed = KINDS[task.recipe].rows == "unlabelled"
+            self._ledger.note(Kind.HEAL, ready.told)
+            reason = f"heal {task.heal_id}: {task.reason}"
+            self._ledger.point(CHAMPION, ready.snapshot, reason)
+            if ready.healed.after is not None:
+                heal = Completed(task.heal_id, task.batch, ready.healed.after)
+                self._restore.observe(heal, task.rows, self._now)
+        return True
+
+    def _is_kept(self, *, wait: bool) -> bool:
+        """Whether the snapshots are on disk; of a recorded heal, whether they were by then."""
+        expected = self._ledger.expected
+        if expected is not None:
+            return expected.kind in PUBLISHED
+        return self._ledger.is_kept(wait=wait)
 
     def _threshold(self, network: SelfHealingNetwork, outcome: HealOutcome) -> float:
         """By the latest rows under the healed adapter."""

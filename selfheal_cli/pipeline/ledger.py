@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
 from typing import Any, Protocol
 
 from selfheal_cli.history.event_log import Clock, EventLog
 from selfheal_cli.history.events import Event, Kind
+from selfheal_cli.pipeline.recorded import Recorded
 from selfheal_cli.records import AliasMove, Snapshot
+from selfheal_cli.registry.base import StepMetrics
+from selfheal_cli.registry.results import Refused, Result
 from selfheal_cli.registry.writer import RegistryWriter
 from selfheal_cli.scores import AnyScores
 
@@ -17,17 +22,26 @@ Observer = Callable[[Event], None]
 class Ledger(Protocol):
     """What the rooms of a stream need of whoever writes down."""
 
-    actor: str
-
     @property
     def pending(self) -> int:
         """Writes to the registry that are still to be done."""
+
+    @property
+    def full(self) -> bool:
+        """So many writes wait that healing should pause."""
+
+    @property
+    def expected(self) -> Event | None:
+        """The event that comes next, where a recorded run is gone through again."""
 
     def note(self, kind: Kind, data: Mapping[str, Any]) -> None:
         """Append one event and show it."""
 
     def keep(self, snapshot: Snapshot, adapter: bytes) -> None:
         """Note a snapshot, then have it registered."""
+
+    def is_kept(self, *, wait: bool) -> bool:
+        """Whether all that was noted and kept is on disk; ``wait`` until it is."""
 
     def score_later(
         self, snapshot: str, batch: int, scores: AnyScores, metrics: Mapping[str, float]
@@ -43,36 +57,80 @@ class Ledger(Protocol):
     def restored(self, snapshot: str, version: int) -> None:
         """A snapshot that serves again, perhaps of an earlier run."""
 
-    def moved(self, move: AliasMove) -> None:
-        """Note an alias that was moved."""
-
     def catch_up(self, *, wait: bool = False) -> None:
-        """Note what has been written by now; ``wait`` for all of it, and raise its errors."""
+        """Note what has been written by now; ``wait`` for all of it.
 
-    def now(self) -> str:
-        """The time, as it is written down."""
+        Raises `RegistryUnreachable` at once where the registry does not answer.
+        """
 
 
 class RunLedger:
-    """The one appender of a run's log; it also takes back what the registry's writer did."""
+    """The one appender of a run's log; it also takes back what the registry's writer did.
+
+    ``known`` is the last move of the champion by others that the run knows of. The ``recorded``
+    events were written before the run was interrupted: they are matched and shown, not written
+    again. ``left`` is what the registry's writer had done by then.
+    """
 
     def __init__(
-        self, log: EventLog, writer: RegistryWriter, observe: Observer, clock: Clock, actor: str
+        self,
+        log: EventLog,
+        writer: RegistryWriter,
+        observe: Observer,
+        clock: Clock,
+        actor: str,
+        known: Callable[[], int],
+        recorded: Iterable[Event] = (),
+        left: Sequence[Result] = (),
     ) -> None:
         self._log = log
         self._writer = writer
-        self.actor = actor
+        self._actor = actor
         self._observe = observe
         self._clock = clock
+        self._known = known
+        self._told: set[tuple[Kind, object]] = set()
+        self._recorded = Recorded(recorded, self._beside)
+        self._left = list(left)
+        self._last: Event | None = None
 
     @property
     def pending(self) -> int:
         """See `Ledger`."""
         return self._writer.pending
 
+    @property
+    def full(self) -> bool:
+        """See `Ledger`."""
+        return self._writer.full
+
+    @property
+    def expected(self) -> Event | None:
+        """See `Ledger`."""
+        return self._recorded.expected
+
     def note(self, kind: Kind, data: Mapping[str, Any]) -> None:
         """See `Ledger`."""
-        self._observe(self._log.append(kind, data))
+        event = self._recorded.match(kind, data)
+        if event is None:
+            self._take_left()
+            event = self._log.append(kind, data)
+        self._last = event
+        self._observe(event)
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """The run's last event, however much of a record was gone through."""
+        self._take_left()
+        self._observe(self._log.append(Kind.RUN_FINISHED, result))
+
+    def _take_left(self) -> None:
+        left, self._left = self._left, []
+        self.take(left)
+
+    def _beside(self, event: Event) -> None:
+        """Take an event of the record that is not the stream's own."""
+        self._told.add(identity(event.kind, event.data))
+        self._observe(event)
 
     def keep(self, snapshot: Snapshot, adapter: bytes) -> None:
         """See `Ledger`."""
@@ -92,45 +150,74 @@ class RunLedger:
                 "heal_id": snapshot.heal_id,
             },
         )
-        self._writer.add(snapshot, adapter)
+        head = self._last.digest if self._last else ""
+        self._writer.add(replace(snapshot, log_head=head), adapter)
+
+    def is_kept(self, *, wait: bool) -> bool:
+        """See `Ledger`."""
+        if wait:
+            self._writer.sync()
+        return self._writer.safe
 
     def score_later(
         self, snapshot: str, batch: int, scores: AnyScores, metrics: Mapping[str, float]
     ) -> None:
         """See `Ledger`."""
         self.note(Kind.SCORED, {"snapshot": snapshot, "batch": batch, "scores": scores.as_dict()})
-        self._writer.score(snapshot, batch, dict(metrics), scores.rows)
+        self._writer.score(snapshot, batch, dict(metrics), scores)
 
     def point(self, alias: str, snapshot: str, reason: str) -> None:
         """See `Ledger`."""
-        self._writer.point(alias, snapshot, actor=self.actor, at=self.now(), reason=reason)
+        self._writer.point(
+            alias, snapshot, actor=self._actor, at=self._at(), reason=reason, after=self._known()
+        )
 
     def log_metrics(self, metrics: dict[str, float], step: int) -> None:
         """See `Ledger`."""
-        self._writer.log_metrics(metrics, step)
+        at_ms = round(datetime.fromisoformat(self._at()).timestamp() * 1000)
+        self._writer.log_metrics(StepMetrics(step, metrics, at_ms))
 
     def restored(self, snapshot: str, version: int) -> None:
         """See `Ledger`."""
         self._writer.knows(snapshot, version)
 
-    def moved(self, move: AliasMove) -> None:
-        """See `Ledger`."""
-        self.note(Kind.ALIAS_MOVED, move.as_dict())
-
     def catch_up(self, *, wait: bool = False) -> None:
         """See `Ledger`."""
+        if wait:
+            self._writer.send_steps()
+        if self.expected is not None:
+            return  # the record says what had been written
         try:
             if wait:
-                self._writer.flush()
+                self._writer.flush(patience=0.0)
         finally:
-            for result in self._writer.results():
-                if isinstance(result, AliasMove):
-                    self.moved(result)
-                else:
-                    self.note(
-                        Kind.REGISTERED, {"snapshot": result.snapshot, "version": result.version}
-                    )
+            self.take(self._writer.results())
 
-    def now(self) -> str:
-        """See `Ledger`."""
+    def take(self, results: Sequence[Result]) -> None:
+        """Note what the writer did, unless it was noted before the run was interrupted."""
+        for result in results:
+            kind, data = as_event(result)
+            if identity(kind, data) not in self._told:
+                event = self._log.append(kind, data)
+                self._observe(event)
+
+    def _at(self) -> str:
+        """When the last event was written down: the same when it is gone through again."""
+        if self._last is not None:
+            return self._last.at
         return self._clock().isoformat(timespec="milliseconds")
+
+
+def as_event(result: Result) -> tuple[Kind, dict[str, Any]]:
+    """What is noted of a result."""
+    if isinstance(result, AliasMove):
+        return Kind.ALIAS_MOVED, result.as_dict()
+    if isinstance(result, Refused):
+        reason = {"key": result.key, "alias": result.alias, "reason": result.reason}
+        return Kind.MOVE_REFUSED, reason
+    return Kind.REGISTERED, {"snapshot": result.snapshot, "version": result.version}
+
+
+def identity(kind: Kind, data: Mapping[str, Any]) -> tuple[Kind, object]:
+    """What tells one result from another."""
+    return kind, data.get("snapshot") or data.get("key")

@@ -28,7 +28,7 @@ from selfheal_cli.monitor.quarantine import LabelWatch
 from selfheal_cli.monitor.rule_health import Calibrated, calibrate_rules
 from selfheal_cli.monitor.rules import RuleSet, check_features, parse_rule
 from selfheal_cli.monitor.suggest import suggest_rule
-from selfheal_cli.snapshot import Base, make_base
+from selfheal_cli.snapshot import PROBE_ROWS, Base, make_base
 from selfheal_cli.source.base import Source
 from selfheal_cli.source.profile import nearest
 
@@ -58,7 +58,8 @@ class Prepared:
     """What the stream needs, for one recipe.
 
     ``reference`` is None where there are more than two classes: the diagnosis is for two.
-    ``thresholds`` are those of network and shadow before any heal.
+    ``thresholds`` are those of network and shadow before any heal; ``probe`` (n, inputs) are the
+    rows that every version decides on.
     """
 
     trained: Trained
@@ -69,6 +70,7 @@ class Prepared:
     rule_calibration: tuple[Calibrated, ...]
     label_watch: LabelWatch
     thresholds: tuple[float, float]
+    probe: FloatArray
     base: Base
 
 
@@ -113,6 +115,7 @@ def survey(config: RunConfig, source: Source, trained: Trained) -> Prepared:
     anchor = anchors.anchor()
     policy = config.policy
     shadow = trained.plain or network.with_adapter(network.adapter.state_dict())
+    probe = recent[0][-PROBE_ROWS:]
     document = {
         "encoding": source.encoding.model_dump(mode="json"),
         "labels": list(source.labels),
@@ -131,7 +134,8 @@ def survey(config: RunConfig, source: Source, trained: Trained) -> Prepared:
             threshold_for(config.objective, network.predict(recent[0])),
             threshold_for(config.objective, shadow.predict(recent[0])),
         ),
-        base=make_base(network, anchor.tensors(), document),
+        probe=probe,
+        base=make_base(network, anchor.tensors(), document, probe),
     )
 
 

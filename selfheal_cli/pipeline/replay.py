@@ -12,10 +12,11 @@ from selfheal_cli.heal.engine import InlineEngine
 from selfheal_cli.heal.live import LiveModel
 from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask
-from selfheal_cli.history.events import Kind
+from selfheal_cli.history.events import Event, Kind
 from selfheal_cli.pipeline.corridor import Corridor, lay, serve
+from selfheal_cli.pipeline.follow import Nobody
 from selfheal_cli.pipeline.prepare import Prepared
-from selfheal_cli.records import AliasMove, Batch, Evaluation, Snapshot
+from selfheal_cli.records import Batch, Evaluation, Snapshot
 from selfheal_cli.registry.base import Lineage
 from selfheal_cli.registry.memory import MemoryRegistry
 from selfheal_cli.scores import AnyScores, Scores
@@ -31,8 +32,9 @@ class QuietLedger:
     """A `Ledger` that counts events and keeps versions in memory."""
 
     def __init__(self, registry: MemoryRegistry, lineage: Lineage) -> None:
-        self.actor = MODEL
         self.pending = 0
+        self.full = False
+        self.expected: Event | None = None
         self.counts: Counter[str] = Counter()
         self._registry = registry
         self._lineage = lineage
@@ -48,12 +50,16 @@ class QuietLedger:
         number = self._registry.add_version(self._lineage, snapshot, adapter, parent)
         self._versions[snapshot.id] = number
 
+    def is_kept(self, *, wait: bool) -> bool:
+        """Memory is all there is."""
+        return True
+
     def score_later(
         self, snapshot: str, batch: int, scores: AnyScores, metrics: Mapping[str, float]
     ) -> None:
         """See `Ledger`."""
         number = self._versions[snapshot]
-        self._registry.score_version(self._lineage, number, batch, metrics, scores.rows)
+        self._registry.score_version(self._lineage, number, batch, metrics, scores)
 
     def log_metrics(self, metrics: dict[str, float], step: int) -> None:
         """Nobody looks."""
@@ -65,15 +71,8 @@ class QuietLedger:
         """See `Ledger`."""
         self._versions[snapshot] = version
 
-    def moved(self, move: AliasMove) -> None:
-        """Nothing is served from here."""
-
     def catch_up(self, *, wait: bool = False) -> None:
         """All is written at once."""
-
-    def now(self) -> str:
-        """No time passes."""
-        return ""
 
 
 class _Timed(Recipes):
@@ -101,7 +100,17 @@ class Replay:
         self.live: LiveModel = serve(prepared)
         self._recipes = _Timed(prepared.network, prepared.anchor, config.heal)
         engine = InlineEngine(self.live, self._recipes)
-        rooms = (config, source, prepared, self.live, engine, self.ledger, registry, lineage)
+        rooms = (
+            config,
+            source,
+            prepared,
+            self.live,
+            engine,
+            self.ledger,
+            registry,
+            lineage,
+            Nobody(),
+        )
         self.corridor: Corridor = lay(*rooms, verdicts=False)
         nothing = Scores(0, 0, 0, 0)
         self.corridor.healing.baseline(nothing, Evaluation.HELD_OUT)

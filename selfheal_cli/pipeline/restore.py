@@ -6,18 +6,22 @@ from dataclasses import dataclass
 
 from selfheal_cli.config import RunConfig
 from selfheal_cli.decide.health import Health
-from selfheal_cli.errors import SelfhealError
+from selfheal_cli.errors import EventLogError, NothingToRestore, SelfhealError
 from selfheal_cli.heal.gate import compare
 from selfheal_cli.heal.live import LiveModel
 from selfheal_cli.heal.recipe import KINDS
 from selfheal_cli.heal.task import AdapterState, HealRows
 from selfheal_cli.history.events import Kind
 from selfheal_cli.model.network import Weights
+from selfheal_cli.pipeline.follow import Others
 from selfheal_cli.pipeline.ledger import Ledger
 from selfheal_cli.pipeline.snapshots import Completed
 from selfheal_cli.records import VersionRecord
 from selfheal_cli.registry.base import CHAMPION, Lineage, Registry
-from selfheal_cli.rollback import find_best, load_verified
+from selfheal_cli.rollback.select import find_best
+from selfheal_cli.rollback.verify import load_verified
+
+FULL = "as many writes wait for the registry as may"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,7 @@ class Restore:
         registry: Registry,
         lineage: Lineage,
         ledger: Ledger,
+        others: Others,
     ) -> None:
         self._policy = config.policy
         self._guarded = KINDS[config.heal.recipe].guarded
@@ -51,18 +56,60 @@ class Restore:
         self._registry = registry
         self._lineage = lineage
         self._ledger = ledger
+        self._others = others
+        self._held = False
         self._health = Health(config.policy)
         self._quiet_until = 0
         self._last = 0  # batch of the last rollback of a guarded recipe
         self.rollbacks = 0
 
     def paused(self, batch: int) -> bool:
-        """Whether healing pauses after a rollback."""
-        return batch <= self._quiet_until
+        """Whether healing pauses: after a rollback, or until what holds it is over."""
+        return batch <= self._quiet_until or self._held
 
     def overtook(self, batch: int) -> bool:
         """Whether a rollback came after a heal was asked for in ``batch``."""
         return batch <= self._last
+
+    def follow(self, batch: int) -> None:
+        """Take what others decided since the last batch: serve their champion, hold or go on."""
+        self._follow_hold(batch)
+        expected = self._ledger.expected
+        if expected is None:
+            moved = self._others.take()
+        elif expected.kind is Kind.FOLLOWED:
+            moved = self._others.recall(expected.data)
+        else:
+            return
+        if moved is None:
+            return
+        told = {"batch": batch, "from_snapshot": self._live.serving.snapshot}
+        told |= {"version": moved.move.target, "sequence": moved.move.sequence}
+        told |= {"actor": moved.move.actor, "reason": moved.move.reason}
+        if moved.version is None:
+            self._ledger.note(Kind.FOLLOWED, told | {"error": moved.error})
+            return
+        snapshot = moved.version.tags["selfheal.snapshot"]
+        self._serve(moved.version, moved.weights, {})
+        self._health, self._last = Health(self._policy), batch
+        self._ledger.note(Kind.FOLLOWED, told | {"to_snapshot": snapshot})
+
+    def _follow_hold(self, batch: int) -> None:
+        expected = self._ledger.expected
+        if expected is None:
+            hold = self._others.hold
+            reason = hold.reason if hold else FULL if self._ledger.full else ""
+            if bool(hold or reason) == self._held:
+                return
+            kind = Kind.HEALING_RELEASED if self._held else Kind.HEALING_HELD
+            told: dict[str, object] = {"batch": batch, "actor": hold.actor if hold else "selfheal"}
+            told["reason"] = reason or "nothing holds it any more"
+        elif expected.kind in (Kind.HEALING_HELD, Kind.HEALING_RELEASED):
+            kind, told = expected.kind, dict(expected.data)
+        else:
+            return
+        self._held = kind is Kind.HEALING_HELD
+        self._ledger.note(kind, told)
 
     def observe(self, heal: Completed, rows: HealRows, batch: int) -> None:
         """Take a heal's scores in ``batch``, and roll back where they have fallen."""
@@ -71,11 +118,8 @@ class Restore:
             self._roll_back(Fallen(heal.heal_id, heal.batch, reason, batch), rows)
 
     def _roll_back(self, fallen: Fallen, rows: HealRows) -> None:
-        self._ledger.catch_up(wait=True)
-        lineage = self._lineage
-        within = lineage.run_id if self._policy.rollback_candidates == "run" else None
         try:
-            best = find_best(self._registry, lineage.model, base=lineage.base, run_id=within)
+            best = self._find_best()
             weights = load_verified(self._registry, best)
         except SelfhealError as exc:
             self._note(Kind.ROLLBACK_FAILED, fallen, {"error": str(exc)})
@@ -95,6 +139,22 @@ class Restore:
             self._quiet_until = fallen.noticed + self._policy.cooldown
         self._restore(best, weights, fallen)
 
+    def _find_best(self) -> VersionRecord:
+        """The registry's answer; where a recorded run is gone through again, its answer then."""
+        lineage, expected = self._lineage, self._ledger.expected
+        self._ledger.catch_up(wait=True)
+        if expected is None:
+            within = lineage.run_id if self._policy.rollback_candidates == "run" else None
+            return find_best(self._registry, lineage.model, base=lineage.base, run_id=within)
+        if expected.kind is Kind.ROLLBACK_FAILED:
+            raise NothingToRestore(expected.data["error"])
+        if "version" not in expected.data:
+            raise EventLogError(
+                f"event {expected.sequence}: recorded was '{expected.kind}', the same rows now "
+                "give a rollback"
+            )
+        return self._registry.version(lineage.model, expected.data["version"])
+
     def _gain(self, weights: Weights, rows: HealRows) -> tuple[float, float | None]:
         """By how much the version's log loss is lower than that of what serves, and the standard
         error of it; no error without labelled rows.
@@ -111,9 +171,8 @@ class Restore:
     def _restore(self, best: VersionRecord, weights: Weights, fallen: Fallen) -> None:
         serving = self._live.serving
         restored = best.tags["selfheal.snapshot"]
-        self._ledger.restored(restored, best.version)
-        memory = {} if self._guarded else serving.adapter.memory  # the article keeps its optimiser
-        self._live.publish(AdapterState(weights, memory), restored, best.threshold)
+        # the article keeps its optimiser
+        self._serve(best, weights, {} if self._guarded else serving.adapter.memory)
         self.rollbacks += 1
         found = {
             "from_snapshot": serving.snapshot,
@@ -124,16 +183,12 @@ class Restore:
             "sha256": best.sha256,
         }
         self._note(Kind.ROLLBACK, fallen, found)
-        self._ledger.moved(
-            self._registry.move_alias(
-                self._lineage.model,
-                CHAMPION,
-                best.version,
-                actor=self._ledger.actor,
-                at=self._ledger.now(),
-                reason=f"rollback: {fallen.reason}",
-            )
-        )
+        self._ledger.point(CHAMPION, restored, f"rollback: {fallen.reason}")
+
+    def _serve(self, version: VersionRecord, weights: Weights, memory: Weights) -> None:
+        snapshot = version.tags["selfheal.snapshot"]
+        self._ledger.restored(snapshot, version.version)
+        self._live.publish(AdapterState(weights, memory), snapshot, version.threshold)
 
     def _note(self, kind: Kind, fallen: Fallen, found: dict[str, object]) -> None:
         told = {"heal_id": fallen.heal_id, "batch": fallen.batch, "reason": fallen.reason}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -11,10 +11,7 @@ from typing import Any
 
 from selfheal_cli import __version__
 from selfheal_cli.config import WORKSPACE, RunConfig
-from selfheal_cli.errors import RegistryError
-from selfheal_cli.heal.engine import HealEngine, InlineEngine
-from selfheal_cli.heal.live import LiveModel
-from selfheal_cli.heal.recipe import Recipes
+from selfheal_cli.errors import RegistryUnreachable, SelfhealError
 from selfheal_cli.history.archive import LOG_NAME, run_folder
 from selfheal_cli.history.event_log import Clock, EventLog, read
 from selfheal_cli.history.events import Event, Kind
@@ -22,11 +19,18 @@ from selfheal_cli.model.network import use_one_thread
 from selfheal_cli.monitor.prequential import score
 from selfheal_cli.pipeline.conclude import conclude
 from selfheal_cli.pipeline.corridor import lay, serve
+from selfheal_cli.pipeline.engines import make_engine
+from selfheal_cli.pipeline.follow import EVERY_SECONDS, Follower
+from selfheal_cli.pipeline.lease import RunLease, require_free
 from selfheal_cli.pipeline.ledger import RunLedger
 from selfheal_cli.pipeline.prepare import OnEpoch, Prepared, prepare
 from selfheal_cli.pipeline.stream import Stream
 from selfheal_cli.records import Evaluation
-from selfheal_cli.registry.base import Lineage, Outcome, Registry
+from selfheal_cli.registry.base import CHAMPION, Lineage, Outcome, Registry
+from selfheal_cli.registry.journal import standing
+from selfheal_cli.registry.outbox import NAME as OUTBOX_NAME
+from selfheal_cli.registry.outbox import Outbox
+from selfheal_cli.registry.results import Result
 from selfheal_cli.registry.writer import RegistryWriter
 from selfheal_cli.report.export import export
 from selfheal_cli.report.fold import RunView, fold
@@ -35,6 +39,7 @@ from selfheal_cli.source.base import Source
 
 SCHEMA = "1"
 CONFIG_NAME = "config.json"
+PATIENCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,9 @@ class Surroundings:
     """What a run is given from outside, so that tests can give something else.
 
     ``stop`` is asked after each batch; True ends the stream, and the run counts as KILLED.
+    ``on_left`` hears at the end how many writes the registry does not have yet; ``patience`` is
+    how many seconds a registry that does not answer is waited for then, None for not at all.
+    ``follow_seconds`` is how often the champion is looked at; 0 for never.
     """
 
     registry: Registry
@@ -49,19 +57,47 @@ class Surroundings:
     actor: str
     on_epoch: OnEpoch = lambda done, total: None
     on_event: Callable[[Event], None] = lambda event: None
+    on_left: Callable[[int], None] = lambda left: None
     stop: Callable[[], bool] = lambda: False
     workspace: Path = WORKSPACE
+    patience: float | None = PATIENCE_SECONDS
+    follow_seconds: float = EVERY_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A run that ended: where it is kept, and what it came to."""
+    """A run that ended: where it is kept, and what it came to.
+
+    ``left`` counts the writes that the registry does not have yet, and ``away`` says why where it
+    did not answer.
+    """
 
     run_id: str
     outcome: Outcome
     folder: Path
     view: RunView
     files: tuple[Path, ...]
+    left: int = 0
+    away: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """A run that is to be gone through: from the start, or once more along its record.
+
+    ``known`` is the champion's last move when it began; ``part`` counts its interruptions.
+    """
+
+    config: RunConfig
+    source: Source
+    prepared: Prepared
+    run_id: str
+    log: EventLog
+    actor: str
+    known: int
+    recorded: Iterable[Event] = ()
+    left: Sequence[Result] = ()
+    part: int = 0
 
 
 def run(config: RunConfig, source: Source, around: Surroundings) -> Finished:
@@ -70,59 +106,116 @@ def run(config: RunConfig, source: Source, around: Surroundings) -> Finished:
     Raises `SelfhealError` kinds; what was measured until then is exported all the same.
     """
     use_one_thread()
+    registry, model = around.registry, config.model_name
+    require_free(registry, model, around.workspace, around.clock)
     prepared = prepare(config, source, around.on_epoch)
-    tags = {"selfheal.model": config.model_name, "selfheal.actor": around.actor}
-    run_id = around.registry.begin_run(config.experiment, config.parameters(), tags)
-    folder = run_folder(run_id, around.workspace)
-    log = EventLog(folder / LOG_NAME, around.clock)
-    try:
-        outcome = _record(config, source, prepared, around, run_id, log)
-    except BaseException:
-        log.close()
-        with suppress(RegistryError):  # the first error is the one to tell
-            _publish(config, around.registry, run_id, "FAILED", log)
-        raise
-    log.close()
-    view, files = _publish(config, around.registry, run_id, outcome, log)
-    return Finished(run_id, outcome, folder, view, files)
+    last = standing(registry, model).moves.get(CHAMPION)
+    tags = {"selfheal.model": model, "selfheal.actor": around.actor}
+    run_id = registry.begin_run(config.experiment, config.parameters(), tags)
+    log = EventLog(run_folder(run_id, around.workspace) / LOG_NAME, around.clock)
+    known = last.sequence if last else 0
+    return go(Course(config, source, prepared, run_id, log, around.actor, known), around)
+
+
+def go(course: Course, around: Surroundings) -> Finished:
+    """A run from its first event to its last, under the model's lease."""
+    config, folder = course.config, course.log.path.parent
+    with ExitStack() as stack:
+        stack.callback(course.log.close)
+        try:
+            lease = RunLease(
+                around.registry, config.model_name, course.run_id, folder, around.actor,
+                around.clock, four_eyes=config.policy.four_eyes,
+            )  # fmt: skip
+        except SelfhealError:
+            if course.part == 0:
+                around.registry.end_run(course.run_id, "FAILED", {})
+            raise
+        stack.callback(lease.release)
+        return _under_lease(course, around, lease)
+
+
+def _under_lease(course: Course, around: Surroundings, lease: RunLease) -> Finished:
+    config, registry = course.config, around.registry
+    base_id = registry.store_base(course.run_id, course.prepared.base)
+    lineage = Lineage(
+        config.model_name,
+        course.run_id,
+        base_id,
+        config.heal.recipe,
+        str(config.labels),
+        SCHEMA,
+        config.policy.fidi_threshold,
+    )
+    outbox = Outbox(course.log.path.with_name(OUTBOX_NAME))
+    writer = RegistryWriter(
+        registry, lineage, outbox, before_commit=course.log.sync, beat=lease.beat
+    )
+    with ExitStack() as stack:
+        stack.callback(writer.close)
+        try:
+            outcome, away = _record(course, around, lineage, writer)
+        except BaseException:
+            with suppress(SelfhealError, OSError):  # the first error is the one to tell
+                _publish(course, "FAILED", writer)
+                writer.flush(patience=0.0)
+            raise
+        view, files = _publish(course, outcome, writer)
+        away = away or _flush(writer, around)
+        left = writer.pending
+    return Finished(course.run_id, outcome, course.log.path.parent, view, files, left, away)
 
 
 def _record(
-    config: RunConfig,
-    source: Source,
-    prepared: Prepared,
-    around: Surroundings,
-    run_id: str,
-    log: EventLog,
-) -> Outcome:
-    """Everything between a run's first and last event."""
-    registry = around.registry
-    base_id = registry.store_base(run_id, prepared.base)
-    lineage = Lineage(
-        config.model_name, run_id, base_id, config.heal.recipe, str(config.labels), SCHEMA
-    )
+    course: Course, around: Surroundings, lineage: Lineage, writer: RegistryWriter
+) -> tuple[Outcome, str]:
+    """Everything between a run's first and last event; and why writes are left, if any are."""
+    config, source, prepared = course.config, course.source, course.prepared
     result: dict[str, Any] = {"outcome": "FAILED"}
     with ExitStack() as stack:
-        writer = RegistryWriter(registry, lineage, log.path.parent / "outbox")
-        stack.callback(writer.close)
-        ledger = RunLedger(log, writer, around.on_event, around.clock, around.actor)
+        others = Follower(
+            around.registry, lineage.model, lineage.run_id, lineage.base, course.known
+        )
+        ledger = RunLedger(
+            course.log, writer, around.on_event, around.clock, around.actor,
+            lambda: others.known, course.recorded, course.left,
+        )  # fmt: skip
         try:
-            ledger.note(Kind.RUN_STARTED, _started(config, lineage, around.actor))
-            ledger.note(Kind.TRAINED, _trained(source, prepared, base_id))
+            ledger.note(Kind.RUN_STARTED, _started(course, lineage))
+            ledger.note(Kind.TRAINED, _trained(source, prepared, lineage.base))
             live = serve(prepared)
-            engine = _engine(config, prepared, live)
+            engine = make_engine(config, prepared, live, ledger)
             stack.callback(engine.close)
-            corridor = lay(config, source, prepared, live, engine, ledger, registry, lineage)
+            corridor = lay(
+                config, source, prepared, live, engine, ledger, around.registry, lineage, others
+            )
             corridor.healing.baseline(*_baseline_scores(source, prepared))
+            if around.follow_seconds:
+                others.start(around.follow_seconds)
+                stack.callback(others.close)
             stopped = _walk(source, corridor.stream, around.stop)
             corridor.healing.settle(wait=True)
-            ledger.catch_up(wait=True)
+            writer.send_steps()
+            away = _flush(writer, around)
+            ledger.catch_up()
             result = conclude(config, source, prepared, live, corridor)
             result["outcome"] = "KILLED" if stopped else "FINISHED"
         finally:
-            ledger.note(Kind.RUN_FINISHED, result)
+            ledger.finish(result)
     outcome: Outcome = result["outcome"]
-    return outcome
+    return outcome, away
+
+
+def _flush(writer: RegistryWriter, around: Surroundings) -> str:
+    """Wait for the registry as long as is wanted; returns why it does not have everything."""
+    if around.patience is None:
+        writer.sync()
+        return ""
+    try:
+        writer.flush(around.patience, around.on_left)
+    except RegistryUnreachable as exc:
+        return str(exc)
+    return ""
 
 
 def _walk(source: Source, stream: Stream, stop: Callable[[], bool]) -> bool:
@@ -135,9 +228,10 @@ def _walk(source: Source, stream: Stream, stop: Callable[[], bool]) -> bool:
 
 
 def _publish(
-    config: RunConfig, registry: Registry, run_id: str, outcome: Outcome, log: EventLog
+    course: Course, outcome: Outcome, writer: RegistryWriter
 ) -> tuple[RunView, tuple[Path, ...]]:
-    """Files and pictures from the log, kept with the run; then the run is closed."""
+    """Files and pictures from the log, to be kept with the run; then the run is closed."""
+    config, log = course.config, course.log
     view = fold(read(log.path))
     files = export(view, config.export_dir)
     settings = log.path.with_name(CONFIG_NAME)
@@ -147,20 +241,11 @@ def _publish(
         from selfheal_cli.report.plots import draw_all
 
         plots = draw_all(view, config.export_dir / "plots")
-    registry.log_files(run_id, [log.path, settings])
-    registry.log_files(run_id, files, "monitoring_export")
-    registry.log_files(run_id, plots, "plots")
-    registry.end_run(run_id, outcome, {"selfheal.log_head": log.head})
+    kept: list[tuple[Path, str | None]] = [(log.path, None), (settings, None)]
+    kept += [(path, "monitoring_export") for path in files]
+    kept += [(path, "plots") for path in plots]
+    writer.finish(str(course.part), kept, outcome, {"selfheal.log_head": log.head})
     return view, (*files, *plots)
-
-
-def _engine(config: RunConfig, prepared: Prepared, live: LiveModel) -> HealEngine:
-    recipes = Recipes(prepared.network, prepared.anchor, config.heal)
-    if config.heal.mode == "sync":
-        return InlineEngine(live, recipes)
-    from selfheal_cli.heal.worker_engine import WorkerEngine
-
-    return WorkerEngine(live, recipes)
 
 
 def _baseline_scores(source: Source, prepared: Prepared) -> tuple[AnyScores, Evaluation]:
@@ -171,12 +256,13 @@ def _baseline_scores(source: Source, prepared: Prepared) -> tuple[AnyScores, Eva
     return scores, Evaluation.IN_SAMPLE if held_out is None else Evaluation.HELD_OUT
 
 
-def _started(config: RunConfig, lineage: Lineage, actor: str) -> dict[str, Any]:
+def _started(course: Course, lineage: Lineage) -> dict[str, Any]:
     return {
         "run_id": lineage.run_id,
         "model": lineage.model,
-        "actor": actor,
-        "config": config.model_dump(mode="json"),
+        "actor": course.actor,
+        "champion_move": course.known,
+        "config": course.config.model_dump(mode="json"),
         "versions": {
             "selfheal": __version__,
             "mlflow": version("mlflow"),

@@ -77,6 +77,7 @@ class Stream:
 
     def step(self, batch: Batch) -> None:
         """Score a batch with what serves now, then let the rooms look at it."""
+        self._restore.follow(batch.index)
         rollbacks = self._restore.rollbacks
         rules = self._rules.rules.judge(batch.rows.columns)
         scored = self._score(batch, rules.label)

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from selfheal_cli.records import AliasMove, Evaluation, Phase, Snapshot, VersionRecord
+from selfheal_cli.records import Evaluation, Phase, Snapshot, VersionRecord
+from selfheal_cli.registry.journal import JournalStore
+from selfheal_cli.scores import AnyScores, Scores
 from selfheal_cli.snapshot import Base
 
-StepMetrics = tuple[int, Mapping[str, float]]  # batch, figures by name
+
+@dataclass(frozen=True, slots=True)
+class StepMetrics:
+    """Figures of a batch by name; ``at_ms`` makes a repeated write the same write."""
+
+    batch: int
+    figures: Mapping[str, float]
+    at_ms: int
+
+
 BASELINE, CHAMPION = "baseline", "champion"
 SORTABLE = ("version", "f1", "accuracy", "precision", "recall", "roc_auc", "pr_auc", "lift_f1")
 Outcome = Literal["FINISHED", "FAILED", "KILLED"]
@@ -26,6 +37,7 @@ class Lineage:
     recipe: str
     labels: str
     schema: str
+    drift_threshold: float = 1.0
 
     def tags(self, snapshot: Snapshot, parent: int | None) -> dict[str, str]:
         """The tags of a version, all of them text."""
@@ -46,21 +58,42 @@ class Lineage:
             "eval_rows": snapshot.scores.rows if snapshot.scores else 0,
             "threshold": snapshot.threshold,
             "rejected": snapshot.rejected or None,
+            "log_head": snapshot.log_head or None,
+            "probe": snapshot.probe or None,
+            "counts": _counts(snapshot.scores),
+            "regime": self._regime(snapshot),
             "schema": self.schema,
         }
         return {f"selfheal.{key}": str(value) for key, value in found.items() if value is not None}
 
+    def _regime(self, snapshot: Snapshot) -> str | None:
+        drift = snapshot.metrics.get("drift_z")
+        if drift is None:
+            return None
+        return "drifting" if drift > self.drift_threshold else "steady"
 
-def scored_tags(rows: int) -> dict[str, str]:
+
+def scored_tags(scores: AnyScores) -> dict[str, str]:
     """The tags of a version that change when its labels have come."""
+    counts = _counts(scores)
     return {
         "selfheal.evaluation": Evaluation.PREQUENTIAL.value,
-        "selfheal.eval_rows": str(rows),
+        "selfheal.eval_rows": str(scores.rows),
+        **({"selfheal.counts": counts} if counts else {}),
     }
 
 
-class Registry(Protocol):
-    """Runs, versions, aliases and files. Raises `RegistryError` and its kinds."""
+def _counts(scores: AnyScores | None) -> str | None:
+    if not isinstance(scores, Scores):
+        return None
+    return f"{scores.tp},{scores.tn},{scores.fp},{scores.fn}"
+
+
+class Registry(JournalStore, Protocol):
+    """Runs, versions, aliases, journals and files. Raises `RegistryError` and its kinds.
+
+    Every write may be repeated: the second one changes nothing.
+    """
 
     def begin_run(
         self, experiment: str, parameters: Mapping[str, str], tags: Mapping[str, str]
@@ -76,6 +109,15 @@ class Registry(Protocol):
     def end_run(self, run_id: str, outcome: Outcome, tags: Mapping[str, str]) -> None:
         """Close a run."""
 
+    def set_run_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Tags of a run; raises `RegistryError` for one that is not there."""
+
+    def run_tags(self, run_id: str) -> dict[str, str]:
+        """Every tag of a run."""
+
+    def run_status(self, run_id: str) -> str:
+        """RUNNING, FINISHED, FAILED or KILLED."""
+
     def run_file(self, run_id: str, name: str, into: Path) -> Path:
         """Fetch a file that was kept with a run."""
 
@@ -86,12 +128,27 @@ class Registry(Protocol):
         """A stored base, its hash checked."""
 
     def add_version(
-        self, lineage: Lineage, snapshot: Snapshot, adapter: bytes, parent: int | None
+        self,
+        lineage: Lineage,
+        snapshot: Snapshot,
+        adapter: bytes,
+        parent: int | None,
+        *,
+        again: bool = False,
     ) -> int:
-        """Register a snapshot; returns the version."""
+        """Register a snapshot; returns the version.
+
+        ``again`` where an earlier try may have come through, in part or whole: what it left is
+        found by the snapshot's id and completed.
+        """
 
     def score_version(
-        self, lineage: Lineage, number: int, batch: int, metrics: Mapping[str, float], rows: int
+        self,
+        lineage: Lineage,
+        number: int,
+        batch: int,
+        metrics: Mapping[str, float],
+        scores: AnyScores,
     ) -> None:
         """Give a version the figures that it was registered without."""
 
@@ -106,19 +163,22 @@ class Registry(Protocol):
     ) -> list[VersionRecord]:
         """Versions from the highest ``sort`` down; raises `VersionNotFound` without the model."""
 
+    def ranked(
+        self, model: str, *, base: str, run_id: str | None = None
+    ) -> Iterator[VersionRecord]:
+        """Post-heal versions on a base from the highest F1 down, those without one left out."""
+
     def best(self, model: str, *, base: str, run_id: str | None = None) -> VersionRecord | None:
         """The post-heal version with the highest F1, among those on ``base``."""
 
     def alias(self, model: str, alias: str) -> int | None:
         """The version that an alias points to."""
 
-    def move_alias(
-        self, model: str, alias: str, target: int, *, actor: str, at: str, reason: str
-    ) -> AliasMove:
-        """Point an alias to a version, and write down who, when, from, to and why."""
+    def set_alias(self, model: str, alias: str, target: int) -> None:
+        """Point an alias to a version; only `moves` calls it, which writes the journal first."""
 
-    def last_move(self, model: str, version: int) -> AliasMove | None:
-        """How the champion came to be ``version``, the last time that it did."""
+    def delete_version(self, version: VersionRecord) -> int:
+        """Remove a version with its logged model and files; returns the bytes that came back."""
 
     def models(self) -> list[str]:
         """Names of the registered models."""

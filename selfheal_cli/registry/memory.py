@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from selfheal_cli.errors import RegistryError, VersionCorrupt, VersionNotFound
-from selfheal_cli.records import AliasMove, Phase, Snapshot, VersionRecord
-from selfheal_cli.registry.base import CHAMPION, Lineage, Outcome, StepMetrics, scored_tags
+from selfheal_cli.records import Phase, Snapshot, VersionRecord
+from selfheal_cli.registry.base import Lineage, Outcome, StepMetrics, scored_tags
+from selfheal_cli.registry.journal import Entry
+from selfheal_cli.scores import AnyScores
 from selfheal_cli.snapshot import Base
 
 
@@ -24,7 +26,7 @@ class MemoryRegistry:
         self._versions: dict[str, dict[int, VersionRecord]] = {}
         self._adapters: dict[tuple[str, int], bytes] = {}
         self._aliases: dict[tuple[str, str], int] = {}
-        self._moves: dict[tuple[str, int], AliasMove] = {}
+        self._journals: dict[str, list[Entry]] = {}
         self._numbers: dict[str, int] = {}
 
     def begin_run(
@@ -38,7 +40,8 @@ class MemoryRegistry:
 
     def log_metrics(self, run_id: str, steps: Sequence[StepMetrics]) -> None:
         """See `Registry`."""
-        self.metrics[run_id].extend(steps)
+        known = self.metrics[run_id]
+        known.extend(step for step in steps if step not in known)
 
     def log_files(self, run_id: str, paths: Sequence[Path], folder: str | None = None) -> None:
         """See `Registry`."""
@@ -49,6 +52,18 @@ class MemoryRegistry:
     def end_run(self, run_id: str, outcome: Outcome, tags: Mapping[str, str]) -> None:
         """See `Registry`."""
         self.runs[run_id].update(tags, status=outcome)
+
+    def set_run_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """See `Registry`."""
+        self._run(run_id).update(tags)
+
+    def run_tags(self, run_id: str) -> dict[str, str]:
+        """See `Registry`."""
+        return dict(self._run(run_id))
+
+    def run_status(self, run_id: str) -> str:
+        """See `Registry`."""
+        return self._run(run_id)["status"]
 
     def run_file(self, run_id: str, name: str, into: Path) -> Path:
         """See `Registry`."""
@@ -71,9 +86,19 @@ class MemoryRegistry:
         return self._bases[base_id]
 
     def add_version(
-        self, lineage: Lineage, snapshot: Snapshot, adapter: bytes, parent: int | None
+        self,
+        lineage: Lineage,
+        snapshot: Snapshot,
+        adapter: bytes,
+        parent: int | None,
+        *,
+        again: bool = False,
     ) -> int:
         """See `Registry`."""
+        if again:
+            for known in self._versions.get(lineage.model, {}).values():
+                if (known.run_id, known.tags["selfheal.snapshot"]) == (lineage.run_id, snapshot.id):
+                    return known.version
         number = self._numbers[lineage.model] = self._numbers.get(lineage.model, 0) + 1
         self._versions.setdefault(lineage.model, {})[number] = VersionRecord(
             model=lineage.model,
@@ -88,14 +113,19 @@ class MemoryRegistry:
         return number
 
     def score_version(
-        self, lineage: Lineage, number: int, batch: int, metrics: Mapping[str, float], rows: int
+        self,
+        lineage: Lineage,
+        number: int,
+        batch: int,
+        metrics: Mapping[str, float],
+        scores: AnyScores,
     ) -> None:
         """See `Registry`."""
         known = self._versions[lineage.model][number]
         self._versions[lineage.model][number] = replace(
             known,
             metrics={**known.metrics, **metrics},
-            tags={**known.tags, **scored_tags(rows)},
+            tags={**known.tags, **scored_tags(scores)},
         )
 
     def adapter(self, version: VersionRecord) -> bytes:
@@ -124,41 +154,57 @@ class MemoryRegistry:
             found.sort(key=lambda v: -v.metrics.get(sort, float("-inf")))
         return [self._aliased(v) for v in found[:limit]]
 
-    def best(self, model: str, *, base: str, run_id: str | None = None) -> VersionRecord | None:
+    def ranked(
+        self, model: str, *, base: str, run_id: str | None = None
+    ) -> Iterator[VersionRecord]:
         """See `Registry`."""
         found = [
-            v
+            self._aliased(v)
             for v in self._versions.get(model, {}).values()
             if v.phase is Phase.POST_HEAL
             and v.base == base
             and v.f1 is not None
             and run_id in (None, v.run_id)
         ]
-        return max(found, key=lambda v: (v.metrics["f1"], v.version), default=None)
+        return iter(sorted(found, key=lambda v: (-v.metrics["f1"], -v.version)))
+
+    def best(self, model: str, *, base: str, run_id: str | None = None) -> VersionRecord | None:
+        """See `Registry`."""
+        return next(self.ranked(model, base=base, run_id=run_id), None)
 
     def alias(self, model: str, alias: str) -> int | None:
         """See `Registry`."""
         return self._aliases.get((model, alias))
 
-    def move_alias(
-        self, model: str, alias: str, target: int, *, actor: str, at: str, reason: str
-    ) -> AliasMove:
+    def set_alias(self, model: str, alias: str, target: int) -> None:
         """See `Registry`."""
-        self.version(model, target)
-        source = self.alias(model, alias)
-        move = AliasMove(model, alias, source, target, actor, at, reason)
         self._aliases[model, alias] = target
-        if alias == CHAMPION:
-            self._moves[model, target] = move
-        return move
 
-    def last_move(self, model: str, version: int) -> AliasMove | None:
+    def last_entry(self, model: str) -> Entry | None:
+        """See `JournalStore`."""
+        found = self._journals.get(model)
+        return found[-1] if found else None
+
+    def put_entry(self, model: str, entry: Entry) -> Entry:
+        """See `JournalStore`."""
+        journal = self._journals.setdefault(model, [])
+        if entry.sequence == len(journal) + 1:
+            journal.append(entry)
+        return journal[entry.sequence - 1]
+
+    def entries(self, model: str) -> Iterator[Entry]:
+        """See `JournalStore`."""
+        return iter(tuple(self._journals.get(model, ())))
+
+    def delete_version(self, version: VersionRecord) -> int:
         """See `Registry`."""
-        return self._moves.get((model, version))
+        del self._versions[version.model][version.version]
+        return len(self._adapters.pop((version.model, version.version), b""))
 
     def delete_model(self, model: str) -> None:
         """See `Registry`."""
         self._versions.pop(model, None)
+        self._journals.pop(model, None)
         for key in [key for key in self._aliases if key[0] == model]:
             del self._aliases[key]
 
@@ -177,16 +223,17 @@ class MemoryRegistry:
     def require_writable(self) -> None:
         """It always is."""
 
-    def delete_version(self, model: str, number: int) -> None:
-        """Remove one version, as other tools can."""
-        del self._versions[model][number]
-
     def replace_adapter(self, model: str, number: int, data: bytes | None) -> None:
         """Change a stored file behind the registry's back; None removes it."""
         if data is None:
             del self._adapters[model, number]
         else:
             self._adapters[model, number] = data
+
+    def _run(self, run_id: str) -> dict[str, str]:
+        if run_id not in self.runs:
+            raise RegistryError(f"no run {run_id}")
+        return self.runs[run_id]
 
     def _aliased(self, record: VersionRecord) -> VersionRecord:
         names = sorted(

@@ -10,28 +10,32 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice, takewhile
 from pathlib import Path
 
 import mlflow
 from mlflow.entities import LoggedModel
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from selfheal_cli.errors import RegistryError, VersionCorrupt, VersionNotFound
-from selfheal_cli.records import AliasMove, Phase, Snapshot, VersionRecord
+from selfheal_cli.records import Phase, Snapshot, VersionRecord
 from selfheal_cli.registry import mlmodel
-from selfheal_cli.registry.base import CHAMPION, Lineage, scored_tags
-from selfheal_cli.registry.mlflow_runs import MlflowRuns, as_metrics
+from selfheal_cli.registry.base import Lineage, scored_tags
+from selfheal_cli.registry.mlflow_journal import MlflowJournal
+from selfheal_cli.registry.mlflow_runs import as_metrics
 from selfheal_cli.registry.pyfunc import read_base
+from selfheal_cli.scores import AnyScores
 from selfheal_cli.snapshot import Base
 
-MOVE_TAG = "selfheal.champion"
 VERSIONS_TAG = "mlflow.modelVersions"  # on the logged model; the interface reads it too
 CANDIDATES = 20  # versions deleted behind their logged models are passed over
 
 
-class MlflowRegistry(MlflowRuns):
+class MlflowRegistry(MlflowJournal):
     """See `Registry`. ``uri`` None takes MLflow's own choice."""
 
     def __init__(self, uri: str | None = None) -> None:
@@ -74,57 +78,98 @@ class MlflowRegistry(MlflowRuns):
         return self._bases[base_id]
 
     def add_version(
-        self, lineage: Lineage, snapshot: Snapshot, adapter: bytes, parent: int | None
+        self,
+        lineage: Lineage,
+        snapshot: Snapshot,
+        adapter: bytes,
+        parent: int | None,
+        *,
+        again: bool = False,
     ) -> int:
         """See `Registry`."""
-        base = self.base(lineage.base)
         tags = lineage.tags(snapshot, parent)
         with self._doing(f"register snapshot {snapshot.id}"):
-            model = self._client.create_logged_model(
-                self._experiment_of(lineage.run_id),
-                name=_display_name(lineage.model, snapshot),
-                source_run_id=lineage.run_id,
-                tags=tags,
-            )
-            with tempfile.TemporaryDirectory() as folder:
-                mlmodel.write_version(
-                    Path(folder),
-                    adapter=adapter,
-                    adapter_sha256=snapshot.sha256,
-                    base_id=lineage.base,
-                    base_sha256=base.sha256,
-                    document=base.describe(),
-                    threshold=snapshot.threshold,
-                    model_id=model.model_id,
-                    run_id=lineage.run_id,
+            model = self._begun(lineage, snapshot) if again else None
+            if model is None:
+                model = self._client.create_logged_model(
+                    self._experiment_of(lineage.run_id),
+                    name=_display_name(lineage.model, snapshot),
+                    source_run_id=lineage.run_id,
+                    tags=tags,
                 )
-                self._client.log_model_artifacts(model.model_id, folder)
-            self._client.finalize_logged_model(model.model_id, "READY")
-            metrics = as_metrics(snapshot.metrics, snapshot.batch, model.model_id)
-            self._client.log_batch(lineage.run_id, metrics=metrics)
-            self._require_model(lineage.model)
-            created = self._client.create_model_version(
-                lineage.model,
-                f"models:/{model.model_id}",
-                run_id=lineage.run_id,
-                tags=tags,
-                model_id=model.model_id,  # a server refuses the source without it
-            )
-            link = json.dumps([{"name": lineage.model, "version": str(created.version)}])
+            number = self._number_of(lineage.model, model) if again else None
+            if number is None:
+                self._log_version(lineage, snapshot, adapter, model)
+                self._require_model(lineage.model)
+                created = self._client.create_model_version(
+                    lineage.model,
+                    f"models:/{model.model_id}",
+                    run_id=lineage.run_id,
+                    tags=tags,
+                    model_id=model.model_id,  # a server refuses the source without it
+                )
+                number = int(created.version)
+            link = json.dumps([{"name": lineage.model, "version": str(number)}])
             self._client.set_logged_model_tags(model.model_id, {VERSIONS_TAG: link})
-        return int(created.version)
+        return number
+
+    def _begun(self, lineage: Lineage, snapshot: Snapshot) -> LoggedModel | None:
+        """The logged model that an earlier try left."""
+        found = self._client.search_logged_models(
+            [self._experiment_of(lineage.run_id)],
+            filter_string=f"tags.`selfheal.snapshot` = '{snapshot.id}' "
+            f"AND tags.`selfheal.run_id` = '{lineage.run_id}'",
+            max_results=1,
+        )
+        return found[0] if found else None
+
+    def _number_of(self, name: str, model: LoggedModel) -> int | None:
+        """The version of a logged model, if it came to that."""
+        found = self._client.search_model_versions(
+            f"name = '{name}' AND source_path = 'models:/{model.model_id}'"
+        )
+        return int(found[0].version) if found else None
+
+    def _log_version(
+        self, lineage: Lineage, snapshot: Snapshot, adapter: bytes, model: LoggedModel
+    ) -> None:
+        """Files and figures of a version, before there is one: nobody sees half of it."""
+        base = self.base(lineage.base)
+        with tempfile.TemporaryDirectory() as folder:
+            mlmodel.write_version(
+                Path(folder),
+                adapter=adapter,
+                adapter_sha256=snapshot.sha256,
+                base_id=lineage.base,
+                base_sha256=base.sha256,
+                document=base.describe(),
+                threshold=snapshot.threshold,
+                model_id=model.model_id,
+                run_id=lineage.run_id,
+            )
+            self._client.log_model_artifacts(model.model_id, folder)
+        self._client.finalize_logged_model(model.model_id, "READY")
+        at_ms = model.creation_timestamp
+        metrics = as_metrics(snapshot.metrics, snapshot.batch, model.model_id, at_ms=at_ms)
+        self._client.log_batch(lineage.run_id, metrics=metrics)
 
     def score_version(
-        self, lineage: Lineage, number: int, batch: int, metrics: Mapping[str, float], rows: int
+        self,
+        lineage: Lineage,
+        number: int,
+        batch: int,
+        metrics: Mapping[str, float],
+        scores: AnyScores,
     ) -> None:
         """See `Registry`."""
         with self._doing(f"score {lineage.model} v{number}"):
-            model_id = _model_id(self._client.get_model_version(lineage.model, str(number)))
-            figures = as_metrics(metrics, batch, model_id)
+            entry = self._client.get_model_version(lineage.model, str(number))
+            model_id = _model_id(entry)
+            figures = as_metrics(metrics, batch, model_id, at_ms=entry.creation_timestamp + 1)
             self._client.log_batch(lineage.run_id, metrics=figures)
-            for key, value in scored_tags(rows).items():
+            for key, value in scored_tags(scores).items():
                 self._client.set_model_version_tag(lineage.model, str(number), key, value)
-            self._client.set_logged_model_tags(model_id, scored_tags(rows))
+            self._client.set_logged_model_tags(model_id, scored_tags(scores))
 
     def adapter(self, version: VersionRecord) -> bytes:
         """See `Registry`."""
@@ -165,9 +210,11 @@ class MlflowRegistry(MlflowRuns):
                     f"no registered model '{model}'; run 'selfheal run' or give --model-name"
                 )
         conditions = f" AND tags.`selfheal.phase` = '{phase.value}'" if phase else ""
-        return self._search(model, conditions, sort, limit)
+        return list(islice(self._search(model, conditions, sort, limit), limit))
 
-    def best(self, model: str, *, base: str, run_id: str | None = None) -> VersionRecord | None:
+    def ranked(
+        self, model: str, *, base: str, run_id: str | None = None
+    ) -> Iterator[VersionRecord]:
         """See `Registry`."""
         conditions = (
             f" AND tags.`selfheal.phase` = '{Phase.POST_HEAL.value}'"
@@ -175,8 +222,12 @@ class MlflowRegistry(MlflowRuns):
         )
         if run_id is not None:
             conditions += f" AND tags.`selfheal.run_id` = '{run_id}'"
-        found = self._search(model, conditions, "f1", limit=1)
-        return found[0] if found and found[0].f1 is not None else None
+        found = self._search(model, conditions, "f1", CANDIDATES)
+        return takewhile(lambda version: version.f1 is not None, found)
+
+    def best(self, model: str, *, base: str, run_id: str | None = None) -> VersionRecord | None:
+        """See `Registry`."""
+        return next(self.ranked(model, base=base, run_id=run_id), None)
 
     def alias(self, model: str, alias: str) -> int | None:
         """See `Registry`."""
@@ -187,28 +238,28 @@ class MlflowRegistry(MlflowRuns):
                 return None
             raise RegistryError(f"read alias '{alias}' of '{model}': {exc}") from exc
 
-    def move_alias(
-        self, model: str, alias: str, target: int, *, actor: str, at: str, reason: str
-    ) -> AliasMove:
+    def set_alias(self, model: str, alias: str, target: int) -> None:
         """See `Registry`."""
-        source = self.alias(model, alias)
-        move = AliasMove(model, alias, source, target, actor, at, reason)
-        with self._doing(f"move alias '{alias}' of '{model}' to v{target}"):
+        with self._doing(f"point alias '{alias}' of '{model}' to v{target}"):
             self._client.set_registered_model_alias(model, alias, str(target))
-            if alias == CHAMPION:
-                note = json.dumps(move.as_dict(), sort_keys=True)
-                self._client.set_model_version_tag(model, str(target), MOVE_TAG, note)
-        return move
 
-    def last_move(self, model: str, version: int) -> AliasMove | None:
+    def delete_version(self, version: VersionRecord) -> int:
         """See `Registry`."""
-        entry = self._entry(model, version)
-        note = entry.tags.get(MOVE_TAG) if entry else None
-        return AliasMove(**json.loads(note)) if note else None
+        where = f"{version.model} v{version.version}"
+        with self._doing(f"delete {where}"):
+            entry = self._client.get_model_version(version.model, str(version.version))
+            logged = self._client.get_logged_model(_model_id(entry))
+            artifacts = get_artifact_repository(logged.artifact_location)
+            size = _bytes_of(artifacts)
+            self._client.delete_model_version(version.model, str(version.version))
+            self._client.delete_logged_model(logged.model_id)
+            artifacts.delete_artifacts()  # type: ignore[no-untyped-call]
+        return size
 
     def delete_model(self, model: str) -> None:
         """See `Registry`. MLflow keeps the files until ``mlflow gc``."""
         with self._doing(f"delete model '{model}'"):
+            self.delete_journal(model)
             for record in self._client.search_model_versions(f"name = '{model}'"):
                 self._client.delete_logged_model(_model_id(record))
             self._client.delete_registered_model(model)
@@ -232,12 +283,13 @@ class MlflowRegistry(MlflowRuns):
             self._client.create_registered_model(name)
             self._client.delete_registered_model(name)
 
-    def _search(self, model: str, conditions: str, sort: str, limit: int) -> list[VersionRecord]:
-        """One query on the logged models; each is confirmed to have a version still."""
+    def _search(
+        self, model: str, conditions: str, sort: str, at_once: int
+    ) -> Iterator[VersionRecord]:
+        """A query on the logged models, page by page; each is confirmed to have a version still."""
         field = "creation_timestamp" if sort == "version" else f"metrics.{sort}"
-        found: list[VersionRecord] = []
         token = None
-        while len(found) < limit:
+        while True:
             with self._doing(f"search the versions of '{model}'"):
                 page = self._client.search_logged_models(
                     self._experiments or self._all_experiments(),
@@ -246,17 +298,16 @@ class MlflowRegistry(MlflowRuns):
                         {"field_name": field, "ascending": False},
                         {"field_name": "creation_timestamp", "ascending": False},
                     ][: 1 if sort == "version" else 2],
-                    max_results=max(CANDIDATES, min(limit, 100)),
+                    max_results=max(CANDIDATES, min(at_once, 100)),
                     page_token=token,
                 )
             for logged in page:
                 entry = self._entry_of(model, logged)
-                if entry is not None and len(found) < limit:
-                    found.append(_record(entry, logged))
+                if entry is not None:
+                    yield _record(entry, logged)
             token = page.token
             if not token:
-                break
-        return found
+                return
 
     def _entry(self, model: str, number: int) -> ModelVersion | None:
         try:
@@ -280,6 +331,14 @@ class MlflowRegistry(MlflowRuns):
             if exc.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         self._models.add(model)
+
+
+def _bytes_of(artifacts: ArtifactRepository, folder: str | None = None) -> int:
+    """Size of the files under a folder of an artifact store."""
+    return sum(
+        _bytes_of(artifacts, found.path) if found.is_dir else int(found.file_size or 0)
+        for found in artifacts.list_artifacts(folder)
+    )
 
 
 def _display_name(model: str, snapshot: Snapshot) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -54,7 +53,11 @@ class MlflowRuns:
 
     def log_metrics(self, run_id: str, steps: Sequence[StepMetrics]) -> None:
         """See `Registry`."""
-        found = [metric for step, metrics in steps for metric in as_metrics(metrics, step)]
+        found = [
+            metric
+            for step in steps
+            for metric in as_metrics(step.figures, step.batch, at_ms=step.at_ms)
+        ]
         with self._doing(f"log metrics of run {run_id}"):
             self._client.log_batch(run_id, metrics=found)
 
@@ -70,6 +73,22 @@ class MlflowRuns:
             for key, value in tags.items():
                 self._client.set_tag(run_id, key, value)
             self._client.set_terminated(run_id, status=outcome)
+
+    def set_run_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """See `Registry`."""
+        with self._doing(f"tag run {run_id}"):
+            for key, value in tags.items():
+                self._client.set_tag(run_id, key, value)
+
+    def run_tags(self, run_id: str) -> dict[str, str]:
+        """See `Registry`."""
+        with self._doing(f"read run {run_id}"):
+            return dict(self._client.get_run(run_id).data.tags)
+
+    def run_status(self, run_id: str) -> str:
+        """See `Registry`."""
+        with self._doing(f"read run {run_id}"):
+            return str(self._client.get_run(run_id).info.status)
 
     def run_file(self, run_id: str, name: str, into: Path) -> Path:
         """See `Registry`."""
@@ -94,8 +113,7 @@ class MlflowRuns:
 
 
 def as_metrics(
-    metrics: Mapping[str, float], step: int, model_id: str | None = None
+    metrics: Mapping[str, float], step: int, model_id: str | None = None, *, at_ms: int
 ) -> list[Metric]:
     """Figures as MLflow takes them; of a logged model where one is named."""
-    now = time.time_ns() // 1_000_000
-    return [Metric(key, value, now, step, model_id=model_id) for key, value in metrics.items()]
+    return [Metric(key, value, at_ms, step, model_id=model_id) for key, value in metrics.items()]

@@ -18,6 +18,10 @@ from selfheal_cli.errors import RegistryError, RegistryUnreachable
 
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
 CONNECT_SECONDS = 5
+# what a store says when it is away or busy; the same call may succeed later
+TRANSIENT = frozenset(
+    {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED"}
+)
 
 
 def resolve(uri: str | None) -> str:
@@ -52,7 +56,8 @@ def translated(doing: str, uri: str) -> Iterator[None]:
     try:
         yield
     except MlflowException as exc:
-        raise RegistryError(f"{doing}: {_line(exc)} (store: {without_password(uri)})") from exc
+        kind = RegistryUnreachable if exc.error_code in TRANSIENT else RegistryError
+        raise kind(f"{doing}: {_line(exc)} (store: {without_password(uri)})") from exc
     except (sqlalchemy.exc.SQLAlchemyError, OSError) as exc:
         raise RegistryUnreachable(
             f"{doing}: {_line(exc)} (store: {without_password(uri)}); see 'selfheal doctor'"

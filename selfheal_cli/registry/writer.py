@@ -1,97 +1,143 @@
-"""One thread writes to the registry, so that the stream never waits for it."""
+"""Brings what a run writes to disk, then to the registry; the stream waits for neither.
+
+One thread makes durable what was handed over, another carries it to the registry, in order, again
+and again where the registry is away.
+"""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from time import monotonic
 
-from selfheal_cli.errors import SelfhealError
-from selfheal_cli.records import AliasMove, Snapshot
+from selfheal_cli.errors import LeaseHeld, RegistryUnreachable
+from selfheal_cli.records import Snapshot
+from selfheal_cli.registry import courier
 from selfheal_cli.registry.base import Lineage, Registry, StepMetrics
+from selfheal_cli.registry.moves import Move
+from selfheal_cli.registry.outbox import Job, Outbox
+from selfheal_cli.registry.results import Result, result_of
+from selfheal_cli.scores import AnyScores
 
 STEPS_AT_ONCE = 50
-
-
-@dataclass(frozen=True, slots=True)
-class Registered:
-    """A snapshot became a version."""
-
-    snapshot: str
-    version: int
-
-
-Result = Registered | AliasMove
-Job = Callable[[], Result | None]
+BACKOFF_SECONDS = (0.1, 5.0)  # the first wait for a registry that is away, and the longest
+BEAT_SECONDS = 5.0
+LIMIT = 10_000  # jobs that may wait for the registry before healing pauses
 
 
 class RegistryWriter:
-    """Writes in the order of the calls. Snapshots wait on disk in ``outbox``, not in memory.
+    """Takes a run's writes in the order of the calls.
 
-    After a failed write the later ones are left undone and `flush` raises what went wrong; the
-    outbox keeps the files.
+    ``before_commit`` is called before anything becomes durable (the event log's sync: a snapshot's
+    event is on disk before the snapshot is). ``beat`` is called every few seconds from the
+    carrying thread while the registry answers; what it raises ends the carrying.
     """
 
-    def __init__(self, registry: Registry, lineage: Lineage, outbox: Path) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        lineage: Lineage,
+        outbox: Outbox,
+        *,
+        before_commit: Callable[[], None] = lambda: None,
+        beat: Callable[[], None] = lambda: None,
+    ) -> None:
         self._registry = registry
         self._lineage = lineage
         self._outbox = outbox
-        outbox.mkdir(parents=True, exist_ok=True)
-        self._jobs: queue.Queue[Job | None] = queue.Queue()
+        self._before_commit = before_commit
+        self._beat = beat
+        outbox.lineage = asdict(lineage)
+        self._handed: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._results: queue.SimpleQueue[Result] = queue.SimpleQueue()
-        self._failure: BaseException | None = None
-        self._versions: dict[str, int] = {}
+        self._changed = threading.Condition()
+        self._given, self._safe = 0, 0  # jobs handed over, and how many of them are on disk
+        self._undone = outbox.pending  # of those on disk, how many the registry does not have
+        self._again = self._undone > 0  # the first job of an older outbox may have been half done
+        self._away: float | None = None  # since when the registry does not answer
+        self._reason = ""
+        self._failure: BaseException | None = None  # nothing more may be published
+        self._stuck: BaseException | None = None  # nothing more is carried; the stream goes on
+        self._stopping = False
         self._steps: list[StepMetrics] = []
-        self._thread = threading.Thread(target=self._work, name="registry-writer", daemon=True)
-        self._thread.start()
+        self._moves, self._chunks = 0, 0
+        self._threads = [
+            threading.Thread(target=self._commit, name="outbox", daemon=True),
+            threading.Thread(target=self._carry, name="courier", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def pending(self) -> int:
-        """Writes that are still to be done."""
-        return self._jobs.unfinished_tasks
+        """Writes that the registry does not have yet."""
+        return self._given - self._safe + self._undone
+
+    @property
+    def full(self) -> bool:
+        """So many wait that no more should come."""
+        return self.pending >= LIMIT
+
+    @property
+    def safe(self) -> bool:
+        """Whether all that was handed over is on disk; raises what prevented it."""
+        self._raise()
+        return self._safe >= self._given
 
     def add(self, snapshot: Snapshot, adapter: bytes) -> None:
         """Register a snapshot as a version."""
-        path = self._outbox / f"{snapshot.id}.safetensors"
-        path.write_bytes(adapter)
+        self._hand(courier.version_job(snapshot, adapter))
 
-        def register() -> Registered:
-            parent = self._versions.get(snapshot.parent) if snapshot.parent else None
-            number = self._registry.add_version(self._lineage, snapshot, path.read_bytes(), parent)
-            self._versions[snapshot.id] = number
-            path.unlink()
-            return Registered(snapshot.id, number)
+    def point(self, alias: str, snapshot: str, *, actor: str, at: str, reason: str,
+              after: int) -> None:  # fmt: skip
+        """Point an alias to the version of a snapshot that was added before.
 
-        self._jobs.put(register)
+        Somebody else's move later than ``after`` has precedence.
+        """
+        self._moves += 1
+        run = self._lineage.run_id
+        key = f"{run}:{self._moves}"
+        wanted = Move(self._lineage.model, alias, 0, actor, at, reason, run, key, after)
+        self._hand(courier.move_job(wanted, snapshot))
 
-    def point(self, alias: str, snapshot: str, *, actor: str, at: str, reason: str) -> None:
-        """Point an alias to the version of a snapshot that was added before."""
-        self._jobs.put(
-            lambda: self._registry.move_alias(
-                self._lineage.model,
-                alias,
-                self._versions[snapshot],
-                actor=actor,
-                at=at,
-                reason=reason,
-            )
-        )
-
-    def score(self, snapshot: str, batch: int, metrics: dict[str, float], rows: int) -> None:
+    def score(
+        self, snapshot: str, batch: int, metrics: dict[str, float], scores: AnyScores
+    ) -> None:
         """Figures of a snapshot that was added before its labels came."""
-        self._jobs.put(
-            lambda: self._registry.score_version(
-                self._lineage, self._versions[snapshot], batch, metrics, rows
-            )
-        )
+        self._hand(courier.score_job(snapshot, batch, metrics, scores))
 
-    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+    def log_metrics(self, step: StepMetrics) -> None:
         """Figures of a batch."""
-        self._steps.append((step, metrics))
+        self._steps.append(step)
         if len(self._steps) >= STEPS_AT_ONCE:
-            self._send_steps()
+            self.send_steps()
+
+    def send_steps(self) -> None:
+        """Hand over the figures of the batches until now."""
+        steps, self._steps = self._steps, []
+        if steps:
+            self._chunks += 1
+            self._hand(courier.metrics_job(str(self._chunks), steps))
+
+    def finish(
+        self,
+        key: str,
+        files: Sequence[tuple[Path, str | None]],
+        outcome: str,
+        tags: dict[str, str],
+    ) -> None:
+        """Keep files with the run, each in its folder, and close it."""
+        for path, folder in files:
+            self._hand(courier.file_job(f"{key}:{folder or ''}/{path.name}", path, folder))
+        self._hand(courier.end_job(key, outcome, tags))
+
+    def knows(self, snapshot: str, version: int) -> None:
+        """A snapshot of an earlier run that was restored."""
+        result = {"snapshot": snapshot, "version": version}
+        self._outbox.know(f"version:{snapshot}", "known", result)
 
     def results(self) -> list[Result]:
         """What was done since the last call, in order."""
@@ -100,39 +146,121 @@ class RegistryWriter:
             done.append(self._results.get())
         return done
 
-    def flush(self) -> None:
-        """Wait until everything is written; raises what stopped it."""
-        self._send_steps()
-        self._jobs.join()
+    def sync(self) -> None:
+        """Wait until all that was handed over is on disk; raises what prevented it."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._safe >= self._given or self._failure is not None)
+        self._raise()
+
+    def flush(self, patience: float, on_left: Callable[[int], None] = lambda left: None) -> None:
+        """Wait until the registry has everything.
+
+        Raises what went wrong, or `RegistryUnreachable` once it has been away for ``patience``
+        seconds; what it does not have stays in the outbox.
+        """
+        self.sync()
+        with self._changed:
+            while self.pending:
+                self._raise()
+                if self._stuck is not None:
+                    raise self._stuck
+                if self._away is not None and monotonic() - self._away >= patience:
+                    raise RegistryUnreachable(
+                        f"{self.pending} writes wait in {self._outbox.path}, since the registry "
+                        f"does not answer ({self._reason}); bring them with 'selfheal flush'"
+                    )
+                on_left(self.pending)
+                self._changed.wait(0.1)
+        self._raise()
+        on_left(0)
+
+    def close(self) -> None:
+        """Make durable what was handed over, end what is being carried, and stop."""
+        self._handed.put(None)
+        self._threads[0].join()
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        self._threads[1].join()
+        self._outbox.close()
+
+    def _hand(self, job: Job) -> None:
+        self._given += 1
+        self._handed.put(job)
+
+    def _raise(self) -> None:
         if self._failure is not None:
             raise self._failure
 
-    def close(self) -> None:
-        """Write what is left and end the thread."""
-        self._send_steps()
-        self._jobs.put(None)
-        self._thread.join()
-
-    def knows(self, snapshot: str, version: int) -> None:
-        """A snapshot of an earlier run that was restored."""
-        self._versions[snapshot] = version
-
-    def _send_steps(self) -> None:
-        steps, self._steps = self._steps, []
-        if steps:
-            self._jobs.put(lambda: self._registry.log_metrics(self._lineage.run_id, steps))
-
-    def _work(self) -> None:
+    def _commit(self) -> None:
+        """The thread that makes durable: all that was handed over by now, in one go."""
         while True:
-            job = self._jobs.get()
+            jobs = [self._handed.get()]
+            while not self._handed.empty():
+                jobs.append(self._handed.get())
+            wanted = [job for job in jobs if job is not None]
+            if wanted and self._failure is None:
+                self._make_durable(wanted)
+            if None in jobs:
+                return
+
+    def _make_durable(self, jobs: list[Job]) -> None:
+        try:
+            self._before_commit()
+            self._outbox.put(jobs)
+            with self._changed:
+                self._undone = self._outbox.pending
+                self._safe += len(jobs)
+                self._changed.notify_all()
+        except Exception as exc:  # whatever it is, the stream must hear of it
+            self._fail(exc)
+
+    def _carry(self) -> None:
+        """The thread that brings: one job after another, and a sign of life now and then."""
+        wait, beaten = BACKOFF_SECONDS[0], float("-inf")
+        while not self._stopping and self._failure is None and self._stuck is None:
             try:
-                if job is None:
-                    return
-                if self._failure is None:
-                    result = job()
-                    if result is not None:
-                        self._results.put(result)
-            except (SelfhealError, OSError) as exc:
-                self._failure = exc
-            finally:
-                self._jobs.task_done()
+                if monotonic() - beaten >= BEAT_SECONDS:
+                    self._beat()
+                    beaten = monotonic()
+                if not self._carry_next():
+                    self._pause(BEAT_SECONDS)
+                    continue
+                wait, self._away = BACKOFF_SECONDS[0], None
+            except RegistryUnreachable as exc:
+                self._away = monotonic() if self._away is None else self._away
+                self._reason, self._again = str(exc), True
+                self._pause(wait, idle=False)
+                wait = min(2 * wait, BACKOFF_SECONDS[1])
+            except LeaseHeld as exc:
+                self._fail(exc)
+            except Exception as exc:  # whatever it is, whoever waits must hear of it
+                with self._changed:
+                    self._stuck = exc
+                    self._changed.notify_all()
+
+    def _carry_next(self) -> bool:
+        """Bring the oldest job; False where there is none."""
+        job = self._outbox.next()
+        if job is None:
+            return False
+        found = courier.deliver(self._registry, self._lineage, self._outbox, job, again=self._again)
+        self._outbox.done(job, found)
+        self._again = False
+        result = result_of(job.kind, found)
+        if result is not None:
+            self._results.put(result)
+        with self._changed:
+            self._undone = self._outbox.pending
+            self._changed.notify_all()
+        return True
+
+    def _pause(self, seconds: float, *, idle: bool = True) -> None:
+        """Wait; where nothing was to do, only until something is."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopping or (idle and self._undone > 0), seconds)
+
+    def _fail(self, failure: BaseException) -> None:
+        with self._changed:
+            self._failure = failure
+            self._changed.notify_all()

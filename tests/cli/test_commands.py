@@ -26,15 +26,15 @@ def test_every_command_and_every_option_has_help(name: str) -> None:
 
 
 def test_best_is_restored_and_then_what_served_before(article_copy: Path, invoke: Invoke) -> None:
-    result = invoke("rollback", "--to-best", "--reason", "the last ones are worse")
+    result = invoke("rollback", "--yes", "--to-best", "--reason", "the last ones are worse")
     assert "champion of 'fraud' moved from v51 to v21: the last ones are worse" in result.stdout
     registry = MlflowRegistry()
     assert registry.alias("fraud", "champion") == 21
     assert registry.alias("fraud", "baseline") == 1
-    invoke("rollback", "--to-previous")
+    invoke("rollback", "--yes", "--to-previous")
     assert registry.alias("fraud", "champion") == 51
-    invoke("rollback", "--to", "7")
-    invoke("rollback", "--to-previous")
+    invoke("rollback", "--yes", "--to", "7")
+    invoke("rollback", "--yes", "--to-previous")
     assert registry.alias("fraud", "champion") == 51
 
 
@@ -50,7 +50,7 @@ def test_a_version_that_does_not_hold_is_not_made_champion(
     article_copy: Path, invoke: Invoke
 ) -> None:
     artifact(21, "adapter.safetensors").unlink()
-    assert "v21" in invoke("rollback", "--to-best", expect=4).stderr
+    assert "v21" in invoke("rollback", "--yes", "--to-best", expect=4).stderr
     assert "v21" in invoke("rollback", "--to-best", "--dry-run", expect=4).stderr
     assert MlflowRegistry().alias("fraud", "champion") == 51
     assert "gone" in invoke("show", "21", expect=4).stderr
@@ -59,7 +59,7 @@ def test_a_version_that_does_not_hold_is_not_made_champion(
 def test_a_move_by_hand_is_in_the_history_with_who_and_why(
     article_copy: Path, invoke: Invoke
 ) -> None:
-    invoke("rollback", "--to-best", "--reason", "audit me")
+    invoke("rollback", "--yes", "--to-best", "--reason", "audit me")
     entries = json.loads(invoke("history", "--json").stdout)
     last = entries[-1]
     assert (last["kind"], last["source"], last["target"]) == ("alias-moved", 51, 21)
@@ -74,7 +74,7 @@ def test_history_shows_heals_with_f1_before_and_after(in_article_run: Path, invo
     output = invoke("history", "--run", "latest").stdout
     assert "0.228 to 0.226" in output
     assert "5 conflicts >= 5" in output
-    assert "2 of 55 entries" in invoke("history", "--limit", "2").stdout
+    assert "2 of 57 entries" in invoke("history", "--limit", "2").stdout
 
 
 def test_an_edited_log_is_not_told_as_history(article_copy: Path, invoke: Invoke) -> None:
@@ -178,4 +178,4 @@ def test_rollbacks_of_a_run_are_events_with_reason_from_and_to(
     assert [(event["batch"], event["version"]) for event in rollbacks] == [(5, 3), (6, 3)]
     assert "below the first heal's" in rollbacks[0]["reason"]
     assert MlflowRegistry().alias("fraud", "champion") == 3
-    assert "restored v3" in invoke("history").stdout
+    assert re.search(r"rollback .* to v3 ", invoke("history").stdout)

@@ -10,16 +10,9 @@ from pathlib import Path
 import pytest
 
 from selfheal_cli.errors import EventLogError
-from selfheal_cli.history.archive import (
-    find_run,
-    model_history,
-    record_operation,
-    run_folder,
-    run_history,
-)
-from selfheal_cli.history.event_log import EventLog, read
-from selfheal_cli.history.events import ACTIONS, Kind
-from selfheal_cli.records import AliasMove
+from selfheal_cli.history.archive import find_run, logs_of, run_folder
+from selfheal_cli.history.event_log import EventLog
+from selfheal_cli.history.events import Kind
 
 Clock = Callable[[], datetime]
 
@@ -32,11 +25,6 @@ def run_of(model: str, run_id: str, workspace: Path, clock: Clock, *kinds: Kind)
         log.append(kind, {"run": run_id})
     log.close()
     return log.path
-
-
-def move(model: str, target: int) -> AliasMove:
-    """An alias moved by hand."""
-    return AliasMove(model, "champion", 1, target, "ops", "2026-01-01T00:00:00+00:00", "why")
 
 
 def test_a_run_s_files_are_in_a_folder_of_its_id(tmp_path: Path) -> None:
@@ -76,53 +64,16 @@ def test_without_runs_none_is_found(tmp_path: Path) -> None:
     assert find_run("abc", tmp_path) is None
 
 
-def test_a_run_s_history_is_what_changed_the_model(tmp_path: Path, fake_clock: Clock) -> None:
-    log = run_of("fraud", "aa", tmp_path, fake_clock, *Kind)
-    assert [event.kind for event in run_history(log)] == [k for k in Kind if k in ACTIONS]
-    assert Kind.BATCH not in ACTIONS
-
-
-def test_operations_by_hand_are_one_chain_a_model(tmp_path: Path, fake_clock: Clock) -> None:
-    for target in (2, 3):
-        record_operation(move("fraud", target), fake_clock, tmp_path)
-    record_operation(move("churn", 9), fake_clock, tmp_path)
-    events = list(read(tmp_path / "models" / "fraud" / "events.jsonl"))
-    assert [(event.sequence, event.kind) for event in events] == [
-        (1, Kind.ALIAS_MOVED),
-        (2, Kind.ALIAS_MOVED),
-    ]
-    assert [event.data for event in events] == [
-        move("fraud", 2).as_dict(),
-        move("fraud", 3).as_dict(),
-    ]
-
-
-def test_a_model_s_history_is_that_of_its_runs_and_operations_by_time(
-    tmp_path: Path, fake_clock: Clock
-) -> None:
-    run_of("fraud", "bb", tmp_path, fake_clock, Kind.BATCH, Kind.HEAL)
-    record_operation(move("fraud", 2), fake_clock, tmp_path)
+def test_a_model_s_logs_are_those_of_its_runs(tmp_path: Path, fake_clock: Clock) -> None:
+    second = run_of("fraud", "bb", tmp_path, fake_clock, Kind.BATCH, Kind.HEAL)
     run_of("churn", "cc", tmp_path, fake_clock, Kind.HEAL)
-    record_operation(move("churn", 9), fake_clock, tmp_path)
-    run_of("fraud", "aa", tmp_path, fake_clock, Kind.ROLLBACK, Kind.TRAINED, Kind.HEAL_FAILED)
-    record_operation(move("fraud", 3), fake_clock, tmp_path)
-    found = model_history("fraud", tmp_path)
-    assert [(event.kind, event.data.get("run", event.data.get("target"))) for event in found] == [
-        (Kind.HEAL, "bb"),
-        (Kind.ALIAS_MOVED, 2),
-        (Kind.ROLLBACK, "aa"),
-        (Kind.HEAL_FAILED, "aa"),
-        (Kind.ALIAS_MOVED, 3),
-    ]
-
-
-def test_a_model_that_nobody_touched_has_no_history(tmp_path: Path, fake_clock: Clock) -> None:
-    run_of("fraud", "aa", tmp_path, fake_clock, Kind.HEAL)
-    assert model_history("churn", tmp_path) == []
+    first = run_of("fraud", "aa", tmp_path, fake_clock, Kind.ROLLBACK)
+    assert list(logs_of("fraud", tmp_path)) == [first, second]
+    assert list(logs_of("nobody", tmp_path)) == []
 
 
 def test_a_damaged_log_is_not_passed_over(tmp_path: Path, fake_clock: Clock) -> None:
     log = run_of("fraud", "aa", tmp_path, fake_clock, Kind.HEAL)
-    log.write_bytes(log.read_bytes().replace(b'"run":"aa"', b'"run":"bb"'))
-    with pytest.raises(EventLogError, match=r"events\.jsonl:2: its hash does not fit"):
-        model_history("fraud", tmp_path)
+    log.write_bytes(log.read_bytes().replace(b'"model":"fraud"', b'"model":"fraut"'))
+    with pytest.raises(EventLogError, match=r"events\.jsonl:1: its hash does not fit"):
+        list(logs_of("fraud", tmp_path))

@@ -326,10 +326,10 @@ class BusyEngine(InlineEngine):
 def test_a_heal_under_way_when_a_rollback_comes_is_not_published_in_the_pause(
     empty_dir: Path, monkeypatch: pytest.MonkeyPatch, labels: LabelSettings
 ) -> None:
-    def busy(settings: RunConfig, prepared: Prepared, live: LiveModel) -> BusyEngine:
+    def busy(settings: RunConfig, prepared: Prepared, live: LiveModel, _: object) -> BusyEngine:
         return BusyEngine(live, Recipes(prepared.network, prepared.anchor, settings.heal))
 
-    monkeypatch.setattr(corridor, "_engine", busy)
+    monkeypatch.setattr(corridor, "make_engine", busy)
     done = late_rollback(monkeypatch, labels)
     back = next(step for step, event in by_step(done.events) if event.kind == "rollback")
     after = done.events[done.events.index(done.of("rollback")[0]) :]

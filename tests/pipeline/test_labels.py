@@ -53,8 +53,8 @@ def test_a_batch_without_labels_has_estimates_and_no_scores(delayed: Ran) -> Non
         assert estimates["est_accuracy"] <= estimates["est_accuracy_high"]
         assert {"est_f1", "est_precision", "est_recall", "est_roc_auc"} <= set(estimates)
     logged = delayed.registry.metrics[delayed.finished.run_id]
-    assert all("est_accuracy" in figures for _, figures in logged)
-    assert not any(name.startswith("live_") for _, figures in logged for name in figures)
+    assert all("est_accuracy" in step.figures for step in logged)
+    assert not any(name.startswith("live_") for step in logged for name in step.figures)
 
 
 def test_labels_come_three_batches_later_with_the_figures_of_that_batch(delayed: Ran) -> None:

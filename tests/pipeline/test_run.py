@@ -24,6 +24,7 @@ from selfheal_cli.pipeline.drill import drill
 from selfheal_cli.pipeline.run import Finished, Surroundings, run
 from selfheal_cli.records import VersionRecord
 from selfheal_cli.registry.memory import MemoryRegistry
+from selfheal_cli.registry.outbox import Outbox
 from selfheal_cli.source.synthetic import SyntheticSource
 
 Clock = Callable[[], datetime]
@@ -76,7 +77,7 @@ def test_every_heal_is_two_versions_and_one_move_of_the_champion(
     }
     assert registry.aliases("fraud") == {"baseline": 1, "champion": 13}
     assert registry.runs[finished.run_id]["status"] == "FINISHED"
-    assert [step for step, _ in registry.metrics[finished.run_id]] == [1, 2, 3, 4, 5, 6]
+    assert [step.batch for step in registry.metrics[finished.run_id]] == [1, 2, 3, 4, 5, 6]
     parents = [version.tags.get("selfheal.parent") for version in registry.versions("fraud")]
     assert parents[::-1] == [None, *map(str, range(1, 13))]
 
@@ -183,26 +184,30 @@ def test_a_registry_that_fails_ends_the_run_but_keeps_log_files_and_snapshots(
     registry = MemoryRegistry()
     add = registry.add_version
 
-    def add_or_fail(*arguments: Any) -> int:
+    def add_or_fail(*arguments: Any, again: bool) -> int:
         if "fraud" in registry.models() and len(registry.versions("fraud")) >= 5:
             raise RegistryError("the store is gone")
-        return add(*arguments)
+        return add(*arguments, again=again)
 
     monkeypatch.setattr(registry, "add_version", add_or_fail)
     with pytest.raises(RegistryError, match="the store is gone"):
         finish(config(), registry, fake_clock)
     (log,) = Path("mlruns/selfheal/runs").glob("*/events.jsonl")
     assert verify(log) > 0
-    assert len(list(log.parent.glob("outbox/*.safetensors"))) == 8
+    outbox = Outbox(log.parent / "outbox.db")
+    job = outbox.next()
+    assert job is not None
+    assert (job.kind, job.blob is not None) == ("version", True)
+    assert sum(kind == "version" for kind, _ in outbox.results()) == 5
     assert len(Path("monitoring_export/metrics.csv").read_text().splitlines()) == 7
-    assert registry.runs["run-1"]["status"] == "FAILED"
+    outbox.close()
 
 
 def test_a_killed_worker_is_an_event_and_later_batches_heal_again(
     empty_dir: Path, fake_clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engines: list[WorkerEngine] = []
-    build = corridor._engine
+    build = corridor.make_engine
 
     def remember(*arguments: Any) -> WorkerEngine:
         engine = build(*arguments)
@@ -210,7 +215,7 @@ def test_a_killed_worker_is_an_event_and_later_batches_heal_again(
         engines.append(engine)
         return engine
 
-    monkeypatch.setattr(corridor, "_engine", remember)
+    monkeypatch.setattr(corridor, "make_engine", remember)
     killed: list[int] = []
 
     def kill_once(event: Event) -> None:

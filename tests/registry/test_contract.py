@@ -5,16 +5,41 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from selfheal_cli.errors import RegistryError, VersionCorrupt, VersionNotFound
+from selfheal_cli.errors import (
+    ApprovalNeeded,
+    LeaseHeld,
+    Overtaken,
+    RegistryError,
+    VersionCorrupt,
+    VersionNotFound,
+)
 from selfheal_cli.model.network import Architecture, SelfHealingNetwork
 from selfheal_cli.records import Evaluation, Phase, Snapshot
 from selfheal_cli.registry.base import CHAMPION, Lineage, Registry
+from selfheal_cli.registry.journal import (
+    Hold,
+    Lease,
+    Proposal,
+    Standing,
+    check_chain,
+    standing,
+)
 from selfheal_cli.registry.memory import MemoryRegistry
 from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+from selfheal_cli.registry.moves import (
+    Move,
+    hold,
+    move_alias,
+    moves,
+    propose,
+    release_lease,
+    take_lease,
+)
 from selfheal_cli.scores import Scores
 from selfheal_cli.snapshot import Base, digest, make_base, pack
 from selfheal_cli.source.encoding import Encoding
@@ -144,17 +169,118 @@ def test_versions_are_listed_from_the_highest_down(registry: Registry, lineage: 
     assert [v.version for v in healed] == [2, 3, 1]
 
 
+def move(target: int, **more: Any) -> Move:
+    values: dict[str, Any] = {"actor": "ann", "at": "2026-01-01T00:00:00+00:00", "reason": "better"}
+    return Move("m", CHAMPION, target, **(values | more))
+
+
 def test_a_moved_alias_says_who_from_where_and_why(registry: Registry, lineage: Lineage) -> None:
     for number in (1, 2):
         registry.add_version(lineage, snapshot(number), ADAPTER, None)
     assert registry.alias("m", CHAMPION) is None
-    first = registry.move_alias("m", CHAMPION, 1, actor="ann", at="t1", reason="start")
-    second = registry.move_alias("m", CHAMPION, 2, actor="bob", at="t2", reason="better")
+    first = move_alias(registry, move(1))
+    second = move_alias(registry, move(2, actor="bob"))
     assert (first.source, first.target, second.source, second.target) == (None, 1, 1, 2)
-    assert registry.alias("m", CHAMPION) == 2
-    assert registry.last_move("m", 2) == second
+    assert standing(registry, "m").moves == {CHAMPION: second}
+    assert [entry.standing.moves[CHAMPION] for entry in moves(registry, "m")] == [first, second]
     assert registry.version("m", 2).aliases == (CHAMPION,)
     assert registry.aliases("m") == {CHAMPION: 2}
+
+
+def test_a_move_is_refused_when_somebody_else_moved_since_it_was_planned(
+    registry: Registry, lineage: Lineage
+) -> None:
+    for number in (1, 2, 3):
+        registry.add_version(lineage, snapshot(number), ADAPTER, None)
+    planned = move_alias(registry, move(1)).sequence
+    move_alias(registry, move(2, actor="bob", reason="mine"))
+    with pytest.raises(Overtaken, match=r"moved to v2 by bob .*\(mine\)"):
+        move_alias(registry, move(3, after=planned))
+    assert registry.alias("m", CHAMPION) == 2
+    assert check_chain(registry.entries("m"), "m") == 2
+
+
+def test_a_runs_moves_follow_one_another_until_a_person_moves(
+    registry: Registry, lineage: Lineage
+) -> None:
+    for number in (1, 2, 3):
+        registry.add_version(lineage, snapshot(number), ADAPTER, None)
+    move_alias(registry, move(1, run="r", key="k1", after=0))
+    move_alias(registry, move(2, run="r", key="k2", after=0))
+    move_alias(registry, move(1, actor="bob"))
+    with pytest.raises(Overtaken, match="by bob"):
+        move_alias(registry, move(3, run="r", key="k3", after=0))
+
+
+def test_a_repeated_move_is_one_move(registry: Registry, lineage: Lineage) -> None:
+    registry.add_version(lineage, snapshot(1), ADAPTER, None)
+    wanted = move(1, run="r", key="k1", after=0)
+    assert move_alias(registry, wanted) == move_alias(registry, wanted)
+    assert check_chain(registry.entries("m"), "m") == 1
+
+
+def test_a_journal_goes_on_over_its_pages_for_whoever_reads_it(
+    registry: Registry, lineage: Lineage
+) -> None:
+    registry.add_version(lineage, snapshot(1), ADAPTER, None)
+    who = {"actor": "ann", "at": "2026-01-01T00:00:00+00:00"}
+    for number in range(205):
+        hold(registry, "m", Hold("ann", who["at"], "x") if number % 2 == 0 else None, **who)
+    assert check_chain(registry.entries("m"), "m") == 205
+    assert standing(registry, "m").hold is not None
+    if isinstance(registry, MlflowRegistry):
+        assert MlflowRegistry(registry.uri).last_entry("m") == registry.last_entry("m")
+
+
+def test_four_eyes_want_a_second_person(registry: Registry, lineage: Lineage) -> None:
+    for number in (1, 2):
+        registry.add_version(lineage, snapshot(number), ADAPTER, None)
+    lease = take_lease(registry, "m", Lease("r", "ann", "t"), four_eyes=True, alive=lambda _: "")
+    release_lease(registry, "m", lease, "t")
+    with pytest.raises(ApprovalNeeded, match="wants two people"):
+        move_alias(registry, move(1))
+    made = propose(registry, "m", Proposal(2, "sha", "ann", "t", "why", after=0))
+    with pytest.raises(ApprovalNeeded, match="ann's own"):
+        move_alias(registry, move(2, proposal=made.sequence))
+    with pytest.raises(RegistryError, match="is for v2"):
+        move_alias(registry, move(1, actor="bob", proposal=made.sequence))
+    move_alias(registry, move(2, actor="bob", proposal=made.sequence))
+    assert standing(registry, "m").proposals == ()
+    assert move_alias(registry, move(1, run="r", key="k")).target == 1  # a run's own moves go on
+
+
+def test_a_lease_is_held_by_one_living_run(registry: Registry, lineage: Lineage) -> None:
+    first = Lease("run-a", "ann", "noon")
+    taken = take_lease(registry, "m", first, four_eyes=False, alive=lambda _: "")
+    with pytest.raises(LeaseHeld, match=r"run-a of ann .* since noon .*alive"):
+        take_lease(registry, "m", Lease("b", "bob", "t"), four_eyes=False, alive=lambda _: "alive")
+    over = take_lease(registry, "m", Lease("b", "bob", "t"), four_eyes=False, alive=lambda _: "")
+    release_lease(registry, "m", taken, "t")  # the dead one's, too late
+    assert standing(registry, "m").lease == over
+    release_lease(registry, "m", over, "t")
+    assert standing(registry, "m").lease is None
+
+
+def test_a_repeated_registration_is_one_version(registry: Registry, lineage: Lineage) -> None:
+    for number in (1, 2):
+        registry.add_version(lineage, snapshot(number), ADAPTER, None)
+    assert registry.add_version(lineage, snapshot(1), ADAPTER, None, again=True) == 1
+    assert registry.add_version(lineage, snapshot(3), ADAPTER, None, again=True) == 3
+    assert [v.version for v in registry.versions("m")] == [3, 2, 1]
+
+
+def test_a_deleted_version_is_gone_with_its_file(registry: Registry, lineage: Lineage) -> None:
+    for number in (1, 2):
+        registry.add_version(lineage, snapshot(number, f1=0.5 + number / 10), ADAPTER, None)
+    gone = registry.version("m", 2)
+    assert registry.delete_version(gone) >= len(ADAPTER)
+    with pytest.raises(VersionCorrupt):
+        registry.adapter(gone)
+    with pytest.raises(VersionNotFound):
+        registry.version("m", 2)
+    best = registry.best("m", base=lineage.base)
+    assert best is not None
+    assert best.version == 1
 
 
 def test_what_is_not_there_is_not_found(registry: Registry, lineage: Lineage) -> None:
@@ -165,7 +291,8 @@ def test_what_is_not_there_is_not_found(registry: Registry, lineage: Lineage) ->
         registry.versions("nobody")
     with pytest.raises(VersionCorrupt):
         registry.base("m-0123456789abcdef0123456789abcdef")
-    assert registry.last_move("m", 1) is None
+    assert standing(registry, "m") == Standing()
+    assert registry.last_entry("nobody") is None
 
 
 def test_a_deleted_model_is_gone(registry: Registry, lineage: Lineage) -> None:

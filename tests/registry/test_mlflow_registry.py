@@ -16,7 +16,7 @@ from selfheal_cli.config import SyntheticSettings
 from selfheal_cli.errors import RegistryError, RegistryUnreachable, VersionCorrupt
 from selfheal_cli.registry.mlflow_registry import MlflowRegistry
 from selfheal_cli.registry.store import resolve, without_password
-from selfheal_cli.rollback import load_verified
+from selfheal_cli.rollback.verify import load_verified
 from selfheal_cli.snapshot import assemble
 from selfheal_cli.source.synthetic import NAMES, SyntheticSource
 from tests.conftest import Invoke

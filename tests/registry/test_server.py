@@ -62,7 +62,7 @@ def test_a_run_over_http_registers_rolls_back_and_prints_one_document(
     document = json.loads(invoke("run", "--batches", "3", "--json", "--no-plots", *store).stdout)
     assert document["versions"] == 7
     assert not Path("mlflow.db").exists()
-    best = json.loads(invoke("rollback", "--to-best", "--json", *store).stdout)
+    best = json.loads(invoke("rollback", "--to-best", "--yes", "--json", *store).stdout)
     assert (best["target"]["version"], best["verified"]) == (5, True)
     registry = MlflowRegistry(server)
     assert registry.aliases("fraud") == {"baseline": 1, "champion": 5}

@@ -1,0 +1,109 @@
+"""``selfheal champion``."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from selfheal_cli.cli import options
+
+if TYPE_CHECKING:
+    from selfheal_cli.records import AliasMove
+    from selfheal_cli.registry.base import Registry
+
+
+class Moment(click.ParamType[str]):
+    """A time in ISO 8601; without a zone it is UTC, without an hour the day's end."""
+
+    name = "TIME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """To UTC with milliseconds, as the journal has it."""
+        try:
+            found = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r}: a time such as 2026-01-31T14:05 is expected", param, ctx)
+        if len(value) == len("2026-01-31"):
+            found = found.replace(hour=23, minute=59, second=59, microsecond=999_000)
+        found = found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+        return found.isoformat(timespec="milliseconds")
+
+
+@click.command("champion")
+@click.option("--at", type=Moment(), help="What served then: 2026-01-31, 2026-01-31T14:05+01:00.")
+@options.model_name
+@options.tracking_uri
+@options.as_json
+def command(at: str | None, model_name: str, tracking_uri: str | None, as_json: bool) -> None:
+    """Show what serves, since when, by whom and why; and what waits for approval."""
+    from selfheal_cli.cli import output
+    from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+
+    registry = MlflowRegistry(tracking_uri)
+    document = _then(registry, model_name, at) if at else _now(registry, model_name)
+    if as_json:
+        output.print_json(document)
+        return
+    rows = [[name.replace("_", " "), _text(value)] for name, value in document.items()]
+    title = f"Champion of '{model_name}'" + (f" at {at}" if at else "")
+    output.make_console().print(output.make_table(title, ("what", "value"), rows))
+
+
+def _then(registry: Registry, model: str, at: str) -> dict[str, Any]:
+    from selfheal_cli.errors import NothingToRestore
+    from selfheal_cli.registry.moves import champion_at
+
+    move = champion_at(registry, model, at)
+    if move is None:
+        raise NothingToRestore(f"model '{model}': nothing is recorded to have served at {at}")
+    return _told(move)
+
+
+def _now(registry: Registry, model: str) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from selfheal_cli.registry.base import CHAMPION
+    from selfheal_cli.registry.journal import standing
+    from selfheal_cli.rollback.plan import serving_version
+
+    serving, now = serving_version(registry, model), standing(registry, model)
+    move = now.moves.get(CHAMPION)
+    found: dict[str, Any] = {"version": serving.version if serving else None}
+    if serving is not None:
+        found |= {"f1": serving.f1, "rows": serving.eval_rows, "phase": serving.phase.value}
+    if move is not None and serving is not None and move.target == serving.version:
+        found |= _told(move)
+    elif serving is not None:
+        found["moved"] = "by another tool: it is not what the journal's last move set"
+    found["healing"] = f"held by {now.hold.actor}: {now.hold.reason}" if now.hold else "allowed"
+    found["lease"] = f"run {now.lease.run} of {now.lease.holder}" if now.lease else None
+    found["proposals"] = [asdict(one) for one in now.proposals]
+    return found
+
+
+def _told(move: AliasMove) -> dict[str, Any]:
+    return {
+        "version": move.target,
+        "since": move.at,
+        "by": move.actor,
+        "reason": move.reason,
+        "before": move.source,
+        "run": move.run or None,
+        "move": move.sequence,
+    }
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return (
+            "; ".join(
+                f"{one['sequence']}: v{one['target']} by {one['actor']} ({one['reason']})"
+                for one in value
+            )
+            or "-"
+        )
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return "-" if value is None else str(value)

@@ -1,0 +1,60 @@
+"""``selfheal flush``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from selfheal_cli.cli import options
+
+
+@click.command("flush")
+@click.argument("run", required=False)
+@click.option(
+    "--patience",
+    type=click.FloatRange(0, 86_400),
+    default=60.0,
+    show_default=True,
+    help="Seconds to wait for a registry that does not answer.",
+)
+@options.tracking_uri
+@options.as_json
+def command(run: str | None, patience: float, tracking_uri: str | None, as_json: bool) -> None:
+    """Bring to the registry what runs of this folder have left on disk.
+
+    RUN is an id, its beginning, or latest; without it all runs. Nothing is registered twice. Exit
+    4 where the registry does not answer; what it does not have stays on disk.
+    """
+    from dataclasses import asdict
+
+    from selfheal_cli.cli import output
+    from selfheal_cli.pipeline.flush import flush
+    from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+
+    found = _outboxes(run)
+    done = []
+    if found:
+        registry = MlflowRegistry(tracking_uri)
+        with output.waiting("registry", quiet=as_json) as on_left:
+            for path in found:
+                done.append(flush(path, registry, output.clock, patience=patience, on_left=on_left))
+    if as_json:
+        output.print_json([asdict(one) for one in done])
+        return
+    for one in done:
+        end = "" if one.ended else f"; it has no end yet: 'selfheal run --resume {one.run_id}'"
+        click.echo(f"run {one.run_id}: {one.brought} writes brought{end}")
+    if not done:
+        click.echo("Nothing waits: the registry has everything.")
+
+
+def _outboxes(run: str | None) -> list[Path]:
+    from selfheal_cli.cli.event_logs import require_log
+    from selfheal_cli.pipeline.flush import outboxes
+
+    found = outboxes()
+    if run is None:
+        return found
+    folder = require_log(run).parent
+    return [path for path in found if path.parent == folder]

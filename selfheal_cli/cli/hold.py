@@ -1,0 +1,32 @@
+"""``selfheal hold``."""
+
+from __future__ import annotations
+
+import click
+
+from selfheal_cli.cli import options
+
+
+@click.command("hold")
+@click.option("--reason", default="by hand", show_default=True, help="Why; kept in the history.")
+@options.model_name
+@options.tracking_uri
+def command(reason: str, model_name: str, tracking_uri: str | None) -> None:
+    """Stop the healing of a model; scoring goes on with what serves.
+
+    A run that is under way sees it within two seconds. 'selfheal release' allows healing again.
+    """
+    from selfheal_cli.cli import output
+    from selfheal_cli.registry.journal import MAX_TEXT, Hold, standing
+    from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+    from selfheal_cli.registry.moves import hold
+
+    registry = MlflowRegistry(tracking_uri)
+    registry.versions(model_name, limit=1)  # there must be such a model
+    held = standing(registry, model_name).hold
+    if held is not None:
+        click.echo(f"'{model_name}' is held already, by {held.actor} at {held.at}: {held.reason}")
+        return
+    who = {"actor": output.actor(), "at": output.now_text()}
+    hold(registry, model_name, Hold(who["actor"], who["at"], reason[:MAX_TEXT]), **who)
+    click.echo(f"Healing of '{model_name}' is held: {reason}")

@@ -1,0 +1,24 @@
+"""``selfheal reject``."""
+
+from __future__ import annotations
+
+import click
+
+from selfheal_cli.cli import options
+
+
+@click.command("reject")
+@click.argument("proposal", type=click.IntRange(min=1))
+@click.option("--reason", default="by hand", show_default=True, help="Why; kept in the history.")
+@options.model_name
+@options.tracking_uri
+def command(proposal: int, reason: str, model_name: str, tracking_uri: str | None) -> None:
+    """Close a proposed rollback without carrying it out."""
+    from selfheal_cli.cli import output
+    from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+    from selfheal_cli.registry.moves import reject
+
+    registry = MlflowRegistry(tracking_uri)
+    who = {"actor": output.actor(), "at": output.now_text()}
+    closed = reject(registry, model_name, proposal, reason=reason, **who)
+    click.echo(f"Proposal {proposal} of {closed.actor} (v{closed.target}) is closed: {reason}")

@@ -1,0 +1,27 @@
+"""``selfheal release``."""
+
+from __future__ import annotations
+
+import click
+
+from selfheal_cli.cli import options
+
+
+@click.command("release")
+@options.model_name
+@options.tracking_uri
+def command(model_name: str, tracking_uri: str | None) -> None:
+    """Allow the healing of a model again after 'selfheal hold'."""
+    from selfheal_cli.cli import output
+    from selfheal_cli.registry.journal import standing
+    from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+    from selfheal_cli.registry.moves import hold
+
+    registry = MlflowRegistry(tracking_uri)
+    registry.versions(model_name, limit=1)  # there must be such a model
+    held = standing(registry, model_name).hold
+    if held is None:
+        click.echo(f"'{model_name}' is not held.")
+        return
+    hold(registry, model_name, None, actor=output.actor(), at=output.now_text())
+    click.echo(f"Healing of '{model_name}' is allowed again; {held.actor} had held it.")

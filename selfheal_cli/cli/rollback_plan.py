@@ -1,0 +1,98 @@
+"""A rollback plan as a person or a program sees it; shared by ``rollback`` and ``approve``."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from selfheal_cli.pipeline.recent import Rescored
+    from selfheal_cli.records import AliasMove, VersionRecord
+    from selfheal_cli.rollback.plan import Plan
+
+COLUMNS = ("", ">version", "phase", ">F1", ">95 % sure of", ">rows", "scored on rows", "recipe",
+           "stream", ">age")  # fmt: skip
+
+
+def show_plan(plan: Plan) -> None:
+    """The plan as a table, and what should be known before agreeing."""
+    from selfheal_cli.cli import output
+
+    rows = [_row("serves now", plan.serving), _row("target", plan.target)]
+    title = f"Rollback of '{plan.target.model}': {plan.criterion}"
+    console = output.make_console()
+    console.print(output.make_table(title, COLUMNS, rows))
+    for note in plan.notes:
+        console.print(f"[yellow]Note:[/] {note}.", soft_wrap=True)
+
+
+def show_rescored(found: list[Rescored]) -> None:
+    """Versions on the recent rows, the best first."""
+    from selfheal_cli.cli import output
+
+    rows = [
+        [
+            f"v{one.version.version}",
+            output.figure(one.version.f1),
+            str(one.version.eval_rows),
+            output.figure(one.scores.f1),
+            output.figure(one.scores.accuracy),
+            str(one.scores.rows),
+        ]
+        for one in found
+    ]
+    columns = (">version", ">F1 then", ">rows then", ">F1 now", ">accuracy now", ">rows now")
+    title = "Scored again on the latest labelled rows"
+    output.make_console().print(output.make_table(title, columns, rows))
+
+
+def plan_document(plan: Plan) -> dict[str, Any]:
+    """The plan as JSON."""
+    from selfheal_cli.rollback.select import f1_lower_bound
+
+    def told(version: VersionRecord) -> dict[str, Any]:
+        return {**version.as_dict(), "f1_lower_bound": f1_lower_bound(version)}
+
+    return {
+        "serving": told(plan.serving) if plan.serving else None,
+        "target": told(plan.target),
+        "criterion": plan.criterion,
+        "notes": list(plan.notes),
+    }
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask on a terminal; elsewhere ``--yes`` must have said it."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError("not a terminal: give --yes to go ahead, or --dry-run to look")
+    click.confirm(question, abort=True)
+
+
+def tell_move(move: AliasMove) -> None:
+    """What was done."""
+    source = f"v{move.source}" if move.source else "nothing"
+    click.echo(f"champion of '{move.model}' moved from {source} to v{move.target}: {move.reason}")
+
+
+def _row(name: str, version: VersionRecord | None) -> list[str]:
+    from selfheal_cli.cli import output
+    from selfheal_cli.rollback.select import f1_lower_bound
+
+    if version is None:
+        return [name, *["-"] * (len(COLUMNS) - 1)]
+    return [
+        name,
+        f"v{version.version}",
+        version.phase.value,
+        output.figure(version.f1),
+        output.figure(f1_lower_bound(version)),
+        str(version.eval_rows),
+        version.tags["selfheal.evaluation"],
+        version.tags["selfheal.recipe"],
+        version.regime or "-",
+        output.age(version.created_ms),
+    ]

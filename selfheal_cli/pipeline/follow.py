@@ -1,0 +1,134 @@
+"""Looks, beside the stream, for what others decide about the model: its champion, a hold."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from selfheal_cli.errors import RegistryUnreachable, SelfhealError
+from selfheal_cli.model.network import Weights
+from selfheal_cli.records import AliasMove, VersionRecord
+from selfheal_cli.registry.base import CHAMPION, Registry
+from selfheal_cli.registry.journal import Hold, standing
+from selfheal_cli.rollback.verify import load_verified
+
+EVERY_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Somebody else moved the champion: the move, and the version, checked and loaded.
+
+    ``error`` says why the version cannot be served; then there are no weights.
+    """
+
+    move: AliasMove
+    version: VersionRecord | None
+    weights: Weights
+    error: str = ""
+
+
+class Others(Protocol):
+    """What others decide about a run's model."""
+
+    @property
+    def hold(self) -> Hold | None:
+        """Healing is stopped from outside."""
+
+    def take(self) -> Moved | None:
+        """A move of the champion by somebody else since the last call, ready to be served."""
+
+    def recall(self, recorded: Mapping[str, Any]) -> Moved:
+        """The move that a recorded run followed, from the event that it wrote."""
+
+
+class Nobody:
+    """`Others` where there are none."""
+
+    hold = None
+
+    def take(self) -> Moved | None:
+        """See `Others`."""
+        return None
+
+    def recall(self, recorded: Mapping[str, Any]) -> Moved:
+        """See `Others`."""
+        raise NotImplementedError
+
+
+class Follower:
+    """Asks the registry every second from a thread of its own; the stream only picks up.
+
+    `look` may be called instead of `start`, by whoever wants to say when.
+    """
+
+    def __init__(self, registry: Registry, model: str, run_id: str, base: str, known: int) -> None:
+        self._registry = registry
+        self._model = model
+        self._run = run_id
+        self._base = base
+        self._seen = known
+        self.known = known  # the last move by others that the stream picked up
+        self.hold: Hold | None = standing(registry, model).hold
+        self._moved: Moved | None = None
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, every: float = EVERY_SECONDS) -> None:
+        """Look from a thread."""
+        self._thread = threading.Thread(
+            target=self._keep_looking, args=(every,), name="follower", daemon=True
+        )
+        self._thread.start()
+
+    def close(self) -> None:
+        """Look no more."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def take(self) -> Moved | None:
+        """See `Others`."""
+        moved, self._moved = self._moved, None
+        if moved is not None:
+            self.known = moved.move.sequence
+        return moved
+
+    def look(self) -> None:
+        """Ask once."""
+        now = standing(self._registry, self._model)
+        self.hold = now.hold
+        last = now.moves.get(CHAMPION)
+        if last is None or last.sequence <= self._seen or last.run == self._run:
+            return
+        self._moved, self._seen = self._load(last), last.sequence
+
+    def recall(self, recorded: Mapping[str, Any]) -> Moved:
+        """See `Others`."""
+        self.known = recorded["sequence"]
+        self._seen = max(self._seen, self.known)
+        who, why = recorded["actor"], recorded["reason"]
+        move = AliasMove(self._model, CHAMPION, None, recorded["version"], who, "", why, self.known)
+        return Moved(move, None, {}, recorded["error"]) if "error" in recorded else self._load(move)
+
+    def _load(self, move: AliasMove) -> Moved:
+        try:
+            version = self._registry.version(self._model, move.target)
+            if version.base != self._base:
+                raise SelfhealError(
+                    f"v{version.version} is on another base than this run's network"
+                )
+            return Moved(move, version, load_verified(self._registry, version))
+        except RegistryUnreachable:
+            raise
+        except SelfhealError as exc:
+            return Moved(move, None, {}, str(exc))
+
+    def _keep_looking(self, every: float) -> None:
+        while not self._stop.wait(every):
+            try:
+                self.look()
+            except SelfhealError:
+                continue  # away for now; the writer says so

@@ -1,0 +1,90 @@
+"""The latest labelled rows of a run, read again from its source, to score versions on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from selfheal_cli.config import RunConfig, checked
+from selfheal_cli.errors import DataError
+from selfheal_cli.history.event_log import read
+from selfheal_cli.history.events import Kind
+from selfheal_cli.monitor.prequential import score
+from selfheal_cli.pipeline.sources import open_source
+from selfheal_cli.records import Rows, VersionRecord
+from selfheal_cli.registry.base import Registry
+from selfheal_cli.rollback.verify import load_verified
+from selfheal_cli.scores import AnyScores
+from selfheal_cli.snapshot import assemble
+
+BATCHES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Rescored:
+    """A version's scores on the recent rows, beside those that it was registered with."""
+
+    version: VersionRecord
+    scores: AnyScores
+
+
+def recent_rows(log: Path) -> Rows:
+    """Rows of the last ten batches whose labels had come by the log's end.
+
+    Raises `DataError` where the source is gone, or no label had come.
+    """
+    config, last, labelled = _walk(log)
+    chosen = sorted(labelled)[-BATCHES:]
+    if not chosen:
+        raise DataError(f"{log}: no labels had come by batch {last}; there is nothing to score on")
+    parts = []
+    for batch in open_source(config).batches(chosen[0]):
+        if batch.index > chosen[-1]:
+            break
+        if batch.index in labelled:
+            parts.append(batch.rows)
+    if not parts:
+        raise DataError(f"{log}: its source has no batch {chosen[0]} any more")
+    x = np.concatenate([part.x for part in parts])
+    y = np.concatenate([part.y for part in parts])
+    known = y >= 0
+    return Rows(x[known], y[known], {})
+
+
+def rescore(registry: Registry, versions: Iterable[VersionRecord], rows: Rows) -> list[Rescored]:
+    """Each version on the same rows, the best first; each is checked before it is asked.
+
+    The earlier-ranked comes first among equals.
+    """
+    found = []
+    for version in versions:
+        weights = load_verified(registry, version)
+        where = f"{version.model} v{version.version}"
+        network = assemble(registry.base(version.base), weights, where=where)
+        scores = score(network.predict(rows.x), rows.y, version.threshold)
+        found.append(Rescored(version, scores))
+    return sorted(found, key=lambda one: -one.scores.f1)
+
+
+def _walk(log: Path) -> tuple[RunConfig, int, set[int]]:
+    """A log's configuration, its last batch, and the batches whose labels had come whole."""
+    config: RunConfig | None = None
+    last, rows, came = 0, dict[int, int](), dict[int, int]()
+    for event in read(log):
+        data = event.data
+        if event.kind is Kind.RUN_STARTED:
+            config = checked(RunConfig, data["config"], where=str(log))
+        elif event.kind is Kind.BATCH:
+            last = data["batch"]
+            rows[last] = data["rows"]
+            if data["live"] is not None:
+                came[last] = data["rows"]
+        elif event.kind is Kind.LABELS:
+            came[data["batch"]] = came.get(data["batch"], 0) + data["rows"]
+    if config is None:
+        raise DataError(f"{log}: it does not say how the run was begun")
+    # rows whose label never comes keep a batch from ever being whole: most of it must do
+    return config, last, {batch for batch, count in came.items() if 2 * count > rows[batch]}

@@ -1,0 +1,102 @@
+"""A run that was interrupted goes on where its record ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from selfheal_cli.config import RunConfig, checked
+from selfheal_cli.errors import EventLogError
+from selfheal_cli.history.event_log import EventLog, read, recover
+from selfheal_cli.history.events import Event, Kind
+from selfheal_cli.model.network import use_one_thread
+from selfheal_cli.pipeline.prepare import prepare
+from selfheal_cli.pipeline.run import Course, Finished, Surroundings, go
+from selfheal_cli.registry.outbox import NAME as OUTBOX_NAME
+from selfheal_cli.registry.outbox import Outbox
+from selfheal_cli.registry.results import Result, result_of
+from selfheal_cli.source.base import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a run's log says of it: its first event, how far it came, and whether it ended."""
+
+    started: Event
+    events: int
+    batch: int
+    parts: int  # how often it was resumed
+    outcome: str  # empty where it has no end
+
+
+def read_record(log: Path) -> Record:
+    """Walk a log once; raises `EventLogError` where nothing was recorded."""
+    started: Event | None = None
+    events = batch = parts = 0
+    outcome = ""
+    for event in read(log):
+        events += 1
+        started = started or event
+        if event.kind is Kind.BATCH:
+            batch = event.data["batch"]
+        elif event.kind is Kind.RUN_FINISHED:
+            outcome = event.data["outcome"]
+        elif event.kind is Kind.RUN_RESUMED:
+            parts, outcome = parts + 1, ""
+    if started is None:
+        raise EventLogError(f"{log}: nothing was recorded of this run yet; start it anew")
+    return Record(started, events, batch, parts, outcome)
+
+
+def resume(
+    log_path: Path, around: Surroundings, open_source: Callable[[RunConfig], Source]
+) -> Finished:
+    """Go through a run's record again, then on from the batch after the last one.
+
+    Training, healing and scoring give the same bytes from the same rows, and every recorded event
+    is checked against what the rows give now. Raises `EventLogError` where they differ, and for a
+    run that finished.
+    """
+    use_one_thread()
+    recover(log_path)
+    record = read_record(log_path)
+    if record.outcome == "FINISHED":
+        raise EventLogError(
+            f"run {record.started.data['run_id']} finished after {record.batch} batches; there is "
+            "nothing to resume ('selfheal flush' brings what the registry may lack)"
+        )
+    config = checked(RunConfig, record.started.data["config"], where=str(log_path))
+    source = open_source(config)
+    prepared = prepare(config, source, around.on_epoch)
+    left = _left(log_path.with_name(OUTBOX_NAME))
+    log = EventLog(log_path, around.clock)
+    note = {"actor": around.actor, "batch": record.batch, "events": record.events}
+    around.on_event(log.append(Kind.RUN_RESUMED, note))
+    started = record.started.data
+    course = Course(
+        config,
+        source,
+        prepared,
+        started["run_id"],
+        log,
+        started["actor"],
+        started["champion_move"],
+        islice(read(log_path), record.events),
+        left,
+        record.parts + 1,
+    )
+    return go(course, around)
+
+
+def _left(path: Path) -> list[Result]:
+    """What the writer had done; some of it may not have been noted."""
+    if not path.exists():
+        return []
+    outbox = Outbox(path)
+    try:
+        found = [result_of(kind, result) for kind, result in outbox.results()]
+    finally:
+        outbox.close()
+    return [result for result in found if result is not None]

@@ -1,0 +1,119 @@
+"""Carries one job from the outbox to the registry; each may be carried twice and counts once."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from selfheal_cli.errors import Overtaken, RegistryError
+from selfheal_cli.records import Evaluation, Phase, Snapshot
+from selfheal_cli.registry.base import Lineage, Registry, StepMetrics
+from selfheal_cli.registry.moves import Move, move_alias
+from selfheal_cli.registry.outbox import Job, Outbox
+from selfheal_cli.scores import AnyScores, scores_from
+from selfheal_cli.snapshot import probe_decisions, unpack
+
+
+def version_job(snapshot: Snapshot, adapter: bytes) -> Job:
+    """Register a snapshot."""
+    data = asdict(snapshot) | {"scores": snapshot.scores.as_dict() if snapshot.scores else None}
+    return Job(f"version:{snapshot.id}", "version", data, adapter)
+
+
+def move_job(wanted: Move, snapshot: str) -> Job:
+    """Move an alias to a snapshot's version; ``wanted.target`` is not known yet."""
+    return Job(f"move:{wanted.key}", "move", asdict(wanted) | {"snapshot": snapshot})
+
+
+def score_job(snapshot: str, batch: int, metrics: Mapping[str, float], scores: AnyScores) -> Job:
+    """Give a version the figures that came late."""
+    data = {"snapshot": snapshot, "batch": batch, "metrics": dict(metrics)}
+    data["scores"] = scores.as_dict()
+    return Job(f"score:{snapshot}", "score", data)
+
+
+def metrics_job(key: str, steps: list[StepMetrics]) -> Job:
+    """Figures of some batches."""
+    return Job(f"metrics:{key}", "metrics", {"steps": [asdict(step) for step in steps]})
+
+
+def file_job(key: str, path: Path, folder: str | None) -> Job:
+    """Keep a file with the run, as it is now."""
+    return Job(f"file:{key}", "file", {"name": path.name, "folder": folder}, path.read_bytes())
+
+
+def end_job(key: str, outcome: str, tags: Mapping[str, str]) -> Job:
+    """Close the run."""
+    return Job(f"end:{key}", "end", {"outcome": outcome, "tags": dict(tags)})
+
+
+def deliver(
+    registry: Registry, lineage: Lineage, outbox: Outbox, job: Job, *, again: bool
+) -> dict[str, Any]:
+    """Do a job; returns what came of it. ``again`` where an earlier try may have come through."""
+    if job.kind == "version":
+        return _version(registry, lineage, outbox, job, again=again)
+    if job.kind == "move":
+        return _move(registry, outbox, job.data)
+    if job.kind == "score":
+        data = job.data
+        number = _number(outbox, data["snapshot"])
+        scores = scores_from(data["scores"])
+        registry.score_version(lineage, number, data["batch"], data["metrics"], scores)
+    elif job.kind == "metrics":
+        steps = [StepMetrics(**step) for step in job.data["steps"]]
+        registry.log_metrics(lineage.run_id, steps)
+    elif job.kind == "file":
+        _file(registry, lineage, job)
+    elif job.kind == "end":
+        registry.end_run(lineage.run_id, job.data["outcome"], job.data["tags"])
+    else:
+        raise RegistryError(f"{outbox.path}: a job of unknown kind '{job.kind}'")
+    return {}
+
+
+def _version(
+    registry: Registry, lineage: Lineage, outbox: Outbox, job: Job, *, again: bool
+) -> dict[str, Any]:
+    data = dict(job.data)
+    scores = scores_from(data["scores"]) if data["scores"] else None
+    data |= {"scores": scores, "phase": Phase(data["phase"])}
+    snapshot = Snapshot(**data | {"evaluation": Evaluation(data["evaluation"])})
+    parent = None
+    if snapshot.parent:
+        known = outbox.result(f"version:{snapshot.parent}")
+        parent = known["version"] if known else None
+    adapter = job.blob or b""
+    weights = unpack(adapter, sha256=snapshot.sha256, where=snapshot.id)
+    base = registry.base(lineage.base)
+    probe = probe_decisions(base, weights, snapshot.threshold, where=snapshot.id)
+    snapshot = replace(snapshot, probe=probe)
+    number = registry.add_version(lineage, snapshot, adapter, parent, again=again)
+    return {"snapshot": snapshot.id, "version": number}
+
+
+def _move(registry: Registry, outbox: Outbox, data: Mapping[str, Any]) -> dict[str, Any]:
+    wanted = {name: value for name, value in data.items() if name != "snapshot"}
+    target = _number(outbox, data["snapshot"])
+    try:
+        return move_alias(registry, replace(Move(**wanted), target=target)).as_dict()
+    except Overtaken as exc:
+        # a person moved it meanwhile, and a person's word counts for more than a heal's
+        return {"key": data["key"], "alias": data["alias"], "refused": str(exc)}
+
+
+def _number(outbox: Outbox, snapshot: str) -> int:
+    found = outbox.result(f"version:{snapshot}")
+    if found is None:
+        raise RegistryError(f"{outbox.path}: snapshot {snapshot} is no version yet")
+    return int(found["version"])
+
+
+def _file(registry: Registry, lineage: Lineage, job: Job) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, job.data["name"])
+        path.write_bytes(job.blob or b"")
+        registry.log_files(lineage.run_id, [path], job.data["folder"])

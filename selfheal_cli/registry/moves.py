@@ -1,0 +1,256 @@
+"""The one place where an alias moves, and what else is written into a model's journal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from selfheal_cli.errors import ApprovalNeeded, LeaseHeld, Overtaken, RegistryError
+from selfheal_cli.records import AliasMove
+from selfheal_cli.registry.base import CHAMPION, Registry
+from selfheal_cli.registry.journal import (
+    MAX_PROPOSALS,
+    MAX_TEXT,
+    Entry,
+    EntryKind,
+    Hold,
+    Lease,
+    Proposal,
+    Standing,
+    standing,
+    with_move,
+    without,
+    write,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A move that is wanted.
+
+    ``after`` is the number of the last move of the alias that was known when it was decided: a
+    later one by anybody else (another run, or a person) refuses it. None asks for no such thing.
+    """
+
+    model: str
+    alias: str
+    target: int
+    actor: str
+    at: str
+    reason: str
+    run: str = ""
+    key: str = ""
+    after: int | None = None
+    proposal: int | None = None
+    four_eyes: bool = False  # as the mover's own policy has it; the model's may be stricter
+
+
+def move_alias(registry: Registry, wanted: Move) -> AliasMove:
+    """Write a move into the journal, then set the alias and read it back.
+
+    Raises `VersionNotFound` for an unknown version, `Overtaken` where somebody else moved the
+    alias since ``after``, `ApprovalNeeded` where the model's policy wants a second person. A move
+    whose ``key`` is that of the alias's last move was made before: the alias is set again, and
+    nothing new is written.
+    """
+    registry.version(wanted.model, wanted.target)
+    last = standing(registry, wanted.model).moves.get(wanted.alias)
+    if last is not None and wanted.key and last.key == wanted.key:
+        _set_alias(registry, last)
+        return last
+
+    def draft(before: Standing, sequence: int) -> tuple[Mapping[str, Any], Standing]:
+        _require_not_overtaken(before, wanted)
+        _require_allowed(before, wanted)
+        move = AliasMove(
+            wanted.model,
+            wanted.alias,
+            registry.alias(wanted.model, wanted.alias),
+            wanted.target,
+            wanted.actor,
+            wanted.at,
+            wanted.reason[:MAX_TEXT],
+            sequence,
+            wanted.run,
+            wanted.key,
+            wanted.proposal,
+        )
+        return move.as_dict(), with_move(before, move)
+
+    who = {"actor": wanted.actor, "at": wanted.at}
+    entry = write(registry, wanted.model, EntryKind.MOVED, draft, **who)
+    move = entry.standing.moves[wanted.alias]
+    _set_alias(registry, move)
+    return move
+
+
+def _set_alias(registry: Registry, move: AliasMove) -> None:
+    """Set the alias as its last move in the journal has it, and read it back.
+
+    Whoever moved it later may have set it already; then the later move counts.
+    """
+    registry.set_alias(move.model, move.alias, move.target)
+    last = standing(registry, move.model).moves[move.alias]
+    if last.sequence != move.sequence:
+        registry.set_alias(move.model, move.alias, last.target)
+    found = registry.alias(move.model, move.alias)
+    if found != last.target and standing(registry, move.model).moves[move.alias] == last:
+        raise RegistryError(
+            f"alias '{move.alias}' of '{move.model}' was set to v{last.target} and reads "
+            f"v{found}: another tool moves it; see 'selfheal audit'"
+        )
+
+
+def _require_not_overtaken(before: Standing, wanted: Move) -> None:
+    last = before.moves.get(wanted.alias)
+    if wanted.after is None or last is None or last.sequence <= wanted.after:
+        return
+    if wanted.run and last.run == wanted.run:
+        return
+    raise Overtaken(
+        f"'{wanted.alias}' of '{wanted.model}' was moved to v{last.target} by {last.actor} at "
+        f"{last.at} ({last.reason}) since this move to v{wanted.target} was planned; look again "
+        "with 'selfheal champion'"
+    )
+
+
+def _require_allowed(before: Standing, wanted: Move) -> None:
+    """Four eyes: a person's move of the champion needs a proposal by somebody else."""
+    if wanted.run or wanted.alias != CHAMPION:
+        return
+    if wanted.proposal is None:
+        if before.four_eyes or wanted.four_eyes:
+            raise ApprovalNeeded(
+                f"the policy of '{wanted.model}' wants two people: propose it with 'selfheal "
+                "rollback --propose', and let somebody else run 'selfheal approve'"
+            )
+        return
+    found = open_proposal(before, wanted.model, wanted.proposal)
+    if found.actor == wanted.actor:
+        raise ApprovalNeeded(
+            f"proposal {found.sequence} is {found.actor}'s own; somebody else must approve it"
+        )
+    if found.target != wanted.target:
+        raise RegistryError(f"proposal {found.sequence} is for v{found.target}")
+
+
+def open_proposal(now: Standing, model: str, sequence: int) -> Proposal:
+    """An open proposal by its number; raises `RegistryError` naming those that are open."""
+    for found in now.proposals:
+        if found.sequence == sequence:
+            return found
+    numbers = ", ".join(str(one.sequence) for one in now.proposals) or "none"
+    raise RegistryError(f"model '{model}' has no open proposal {sequence}; open: {numbers}")
+
+
+def take_lease(
+    registry: Registry,
+    model: str,
+    lease: Lease,
+    *,
+    four_eyes: bool,
+    alive: Callable[[Lease], str],
+) -> Lease:
+    """Become the one run that heals a model.
+
+    ``alive`` says how it is known that a holder still runs, or nothing where it does not; then
+    the lease is taken over. Raises `LeaseHeld`.
+    """
+
+    def draft(before: Standing, sequence: int) -> tuple[Mapping[str, Any], Standing]:
+        held = before.lease
+        sign = alive(held) if held is not None and held.run != lease.run else ""
+        if held is not None and sign:
+            raise held_by(held, model, sign)
+        taken = replace(lease, sequence=sequence)
+        after = replace(before, lease=taken, four_eyes=four_eyes)
+        return {**asdict(taken), "four_eyes": four_eyes}, after
+
+    entry = write(registry, model, EntryKind.LEASED, draft, actor=lease.holder, at=lease.since)
+    return replace(lease, sequence=entry.sequence)
+
+
+def held_by(held: Lease, model: str, sign: str) -> LeaseHeld:
+    """The refusal: who holds it, since when, and how that is known."""
+    return LeaseHeld(
+        f"run {held.run} of {held.holder} heals '{model}' since {held.since} ({sign}); "
+        "wait for its end, or give another --model-name"
+    )
+
+
+def release_lease(registry: Registry, model: str, lease: Lease, at: str) -> None:
+    """Give the lease back, if it is still held."""
+    now = standing(registry, model)
+    if now.lease is None or now.lease.sequence != lease.sequence:
+        return
+
+    def draft(before: Standing, sequence: int) -> tuple[Mapping[str, Any], Standing]:
+        held = before.lease
+        keep = held is not None and held.sequence != lease.sequence
+        return {"run": lease.run}, replace(before, lease=held if keep else None)
+
+    write(registry, model, EntryKind.RELEASED, draft, actor=lease.holder, at=at)
+
+
+def hold(registry: Registry, model: str, wanted: Hold | None, *, actor: str, at: str) -> Standing:
+    """Stop the healing of a model, or with None allow it again; returns what stood before."""
+    seen: list[Standing] = []
+
+    def draft(before: Standing, sequence: int) -> tuple[Mapping[str, Any], Standing]:
+        seen.append(before)
+        return asdict(wanted) if wanted else {}, replace(before, hold=wanted)
+
+    kind = EntryKind.HELD if wanted else EntryKind.RESUMED
+    write(registry, model, kind, draft, actor=actor, at=at)
+    return seen[-1]
+
+
+def propose(registry: Registry, model: str, wanted: Proposal) -> Proposal:
+    """Write a proposal down; its number is given by the journal."""
+
+    def draft(before: Standing, sequence: int) -> tuple[Mapping[str, Any], Standing]:
+        if len(before.proposals) >= MAX_PROPOSALS:
+            raise RegistryError(
+                f"model '{model}' has {MAX_PROPOSALS} open proposals; approve or reject one first"
+            )
+        made = replace(wanted, sequence=sequence, reason=wanted.reason[:MAX_TEXT])
+        return asdict(made), replace(before, proposals=(*before.proposals, made))
+
+    who = {"actor": wanted.actor, "at": wanted.at}
+    entry = write(registry, model, EntryKind.PROPOSED, draft, **who)
+    return entry.standing.proposals[-1]
+
+
+def reject(
+    registry: Registry, model: str, sequence: int, *, actor: str, at: str, reason: str
+) -> Proposal:
+    """Close a proposal without carrying it out; its own author may do it as well."""
+    closed: list[Proposal] = []
+
+    def draft(before: Standing, _: int) -> tuple[Mapping[str, Any], Standing]:
+        closed.append(open_proposal(before, model, sequence))
+        after = replace(before, proposals=without(before.proposals, sequence))
+        return {"proposal": sequence, "reason": reason[:MAX_TEXT]}, after
+
+    write(registry, model, EntryKind.REJECTED, draft, actor=actor, at=at)
+    return closed[-1]
+
+
+def champion_at(registry: Registry, model: str, at: str) -> AliasMove | None:
+    """The move by which something served at a time (ISO 8601, UTC), None before the first.
+
+    Entries count in their order: where a clock was set back, the later entry is the later one.
+    """
+    latest, found = "", None
+    for entry in registry.entries(model):
+        latest = max(latest, entry.at)
+        if latest > at:
+            break
+        found = entry.standing.moves.get(CHAMPION)
+    return found
+
+
+def moves(registry: Registry, model: str) -> list[Entry]:
+    """Every entry that moved an alias, oldest first."""
+    return [entry for entry in registry.entries(model) if entry.kind is EntryKind.MOVED]

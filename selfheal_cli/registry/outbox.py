@@ -1,0 +1,137 @@
+"""What is still to be written to the registry, kept on disk until it is: one file a run.
+
+SQLite does the work of a durable queue: a put is on disk, whole or not at all, when it returns.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selfheal_cli.errors import RegistryError
+
+NAME = "outbox.db"
+LOCK_SECONDS = 60.0
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS jobs (
+    number INTEGER PRIMARY KEY, key TEXT UNIQUE NOT NULL, kind TEXT NOT NULL,
+    data TEXT NOT NULL, blob BLOB, result TEXT
+);
+CREATE INDEX IF NOT EXISTS undone ON jobs (number) WHERE result IS NULL;
+CREATE TABLE IF NOT EXISTS lineage (data TEXT NOT NULL);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A write that is wanted. ``key`` is its own for ever: the same key twice is one write."""
+
+    key: str
+    kind: str
+    data: Mapping[str, Any]
+    blob: bytes | None = None
+    number: int = 0
+
+
+class Outbox:
+    """Jobs in the order in which they were put. Any thread may call.
+
+    Raises `RegistryError` where the disk is full or the file cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        with self._told():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = sqlite3.connect(path, timeout=LOCK_SECONDS, check_same_thread=False)
+            self._database.execute("PRAGMA journal_mode = WAL")
+            self._database.execute("PRAGMA synchronous = FULL")  # a commit is on disk
+            self._database.executescript(SCHEMA)
+
+    def put(self, jobs: Sequence[Job]) -> None:
+        """Keep jobs, all or none; on disk when it returns. Keys that are known are passed over."""
+        rows = [(job.key, job.kind, json.dumps(job.data), job.blob) for job in jobs]
+        with self._told(), self._lock, self._database:
+            self._database.executemany(
+                "INSERT OR IGNORE INTO jobs (key, kind, data, blob) VALUES (?, ?, ?, ?)", rows
+            )
+
+    def know(self, key: str, kind: str, result: Mapping[str, Any]) -> None:
+        """Keep the result of something that was done elsewhere."""
+        row = (key, kind, json.dumps(result))
+        with self._told(), self._lock, self._database:
+            self._database.execute(
+                "INSERT OR IGNORE INTO jobs (key, kind, data, result) VALUES (?, ?, '{}', ?)", row
+            )
+
+    def next(self) -> Job | None:
+        """The oldest job that is not done."""
+        with self._told(), self._lock:
+            row = self._database.execute(
+                "SELECT key, kind, data, blob, number FROM jobs WHERE result IS NULL "
+                "ORDER BY number LIMIT 1"
+            ).fetchone()
+        return Job(row[0], row[1], json.loads(row[2]), row[3], row[4]) if row else None
+
+    def done(self, job: Job, result: Mapping[str, Any]) -> None:
+        """Note a job's result and let go of its bytes."""
+        with self._told(), self._lock, self._database:
+            self._database.execute(
+                "UPDATE jobs SET result = ?, blob = NULL WHERE number = ?",
+                (json.dumps(result), job.number),
+            )
+
+    def result(self, key: str) -> Mapping[str, Any] | None:
+        """The result of a job that is done."""
+        with self._told(), self._lock:
+            row = self._database.execute("SELECT result FROM jobs WHERE key = ?", (key,)).fetchone()
+        return None if row is None or row[0] is None else json.loads(row[0])
+
+    def results(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Kind and result of every job that is done, in order."""
+        with self._told(), self._lock:
+            rows = self._database.execute(
+                "SELECT kind, result FROM jobs WHERE result IS NOT NULL ORDER BY number"
+            ).fetchall()
+        return ((kind, json.loads(result)) for kind, result in rows)
+
+    @property
+    def pending(self) -> int:
+        """Jobs that are not done."""
+        with self._told(), self._lock:
+            row = self._database.execute("SELECT count(*) FROM jobs WHERE result IS NULL")
+            return int(row.fetchone()[0])
+
+    @property
+    def lineage(self) -> Mapping[str, Any] | None:
+        """Whose versions these are; set once."""
+        with self._told(), self._lock:
+            row = self._database.execute("SELECT data FROM lineage").fetchone()
+        return json.loads(row[0]) if row else None
+
+    @lineage.setter
+    def lineage(self, data: Mapping[str, Any]) -> None:
+        with self._told(), self._lock, self._database:
+            self._database.execute("DELETE FROM lineage")
+            self._database.execute("INSERT INTO lineage VALUES (?)", (json.dumps(data),))
+
+    def close(self) -> None:
+        """No more calls."""
+        self._database.close()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as exc:
+            raise RegistryError(
+                f"{self.path}: cannot be read or written ({exc}); what is in it stays whole: "
+                "make room or give the rights, then 'selfheal run --resume' the run"
+            ) from exc

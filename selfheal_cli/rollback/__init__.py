@@ -1,0 +1,1 @@
+"""ROLLBACK: find the version to restore, check it, move the alias."""

@@ -1,0 +1,45 @@
+"""Is a version what it was registered as? Asked before anything serves from it."""
+
+from __future__ import annotations
+
+import torch
+
+from selfheal_cli.errors import VersionCorrupt
+from selfheal_cli.model.network import Weights
+from selfheal_cli.records import VersionRecord
+from selfheal_cli.registry.base import Registry
+from selfheal_cli.snapshot import assemble, probe_decisions, unpack
+
+# share of the probe rows that another processor's rounding may decide differently
+ROUNDING = 1 / 128
+
+
+def load_verified(registry: Registry, version: VersionRecord) -> Weights:
+    """The adapter's weights, once everything that is known of the version was checked.
+
+    Its hash, its fit to the base (whose own hash is checked), finite weights, and on the base's
+    probe rows finite probabilities and the decisions that were recorded. Raises `VersionCorrupt`
+    naming the version and what does not hold.
+    """
+    where = f"{version.model} v{version.version}"
+    weights = unpack(registry.adapter(version), sha256=version.sha256, where=where)
+    base = registry.base(version.base)
+    assemble(base, weights, where=where)
+    broken = [name for name, value in weights.items() if not bool(torch.isfinite(value).all())]
+    if broken:
+        raise VersionCorrupt(f"{where}: weight '{broken[0]}' is not finite; use another version")
+    _check_decisions(version, probe_decisions(base, weights, version.threshold, where=where), where)
+    return weights
+
+
+def _check_decisions(version: VersionRecord, found: str, where: str) -> None:
+    recorded = version.tags.get("selfheal.probe")
+    if recorded is None or recorded == found:  # versions from before probes have no record
+        return
+    now, then = bytes.fromhex(found), bytes.fromhex(recorded)
+    differing = sum(a != b for a, b in zip(now, then, strict=False))
+    if len(now) != len(then) or differing > ROUNDING * len(then):
+        raise VersionCorrupt(
+            f"{where}: decides {differing} of {len(then)} probe rows otherwise than recorded; its "
+            "base or its threshold was changed: use another version"
+        )

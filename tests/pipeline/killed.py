@@ -1,0 +1,89 @@
+"""Runs that are killed at any moment, each in a process of its own that is forked from here.
+
+A kill is counted in calls of functions, in whatever thread: so one may fall into the middle of a
+write to the log, the outbox or the registry.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from selfheal_cli.config import NetworkSettings, RunConfig, SyntheticSettings
+from selfheal_cli.history.archive import find_run
+from selfheal_cli.pipeline.resume import resume
+from selfheal_cli.pipeline.run import Surroundings, run
+from selfheal_cli.pipeline.sources import open_source
+from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+
+CALLS = ("call", "c_call")
+
+
+def settings(**changes: Any) -> RunConfig:
+    """A run of a second, with rollbacks in it."""
+    values: dict[str, Any] = {
+        "source": SyntheticSettings(train_rows=400, test_rows=200),
+        "network": NetworkSettings(epochs=1, shadow="plain"),
+        "rules": ("V14 < -1.5 => 1",),
+        "batches": 5,
+        "batch_size": 50,
+        "plots": False,
+    }
+    return RunConfig(**(values | changes))
+
+
+def start(config: RunConfig) -> None:
+    """A run in the working folder."""
+    run(config, open_source(config), around())
+
+
+def go_on(config: RunConfig) -> None:
+    """Resume the run of the working folder; start it where nothing was recorded yet."""
+    log = find_run("latest")
+    if log is None or not log.stat().st_size or b"\n" not in log.read_bytes():
+        start(config)
+    else:
+        resume(log, around(), open_source)
+
+
+def around() -> Surroundings:
+    return Surroundings(MlflowRegistry(), lambda: datetime.now(UTC), "ann", follow_seconds=0)
+
+
+def forked(
+    work: Callable[[], None], *, kill_at: int | None = None, calls: Path | None = None
+) -> int:
+    """Do the work in a child; returns its exit code, negative for a signal."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    code = 1
+    try:
+        counter = count(1)
+
+        def watch(frame: FrameType, event: str, argument: Any) -> None:
+            if event in CALLS and next(counter) == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        if kill_at is not None or calls is not None:
+            threading.setprofile(watch)
+            sys.setprofile(watch)
+        work()
+        sys.setprofile(None)
+        threading.setprofile(None)  # type: ignore[arg-type]
+        if calls is not None:
+            calls.write_text(str(next(counter)))
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)

@@ -1,0 +1,77 @@
+"""A run that is killed at any moment ends, once resumed, as if nothing had happened."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selfheal_cli.history.event_log import read, verify
+from selfheal_cli.registry.journal import check_chain
+from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+from tests.conftest import enter
+from tests.pipeline.killed import forked, go_on, settings, start
+
+MOMENTS = 50
+ACTIONS = ("heal", "rollback", "rollback-failed")
+
+
+def what_came_of_it() -> dict[str, Any]:
+    """Versions, table, actions and champion; nothing that differs by run id or clock."""
+    registry = MlflowRegistry()
+    logs = Path("mlruns/selfheal/runs").glob("*/events.jsonl")
+    (log,) = [path for path in logs if path.stat().st_size]  # killed before anything was recorded
+    verify(log)
+    events = list(read(log))
+    versions = registry.versions("fraud", limit=1000)
+    assert check_chain(registry.entries("fraud"), "fraud") > 0
+    return {
+        "versions": [
+            (v.version, v.phase, v.batch, v.sha256, v.tags.get("selfheal.parent"), dict(v.metrics))
+            for v in versions
+        ],
+        "champion": registry.alias("fraud", "champion"),
+        "table": events[-1].data["stages"],
+        "serving": events[-1].data["serving_sha256"],
+        "actions": [e.kind for e in events if e.kind.value in ACTIONS],
+        "registered": sorted(e.data["version"] for e in events if e.kind == "registered"),
+        "metrics.csv": Path("monitoring_export/metrics.csv").read_text(),
+    }
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(
+    tmp_path_factory: pytest.TempPathFactory, store_template: Path
+) -> tuple[dict[str, Any], int]:
+    """What a run comes to that nobody kills, and how many calls it takes."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    shutil.copy(store_template, folder / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        enter(folder, patch)
+        assert forked(lambda: start(settings()), calls=folder / "calls") == 0
+        return what_came_of_it(), int((folder / "calls").read_text())
+
+
+@pytest.mark.parametrize("moment", range(MOMENTS))
+def test_a_killed_run_comes_to_the_same_once_it_is_resumed(
+    moment: int, uninterrupted: tuple[dict[str, Any], int], workdir: Path
+) -> None:
+    expected, calls = uninterrupted
+    kill_at = random.Random(moment).randrange(1, calls)  # noqa: S311
+    forked(lambda: start(settings()), kill_at=kill_at)
+    assert forked(lambda: go_on(settings())) == 0
+    assert what_came_of_it() == expected
+
+
+def test_a_run_may_be_killed_again_while_it_is_resumed(
+    uninterrupted: tuple[dict[str, Any], int], workdir: Path
+) -> None:
+    expected, calls = uninterrupted
+    forked(lambda: start(settings()), kill_at=calls // 2)
+    for again in (3, 4, 5):
+        forked(lambda: go_on(settings()), kill_at=again * calls // 6)
+    forked(lambda: go_on(settings()))
+    assert what_came_of_it() == expected
