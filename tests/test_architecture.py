@@ -31,8 +31,9 @@ FLOORS = {
     "report": 4,
     "registry": 5,
     "rollback": 6,
-    "pipeline": 7,
-    "cli": 8,
+    "audit": 7,
+    "pipeline": 8,
+    "cli": 9,
 }
 HEAVY = {
     "numpy": {

@@ -25,6 +25,7 @@ COMMANDS = {
     "snapshots": "List the versions of a model.",
     "show": "Show one version: figures, tags, parentage.",
     "history": "List heals, rollbacks and alias moves in order.",
+    "audit": "Check logs, versions, files and aliases against one another.",
     "export": "Make a run's monitoring files and plots again.",
     "policy": "List, show and check policy files.",
     "doctor": "Check versions, the store, and the files behind the aliases.",

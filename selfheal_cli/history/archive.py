@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from selfheal_cli.config import WORKSPACE
 from selfheal_cli.errors import EventLogError
 from selfheal_cli.history.event_log import read
 
 LOG_NAME = "events.jsonl"
 LATEST = "latest"
+ALIVE_LOCK = "alive.lock"  # held as long as a run's process lives; the system lets go of it
 
 
 def run_folder(run_id: str, workspace: Path = WORKSPACE) -> Path:
@@ -35,9 +38,28 @@ def find_run(name: str, workspace: Path = WORKSPACE) -> Path | None:
     return found[0] if found else None
 
 
+def all_logs(workspace: Path = WORKSPACE) -> list[Path]:
+    """Logs of every run in this folder."""
+    return sorted((workspace / "runs").glob(f"*/{LOG_NAME}"))
+
+
+def model_of(log: Path) -> str:
+    """The model that a run heals, by the log's first line; empty where nothing was recorded."""
+    first = next(read(log), None)
+    return "" if first is None else str(first.data.get("model", ""))
+
+
 def logs_of(model: str, workspace: Path = WORKSPACE) -> Iterator[Path]:
     """Logs of the model's runs in this folder."""
-    for log in sorted((workspace / "runs").glob(f"*/{LOG_NAME}")):
-        first = next(read(log), None)
-        if first is not None and first.data.get("model") == model:
-            yield log
+    return (log for log in all_logs(workspace) if model_of(log) == model)
+
+
+def is_running(folder: Path) -> bool:
+    """Whether a process goes through the run of this folder."""
+    lock = FileLock(folder / ALIVE_LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ def recover(path: Path) -> int:
     return len(data) - whole
 
 
-def read(path: Path) -> Iterator[Event]:
+def read(path: Path) -> Generator[Event, None, None]:
     """The events of a log; raises `EventLogError` at the first line that does not hold."""
     sequence, head = 0, GENESIS
     try:

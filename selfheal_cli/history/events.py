@@ -35,6 +35,7 @@ class Kind(StrEnum):
     HEALING_HELD = "healing-held"
     HEALING_RELEASED = "healing-released"
     LEASE_LOST = "lease-lost"
+    STREAM_STOPPED = "stream-stopped"
     RUN_FINISHED = "run-finished"
     RUN_RESUMED = "run-resumed"
 

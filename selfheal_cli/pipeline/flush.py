@@ -10,10 +10,9 @@ from filelock import FileLock, Timeout
 
 from selfheal_cli.config import WORKSPACE
 from selfheal_cli.errors import LeaseHeld
-from selfheal_cli.history.archive import LOG_NAME
+from selfheal_cli.history.archive import ALIVE_LOCK, LOG_NAME
 from selfheal_cli.history.event_log import Clock, EventLog, read, recover
 from selfheal_cli.history.events import Kind
-from selfheal_cli.pipeline.lease import ALIVE_LOCK
 from selfheal_cli.pipeline.ledger import as_event, identity
 from selfheal_cli.registry.base import Lineage, Registry
 from selfheal_cli.registry.outbox import NAME as OUTBOX_NAME

@@ -8,13 +8,13 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from selfheal_cli.errors import LeaseHeld, RegistryError, RegistryUnreachable
+from selfheal_cli.history.archive import ALIVE_LOCK, is_running
 from selfheal_cli.history.event_log import Clock
 from selfheal_cli.registry.base import Registry
 from selfheal_cli.registry.journal import Lease, standing
 from selfheal_cli.registry.moves import held_by, release_lease, take_lease
 
 ALIVE_TAG = "selfheal.alive"  # on the run: its last sign of life
-ALIVE_LOCK = "alive.lock"  # in the run's folder; the system lets go of it when the process ends
 EXPIRES_SECONDS = 60.0
 
 
@@ -94,17 +94,6 @@ def sign_of_life(registry: Registry, held: Lease, runs: Path, clock: Clock) -> s
     seconds = (clock() - datetime.fromisoformat(last)).total_seconds()
     # a clock that was set back may make it negative: then nothing is known of its age
     return f"last sign of life {max(seconds, 0):.0f} s ago" if seconds < EXPIRES_SECONDS else ""
-
-
-def is_running(folder: Path) -> bool:
-    """Whether a process goes through the run of this folder."""
-    lock = FileLock(folder / ALIVE_LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    lock.release()
-    return False
 
 
 def require_free(registry: Registry, model: str, workspace: Path, clock: Clock) -> None:

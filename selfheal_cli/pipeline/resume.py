@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -75,19 +76,20 @@ def resume(
     note = {"actor": around.actor, "batch": record.batch, "events": record.events}
     around.on_event(log.append(Kind.RUN_RESUMED, note))
     started = record.started.data
-    course = Course(
-        config,
-        source,
-        prepared,
-        started["run_id"],
-        log,
-        started["actor"],
-        started["champion_move"],
-        islice(read(log_path), record.events),
-        left,
-        record.parts + 1,
-    )
-    return go(course, around)
+    with closing(read(log_path)) as events:
+        course = Course(
+            config,
+            source,
+            prepared,
+            started["run_id"],
+            log,
+            started["actor"],
+            started["champion_move"],
+            islice(events, record.events),
+            left,
+            record.parts + 1,
+        )
+        return go(course, around)
 
 
 def _left(path: Path) -> list[Result]:

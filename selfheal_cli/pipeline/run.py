@@ -18,13 +18,12 @@ from selfheal_cli.history.events import Event, Kind
 from selfheal_cli.model.network import use_one_thread
 from selfheal_cli.monitor.prequential import score
 from selfheal_cli.pipeline.conclude import conclude
-from selfheal_cli.pipeline.corridor import lay, serve
+from selfheal_cli.pipeline.corridor import Corridor, lay, serve
 from selfheal_cli.pipeline.engines import make_engine
 from selfheal_cli.pipeline.follow import EVERY_SECONDS, Follower
 from selfheal_cli.pipeline.lease import RunLease, require_free
 from selfheal_cli.pipeline.ledger import RunLedger
 from selfheal_cli.pipeline.prepare import OnEpoch, Prepared, prepare
-from selfheal_cli.pipeline.stream import Stream
 from selfheal_cli.records import Evaluation
 from selfheal_cli.registry.base import CHAMPION, Lineage, Outcome, Registry
 from selfheal_cli.registry.journal import standing
@@ -193,7 +192,7 @@ def _record(
             if around.follow_seconds:
                 others.start(around.follow_seconds)
                 stack.callback(others.close)
-            stopped = _walk(source, corridor.stream, around.stop)
+            stopped = _walk(source, corridor, ledger, around.stop)
             corridor.healing.settle(wait=True)
             writer.send_steps()
             away = _flush(writer, around)
@@ -218,12 +217,19 @@ def _flush(writer: RegistryWriter, around: Surroundings) -> str:
     return ""
 
 
-def _walk(source: Source, stream: Stream, stop: Callable[[], bool]) -> bool:
+def _walk(source: Source, corridor: Corridor, ledger: RunLedger, stop: Callable[[], bool]) -> bool:
     """Every batch, unless told to stop; returns whether it was."""
     for batch in source.batches():
-        stream.step(batch)
+        corridor.stream.step(batch)
+        expected = ledger.expected
         if stop():
+            if expected is None:
+                ledger.note(Kind.STREAM_STOPPED, {"batch": batch.index})
             return True
+        if expected is not None and expected.kind is Kind.STREAM_STOPPED:
+            # it was interrupted here before, and finished the heals that were under way
+            ledger.note(Kind.STREAM_STOPPED, {"batch": batch.index})
+            corridor.healing.settle(wait=True)
     return False
 
 

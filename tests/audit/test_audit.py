@@ -1,0 +1,190 @@
+"""The audit finds what was changed behind selfheal's back, and nothing where nothing was."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from selfheal_cli.history.event_log import EventLog
+from selfheal_cli.history.events import Kind
+from tests.conftest import Invoke
+
+Change = Callable[[], None]
+
+
+def client() -> MlflowClient:
+    # MLflow keeps one connection for each address: a relative one would be another test's folder
+    return MlflowClient(f"sqlite:///{Path('mlflow.db').absolute()}")
+
+
+def the_log() -> Path:
+    (log,) = Path("mlruns/selfheal/runs").glob("*/events.jsonl")
+    return log
+
+
+def lines() -> list[str]:
+    return the_log().read_text().splitlines(keepends=True)
+
+
+def an_edited_line() -> None:
+    the_log().write_text("".join(lines()).replace('"conflicts":', '"conflicts": ', 1))
+
+
+def a_removed_line() -> None:
+    the_log().write_text("".join(line for place, line in enumerate(lines()) if place != 30))
+
+
+def the_last_line_removed() -> None:
+    the_log().write_text("".join(lines()[:-1]))
+
+
+def swapped_lines() -> None:
+    found = lines()
+    found[40], found[41] = found[41], found[40]
+    the_log().write_text("".join(found))
+
+
+def a_line_appended_with_a_valid_chain() -> None:
+    from datetime import UTC, datetime
+
+    log = EventLog(the_log(), lambda: datetime.now(UTC))
+    log.append(Kind.REGISTERED, {"snapshot": "none", "version": 99})
+    log.close()
+
+
+def the_whole_log_replaced_by_a_valid_one() -> None:
+    """The same events with one figure changed, and every hash made anew."""
+    from datetime import datetime
+
+    from selfheal_cli.history.event_log import read
+
+    path = the_log()
+    events = list(read(path))
+    path.unlink()
+    times = iter([datetime.fromisoformat(event.at) for event in events])
+    log = EventLog(path, lambda: next(times))
+    for event in events:
+        data = json.loads(json.dumps(event.data))
+        if event.kind is Kind.BATCH and data["batch"] == 3:
+            data["conflicts"] = 0
+        log.append(event.kind, data)
+    log.close()
+
+
+def artifact(version: int) -> Path:
+    model_id = client().get_model_version("fraud", str(version)).source.removeprefix("models:/")
+    return next(Path("mlruns").rglob(f"{model_id}/artifacts/adapter.safetensors"))
+
+
+def a_changed_artifact() -> None:
+    path = artifact(21)
+    path.write_bytes(path.read_bytes()[:-1] + b"\x00")
+
+
+def a_removed_artifact() -> None:
+    artifact(21).unlink()
+
+
+def a_changed_tag() -> None:
+    client().set_model_version_tag("fraud", "21", "selfheal.reason", "quite another")
+
+
+def a_changed_hash_tag_and_file() -> None:
+    """A version replaced by another one's bytes, with its recorded hash."""
+    artifact(21).write_bytes(artifact(19).read_bytes())
+    sha = client().get_model_version("fraud", "19").tags["selfheal.sha256"]
+    client().set_model_version_tag("fraud", "21", "selfheal.sha256", sha)
+
+
+def a_changed_metric() -> None:
+    with sqlite3.connect("mlflow.db") as database:
+        database.execute(
+            "UPDATE logged_model_metrics SET metric_value = 0.99 WHERE metric_name = 'f1' AND "
+            "model_id = ?",
+            (client().get_model_version("fraud", "21").source.removeprefix("models:/"),),
+        )
+    database.close()
+
+
+def a_deleted_version() -> None:
+    client().delete_model_version("fraud", "21")
+
+
+def an_alias_moved_by_another_tool() -> None:
+    client().set_registered_model_alias("fraud", "champion", "7")
+
+
+def an_alias_deleted_by_another_tool() -> None:
+    client().delete_registered_model_alias("fraud", "baseline")
+
+
+def a_changed_journal() -> None:
+    with sqlite3.connect("mlflow.db") as database:
+        database.execute(
+            "UPDATE params SET value = replace(value, 'trained on clean rows', 'nothing') "
+            "WHERE key = '00000002'"
+        )
+    database.close()
+
+
+def a_changed_base() -> None:
+    path = next(Path("mlruns").rglob("base.safetensors"))
+    path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
+
+
+FOUND = {
+    an_edited_line: "its hash does not fit",
+    a_removed_line: "does not follow event",
+    the_last_line_removed: "ends without its last event",
+    swapped_lines: "does not follow event",
+    a_line_appended_with_a_valid_chain: "put in or taken away at the end",
+    the_whole_log_replaced_by_a_valid_one: "the whole log was replaced",
+    a_changed_artifact: "the file was changed",
+    a_removed_artifact: "is gone from the artifact store",
+    a_changed_tag: "tag selfheal.reason is 'quite another'",
+    a_changed_hash_tag_and_file: "tag selfheal.sha256",
+    a_changed_metric: "metric f1 is 0.99",
+    a_deleted_version: "is gone; no 'selfheal prune' removed it",
+    an_alias_moved_by_another_tool: "another tool moved it",
+    an_alias_deleted_by_another_tool: "is gone; the last move",
+    a_changed_journal: "does not follow entry",
+    a_changed_base: "base",
+}
+
+
+def test_a_run_that_nobody_touched_holds(in_article_run: Path, invoke: Invoke) -> None:
+    found = json.loads(invoke("audit", "--json").stdout)
+    assert found["findings"] == []
+    assert found["holds"] is True
+    assert found["checked"]["versions"] == found["checked"]["files"] == 51
+    assert found["checked"]["event logs"] == 1
+    assert "Everything holds" in invoke("audit").stdout
+
+
+@pytest.mark.parametrize("change", FOUND, ids=lambda change: change.__name__)
+def test_what_was_changed_is_found(article_copy: Path, invoke: Invoke, change: Change) -> None:
+    change()
+    found = json.loads(invoke("audit", "--json", expect=4).stdout)
+    assert any(FOUND[change] in one["problem"] for one in found["findings"]), found["findings"]
+
+
+def test_a_rollback_by_hand_leaves_everything_whole(article_copy: Path, invoke: Invoke) -> None:
+    invoke("rollback", "--to-best", "--yes")
+    invoke("rollback", "--to-previous", "--yes")
+    assert "Everything holds" in invoke("audit").stdout
+
+
+def test_a_log_that_is_not_here_is_read_from_the_registry(
+    article_copy: Path, invoke: Invoke
+) -> None:
+    the_log().unlink()
+    assert "Everything holds" in invoke("audit").stdout
+
+
+def test_an_unknown_model_is_exit_4(workdir: Path, invoke: Invoke) -> None:
+    assert "no registered model" in invoke("audit", "--model-name", "nobody", expect=4).stderr
