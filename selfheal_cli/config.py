@@ -37,6 +37,18 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
 
 
+class Retention(Settings):
+    """Which versions 'selfheal prune' keeps beside those that something still needs."""
+
+    keep_best: Annotated[int, Field(ge=0, le=10_000_000)] = Field(
+        default=10, description="post-heal versions with the highest F1"
+    )
+    keep_last: Annotated[int, Field(ge=0, le=10_000_000)] = Field(
+        default=50, description="latest versions"
+    )
+    keep_days: NotNegative = Field(default=30.0, description="versions younger than this")
+
+
 class Policy(Settings):
     """Thresholds that operations own; one YAML file in ``registry_policies/`` each."""
 
@@ -82,6 +94,7 @@ class Policy(Settings):
     four_eyes: bool = Field(
         default=False, description="a rollback by hand needs a second person's approval"
     )
+    retention: Retention = Field(default=Retention(), description="what 'selfheal prune' keeps")
 
     @field_validator("*", mode="before")
     @classmethod

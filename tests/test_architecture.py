@@ -31,6 +31,7 @@ FLOORS = {
     "report": 4,
     "registry": 5,
     "rollback": 6,
+    "retention": 6,
     "audit": 7,
     "pipeline": 8,
     "cli": 9,

@@ -15,6 +15,7 @@ from selfheal_cli.config import (
     NetworkSettings,
     Objective,
     Policy,
+    Retention,
     RunConfig,
     Settings,
     SyntheticSettings,
@@ -184,4 +185,6 @@ def test_parameters_are_flat_texts_of_every_setting() -> None:
     groups |= {"heal": HealSettings, "policy": Policy}
     groups |= {"labels": LabelSettings, "objective": Objective}
     expected = {f"{group}.{name}" for group, model in groups.items() for name in model.model_fields}
+    expected |= {f"policy.retention.{name}" for name in Retention.model_fields}
+    expected.remove("policy.retention")
     assert set(parameters) == expected | set(RunConfig.model_fields) - set(groups)

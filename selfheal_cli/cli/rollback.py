@@ -132,6 +132,7 @@ def _plan_best(
     """The plan, and with ``--revalidate`` the versions that it was chosen from."""
     from dataclasses import replace
 
+    from selfheal_cli.errors import NothingToRestore
     from selfheal_cli.rollback.plan import make_plan, plan_best, present_regime
     from selfheal_cli.rollback.select import Wanted
 
@@ -142,7 +143,12 @@ def _plan_best(
     if count is None:
         return plan, []
     rescored = _rescore(registry, plan, wanted, count)
-    best = rescored[0]
+    best = next((one for one in rescored if one.new), None)
+    if best is None:
+        raise NothingToRestore(
+            f"model '{model}': every version that fits may have learned from the latest labelled "
+            "rows; choose without --revalidate"
+        )
     text = (
         f"best F1 ({best.scores.f1:.3f}) of {len(rescored)} on the latest {best.scores.rows} rows"
     )
@@ -162,6 +168,9 @@ def _rescore(registry: Registry, plan: Plan, wanted: Any, count: int) -> list[Re
     use_one_thread()
     run_id = (plan.serving or plan.target).run_id
     with tempfile.TemporaryDirectory() as folder:
-        rows = recent_rows(log_of(run_id, str(getattr(registry, "uri", "")), Path(folder)))
+        recent = recent_rows(log_of(run_id, str(getattr(registry, "uri", "")), Path(folder)))
     fitting = candidates(registry, plan.target.model, base=plan.target.base, wanted=wanted)
-    return rescore(registry, islice(fitting, count), rows)
+    chosen = list(islice(filter(recent.are_new_to, fitting), count))
+    if plan.serving is not None:
+        chosen.append(plan.serving)  # to compare with
+    return rescore(registry, {one.version: one for one in chosen}.values(), recent)

@@ -40,10 +40,11 @@ def show_rescored(found: list[Rescored]) -> None:
             output.figure(one.scores.f1),
             output.figure(one.scores.accuracy),
             str(one.scores.rows),
+            "" if one.new else "it may have learned from them",
         ]
         for one in found
     ]
-    columns = (">version", ">F1 then", ">rows then", ">F1 now", ">accuracy now", ">rows now")
+    columns = (">version", ">F1 then", ">rows then", ">F1 now", ">accuracy now", ">rows now", "")
     title = "Scored again on the latest labelled rows"
     output.make_console().print(output.make_table(title, columns, rows))
 

@@ -24,19 +24,33 @@ BATCHES = 10
 
 
 @dataclass(frozen=True, slots=True)
+class Recent:
+    """Rows of a run from its batch ``first`` on."""
+
+    rows: Rows
+    run_id: str
+    first: int
+
+    def are_new_to(self, version: VersionRecord) -> bool:
+        """Whether a version was made before these rows came, so that it learned from none."""
+        return version.run_id != self.run_id or version.batch < self.first
+
+
+@dataclass(frozen=True, slots=True)
 class Rescored:
-    """A version's scores on the recent rows, beside those that it was registered with."""
+    """A version's scores on the recent rows, and whether they were new to it."""
 
     version: VersionRecord
     scores: AnyScores
+    new: bool
 
 
-def recent_rows(log: Path) -> Rows:
+def recent_rows(log: Path) -> Recent:
     """Rows of the last ten batches whose labels had come by the log's end.
 
     Raises `DataError` where the source is gone, or no label had come.
     """
-    config, last, labelled = _walk(log)
+    run_id, config, last, labelled = _walk(log)
     chosen = sorted(labelled)[-BATCHES:]
     if not chosen:
         raise DataError(f"{log}: no labels had come by batch {last}; there is nothing to score on")
@@ -51,10 +65,12 @@ def recent_rows(log: Path) -> Rows:
     x = np.concatenate([part.x for part in parts])
     y = np.concatenate([part.y for part in parts])
     known = y >= 0
-    return Rows(x[known], y[known], {})
+    return Recent(Rows(x[known], y[known], {}), run_id, chosen[0])
 
 
-def rescore(registry: Registry, versions: Iterable[VersionRecord], rows: Rows) -> list[Rescored]:
+def rescore(
+    registry: Registry, versions: Iterable[VersionRecord], recent: Recent
+) -> list[Rescored]:
     """Each version on the same rows, the best first; each is checked before it is asked.
 
     The earlier-ranked comes first among equals.
@@ -64,19 +80,21 @@ def rescore(registry: Registry, versions: Iterable[VersionRecord], rows: Rows) -
         weights = load_verified(registry, version)
         where = f"{version.model} v{version.version}"
         network = assemble(registry.base(version.base), weights, where=where)
-        scores = score(network.predict(rows.x), rows.y, version.threshold)
-        found.append(Rescored(version, scores))
+        scores = score(network.predict(recent.rows.x), recent.rows.y, version.threshold)
+        found.append(Rescored(version, scores, recent.are_new_to(version)))
     return sorted(found, key=lambda one: -one.scores.f1)
 
 
-def _walk(log: Path) -> tuple[RunConfig, int, set[int]]:
-    """A log's configuration, its last batch, and the batches whose labels had come whole."""
+def _walk(log: Path) -> tuple[str, RunConfig, int, set[int]]:
+    """A log's run, configuration and last batch, and the batches whose labels had come."""
     config: RunConfig | None = None
+    run_id = ""
     last, rows, came = 0, dict[int, int](), dict[int, int]()
     for event in read(log):
         data = event.data
         if event.kind is Kind.RUN_STARTED:
             config = checked(RunConfig, data["config"], where=str(log))
+            run_id = data["run_id"]
         elif event.kind is Kind.BATCH:
             last = data["batch"]
             rows[last] = data["rows"]
@@ -87,4 +105,4 @@ def _walk(log: Path) -> tuple[RunConfig, int, set[int]]:
     if config is None:
         raise DataError(f"{log}: it does not say how the run was begun")
     # rows whose label never comes keep a batch from ever being whole: most of it must do
-    return config, last, {batch for batch, count in came.items() if 2 * count > rows[batch]}
+    return run_id, config, last, {batch for batch, count in came.items() if 2 * count > rows[batch]}

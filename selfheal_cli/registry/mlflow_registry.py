@@ -251,9 +251,10 @@ class MlflowRegistry(MlflowJournal):
             logged = self._client.get_logged_model(_model_id(entry))
             artifacts = get_artifact_repository(logged.artifact_location)
             size = _bytes_of(artifacts)
+            # files first: while there is a version, whoever was interrupted can begin again
+            artifacts.delete_artifacts()  # type: ignore[no-untyped-call]
             self._client.delete_model_version(version.model, str(version.version))
             self._client.delete_logged_model(logged.model_id)
-            artifacts.delete_artifacts()  # type: ignore[no-untyped-call]
         return size
 
     def delete_model(self, model: str) -> None:

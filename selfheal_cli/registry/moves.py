@@ -12,7 +12,6 @@ from selfheal_cli.registry.base import CHAMPION, Registry
 from selfheal_cli.registry.journal import (
     MAX_PROPOSALS,
     MAX_TEXT,
-    Entry,
     EntryKind,
     Hold,
     Lease,
@@ -249,8 +248,3 @@ def champion_at(registry: Registry, model: str, at: str) -> AliasMove | None:
             break
         found = entry.standing.moves.get(CHAMPION)
     return found
-
-
-def moves(registry: Registry, model: str) -> list[Entry]:
-    """Every entry that moved an alias, oldest first."""
-    return [entry for entry in registry.entries(model) if entry.kind is EntryKind.MOVED]

@@ -35,7 +35,6 @@ from selfheal_cli.registry.moves import (
     Move,
     hold,
     move_alias,
-    moves,
     propose,
     release_lease,
     take_lease,
@@ -182,7 +181,10 @@ def test_a_moved_alias_says_who_from_where_and_why(registry: Registry, lineage: 
     second = move_alias(registry, move(2, actor="bob"))
     assert (first.source, first.target, second.source, second.target) == (None, 1, 1, 2)
     assert standing(registry, "m").moves == {CHAMPION: second}
-    assert [entry.standing.moves[CHAMPION] for entry in moves(registry, "m")] == [first, second]
+    assert [entry.data for entry in registry.entries("m")] == [
+        first.as_dict(),
+        second.as_dict(),
+    ]
     assert registry.version("m", 2).aliases == (CHAMPION,)
     assert registry.aliases("m") == {CHAMPION: 2}
 
