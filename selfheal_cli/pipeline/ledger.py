@@ -134,22 +134,7 @@ class RunLedger:
 
     def keep(self, snapshot: Snapshot, adapter: bytes) -> None:
         """See `Ledger`."""
-        self.note(
-            Kind.SNAPSHOT,
-            {
-                "id": snapshot.id,
-                "phase": snapshot.phase.value,
-                "batch": snapshot.batch,
-                "sha256": snapshot.sha256,
-                "scores": snapshot.scores.as_dict() if snapshot.scores else None,
-                "evaluation": snapshot.evaluation.value,
-                "reason": snapshot.reason,
-                "threshold": snapshot.threshold,
-                "rejected": snapshot.rejected,
-                "parent": snapshot.parent,
-                "heal_id": snapshot.heal_id,
-            },
-        )
+        self.note(Kind.SNAPSHOT, snapshot_data(snapshot))
         head = self._last.digest if self._last else ""
         self._writer.add(replace(snapshot, log_head=head), adapter)
 
@@ -163,7 +148,7 @@ class RunLedger:
         self, snapshot: str, batch: int, scores: AnyScores, metrics: Mapping[str, float]
     ) -> None:
         """See `Ledger`."""
-        self.note(Kind.SCORED, {"snapshot": snapshot, "batch": batch, "scores": scores.as_dict()})
+        self.note(Kind.SCORED, scored_data(snapshot, batch, scores))
         self._writer.score(snapshot, batch, dict(metrics), scores)
 
     def point(self, alias: str, snapshot: str, reason: str) -> None:
@@ -206,6 +191,28 @@ class RunLedger:
         if self._last is not None:
             return self._last.at
         return self._clock().isoformat(timespec="milliseconds")
+
+
+def snapshot_data(snapshot: Snapshot) -> dict[str, Any]:
+    """What is noted of a snapshot."""
+    return {
+        "id": snapshot.id,
+        "phase": snapshot.phase.value,
+        "batch": snapshot.batch,
+        "sha256": snapshot.sha256,
+        "scores": snapshot.scores.as_dict() if snapshot.scores else None,
+        "evaluation": snapshot.evaluation.value,
+        "reason": snapshot.reason,
+        "threshold": snapshot.threshold,
+        "rejected": snapshot.rejected,
+        "parent": snapshot.parent,
+        "heal_id": snapshot.heal_id,
+    }
+
+
+def scored_data(snapshot: str, batch: int, scores: AnyScores) -> dict[str, Any]:
+    """What is noted of a snapshot's late figures."""
+    return {"snapshot": snapshot, "batch": batch, "scores": scores.as_dict()}
 
 
 def as_event(result: Result) -> tuple[Kind, dict[str, Any]]:

@@ -22,7 +22,7 @@ from selfheal_cli.pipeline.corridor import Corridor, lay, serve
 from selfheal_cli.pipeline.engines import make_engine
 from selfheal_cli.pipeline.follow import EVERY_SECONDS, Follower
 from selfheal_cli.pipeline.lease import RunLease, require_free
-from selfheal_cli.pipeline.ledger import RunLedger
+from selfheal_cli.pipeline.ledger import Ledger, RunLedger
 from selfheal_cli.pipeline.prepare import OnEpoch, Prepared, prepare
 from selfheal_cli.records import Evaluation
 from selfheal_cli.registry.base import CHAMPION, Lineage, Outcome, Registry
@@ -188,7 +188,7 @@ def _record(
             corridor = lay(
                 config, source, prepared, live, engine, ledger, around.registry, lineage, others
             )
-            corridor.healing.baseline(*_baseline_scores(source, prepared))
+            corridor.healing.baseline(*baseline_scores(source, prepared))
             if around.follow_seconds:
                 others.start(around.follow_seconds)
                 stack.callback(others.close)
@@ -221,16 +221,20 @@ def _walk(source: Source, corridor: Corridor, ledger: RunLedger, stop: Callable[
     """Every batch, unless told to stop; returns whether it was."""
     for batch in source.batches():
         corridor.stream.step(batch)
-        expected = ledger.expected
         if stop():
-            if expected is None:
+            if ledger.expected is None:
                 ledger.note(Kind.STREAM_STOPPED, {"batch": batch.index})
             return True
-        if expected is not None and expected.kind is Kind.STREAM_STOPPED:
-            # it was interrupted here before, and finished the heals that were under way
-            ledger.note(Kind.STREAM_STOPPED, {"batch": batch.index})
-            corridor.healing.settle(wait=True)
+        stopped_here(batch.index, corridor, ledger)
     return False
+
+
+def stopped_here(batch: int, corridor: Corridor, ledger: Ledger) -> None:
+    """Where a recorded run was interrupted, it first finished the heals that were under way."""
+    expected = ledger.expected
+    if expected is not None and expected.kind is Kind.STREAM_STOPPED:
+        ledger.note(Kind.STREAM_STOPPED, {"batch": batch})
+        corridor.healing.settle(wait=True)
 
 
 def _publish(
@@ -254,7 +258,7 @@ def _publish(
     return view, (*files, *plots)
 
 
-def _baseline_scores(source: Source, prepared: Prepared) -> tuple[AnyScores, Evaluation]:
+def baseline_scores(source: Source, prepared: Prepared) -> tuple[AnyScores, Evaluation]:
     """On rows held out from training where the source has some, else on training rows."""
     held_out = source.held_out().get("clean")
     rows = held_out if held_out is not None else next(iter(source.training()))

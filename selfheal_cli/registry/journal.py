@@ -189,18 +189,3 @@ def with_move(before: Standing, move: AliasMove) -> Standing:
 def without(proposals: tuple[Proposal, ...], sequence: int | None) -> tuple[Proposal, ...]:
     """The proposals but one."""
     return tuple(one for one in proposals if one.sequence != sequence)
-
-
-def check_chain(entries: Iterator[Entry], model: str) -> int:
-    """Walk the whole journal; returns the number of entries.
-
-    Raises `RegistryError` at the first that does not follow the one before.
-    """
-    sequence, head = 0, GENESIS
-    for entry in entries:
-        if (entry.sequence, entry.previous) != (sequence + 1, head):
-            raise RegistryError(
-                f"journal of '{model}': entry {entry.sequence} does not follow entry {sequence}"
-            )
-        sequence, head = entry.sequence, entry.digest
-    return sequence

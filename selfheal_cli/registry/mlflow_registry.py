@@ -10,32 +10,27 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from itertools import islice, takewhile
+from collections.abc import Mapping
 from pathlib import Path
 
 import mlflow
 from mlflow.entities import LoggedModel
-from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from selfheal_cli.errors import RegistryError, VersionCorrupt, VersionNotFound
-from selfheal_cli.records import Phase, Snapshot, VersionRecord
+from selfheal_cli.errors import VersionCorrupt
+from selfheal_cli.records import Snapshot, VersionRecord
 from selfheal_cli.registry import mlmodel
 from selfheal_cli.registry.base import Lineage, scored_tags
-from selfheal_cli.registry.mlflow_journal import MlflowJournal
 from selfheal_cli.registry.mlflow_runs import as_metrics
+from selfheal_cli.registry.mlflow_versions import VERSIONS_TAG, MlflowVersions, model_id_of
 from selfheal_cli.registry.pyfunc import read_base
 from selfheal_cli.scores import AnyScores
 from selfheal_cli.snapshot import Base
 
-VERSIONS_TAG = "mlflow.modelVersions"  # on the logged model; the interface reads it too
-CANDIDATES = 20  # versions deleted behind their logged models are passed over
 
-
-class MlflowRegistry(MlflowJournal):
+class MlflowRegistry(MlflowVersions):
     """See `Registry`. ``uri`` None takes MLflow's own choice."""
 
     def __init__(self, uri: str | None = None) -> None:
@@ -164,7 +159,7 @@ class MlflowRegistry(MlflowJournal):
         """See `Registry`."""
         with self._doing(f"score {lineage.model} v{number}"):
             entry = self._client.get_model_version(lineage.model, str(number))
-            model_id = _model_id(entry)
+            model_id = model_id_of(entry)
             figures = as_metrics(metrics, batch, model_id, at_ms=entry.creation_timestamp + 1)
             self._client.log_batch(lineage.run_id, metrics=figures)
             for key, value in scored_tags(scores).items():
@@ -187,48 +182,6 @@ class MlflowRegistry(MlflowJournal):
                 "version"
             ) from exc
 
-    def version(self, model: str, number: int) -> VersionRecord:
-        """See `Registry`."""
-        entry = self._entry(model, number)
-        if entry is None:
-            raise VersionNotFound(
-                f"model '{model}' has no version {number}; see 'selfheal snapshots'"
-            )
-        with self._doing(f"read {model} v{number}"):
-            if not str(entry.source).startswith("models:/"):
-                raise VersionNotFound(f"{model} v{number} was not registered by selfheal")
-            logged = self._client.get_logged_model(_model_id(entry))
-        return _record(entry, logged)
-
-    def versions(
-        self, model: str, *, phase: Phase | None = None, sort: str = "version", limit: int = 100
-    ) -> list[VersionRecord]:
-        """See `Registry`."""
-        with self._doing(f"list the versions of '{model}'"):
-            if not self._client.search_registered_models(f"name = '{model}'"):
-                raise VersionNotFound(
-                    f"no registered model '{model}'; run 'selfheal run' or give --model-name"
-                )
-        conditions = f" AND tags.`selfheal.phase` = '{phase.value}'" if phase else ""
-        return list(islice(self._search(model, conditions, sort, limit), limit))
-
-    def ranked(
-        self, model: str, *, base: str, run_id: str | None = None
-    ) -> Iterator[VersionRecord]:
-        """See `Registry`."""
-        conditions = (
-            f" AND tags.`selfheal.phase` = '{Phase.POST_HEAL.value}'"
-            f" AND tags.`selfheal.base` = '{base}'"
-        )
-        if run_id is not None:
-            conditions += f" AND tags.`selfheal.run_id` = '{run_id}'"
-        found = self._search(model, conditions, "f1", CANDIDATES)
-        return takewhile(lambda version: version.f1 is not None, found)
-
-    def best(self, model: str, *, base: str, run_id: str | None = None) -> VersionRecord | None:
-        """See `Registry`."""
-        return next(self.ranked(model, base=base, run_id=run_id), None)
-
     def alias(self, model: str, alias: str) -> int | None:
         """See `Registry`."""
         try:
@@ -236,7 +189,8 @@ class MlflowRegistry(MlflowJournal):
         except MlflowException as exc:
             if exc.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 return None
-            raise RegistryError(f"read alias '{alias}' of '{model}': {exc}") from exc
+            with self._doing(f"read alias '{alias}' of '{model}'"):
+                raise
 
     def set_alias(self, model: str, alias: str, target: int) -> None:
         """See `Registry`."""
@@ -248,7 +202,7 @@ class MlflowRegistry(MlflowJournal):
         where = f"{version.model} v{version.version}"
         with self._doing(f"delete {where}"):
             entry = self._client.get_model_version(version.model, str(version.version))
-            logged = self._client.get_logged_model(_model_id(entry))
+            logged = self._client.get_logged_model(model_id_of(entry))
             artifacts = get_artifact_repository(logged.artifact_location)
             size = _bytes_of(artifacts)
             # files first: while there is a version, whoever was interrupted can begin again
@@ -262,7 +216,7 @@ class MlflowRegistry(MlflowJournal):
         with self._doing(f"delete model '{model}'"):
             self.delete_journal(model)
             for record in self._client.search_model_versions(f"name = '{model}'"):
-                self._client.delete_logged_model(_model_id(record))
+                self._client.delete_logged_model(model_id_of(record))
             self._client.delete_registered_model(model)
         self._models.discard(model)
 
@@ -283,45 +237,6 @@ class MlflowRegistry(MlflowJournal):
         with self._doing("write to the store"):
             self._client.create_registered_model(name)
             self._client.delete_registered_model(name)
-
-    def _search(
-        self, model: str, conditions: str, sort: str, at_once: int
-    ) -> Iterator[VersionRecord]:
-        """A query on the logged models, page by page; each is confirmed to have a version still."""
-        field = "creation_timestamp" if sort == "version" else f"metrics.{sort}"
-        token = None
-        while True:
-            with self._doing(f"search the versions of '{model}'"):
-                page = self._client.search_logged_models(
-                    self._experiments or self._all_experiments(),
-                    filter_string=f"tags.`selfheal.model` = '{model}'{conditions}",
-                    order_by=[
-                        {"field_name": field, "ascending": False},
-                        {"field_name": "creation_timestamp", "ascending": False},
-                    ][: 1 if sort == "version" else 2],
-                    max_results=max(CANDIDATES, min(at_once, 100)),
-                    page_token=token,
-                )
-            for logged in page:
-                entry = self._entry_of(model, logged)
-                if entry is not None:
-                    yield _record(entry, logged)
-            token = page.token
-            if not token:
-                return
-
-    def _entry(self, model: str, number: int) -> ModelVersion | None:
-        try:
-            return self._client.get_model_version(model, str(number))
-        except MlflowException as exc:
-            if exc.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                return None
-            raise RegistryError(f"read {model} v{number}: {exc}") from exc
-
-    def _entry_of(self, model: str, logged: LoggedModel) -> ModelVersion | None:
-        linked = json.loads(logged.tags.get(VERSIONS_TAG, "[]"))
-        numbers = [int(link["version"]) for link in linked if link["name"] == model]
-        return self._entry(model, numbers[-1]) if numbers else None
 
     def _require_model(self, model: str) -> None:
         if model in self._models:
@@ -345,25 +260,3 @@ def _bytes_of(artifacts: ArtifactRepository, folder: str | None = None) -> int:
 def _display_name(model: str, snapshot: Snapshot) -> str:
     """As MLflow's interface lists it; dots and slashes are not allowed there."""
     return f"{model}-batch-{snapshot.batch}-{snapshot.phase.value}".replace(".", "-")
-
-
-def _model_id(entry: ModelVersion) -> str:
-    return str(entry.source).removeprefix("models:/")
-
-
-def _record(entry: ModelVersion, logged: LoggedModel) -> VersionRecord:
-    tags = {key: str(value) for key, value in entry.tags.items() if key.startswith("selfheal.")}
-    if "selfheal.phase" not in tags:
-        raise VersionNotFound(
-            f"{entry.name} v{entry.version} was not registered by selfheal: it has none of its tags"
-        )
-    return VersionRecord(
-        model=entry.name,
-        version=int(entry.version),
-        phase=Phase(tags["selfheal.phase"]),
-        batch=int(tags["selfheal.batch"]),
-        metrics={metric.key: metric.value for metric in logged.metrics or ()},
-        tags=tags,
-        created_ms=entry.creation_timestamp,
-        aliases=tuple(sorted(entry.aliases)),
-    )

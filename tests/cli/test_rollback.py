@@ -13,9 +13,10 @@ from mlflow import MlflowClient
 
 from selfheal_cli.records import AliasMove
 from selfheal_cli.registry.base import CHAMPION
-from selfheal_cli.registry.journal import EntryKind, check_chain, standing
+from selfheal_cli.registry.journal import EntryKind, standing
 from selfheal_cli.registry.mlflow_registry import MlflowRegistry
 from tests.conftest import Invoke
+from tests.registry.chains import check_chain
 
 
 def as_actor(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
@@ -198,4 +199,4 @@ def test_of_ten_who_roll_back_at_once_each_wins_or_is_told(
     assert sorted(move.target for move in done) == sorted(won)
     assert [move.source for move in done] == [51, *(move.target for move in done[:-1])]
     assert champion() == done[-1].target
-    assert check_chain(registry.entries("fraud"), "fraud") > before
+    assert check_chain(registry, "fraud") > before

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from selfheal_cli.history.event_log import read, verify
-from selfheal_cli.registry.journal import check_chain
 from selfheal_cli.registry.mlflow_registry import MlflowRegistry
 from tests.conftest import enter
 from tests.pipeline.killed import forked, go_on, settings, start
+from tests.registry.chains import check_chain
 
 MOMENTS = 50
 ACTIONS = ("heal", "rollback", "rollback-failed")
@@ -27,7 +27,7 @@ def what_came_of_it() -> dict[str, Any]:
     verify(log)
     events = list(read(log))
     versions = registry.versions("fraud", limit=1000)
-    assert check_chain(registry.entries("fraud"), "fraud") > 0
+    assert check_chain(registry, "fraud") > 0
     return {
         "versions": [
             (v.version, v.phase, v.batch, v.sha256, v.tags.get("selfheal.parent"), dict(v.metrics))

@@ -1,0 +1,161 @@
+"""Makes a version again, from its run's rows, to see whether the same bytes come out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from selfheal_cli.config import RunConfig, checked
+from selfheal_cli.errors import EventLogError, VersionCorrupt
+from selfheal_cli.history.event_log import read
+from selfheal_cli.history.events import Event, Kind
+from selfheal_cli.model.network import use_one_thread
+from selfheal_cli.pipeline.corridor import lay, serve
+from selfheal_cli.pipeline.engines import make_engine
+from selfheal_cli.pipeline.follow import Follower
+from selfheal_cli.pipeline.ledger import scored_data, snapshot_data
+from selfheal_cli.pipeline.prepare import Prepared, prepare
+from selfheal_cli.pipeline.recorded import Recorded
+from selfheal_cli.pipeline.run import baseline_scores, stopped_here
+from selfheal_cli.pipeline.sources import open_source
+from selfheal_cli.records import Snapshot, VersionRecord
+from selfheal_cli.registry.base import Lineage, Registry
+from selfheal_cli.scores import AnyScores
+from selfheal_cli.snapshot import digest
+from selfheal_cli.source.base import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Rehealed:
+    """A version that came out the same: by how many recorded events, over how many batches."""
+
+    version: int
+    sha256: str
+    events: int
+    batches: int
+
+
+class _Reached(Exception):
+    """The wanted snapshot was made again."""
+
+    def __init__(self, adapter: bytes, batch: int) -> None:
+        self.adapter, self.batch = adapter, batch
+
+
+class CheckLedger:
+    """A `Ledger` that writes nothing: everything must be in the record already."""
+
+    pending, full = 0, False
+
+    def __init__(self, recorded: Recorded, wanted: str) -> None:
+        self._recorded = recorded
+        self._wanted = wanted
+        self.matched = 0
+
+    @property
+    def expected(self) -> Event | None:
+        """See `Ledger`."""
+        return self._recorded.expected
+
+    def note(self, kind: Kind, data: Mapping[str, Any]) -> None:
+        """See `Ledger`; raises `EventLogError` for what was not recorded."""
+        if self._recorded.match(kind, data) is None:
+            raise EventLogError(f"the record ends before snapshot {self._wanted} was taken")
+        self.matched += 1
+
+    def keep(self, snapshot: Snapshot, adapter: bytes) -> None:
+        """See `Ledger`."""
+        self.note(Kind.SNAPSHOT, snapshot_data(snapshot))
+        if snapshot.id == self._wanted:
+            raise _Reached(adapter, snapshot.batch)
+
+    def is_kept(self, *, wait: bool) -> bool:
+        """It was, by the record."""
+        return True
+
+    def score_later(
+        self, snapshot: str, batch: int, scores: AnyScores, metrics: Mapping[str, float]
+    ) -> None:
+        """See `Ledger`."""
+        self.note(Kind.SCORED, scored_data(snapshot, batch, scores))
+
+    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+        """They are in the registry."""
+
+    def point(self, alias: str, snapshot: str, reason: str) -> None:
+        """It was, by the record."""
+
+    def restored(self, snapshot: str, version: int) -> None:
+        """It was, by the record."""
+
+    def catch_up(self, *, wait: bool = False) -> None:
+        """There is nothing to write."""
+
+
+def reheal(registry: Registry, version: VersionRecord, log: Path) -> Rehealed:
+    """Train and heal again along a run's record until the version's snapshot is taken.
+
+    Raises `DataError` where the rows are gone, `EventLogError` where something else than recorded
+    comes out on the way, `VersionCorrupt` where the version's bytes are others.
+    """
+    use_one_thread()
+    where = f"{version.model} v{version.version}"
+    with closing(read(log)) as events:
+        started, trained = islice(events, 2)
+        config = checked(RunConfig, started.data["config"], where=str(log))
+        source = open_source(config)
+        prepared = prepare(config, source, lambda done, total: None)
+        if prepared.base.sha256 != trained.data["base_sha256"]:
+            raise VersionCorrupt(
+                f"{where}: training again gives another base ({prepared.base.sha256[:12]}…, "
+                f"recorded was {trained.data['base_sha256'][:12]}…): the data or the installed "
+                "packages have changed since"
+            )
+        ledger = CheckLedger(Recorded(events), version.tags["selfheal.snapshot"])
+        known = started.data["champion_move"]
+        others = Follower(registry, version.model, version.run_id, version.base, known)
+        try:
+            _go_through(config, source, prepared, registry, version, ledger, others)
+        except _Reached as reached:
+            _compare(registry, version, reached.adapter, where)
+            return Rehealed(version.version, version.sha256, ledger.matched, reached.batch)
+    raise EventLogError(f"{where}: its snapshot does not come about in the rows of its run")
+
+
+def _go_through(
+    config: RunConfig,
+    source: Source,
+    prepared: Prepared,
+    registry: Registry,
+    version: VersionRecord,
+    ledger: CheckLedger,
+    others: Follower,
+) -> None:
+    """The run once more; raises `_Reached` at the wanted snapshot."""
+    lineage = Lineage(
+        version.model, version.run_id, version.base, config.heal.recipe, str(config.labels), ""
+    )
+    live = serve(prepared)
+    engine = make_engine(config, prepared, live, ledger)
+    corridor = lay(config, source, prepared, live, engine, ledger, registry, lineage, others)
+    try:
+        corridor.healing.baseline(*baseline_scores(source, prepared))
+        for batch in source.batches():
+            corridor.stream.step(batch)
+            stopped_here(batch.index, corridor, ledger)
+        corridor.healing.settle(wait=True)
+    finally:
+        engine.close()
+
+
+def _compare(registry: Registry, version: VersionRecord, adapter: bytes, where: str) -> None:
+    found = digest(adapter)
+    if adapter != registry.adapter(version) or found != version.sha256:
+        raise VersionCorrupt(
+            f"{where}: healing again gives sha256 {found[:12]}…, which is not what is stored; the "
+            f"recorded one is {version.sha256[:12]}…"
+        )

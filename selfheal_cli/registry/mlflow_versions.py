@@ -1,0 +1,127 @@
+"""Versions as MLflow's store tells of them: one, many, the best."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import islice, takewhile
+
+from mlflow.entities import LoggedModel
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from selfheal_cli.errors import VersionNotFound
+from selfheal_cli.records import Phase, VersionRecord
+from selfheal_cli.registry.mlflow_journal import MlflowJournal
+
+VERSIONS_TAG = "mlflow.modelVersions"  # on the logged model; the interface reads it too
+CANDIDATES = 20  # versions deleted behind their logged models are passed over
+
+
+class MlflowVersions(MlflowJournal):
+    """The part of `Registry` that reads versions."""
+
+    def version(self, model: str, number: int) -> VersionRecord:
+        """See `Registry`."""
+        entry = self._entry(model, number)
+        if entry is None:
+            raise VersionNotFound(
+                f"model '{model}' has no version {number}; see 'selfheal snapshots'"
+            )
+        with self._doing(f"read {model} v{number}"):
+            if not str(entry.source).startswith("models:/"):
+                raise VersionNotFound(f"{model} v{number} was not registered by selfheal")
+            logged = self._client.get_logged_model(model_id_of(entry))
+        return _record(entry, logged)
+
+    def versions(
+        self, model: str, *, phase: Phase | None = None, sort: str = "version", limit: int = 100
+    ) -> list[VersionRecord]:
+        """See `Registry`."""
+        with self._doing(f"list the versions of '{model}'"):
+            if not self._client.search_registered_models(f"name = '{model}'"):
+                raise VersionNotFound(
+                    f"no registered model '{model}'; run 'selfheal run' or give --model-name"
+                )
+        conditions = f" AND tags.`selfheal.phase` = '{phase.value}'" if phase else ""
+        return list(islice(self._search(model, conditions, sort, limit), limit))
+
+    def ranked(
+        self, model: str, *, base: str, run_id: str | None = None
+    ) -> Iterator[VersionRecord]:
+        """See `Registry`."""
+        conditions = (
+            f" AND tags.`selfheal.phase` = '{Phase.POST_HEAL.value}'"
+            f" AND tags.`selfheal.base` = '{base}'"
+        )
+        if run_id is not None:
+            conditions += f" AND tags.`selfheal.run_id` = '{run_id}'"
+        found = self._search(model, conditions, "f1", CANDIDATES)
+        return takewhile(lambda version: version.f1 is not None, found)
+
+    def best(self, model: str, *, base: str, run_id: str | None = None) -> VersionRecord | None:
+        """See `Registry`."""
+        return next(self.ranked(model, base=base, run_id=run_id), None)
+
+    def _search(
+        self, model: str, conditions: str, sort: str, at_once: int
+    ) -> Iterator[VersionRecord]:
+        """A query on the logged models, page by page; each is confirmed to have a version still."""
+        field = "creation_timestamp" if sort == "version" else f"metrics.{sort}"
+        token = None
+        while True:
+            with self._doing(f"search the versions of '{model}'"):
+                page = self._client.search_logged_models(
+                    self._experiments or self._all_experiments(),
+                    filter_string=f"tags.`selfheal.model` = '{model}'{conditions}",
+                    order_by=[
+                        {"field_name": field, "ascending": False},
+                        {"field_name": "creation_timestamp", "ascending": False},
+                    ][: 1 if sort == "version" else 2],
+                    max_results=max(CANDIDATES, min(at_once, 100)),
+                    page_token=token,
+                )
+            for logged in page:
+                entry = self._entry_of(model, logged)
+                if entry is not None:
+                    yield _record(entry, logged)
+            token = page.token
+            if not token:
+                return
+
+    def _entry(self, model: str, number: int) -> ModelVersion | None:
+        try:
+            return self._client.get_model_version(model, str(number))
+        except MlflowException as exc:
+            if exc.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            with self._doing(f"read {model} v{number}"):
+                raise
+
+    def _entry_of(self, model: str, logged: LoggedModel) -> ModelVersion | None:
+        linked = json.loads(logged.tags.get(VERSIONS_TAG, "[]"))
+        numbers = [int(link["version"]) for link in linked if link["name"] == model]
+        return self._entry(model, numbers[-1]) if numbers else None
+
+
+def model_id_of(entry: ModelVersion) -> str:
+    """The logged model behind a version."""
+    return str(entry.source).removeprefix("models:/")
+
+
+def _record(entry: ModelVersion, logged: LoggedModel) -> VersionRecord:
+    tags = {key: str(value) for key, value in entry.tags.items() if key.startswith("selfheal.")}
+    if "selfheal.phase" not in tags:
+        raise VersionNotFound(
+            f"{entry.name} v{entry.version} was not registered by selfheal: it has none of its tags"
+        )
+    return VersionRecord(
+        model=entry.name,
+        version=int(entry.version),
+        phase=Phase(tags["selfheal.phase"]),
+        batch=int(tags["selfheal.batch"]),
+        metrics={metric.key: metric.value for metric in logged.metrics or ()},
+        tags=tags,
+        created_ms=entry.creation_timestamp,
+        aliases=tuple(sorted(entry.aliases)),
+    )

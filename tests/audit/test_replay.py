@@ -1,0 +1,46 @@
+"""A version is made again from its run's rows, or it is said why that cannot be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from tests.conftest import Invoke
+
+
+@pytest.mark.parametrize("version", [1, 2, 21, 51])
+def test_a_version_comes_out_the_same(in_article_run: Path, invoke: Invoke, version: int) -> None:
+    found = json.loads(invoke("audit", "--replay", str(version), "--json").stdout)
+    client = MlflowClient(f"sqlite:///{Path('mlflow.db').absolute()}")
+    tags = client.get_model_version("fraud", str(version)).tags
+    assert found["sha256"] == tags["selfheal.sha256"]
+    assert found["batches"] == int(tags["selfheal.batch"])
+
+
+def test_a_version_of_other_bytes_is_found(article_copy: Path, invoke: Invoke) -> None:
+    client = MlflowClient(f"sqlite:///{Path('mlflow.db').absolute()}")
+    ids = [
+        client.get_model_version("fraud", number).source.removeprefix("models:/")
+        for number in ("21", "19")
+    ]
+    ours, other = (
+        next(Path("mlruns").rglob(f"{one}/artifacts/adapter.safetensors")) for one in ids
+    )
+    ours.write_bytes(other.read_bytes())
+    assert "healing again gives" in invoke("audit", "--replay", "21", expect=4).stderr
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_your_own_rows_must_be_there(workdir: Path, invoke: Invoke, mode: str) -> None:
+    rows = ["a,b,y"] + [f"{n % 7},{n % 5},{int(n % 7 > 3)}" for n in range(800)]
+    Path("rows.csv").write_text("\n".join(rows) + "\n")
+    invoke("run", "rows.csv", "--target", "y", "--batches", "5", "--no-plots", "--heal-mode", mode)
+    model = ("--model-name", "rows")
+    assert "comes out the same" in invoke("audit", "--replay", "3", *model).stdout
+    Path("rows.csv").rename("gone.csv")
+    assert "rows.csv" in invoke("audit", "--replay", "3", *model, expect=3).stderr
+    Path("rows.csv").write_text("\n".join([*rows[:201], *rows[201:][::-1]]) + "\n")
+    assert "have changed since" in invoke("audit", "--replay", "3", *model, expect=4).stderr
