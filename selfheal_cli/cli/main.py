@@ -24,6 +24,7 @@ COMMANDS = {
     "drill": "Prove the rollback on a throw-away model.",
     "snapshots": "List the versions of a model.",
     "show": "Show one version: figures, tags, parentage.",
+    "diff": "Hold two versions against each other.",
     "history": "List heals, rollbacks and alias moves in order.",
     "audit": "Check logs, versions, files and aliases against one another.",
     "prune": "Remove versions that the retention policy does not keep.",

@@ -9,15 +9,18 @@ from itertools import islice
 from pathlib import Path
 
 from selfheal_cli.config import RunConfig, checked
-from selfheal_cli.errors import EventLogError
+from selfheal_cli.errors import EventLogError, RegistryUnreachable
 from selfheal_cli.history.event_log import EventLog, read, recover
 from selfheal_cli.history.events import Event, Kind
 from selfheal_cli.model.network import use_one_thread
+from selfheal_cli.pipeline.flush import flush
 from selfheal_cli.pipeline.prepare import prepare
-from selfheal_cli.pipeline.run import Course, Finished, Surroundings, go
+from selfheal_cli.pipeline.run import Course, Finished, Surroundings, go, publish
+from selfheal_cli.registry.base import Lineage
 from selfheal_cli.registry.outbox import NAME as OUTBOX_NAME
 from selfheal_cli.registry.outbox import Outbox
 from selfheal_cli.registry.results import Result, result_of
+from selfheal_cli.registry.writer import RegistryWriter
 from selfheal_cli.source.base import Source
 
 
@@ -58,17 +61,14 @@ def resume(
 
     Training, healing and scoring give the same bytes from the same rows, and every recorded event
     is checked against what the rows give now. Raises `EventLogError` where they differ, and for a
-    run that finished.
+    run that has nothing left to do.
     """
     use_one_thread()
     recover(log_path)
     record = read_record(log_path)
-    if record.outcome == "FINISHED":
-        raise EventLogError(
-            f"run {record.started.data['run_id']} finished after {record.batch} batches; there is "
-            "nothing to resume ('selfheal flush' brings what the registry may lack)"
-        )
     config = checked(RunConfig, record.started.data["config"], where=str(log_path))
+    if record.outcome == "FINISHED":
+        return _complete(log_path, config, record, around)
     source = open_source(config)
     prepared = prepare(config, source, around.on_epoch)
     left = _left(log_path.with_name(OUTBOX_NAME))
@@ -90,6 +90,31 @@ def resume(
             record.parts + 1,
         )
         return go(course, around)
+
+
+def _complete(log_path: Path, config: RunConfig, record: Record, around: Surroundings) -> Finished:
+    """The stream had ended: make the files again and bring what the registry lacks."""
+    path, run_id = log_path.with_name(OUTBOX_NAME), record.started.data["run_id"]
+    outbox = Outbox(path)
+    if outbox.result(f"end:{record.parts}") is not None and not outbox.pending:
+        outbox.close()
+        raise EventLogError(
+            f"run {run_id} finished after {record.batch} batches and the registry has everything; "
+            "there is nothing to resume"
+        )
+    lineage = Lineage(**(outbox.lineage or {}))
+    with closing(EventLog(log_path, around.clock)) as log:
+        writer = RegistryWriter(around.registry, lineage, outbox, before_commit=log.sync)
+        try:
+            view, files = publish(config, log, record.parts, "FINISHED", writer)
+        finally:
+            writer.close()
+    away, patience = "", around.patience or 0.0
+    try:
+        flush(path, around.registry, around.clock, patience=patience, on_left=around.on_left)
+    except RegistryUnreachable as exc:
+        away = str(exc)
+    return Finished(run_id, "FINISHED", log_path.parent, view, files, away=away)
 
 
 def _left(path: Path) -> list[Result]:

@@ -156,10 +156,10 @@ def _under_lease(course: Course, around: Surroundings, lease: RunLease) -> Finis
             outcome, away = _record(course, around, lineage, writer)
         except BaseException:
             with suppress(SelfhealError, OSError):  # the first error is the one to tell
-                _publish(course, "FAILED", writer)
+                publish(config, course.log, course.part, "FAILED", writer)
                 writer.flush(patience=0.0)
             raise
-        view, files = _publish(course, outcome, writer)
+        view, files = publish(config, course.log, course.part, outcome, writer)
         away = away or _flush(writer, around)
         left = writer.pending
     return Finished(course.run_id, outcome, course.log.path.parent, view, files, left, away)
@@ -237,11 +237,10 @@ def stopped_here(batch: int, corridor: Corridor, ledger: Ledger) -> None:
         corridor.healing.settle(wait=True)
 
 
-def _publish(
-    course: Course, outcome: Outcome, writer: RegistryWriter
+def publish(
+    config: RunConfig, log: EventLog, part: int, outcome: Outcome, writer: RegistryWriter
 ) -> tuple[RunView, tuple[Path, ...]]:
     """Files and pictures from the log, to be kept with the run; then the run is closed."""
-    config, log = course.config, course.log
     view = fold(read(log.path))
     files = export(view, config.export_dir)
     settings = log.path.with_name(CONFIG_NAME)
@@ -254,7 +253,7 @@ def _publish(
     kept: list[tuple[Path, str | None]] = [(log.path, None), (settings, None)]
     kept += [(path, "monitoring_export") for path in files]
     kept += [(path, "plots") for path in plots]
-    writer.finish(str(course.part), kept, outcome, {"selfheal.log_head": log.head})
+    writer.finish(str(part), kept, outcome, {"selfheal.log_head": log.head})
     return view, (*files, *plots)
 
 

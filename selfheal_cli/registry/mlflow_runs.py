@@ -24,7 +24,8 @@ class MlflowRuns:
 
     def __init__(self, uri: str | None = None) -> None:
         for noisy in ("mlflow", "alembic"):
-            logging.getLogger(noisy).setLevel(logging.ERROR)
+            # what goes wrong in there is raised as well, and told in one line
+            logging.getLogger(noisy).setLevel(logging.CRITICAL)
         self.uri = resolve(uri)
         require_reachable(self.uri)
         # a version's source "models:/m-..." is resolved with the global URI, so it is set as well

@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any
 
 from selfheal_cli.config import NetworkSettings, RunConfig, SyntheticSettings
+from selfheal_cli.errors import EventLogError
 from selfheal_cli.history.archive import find_run
 from selfheal_cli.pipeline.resume import resume
 from selfheal_cli.pipeline.run import Surroundings, run
@@ -51,8 +52,12 @@ def go_on(config: RunConfig) -> None:
     log = find_run("latest")
     if log is None or not log.stat().st_size or b"\n" not in log.read_bytes():
         start(config)
-    else:
+        return
+    try:
         resume(log, around(), open_source)
+    except EventLogError as exc:
+        if "the registry has everything" not in str(exc):  # it was killed after its very end
+            raise
 
 
 def around() -> Surroundings:

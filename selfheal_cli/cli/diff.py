@@ -1,0 +1,51 @@
+"""``selfheal diff``."""
+
+from __future__ import annotations
+
+import click
+
+from selfheal_cli.cli import options
+
+
+@click.command("diff")
+@click.argument("first", type=click.IntRange(min=1))
+@click.argument("second", type=click.IntRange(min=1))
+@options.model_name
+@options.tracking_uri
+@options.as_json
+def command(
+    first: int, second: int, model_name: str, tracking_uri: str | None, as_json: bool
+) -> None:
+    """Hold version SECOND against version FIRST: figures, tags, weights, decisions."""
+    from dataclasses import asdict
+
+    from selfheal_cli.audit.difference import compare_versions
+    from selfheal_cli.cli import output
+    from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+
+    registry = MlflowRegistry(tracking_uri)
+    versions = [registry.version(model_name, number) for number in (first, second)]
+    found = compare_versions(registry, versions[0], versions[1])
+    if as_json:
+        output.print_json(asdict(found))
+        return
+    rows = []
+    for name, (a, b) in found.metrics.items():
+        change = "" if a is None or b is None else f"{b - a:+.4f}"
+        rows.append([name, output.figure(a, 4), output.figure(b, 4), change])
+    for key, (old, new) in found.tags.items():
+        rows.append([key.removeprefix("selfheal."), old or "-", new or "-", ""])
+    for name, moved in (found.weights or {}).items():
+        share = "" if moved.relative is None else f"{moved.relative:.1%}"
+        rows.append([f"moved: {name}", "", f"{moved.distance:.4f}", share])
+    columns = ("what", f"v{first}", f"v{second}", ">change")
+    title = f"Model '{model_name}', v{first} and v{second}"
+    output.make_console().print(output.make_table(title, columns, rows))
+    if found.weights is None:
+        click.echo("The adapters are of different kinds: their weights cannot be compared.")
+    if found.decided_differently is None:
+        click.echo("They share no probe rows: their decisions cannot be compared.")
+    else:
+        click.echo(
+            f"They decide {found.decided_differently} of {found.probe_rows} probe rows differently."
+        )
