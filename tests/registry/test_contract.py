@@ -1,8 +1,7 @@
-"""Every registry keeps the same promises: each check runs over the in-memory and the real one."""
+"""Every registry keeps the same promises: each check runs over every store that it can have."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,6 @@ from selfheal_cli.registry.journal import (
     Standing,
     standing,
 )
-from selfheal_cli.registry.memory import MemoryRegistry
 from selfheal_cli.registry.mlflow_registry import MlflowRegistry
 from selfheal_cli.registry.moves import (
     Move,
@@ -76,15 +74,6 @@ def snapshot(number: int, phase: Phase = Phase.POST_HEAL, f1: float | None = 0.5
         threshold=0.4,
         metrics=metrics,
     )
-
-
-@pytest.fixture(params=["memory", "mlflow"])
-def registry(request: pytest.FixtureRequest) -> Iterator[Registry]:
-    if request.param == "memory":
-        yield MemoryRegistry()
-    else:
-        request.getfixturevalue("workdir")
-        yield MlflowRegistry()
 
 
 @pytest.fixture
