@@ -13,15 +13,13 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import mlflow
 from mlflow.entities import LoggedModel
 from mlflow.exceptions import MlflowException
-from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from selfheal_cli.errors import VersionCorrupt
 from selfheal_cli.records import Snapshot, VersionRecord
-from selfheal_cli.registry import mlmodel
+from selfheal_cli.registry import artifacts, mlmodel
 from selfheal_cli.registry.base import Lineage, scored_tags
 from selfheal_cli.registry.mlflow_runs import as_metrics
 from selfheal_cli.registry.mlflow_versions import VERSIONS_TAG, MlflowVersions, model_id_of
@@ -169,18 +167,16 @@ class MlflowRegistry(MlflowVersions):
     def adapter(self, version: VersionRecord) -> bytes:
         """See `Registry`."""
         where = f"{version.model} v{version.version}"
-        try:
-            with tempfile.TemporaryDirectory() as folder:
-                path = mlflow.artifacts.download_artifacts(
-                    artifact_uri=f"models:/{version.model}/{version.version}", dst_path=folder
-                )
-                return Path(path, mlmodel.ADAPTER_FILE).read_bytes()
-        except (MlflowException, OSError) as exc:
-            raise VersionCorrupt(
-                f"{where}: {mlmodel.ADAPTER_FILE} is gone from the artifact store "
-                f"({' '.join(str(exc).split())[:200]}); restore it from a backup or use another "
-                "version"
-            ) from exc
+        uri = f"models:/{version.model}/{version.version}"
+        with tempfile.TemporaryDirectory() as into:
+            try:
+                folder = artifacts.fetch(uri, {mlmodel.ADAPTER_FILE}, Path(into))
+            except FileNotFoundError as exc:
+                raise VersionCorrupt(
+                    f"{where}: {mlmodel.ADAPTER_FILE} is gone from the artifact store ({exc}); "
+                    "restore it from a backup or use another version"
+                ) from exc
+            return (folder / mlmodel.ADAPTER_FILE).read_bytes()
 
     def alias(self, model: str, alias: str) -> int | None:
         """See `Registry`."""
@@ -203,10 +199,10 @@ class MlflowRegistry(MlflowVersions):
         with self._doing(f"delete {where}"):
             entry = self._client.get_model_version(version.model, str(version.version))
             logged = self._client.get_logged_model(model_id_of(entry))
-            artifacts = get_artifact_repository(logged.artifact_location)
-            size = _bytes_of(artifacts)
+            files = get_artifact_repository(logged.artifact_location)
+            size = artifacts.size_of(files)
             # files first: while there is a version, whoever was interrupted can begin again
-            artifacts.delete_artifacts()  # type: ignore[no-untyped-call]
+            files.delete_artifacts()  # type: ignore[no-untyped-call]
             self._client.delete_model_version(version.model, str(version.version))
             self._client.delete_logged_model(logged.model_id)
         return size
@@ -247,14 +243,6 @@ class MlflowRegistry(MlflowVersions):
             if exc.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         self._models.add(model)
-
-
-def _bytes_of(artifacts: ArtifactRepository, folder: str | None = None) -> int:
-    """Size of the files under a folder of an artifact store."""
-    return sum(
-        _bytes_of(artifacts, found.path) if found.is_dir else int(found.file_size or 0)
-        for found in artifacts.list_artifacts(folder)
-    )
 
 
 def _display_name(model: str, snapshot: Snapshot) -> str:

@@ -12,6 +12,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
 from selfheal_cli.registry.base import Outcome, StepMetrics
+from selfheal_cli.registry.drivers import require_driver
 from selfheal_cli.registry.store import require_reachable, resolve, translated
 
 MAX_PARAM = 6_000
@@ -41,11 +42,11 @@ class MlflowRuns:
         """See `Registry`."""
         with self._doing(f"open a run in experiment '{experiment}'"):
             found = self._client.get_experiment_by_name(experiment)
-            experiment_id = (
-                found.experiment_id
-                if found
-                else self._client.create_experiment(experiment, tags=EXPERIMENT_TAGS)
-            )
+            if found is None:
+                made = self._client.create_experiment(experiment, tags=EXPERIMENT_TAGS)
+                found = self._client.get_experiment(made)
+            require_driver(found.artifact_location)
+            experiment_id = found.experiment_id
             run_id: str = self._client.create_run(experiment_id, tags=dict(tags)).info.run_id
             params = [Param(key, value[:MAX_PARAM]) for key, value in parameters.items()]
             self._client.log_batch(run_id, params=params)

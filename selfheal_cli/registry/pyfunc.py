@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import mlflow
 import pandas as pd
-from mlflow.exceptions import MlflowException
 
 from selfheal_cli.errors import VersionCorrupt
 from selfheal_cli.model.network import SelfHealingNetwork, use_one_thread
 from selfheal_cli.monitor.prequential import classify
+from selfheal_cli.registry.artifacts import fetch
 from selfheal_cli.registry.mlmodel import (
     ADAPTER_FILE,
     BASE_DOCUMENT_FILE,
@@ -83,15 +83,15 @@ def _load_pyfunc(data_path: str) -> ProbabilityModel:
 
 def read_base(base_id: str) -> Base:
     """Fetch a stored base from the tracking store that MLflow is set to."""
+    names = {BASE_WEIGHTS_FILE, BASE_DOCUMENT_FILE}
     try:
-        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{base_id}"))
-        return Base(
-            (folder / BASE_WEIGHTS_FILE).read_bytes(),
-            (folder / BASE_DOCUMENT_FILE).read_text(encoding="utf-8"),
-        )
-    except (MlflowException, OSError) as exc:
-        reason = " ".join(str(exc).split())
+        folder = fetch(f"models:/{base_id}", names)
+    except FileNotFoundError as exc:
         raise VersionCorrupt(
-            f"base {base_id}: cannot be fetched from {mlflow.get_tracking_uri()} ({reason}); "
+            f"base {base_id}: cannot be fetched from {mlflow.get_tracking_uri()} ({exc}); "
             "set MLFLOW_TRACKING_URI to the store that the version came from"
         ) from exc
+    return Base(
+        (folder / BASE_WEIGHTS_FILE).read_bytes(),
+        (folder / BASE_DOCUMENT_FILE).read_text(encoding="utf-8"),
+    )

@@ -15,6 +15,7 @@ import sqlalchemy
 from mlflow.exceptions import MlflowException
 
 from selfheal_cli.errors import RegistryError, RegistryUnreachable
+from selfheal_cli.registry.drivers import away_errors, require_driver
 
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
 CONNECT_SECONDS = 5
@@ -40,8 +41,9 @@ def resolve(uri: str | None) -> str:
 
 
 def require_reachable(uri: str) -> None:
-    """Connect once; raises `RegistryUnreachable` with what to do."""
+    """Connect once; raises `RegistryUnreachable`, or `RegistryError` without its driver."""
     scheme = urlsplit(uri).scheme
+    require_driver(uri)
     if scheme in ("http", "https"):
         _require_server(uri)
     elif scheme.startswith("sqlite"):
@@ -58,7 +60,7 @@ def translated(doing: str, uri: str) -> Iterator[None]:
     except MlflowException as exc:
         kind = RegistryUnreachable if exc.error_code in TRANSIENT else RegistryError
         raise kind(f"{doing}: {_line(exc)} (store: {without_password(uri)})") from exc
-    except (sqlalchemy.exc.SQLAlchemyError, OSError) as exc:
+    except away_errors(sqlalchemy.exc.SQLAlchemyError, OSError) as exc:
         raise RegistryUnreachable(
             f"{doing}: {_line(exc)} (store: {without_password(uri)}); see 'selfheal doctor'"
         ) from exc

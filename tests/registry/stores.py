@@ -79,10 +79,17 @@ class S3:
     def create(self) -> None:
         self._client().create_bucket(Bucket=self.bucket)
 
-    def keys(self) -> list[str]:
+    def objects(self) -> list[str]:
         """The objects in the bucket."""
         pages = self._client().get_paginator("list_objects_v2").paginate(Bucket=self.bucket)
         return [found["Key"] for page in pages for found in page.get("Contents", ())]
+
+    def upload(self, folder: Path) -> None:
+        """Everything under a folder, with its path there as the key."""
+        client = self._client()
+        for path in folder.rglob("*"):
+            if path.is_file():
+                client.upload_file(str(path), self.bucket, str(path.relative_to(folder)))
 
     def delete(self, key: str) -> None:
         self._client().delete_object(Bucket=self.bucket, Key=key)
@@ -94,8 +101,8 @@ class S3:
             "s3",
             endpoint_url=self.endpoint,
             region_name="us-east-1",
-            aws_access_key_id="tests",
-            aws_secret_access_key="tests",
+            aws_access_key_id=self.environment["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self.environment["AWS_SECRET_ACCESS_KEY"],
         )
 
 

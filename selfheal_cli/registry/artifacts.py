@@ -1,0 +1,60 @@
+"""Files from where MLflow keeps them; tells one that is gone from a store that is away."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from pathlib import Path
+
+import mlflow
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+from selfheal_cli.errors import RegistryUnreachable
+from selfheal_cli.registry.drivers import away_errors, require_driver
+from selfheal_cli.registry.store import TRANSIENT
+
+
+def fetch(uri: str, names: Set[str], into: Path | None = None) -> Path:
+    """The folder with the files of ``models:/...``, fetched to ``into`` or to a folder of MLflow's.
+
+    Raises `FileNotFoundError` with the reason where one of ``names`` is gone, and
+    `RegistryUnreachable` where the store could not be asked.
+    """
+    into_path = str(into) if into else None
+    try:
+        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=into_path))
+        missing = [name for name in names if not (folder / name).is_file()]
+        if missing:
+            raise FileNotFoundError(f"not there: {', '.join(missing)}")
+    except away_errors(MlflowException, OSError, ImportError) as exc:
+        if names <= _present(uri):
+            raise RegistryUnreachable(f"fetch {uri}: {_line(exc)}; try again") from exc
+        raise FileNotFoundError(_line(exc)) from exc
+    return folder
+
+
+def size_of(artifacts: ArtifactRepository, folder: str | None = None) -> int:
+    """Bytes of the files under a folder of an artifact store."""
+    return sum(
+        size_of(artifacts, found.path) if found.is_dir else int(found.file_size or 0)
+        for found in artifacts.list_artifacts(folder)
+    )
+
+
+def _present(uri: str) -> frozenset[str]:
+    """Names of the files that the store has; raises `RegistryUnreachable`."""
+    try:
+        repository = get_artifact_repository(uri)
+        require_driver(getattr(repository, "repo", repository).artifact_uri)
+        return frozenset(found.path for found in repository.list_artifacts(None))
+    except MlflowException as exc:
+        if exc.error_code not in TRANSIENT:
+            return frozenset()
+        raise RegistryUnreachable(f"fetch {uri}: {_line(exc)}") from exc
+    except away_errors(OSError) as exc:
+        raise RegistryUnreachable(f"fetch {uri}: {_line(exc)}") from exc
+
+
+def _line(exc: Exception) -> str:
+    return " ".join(str(exc).split())[:200]
