@@ -30,7 +30,8 @@ def main(source_uri: str, target_uri: str, old: str, new: str) -> None:
             writing.execute(delete(table))  # the rows that a new schema comes with
         for table in moving:
             if inspect(reading).has_table(table.name):
-                print(f"{table.name}: {_copy(reading, writing, table, old, new):,} rows")
+                count = _copy(reading, writing, table, old, new)
+                sys.stdout.write(f"{table.name}: {count:,} rows\n")
 
 
 def _require_movable(reading: Connection, writing: Connection) -> None:
