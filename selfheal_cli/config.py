@@ -206,6 +206,8 @@ class TableSettings(Settings):
         default=None, description="column with the time at which the row's label came"
     )
 
+    record_rows: bool = Field(default=False, description="keep the table with the run's files")
+
     @field_validator("label_time")
     @classmethod
     def _needs_time(cls, value: str | None, info: ValidationInfo) -> str | None:

@@ -3,42 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 
+from selfheal_cli.audit.chain import ChainWatch, Mark
 from selfheal_cli.audit.finding import Audit
 from selfheal_cli.audit.run_log import RunRecord
 from selfheal_cli.errors import RegistryError, RegistryUnreachable
 from selfheal_cli.records import AliasMove
 from selfheal_cli.registry.base import Registry
-from selfheal_cli.registry.journal import GENESIS, EntryKind
+from selfheal_cli.registry.journal import EntryKind
+
+
+@dataclass(slots=True)
+class JournalRecord:
+    """What a journal says: its moves by number, the versions that were pruned, its last link."""
+
+    moves: dict[int, AliasMove] = field(default_factory=dict)
+    pruned: set[int] = field(default_factory=set)
+    mark: Mark = field(default_factory=Mark)
 
 
 def audit_journal(
-    audit: Audit, registry: Registry, model: str
-) -> tuple[dict[int, AliasMove], set[int]]:
-    """Walk the journal; its moves by number, and the versions that were pruned."""
+    audit: Audit, registry: Registry, model: str, signed: Mark | None = None
+) -> JournalRecord:
+    """Walk the journal; what of it holds is returned, even where the rest does not."""
     where = f"journal of {model}"
-    moves: dict[int, AliasMove] = {}
-    pruned: set[int] = set()
+    record = JournalRecord()
     last: dict[str, AliasMove] = {}
-    sequence, head = 0, GENESIS
+    watch = ChainWatch(audit, where, signed)
     try:
         for entry in registry.entries(model):
-            if (entry.sequence, entry.previous) != (sequence + 1, head):
-                audit.found(where, f"entry {entry.sequence} does not follow entry {sequence}")
-            sequence, head = entry.sequence, entry.digest
+            before = watch.mark
+            if (entry.sequence, entry.previous) != (before.sequence + 1, before.digest):
+                audit.found(
+                    where, f"entry {entry.sequence} does not follow entry {before.sequence}"
+                )
+            watch.see(entry.sequence, entry.digest)
             audit.checked["journal entries"] += 1
             if entry.kind is EntryKind.MOVED:
                 move = AliasMove(**entry.data)
                 _audit_source(audit, move, last.get(move.alias), where)
-                moves[sequence] = last[move.alias] = move
+                record.moves[entry.sequence] = last[move.alias] = move
             elif entry.kind is EntryKind.PRUNED:
-                pruned |= set(entry.data["versions"])
+                record.pruned |= set(entry.data["versions"])
     except RegistryUnreachable:
         raise
     except (RegistryError, TypeError, KeyError) as exc:
         audit.found(where, str(exc))
+    record.mark = watch.end()
     _audit_aliases(audit, registry.aliases(model), last, model)
-    return moves, pruned
+    return record
 
 
 def audit_moves(

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from selfheal_cli.audit.aliases import audit_journal, audit_moves
+from selfheal_cli.audit.chain import Mark
 from selfheal_cli.audit.finding import Audit
 from selfheal_cli.audit.run_log import RunRecord, audit_head, audit_log
+from selfheal_cli.audit.statement import Statement, audit_signed_versions
 from selfheal_cli.audit.versions import audit_base, audit_presence, audit_version
 from selfheal_cli.config import WORKSPACE
 from selfheal_cli.errors import EventLogError, RegistryError, RegistryUnreachable
@@ -17,25 +21,45 @@ from selfheal_cli.registry.base import Registry
 ALL = 10_000_000
 
 
-def audit_model(registry: Registry, model: str, workspace: Path = WORKSPACE) -> Audit:
-    """Check everything that is recorded of a model; raises `VersionNotFound` without it.
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where everything of a model stands: chains, the sha256 of versions by number, aliases."""
 
-    Runs whose logs are not in ``workspace`` are read from the registry's copies.
+    runs: Mapping[str, Mark]
+    journal: Mark
+    versions: Mapping[int, str]
+    aliases: Mapping[str, int]
+
+
+def audit_model(
+    registry: Registry, model: str, workspace: Path = WORKSPACE, signed: Statement | None = None
+) -> tuple[Audit, Standing]:
+    """Check everything that is recorded of a model, against ``signed`` too if that is given.
+
+    Runs whose logs are not in ``workspace`` are read from the registry's copies. Raises
+    `VersionNotFound` where there is no such model.
     """
     audit = Audit()
+    marks = signed.runs if signed else {}
     versions = registry.versions(model, limit=ALL)
     runs = {version.run_id for version in versions}
-    runs |= _runs_here(audit, model, workspace)
-    records = {run_id: _audit_run(audit, registry, run_id, workspace) for run_id in sorted(runs)}
+    runs |= _runs_here(audit, model, workspace) | marks.keys()
+    records = {
+        run_id: _audit_run(audit, registry, run_id, workspace, marks.get(run_id))
+        for run_id in sorted(runs)
+    }
     for version in sorted(versions, key=lambda one: one.version):
         audit_version(audit, registry, version, records.get(version.run_id))
-    moves, pruned = audit_journal(audit, registry, model)
-    present = {version.version for version in versions}
-    known = [record for record in records.values() if record is not None]
-    for record in known:
-        audit_presence(audit, record, present, pruned, model)
-    audit_moves(audit, known, moves, model)
-    return audit
+    journal = audit_journal(audit, registry, model, signed.journal if signed else None)
+    present = {version.version: version.sha256 for version in versions}
+    known = {run_id: record for run_id, record in records.items() if record is not None}
+    for record in known.values():
+        audit_presence(audit, record, present, journal.pruned, model)
+    audit_moves(audit, known.values(), journal.moves, model)
+    if signed is not None:
+        audit_signed_versions(audit, signed, present, journal.pruned)
+    stand = {run_id: record.mark for run_id, record in known.items()}
+    return audit, Standing(stand, journal.mark, present, registry.aliases(model))
 
 
 def _runs_here(audit: Audit, model: str, workspace: Path) -> set[str]:
@@ -50,7 +74,9 @@ def _runs_here(audit: Audit, model: str, workspace: Path) -> set[str]:
     return found
 
 
-def _audit_run(audit: Audit, registry: Registry, run_id: str, workspace: Path) -> RunRecord | None:
+def _audit_run(
+    audit: Audit, registry: Registry, run_id: str, workspace: Path, signed: Mark | None
+) -> RunRecord | None:
     """One run's log, here or in the registry, with its base and its kept end."""
     folder, where = run_folder(run_id, workspace), f"run {run_id}"
     running = folder.exists() and is_running(folder)
@@ -65,7 +91,7 @@ def _audit_run(audit: Audit, registry: Registry, run_id: str, workspace: Path) -
         except RegistryError as exc:
             audit.found(where, f"its event log is neither here nor in the registry ({exc})")
             return None
-        record = audit_log(audit, path, where, running=running)
+        record = audit_log(audit, path, where, running=running, signed=signed)
     audit_head(audit, record, tags, where, running=running)
     audit_base(audit, registry, record, where)
     return record

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from selfheal_cli.audit.chain import ChainWatch, Mark
 from selfheal_cli.audit.finding import Audit
 from selfheal_cli.errors import EventLogError
 from selfheal_cli.history.event_log import AFTER_THE_END, read
@@ -32,6 +33,7 @@ class RunRecord:
     base: str = ""
     base_sha256: str = ""
     head: str = ""
+    mark: Mark = field(default_factory=Mark)
     ended: bool = False
     snapshots: dict[str, Taken] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=dict)
@@ -56,9 +58,12 @@ class RunRecord:
             self.moves.append(data)
 
 
-def audit_log(audit: Audit, path: Path, where: str, *, running: bool) -> RunRecord:
+def audit_log(
+    audit: Audit, path: Path, where: str, *, running: bool, signed: Mark | None = None
+) -> RunRecord:
     """Walk a log; what of it holds is returned, even where the rest does not."""
     record = RunRecord()
+    watch = ChainWatch(audit, where, signed)
     try:
         for event in read(path):
             if record.ended and event.kind not in AFTER_THE_END:
@@ -66,10 +71,12 @@ def audit_log(audit: Audit, path: Path, where: str, *, running: bool) -> RunReco
             if event.kind in PARTS_OF_THE_END:
                 record.ended = event.kind is Kind.RUN_FINISHED
             record.add(event)
+            watch.see(event.sequence, event.digest)
             audit.checked["events"] += 1
     except (EventLogError, KeyError) as exc:
         audit.found(where, str(exc))
         return record
+    record.mark = watch.end()
     if not record.ended and not running:
         audit.found(
             where,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -9,9 +10,13 @@ import click
 from selfheal_cli.cli import options
 
 if TYPE_CHECKING:
+    from selfheal_cli.audit.finding import Audit
+    from selfheal_cli.audit.model import Standing
+    from selfheal_cli.audit.statement import Statement
     from selfheal_cli.registry.mlflow_registry import MlflowRegistry
 
 FAILED = 4
+KEY = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command("audit")
@@ -21,6 +26,18 @@ FAILED = 4
     metavar="VERSION",
     help="Make this version again from its run's rows instead, and compare the bytes.",
 )
+@click.option(
+    "--sign", "sign_key", type=KEY, metavar="KEY",
+    help="If everything holds, sign where it stands (Ed25519, PEM or OpenSSH).",
+)  # fmt: skip
+@click.option(
+    "--verify", "verify_key", type=KEY, metavar="PUB",
+    help="Hold everything against what was signed, by this public key.",
+)  # fmt: skip
+@click.option(
+    "--statement", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+    help="The signed document.  [default: audit-MODEL.json]",
+)  # fmt: skip
 @options.model_name
 @options.tracking_uri
 @options.as_json
@@ -28,6 +45,9 @@ FAILED = 4
 def command(
     ctx: click.Context,
     replay: int | None,
+    sign_key: Path | None,
+    verify_key: Path | None,
+    statement: Path | None,
     model_name: str,
     tracking_uri: str | None,
     as_json: bool,
@@ -35,39 +55,95 @@ def command(
     """Check everything that is recorded of a model against everything else.
 
     Event logs and the journal by their chains, versions by the logs of their runs, files and bases
-    by their hashes, aliases by the journal. Exit 4 if anything does not hold.
+    by their hashes, aliases by the journal. A signed document proves to others that nothing of it
+    was changed since: logs and journal must go on from where they stood. Exit 4 if anything does
+    not hold.
     """
-    from dataclasses import asdict
-
+    if sum(one is not None for one in (replay, sign_key, verify_key)) > 1:
+        raise click.UsageError("--replay, --sign and --verify are one at a time")
+    if statement is not None and sign_key is None and verify_key is None:
+        raise click.UsageError("--statement goes with --sign or --verify")
     from selfheal_cli.audit.model import audit_model
-    from selfheal_cli.cli import output
     from selfheal_cli.registry.mlflow_registry import MlflowRegistry
 
+    path = statement or Path(f"audit-{model_name}.json")
+    signed = _signed(path, verify_key, model_name) if verify_key else None
     registry = MlflowRegistry(tracking_uri)
     if replay is not None:
         _replay(registry, model_name, replay, as_json=as_json)
         return
-    found = audit_model(registry, model_name)
-    if as_json:
-        output.print_json({"checked": dict(found.checked), "holds": not found.findings,
-                           "findings": [asdict(one) for one in found.findings]})  # fmt: skip
-    else:
-        checked = ", ".join(f"{count:,} {name}" for name, count in found.checked.items())
-        click.echo(f"Checked of '{model_name}': {checked}.")
-        if found.findings:
-            rows = [[one.where, one.problem] for one in found.findings]
-            title = f"{len(rows)} things do not hold"
-            output.make_console().print(output.make_table(title, ("where", "what"), rows))
-        else:
-            click.echo("Everything holds.")
+    found, standing = audit_model(registry, model_name, signed=signed)
+    written = None
+    if sign_key is not None and not found.findings:
+        _sign(standing, sign_key, model_name, registry.uri, path)
+        written = path
+    _show(found, model_name, written, signed, as_json=as_json)
     if found.findings:
         ctx.exit(FAILED)
+
+
+def _show(
+    found: Audit, model: str, written: Path | None, signed: Statement | None, *, as_json: bool
+) -> None:
+    from dataclasses import asdict
+
+    from selfheal_cli.cli import output
+
+    if as_json:
+        output.print_json({"checked": dict(found.checked), "holds": not found.findings,
+                           "findings": [asdict(one) for one in found.findings],
+                           "signed": written and str(written),
+                           "signed_at": signed and signed.at.isoformat()})  # fmt: skip
+        return
+    checked = ", ".join(f"{count:,} {name}" for name, count in found.checked.items())
+    click.echo(f"Checked of '{model}': {checked}.")
+    if signed is not None:
+        click.echo(f"Held against what {signed.by} signed at {signed.at.isoformat()}.")
+    if found.findings:
+        rows = [[one.where, one.problem] for one in found.findings]
+        title = f"{len(rows)} things do not hold"
+        output.make_console().print(output.make_table(title, ("where", "what"), rows))
+        return
+    click.echo("Everything holds.")
+    if written is not None:
+        click.echo(f"Signed: {written}. Give it to the auditor with the public key.")
+
+
+def _sign(standing: Standing, key: Path, model: str, uri: str, path: Path) -> None:
+    from selfheal_cli.audit import signature
+    from selfheal_cli.audit.statement import Statement
+    from selfheal_cli.cli import output
+    from selfheal_cli.registry.store import without_password
+
+    statement = Statement(
+        model=model,
+        at=output.clock(),
+        by=output.actor(),
+        store=without_password(uri),
+        runs=standing.runs,
+        journal=standing.journal,
+        versions=standing.versions,
+        aliases=standing.aliases,
+    )
+    secret = signature.private_key(
+        key, lambda: click.prompt("Password of the key", hide_input=True)
+    )
+    signature.sign(statement, secret, path)
+
+
+def _signed(path: Path, key: Path, model: str) -> Statement:
+    from selfheal_cli.audit import signature
+    from selfheal_cli.errors import AuditFailed
+
+    found = signature.verified(path, signature.public_key(key))
+    if found.model != model:
+        raise AuditFailed(f"{path}: is about model '{found.model}', not '{model}'")
+    return found
 
 
 def _replay(registry: MlflowRegistry, model: str, number: int, *, as_json: bool) -> None:
     import tempfile
     from dataclasses import asdict
-    from pathlib import Path
 
     from selfheal_cli.cli import output
     from selfheal_cli.cli.event_logs import log_of
@@ -76,7 +152,7 @@ def _replay(registry: MlflowRegistry, model: str, number: int, *, as_json: bool)
     version = registry.version(model, number)
     with tempfile.TemporaryDirectory() as folder:
         log = log_of(version.run_id, registry.uri, Path(folder))
-        found = reheal(registry, version, log)
+        found = reheal(registry, version, log, Path(folder))
     if as_json:
         output.print_json(asdict(found))
         return

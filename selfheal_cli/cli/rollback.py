@@ -18,7 +18,6 @@ from selfheal_cli.cli.rollback_plan import (
 
 if TYPE_CHECKING:
     from selfheal_cli.pipeline.recent import Rescored
-    from selfheal_cli.registry.base import Registry
     from selfheal_cli.rollback.plan import Plan
 
 FOR_BEST = ("by", "min_rows", "regime", "revalidate")
@@ -127,7 +126,7 @@ def _check_usage(
 
 
 def _plan_best(
-    registry: Registry, model: str, choice: dict[str, Any]
+    registry: MlflowRegistry, model: str, choice: dict[str, Any]
 ) -> tuple[Plan, list[Rescored]]:
     """The plan, and with ``--revalidate`` the versions that it was chosen from."""
     from dataclasses import replace
@@ -156,7 +155,7 @@ def _plan_best(
     return replace(chosen, after=plan.after), rescored
 
 
-def _rescore(registry: Registry, plan: Plan, wanted: Any, count: int) -> list[Rescored]:
+def _rescore(registry: MlflowRegistry, plan: Plan, wanted: Any, count: int) -> list[Rescored]:
     import tempfile
     from itertools import islice
 
@@ -168,7 +167,8 @@ def _rescore(registry: Registry, plan: Plan, wanted: Any, count: int) -> list[Re
     use_one_thread()
     run_id = (plan.serving or plan.target).run_id
     with tempfile.TemporaryDirectory() as folder:
-        recent = recent_rows(log_of(run_id, str(getattr(registry, "uri", "")), Path(folder)))
+        log = log_of(run_id, registry.uri, Path(folder))
+        recent = recent_rows(log, registry, Path(folder))
     fitting = candidates(registry, plan.target.model, base=plan.target.base, wanted=wanted)
     chosen = list(islice(filter(recent.are_new_to, fitting), count))
     if plan.serving is not None:

@@ -39,6 +39,12 @@ BESIDE_RESUME = ("resume", "no_wait", "tracking_uri", "as_json")
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder of the monitoring files. [default: monitoring_export]",
 )
+@click.option(
+    "--record-rows",
+    is_flag=True,
+    default=None,
+    help="Keep DATA with the run's files, so that a resume and an audit find its rows.",
+)
 @click.option("--no-plots", is_flag=True, help="Draw no pictures.")
 @click.option(
     "--no-wait",
@@ -77,7 +83,7 @@ def command(
     from selfheal_cli.cli.run_screen import RunScreen, as_document
     from selfheal_cli.pipeline import resume as resuming
     from selfheal_cli.pipeline.run import PATIENCE_SECONDS, Surroundings, run
-    from selfheal_cli.pipeline.sources import open_source
+    from selfheal_cli.pipeline.sources import open_kept, open_source
     from selfheal_cli.registry.mlflow_registry import MlflowRegistry
 
     source = open_source(config) if config else None
@@ -97,7 +103,10 @@ def command(
         if config is not None and source is not None:
             finished = run(config, source, around)
         elif log is not None:
-            finished = resuming.resume(log, around, open_source)
+            folder, run_id = log.parent, log.parent.name
+            finished = resuming.resume(
+                log, around, lambda known: open_kept(known, folder, registry, run_id, folder)
+            )
     if as_json:
         output.print_json(as_document(finished, registry.uri))
     else:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 FOR_TABLES = ("target", "positive", "drop", "categorical", "separator", "train_fraction", "time",
-              "label_time")  # fmt: skip
+              "label_time", "record_rows")  # fmt: skip
 POLICY_OPTIONS = ("fidi_threshold", "rollback_f1_drop", "conflict_min")
 FILE = click.Path(path_type=Path, dir_okay=False)
 # what `run` has beside the options here; each recipe is put in its place later
@@ -25,6 +25,7 @@ UNASKED: dict[str, Any] = {
     "model_name": None,
     "export_dir": None,
     "no_plots": True,
+    "record_rows": None,
 }
 
 

@@ -13,7 +13,7 @@ from selfheal_cli.errors import DataError
 from selfheal_cli.history.event_log import read
 from selfheal_cli.history.events import Kind
 from selfheal_cli.monitor.prequential import score
-from selfheal_cli.pipeline.sources import open_source
+from selfheal_cli.pipeline.sources import open_kept
 from selfheal_cli.records import Rows, VersionRecord
 from selfheal_cli.registry.base import Registry
 from selfheal_cli.rollback.verify import load_verified
@@ -45,9 +45,10 @@ class Rescored:
     new: bool
 
 
-def recent_rows(log: Path) -> Recent:
+def recent_rows(log: Path, registry: Registry, into: Path) -> Recent:
     """Rows of the last ten batches whose labels had come by the log's end.
 
+    A table that only the registry has is fetched to ``into``.
     Raises `DataError` where the source is gone, or no label had come.
     """
     run_id, config, last, labelled = _walk(log)
@@ -55,7 +56,8 @@ def recent_rows(log: Path) -> Recent:
     if not chosen:
         raise DataError(f"{log}: no labels had come by batch {last}; there is nothing to score on")
     parts = []
-    for batch in open_source(config).batches(chosen[0]):
+    source = open_kept(config, log.parent, registry, run_id, into)
+    for batch in source.batches(chosen[0]):
         if batch.index > chosen[-1]:
             break
         if batch.index in labelled:

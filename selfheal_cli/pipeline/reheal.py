@@ -21,7 +21,7 @@ from selfheal_cli.pipeline.ledger import scored_data, snapshot_data
 from selfheal_cli.pipeline.prepare import Prepared, prepare
 from selfheal_cli.pipeline.recorded import Recorded
 from selfheal_cli.pipeline.run import baseline_scores, stopped_here
-from selfheal_cli.pipeline.sources import open_source
+from selfheal_cli.pipeline.sources import open_kept
 from selfheal_cli.records import Snapshot, VersionRecord
 from selfheal_cli.registry.base import Lineage, Registry
 from selfheal_cli.scores import AnyScores
@@ -96,9 +96,10 @@ class CheckLedger:
         """There is nothing to write."""
 
 
-def reheal(registry: Registry, version: VersionRecord, log: Path) -> Rehealed:
+def reheal(registry: Registry, version: VersionRecord, log: Path, into: Path) -> Rehealed:
     """Train and heal again along a run's record until the version's snapshot is taken.
 
+    Rows that only the registry has are fetched to ``into``.
     Raises `DataError` where the rows are gone, `EventLogError` where something else than recorded
     comes out on the way, `VersionCorrupt` where the version's bytes are others.
     """
@@ -107,7 +108,7 @@ def reheal(registry: Registry, version: VersionRecord, log: Path) -> Rehealed:
     with closing(read(log)) as events:
         started, trained = islice(events, 2)
         config = checked(RunConfig, started.data["config"], where=str(log))
-        source = open_source(config)
+        source = open_kept(config, log.parent, registry, version.run_id, into)
         prepared = prepare(config, source, lambda done, total: None)
         if prepared.base.sha256 != trained.data["base_sha256"]:
             raise VersionCorrupt(

@@ -55,7 +55,7 @@ def read_record(log: Path) -> Record:
 
 
 def resume(
-    log_path: Path, around: Surroundings, open_source: Callable[[RunConfig], Source]
+    log_path: Path, around: Surroundings, open_rows: Callable[[RunConfig], Source]
 ) -> Finished:
     """Go through a run's record again, then on from the batch after the last one.
 
@@ -69,7 +69,7 @@ def resume(
     config = checked(RunConfig, record.started.data["config"], where=str(log_path))
     if record.outcome == "FINISHED":
         return _complete(log_path, config, record, around)
-    source = open_source(config)
+    source = open_rows(config)
     prepared = prepare(config, source, around.on_epoch)
     left = _left(log_path.with_name(OUTBOX_NAME))
     log = EventLog(log_path, around.clock)

@@ -24,6 +24,7 @@ from selfheal_cli.pipeline.follow import EVERY_SECONDS, Follower
 from selfheal_cli.pipeline.lease import RunLease, require_free
 from selfheal_cli.pipeline.ledger import Ledger, RunLedger
 from selfheal_cli.pipeline.prepare import OnEpoch, Prepared, prepare
+from selfheal_cli.pipeline.sources import keep_rows, kept_rows
 from selfheal_cli.records import Evaluation
 from selfheal_cli.registry.base import CHAMPION, Lineage, Outcome, Registry
 from selfheal_cli.registry.journal import standing
@@ -111,7 +112,9 @@ def run(config: RunConfig, source: Source, around: Surroundings) -> Finished:
     last = standing(registry, model).moves.get(CHAMPION)
     tags = {"selfheal.model": model, "selfheal.actor": around.actor}
     run_id = registry.begin_run(config.experiment, config.parameters(), tags)
-    log = EventLog(run_folder(run_id, around.workspace) / LOG_NAME, around.clock)
+    folder = run_folder(run_id, around.workspace)
+    log = EventLog(folder / LOG_NAME, around.clock)
+    keep_rows(config, folder)
     known = last.sequence if last else 0
     return go(Course(config, source, prepared, run_id, log, around.actor, known), around)
 
@@ -251,6 +254,8 @@ def publish(
 
         plots = draw_all(view, config.export_dir / "plots")
     kept: list[tuple[Path, str | None]] = [(log.path, None), (settings, None)]
+    rows = kept_rows(config, log.path.parent)
+    kept += [(rows, None)] if rows else []
     kept += [(path, "monitoring_export") for path in files]
     kept += [(path, "plots") for path in plots]
     writer.finish(str(part), kept, outcome, {"selfheal.log_head": log.head})

@@ -44,3 +44,24 @@ def test_your_own_rows_must_be_there(workdir: Path, invoke: Invoke, mode: str) -
     assert "rows.csv" in invoke("audit", "--replay", "3", *model, expect=3).stderr
     Path("rows.csv").write_text("\n".join([*rows[:201], *rows[201:][::-1]]) + "\n")
     assert "have changed since" in invoke("audit", "--replay", "3", *model, expect=4).stderr
+
+
+@pytest.mark.parametrize("here", [True, False], ids=["in the folder", "in the registry"])
+def test_rows_that_were_recorded_stay_when_the_table_is_gone(
+    workdir: Path, invoke: Invoke, here: bool
+) -> None:
+    rows = ["a,b,y"] + [f"{n % 7},{n % 5},{int(n % 7 > 3)}" for n in range(800)]
+    Path("rows.csv").write_text("\n".join(rows) + "\n")
+    options = ("--target", "y", "--batch-size", "30", "--no-plots", "--record-rows")
+    invoke("run", "rows.csv", *options)
+    Path("rows.csv").unlink()
+    if not here:
+        (kept,) = Path("mlruns/selfheal/runs").glob("*/rows.csv")
+        kept.unlink()
+    model = ("--model-name", "rows")
+    assert "comes out the same" in invoke("audit", "--replay", "3", *model).stdout
+    invoke("rollback", "--to-best", "--revalidate", "3", "--dry-run", *model)
+
+
+def test_rows_are_recorded_of_a_table_alone(workdir: Path, invoke: Invoke) -> None:
+    assert "--record-rows needs a DATA file" in invoke("run", "--record-rows", expect=2).stderr

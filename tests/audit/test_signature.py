@@ -1,0 +1,180 @@
+"""What was signed is proven by the public key alone, whoever owns the machine."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from selfheal_cli.history.event_log import read
+from selfheal_cli.history.events import Kind
+from tests.audit.test_audit import client, the_log, the_whole_log_replaced_by_a_valid_one
+from tests.conftest import Invoke
+
+PEM, SSH = serialization.Encoding.PEM, serialization.Encoding.OpenSSH
+PASSWORD = b"correct horse"
+
+
+def write_keys(
+    name: str, key: Ed25519PrivateKey, *, ssh: bool = False, locked: bool = False
+) -> None:
+    """``NAME.key`` and ``NAME.pub`` in the working folder."""
+    kind = serialization.PrivateFormat.OpenSSH if ssh else serialization.PrivateFormat.PKCS8
+    lock = (
+        serialization.BestAvailableEncryption(PASSWORD) if locked else serialization.NoEncryption()
+    )
+    Path(f"{name}.key").write_bytes(key.private_bytes(PEM, kind, lock))
+    shape = (
+        (SSH, serialization.PublicFormat.OpenSSH)
+        if ssh
+        else (PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    )
+    Path(f"{name}.pub").write_bytes(key.public_key().public_bytes(*shape))
+
+
+@pytest.fixture
+def signed(article_copy: Path, invoke: Invoke) -> Path:
+    """A signed audit of the article's run, with the keys `ann`, beside `bob`'s."""
+    write_keys("ann", Ed25519PrivateKey.generate())
+    write_keys("bob", Ed25519PrivateKey.generate())
+    assert "Signed: audit-fraud.json" in invoke("audit", "--sign", "ann.key").stdout
+    return Path("audit-fraud.json")
+
+
+def findings(invoke: Invoke) -> str:
+    found = json.loads(invoke("audit", "--verify", "ann.pub", "--json", expect=4).stdout)
+    return json.dumps(found["findings"], ensure_ascii=False)
+
+
+def test_what_came_after_the_signature_does_not_break_it(signed: Path, invoke: Invoke) -> None:
+    invoke("rollback", "--to-best", "--yes")
+    invoke("run", "--batches", "2", "--no-plots")
+    found = json.loads(invoke("audit", "--verify", "ann.pub", "--json").stdout)
+    assert found["holds"]
+    assert found["checked"]["signed versions"] == 51
+    assert found["checked"]["signed marks"] == 2  # the run's log and the journal
+    assert found["signed_at"]
+
+
+def test_a_log_replaced_with_everything_that_would_show_it_is_found_by_the_signature(
+    signed: Path, invoke: Invoke
+) -> None:
+    the_whole_log_replaced_by_a_valid_one()
+    events = list(read(the_log()))
+    run_id = events[0].data["run_id"]
+    client().set_tag(run_id, "selfheal.log_head", events[-1].digest)
+    digests = {e.data["id"]: e.digest for e in events if e.kind is Kind.SNAPSHOT}
+    for event in events:
+        if event.kind is Kind.REGISTERED:
+            number, head = str(event.data["version"]), digests[event.data["snapshot"]]
+            client().set_model_version_tag("fraud", number, "selfheal.log_head", head)
+            model_id = client().get_model_version("fraud", number).source.removeprefix("models:/")
+            client().set_logged_model_tags(model_id, {"selfheal.log_head": head})
+    invoke("audit")  # everything agrees with everything
+    assert "what was signed was replaced" in findings(invoke)
+
+
+def test_a_log_cut_back_to_before_the_signature_is_found(signed: Path, invoke: Invoke) -> None:
+    lines = the_log().read_text().splitlines(keepends=True)
+    the_log().write_text("".join(lines[:-5]))
+    assert f"there were {len(lines)} when it was signed" in findings(invoke)
+
+
+def test_a_version_deleted_since_is_found_and_a_pruned_one_is_not(
+    signed: Path, invoke: Invoke
+) -> None:
+    invoke("prune", "--apply")
+    invoke("audit", "--verify", "ann.pub")
+    left = max(int(v.version) for v in client().search_model_versions("name = 'fraud'"))
+    client().delete_model_version("fraud", str(left))
+    assert f"fraud v{left}" in findings(invoke)
+
+
+@pytest.mark.parametrize("part", ["statement", "signature"])
+def test_a_changed_document_is_refused(signed: Path, invoke: Invoke, part: str) -> None:
+    document = json.loads(signed.read_text())
+    value = document[part]
+    place = value.index("5") if "5" in value else len(value) // 2
+    document[part] = f"{value[:place]}{'6' if value[place] != '6' else '7'}{value[place + 1 :]}"
+    signed.write_text(json.dumps(document))
+    said = invoke("audit", "--verify", "ann.pub", expect=4).stderr
+    assert "the signature is not of this key, or what it signs was changed" in said
+
+
+def test_another_key_is_refused(signed: Path, invoke: Invoke) -> None:
+    assert "not of this key" in invoke("audit", "--verify", "bob.pub", expect=4).stderr
+
+
+def test_what_does_not_hold_is_not_signed(article_copy: Path, invoke: Invoke) -> None:
+    write_keys("ann", Ed25519PrivateKey.generate())
+    client().set_registered_model_alias("fraud", "champion", "7")
+    invoke("audit", "--sign", "ann.key", expect=4)
+    assert not Path("audit-fraud.json").exists()
+
+
+def test_keys_of_ssh_sign_and_verify_and_a_locked_one_asks_for_its_password(
+    in_article_run: Path, invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = Ed25519PrivateKey.generate()
+    statement = ("--statement", str(tmp_path / "signed.json"))
+    monkeypatch.setattr("click.prompt", lambda *_, **__: PASSWORD.decode())
+    here = Path.cwd()
+    for ssh in (False, True):
+        monkeypatch.chdir(tmp_path)
+        write_keys("locked", key, ssh=ssh, locked=not ssh)  # OpenSSH's own locks need bcrypt
+        monkeypatch.chdir(here)
+        invoke("audit", "--sign", str(tmp_path / "locked.key"), *statement)
+        invoke("audit", "--verify", str(tmp_path / "locked.pub"), *statement)
+
+
+def test_openssl_checks_the_signature_without_selfheal(signed: Path) -> None:
+    import base64
+
+    document = json.loads(signed.read_text())
+    Path("text").write_text(document["statement"])
+    Path("sig").write_bytes(base64.b64decode(document["signature"]))
+    command = ["openssl", "pkeyutl", "-verify", "-pubin", "-inkey", "ann.pub", "-rawin",
+               "-in", "text", "-sigfile", "sig"]  # fmt: skip
+    assert (
+        b"Verified Successfully" in subprocess.run(command, check=True, capture_output=True).stdout
+    )
+
+
+def test_keys_that_cannot_be_used_are_exit_3_in_one_line(workdir: Path, invoke: Invoke) -> None:
+    elliptic = ec.generate_private_key(ec.SECP256R1())
+    Path("ec.key").write_bytes(
+        elliptic.private_bytes(PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    Path("junk").write_bytes(b"\x00junk")
+    Path("huge").write_bytes(b"x" * 20_000)
+    write_keys("ann", Ed25519PrivateKey.generate())
+    for arguments, what in (
+        (("--verify", "junk"), "not a public key"),
+        (("--verify", "huge"), "longer than"),
+        (("--verify", "ann.pub"), "audit-fraud.json: No such file"),
+    ):
+        said = invoke("audit", *arguments, expect=3).stderr
+        assert what in said
+        assert len(said.splitlines()) == 1
+    from selfheal_cli.audit.signature import private_key
+    from selfheal_cli.errors import ConfigurationError
+
+    for name, what in (("ec.key", "not an Ed25519 key"), ("junk", "not a private key")):
+        with pytest.raises(ConfigurationError, match=what):
+            private_key(Path(name), str)
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"{}", b"[]", b"null", b'{"format": "selfheal-audit-9"}', b"\xff"]
+)
+def test_what_is_not_a_signed_audit_is_said(workdir: Path, invoke: Invoke, text: bytes) -> None:
+    write_keys("ann", Ed25519PrivateKey.generate())
+    Path("other.json").write_bytes(text)
+    said = invoke("audit", "--verify", "ann.pub", "--statement", "other.json", expect=4).stderr
+    assert "other.json" in said
+    assert len(said.splitlines()) == 1
