@@ -18,6 +18,7 @@ from selfheal_cli.cli.rollback_plan import (
 
 if TYPE_CHECKING:
     from selfheal_cli.pipeline.recent import Rescored
+    from selfheal_cli.registry.mlflow_registry import MlflowRegistry
     from selfheal_cli.rollback.plan import Plan
 
 FOR_BEST = ("by", "min_rows", "regime", "revalidate")
