@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from selfheal_cli.registry.mlflow_runs import MlflowRuns
 
 EXPERIMENT = "selfheal-journal"
 JOURNAL_TAG = "selfheal.journal"  # on the registered model: the run with the first entries
-LATEST_TAG = "selfheal.journal_latest"  # a hint: a run not far from the last
+LATEST_TAG = "latest."  # on the experiment, and a hint: the run that a model's journal is in now
 NEXT = "next"  # the parameter that names the run with the entries after this one's
 ENTRIES_A_RUN = 100  # reading a run reads all of its parameters
 TAKEN = "INVALID_PARAMETER_VALUE"  # another value was written before
@@ -23,10 +24,14 @@ ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 @dataclass(slots=True)
 class _Place:
-    """The run that the journal has come to, and the last entry that was seen in it."""
+    """The run that the journal has come to, and the last entry that was seen in it.
+
+    ``hinted`` is the run that the experiment's hint names.
+    """
 
     run_id: str
-    last: Entry | None
+    last: Entry | None = None
+    hinted: str = ""
 
 
 class MlflowJournal(MlflowRuns):
@@ -58,9 +63,10 @@ class MlflowJournal(MlflowRuns):
             stored = self._put(place.run_id, key, entry.as_text())
             found = parse_entry(stored, f"journal of '{model}', entry {key}")
             place.last = found
-            if found == entry and _opens_page(entry.sequence):
+            if found == entry and place.hinted != place.run_id:
                 # only now: whoever starts from an empty page would find no journal
-                self._client.set_registered_model_tag(model, LATEST_TAG, place.run_id)
+                self._remember(model, place.run_id)
+                place.hinted = place.run_id
             return found
 
     def entries(self, model: str) -> Iterator[Entry]:
@@ -82,11 +88,21 @@ class MlflowJournal(MlflowRuns):
             following = self._client.get_run(run_id).data.params.get(NEXT)
             self._client.delete_run(run_id)
             run_id = following
+        self._remember(model, "")
 
     def _find(self, model: str) -> _Place | None:
-        tags = self._model_tags(model)
-        run_id = tags.get(LATEST_TAG) or tags.get(JOURNAL_TAG)
-        return _Place(run_id, None) if run_id else None
+        """Where to begin to read. MLflow reads every version of a model to tell its tags, so that
+        the experiment, which has a few, is asked first.
+        """
+        known = self._client.get_experiment_by_name(EXPERIMENT)
+        hint = known.tags.get(_hint(model)) if known else None
+        run_id = hint or self._model_tags(model).get(JOURNAL_TAG)
+        return _Place(run_id, hinted=hint or "") if run_id else None
+
+    def _remember(self, model: str, run_id: str) -> None:
+        known = self._client.get_experiment_by_name(EXPERIMENT)
+        if known is not None:
+            self._client.set_experiment_tag(known.experiment_id, _hint(model), run_id)
 
     def _found(self, model: str) -> _Place:
         """Begin a journal with the model itself: a model's name is taken once.
@@ -101,7 +117,7 @@ class MlflowJournal(MlflowRuns):
                 raise
             if JOURNAL_TAG not in self._model_tags(model):
                 self._client.set_registered_model_tag(model, JOURNAL_TAG, run_id)
-        return _Place(self._model_tags(model)[JOURNAL_TAG], None)
+        return _Place(self._model_tags(model)[JOURNAL_TAG])
 
     def _move_on(self, model: str, place: _Place) -> None:
         """Read on to the last entry."""
@@ -161,6 +177,11 @@ class MlflowJournal(MlflowRuns):
             if exc.error_code in ABSENT:
                 return {}
             raise
+
+
+def _hint(model: str) -> str:
+    """The experiment's tag for a model; its name may hold what a tag's may not."""
+    return LATEST_TAG + hashlib.sha256(model.encode()).hexdigest()[:32]
 
 
 def _opens_page(sequence: int) -> bool:

@@ -167,7 +167,11 @@ class MlflowRegistry(MlflowVersions):
     def adapter(self, version: VersionRecord) -> bytes:
         """See `Registry`."""
         where = f"{version.model} v{version.version}"
-        uri = f"models:/{version.model}/{version.version}"
+        entry = self._entry(version.model, version.version)
+        if entry is None:
+            raise VersionCorrupt(f"{where}: the version was deleted; use another one")
+        # by the version's own name, MLflow would read every version of the model first
+        uri = f"models:/{model_id_of(entry)}"
         with tempfile.TemporaryDirectory() as into:
             try:
                 folder = artifacts.fetch(uri, {mlmodel.ADAPTER_FILE}, Path(into))

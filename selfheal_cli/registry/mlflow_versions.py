@@ -38,13 +38,18 @@ class MlflowVersions(MlflowJournal):
         self, model: str, *, phase: Phase | None = None, sort: str = "version", limit: int = 100
     ) -> list[VersionRecord]:
         """See `Registry`."""
+        conditions = f" AND tags.`selfheal.phase` = '{phase.value}'" if phase else ""
+        found = list(islice(self._search(model, conditions, sort, limit), limit))
+        if not found:  # only then, since MLflow reads every version to tell of a model
+            self._require_known(model)
+        return found
+
+    def _require_known(self, model: str) -> None:
         with self._doing(f"list the versions of '{model}'"):
             if not self._client.search_registered_models(f"name = '{model}'"):
                 raise VersionNotFound(
                     f"no registered model '{model}'; run 'selfheal run' or give --model-name"
                 )
-        conditions = f" AND tags.`selfheal.phase` = '{phase.value}'" if phase else ""
-        return list(islice(self._search(model, conditions, sort, limit), limit))
 
     def ranked(
         self, model: str, *, base: str, run_id: str | None = None
