@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -211,3 +213,28 @@ class AliasMove:
     def as_dict(self) -> dict[str, Any]:
         """The move as JSON."""
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The frozen part: safetensors of backbone and head, and a JSON document that says how rows
+    become inputs, what the labels are called and how large the network is.
+    """
+
+    weights: bytes
+    document: str
+
+    @property
+    def sha256(self) -> str:
+        """Hash over weights and document."""
+        return digest(self.weights + self.document.encode())
+
+    def describe(self) -> dict[str, Any]:
+        """The document."""
+        found: dict[str, Any] = json.loads(self.document)
+        return found
+
+
+def digest(data: bytes) -> str:
+    """sha256 in hex."""
+    return hashlib.sha256(data).hexdigest()

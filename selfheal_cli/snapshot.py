@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +15,7 @@ from torch import Tensor
 from selfheal_cli.errors import VersionCorrupt
 from selfheal_cli.model.network import Architecture, SelfHealingNetwork, Weights, rebuild
 from selfheal_cli.monitor.prequential import classify
+from selfheal_cli.records import Base, digest
 
 if TYPE_CHECKING:
     from selfheal_cli.records import FloatArray
@@ -25,26 +24,6 @@ MAX_BYTES = 1 << 30
 ANCHOR = "anchor."  # prefix of what a base holds beside weights
 PROBE = "probe.x"  # rows that every version decides on, so that a loaded one can be checked
 PROBE_ROWS = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Base:
-    """The frozen part: safetensors of backbone and head, and a JSON document that says how rows
-    become inputs, what the labels are called and how large the network is.
-    """
-
-    weights: bytes
-    document: str
-
-    @property
-    def sha256(self) -> str:
-        """Hash over weights and document."""
-        return digest(self.weights + self.document.encode())
-
-    def describe(self) -> dict[str, Any]:
-        """The document."""
-        found: dict[str, Any] = json.loads(self.document)
-        return found
 
 
 def pack(weights: Weights) -> bytes:
@@ -67,11 +46,6 @@ def unpack(data: bytes, *, sha256: str, where: str) -> dict[str, Tensor]:
     except SafetensorError as exc:
         raise VersionCorrupt(f"{where}: not a safetensors file ({exc})") from exc
     return tensors
-
-
-def digest(data: bytes) -> str:
-    """sha256 in hex."""
-    return hashlib.sha256(data).hexdigest()
 
 
 def make_base(

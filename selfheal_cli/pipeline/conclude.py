@@ -11,10 +11,10 @@ from selfheal_cli.monitor.prequential import commonest, constant, score
 from selfheal_cli.pipeline.corridor import Corridor
 from selfheal_cli.pipeline.prepare import Prepared, survey
 from selfheal_cli.pipeline.replay import Replay
-from selfheal_cli.records import Rows
+from selfheal_cli.records import Rows, digest
 from selfheal_cli.report.summary import Stage, limit_line, verdict
 from selfheal_cli.scores import AnyScores, Scores
-from selfheal_cli.snapshot import digest, make_base, pack
+from selfheal_cli.snapshot import make_base, pack
 from selfheal_cli.source.base import Source
 
 IN_SAMPLE = (

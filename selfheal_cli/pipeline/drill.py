@@ -10,8 +10,8 @@ from selfheal_cli.config import RunConfig
 from selfheal_cli.errors import DrillFailed
 from selfheal_cli.history.events import Event, Kind
 from selfheal_cli.pipeline.run import Finished, Surroundings, run
+from selfheal_cli.records import digest
 from selfheal_cli.registry.base import CHAMPION
-from selfheal_cli.snapshot import digest
 from selfheal_cli.source.base import Source
 
 

@@ -28,7 +28,8 @@ from selfheal_cli.monitor.quarantine import LabelWatch
 from selfheal_cli.monitor.rule_health import Calibrated, calibrate_rules
 from selfheal_cli.monitor.rules import RuleSet, check_features, parse_rule
 from selfheal_cli.monitor.suggest import suggest_rule
-from selfheal_cli.snapshot import PROBE_ROWS, Base, make_base
+from selfheal_cli.records import Base
+from selfheal_cli.snapshot import PROBE_ROWS, make_base
 from selfheal_cli.source.base import Source
 from selfheal_cli.source.profile import nearest
 

@@ -22,10 +22,9 @@ from selfheal_cli.pipeline.prepare import Prepared, prepare
 from selfheal_cli.pipeline.recorded import Recorded
 from selfheal_cli.pipeline.run import baseline_scores, stopped_here
 from selfheal_cli.pipeline.sources import open_kept
-from selfheal_cli.records import Snapshot, VersionRecord
+from selfheal_cli.records import Snapshot, VersionRecord, digest
 from selfheal_cli.registry.base import Lineage, Registry
 from selfheal_cli.scores import AnyScores
-from selfheal_cli.snapshot import digest
 from selfheal_cli.source.base import Source
 
 

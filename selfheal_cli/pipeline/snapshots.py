@@ -11,9 +11,9 @@ from selfheal_cli.model.network import SelfHealingNetwork, Weights
 from selfheal_cli.monitor.label_desk import Scored
 from selfheal_cli.monitor.prequential import score
 from selfheal_cli.pipeline.ledger import Ledger
-from selfheal_cli.records import Evaluation, Phase, Snapshot
+from selfheal_cli.records import Evaluation, Phase, Snapshot, digest
 from selfheal_cli.scores import AnyScores
-from selfheal_cli.snapshot import digest, pack
+from selfheal_cli.snapshot import pack
 
 MOST_BATCHES = 10  # of waiting rows that a snapshot is scored on; bounds what is kept
 

@@ -10,8 +10,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from selfheal_cli.errors import RegistryUnreachable
+from selfheal_cli.errors import RegistryUnreachable, VersionCorrupt
+from selfheal_cli.records import Base
 from selfheal_cli.registry.drivers import away_errors, require_driver
+from selfheal_cli.registry.mlmodel import BASE_DOCUMENT_FILE, BASE_WEIGHTS_FILE
 from selfheal_cli.registry.store import TRANSIENT
 
 
@@ -32,6 +34,22 @@ def fetch(uri: str, names: Set[str], into: Path | None = None) -> Path:
             raise RegistryUnreachable(f"fetch {uri}: {_line(exc)}; try again") from exc
         raise FileNotFoundError(_line(exc)) from exc
     return folder
+
+
+def read_base(base_id: str) -> Base:
+    """Fetch a stored base from the tracking store that MLflow is set to."""
+    names = {BASE_WEIGHTS_FILE, BASE_DOCUMENT_FILE}
+    try:
+        folder = fetch(f"models:/{base_id}", names)
+    except FileNotFoundError as exc:
+        raise VersionCorrupt(
+            f"base {base_id}: cannot be fetched from {mlflow.get_tracking_uri()} ({exc}); "
+            "set MLFLOW_TRACKING_URI to the store that the version came from"
+        ) from exc
+    return Base(
+        (folder / BASE_WEIGHTS_FILE).read_bytes(),
+        (folder / BASE_DOCUMENT_FILE).read_text(encoding="utf-8"),
+    )
 
 
 def size_of(artifacts: ArtifactRepository, folder: str | None = None) -> int:

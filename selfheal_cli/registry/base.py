@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from selfheal_cli.records import Evaluation, Phase, Snapshot, VersionRecord
+from selfheal_cli.records import Base, Evaluation, Phase, Snapshot, VersionRecord
 from selfheal_cli.registry.journal import JournalStore
 from selfheal_cli.scores import AnyScores, Scores
-from selfheal_cli.snapshot import Base
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from selfheal_cli.errors import RegistryError, VersionCorrupt, VersionNotFound
-from selfheal_cli.records import Phase, Snapshot, VersionRecord
+from selfheal_cli.records import Base, Phase, Snapshot, VersionRecord
 from selfheal_cli.registry.base import Lineage, Outcome, StepMetrics, scored_tags
 from selfheal_cli.registry.journal import Entry
 from selfheal_cli.scores import AnyScores
-from selfheal_cli.snapshot import Base
 
 
 class MemoryRegistry:

@@ -18,14 +18,12 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from selfheal_cli.errors import VersionCorrupt
-from selfheal_cli.records import Snapshot, VersionRecord
+from selfheal_cli.records import Base, Snapshot, VersionRecord
 from selfheal_cli.registry import artifacts, mlmodel
 from selfheal_cli.registry.base import Lineage, scored_tags
 from selfheal_cli.registry.mlflow_runs import as_metrics
 from selfheal_cli.registry.mlflow_versions import VERSIONS_TAG, MlflowVersions, model_id_of
-from selfheal_cli.registry.pyfunc import read_base
 from selfheal_cli.scores import AnyScores
-from selfheal_cli.snapshot import Base
 
 
 class MlflowRegistry(MlflowVersions):
@@ -62,7 +60,7 @@ class MlflowRegistry(MlflowVersions):
     def base(self, base_id: str) -> Base:
         """See `Registry`."""
         if base_id not in self._bases:
-            base = read_base(base_id)
+            base = artifacts.read_base(base_id)
             with self._doing(f"look up base {base_id}"):
                 recorded = self._client.get_logged_model(base_id).tags["selfheal.base_sha256"]
             if base.sha256 != recorded:
@@ -195,7 +193,10 @@ class MlflowRegistry(MlflowVersions):
     def set_alias(self, model: str, alias: str, target: int) -> None:
         """See `Registry`."""
         with self._doing(f"point alias '{alias}' of '{model}' to v{target}"):
-            self._client.set_registered_model_alias(model, alias, str(target))
+            # the public call reads every version first, to see whether the model is a prompt: two
+            # seconds of a rollback among 100,000 versions
+            inner = getattr(self._client, "_get_registry_client", lambda: self._client)()
+            inner.set_registered_model_alias(model, alias, str(target))
 
     def delete_version(self, version: VersionRecord) -> int:
         """See `Registry`."""

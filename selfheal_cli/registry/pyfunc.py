@@ -6,21 +6,18 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import mlflow
 import pandas as pd
 
 from selfheal_cli.errors import VersionCorrupt
 from selfheal_cli.model.network import SelfHealingNetwork, use_one_thread
 from selfheal_cli.monitor.prequential import classify
-from selfheal_cli.registry.artifacts import fetch
+from selfheal_cli.registry.artifacts import read_base
 from selfheal_cli.registry.mlmodel import (
     ADAPTER_FILE,
-    BASE_DOCUMENT_FILE,
-    BASE_WEIGHTS_FILE,
     LINK_FILE,
     OUTPUTS,
 )
-from selfheal_cli.snapshot import Base, assemble, unpack
+from selfheal_cli.snapshot import assemble, unpack
 from selfheal_cli.source.encoding import Encoding
 
 if TYPE_CHECKING:
@@ -79,19 +76,3 @@ def _load_pyfunc(data_path: str) -> ProbabilityModel:
     network = assemble(base, adapter, where=where)
     labels, threshold = tuple(document["labels"]), link.get("threshold", 0.5)
     return ProbabilityModel(network, encoding, labels, threshold)
-
-
-def read_base(base_id: str) -> Base:
-    """Fetch a stored base from the tracking store that MLflow is set to."""
-    names = {BASE_WEIGHTS_FILE, BASE_DOCUMENT_FILE}
-    try:
-        folder = fetch(f"models:/{base_id}", names)
-    except FileNotFoundError as exc:
-        raise VersionCorrupt(
-            f"base {base_id}: cannot be fetched from {mlflow.get_tracking_uri()} ({exc}); "
-            "set MLFLOW_TRACKING_URI to the store that the version came from"
-        ) from exc
-    return Base(
-        (folder / BASE_WEIGHTS_FILE).read_bytes(),
-        (folder / BASE_DOCUMENT_FILE).read_text(encoding="utf-8"),
-    )

@@ -12,7 +12,8 @@ from safetensors.numpy import load
 from selfheal_cli.config import HealSettings, NetworkSettings, Objective, Policy, RunConfig
 from selfheal_cli.pipeline.prepare import prepare
 from selfheal_cli.pipeline.replay import Replay
-from selfheal_cli.snapshot import digest, pack
+from selfheal_cli.records import digest
+from selfheal_cli.snapshot import pack
 from tests.pipeline.small import ANCHORED, DELAYED, NONE, config, ran, stream_of
 
 KINDS = (

@@ -18,7 +18,7 @@ from selfheal_cli.errors import (
     VersionNotFound,
 )
 from selfheal_cli.model.network import Architecture, SelfHealingNetwork
-from selfheal_cli.records import Evaluation, Phase, Snapshot
+from selfheal_cli.records import Base, Evaluation, Phase, Snapshot, digest
 from selfheal_cli.registry.base import CHAMPION, Lineage, Registry
 from selfheal_cli.registry.journal import (
     Hold,
@@ -37,7 +37,7 @@ from selfheal_cli.registry.moves import (
     take_lease,
 )
 from selfheal_cli.scores import Scores
-from selfheal_cli.snapshot import Base, digest, make_base, pack
+from selfheal_cli.snapshot import make_base, pack
 from selfheal_cli.source.encoding import Encoding
 from tests.registry.chains import check_chain
 
