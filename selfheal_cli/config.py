@@ -206,6 +206,11 @@ class TableSettings(Settings):
         default=None, description="column with the time at which the row's label came"
     )
 
+    inputs: tuple[str, ...] = Field(
+        default=(),
+        description="columns that go into a wrapped model as they are, in this order; empty: every "
+        "column, encoded",
+    )
     record_rows: bool = Field(default=False, description="keep the table with the run's files")
 
     @field_validator("label_time")
@@ -225,6 +230,9 @@ class RunConfig(Settings):
     labels: LabelSettings = LabelSettings()
     objective: Objective = Objective()
     policy: Policy = Policy()
+    model: str | None = Field(
+        default=None, description="a wrapped model to heal, models:/NAME/VERSION; None: train one"
+    )
     sensitive: str | None = None
     rules: tuple[str, ...] = ()
     batches: Count | None = None

@@ -6,6 +6,7 @@
     ├── ConfigurationError           3   an option, a configuration or a policy file
     │   ├── PolicyError              3
     │   ├── RuleError                3
+    │   ├── ModelError               3   a model that cannot be wrapped or built
     │   └── DataError                3   the rows: file, row, column, value
     ├── RegistryError                4   the registry or one of its versions
     │   ├── RegistryUnreachable      4
@@ -41,6 +42,10 @@ class PolicyError(ConfigurationError):
 
 class RuleError(ConfigurationError):
     """A domain rule that does not parse or names what the data does not have."""
+
+
+class ModelError(ConfigurationError):
+    """A model that cannot be wrapped, or that cannot be built again here."""
 
 
 class DataError(ConfigurationError):

@@ -146,6 +146,8 @@ def test_nothing_loads_a_pickle_or_evaluates_text() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call):
                 name = ast.unparse(node.func)
+                if (path.name, name) == ("stored.py", "torch.load"):
+                    continue  # a whole module of the user's, where --allow-pickle says so
                 assert name not in ("eval", "exec", "pickle.load", "pickle.loads", "torch.load")
                 assert not any(
                     keyword.arg == "shell" and ast.unparse(keyword.value) != "False"

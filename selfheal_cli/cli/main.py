@@ -13,6 +13,7 @@ INTERRUPTED = 130
 # name: one line of help. A command's module is loaded when it is called, not before.
 COMMANDS = {
     "run": "Train, stream, heal and register every snapshot.",
+    "wrap": "Put an adapter into a trained PyTorch model of your own.",
     "flush": "Bring to the registry what runs have left on disk.",
     "compare": "Hold recipes against each other, against peers and against no heal.",
     "rollback": "Make a better version the champion again.",

@@ -25,6 +25,11 @@ BESIDE_RESUME = ("resume", "no_wait", "tracking_uri", "as_json")
     type=click.Choice(options.RECIPES),
     help="How to heal; see docs/healing.md. [default: article, or anchored for DATA]",
 )
+@click.option(
+    "--model",
+    metavar="NAME",
+    help="Heal a wrapped model, as 'selfheal wrap' registered it, instead of training one.",
+)
 @run_options.learning
 @click.option(
     "--heal-mode",
@@ -84,8 +89,12 @@ def command(
     from selfheal_cli.pipeline import resume as resuming
     from selfheal_cli.pipeline.run import PATIENCE_SECONDS, Surroundings, run
     from selfheal_cli.pipeline.sources import open_kept, open_source
+    from selfheal_cli.pipeline.wrapped import find_wrapped, for_wrapped
     from selfheal_cli.registry.mlflow_registry import MlflowRegistry
 
+    if config is not None and given["model"] is not None:
+        registry = MlflowRegistry(tracking_uri)
+        config = for_wrapped(config, find_wrapped(registry, given["model"]), given["model_name"])
     source = open_source(config) if config else None
     log = require_log(resume) if resume else None
     registry = MlflowRegistry(tracking_uri)

@@ -26,6 +26,7 @@ UNASKED: dict[str, Any] = {
     "export_dir": None,
     "no_plots": True,
     "record_rows": None,
+    "model": None,
 }
 
 

@@ -47,6 +47,14 @@ class ReflexiveLayer(Adapter):
         self.adapter = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, width))
         self.scale = nn.Parameter(torch.tensor(0.1))
 
+    @classmethod
+    def identity(cls, width: int) -> Self:
+        """One that changes nothing until it has learned: its last matrix is zero."""
+        layer = cls(width)
+        for parameter in layer.adapter[2].parameters():
+            nn.init.zeros_(parameter)
+        return layer
+
     def forward(self, features: Tensor) -> Tensor:
         """Corrected features."""
         corrected: Tensor = features + self.scale * self.adapter(features)

@@ -11,6 +11,7 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
+from selfheal_cli.model import foreign
 from selfheal_cli.model.adapter import Adapter, ReflexiveLayer
 from selfheal_cli.model.affine import AffineAdapter
 
@@ -33,6 +34,7 @@ class Architecture:
     """What a network's tensors are. ``outputs`` is 1 for two classes, else their number.
 
     ``beside``: the backbone gives its inputs beside the features, for the adapter to use.
+    ``foreign``: the network is another's, as `foreign.Foreign` has it; None: it is our own.
     """
 
     inputs: int
@@ -40,6 +42,7 @@ class Architecture:
     outputs: int = 1
     adapter: AdapterKind = "reflexive"
     beside: bool = False
+    foreign: Mapping[str, Any] | None = None
 
     @property
     def features(self) -> int:
@@ -48,7 +51,10 @@ class Architecture:
 
     def as_dict(self) -> dict[str, Any]:
         """As it stands in the base's document."""
-        return asdict(self)
+        found = asdict(self)
+        if self.foreign is None:
+            del found["foreign"]
+        return found
 
 
 class _Predictor(nn.Module):
@@ -103,13 +109,18 @@ class SelfHealingNetwork(_Predictor):
     def build(cls, architecture: Architecture) -> SelfHealingNetwork:
         """A network with torch's default initialisation, drawn in the order of the layers."""
         size = architecture
-        trunk = _trunk(size.inputs, size.hidden)
+        head: nn.Linear | None = None
+        if size.foreign is None:
+            trunk: nn.Module = _trunk(size.inputs, size.hidden)
+        else:
+            trunk, head = foreign.build(foreign.Foreign.model_validate(size.foreign))
         if size.adapter == "affine":
             frozen = ReflexiveLayer(size.hidden)
             backbone: nn.Module = AnchoredBackbone(trunk, frozen, beside=size.beside)
         else:
             backbone = trunk
-        return cls(size, backbone, _adapter(size), nn.Linear(size.hidden, size.outputs))
+        adapter = _adapter(size)
+        return cls(size, backbone, adapter, head or nn.Linear(size.hidden, size.outputs))
 
     def anchored(self, *, beside: bool) -> SelfHealingNetwork:
         """A twin that decides as this one, bit for bit, with an affine adapter on its features."""
@@ -191,10 +202,11 @@ def _require_fit(known: Weights, given: Weights) -> None:
 
 
 def as_probabilities(logits: Tensor) -> Tensor:
-    """(n, 1) logits to the probability of class 1 (n,); (n, K) to one of each class (n, K)."""
+    """(n, 1) or (n, 2) logits to the probability of class 1 (n,); (n, K) to (n, K)."""
     if logits.shape[-1] == 1:
         return torch.sigmoid(logits).squeeze(-1)
-    return torch.softmax(logits, dim=-1)
+    probabilities = torch.softmax(logits, dim=-1)
+    return probabilities[:, 1] if logits.shape[-1] == 2 else probabilities
 
 
 def rebuild(architecture: Architecture, base: Weights, adapter: Weights) -> SelfHealingNetwork:
@@ -203,6 +215,9 @@ def rebuild(architecture: Architecture, base: Weights, adapter: Weights) -> Self
         network = SelfHealingNetwork.build(architecture)
     stored = {**base, **{f"adapter.{name}": value for name, value in adapter.items()}}
     network.load_state_dict(stored, assign=True)
+    if any(buffer.is_meta for buffer in network.buffers()):  # computed by a constructor, not stored
+        network = SelfHealingNetwork.build(architecture)
+        network.load_state_dict(stored, assign=True)
     network.freeze()
     return network
 

@@ -28,6 +28,7 @@ from selfheal_cli.monitor.quarantine import LabelWatch
 from selfheal_cli.monitor.rule_health import Calibrated, calibrate_rules
 from selfheal_cli.monitor.rules import RuleSet, check_features, parse_rule
 from selfheal_cli.monitor.suggest import suggest_rule
+from selfheal_cli.pipeline.wrapped import Wrapped
 from selfheal_cli.records import Base
 from selfheal_cli.snapshot import PROBE_ROWS, make_base
 from selfheal_cli.source.base import Source
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from selfheal_cli.records import Columns, FloatArray, LabelArray
 
 OnEpoch = Callable[[int, int], None]
+MOST_BESIDE = 512  # inputs; more would drown the features that the backbone makes of them
 SURE = 1e-7  # a float32 probability beyond has no finite logit
 
 
@@ -75,16 +77,27 @@ class Prepared:
     base: Base
 
 
-def prepare(config: RunConfig, source: Source, on_epoch: OnEpoch) -> Prepared:
-    """Check names first, since training takes a while; then train, freeze and measure."""
+def prepare(
+    config: RunConfig, source: Source, on_epoch: OnEpoch, wrapped: Wrapped | None = None
+) -> Prepared:
+    """Check names first, since training takes a while; then train, freeze and measure.
+
+    A ``wrapped`` model was trained elsewhere: the training rows then only say what is normal.
+    """
     check_recipe(config.heal, config.labels, len(source.labels))
-    return survey(config, source, train_networks(config, source, on_epoch))
+    if wrapped is not None:
+        wrapped.require_fit(source.labels)
+    return survey(config, source, train_networks(config, source, on_epoch, wrapped))
 
 
-def train_networks(config: RunConfig, source: Source, on_epoch: OnEpoch) -> Trained:
+def train_networks(
+    config: RunConfig, source: Source, on_epoch: OnEpoch, wrapped: Wrapped | None = None
+) -> Trained:
     """Train what every recipe starts from."""
     rules, suggested = _rules(config, source)
     calibration = _calibrate(config, source, rules)
+    if wrapped is not None:
+        return Trained(wrapped.network, None, rules, suggested, calibration)
     network, plain = _train(config, source, on_epoch)
     return Trained(network, plain, rules, suggested, calibration)
 
@@ -94,7 +107,7 @@ def survey(config: RunConfig, source: Source, trained: Trained) -> Prepared:
     kind = KINDS[config.heal.recipe]
     network = trained.network
     if kind.adapter == "affine":
-        network = network.anchored(beside=True)
+        network = network.anchored(beside=network.architecture.inputs <= MOST_BESIDE)
     classes = len(source.labels)
     anchors = AnchorRows(network, classes)
     references = ReferenceRows(_input_names(source)) if classes == 2 else None

@@ -22,6 +22,7 @@ from selfheal_cli.pipeline.prepare import Prepared, prepare
 from selfheal_cli.pipeline.recorded import Recorded
 from selfheal_cli.pipeline.run import baseline_scores, stopped_here
 from selfheal_cli.pipeline.sources import open_kept
+from selfheal_cli.pipeline.wrapped import wrapped_of
 from selfheal_cli.records import Snapshot, VersionRecord, digest
 from selfheal_cli.registry.base import Lineage, Registry
 from selfheal_cli.scores import AnyScores
@@ -108,7 +109,7 @@ def reheal(registry: Registry, version: VersionRecord, log: Path, into: Path) ->
         started, trained = islice(events, 2)
         config = checked(RunConfig, started.data["config"], where=str(log))
         source = open_kept(config, log.parent, registry, version.run_id, into)
-        prepared = prepare(config, source, lambda done, total: None)
+        prepared = prepare(config, source, lambda done, total: None, wrapped_of(config, registry))
         if prepared.base.sha256 != trained.data["base_sha256"]:
             raise VersionCorrupt(
                 f"{where}: training again gives another base ({prepared.base.sha256[:12]}…, "

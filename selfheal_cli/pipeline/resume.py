@@ -16,6 +16,7 @@ from selfheal_cli.model.network import use_one_thread
 from selfheal_cli.pipeline.flush import flush
 from selfheal_cli.pipeline.prepare import prepare
 from selfheal_cli.pipeline.run import Course, Finished, Surroundings, go, publish
+from selfheal_cli.pipeline.wrapped import wrapped_of
 from selfheal_cli.registry.base import Lineage
 from selfheal_cli.registry.outbox import NAME as OUTBOX_NAME
 from selfheal_cli.registry.outbox import Outbox
@@ -70,7 +71,7 @@ def resume(
     if record.outcome == "FINISHED":
         return _complete(log_path, config, record, around)
     source = open_rows(config)
-    prepared = prepare(config, source, around.on_epoch)
+    prepared = prepare(config, source, around.on_epoch, wrapped_of(config, around.registry))
     left = _left(log_path.with_name(OUTBOX_NAME))
     log = EventLog(log_path, around.clock)
     note = {"actor": around.actor, "batch": record.batch, "events": record.events}

@@ -25,6 +25,7 @@ from selfheal_cli.pipeline.lease import RunLease, require_free
 from selfheal_cli.pipeline.ledger import Ledger, RunLedger
 from selfheal_cli.pipeline.prepare import OnEpoch, Prepared, prepare
 from selfheal_cli.pipeline.sources import keep_rows, kept_rows
+from selfheal_cli.pipeline.wrapped import wrapped_of
 from selfheal_cli.records import Evaluation
 from selfheal_cli.registry.base import CHAMPION, Lineage, Outcome, Registry
 from selfheal_cli.registry.journal import standing
@@ -108,7 +109,7 @@ def run(config: RunConfig, source: Source, around: Surroundings) -> Finished:
     use_one_thread()
     registry, model = around.registry, config.model_name
     require_free(registry, model, around.workspace, around.clock)
-    prepared = prepare(config, source, around.on_epoch)
+    prepared = prepare(config, source, around.on_epoch, wrapped_of(config, around.registry))
     last = standing(registry, model).moves.get(CHAMPION)
     tags = {"selfheal.model": model, "selfheal.actor": around.actor}
     run_id = registry.begin_run(config.experiment, config.parameters(), tags)

@@ -120,6 +120,9 @@ class Registry(JournalStore, Protocol):
     def run_file(self, run_id: str, name: str, into: Path) -> Path:
         """Fetch a file that was kept with a run."""
 
+    def model_files(self, uri: str, into: Path) -> Path:
+        """The folder of any model of MLflow's, ``models:/NAME/VERSION``, fetched into ``into``."""
+
     def store_base(self, run_id: str, base: Base) -> str:
         """Store the frozen part unless the same bytes are stored already; returns its id."""
 

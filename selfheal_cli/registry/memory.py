@@ -72,6 +72,10 @@ class MemoryRegistry:
         path.write_bytes(self.files[run_id, name])
         return path
 
+    def model_files(self, uri: str, into: Path) -> Path:
+        """See `Registry`; there are no models of others here."""
+        raise RegistryError(f"{uri}: no such model")
+
     def store_base(self, run_id: str, base: Base) -> str:
         """See `Registry`."""
         base_id = f"m-{base.sha256[:12]}"

@@ -17,7 +17,7 @@ from mlflow.entities import LoggedModel
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from selfheal_cli.errors import VersionCorrupt
+from selfheal_cli.errors import VersionCorrupt, VersionNotFound
 from selfheal_cli.records import Base, Snapshot, VersionRecord
 from selfheal_cli.registry import artifacts, mlmodel
 from selfheal_cli.registry.base import Lineage, scored_tags
@@ -56,6 +56,15 @@ class MlflowRegistry(MlflowVersions):
             self._client.finalize_logged_model(model.model_id, "READY")
         self._bases[model.model_id] = base
         return str(model.model_id)
+
+    def model_files(self, uri: str, into: Path) -> Path:
+        """See `Registry`."""
+        try:
+            return artifacts.fetch(uri, {"MLmodel"}, into)
+        except FileNotFoundError as exc:
+            raise VersionNotFound(
+                f"{uri}: no such model ({exc}); give models:/NAME/VERSION or models:/NAME@ALIAS"
+            ) from exc
 
     def base(self, base_id: str) -> Base:
         """See `Registry`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -55,6 +55,25 @@ class NumericColumn(BaseModel):
         return {"missing values": int(missing.sum())}
 
 
+class RawColumn(BaseModel):
+    """A number that goes in as it is, for a network that somebody else trained; missing is 0."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: Literal["raw"] = "raw"
+    name: str
+
+    @property
+    def width(self) -> int:
+        """Inputs that the column takes."""
+        return 1
+
+    def encode(self, values: np.ndarray[Any, Any], out: FloatArray) -> dict[str, int]:
+        """Write (n,) values into ``out`` (n, 1); returns counts of what was unusual."""
+        missing = np.isnan(values)
+        out[:, 0] = np.where(missing, 0.0, values)
+        return {"missing values": int(missing.sum())}
+
+
 class CategoricalColumn(BaseModel):
     """Text: one input a category, one for missing; a category not seen in training is all zero."""
 
@@ -82,7 +101,7 @@ class CategoricalColumn(BaseModel):
         }
 
 
-Column = Annotated[NumericColumn | CategoricalColumn, Field(discriminator="kind")]
+Column = Annotated[NumericColumn | RawColumn | CategoricalColumn, Field(discriminator="kind")]
 
 
 class Encoding(BaseModel):
@@ -90,6 +109,11 @@ class Encoding(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     columns: tuple[Column, ...]
+
+    @classmethod
+    def raw_columns(cls, names: Sequence[str]) -> Encoding:
+        """Columns for a network that has its own way with them: untouched, in this order."""
+        return cls(columns=tuple(RawColumn(name=name) for name in names))
 
     @classmethod
     def identity(cls, names: list[str]) -> Encoding:
@@ -104,7 +128,7 @@ class Encoding(BaseModel):
     @property
     def numeric(self) -> list[str]:
         """Names of the numeric features."""
-        return [column.name for column in self.columns if column.kind == "numeric"]
+        return [column.name for column in self.columns if column.kind != "categorical"]
 
     @property
     def width(self) -> int:

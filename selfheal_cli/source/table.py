@@ -22,7 +22,7 @@ from selfheal_cli.source.encoding import (
     constant_sd,
     occurred,
 )
-from selfheal_cli.source.profile import Profile, profile
+from selfheal_cli.source.profile import Profile, profile, require_column
 from selfheal_cli.source.table_file import as_text, open_table
 from selfheal_cli.source.target import UNKNOWN, as_classes
 
@@ -40,6 +40,7 @@ class TableSource:
         self._target = settings.target
         self._times = found.times
         self._numeric = found.numeric
+        self._inputs = settings.inputs
         self._train_rows = int(found.rows * settings.train_fraction)
         self._batch_size = batch_size
         self.labels = found.target.labels(settings.positive)
@@ -105,6 +106,9 @@ class TableSource:
                 moment.add(frame[name].to_numpy(dtype=np.float64))
             for name, counter in texts.items():
                 counter.update(as_text(frame[name]).dropna())
+        if self._inputs:
+            self._require_inputs(found)
+            return Encoding.raw_columns(self._inputs)
         names = [name for name in self._table.columns if name in moments or name in texts]
         columns: list[Column] = []
         for name in names:
@@ -113,6 +117,16 @@ class TableSource:
             else:
                 columns.append(CategoricalColumn(name=name, categories=_most(texts[name])))
         return Encoding(columns=tuple(columns))
+
+    def _require_inputs(self, found: Profile) -> None:
+        """Every input of a wrapped model must be there, as a number."""
+        for name in self._inputs:
+            if name not in found.numeric:
+                require_column(self._table, name)
+                raise DataError(
+                    f"{self._where}: column '{name}' is an input of the model and holds text, or "
+                    "is the target or dropped; it must hold numbers"
+                )
 
     def _frames(self, skip: int, limit: int) -> Iterator[pd.DataFrame]:
         if limit <= 0:

@@ -1,0 +1,204 @@
+"""A network that somebody else trained: how it is described, built again and cut in two.
+
+The description names classes by import path and what their constructors were given, so that no
+pickle is needed to build it; the weights are safetensors. Everything before the chosen layer is
+the backbone, the layer and what comes after it is the head; the adapter sits between.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from selfheal_cli.errors import ModelError
+
+AUTO = "auto"
+PLAIN = (bool, int, float, str, type(None))
+
+
+class ModuleSpec(BaseModel):
+    """How a module is built again.
+
+    ``target`` is ``package.module:Class``; ``init`` are its constructor's arguments, and
+    ``children`` the modules that one of torch's containers is made of, by name.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    target: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")
+    init: dict[str, Any] = Field(default_factory=dict)
+    children: dict[str, ModuleSpec] = Field(default_factory=dict)
+
+
+class Foreign(BaseModel):
+    """A foreign network cut at a layer.
+
+    ``at`` is the layer's dotted name; ``shape`` of one row and ``dtype`` are what the module takes;
+    ``outputs`` is the width of its logits, 1 or the number of classes.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    module: ModuleSpec
+    at: str
+    shape: tuple[int, ...]
+    dtype: str = Field(default="float32", pattern="^(float32|int64)$")
+    outputs: int = Field(ge=1)
+
+
+class _Reached(Exception):
+    """The layer at which a foreign network is cut was reached."""
+
+    def __init__(self, features: Tensor) -> None:
+        self.features = features
+
+
+class Stop(nn.Module):
+    """Stands where the head was: nothing after it is computed."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Never returns."""
+        raise _Reached(features)
+
+
+class ForeignBackbone(nn.Module):
+    """Rows (n, inputs), each flattened, to what the cut layer is given, (n, features)."""
+
+    def __init__(self, module: nn.Module, shape: tuple[int, ...], dtype: str) -> None:
+        super().__init__()
+        self.module = module
+        self.shape = shape
+        self.dtype: torch.dtype = getattr(torch, dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (n, features)."""
+        try:
+            self.module(x.reshape(len(x), *self.shape).to(self.dtype))
+        except _Reached as reached:
+            return reached.features
+        raise RuntimeError("the layer at which the network is cut was not reached")
+
+
+def build(foreign: Foreign) -> tuple[ForeignBackbone, nn.Linear]:
+    """Backbone and head with weights that are still to be loaded; raises `ModelError`."""
+    module = build_module(foreign.module)
+    return cut(module, foreign.at, foreign.shape, foreign.dtype)
+
+
+def cut(
+    module: nn.Module, at: str, shape: tuple[int, ...], dtype: str
+) -> tuple[ForeignBackbone, nn.Linear]:
+    """Take the layer ``at`` out of a module; raises `ModelError` where it is none to cut at."""
+    layers = dict(module.named_modules())
+    head = layers.get(at)
+    if head is None or not at:
+        known = ", ".join(name for name, one in layers.items() if isinstance(one, nn.Linear))
+        raise ModelError(f"the model has no layer '{at}'; its linear layers: {known or 'none'}")
+    if not isinstance(head, nn.Linear):
+        raise ModelError(
+            f"layer '{at}' is a {type(head).__name__}; the adapter goes before a linear layer"
+        )
+    parent, _, name = at.rpartition(".")
+    setattr(layers[parent], name, Stop())
+    return ForeignBackbone(module, shape, dtype), head
+
+
+def build_module(spec: ModuleSpec) -> nn.Module:
+    """A module as described; raises `ModelError` where the class cannot be found or built."""
+    kind = find_class(spec.target)
+    try:
+        if spec.children:
+            container = kind(**spec.init)
+            for name, child in spec.children.items():
+                container.add_module(name, build_module(child))
+            return container
+        return kind(**spec.init)
+    except (TypeError, ValueError, RuntimeError) as exc:
+        raise ModelError(
+            f"{spec.target} cannot be built with {spec.init or 'no arguments'}: {exc}; give its "
+            "constructor's arguments with --init '{\"name\": value}'"
+        ) from exc
+
+
+def find_class(target: str) -> type[nn.Module]:
+    """The class that ``package.module:Class`` names; the working folder is looked in last."""
+    place, _, name = target.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    try:
+        found: Any = importlib.import_module(place)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as exc:
+        raise ModelError(
+            f"{target} cannot be imported here ({exc}); install its package, or stand in the "
+            "folder that it is in"
+        ) from exc
+    if not (inspect.isclass(found) and issubclass(found, nn.Module)):
+        raise ModelError(f"{target} is not a class of torch.nn.Module")
+    return found
+
+
+def describe(module: nn.Module, init: Mapping[str, Any] | None = None) -> ModuleSpec:
+    """How ``module`` is built again: by ``init``, else by what it remembers of its arguments.
+
+    Raises `ModelError` where its class cannot be imported by name.
+    """
+    kind = type(module)
+    target = f"{kind.__module__}:{kind.__qualname__}"
+    if kind.__module__ == "__main__" or "<locals>" in kind.__qualname__:
+        raise ModelError(
+            f"class {kind.__qualname__} is in {kind.__module__}, which nobody can import: put it "
+            "into a module of its own"
+        )
+    if kind in (nn.Sequential, nn.ModuleList, nn.ModuleDict):
+        parts = {name: describe(child) for name, child in module.named_children()}
+        return ModuleSpec(target=target, children=parts)
+    return ModuleSpec(target=target, init=dict(init) if init else _remembered(module))
+
+
+def _remembered(module: nn.Module) -> dict[str, Any]:
+    """Constructor arguments that the module keeps under the same names."""
+    found = {}
+    for name, parameter in inspect.signature(type(module).__init__).parameters.items():
+        if name in ("self", "device", "dtype") or parameter.kind in (
+            parameter.VAR_POSITIONAL,
+            parameter.VAR_KEYWORD,
+        ):
+            continue
+        value = getattr(module, name, parameter.default)
+        if name == "bias" and isinstance(value, Tensor | type(None)):
+            value = value is not None
+        if isinstance(value, tuple | list) and all(isinstance(one, PLAIN) for one in value):
+            value = list(value)
+        elif not isinstance(value, PLAIN):
+            continue
+        if value is not parameter.default:
+            found[name] = value
+    return found
+
+
+def last_linear(module: nn.Module, rows: Tensor) -> str:
+    """The linear layer that is computed last; raises `ModelError` where there is none."""
+    order: list[str] = []
+    hooks = [
+        layer.register_forward_hook(lambda *_, name=name: order.append(name))
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Linear)
+    ]
+    try:
+        with torch.inference_mode():
+            module(rows)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not order:
+        raise ModelError("the model computes no linear layer that the adapter could go before")
+    return order[-1]

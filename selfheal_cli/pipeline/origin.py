@@ -1,0 +1,141 @@
+"""Where a foreign model comes from, and the rows that it is shown."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from selfheal_cli.errors import DataError, ModelError
+from selfheal_cli.model.network import SelfHealingNetwork, use_one_thread
+from selfheal_cli.model.stored import (
+    PICKLE_RISK,
+    from_class,
+    read_exported,
+    read_pickle,
+    read_safetensors,
+)
+from selfheal_cli.model.wrapping import first_width
+from selfheal_cli.records import Base
+from selfheal_cli.registry.base import Registry
+from selfheal_cli.snapshot import make_base
+from selfheal_cli.source.encoding import Encoding
+from selfheal_cli.source.table_file import open_table
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from selfheal_cli.records import FloatArray
+
+SAMPLE = 1_024  # rows that a wrapped model is compared with its original on
+EXPORTED, PICKLED = "data/model.pt2", "data/model.pth"  # MLflow's pytorch flavour
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A model by MLflow URI, or by its class and a file of weights."""
+
+    uri: str | None
+    target: str | None
+    weights: Path | None
+    init: dict[str, Any] = field(default_factory=dict)
+    allow_pickle: bool = False
+
+    def __str__(self) -> str:
+        return self.uri or f"{self.target} with {self.weights}"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Rows (n, prod(shape)) as a model takes them, and what its inputs are called."""
+
+    rows: FloatArray
+    names: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def read_origin(registry: Registry, origin: Origin) -> nn.Module:
+    """The model itself; raises `ModelError` where it cannot be had without a pickle."""
+    use_one_thread()
+    if origin.uri is None:
+        if origin.target is None or origin.weights is None:
+            raise ModelError("without a URI, a class and its weights are needed")
+        return from_class(origin.target, origin.init, read_safetensors(origin.weights))
+    with tempfile.TemporaryDirectory() as into:
+        folder = registry.model_files(origin.uri, Path(into))
+        exported, pickled = folder / EXPORTED, folder / PICKLED
+        if exported.exists():
+            if origin.target is None:
+                raise ModelError(
+                    f"{origin.uri}: is stored as a graph (pt2), which has weights and no class; "
+                    "name its class with --from package.module:Class"
+                )
+            return from_class(origin.target, origin.init, read_exported(exported))
+        if not pickled.exists():
+            raise ModelError(
+                f"{origin.uri}: is not of MLflow's pytorch flavour (no {EXPORTED} and no {PICKLED})"
+            )
+        if not origin.allow_pickle:
+            raise ModelError(f"{origin.uri}: {PICKLE_RISK}")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's own words about pickles; ours were said
+            found = read_pickle(pickled)
+    if origin.target is None:
+        return found
+    return from_class(origin.target, origin.init, found.state_dict())
+
+
+def sample_rows(
+    module: nn.Module,
+    data: Path | None,
+    drop: Sequence[str],
+    shape: tuple[int, ...] | None,
+    *,
+    integers: bool,
+) -> Sample:
+    """Rows of a file, else drawn ones; raises `DataError` where they do not fill the shape."""
+    dtype = "int64" if integers else "float32"
+    if data is None:
+        wanted = shape or (first_width(module),)
+        drawn = np.random.default_rng(0)
+        size = (SAMPLE, prod(wanted))
+        rows = drawn.integers(0, 2, size) if integers else drawn.standard_normal(size)
+        names = tuple(f"x{place}" for place in range(size[1]))
+        return Sample(rows.astype(np.float32), names, wanted, dtype)
+    table = open_table(data, None)
+    unknown = [name for name in drop if name not in table.columns]
+    if unknown:
+        known = ", ".join(table.columns)
+        raise DataError(f"{data}: no column '{unknown[0]}' to drop; columns: {known}")
+    names = tuple(name for name in table.columns if name not in drop)
+    wanted = shape or (len(names),)
+    if len(names) != prod(wanted):
+        raise DataError(
+            f"{data}: {len(names)} columns are left, the model takes {prod(wanted)} "
+            f"({' x '.join(map(str, wanted))}); leave the target and others out with --drop"
+        )
+    frame = next(table.chunks(names))
+    rows = frame[list(names)].to_numpy(dtype=np.float32)[:SAMPLE]
+    if not np.isfinite(rows).all():
+        row, column = np.argwhere(~np.isfinite(rows))[0]
+        raise DataError(f"{data}: row {row + 1}, column '{names[column]}': a number is needed")
+    return Sample(np.ascontiguousarray(rows), names, wanted, dtype)
+
+
+def base_of(network: SelfHealingNetwork, sample: Sample, labels: Sequence[str] | None) -> Base:
+    """A wrapped network's frozen part, with some rows that each version is checked on."""
+    outputs = network.architecture.outputs
+    classes = max(outputs, 2)
+    names = list(labels or map(str, range(classes)))
+    if len(names) != classes or len(set(names)) != classes:
+        raise ModelError(f"--labels {','.join(names)}: the model tells {classes} classes apart")
+    encoding = Encoding.raw_columns(sample.names)
+    document = {"encoding": encoding.model_dump(mode="json"), "labels": names}
+    return make_base(network, {}, document, sample.rows)

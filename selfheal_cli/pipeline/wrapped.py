@@ -1,0 +1,164 @@
+"""A model that somebody else trained: registered as a baseline, and found again by a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from selfheal_cli import __version__
+from selfheal_cli.config import RunConfig, TableSettings
+from selfheal_cli.errors import ConfigurationError, DataError, VersionNotFound
+from selfheal_cli.history.archive import LOG_NAME, run_folder
+from selfheal_cli.history.event_log import EventLog
+from selfheal_cli.history.events import Kind
+from selfheal_cli.model.network import SelfHealingNetwork
+from selfheal_cli.pipeline.lease import RunLease, require_free
+from selfheal_cli.pipeline.ledger import RunLedger
+from selfheal_cli.pipeline.snapshots import Snapshots
+from selfheal_cli.records import Base, Evaluation, Phase, VersionRecord
+from selfheal_cli.registry.base import BASELINE, CHAMPION, Lineage, Registry
+from selfheal_cli.registry.journal import standing
+from selfheal_cli.registry.outbox import NAME as OUTBOX_NAME
+from selfheal_cli.registry.outbox import Outbox
+from selfheal_cli.registry.writer import RegistryWriter
+from selfheal_cli.rollback.verify import load_verified
+from selfheal_cli.snapshot import assemble
+
+if TYPE_CHECKING:
+    from selfheal_cli.pipeline.run import Surroundings
+
+PREFIX = "models:/"
+WRAPPED = "wrapped"  # alias of what a run starts from; its own baseline is another version
+
+
+@dataclass(frozen=True, slots=True)
+class Wrapped:
+    """A registered network of another's, and what it takes and gives."""
+
+    network: SelfHealingNetwork
+    inputs: tuple[str, ...]
+    labels: tuple[str, ...]
+    version: VersionRecord
+
+    def require_fit(self, labels: Sequence[str]) -> None:
+        """Raise `DataError` where the data's target has other values than the model's."""
+        if tuple(labels) != self.labels:
+            raise DataError(
+                f"model {self.version.model} v{self.version.version} tells apart "
+                f"{', '.join(self.labels)}; the target's values are {', '.join(labels)}: give "
+                "--positive, another --target, or wrap the model with --labels"
+            )
+
+
+def wrapped_of(config: RunConfig, registry: Registry) -> Wrapped | None:
+    """The wrapped model that a run heals; None where it trains its own."""
+    return find_wrapped(registry, config.model) if config.model is not None else None
+
+
+def find_wrapped(registry: Registry, name: str) -> Wrapped:
+    """By ``NAME``, ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``; a name alone
+    means what was wrapped.
+
+    Raises `VersionNotFound`, or `ConfigurationError` for a version that was not wrapped.
+    """
+    model, number = _parse(registry, name)
+    version = registry.version(model, number)
+    base = registry.base(version.base)
+    document = base.describe()
+    if "foreign" not in document["network"] or document["network"]["adapter"] != "reflexive":
+        raise ConfigurationError(
+            f"{model} v{number} comes from a run; --model heals what 'selfheal wrap' registered: "
+            "give its name or models:/NAME@wrapped"
+        )
+    network = assemble(base, load_verified(registry, version), where=f"{model} v{number}")
+    names = tuple(column["name"] for column in document["encoding"]["columns"])
+    return Wrapped(network, names, tuple(document["labels"]), version)
+
+
+def for_wrapped(config: RunConfig, wrapped: Wrapped, model_name: str | None) -> RunConfig:
+    """The configuration of a run that heals a wrapped model; raises `ConfigurationError`.
+
+    Versions go to the wrapped model itself unless ``model_name`` names another.
+    """
+    if not isinstance(config.source, TableSettings):
+        raise ConfigurationError("--model needs DATA with the columns that the model takes")
+    if config.heal.assume is not None and wrapped.network.architecture.outputs == 2:
+        raise ConfigurationError(
+            "--assume is for models with one logit; this one has two: wait for labels"
+        )
+    version = wrapped.version
+    positive = config.source.positive or (wrapped.labels[1] if len(wrapped.labels) == 2 else None)
+    source = config.source.model_copy(update={"inputs": wrapped.inputs, "positive": positive})
+    return config.model_copy(
+        update={
+            "source": source,
+            "model": f"{PREFIX}{version.model}/{version.version}",
+            "model_name": model_name or version.model,
+        }
+    )
+
+
+def _parse(registry: Registry, name: str) -> tuple[str, int]:
+    text = name.removeprefix(PREFIX)
+    model, _, number = text.rpartition("/")
+    if model and number.isdigit():
+        return model, int(number)
+    model, _, alias = text.partition("@")
+    found = registry.alias(model, alias or WRAPPED)
+    if found is None:
+        raise ConfigurationError(
+            f"--model {name}: '{model}' has no alias '{alias or WRAPPED}'; give "
+            "NAME, models:/NAME/VERSION or models:/NAME@ALIAS of what 'selfheal wrap' registered"
+        )
+    return model, found
+
+
+def register_wrapped(
+    network: SelfHealingNetwork, base: Base, model: str, origin: str, around: Surroundings
+) -> int:
+    """A wrapped network as a version that is baseline and champion; returns its number.
+
+    ``around`` are a run's `Surroundings`. Raises `LeaseHeld` where a run heals the model.
+    """
+    registry = around.registry
+    require_free(registry, model, around.workspace, around.clock)
+    config = RunConfig(model_name=model)
+    last = standing(registry, model).moves.get(CHAMPION)
+    tags = {"selfheal.model": model, "selfheal.actor": around.actor, "selfheal.kind": "wrap"}
+    run_id = registry.begin_run(config.experiment, {"origin": origin}, tags)
+    log = EventLog(run_folder(run_id, around.workspace) / LOG_NAME, around.clock)
+    with ExitStack() as stack:
+        stack.callback(log.close)
+        lease = RunLease(
+            registry, model, run_id, log.path.parent, around.actor, around.clock, four_eyes=False
+        )
+        stack.callback(lease.release)
+        base_id = registry.store_base(run_id, base)
+        lineage = Lineage(model, run_id, base_id, WRAPPED, "full", "1")
+        outbox = Outbox(log.path.with_name(OUTBOX_NAME))
+        writer = RegistryWriter(registry, lineage, outbox, before_commit=log.sync, beat=lease.beat)
+        stack.callback(writer.close)
+        known = last.sequence if last else 0
+        ledger = RunLedger(log, writer, around.on_event, around.clock, around.actor, lambda: known)
+        started = {"run_id": run_id, "model": model, "actor": around.actor, "champion_move": known,
+                   "config": config.model_dump(mode="json"),
+                   "versions": {"selfheal": __version__}}  # fmt: skip
+        ledger.note(Kind.RUN_STARTED, started)
+        ledger.note(Kind.TRAINED, {"base": base_id, "base_sha256": base.sha256, "origin": origin})
+        snapshot = Snapshots(ledger, run_id).take(
+            network.adapter.state_dict(), phase=Phase.BASELINE, batch=0, scores=None,
+            evaluation=Evaluation.AWAITING, reason=f"wrapped {origin}", threshold=0.5,
+        )  # fmt: skip
+        for alias in (WRAPPED, BASELINE, CHAMPION):
+            ledger.point(alias, snapshot, f"wrapped {origin}")
+        writer.flush(patience=around.patience or 0.0)
+        ledger.catch_up()
+        ledger.finish({"outcome": "FINISHED"})
+        writer.finish("0", [(log.path, None)], "FINISHED", {"selfheal.log_head": log.head})
+        writer.flush(patience=around.patience or 0.0)
+    found = registry.alias(model, WRAPPED)
+    if found is None:
+        raise VersionNotFound(f"model '{model}': alias '{WRAPPED}' was taken away at once")
+    return found

@@ -1,0 +1,185 @@
+"""A model trained elsewhere: wrapped, drifted, healed, rolled back, audited."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+from mlflow import MlflowClient
+from torch import nn
+
+from tests.conftest import Invoke
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+DIGITS = ("--from", "digits:DigitNet", "--shape", "1,8,8")
+STORED = (*DIGITS, "--weights", "digits.safetensors")
+DATA = ("--data", "digits_train.csv", "--drop", "digit")
+STREAM = ("run", "digits_stream.csv", "--target", "digit", "--model", "digits", "--no-plots",
+          "--train-fraction", "0.389", "--batch-size", "50", "--batches", "14")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the example leaves in its folder."""
+    folder = tmp_path_factory.mktemp("digits")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.syspath_prepend(str(EXAMPLES))
+        patch.delitem(sys.modules, "digits", raising=False)
+        import digits
+
+        digits.main()
+    return folder
+
+
+@pytest.fixture
+def digits_dir(trained: Path, workdir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with the example's files; its class can be imported."""
+    for path in trained.iterdir():
+        (workdir / path.name).write_bytes(path.read_bytes())
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    return workdir
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_a_convolutional_network_is_healed_rolled_back_replayed_and_audited(
+    digits_dir: Path, invoke: Invoke, mode: str
+) -> None:
+    invoke("wrap", *STORED, *DATA, "--as", "digits")
+    document = json.loads(invoke(*STREAM, "--heal-mode", mode, "--json").stdout)
+    live, shadow = (
+        next(one for one in document["results"] if one["stage"].startswith(stage))
+        for stage in ("Live", "Shadow")
+    )
+    assert live["accuracy"] > shadow["accuracy"] + 0.1
+    of = ("--model-name", "digits")
+    invoke("rollback", "--to-best", "--yes", *of)
+    assert "comes out the same" in invoke("audit", "--replay", "4", *of).stdout
+    assert "Everything holds" in invoke("audit", *of).stdout
+    invoke(*STREAM, "--json")  # from what was wrapped, not from the last run's baseline
+    frame = np.loadtxt("digits_train.csv", delimiter=",", skiprows=1)[:5]
+    names = Path("digits_train.csv").read_text().splitlines()[0].split(",")
+    import pandas as pd
+
+    given = pd.DataFrame(frame, columns=names).drop(columns="digit")
+    served = mlflow.pyfunc.load_model("models:/digits@champion").predict(given)
+    assert served.shape == (5, 10)
+
+
+def test_layers_are_listed_and_nothing_is_registered(digits_dir: Path, invoke: Invoke) -> None:
+    found = json.loads(invoke("wrap", *STORED, "--list", "--json").stdout)
+    assert [one["name"] for one in found if one["fits"]] == ["hidden", "out"]
+    assert "n x 16 x 8 x 8" in invoke("wrap", *STORED, "--list").stdout
+    assert not MlflowClient().search_registered_models()
+
+
+def log_model(form: str) -> str:
+    import digits
+    from safetensors.torch import load_file
+
+    network = digits.DigitNet()
+    network.load_state_dict(load_file("digits.safetensors"))
+    network.eval()
+    example = np.zeros((2, 1, 8, 8), dtype=np.float32)
+    with mlflow.start_run():
+        mlflow.pytorch.log_model(
+            network, name="m", registered_model_name="camera", serialization_format=form,
+            pip_requirements=["torch"], input_example=example if form == "pt2" else None,
+        )  # fmt: skip
+    return "models:/camera/1"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_mlflows_graph_gives_its_weights_without_a_pickle(digits_dir: Path, invoke: Invoke) -> None:
+    uri = log_model("pt2")
+    assert "--from package.module:Class" in invoke("wrap", uri, "--as", "d", expect=3).stderr
+    found = json.loads(invoke("wrap", uri, *DIGITS, *DATA, "--as", "d", "--json").stdout)
+    same = json.loads(invoke("wrap", *STORED, *DATA, "--as", "e", "--json").stdout)
+    assert (found["at"], same["at"]) == ("out", "out")
+    digests = [
+        json.loads(invoke("show", "1", "--model-name", name, "--json").stdout)["tags"]
+        for name in ("d", "e")
+    ]
+    assert digests[0]["selfheal.sha256"] == digests[1]["selfheal.sha256"]
+    assert digests[0]["selfheal.base"] == digests[1]["selfheal.base"]  # stored once
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_pickle_is_loaded_only_where_that_is_allowed(digits_dir: Path, invoke: Invoke) -> None:
+    uri = log_model("pickle")
+    said = invoke("wrap", uri, "--shape", "1,8,8", "--as", "d", expect=3).stderr
+    assert "runs whatever its author put into it" in said
+    invoke("wrap", uri, "--shape", "1,8,8", "--as", "d", "--allow-pickle")
+
+
+class Planted:
+    """Leaves a mark when it is unpickled."""
+
+    def __reduce__(self) -> tuple[object, tuple[str, str]]:
+        return open, ("mark", "w")
+
+
+def test_weights_that_are_a_pickle_are_refused_and_nothing_runs(
+    digits_dir: Path, invoke: Invoke
+) -> None:
+    torch.save(Planted(), "digits.safetensors")
+    said = invoke("wrap", *STORED, "--as", "d", expect=3).stderr
+    assert "not a safetensors file" in said
+    assert not Path("mark").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("models:/nobody/1", "--as", "d"), 4, "models:/nobody/1: no such model"),
+        (("--as", "d"), 2, "give MODEL, or --weights with --from"),
+        (("--weights", "digits.safetensors", "--as", "d"), 2, "--weights needs --from"),
+        (STORED, 2, "--as NAME is needed"),
+        ((*STORED, "--as", "d", "--init", "{"), 2, "--init"),
+        ((*STORED, "--as", "d", "--init", '{"width": 8}'), 3, "the weights do not fit"),
+        ((*STORED, "--as", "d", "--init", '{"depth": 8}'), 3, "cannot be built with"),
+        ((*STORED, "--as", "d", "--data", "digits_train.csv"), 3, "65 columns are left"),
+        ((*STORED, *DATA, "--as", "d", "--drop", "no"), 3, "no column 'no'"),
+        ((*STORED, *DATA, "--as", "d", "--labels", "a,b"), 3, "tells 10 classes apart"),
+        ((*STORED, *DATA, "--as", "d", "--at", "hidden"), 3, "decides otherwise"),
+        (("--from", "os:getcwd", "--weights", "digits.safetensors", "--as", "d"), 3, "not a class"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_wrapped_is_said_in_one_line(
+    digits_dir: Path, invoke: Invoke, arguments: tuple[str, ...], code: int, message: str
+) -> None:
+    said = invoke("wrap", *arguments, expect=code).stderr
+    assert message in said
+    if code != 2:
+        assert len(said.splitlines()) == 1
+
+
+def test_a_run_on_a_model_that_was_not_wrapped_or_on_other_columns_is_refused(
+    digits_dir: Path, invoke: Invoke
+) -> None:
+    assert "no alias 'wrapped'" in invoke(*STREAM, expect=3).stderr
+    invoke("wrap", *STORED, *DATA, "--as", "digits")
+    text = Path("digits_stream.csv").read_text()
+    Path("digits_stream.csv").write_text(text.replace("p00", "q00", 1))
+    assert "no column 'p00'; did you mean 'q00'?" in invoke(*STREAM, expect=3).stderr
+    rows = text.splitlines()
+    few = [rows[0], *(row for row in rows[1:] if row[-1] in "01")]
+    Path("digits_stream.csv").write_text("\n".join(few) + "\n")
+    assert "tells apart 0, 1, 2" in invoke(*STREAM, expect=3).stderr
+
+
+def test_a_module_of_torchs_own_layers_needs_no_class(workdir: Path, invoke: Invoke) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 1))
+    with mlflow.start_run():
+        mlflow.pytorch.log_model(
+            network, name="m", registered_model_name="small", serialization_format="pickle",
+            pip_requirements=["torch"],
+        )  # fmt: skip
+    said = invoke("wrap", "models:/small/1", "--allow-pickle", "--as", "small-healed").stdout
+    assert "before layer '2'" in said
