@@ -15,7 +15,7 @@
     │   ├── Overtaken                4   somebody else moved the alias first
     │   ├── LeaseHeld                4   another run heals this model
     │   └── ApprovalNeeded           4   four eyes: one person is not enough
-    ├── AuditFailed                  4   a record does not hold
+    ├── NotWritten                   4   a file or folder: disk full, no rights
     ├── EventLogError                4   the log is missing, cut short or edited
     ├── NothingToRestore             5
     └── HealError                    6
@@ -82,8 +82,8 @@ class ApprovalNeeded(RegistryError):
     """The policy wants a second person, who did not propose it."""
 
 
-class AuditFailed(SelfhealError):
-    """Something that was recorded does not hold any more."""
+class NotWritten(SelfhealError):
+    """A file that could not be written: the disk is full, or the rights are missing."""
 
     exit_code = 4
 

@@ -54,12 +54,11 @@ def command(
         raise click.UsageError("--csv and --json exclude each other")
     from selfheal_cli.cli import output
 
+    from selfheal_cli.pipeline.chronicle import until
+
     found = _happenings(run_name, model_name, tracking_uri)
-    found = [
-        one
-        for one in found
-        if (at is None or one.at <= at) and (number is None or one.concerns(number))
-    ]
+    found = until(found, at) if at else found
+    found = [one for one in found if number is None or one.concerns(number)]
     shown = found[-limit:]
     if as_json:
         output.print_json([{**one.data, **asdict(one)} for one in shown])

@@ -16,6 +16,7 @@ from typing import Any
 
 from selfheal_cli.errors import EventLogError
 from selfheal_cli.history.events import Event, Kind
+from selfheal_cli.history.writable import written
 
 Clock = Callable[[], datetime]
 GENESIS = "0" * 64
@@ -23,17 +24,23 @@ AFTER_THE_END = (Kind.REGISTERED, Kind.ALIAS_MOVED, Kind.MOVE_REFUSED, Kind.RUN_
 
 
 class EventLog:
-    """The writing end of a log. One writer at a time; each line is handed to the system whole."""
+    """The writing end of a log. One writer at a time; each line is handed to the system whole.
+
+    Raises `NotWritten` where the disk is full or the rights are missing; what was appended before
+    stays whole.
+    """
 
     def __init__(self, path: Path, clock: Clock) -> None:
         self.path = path
         self._clock = clock
         self._sequence, self._head = 0, GENESIS
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            for event in read(path):
-                self._sequence, self._head = event.sequence, event.digest
-        self._stream = path.open("a", encoding="utf-8")
+        with written(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists():
+                for event in read(path):
+                    self._sequence, self._head = event.sequence, event.digest
+            self._stream = path.open("ab", buffering=0)
+            self._size = os.fstat(self._stream.fileno()).st_size
 
     @property
     def head(self) -> str:
@@ -45,14 +52,25 @@ class EventLog:
         at = self._clock().isoformat(timespec="milliseconds")
         body = _body(self._sequence + 1, at, kind, data, self._head)
         event = Event(self._sequence + 1, at, kind, data, self._head, _digest(body))
-        self._stream.write(_line(body, event.digest))
-        self._stream.flush()
+        self._write(_line(body, event.digest).encode())
         self._sequence, self._head = event.sequence, event.digest
         return event
 
+    def _write(self, line: bytes) -> None:
+        with written(self.path):
+            try:
+                left = memoryview(line)
+                while left:  # the system may take a part of it, on a disk that is nearly full
+                    left = left[self._stream.write(left) :]
+            except OSError:
+                self._stream.truncate(self._size)  # no half line, should there be room again
+                raise
+        self._size += len(line)
+
     def sync(self) -> None:
         """What was appended is on disk when it returns. Any thread may call."""
-        os.fsync(self._stream.fileno())
+        with written(self.path):
+            os.fsync(self._stream.fileno())
 
     def close(self) -> None:
         """No more events."""

@@ -34,7 +34,6 @@ class Kind(StrEnum):
     FOLLOWED = "champion-followed"
     HEALING_HELD = "healing-held"
     HEALING_RELEASED = "healing-released"
-    LEASE_LOST = "lease-lost"
     STREAM_STOPPED = "stream-stopped"
     RUN_FINISHED = "run-finished"
     RUN_RESUMED = "run-resumed"
@@ -59,7 +58,6 @@ ACTIONS = frozenset(
         Kind.FOLLOWED,
         Kind.HEALING_HELD,
         Kind.HEALING_RELEASED,
-        Kind.LEASE_LOST,
     }
 )
 

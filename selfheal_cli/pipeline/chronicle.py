@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,12 +42,27 @@ def chronicle(
 ) -> list[Happening]:
     """Everything by time; each move of an alias once, from the journal.
 
+    A log and the journal keep their own order, even where the clock was set back.
     Raises `EventLogError` for a log whose chain does not hold.
     """
-    found = [one for log in logs_of(model, workspace) for one in of_run(log, moves=not registry)]
+    found = [of_run(log, moves=not registry) for log in logs_of(model, workspace)]
     if registry is not None:
-        found += [_from_entry(entry) for entry in registry.entries(model)]
-    return sorted(found, key=lambda one: one.at)
+        found.append([_from_entry(entry) for entry in registry.entries(model)])
+    timed = [pair for one in found for pair in _timed(one)]
+    return [one for _, one in sorted(timed, key=lambda pair: pair[0])]
+
+
+def until(found: Iterable[Happening], at: str) -> list[Happening]:
+    """What had happened by a time (ISO 8601, UTC), of a list in order."""
+    return [one for latest, one in _timed(found) if latest <= at]
+
+
+def _timed(found: Iterable[Happening]) -> Iterator[tuple[str, Happening]]:
+    """Each with the latest time that had been read off a clock by then."""
+    latest = ""
+    for one in found:
+        latest = max(latest, one.at)
+        yield latest, one
 
 
 def of_run(log: Path, *, moves: bool = True) -> list[Happening]:

@@ -40,7 +40,7 @@ class Others(Protocol):
     def take(self) -> Moved | None:
         """A move of the champion by somebody else since the last call, ready to be served."""
 
-    def recall(self, recorded: Mapping[str, Any]) -> Moved:
+    def recall(self, recorded: Mapping[str, Any]) -> Moved | None:
         """The move that a recorded run followed, from the event that it wrote."""
 
 
@@ -53,9 +53,9 @@ class Nobody:
         """See `Others`."""
         return None
 
-    def recall(self, recorded: Mapping[str, Any]) -> Moved:
+    def recall(self, recorded: Mapping[str, Any]) -> Moved | None:
         """See `Others`."""
-        raise NotImplementedError
+        return None
 
 
 class Follower:

@@ -10,6 +10,7 @@ from filelock import FileLock, Timeout
 from selfheal_cli.errors import LeaseHeld, RegistryError, RegistryUnreachable
 from selfheal_cli.history.archive import ALIVE_LOCK, is_running
 from selfheal_cli.history.event_log import Clock
+from selfheal_cli.history.writable import written
 from selfheal_cli.registry.base import Registry
 from selfheal_cli.registry.journal import Lease, standing
 from selfheal_cli.registry.moves import held_by, release_lease, take_lease
@@ -34,12 +35,13 @@ class RunLease:
         self._model = model
         self._clock = clock
         self._runs = folder.parent
-        folder.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(folder / ALIVE_LOCK)
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout as exc:
-            raise LeaseHeld(f"run {run_id} is running already, in this folder") from exc
+        with written(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                self._lock.acquire(timeout=0)
+            except Timeout as exc:
+                raise LeaseHeld(f"run {run_id} is running already, in this folder") from exc
         try:
             wanted = Lease(run_id, actor, self._now().isoformat(timespec="milliseconds"))
             self._lease = take_lease(

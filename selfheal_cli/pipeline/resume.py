@@ -94,7 +94,7 @@ def resume(
 
 
 def _complete(log_path: Path, config: RunConfig, record: Record, around: Surroundings) -> Finished:
-    """The stream had ended: make the files again and bring what the registry lacks."""
+    """The stream had ended: bring what the registry lacks and make the files again."""
     path, run_id = log_path.with_name(OUTBOX_NAME), record.started.data["run_id"]
     outbox = Outbox(path)
     if outbox.result(f"end:{record.parts}") is not None and not outbox.pending:
@@ -103,6 +103,7 @@ def _complete(log_path: Path, config: RunConfig, record: Record, around: Surroun
             f"run {run_id} finished after {record.batch} batches and the registry has everything; "
             "there is nothing to resume"
         )
+    _bring(path, around)  # first, so that the files have the versions' numbers
     lineage = Lineage(**(outbox.lineage or {}))
     with closing(EventLog(log_path, around.clock)) as log:
         writer = RegistryWriter(around.registry, lineage, outbox, before_commit=log.sync)
@@ -110,12 +111,18 @@ def _complete(log_path: Path, config: RunConfig, record: Record, around: Surroun
             view, files = publish(config, log, record.parts, "FINISHED", writer)
         finally:
             writer.close()
-    away, patience = "", around.patience or 0.0
+    away = _bring(path, around)
+    return Finished(run_id, "FINISHED", log_path.parent, view, files, away=away)
+
+
+def _bring(path: Path, around: Surroundings) -> str:
+    """Empty an outbox as far as the registry answers; returns why it does not have everything."""
+    patience = around.patience or 0.0
     try:
         flush(path, around.registry, around.clock, patience=patience, on_left=around.on_left)
     except RegistryUnreachable as exc:
-        away = str(exc)
-    return Finished(run_id, "FINISHED", log_path.parent, view, files, away=away)
+        return str(exc)
+    return ""
 
 
 def _left(path: Path) -> list[Result]:

@@ -15,6 +15,7 @@ from selfheal_cli.errors import RegistryUnreachable, SelfhealError
 from selfheal_cli.history.archive import LOG_NAME, run_folder
 from selfheal_cli.history.event_log import Clock, EventLog, read
 from selfheal_cli.history.events import Event, Kind
+from selfheal_cli.history.writable import require_writable, written
 from selfheal_cli.model.network import use_one_thread
 from selfheal_cli.monitor.prequential import score
 from selfheal_cli.pipeline.conclude import conclude
@@ -108,6 +109,7 @@ def run(config: RunConfig, source: Source, around: Surroundings) -> Finished:
     """
     use_one_thread()
     registry, model = around.registry, config.model_name
+    require_writable(around.workspace, config.export_dir)
     require_free(registry, model, around.workspace, around.clock)
     prepared = prepare(config, source, around.on_epoch, wrapped_of(config, around.registry))
     last = standing(registry, model).moves.get(CHAMPION)
@@ -246,14 +248,11 @@ def publish(
 ) -> tuple[RunView, tuple[Path, ...]]:
     """Files and pictures from the log, to be kept with the run; then the run is closed."""
     view = fold(read(log.path))
-    files = export(view, config.export_dir)
     settings = log.path.with_name(CONFIG_NAME)
-    settings.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    plots: list[Path] = []
-    if config.plots and view.rows:
-        from selfheal_cli.report.plots import draw_all
-
-        plots = draw_all(view, config.export_dir / "plots")
+    with written(config.export_dir):
+        files = export(view, config.export_dir)
+        settings.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        plots = _draw(config, view)
     kept: list[tuple[Path, str | None]] = [(log.path, None), (settings, None)]
     rows = kept_rows(config, log.path.parent)
     kept += [(rows, None)] if rows else []
@@ -261,6 +260,14 @@ def publish(
     kept += [(path, "plots") for path in plots]
     writer.finish(str(part), kept, outcome, {"selfheal.log_head": log.head})
     return view, (*files, *plots)
+
+
+def _draw(config: RunConfig, view: RunView) -> list[Path]:
+    if not (config.plots and view.rows):
+        return []
+    from selfheal_cli.report.plots import draw_all
+
+    return draw_all(view, config.export_dir / "plots")
 
 
 def baseline_scores(source: Source, prepared: Prepared) -> tuple[AnyScores, Evaluation]:

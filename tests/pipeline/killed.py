@@ -21,12 +21,16 @@ from typing import Any
 from selfheal_cli.config import NetworkSettings, RunConfig, SyntheticSettings
 from selfheal_cli.errors import EventLogError
 from selfheal_cli.history.archive import find_run
+from selfheal_cli.history.event_log import read, verify
+from selfheal_cli.history.events import Kind
 from selfheal_cli.pipeline.resume import resume
 from selfheal_cli.pipeline.run import Surroundings, run
 from selfheal_cli.pipeline.sources import open_source
 from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+from tests.registry.chains import check_chain
 
 CALLS = ("call", "c_call")
+ACTIONS = ("heal", "rollback", "rollback-failed")
 
 
 def settings(**changes: Any) -> RunConfig:
@@ -62,6 +66,30 @@ def go_on(config: RunConfig) -> None:
 
 def around() -> Surroundings:
     return Surroundings(MlflowRegistry(), lambda: datetime.now(UTC), "ann", follow_seconds=0)
+
+
+def what_came_of_it() -> dict[str, Any]:
+    """Versions, table, actions and champion; nothing that differs by run id or clock."""
+    registry = MlflowRegistry()
+    logs = Path("mlruns/selfheal/runs").glob("*/events.jsonl")
+    (log,) = [path for path in logs if path.stat().st_size]  # killed before anything was recorded
+    verify(log)
+    events = list(read(log))
+    (*_, end) = (event.data for event in events if event.kind is Kind.RUN_FINISHED)
+    versions = registry.versions("fraud", limit=1000)
+    assert check_chain(registry, "fraud") > 0
+    return {
+        "versions": [
+            (v.version, v.phase, v.batch, v.sha256, v.tags.get("selfheal.parent"), dict(v.metrics))
+            for v in versions
+        ],
+        "champion": registry.alias("fraud", "champion"),
+        "table": end["stages"],
+        "serving": end["serving_sha256"],
+        "actions": [e.kind for e in events if e.kind.value in ACTIONS],
+        "registered": sorted(e.data["version"] for e in events if e.kind == "registered"),
+        "metrics.csv": Path("monitoring_export/metrics.csv").read_text(),
+    }
 
 
 def forked(

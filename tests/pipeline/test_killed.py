@@ -9,37 +9,10 @@ from typing import Any
 
 import pytest
 
-from selfheal_cli.history.event_log import read, verify
-from selfheal_cli.registry.mlflow_registry import MlflowRegistry
 from tests.conftest import enter
-from tests.pipeline.killed import forked, go_on, settings, start
-from tests.registry.chains import check_chain
+from tests.pipeline.killed import forked, go_on, settings, start, what_came_of_it
 
 MOMENTS = 50
-ACTIONS = ("heal", "rollback", "rollback-failed")
-
-
-def what_came_of_it() -> dict[str, Any]:
-    """Versions, table, actions and champion; nothing that differs by run id or clock."""
-    registry = MlflowRegistry()
-    logs = Path("mlruns/selfheal/runs").glob("*/events.jsonl")
-    (log,) = [path for path in logs if path.stat().st_size]  # killed before anything was recorded
-    verify(log)
-    events = list(read(log))
-    versions = registry.versions("fraud", limit=1000)
-    assert check_chain(registry, "fraud") > 0
-    return {
-        "versions": [
-            (v.version, v.phase, v.batch, v.sha256, v.tags.get("selfheal.parent"), dict(v.metrics))
-            for v in versions
-        ],
-        "champion": registry.alias("fraud", "champion"),
-        "table": events[-1].data["stages"],
-        "serving": events[-1].data["serving_sha256"],
-        "actions": [e.kind for e in events if e.kind.value in ACTIONS],
-        "registered": sorted(e.data["version"] for e in events if e.kind == "registered"),
-        "metrics.csv": Path("monitoring_export/metrics.csv").read_text(),
-    }
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,170 @@
+"""A full disk, rights that are taken away, a locked store: one clear line, and then all is there."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selfheal_cli.history.archive import find_run
+from selfheal_cli.history.event_log import read
+from selfheal_cli.history.events import Kind
+from tests.conftest import Invoke, enter
+from tests.pipeline import faulty
+from tests.pipeline.killed import what_came_of_it
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, store_template: Path) -> dict[str, Any]:
+    """What the run comes to where nothing fails."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    shutil.copy(store_template, folder / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        enter(folder, patch)
+        ended = faulty.in_child(*faulty.RUN)
+        assert ended.code == 0, ended.stderr
+        return what_came_of_it()
+
+
+def size_of(name: str) -> int:
+    log = find_run("latest")
+    assert log is not None
+    return log.with_name(name).stat().st_size
+
+
+def full() -> None:
+    faulty.limit_files(0)
+
+
+def log_is_full() -> None:
+    """A part of the next line still fits."""
+    faulty.limit_files(size_of("events.jsonl") + 100)
+
+
+def outbox_is_full() -> None:
+    faulty.limit_files(size_of("outbox.db-wal"))
+
+
+@pytest.mark.parametrize(
+    ("fault", "batch"), [(full, 1), (full, 5), (log_is_full, 5), (outbox_is_full, 1)]
+)
+def test_a_disk_that_is_full_ends_the_run_in_one_line_and_resume_completes_it(
+    fault: Callable[[], None],
+    batch: int,
+    workdir: Path,
+    undisturbed: dict[str, Any],
+    invoke: Invoke,
+) -> None:
+    ended = faulty.in_child(*faulty.RUN, prepare=faulty.at_batch(batch, fault))
+    assert ended.code == 4, ended
+    assert ended.stderr.count("\n") == 1
+    assert "cannot be" in ended.stderr
+    assert "make room" in ended.stderr
+    assert "selfheal run --resume" in ended.stderr
+    resumed = faulty.in_child(*faulty.RESUME)
+    assert resumed.code == 0, resumed.stderr
+    assert what_came_of_it() == undisturbed
+    invoke("audit")
+
+
+def test_a_store_that_cannot_grow_does_not_stop_the_run_and_flush_brings_the_rest(
+    workdir: Path, undisturbed: dict[str, Any], invoke: Invoke
+) -> None:
+    def store_is_full() -> None:
+        faulty.limit_files((workdir / "mlflow.db").stat().st_size)
+
+    with closing(sqlite3.connect("mlflow.db")) as store, store:  # the largest file by far
+        store.execute("CREATE TABLE padding AS SELECT zeroblob(30000000)")
+    ended = faulty.in_child(*faulty.RUN, prepare=faulty.at_batch(2, store_is_full))
+    assert ended.code == 4, ended
+    assert ended.stderr.count("\n") == 1
+    assert "bring them with 'selfheal flush'" in ended.stderr
+    flushed = faulty.in_child("flush")
+    assert flushed.code == 0, flushed
+    invoke("export", "latest")
+    assert what_came_of_it() == undisturbed
+    invoke("audit")
+
+
+def without_rights(*folders: str) -> Callable[[], None]:
+    def fault() -> None:
+        for folder in folders:
+            Path(folder).chmod(0o555)
+
+    def prepare() -> None:
+        faulty.renounce_root()
+        faulty.at_batch(3, fault)()
+
+    return prepare
+
+
+@pytest.mark.parametrize(
+    ("folders", "said"),
+    [
+        ((".",), "monitoring_export: cannot be written"),
+        (("monitoring_export",), "monitoring_export"),
+    ],
+)
+def test_a_folder_made_read_only_in_mid_stream_is_told_and_resume_completes_the_run(
+    folders: tuple[str, ...],
+    said: str,
+    workdir: Path,
+    undisturbed: dict[str, Any],
+    invoke: Invoke,
+) -> None:
+    for folder in folders:
+        Path(folder).mkdir(exist_ok=True)
+    ended = faulty.in_child(*faulty.RUN, prepare=without_rights(*folders))
+    for folder in folders:
+        Path(folder).chmod(0o755)
+    assert ended.code == 4, ended
+    assert ended.stderr.count("\n") == 1
+    assert said in ended.stderr
+    assert "give the rights" in ended.stderr
+    assert "selfheal run --resume" in ended.stderr
+    resumed = faulty.in_child(*faulty.RESUME)
+    assert resumed.code == 0, resumed
+    assert what_came_of_it() == undisturbed
+    invoke("audit")
+
+
+def test_an_export_folder_without_rights_is_said_before_anything_is_trained(workdir: Path) -> None:
+    Path("figures").mkdir(mode=0o555)
+    ended = faulty.in_child("run", "--export-dir", "figures", prepare=faulty.renounce_root)
+    assert ended.code == 4, ended
+    assert "figures is not writable" in ended.stderr
+    assert (ended.stderr.count("\n"), ended.output) == (1, "")
+    assert not Path("mlruns").exists()
+
+
+def test_a_store_that_another_process_has_locked_is_waited_for_and_the_run_scores_on(
+    workdir: Path, undisturbed: dict[str, Any], invoke: Invoke
+) -> None:
+    locker, refused = faulty.Locker(), threading.Event()
+
+    def release() -> None:
+        assert refused.wait(60)
+        locker.release()
+
+    def prepare() -> None:
+        faulty.short_of_patience(refused)
+        faulty.at_batch(2, locker.lock)()
+        faulty.at_batch(7, release)()
+
+    ended = faulty.in_child(*faulty.RUN, prepare=prepare)
+    assert ended.code == 0, ended
+    assert ended.stderr == ""
+    log = find_run("latest")
+    assert log is not None
+    waiting = {e.data["batch"]: e.data["pending_writes"] for e in read(log) if e.kind is Kind.BATCH}
+    scored_while_locked = [waiting[batch] for batch in range(3, 8)]
+    assert scored_while_locked == sorted(scored_while_locked)
+    assert waiting[7] >= 8  # two versions a heal and more, of four batches
+    assert what_came_of_it() == undisturbed
+    invoke("audit")
