@@ -39,9 +39,8 @@ def group(*parts: Decorator) -> Decorator:
     return decorate
 
 
-# What streams, and what is watched in it.
-data = group(
-    click.argument("data", required=False, type=click.Path(path_type=Path)),
+# Which columns of a table there are, and which is the target.
+columns = group(
     click.option(
         "--target", metavar="COLUMN", help="Column of DATA to predict; two or more values."
     ),
@@ -58,6 +57,11 @@ data = group(
         help="Take a column of numbers as categories; repeatable.",
     ),
     click.option("--separator", metavar="CHAR", help="Of a CSV file. [default: found in its head]"),
+)
+# What streams, and what is watched in it.
+data = group(
+    click.argument("data", required=False, type=click.Path(path_type=Path)),
+    columns,
     click.option(
         "--train-fraction",
         type=float,
