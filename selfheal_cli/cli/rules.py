@@ -186,9 +186,12 @@ def _show(found: Check, labels: tuple[str, ...], title: str) -> None:
     if shown:
         pairs = [[one.first, one.second, f"{one.both:,}"] for one in shown]
         console.print(output.make_table("Contradictions", ("rule", "and rule", ">rows"), pairs))
-    right = f"; right on {_share(found.right / found.judged)} of {found.judged:,} labelled ones"
+    right = ""
+    if found.judged:
+        share = _share(found.right / found.judged)
+        right = f"; right on {share} of {found.judged:,} labelled ones"
     click.echo(
-        f"The vote labels {found.voted:,} rows{right if found.judged else ''}. It is a tie on "
+        f"The vote labels {found.voted:,} rows{right}. It is a tie on "
         f"{found.tied:,}, and no rule fires on {found.silent:,}."
     )
 
