@@ -10,13 +10,16 @@ import argparse
 import time
 from collections.abc import Callable
 from statistics import median
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from selfheal_cli.monitor.rules import RuleSet, parse_rule
-from selfheal_cli.records import Columns
+
+if TYPE_CHECKING:
+    from selfheal_cli.records import Columns
 
 TEN = (
     "amount > 900 => 1 @ 0.9",
