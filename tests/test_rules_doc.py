@@ -48,9 +48,9 @@ def test_each_file_reads_and_reads_back(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize("command", [line.strip() for line in blocks("sh")])
 def test_each_command_runs(empty_dir: Path, invoke: Invoke, command: str) -> None:
     draw = np.random.default_rng(0)
-    amount = draw.exponential(400, 600).round(2)
-    country = draw.choice(["AT", "DE", "FR"], 600)
-    fraud = (amount > 900) & (country != "AT") & (draw.random(600) < 0.8)
+    amount = draw.exponential(400, 3_000).round(2)
+    country = draw.choice(["AT", "DE", "FR"], 3_000)
+    fraud = (amount > 900) & (country != "AT") & (draw.random(3_000) < 0.8)
     frame = pd.DataFrame({"amount": amount, "country": country, "is_fraud": fraud.astype(int)})
     frame.to_csv("transactions.csv", index=False)
     Path("rules.yaml").write_text(blocks("yaml")[0])

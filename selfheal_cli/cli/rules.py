@@ -12,6 +12,7 @@ from selfheal_cli.cli import options, run_options
 if TYPE_CHECKING:
     from selfheal_cli.monitor.rule_check import Check, Checked, Counts
     from selfheal_cli.monitor.rule_search import Suggestion
+    from selfheal_cli.records import FloatArray
     from selfheal_cli.source.whole import WholeTable
 
 COLUMNS = ("rule", "=>", ">fires on", ">coverage", ">precision", ">base rate", ">recall",
@@ -66,12 +67,7 @@ def check(
     thresholds = policy_file.load(policy)
     table = _read(data, given)
     check_features([named.rule for named in rules], table.numeric, table.text)
-    probabilities, labels = None, table.labels
-    if model is not None:
-        from selfheal_cli.pipeline.rule_network import served_probabilities
-        from selfheal_cli.registry.mlflow_registry import MlflowRegistry
-
-        _, labels, probabilities = served_probabilities(MlflowRegistry(tracking_uri), model, table)
+    labels, probabilities = _asked(model, tracking_uri, table)
     found = check_rules(
         rules,
         table.columns,
@@ -142,6 +138,18 @@ def _read(data: Path, given: dict[str, Any]) -> WholeTable:
     from selfheal_cli.source.whole import read_whole
 
     return read_whole(data, **given)
+
+
+def _asked(
+    model: str | None, tracking_uri: str | None, table: WholeTable
+) -> tuple[tuple[str, ...], FloatArray | None]:
+    """Labels, and the champion's probabilities where a model is named."""
+    if model is None:
+        return table.labels, None
+    from selfheal_cli.pipeline.rule_network import served_probabilities
+    from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+
+    return served_probabilities(MlflowRegistry(tracking_uri), model, table)
 
 
 def _print_file(found: tuple[Suggestion, ...], table: WholeTable, held_out: float) -> None:

@@ -124,19 +124,13 @@ def check_rules(
             disagreed = verdict.conflicts_with(probabilities, y, least).count
         stale = _stale(named, hits, columns, y, z, latest)
         found.append(Checked(named, count(hits, y, named.rule.label), disagreed, stale))
-    pairs = combinations(zip(rules, fired, strict=True), 2)
-    contradictions = [
-        Contradiction(a.name, b.name, int((on_a & on_b).sum()))
-        for (a, on_a), (b, on_b) in pairs
-        if a.rule.label != b.rule.label and bool((on_a & on_b).any())
-    ]
     verdict = RuleSet([named.rule for named in rules], classes=classes).judge(columns)
     spoken = np.logical_or.reduce(fired)
     judged = verdict.fired & (y >= 0)
     return Check(
         rows=len(y),
         rules=tuple(found),
-        contradictions=tuple(sorted(contradictions, key=lambda one: -one.both)),
+        contradictions=_contradictions(rules, fired),
         voted=int(verdict.fired.sum()),
         tied=int((spoken & ~verdict.fired).sum()),
         silent=int((~spoken).sum()),
@@ -156,6 +150,18 @@ def count(fired: BoolArray, y: LabelArray, label: int) -> Counts:
         judged=int((fired & known).sum()),
         right=int((fired & positive).sum()),
     )
+
+
+def _contradictions(
+    rules: Sequence[NamedRule], fired: Sequence[BoolArray]
+) -> tuple[Contradiction, ...]:
+    """Those with most rows first."""
+    found = [
+        Contradiction(a.name, b.name, int((on_a & on_b).sum()))
+        for (a, on_a), (b, on_b) in combinations(zip(rules, fired, strict=True), 2)
+        if a.rule.label != b.rule.label and bool((on_a & on_b).any())
+    ]
+    return tuple(sorted(found, key=lambda one: -one.both))
 
 
 def _stale(

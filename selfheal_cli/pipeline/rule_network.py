@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from selfheal_cli.errors import DataError, NothingToRestore
-from selfheal_cli.records import VersionRecord
 from selfheal_cli.registry.base import Registry
 from selfheal_cli.rollback.plan import serving_version
 from selfheal_cli.rollback.verify import load_verified
@@ -19,9 +18,9 @@ if TYPE_CHECKING:
 
 def served_probabilities(
     registry: Registry, model: str, table: WholeTable
-) -> tuple[VersionRecord, tuple[str, ...], FloatArray]:
-    """The champion, its labels, and its probabilities of the table's rows: (n,) of the positive,
-    or (n, K).
+) -> tuple[tuple[str, ...], FloatArray]:
+    """The champion's labels, and its probabilities of the table's rows: (n,) of the positive, or
+    (n, K).
 
     Raises `NothingToRestore` where no version serves, `VersionCorrupt` for one that fails its
     check, `DataError` where the table is not what the model was trained on.
@@ -36,7 +35,7 @@ def served_probabilities(
     labels = tuple(document["labels"])
     _require_fit(encoding, labels, model, table)
     network = assemble(base, weights, where=f"{version.model} v{version.version}")
-    return version, labels, network.predict(encoding.encode(table.columns))
+    return labels, network.predict(encoding.encode(table.columns))
 
 
 def _require_fit(

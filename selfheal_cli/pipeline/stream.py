@@ -108,13 +108,9 @@ class Stream:
             in_flight=self._healing.in_flight,
             rolled_back=self._restore.rollbacks > rollbacks,
         )
-        told: dict[str, Any] = {
-            "state": state.value,
-            "heal_requested": asked,
-            "reason": decision.reason,
-        }
-        if self._rules.several:
-            told["abstained"] = rules.abstained
+        told: dict[str, Any] = {"state": state.value, "heal_requested": asked}
+        told |= {"reason": decision.reason}
+        told |= {"abstained": rules.abstained} if self._rules.several else {}
         self._note(batch.index, scored, live, shadow, reading, conflicts, told)
 
     def finish(self) -> None:

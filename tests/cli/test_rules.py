@@ -127,6 +127,12 @@ def test_check_holds_rules_against_the_champion_and_run_votes_by_the_file(
     improbable = model.predict(frame.drop(columns="label")) < 0.3
     assert found["rules"][0]["disagreed"] == (improbable & (frame["amount"] > 1)).sum() > 0
 
+
+def test_a_table_that_the_model_was_not_trained_on_is_refused(
+    workdir: Path, frame: pd.DataFrame, invoke: Invoke
+) -> None:
+    frame.to_csv("data.csv", index=False)
+    invoke("run", "data.csv", "--target", "label", "--no-plots", "--batches", "1")
     frame.drop(columns="age").to_csv("other.csv", index=False)
     Path("one.yaml").write_text("- {name: large, rule: amount > 1 => 1}\n")
     refused = invoke("rules", "check", "one.yaml", "other.csv", "--model", "data", expect=3)
