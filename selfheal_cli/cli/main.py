@@ -31,6 +31,7 @@ COMMANDS = {
     "prune": "Remove versions that the retention policy does not keep.",
     "export": "Make a run's monitoring files and plots again.",
     "policy": "List, show and check policy files.",
+    "rules": "Check a file of domain rules against data, or learn some.",
     "doctor": "Check versions, the store, and the files behind the aliases.",
     "ui": "Open MLflow's own interface on the store.",
 }

@@ -41,9 +41,8 @@ def group(*parts: Decorator) -> Decorator:
     return decorate
 
 
-# What streams, and what is watched in it.
-data = group(
-    click.argument("data", required=False, type=click.Path(path_type=Path)),
+# Which columns of a table there are, and which is the target.
+columns = group(
     click.option(
         "--target", metavar="COLUMN", help="Column of DATA to predict; two or more values."
     ),
@@ -60,6 +59,11 @@ data = group(
         help="Take a column of numbers as categories; repeatable.",
     ),
     click.option("--separator", metavar="CHAR", help="Of a CSV file. [default: found in its head]"),
+)
+# What streams, and what is watched in it.
+data = group(
+    click.argument("data", required=False, type=click.Path(path_type=Path)),
+    columns,
     click.option(
         "--train-fraction",
         type=float,
@@ -83,8 +87,14 @@ data = group(
         "rules",
         metavar="RULE",
         multiple=True,
-        help="Domain rule such as 'V14 < -1.5 and V9 > 0 => 1'; repeatable. [default: the "
-        "article's, or for DATA the best one-split rule of the training part]",
+        help="Domain rule such as 'V14 < -1.5 and V9 > 0 => 1'; repeatable; see docs/rules.md. "
+        "[default: the article's, or for DATA the best one-split rule of the training part]",
+    ),
+    click.option(
+        "--rules",
+        "rules_file",
+        type=FILE,
+        help="YAML file of named rules, before those of --rule; several vote by confidence.",
     ),
 )
 # When labels come, and what is done with them.
@@ -147,6 +157,7 @@ def build_config(given: Mapping[str, Any]) -> RunConfig:
     data = given["data"]
     _refuse_ignored(given, data)
     recipe = given["recipe"] or ("anchored" if data else "article")
+    rules = (*_rules_of(given["rules_file"]), *given["rules"])
     heal = {"recipe": recipe, "mode": given["heal_mode"], "steps": given["heal_steps"],
             "learning_rate": given["heal_lr"], "assume": given["assume"]}  # fmt: skip
     _refuse_gradient_options(given, recipe)
@@ -160,10 +171,10 @@ def build_config(given: Mapping[str, Any]) -> RunConfig:
         "labels": parse_labels(given["labels"], timed=given["label_time"] is not None),
         "objective": parse_objective(given["objective"] or "accuracy"),
         "policy": _policy(given),
-        "rules": given["rules"] or None,
+        "rules": rules or None,
         "plots": not given["no_plots"],
     }
-    if data is None and not given["rules"]:
+    if data is None and not rules:
         from selfheal_cli.source.article import RULE
 
         values["rules"] = (RULE,)
@@ -219,6 +230,14 @@ def _source_settings(given: Mapping[str, Any], data: Path | None) -> Any:
     values = {name: given[name] for name in FOR_TABLES} | {"path": data}
     values["unlabelled"] = given["label_time"] is not None or given["labels"] not in (None, "full")
     return checked(TableSettings, _known(values), where="options")
+
+
+def _rules_of(file: Path | None) -> tuple[str, ...]:
+    if file is None:
+        return ()
+    from selfheal_cli.monitor.rule_file import read_rules
+
+    return tuple(str(named.rule) for named in read_rules(file))
 
 
 def _policy(given: Mapping[str, Any]) -> Policy:

@@ -7,7 +7,7 @@ same figure means another quantile, and a rule that fires on most rows teaches n
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import sqrt
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfheal_cli.errors import RuleError
-from selfheal_cli.monitor.rules import Comparison, Rule
+from selfheal_cli.monitor.conditions import Between, Comparison, Leaf, mapped
+from selfheal_cli.monitor.rule_table import RuleTable
+from selfheal_cli.monitor.rules import Rule
 
 if TYPE_CHECKING:
     from selfheal_cli.records import Columns
@@ -34,7 +36,7 @@ class Calibrated:
 
     ``rate`` is the share of training rows that it fired on and ``sd`` the standard deviation of
     that share from batch to batch of ``batch_size`` rows, over ``batches`` of them. ``quantiles``
-    holds, for each inequality, the share of training values below its threshold; None for others.
+    holds, for each threshold as they are written, the share of training values below it.
     """
 
     rule: Rule
@@ -85,21 +87,23 @@ class _Tally:
         self._rows = self._fired = 0
         self._pending = np.empty(0, dtype=bool)
         self._rates: list[float] = []
-        self._below = np.zeros((len(rule.comparisons), 2), dtype=np.int64)  # below, present
+        self._thresholds = [
+            (part.feature, *threshold) for part in rule.leaves for threshold in _thresholds(part)
+        ]
+        self._below = np.zeros((len(self._thresholds), 2), dtype=np.int64)  # below, present
 
-    def add(self, columns: Columns, batch_size: int) -> None:
-        fired = self.rule.fires(columns)
+    def add(self, table: RuleTable, columns: Columns, batch_size: int) -> None:
+        fired = self.rule.fires(table)
         self._rows += len(fired)
         self._fired += int(fired.sum())
         self._pending = np.concatenate([self._pending, fired])
         whole = len(self._pending) // batch_size * batch_size
         self._rates += self._pending[:whole].reshape(-1, batch_size).mean(axis=1).tolist()
         self._pending = self._pending[whole:]
-        for place, part in enumerate(self.rule.comparisons):
-            if _anchors(part):
-                values, threshold = _present(columns[part.feature]), float(part.value)
-                below = values < threshold if part.operator in STRICT else values <= threshold
-                self._below[place] += int(below.sum()), len(values)
+        for place, (feature, operator, threshold) in enumerate(self._thresholds):
+            values = _present(columns[feature])
+            below = values < threshold if operator in STRICT else values <= threshold
+            self._below[place] += int(below.sum()), len(values)
 
     def calibrated(self, batch_size: int) -> Calibrated:
         rate = self._fired / max(self._rows, 1)
@@ -118,8 +122,9 @@ def calibrate_rules(
     """Each rule's firing rate over the training columns, block after block in their order."""
     tallies = [_Tally(rule) for rule in rules]
     for columns in blocks:
+        table = RuleTable.of(columns)
         for tally in tallies:
-            tally.add(columns, batch_size)
+            tally.add(table, columns, batch_size)
     return [tally.calibrated(batch_size) for tally in tallies]
 
 
@@ -136,15 +141,16 @@ class RuleHealth:
         self._calibrated = tuple(calibrated)
         self._z = z
         self._fired: deque[tuple[int, ...]] = deque(maxlen=window)  # rows, then firings a rule
-        parts = [part for known in self._calibrated for part in known.rule.comparisons]
-        names = {part.feature for part in parts if _anchors(part)}
+        parts = [part for known in self._calibrated for part in known.rule.leaves]
+        names = {part.feature for part in parts if _thresholds(part)}
         self._values: dict[str, deque[NDArray[np.float64]]] = {
             name: deque(maxlen=window) for name in sorted(names)
         }
 
     def observe(self, columns: Columns) -> None:
         """Take a batch's columns (n,) each; an empty batch changes nothing."""
-        fired = [known.rule.fires(columns) for known in self._calibrated]
+        table = RuleTable.of(columns)
+        fired = [known.rule.fires(table) for known in self._calibrated]
         if not fired or not len(fired[0]):
             return
         self._fired.append((len(fired[0]), *(int(hits.sum()) for hits in fired)))
@@ -163,10 +169,10 @@ class RuleHealth:
         )
 
     def reanchored(self, rule: Rule) -> Rule:
-        """The rule with each inequality's threshold at its training quantile of the window.
+        """The rule with each threshold at its training quantile of the window.
 
-        Equalities keep their value, and so does a threshold beyond all training values, which
-        marks no quantile. With one comparison the rule fires as often as in training; with
+        Equalities and sets keep their values, and so does a threshold beyond all training values,
+        which marks no quantile. With one comparison the rule fires as often as in training; with
         several, each of them does.
         """
         known = next((known for known in self._calibrated if known.rule == rule), None)
@@ -175,8 +181,10 @@ class RuleHealth:
                 f"rule '{rule}' was not calibrated; calibrated: "
                 f"{'; '.join(str(known.rule) for known in self._calibrated) or 'none'}"
             )
-        parts = zip(rule.comparisons, known.quantiles, strict=True)
-        return replace(rule, comparisons=tuple(self._moved(*part) for part in parts))
+        quantiles = iter(known.quantiles)
+        return replace(
+            rule, condition=mapped(rule.condition, lambda part: self._moved(part, quantiles))
+        )
 
     def _judge(self, known: Calibrated, rate: float, rows: int) -> StaleRule | None:
         batches = len(self._fired)
@@ -190,17 +198,37 @@ class RuleHealth:
             return None
         return StaleRule(known.rule, known.rate, rate, rows, z)
 
-    def _moved(self, part: Comparison, quantile: float | None) -> Comparison:
+    def _moved(self, part: Leaf, quantiles: Iterator[float | None]) -> Leaf:
+        """A leaf with its thresholds moved; takes as many quantiles as it has thresholds."""
+        moved = [
+            self._threshold(part.feature, operator, value, next(quantiles))
+            for operator, value in _thresholds(part)
+        ]
+        if isinstance(part, Between):
+            low, high = moved
+            return replace(part, low=low, high=high) if low <= high else part
+        if isinstance(part, Comparison) and moved:
+            return replace(part, value=moved[0])
+        return part
+
+    def _threshold(
+        self, feature: str, operator: str, value: float, quantile: float | None
+    ) -> float:
         if quantile is None or quantile in (0.0, 1.0):
-            return part
-        values = np.sort(np.concatenate([*self._values[part.feature], np.empty(0)]))
+            return value
+        values = np.sort(np.concatenate([*self._values[feature], np.empty(0)]))
         if not len(values):
-            return part
-        return replace(part, value=_threshold(values, quantile, strict=part.operator in STRICT))
+            return value
+        return _cut(values, quantile, strict=operator in STRICT)
 
 
-def _anchors(part: Comparison) -> bool:
-    return part.operator in INEQUALITIES and not isinstance(part.value, str)
+def _thresholds(part: Leaf) -> tuple[tuple[str, float], ...]:
+    """The inequalities of a leaf, as operator and value."""
+    if isinstance(part, Between):
+        return (">=", part.low), ("<=", part.high)
+    if isinstance(part, Comparison) and part.operator in INEQUALITIES:
+        return ((part.operator, float(part.value)),)
+    return ()
 
 
 def _present(values: NDArray[Any]) -> NDArray[np.float64]:
@@ -208,7 +236,7 @@ def _present(values: NDArray[Any]) -> NDArray[np.float64]:
     return numbers[~np.isnan(numbers)]
 
 
-def _threshold(values: NDArray[np.float64], quantile: float, *, strict: bool) -> float:
+def _cut(values: NDArray[np.float64], quantile: float, *, strict: bool) -> float:
     """A value with a share ``quantile`` of the sorted ``values`` (n,) below it.
 
     Only between two different values can a threshold cut; the nearest such place is taken.

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from selfheal_cli.errors import RuleError
-from selfheal_cli.monitor.rules import Comparison, Rule
+from selfheal_cli.monitor.conditions import Comparison
+from selfheal_cli.monitor.rules import Rule
 from selfheal_cli.records import Rows
 
 MIN_LEAF_SHARE = 0.01
@@ -25,7 +26,7 @@ def suggest_rule(rows: Rows, numeric: Sequence[str]) -> Rule:
 
     if not numeric:
         raise RuleError("no numeric feature to suggest a rule from; give one with --rule")
-    values = np.column_stack([_filled(rows.columns[name]) for name in numeric])
+    values = np.column_stack([filled(rows.columns[name]) for name in numeric])
     tree = DecisionTreeClassifier(
         max_depth=1, class_weight="balanced", min_samples_leaf=MIN_LEAF_SHARE, random_state=0
     ).fit(values, rows.y)
@@ -38,11 +39,11 @@ def suggest_rule(rows: Rows, numeric: Sequence[str]) -> Rule:
         below = bool(left.max() > right.max())
         label = int((left if below else right).argmax())
     place = split.feature[0]
-    threshold = _shortest(float(split.threshold[0]), values[:, place])
-    return Rule((Comparison(numeric[place], "<=" if below else ">", threshold),), label=label)
+    threshold = shortest(float(split.threshold[0]), values[:, place])
+    return Rule(Comparison(numeric[place], "<=" if below else ">", threshold), label)
 
 
-def _shortest(threshold: float, values: np.ndarray[Any, Any]) -> float:
+def shortest(threshold: float, values: np.ndarray[Any, Any]) -> float:
     """The threshold in the fewest digits, four at least, that part the values as it does."""
     parted = values <= threshold
     for digits in range(4, 17):
@@ -52,7 +53,8 @@ def _shortest(threshold: float, values: np.ndarray[Any, Any]) -> float:
     return threshold
 
 
-def _filled(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def filled(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Numbers (n,) as scikit-learn's trees take them: the mean where one is missing."""
     missing = np.isnan(values)
     filled = np.where(missing, values[~missing].mean() if not missing.all() else 0.0, values)
     return np.clip(filled, -LARGEST, LARGEST)

@@ -211,7 +211,7 @@ def _rules(config: RunConfig, source: Source) -> tuple[RuleSet, bool]:
 
 def _calibrate(config: RunConfig, source: Source, rules: RuleSet) -> Calibration:
     numeric = source.encoding.numeric
-    named = [part.feature for rule in rules.rules for part in rule.comparisons]
+    named = [part.feature for rule in rules.rules for part in rule.leaves]
     feature = config.sensitive or next((name for name in named if name in numeric), "")
     if feature not in numeric:
         what = (

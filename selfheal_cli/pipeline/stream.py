@@ -108,7 +108,9 @@ class Stream:
             in_flight=self._healing.in_flight,
             rolled_back=self._restore.rollbacks > rollbacks,
         )
-        told = {"state": state.value, "heal_requested": asked, "reason": decision.reason}
+        told: dict[str, Any] = {"state": state.value, "heal_requested": asked}
+        told |= {"reason": decision.reason}
+        told |= {"abstained": rules.abstained} if self._rules.several else {}
         self._note(batch.index, scored, live, shadow, reading, conflicts, told)
 
     def finish(self) -> None:
@@ -206,6 +208,8 @@ class Stream:
             },
         )
         figures = {"drift_z": reading.z, "conflicts": float(conflicts.count), **estimates}
+        if "abstained" in told:
+            figures["rules_abstained"] = float(told["abstained"])
         if known:
             figures |= {f"live_{name}": value for name, value in live.figures().items()}
             gained = lift(live, shadow)

@@ -14,7 +14,6 @@ from selfheal_cli.history.events import Kind
 from selfheal_cli.monitor.diagnosis import Advice, diagnose
 from selfheal_cli.monitor.label_desk import Scored
 from selfheal_cli.monitor.rule_health import RuleHealth
-from selfheal_cli.monitor.rules import RuleSet
 from selfheal_cli.pipeline.ledger import Ledger
 from selfheal_cli.pipeline.prepare import Prepared, frozen_logit
 
@@ -100,6 +99,7 @@ class RuleWatch:
         self._stale: frozenset[str] = frozenset()
         self._sound: dict[str, int] = {}  # batches in range again, of those that are stale
         self.rules = prepared.trained.rules
+        self.several = len(self._given.rules) > 1  # then they vote, and may abstain
 
     def observe(self, batch: int, columns: Columns) -> None:
         """Take a batch; says which rules have become stale, and which are sound again."""
@@ -132,4 +132,4 @@ class RuleWatch:
                 rules.append(rule)
             elif self._treatment == "reanchor":
                 rules.append(self._health.reanchored(rule))
-        self.rules = RuleSet(rules, classes=self._given.classes, allow_none=True)
+        self.rules = self._given.with_rules(rules)

@@ -53,14 +53,37 @@ class _Tally:
             self.first_infinite = offset + int(np.flatnonzero(infinite)[0]) + 1
 
 
+class Kinds:
+    """Which features are numbers and which are text; those in ``categorical`` are text."""
+
+    def __init__(
+        self, table: TableFile, features: Sequence[str], categorical: Sequence[str]
+    ) -> None:
+        self._table, self._features = table, features
+        self._tallies = {name: _Tally() for name in features if name not in categorical}
+
+    def add(self, frame: pd.DataFrame, offset: int) -> None:
+        """Take the rows after the first ``offset``; raises `DataError` for an odd type."""
+        for name, tally in self._tallies.items():
+            _refuse_odd_type(self._table, name, frame[name])
+            tally.add(frame[name], offset)
+
+    def found(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Numeric and text features; raises `DataError` for a text among numbers."""
+        tallies = self._tallies
+        numeric = tuple(name for name, tally in tallies.items() if tally.numbers >= tally.texts)
+        for name in numeric:
+            _require_finite_numbers(self._table, name, tallies[name])
+        return numeric, tuple(name for name in self._features if name not in numeric)
+
+
 def profile(table: TableFile, settings: TableSettings) -> Profile:
     """Read the table once.
 
     A column is numeric when most of its values are numbers; then a text in it is a mistake.
     Raises `DataError` naming file, row, column and value for the first mistake.
     """
-    features = _features(table, settings)
-    tallies = {name: _Tally() for name in features if name not in settings.categorical}
+    kinds = Kinds(table, _features(table, settings), settings.categorical)
     target = Target(table.path, settings.target, missing_allowed=settings.unlabelled)
     times = None
     if settings.time is not None:
@@ -70,17 +93,12 @@ def profile(table: TableFile, settings: TableSettings) -> Profile:
         target.add(frame[settings.target], rows)
         if times is not None:
             times.check(frame, rows)
-        for name, tally in tallies.items():
-            _refuse_odd_type(table, name, frame[name])
-            tally.add(frame[name], rows)
+        kinds.add(frame, rows)
         rows += len(frame)
     if rows == 0:
         raise DataError(f"{table.path}: no rows below the header")
     target.require_classes()
-    numeric = tuple(name for name, tally in tallies.items() if tally.numbers >= tally.texts)
-    for name in numeric:
-        _require_finite_numbers(table, name, tallies[name])
-    text = tuple(name for name in features if name not in numeric)
+    numeric, text = kinds.found()
     return Profile(rows, numeric, text, target, times)
 
 

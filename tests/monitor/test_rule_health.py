@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfheal_cli.errors import RuleError
+from selfheal_cli.monitor.conditions import Between, Comparison
 from selfheal_cli.monitor.rule_health import RuleHealth, calibrate_rules
 from selfheal_cli.monitor.rules import Rule, parse_rule
 
@@ -52,8 +53,10 @@ def test_a_rule_whose_feature_moved_is_stale_and_fires_as_in_training_once_reanc
     assert stale.z > 4
     assert stale.rows == 1_000
     moved = health.reanchored(ARTICLE)
-    assert (moved.label, moved.comparisons[0].operator) == (1, "<")
-    assert float(moved.comparisons[0].value) < -1.5
+    (comparison,) = moved.leaves
+    assert isinstance(comparison, Comparison)
+    assert (moved.label, comparison.operator) == (1, "<")
+    assert float(comparison.value) < -1.5
     assert moved.fires(window).mean() == pytest.approx(trained, abs=0.002)
     assert parse_rule(str(moved)) == moved
 
@@ -67,7 +70,9 @@ def test_a_rule_that_fires_too_seldom_is_stale_too() -> None:
     (stale,) = health.stale()
     assert stale.z < -4
     moved = health.reanchored(ARTICLE)
-    assert float(moved.comparisons[0].value) > 0
+    (comparison,) = moved.leaves
+    assert isinstance(comparison, Comparison)
+    assert float(comparison.value) > 0
     assert moved.fires(window).mean() == pytest.approx(stale.trained_rate, abs=0.002)
 
 
@@ -131,9 +136,22 @@ def test_equalities_and_their_labels_stay_where_they_are() -> None:
     rule = parse_rule("V14 < -1.5 and kind == 'web' and V14 != 3 => 0")
     health, _, _ = observed(rule, 2.2)
     moved = health.reanchored(rule)
-    assert moved.comparisons[1:] == rule.comparisons[1:]
-    assert moved.comparisons[0] != rule.comparisons[0]
+    assert moved.leaves[1:] == rule.leaves[1:]
+    assert moved.leaves[0] != rule.leaves[0]
     assert moved.label == 0
+
+
+def test_the_thresholds_of_a_range_in_any_depth_move_with_their_quantiles() -> None:
+    rule = parse_rule("kind is missing or not (V14 not between -3 and -1.5) => 1 @ 0.7")
+    health, trained, window = observed(rule, 2.2)
+    moved = health.reanchored(rule)
+    missing, between = moved.leaves
+    assert missing == rule.leaves[0]
+    assert isinstance(between, Between)
+    assert between.low < -3
+    assert between.low < between.high < -1.5
+    assert moved.confidence == 0.7
+    assert moved.fires(window).mean() == pytest.approx(trained, abs=0.01)
 
 
 @pytest.mark.parametrize("value", ["-100", "100"])

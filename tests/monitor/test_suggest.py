@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from selfheal_cli.config import SyntheticSettings
 from selfheal_cli.errors import RuleError
+from selfheal_cli.monitor.conditions import Comparison
 from selfheal_cli.monitor.rules import parse_rule
 from selfheal_cli.monitor.suggest import suggest_rule
 from selfheal_cli.records import Rows
@@ -22,7 +23,8 @@ def labelled(y: np.ndarray, **columns: np.ndarray) -> Rows:
 
 def test_the_feature_that_tells_the_classes_apart_is_found() -> None:
     (rows,) = SyntheticSource(SyntheticSettings(), seed=1, batch_size=10, batches=1).training()
-    (comparison,) = suggest_rule(rows, NAMES).comparisons
+    (comparison,) = suggest_rule(rows, NAMES).leaves
+    assert isinstance(comparison, Comparison)
     assert (comparison.feature, comparison.operator) == ("V14", "<=")
     assert -2.0 < float(comparison.value) < -1.0
 
@@ -38,7 +40,8 @@ def test_a_split_that_separates_is_found_and_fires_on_the_positives_alone(
     x = np.arange(60) * scale + shift
     y = (np.arange(60) < cut) == below
     rule = suggest_rule(labelled(y, noise=noise, x=x), ["noise", "x"])
-    (comparison,) = rule.comparisons
+    (comparison,) = rule.leaves
+    assert isinstance(comparison, Comparison)
     assert (comparison.feature, comparison.operator) == ("x", "<=" if below else ">")
     assert rule.label == 1
     np.testing.assert_array_equal(rule.fires({"x": x}), y)
@@ -59,14 +62,16 @@ def test_missing_values_count_as_the_mean() -> None:
     x = np.array([0.0, 1.0, 2.0, np.nan, 8.0, 9.0, 10.0] * 20)
     y = np.nan_to_num(x) > 6
     rule = suggest_rule(labelled(y, x=x), ["x"])
-    assert 5.0 < float(rule.comparisons[0].value) < 8.0
+    (comparison,) = rule.leaves
+    assert isinstance(comparison, Comparison)
+    assert 5.0 < float(comparison.value) < 8.0
     np.testing.assert_array_equal(rule.fires({"x": x}), y)
 
 
 def test_a_column_without_values_is_never_chosen() -> None:
     x = np.arange(20.0)
     rows = labelled(x > 9, empty=np.full(20, np.nan), x=x)
-    assert suggest_rule(rows, ["empty", "x"]).comparisons[0].feature == "x"
+    assert suggest_rule(rows, ["empty", "x"]).leaves[0].feature == "x"
 
 
 def test_no_numeric_feature_is_a_rule_error() -> None:
