@@ -30,12 +30,16 @@ def export(view: RunView, folder: Path) -> list[Path]:
 
 
 def metrics_csv(view: RunView) -> str:
-    """One line a batch, in order."""
+    """One line a batch, in order; a monitor's value and level are the last columns."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(field.name for field in fields(Row))
-    for _, row in sorted(view.rows.items()):
-        writer.writerow(astuple(row))
+    keys = list(dict.fromkeys(key for readings in view.monitors.values() for key in readings))
+    names = [name for key in keys for name in (f"monitor_{key}", f"monitor_{key}_level")]
+    writer.writerow([*(field.name for field in fields(Row)), *names])
+    for batch, row in sorted(view.rows.items()):
+        readings = [view.monitors[batch][key] for key in keys]
+        last = [cell for one in readings for cell in (round(one["value"], 4), one["level"])]
+        writer.writerow([*astuple(row), *last])
     return out.getvalue()
 
 
