@@ -21,7 +21,9 @@ import numpy as np
 from selfheal_cli.config import MonitorSettings, NetworkSettings, RunConfig, SyntheticSettings
 from selfheal_cli.model.network import use_one_thread
 from selfheal_cli.monitor.monitors.base import BatchView, Level
+from selfheal_cli.monitor.monitors.changes import require_river
 from selfheal_cli.monitor.monitors.kinds import KINDS, build
+from selfheal_cli.monitor.monitors.parse import parse_monitor
 from selfheal_cli.monitor.monitors.sample import TrainingSample
 from selfheal_cli.monitor.prequential import classify
 from selfheal_cli.pipeline.prepare import Prepared, prepare
@@ -94,17 +96,18 @@ def with_text(x: Any, draw: np.random.Generator, *, faults: bool = False) -> dic
 
 def scene(seed: int) -> Scene:
     """Train as a bare run does."""
+    settings = SyntheticSettings(fresh=True)
     config = RunConfig(
-        source=SyntheticSettings(fresh=True),
+        source=settings,
         network=NetworkSettings(shadow="plain"),
         rules=(RULE,),
         monitors=(MonitorSettings(name="psi"),),
         seed=seed,
     )
-    assert isinstance(config.source, SyntheticSettings)
-    source = SyntheticSource(config.source, seed=seed, batch_size=100, batches=1)
+    source = SyntheticSource(settings, seed=seed, batch_size=100, batches=1)
     prepared = prepare(config, source, lambda done, total: None)
-    assert prepared.sample is not None
+    if prepared.sample is None:
+        raise RuntimeError("a run with monitors keeps a sample of its training rows")
     draw = np.random.default_rng(seed)
     rows = prepared.sample.rows
     sample = replace(
@@ -117,16 +120,15 @@ def scene(seed: int) -> Scene:
 
 def monitors() -> dict[str, MonitorSettings]:
     """Every kind at its defaults, and river's once more on the errors."""
-    found = {name: MonitorSettings(name=name) for name in KINDS}
+    found = {name: parse_monitor(name) for name in KINDS}
     for name in ON_ERRORS:
-        found[f"{name} on errors"] = MonitorSettings(name=name, on=("errors",))
+        found[f"{name} on errors"] = parse_monitor(f"{name}:on=errors")
     return found
 
 
 def river_alone(sample: TrainingSample, feature: str) -> dict[str, Any]:
     """River's defaults, fed with the training rows."""
-    from river import drift
-
+    drift: Any = require_river()
     made = {
         "river ADWIN alone": drift.ADWIN(),
         "river KSWIN alone": drift.KSWIN(seed=42),
