@@ -344,4 +344,5 @@ def explain(error: ValidationError, model: type[Settings]) -> str:
         known = f"; known: {', '.join(model.model_fields)}" if len(first["loc"]) == 1 else ""
         return f"unknown key '{key}'{known}"
     message = str(first["msg"]).removeprefix("Value error, ")
-    return f"{key} = {first['input']!r}: {message[0].lower()}{message[1:]}"
+    what = f"{message[0].lower()}{message[1:]}"
+    return f"{key} = {first['input']!r}: {what}" if key else what

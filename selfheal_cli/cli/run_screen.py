@@ -179,7 +179,7 @@ class RunScreen:
             f"{self._view.started['config']['policy']['fidi_threshold']:g}"
         )
         if "sensitive_auto" in trained:
-            shares = [f"{name} {share:.0%}" for name, share in trained["sensitive_auto"].items()]
+            shares = [f"{one['feature']} {one['share']:.0%}" for one in trained["sensitive_auto"]]
             self._say(
                 f"{trained['sensitive']} was chosen: by gradient times input over the training "
                 f"rows the network's decisions hang on {', '.join(shares)}"

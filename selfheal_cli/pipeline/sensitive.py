@@ -51,7 +51,8 @@ def most_used(network: SelfHealingNetwork, source: Source) -> dict[str, float]:
 
 def sensitive_auto(used: Mapping[str, float]) -> dict[str, Any]:
     """What is written down of the choice; nothing where there was none."""
-    return {"sensitive_auto": dict(list(used.items())[:TOLD])} if used else {}
+    most = [{"feature": name, "share": share} for name, share in used.items()]
+    return {"sensitive_auto": most[:TOLD]} if most else {}
 
 
 def numeric_inputs(encoding: Encoding) -> Iterator[tuple[str, int]]:

@@ -10,7 +10,7 @@ from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any
 
-from selfheal_cli.config import Policy
+from selfheal_cli.config import MonitorSettings, Policy
 from selfheal_cli.decide.policy_file import thresholds
 from selfheal_cli.report.fold import Row, RunView
 
@@ -33,7 +33,8 @@ def metrics_csv(view: RunView) -> str:
     """One line a batch, in order; a monitor's value and level are the last columns."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    keys = list(dict.fromkeys(key for readings in view.monitors.values() for key in readings))
+    asked = view.started["config"].get("monitors", ()) if view.started else ()
+    keys = [MonitorSettings.model_validate(monitor).key for monitor in asked]
     names = [name for key in keys for name in (f"monitor_{key}", f"monitor_{key}_level")]
     writer.writerow([*(field.name for field in fields(Row)), *names])
     for batch, row in sorted(view.rows.items()):
