@@ -49,7 +49,7 @@ def test_monitors_that_start_nothing_change_nothing(workdir: Path) -> None:
 def test_readings_are_in_every_batch_and_in_its_metrics(workdir: Path) -> None:
     found = ran(with_monitors("psi", "fidi:on=V14+V9"))
     (run_id,) = {event.data["run_id"] for event in found.of("run-started")}
-    steps = {step.step: step.metrics for step in found.registry.steps[run_id]}
+    steps = {step.batch: step.figures for step in found.registry.metrics[run_id]}
     for event in found.of("batch"):
         assert set(event.data["monitors"]) == {"psi", "fidi:V14+V9"}
         told = event.data["monitors"]["fidi:V14+V9"]
