@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_serializer,
+    model_validator,
 )
 
 from selfheal_cli.errors import ConfigurationError
@@ -221,6 +224,57 @@ class TableSettings(Settings):
         return value
 
 
+class MonitorSettings(Settings):
+    """A monitor by name. Of those left out, threshold and warning are the kind's own.
+
+    ``on``: features, or one of "all", "scores" and "errors"; empty for the kind's own choice.
+    """
+
+    name: Literal[
+        "fidi", "adwin", "kswin", "page-hinkley", "psi", "two-sample", "prediction-rate",
+        "missing", "category", "conflicts",
+    ]  # fmt: skip
+    on: tuple[str, ...] = ()
+    threshold: Positive | None = Field(default=None, description="effect from which it alarms")
+    warning: Positive | None = Field(default=None, description="effect from which it warns")
+    alpha: Annotated[float, Field(gt=0, le=0.5)] = Field(
+        default=1e-4, description="chance at which a batch without drift may look significant"
+    )
+    window: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        default=10, description="batches that are looked at together"
+    )
+    triggers: Literal["nothing", "diagnosis", "heal"] = Field(
+        default="nothing", description="what an alarm starts; a heal comes with a diagnosis"
+    )
+    weights: Literal["gradient", "equal"] = Field(
+        default="gradient", description="of features in fidi: the network's gradients, or equal"
+    )
+
+    @model_validator(mode="after")
+    def _warns_first(self) -> Self:
+        if self.warning and self.threshold and self.warning > self.threshold:
+            raise ValueError(
+                f"warning {self.warning:g} is above threshold {self.threshold:g}: "
+                "it must not be higher"
+            )
+        return self
+
+    @property
+    def key(self) -> str:
+        """What it is called in events and columns."""
+        return ":".join([self.name, "+".join(self.on)]) if self.on else self.name
+
+    def __str__(self) -> str:
+        """As on the command line; what is left out is the default."""
+        set_here = {
+            name: "+".join(value) if name == "on" else value
+            for name, value in self.model_dump(exclude_defaults=True).items()
+            if name != "name"
+        }
+        options = ",".join(f"{name}={value}" for name, value in set_here.items())
+        return f"{self.name}:{options}" if options else self.name
+
+
 class RunConfig(Settings):
     """Everything that decides a run's result."""
 
@@ -235,6 +289,7 @@ class RunConfig(Settings):
     )
     sensitive: str | None = None
     rules: tuple[str, ...] = ()
+    monitors: tuple[MonitorSettings, ...] = ()
     batches: Count | None = None
     batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 100
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 42
@@ -243,9 +298,29 @@ class RunConfig(Settings):
     export_dir: Path = Path("monitoring_export")
     plots: bool = True
 
+    @field_validator("monitors")
+    @classmethod
+    def _told_apart(cls, value: tuple[MonitorSettings, ...]) -> tuple[MonitorSettings, ...]:
+        keys = [monitor.key for monitor in value]
+        twice = next((key for key in keys if keys.count(key) > 1), None)
+        if twice is not None:
+            raise ValueError(f"'{twice}' is there twice; each needs features of its own (on)")
+        return value
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without monitors nothing is said of them: a run's record stays what it always was."""
+        values: dict[str, Any] = dump(self)
+        if not self.monitors:
+            values.pop("monitors", None)
+        return values
+
     def parameters(self) -> dict[str, str]:
         """Flat name to text, as logged in the registry's run."""
-        return dict(_flatten("", self.model_dump(mode="json")))
+        values = self.model_dump(mode="json")
+        if self.monitors:
+            values["monitors"] = "; ".join(map(str, self.monitors))
+        return dict(_flatten("", values))
 
 
 def _flatten(prefix: str, value: Any) -> list[tuple[str, str]]:
@@ -277,4 +352,5 @@ def explain(error: ValidationError, model: type[Settings]) -> str:
         known = f"; known: {', '.join(model.model_fields)}" if len(first["loc"]) == 1 else ""
         return f"unknown key '{key}'{known}"
     message = str(first["msg"]).removeprefix("Value error, ")
-    return f"{key} = {first['input']!r}: {message[0].lower()}{message[1:]}"
+    what = f"{message[0].lower()}{message[1:]}"
+    return f"{key} = {first['input']!r}: {what}" if key else what

@@ -16,6 +16,7 @@
     │   ├── LeaseHeld                4   another run heals this model
     │   └── ApprovalNeeded           4   four eyes: one person is not enough
     ├── NotWritten                   4   a file or folder: disk full, no rights
+    ├── AuditFailed                  4   a signed audit that is not what it says
     ├── EventLogError                4   the log is missing, cut short or edited
     ├── NothingToRestore             5
     └── HealError                    6
@@ -84,6 +85,12 @@ class ApprovalNeeded(RegistryError):
 
 class NotWritten(SelfhealError):
     """A file that could not be written: the disk is full, or the rights are missing."""
+
+    exit_code = 4
+
+
+class AuditFailed(SelfhealError):
+    """A signed audit that is not what it says."""
 
     exit_code = 4
 

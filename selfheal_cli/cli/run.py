@@ -37,6 +37,7 @@ BESIDE_RESUME = ("resume", "no_wait", "tracking_uri", "as_json")
     help="In place and replayable, or in a process of its own beside scoring. [default: sync]",
 )
 @run_options.stream
+@run_options.watching
 @click.option("--model-name", help="Registered model. [default: fraud, or DATA's file name]")
 @click.option("--experiment", help="MLflow experiment. [default: selfheal]")
 @click.option(

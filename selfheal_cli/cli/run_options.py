@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import click
 from selfheal_cli.cli import options
 
 if TYPE_CHECKING:
-    from selfheal_cli.config import LabelSettings, Policy, RunConfig
+    from selfheal_cli.config import LabelSettings, MonitorSettings, Policy, RunConfig
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 FOR_TABLES = ("target", "positive", "drop", "categorical", "separator", "train_fraction", "time",
@@ -25,6 +25,7 @@ UNASKED: dict[str, Any] = {
     "model_name": None,
     "export_dir": None,
     "no_plots": True,
+    "monitors": (),
     "record_rows": None,
     "model": None,
 }
@@ -80,7 +81,8 @@ data = group(
     click.option(
         "--sensitive",
         metavar="FEATURE",
-        help="Numeric feature whose drift is watched. [default: V14, or the first rule's]",
+        help="Numeric feature whose drift is watched; auto for the one that the network's "
+        "decisions hang on most (gradient times input). [default: V14, or the first rule's]",
     ),
     click.option(
         "--rule",
@@ -149,6 +151,16 @@ stream = group(
 )
 
 
+watching: Decorator = click.option(
+    "--monitor",
+    "monitors",
+    metavar="NAME[:KEY=VALUE,...]",
+    multiple=True,
+    help="Watch the stream with a monitor as well, such as psi or "
+    "'fidi:on=V14+V9,threshold=0.5,triggers=heal'; repeatable; see docs/monitors.md.",
+)
+
+
 def build_config(given: Mapping[str, Any]) -> RunConfig:
     """Options to configuration; raises `ConfigurationError` or click's usage error."""
     from selfheal_cli.config import HealSettings, NetworkSettings, RunConfig, checked
@@ -172,6 +184,7 @@ def build_config(given: Mapping[str, Any]) -> RunConfig:
         "objective": parse_objective(given["objective"] or "accuracy"),
         "policy": _policy(given),
         "rules": rules or None,
+        "monitors": _monitors(given["monitors"]),
         "plots": not given["no_plots"],
     }
     if data is None and not rules:
@@ -199,6 +212,14 @@ def parse_labels(text: str | None, *, timed: bool) -> LabelSettings:
             f"--labels {text!r}: full, delayed:K or none is allowed, K in batches"
         )
     return checked(LabelSettings, {"regime": regime}, where="--labels")
+
+
+def _monitors(texts: Sequence[str]) -> tuple[MonitorSettings, ...] | None:
+    if not texts:
+        return None
+    from selfheal_cli.monitor.monitors.parse import parse_monitor
+
+    return tuple(map(parse_monitor, texts))
 
 
 def _refuse_ignored(given: Mapping[str, Any], data: Path | None) -> None:

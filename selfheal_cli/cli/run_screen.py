@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from selfheal_cli.cli.output import figure, make_console, make_table
 from selfheal_cli.history.events import Event, Kind
+from selfheal_cli.pipeline.monitoring import describe
 from selfheal_cli.pipeline.run import Finished
 from selfheal_cli.report.fold import Row, RunView
 
@@ -36,6 +37,7 @@ TOLD = (
     Kind.ROLLBACK_DECLINED,
     Kind.QUARANTINED,
     Kind.RULE_STALE,
+    Kind.MONITOR_ALARM,
     Kind.DIAGNOSIS,
     Kind.MOVE_REFUSED,
     Kind.FOLLOWED,
@@ -100,6 +102,7 @@ class RunScreen:
         elif event.kind is Kind.BATCH:
             self._progress.update(self._stream, completed=event.data["batch"])
             self._line(self._view.rows.pop(event.data["batch"]))
+            self._view.monitors.pop(event.data["batch"], None)
         elif event.kind is Kind.ROLLBACK:
             self._say(
                 f"[red]rollback[/] to v{event.data['version']} (F1 {event.data['f1']:.3f} on "
@@ -175,6 +178,14 @@ class RunScreen:
             f"{trained['sd']:.3f}, threshold "
             f"{self._view.started['config']['policy']['fidi_threshold']:g}"
         )
+        if "sensitive_auto" in trained:
+            shares = [f"{one['feature']} {one['share']:.0%}" for one in trained["sensitive_auto"]]
+            self._say(
+                f"{trained['sensitive']} was chosen: by gradient times input over the training "
+                f"rows the network's decisions hang on {', '.join(shares)}"
+            )
+        for monitor in self._view.started["config"].get("monitors", ()):
+            self._say(f"Monitor {describe(monitor)}")
         for name, seen in trained["held_out"].items():
             self._say(
                 f"{trained['sensitive']} in {name} rows: mean {seen['mean']:.3f}; rules fire on "
@@ -214,7 +225,10 @@ def as_document(finished: Finished, store: str) -> dict[str, Any]:
         "tracking_uri": store,
         "config": view.started["config"],
         "trained": view.trained,
-        "batches": [asdict(row) for _, row in sorted(view.rows.items())],
+        "batches": [
+            asdict(row) | ({"monitors": view.monitors[batch]} if batch in view.monitors else {})
+            for batch, row in sorted(view.rows.items())
+        ],
         "results": view.finished,
         "versions": sum(row.version is not None for row in view.snapshots.values()),
         "best": asdict(best) if best else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from selfheal_cli.config import Policy
@@ -16,8 +17,12 @@ class Decision:
     reason: str
 
 
-def decide(reading: DriftReading, conflicts: Conflicts, policy: Policy) -> Decision:
+def decide(
+    reading: DriftReading, conflicts: Conflicts, policy: Policy, alarms: Sequence[str] = ()
+) -> Decision:
     """Heal when the sensitive feature drifts, or rules and network conflict often enough.
+
+    ``alarms`` are the reasons of monitors that may start a heal.
 
     >>> decide(DriftReading("V14", 0.2, False), Conflicts(7, 0.0), Policy())
     Decision(heal=True, reason='7 conflicts >= 5')
@@ -27,4 +32,5 @@ def decide(reading: DriftReading, conflicts: Conflicts, policy: Policy) -> Decis
         reasons.append(f"{reading.feature} drifts: z {reading.z:.3f} > {policy.fidi_threshold:g}")
     if conflicts.count >= policy.conflict_min:
         reasons.append(f"{conflicts.count} conflicts >= {policy.conflict_min}")
+    reasons += alarms
     return Decision(bool(reasons), " and ".join(reasons) or "no signal")

@@ -18,6 +18,7 @@ class Kind(StrEnum):
     QUARANTINED = "labels-quarantined"
     DIAGNOSIS = "diagnosis"
     RULE_STALE = "rule-stale"
+    MONITOR_ALARM = "monitor-alarm"
     SNAPSHOT = "snapshot"
     SCORED = "snapshot-scored"
     REGISTERED = "registered"
@@ -50,6 +51,7 @@ ACTIONS = frozenset(
         Kind.QUARANTINED,
         Kind.DIAGNOSIS,
         Kind.RULE_STALE,
+        Kind.MONITOR_ALARM,
         Kind.ROLLBACK,
         Kind.ROLLBACK_FAILED,
         Kind.ROLLBACK_DECLINED,

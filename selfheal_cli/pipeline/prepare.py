@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from selfheal_cli.config import RunConfig
 from selfheal_cli.decide.objective import RECENT, threshold_for
-from selfheal_cli.errors import DataError
 from selfheal_cli.heal.anchor import Anchor, AnchorRows
 from selfheal_cli.heal.recipe import KINDS, check_recipe
 from selfheal_cli.model.network import (
@@ -21,18 +20,19 @@ from selfheal_cli.model.network import (
 )
 from selfheal_cli.model.spool import SpooledRows
 from selfheal_cli.model.training import seeded, train
-from selfheal_cli.moments import Moments
 from selfheal_cli.monitor.diagnosis import Reference, ReferenceRows
-from selfheal_cli.monitor.fidi import Calibration, calibrate
+from selfheal_cli.monitor.fidi import Calibration
+from selfheal_cli.monitor.monitors.sample import Reservoir, TrainingSample
 from selfheal_cli.monitor.quarantine import LabelWatch
 from selfheal_cli.monitor.rule_health import Calibrated, calibrate_rules
 from selfheal_cli.monitor.rules import RuleSet, check_features, parse_rule
 from selfheal_cli.monitor.suggest import suggest_rule
+from selfheal_cli.pipeline.monitoring import check_monitors, sample_of
+from selfheal_cli.pipeline.sensitive import AUTO, calibrate_sensitive, most_used
 from selfheal_cli.pipeline.wrapped import Wrapped
 from selfheal_cli.records import Base
 from selfheal_cli.snapshot import PROBE_ROWS, make_base
 from selfheal_cli.source.base import Source
-from selfheal_cli.source.profile import nearest
 
 if TYPE_CHECKING:
     from selfheal_cli.records import Columns, FloatArray, LabelArray
@@ -46,7 +46,8 @@ SURE = 1e-7  # a float32 probability beyond has no finite logit
 class Trained:
     """Networks as training left them, frozen, and what is watched; the same for every recipe.
 
-    ``suggested`` when the rule was not the user's.
+    ``suggested`` when the rule was not the user's; ``used`` holds each numeric feature's share in
+    the network's decisions where the sensitive one was chosen by it.
     """
 
     network: SelfHealingNetwork
@@ -54,6 +55,7 @@ class Trained:
     rules: RuleSet
     suggested: bool
     calibration: Calibration
+    used: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class Prepared:
 
     ``reference`` is None where there are more than two classes: the diagnosis is for two.
     ``thresholds`` are those of network and shadow before any heal; ``probe`` (n, inputs) are the
-    rows that every version decides on.
+    rows that every version decides on; ``sample`` is what monitors compare with, if there are any.
     """
 
     trained: Trained
@@ -75,6 +77,7 @@ class Prepared:
     thresholds: tuple[float, float]
     probe: FloatArray
     base: Base
+    sample: TrainingSample | None = None
 
 
 def prepare(
@@ -85,6 +88,7 @@ def prepare(
     A ``wrapped`` model was trained elsewhere: the training rows then only say what is normal.
     """
     check_recipe(config.heal, config.labels, len(source.labels))
+    check_monitors(config, source)
     if wrapped is not None:
         wrapped.require_fit(source.labels)
     return survey(config, source, train_networks(config, source, on_epoch, wrapped))
@@ -95,11 +99,16 @@ def train_networks(
 ) -> Trained:
     """Train what every recipe starts from."""
     rules, suggested = _rules(config, source)
-    calibration = _calibrate(config, source, rules)
+    auto = config.sensitive == AUTO and AUTO not in source.encoding.numeric
+    calibration = None if auto else calibrate_sensitive(config.sensitive, source, rules)
+    plain: Classifier | None = None
     if wrapped is not None:
-        return Trained(wrapped.network, None, rules, suggested, calibration)
-    network, plain = _train(config, source, on_epoch)
-    return Trained(network, plain, rules, suggested, calibration)
+        network = wrapped.network
+    else:
+        network, plain = _train(config, source, on_epoch)
+    used = {} if calibration else most_used(network, source)
+    calibration = calibration or calibrate_sensitive(next(iter(used), None), source, rules)
+    return Trained(network, plain, rules, suggested, calibration, used)
 
 
 def survey(config: RunConfig, source: Source, trained: Trained) -> Prepared:
@@ -113,6 +122,7 @@ def survey(config: RunConfig, source: Source, trained: Trained) -> Prepared:
     references = ReferenceRows(_input_names(source)) if classes == 2 else None
     labels: list[LabelArray] = []
     recent: list[FloatArray] = []
+    reservoir = Reservoir() if config.monitors else None
 
     def walk() -> Iterator[Columns]:
         for rows in source.training():
@@ -123,6 +133,8 @@ def survey(config: RunConfig, source: Source, trained: Trained) -> Prepared:
                 references.add(rows.x, rows.y, frozen_logit(frozen))
             labels.append(rows.y)
             recent[:] = [rows.x[-RECENT:]]
+            if reservoir is not None:
+                reservoir.add(rows)
             yield rows.columns
 
     calibrated = calibrate_rules(trained.rules.rules, walk(), config.batch_size)
@@ -130,6 +142,16 @@ def survey(config: RunConfig, source: Source, trained: Trained) -> Prepared:
     policy = config.policy
     shadow = trained.plain or network.with_adapter(network.adapter.state_dict())
     probe = recent[0][-PROBE_ROWS:]
+    thresholds = (
+        threshold_for(config.objective, network.predict(recent[0])),
+        threshold_for(config.objective, shadow.predict(recent[0])),
+    )
+    sample = None
+    if reservoir is not None:
+        rows = reservoir.rows()
+        sample = sample_of(
+            config, source, rows, trained.network, shadow, thresholds[0], trained.rules
+        )
     document = {
         "encoding": source.encoding.model_dump(mode="json"),
         "labels": list(source.labels),
@@ -144,12 +166,10 @@ def survey(config: RunConfig, source: Source, trained: Trained) -> Prepared:
         label_watch=LabelWatch(
             labels, classes, config.batch_size, policy.label_rate_z, policy.quarantine_limit
         ),
-        thresholds=(
-            threshold_for(config.objective, network.predict(recent[0])),
-            threshold_for(config.objective, shadow.predict(recent[0])),
-        ),
+        thresholds=thresholds,
         probe=probe,
         base=make_base(network, anchor.tensors(), document, probe),
+        sample=sample,
     )
 
 
@@ -207,20 +227,3 @@ def _rules(config: RunConfig, source: Source) -> tuple[RuleSet, bool]:
     text = [name for name in encoding.names if name not in encoding.numeric]
     check_features(rules, encoding.numeric, text)
     return RuleSet(rules, classes=len(source.labels)), False
-
-
-def _calibrate(config: RunConfig, source: Source, rules: RuleSet) -> Calibration:
-    numeric = source.encoding.numeric
-    named = [part.feature for rule in rules.rules for part in rule.leaves]
-    feature = config.sensitive or next((name for name in named if name in numeric), "")
-    if feature not in numeric:
-        what = (
-            f"'{feature}' is not a numeric feature{nearest(feature, numeric)}"
-            if feature
-            else ("no rule names a numeric feature")
-        )
-        raise DataError(f"{what}; give --sensitive one of: {', '.join(numeric) or 'none'}")
-    moments = Moments()
-    for rows in source.training():
-        moments.add(rows.columns[feature])
-    return calibrate(feature, moments)

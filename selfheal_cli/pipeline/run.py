@@ -25,6 +25,7 @@ from selfheal_cli.pipeline.follow import EVERY_SECONDS, Follower
 from selfheal_cli.pipeline.lease import RunLease, require_free
 from selfheal_cli.pipeline.ledger import Ledger, RunLedger
 from selfheal_cli.pipeline.prepare import OnEpoch, Prepared, prepare
+from selfheal_cli.pipeline.sensitive import sensitive_auto
 from selfheal_cli.pipeline.sources import keep_rows, kept_rows
 from selfheal_cli.pipeline.wrapped import wrapped_of
 from selfheal_cli.records import Evaluation
@@ -306,6 +307,7 @@ def _trained(source: Source, prepared: Prepared, base_id: str) -> dict[str, Any]
         "sensitive": calibration.feature,
         "mean": calibration.mean,
         "sd": calibration.sd,
+        **sensitive_auto(prepared.trained.used),
         "batches": source.batch_count,
         "held_out": {
             name: {

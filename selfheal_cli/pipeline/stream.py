@@ -22,6 +22,7 @@ from selfheal_cli.monitor.shadow import lift
 from selfheal_cli.pipeline.healing import Healing, Seen
 from selfheal_cli.pipeline.labels import LabelFlow
 from selfheal_cli.pipeline.ledger import Ledger
+from selfheal_cli.pipeline.monitoring import Monitoring
 from selfheal_cli.pipeline.prepare import Prepared
 from selfheal_cli.pipeline.restore import Restore
 from selfheal_cli.pipeline.snapshots import Snapshots
@@ -70,6 +71,7 @@ class Stream:
         self._free = label_free(config.heal)
         self._fidi = Fidi(prepared.trained.calibration, config.policy)
         self._rules = RuleWatch(config, prepared, ledger)
+        self._monitors = Monitoring(config, prepared.sample, ledger)
         self._diagnosing = diagnosing
         self._classes = len(labels)
         self.live_scores = RunningScores(self._classes)
@@ -91,8 +93,10 @@ class Stream:
         for heal in self._snapshots.labels_came(learned, held_back):
             if len(self._flow.labelled):
                 self._restore.observe(heal, self._flow.labelled.rows(), batch.index)
-        self._diagnosing.observe(batch.index, learned, drifting=reading.drifting)
-        decision = decide(reading, conflicts, self._config.policy)
+        watched = self._monitors.observe(scored, batch.rows.columns, conflicts, learned)
+        drifting = reading.drifting or watched.drifting
+        self._diagnosing.observe(batch.index, learned, drifting=drifting)
+        decision = decide(reading, conflicts, self._config.policy, watched.reasons)
         live, shadow = (
             counts(classify(p, t), known, self._classes)
             for p, t in (
@@ -104,13 +108,14 @@ class Stream:
         asked = self._ask(batch.index, decision, learned, conflicts, seen)
         self._healing.settle(batch.index)
         state = state_after(
-            drifting=reading.drifting,
+            drifting=drifting,
             in_flight=self._healing.in_flight,
             rolled_back=self._restore.rollbacks > rollbacks,
         )
         told: dict[str, Any] = {"state": state.value, "heal_requested": asked}
         told |= {"reason": decision.reason}
         told |= {"abstained": rules.abstained} if self._rules.several else {}
+        told |= watched.told()
         self._note(batch.index, scored, live, shadow, reading, conflicts, told)
 
     def finish(self) -> None:
@@ -210,6 +215,7 @@ class Stream:
         figures = {"drift_z": reading.z, "conflicts": float(conflicts.count), **estimates}
         if "abstained" in told:
             figures["rules_abstained"] = float(told["abstained"])
+        figures |= self._monitors.metrics(told)
         if known:
             figures |= {f"live_{name}": value for name, value in live.figures().items()}
             gained = lift(live, shadow)

@@ -10,7 +10,7 @@ from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any
 
-from selfheal_cli.config import Policy
+from selfheal_cli.config import MonitorSettings, Policy
 from selfheal_cli.decide.policy_file import thresholds
 from selfheal_cli.report.fold import Row, RunView
 
@@ -30,12 +30,17 @@ def export(view: RunView, folder: Path) -> list[Path]:
 
 
 def metrics_csv(view: RunView) -> str:
-    """One line a batch, in order."""
+    """One line a batch, in order; a monitor's value and level are the last columns."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(field.name for field in fields(Row))
-    for _, row in sorted(view.rows.items()):
-        writer.writerow(astuple(row))
+    asked = view.started["config"].get("monitors", ()) if view.started else ()
+    keys = [MonitorSettings.model_validate(monitor).key for monitor in asked]
+    names = [name for key in keys for name in (f"monitor_{key}", f"monitor_{key}_level")]
+    writer.writerow([*(field.name for field in fields(Row)), *names])
+    for batch, row in sorted(view.rows.items()):
+        readings = [view.monitors[batch][key] for key in keys]
+        last = [cell for one in readings for cell in (round(one["value"], 4), one["level"])]
+        writer.writerow([*astuple(row), *last])
     return out.getvalue()
 
 

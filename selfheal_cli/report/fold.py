@@ -89,6 +89,7 @@ class RunView:
     rows: dict[int, Row] = field(default_factory=dict)
     snapshots: dict[str, SnapshotRow] = field(default_factory=dict)
     actions: list[dict[str, Any]] = field(default_factory=list)
+    monitors: dict[int, Mapping[str, Any]] = field(default_factory=dict)  # readings a batch
     _heals: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     _labels: dict[int, tuple[AnyScores, AnyScores]] = field(default_factory=dict)
     _others: dict[int, str] = field(default_factory=dict)
@@ -195,6 +196,8 @@ class RunView:
             positive_weight=0.0,
         )
         self.rows[row.batch_idx] = row
+        if "monitors" in data:
+            self.monitors[row.batch_idx] = data["monitors"]
         for name in ("est_accuracy", "est_f1"):
             if name in data.get("estimates", {}):
                 setattr(row, name, round(data["estimates"][name], 4))

@@ -274,3 +274,52 @@ def test_the_actor_can_be_named_and_is_recorded(
     assert {move["actor"] for move in moves} == {"ann"}
     assert moves[0]["alias"] == "baseline"
     assert [move["target"] for move in moves if move["alias"] == "champion"] == [1, 3, 5, 7]
+
+
+MONITORS = (
+    *("--monitor", "psi:on=V14,triggers=heal"),
+    *("--monitor", "fidi", "--monitor", "page-hinkley:on=scores"),
+)
+
+
+def test_monitors_are_told_of_and_written_down(workdir: Path, invoke: Invoke) -> None:
+    output = invoke("run", *QUICK, "--sensitive", "auto", *MONITORS).output
+    assert "FIDI watches V14" in output
+    assert "V14 was chosen: by gradient times input over the training rows" in output
+    assert "Monitor psi:V14: warns from 0.1, alarms from 0.2, starts a heal" in output
+    assert "monitor-alarm in batch 1: monitor psi:V14: " in output
+    with Path("monitoring_export/metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["monitor_psi:V14_level"] for row in rows] == ["alarm"] * 3
+    events = json.loads(Path("monitoring_export/events.json").read_text())
+    assert "psi:V14" in [event.get("monitor") for event in events]
+
+
+def test_a_run_with_monitors_is_resumed_with_the_same_readings(
+    workdir: Path, invoke: Invoke
+) -> None:
+    """The record is cut short behind a batch; each reading that is gone through must come again."""
+    invoke("run", "--batches", "6", "--no-plots", *MONITORS)
+    (log,) = logs()
+    whole = Path("monitoring_export/metrics.csv").read_text()
+    lines = log.read_text().splitlines(keepends=True)
+    fourth = next(i for i, line in enumerate(lines) if '"kind":"batch"' in line.replace(" ", "")
+                  and '"batch":4' in line.replace(" ", ""))  # fmt: skip
+    log.write_text("".join(lines[: fourth + 1]))
+    log.with_name("outbox.db").unlink()
+    done = invoke("run", "--resume", "latest", "--json")
+    assert json.loads(done.stdout)["batches"][5]["monitors"]["fidi"]["level"] == "alarm"
+    versions = [line.split(",") for line in whole.splitlines()]
+    again = [
+        line.split(",") for line in Path("monitoring_export/metrics.csv").read_text().splitlines()
+    ]
+    place = versions[0].index("monitor_psi:V14")
+    assert [line[place:] for line in again] == [line[place:] for line in versions]
+
+
+def test_a_monitor_that_cannot_be_is_refused_before_training(
+    empty_dir: Path, invoke: Invoke
+) -> None:
+    refused = invoke("run", "--monitor", "psi:on=V144", expect=3)
+    assert "on = 'V144' is not among what it looks at; did you mean 'V14'?" in refused.stderr
+    assert not Path("mlruns").exists()

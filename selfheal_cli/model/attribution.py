@@ -1,0 +1,38 @@
+"""How much the network's decision moves with each of its inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from selfheal_cli.model.network import SelfHealingNetwork
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from selfheal_cli.records import FloatArray
+
+    Floats = NDArray[np.float64]
+
+
+def input_gradients(network: SelfHealingNetwork, x: FloatArray) -> FloatArray:
+    """Gradient (n, inputs) of each row's logit, of K classes that of the likeliest."""
+    inputs = torch.from_numpy(np.array(x)).requires_grad_()
+    adapted = network.adapter(network.backbone(network.adapter.align(inputs)))
+    logits = network.head(adapted)
+    torch.autograd.backward(logits.max(dim=-1).values.sum())
+    found: Any = inputs.grad
+    return found.numpy()  # type: ignore[no-any-return]
+
+
+def gradient_times_input(network: SelfHealingNetwork, blocks: Iterable[FloatArray]) -> Floats:
+    """Mean of ``|gradient * input|`` (inputs,) over all rows (Shrikumar et al. 2016)."""
+    total, rows = np.zeros(network.architecture.inputs), 0
+    for x in blocks:
+        total += np.abs(input_gradients(network, x) * x).sum(axis=0, dtype=np.float64)
+        rows += len(x)
+    found: Floats = total / max(rows, 1)
+    return found

@@ -1,0 +1,1 @@
+"""Monitors by name, one file a family; `kinds.py` finds them."""
