@@ -298,6 +298,8 @@ def _trained(source: Source, prepared: Prepared, base_id: str) -> dict[str, Any]
         "sensitive": calibration.feature,
         "mean": calibration.mean,
         "sd": calibration.sd,
+        "features": prepared.shifts.told(),
+        "features_in_all": len(prepared.shifts.features),
         "batches": source.batch_count,
         "held_out": {
             name: {
