@@ -33,7 +33,9 @@ from selfheal_cli.registry.outbox import Outbox
 from selfheal_cli.registry.results import Result
 from selfheal_cli.registry.writer import RegistryWriter
 from selfheal_cli.report.export import export
-from selfheal_cli.report.fold import RunView, fold
+from selfheal_cli.report.fold import RunView
+from selfheal_cli.report.page import PAGE, write_page
+from selfheal_cli.report.story import tell
 from selfheal_cli.scores import AnyScores
 from selfheal_cli.source.base import Source
 
@@ -244,8 +246,9 @@ def publish(
     config: RunConfig, log: EventLog, part: int, outcome: Outcome, writer: RegistryWriter
 ) -> tuple[RunView, tuple[Path, ...]]:
     """Files and pictures from the log, to be kept with the run; then the run is closed."""
-    view = fold(read(log.path))
-    files = export(view, config.export_dir)
+    story = tell(read(log.path))
+    view = story.view
+    files = [*export(view, config.export_dir), write_page(story, config.export_dir / PAGE)]
     settings = log.path.with_name(CONFIG_NAME)
     settings.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
     plots: list[Path] = []

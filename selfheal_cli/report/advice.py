@@ -25,7 +25,7 @@ class Step:
 
 def steps(story: Story) -> list[Step]:
     """Most pressing first; never empty."""
-    found = [*_the_run(story), *_the_model(story), *_the_world(story)]
+    found = [*_the_run(story), *_retrain(story), *_the_model(story), *_the_world(story)]
     name = _model_name(story)
     look = Step(
         "Look closer",
@@ -92,16 +92,20 @@ def _the_model(story: Story) -> Iterator[Step]:
         )
 
 
-def _the_world(story: Story) -> Iterator[Step]:
+def _retrain(story: Story) -> Iterator[Step]:
     """What no heal can mend."""
-    actions = story.view.actions
-    diagnoses = [one for one in actions if one["kind"] == Kind.DIAGNOSIS.value]
+    diagnoses = [one for one in story.view.actions if one["kind"] == Kind.DIAGNOSIS.value]
     if diagnoses and diagnoses[-1]["advice"] == "gone":
         yield Step(
             "Retrain with new features",
             f"The last diagnosis (batch {diagnoses[-1]['batch']}) says that the information which "
             "told the classes apart is gone; no heal brings it back.",
         )
+
+
+def _the_world(story: Story) -> Iterator[Step]:
+    """Rules, labels and assumptions, for a person to look at."""
+    actions = story.view.actions
     stale = _rules_still_stale(story)
     if stale:
         yield Step(

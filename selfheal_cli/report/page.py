@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from selfheal_cli.history.events import Kind
@@ -51,7 +51,7 @@ def render(story: Story) -> str:
         compared=compared(story),
         facts=_facts(story),
         stages=_stages(view.finished.get("stages", [])),
-        watched=pictures.watched(story) if view.rows and view.trained else None,
+        watched=pictures.watched(story) if view.rows else None,
         drifts=pictures.drifts(story),
         all_drifts=story.drifts(),
         accuracy=pictures.accuracy(story),
@@ -96,7 +96,7 @@ def _facts(story: Story) -> list[tuple[str, str]]:
     }.get(regime, "at times of their own")
     rows = sum(row.rows for row in view.rows.values())
     facts = [
-        ("Data", str(source.get("path") or f"the {source.get('kind', 'unknown')} stream")),
+        ("Data", _data(source)),
         ("Stream", f"{rows:,} rows in {len(view.rows):,} batches"),
         ("Recipe", str(config.get("heal", {}).get("recipe", "unknown"))),
         ("Labels come", come),
@@ -107,6 +107,12 @@ def _facts(story: Story) -> list[tuple[str, str]]:
     ]
     software = view.started.get("versions", {})
     return [*facts, ("Software", ", ".join(f"{name} {found}" for name, found in software.items()))]
+
+
+def _data(source: Mapping[str, Any]) -> str:
+    """A table by its name alone: the page goes to people who are not on this machine."""
+    path = source.get("path")
+    return PurePath(path).name if path else f"the {source.get('kind', 'unknown')} stream"
 
 
 def _duration(story: Story) -> str:
@@ -189,9 +195,7 @@ def _versions(story: Story) -> list[dict[str, Any]]:
 def _version(
     story: Story, row: SnapshotRow, serving: SnapshotRow | None, best: SnapshotRow | None
 ) -> dict[str, Any]:
-    marks = [
-        name for name, found in (("serving", row is serving), ("best", row is best)) if found
-    ]
+    marks = [name for name, found in (("serving", row is serving), ("best", row is best)) if found]
     told = story.reasons.get(row.id, {})
     return {
         "version": row.version,

@@ -75,7 +75,9 @@ def watched(story: Story) -> Chart:
         Shape(frame.across(limit), "alarm dashed", f"threshold {limit:g}"),
     ]
     over = [row.batch_idx for row in rows if row.z_score > limit]
-    crossed = f"above the threshold from batch {over[0]} on" if over else "never above the threshold"
+    crossed = (
+        f"above the threshold from batch {over[0]} on" if over else "never above the threshold"
+    )
     if over and len(over) < rows[-1].batch_idx - over[0] + 1:
         crossed = f"above the threshold in {len(over)} of {len(rows)} batches, first in {over[0]}"
     name = story.view.trained.get("sensitive", "the sensitive feature")
@@ -121,7 +123,9 @@ def versions(story: Story) -> Chart | None:
     if best is not None and best.version and best.f1 is not None:
         shapes.append(Shape(frame.marks([best.version]), "good dashed", f"best: v{best.version}"))
         text += f"; the highest F1 after a heal is v{best.version}'s, {best.f1:.3f}"
-    return _chart(frame, "F1 of the versions, when snapshotted", f"{text}.", shapes, "F1", "version")
+    return _chart(
+        frame, "F1 of the versions, when snapshotted", f"{text}.", shapes, "F1", "version"
+    )
 
 
 def _against(
@@ -151,7 +155,7 @@ def _against(
         Shape(frame.marks([r.batch_idx for r in rows if r.rolled_back]), "alarm line", "rollback"),
     ]
     ahead = sum(figure(a) > figure(b) for a, b in pairs.values())
-    text = f"{what} with healing was higher in {ahead} of {len(pairs)} labelled batches."
+    text = f"{what[0].upper()}{what[1:]} with healing was higher in {ahead} of {len(pairs)} labelled batches."
     if frame.step > 1:
         text += f" Points are means of {frame.step} batches."
     return _chart(frame, title, text, [shape for shape in shapes if shape.path], what)

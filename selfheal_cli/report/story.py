@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from math import sqrt
 from statistics import fmean
 from typing import Any
@@ -163,7 +164,7 @@ def _stretches(pairs: Sequence[Pair]) -> list[Sequence[Pair]]:
     """Consecutive parts, nearly equal; each pair its own where there are fewer than wanted."""
     parts = min(STRETCHES, len(pairs))
     ends = [place * len(pairs) // parts for place in range(parts + 1)]
-    return [pairs[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    return [pairs[start:end] for start, end in pairwise(ends)]
 
 
 def _leaving_one_out(parts: Sequence[Pair]) -> list[Pair]:

@@ -14,6 +14,7 @@ from selfheal_cli.report.summary import COST
 from selfheal_cli.scores import AnyScores, Scores
 
 BETTER, WORSE, MIXED, SAME, UNKNOWN = "better", "worse", "mixed", "same", "unknown"
+FIGURES = (COST, "accuracy", "F1", "ROC AUC")
 BADGES = {
     BETTER: "healing helped",
     WORSE: "healing did harm",
@@ -100,7 +101,9 @@ def compared(story: Story) -> list[Compared]:
 def telling(story: Story) -> Telling:
     """The verdict, from the results table or, where the run did not get there, from the stream."""
     words = _words(story)
-    sentences = [*_end(story), *_recorded(story), *_stream(story), *_made(story)]
+    sentences = [
+        *_end(story), *_recorded(story), *_stream(story), *_beside(story), *_made(story)
+    ]  # fmt: skip
     if not _count(story, Kind.HEAL):
         return Telling(UNKNOWN if not words else SAME, _no_heal(story), tuple(sentences))
     helped = [name for name, word in words.items() if word == "helped"]
@@ -110,9 +113,11 @@ def telling(story: Story) -> Telling:
     elif helped and hurt:
         tone, headline = MIXED, f"Healing helped {_listed(helped)}, and hurt {_listed(hurt)}"
     elif helped:
-        tone, headline = BETTER, f"Healing helped: {_listed(helped)} better than doing nothing"
+        headline = f"Healing helped: {_listed(helped)} better than doing nothing{_doubt(story)}"
+        tone = BETTER
     elif hurt:
-        tone, headline = WORSE, f"Healing made it worse: {_listed(hurt)} worse than doing nothing"
+        headline = f"Healing made it worse: {_listed(hurt)} worse than doing nothing{_doubt(story)}"
+        tone = WORSE
     else:
         tone, headline = SAME, "Healing changed nothing that can be measured"
     return Telling(tone, headline, tuple(sentences))
@@ -121,7 +126,7 @@ def telling(story: Story) -> Telling:
 def _words(story: Story) -> dict[str, str]:
     """Helped, hurt or did not change, by figure."""
     verdict = story.view.finished.get("verdict", {})
-    found = {name: word for name, word in verdict.items() if name != "sentence"}
+    found = {name: verdict[name] for name in FIGURES if name in verdict}
     if found or story.view.finished.get("stages"):
         return found
     words = {}
@@ -165,6 +170,25 @@ def _stream(story: Story) -> list[str]:
             f"{gain.rows:,} labelled rows in {gain.batches:,} batches."
         )
     return told
+
+
+def _doubt(story: Story) -> str:
+    """What the headline owes the reader where the stream was too short to tell."""
+    return ", though that may be chance" if any(o.gain.chance for o in compared(story)[:1]) else ""
+
+
+def _beside(story: Story) -> list[str]:
+    """What no model at all, and the best possible one, would have given."""
+    told = []
+    for line in story.view.finished.get("stages", []):
+        if line["key"] == "nothing":
+            told.append(f"“{line['title']}” has accuracy {line['accuracy']:.3f}")
+        elif line["key"] == "limit":
+            told.append(
+                f"no model at all can expect more than accuracy {line['accuracy']:.3f} and F1 "
+                f"{line['f1']:.3f}"
+            )
+    return [f"To hold it against: {_listed(told)}."] if told else []
 
 
 def _made(story: Story) -> list[str]:
