@@ -127,8 +127,17 @@ def _the_world(story: Story) -> Iterator[Step]:
             f"{len(refused):,} heals without labels were refused, last in batch "
             f"{refused[-1]['batch']}: {refused[-1]['reason']}",
         )
-    heal = story.view.started.get("config", {}).get("heal", {})
-    if heal.get("recipe") == "article" and story.view.actions:
+    config = story.view.started.get("config", {})
+    heal, regime = config.get("heal", {}), config.get("labels", {}).get("regime")
+    healed = any(one["kind"] == Kind.HEAL.value for one in actions)
+    if regime == "none" and not heal.get("assume"):
+        yield Step(
+            "Name an assumption, or let labels come",
+            "Without labels nothing heals unless it is said what may be relied on; the assumption "
+            "is tested on every window.",
+            ("selfheal run --help",),
+        )
+    if heal.get("recipe") == "article" and healed:
         yield Step(
             "Hold the recipes against each other",
             "The article's recipe is judged on the rows it learned from, and no guard acts on it.",

@@ -155,7 +155,8 @@ def _against(
         Shape(frame.marks([r.batch_idx for r in rows if r.rolled_back]), "alarm line", "rollback"),
     ]
     ahead = sum(figure(a) > figure(b) for a, b in pairs.values())
-    text = f"{what[0].upper()}{what[1:]} with healing was higher in {ahead} of {len(pairs)} labelled batches."
+    text = f"{what[0].upper()}{what[1:]} with healing was higher in {ahead} of {len(pairs)} "
+    text += "labelled batches." if pairs else "batches: no label came."
     if frame.step > 1:
         text += f" Points are means of {frame.step} batches."
     return _chart(frame, title, text, [shape for shape in shapes if shape.path], what)
@@ -170,7 +171,9 @@ def _drift(one: Drift, low: float, high: float, chance: float, *, watched: bool)
         shapes.append(Shape(frame.band(-chance, chance), "band"))
     shapes += [Shape(frame.across(0.0), "axis"), Shape(frame.line(values), "live line")]
     batch, furthest = one.furthest
-    if one.numeric:
+    if not furthest:
+        text = "did not move"
+    elif one.numeric:
         text = f"mean {one.mean:+.2f} sd, furthest {furthest:+.2f} in batch {batch}"
     else:
         text = f"mean {one.mean:.0%} of rows, furthest {furthest:.0%} in batch {batch}"

@@ -13,13 +13,15 @@ from selfheal_cli.report.story import Gain, Story
 from selfheal_cli.report.summary import COST
 from selfheal_cli.scores import AnyScores, Scores
 
-BETTER, WORSE, MIXED, SAME, UNKNOWN = "better", "worse", "mixed", "same", "unknown"
+BETTER, WORSE, MIXED = "better", "worse", "mixed"
+SAME, NONE, UNKNOWN = "same", "none", "unknown"
 FIGURES = (COST, "accuracy", "F1", "ROC AUC")
 BADGES = {
     BETTER: "healing helped",
     WORSE: "healing did harm",
     MIXED: "healing helped and hurt",
     SAME: "no difference made",
+    NONE: "nothing was healed",
     UNKNOWN: "not known",
 }
 
@@ -70,16 +72,19 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class Telling:
-    """What the page says first. ``tone`` colours it, ``badge`` says the same in words."""
+    """What the page says first. ``tone`` colours it, ``badge`` says the same in words;
+    ``doubt`` where the stream was too short to tell from chance.
+    """
 
     tone: str
     headline: str
     sentences: tuple[str, ...]
+    doubt: bool = False
 
     @property
     def badge(self) -> str:
         """The tone in words."""
-        return BADGES[self.tone]
+        return BADGES[self.tone] + (", perhaps by chance" if self.doubt else "")
 
 
 def compared(story: Story) -> list[Compared]:
@@ -105,7 +110,7 @@ def telling(story: Story) -> Telling:
         *_end(story), *_recorded(story), *_stream(story), *_beside(story), *_made(story)
     ]  # fmt: skip
     if not _count(story, Kind.HEAL):
-        return Telling(UNKNOWN if not words else SAME, _no_heal(story), tuple(sentences))
+        return Telling(NONE, _no_heal(story), tuple(sentences))
     helped = [name for name, word in words.items() if word == "helped"]
     hurt = [name for name, word in words.items() if word == "hurt"]
     if not words:
@@ -113,14 +118,16 @@ def telling(story: Story) -> Telling:
     elif helped and hurt:
         tone, headline = MIXED, f"Healing helped {_listed(helped)}, and hurt {_listed(hurt)}"
     elif helped:
-        headline = f"Healing helped: {_listed(helped)} better than doing nothing{_doubt(story)}"
+        headline = f"Healing helped: {_listed(helped)} better than doing nothing"
         tone = BETTER
     elif hurt:
-        headline = f"Healing made it worse: {_listed(hurt)} worse than doing nothing{_doubt(story)}"
+        headline = f"Healing made it worse: {_listed(hurt)} worse than doing nothing"
         tone = WORSE
     else:
         tone, headline = SAME, "Healing changed nothing that can be measured"
-    return Telling(tone, headline, tuple(sentences))
+    doubt = tone in (BETTER, WORSE, MIXED) and _doubt(story, both=tone == MIXED)
+    headline += ", though that may be chance" if doubt else ""
+    return Telling(tone, headline, tuple(sentences), doubt)
 
 
 def _words(story: Story) -> dict[str, str]:
@@ -172,9 +179,10 @@ def _stream(story: Story) -> list[str]:
     return told
 
 
-def _doubt(story: Story) -> str:
-    """What the headline owes the reader where the stream was too short to tell."""
-    return ", though that may be chance" if any(o.gain.chance for o in compared(story)[:1]) else ""
+def _doubt(story: Story, *, both: bool) -> bool:
+    """Whether the first figure's difference may be chance, or ``both`` that of all figures."""
+    found = compared(story)
+    return bool(found) and all(one.gain.chance for one in (found if both else found[:1]))
 
 
 def _beside(story: Story) -> list[str]:
