@@ -25,7 +25,7 @@ from selfheal_cli.cli import options
 def command(
     run: str, export_dir: Path, no_plots: bool, tracking_uri: str | None, as_json: bool
 ) -> None:
-    """Make the monitoring files and plots of RUN again, from its event log alone.
+    """Make the monitoring files, page and plots of RUN again, from its event log alone.
 
     RUN is an id, the beginning of one, or latest. A run that is not in this folder is fetched
     from the registry by its whole id.
@@ -34,11 +34,13 @@ def command(
     from selfheal_cli.cli.event_logs import log_of
     from selfheal_cli.history.event_log import read
     from selfheal_cli.report.export import export
-    from selfheal_cli.report.fold import fold
+    from selfheal_cli.report.page import PAGE, write_page
+    from selfheal_cli.report.story import tell
 
     with tempfile.TemporaryDirectory() as folder:
-        view = fold(read(log_of(run, tracking_uri, Path(folder))))
-    files = export(view, export_dir)
+        story = tell(read(log_of(run, tracking_uri, Path(folder))))
+    view = story.view
+    files = [*export(view, export_dir), write_page(story, export_dir / PAGE)]
     if not no_plots and view.rows:
         from selfheal_cli.report.plots import draw_all
 

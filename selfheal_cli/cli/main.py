@@ -29,6 +29,7 @@ COMMANDS = {
     "history": "List heals, rollbacks and alias moves in order.",
     "audit": "Check logs, versions, files and aliases against one another.",
     "prune": "Remove versions that the retention policy does not keep.",
+    "report": "Write a run's report, one HTML page to read and to send.",
     "export": "Make a run's monitoring files and plots again.",
     "policy": "List, show and check policy files.",
     "rules": "Check a file of domain rules against data, or learn some.",

@@ -26,6 +26,7 @@ from selfheal_cli.monitor.monitors.sample import Reservoir, TrainingSample
 from selfheal_cli.monitor.quarantine import LabelWatch
 from selfheal_cli.monitor.rule_health import Calibrated, calibrate_rules
 from selfheal_cli.monitor.rules import RuleSet, check_features, parse_rule
+from selfheal_cli.monitor.shifts import Feature, ShiftRows, Shifts
 from selfheal_cli.monitor.suggest import suggest_rule
 from selfheal_cli.pipeline.monitoring import check_monitors, sample_of
 from selfheal_cli.pipeline.sensitive import AUTO, calibrate_sensitive, most_used
@@ -74,6 +75,7 @@ class Prepared:
     reference: Reference | None
     rule_calibration: tuple[Calibrated, ...]
     label_watch: LabelWatch
+    shifts: Shifts
     thresholds: tuple[float, float]
     probe: FloatArray
     base: Base
@@ -120,6 +122,7 @@ def survey(config: RunConfig, source: Source, trained: Trained) -> Prepared:
     classes = len(source.labels)
     anchors = AnchorRows(network, classes)
     references = ReferenceRows(_input_names(source)) if classes == 2 else None
+    shifts = ShiftRows(_features(source), trained.calibration.feature)
     labels: list[LabelArray] = []
     recent: list[FloatArray] = []
     reservoir = Reservoir() if config.monitors else None
@@ -128,6 +131,7 @@ def survey(config: RunConfig, source: Source, trained: Trained) -> Prepared:
         for rows in source.training():
             features = network.features(rows.x)
             anchors.add(rows.x, features, rows.y)
+            shifts.add(rows.x)
             if references is not None:
                 frozen = network.predict_features(features)
                 references.add(rows.x, rows.y, frozen_logit(frozen))
@@ -166,6 +170,7 @@ def survey(config: RunConfig, source: Source, trained: Trained) -> Prepared:
         label_watch=LabelWatch(
             labels, classes, config.batch_size, policy.label_rate_z, policy.quarantine_limit
         ),
+        shifts=shifts.shifts(),
         thresholds=thresholds,
         probe=probe,
         base=make_base(network, anchor.tensors(), document, probe),
@@ -178,6 +183,11 @@ def frozen_logit(probabilities: FloatArray) -> FloatArray:
     bounded = np.clip(probabilities, SURE, 1 - SURE)
     found: FloatArray = np.log(bounded / (1 - bounded))
     return found
+
+
+def _features(source: Source) -> list[Feature]:
+    columns = source.encoding.columns
+    return [Feature(column.name, column.kind, column.width) for column in columns]
 
 
 def _input_names(source: Source) -> list[str]:

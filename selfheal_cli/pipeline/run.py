@@ -36,7 +36,9 @@ from selfheal_cli.registry.outbox import Outbox
 from selfheal_cli.registry.results import Result
 from selfheal_cli.registry.writer import RegistryWriter
 from selfheal_cli.report.export import export
-from selfheal_cli.report.fold import RunView, fold
+from selfheal_cli.report.fold import RunView
+from selfheal_cli.report.page import PAGE, write_page
+from selfheal_cli.report.story import tell
 from selfheal_cli.scores import AnyScores
 from selfheal_cli.source.base import Source
 
@@ -248,10 +250,11 @@ def publish(
     config: RunConfig, log: EventLog, part: int, outcome: Outcome, writer: RegistryWriter
 ) -> tuple[RunView, tuple[Path, ...]]:
     """Files and pictures from the log, to be kept with the run; then the run is closed."""
-    view = fold(read(log.path))
+    story = tell(read(log.path))
+    view = story.view
     settings = log.path.with_name(CONFIG_NAME)
     with written(config.export_dir):
-        files = export(view, config.export_dir)
+        files = [*export(view, config.export_dir), write_page(story, config.export_dir / PAGE)]
         settings.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
         plots = _draw(config, view)
     kept: list[tuple[Path, str | None]] = [(log.path, None), (settings, None)]
@@ -308,6 +311,8 @@ def _trained(source: Source, prepared: Prepared, base_id: str) -> dict[str, Any]
         "mean": calibration.mean,
         "sd": calibration.sd,
         **sensitive_auto(prepared.trained.used),
+        "features": prepared.shifts.told(),
+        "features_in_all": len(prepared.shifts.features),
         "batches": source.batch_count,
         "held_out": {
             name: {

@@ -208,6 +208,7 @@ class Stream:
                 "drifting": reading.drifting,
                 "conflicts": conflicts.count,
                 "positive_share": conflicts.positive_share,
+                "shifts": self._prepared.shifts.of(scored.x),
                 "pending_writes": pending,
                 **told,
             },

@@ -109,7 +109,7 @@ def test_export_makes_the_same_files_again_from_the_log_alone(
     (run,) = Path("mlruns/selfheal/runs").iterdir()
     invoke("export", run.name[:6], "--export-dir", "again")
     after = {path.name: path.read_bytes() for path in Path("again").rglob("*.*")}
-    assert len(after) == 12
+    assert len(after) == 13
     assert after == before
 
 

@@ -1,0 +1,166 @@
+"""Geometry of the page's pictures: what the template draws as SVG, without a library.
+
+A plot is 1,000 wide and 100 high and stretched to its place; its ticks are text beside it, so
+that they stay readable on a phone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil, floor, log10
+from statistics import fmean
+
+WIDTH, HEIGHT = 1000.0, 100.0
+MOST_POINTS = 200  # of a line; beyond, means of consecutive batches
+STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A label at ``at`` per cent of the width or, from the top, of the height."""
+
+    at: float
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """An SVG path; ``style`` is its class. ``name`` puts it into the legend."""
+
+    path: str
+    style: str
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A picture with its text: ``description`` says in words what a reader would see."""
+
+    title: str
+    description: str
+    shapes: tuple[Shape, ...]
+    x: tuple[Tick, ...]
+    y: tuple[Tick, ...]
+    unit: str = ""
+    along: str = "batch"
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """From batches and values to the plot's coordinates; ``step`` batches are one point."""
+
+    first: int
+    last: int
+    low: float
+    high: float
+    step: int = 1
+
+    def x(self, batch: float) -> float:
+        """From the left."""
+        return WIDTH * (batch - self.first + 0.5) / (self.last - self.first + 1)
+
+    def y(self, value: float) -> float:
+        """From the top."""
+        inside = min(max(value, self.low), self.high)
+        return HEIGHT * (self.high - inside) / (self.high - self.low)
+
+    def x_ticks(self) -> tuple[Tick, ...]:
+        """A few batches."""
+        wanted = _round_step((self.last - self.first) / 4)
+        step = max(1, ceil(wanted))
+        batches = [self.first, *range(step * (self.first // step + 1), self.last + 1, step)]
+        if len(batches) > 1 and batches[1] - batches[0] < step / 2:
+            del batches[1]
+        return tuple(Tick(round(self.x(b) / WIDTH * 100, 2), f"{b:,}") for b in batches)
+
+    def y_ticks(self) -> tuple[Tick, ...]:
+        """A few round values."""
+        step = _round_step((self.high - self.low) / 4)
+        digits = next(d for d in range(20) if abs(round(step, d) - step) < 1e-6 * step)
+        places = range(ceil(self.low / step - 1e-9), floor(self.high / step + 1e-9) + 1)
+        return tuple(
+            Tick(round(self.y(place * step), 2), f"{place * step + 0.0:.{digits}f}")
+            for place in places
+        )
+
+    def line(self, values: Mapping[int, float | None]) -> str:
+        """A path; it breaks where nothing is known."""
+        parts, pen = [], "M"
+        for batch, value in self.pooled(values):
+            if value is None:
+                pen = "M"
+                continue
+            parts.append(f"{pen}{_short(self.x(batch))} {_short(self.y(value))}")
+            if pen == "M":
+                parts.append("h0")  # a dot, where both neighbours are unknown
+            pen = "L"
+        return "".join(parts)
+
+    def bars(self, values: Mapping[int, float | None], *, above: bool) -> str:
+        """Bars from zero, those above or those below it."""
+        half = 0.4 * WIDTH * self.step / (self.last - self.first + 1)
+        zero, parts = self.y(0.0), []
+        for batch, value in self.pooled(values):
+            if value is None or (value >= 0) is not above:
+                continue
+            left, top = _short(self.x(batch) - half), _short(self.y(value))
+            parts.append(f"M{left} {_short(zero)}V{top}h{_short(2 * half)}V{_short(zero)}z")
+        return "".join(parts)
+
+    def across(self, value: float) -> str:
+        """A line at a value."""
+        return f"M0 {_short(self.y(value))}H{WIDTH:.0f}"
+
+    def band(self, low: float, high: float) -> str:
+        """Everything between two values."""
+        top, bottom = _short(self.y(high)), _short(self.y(low))
+        return f"M0 {top}H{WIDTH:.0f}V{bottom}H0z"
+
+    def stretches(self, batches: Sequence[int]) -> str:
+        """Full-height areas over these batches, neighbours joined."""
+        parts: list[str] = []
+        half = 0.5 * WIDTH / (self.last - self.first + 1)
+        start = before = None
+        for batch in [*sorted(batches), None]:
+            if start is not None and before is not None and batch != before + 1:
+                left, right = _short(self.x(start) - half), _short(self.x(before) + half)
+                parts.append(f"M{left} 0H{right}V{HEIGHT:.0f}H{left}z")
+                start = None
+            start, before = batch if start is None else start, batch
+        return "".join(parts)
+
+    def marks(self, batches: Sequence[int]) -> str:
+        """Lines from top to bottom."""
+        return "".join(f"M{_short(self.x(batch))} 0V{HEIGHT:.0f}" for batch in batches)
+
+    def pooled(self, values: Mapping[int, float | None]) -> list[tuple[float, float | None]]:
+        """Points in order, as many as can be seen."""
+        found: list[tuple[float, float | None]] = []
+        for start in range(self.first, self.last + 1, self.step):
+            batches = range(start, min(start + self.step, self.last + 1))
+            known = [value for batch in batches if (value := values.get(batch)) is not None]
+            found.append((fmean(batches), fmean(known) if known else None))
+        return found
+
+
+def frame_of(batches: Sequence[int], low: float, high: float) -> Frame:
+    """For these batches and values between ``low`` and ``high``, the edges made round."""
+    first, last = (min(batches), max(batches)) if batches else (1, 1)
+    if high - low < 1e-9:
+        low, high = low - 0.5, high + 0.5
+    step = _round_step((high - low) / 4)
+    low, high = step * floor(low / step + 1e-9), step * ceil(high / step - 1e-9)
+    return Frame(first, last, low, high, ceil((last - first + 1) / MOST_POINTS))
+
+
+def _round_step(size: float) -> float:
+    """The next round number: 1, 2, 2.5 or 5 times a power of ten."""
+    if size <= 0:
+        return 1.0
+    power = 10.0 ** floor(log10(size))
+    return next(step * power for step in STEPS if step * power >= size * (1 - 1e-9))
+
+
+def _short(value: float) -> str:
+    return f"{value:.1f}".removesuffix(".0")

@@ -1,0 +1,32 @@
+"""A record is matched event by event, and one of an earlier version by what it has."""
+
+from __future__ import annotations
+
+import pytest
+
+from selfheal_cli.errors import EventLogError
+from selfheal_cli.history.events import Event, Kind
+from selfheal_cli.pipeline.recorded import Recorded
+
+OLD = {"batch": 1, "z": 0.5}
+
+
+def recorded(data: dict[str, object]) -> Recorded:
+    return Recorded([Event(1, "2026-01-01T00:00:00.000+00:00", Kind.BATCH, data, "", "d")])
+
+
+def test_figures_that_were_not_yet_written_down_are_not_asked_for() -> None:
+    found = recorded(OLD).match(Kind.BATCH, OLD | {"shifts": [0.1]})
+    assert found is not None
+    assert "shifts" not in found.data
+
+
+def test_figures_that_were_written_down_must_come_out_the_same() -> None:
+    assert recorded(OLD | {"shifts": [0.1]}).match(Kind.BATCH, OLD | {"shifts": [0.1]})
+    with pytest.raises(EventLogError, match=r"shifts was \[0.1\], is \[0.2\]"):
+        recorded(OLD | {"shifts": [0.1]}).match(Kind.BATCH, OLD | {"shifts": [0.2]})
+
+
+def test_anything_else_that_is_new_is_a_difference() -> None:
+    with pytest.raises(EventLogError, match="extra was None, is 1"):
+        recorded(OLD).match(Kind.BATCH, OLD | {"extra": 1})
