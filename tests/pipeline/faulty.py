@@ -33,6 +33,16 @@ print("locked", flush=True)
 sys.stdin.read()
 database.execute("ROLLBACK")
 """
+MOVE = """
+import sys
+from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+from selfheal_cli.registry.moves import Move, move_alias
+registry = MlflowRegistry()
+print("ready", flush=True)
+for line in sys.stdin:
+    wanted = Move("fraud", "champion", int(line), "bob", sys.argv[1], "I know better")
+    print(move_alias(registry, wanted).sequence, flush=True)
+"""
 
 
 @dataclass(frozen=True)
@@ -127,20 +137,40 @@ def renounce_root() -> None:
         raise OSError(ctypes.get_errno(), "capset")
 
 
+class Elsewhere:
+    """Another process, spoken with by lines."""
+
+    def __init__(self, script: str, *arguments: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", script, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def hear(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+    def tell(self, line: str) -> None:
+        assert self._process.stdin is not None
+        print(line, file=self._process.stdin, flush=True)
+
+    def end(self) -> None:
+        self._process.communicate()
+
+
 class Locker:
     """Another process that has the store to itself from `lock` to `release`."""
 
     def __init__(self) -> None:
-        self._process: subprocess.Popen[str] | None = None
+        self._process: Elsewhere | None = None
 
     def lock(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", LOCK], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline() == "locked\n"
+        self._process = Elsewhere(LOCK)
+        assert self._process.hear() == "locked"
 
     def release(self) -> None:
         if self._process is not None:
-            self._process.communicate()
+            self._process.end()
             self._process = None

@@ -1,0 +1,95 @@
+"""A run beside which another process moves the champion, and the thread that looks for it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selfheal_cli.config import HealSettings
+from selfheal_cli.history.event_log import read, verify
+from selfheal_cli.history.events import Event, Kind
+from selfheal_cli.pipeline import follow
+from selfheal_cli.pipeline.run import Surroundings, run
+from selfheal_cli.registry.base import CHAMPION
+from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+from tests.conftest import Invoke
+from tests.pipeline.faulty import MOVE, Elsewhere
+from tests.pipeline.small import config, stream_of
+from tests.pipeline.test_outside import AT, clock
+
+MORE_THAN_ENOUGH = 20_000  # batches; the stream is stopped once the move was followed
+ENOUGH_HEALS = 4
+
+
+@pytest.fixture
+def mover(workdir: Path) -> Iterator[Elsewhere]:
+    """Another process on the same store, that makes a version champion when told its number."""
+    elsewhere = Elsewhere(MOVE, AT)
+    assert elsewhere.hear() == "ready"
+    yield elsewhere
+    elsewhere.end()
+
+
+class Watched:
+    """A run's events as they come: has a move made elsewhere, stops two batches after it."""
+
+    def __init__(self, mover: Elsewhere) -> None:
+        self.events: list[Event] = []
+        self.moved: list[int] = []
+        self._mover = mover
+        self._moving: threading.Thread | None = None
+
+    def on_event(self, event: Event) -> None:
+        self.events.append(event)
+        if self._moving is None and len(self.of(Kind.REGISTERED)) > ENOUGH_HEALS:
+            self._moving = threading.Thread(target=self._move)
+            self._moving.start()
+
+    def _move(self) -> None:
+        self._mover.tell("1")
+        self.moved.append(int(self._mover.hear()))
+
+    def stop(self) -> bool:
+        followed = self.of(Kind.FOLLOWED)
+        later = [one for one in self.events if followed and one.sequence > followed[0].sequence]
+        return len([one for one in later if one.kind is Kind.BATCH]) > 1
+
+    def of(self, kind: Kind) -> list[Event]:
+        return [event for event in self.events if event.kind is kind]
+
+
+@pytest.mark.parametrize("recipe", ["anchored", "article"])
+def test_a_move_made_by_another_process_is_followed_and_read_beside_the_stream(
+    mover: Elsewhere, monkeypatch: pytest.MonkeyPatch, invoke: Invoke, recipe: Any
+) -> None:
+    load, readers = follow.load_verified, list[str]()
+
+    def noted(*arguments: Any) -> Any:
+        readers.append(threading.current_thread().name)
+        return load(*arguments)
+
+    monkeypatch.setattr(follow, "load_verified", noted)
+    settings = config(heal=HealSettings(recipe=recipe, mode="async"), batches=MORE_THAN_ENOUGH)
+    watched, registry = Watched(mover), MlflowRegistry()
+    around = Surroundings(
+        registry, clock, "ann", on_event=watched.on_event, stop=watched.stop, follow_seconds=0.02
+    )
+    done = run(settings, stream_of(settings), around)
+    (followed,) = watched.of(Kind.FOLLOWED)
+    assert followed.data["sequence"] == watched.moved[0]
+    assert (followed.data["actor"], followed.data["version"]) == ("bob", 1)
+    assert followed.data["to_snapshot"] == registry.version("fraud", 1).tags["selfheal.snapshot"]
+    assert readers == ["follower"]  # the stream's own thread read nothing of the registry
+    batches = [event.data["batch"] for event in watched.of(Kind.BATCH)]
+    assert batches == list(range(1, len(batches) + 1))
+    log = done.folder / "events.jsonl"
+    verify(log)
+    assert list(read(log))[: len(watched.events)] == watched.events
+    moves = [entry.data for entry in registry.entries("fraud") if entry.data.get("alias")]
+    overtaken = [move for move in moves if move["alias"] == CHAMPION and move["actor"] == "bob"]
+    assert [move["sequence"] for move in overtaken] == watched.moved
+    invoke("audit")
