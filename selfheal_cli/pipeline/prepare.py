@@ -186,8 +186,11 @@ def frozen_logit(probabilities: FloatArray) -> FloatArray:
 
 
 def _features(source: Source) -> list[Feature]:
-    columns = source.encoding.columns
-    return [Feature(column.name, column.kind, column.width) for column in columns]
+    numeric = set(source.encoding.numeric)
+    return [
+        Feature(column.name, "numeric" if column.name in numeric else "categorical", column.width)
+        for column in source.encoding.columns
+    ]
 
 
 def _input_names(source: Source) -> list[str]:
