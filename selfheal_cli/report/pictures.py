@@ -155,8 +155,10 @@ def _against(
         Shape(frame.marks([r.batch_idx for r in rows if r.rolled_back]), "alarm line", "rollback"),
     ]
     ahead = sum(figure(a) > figure(b) for a, b in pairs.values())
-    text = f"{what[0].upper()}{what[1:]} with healing was higher in {ahead} of {len(pairs)} "
-    text += "labelled batches." if pairs else "batches: no label came."
+    text = "Estimated from the network's own probabilities: no label came."
+    if pairs:
+        text = f"{what[0].upper()}{what[1:]} with healing was higher in {ahead} of {len(pairs)} "
+        text += "labelled batches."
     if frame.step > 1:
         text += f" Points are means of {frame.step} batches."
     return _chart(frame, title, text, [shape for shape in shapes if shape.path], what)

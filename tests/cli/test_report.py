@@ -47,7 +47,7 @@ def test_a_log_that_is_elsewhere_is_fetched(article_copy: Path, invoke: Invoke) 
 
 
 def test_without_any_run_it_says_so(empty_dir: Path, invoke: Invoke) -> None:
-    assert "no run was made in this folder" in invoke("report", expect=3).stderr
+    assert "no run was made in this folder" in invoke("report", expect=4).stderr
 
 
 def test_features_are_in_the_log_and_in_the_page(in_article_run: Path) -> None:
