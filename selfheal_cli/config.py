@@ -275,10 +275,17 @@ class MonitorSettings(Settings):
         return f"{self.name}:{options}" if options else self.name
 
 
+class PushedSettings(Settings):
+    """Rows that a program hands over; nothing can be read of them again."""
+
+    kind: Literal["pushed"] = "pushed"
+    inputs: tuple[str, ...]
+
+
 class RunConfig(Settings):
     """Everything that decides a run's result."""
 
-    source: SyntheticSettings | TableSettings = SyntheticSettings()
+    source: SyntheticSettings | TableSettings | PushedSettings = SyntheticSettings()
     network: NetworkSettings = NetworkSettings()
     heal: HealSettings = HealSettings()
     labels: LabelSettings = LabelSettings()

@@ -16,6 +16,7 @@ PACKAGE = Path(selfheal_cli.__file__).parent
 FLOORS = {
     "errors": 1,
     "scores": 1,
+    "actor": 1,
     "records": 2,
     "config": 2,
     "moments": 2,
@@ -34,10 +35,12 @@ FLOORS = {
     "retention": 6,
     "audit": 7,
     "pipeline": 8,
+    "api": 9,
     "cli": 9,
 }
 HEAVY = {
     "numpy": {
+        "api",
         "logistic",
         "source",
         "model",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from selfheal_cli.actor import actor, now_text
 from selfheal_cli.cli import options
 from selfheal_cli.cli.rollback_plan import confirm, plan_document, show_plan, tell_move
 
@@ -34,7 +35,7 @@ def command(
         show_plan(plan)
         click.echo(f"Proposed by {found.actor} at {found.at}: {found.reason}")
     confirm(f"Make v{plan.target.version} the champion?", yes=yes)
-    by = By(output.actor(), output.now_text(), f"{found.reason} (proposed by {found.actor})")
+    by = By(actor(), now_text(), f"{found.reason} (proposed by {found.actor})")
     move = execute(registry, plan, by, proposal)
     if as_json:
         output.print_json(plan_document(plan) | {"move": move.as_dict()})

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from selfheal_cli.actor import actor, clock
 from selfheal_cli.cli import options
 
 if TYPE_CHECKING:
@@ -112,13 +113,12 @@ def _show(
 def _sign(standing: Standing, key: Path, model: str, uri: str, path: Path) -> None:
     from selfheal_cli.audit import signature
     from selfheal_cli.audit.statement import Statement
-    from selfheal_cli.cli import output
     from selfheal_cli.registry.store import without_password
 
     statement = Statement(
         model=model,
-        at=output.clock(),
-        by=output.actor(),
+        at=clock(),
+        by=actor(),
         store=without_password(uri),
         runs=standing.runs,
         journal=standing.journal,

@@ -176,16 +176,17 @@ def _draw(
         name: {line.title: line.mean.get(name, 0.0) for line in lines}
         for name in ("accuracy", "f1", "roc_auc")
     }
+    subject = ""
     if config.source.kind == "table":
         subject = config.source.path.name
-    else:
+    elif config.source.kind == "synthetic":
         subject = f"synthetic stream, drift {config.source.drift_strength:g}"
     title = f"{subject}, labels {config.labels}"
     return draw_comparison(curves, bars, limit, title, path)
 
 
 def _log(registry: Any, config: RunConfig, lines: list[Line], picture: Path) -> str:
-    from selfheal_cli.cli.output import clock
+    from selfheal_cli.actor import clock
     from selfheal_cli.registry.base import StepMetrics
 
     at_ms = round(clock().timestamp() * 1000)

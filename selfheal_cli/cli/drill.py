@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from selfheal_cli.actor import actor, clock
 from selfheal_cli.cli import options
 
 
@@ -59,7 +60,7 @@ def command(
     config = checked(RunConfig, values, where="options")
     registry = MlflowRegistry(tracking_uri)
     with stop_on_interrupt() as stop:
-        around = Surroundings(registry, output.clock, output.actor(), stop=stop)
+        around = Surroundings(registry, clock, actor(), stop=stop)
         proof = drill(config, open_source(config), around, keep=keep)
     if as_json:
         output.print_json({"passed": True, "model": config.model_name, **asdict(proof)})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from selfheal_cli.actor import actor, now_text
 from selfheal_cli.cli import options
 
 
@@ -16,7 +17,6 @@ def command(reason: str, model_name: str, tracking_uri: str | None) -> None:
 
     A run that is under way sees it within two seconds. 'selfheal release' allows healing again.
     """
-    from selfheal_cli.cli import output
     from selfheal_cli.registry.journal import MAX_TEXT, Hold, standing
     from selfheal_cli.registry.mlflow_registry import MlflowRegistry
     from selfheal_cli.registry.moves import hold
@@ -27,6 +27,6 @@ def command(reason: str, model_name: str, tracking_uri: str | None) -> None:
     if held is not None:
         click.echo(f"'{model_name}' is held already, by {held.actor} at {held.at}: {held.reason}")
         return
-    who = {"actor": output.actor(), "at": output.now_text()}
+    who = {"actor": actor(), "at": now_text()}
     hold(registry, model_name, Hold(who["actor"], who["at"], reason[:MAX_TEXT]), **who)
     click.echo(f"Healing of '{model_name}' is held: {reason}")

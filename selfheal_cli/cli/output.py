@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import os
-import platform
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
+
+from selfheal_cli.actor import clock
 
 PIPE_WIDTH = 160
 
@@ -61,22 +59,6 @@ def make_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
 def figure(value: float | None, digits: int = 3) -> str:
     """A figure, or a dash where there is none."""
     return "-" if value is None else f"{value:.{digits}f}"
-
-
-def actor() -> str:
-    """Who does it: SELFHEAL_ACTOR, else user@machine."""
-    named = os.environ.get("SELFHEAL_ACTOR")
-    return named or f"{getpass.getuser()}@{platform.node()}"
-
-
-def clock() -> datetime:
-    """Now, in UTC."""
-    return datetime.now(UTC)
-
-
-def now_text() -> str:
-    """Now, as it is written down."""
-    return clock().isoformat(timespec="milliseconds")
 
 
 def age(then_ms: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from selfheal_cli.actor import actor, clock, now_text
 from selfheal_cli.cli import options
 
 
@@ -31,10 +32,10 @@ def command(
     retention = policy_file.load(policy).retention
     registry = MlflowRegistry(tracking_uri)
     versions, now = all_versions(registry, model_name)
-    found = sort_versions(versions, now, retention, round(output.clock().timestamp() * 1000))
+    found = sort_versions(versions, now, retention, round(clock().timestamp() * 1000))
     came_back = 0
     if really:
-        who = {"actor": output.actor(), "at": output.now_text()}
+        who = {"actor": actor(), "at": now_text()}
         came_back = prune(registry, model_name, found.going, **who)
     if as_json:
         output.print_json(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from selfheal_cli.actor import actor, now_text
 from selfheal_cli.cli import options
 
 
@@ -14,11 +15,10 @@ from selfheal_cli.cli import options
 @options.tracking_uri
 def command(proposal: int, reason: str, model_name: str, tracking_uri: str | None) -> None:
     """Close a proposed rollback without carrying it out."""
-    from selfheal_cli.cli import output
     from selfheal_cli.registry.mlflow_registry import MlflowRegistry
     from selfheal_cli.registry.moves import reject
 
     registry = MlflowRegistry(tracking_uri)
-    who = {"actor": output.actor(), "at": output.now_text()}
+    who = {"actor": actor(), "at": now_text()}
     closed = reject(registry, model_name, proposal, reason=reason, **who)
     click.echo(f"Proposal {proposal} of {closed.actor} (v{closed.target}) is closed: {reason}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from selfheal_cli.actor import actor, now_text
 from selfheal_cli.cli import options
 
 
@@ -12,7 +13,6 @@ from selfheal_cli.cli import options
 @options.tracking_uri
 def command(model_name: str, tracking_uri: str | None) -> None:
     """Allow the healing of a model again after 'selfheal hold'."""
-    from selfheal_cli.cli import output
     from selfheal_cli.registry.journal import standing
     from selfheal_cli.registry.mlflow_registry import MlflowRegistry
     from selfheal_cli.registry.moves import hold
@@ -23,5 +23,5 @@ def command(model_name: str, tracking_uri: str | None) -> None:
     if held is None:
         click.echo(f"'{model_name}' is not held.")
         return
-    hold(registry, model_name, None, actor=output.actor(), at=output.now_text())
+    hold(registry, model_name, None, actor=actor(), at=now_text())
     click.echo(f"Healing of '{model_name}' is allowed again; {held.actor} had held it.")

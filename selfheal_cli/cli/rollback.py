@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from selfheal_cli.actor import actor, now_text
 from selfheal_cli.cli import options
 from selfheal_cli.cli.rollback_plan import (
     confirm,
@@ -94,7 +95,7 @@ def command(
             show_rescored(rescored)
         show_plan(plan)
     four_eyes = policy_file.load(policy).four_eyes
-    by = By(output.actor(), output.now_text(), reason, four_eyes)
+    by = By(actor(), now_text(), reason, four_eyes)
     document = plan_document(plan) | {"move": None, "proposal": None, "verified": True}
     if dry_run:
         load_verified(registry, plan.target)

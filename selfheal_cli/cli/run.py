@@ -11,6 +11,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from selfheal_cli.actor import actor, clock
 from selfheal_cli.cli import options, run_options
 from selfheal_cli.errors import RegistryUnreachable
 
@@ -102,8 +103,8 @@ def command(
     with RunScreen(quiet=as_json) as screen, stop_on_interrupt() as stop:
         around = Surroundings(
             registry,
-            output.clock,
-            output.actor(),
+            clock,
+            actor(),
             screen.on_epoch,
             screen.on_event,
             screen.on_left,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from selfheal_cli.actor import actor, clock
 from selfheal_cli.cli import options
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def _register(
         module, sample.rows, shape=sample.shape, dtype=sample.dtype, at=at, init=origin.init
     )
     base = base_of(network, sample, labels.split(",") if labels else None)
-    around = Surroundings(registry, output.clock, output.actor())
+    around = Surroundings(registry, clock, actor())
     number = register_wrapped(network, base, name, str(origin), around)
     foreign = network.architecture.foreign or {}
     if as_json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from multiprocessing.connection import Connection
 
 import numpy as np
@@ -16,11 +17,11 @@ from selfheal_cli.heal.task import AdapterState, HealRows, HealTask
 from selfheal_cli.model.network import Architecture, rebuild, use_one_thread
 
 
-def main(connection: Connection, base: bytes) -> None:
-    """Serve tasks until the other end closes."""
+def main(connection: Connection) -> None:
+    """Serve tasks until the other end closes; the first frame is the recipes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to answer
     use_one_thread()
-    recipes = decode_recipes(base)
+    recipes = decode_recipes(connection.recv_bytes())
     _warm_up(recipes)
     connection.send_bytes(wire.encode({"ready": True}, {}))
     while True:
@@ -78,3 +79,7 @@ def _answer(frame: bytes, recipes: Recipes) -> bytes:
         return wire.encode_outcome(recipes.heal(before, task))
     except (HealError, RuntimeError, ValueError) as exc:
         return wire.encode_failure(exc)
+
+
+if __name__ == "__main__":
+    main(Connection(int(sys.argv[1])))

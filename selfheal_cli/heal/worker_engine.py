@@ -6,9 +6,12 @@ thread 2 to 4 times. ``benchmarks/latency.py`` measures it here.
 
 from __future__ import annotations
 
-from multiprocessing import get_context
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 
 from selfheal_cli.errors import HealError
 from selfheal_cli.heal import wire, worker
@@ -76,11 +79,7 @@ class WorkerEngine:
     def close(self) -> None:
         """Let the worker end."""
         self._connection.close()
-        self._process.join(STOP_SECONDS)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
-        self._process.close()
+        self._end()
 
     def _dispatch(self) -> None:
         if not self._ready or self._running is not None or self._waiting is None:
@@ -92,18 +91,30 @@ class WorkerEngine:
         except OSError:  # the worker is gone; `take` finds out and says so
             return
 
-    def _start(self) -> tuple[BaseProcess, Connection]:
-        context = get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(
-            target=worker.main,
-            args=(theirs, self._base),
-            name="selfheal-heal-worker",
-            daemon=True,
+    def _start(self) -> tuple[subprocess.Popen[bytes], Connection]:
+        """A process that knows nothing of the program it belongs to: multiprocessing would run
+        that program's main file again.
+        """
+        ours, theirs = Pipe()
+        path = os.pathsep.join(one for one in sys.path if one)
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", worker.__name__, str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": path},
         )
-        process.start()
         theirs.close()
+        with suppress(OSError):  # it is gone already; whoever waits for it finds out
+            ours.send_bytes(self._base)
         return process, ours
+
+    def _end(self) -> int | None:
+        """Its exit code, once it has ended: it does when its connection closes."""
+        try:
+            return self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
 
     def _await_ready(self) -> None:
         try:
@@ -117,9 +128,8 @@ class WorkerEngine:
 
     def _restart(self) -> HealFailure | None:
         """Start the worker again; the heal that was lost with it has failed."""
-        self._process.join(STOP_SECONDS)
-        code = self._process.exitcode
         self._connection.close()
+        code = self._end()
         self._starts_left -= 1
         if self._starts_left == 0:
             raise HealError(f"the heal worker ended {MAX_STARTS} times in a row (exit code {code})")

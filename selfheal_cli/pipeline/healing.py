@@ -235,6 +235,13 @@ class Healing:
         rejected = judgement.rejected
         self._ready = _Ready(outcome, healed, second, threshold, rejected, told)
 
+    def _labels_to_come(self) -> bool:
+        """Whether a new adapter can be scored on rows that were scored and wait for labels."""
+        regime = self._config.labels.regime
+        if regime == "timed":  # they may all have come with their rows, or never do
+            return any(bool((part.y >= 0).any()) for part in self._desk.waiting)
+        return regime != "full"
+
     def _publish(self, ready: _Ready, *, wait: bool) -> bool:
         """Let a heal serve, if it is on disk and nothing overtook it; False while it is not."""
         if not self._is_kept(wait=wait):
@@ -281,7 +288,7 @@ class Healing:
             found = estimate(outcome.probabilities_after, after).figures()
             late = self._config.labels.regime != "none"
             return Healed(None, None, Evaluation.AWAITING if late else Evaluation.ESTIMATED, found)
-        if kind.guarded and self._config.labels.regime != "full":
+        if kind.guarded and self._labels_to_come():
             return Healed(None, None, Evaluation.AWAITING, {})
         chosen, evaluation = rows.held_out & (rows.y >= 0), Evaluation.HELD_OUT
         if not chosen.any():

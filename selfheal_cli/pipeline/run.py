@@ -12,6 +12,7 @@ from typing import Any
 from selfheal_cli import __version__
 from selfheal_cli.config import WORKSPACE, RunConfig
 from selfheal_cli.errors import RegistryUnreachable, SelfhealError
+from selfheal_cli.heal.live import LiveModel
 from selfheal_cli.history.archive import LOG_NAME, run_folder
 from selfheal_cli.history.event_log import Clock, EventLog, read
 from selfheal_cli.history.events import Event, Kind
@@ -54,7 +55,8 @@ class Surroundings:
     ``stop`` is asked after each batch; True ends the stream, and the run counts as KILLED.
     ``on_left`` hears at the end how many writes the registry does not have yet; ``patience`` is
     how many seconds a registry that does not answer is waited for then, None for not at all.
-    ``follow_seconds`` is how often the champion is looked at; 0 for never.
+    ``follow_seconds`` is how often the champion is looked at; 0 for never. ``on_live`` is given
+    what scores, as soon as it does.
     """
 
     registry: Registry
@@ -67,6 +69,7 @@ class Surroundings:
     workspace: Path = WORKSPACE
     patience: float | None = PATIENCE_SECONDS
     follow_seconds: float = EVERY_SECONDS
+    on_live: Callable[[LiveModel], None] = lambda live: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +195,7 @@ def _record(
             ledger.note(Kind.RUN_STARTED, _started(course, lineage))
             ledger.note(Kind.TRAINED, _trained(source, prepared, lineage.base))
             live = serve(prepared)
+            around.on_live(live)
             engine = make_engine(config, prepared, live, ledger)
             stack.callback(engine.close)
             corridor = lay(

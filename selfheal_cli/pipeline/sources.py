@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from selfheal_cli.config import RunConfig, TableSettings
-from selfheal_cli.errors import RegistryError
+from selfheal_cli.errors import DataError, RegistryError
 from selfheal_cli.registry.base import Registry
 from selfheal_cli.source.base import Source
 
@@ -19,6 +19,11 @@ def open_source(config: RunConfig) -> Source:
         from selfheal_cli.source.table import TableSource
 
         return TableSource(config.source, **size)
+    if config.source.kind == "pushed":
+        raise DataError(
+            "the rows of this run came from a program: they cannot be read again, so that it can "
+            "be neither resumed nor replayed"
+        )
     from selfheal_cli.source.synthetic import SyntheticSource
 
     return SyntheticSource(config.source, seed=config.seed, **size)

@@ -1,0 +1,180 @@
+"""selfheal inside a service of your own: wrap a module, predict, observe, roll back."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from math import prod
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from selfheal_cli.actor import actor, clock, now_text
+from selfheal_cli.config import (
+    HealSettings,
+    LabelSettings,
+    PushedSettings,
+    RunConfig,
+    checked,
+)
+from selfheal_cli.errors import DataError, SelfhealError
+from selfheal_cli.heal.live import LiveModel
+from selfheal_cli.model.wrapping import wrap
+from selfheal_cli.pipeline.origin import SAMPLE, Sample, base_of
+from selfheal_cli.pipeline.run import Finished, Surroundings, run
+from selfheal_cli.pipeline.wrapped import PREFIX, find_wrapped, register_wrapped
+from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+from selfheal_cli.rollback.plan import By, execute, plan_best
+from selfheal_cli.rollback.select import Wanted
+from selfheal_cli.source.pushed import PushedSource, Reference
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+    from torch import nn
+
+    from selfheal_cli.records import FloatArray, LabelArray
+
+
+class SelfHealing:
+    """A trained module that scores, and heals in the background from what it is shown.
+
+    ``x`` (n, ...) and ``y`` (n,) are rows that the module was trained on, or like them: they say
+    what is normal, and that the wrapped module decides as before. Every row that is given is of
+    that shape. ``rules`` are domain rules over ``columns`` (``x0``, ``x1``, ... where none are
+    named), a value of a row each. Usable from any number of threads; close it, or use it as a
+    context manager. Raises `SelfhealError` kinds.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        x: ArrayLike,
+        y: ArrayLike,
+        *,
+        name: str,
+        columns: Sequence[str] | None = None,
+        labels: Sequence[str] | None = None,
+        rules: Sequence[str] = (),
+        batch_size: int = 100,
+        recipe: str = "anchored",
+        tracking_uri: str | None = None,
+    ) -> None:
+        given = np.asarray(x)
+        self._shape = given.shape[1:]
+        integers = np.issubdtype(given.dtype, np.integer)
+        flat = self._rows(given)
+        names = tuple(columns or (f"x{place}" for place in range(flat.shape[1])))
+        sample = Sample(flat[:SAMPLE], names, self._shape, "int64" if integers else "float32")
+        network = wrap(module, sample.rows, shape=sample.shape, dtype=sample.dtype)
+        base = base_of(network, sample, labels)
+        self._labels = tuple(base.describe()["labels"])
+        self._registry = MlflowRegistry(tracking_uri)
+        self._name = name
+        around = Surroundings(self._registry, clock, actor(), on_live=self._went_live)
+        number = register_wrapped(network, base, name, type(module).__qualname__, around)
+        config = checked(
+            RunConfig,
+            {
+                "source": PushedSettings(inputs=names),
+                "model": f"{PREFIX}{name}/{number}",
+                "model_name": name,
+                "heal": HealSettings(recipe=recipe, mode="async"),  # type: ignore[arg-type]
+                "labels": LabelSettings(regime="timed"),
+                "batch_size": batch_size,
+                "rules": tuple(rules),
+                "plots": False,
+            },
+            where="SelfHealing",
+        )
+        wrapped = find_wrapped(self._registry, config.model or name)
+        reference = Reference(flat, self._classes(y, len(flat)), names, self._labels)
+        self._source = PushedSource(reference, batch_size)
+        self._live: LiveModel | None = None
+        self._network = wrapped.network
+        self._error: BaseException | None = None
+        self.finished: Finished | None = None
+        self._thread = threading.Thread(
+            target=self._run, args=(config, around), name=f"selfheal-{name}", daemon=True
+        )
+        self._thread.start()
+
+    def predict(self, x: ArrayLike) -> FloatArray:
+        """Rows (n, ...) to probabilities, (n,) for two classes, else (n, K); takes no lock."""
+        rows, live = self._rows(np.asarray(x)), self._live
+        return self._network.predict(rows) if live is None else live.predict(rows)
+
+    def observe(self, x: ArrayLike, labels: ArrayLike | None = None) -> bool:
+        """Show rows (n, ...) that were scored, with their classes (n,) where they are known.
+
+        Returns at once; False where the rows were turned away, since healing is far behind.
+        Raises what ended the background run, if something did.
+        """
+        self._require_running()
+        rows = self._rows(np.asarray(x))
+        unknown = np.full(len(rows), -1, dtype=np.int8)
+        y = unknown if labels is None else self._classes(labels, len(rows))
+        return self._source.push(rows, y)
+
+    def rollback(self, reason: str = "asked for by the program") -> int:
+        """Make the best post-heal version the champion, once everything about it is checked.
+
+        It serves within about a second. Returns its number; raises `NothingToRestore`.
+        """
+        plan = plan_best(self._registry, self._name, Wanted())
+        execute(self._registry, plan, By(actor(), now_text(), reason))
+        return plan.target.version
+
+    def close(self) -> Finished:
+        """Heal with what was shown, bring everything to the registry, and end the run."""
+        self._source.end()
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        if self.finished is None:
+            raise SelfhealError(f"the run of '{self._name}' ended without a result")
+        return self.finished
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        self.close()
+
+    def _run(self, config: RunConfig, around: Surroundings) -> None:
+        try:
+            self.finished = run(config, self._source, around)
+        except BaseException as exc:  # told by the next call
+            self._error = exc
+
+    def _went_live(self, live: LiveModel) -> None:
+        self._live = live
+
+    def _require_running(self) -> None:
+        if self._error is not None:
+            raise self._error
+        if not self._thread.is_alive():
+            raise SelfhealError(f"'{self._name}' is closed")
+
+    def _rows(self, x: NDArray[Any]) -> FloatArray:
+        if x.shape[1:] != self._shape:
+            raise DataError(f"rows have shape {x.shape[1:]}, the model takes {self._shape}")
+        rows = np.ascontiguousarray(x.reshape(len(x), prod(self._shape)), dtype=np.float32)
+        if not np.isfinite(rows).all():
+            row, place = np.argwhere(~np.isfinite(rows))[0]
+            raise DataError(f"row {row}, value {place}: {rows[row, place]} is not a finite number")
+        return rows
+
+    def _classes(self, labels: ArrayLike, rows: int) -> LabelArray:
+        y = np.asarray(labels)
+        if y.shape != (rows,):
+            raise DataError(f"labels have shape {y.shape}, {rows} rows need ({rows},)")
+        if not np.isin(y, np.arange(-1, len(self._labels))).all():
+            raise DataError(
+                f"labels are classes from 0 to {len(self._labels) - 1}, -1 where unknown; "
+                f"found {sorted(set(y.tolist()))[:5]}"
+            )
+        return y.astype(np.int8)

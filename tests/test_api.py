@@ -1,0 +1,122 @@
+"""selfheal in a service of one's own: wrapped, shown a drift, healed, rolled back."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mlflow import MlflowClient
+from numpy.typing import NDArray
+from torch import nn
+
+from selfheal_cli.api import SelfHealing
+from selfheal_cli.errors import DataError, SelfhealError
+from selfheal_cli.registry.journal import standing
+from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+from tests.conftest import Invoke
+
+Array = NDArray[np.float32]
+
+
+def rows_of(count: int, seed: int, moved: float = 0.0) -> tuple[Array, NDArray[np.int64]]:
+    """Two classes that a line tells apart, moved sideways by ``moved``."""
+    drawn = np.random.default_rng(seed)
+    x = drawn.standard_normal((count, 4)).astype(np.float32)
+    y = (x[:, 0] + x[:, 1] > 0.5).astype(np.int64)
+    x[:, 0] += np.float32(moved)
+    return x, y
+
+
+@pytest.fixture(scope="module")
+def module() -> nn.Module:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 1))
+    x, y = rows_of(2_000, 0)
+    optimiser = torch.optim.Adam(network.parameters(), lr=0.02)
+    for _ in range(150):
+        optimiser.zero_grad()
+        logits = network(torch.from_numpy(x)).squeeze(-1)
+        nn.functional.binary_cross_entropy_with_logits(logits, torch.tensor(y).float()).backward()
+        optimiser.step()
+    return network
+
+
+def test_a_module_heals_from_what_it_is_shown_and_is_rolled_back(
+    workdir: Path, module: nn.Module, invoke: Invoke
+) -> None:
+    clean, drifted, later = rows_of(1_000, 1), rows_of(2_000, 2, 2.0), rows_of(1_000, 3, 2.0)
+    with torch.inference_mode():
+        original = torch.sigmoid(module(torch.from_numpy(later[0]))).squeeze(-1).numpy()
+    with SelfHealing(module, *clean, name="credit") as model:
+        assert np.array_equal(model.predict(later[0]), original)
+        for at in range(0, 2_000, 50):
+            part = slice(at, at + 50)
+            assert model.observe(drifted[0][part], drifted[1][part])
+        assert model.observe(later[0][:30])  # nobody knows these labels yet
+    healed = model.predict(later[0])
+    before, after = (float(((p >= 0.5) == later[1]).mean()) for p in (original, healed))
+    assert after > before + 0.1
+    assert model.finished is not None
+    assert len(model.finished.view.rows) == 21
+    number = model.rollback("to show that it can be done")
+    registry = MlflowRegistry()
+    assert registry.alias("credit", "champion") == number
+    assert standing(registry, "credit").moves["champion"].reason == "to show that it can be done"
+    invoke("audit", "--model-name", "credit")
+    said = invoke("audit", "--replay", "3", "--model-name", "credit", expect=3).stderr
+    assert "came from a program" in said
+
+
+def test_many_threads_predict_and_observe_and_no_row_is_lost(
+    workdir: Path, module: nn.Module
+) -> None:
+    failed: list[BaseException] = []
+
+    def work(seed: int) -> None:
+        x, y = rows_of(300, seed, 1.0)
+        try:
+            for at in range(0, 300, 30):
+                assert model.predict(x[at : at + 30]).shape == (30,)
+                assert model.observe(x[at : at + 30], y[at : at + 30])
+        except BaseException as exc:
+            failed.append(exc)
+
+    with SelfHealing(module, *rows_of(500, 1), name="many", batch_size=64) as model:
+        threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not failed
+    assert model.finished is not None
+    assert sum(row.rows for row in model.finished.view.rows.values()) == 1_200
+
+
+def test_what_does_not_fit_is_said_at_once(workdir: Path, module: nn.Module) -> None:
+    x, y = rows_of(500, 1)
+    with SelfHealing(module, x, y, name="strict") as model:
+        with pytest.raises(DataError, match=r"rows have shape \(3,\), the model takes \(4,\)"):
+            model.predict(x[:, :3])
+        with pytest.raises(DataError, match="value 2: nan is not a finite number"):
+            model.observe(np.array([[0.0, 0.0, np.nan, 0.0]], dtype=np.float32))
+        with pytest.raises(DataError, match="classes from 0 to 1, -1 where unknown"):
+            model.observe(x[:2], [0, 2])
+        with pytest.raises(DataError, match=r"labels have shape \(3,\)"):
+            model.observe(x[:2], [0, 1, 1])
+    with pytest.raises(SelfhealError, match="'strict' is closed"):
+        model.observe(x[:2])
+
+
+def test_what_ends_the_run_in_the_background_is_told_by_the_next_call(
+    workdir: Path, module: nn.Module
+) -> None:
+    x, y = rows_of(500, 1)
+    model = SelfHealing(module, x, y, name="broken", rules=("nowhere > 1 => 1",))
+    with pytest.raises(SelfhealError, match="nowhere"):
+        model.close()
+    with pytest.raises(SelfhealError, match="nowhere"):
+        model.observe(x[:2])
+    assert MlflowClient().get_model_version_by_alias("broken", "champion").version == 1
