@@ -53,7 +53,6 @@ def command(
     if as_csv and as_json:
         raise click.UsageError("--csv and --json exclude each other")
     from selfheal_cli.cli import output
-
     from selfheal_cli.pipeline.chronicle import until
 
     found = _happenings(run_name, model_name, tracking_uri)

@@ -1,4 +1,4 @@
-"""A full disk, rights that are taken away, a locked store: one clear line, and then all is there."""
+"""A full disk, missing rights, a locked store: one clear line, and then all is there."""
 
 from __future__ import annotations
 
