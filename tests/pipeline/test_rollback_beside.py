@@ -107,7 +107,7 @@ def test_batches_are_scored_while_the_registry_is_asked_and_then_it_is_restored(
     later = [event for event in course.events if event.sequence > rolled_back.sequence]
     assert next(e for e in later if e.kind is Kind.BATCH).data["state"] == "ROLLED_BACK"
     moves = [e.data for e in registry.entries("fraud") if e.data.get("alias") == CHAMPION]
-    assert [m["target"] for m in moves if m["reason"].startswith("rollback: ")][0] == (
+    assert next(m["target"] for m in moves if m["reason"].startswith("rollback: ")) == (
         version.version
     )
     verify(done.folder / "events.jsonl")
