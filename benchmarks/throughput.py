@@ -95,7 +95,7 @@ def stream(
         start = time.perf_counter()
         for batch in batches:
             corridor.stream.step(batch)
-        corridor.healing.settle(wait=True)
+        corridor.healing.finish()
         ledger.catch_up(wait=True)
         return Pass(time.perf_counter() - start, heals)
 

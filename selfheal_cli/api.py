@@ -127,8 +127,9 @@ class SelfHealing:
 
     def close(self) -> Finished:
         """Heal with what was shown, bring everything to the registry, and end the run."""
-        self._source.end()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._source.end()
+            self._thread.join()
         if self._error is not None:
             raise self._error
         if self.finished is None:

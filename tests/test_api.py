@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from pathlib import Path
 
@@ -120,3 +121,17 @@ def test_what_ends_the_run_in_the_background_is_told_by_the_next_call(
     with pytest.raises(SelfhealError, match="nowhere"):
         model.observe(x[:2])
     assert MlflowClient().get_model_version_by_alias("broken", "champion").version == 1
+
+
+def test_the_lines_of_the_readme_do_what_they_say(workdir: Path, module: nn.Module) -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    (lines,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    stream, y = rows_of(1_000, 4, 2.0)
+    x_train, y_train = rows_of(1_000, 1)
+    # the rollback of the last line needs a heal that came before it
+    with SelfHealing(module, x_train, y_train, name="credit") as model:
+        model.observe(stream, y)
+    given = {"module": module, "x_train": x_train, "y_train": y_train, "rows": stream, "labels": y}
+    code = lines.replace("    model.rollback", "    model.close()\n    model.rollback")
+    exec(compile(code, "README.md", "exec"), given)  # noqa: S102 (the README's own lines)
+    assert given["probabilities"].shape == (1_000,)

@@ -183,6 +183,11 @@ class Healing:
             else:
                 self._conclude(outcome)
 
+    def finish(self) -> None:
+        """Wait for the heal that is under way, and for the rollback that it may lead to."""
+        self.settle(wait=True)
+        self._restore.settle(wait=True)
+
     def _fail(self, failure: HealFailure) -> None:
         task = failure.task
         self._seen.pop(task.batch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any, Protocol
 
 from selfheal_cli.history.event_log import Clock, EventLog
@@ -56,6 +57,12 @@ class Ledger(Protocol):
 
     def restored(self, snapshot: str, version: int) -> None:
         """A snapshot that serves again, perhaps of an earlier run."""
+
+    def arrival(self) -> Callable[[], None]:
+        """A wait, for any thread, until the registry has all that was written by now.
+
+        It raises `RegistryUnreachable` at once where the registry does not answer.
+        """
 
     def catch_up(self, *, wait: bool = False) -> None:
         """Note what has been written by now; ``wait`` for all of it.
@@ -165,6 +172,11 @@ class RunLedger:
     def restored(self, snapshot: str, version: int) -> None:
         """See `Ledger`."""
         self._writer.knows(snapshot, version)
+
+    def arrival(self) -> Callable[[], None]:
+        """See `Ledger`."""
+        self._writer.send_steps()
+        return partial(self._writer.flush, 0.0, until=self._writer.given)
 
     def catch_up(self, *, wait: bool = False) -> None:
         """See `Ledger`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
@@ -92,6 +92,10 @@ class CheckLedger:
     def restored(self, snapshot: str, version: int) -> None:
         """It was, by the record."""
 
+    def arrival(self) -> Callable[[], None]:
+        """There is nothing to write."""
+        return lambda: None
+
     def catch_up(self, *, wait: bool = False) -> None:
         """There is nothing to write."""
 
@@ -148,7 +152,7 @@ def _go_through(
         for batch in source.batches():
             corridor.stream.step(batch)
             stopped_here(batch.index, corridor, ledger)
-        corridor.healing.settle(wait=True)
+        corridor.healing.finish()
     finally:
         engine.close()
 

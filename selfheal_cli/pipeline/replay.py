@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +70,10 @@ class QuietLedger:
     def restored(self, snapshot: str, version: int) -> None:
         """See `Ledger`."""
         self._versions[snapshot] = version
+
+    def arrival(self) -> Callable[[], None]:
+        """All is written at once."""
+        return lambda: None
 
     def catch_up(self, *, wait: bool = False) -> None:
         """All is written at once."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from selfheal_cli.config import RunConfig
 from selfheal_cli.decide.health import Health
@@ -15,23 +15,15 @@ from selfheal_cli.history.events import Kind
 from selfheal_cli.model.network import Weights
 from selfheal_cli.pipeline.follow import Others
 from selfheal_cli.pipeline.ledger import Ledger
+from selfheal_cli.pipeline.question import Best, Fallen, Question
 from selfheal_cli.pipeline.snapshots import Completed
 from selfheal_cli.records import VersionRecord
 from selfheal_cli.registry.base import CHAMPION, Lineage, Registry
 from selfheal_cli.rollback.select import find_best
 from selfheal_cli.rollback.verify import load_verified
 
+ANSWERS = (Kind.ROLLBACK, Kind.ROLLBACK_DECLINED, Kind.ROLLBACK_FAILED)
 FULL = "as many writes wait for the registry as may"
-
-
-@dataclass(frozen=True, slots=True)
-class Fallen:
-    """A heal after which it was time to roll back, and why."""
-
-    heal_id: str
-    batch: int
-    reason: str
-    noticed: int  # the batch in which the labels told
 
 
 class Restore:
@@ -39,6 +31,8 @@ class Restore:
 
     A guarded recipe is asked first whether the version would do better on held-out rows, and
     afterwards everything that was learned of the heals begins anew and healing pauses.
+    Beside live scoring the registry is asked from a thread: healing pauses until it has answered,
+    and what it said is carried out before the next batch.
     """
 
     def __init__(
@@ -57,15 +51,18 @@ class Restore:
         self._lineage = lineage
         self._ledger = ledger
         self._others = others
+        self._beside = config.heal.mode == "async"
+        self._asked: Question | None = None
         self._held = False
         self._health = Health(config.policy)
         self._quiet_until = 0
         self._last = 0  # batch of the last rollback of a guarded recipe
+        self._batch = 0
         self.rollbacks = 0
 
     def paused(self, batch: int) -> bool:
-        """Whether healing pauses: after a rollback, or until what holds it is over."""
-        return batch <= self._quiet_until or self._held
+        """Whether healing pauses: around a rollback, or until what holds it is over."""
+        return batch <= self._quiet_until or self._held or self._asked is not None
 
     def overtook(self, batch: int) -> bool:
         """Whether a rollback came after a heal was asked for in ``batch``."""
@@ -73,6 +70,7 @@ class Restore:
 
     def follow(self, batch: int) -> None:
         """Take what others decided since the last batch: serve their champion, hold or go on."""
+        self._batch = batch
         self._follow_hold(batch)
         expected = self._ledger.expected
         if expected is None:
@@ -92,6 +90,7 @@ class Restore:
         snapshot = moved.version.tags["selfheal.snapshot"]
         self._serve(moved.version, moved.weights, {})
         self._health, self._last = Health(self._policy), batch
+        self._asked = None  # it was about what served before
         self._ledger.note(Kind.FOLLOWED, told | {"to_snapshot": snapshot})
 
     def _follow_hold(self, batch: int) -> None:
@@ -112,21 +111,71 @@ class Restore:
         self._ledger.note(kind, told)
 
     def observe(self, heal: Completed, rows: HealRows, batch: int) -> None:
-        """Take a heal's scores in ``batch``, and roll back where they have fallen."""
+        """Take a heal's scores in ``batch``; where they have fallen, ask what to restore."""
+        self._batch = batch
         reason = self._health.observe(heal.scores)
-        if reason is not None:
-            self._roll_back(Fallen(heal.heal_id, heal.batch, reason, batch), rows)
-
-    def _roll_back(self, fallen: Fallen, rows: HealRows) -> None:
-        try:
-            best = self._find_best()
-            weights = load_verified(self._registry, best)
-        except SelfhealError as exc:
-            self._note(Kind.ROLLBACK_FAILED, fallen, {"error": str(exc)})
+        if reason is None or self._asked is not None:
             return
+        fallen = Fallen(heal.heal_id, heal.batch, reason)
+        self._asked = Question(fallen, rows, self._finding(self._ledger.arrival()))
+        if not self._beside:
+            self.settle(wait=True)
+        elif self._ledger.expected is None:
+            self._asked.begin()
+
+    def settle(self, *, wait: bool = False) -> None:
+        """Carry out what the registry answered, if it was asked and has."""
+        asked, expected = self._asked, self._ledger.expected
+        if asked is None:
+            return
+        if expected is None:
+            if not (wait or asked.begin().done()):
+                return
+        elif self._beside and expected.kind not in ANSWERS:
+            return
+        self._asked = None
+        try:
+            best, weights = self._answer(asked)
+        except SelfhealError as exc:
+            self._note(Kind.ROLLBACK_FAILED, asked.fallen, {"error": str(exc)})
+            return
+        self._roll_back(best, weights, asked)
+
+    def _answer(self, asked: Question) -> Best:
+        """The registry's answer; where a recorded run is gone through again, its answer then."""
+        expected = self._ledger.expected
+        if expected is None:
+            try:
+                return asked.begin().result()
+            finally:
+                self._ledger.catch_up()
+        if expected.kind is Kind.ROLLBACK_FAILED:
+            raise NothingToRestore(expected.data["error"])
+        if "version" not in expected.data:
+            raise EventLogError(
+                f"event {expected.sequence}: recorded was '{expected.kind}', the same rows now "
+                "give a rollback"
+            )
+        best = self._registry.version(self._lineage.model, expected.data["version"])
+        return best, load_verified(self._registry, best)
+
+    def _finding(self, arrival: Callable[[], None]) -> Callable[[], Best]:
+        """How the best version is found, from any thread, once what was written has arrived."""
+        lineage = self._lineage
+        within = lineage.run_id if self._policy.rollback_candidates == "run" else None
+
+        def find() -> Best:
+            arrival()
+            best = find_best(self._registry, lineage.model, base=lineage.base, run_id=within)
+            return best, load_verified(self._registry, best)
+
+        return find
+
+    def _roll_back(self, best: VersionRecord, weights: Weights, asked: Question) -> None:
+        fallen = asked.fallen
         if self._guarded:
             self._health = Health(self._policy)
-            gain, error = self._gain(weights, rows)
+            gain, error = self._gain(weights, asked.rows)
             if error is not None and gain <= error:
                 why = (
                     f"v{best.version} is not better on the held-out rows: its log loss is lower "
@@ -135,25 +184,9 @@ class Restore:
                 found = {"version": best.version, "declined": why}
                 self._note(Kind.ROLLBACK_DECLINED, fallen, found)
                 return
-            self._last = fallen.noticed
-            self._quiet_until = fallen.noticed + self._policy.cooldown
+            self._last = self._batch
+            self._quiet_until = self._batch + self._policy.cooldown
         self._restore(best, weights, fallen)
-
-    def _find_best(self) -> VersionRecord:
-        """The registry's answer; where a recorded run is gone through again, its answer then."""
-        lineage, expected = self._lineage, self._ledger.expected
-        self._ledger.catch_up(wait=True)
-        if expected is None:
-            within = lineage.run_id if self._policy.rollback_candidates == "run" else None
-            return find_best(self._registry, lineage.model, base=lineage.base, run_id=within)
-        if expected.kind is Kind.ROLLBACK_FAILED:
-            raise NothingToRestore(expected.data["error"])
-        if "version" not in expected.data:
-            raise EventLogError(
-                f"event {expected.sequence}: recorded was '{expected.kind}', the same rows now "
-                "give a rollback"
-            )
-        return self._registry.version(lineage.model, expected.data["version"])
 
     def _gain(self, weights: Weights, rows: HealRows) -> tuple[float, float | None]:
         """By how much the version's log loss is lower than that of what serves, and the standard

@@ -206,7 +206,7 @@ def _record(
                 others.start(around.follow_seconds)
                 stack.callback(others.close)
             stopped = _walk(source, corridor, ledger, around.stop)
-            corridor.healing.settle(wait=True)
+            corridor.healing.finish()
             writer.send_steps()
             away = _flush(writer, around)
             ledger.catch_up()
@@ -247,7 +247,7 @@ def stopped_here(batch: int, corridor: Corridor, ledger: Ledger) -> None:
     expected = ledger.expected
     if expected is not None and expected.kind is Kind.STREAM_STOPPED:
         ledger.note(Kind.STREAM_STOPPED, {"batch": batch})
-        corridor.healing.settle(wait=True)
+        corridor.healing.finish()
 
 
 def publish(

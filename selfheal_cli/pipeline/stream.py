@@ -81,6 +81,7 @@ class Stream:
         """Score a batch with what serves now, then let the rooms look at it."""
         self._restore.follow(batch.index)
         rollbacks = self._restore.rollbacks
+        self._restore.settle()
         rules = self._rules.rules.judge(batch.rows.columns)
         scored = self._score(batch, rules.label)
         learned, held_back = self._flow.take(scored, batch.now)

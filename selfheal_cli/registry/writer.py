@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
 
-from selfheal_cli.errors import LeaseHeld, RegistryUnreachable
+from selfheal_cli.errors import LeaseHeld, RegistryError, RegistryUnreachable
 from selfheal_cli.records import Snapshot
 from selfheal_cli.registry import courier
 from selfheal_cli.registry.base import Lineage, Registry, StepMetrics
@@ -75,6 +75,11 @@ class RegistryWriter:
     def pending(self) -> int:
         """Writes that the registry does not have yet."""
         return self._given - self._safe + self._undone
+
+    @property
+    def given(self) -> int:
+        """Writes that were handed over by now."""
+        return self._given
 
     @property
     def full(self) -> bool:
@@ -152,18 +157,25 @@ class RegistryWriter:
             self._changed.wait_for(lambda: self._safe >= self._given or self._failure is not None)
         self._raise()
 
-    def flush(self, patience: float, on_left: Callable[[int], None] = lambda left: None) -> None:
-        """Wait until the registry has everything.
+    def flush(
+        self,
+        patience: float,
+        on_left: Callable[[int], None] = lambda left: None,
+        *,
+        until: int | None = None,
+    ) -> None:
+        """Wait until the registry has everything, or the first ``until`` that were handed over.
 
         Raises what went wrong, or `RegistryUnreachable` once it has been away for ``patience``
-        seconds; what it does not have stays in the outbox.
+        seconds; what it does not have stays in the outbox. Any thread may call.
         """
-        self.sync()
         with self._changed:
-            while self.pending:
+            while (self._given if until is None else until) - self._safe + self._undone > 0:
                 self._raise()
                 if self._stuck is not None:
                     raise self._stuck
+                if self._stopping:
+                    raise RegistryError("the run ended before the registry had everything")
                 if self._away is not None and monotonic() - self._away >= patience:
                     raise RegistryUnreachable(
                         f"{self.pending} writes wait in {self._outbox.path}, since the registry "

@@ -14,6 +14,7 @@ from selfheal_cli.history.event_log import read, verify
 from selfheal_cli.history.events import Event, Kind
 from selfheal_cli.pipeline import follow
 from selfheal_cli.pipeline.run import Surroundings, run
+from selfheal_cli.records import Batch
 from selfheal_cli.registry.base import CHAMPION
 from selfheal_cli.registry.mlflow_registry import MlflowRegistry
 from tests.conftest import Invoke
@@ -32,6 +33,21 @@ def mover(workdir: Path) -> Iterator[Elsewhere]:
     assert elsewhere.hear() == "ready"
     yield elsewhere
     elsewhere.end()
+
+
+class Paced:
+    """A stream of a hundred batches a second at most."""
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def batches(self, start: int = 1) -> Iterator[Batch]:
+        for batch in self._source.batches(start):
+            threading.Event().wait(0.01)
+            yield batch
 
 
 class Watched:
@@ -78,7 +94,7 @@ def test_a_move_made_by_another_process_is_followed_and_read_beside_the_stream(
     around = Surroundings(
         registry, clock, "ann", on_event=watched.on_event, stop=watched.stop, follow_seconds=0.02
     )
-    done = run(settings, stream_of(settings), around)
+    done = run(settings, Paced(stream_of(settings)), around)
     (followed,) = watched.of(Kind.FOLLOWED)
     assert followed.data["sequence"] == watched.moved[0]
     assert (followed.data["actor"], followed.data["version"]) == ("bob", 1)
