@@ -36,7 +36,7 @@ KINDS_OF_SHOP = ("web", "shop", "phone", "post")
 SHARES = (0.6, 0.25, 0.1, 0.05)
 ON_ERRORS = ("adwin", "kswin", "page-hinkley")
 QUIET_BATCHES = 100
-DRIFTED = 200  # batches after which nobody is waited for any more
+DRIFTED = 100  # batches after which nobody is waited for any more
 PHASE = 30  # batches of a recurring drift, and between two of them
 
 

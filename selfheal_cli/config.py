@@ -225,7 +225,7 @@ class TableSettings(Settings):
 
 
 class MonitorSettings(Settings):
-    """A monitor by name. Of those left out, threshold and warning are the kind's own.
+    """A monitor by name. Left out, the threshold is the kind's own and the warning half of it.
 
     ``on``: features, or one of "all", "scores" and "errors"; empty for the kind's own choice.
     """

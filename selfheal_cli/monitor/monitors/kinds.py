@@ -27,33 +27,33 @@ Build = Callable[[MonitorSettings, Limits, Sequence[str], TrainingSample], Monit
 class MonitorKind:
     """``reads``: what may stand in ``on``; nothing where there is no choice.
 
-    ``threshold`` and ``warning`` are effect sizes, in the unit that ``docs/monitors.md`` gives.
+    ``threshold`` is an effect size, in the unit that ``docs/monitors.md`` gives; it
+    warns from half of it.
     """
 
     build: Build
     reads: tuple[str, ...]
     threshold: float
-    warning: float
     default: str = ALL
     river: bool = False
 
 
 STREAMS = (NUMERIC, SCORES, ERRORS)
 KINDS = {
-    "fidi": MonitorKind(Fidi, (NUMERIC,), 0.5, 0.25),
-    "adwin": MonitorKind(partial(changes.Changes, changes.adwin), STREAMS, 0.2, 0.1, river=True),
+    "fidi": MonitorKind(Fidi, (NUMERIC,), 0.5),
+    "adwin": MonitorKind(partial(changes.Changes, changes.adwin), STREAMS, 0.2, river=True),
     "kswin": MonitorKind(
-        partial(changes.Changes, changes.kswin), STREAMS, 0.2, 0.1, default=SCORES, river=True
+        partial(changes.Changes, changes.kswin), STREAMS, 0.2, default=SCORES, river=True
     ),
     "page-hinkley": MonitorKind(
-        partial(changes.Changes, changes.page_hinkley), STREAMS, 0.2, 0.1, river=True
+        partial(changes.Changes, changes.page_hinkley), STREAMS, 0.2, river=True
     ),
-    "psi": MonitorKind(Psi, (NUMERIC, TEXT, SCORES), 0.2, 0.1),
-    "two-sample": MonitorKind(TwoSample, (NUMERIC, TEXT, SCORES), 0.1, 0.05),
-    "prediction-rate": MonitorKind(PredictionRate, (), 0.2, 0.1),
-    "missing": MonitorKind(Missing, (NUMERIC, TEXT), 0.2, 0.1),
-    "category": MonitorKind(Category, (TEXT,), 0.1, 0.05),
-    "conflicts": MonitorKind(RuleConflicts, (), 0.2, 0.1),
+    "psi": MonitorKind(Psi, (NUMERIC, TEXT, SCORES), 0.2),
+    "two-sample": MonitorKind(TwoSample, (NUMERIC, TEXT, SCORES), 0.1),
+    "prediction-rate": MonitorKind(PredictionRate, (), 0.2),
+    "missing": MonitorKind(Missing, (NUMERIC, TEXT), 0.2),
+    "category": MonitorKind(Category, (TEXT,), 0.1),
+    "conflicts": MonitorKind(RuleConflicts, (), 0.2),
 }
 
 
@@ -96,7 +96,7 @@ def build(settings: MonitorSettings, sample: TrainingSample) -> Monitor:
 
 
 def limits_of(settings: MonitorSettings) -> Limits:
-    """Threshold and warning as given, or the kind's own; one given moves the other along.
+    """Threshold and warning as given, or the kind's own and half of the threshold.
 
     >>> limits_of(MonitorSettings(name="psi", threshold=0.05))
     Limits(threshold=0.05, warning=0.025, alpha=0.0001)
@@ -106,7 +106,7 @@ def limits_of(settings: MonitorSettings) -> Limits:
     if threshold is None:
         threshold = max(kind.threshold, warning or 0.0)
     if warning is None:
-        warning = threshold * kind.warning / kind.threshold
+        warning = threshold / 2
     return Limits(threshold, warning, settings.alpha)
 
 
