@@ -82,10 +82,10 @@ def signature(document: dict[str, Any]) -> ModelSignature:
         ColSpec(
             # MLflow refuses whole numbers for a double; the encoding takes any number
             AnyType()  # type: ignore[no-untyped-call]
-            if column["kind"] == "numeric"
+            if column["kind"] != "categorical"
             else DataType.string,
             name=column["name"],
-            required=column["kind"] != "numeric",
+            required=column["kind"] == "categorical",
         )
         for column in document["encoding"]["columns"]
     ]

@@ -65,7 +65,7 @@ def move_alias(registry: Registry, wanted: Move) -> AliasMove:
         move = AliasMove(
             wanted.model,
             wanted.alias,
-            registry.alias(wanted.model, wanted.alias),
+            _source(registry, before, wanted),
             wanted.target,
             wanted.actor,
             wanted.at,
@@ -82,6 +82,17 @@ def move_alias(registry: Registry, wanted: Move) -> AliasMove:
     move = entry.standing.moves[wanted.alias]
     _set_alias(registry, move)
     return move
+
+
+def _source(registry: Registry, before: Standing, wanted: Move) -> int | None:
+    """What the alias points to now; another than the last move's target if another tool moved it.
+
+    Who made the last move writes it down first and sets the alias then: until that is done the
+    alias reads as it did before.
+    """
+    found = registry.alias(wanted.model, wanted.alias)
+    last = before.moves.get(wanted.alias)
+    return last.target if last is not None and found == last.source else found
 
 
 def _set_alias(registry: Registry, move: AliasMove) -> None:

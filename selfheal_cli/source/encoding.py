@@ -154,7 +154,7 @@ class Encoding(BaseModel):
             raise KeyError(f"missing columns: {', '.join(absent)}; expected: {self.names}")
         return {
             column.name: frame[column.name].to_numpy(dtype=np.float64)
-            if column.kind == "numeric"
+            if column.kind != "categorical"
             else as_text(frame[column.name]).to_numpy(dtype=object)
             for column in self.columns
         }

@@ -52,7 +52,7 @@ def test_a_convolutional_network_is_healed_rolled_back_replayed_and_audited(
 ) -> None:
     invoke("wrap", *STORED, *DATA, "--as", "digits")
     document = json.loads(invoke(*STREAM, "--heal-mode", mode, "--json").stdout)
-    stages = {one["stage"]: one for one in document["results"]["stages"]}
+    stages = {one["title"]: one for one in document["results"]["stages"]}
     if mode == "sync":  # beside scoring, this short stream may end before a heal does
         assert stages["Live (healing)"]["accuracy"] > stages["Shadow (frozen)"]["accuracy"] + 0.1
     of = ("--model-name", "digits")

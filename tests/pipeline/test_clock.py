@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from selfheal_cli.cli import output
 from selfheal_cli.cli.run_screen import RunScreen
 from selfheal_cli.errors import LeaseHeld
 from selfheal_cli.history.archive import find_run
@@ -51,7 +50,7 @@ def set_back_at_4(workdir: Path, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
             clock.now -= HOUR
 
     monkeypatch.setattr(RunScreen, "on_event", on_event)
-    monkeypatch.setattr(output, "clock", clock)
+    monkeypatch.setattr("selfheal_cli.cli.run.clock", clock)
     monkeypatch.setattr("selfheal_cli.registry.writer.BEAT_SECONDS", 0.01)
     invoke("run", "--batches", "8", "--no-plots")
     return workdir

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ from selfheal_cli.source.encoding import Encoding
 from tests.registry.chains import check_chain
 
 NAMES = ["a", "b", "c"]
+NOW = "2026-01-01T00:00:00+00:00"
 
 
 def network() -> SelfHealingNetwork:
@@ -310,3 +312,20 @@ def test_files_kept_with_a_run_come_back(
 def test_it_can_be_written_to_and_leaves_nothing_behind(registry: Registry) -> None:
     registry.require_writable()
     assert registry.models() == []
+
+
+def test_a_move_written_down_and_not_carried_out_yet_is_where_the_next_one_begins(
+    registry: Registry, lineage: Lineage
+) -> None:
+    for number in (1, 2, 3):
+        registry.add_version(lineage, snapshot(number), b"adapter", None)
+    move_alias(registry, Move("m", "champion", 1, "ann", NOW, "first"))
+    with pytest.MonkeyPatch.context() as slow:
+        slow.setattr(type(registry), "set_alias", lambda *_: None)
+        slow.setattr(type(registry), "alias", lambda *_: 1)
+        with suppress(RegistryError):  # it reads back what was not set
+            move_alias(registry, Move("m", "champion", 2, "ann", NOW, "on its way"))
+    last = move_alias(registry, Move("m", "champion", 3, "bob", NOW, "next"))
+    assert (last.source, last.target) == (2, 3)
+    registry.set_alias("m", "champion", 1)  # another tool
+    assert move_alias(registry, Move("m", "champion", 2, "bob", NOW, "last")).source == 1
