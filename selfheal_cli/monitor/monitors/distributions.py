@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from math import sqrt
 from typing import TYPE_CHECKING, Any
@@ -47,7 +48,7 @@ class _Watched:
         return self._window.add(self._cells.count(values))
 
 
-class _Distributions:
+class _Distributions(ABC):
     """One measure of distance a feature, all together under Holm's correction."""
 
     cells = PSI_CELLS
@@ -66,8 +67,9 @@ class _Distributions:
         """See `Monitor`."""
         return read([self._find(one, one.update(view)) for one in self._watched], self.limits)
 
+    @abstractmethod
     def _find(self, watched: _Watched, now: Counts) -> Finding:
-        raise NotImplementedError
+        """How far a feature's window is from training."""
 
 
 class Psi(_Distributions):
