@@ -122,10 +122,15 @@ class NetworkSettings(Settings):
 
 
 class LabelSettings(Settings):
-    """When labels come: with the batch, ``delay`` batches later, at a time of their own, never."""
+    """When labels come: with the batch, ``delay`` batches later, at times that are known before,
+    ``arriving`` by themselves in whatever order, never.
+    """
 
-    regime: Literal["full", "delayed", "timed", "none"] = "full"
+    regime: Literal["full", "delayed", "timed", "arriving", "none"] = "full"
     delay: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    keep: Count = Field(
+        default=100_000, description="rows that wait for labels that arrive by themselves"
+    )
 
     def __str__(self) -> str:
         return f"delayed:{self.delay}" if self.regime == "delayed" else self.regime

@@ -57,17 +57,41 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
+class LateLabels:
+    """Labels of rows in earlier batches: ``y`` (n,), each with its row's batch and place in it."""
+
+    batch: NDArray[np.int64]
+    place: NDArray[np.int64]
+    y: LabelArray
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What rows were told when they were scored elsewhere: probabilities (n,) or (n, K), and the
+    threshold that decided.
+    """
+
+    probabilities: FloatArray
+    threshold: float
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Rows scored together. ``index`` counts from 1.
 
     ``now`` is the largest time of its rows and ``label_at`` (n,) when each row's label comes, in
-    the same unit, NaN for never; both None where the source knows no times.
+    the same unit, NaN for never; both None where the source knows no times. ``late`` are labels
+    that came for earlier batches by now. ``answers`` is None where the stream is what scores the
+    rows. ``offsets`` says, by name, up to where the source was read once the batch is taken.
     """
 
     index: int
     rows: Rows
     now: float | None = None
     label_at: NDArray[np.float64] | None = None
+    late: LateLabels | None = None
+    answers: Answers | None = None
+    offsets: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

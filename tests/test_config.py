@@ -81,7 +81,7 @@ def test_an_unknown_key_of_a_group_is_refused_without_keys_of_another() -> None:
         (RunConfig, "batches", 0, "greater than or equal to 1"),
         (RunConfig, "seed", -1, "greater than or equal to 0"),
         (RunConfig, "seed", 2**32, "less than or equal to 4294967295"),
-        (LabelSettings, "regime", "some", "'full', 'delayed', 'timed' or 'none'"),
+        (LabelSettings, "regime", "some", "'full', 'delayed', 'timed', 'arriving' or 'none'"),
         (LabelSettings, "delay", -1, "greater than or equal to 0"),
         (LabelSettings, "delay", 1_000_001, "less than or equal to 1000000"),
         (Objective, "kind", "recall", "'accuracy', 'f1' or 'cost'"),

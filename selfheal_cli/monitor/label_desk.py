@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from selfheal_cli.config import LabelSettings
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from selfheal_cli.records import FloatArray, LabelArray
+    from selfheal_cli.records import FloatArray, LabelArray, LateLabels
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,21 @@ class Scored:
         return replace(self, **{name: value[chosen] for name, value in parts.items()})
 
 
-class LabelDesk:
+class Desk(Protocol):
     """Hands rows back when their labels have come; rows whose label nobody knows never return."""
+
+    @property
+    def waiting(self) -> tuple[Scored, ...]:
+        """Rows whose labels are still to come, oldest first."""
+
+    def take(self, scored: Scored, now: float | None, late: LateLabels | None) -> list[Scored]:
+        """Hand in a batch at time ``now``, with labels of earlier ones; get all rows whose labels
+        have come by now.
+        """
+
+
+class LabelDesk:
+    """A `Desk` where it is known beforehand when each label comes."""
 
     def __init__(self, settings: LabelSettings) -> None:
         self._settings = settings
@@ -62,8 +75,10 @@ class LabelDesk:
         """Rows whose labels are still to come, oldest first."""
         return tuple(self._waiting)
 
-    def take(self, scored: Scored, now: float | None) -> list[Scored]:
-        """Hand in a batch at time ``now``; get all rows whose labels have come by now."""
+    def take(
+        self, scored: Scored, now: float | None, late: LateLabels | None = None
+    ) -> list[Scored]:
+        """See `Desk`; no label is late here."""
         regime = self._settings.regime
         if regime == "none":
             return []

@@ -19,7 +19,7 @@ from selfheal_cli.heal.task import AdapterState, HealFailure, HealOutcome, HealR
 from selfheal_cli.history.events import Kind
 from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.monitor.estimate import estimate
-from selfheal_cli.monitor.label_desk import LabelDesk
+from selfheal_cli.monitor.label_desk import Desk
 from selfheal_cli.monitor.prequential import score
 from selfheal_cli.monitor.shadow import lift
 from selfheal_cli.pipeline.ledger import Ledger
@@ -87,7 +87,7 @@ class Healing:
         engine: HealEngine,
         snapshots: Snapshots,
         restore: Restore,
-        desk: LabelDesk,
+        desk: Desk,
         ledger: Ledger,
         run_id: str,
     ) -> None:
@@ -243,7 +243,7 @@ class Healing:
     def _labels_to_come(self) -> bool:
         """Whether a new adapter can be scored on rows that were scored and wait for labels."""
         regime = self._config.labels.regime
-        if regime == "timed":  # they may all have come with their rows, or never do
+        if regime in ("timed", "arriving"):  # they may all have come with their rows, or never do
             return any(bool((part.y >= 0).any()) for part in self._desk.waiting)
         return regime != "full"
 

@@ -8,10 +8,19 @@ from selfheal_cli.config import RunConfig
 from selfheal_cli.heal.recipe import KINDS
 from selfheal_cli.heal.window import Window
 from selfheal_cli.history.events import Kind
-from selfheal_cli.monitor.label_desk import LabelDesk, Scored
+from selfheal_cli.monitor.arrivals import ArrivalDesk
+from selfheal_cli.monitor.label_desk import Desk, LabelDesk, Scored
 from selfheal_cli.monitor.prequential import classify, counts
 from selfheal_cli.monitor.quarantine import LabelWatch
 from selfheal_cli.pipeline.ledger import Ledger
+from selfheal_cli.records import LateLabels
+
+
+def make_desk(config: RunConfig) -> Desk:
+    """The desk that the label regime wants."""
+    if config.labels.regime == "arriving":
+        return ArrivalDesk(config.batch_size, config.labels.keep)
+    return LabelDesk(config.labels)
 
 
 class LabelFlow:
@@ -24,18 +33,20 @@ class LabelFlow:
         self._classes = classes
         self._ledger = ledger
         self._step = 0
-        self.desk = LabelDesk(config.labels)
+        self.desk = make_desk(config)
         heal = config.heal
         self.labelled = Window(heal.window, heal.held_out, config.seed)
         self.unlabelled = Window(heal.window, 0.0, config.seed)
         self.quarantined_rows = 0
 
-    def take(self, scored: Scored, now: float | None) -> tuple[list[Scored], list[Scored]]:
+    def take(
+        self, scored: Scored, now: float | None, late: LateLabels | None = None
+    ) -> tuple[list[Scored], list[Scored]]:
         """Hand in a scored batch; get the labels that came: (to learn from, held back)."""
         self._step += 1
         unknown = np.full(len(scored), -1, dtype=np.int8)
         self.unlabelled.add(self._step, scored.features, unknown, scored.rule_label)
-        arrived = self.desk.take(scored, now)
+        arrived = self.desk.take(scored, now, late)
         learned: list[Scored] = []
         held_back: list[Scored] = []
         for part in arrived:

@@ -27,7 +27,7 @@ from selfheal_cli.pipeline.prepare import Prepared
 from selfheal_cli.pipeline.restore import Restore
 from selfheal_cli.pipeline.snapshots import Snapshots
 from selfheal_cli.pipeline.watch import Diagnosing, RuleWatch
-from selfheal_cli.records import Batch, Conflicts, DriftReading
+from selfheal_cli.records import Answers, Batch, Conflicts, DriftReading
 from selfheal_cli.scores import AnyScores
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Stream:
         self._restore.settle()
         rules = self._rules.rules.judge(batch.rows.columns)
         scored = self._score(batch, rules.label)
-        learned, held_back = self._flow.take(scored, batch.now)
+        learned, held_back = self._flow.take(scored, batch.now, batch.late)
         for part in [scored] if self._never else learned:
             self._count(part)
         reading = self._fidi.observe(batch.rows.columns[self._fidi.calibration.feature])
@@ -117,6 +117,7 @@ class Stream:
         told |= {"reason": decision.reason}
         told |= {"abstained": rules.abstained} if self._rules.several else {}
         told |= watched.told()
+        told |= {"offsets": dict(batch.offsets)} if batch.offsets else {}
         self._note(batch.index, scored, live, shadow, reading, conflicts, told)
 
     def finish(self) -> None:
@@ -133,13 +134,16 @@ class Stream:
         features = self._prepared.network.features(rows.x)
         self._healing.remember(features)
         self._rules.observe(batch.index, rows.columns)
+        answers = batch.answers or Answers(
+            serving.network.predict_features(features), serving.threshold
+        )
         return Scored(
             batch=batch.index,
             place=np.arange(len(rows)),
             x=rows.x,
             features=features,
-            probabilities=serving.network.predict_features(features),
-            threshold=serving.threshold,
+            probabilities=answers.probabilities,
+            threshold=answers.threshold,
             shadow=self._prepared.shadow.predict(rows.x),
             shadow_threshold=self._prepared.thresholds[1],
             rule_label=rule_label,
