@@ -1,0 +1,188 @@
+"""Requests that were answered, and the labels that came for their rows, in order, on disk.
+
+The server appends; the healer reads from where it was.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from selfheal_cli.spool.file import SpoolFile
+from selfheal_cli.spool.rows import Answered, pack_columns, unpack_columns
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS answered (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, request TEXT UNIQUE NOT NULL, rows INTEGER NOT NULL,
+    classes INTEGER NOT NULL, columns BLOB NOT NULL, probabilities BLOB NOT NULL,
+    snapshot TEXT NOT NULL, threshold REAL NOT NULL, at REAL NOT NULL
+);
+CREATE TABLE IF NOT EXISTS keys (
+    key TEXT PRIMARY KEY, answered INTEGER NOT NULL, place INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS keys_of ON keys (answered);
+CREATE TABLE IF NOT EXISTS labels (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, answered INTEGER NOT NULL, place INTEGER NOT NULL,
+    y INTEGER NOT NULL, UNIQUE (answered, place)
+);
+"""
+ROWS = (
+    "SELECT request, classes, columns, probabilities, snapshot, threshold, at, number "
+    "FROM answered "
+)
+LABELS = "SELECT number, answered, place, y FROM labels WHERE number "
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """A row's class: the row by ``key``, or by ``request`` and its ``place`` in it."""
+
+    y: int
+    request: str | None = None
+    place: int = 0
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """What became of labels: joined to their rows; known before; of rows never seen, or long
+    forgotten.
+    """
+
+    joined: int
+    repeated: int
+    unknown: int
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A label that was joined: of row ``place`` of ``answered``; ``number`` is its own place."""
+
+    number: int
+    answered: int
+    place: int
+    y: int
+
+
+class Spool:
+    """Any thread and any process of this machine may call.
+
+    Raises `NotWritten` where the disk is full or the file cannot be used.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = SpoolFile(path, SCHEMA)
+
+    def append(self, answers: Sequence[Answered]) -> int:
+        """Keep answered requests, all or none; returns how many were new.
+
+        A request id that is there already is not taken a second time.
+        """
+        with self._file.writing() as database:
+            return sum(_insert(database, one) for one in answers)
+
+    def label(self, labels: Sequence[Feedback]) -> Joined:
+        """Join labels to rows that were answered. A row's first label is the one that counts."""
+        joined = unknown = 0
+        with self._file.writing() as database:
+            for one in labels:
+                row = _find(database, one)
+                if row is None:
+                    unknown += 1
+                    continue
+                found = database.execute(
+                    "INSERT OR IGNORE INTO labels (answered, place, y) VALUES (?, ?, ?)",
+                    (*row, one.y),
+                )
+                joined += found.rowcount
+        return Joined(joined, len(labels) - joined - unknown, unknown)
+
+    def rows_after(self, number: int, limit: int) -> list[Answered]:
+        """Answered requests in the order in which they were committed."""
+        rows = self._file.all(ROWS + "WHERE number > ? ORDER BY number LIMIT ?", (number, limit))
+        return list(map(_answered, rows))
+
+    def rows_of(self, numbers: Sequence[int]) -> list[Answered]:
+        """Answered requests by their numbers, those that are gone left out."""
+        marks = ",".join("?" * len(numbers))
+        rows = self._file.all(ROWS + f"WHERE number IN ({marks}) ORDER BY number", tuple(numbers))
+        return list(map(_answered, rows))
+
+    def labels_after(self, number: int, limit: int) -> list[Label]:
+        """Labels in the order in which they were joined."""
+        rows = self._file.all(LABELS + "> ? ORDER BY number LIMIT ?", (number, limit))
+        return [Label(*row) for row in rows]
+
+    def labels_before(self, number: int, limit: int) -> list[Label]:
+        """The last ``limit`` labels up to and including ``number``, oldest first."""
+        rows = self._file.all(LABELS + "<= ? ORDER BY number DESC LIMIT ?", (number, limit))
+        return [Label(*row) for row in reversed(rows)]
+
+    def last(self) -> tuple[int, int]:
+        """Numbers of the last answered request and of the last label; 0 where there is none."""
+        row = self._file.all(
+            "SELECT coalesce((SELECT max(number) FROM answered), 0), "
+            "coalesce((SELECT max(number) FROM labels), 0)"
+        )[0]
+        return row[0], row[1]
+
+    def forget(self, keep_rows: int, before: int) -> int:
+        """Remove the oldest requests below ``before`` that are beyond ``keep_rows`` rows, with
+        their keys and labels; returns how many.
+        """
+        edge = self._file.all(
+            "SELECT number FROM (SELECT number, sum(rows) OVER (ORDER BY number DESC) AS newer "
+            "FROM answered) WHERE newer > ? ORDER BY number DESC LIMIT 1",
+            (keep_rows,),
+        )
+        if not edge:
+            return 0
+        last = (min(edge[0][0], before - 1),)
+        with self._file.writing() as database:
+            database.execute("DELETE FROM keys WHERE answered <= ?", last)
+            database.execute("DELETE FROM labels WHERE answered <= ?", last)
+            return database.execute("DELETE FROM answered WHERE number <= ?", last).rowcount
+
+    def close(self) -> None:
+        """No more calls."""
+        self._file.close()
+
+
+def _insert(database: sqlite3.Connection, one: Answered) -> int:
+    p = one.probabilities
+    found = database.execute(
+        "INSERT OR IGNORE INTO answered (request, rows, classes, columns, probabilities, snapshot, "
+        "threshold, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (one.request, len(p), 1 if p.ndim == 1 else p.shape[1], pack_columns(one.columns),
+         p.astype("<f4", copy=False).tobytes(), one.snapshot, one.threshold, one.at),
+    )  # fmt: skip
+    if found.rowcount and one.keys is not None:
+        database.executemany(
+            "INSERT OR REPLACE INTO keys VALUES (?, ?, ?)",
+            [(key, found.lastrowid, place) for place, key in enumerate(one.keys)],
+        )
+    return found.rowcount
+
+
+def _find(database: sqlite3.Connection, one: Feedback) -> tuple[int, int] | None:
+    """The row that a label is for."""
+    if one.key is not None:
+        query = "SELECT answered, place FROM keys WHERE key = ?"
+        found: tuple[int, int] | None = database.execute(query, (one.key,)).fetchone()
+        return found
+    row = database.execute(
+        "SELECT number FROM answered WHERE request = ? AND rows > ?", (one.request, one.place)
+    ).fetchone()
+    return None if row is None or one.place < 0 else (row[0], one.place)
+
+
+def _answered(row: tuple[Any, ...]) -> Answered:
+    request, classes, columns, probabilities, snapshot, threshold, at, number = row
+    p = np.frombuffer(probabilities, "<f4")
+    p = p if classes == 1 else p.reshape(-1, classes)
+    return Answered(request, unpack_columns(columns), p, snapshot, threshold, at, None, number)

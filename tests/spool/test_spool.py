@@ -1,0 +1,154 @@
+"""The spool: what was answered and what labels came, each once, in order, across processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from selfheal_cli.errors import DataError, NotWritten
+from selfheal_cli.spool.board import Board, Published
+from selfheal_cli.spool.rows import Answered, pack_columns, unpack_columns
+from selfheal_cli.spool.store import Feedback, Joined, Spool
+
+PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)
+NUMBERS = st.floats(allow_nan=True, allow_infinity=True)
+TEXTS = st.one_of(st.none(), st.text(max_size=5))
+TABLES = st.integers(0, 5).flatmap(
+    lambda rows: st.dictionaries(
+        st.text(max_size=4),
+        st.one_of(
+            st.lists(NUMBERS, min_size=rows, max_size=rows).map(np.array),
+            st.lists(TEXTS, min_size=rows, max_size=rows).map(
+                lambda values: np.array(values, dtype=object)
+            ),
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)
+
+
+def answered(request: str, rows: int = 2, keys: tuple[str, ...] | None = None) -> Answered:
+    """A request whose rows say how many there are."""
+    columns = {"amount": np.arange(rows, dtype=np.float64), "place": np.array(["a"] * rows, object)}
+    return Answered(request, columns, np.full(rows, 0.25, np.float32), "s1", 0.5, 1.0, keys)
+
+
+@PROPERTY
+@given(TABLES)
+def test_columns_come_back_as_they_were(columns: dict[str, np.ndarray]) -> None:
+    columns = {
+        name: v.astype(np.float64) if v.dtype != object else v for name, v in columns.items()
+    }
+    found = unpack_columns(pack_columns(columns))
+    assert list(found) == list(columns)
+    for name, values in columns.items():
+        np.testing.assert_array_equal(found[name], values)
+
+
+@PROPERTY
+@given(st.binary(max_size=40))
+def test_bytes_that_are_no_columns_are_refused(data: bytes) -> None:
+    with pytest.raises(DataError):
+        unpack_columns(data)
+
+
+def test_requests_come_back_in_order_and_one_that_is_repeated_once(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool.db")
+    assert spool.append([answered("a"), answered("b", 3)]) == 2
+    assert spool.append([answered("b", 1), answered("c", 1)]) == 1
+    found = spool.rows_after(0, 10)
+    assert [(one.request, len(one)) for one in found] == [("a", 2), ("b", 3), ("c", 1)]
+    assert [one.request for one in spool.rows_after(found[0].number, 1)] == ["b"]
+    assert [one.request for one in spool.rows_of([found[2].number, 99])] == ["c"]
+    np.testing.assert_array_equal(found[1].columns["amount"], [0.0, 1.0, 2.0])
+
+
+def test_many_classes_keep_their_shape(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool.db")
+    p = np.array([[0.5, 0.25, 0.25]], np.float32)
+    spool.append([Answered("k", {"x": np.zeros(1)}, p, "s1", 0.5, 1.0)])
+    np.testing.assert_array_equal(spool.rows_after(0, 1)[0].probabilities, p)
+
+
+def test_a_label_joins_its_row_once_by_request_and_place_or_by_key(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool.db")
+    spool.append([answered("a"), answered("b", 2, keys=("k1", "k2"))])
+    wanted = [
+        Feedback(1, request="a", place=1),
+        Feedback(0, key="k2"),
+        Feedback(0, request="a", place=1),
+        Feedback(1, request="a", place=2),
+        Feedback(1, request="a", place=-1),
+        Feedback(1, request="none"),
+        Feedback(1, key="none"),
+    ]
+    assert spool.label(wanted) == Joined(joined=2, repeated=1, unknown=4)
+    labels = spool.labels_after(0, 10)
+    assert [(one.place, one.y) for one in labels] == [(1, 1), (1, 0)]
+    assert spool.labels_before(labels[-1].number, 1) == labels[-1:]
+
+
+def test_the_oldest_requests_are_forgotten_but_none_that_is_still_to_be_read(
+    tmp_path: Path,
+) -> None:
+    spool = Spool(tmp_path / "spool.db")
+    spool.append(
+        [answered(f"r{number}", 2, keys=(f"{number}a", f"{number}b")) for number in range(6)]
+    )
+    spool.label([Feedback(1, request="r0"), Feedback(1, request="r5")])
+    assert spool.forget(keep_rows=4, before=3) == 2
+    assert [one.request for one in spool.rows_after(0, 9)] == ["r2", "r3", "r4", "r5"]
+    assert spool.forget(keep_rows=4, before=99) == 2
+    assert len(spool.labels_after(0, 9)) == 1
+    assert spool.label([Feedback(1, key="0a")]).unknown == 1
+    assert spool.forget(keep_rows=4, before=99) == 0
+
+
+def test_what_is_published_is_seen_by_another_process(tmp_path: Path) -> None:
+    board = Board(tmp_path / "spool.db")
+    assert (board.standing(), board.published()) == ((0, None), None)
+    board.publish(Published("s1", 0.5, "m-1", "ab", b"bytes", "a heal"))
+    board.numbered("s1", 7)
+    code = (
+        "import sys; from pathlib import Path; from selfheal_cli.spool.board import Board\n"
+        "b = Board(Path(sys.argv[1])); p = b.published(); print(b.standing(), p.adapter, p.version)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "spool.db")],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == "(1, 7) b'bytes' 7"
+
+
+def test_an_order_is_taken_by_one_and_answered(tmp_path: Path) -> None:
+    board, other = Board(tmp_path / "spool.db"), Board(tmp_path / "spool.db")
+    number = board.order("hold", {"reason": "odd"})
+    taken = other.take_order(not_before=0.0)
+    assert taken is not None
+    assert (taken.number, taken.kind, taken.argument) == (number, "hold", {"reason": "odd"})
+    assert board.take_order(not_before=0.0) is None
+    assert board.answer_of(number) is None
+    other.answer(number, {"done": True})
+    assert board.answer_of(number) == {"done": True}
+
+
+def test_the_latest_word_on_a_topic_counts(tmp_path: Path) -> None:
+    board = Board(tmp_path / "spool.db")
+    assert board.told("healer") == ({}, 0.0)
+    board.tell("healer", {"state": "HEALTHY"})
+    board.tell("healer", {"state": "DRIFTING"})
+    assert board.told("healer")[0] == {"state": "DRIFTING"}
+
+
+def test_a_file_that_is_no_database_is_said_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "spool.db"
+    path.write_bytes(b"no database at all" * 100)
+    with pytest.raises(NotWritten, match=r"spool\.db: cannot be read or written"):
+        Spool(path)
