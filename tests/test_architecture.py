@@ -37,7 +37,8 @@ FLOORS = {
     "audit": 7,
     "pipeline": 8,
     "api": 9,
-    "cli": 9,
+    "serve": 9,
+    "cli": 10,
 }
 HEAVY = {
     "numpy": {
