@@ -38,9 +38,7 @@ class Limits(Settings):
     requests: Annotated[float, Field(ge=0)] = Field(
         default=0.0, description="a second and caller, on average; 0: any number"
     )
-    seconds: Positive = Field(
-        default=30.0, description="until a request must be there and answered"
-    )
+    seconds: Positive = Field(default=30.0, description="until a request is there and answered")
 
 
 class Tokens(Settings):
