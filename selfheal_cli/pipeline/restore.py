@@ -17,7 +17,7 @@ from selfheal_cli.pipeline.follow import Others
 from selfheal_cli.pipeline.ledger import Ledger
 from selfheal_cli.pipeline.question import Best, Fallen, Question
 from selfheal_cli.pipeline.snapshots import Completed
-from selfheal_cli.records import VersionRecord
+from selfheal_cli.records import AliasMove, VersionRecord
 from selfheal_cli.registry.base import CHAMPION, Lineage, Registry
 from selfheal_cli.rollback.select import find_best
 from selfheal_cli.rollback.verify import load_verified
@@ -92,6 +92,16 @@ class Restore:
         self._health, self._last = Health(self._policy), batch
         self._asked = None  # it was about what served before
         self._ledger.note(Kind.FOLLOWED, told | {"to_snapshot": snapshot})
+
+    def begin_from(self, version: VersionRecord, weights: Weights, move: AliasMove | None) -> None:
+        """Serve a champion of an earlier run from the first batch on; ``move`` made it one."""
+        self._serve(version, weights, {})
+        told = {"batch": 0, "from_snapshot": "", "version": version.version}
+        told |= {"to_snapshot": self._live.serving.snapshot}
+        told |= {"sequence": move.sequence if move else 0}
+        told |= {"actor": move.actor if move else "another tool"}
+        told |= {"reason": move.reason if move else "the champion when the run began"}
+        self._ledger.note(Kind.FOLLOWED, told)
 
     def _follow_hold(self, batch: int) -> None:
         expected = self._ledger.expected

@@ -76,7 +76,6 @@ class SpoolSource:
     ) -> None:
         self.labels = reference.labels
         self.encoding = encoding
-        self.cursor = cursor
         self.idle: Callable[[], None] = lambda: None
         self._reference = reference
         self._spool = spool
@@ -84,9 +83,15 @@ class SpoolSource:
         self._remember = remember
         self._unusual: Counter[str] = Counter()
         self._pending: deque[Part] = deque()
-        self._read_to, self._skip = cursor.answered, cursor.place
         self._since = 0.0  # when the oldest pending row was read
-        self._went = Whereabouts(remember)
+        self.begin(cursor)
+
+    def begin(self, cursor: Cursor) -> None:
+        """Read on from here; to be said before `history` and `batches`."""
+        self.cursor = cursor
+        self._read_to, self._skip = cursor.answered, cursor.place
+        self._pending.clear()
+        self._went = Whereabouts(self._remember)
 
     def training(self) -> Iterator[Rows]:
         """The reference rows, as the served network takes them."""
