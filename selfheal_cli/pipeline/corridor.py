@@ -54,11 +54,12 @@ def lay(
     others: Others,
     *,
     verdicts: bool = True,
+    behind: Callable[[], str] = lambda: "",
 ) -> Corridor:
     """Join the rooms; without ``verdicts`` nobody diagnoses, which changes no heal."""
     flow = LabelFlow(config, prepared.label_watch, len(source.labels), ledger)
     snapshots = Snapshots(ledger, lineage.run_id)
-    restore = Restore(config, live, registry, lineage, ledger, others)
+    restore = Restore(config, live, registry, lineage, ledger, others, behind)
     healing = Healing(config, live, engine, snapshots, restore, flow.desk, ledger, lineage.run_id)
     diagnosing = Diagnosing(config, prepared if verdicts else None, source.labels, ledger)
     stream = Stream(

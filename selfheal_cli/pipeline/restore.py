@@ -32,7 +32,8 @@ class Restore:
     A guarded recipe is asked first whether the version would do better on held-out rows, and
     afterwards everything that was learned of the heals begins anew and healing pauses.
     Beside live scoring the registry is asked from a thread: healing pauses until it has answered,
-    and what it said is carried out before the next batch.
+    and what it said is carried out before the next batch. ``behind`` says why healing should pause
+    for now, if it should.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Restore:
         lineage: Lineage,
         ledger: Ledger,
         others: Others,
+        behind: Callable[[], str] = lambda: "",
     ) -> None:
         self._policy = config.policy
         self._guarded = KINDS[config.heal.recipe].guarded
@@ -51,6 +53,7 @@ class Restore:
         self._lineage = lineage
         self._ledger = ledger
         self._others = others
+        self._behind = behind
         self._beside = config.heal.mode == "async"
         self._asked: Question | None = None
         self._held = False
@@ -107,7 +110,8 @@ class Restore:
         expected = self._ledger.expected
         if expected is None:
             hold = self._others.hold
-            reason = hold.reason if hold else FULL if self._ledger.full else ""
+            own = FULL if self._ledger.full else self._behind()
+            reason = hold.reason if hold else own
             if bool(hold or reason) == self._held:
                 return
             kind = Kind.HEALING_RELEASED if self._held else Kind.HEALING_HELD

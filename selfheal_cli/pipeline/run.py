@@ -58,7 +58,8 @@ class Surroundings:
     how many seconds a registry that does not answer is waited for then, None for not at all.
     ``follow_seconds`` is how often the champion is looked at; 0 for never. ``on_live`` is given
     what scores, as soon as it does; ``on_publish`` the base's id and what serves whenever that
-    has changed; ``on_laid`` the corridor, before the first batch.
+    has changed; ``on_laid`` the corridor, before the first batch. ``behind`` says why healing
+    should pause for now, if it should.
     """
 
     registry: Registry
@@ -74,6 +75,7 @@ class Surroundings:
     on_live: Callable[[LiveModel], None] = lambda live: None
     on_publish: Callable[[str, Serving], None] = lambda base, serving: None
     on_laid: Callable[[Corridor], None] = lambda corridor: None
+    behind: Callable[[], str] = lambda: ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,8 +219,9 @@ def _record(
             engine = make_engine(config, prepared, live, ledger)
             stack.callback(engine.close)
             corridor = lay(
-                config, source, prepared, live, engine, ledger, around.registry, lineage, others
-            )
+                config, source, prepared, live, engine, ledger, around.registry, lineage, others,
+                behind=around.behind,
+            )  # fmt: skip
             _begin(course, corridor)
             around.on_laid(corridor)
             if around.follow_seconds:

@@ -111,7 +111,8 @@ def heal_served(
         config, served.source, served.prepared, run_id, log, around.actor, known,
         continued=continued,
     )  # fmt: skip
-    return go(course, replace(around, on_laid=_laid(served, around.on_laid)))
+    laid = _laid(served, around.on_laid)
+    return go(course, replace(around, on_laid=laid, behind=served.source.behind))
 
 
 def _laid(served: Served, further: Callable[[Corridor], None]) -> Callable[[Corridor], None]:

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from selfheal_cli.actor import clock
@@ -105,6 +106,7 @@ class Healer:
         settle_earlier(model, workspace, self._registry, clock, settings.actor, PATIENCE_SECONDS)
         self._fold = EventFold()
         self._facts.pop("error", None)
+        self._facts.pop("state", None)
         around = Surroundings(
             self._registry,
             clock,
@@ -164,7 +166,7 @@ class Healer:
                 adapter,
                 "the champion",
                 number,
-            )  # fmt: skip
+            )
         )
 
     def _publish(self, base: str, serving: Serving) -> None:
@@ -197,19 +199,15 @@ class Healer:
         while True:
             if time.monotonic() - asked >= FACTS_SECONDS:
                 asked = time.monotonic()
-                try:
+                with suppress(SelfhealError):  # the one who follows says so
                     found = registry_facts(self._registry, self._settings.model)
-                except SelfhealError:
-                    pass  # the one who follows says so
             served = self._served
             waiting = {"waiting": served.source.backlog()} if served is not None else {}
             facts = self._facts | found | self._fold.facts | waiting
             if self._facts.get("state") in ("FOLLOWING", "WATCHING"):
                 facts["state"] = self._facts["state"]
-            try:
+            with suppress(SelfhealError):  # the disk is full; it is said again
                 self._board.tell(HEALER, Standing(**facts).as_told())
-            except SelfhealError:
-                pass  # the disk is full; it is said again
             if self._stop.wait(TELL_SECONDS):
                 return
 

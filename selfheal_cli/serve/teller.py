@@ -12,7 +12,7 @@ from selfheal_cli.registry.journal import Standing as Journal
 from selfheal_cli.registry.journal import standing as journal_of
 from selfheal_cli.rollback.plan import serving_version
 from selfheal_cli.scores import AnyScores, scores_from
-from selfheal_cli.serve.standing import Candidate, Champion, Drift, Happening, Judged, Standing
+from selfheal_cli.serve.standing import Candidate, Champion, Drift, Happening, Judged
 
 HAPPENINGS = 20
 CANDIDATES = 8
@@ -126,11 +126,6 @@ def registry_facts(registry: Registry, model: str) -> dict[str, Any]:
         for one in best
     )
     return found
-
-
-def told(facts: Mapping[str, Any]) -> Standing:
-    """The facts as they are put on the board."""
-    return Standing(**facts)
 
 
 def _iso(milliseconds: int) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.05
 READ_AT_ONCE = 500  # requests
+BEHIND, CAUGHT_UP = 50, 5  # batches that wait when healing pauses, and when it goes on
 LABELS_AT_ONCE = 10_000
 FORGET_EVERY = 100  # batches
 
@@ -83,6 +84,7 @@ class SpoolSource:
         self._remember = remember
         self._unusual: Counter[str] = Counter()
         self._pending: deque[Part] = deque()
+        self._is_behind = False
         self._since = 0.0  # when the oldest pending row was read
         self.begin(cursor)
 
@@ -112,6 +114,14 @@ class SpoolSource:
     def backlog(self) -> int:
         """Rows that were answered and are in no batch yet."""
         return self._spool.rows_beyond(self.cursor.answered) - self.cursor.place
+
+    def behind(self) -> str:
+        """Why healing should pause: more rows come than can be looked at beside heals."""
+        most = BEHIND if not self._is_behind else CAUGHT_UP
+        wanted = most * self._pace.batch_size
+        rows = self._spool.rows_beyond(self.cursor.answered, wanted)
+        self._is_behind = rows >= wanted
+        return f"{rows} rows or more wait to be looked at" if self._is_behind else ""
 
     def history(self) -> Iterator[Batch]:
         """The latest rows before the cursor once more, with the labels that had come by then.

@@ -127,10 +127,13 @@ class Spool:
         rows = self._file.all(LABELS + f"answered IN ({marks}) ORDER BY number", tuple(requests))
         return [Label(*row) for row in rows]
 
-    def rows_beyond(self, number: int) -> int:
-        """How many rows the requests after ``number`` have."""
-        query = "SELECT coalesce(sum(rows), 0) FROM answered WHERE number > ?"
-        return int(self._file.all(query, (number,))[0][0])
+    def rows_beyond(self, number: int, requests: int = -1) -> int:
+        """How many rows the requests after ``number`` have, or the first ``requests`` of them."""
+        query = (
+            "SELECT coalesce(sum(rows), 0) FROM (SELECT rows FROM answered WHERE number > ? "
+            "ORDER BY number LIMIT ?)"
+        )
+        return int(self._file.all(query, (number, requests))[0][0])
 
     def forget(self, keep_rows: int, before: int) -> int:
         """Remove the oldest requests below ``before`` that are beyond ``keep_rows`` rows, with
