@@ -29,6 +29,20 @@ def print_json(document: Any) -> None:
     click.echo(json.dumps(document, indent=2, ensure_ascii=False, default=str))
 
 
+def print_json_with(document: dict[str, Any], name: str, values: Iterable[Any]) -> None:
+    """The same, with a list in place of the empty one under ``name``, that is never whole in
+    memory.
+    """
+    from selfheal_cli.report.export import json_list
+
+    text = json.dumps(document, indent=2, ensure_ascii=False, default=str)
+    before, empty, after = text.partition(f'\n  "{name}": []')
+    click.echo(before + empty.removesuffix("[]"), nl=False)
+    for part in json_list(values, indent="  "):
+        click.echo(part, nl=False)
+    click.echo(after)
+
+
 @contextmanager
 def waiting(what: str, *, quiet: bool) -> Iterator[Callable[[int], None]]:
     """A bar on a terminal that is told how much is left."""

@@ -87,7 +87,7 @@ def command(
         config = run_options.build_config(given)
     from selfheal_cli.cli import output
     from selfheal_cli.cli.event_logs import require_log
-    from selfheal_cli.cli.run_screen import RunScreen, as_document
+    from selfheal_cli.cli.run_screen import RunScreen, as_document, batches_of
     from selfheal_cli.pipeline import resume as resuming
     from selfheal_cli.pipeline.run import PATIENCE_SECONDS, Surroundings, run
     from selfheal_cli.pipeline.sources import open_kept, open_source
@@ -119,7 +119,8 @@ def command(
                 log, around, lambda known: open_kept(known, folder, registry, run_id, folder)
             )
     if as_json:
-        output.print_json(as_document(finished, registry.uri))
+        document = as_document(finished, registry.uri)
+        output.print_json_with(document, "batches", batches_of(finished))
     else:
         screen.conclude(finished, tracking_uri)
     if finished.away:

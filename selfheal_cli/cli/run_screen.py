@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self
 
@@ -11,7 +13,8 @@ from selfheal_cli.cli.output import figure, make_console, make_table
 from selfheal_cli.history.events import Event, Kind
 from selfheal_cli.pipeline.monitoring import describe
 from selfheal_cli.pipeline.run import Finished
-from selfheal_cli.report.fold import Row, RunView
+from selfheal_cli.report.fold import RunView
+from selfheal_cli.report.rows import Row, RowFold
 
 COLOURS = {"HEALTHY": "green", "DRIFTING": "yellow", "HEALING": "blue", "ROLLED_BACK": "red"}
 HEADER = (
@@ -53,7 +56,9 @@ class RunScreen:
     def __init__(self, *, quiet: bool) -> None:
         self._console = make_console()
         self._quiet = quiet
-        self._view = RunView()
+        self._rows = RowFold()
+        self._started: Mapping[str, Any] = {}
+        self._trained: Mapping[str, Any] = {}
         self._refused = -1  # the last batch in which a heal was refused
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -94,15 +99,18 @@ class RunScreen:
         """Something happened."""
         if self._quiet:
             return
-        self._view.add(event)
-        if event.kind is Kind.TRAINED:
+        self._rows.add(event)
+        if event.kind is Kind.RUN_STARTED:
+            self._started = event.data
+        elif event.kind is Kind.TRAINED:
+            self._trained = event.data
             self._progress.update(self._training, visible=False)
             self._progress.update(self._stream, visible=True, total=event.data["batches"])
             self._introduce()
         elif event.kind is Kind.BATCH:
             self._progress.update(self._stream, completed=event.data["batch"])
-            self._line(self._view.rows.pop(event.data["batch"]))
-            self._view.monitors.pop(event.data["batch"], None)
+            self._line(self._rows.rows[event.data["batch"]])
+            self._rows.forget(event.data["batch"])
         elif event.kind is Kind.ROLLBACK:
             self._say(
                 f"[red]rollback[/] to v{event.data['version']} (F1 {event.data['f1']:.3f} on "
@@ -166,7 +174,7 @@ class RunScreen:
         )
 
     def _introduce(self) -> None:
-        trained = self._view.trained
+        trained = self._trained
         self._say(
             f"Network of {trained['parameters']:,} parameters, {trained['adapter_parameters']:,} "
             f"of them in the adapter; backbone and head are frozen."
@@ -176,7 +184,7 @@ class RunScreen:
         self._say(
             f"FIDI watches {trained['sensitive']}: mean {trained['mean']:.3f}, standard deviation "
             f"{trained['sd']:.3f}, threshold "
-            f"{self._view.started['config']['policy']['fidi_threshold']:g}"
+            f"{self._started['config']['policy']['fidi_threshold']:g}"
         )
         if "sensitive_auto" in trained:
             shares = [f"{one['feature']} {one['share']:.0%}" for one in trained["sensitive_auto"]]
@@ -184,7 +192,7 @@ class RunScreen:
                 f"{trained['sensitive']} was chosen: by gradient times input over the training "
                 f"rows the network's decisions hang on {', '.join(shares)}"
             )
-        for monitor in self._view.started["config"].get("monitors", ()):
+        for monitor in self._started["config"].get("monitors", ()):
             self._say(f"Monitor {describe(monitor)}")
         for name, seen in trained["held_out"].items():
             self._say(
@@ -193,7 +201,7 @@ class RunScreen:
             )
         labels = [f"{place} is '{label}'" for place, label in enumerate(trained["labels"])]
         self._say(f"Labels: {', '.join(labels)}")
-        if self._view.started["config"]["labels"]["regime"] != "full":
+        if self._started["config"]["labels"]["regime"] != "full":
             self._say("Figures with ~ are estimated from the network's confidence, not measured.")
         self._say(f"[bold]{HEADER}[/]")
 
@@ -213,9 +221,7 @@ class RunScreen:
 
 
 def as_document(finished: Finished, store: str) -> dict[str, Any]:
-    """A run as one JSON document."""
-    from dataclasses import asdict
-
+    """A run as one JSON document, but for its ``batches``: they are `batches_of` it."""
     view = finished.view
     best = view.best()
     return {
@@ -225,17 +231,22 @@ def as_document(finished: Finished, store: str) -> dict[str, Any]:
         "tracking_uri": store,
         "config": view.started["config"],
         "trained": view.trained,
-        "batches": [
-            asdict(row) | ({"monitors": view.monitors[batch]} if batch in view.monitors else {})
-            for batch, row in sorted(view.rows.items())
-        ],
+        "batches": [],
         "results": view.finished,
-        "versions": sum(row.version is not None for row in view.snapshots.values()),
+        "versions": view.versions(),
         "best": asdict(best) if best else None,
         "files": [str(path) for path in finished.files],
         "event_log": str(finished.folder / "events.jsonl"),
         "writes_left": finished.left,
     }
+
+
+def batches_of(finished: Finished) -> Iterator[dict[str, Any]]:
+    """What is known of each batch, one after the other."""
+    by_batch = finished.view.by_batch
+    for batch, row in by_batch.rows.items():
+        readings = by_batch.monitors.get(batch)
+        yield asdict(row) | ({"monitors": readings} if readings is not None else {})
 
 
 def _cells(line: dict[str, Any], *, costs: bool) -> list[str]:
@@ -254,13 +265,12 @@ def _known(value: float | None, layout: str, estimate: float | None = None) -> s
 
 
 def _tally(view: RunView) -> str:
-    kinds = [action["kind"] for action in view.actions]
-    versions = sum(row.version is not None for row in view.snapshots.values())
     best = view.best()
-    text = f"{kinds.count('heal')} heals, {kinds.count('rollback')} rollbacks, {versions} versions"
+    text = f"{view.times('heal')} heals, {view.times('rollback')} rollbacks, "
+    text += f"{view.versions()} versions"
     for kind, name in OTHER_ENDS.items():
-        if kinds.count(kind):
-            text += f", {kinds.count(kind)} {name}"
+        if view.times(kind):
+            text += f", {view.times(kind)} {name}"
     if best is not None:
         text += (
             f"; best post-heal v{best.version} (batch {best.batch}, accuracy "

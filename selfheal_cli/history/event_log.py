@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Generator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from selfheal_cli.errors import EventLogError
 from selfheal_cli.history.events import Event, Kind
@@ -20,6 +20,7 @@ from selfheal_cli.history.writable import written
 
 Clock = Callable[[], datetime]
 GENESIS = "0" * 64
+BLOCK = 65_536  # bytes that are looked at together
 AFTER_THE_END = (Kind.REGISTERED, Kind.ALIAS_MOVED, Kind.MOVE_REFUSED, Kind.RUN_RESUMED)
 
 
@@ -80,15 +81,28 @@ class EventLog:
 def recover(path: Path) -> int:
     """Cut off a last line that a crash left half-written; returns the bytes that went."""
     try:
-        data = path.read_bytes()
+        with path.open("r+b") as stream:
+            size = stream.seek(0, os.SEEK_END)
+            whole = _whole(stream, size)
+            if whole < size:
+                stream.truncate(whole)
+                os.fsync(stream.fileno())
     except FileNotFoundError as exc:
         raise EventLogError(f"{path}: no such event log") from exc
-    whole = data.rfind(b"\n") + 1
-    if whole < len(data):
-        with path.open("r+b") as stream:
-            stream.truncate(whole)
-            os.fsync(stream.fileno())
-    return len(data) - whole
+    return size - whole
+
+
+def _whole(stream: BinaryIO, size: int) -> int:
+    """Where the last whole line ends; looked for from the end."""
+    end = size
+    while end > 0:
+        start = max(0, end - BLOCK)
+        stream.seek(start)
+        found = stream.read(end - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0
 
 
 def read(path: Path) -> Generator[Event, None, None]:

@@ -16,7 +16,7 @@ from selfheal_cli.history.events import Event, Kind
 from selfheal_cli.pipeline.corridor import Corridor, lay, serve
 from selfheal_cli.pipeline.follow import Nobody
 from selfheal_cli.pipeline.prepare import Prepared
-from selfheal_cli.records import Batch, Evaluation, Snapshot
+from selfheal_cli.records import Batch, Evaluation, Phase, Snapshot, VersionRecord
 from selfheal_cli.registry.base import Lineage
 from selfheal_cli.registry.memory import MemoryRegistry
 from selfheal_cli.scores import AnyScores, Scores
@@ -29,7 +29,9 @@ MODEL = "replay"
 
 
 class QuietLedger:
-    """A `Ledger` that counts events and keeps versions in memory."""
+    """A `Ledger` that counts events, and keeps in memory the one version that a rollback could
+    restore: the post-heal version with the highest F1.
+    """
 
     def __init__(self, registry: MemoryRegistry, lineage: Lineage) -> None:
         self.pending = 0
@@ -38,7 +40,8 @@ class QuietLedger:
         self.counts: Counter[str] = Counter()
         self._registry = registry
         self._lineage = lineage
-        self._versions: dict[str, int] = {}
+        self._unscored: dict[str, int] = {}  # versions by snapshot
+        self._best: VersionRecord | None = None
 
     def note(self, kind: Kind, data: Mapping[str, Any]) -> None:
         """See `Ledger`."""
@@ -46,9 +49,24 @@ class QuietLedger:
 
     def keep(self, snapshot: Snapshot, adapter: bytes) -> None:
         """See `Ledger`."""
-        parent = self._versions.get(snapshot.parent) if snapshot.parent else None
-        number = self._registry.add_version(self._lineage, snapshot, adapter, parent)
-        self._versions[snapshot.id] = number
+        if snapshot.phase is not Phase.POST_HEAL:
+            return
+        number = self._registry.add_version(self._lineage, snapshot, adapter, None)
+        if snapshot.evaluation is Evaluation.AWAITING:
+            self._unscored[snapshot.id] = number
+        else:
+            self._rank(number)
+
+    def _rank(self, number: int) -> None:
+        """Forget the version, or the one that was best until now."""
+        fresh = self._registry.version(MODEL, number)
+        best = self._best
+        if fresh.f1 is None or (best is not None and (best.f1 or 0.0) > fresh.f1):
+            self._registry.delete_version(fresh)
+            return
+        if best is not None:
+            self._registry.delete_version(best)
+        self._best = fresh
 
     def is_kept(self, *, wait: bool) -> bool:
         """Memory is all there is."""
@@ -58,8 +76,10 @@ class QuietLedger:
         self, snapshot: str, batch: int, scores: AnyScores, metrics: Mapping[str, float]
     ) -> None:
         """See `Ledger`."""
-        number = self._versions[snapshot]
-        self._registry.score_version(self._lineage, number, batch, metrics, scores)
+        number = self._unscored.pop(snapshot, None)
+        if number is not None:
+            self._registry.score_version(self._lineage, number, batch, metrics, scores)
+            self._rank(number)
 
     def log_metrics(self, metrics: dict[str, float], step: int) -> None:
         """Nobody looks."""
@@ -68,8 +88,7 @@ class QuietLedger:
         """Nothing is served from here."""
 
     def restored(self, snapshot: str, version: int) -> None:
-        """See `Ledger`."""
-        self._versions[snapshot] = version
+        """Versions are known by their numbers alone."""
 
     def arrival(self) -> Callable[[], None]:
         """All is written at once."""

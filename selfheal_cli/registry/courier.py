@@ -42,7 +42,8 @@ def metrics_job(key: str, steps: list[StepMetrics]) -> Job:
 
 def file_job(key: str, path: Path, folder: str | None) -> Job:
     """Keep a file with the run, as it is now."""
-    return Job(f"file:{key}", "file", {"name": path.name, "folder": folder}, path.read_bytes())
+    data = {"name": path.name, "folder": folder}
+    return Job(f"file:{key}", "file", data, file=path, size=path.stat().st_size)
 
 
 def end_job(key: str, outcome: str, tags: Mapping[str, str]) -> Job:
@@ -67,7 +68,7 @@ def deliver(
         steps = [StepMetrics(**step) for step in job.data["steps"]]
         registry.log_metrics(lineage.run_id, steps)
     elif job.kind == "file":
-        _file(registry, lineage, job)
+        _file(registry, lineage, outbox, job)
     elif job.kind == "end":
         registry.end_run(lineage.run_id, job.data["outcome"], job.data["tags"])
     else:
@@ -112,8 +113,8 @@ def _number(outbox: Outbox, snapshot: str) -> int:
     return int(found["version"])
 
 
-def _file(registry: Registry, lineage: Lineage, job: Job) -> None:
+def _file(registry: Registry, lineage: Lineage, outbox: Outbox, job: Job) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, job.data["name"])
-        path.write_bytes(job.blob or b"")
+        outbox.write_file(job, path)
         registry.log_files(lineage.run_id, [path], job.data["folder"])

@@ -18,6 +18,7 @@ from selfheal_cli.errors import RegistryError
 
 NAME = "outbox.db"
 LOCK_SECONDS = 60.0
+PART = 1 << 20  # bytes of a file in memory
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
     number INTEGER PRIMARY KEY, key TEXT UNIQUE NOT NULL, kind TEXT NOT NULL,
@@ -30,13 +31,18 @@ CREATE TABLE IF NOT EXISTS lineage (data TEXT NOT NULL);
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A write that is wanted. ``key`` is its own for ever: the same key twice is one write."""
+    """A write that is wanted. ``key`` is its own for ever: the same key twice is one write.
+
+    ``file`` is kept with it, as many bytes of it as ``size``; `Outbox.write_file` gives it back.
+    """
 
     key: str
     kind: str
     data: Mapping[str, Any]
     blob: bytes | None = None
     number: int = 0
+    file: Path | None = None
+    size: int = 0
 
 
 class Outbox:
@@ -57,11 +63,36 @@ class Outbox:
 
     def put(self, jobs: Sequence[Job]) -> None:
         """Keep jobs, all or none; on disk when it returns. Keys that are known are passed over."""
-        rows = [(job.key, job.kind, json.dumps(job.data), job.blob) for job in jobs]
         with self._told(), self._lock, self._database:
-            self._database.executemany(
-                "INSERT OR IGNORE INTO jobs (key, kind, data, blob) VALUES (?, ?, ?, ?)", rows
-            )
+            for job in jobs:
+                put = self._database.execute(
+                    "INSERT OR IGNORE INTO jobs (key, kind, data, blob) "
+                    "VALUES (?, ?, ?, ifnull(?, zeroblob(?)))",
+                    (job.key, job.kind, json.dumps(job.data), job.blob, job.size),
+                )
+                if put.rowcount and job.file is not None:
+                    self._fill(int(put.lastrowid or 0), job.file, job.size)
+
+    def _fill(self, number: int, path: Path, size: int) -> None:
+        """Copy a file into its job, a part at a time."""
+        with path.open("rb") as stream, self._database.blobopen("jobs", "blob", number) as blob:
+            left = size
+            while left and (part := stream.read(min(left, PART))):
+                blob.write(part)
+                left -= len(part)
+        if left:
+            raise OSError(f"{path} has become shorter while it was kept")
+
+    def write_file(self, job: Job, path: Path) -> None:
+        """The file that was kept with a job."""
+        with (
+            self._told(),
+            self._lock,
+            path.open("wb") as stream,
+            self._database.blobopen("jobs", "blob", job.number, readonly=True) as blob,
+        ):
+            while part := blob.read(PART):
+                stream.write(part)
 
     def know(self, key: str, kind: str, result: Mapping[str, Any]) -> None:
         """Keep the result of something that was done elsewhere."""
@@ -75,8 +106,8 @@ class Outbox:
         """The oldest job that is not done."""
         with self._told(), self._lock:
             row = self._database.execute(
-                "SELECT key, kind, data, blob, number FROM jobs WHERE result IS NULL "
-                "ORDER BY number LIMIT 1"
+                "SELECT key, kind, data, iif(kind = 'file', NULL, blob), number FROM jobs "
+                "WHERE result IS NULL ORDER BY number LIMIT 1"
             ).fetchone()
         return Job(row[0], row[1], json.loads(row[2]), row[3], row[4]) if row else None
 

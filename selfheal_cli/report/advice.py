@@ -94,7 +94,7 @@ def _the_model(story: Story) -> Iterator[Step]:
 
 def _retrain(story: Story) -> Iterator[Step]:
     """What no heal can mend."""
-    diagnoses = [one for one in story.view.actions if one["kind"] == Kind.DIAGNOSIS.value]
+    diagnoses = story.view.latest(Kind.DIAGNOSIS)
     if diagnoses and diagnoses[-1]["advice"] == "gone":
         yield Step(
             "Retrain with new features",
@@ -105,31 +105,30 @@ def _retrain(story: Story) -> Iterator[Step]:
 
 def _the_world(story: Story) -> Iterator[Step]:
     """Rules, labels and assumptions, for a person to look at."""
-    actions = story.view.actions
-    stale = _rules_still_stale(story)
-    if stale:
+    view = story.view
+    if story.stale:
         yield Step(
             "Look at the rules",
-            f"Stale at the end: {'; '.join(stale)}. A rule that no longer fires as in training "
-            "teaches the wrong thing.",
+            f"Stale at the end: {'; '.join(story.stale)}. A rule that no longer fires as in "
+            "training teaches the wrong thing.",
         )
-    odd = [one for one in actions if one["kind"] == Kind.QUARANTINED.value]
+    odd = view.latest(Kind.QUARANTINED)
     if odd:
         yield Step(
             "Look where the labels come from",
-            f"{len(odd):,} times their rate was out of all proportion, last in batch "
-            f"{odd[-1]['batch']}.",
+            f"{view.times(Kind.QUARANTINED):,} times their rate was out of all proportion, last in "
+            f"batch {odd[-1]['batch']}.",
         )
-    refused = [one for one in actions if one["kind"] == Kind.HEAL_REFUSED.value]
+    refused = view.latest(Kind.HEAL_REFUSED)
     if refused:
         yield Step(
             "Get labels, or another assumption",
-            f"{len(refused):,} heals without labels were refused, last in batch "
+            f"{view.times(Kind.HEAL_REFUSED):,} heals without labels were refused, last in batch "
             f"{refused[-1]['batch']}: {refused[-1]['reason']}",
         )
-    config = story.view.started.get("config", {})
+    config = view.started.get("config", {})
     heal, regime = config.get("heal", {}), config.get("labels", {}).get("regime")
-    healed = any(one["kind"] == Kind.HEAL.value for one in actions)
+    healed = view.times(Kind.HEAL) > 0
     if regime == "none" and not heal.get("assume"):
         yield Step(
             "Name an assumption, or let labels come",
@@ -143,17 +142,6 @@ def _the_world(story: Story) -> Iterator[Step]:
             "The article's recipe is judged on the rows it learned from, and no guard acts on it.",
             ("selfheal compare --recipes article,anchored",),
         )
-
-
-def _rules_still_stale(story: Story) -> list[str]:
-    stale: dict[str, None] = {}
-    for one in story.view.actions:
-        if one["kind"] == Kind.RULE_STALE.value:
-            if "treatment" in one:
-                stale[one["rule"]] = None
-            else:
-                stale.pop(one["rule"], None)
-    return list(stale)
 
 
 def _run(story: Story) -> str:

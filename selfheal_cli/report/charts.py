@@ -6,14 +6,16 @@ that they stay readable on a phone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from math import ceil, floor, log10
 from statistics import fmean
 
 WIDTH, HEIGHT = 1000.0, 100.0
 MOST_POINTS = 200  # of a line; beyond, means of consecutive batches
 STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
+Points = Iterable[tuple[int, float | None]]  # by batch, in order
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ class Frame:
             for place in places
         )
 
-    def line(self, values: Mapping[int, float | None]) -> str:
+    def line(self, values: Points) -> str:
         """A path; it breaks where nothing is known."""
         parts, pen = [], "M"
         for batch, value in self.pooled(values):
@@ -97,7 +99,7 @@ class Frame:
             pen = "L"
         return "".join(parts)
 
-    def bars(self, values: Mapping[int, float | None], *, above: bool) -> str:
+    def bars(self, values: Points, *, above: bool) -> str:
         """Bars from zero, those above or those below it."""
         half = 0.4 * WIDTH * self.step / (self.last - self.first + 1)
         zero, parts = self.y(0.0), []
@@ -117,41 +119,66 @@ class Frame:
         top, bottom = _short(self.y(high)), _short(self.y(low))
         return f"M0 {top}H{WIDTH:.0f}V{bottom}H0z"
 
-    def stretches(self, batches: Sequence[int]) -> str:
-        """Full-height areas over these batches, neighbours joined."""
+    def stretches(self, starts: Iterable[int]) -> str:
+        """Full-height areas over these batches, a point's batches each; neighbours are joined."""
         parts: list[str] = []
         half = 0.5 * WIDTH / (self.last - self.first + 1)
         start = before = None
-        for batch in [*sorted(batches), None]:
-            if start is not None and before is not None and batch != before + 1:
-                left, right = _short(self.x(start) - half), _short(self.x(before) + half)
+        for batch in [*sorted(starts), None]:
+            if start is not None and before is not None and batch != before + self.step:
+                end = min(before + self.step - 1, self.last)
+                left, right = _short(self.x(start) - half), _short(self.x(end) + half)
                 parts.append(f"M{left} 0H{right}V{HEIGHT:.0f}H{left}z")
                 start = None
             start, before = batch if start is None else start, batch
         return "".join(parts)
 
+    def start(self, batch: int) -> int:
+        """The first of the batches that are one point with this one."""
+        return batch - (batch - self.first) % self.step
+
     def marks(self, batches: Sequence[int]) -> str:
         """Lines from top to bottom."""
         return "".join(f"M{_short(self.x(batch))} 0V{HEIGHT:.0f}" for batch in batches)
 
-    def pooled(self, values: Mapping[int, float | None]) -> list[tuple[float, float | None]]:
+    def pooled(self, values: Points) -> list[tuple[float, float | None]]:
         """Points in order, as many as can be seen."""
-        found: list[tuple[float, float | None]] = []
-        for start in range(self.first, self.last + 1, self.step):
-            batches = range(start, min(start + self.step, self.last + 1))
-            known = [value for batch in batches if (value := values.get(batch)) is not None]
-            found.append((fmean(batches), fmean(known) if known else None))
-        return found
+        means: dict[int, float] = {}
+        for start, points in groupby(values, key=lambda pair: self.start(pair[0])):
+            known = [value for _, value in points if value is not None]
+            if known:
+                means[start] = fmean(known)
+        return [
+            (fmean(range(start, min(start + self.step, self.last + 1))), means.get(start))
+            for start in range(self.first, self.last + 1, self.step)
+        ]
 
 
-def frame_of(batches: Sequence[int], low: float, high: float) -> Frame:
+def frame_of(batches: Iterable[int], low: float, high: float) -> Frame:
     """For these batches and values between ``low`` and ``high``, the edges made round."""
-    first, last = (min(batches), max(batches)) if batches else (1, 1)
+    first, last = ends(batches)
     if high - low < 1e-9:
         low, high = low - 0.5, high + 0.5
     step = _round_step((high - low) / 4)
     low, high = step * floor(low / step + 1e-9), step * ceil(high / step - 1e-9)
-    return Frame(first, last, low, high, ceil((last - first + 1) / MOST_POINTS))
+    return Frame(first, last, low, high, step_of(first, last))
+
+
+def ends(batches: Iterable[int]) -> tuple[int, int]:
+    """The first and the last of some; of none, one that stands for them.
+
+    >>> ends(iter([3, 4, 9])), ends([])
+    ((3, 9), (1, 1))
+    """
+    first, last = 0, 0
+    for place, batch in enumerate(batches):
+        first, last = (min(first, batch), max(last, batch)) if place else (batch, batch)
+    return (first, last) if (first, last) != (0, 0) else (1, 1)
+
+
+def step_of(first: int, last: int, most: int = MOST_POINTS) -> int:
+    """How many batches a point is of, so that there are no more than ``most`` points."""
+    return ceil((last - first + 1) / most)
 
 
 def _round_step(size: float) -> float:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import os
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import astuple, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from selfheal_cli.config import MonitorSettings, Policy
 from selfheal_cli.decide.policy_file import thresholds
-from selfheal_cli.report.fold import Row, RunView
+from selfheal_cli.report.fold import RunView
+from selfheal_cli.report.rows import Row
 
 METRICS, EVENTS, THRESHOLDS = "metrics.csv", "events.json", "threshold_config.json"
 
@@ -21,35 +22,54 @@ def export(view: RunView, folder: Path) -> list[Path]:
     """Write the three files; each appears whole or not at all. Returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     policy = Policy.model_validate(view.started["config"]["policy"])
-    texts = {
-        METRICS: metrics_csv(view),
-        EVENTS: _json(view.actions),
-        THRESHOLDS: _json(thresholds(policy)),
-    }
-    return [_write(folder / name, text) for name, text in texts.items()]
+    return [
+        _write(folder / METRICS, lambda stream: _write_metrics(view, stream)),
+        _write(folder / EVENTS, lambda stream: _write_events(view, stream)),
+        _write(folder / THRESHOLDS, lambda stream: stream.write(_json(thresholds(policy)) + "\n")),
+    ]
 
 
-def metrics_csv(view: RunView) -> str:
+def _write_metrics(view: RunView, stream: TextIO) -> None:
     """One line a batch, in order; a monitor's value and level are the last columns."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
+    writer = csv.writer(stream, lineterminator="\n")
     asked = view.started["config"].get("monitors", ()) if view.started else ()
     keys = [MonitorSettings.model_validate(monitor).key for monitor in asked]
     names = [name for key in keys for name in (f"monitor_{key}", f"monitor_{key}_level")]
     writer.writerow([*(field.name for field in fields(Row)), *names])
-    for batch, row in sorted(view.rows.items()):
-        readings = [view.monitors[batch][key] for key in keys]
+    monitors = view.by_batch.monitors
+    for batch, row in view.rows.items():
+        readings = [monitors[batch][key] for key in keys]
         last = [cell for one in readings for cell in (round(one["value"], 4), one["level"])]
         writer.writerow([*astuple(row), *last])
-    return out.getvalue()
+
+
+def _write_events(view: RunView, stream: TextIO) -> None:
+    """A JSON list, one action after another."""
+    stream.writelines(json_list(view.actions))
+    stream.write("\n")
+
+
+def json_list(values: Iterable[Any], indent: str = "") -> Iterator[str]:
+    """A JSON list in parts, as `json.dumps` lays it out, without having all of it at once.
+
+    >>> "".join(json_list([{"a": 1}, 2])) == json.dumps([{"a": 1}, 2], indent=2)
+    True
+    """
+    before = "["
+    for value in values:
+        text = _json(value).replace("\n", f"\n{indent}  ")
+        yield f"{before}\n{indent}  {text}"
+        before = ","
+    yield "[]" if before == "[" else f"\n{indent}]"
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(value, indent=2, ensure_ascii=False)
 
 
-def _write(path: Path, text: str) -> Path:
+def _write(path: Path, fill: Callable[[TextIO], object]) -> Path:
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
+    with partial.open("w", encoding="utf-8", newline="") as stream:
+        fill(stream)
     partial.replace(path)
     return path

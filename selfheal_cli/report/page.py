@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cache
+from heapq import nsmallest
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from selfheal_cli.history.events import Kind
 from selfheal_cli.report import pictures
 from selfheal_cli.report.advice import steps
-from selfheal_cli.report.fold import SnapshotRow
+from selfheal_cli.report.fold import LATEST, Action, RunView, SnapshotRow
 from selfheal_cli.report.story import Story
 from selfheal_cli.report.telling import NOT_SERVED, compared, telling
 
@@ -21,12 +22,13 @@ if TYPE_CHECKING:
 
 PAGE = "report.html"
 TEMPLATE = "page.html.j2"
-MOST_LINES = 100  # of a table; the history has the rest
+MOST_LINES = LATEST  # of a table; the history has the rest
 MOST_VERSIONS = 12
 FIGURES = ("accuracy", "precision", "recall", "f1", "roc_auc", "log_loss", "cost")
 TITLES = {"f1": "F1", "roc_auc": "ROC AUC", "log_loss": "log loss", "cost": "cost per 100 rows"}
 LEARNING = {Kind.HEAL.value, *(kind.value for kind in NOT_SERVED)}
 BACK = {Kind.ROLLBACK.value, Kind.ROLLBACK_FAILED.value, Kind.ROLLBACK_DECLINED.value}
+APART = LEARNING | BACK | {Kind.ALIAS_MOVED.value, Kind.DIAGNOSIS.value}
 WHY = ("error", "declined", "rejected", "sentence", "reason")  # the first that there is
 
 
@@ -41,9 +43,8 @@ def write_page(story: Story, path: Path) -> Path:
 
 def render(story: Story) -> str:
     """The page as text."""
-    view = story.view
-    actions = view.actions
-    beside = [one for one in actions if one["kind"] not in LEARNING | BACK | {"alias-moved"}]
+    view, drifts = story.view, story.drifts()
+    beside = [kind for kind in view.happened if kind not in APART]
     return _template().render(
         story=story,
         view=view,
@@ -52,20 +53,20 @@ def render(story: Story) -> str:
         facts=_facts(story),
         stages=_stages(view.finished.get("stages", [])),
         watched=pictures.watched(story) if view.rows else None,
-        drifts=pictures.drifts(story),
-        all_drifts=story.drifts(),
+        drifts=pictures.drifts(story, drifts),
+        all_drifts=drifts,
         accuracy=pictures.accuracy(story),
         f1=pictures.f1(story),
         lift=pictures.lift(story) if story.scores else None,
         version_chart=pictures.versions(story),
-        diagnoses=_lines([one for one in actions if one["kind"] == Kind.DIAGNOSIS.value]),
-        outcomes=_outcomes(actions),
+        diagnoses=_lines(view.latest(Kind.DIAGNOSIS)),
+        outcomes=_outcomes(view),
         heals=_heals(story),
-        heals_left_out=max(0, sum(one["kind"] in LEARNING for one in actions) - MOST_LINES),
-        happenings=_lines([one for one in beside if one["kind"] != Kind.DIAGNOSIS.value]),
-        rollbacks=_lines([one for one in actions if one["kind"] in BACK]),
+        heals_left_out=max(0, view.times(*LEARNING) - MOST_LINES),
+        happenings=_lines(view.latest(*beside)),
+        rollbacks=_lines(view.latest(*BACK)),
         versions=_versions(story),
-        moves=list(reversed(story.moves[-MOST_LINES:])),
+        moves=list(reversed(story.moves)),
         steps=steps(story),
     )
 
@@ -138,20 +139,19 @@ def _stages(lines: list[dict[str, Any]]) -> dict[str, Any]:
     return {"names": [TITLES.get(name, name) for name in names], "lines": cells}
 
 
-def _outcomes(actions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _outcomes(view: RunView) -> list[dict[str, Any]]:
     """What became of heals: how often, when, and why the last time."""
-    found: dict[str, dict[str, Any]] = {}
-    for one in actions:
-        if one["kind"] in LEARNING:
-            seen = found.setdefault(one["kind"], {"kind": one["kind"], "times": 0} | one)
-            seen["times"] += 1
-            seen["last"], seen["why"] = one["batch"], _why(one)
-    return list(found.values())
+    found = []
+    for kind, one in view.happened.items():
+        if kind in LEARNING:
+            last = one.latest[-1][1]
+            told = {"times": one.times, "last": last["batch"], "why": _why(last)}
+            found.append({"kind": kind, "batch": one.first["batch"]} | told)
+    return found
 
 
 def _heals(story: Story) -> list[dict[str, Any]]:
     """The latest heals, newest first, with what they were judged on."""
-    made = [one for one in story.view.actions if one["kind"] in LEARNING][-MOST_LINES:]
     return [
         {
             "batch": one["batch"],
@@ -162,15 +162,15 @@ def _heals(story: Story) -> list[dict[str, Any]]:
             "rows": (one.get("after") or {}).get("rows"),
             "evaluation": one.get("evaluation", ""),
         }
-        for one in reversed(made)
+        for one in reversed(story.view.latest(*LEARNING))
     ]
 
 
-def _lines(actions: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The latest of them with their reasons."""
+def _lines(actions: Sequence[Action]) -> list[dict[str, Any]]:
+    """Actions with their reasons."""
     return [
         {"batch": one.get("batch"), "kind": one["kind"], "why": _why(one), "data": one}
-        for one in actions[-MOST_LINES:]
+        for one in actions
     ]
 
 
@@ -180,13 +180,18 @@ def _why(one: Mapping[str, Any]) -> str:
 
 def _versions(story: Story) -> list[dict[str, Any]]:
     """The baseline, what serves, and the highest F1 among healed ones."""
-    rows = [row for row in story.view.snapshots.values() if row.version is not None]
     serving, best = story.serving, story.view.best()
-    healed = sorted(
-        (row for row in rows if row.phase == "post-heal" and row.f1 is not None),
+    marked = {row.id for row in (serving, best) if row is not None}
+
+    def known() -> Iterator[SnapshotRow]:
+        return (row for row in story.view.snapshots.values() if row.version is not None)
+
+    healed = nsmallest(
+        MOST_VERSIONS,
+        (row for row in known() if row.phase == "post-heal" and row.f1 is not None),
         key=lambda row: (-(row.f1 or 0.0), row.version),
     )
-    special = [row for row in rows if row.phase == "baseline" or row is serving or row is best]
+    special = [row for row in known() if row.phase == "baseline" or row.id in marked]
     chosen = {row.id: row for row in [*special, *healed]}
     shown = list(chosen.values())[:MOST_VERSIONS]
     return [_version(story, row, serving, best) for row in shown]
@@ -195,7 +200,7 @@ def _versions(story: Story) -> list[dict[str, Any]]:
 def _version(
     story: Story, row: SnapshotRow, serving: SnapshotRow | None, best: SnapshotRow | None
 ) -> dict[str, Any]:
-    marks = [name for name, found in (("serving", row is serving), ("best", row is best)) if found]
+    marks = [name for name, found in (("serving", serving), ("best", best)) if found == row]
     told = story.reasons.get(row.id, {})
     return {
         "version": row.version,

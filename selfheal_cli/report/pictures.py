@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from math import sqrt
-from statistics import fmean, median
+from itertools import groupby
+from math import ceil, fsum, sqrt
 
-from selfheal_cli.report.charts import Chart, Frame, Shape, Tick, frame_of
-from selfheal_cli.report.fold import Row
-from selfheal_cli.report.story import Drift, Story
+from selfheal_cli.report.charts import Chart, Frame, Points, Shape, Tick, frame_of
+from selfheal_cli.report.drift import Drift
+from selfheal_cli.report.rows import Pair, Row
+from selfheal_cli.report.story import Story
 
+MOST_DOTS = 1_000  # versions; beyond, one of a few
 MOST_DRIFTS = 12  # pictures; all features are in the table below them
 CHANCE = 1.96  # standard errors that a mean stays within, 19 times in 20
 STATES = ("HEALTHY", "DRIFTING", "HEALING", "ROLLED_BACK")
-Values = Mapping[int, float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,88 +40,130 @@ def f1(story: Story) -> Chart:
 
 def lift(story: Story) -> Chart:
     """Live minus shadow accuracy by batch, in percentage points."""
-    lifts: Values = {
-        batch: 100 * (live.accuracy - shadow.accuracy)
-        for batch, (live, shadow) in sorted(story.scores.items())
-        if live.rows
-    }
-    known = [value for value in lifts.values() if value is not None]
-    low, high = min(0.0, *known, 0.0), max(0.0, *known, 0.0)
-    frame = frame_of(list(story.view.rows), low, high)
-    up, down = sum(value > 0 for value in known), sum(value < 0 for value in known)
-    mean = fmean(known) if known else 0.0
+
+    def lifts() -> Iterator[tuple[int, float]]:
+        for batch, (live, shadow) in _labelled(story):
+            yield batch, 100 * (live.accuracy - shadow.accuracy)
+
+    low = min((value for _, value in lifts()), default=0.0)
+    high = max((value for _, value in lifts()), default=0.0)
+    frame = frame_of(story.view.rows, min(0.0, low), max(0.0, high))
+    up = sum(value > 0 for _, value in lifts())
+    down = sum(value < 0 for _, value in lifts())
+    mean = fsum(value for _, value in lifts()) / max(sum(1 for _ in lifts()), 1)
     shapes = [
-        Shape(frame.bars(lifts, above=True), "good fill", "healing better"),
-        Shape(frame.bars(lifts, above=False), "alarm fill", "healing worse"),
+        Shape(frame.bars(lifts(), above=True), "good fill", "healing better"),
+        Shape(frame.bars(lifts(), above=False), "alarm fill", "healing worse"),
         Shape(frame.across(0.0), "axis"),
     ]
     text = f"Healing was ahead in {up} batches and behind in {down}; mean {mean:+.1f} points."
+    text += _pooled(frame, "Bars")
     return _chart(frame, "What healing gained in accuracy", text, shapes, "percentage points")
 
 
 def watched(story: Story) -> Chart:
     """Distance of the sensitive feature's mean, with the threshold, over the states."""
-    rows = _rows(story)
     limit = float(story.view.started["config"]["policy"]["fidi_threshold"])
-    values: Values = {row.batch_idx: row.z_score for row in rows}
-    most = max((row.z_score for row in rows), default=0.0)
-    frame = frame_of([row.batch_idx for row in rows], 0.0, max(most, limit))
-    shapes = []
-    for state in STATES:
-        batches = [row.batch_idx for row in rows if row.state == state]
-        if batches:
-            name = state.lower().replace("_", " ")
-            shapes.append(Shape(frame.stretches(batches), f"state {name.replace(' ', '-')}", name))
+    most = max((row.z_score for row in _rows(story)), default=0.0)
+    frame = frame_of(story.view.rows, 0.0, max(most, limit))
+    shapes = _states(story, frame)
+    values = ((row.batch_idx, row.z_score) for row in _rows(story))
     shapes += [
         Shape(frame.line(values), "live line", "distance"),
         Shape(frame.across(limit), "alarm dashed", f"threshold {limit:g}"),
     ]
-    over = [row.batch_idx for row in rows if row.z_score > limit]
-    crossed = (
-        f"above the threshold from batch {over[0]} on" if over else "never above the threshold"
-    )
-    if over and len(over) < rows[-1].batch_idx - over[0] + 1:
-        crossed = f"above the threshold in {len(over)} of {len(rows)} batches, first in {over[0]}"
     name = story.view.trained.get("sensitive", "the sensitive feature")
-    text = f"Furthest {most:.2f} training standard deviations; {crossed}."
+    text = f"Furthest {most:.2f} training standard deviations; {_crossed(story, limit)}."
+    text += _pooled(frame, "Points")
     return _chart(frame, f"{name}: how far from training, and the state", text, shapes, "|z|")
 
 
-def drifts(story: Story) -> list[DriftPicture]:
+def _states(story: Story, frame: Frame) -> list[Shape]:
+    """Areas by state; of several batches in one point, the state of most."""
+    found: dict[str, list[int]] = {state: [] for state in STATES}
+    for start, rows in groupby(_rows(story), key=lambda row: frame.start(row.batch_idx)):
+        ((state, _),) = Counter(row.state for row in rows).most_common(1)
+        found[state].append(start)
+    shapes = []
+    for state, starts in found.items():
+        if starts:
+            name = state.lower().replace("_", " ")
+            shapes.append(Shape(frame.stretches(starts), f"state {name.replace(' ', '-')}", name))
+    return shapes
+
+
+def _crossed(story: Story, limit: float) -> str:
+    """When the threshold was crossed, in words."""
+    over = first = last = 0
+    for row in _rows(story):
+        last = row.batch_idx
+        if row.z_score > limit:
+            over, first = over + 1, first or row.batch_idx
+    if not over:
+        return "never above the threshold"
+    if over < last - first + 1:
+        batches = len(story.view.rows)
+        return f"above the threshold in {over} of {batches} batches, first in {first}"
+    return f"above the threshold from batch {first} on"
+
+
+def drifts(story: Story, found: Sequence[Drift]) -> list[DriftPicture]:
     """The features that moved furthest; the sensitive one first. All numbers share one scale."""
-    found = story.drifts()
     name = story.view.trained.get("sensitive")
-    found.sort(key=lambda one: one.name != name)
-    shown = [one for one in found if one.shifts][:MOST_DRIFTS]
-    numbers = [value for one in shown if one.numeric for value in one.shifts.values()]
-    low, high = min(-1.0, *numbers, -1.0), max(1.0, *numbers, 1.0)
-    rows = [row.rows for row in story.view.rows.values()]
-    chance = CHANCE / sqrt(max(median(rows), 1)) if rows else 0.0
+    ranked = sorted(found, key=lambda one: one.name != name)
+    shown = [one for one in ranked if one.shifts][:MOST_DRIFTS]
+    spans = [one.span for one in shown if one.numeric]
+    low = min(-1.0, *(low for low, _ in spans), -1.0)
+    high = max(1.0, *(high for _, high in spans), 1.0)
+    rows = _median_rows(story)
+    chance = CHANCE / sqrt(max(rows, 1)) if rows is not None else 0.0
     return [_drift(one, low, high, chance, watched=one.name == name) for one in shown]
+
+
+def _median_rows(story: Story) -> float | None:
+    """Rows of a batch, half of the batches have no more."""
+    sizes = Counter(row.rows for row in _rows(story))
+    half = sizes.total() / 2
+    if not half:
+        return None
+    below, lower = 0, None
+    for size in sorted(sizes):
+        below += sizes[size]
+        if lower is None and below >= half:
+            lower = size
+        if lower is not None and below > half:
+            return (lower + size) / 2
+    return lower
 
 
 def versions(story: Story) -> Chart | None:
     """F1 of each version, by phase; None where the registry gave fewer than three."""
-    snapshots = story.view.snapshots.values()
-    known = [(s.version, s.f1, s.phase) for s in snapshots if s.version and s.f1 is not None]
-    if len(known) < 3:
+
+    def known() -> Iterator[tuple[int, float, str]]:
+        for one in story.view.snapshots.values():
+            if one.version and one.f1 is not None:
+                yield one.version, one.f1, one.phase
+
+    count = sum(1 for _ in known())
+    if count < 3:
         return None
-    numbers = [number for number, _, _ in known if number]
-    values = [value for _, value, _ in known if value is not None]
-    frame = frame_of(numbers, 0.0, max(values))
+    frame = frame_of((number for number, _, _ in known()), 0.0, max(f1 for _, f1, _ in known()))
     frame = Frame(frame.first, frame.last, frame.low, frame.high)  # dots are never pooled
-    shapes = []
-    for phase, style in (("baseline", "shadow"), ("pre-heal", "note"), ("post-heal", "live"),
-                         ("rejected", "alarm")):  # fmt: skip
-        dots = "".join(
-            f"M{frame.x(number):.1f} {frame.y(value):.1f}h0"
-            for number, value, found in known
-            if found == phase and number and value is not None
-        )
-        if dots:
-            shapes.append(Shape(dots, f"{style} dots", phase))
+    every = ceil(count / MOST_DOTS)
+    dots: dict[str, str] = {}
+    for place, (number, f1, phase) in enumerate(known()):
+        if place % every == 0:
+            dot = f"M{frame.x(number):.1f} {frame.y(f1):.1f}h0"
+            dots[phase] = dots.get(phase, "") + dot
+    shapes = [
+        Shape(dots[phase], f"{style} dots", phase)
+        for phase, style in (("baseline", "shadow"), ("pre-heal", "note"), ("post-heal", "live"),
+                             ("rejected", "alarm"))
+        if phase in dots
+    ]  # fmt: skip
     best = story.view.best()
-    text = f"{len(known)} versions with figures"
+    text = f"{count} versions with figures"
+    text += f", one of {every} of them drawn" if every > 1 else ""
     if best is not None and best.version and best.f1 is not None:
         shapes.append(Shape(frame.marks([best.version]), "good dashed", f"best: v{best.version}"))
         text += f"; the highest F1 after a heal is v{best.version}'s, {best.f1:.3f}"
@@ -135,43 +179,49 @@ def _against(
     figure: Callable[..., float],
     whole: bool,
 ) -> Chart:
-    pairs = {batch: pair for batch, pair in sorted(story.scores.items()) if pair[0].rows}
-    live: Values = {batch: figure(pair[0]) for batch, pair in pairs.items()}
-    shadow: Values = {batch: figure(pair[1]) for batch, pair in pairs.items()}
-    rows = _rows(story)
-    guessed: Values = {
-        row.batch_idx: row.est_accuracy if whole else row.est_f1
-        for row in rows
-        if row.batch_idx not in pairs
-    }
-    values = [v for part in (live, shadow, guessed) for v in part.values() if v is not None]
+    def figures(which: int) -> Points:
+        return ((batch, figure(pair[which])) for batch, pair in _labelled(story))
+
+    def guessed() -> Points:
+        scores = story.scores
+        for row in _rows(story):
+            pair = scores.get(row.batch_idx)
+            if pair is None or not pair[0].rows:
+                yield row.batch_idx, row.est_accuracy if whole else row.est_f1
+
+    parts = (figures(0), figures(1), guessed())
+    low = min((v for part in parts for _, v in part if v is not None), default=0.0)
     # from 0 on where that does not flatten the lines: differences are what is looked at
-    low = min(values, default=0.0)
-    frame = frame_of([row.batch_idx for row in rows], low if low > 0.5 else 0.0, 1.0)
+    frame = frame_of(story.view.rows, low if low > 0.5 else 0.0, 1.0)
+    back = dict.fromkeys(frame.start(row.batch_idx) for row in _rows(story) if row.rolled_back)
     shapes = [
-        Shape(frame.line(shadow), "shadow dashed", "doing nothing (shadow)"),
-        Shape(frame.line(live), "live line", "with healing"),
-        Shape(frame.line(guessed), "note line", "estimated without labels"),
-        Shape(frame.marks([r.batch_idx for r in rows if r.rolled_back]), "alarm line", "rollback"),
+        Shape(frame.line(figures(1)), "shadow dashed", "doing nothing (shadow)"),
+        Shape(frame.line(figures(0)), "live line", "with healing"),
+        Shape(frame.line(guessed()), "note line", "estimated without labels"),
+        Shape(frame.marks(list(back)), "alarm line", "rollback"),
     ]
-    ahead = sum(figure(a) > figure(b) for a, b in pairs.values())
+    ahead = sum(figure(live) > figure(shadow) for _, (live, shadow) in _labelled(story))
+    labelled = sum(1 for _ in _labelled(story))
     text = "Estimated from the network's own probabilities: no label came."
-    if pairs:
-        text = f"{what[0].upper()}{what[1:]} with healing was higher in {ahead} of {len(pairs)} "
+    if labelled:
+        text = f"{what[0].upper()}{what[1:]} with healing was higher in {ahead} of {labelled} "
         text += "labelled batches."
-    if frame.step > 1:
-        text += f" Points are means of {frame.step} batches."
+    text += _pooled(frame, "Points")
     return _chart(frame, title, text, [shape for shape in shapes if shape.path], what)
 
 
+def _pooled(frame: Frame, what: str) -> str:
+    """Says that a picture shows fewer points than there are batches."""
+    return f" {what} are means of {frame.step} batches." if frame.step > 1 else ""
+
+
 def _drift(one: Drift, low: float, high: float, chance: float, *, watched: bool) -> DriftPicture:
-    batches = list(one.shifts)
-    frame = frame_of(batches, low, high) if one.numeric else frame_of(batches, 0.0, 1.0)
-    values: Values = dict(one.shifts)
+    first, last = one.batches
+    frame = frame_of(one.batches, low, high) if one.numeric else frame_of(one.batches, 0.0, 1.0)
     shapes = []
     if one.numeric:
         shapes.append(Shape(frame.band(-chance, chance), "band"))
-    shapes += [Shape(frame.across(0.0), "axis"), Shape(frame.line(values), "live line")]
+    shapes += [Shape(frame.across(0.0), "axis"), Shape(frame.line(one.shifts.items()), "live line")]
     batch, furthest = one.furthest
     if not furthest:
         text = "did not move"
@@ -179,12 +229,10 @@ def _drift(one: Drift, low: float, high: float, chance: float, *, watched: bool)
         text = f"mean {one.mean:+.2f} sd, furthest {furthest:+.2f} in batch {batch}"
     else:
         text = f"mean {one.mean:.0%} of rows, furthest {furthest:.0%} in batch {batch}"
-    first, last = Tick(0.0, f"{batches[0]:,}"), Tick(100.0, f"{batches[-1]:,}")
+    sides = Tick(0.0, f"{first:,}"), Tick(100.0, f"{last:,}")
     edges = tuple(Tick(round(frame.y(v), 2), _edge(v, one)) for v in (frame.high, 0.0, frame.low))
     ticks = edges if frame.low < 0 else edges[:2]
-    return DriftPicture(
-        one, Chart(one.name, text, tuple(shapes), (first, last), ticks, "sd"), watched
-    )
+    return DriftPicture(one, Chart(one.name, text, tuple(shapes), sides, ticks, "sd"), watched)
 
 
 def _edge(value: float, one: Drift) -> str:
@@ -199,5 +247,10 @@ def _chart(
     return Chart(title, text, tuple(shapes), frame.x_ticks(), frame.y_ticks(), unit, along)
 
 
-def _rows(story: Story) -> list[Row]:
-    return [row for _, row in sorted(story.view.rows.items())]
+def _rows(story: Story) -> Iterator[Row]:
+    return iter(story.view.rows.values())
+
+
+def _labelled(story: Story) -> Iterator[tuple[int, Pair]]:
+    """Batches whose labels came, with live and shadow."""
+    return ((batch, pair) for batch, pair in story.scores.items() if pair[0].rows)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from math import ceil
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -10,7 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from selfheal_cli.report.fold import Row, RunView
+from selfheal_cli.report.charts import ends, step_of
+from selfheal_cli.report.fold import RunView, SnapshotRow
+from selfheal_cli.report.rows import Row
+from selfheal_cli.report.thinned import thinned
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart
 LIVE, SHADOW, BASELINE, ALARM = "#0072B2", "#7F7F7F", "#E69F00", "#D55E00"
@@ -20,65 +27,106 @@ STAGE_METRICS = (("accuracy", LIVE), ("precision", GOOD), ("recall", BASELINE), 
 WIDE = (9.0, 4.2)
 DPI = 110
 MARKED = 60  # batches up to which each gets a marker
-Panel = Callable[[Axes, RunView], None]
+MOST = 1_000  # points of a line, bars, or dots
+PHASES = (("baseline", SHADOW), ("pre-heal", BASELINE), ("post-heal", LIVE))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A folded run with as many of its points as are drawn: each of ``step`` batches."""
+
+    view: RunView
+    step: int
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """Every row, or means of consecutive ones."""
+        return list(thinned(self.view.rows.values(), self.step))
+
+    @cached_property
+    def in_sample(self) -> bool:
+        """The article's recipe alone is judged by the batch that it just learned from."""
+        return bool(self.view.started["config"]["heal"]["recipe"] == "article")
+
+    @property
+    def live_label(self) -> str:
+        """What the live line shows."""
+        return "live, after its heal" if self.in_sample else "live, before learning from the batch"
+
+    @property
+    def along(self) -> str:
+        """What a point is of."""
+        return "batch" if self.step == 1 else f"batch (a point is of {self.step})"
+
+
+Panel = Callable[[Axes, Drawn], None]
 
 
 def draw_all(view: RunView, folder: Path) -> list[Path]:
     """Write the pictures as PNG; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
+    drawn = Drawn(view, step_of(*ends(view.rows), MOST))
     paths = []
     for name, panel in PANELS.items():
         if name == "costs" and not view.finished.get("costs"):
             continue  # more than two classes: errors have no two costs
         figure = Figure(figsize=WIDE, dpi=DPI, layout="constrained")
-        panel(figure.add_subplot(), view)
+        panel(figure.add_subplot(), drawn)
         paths.append(_save(figure, folder / f"{name}.png"))
     figure = Figure(figsize=(13.0, 8.0), dpi=DPI, layout="constrained")
     for axes, panel in zip(figure.subplots(2, 2).flat, (accuracy, lift, fidi, f1), strict=True):
-        panel(axes, view)
+        panel(axes, drawn)
     figure.suptitle(f"selfheal run {view.started['run_id'][:8]}: model '{view.started['model']}'")
     paths.append(_save(figure, folder / "dashboard.png"))
     return paths
 
 
-def accuracy(axes: Axes, view: RunView) -> None:
+def accuracy(axes: Axes, drawn: Drawn) -> None:
     """Live and shadow accuracy by batch."""
-    rows = _rows(view)
-    _line(axes, rows, [row.healed_acc for row in rows], _live_label(view), LIVE)
-    if _in_sample(view):
+    rows = drawn.rows
+    _line(axes, rows, [row.healed_acc for row in rows], drawn.live_label, LIVE)
+    if drawn.in_sample:
         before = [row.pre_acc for row in rows]
         _line(axes, rows, before, "live, before its heal", LIVE, style=":")
     _line(axes, rows, [row.shadow_acc for row in rows], "shadow (frozen)", SHADOW, style="--")
-    _finish(axes, "Accuracy by batch", "accuracy (share of rows)", limits=(0, 1))
+    label = "accuracy (share of rows)"
+    _finish(axes, "Accuracy by batch", label, limits=(0, 1), along=drawn.along)
 
 
-def lift(axes: Axes, view: RunView) -> None:
+def lift(axes: Axes, drawn: Drawn) -> None:
     """Live minus shadow accuracy by batch."""
-    lifts = {row.batch_idx: 100 * row.acc_lift for row in _rows(view) if row.acc_lift is not None}
+    lifts = {row.batch_idx: 100 * row.acc_lift for row in drawn.rows if row.acc_lift is not None}
     colours = [GOOD if value >= 0 else ALARM for value in lifts.values()]
-    axes.bar(list(lifts), list(lifts.values()), color=colours)
-    mean = sum(lifts.values()) / max(len(lifts), 1)
+    axes.bar(list(lifts), list(lifts.values()), 0.8 * drawn.step, color=colours)
+    total = count = 0.0
+    for row in drawn.view.rows.values():
+        if row.acc_lift is not None:
+            total, count = total + 100 * row.acc_lift, count + 1
+    mean = total / max(count, 1)
     axes.axhline(0, color="black", linewidth=0.8)
     axes.axhline(mean, color=LIVE, linestyle="--", label=f"mean {mean:+.1f} points")
-    _finish(axes, "Accuracy lift over the shadow model", "lift (percentage points)")
+    label = "lift (percentage points)"
+    _finish(axes, "Accuracy lift over the shadow model", label, along=drawn.along)
 
 
-def fidi(axes: Axes, view: RunView) -> None:
+def fidi(axes: Axes, drawn: Drawn) -> None:
     """Drift of the sensitive feature."""
-    rows = _rows(view)
-    threshold = view.started["config"]["policy"]["fidi_threshold"]
-    _line(axes, rows, [row.z_score for row in rows], f"|z| of {view.trained['sensitive']}", LIVE)
+    rows = drawn.rows
+    threshold = drawn.view.started["config"]["policy"]["fidi_threshold"]
+    name = drawn.view.trained["sensitive"]
+    _line(axes, rows, [row.z_score for row in rows], f"|z| of {name}", LIVE)
     axes.axhline(threshold, color=ALARM, linestyle="--", label=f"threshold {threshold:g}")
-    _finish(axes, "FIDI drift of the sensitive feature", "|z| (training standard deviations)")
+    label = "|z| (training standard deviations)"
+    _finish(axes, "FIDI drift of the sensitive feature", label, along=drawn.along)
 
 
-def states(axes: Axes, view: RunView) -> None:
+def states(axes: Axes, drawn: Drawn) -> None:
     """The state at the end of each batch."""
-    rows = _rows(view)
+    rows = drawn.rows
     axes.bar(
         [row.batch_idx for row in rows],
         [1] * len(rows),
-        width=1.0,
+        width=float(drawn.step),
         color=[STATES[row.state] for row in rows],
         edgecolor="white" if len(rows) <= MARKED else "none",
     )
@@ -86,13 +134,14 @@ def states(axes: Axes, view: RunView) -> None:
     axes.set_ylim(0, 1.25)  # room for the legend
     seen = {row.state for row in rows}
     handles = [Patch(color=colour, label=name) for name, colour in STATES.items() if name in seen]
-    _finish(axes, "State at the end of each batch", "", handles=handles)
+    title = "State at the end of each batch"
+    _finish(axes, title, "", handles=handles, along=drawn.along)
 
 
-def f1(axes: Axes, view: RunView) -> None:
+def f1(axes: Axes, drawn: Drawn) -> None:
     """Live and shadow F1, with the rollbacks."""
-    rows = _rows(view)
-    _line(axes, rows, [row.healed_f1 for row in rows], _live_label(view), LIVE)
+    rows = drawn.rows
+    _line(axes, rows, [row.healed_f1 for row in rows], drawn.live_label, LIVE)
     _line(axes, rows, [row.shadow_f1 for row in rows], "shadow (frozen)", SHADOW, style="--")
     back = [row for row in rows if row.rolled_back]
     if back:
@@ -103,19 +152,20 @@ def f1(axes: Axes, view: RunView) -> None:
             s=70,
             color=ALARM,
             zorder=3,
-            label=f"rollback ({len(back)})",
+            label=f"rollback ({sum(row.rolled_back for row in drawn.view.rows.values())})",
         )
     title = "F1 by batch" if back else "F1 by batch (no rollback)"
-    _finish(axes, title, "F1", limits=(0, None))
+    _finish(axes, title, "F1", limits=(0, None), along=drawn.along)
 
 
-def snapshots(axes: Axes, view: RunView) -> None:
+def snapshots(axes: Axes, drawn: Drawn) -> None:
     """F1 of every snapshot in the registry, the best post-heal one marked."""
-    for phase, colour in (("baseline", SHADOW), ("pre-heal", BASELINE), ("post-heal", LIVE)):
-        found = [(s.version, s.f1) for s in view.snapshots.values() if s.phase == phase]
+    dots = [one for one in _known(drawn.view) if one.phase in dict(PHASES)]
+    for phase, colour in PHASES:
+        found = [(s.version, s.f1) for s in dots if s.phase == phase]
         known = [(float(v), f1) for v, f1 in found if v is not None and f1 is not None]
         axes.scatter([x for x, _ in known], [y for _, y in known], color=colour, label=phase)
-    best = view.best()
+    best = drawn.view.best()
     if best is not None and best.version is not None and best.f1 is not None:
         axes.scatter(
             [best.version],
@@ -127,13 +177,14 @@ def snapshots(axes: Axes, view: RunView) -> None:
             linewidth=1.5,
             label=f"best: v{best.version}, F1 {best.f1:.3f} on {best.rows} rows",
         )
-    axes.set_xlabel("model version")
+    every = _every(drawn.view)
+    axes.set_xlabel("model version" if every == 1 else f"model version (one of {every} is drawn)")
     _finish(axes, "Snapshots in the registry", "F1 when snapshotted", limits=(0, None))
 
 
-def costs(axes: Axes, view: RunView) -> None:
+def costs(axes: Axes, drawn: Drawn) -> None:
     """Which model for which cost: expected cost by the ratio of a miss to a false alarm."""
-    found = view.finished["costs"]
+    found = drawn.view.finished["costs"]
     ratio = found["ratio"]
     blind = [min(pair) for pair in zip(found["nothing"], found["everything"], strict=True)]
     for key, colour, style, label in (
@@ -164,9 +215,9 @@ def _crossings(one: Sequence[float], other: Sequence[float]) -> list[int]:
     return [place for place in range(1, len(ahead)) if ahead[place] != ahead[place - 1]]
 
 
-def stages(axes: Axes, view: RunView) -> None:
+def stages(axes: Axes, drawn: Drawn) -> None:
     """Four metrics for each line of the results table that has them."""
-    lines = [line for line in view.finished.get("stages", []) if "precision" in line]
+    lines = [line for line in drawn.view.finished.get("stages", []) if "precision" in line]
     width = 0.8 / len(STAGE_METRICS)
     for place, (metric, colour) in enumerate(STAGE_METRICS):
         at = [index + (place - 1.5) * width for index in range(len(lines))]
@@ -192,17 +243,13 @@ PANELS: dict[str, Panel] = {
 }
 
 
-def _in_sample(view: RunView) -> bool:
-    """The article's recipe alone is judged by the batch that it just learned from."""
-    return bool(view.started["config"]["heal"]["recipe"] == "article")
+def _every(view: RunView) -> int:
+    """Of how many snapshots one is drawn."""
+    return max(1, ceil(len(view.snapshots) / MOST))
 
 
-def _live_label(view: RunView) -> str:
-    return "live, after its heal" if _in_sample(view) else "live, before learning from the batch"
-
-
-def _rows(view: RunView) -> list[Row]:
-    return [row for _, row in sorted(view.rows.items())]
+def _known(view: RunView) -> Iterator[SnapshotRow]:
+    return islice(view.snapshots.values(), 0, None, _every(view))
 
 
 def _line(
@@ -235,11 +282,12 @@ def _finish(
     limits: tuple[float, float | None] | None = None,
     handles: list[Patch] | list[Line2D] | None = None,
     columns: int = 1,
+    along: str = "batch",
 ) -> None:
     axes.set_title(title)
     axes.set_ylabel(ylabel)
     if not axes.get_xlabel():
-        axes.set_xlabel("batch")
+        axes.set_xlabel(along)
     if limits is not None:
         axes.set_ylim(*limits)
     axes.grid(visible=True, axis="y", alpha=0.3)

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from math import sqrt
 from statistics import fmean
 from typing import Any
 
 from selfheal_cli.history.events import Event, Kind
-from selfheal_cli.report.fold import RunView, SnapshotRow
-from selfheal_cli.scores import AnyScores, scores_from
+from selfheal_cli.report.charts import ends, step_of
+from selfheal_cli.report.drift import Drift, DriftFold
+from selfheal_cli.report.fold import LATEST, RunView, SnapshotRow
+from selfheal_cli.report.rows import Pair
+from selfheal_cli.report.shelf import Shelved
+from selfheal_cli.scores import AnyScores
 
 CHAMPION = "champion"
 STRETCHES = 10  # of consecutive batches; what lies in one may hang together
 STUDENT = 2.262  # 97.5 % point of Student's t with STRETCHES - 1 degrees of freedom
-
-Pair = tuple[AnyScores, AnyScores]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,44 +46,33 @@ class Gain:
         return self.low is not None and self.high is not None and self.low <= 0 <= self.high
 
 
-@dataclass(frozen=True, slots=True)
-class Drift:
-    """The shift of one feature by batch: in training standard deviations, or a share of rows."""
-
-    name: str
-    numeric: bool
-    shifts: Mapping[int, float]
-
-    @property
-    def mean(self) -> float:
-        """Over the stream."""
-        return fmean(self.shifts.values()) if self.shifts else 0.0
-
-    @property
-    def furthest(self) -> tuple[int, float]:
-        """The batch that is furthest away, and how far."""
-        return max(self.shifts.items(), key=lambda pair: abs(pair[1]), default=(0, 0.0))
-
-
 @dataclass(slots=True)
 class Story:
     """A run so far. `add` takes its events in order.
 
-    ``scores`` holds live and shadow by batch, as they were before anything learned from it.
+    ``reasons`` holds what a snapshot was judged on, and its threshold; ``moves`` the latest moves
+    of the champion, of ``moved`` in all; ``stale`` the rules that are;
+    ``labelled`` counts the batches that `parts` are of.
     """
 
     view: RunView = field(default_factory=RunView)
-    scores: dict[int, Pair] = field(default_factory=dict)
-    shifts: dict[int, Sequence[float]] = field(default_factory=dict)
-    reasons: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    moves: list[Mapping[str, Any]] = field(default_factory=list)
+    moves: deque[Mapping[str, Any]] = field(default_factory=lambda: deque(maxlen=LATEST))
+    moved: int = 0
+    stale: dict[str, None] = field(default_factory=dict)
     first: str = ""
     last: str = ""
     events: int = 0
     head: str = ""
     resumed: int = 0
-    stopped: bool = False
     held: bool = False
+    labelled: int = 0
+    shifts: MutableMapping[int, Sequence[float]] = field(init=False)
+    reasons: MutableMapping[str, Mapping[str, Any]] = field(init=False)
+    _parts: list[Pair] | None = None
+
+    def __post_init__(self) -> None:
+        self.shifts = Shelved(self.view.shelf, int)
+        self.reasons = Shelved(self.view.shelf, str)
 
     def add(self, event: Event) -> None:
         """Take the next event."""
@@ -90,27 +81,34 @@ class Story:
         self.events, self.head = self.events + 1, event.digest
         kind, data = event.kind, event.data
         if kind is Kind.BATCH or kind is Kind.LABELS:
-            self._score(data)
+            self._parts = None
             if "shifts" in data:
                 self.shifts[data["batch"]] = data["shifts"]
         elif kind is Kind.SNAPSHOT:
-            self.reasons[data["id"]] = data
+            told = {name: data[name] for name in ("evaluation", "threshold") if name in data}
+            self.reasons[data["id"]] = told
         elif kind is Kind.ALIAS_MOVED and data["alias"] == CHAMPION:
             self.moves.append(data)
+            self.moved += 1
+        elif kind is Kind.RULE_STALE:
+            self._judge(data)
         elif kind in (Kind.HEALING_HELD, Kind.HEALING_RELEASED):
             self.held = kind is Kind.HEALING_HELD
         elif kind is Kind.RUN_RESUMED:
             self.resumed += 1
             self.view.finished = {}
 
-    def _score(self, data: Mapping[str, Any]) -> None:
-        if data["live"] is None:
-            return
-        live, shadow = scores_from(data["live"]), scores_from(data["shadow"])
-        if data["batch"] in self.scores:
-            before = self.scores[data["batch"]]
-            live, shadow = before[0].plus(live), before[1].plus(shadow)
-        self.scores[data["batch"]] = (live, shadow)
+    def _judge(self, data: Mapping[str, Any]) -> None:
+        """A rule went stale, or fires again as in training."""
+        if "treatment" in data:
+            self.stale[data["rule"]] = None
+        else:
+            self.stale.pop(data["rule"], None)
+
+    @property
+    def scores(self) -> Mapping[int, Pair]:
+        """Live and shadow by batch, as they were before anything learned from it."""
+        return self.view.by_batch.scores
 
     @property
     def serving(self) -> SnapshotRow | None:
@@ -123,20 +121,50 @@ class Story:
 
     def drifts(self) -> list[Drift]:
         """Every feature that is watched, furthest from training first; none in logs of old."""
-        found = []
-        for place, feature in enumerate(self.view.trained.get("features", [])):
-            shifts = {batch: values[place] for batch, values in sorted(self.shifts.items())}
-            found.append(Drift(feature["name"], feature["kind"] == "numeric", shifts))
-        return sorted(found, key=lambda one: -fmean(map(abs, one.shifts.values() or [0.0])))
+        features = self.view.trained.get("features", [])
+        first, last = ends(self.shifts)
+        folds = [DriftFold(first, step_of(first, last)) for _ in features]
+        for batch, values in self.shifts.items():
+            for one, value in zip(folds, values, strict=True):
+                one.add(batch, value)
+        found = [
+            one.told(feature["name"], numeric=feature["kind"] == "numeric")
+            for one, feature in zip(folds, features, strict=True)
+        ]
+        return sorted(found, key=lambda one: -one.size)
+
+    def parts(self) -> list[Pair]:
+        """Consecutive stretches of the batches whose labels came, nearly equal: live and shadow.
+
+        Each batch is its own where there are fewer than stretches are wanted.
+        """
+        if self._parts is None:
+            self.labelled = sum(pair[0].rows > 0 for pair in self.scores.values())
+            self._parts = self._add_up(self.labelled)
+        return self._parts
+
+    def _add_up(self, count: int) -> list[Pair]:
+        wanted = min(STRETCHES, count)
+        starts = {place * count // wanted for place in range(wanted)}
+        parts: list[Pair] = []
+        place = 0
+        for pair in self.scores.values():
+            if not pair[0].rows:
+                continue
+            if place in starts:
+                parts.append(pair)
+            else:
+                parts[-1] = _sum([parts[-1], pair])
+            place += 1
+        return parts
 
     def gain(self, figure: Callable[[AnyScores], float]) -> Gain | None:
         """A figure over all rows whose labels came in the stream; None without any."""
-        pairs = [pair for _, pair in sorted(self.scores.items()) if pair[0].rows]
-        if not pairs:
+        parts = self.parts()
+        if not parts:
             return None
-        parts = [_sum(part) for part in _stretches(pairs)]
         live, shadow = _sum(parts)
-        found = Gain(figure(shadow), figure(live), live.rows, len(pairs))
+        found = Gain(figure(shadow), figure(live), live.rows, self.labelled)
         if len(parts) < STRETCHES:
             return found
         error = _jackknife([figure(a) - figure(b) for a, b in _leaving_one_out(parts)])
@@ -158,13 +186,6 @@ def _sum(pairs: Sequence[Pair]) -> Pair:
     for more, other in pairs[1:]:
         live, shadow = live.plus(more), shadow.plus(other)
     return live, shadow
-
-
-def _stretches(pairs: Sequence[Pair]) -> list[Sequence[Pair]]:
-    """Consecutive parts, nearly equal; each pair its own where there are fewer than wanted."""
-    parts = min(STRETCHES, len(pairs))
-    ends = [place * len(pairs) // parts for place in range(parts + 1)]
-    return [pairs[start:end] for start, end in pairwise(ends)]
 
 
 def _leaving_one_out(parts: Sequence[Pair]) -> list[Pair]:

@@ -205,7 +205,7 @@ def _made(story: Story) -> list[str]:
         (_count(story, Kind.HEAL), "heal"),
         (sum(_count(story, kind) for kind in NOT_SERVED), "heal that did not serve"),
         (_count(story, Kind.ROLLBACK), "rollback"),
-        (sum(row.version is not None for row in story.view.snapshots.values()), "version"),
+        (story.view.versions(), "version"),
     ]
     told = [_plural(count, name) for count, name in counts if count or "that" not in name]
     return [f"{_listed(told)} in {_plural(len(story.view.rows), 'batch')}."]
@@ -224,7 +224,7 @@ def _no_heal(story: Story) -> str:
 
 
 def _count(story: Story, kind: Kind) -> int:
-    return sum(action["kind"] == kind.value for action in story.view.actions)
+    return story.view.times(kind)
 
 
 def _plural(count: int, name: str) -> str:
@@ -241,7 +241,7 @@ def _objective(story: Story) -> Objective:
 
 
 def _two_classes(story: Story) -> bool:
-    return all(isinstance(live, Scores) for live, _ in story.scores.values())
+    return all(isinstance(live, Scores) for live, _ in story.parts())
 
 
 def _accuracy(scores: AnyScores) -> float:

@@ -14,14 +14,14 @@ FINITE = st.floats(-1e6, 1e6)
 
 def test_a_line_breaks_where_nothing_is_known_and_a_lone_point_is_a_dot() -> None:
     frame = Frame(1, 4, 0.0, 1.0)
-    assert frame.line({1: 1.0, 2: None, 3: 0.5, 4: 0.0}) == "M125 0h0M625 50h0L875 100"
+    assert frame.line({1: 1.0, 2: None, 3: 0.5, 4: 0.0}.items()) == "M125 0h0M625 50h0L875 100"
 
 
 def test_bars_stand_on_zero_above_or_below() -> None:
     frame = Frame(1, 2, -1.0, 1.0)
     values = {1: 0.5, 2: -0.5}
-    assert frame.bars(values, above=True) == "M50 50V25h400V50z"
-    assert frame.bars(values, above=False) == "M550 50V75h400V50z"
+    assert frame.bars(values.items(), above=True) == "M50 50V25h400V50z"
+    assert frame.bars(values.items(), above=False) == "M550 50V75h400V50z"
 
 
 def test_neighbouring_batches_are_one_area() -> None:
@@ -30,7 +30,7 @@ def test_neighbouring_batches_are_one_area() -> None:
 
 def test_many_batches_are_drawn_as_means_of_a_few() -> None:
     frame = frame_of(range(1, 1_001), 0.0, 1.0)
-    points = frame.pooled(dict.fromkeys(range(1, 1_001), 0.5))
+    points = frame.pooled(dict.fromkeys(range(1, 1_001), 0.5).items())
     assert frame.step == 5
     assert len(points) == MOST_POINTS
     assert points[0] == (3.0, 0.5)
@@ -50,5 +50,5 @@ def test_any_figures_fit_the_frame_and_its_ticks(
     assert len(set(labels)) == len(labels)
     assert all(0 <= tick.at <= 100 for tick in (*frame.x_ticks(), *frame.y_ticks()))
     assert 1 <= len(frame.x_ticks()) <= 6
-    path = frame.line({first: low, first + more: high})
+    path = frame.line({first: low, first + more: high}.items())
     assert all(0 <= float(y) <= 100 for y in re.findall(r"[ML]\S+ ([-\d.]+)", path))
