@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from selfheal_cli.errors import ModelError
-from selfheal_cli.model.adapter import ReflexiveLayer
+from selfheal_cli.model.adapters.base import Room
+from selfheal_cli.model.adapters.reflexive import ReflexiveLayer
 from selfheal_cli.model.network import as_probabilities
 from selfheal_cli.model.wrapping import layers, wrap
 from selfheal_cli.snapshot import assemble, make_base
@@ -119,7 +120,7 @@ def test_wrapping_leaves_the_module_as_it_was_and_holds_no_second_head(case: str
 
 
 def test_an_identity_adapter_learns_from_its_first_step() -> None:
-    layer = ReflexiveLayer.identity(4)
+    layer = ReflexiveLayer.identity(Room.flat(4))
     x = torch.randn(8, 4)
     assert torch.equal(layer(x), x)
     layer(x).square().sum().backward()
