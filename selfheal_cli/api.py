@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
@@ -46,8 +46,11 @@ class SelfHealing:
     what is normal, and that the wrapped module decides as before. Every row that is given is of
     that shape. ``rules`` are domain rules over ``columns`` (``x0``, ``x1``, ... where none are
     named), a value of a row each. ``at`` is the layer that the ``adapter`` (``reflexive``,
-    ``affine`` or ``lora:RANK``) goes to; docs/models.md says which recipe fits where. Usable from
-    any number of threads; close it, or use it as a context manager. Raises `SelfhealError` kinds.
+    ``affine`` or ``lora:RANK``) goes to; docs/models.md says which recipe fits where.
+    ``settings`` are others of `HealSettings`, such as ``learning_rate`` and ``steps``.
+    Heals run in a process of their own; with ``mode="sync"`` in this one, batch after batch, so
+    that the same rows give the same bytes. Usable from any number of threads; close it, or use it
+    as a context manager. Raises `SelfhealError` kinds.
     """
 
     def __init__(
@@ -64,6 +67,8 @@ class SelfHealing:
         recipe: str = "anchored",
         at: str = AUTO,
         adapter: str = REFLEXIVE,
+        mode: Literal["async", "sync"] = "async",
+        settings: Mapping[str, Any] | None = None,
         tracking_uri: str | None = None,
     ) -> None:
         given = np.asarray(x)
@@ -75,7 +80,9 @@ class SelfHealing:
         network = wrap(
             module, sample.rows, shape=sample.shape, dtype=sample.dtype, at=at, adapter=adapter
         )
-        heal = checked(HealSettings, {"recipe": recipe, "mode": "async"}, where="SelfHealing")
+        heal = checked(
+            HealSettings, {**(settings or {}), "recipe": recipe, "mode": mode}, where="SelfHealing"
+        )
         check_recipe(heal, LabelSettings(regime="timed"), max(network.architecture.outputs, 2))
         check_place(heal, network)
         base = base_of(network, sample, labels)
