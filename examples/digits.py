@@ -1,10 +1,14 @@
 """A small convolutional network on 8x8 digits, trained with plain PyTorch; then the camera ages.
 
 ``python examples/digits.py`` writes ``digits.safetensors``, ``digits_train.csv`` and
-``digits_stream.csv``; ``docs/tutorial.md`` goes on from there.
+``digits_stream.csv``; ``docs/tutorial.md`` goes on from there. ``python examples/digits.py heal``
+streams, heals and rolls back by itself, with a table at the end.
 """
 
 from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -13,6 +17,11 @@ from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional
+
+if TYPE_CHECKING:
+    from healed import Story
+
+Rows = tuple[np.ndarray, np.ndarray]
 
 
 class DigitNet(nn.Module):
@@ -58,21 +67,42 @@ def aged(pictures: np.ndarray) -> np.ndarray:
     return np.roll(0.35 + 0.45 * pictures, 1, axis=1)
 
 
-def main() -> None:
-    """Train, and write weights and tables."""
+def rows() -> tuple[Rows, Rows]:
+    """Clean pictures (n, 8, 8) with digits, and a stream whose camera ages after a quarter."""
     digits = load_digits()
     pictures, labels = digits.images / 16.0, digits.target
     order = np.random.default_rng(0).permutation(len(labels))
     known, stream = order[:700], order[700:]
-    x = torch.tensor(pictures[known], dtype=torch.float32)[:, None]
-    network = trained(x, torch.tensor(labels[known]))
-    save_file(network.state_dict(), "digits.safetensors")
-    write("digits_train.csv", pictures[known], labels[known])
-    half = len(stream) // 4
+    quarter = len(stream) // 4
     drifting = pictures[stream].copy()
-    drifting[half:] = aged(drifting[half:])
-    rows = np.concatenate([pictures[known], drifting])
-    write("digits_stream.csv", rows, labels[np.concatenate([known, stream])])
+    drifting[quarter:] = aged(drifting[quarter:])
+    return (pictures[known], labels[known]), (drifting, labels[stream])
+
+
+def fitted(known: Rows, epochs: int = 15) -> DigitNet:
+    """A network trained on clean rows."""
+    x = torch.tensor(known[0], dtype=torch.float32)[:, None]
+    return trained(x, torch.tensor(known[1]), epochs)
+
+
+def main() -> None:
+    """Train, and write weights and tables."""
+    known, stream = rows()
+    save_file(fitted(known).state_dict(), "digits.safetensors")
+    write("digits_train.csv", *known)
+    write(
+        "digits_stream.csv", *(np.concatenate(parts) for parts in zip(known, stream, strict=True))
+    )
+
+
+def heal(count: int = 1_097, epochs: int = 15, name: str = "digits") -> Story:
+    """Train, drift, heal, roll back, on at most so many rows of the stream."""
+    from healed import show
+
+    known, stream = rows()
+    every = np.linspace(0, len(stream[1]) - 1, count).astype(int)
+    first, then = ((x[:, None].astype(np.float32), y) for x, y in (known, stream))
+    return show(fitted(known, epochs), first, (then[0][every], then[1][every]), name=name)
 
 
 def write(path: str, pictures: np.ndarray, labels: np.ndarray) -> None:
@@ -83,4 +113,4 @@ def write(path: str, pictures: np.ndarray, labels: np.ndarray) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    heal() if sys.argv[1:] == ["heal"] else main()

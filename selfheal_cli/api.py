@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from selfheal_cli.config import (
 )
 from selfheal_cli.errors import DataError, SelfhealError
 from selfheal_cli.heal.live import LiveModel
+from selfheal_cli.heal.recipe import check_place, check_recipe
+from selfheal_cli.model.adapters.kinds import REFLEXIVE
+from selfheal_cli.model.foreign import AUTO
 from selfheal_cli.model.wrapping import wrap
 from selfheal_cli.pipeline.origin import SAMPLE, Sample, base_of
 from selfheal_cli.pipeline.run import Finished, Surroundings, run
@@ -42,8 +45,12 @@ class SelfHealing:
     ``x`` (n, ...) and ``y`` (n,) are rows that the module was trained on, or like them: they say
     what is normal, and that the wrapped module decides as before. Every row that is given is of
     that shape. ``rules`` are domain rules over ``columns`` (``x0``, ``x1``, ... where none are
-    named), a value of a row each. Usable from any number of threads; close it, or use it as a
-    context manager. Raises `SelfhealError` kinds.
+    named), a value of a row each. ``at`` is the layer that the ``adapter`` (``reflexive``,
+    ``affine`` or ``lora:RANK``) goes to; docs/models.md says which recipe fits where.
+    ``settings`` are others of `HealSettings`, such as ``learning_rate`` and ``steps``.
+    Heals run in a process of their own; with ``mode="sync"`` in this one, batch after batch, so
+    that the same rows give the same bytes. Usable from any number of threads; close it, or use it
+    as a context manager. Raises `SelfhealError` kinds.
     """
 
     def __init__(
@@ -58,6 +65,10 @@ class SelfHealing:
         rules: Sequence[str] = (),
         batch_size: int = 100,
         recipe: str = "anchored",
+        at: str = AUTO,
+        adapter: str = REFLEXIVE,
+        mode: Literal["async", "sync"] = "async",
+        settings: Mapping[str, Any] | None = None,
         tracking_uri: str | None = None,
     ) -> None:
         given = np.asarray(x)
@@ -66,7 +77,14 @@ class SelfHealing:
         flat = self._rows(given)
         names = tuple(columns or (f"x{place}" for place in range(flat.shape[1])))
         sample = Sample(flat[:SAMPLE], names, self._shape, "int64" if integers else "float32")
-        network = wrap(module, sample.rows, shape=sample.shape, dtype=sample.dtype)
+        network = wrap(
+            module, sample.rows, shape=sample.shape, dtype=sample.dtype, at=at, adapter=adapter
+        )
+        heal = checked(
+            HealSettings, {**(settings or {}), "recipe": recipe, "mode": mode}, where="SelfHealing"
+        )
+        check_recipe(heal, LabelSettings(regime="timed"), max(network.architecture.outputs, 2))
+        check_place(heal, network)
         base = base_of(network, sample, labels)
         self._labels = tuple(base.describe()["labels"])
         self._registry = MlflowRegistry(tracking_uri)
@@ -79,7 +97,7 @@ class SelfHealing:
                 "source": PushedSettings(inputs=names),
                 "model": f"{PREFIX}{name}/{number}",
                 "model_name": name,
-                "heal": HealSettings(recipe=recipe, mode="async"),  # type: ignore[arg-type]
+                "heal": heal,
                 "labels": LabelSettings(regime="timed"),
                 "batch_size": batch_size,
                 "rules": tuple(rules),

@@ -13,7 +13,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from selfheal_cli.errors import VersionCorrupt
-from selfheal_cli.model.network import Architecture, SelfHealingNetwork, Weights, rebuild
+from selfheal_cli.model.network import Architecture, SelfHealingNetwork, Weights, rebuild, unshared
 from selfheal_cli.monitor.prequential import classify
 from selfheal_cli.records import Base, digest
 
@@ -28,7 +28,7 @@ PROBE_ROWS = 256
 
 def pack(weights: Weights) -> bytes:
     """Tensors to safetensors bytes; the same tensors give the same bytes."""
-    return save({name: value.contiguous() for name, value in weights.items()})
+    return save(unshared(weights))
 
 
 def unpack(data: bytes, *, sha256: str, where: str) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""The tutorial's commands, in their order, in one empty folder."""
+"""The commands of tutorial and models, in their order, each page in one empty folder."""
 
 from __future__ import annotations
 
@@ -13,28 +13,32 @@ import pytest
 from tests.conftest import Invoke
 
 ROOT = Path(__file__).parents[1]
-TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text()
-COMMANDS = [
-    line
-    for block in re.findall(r"```sh\n(.*?)```", TUTORIAL, re.DOTALL)
-    for line in block.splitlines()
-]
+ENDINGS = {
+    "tutorial.md": ("Healing helped accuracy", "champion of 'digits' moved", "Everything holds"),
+    "models.md": ("Healing helped accuracy", "adapter lora:2 of"),
+}
 
 
-def test_the_tutorial_leads_from_a_trained_model_to_a_rollback(
-    workdir: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+def commands_of(page: str) -> list[str]:
+    text = (ROOT / "docs" / page).read_text()
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    return [line for block in blocks for line in block.splitlines()]
+
+
+@pytest.mark.parametrize("page", ENDINGS)
+def test_the_page_leads_where_it_says(
+    workdir: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch, page: str
 ) -> None:
     (workdir / "digits.py").write_text((ROOT / "examples" / "digits.py").read_text())
     monkeypatch.syspath_prepend(str(workdir))
     monkeypatch.delitem(sys.modules, "digits", raising=False)
     said = ""
-    for line in COMMANDS:
+    for line in commands_of(page):
         program, *arguments = shlex.split(line)
         if program == "python":
             subprocess.run([sys.executable, *arguments], check=True)
         else:
             assert program == "selfheal"
             said += invoke(*arguments).output
-    assert "Healing helped accuracy" in said
-    assert "champion of 'digits' moved" in said
-    assert "Everything holds" in said
+    for words in ENDINGS[page]:
+        assert words in said

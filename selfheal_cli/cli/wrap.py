@@ -15,8 +15,10 @@ from selfheal_cli.cli import options
 if TYPE_CHECKING:
     from torch import nn
 
-    from selfheal_cli.pipeline.origin import Sample
+    from selfheal_cli.model.network import SelfHealingNetwork
+    from selfheal_cli.pipeline.origin import Origin, Sample
 
+LISTED = 16  # rows that places are tried on
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -25,7 +27,11 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--as", "name", metavar="NAME", help="Registered model to become its baseline.")
 @click.option(
     "--at", default="auto", metavar="LAYER", show_default=True,
-    help="Linear layer that the adapter goes before; auto: the last one.",
+    help="Layer that the adapter goes to; auto: before the last linear one.",
+)  # fmt: skip
+@click.option(
+    "--adapter", default="reflexive", metavar="reflexive|affine|lora[:RANK]", show_default=True,
+    help="reflexive before any layer, affine before the last linear one, lora on a linear one.",
 )  # fmt: skip
 @click.option(
     "--from", "target", metavar="PACKAGE.MODULE:CLASS",
@@ -46,7 +52,6 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @options.as_json
 def command(
     name: str | None,
-    at: str,
     labels: str | None,
     listed: bool,
     tracking_uri: str | None,
@@ -65,9 +70,12 @@ def command(
         raise click.UsageError("--weights needs --from, the class that they belong to")
     if name is None and not listed:
         raise click.UsageError("--as NAME is needed, or --list")
+    from selfheal_cli.model.adapters.kinds import parse_adapter
+    from selfheal_cli.model.wrapping import wrap
     from selfheal_cli.pipeline.origin import Origin, read_origin, sample_rows
     from selfheal_cli.registry.mlflow_registry import MlflowRegistry
 
+    parse_adapter(given["adapter"])
     registry = MlflowRegistry(tracking_uri)
     origin = Origin(
         given["model"],
@@ -80,64 +88,72 @@ def command(
     shape = _shape(given["shape"])
     sample = sample_rows(module, given["data"], given["drop"], shape, integers=given["integers"])
     if listed:
-        _show_layers(module, sample, as_json=as_json)
+        _show_layers(module, sample, origin, as_json=as_json)
     elif name is not None:
-        _register(registry, module, sample, origin, name, at, labels, as_json=as_json)
+        network = wrap(
+            module, sample.rows, shape=sample.shape, dtype=sample.dtype, at=given["at"],
+            adapter=given["adapter"], init=origin.init,
+        )  # fmt: skip
+        _register(registry, network, sample, origin, name, labels, as_json=as_json)
 
 
 def _register(
     registry: Any,
-    module: nn.Module,
+    network: SelfHealingNetwork,
     sample: Sample,
-    origin: Any,
+    origin: Origin,
     name: str,
-    at: str,
     labels: str | None,
     *,
     as_json: bool,
 ) -> None:
     from selfheal_cli.cli import output
-    from selfheal_cli.model.wrapping import wrap
     from selfheal_cli.pipeline.origin import base_of
     from selfheal_cli.pipeline.run import Surroundings
     from selfheal_cli.pipeline.wrapped import register_wrapped
 
-    network = wrap(
-        module, sample.rows, shape=sample.shape, dtype=sample.dtype, at=at, init=origin.init
-    )
     base = base_of(network, sample, labels.split(",") if labels else None)
     around = Surroundings(registry, clock, actor())
     number = register_wrapped(network, base, name, str(origin), around)
-    foreign = network.architecture.foreign or {}
+    at, kind = (network.architecture.foreign or {})["at"], network.architecture.adapter
     if as_json:
-        output.print_json({"model": name, "version": number, "at": foreign["at"],
+        output.print_json({"model": name, "version": number, "at": at, "adapter": kind,
                            "inputs": list(sample.names), "rows": len(sample.rows)})  # fmt: skip
         return
-    adapter = sum(one.numel() for one in network.adapter.parameters())
+    count = sum(one.numel() for one in network.adapter.parameters())
+    where = f"{'before' if network.ends_in_linear else 'at'} layer '{at}'"
+    recipe = "" if network.ends_in_linear else " --recipe gradient"
     click.echo(
-        f"{name} v{number}: {origin}, adapter of {adapter:,} parameters before layer "
-        f"'{foreign['at']}'; decides as the original on {len(sample.rows):,} rows, bit for bit.\n"
-        f"Heal it with: selfheal run DATA --target COLUMN --model {name}"
+        f"{name} v{number}: {origin}, adapter {kind} of {count:,} parameters {where}; decides as "
+        f"the original on {len(sample.rows):,} rows, bit for bit.\n"
+        f"Heal it with: selfheal run DATA --target COLUMN --model {name}{recipe}"
     )
 
 
-def _show_layers(module: nn.Module, sample: Sample, *, as_json: bool) -> None:
+def _show_layers(module: nn.Module, sample: Sample, origin: Origin, *, as_json: bool) -> None:
     from dataclasses import asdict
 
     from selfheal_cli.cli import output
-    from selfheal_cli.model.wrapping import as_tensor, layers
+    from selfheal_cli.heal.recipe import fitting
+    from selfheal_cli.model.wrapping import layers
 
-    found = layers(module, as_tensor(sample.rows[:2], sample.shape, sample.dtype))
+    found = layers(
+        module, sample.rows[:LISTED], shape=sample.shape, dtype=sample.dtype, init=origin.init
+    )
     if as_json:
-        output.print_json([asdict(layer) for layer in found])
+        output.print_json([{**asdict(layer), "recipes": fitting(layer.adapters)}
+                           for layer in found])  # fmt: skip
         return
     rows = [
         [layer.name, layer.kind, _size(layer.takes), _size(layer.gives), f"{layer.parameters:,}",
-         "yes" if layer.fits else ""]
+         ", ".join(layer.adapters) or "none", ", ".join(fitting(layer.adapters))]
         for layer in found
     ]  # fmt: skip
-    columns = ("layer", "kind", "takes", "gives", ">parameters", "adapter fits before it")
-    output.make_console().print(output.make_table("Layers, in order", columns, rows))
+    columns = ("layer", "kind", "takes", "gives", ">parameters", "adapters (--adapter)", "recipes")
+    output.make_console().print(output.make_table("Layers, as they start", columns, rows))
+    for layer in found:
+        if layer.why:
+            click.echo(f"{layer.name}: {layer.why}")
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -130,8 +130,11 @@ def quantiles(x: FloatArray, mean: Matrix, sd: Matrix) -> Matrix:
 def frozen_logits(network: SelfHealingNetwork, features: FloatArray) -> Matrix:
     """The logits (n, outputs) that the head gives without any heal, float64."""
     hidden = network.architecture.hidden
-    weight = network.head.weight.detach().numpy().astype(np.float64)
-    bias = network.head.bias.detach().numpy().astype(np.float64)
+    if not network.ends_in_linear:
+        with torch.inference_mode():
+            logits: Matrix = network.head(network.adapter(torch.from_numpy(features))).numpy()
+        return logits.astype(np.float64)
+    weight, bias = (one.numpy() for one in network.linear_head())
     found: Matrix = features[:, :hidden].astype(np.float64) @ weight.T + bias
     return found
 

@@ -32,8 +32,7 @@ class Design:
         size = network.architecture
         self.features, self.outputs = size.features, size.outputs
         self.columns = size.features + size.outputs + 1
-        self._head = network.head.weight.detach().numpy().astype(np.float64)
-        self._bias = network.head.bias.detach().numpy().astype(np.float64)
+        self._head, self._bias = (one.numpy() for one in network.linear_head())
         self._inverse = _tensor(np.linalg.pinv(self._head))
 
     def offset(self, features: FloatArray) -> Matrix:

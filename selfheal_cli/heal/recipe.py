@@ -5,7 +5,7 @@ A new recipe is a module in ``recipes/``, a line in `KINDS`, and a name that use
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -14,7 +14,8 @@ from selfheal_cli.errors import ConfigurationError
 from selfheal_cli.heal.anchor import Anchor
 from selfheal_cli.heal.recipes import aligned, anchored, article, assumed, gradient
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask
-from selfheal_cli.model.network import AdapterKind, SelfHealingNetwork
+from selfheal_cli.model.adapters.kinds import AFFINE, LORA, REFLEXIVE, parse_adapter
+from selfheal_cli.model.network import MOST_BESIDE, SelfHealingNetwork
 
 
 class Recipe(Protocol):
@@ -35,22 +36,26 @@ class RecipeKind:
 
     ``rows``: it learns from the batch at hand, from the window of labelled rows, or from a window
     of rows without labels. ``guarded``: gate, quarantine, stale rules and cooldown act on it (the
-    article's recipe is left exactly as it is).
+    article's recipe is left exactly as it is). ``adapter``: what its answer is kept in; ``takes``
+    the adapters that a wrapped network may come with.
     """
 
-    adapter: AdapterKind
+    adapter: str
     rows: Literal["batch", "labelled", "unlabelled"]
     guarded: bool
     classes: int | None  # the most that it can tell apart; None: any number
     build: Callable[[SelfHealingNetwork, Anchor, HealSettings], Recipe]
+    takes: tuple[str, ...] = (REFLEXIVE, AFFINE)
 
 
 KINDS = {
-    "article": RecipeKind("reflexive", "batch", False, 2, article.Article),
-    "gradient": RecipeKind("reflexive", "labelled", True, None, gradient.Gradient),
-    "anchored": RecipeKind("affine", "labelled", True, None, anchored.Anchored),
-    "assumed": RecipeKind("affine", "unlabelled", True, 2, assumed.Assumed),
-    "aligned": RecipeKind("affine", "unlabelled", True, None, aligned.Aligned),
+    "article": RecipeKind(REFLEXIVE, "batch", False, 2, article.Article, (REFLEXIVE,)),
+    "gradient": RecipeKind(
+        REFLEXIVE, "labelled", True, None, gradient.Gradient, (REFLEXIVE, AFFINE, LORA)
+    ),
+    "anchored": RecipeKind(AFFINE, "labelled", True, None, anchored.Anchored),
+    "assumed": RecipeKind(AFFINE, "unlabelled", True, 2, assumed.Assumed),
+    "aligned": RecipeKind(AFFINE, "unlabelled", True, None, aligned.Aligned),
 }
 
 
@@ -85,6 +90,43 @@ def check_recipe(heal: HealSettings, labels: LabelSettings, classes: int) -> Non
         )
 
 
+def check_place(heal: HealSettings, network: SelfHealingNetwork) -> None:
+    """Raise `ConfigurationError` where the recipe cannot heal what was wrapped, there."""
+    size = network.architecture
+    adapter = parse_adapter(size.adapter)
+    at = f" at layer '{size.other.at}'" if size.other else ""
+    kind = KINDS[heal.recipe]
+    if kind.adapter == AFFINE and not network.ends_in_linear:
+        raise ConfigurationError(
+            f"recipe '{heal.recipe}' fits the linear layer that gives the logits, and this model "
+            f"was wrapped with {adapter}{at}: use --recipe gradient, or wrap it again with "
+            "--at auto and --adapter reflexive or affine"
+        )
+    if adapter.name not in kind.takes:
+        able = ", ".join(n for n in ("anchored", "gradient") if adapter.name in KINDS[n].takes)
+        raise ConfigurationError(
+            f"recipe '{heal.recipe}' heals with an adapter of the kind {' or '.join(kind.takes)}, "
+            f"and this model was wrapped with {adapter}{at}: use --recipe {able}"
+        )
+    if label_free(heal) == "aligned" and not network.may_look_beside:
+        raise ConfigurationError(
+            "--assume inputs-shifted needs inputs that are measured, and no more than "
+            f"{MOST_BESIDE}; this model takes {size.inputs:,}"
+            + (" whole numbers" if size.other and size.other.dtype == "int64" else "")
+            + ": wait for labels"
+        )
+
+
+def fitting(adapters: Collection[str]) -> list[str]:
+    """The recipes that a user may choose for a place where these adapters go."""
+    at_the_end = AFFINE in adapters
+    return [
+        name
+        for name in ("anchored", "gradient", "article")
+        if set(adapters) & set(KINDS[name].takes) and (KINDS[name].adapter != AFFINE or at_the_end)
+    ]
+
+
 class Recipes:
     """Recipes of one network, built when they are first asked for."""
 
@@ -93,6 +135,11 @@ class Recipes:
         self.anchor = anchor
         self.settings = settings
         self._built: dict[str, Recipe] = {}
+
+    @property
+    def needs_backbone(self) -> bool:
+        """Whether a heal scores rows anew: the others work on features that are known."""
+        return label_free(self.settings) == "aligned"
 
     def heal(self, before: AdapterState, task: HealTask) -> HealOutcome:
         """Heal by the recipe that the task names."""

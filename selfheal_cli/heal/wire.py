@@ -12,6 +12,7 @@ from torch import Tensor
 
 from selfheal_cli.errors import HealRefused
 from selfheal_cli.heal.task import AdapterState, HealFailure, HealOutcome, HealRows, HealTask
+from selfheal_cli.model.network import unshared
 
 _HEAD = struct.Struct("<I")
 TASK_FIELDS = ("heal_id", "batch", "reason", "recipe", "positive_share")
@@ -20,7 +21,7 @@ TASK_FIELDS = ("heal_id", "batch", "reason", "recipe", "positive_share")
 def encode(header: dict[str, Any], tensors: dict[str, Tensor]) -> bytes:
     """A frame: length of the JSON header, header, tensors."""
     text = json.dumps(header).encode()
-    return _HEAD.pack(len(text)) + text + save({n: t.contiguous() for n, t in tensors.items()})
+    return _HEAD.pack(len(text)) + text + save(unshared(tensors))
 
 
 def decode(frame: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:

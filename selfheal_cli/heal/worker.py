@@ -33,12 +33,18 @@ def main(connection: Connection) -> None:
 
 
 def encode_recipes(recipes: Recipes) -> bytes:
-    """What a worker needs to know: network, anchor, settings."""
+    """What a worker needs to know: network, anchor, settings.
+
+    The backbone stays here, however large, unless a recipe moves what goes into it.
+    """
+    whole = recipes.needs_backbone
+    network = recipes.network if whole else recipes.network.without_backbone()
     header = {
-        "architecture": recipes.network.architecture.as_dict(),
+        "architecture": network.architecture.as_dict(),
         "settings": recipes.settings.model_dump(),
+        "backbone": whole,
     }
-    weights = {f"network/{name}": value for name, value in recipes.network.state_dict().items()}
+    weights = {f"network/{name}": value for name, value in network.state_dict().items()}
     anchor = {f"anchor/{name}": value for name, value in recipes.anchor.tensors().items()}
     return wire.encode(header, {**weights, **anchor})
 
@@ -58,7 +64,8 @@ def decode_recipes(frame: bytes) -> Recipes:
         for name, value in weights.items()
         if not name.startswith(("adapter.", "anchor/"))
     }
-    network = rebuild(Architecture(**header["architecture"]), base, adapter)
+    architecture = Architecture(**header["architecture"])
+    network = rebuild(architecture, base, adapter, backbone=header["backbone"])
     settings = HealSettings.model_validate(header["settings"])
     return Recipes(network, Anchor.from_tensors(anchor), settings)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from selfheal_cli.errors import ModelError
 from selfheal_cli.model.network import SelfHealingNetwork
 
 if TYPE_CHECKING:
@@ -19,7 +20,16 @@ if TYPE_CHECKING:
 
 
 def input_gradients(network: SelfHealingNetwork, x: FloatArray) -> FloatArray:
-    """Gradient (n, inputs) of each row's logit, of K classes that of the likeliest."""
+    """Gradient (n, inputs) of each row's logit, of K classes that of the likeliest.
+
+    Raises `ModelError` for a network that takes whole numbers, which have none.
+    """
+    other = network.architecture.other
+    if other is not None and other.dtype == "int64":
+        raise ModelError(
+            "a model that takes whole numbers has no gradient by its inputs: name --sensitive "
+            "COLUMN, and leave out monitors that weigh features by it (fidi)"
+        )
     inputs = torch.from_numpy(np.array(x)).requires_grad_()
     adapted = network.adapter(network.backbone(network.adapter.align(inputs)))
     logits = network.head(adapted)

@@ -1,8 +1,8 @@
-"""A network that somebody else trained: how it is described, built again and cut in two.
+"""A network that somebody else trained: how it is described and built again.
 
 The description names classes by import path and what their constructors were given, so that no
-pickle is needed to build it; the weights are safetensors. Everything before the chosen layer is
-the backbone, the layer and what comes after it is the head; the adapter sits between.
+pickle is needed to build it; the weights are safetensors. Where it is cut is described as well;
+`cutting` does it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
@@ -37,11 +36,30 @@ class ModuleSpec(BaseModel):
     children: dict[str, ModuleSpec] = Field(default_factory=dict)
 
 
+class Place(BaseModel):
+    """Where an adapter sits, if not directly before the linear layer that gives the logits.
+
+    ``sizes``, ``axis`` and ``taken`` are those of its `Room`. ``before`` and ``after`` name the
+    parts that run only before, or only after it: the others, such as an activation that is used
+    throughout, are on both sides. ``end`` is the layer that gives the logits; None: the module
+    itself does.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    sizes: tuple[int, ...]
+    axis: int = -1
+    taken: int = Field(default=0, ge=0)
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    end: str | None = None
+
+
 class Foreign(BaseModel):
     """A foreign network cut at a layer.
 
     ``at`` is the layer's dotted name; ``shape`` of one row and ``dtype`` are what the module takes;
-    ``outputs`` is the width of its logits, 1 or the number of classes.
+    ``outputs`` is the width of its logits, 1 or the number of classes. Without a ``place`` the
+    adapter goes before ``at``, the linear layer that gives the logits.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,63 +68,14 @@ class Foreign(BaseModel):
     shape: tuple[int, ...]
     dtype: str = Field(default="float32", pattern="^(float32|int64)$")
     outputs: int = Field(ge=1)
+    place: Place | None = None
 
-
-class _Reached(Exception):
-    """The layer at which a foreign network is cut was reached."""
-
-    def __init__(self, features: Tensor) -> None:
-        self.features = features
-
-
-class Stop(nn.Module):
-    """Stands where the head was: nothing after it is computed."""
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Never returns."""
-        raise _Reached(features)
-
-
-class ForeignBackbone(nn.Module):
-    """Rows (n, inputs), each flattened, to what the cut layer is given, (n, features)."""
-
-    def __init__(self, module: nn.Module, shape: tuple[int, ...], dtype: str) -> None:
-        super().__init__()
-        self.module = module
-        self.shape = shape
-        self.dtype: torch.dtype = getattr(torch, dtype)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Features (n, features)."""
-        try:
-            self.module(x.reshape(len(x), *self.shape).to(self.dtype))
-        except _Reached as reached:
-            return reached.features
-        raise RuntimeError("the layer at which the network is cut was not reached")
-
-
-def build(foreign: Foreign) -> tuple[ForeignBackbone, nn.Linear]:
-    """Backbone and head with weights that are still to be loaded; raises `ModelError`."""
-    module = build_module(foreign.module)
-    return cut(module, foreign.at, foreign.shape, foreign.dtype)
-
-
-def cut(
-    module: nn.Module, at: str, shape: tuple[int, ...], dtype: str
-) -> tuple[ForeignBackbone, nn.Linear]:
-    """Take the layer ``at`` out of a module; raises `ModelError` where it is none to cut at."""
-    layers = dict(module.named_modules())
-    head = layers.get(at)
-    if head is None or not at:
-        known = ", ".join(name for name, one in layers.items() if isinstance(one, nn.Linear))
-        raise ModelError(f"the model has no layer '{at}'; its linear layers: {known or 'none'}")
-    if not isinstance(head, nn.Linear):
-        raise ModelError(
-            f"layer '{at}' is a {type(head).__name__}; the adapter goes before a linear layer"
-        )
-    parent, _, name = at.rpartition(".")
-    setattr(layers[parent], name, Stop())
-    return ForeignBackbone(module, shape, dtype), head
+    def as_dict(self) -> dict[str, Any]:
+        """As it stands in the base's document."""
+        found = self.model_dump(mode="json")
+        if self.place is None:
+            del found["place"]
+        return found
 
 
 def build_module(spec: ModuleSpec) -> nn.Module:
@@ -183,22 +152,3 @@ def _remembered(module: nn.Module) -> dict[str, Any]:
         if value is not parameter.default:
             found[name] = value
     return found
-
-
-def last_linear(module: nn.Module, rows: Tensor) -> str:
-    """The linear layer that is computed last; raises `ModelError` where there is none."""
-    order: list[str] = []
-    hooks = [
-        layer.register_forward_hook(lambda *_, name=name: order.append(name))
-        for name, layer in module.named_modules()
-        if isinstance(layer, nn.Linear)
-    ]
-    try:
-        with torch.inference_mode():
-            module(rows)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if not order:
-        raise ModelError("the model computes no linear layer that the adapter could go before")
-    return order[-1]

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
-from selfheal_cli.model import foreign
-from selfheal_cli.model.adapter import Adapter, ReflexiveLayer
-from selfheal_cli.model.affine import AffineAdapter
+from selfheal_cli.model import cutting
+from selfheal_cli.model.adapters.base import Adapter, Room
+from selfheal_cli.model.adapters.kinds import AFFINE, REFLEXIVE, parse_adapter
+from selfheal_cli.model.adapters.reflexive import ReflexiveLayer
+from selfheal_cli.model.foreign import Foreign
 
 if TYPE_CHECKING:
     from selfheal_cli.records import FloatArray
 
 Weights = Mapping[str, Tensor]
-AdapterKind = Literal["reflexive", "affine"]
+MOST_BESIDE = 512  # inputs; more would drown the features that the backbone makes of them
 
 
 class Classifier(Protocol):
@@ -33,14 +35,15 @@ class Classifier(Protocol):
 class Architecture:
     """What a network's tensors are. ``outputs`` is 1 for two classes, else their number.
 
-    ``beside``: the backbone gives its inputs beside the features, for the adapter to use.
+    ``hidden`` is what the backbone knows of a row, flattened; ``adapter`` as `kinds.parse_adapter`
+    reads it. ``beside``: the backbone gives its inputs beside the features, for the adapter to use.
     ``foreign``: the network is another's, as `foreign.Foreign` has it; None: it is our own.
     """
 
     inputs: int
     hidden: int
     outputs: int = 1
-    adapter: AdapterKind = "reflexive"
+    adapter: str = REFLEXIVE
     beside: bool = False
     foreign: Mapping[str, Any] | None = None
 
@@ -48,6 +51,19 @@ class Architecture:
     def features(self) -> int:
         """Width of what the backbone gives to the adapter."""
         return self.hidden + (self.inputs if self.beside else 0)
+
+    @property
+    def other(self) -> Foreign | None:
+        """The foreign network's description; None: the network is our own."""
+        return None if self.foreign is None else Foreign.model_validate(self.foreign)
+
+    @property
+    def room(self) -> Room:
+        """Where the adapter sits."""
+        place = self.other.place if self.other else None
+        if place is None:
+            return Room(self.inputs, self.outputs, (self.features,), self.hidden)
+        return Room(self.inputs, self.outputs, place.sizes, self.hidden, place.axis, place.taken)
 
     def as_dict(self) -> dict[str, Any]:
         """As it stands in the base's document."""
@@ -90,6 +106,14 @@ class AnchoredBackbone(nn.Module):
         return torch.cat([features, x], dim=1) if self.beside else features
 
 
+class NoBackbone(nn.Module):
+    """In place of a backbone where rows never come."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Raises RuntimeError."""
+        raise RuntimeError(f"{len(x)} rows came to a network that was given no backbone")
+
+
 class SelfHealingNetwork(_Predictor):
     """``head(adapter(backbone(adapter.align(x))))``, (n, inputs) to probabilities.
 
@@ -97,7 +121,7 @@ class SelfHealingNetwork(_Predictor):
     """
 
     def __init__(
-        self, architecture: Architecture, backbone: nn.Module, adapter: Adapter, head: nn.Linear
+        self, architecture: Architecture, backbone: nn.Module, adapter: Adapter, head: nn.Module
     ) -> None:
         super().__init__()
         self.architecture = architecture
@@ -108,13 +132,13 @@ class SelfHealingNetwork(_Predictor):
     @classmethod
     def build(cls, architecture: Architecture) -> SelfHealingNetwork:
         """A network with torch's default initialisation, drawn in the order of the layers."""
-        size = architecture
-        head: nn.Linear | None = None
-        if size.foreign is None:
+        size, other = architecture, architecture.other
+        head: nn.Module | None = None
+        if other is None:
             trunk: nn.Module = _trunk(size.inputs, size.hidden)
         else:
-            trunk, head = foreign.build(foreign.Foreign.model_validate(size.foreign))
-        if size.adapter == "affine":
+            trunk, head = cutting.build(other)
+        if size.adapter == AFFINE:
             frozen = ReflexiveLayer(size.hidden)
             backbone: nn.Module = AnchoredBackbone(trunk, frozen, beside=size.beside)
         else:
@@ -124,24 +148,39 @@ class SelfHealingNetwork(_Predictor):
 
     def anchored(self, *, beside: bool) -> SelfHealingNetwork:
         """A twin that decides as this one, bit for bit, with an affine adapter on its features."""
-        if not isinstance(self.adapter, ReflexiveLayer):
-            raise TypeError("only a network with a ReflexiveLayer can be anchored")
-        size = replace(self.architecture, adapter="affine", beside=beside)
+        if not (isinstance(self.adapter, ReflexiveLayer) and self.ends_in_linear):
+            raise TypeError("only a network with a ReflexiveLayer before a linear head is anchored")
+        size = replace(self.architecture, adapter=AFFINE, beside=beside)
         backbone = AnchoredBackbone(self.backbone, self.adapter, beside=beside)
         adapter = _adapter(size)
-        adapter.direction = nn.Parameter(torch.linalg.pinv(self.head.weight.double()).float())
+        weight, _ = self.linear_head()
+        adapter.direction = nn.Parameter(torch.linalg.pinv(weight).float())
         twin = SelfHealingNetwork(size, backbone, adapter, self.head)
         twin.freeze()
         return twin
 
-    def unanchored(self) -> SelfHealingNetwork:
-        """The inverse of `anchored`: the network with its trained ReflexiveLayer as its adapter."""
-        if not isinstance(self.backbone, AnchoredBackbone):
-            raise TypeError("only an anchored network can be unanchored")
-        size = replace(self.architecture, adapter="reflexive", beside=False)
-        twin = SelfHealingNetwork(size, self.backbone.trunk, self.backbone.reflexive, self.head)
-        twin.freeze()
-        return twin
+    @property
+    def may_look_beside(self) -> bool:
+        """Whether inputs are few enough, and no token numbers, to be features of their own."""
+        other = self.architecture.other
+        whole = other is not None and other.dtype == "int64"
+        return self.architecture.inputs <= MOST_BESIDE and not whole
+
+    @property
+    def ends_in_linear(self) -> bool:
+        """Whether the adapter hands its features straight to the layer that gives the logits."""
+        return isinstance(self.head, nn.Linear)
+
+    def linear_head(self) -> tuple[Tensor, Tensor]:
+        """Weights (outputs, hidden) and bias (outputs,) of a linear head, float64.
+
+        Raises TypeError for another.
+        """
+        if not isinstance(self.head, nn.Linear):
+            raise TypeError(f"the head is a {type(self.head).__name__}, not a linear layer")
+        weight = self.head.weight.detach().double()
+        bias: Tensor | None = self.head.bias
+        return weight, weight.new_zeros(len(weight)) if bias is None else bias.detach().double()
 
     def forward(self, x: Tensor) -> Tensor:
         """Probabilities: of class 1 (n,), or of each class (n, K)."""
@@ -167,6 +206,10 @@ class SelfHealingNetwork(_Predictor):
         with torch.inference_mode():
             found: Any = self.decide(self.adapter(torch.from_numpy(features))).numpy()
         return found  # type: ignore[no-any-return]
+
+    def without_backbone(self) -> SelfHealingNetwork:
+        """The same adapter and head, for those who have features and no rows."""
+        return SelfHealingNetwork(self.architecture, NoBackbone(), self.adapter, self.head)
 
     def base_weights(self) -> dict[str, Tensor]:
         """The frozen part: backbone and head."""
@@ -218,17 +261,38 @@ def as_probabilities(logits: Tensor) -> Tensor:
     return probabilities[:, 1] if logits.shape[-1] == 2 else probabilities
 
 
-def rebuild(architecture: Architecture, base: Weights, adapter: Weights) -> SelfHealingNetwork:
-    """A frozen network from stored weights; raises RuntimeError where names or shapes differ."""
-    with torch.device("meta"):
+def rebuild(
+    architecture: Architecture, base: Weights, adapter: Weights, *, backbone: bool = True
+) -> SelfHealingNetwork:
+    """A frozen network from stored weights, or without its ``backbone`` one that only knows what
+    to do with features; raises RuntimeError where names or shapes differ.
+    """
+
+    def build() -> SelfHealingNetwork:
         network = SelfHealingNetwork.build(architecture)
+        return network if backbone else network.without_backbone()
+
+    with torch.device("meta"):
+        network = build()
     stored = {**base, **{f"adapter.{name}": value for name, value in adapter.items()}}
     network.load_state_dict(stored, assign=True)
     if any(buffer.is_meta for buffer in network.buffers()):  # computed by a constructor, not stored
-        network = SelfHealingNetwork.build(architecture)
+        network = build()
         network.load_state_dict(stored, assign=True)
     network.freeze()
     return network
+
+
+def unshared(weights: Weights) -> dict[str, Tensor]:
+    """Contiguous tensors of which no two share memory, as layers with tied weights do."""
+    found: dict[str, Tensor] = {}
+    known: set[int] = set()
+    for name, given in weights.items():
+        value = given.contiguous()
+        place = value.untyped_storage().data_ptr()
+        found[name] = value.clone() if place in known else value
+        known.add(place)
+    return found
 
 
 def use_one_thread() -> None:
@@ -245,6 +309,7 @@ def _trunk(inputs: int, hidden: int) -> nn.Sequential:
 
 
 def _adapter(size: Architecture) -> Any:
-    if size.adapter == "affine":
-        return AffineAdapter(size.inputs, size.features, size.hidden, size.outputs)
-    return ReflexiveLayer(size.hidden)
+    """As it is drawn before training; a reflexive one is no identity then."""
+    if size.adapter == REFLEXIVE:
+        return ReflexiveLayer.of(size.room)
+    return parse_adapter(size.adapter).build(size.room)

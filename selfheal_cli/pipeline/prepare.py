@@ -11,7 +11,8 @@ import numpy as np
 from selfheal_cli.config import RunConfig
 from selfheal_cli.decide.objective import RECENT, threshold_for
 from selfheal_cli.heal.anchor import Anchor, AnchorRows
-from selfheal_cli.heal.recipe import KINDS, check_recipe
+from selfheal_cli.heal.recipe import KINDS, check_place, check_recipe
+from selfheal_cli.model.adapters.kinds import AFFINE
 from selfheal_cli.model.network import (
     Architecture,
     Classifier,
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from selfheal_cli.records import Columns, FloatArray, LabelArray
 
 OnEpoch = Callable[[int, int], None]
-MOST_BESIDE = 512  # inputs; more would drown the features that the backbone makes of them
 SURE = 1e-7  # a float32 probability beyond has no finite logit
 
 
@@ -93,6 +93,7 @@ def prepare(
     check_monitors(config, source)
     if wrapped is not None:
         wrapped.require_fit(source.labels)
+        check_place(config.heal, wrapped.network)
     return survey(config, source, train_networks(config, source, on_epoch, wrapped))
 
 
@@ -117,8 +118,8 @@ def survey(config: RunConfig, source: Source, trained: Trained) -> Prepared:
     """One walk through the training rows with the recipe's network: what is normal?"""
     kind = KINDS[config.heal.recipe]
     network = trained.network
-    if kind.adapter == "affine":
-        network = network.anchored(beside=network.architecture.inputs <= MOST_BESIDE)
+    if kind.adapter == AFFINE and network.architecture.adapter != AFFINE:
+        network = network.anchored(beside=network.may_look_beside)
     classes = len(source.labels)
     anchors = AnchorRows(network, classes)
     references = ReferenceRows(_input_names(source)) if classes == 2 else None

@@ -17,6 +17,7 @@ from selfheal_cli.heal.recipe import KINDS
 from selfheal_cli.history.archive import LOG_NAME, run_folder
 from selfheal_cli.history.event_log import EventLog, read
 from selfheal_cli.history.events import Kind
+from selfheal_cli.model.adapters.kinds import AFFINE
 from selfheal_cli.model.network import SelfHealingNetwork, use_one_thread
 from selfheal_cli.monitor.label_desk import Scored
 from selfheal_cli.pipeline.corridor import Corridor
@@ -219,29 +220,26 @@ def _network(
     baseline: VersionRecord | None,
     config: RunConfig,
 ) -> tuple[SelfHealingNetwork, bool]:
-    """The network as trained, with its ReflexiveLayer; and whether the recipe heals its kind.
+    """The network as trained; and whether the recipe heals it as it is.
 
-    Where it does not, the champion as it decides now is what is healed from.
+    Where it does not, an adapter of the recipe's is put behind the champion as it decides now.
     """
-    kind = KINDS[config.heal.recipe].adapter
-    stored = base.describe()["network"]
-    fits = stored["adapter"] == kind and any(name.startswith(ANCHOR) for name in load(base.weights))
+    kind, stored = KINDS[config.heal.recipe], base.describe()["network"]["adapter"]
+    if stored not in (kind.adapter, *kind.takes):
+        raise ConfigurationError(
+            f"{champion.model} v{champion.version} heals by adapter {stored}, which recipe "
+            f"{config.heal.recipe} cannot heal; leave --recipe out"
+        )
+    measured = any(name.startswith(ANCHOR) for name in load(base.weights))
+    fits = measured and not (kind.adapter == AFFINE and stored != AFFINE)
     if fits and baseline is None:
         raise ConfigurationError(
             f"{champion.model} v{champion.version}: its baseline was removed, so that nothing says "
             "what the trained network decided; register one with 'selfheal run'"
         )
     start = baseline if fits and baseline is not None else champion
-    where = f"{start.model} v{start.version}"
-    network = assemble(base, load_verified(registry, start), where=where)
-    if stored["adapter"] != "affine":
-        return network, fits
-    if not fits:
-        raise ConfigurationError(
-            f"{where} heals by an affine adapter, which recipe {config.heal.recipe} does not have; "
-            "leave --recipe out"
-        )
-    return network.unanchored(), fits
+    weights = load_verified(registry, start)
+    return assemble(base, weights, where=f"{start.model} v{start.version}"), fits
 
 
 def _as_stored(prepared: Prepared, base: Base) -> Prepared:

@@ -13,6 +13,7 @@ from selfheal_cli.errors import ConfigurationError, DataError, VersionNotFound
 from selfheal_cli.history.archive import LOG_NAME, run_folder
 from selfheal_cli.history.event_log import EventLog
 from selfheal_cli.history.events import Kind
+from selfheal_cli.model.adapters.kinds import AFFINE
 from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.pipeline.lease import RunLease, require_free
 from selfheal_cli.pipeline.ledger import RunLedger
@@ -67,7 +68,9 @@ def find_wrapped(registry: Registry, name: str) -> Wrapped:
     version = registry.version(model, number)
     base = registry.base(version.base)
     document = base.describe()
-    if "foreign" not in document["network"] or document["network"]["adapter"] != "reflexive":
+    described = document["network"]
+    healed = version.tags.get("selfheal.recipe") != WRAPPED
+    if "foreign" not in described or (healed and described["adapter"] == AFFINE):
         raise ConfigurationError(
             f"{model} v{number} comes from a run; --model heals what 'selfheal wrap' registered: "
             "give its name or models:/NAME@wrapped"

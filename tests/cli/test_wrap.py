@@ -8,6 +8,7 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from mlflow import MlflowClient
@@ -62,16 +63,54 @@ def test_a_convolutional_network_is_healed_rolled_back_replayed_and_audited(
     invoke(*STREAM, "--json")  # from what was wrapped, not from the last run's baseline
     frame = np.loadtxt("digits_train.csv", delimiter=",", skiprows=1)[:5]
     names = Path("digits_train.csv").read_text().splitlines()[0].split(",")
-    import pandas as pd
-
     given = pd.DataFrame(frame, columns=names).drop(columns="digit")
     served = mlflow.pyfunc.load_model("models:/digits@champion").predict(given)
     assert served.shape == (5, 10)
 
 
+@pytest.mark.parametrize(
+    ("at", "adapter"),
+    [("convolutions.3", "reflexive"), ("hidden", "lora:2"), ("out", "affine"), ("auto", "lora")],
+)
+def test_an_adapter_of_any_kind_at_any_layer_heals_and_is_audited(
+    digits_dir: Path, invoke: Invoke, at: str, adapter: str
+) -> None:
+    of = ("--model-name", "digits")
+    told = json.loads(invoke(
+        "wrap", *STORED, *DATA, "--as", "digits", "--at", at, "--adapter", adapter, "--json"
+    ).stdout)  # fmt: skip
+    assert told["adapter"] == (adapter if adapter != "lora" else "lora:4")
+    healing = ("--recipe", "gradient", "--heal-lr", "0.02")
+    document = json.loads(invoke(*STREAM, *healing, "--json").stdout)
+    stages = {one["title"]: one for one in document["results"]["stages"]}
+    assert stages["Live (healing)"]["accuracy"] > stages["Shadow (frozen)"]["accuracy"] + 0.05
+    assert "comes out the same" in invoke("audit", "--replay", "4", *of).stdout
+    given = pd.read_csv("digits_stream.csv").drop(columns="digit")[:9]
+    served = mlflow.pyfunc.load_model("models:/digits@champion").predict(given)
+    assert np.allclose(served.to_numpy().sum(axis=1), 1, atol=1e-5)
+
+
+def test_a_recipe_that_does_not_fit_the_place_is_refused_with_the_one_that_does(
+    digits_dir: Path, invoke: Invoke
+) -> None:
+    invoke("wrap", *STORED, *DATA, "--as", "digits", "--at", "hidden")
+    said = invoke(*STREAM, expect=3).stderr
+    assert "wrapped with reflexive at layer 'hidden': use --recipe gradient" in said
+    invoke("wrap", *STORED, *DATA, "--as", "digits", "--adapter", "affine")
+    said = invoke(*STREAM, "--recipe", "article", expect=3).stderr
+    assert "binary" in said  # ten classes come first
+    invoke("run", "digits_stream.csv", *STREAM[2:], "--json")  # anchored takes an affine one
+
+
 def test_layers_are_listed_and_nothing_is_registered(digits_dir: Path, invoke: Invoke) -> None:
     found = json.loads(invoke("wrap", *STORED, "--list", "--json").stdout)
-    assert [one["name"] for one in found if one["fits"]] == ["hidden", "out"]
+    fits = {one["name"]: one["adapters"] for one in found}
+    assert fits["convolutions.0"] == ["reflexive"]
+    assert fits["hidden"] == ["reflexive", "lora"]
+    assert fits["out"] == ["reflexive", "affine", "lora"]
+    recipes = {one["name"]: one["recipes"] for one in found}
+    assert recipes["hidden"] == ["gradient", "article"]
+    assert recipes["out"] == ["anchored", "gradient", "article"]
     assert "n x 16 x 8 x 8" in invoke("wrap", *STORED, "--list").stdout
     assert not MlflowClient().search_registered_models()
 
@@ -144,7 +183,14 @@ def test_weights_that_are_a_pickle_are_refused_and_nothing_runs(
         ((*STORED, "--as", "d", "--data", "digits_train.csv"), 3, "65 columns are left"),
         ((*STORED, *DATA, "--as", "d", "--drop", "no"), 3, "no column 'no'"),
         ((*STORED, *DATA, "--as", "d", "--labels", "a,b"), 3, "tells 10 classes apart"),
-        ((*STORED, *DATA, "--as", "d", "--at", "hidden"), 3, "decides otherwise"),
+        ((*STORED, *DATA, "--as", "d", "--at", "nowhere"), 3, "no layer 'nowhere'"),
+        ((*STORED, *DATA, "--as", "d", "--adapter", "lora:0"), 3, "from 1 to 4,096"),
+        ((*STORED, *DATA, "--as", "d", "--adapter", "prefix"), 3, "reflexive, affine, lora[:RANK]"),
+        ((*STORED, *DATA, "--as", "d", "--adapter", "affine:2"), 3, "affine has no rank"),
+        ((*STORED, *DATA, "--as", "d", "--adapter", "affine", "--at", "hidden"), 3,
+         "the linear layer that gives the logits, 'out'"),
+        ((*STORED, *DATA, "--as", "d", "--adapter", "lora", "--at", "dropout"), 3,
+         "'dropout' is a Dropout; linear: hidden, out"),
         (("--from", "os:getcwd", "--weights", "digits.safetensors", "--as", "d"), 3, "not a class"),
     ],
 )  # fmt: skip

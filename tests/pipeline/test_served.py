@@ -324,4 +324,4 @@ def test_an_alias_that_a_tool_without_the_journal_moved_is_followed_at_the_secon
 
 def test_a_recipe_that_does_not_fit_the_champions_adapter_is_refused(server: Server) -> None:
     with pytest.raises(ConfigurationError, match="leave --recipe out"):
-        server.open(**{"heal.recipe": "gradient"})
+        server.open(**{"heal.recipe": "article"})

@@ -1,4 +1,4 @@
-"""``gradient``: the article's adapter and three-part loss, made sound.
+"""``gradient``: the article's three-part loss, made sound, for any adapter in any place.
 
 Logits instead of log(p / (1 - p)), positives not weighted (so that probabilities stay
 calibrated), a window of labelled batches instead of the last one, and rows left for judging.
@@ -33,9 +33,11 @@ class Gradient:
         features = torch.from_numpy(task.rows.features)
         with torch.no_grad():
             probabilities_before = own.decide(own.adapter(features)).numpy()
-        own.adapter.requires_grad_(requires_grad=True)
+        learning = own.adapter.learning()
+        for parameter in learning.values():
+            parameter.requires_grad = True
         optimiser = Adam(
-            dict(own.adapter.named_parameters()),
+            learning,
             learning_rate=settings.learning_rate,
             moments=before.memory,
         )

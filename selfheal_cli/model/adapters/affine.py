@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from selfheal_cli.model.adapter import Adapter
+from selfheal_cli.model.adapters.base import Adapter, Room
 
 
 class AffineAdapter(Adapter):
@@ -36,6 +36,15 @@ class AffineAdapter(Adapter):
         }
         copied.training = False
         return copied
+
+    @classmethod
+    def identity(cls, room: Room) -> Self:
+        """One that changes nothing; ``direction`` is for whoever knows the head to fill in."""
+        return cls(room.inputs, room.width, room.hidden, room.outputs)
+
+    def learning(self) -> dict[str, nn.Parameter]:
+        """See `Adapter`: what is added to the logits; moving inputs has no gradient in features."""
+        return {"weight": self.weight, "bias": self.bias}
 
     @property
     def aligns(self) -> bool:
