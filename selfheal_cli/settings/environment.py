@@ -13,7 +13,7 @@ from selfheal_cli.settings.shape import RunFile
 PREFIX = "SELFHEAL_"
 BETWEEN = "__"
 OTHERS = ("SELFHEAL_ACTOR",)  # read elsewhere
-ALIKE = 0.85
+ALIKE = 0.8
 
 
 def read_environment(environment: Mapping[str, str], options: Collection[str]) -> Layer:
@@ -33,9 +33,10 @@ def read_environment(environment: Mapping[str, str], options: Collection[str]) -
         elif name in top:
             layers.append(parse_value(text, (top[name],), name))
         else:
-            near = get_close_matches(name, [*options, *top], n=1, cutoff=ALIKE)
+            known = [one.removeprefix(PREFIX) for one in (*options, *top)]
+            near = get_close_matches(name.removeprefix(PREFIX), known, n=1, cutoff=ALIKE)
             if near:
-                raise OptionError(f"{name}: no such variable; did you mean {near[0]}?")
+                raise OptionError(f"{name}: no such variable; did you mean {PREFIX}{near[0]}?")
     return merge(layers)
 
 

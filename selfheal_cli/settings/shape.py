@@ -6,6 +6,7 @@ schema and in docs/configuration.md without being named here.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -145,3 +146,8 @@ def settings_of(group: str) -> type[Settings]:
     return next(
         m for m in _models(RunFile.model_fields[group].annotation) if issubclass(m, Settings)
     )
+
+
+def schema_text() -> str:
+    """The JSON schema as a file; of values it speaks as YAML does."""
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False).replace("None:", "null:") + "\n"
