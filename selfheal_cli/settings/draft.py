@@ -12,7 +12,7 @@ from selfheal_cli.errors import DataError
 from selfheal_cli.monitor.rules import Rule
 from selfheal_cli.monitor.suggest import suggest_rule
 from selfheal_cli.settings.page import Page, listed, percent
-from selfheal_cli.settings.tells import LEAK, tell
+from selfheal_cli.settings.tells import LEAK, SUSPECT, tell
 from selfheal_cli.source.article import RULE
 from selfheal_cli.source.look import Seen, likely_ids, likely_targets, look_at
 from selfheal_cli.source.profile import nearest
@@ -200,8 +200,8 @@ def _line(column: Seen, found: _Found) -> str:
         parts.append("constant")
     elif found.tells.get(column.name, 0) >= LEAK:
         parts.append(f"LIKELY A LEAK: alone it tells nearly all (AUC {_auc(found, column)})")
-    elif column.name == next(iter(found.tells), None):
-        parts.append(f"tells most alone (AUC {_auc(found, column)}): known in time, or a leak?")
+    elif found.tells.get(column.name, 0) >= SUSPECT:
+        parts.append(f"tells much alone (AUC {_auc(found, column)}): known in time, or a leak?")
     return f"{column.name}: {'; '.join(parts)}"
 
 
@@ -232,9 +232,11 @@ def _notes(found: _Found) -> list[str]:
     notes += [f"dropped '{name}': {why}" for name, why in found.why_dropped.items()]
     leaks = [name for name, auc in found.tells.items() if auc >= LEAK]
     notes += [f"'{name}' is likely a leak: drop it unless it is known in time" for name in leaks]
-    if not leaks and found.tells:
-        name, auc = next(iter(found.tells.items()))
-        notes.append(f"'{name}' tells most alone (AUC {auc:.3f}): drop it unless known in time")
+    notes += [
+        f"'{name}' tells much alone (AUC {auc:.3f}): drop it unless it is known in time"
+        for name, auc in found.tells.items()
+        if SUSPECT <= auc < LEAK
+    ]
     if found.late:
         notes.append(
             f"labels are missing from row {(found.target.first_missing or 0) + 1:,} on: "

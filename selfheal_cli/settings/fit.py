@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from selfheal_cli.config import HealSettings
 from selfheal_cli.errors import ConfigurationError, OptionError
 from selfheal_cli.settings.complaints import blame
 from selfheal_cli.settings.layer import Key, Layer, Origin
 from selfheal_cli.settings.shape import KINDS, SYNTHETIC
 
 RANK = {"default": 0, "policy": 0, "file": 1, "env": 2, "option": 3}
-FOR_GRADIENTS = ("steps", "learning_rate")
+FOR_GRADIENTS = ("steps", "learning_rate", "label_weight", "rule_weight", "entropy_weight")
 
 
 def refuse_misfits(given: Layer, kind: str) -> None:
@@ -26,8 +27,10 @@ def refuse_misfits(given: Layer, kind: str) -> None:
     if (given.get(*recipe) or ("anchored" if own else "article")) != "anchored":
         return
     for name in FOR_GRADIENTS:
-        origin = given.origin(("heal", name))
-        if given.get("heal", name) is not None and _rank(origin) >= _rank(given.origin(recipe)):
+        origin, value = given.origin(("heal", name)), given.get("heal", name)
+        if origin.kind != "option" and value == HealSettings.model_fields[name].default:
+            continue  # a whole configuration that was written down
+        if value is not None and _rank(origin) >= _rank(given.origin(recipe)):
             raise _refusal(
                 origin,
                 ("heal", name),

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from selfheal_cli import __version__
 from selfheal_cli.config import Policy
+from selfheal_cli.settings.fit import FOR_GRADIENTS
 from selfheal_cli.settings.layer import shown
 from selfheal_cli.settings.shape import KINDS, RunFile, settings_of
 
@@ -124,7 +125,8 @@ class Page:
         self.blank()
         self.put("heal:")
         self.value("recipe", recipe, "how to heal: article, gradient, anchored; docs/healing.md", 1)
-        self.defaults("heal", ("recipe",), 1)
+        unused = FOR_GRADIENTS if recipe == "anchored" else ()
+        self.defaults("heal", ("recipe", *unused), 1)
         self.value("labels", labels, "when they come: full, delayed:K or none")
         self.value("objective", "accuracy", "what decisions are for: accuracy, f1 or cost:FN,FP")
         self.put("policy:")

@@ -205,20 +205,26 @@ def _beside(value: str, origin: Origin, key: Key, given: Layer) -> str:
 def quoted_in(message: str, settled: Settled) -> list[str]:
     """Where in a file the values stand that a later message quotes: ``FILE:LINE (KEY)``."""
     found = []
+    values = settled.config.model_dump(mode="json")
     for key, origin in settled.given.origins.items():
         if origin.kind != "file" or origin.text is None or len(origin.text) < 1:
             continue
-        value: Any = settled.config.model_dump(mode="json") if key[0] != "policy" else None
-        for part in key:
-            try:
-                value = value[part]
-            except (KeyError, IndexError, TypeError):
-                value = None
-                break
+        value = _value_at(values, key)
         if not isinstance(value, str):
             continue
-        if f"'{value}'" in message or (
+        spoken = str(parse_rule(value)) if key[0] == "rules" else value
+        if f"'{spoken}'" in message or (
             message.startswith(f"{value}: ") and "row" not in message.split(": ")[1]
         ):
             found.append(f"{origin} ({dotted(key)})")
     return found
+
+
+def _value_at(values: Any, key: Key) -> Any:
+    """The value at a key; None where there is none."""
+    for part in key:
+        try:
+            values = values[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return values

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from selfheal_cli.records import Rows
 
 LEAK = 0.98  # ROC AUC of a single column from which on it is hardly a coincidence
+SUSPECT = 0.8  # from which on a person should look
 FEWEST = 2  # rows of each side
 
 
