@@ -143,7 +143,7 @@ def _given(ctx: click.Context) -> tuple[Layer, Layer]:
     for param in ctx.command.params:
         name = str(param.name)
         source = ctx.get_parameter_source(name)
-        key = _key_of(name)
+        key = key_of(name)
         if source not in found or key is None or name not in ctx.params:
             continue
         environment = source is ParameterSource.ENVIRONMENT
@@ -167,7 +167,8 @@ def _together(layers: list[Layer]) -> list[Layer]:
     return [*rest, Layer(values, origins)]
 
 
-def _key_of(name: str) -> Key | None:
+def key_of(name: str) -> Key | None:
+    """Where an option of a run belongs in the file; None where it sets nothing."""
     from selfheal_cli.settings.shape import group_of
 
     if name in ("data", "no_plots"):

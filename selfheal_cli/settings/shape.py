@@ -29,18 +29,18 @@ from selfheal_cli.settings.short_forms import labels_from, monitor_from, objecti
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
     """The settings classes that an annotation names, however deep."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for part in get_args(annotation):
-        yield from _models(part)
+        yield from models_in(part)
 
 
 # each kind of source that a file can name; rows that a program pushes are not there to be opened
 KINDS: dict[str, type[BaseModel]] = {
     model.model_fields["kind"].default: model
-    for model in _models(RunConfig.model_fields["source"].annotation)
+    for model in models_in(RunConfig.model_fields["source"].annotation)
     if model is not PushedSettings
 }
 SYNTHETIC = "synthetic"
@@ -117,7 +117,7 @@ def fields_of(model: type[BaseModel], kind: str | None, key: Key) -> tuple[str, 
         if model is RunFile and part == "source":
             found: list[type[BaseModel]] = [KINDS[kind]] if kind in KINDS else []
         else:
-            found = list(_models(field.annotation))
+            found = list(models_in(field.annotation))
         if not found:
             return ()
         model = found[0]
@@ -133,7 +133,7 @@ def group_of(name: str) -> Key | None:
     if name in RunFile.model_fields:
         return (name,)
     for group in ("heal", "policy", "network"):
-        for model in _models(RunFile.model_fields[group].annotation):
+        for model in models_in(RunFile.model_fields[group].annotation):
             if name in model.model_fields:
                 return group, name
     if any(name in model.model_fields for model in KINDS.values()):
@@ -144,7 +144,7 @@ def group_of(name: str) -> Key | None:
 def settings_of(group: str) -> type[Settings]:
     """The class of a group of the file."""
     return next(
-        m for m in _models(RunFile.model_fields[group].annotation) if issubclass(m, Settings)
+        m for m in models_in(RunFile.model_fields[group].annotation) if issubclass(m, Settings)
     )
 
 
