@@ -55,7 +55,7 @@ class Retention(Settings):
 class Policy(Settings):
     """Thresholds that operations own; one YAML file in ``registry_policies/`` each."""
 
-    description: str = ""
+    description: str = Field(default="", description="what the policy is for")
     fidi_threshold: NotNegative = Field(
         default=1.0, description="drift when the window's mean is further from training, in its sd"
     )
@@ -112,10 +112,10 @@ class Policy(Settings):
 class NetworkSettings(Settings):
     """Architecture and training on clean data."""
 
-    hidden: Count = 64
-    epochs: Count = 20
-    train_batch_size: Count = 100
-    learning_rate: Positive = 0.001
+    hidden: Count = Field(default=64, description="width of the hidden layers")
+    epochs: Count = Field(default=20, description="passes over the training rows")
+    train_batch_size: Count = Field(default=100, description="rows a training step")
+    learning_rate: Positive = Field(default=0.001, description="of training")
     shadow: Literal["plain", "frozen"] = Field(
         default="frozen", description="what doing nothing is: a plain network, or this one unhealed"
     )
@@ -126,8 +126,13 @@ class LabelSettings(Settings):
     ``arriving`` by themselves in whatever order, never.
     """
 
-    regime: Literal["full", "delayed", "timed", "arriving", "none"] = "full"
-    delay: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    regime: Literal["full", "delayed", "timed", "arriving", "none"] = Field(
+        default="full",
+        description="with their batch, delay batches later, at label_time, by themselves, never",
+    )
+    delay: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+        default=0, description="batches after which a delayed label comes"
+    )
     keep: Count = Field(
         default=100_000, description="rows that wait for labels that arrive by themselves"
     )
@@ -142,9 +147,11 @@ class Objective(Settings):
     ``fn`` and ``fp`` are the costs of a missed positive and of a false alarm.
     """
 
-    kind: Literal["accuracy", "f1", "cost"] = "accuracy"
-    fn: Positive = 1.0
-    fp: Positive = 1.0
+    kind: Literal["accuracy", "f1", "cost"] = Field(
+        default="accuracy", description="what a decision is to maximise, or cost, to minimise"
+    )
+    fn: Positive = Field(default=1.0, description="cost of a missed positive, for cost")
+    fp: Positive = Field(default=1.0, description="cost of a false alarm, for cost")
 
     def __str__(self) -> str:
         return f"cost:{self.fn:g},{self.fp:g}" if self.kind == "cost" else self.kind
@@ -153,13 +160,21 @@ class Objective(Settings):
 class HealSettings(Settings):
     """One heal: a recipe and its figures. ``steps`` to ``entropy_weight`` are for gradients."""
 
-    recipe: Literal["article", "gradient", "anchored"] = "article"
-    mode: Literal["sync", "async"] = "sync"
-    steps: Annotated[int, Field(ge=1, le=10_000)] = 5
-    learning_rate: Annotated[float, Field(gt=0, le=100)] = 0.003
-    label_weight: NotNegative = 0.70
-    rule_weight: NotNegative = 0.24
-    entropy_weight: NotNegative = 0.03
+    recipe: Literal["article", "gradient", "anchored"] = Field(
+        default="article", description="how to heal; anchored unless the stream is synthetic"
+    )
+    mode: Literal["sync", "async"] = Field(
+        default="sync", description="in place and replayable, or in a process beside scoring"
+    )
+    steps: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        default=5, description="gradient steps a heal"
+    )
+    learning_rate: Annotated[float, Field(gt=0, le=100)] = Field(
+        default=0.003, description="of a gradient step"
+    )
+    label_weight: NotNegative = Field(default=0.70, description="of the labels in the loss")
+    rule_weight: NotNegative = Field(default=0.24, description="of the rules in the loss")
+    entropy_weight: NotNegative = Field(default=0.03, description="of the entropy in the loss")
     window: Annotated[int, Field(ge=1, le=10_000)] = Field(
         default=25, description="labelled batches that gradient and anchored learn from"
     )
@@ -178,11 +193,15 @@ class SyntheticSettings(Settings):
     What says "stream" holds for the stream and for the held-out drifted rows.
     """
 
-    kind: Literal["synthetic"] = "synthetic"
-    drift_strength: Annotated[float, Field(ge=-100, le=100)] = 2.2
-    train_rows: Count = 5_000
-    test_rows: Count = 1_000
-    positive_share: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    kind: Literal["synthetic"] = Field(default="synthetic", description="the article's stream")
+    drift_strength: Annotated[float, Field(ge=-100, le=100)] = Field(
+        default=2.2, description="how far the normals' V14 moves down"
+    )
+    train_rows: Count = Field(default=5_000, description="clean rows to train on")
+    test_rows: Count = Field(default=1_000, description="held-out rows, clean and drifted each")
+    positive_share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.15, description="share of positives"
+    )
     fresh: bool = Field(
         default=False, description="draw every batch anew, not from the drifted rows"
     )
@@ -200,14 +219,23 @@ class SyntheticSettings(Settings):
 class TableSettings(Settings):
     """A CSV or Parquet file whose rows are in time order."""
 
-    kind: Literal["table"] = "table"
-    path: Path
-    target: str
-    positive: str | None = None
-    drop: tuple[str, ...] = ()
-    categorical: tuple[str, ...] = ()
-    separator: str | None = None
-    train_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    kind: Literal["table"] = Field(default="table", description="a CSV or Parquet file")
+    path: Path = Field(description="the file")
+    target: str = Field(description="column to predict; two or more values")
+    positive: str | None = Field(
+        default=None,
+        description="the target's positive value; None: a word for true, else the rarer value",
+    )
+    drop: tuple[str, ...] = Field(default=(), description="columns that are left out")
+    categorical: tuple[str, ...] = Field(
+        default=(), description="columns of numbers that are categories"
+    )
+    separator: str | None = Field(
+        default=None, description="of a CSV file; None: found in its head"
+    )
+    train_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.25, description="first share of the rows, which trains; the rest streams"
+    )
     unlabelled: bool = Field(default=False, description="the stream's targets may be missing")
     time: str | None = Field(default=None, description="column with the row's time")
     label_time: str | None = Field(
@@ -238,8 +266,10 @@ class MonitorSettings(Settings):
     name: Literal[
         "fidi", "adwin", "kswin", "page-hinkley", "psi", "two-sample", "prediction-rate",
         "missing", "category", "conflicts",
-    ]  # fmt: skip
-    on: tuple[str, ...] = ()
+    ] = Field(description="which monitor; see docs/monitors.md")  # fmt: skip
+    on: tuple[str, ...] = Field(
+        default=(), description="features, or one of all, scores, errors; empty: the kind's choice"
+    )
     threshold: Positive | None = Field(default=None, description="effect from which it alarms")
     warning: Positive | None = Field(default=None, description="effect from which it warns")
     alpha: Annotated[float, Field(gt=0, le=0.5)] = Field(
@@ -297,27 +327,44 @@ class ServedSettings(Settings):
 class RunConfig(Settings):
     """Everything that decides a run's result."""
 
-    source: SyntheticSettings | TableSettings | PushedSettings | ServedSettings = (
-        SyntheticSettings()
+    source: SyntheticSettings | TableSettings | PushedSettings | ServedSettings = Field(
+        default=SyntheticSettings(), description="where rows come from; kind says what it is"
     )
-    network: NetworkSettings = NetworkSettings()
-    heal: HealSettings = HealSettings()
-    labels: LabelSettings = LabelSettings()
-    objective: Objective = Objective()
-    policy: Policy = Policy()
+    network: NetworkSettings = Field(
+        default=NetworkSettings(), description="the network that a run trains"
+    )
+    heal: HealSettings = Field(default=HealSettings(), description="how a heal is done")
+    labels: LabelSettings = Field(default=LabelSettings(), description="when labels come")
+    objective: Objective = Field(default=Objective(), description="what decisions are for")
+    policy: Policy = Field(default=Policy(), description="thresholds that operations own")
     model: str | None = Field(
         default=None, description="a wrapped model to heal, models:/NAME/VERSION; None: train one"
     )
-    sensitive: str | None = None
-    rules: tuple[str, ...] = ()
-    monitors: tuple[MonitorSettings, ...] = ()
-    batches: Count | None = None
-    batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 100
-    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 42
-    model_name: Name = "fraud"
-    experiment: Name = "selfheal"
-    export_dir: Path = Path("monitoring_export")
-    plots: bool = True
+    sensitive: str | None = Field(
+        default=None,
+        description="numeric feature whose drift is watched, or auto; None: the first rule's",
+    )
+    rules: tuple[str, ...] = Field(
+        default=(), description="domain rules, see docs/rules.md; empty: the best one-split rule"
+    )
+    monitors: tuple[MonitorSettings, ...] = Field(
+        default=(), description="further monitors, see docs/monitors.md"
+    )
+    batches: Count | None = Field(
+        default=None, description="batches to stream; None: 25, or all of the data"
+    )
+    batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = Field(
+        default=100, description="rows scored together"
+    )
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = Field(
+        default=42, description="of data, initialisation and training"
+    )
+    model_name: Name = Field(default="fraud", description="registered model")
+    experiment: Name = Field(default="selfheal", description="MLflow experiment")
+    export_dir: Path = Field(
+        default=Path("monitoring_export"), description="folder of the monitoring files"
+    )
+    plots: bool = Field(default=True, description="draw pictures")
 
     @field_validator("monitors")
     @classmethod

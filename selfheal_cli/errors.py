@@ -4,6 +4,7 @@
 
     SelfhealError                    1
     ├── ConfigurationError           3   an option, a configuration or a policy file
+    │   ├── OptionError              2   an option that does not fit what stands beside it
     │   ├── PolicyError              3
     │   ├── RuleError                3
     │   ├── ModelError               3   a model that cannot be wrapped or built
@@ -35,6 +36,12 @@ class ConfigurationError(SelfhealError):
     """A setting that selfheal cannot work with."""
 
     exit_code = 3
+
+
+class OptionError(ConfigurationError):
+    """An option or a variable that does not fit the others: it would be ignored."""
+
+    exit_code = 2
 
 
 class PolicyError(ConfigurationError):

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from selfheal_cli.cli import options, run_options
+from selfheal_cli.cli import options, run_options, standing
+from selfheal_cli.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from selfheal_cli.config import RunConfig
     from selfheal_cli.pipeline.compare import Line, Result
+    from selfheal_cli.settings.settle import Settled
     from selfheal_cli.source.base import Source
 
 COLUMNS = (
@@ -28,10 +30,12 @@ COLUMNS = (
     ("rows_per_second", "rows/s", 0),
     ("rows_per_second_whole", "with all around", 0),
 )
+# what a comparison is never asked for
+FIXED = {"heal": {"recipe": "article"}, "plots": False, "monitors": []}
 SEPARATE_ROWS = 20_000  # that everyone is judged on at the end of a synthetic stream
 
 
-@click.command("compare")
+@click.command("compare", cls=standing.ConfiguredCommand)
 @run_options.data
 @click.option(
     "--recipes",
@@ -64,7 +68,10 @@ SEPARATE_ROWS = 20_000  # that everyone is judged on at the end of a synthetic s
 @click.option("--experiment", help="MLflow experiment. [default: selfheal]")
 @options.tracking_uri
 @options.as_json
+@click.pass_context
 def command(
+    ctx: click.Context,
+    /,
     recipes: str,
     seeds: int,
     river: bool,
@@ -85,7 +92,9 @@ def command(
         raise click.BadParameter(
             f"{recipes!r}: known are {', '.join(options.RECIPES)}", param_hint="--recipes"
         )
-    config, make_source = _prepare(given)
+    settled = _settle(ctx)
+    with standing.naming_the_file(settled):
+        config, make_source = _prepare(settled.config)
     from selfheal_cli.cli import output
     from selfheal_cli.model.network import use_one_thread
     from selfheal_cli.peers.river_models import river_peers
@@ -113,12 +122,22 @@ def command(
     click.echo(f"Picture in {plot}; in MLflow: run {run_id} with {len(lines)} child runs.")
 
 
-def _prepare(given: dict[str, Any]) -> tuple[RunConfig, Callable[[int], Source]]:
+def _settle(ctx: click.Context) -> Settled:
+    """What holds; each recipe is put in its place later, and a network is trained for each."""
+    settled = standing.settle_here(ctx, FIXED)
+    if settled.config.model is not None:
+        raise ConfigurationError(
+            f"{settled.origin(('model',))}: model: 'selfheal compare' trains a network of its own "
+            "and cannot hold a wrapped one: give --no-config, or a file without it"
+        )
+    return settled
+
+
+def _prepare(config: RunConfig) -> tuple[RunConfig, Callable[[int], Source]]:
     """The configuration, and a maker of the source by seed."""
     from selfheal_cli.config import SyntheticSettings
     from selfheal_cli.pipeline.sources import open_source
 
-    config = run_options.build_config({**run_options.UNASKED, **given})
     if isinstance(config.source, SyntheticSettings):
         fresh = {"fresh": True, "test_rows": SEPARATE_ROWS}
         config = config.model_copy(update={"source": config.source.model_copy(update=fresh)})

@@ -12,6 +12,7 @@ from selfheal_cli.errors import SelfhealError
 INTERRUPTED = 130
 # name: one line of help. A command's module is loaded when it is called, not before.
 COMMANDS = {
+    "init": "Write a commented selfheal.yaml from what is seen in your data.",
     "run": "Train, stream, heal and register every snapshot.",
     "wrap": "Put an adapter into a trained PyTorch model of your own.",
     "flush": "Bring to the registry what runs have left on disk.",
@@ -31,6 +32,7 @@ COMMANDS = {
     "prune": "Remove versions that the retention policy does not keep.",
     "report": "Write a run's report, one HTML page to read and to send.",
     "export": "Make a run's monitoring files and plots again.",
+    "config": "Show what a run is told and by whom; check a selfheal.yaml.",
     "policy": "List, show and check policy files.",
     "rules": "Check a file of domain rules against data, or learn some.",
     "doctor": "Check versions, the store, and the files behind the aliases.",

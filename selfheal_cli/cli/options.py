@@ -10,10 +10,28 @@ import click
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 RECIPES = ("article", "gradient", "anchored")  # as in the configuration, which is slow to load
+CONFIG, NO_CONFIG = "selfheal.config", "selfheal.no_config"  # in click's context
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,127}")
 
 
-def _checked_name(ctx: click.Context, param: click.Parameter, value: str) -> str:
+def group(*parts: Decorator) -> Decorator:
+    """Several options as one decorator, in their order."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for part in reversed(parts):
+            command = part(command)
+        return command
+
+    return decorate
+
+
+def _checked_name(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    if value is None:
+        if ctx.resilient_parsing:
+            return None
+        from selfheal_cli.cli.standing import default_model_name
+
+        return default_model_name(ctx)
     if not NAME.fullmatch(value):
         raise click.BadParameter(
             f"{value!r}: letters, digits, space, '.', '_' and '-', at most 128, are allowed"
@@ -21,24 +39,57 @@ def _checked_name(ctx: click.Context, param: click.Parameter, value: str) -> str
     return value
 
 
-tracking_uri: Decorator = click.option(
-    "--tracking-uri",
-    metavar="URI",
-    help="MLflow store. [default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db]",
+def _store(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    if value is not None or ctx.resilient_parsing:
+        return value
+    from selfheal_cli.cli.standing import default_store
+
+    return default_store(ctx)
+
+
+# The file that the other options stand over; read by `selfheal_cli.cli.standing`.
+config_file: Decorator = group(
+    click.option(
+        "--config",
+        metavar="FILE",
+        envvar="SELFHEAL_CONFIG",
+        is_eager=True,
+        expose_value=False,
+        callback=lambda ctx, param, value: ctx.meta.__setitem__(CONFIG, value),
+        help="Configuration to use. [default: selfheal.yaml, if it is there]",
+    ),
+    click.option(
+        "--no-config",
+        is_flag=True,
+        envvar="SELFHEAL_NO_CONFIG",
+        is_eager=True,
+        expose_value=False,
+        callback=lambda ctx, param, value: ctx.meta.__setitem__(NO_CONFIG, value),
+        help="Leave selfheal.yaml alone.",
+    ),
+)
+tracking_uri: Decorator = group(
+    click.option(
+        "--tracking-uri",
+        metavar="URI",
+        envvar="SELFHEAL_TRACKING_URI",
+        callback=_store,
+        help="MLflow store. [default: MLFLOW_TRACKING_URI, else selfheal.yaml's, else "
+        "sqlite:///mlflow.db]",
+    ),
+    config_file,
 )
 model_name: Decorator = click.option(
     "--model-name",
-    default="fraud",
-    show_default=True,
+    envvar="SELFHEAL_MODEL_NAME",
     callback=_checked_name,
-    help="Registered model.",
+    help="Registered model. [default: selfheal.yaml's, else fraud]",
 )
 policy: Decorator = click.option(
     "--policy",
     metavar="NAME|FILE",
-    default="default",
-    show_default=True,
-    help="Thresholds; see 'selfheal policy list'.",
+    envvar="SELFHEAL_POLICY",
+    help="Thresholds; see 'selfheal policy list'. [default: selfheal.yaml's, else default]",
 )
 as_json: Decorator = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document instead of text."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from selfheal_cli.actor import actor, clock, now_text
-from selfheal_cli.cli import options
+from selfheal_cli.cli import options, standing
 
 
 @click.command("prune")
@@ -15,7 +15,7 @@ from selfheal_cli.cli import options
 @options.tracking_uri
 @options.as_json
 def command(
-    really: bool, policy: str, model_name: str, tracking_uri: str | None, as_json: bool
+    really: bool, policy: str | None, model_name: str, tracking_uri: str | None, as_json: bool
 ) -> None:
     """Remove versions that the policy's retention does not keep, with their files.
 
@@ -25,11 +25,10 @@ def command(
     from collections import Counter
 
     from selfheal_cli.cli import output
-    from selfheal_cli.decide import policy_file
     from selfheal_cli.registry.mlflow_registry import MlflowRegistry
     from selfheal_cli.retention import all_versions, prune, sort_versions
 
-    retention = policy_file.load(policy).retention
+    retention = standing.policy_here(click.get_current_context(), policy).retention
     registry = MlflowRegistry(tracking_uri)
     versions, now = all_versions(registry, model_name)
     found = sort_versions(versions, now, retention, round(clock().timestamp() * 1000))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from selfheal_cli.actor import actor, now_text
-from selfheal_cli.cli import options
+from selfheal_cli.cli import options, standing
 from selfheal_cli.cli.rollback_plan import (
     confirm,
     plan_document,
@@ -62,7 +62,7 @@ def command(
     dry_run: bool,
     yes: bool,
     reason: str,
-    policy: str,
+    policy: str | None,
     model_name: str,
     tracking_uri: str | None,
     as_json: bool,
@@ -77,7 +77,6 @@ def command(
     if as_json and not (yes or dry_run or propose):
         raise click.UsageError("--json asks nothing: give --yes, --dry-run or --propose with it")
     from selfheal_cli.cli import output
-    from selfheal_cli.decide import policy_file
     from selfheal_cli.registry.mlflow_registry import MlflowRegistry
     from selfheal_cli.rollback.plan import By, execute, make_proposal, plan_previous, plan_version
     from selfheal_cli.rollback.verify import load_verified
@@ -94,7 +93,7 @@ def command(
         if rescored:
             show_rescored(rescored)
         show_plan(plan)
-    four_eyes = policy_file.load(policy).four_eyes
+    four_eyes = standing.policy_here(click.get_current_context(), policy).four_eyes
     by = By(actor(), now_text(), reason, four_eyes)
     document = plan_document(plan) | {"move": None, "proposal": None, "verified": True}
     if dry_run:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from selfheal_cli.cli import options, run_options
+from selfheal_cli.cli import options, run_options, standing
 
 if TYPE_CHECKING:
     from selfheal_cli.monitor.rule_check import Check, Checked, Counts
@@ -46,7 +46,7 @@ def check(
     data: Path,
     model: str | None,
     latest: float,
-    policy: str,
+    policy: str | None,
     tracking_uri: str | None,
     as_json: bool,
     **given: Any,
@@ -58,13 +58,12 @@ def check(
     other, and whether it has become stale. The policy says what is improbable and stale.
     """
     from selfheal_cli.cli import output
-    from selfheal_cli.decide import policy_file
     from selfheal_cli.monitor.rule_check import check_rules
     from selfheal_cli.monitor.rule_file import read_rules
     from selfheal_cli.monitor.rules import check_features
 
     rules = read_rules(file)
-    thresholds = policy_file.load(policy)
+    thresholds = standing.policy_here(click.get_current_context(), policy)
     table = _read(data, given)
     check_features([named.rule for named in rules], table.numeric, table.text)
     labels, probabilities = _asked(model, tracking_uri, table)

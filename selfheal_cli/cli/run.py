@@ -12,14 +12,14 @@ import click
 from click.core import ParameterSource
 
 from selfheal_cli.actor import actor, clock
-from selfheal_cli.cli import options, run_options
+from selfheal_cli.cli import options, run_options, standing
 from selfheal_cli.errors import RegistryUnreachable
 
 INTERRUPTED = 130
-BESIDE_RESUME = ("resume", "no_wait", "tracking_uri", "as_json")
+BESIDE_RESUME = ("resume", "no_wait", "tracking_uri", "config", "no_config", "as_json")
 
 
-@click.command("run")
+@click.command("run", cls=standing.ConfiguredCommand)
 @run_options.data
 @click.option(
     "--recipe",
@@ -78,13 +78,15 @@ def command(
     """Train on clean rows, stream batches, heal, register every snapshot, export and plot.
 
     Without DATA: the article's synthetic stream. With DATA, a CSV or Parquet file in time order
-    and --target: the first rows train the network, the rest stream.
+    and --target: the first rows train the network, the rest stream. What no option
+    says, SELFHEAL_* variables and a selfheal.yaml in this folder say; see 'selfheal init'.
     """
-    config = None
+    settled = None
     if resume is not None:
         _refuse_beside_resume(ctx)
     else:
-        config = run_options.build_config(given)
+        settled = standing.settle_here(ctx)
+    config = settled.config if settled else None
     from selfheal_cli.cli import output
     from selfheal_cli.cli.event_logs import require_log
     from selfheal_cli.cli.run_screen import RunScreen, as_document, batches_of
@@ -94,13 +96,19 @@ def command(
     from selfheal_cli.pipeline.wrapped import find_wrapped, for_wrapped
     from selfheal_cli.registry.mlflow_registry import MlflowRegistry
 
-    if config is not None and given["model"] is not None:
+    if settled is not None and config is not None and config.model is not None:
         registry = MlflowRegistry(tracking_uri)
-        config = for_wrapped(config, find_wrapped(registry, given["model"]), given["model_name"])
-    source = open_source(config) if config else None
+        wrapped = find_wrapped(registry, config.model)
+        config = for_wrapped(config, wrapped, settled.given.get("model_name"))
+    with standing.naming_the_file(settled):
+        source = open_source(config) if config else None
     log = require_log(resume) if resume else None
     registry = MlflowRegistry(tracking_uri)
-    with RunScreen(quiet=as_json) as screen, stop_on_interrupt() as stop:
+    with (
+        standing.naming_the_file(settled),
+        RunScreen(quiet=as_json) as screen,
+        stop_on_interrupt() as stop,
+    ):
         around = Surroundings(
             registry,
             clock,

@@ -2,48 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from selfheal_cli.cli import options
 
-if TYPE_CHECKING:
-    from selfheal_cli.config import LabelSettings, MonitorSettings, Policy, RunConfig
-
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-FOR_TABLES = ("target", "positive", "drop", "categorical", "separator", "train_fraction", "time",
-              "label_time", "record_rows")  # fmt: skip
-POLICY_OPTIONS = ("fidi_threshold", "rollback_f1_drop", "conflict_min")
 FILE = click.Path(path_type=Path, dir_okay=False)
-# what `run` has beside the options here; each recipe is put in its place later
-UNASKED: dict[str, Any] = {
-    "recipe": "article",
-    "heal_mode": None,
-    "model_name": None,
-    "export_dir": None,
-    "no_plots": True,
-    "monitors": (),
-    "record_rows": None,
-    "model": None,
-}
-
-
-def group(*parts: Decorator) -> Decorator:
-    """Several options as one decorator, in their order."""
-
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        for part in reversed(parts):
-            command = part(command)
-        return command
-
-    return decorate
-
-
 # Which columns of a table there are, and which is the target.
-columns = group(
+columns = options.group(
     click.option(
         "--target", metavar="COLUMN", help="Column of DATA to predict; two or more values."
     ),
@@ -62,7 +30,7 @@ columns = group(
     click.option("--separator", metavar="CHAR", help="Of a CSV file. [default: found in its head]"),
 )
 # What streams, and what is watched in it.
-data = group(
+data = options.group(
     click.argument("data", required=False, type=click.Path(path_type=Path)),
     columns,
     click.option(
@@ -100,7 +68,7 @@ data = group(
     ),
 )
 # When labels come, and what is done with them.
-learning = group(
+learning = options.group(
     click.option(
         "--labels",
         metavar="full|delayed:K|none",
@@ -120,7 +88,7 @@ learning = group(
     click.option("--heal-lr", type=float, help="Learning rate of a heal. [default: 0.003]"),
 )
 # Its length, its seed, and the thresholds of operations.
-stream = group(
+stream = options.group(
     click.option(
         "--drift-strength",
         type=float,
@@ -151,7 +119,7 @@ stream = group(
 )
 
 
-watching: Decorator = click.option(
+watching = click.option(
     "--monitor",
     "monitors",
     metavar="NAME[:KEY=VALUE,...]",
@@ -161,120 +129,6 @@ watching: Decorator = click.option(
 )
 
 
-def build_config(given: Mapping[str, Any]) -> RunConfig:
-    """Options to configuration; raises `ConfigurationError` or click's usage error."""
-    from selfheal_cli.config import HealSettings, NetworkSettings, RunConfig, checked
-    from selfheal_cli.decide.objective import parse_objective
-
-    data = given["data"]
-    _refuse_ignored(given, data)
-    recipe = given["recipe"] or ("anchored" if data else "article")
-    rules = (*_rules_of(given["rules_file"]), *given["rules"])
-    heal = {"recipe": recipe, "mode": given["heal_mode"], "steps": given["heal_steps"],
-            "learning_rate": given["heal_lr"], "assume": given["assume"]}  # fmt: skip
-    _refuse_gradient_options(given, recipe)
-    named = ("sensitive", "batches", "batch_size", "seed", "model_name", "experiment", "export_dir")
-    values: dict[str, Any] = {name: given[name] for name in named}
-    values["model_name"] = given["model_name"] or (_model_name(data) if data else None)
-    values |= {
-        "source": _source_settings(given, data),
-        "network": NetworkSettings(shadow="frozen" if data else "plain"),
-        "heal": checked(HealSettings, _known(heal), where="options"),
-        "labels": parse_labels(given["labels"], timed=given["label_time"] is not None),
-        "objective": parse_objective(given["objective"] or "accuracy"),
-        "policy": _policy(given),
-        "rules": rules or None,
-        "monitors": _monitors(given["monitors"]),
-        "plots": not given["no_plots"],
-    }
-    if data is None and not rules:
-        from selfheal_cli.source.article import RULE
-
-        values["rules"] = (RULE,)
-    return checked(RunConfig, _known(values), where="options")
-
-
-def parse_labels(text: str | None, *, timed: bool) -> LabelSettings:
-    """``full``, ``delayed:K`` or ``none``; raises `ConfigurationError` or click's usage error."""
-    from selfheal_cli.config import LabelSettings, checked
-
-    if timed:
-        if text is not None:
-            raise click.UsageError("--labels and --label-time exclude each other")
-        return LabelSettings(regime="timed")
-    regime, _, delay = ("full" if text is None else text).partition(":")
-    if regime == "delayed" and delay:
-        where = f"--labels {text}"
-        found = checked(LabelSettings, {"regime": "delayed", "delay": delay}, where=where)
-        return found if found.delay else LabelSettings()
-    if delay or regime not in ("full", "none"):
-        raise click.UsageError(
-            f"--labels {text!r}: full, delayed:K or none is allowed, K in batches"
-        )
-    return checked(LabelSettings, {"regime": regime}, where="--labels")
-
-
-def _monitors(texts: Sequence[str]) -> tuple[MonitorSettings, ...] | None:
-    if not texts:
-        return None
-    from selfheal_cli.monitor.monitors.parse import parse_monitor
-
-    return tuple(map(parse_monitor, texts))
-
-
-def _refuse_ignored(given: Mapping[str, Any], data: Path | None) -> None:
-    if data is None:
-        for name in FOR_TABLES:
-            if given[name]:
-                raise click.UsageError(f"--{name.replace('_', '-')} needs a DATA file")
-    elif given["drift_strength"] is not None:
-        raise click.UsageError("--drift-strength is for the synthetic stream, not for DATA")
-    elif given["target"] is None:
-        raise click.UsageError(f"--target COLUMN is needed with {data}")
-
-
-def _refuse_gradient_options(given: Mapping[str, Any], recipe: str) -> None:
-    for name in ("heal_steps", "heal_lr"):
-        if given[name] is not None and recipe == "anchored":
-            raise click.UsageError(
-                f"--{name.replace('_', '-')} is for --recipe article or gradient: an anchored heal "
-                "has no steps and no learning rate"
-            )
-
-
-def _source_settings(given: Mapping[str, Any], data: Path | None) -> Any:
-    from selfheal_cli.config import SyntheticSettings, TableSettings, checked
-
-    if data is None:
-        values = {"drift_strength": given["drift_strength"]}
-        return checked(SyntheticSettings, _known(values), where="options")
-    values = {name: given[name] for name in FOR_TABLES} | {"path": data}
-    values["unlabelled"] = given["label_time"] is not None or given["labels"] not in (None, "full")
-    return checked(TableSettings, _known(values), where="options")
-
-
-def _rules_of(file: Path | None) -> tuple[str, ...]:
-    if file is None:
-        return ()
-    from selfheal_cli.monitor.rule_file import read_rules
-
-    return tuple(str(named.rule) for named in read_rules(file))
-
-
-def _policy(given: Mapping[str, Any]) -> Policy:
-    from selfheal_cli.config import Policy, checked
-    from selfheal_cli.decide import policy_file
-
-    policy = policy_file.load(given["policy"])
-    if given["thresholds"] is not None:
-        policy = policy_file.read_thresholds(given["thresholds"], policy)
-    changed = _known({name: given[name] for name in POLICY_OPTIONS})
-    return checked(Policy, policy.model_dump() | changed, where="options")
-
-
-def _known(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _model_name(data: Path) -> str:
-    return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in data.stem)
+def source_of(data: Path) -> dict[str, Any]:
+    """What DATA says of the source, as keys of the configuration."""
+    return {"kind": "table", "path": data}

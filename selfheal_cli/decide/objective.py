@@ -19,23 +19,23 @@ RECENT = 1_000  # probabilities behind the threshold for F1
 HALF = 0.5
 
 
-def parse_objective(text: str) -> Objective:
-    """``accuracy``, ``f1`` or ``cost:FN,FP``; raises `ConfigurationError`.
+def parse_objective(text: str, where: str = "--objective") -> Objective:
+    """``accuracy``, ``f1`` or ``cost:FN,FP``; raises `ConfigurationError` from ``where``.
 
     >>> str(parse_objective("cost:5000,200"))
     'cost:5000,200'
     """
     kind, _, costs = text.partition(":")
     if not costs and text in ("accuracy", "f1"):
-        return checked(Objective, {"kind": text}, where="--objective")
+        return checked(Objective, {"kind": text}, where=where)
     parts = costs.split(",")
     if kind != "cost" or len(parts) != 2:
         raise ConfigurationError(
-            f"--objective {text!r}: 'accuracy', 'f1' or 'cost:FN,FP' is allowed, such as "
+            f"{where} {text!r}: 'accuracy', 'f1' or 'cost:FN,FP' is allowed, such as "
             "cost:5000,15 where a missed positive costs 5000 and a false alarm 15"
         )
     values = {"kind": kind, "fn": parts[0], "fp": parts[1]}
-    return checked(Objective, values, where=f"--objective {text!r}")
+    return checked(Objective, values, where=f"{where} {text!r}")
 
 
 def threshold_for(objective: Objective, probabilities: FloatArray) -> float:

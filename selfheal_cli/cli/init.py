@@ -1,0 +1,88 @@
+"""``selfheal init``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from selfheal_cli.cli import options, run_options
+
+if TYPE_CHECKING:
+    from selfheal_cli.settings.draft import Draft
+
+SCHEMA = "selfheal.schema.json"  # beside the file, for editors
+
+
+@click.command("init")
+@click.argument("data", required=False, type=click.Path(path_type=Path))
+@run_options.columns
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("selfheal.yaml"),
+    show_default=True,
+    help="File to write.",
+)
+@click.option("--force", is_flag=True, help="Write over a file that is there.")
+@click.option(
+    "--schema", is_flag=True, help=f"Also write {SCHEMA} beside it, which editors check it by."
+)
+@options.as_json
+def command(
+    data: Path | None, out: Path, force: bool, schema: bool, as_json: bool, **columns: Any
+) -> None:
+    """Write a commented selfheal.yaml, filled from what is seen in DATA, a CSV or Parquet file.
+
+    Its columns with their kinds, the likely target, ids and leaks, a rule, when labels come: look
+    through it, then 'selfheal run' in its folder. Without DATA: for the article's stream.
+    """
+    given = [name for name, value in columns.items() if value]
+    if data is None and given:
+        raise click.UsageError(f"--{given[0]} needs a DATA file")
+    from selfheal_cli.cli import output
+    from selfheal_cli.errors import ConfigurationError
+    from selfheal_cli.settings.shape import schema_text
+
+    if out.exists() and not force:
+        raise ConfigurationError(f"{out}: is there already; --force writes over it, --out beside")
+    beside = out.parent / SCHEMA
+    draft = _draft(data, out, columns, SCHEMA if schema or beside.exists() else None)
+    if schema:
+        _write(beside, schema_text())
+    _write(out, draft.text)
+    if as_json:
+        output.print_json({"file": str(out), "notes": draft.notes,
+                           "schema": str(beside) if schema else None})  # fmt: skip
+        return
+    for note in draft.notes:
+        click.echo(f"- {note}")
+    there = "" if out == Path("selfheal.yaml") else f" --config {out}"
+    click.echo(f"Written {out}: look through it, then 'selfheal run{there}'.")
+
+
+def _draft(data: Path | None, out: Path, columns: dict[str, Any], schema: str | None) -> Draft:
+    """The text, which is read back as a run will read it."""
+    from selfheal_cli.settings.document import parse_document
+    from selfheal_cli.settings.draft import Wishes, draft_synthetic, draft_table
+    from selfheal_cli.settings.settle import settle
+
+    if data is None:
+        draft = draft_synthetic(schema)
+    else:
+        named = data if data.is_absolute() else Path(os.path.relpath(data, out.parent))
+        draft = draft_table(data, named.as_posix(), Wishes(**columns), schema)
+    settle([parse_document(draft.text, str(out))])
+    return draft
+
+
+def _write(path: Path, text: str) -> None:
+    from selfheal_cli.errors import NotWritten
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as exc:
+        raise NotWritten(f"{path}: cannot be written ({exc.strerror})") from exc

@@ -1,0 +1,200 @@
+"""What stands before a command begins: option > environment > ``selfheal.yaml`` > default."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from selfheal_cli.cli.options import CONFIG, NO_CONFIG
+from selfheal_cli.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from selfheal_cli.config import Policy
+    from selfheal_cli.settings.layer import Key, Layer
+    from selfheal_cli.settings.settle import Settled
+
+FALLBACK = "fraud"
+STORE = "MLFLOW_TRACKING_URI"
+UNLIKE = {"heal_steps": ("heal", "steps"), "heal_lr": ("heal", "learning_rate"),
+          "heal_mode": ("heal", "mode")}  # fmt: skip
+SAYS_MODEL = {"SELFHEAL_DATA": ("source", "path"), "SELFHEAL_MODEL": ("model",)}
+
+
+class Lines(click.types.StringParamType):
+    """A text; in a variable, of an option that is repeatable, one on each line."""
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        """The lines that are not blank."""
+        return [line.strip() for line in rv.splitlines() if line.strip()]
+
+
+class ConfiguredCommand(click.Command):
+    """A command whose every option has a variable: ``--batch-size`` is SELFHEAL_BATCH_SIZE."""
+
+    def __init__(self, *arguments: Any, **given: Any) -> None:
+        super().__init__(*arguments, **given)
+        for param in self.params:
+            if param.envvar is None:
+                param.envvar = variable_of(param)
+            if isinstance(param, click.Option):
+                param.show_envvar = True
+                if param.multiple:
+                    param.type = Lines()
+
+
+def variable_of(param: click.Parameter) -> str:
+    """The environment variable of an option or argument."""
+    name = max(param.opts, key=len).lstrip("-")
+    return f"SELFHEAL_{name.replace('-', '_').upper()}"
+
+
+def config_path(ctx: click.Context) -> Path | None:
+    """The file that counts: --config, else selfheal.yaml here if there is one; or none."""
+    from selfheal_cli.settings.document import NAME
+
+    named, none = ctx.meta.get(CONFIG), ctx.meta.get(NO_CONFIG)
+    if named is not None and none:
+        raise click.UsageError("--config and --no-config exclude each other")
+    if named is not None:
+        return Path(named)
+    return NAME if NAME.exists() and not none else None
+
+
+def file_layer(ctx: click.Context) -> Layer:
+    """What the file says; nothing where there is none."""
+    from selfheal_cli.settings.document import read_file
+    from selfheal_cli.settings.layer import Layer
+
+    path = config_path(ctx)
+    return Layer() if path is None else read_file(path)
+
+
+def settle_here(ctx: click.Context, fixed: Mapping[str, Any] | None = None) -> Settled:
+    """The configuration that holds for a command; ``fixed`` is what it sets itself."""
+    from selfheal_cli.settings.layer import Layer
+    from selfheal_cli.settings.settle import settle
+
+    environment, options = _given(ctx)
+    layers = [file_layer(ctx), _variables(), environment, options]
+    return settle([*layers, Layer(fixed or {})])
+
+
+def policy_here(ctx: click.Context, named: str | None) -> Policy:
+    """The thresholds that hold for a command with --policy alone."""
+    from selfheal_cli.decide import policy_file
+    from selfheal_cli.settings.layer import Layer
+    from selfheal_cli.settings.settle import settle
+
+    if named is not None:
+        return policy_file.load(named)
+    found = [file_layer(ctx), _variables()]
+    only = [Layer({k: v for k, v in one.values.items() if k == "policy"}, one.origins)
+            for one in found]  # fmt: skip
+    return settle(only).config.policy
+
+
+def default_model_name(ctx: click.Context) -> str:
+    """The model that the file is about, else the article's."""
+    from selfheal_cli.settings.layer import Origin, merge, single
+    from selfheal_cli.settings.naming import model_name_of
+
+    said = [single(key, os.environ[name], Origin("env", name))
+            for name, key in SAYS_MODEL.items() if os.environ.get(name)]  # fmt: skip
+    return model_name_of(merge([file_layer(ctx), *said])) or FALLBACK
+
+
+def default_store(ctx: click.Context) -> str | None:
+    """The file's store, unless MLflow's own variable names one."""
+    if os.environ.get(STORE):
+        return None
+    layer = file_layer(ctx)
+    found = layer.get("tracking_uri")
+    if found is not None and not isinstance(found, str):
+        raise ConfigurationError(f"{layer.origin(('tracking_uri',))}: tracking_uri: expected text")
+    return found
+
+
+@contextmanager
+def naming_the_file(settled: Settled | None) -> Iterator[None]:
+    """Add to an error where in the file the values stand that it quotes."""
+    from selfheal_cli.settings.settle import quoted_in
+
+    try:
+        yield
+    except ConfigurationError as exc:
+        places = quoted_in(str(exc), settled) if settled is not None else []
+        if not places:
+            raise
+        raise type(exc)(f"{exc} [set in {', '.join(places)}]") from exc
+
+
+def _given(ctx: click.Context) -> tuple[Layer, Layer]:
+    """What variables and what the command line give as options."""
+    from selfheal_cli.settings.layer import Origin, merge, single
+
+    found: dict[Any, list[Layer]] = {ParameterSource.ENVIRONMENT: [],
+                                     ParameterSource.COMMANDLINE: []}  # fmt: skip
+    for param in ctx.command.params:
+        name = str(param.name)
+        source = ctx.get_parameter_source(name)
+        key = key_of(name)
+        if source not in found or key is None or name not in ctx.params:
+            continue
+        environment = source is ParameterSource.ENVIRONMENT
+        shown = max(param.opts, key=len) if isinstance(param, click.Option) else "DATA"
+        origin = Origin("env", str(param.envvar)) if environment else Origin("option", shown)
+        for inner, value in _values(name, key, ctx.params[name]):
+            found[source].append(single(inner, value, origin))
+    return merge(_together(found[ParameterSource.ENVIRONMENT])), merge(
+        _together(found[ParameterSource.COMMANDLINE])
+    )
+
+
+def _together(layers: list[Layer]) -> list[Layer]:
+    """--rules and --rule of one origin are one list, which neither takes from the other."""
+    from selfheal_cli.settings.layer import TOGETHER, Layer
+
+    both = [one for one in layers if set(one.values) & set(TOGETHER)]
+    rest = [one for one in layers if not set(one.values) & set(TOGETHER)]
+    values = {name: value for one in both for name, value in one.values.items()}
+    origins = {key: origin for one in both for key, origin in one.origins.items()}
+    return [*rest, Layer(values, origins)]
+
+
+def key_of(name: str) -> Key | None:
+    """Where an option of a run belongs in the file; None where it sets nothing."""
+    from selfheal_cli.settings.shape import group_of
+
+    if name in ("data", "no_plots"):
+        return (name,)
+    return UNLIKE.get(name) or group_of(name)
+
+
+def _values(name: str, key: Key, value: Any) -> Iterator[tuple[Key, Any]]:
+    from selfheal_cli.cli.run_options import source_of
+
+    if name == "data":
+        for inner, part in source_of(value).items():
+            yield ("source", inner), part
+    elif name == "no_plots":
+        yield ("plots",), not value
+    elif isinstance(value, tuple):
+        yield key, list(value)
+    else:
+        yield key, value
+
+
+def _variables() -> Layer:
+    """What variables give that name keys of the file."""
+    from selfheal_cli.cli.compare import command as compare
+    from selfheal_cli.cli.run import command as run
+    from selfheal_cli.settings.environment import read_environment
+
+    names = {str(param.envvar) for one in (run, compare) for param in one.params}
+    return read_environment(os.environ, names)

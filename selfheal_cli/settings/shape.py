@@ -1,0 +1,155 @@
+"""What ``selfheal.yaml`` may hold: `RunConfig` with short forms, and its JSON schema.
+
+The shape is made from `RunConfig`, so that a new setting or kind of source is in the file, in the
+schema and in docs/configuration.md without being named here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Union, get_args
+
+from pydantic import BaseModel, BeforeValidator, Field, create_model
+
+from selfheal_cli.config import (
+    LabelSettings,
+    MonitorSettings,
+    Objective,
+    Policy,
+    PushedSettings,
+    RunConfig,
+    ServedSettings,
+    Settings,
+)
+from selfheal_cli.settings.layer import Key
+from selfheal_cli.settings.short_forms import labels_from, monitor_from, objective_from, policy_from
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The settings classes that an annotation names, however deep."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from models_in(part)
+
+
+# each kind of source that a file can name; rows that a program pushes or a server answers are not
+# there to be opened
+KINDS: dict[str, type[BaseModel]] = {
+    model.model_fields["kind"].default: model
+    for model in models_in(RunConfig.model_fields["source"].annotation)
+    if model not in (PushedSettings, ServedSettings)
+}
+SYNTHETIC = "synthetic"
+
+PolicyChoice: type[Policy] = create_model(
+    "PolicyChoice",
+    __base__=Policy,
+    __doc__="A policy by name or file, and single thresholds put over it.",
+    base=(str, Field(default="default", description="name or file; see 'selfheal policy list'")),
+    thresholds=(
+        Path | None,
+        Field(default=None, description="an exported threshold_config.json, put over base"),
+    ),
+)
+
+
+def _short(model: Any, parse: Any) -> Any:
+    """The class, or the text that is short for it."""
+    return Annotated[model, BeforeValidator(partial(parse), json_schema_input_type=str | model)]
+
+
+def _like_the_run(name: str) -> Any:
+    """Default and description as in `RunConfig`."""
+    field = RunConfig.model_fields[name]
+    return Field(default=field.default, description=field.description)
+
+
+_FIELDS: dict[str, Any] = {
+    "source": (
+        Annotated[Union[tuple(KINDS.values())], Field(discriminator="kind")],  # noqa: UP007
+        _like_the_run("source"),
+    ),
+    "policy": (
+        _short(PolicyChoice, policy_from),
+        Field(default=PolicyChoice(), description="thresholds of operations: NAME, FILE or keys"),
+    ),
+    "labels": (_short(LabelSettings, labels_from), _like_the_run("labels")),
+    "objective": (_short(Objective, objective_from), _like_the_run("objective")),
+    "monitors": (
+        tuple.__class_getitem__((_short(MonitorSettings, monitor_from), ...)),
+        _like_the_run("monitors"),
+    ),
+    "rules_file": (
+        Path | None,
+        Field(default=None, description="YAML file of named rules, before those of rules"),
+    ),
+    "tracking_uri": (
+        str | None,
+        Field(default=None, description="MLflow store, unless MLFLOW_TRACKING_URI names one"),
+    ),
+}
+RunFile: type[RunConfig] = create_model(
+    "RunFile",
+    __base__=RunConfig,
+    __doc__="What 'selfheal run' is told; docs/configuration.md explains it.",
+    **_FIELDS,
+)
+
+
+def json_schema() -> dict[str, Any]:
+    """For editors: every key with its description, type, limits and default."""
+    schema = RunFile.model_json_schema()
+    return {"$schema": DIALECT, "title": "selfheal.yaml", **schema} | {"title": "selfheal.yaml"}
+
+
+def fields_of(model: type[BaseModel], kind: str | None, key: Key) -> tuple[str, ...]:
+    """The keys that a group may have; empty where there is no such group."""
+    for part in key:
+        if isinstance(part, int):
+            continue
+        field = model.model_fields.get(part)
+        if field is None:
+            return ()
+        if model is RunFile and part == "source":
+            found: list[type[BaseModel]] = [KINDS[kind]] if kind in KINDS else []
+        else:
+            found = list(models_in(field.annotation))
+        if not found:
+            return ()
+        model = found[0]
+    return tuple(model.model_fields)
+
+
+def group_of(name: str) -> Key | None:
+    """Where an option of this name belongs in the file; None where it is no setting.
+
+    >>> group_of("target"), group_of("assume"), group_of("resume")
+    (('source', 'target'), ('heal', 'assume'), None)
+    """
+    if name in RunFile.model_fields:
+        return (name,)
+    for group in ("heal", "policy", "network"):
+        for model in models_in(RunFile.model_fields[group].annotation):
+            if name in model.model_fields:
+                return group, name
+    if any(name in model.model_fields for model in KINDS.values()):
+        return "source", name
+    return None
+
+
+def settings_of(group: str) -> type[Settings]:
+    """The class of a group of the file."""
+    return next(
+        m for m in models_in(RunFile.model_fields[group].annotation) if issubclass(m, Settings)
+    )
+
+
+def schema_text() -> str:
+    """The JSON schema as a file; of values it speaks as YAML does."""
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False).replace("None:", "null:") + "\n"

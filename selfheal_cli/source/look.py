@@ -1,0 +1,169 @@
+"""What can be seen of a table that nobody has described yet: kinds, likely target, likely ids."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from selfheal_cli.errors import DataError
+from selfheal_cli.source.table_file import TableFile, as_numbers, as_text
+from selfheal_cli.source.target import MOST_CLASSES
+from selfheal_cli.source.times import as_seconds
+
+MOST_DISTINCT = 200_000  # values of a column that are told apart, to see whether one comes twice
+FEWEST_ROWS = 20  # below, every column may look like an id
+TARGETS = (
+    "target", "label", "class", "y", "outcome", "response", "fraud", "churn", "churned", "default",
+    "defaulted", "converted", "clicked", "survived", "status", "result",
+)  # fmt: skip
+ASKS = re.compile(r"^(is|has|was|will)_|_(label|target|class|flag)$|^(is|has)[A-Z]")
+NAMED_ID = re.compile(r"(^|[_ -])(id|uuid|guid|key|index|nr|number)$|^id[_ -]|[a-z]I[dD]$", re.I)
+
+
+@dataclass(slots=True)
+class Seen:
+    """One column. ``values`` counts each, None where there are more than a target may have."""
+
+    name: str
+    kind: Literal["number", "text", "time", "other", "empty"] = "empty"
+    rows: int = 0
+    missing: int = 0
+    first_missing: int | None = None
+    values: Counter[str] | None = field(default_factory=Counter)
+    first_rows: dict[str, int] = field(default_factory=dict)
+    unique: bool = True
+    low: float = np.inf
+    high: float = -np.inf
+    whole: bool = True
+    rising: bool = True
+    _numbers: int = 0
+    _texts: int = 0
+    _stamps: bool = True
+    _last: float = -np.inf
+    _known: set[str] = field(default_factory=set)
+
+    def add(self, values: pd.Series[Any]) -> None:
+        """Take the next rows."""
+        kinds = pd.api.types
+        stamps = kinds.is_datetime64_any_dtype(values)
+        if not (kinds.is_numeric_dtype(values) or kinds.is_string_dtype(values) or stamps):
+            self.kind = "other"
+        absent = values.isna().to_numpy()
+        if kinds.is_string_dtype(values):
+            absent = absent | (values.fillna("").astype("str").str.strip() == "").to_numpy()
+        if self.first_missing is None and absent.any():
+            self.first_missing = self.rows + int(np.flatnonzero(absent)[0])
+        present = values[~absent]
+        self._count(present, np.flatnonzero(~absent))
+        numbers = np.full(len(present), np.nan) if stamps else as_numbers(present)
+        self._measure(present, numbers)
+        self.rows += len(values)
+        self.missing += int(absent.sum())
+
+    def close(self) -> None:
+        """No more rows: which kind is it?"""
+        held = self.rows - self.missing
+        if held and self.kind != "other":
+            stamps = self._stamps and self._texts == held
+            self.kind = "time" if stamps else "number" if self._numbers >= self._texts else "text"
+        self.rising = self.rising and held > 0 and self.missing == 0
+        self.unique = self.unique and held > FEWEST_ROWS
+        self._known.clear()
+
+    def _count(self, present: pd.Series[Any], places: np.ndarray[Any, Any]) -> None:
+        if self.values is None and not (self.unique and len(self._known) < MOST_DISTINCT):
+            return
+        codes, found = pd.factorize(as_text(present))
+        counts = np.bincount(codes, minlength=len(found)).tolist()
+        names = [str(value) for value in found]
+        self.unique = self.unique and max(counts, default=1) == 1
+        self.unique = self.unique and self._known.isdisjoint(names)
+        if self.unique:
+            self._known.update(names)
+        if self.values is None:
+            return
+        for code, (name, count) in enumerate(zip(names, counts, strict=True)):
+            if name not in self.first_rows and len(self.values) <= MOST_CLASSES:
+                self.first_rows[name] = self.rows + int(places[np.argmax(codes == code)])
+            self.values[name] += count
+            if len(self.values) > MOST_CLASSES:
+                self.values = None
+                return
+
+    def _measure(self, present: pd.Series[Any], numbers: np.ndarray[Any, Any]) -> None:
+        known = numbers[~np.isnan(numbers)]
+        self._numbers += len(known)
+        self._texts += len(numbers) - len(known)
+        if len(known):
+            self.low, self.high = min(self.low, known.min()), max(self.high, known.max())
+            self.whole = self.whole and bool((known == np.floor(known)).all())
+        ordered = numbers
+        if len(known) < len(numbers):
+            self._stamps = self._stamps and not len(known)
+            if not self._stamps:
+                self.rising = False
+                return
+            ordered = as_seconds(present)
+            self._stamps = not bool(np.isnan(ordered).any())
+        line = np.concatenate([[self._last], ordered])
+        self.rising = self.rising and bool((line[1:] >= line[:-1]).all())
+        self._last = float(line[-1])
+
+    @property
+    def constant(self) -> bool:
+        """Whether it never varies."""
+        return self.values is not None and len(self.values) <= 1
+
+
+def look_at(table: TableFile) -> tuple[Seen, ...]:
+    """Walk through a table once, with bounded memory. Raises `DataError` where it has no rows."""
+    found = {name: Seen(name) for name in table.columns}
+    for frame in table.chunks(None):
+        for name, column in found.items():
+            column.add(frame[name])
+    for column in found.values():
+        column.close()
+    if not any(column.rows for column in found.values()):
+        raise DataError(f"{table.path}: no rows below the header")
+    return tuple(found.values())
+
+
+def likely_targets(seen: Sequence[Seen], trained: float) -> list[str]:
+    """Columns that may be the target, likeliest first; the first ``trained`` share has labels."""
+    ranked = []
+    for place, column in enumerate(seen):
+        values = column.values
+        if column.kind not in ("number", "text") or values is None or len(values) < 2:
+            continue
+        if column.first_missing is not None and column.first_missing < column.rows * trained:
+            continue
+        if column.kind == "number" and not column.whole and len(values) > 2:
+            continue
+        named = 3 * (column.name.strip().lower() in TARGETS) or 2 * bool(ASKS.search(column.name))
+        score = named + 2 * (place == len(seen) - 1) + (len(values) == 2)
+        ranked.append((-score, place, column.name))
+    spoken = [one for one in ranked if one[0] < 0] or ranked
+    return [name for _, _, name in sorted(spoken)]
+
+
+def likely_ids(seen: Sequence[Seen]) -> list[str]:
+    """Columns that number or name the rows: each value once, and a text, a count or an id's name.
+
+    Their values say nothing of rows to come.
+    """
+    return [
+        column.name
+        for column in seen
+        if column.unique
+        and (
+            column.kind == "text"
+            or (column.kind == "number" and column.whole and column.rising)
+            or (column.kind == "number" and NAMED_ID.search(column.name) is not None)
+        )
+    ]
