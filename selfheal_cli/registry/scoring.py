@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PyFuncModel, scoring_server
+from mlflow.types import DataType, Schema
 from mlflow.version import VERSION
 
 from selfheal_cli.errors import RequestRefused
@@ -46,6 +47,7 @@ class Contract:
     def __init__(self, document: dict[str, Any]) -> None:
         self._described = describe(document)
         self._schema = self._described.get_input_schema()  # type: ignore[no-untyped-call]
+        self._csv_schema = _texts(self._schema)
         self.names = tuple(self._schema.input_names())
         self.required = tuple(self._schema.required_input_names())
 
@@ -63,7 +65,7 @@ class Contract:
         asked = _Asked(self._described, score)
         try:
             found: Any = scoring_server.invocations(  # type: ignore[no-untyped-call]
-                body, content_type, asked, self._schema
+                body, content_type, asked, self._schema_for(content_type)
             )
         except RequestRefused:
             raise
@@ -72,6 +74,10 @@ class Contract:
                 raise asked.failure from None
             raise self._refused(exc, body, content_type, asked) from None
         return found.response, found.status, found.mimetype
+
+    def _schema_for(self, content_type: str) -> Schema | None:
+        csv = content_type.split(";")[0].strip() == scoring_server.CONTENT_TYPE_CSV
+        return self._csv_schema if csv else self._schema
 
     def _refused(
         self, exc: Exception, body: bytes, content_type: str, asked: _Asked
@@ -151,6 +157,14 @@ def as_json(
     answer = as_answer(probabilities, output, labels, threshold)
     scoring_server.predictions_to_json(answer, found)  # type: ignore[no-untyped-call]
     return found.getvalue()
+
+
+def _texts(schema: Schema) -> Schema | None:
+    """The columns of texts alone: of the others, which take any number, MLflow does not know how
+    to read them from CSV.
+    """
+    found = [column for column in schema.inputs if column.type == DataType.string]
+    return Schema(found) if found else None
 
 
 def _code(exc: Exception) -> str:

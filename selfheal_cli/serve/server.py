@@ -51,7 +51,7 @@ def serve(
         bound(settings.host, settings.port) as listening,
         opened(settings, command) as front,
     ):
-        server = _Server(_config(settings, front), lambda: on_ready(_url(listening), front))
+        server = Server(config(settings, front), lambda: on_ready(url_of(listening), front))
         server.run(sockets=[listening])
 
 
@@ -117,7 +117,7 @@ def bound(host: str, port: int) -> Iterator[socket.socket]:
         yield found
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """uvicorn's, whose process ends with 0 after a signal that it has obeyed."""
 
     def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
@@ -125,16 +125,19 @@ class _Server(uvicorn.Server):
         self._on_ready = on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn."""
         await super().startup(sockets)
         self._on_ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A second Ctrl-C does not wait."""
         if self.should_exit and sig == signal.SIGINT:
             self.force_exit = True
         self.should_exit = True
 
 
-def _config(settings: ServerSettings, front: Front) -> uvicorn.Config:
+def config(settings: ServerSettings, front: Front) -> uvicorn.Config:
+    """How uvicorn serves the routes, behind the gate."""
     return uvicorn.Config(
         guarded(create_app(front), front),
         loop="asyncio" if sys.platform == "win32" else "uvloop",
@@ -149,7 +152,8 @@ def _config(settings: ServerSettings, front: Front) -> uvicorn.Config:
     )
 
 
-def _url(listening: socket.socket) -> str:
+def url_of(listening: socket.socket) -> str:
+    """The address for a caller."""
     host, port = listening.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
