@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 
 from selfheal_cli.serve import tables
 from selfheal_cli.serve.protocol import JSON, full_answer, quick_answer
-
-from .conftest import Running
+from tests.serve.conftest import Running
 
 SHARED = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -177,9 +176,7 @@ MALFORMED = {
 @pytest.mark.parametrize("name", list(MALFORMED))
 def test_a_malformed_body_is_a_400_without_trace_and_data(served: Running, name: str) -> None:
     for kind in ("application/json", "text/csv", "application/vnd.apache.parquet"):
-        answer = served.post(
-            "/invocations", data=MALFORMED[name], headers={"content-type": kind}
-        )
+        answer = served.post("/invocations", data=MALFORMED[name], headers={"content-type": kind})
         assert answer.status_code == 400, answer.text
         document = answer.json()
         assert document.keys() == {"error_code", "message"}
