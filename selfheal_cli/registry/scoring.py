@@ -76,7 +76,7 @@ class Contract:
         return found.response, found.status, found.mimetype
 
     def _schema_for(self, content_type: str) -> Schema | None:
-        csv = content_type.split(";")[0].strip() == scoring_server.CONTENT_TYPE_CSV
+        csv = content_type.split(";", maxsplit=1)[0].strip() == scoring_server.CONTENT_TYPE_CSV
         return self._csv_schema if csv else self._schema
 
     def _refused(
