@@ -74,7 +74,7 @@ class Server:
 
     def healer(self) -> int | None:
         """The process beside it."""
-        return _get(f"{self.url}/health/details").get("healer_pid")  # type: ignore[no-any-return]
+        return _get(f"{self.url}/health/details").get("healer_pid")
 
 
 def main() -> None:
@@ -148,7 +148,7 @@ def _process(command: list[str], folder: str, port: int) -> Iterator[None]:
         command, cwd=folder, stdout=quiet, stderr=quiet, start_new_session=True
     )
     try:
-        _await(f"http://127.0.0.1:{port}/ping", process)
+        _await(f"http://127.0.0.1:{port}/ping", command, process)
         yield
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -156,11 +156,11 @@ def _process(command: list[str], folder: str, port: int) -> Iterator[None]:
         process.wait(60)
 
 
-def _await(url: str, process: subprocess.Popen[bytes]) -> None:
+def _await(url: str, command: list[str], process: subprocess.Popen[bytes]) -> None:
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end:
         if process.poll() is not None:
-            raise SystemExit(f"{process.args} ended with {process.returncode}")
+            raise SystemExit(f"{command[-1]} ended with {process.returncode}")
         try:
             with urllib.request.urlopen(url, timeout=2):  # noqa: S310
                 return

@@ -104,7 +104,7 @@ def test_no_answer_mixes_versions_while_they_change(followed: Running) -> None:
         front.board.publish(wanted[turn % 3])
         body = {"dataframe_split": {"columns": names, "data": [row] * 50}}
         answer = followed.post("/invocations", json=body)
-        found = set(answer.json()["predictions"])
+        found = {round(p, 6) for p in answer.json()["predictions"]}  # vectors round by place
         assert len(found) == 1
         seen.setdefault(answer.headers["x-selfheal-snapshot"], set()).update(found)
     mixed = {snapshot: values for snapshot, values in seen.items() if snapshot.startswith("mixed")}
