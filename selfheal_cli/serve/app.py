@@ -7,9 +7,11 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import BaseModel
+from starlette.exceptions import HTTPException
 
 from selfheal_cli.errors import RequestRefused
 from selfheal_cli.registry.scoring import MLFLOW_VERSION
@@ -55,6 +57,7 @@ def create_app(front: Front) -> FastAPI:
     )
     app.add_exception_handler(RequestRefused, _refused(front))
     app.add_exception_handler(RequestValidationError, _invalid(front))
+    app.add_exception_handler(HTTPException, _refused_by_fastapi(front))
     app.add_exception_handler(Exception, _broken)
     _mlflow_routes(app, front)
     _label_routes(app, front)
@@ -212,6 +215,21 @@ def _invalid(front: Front) -> Any:
         front.meters.refused.labels("malformed").inc()
         refusal = RequestRefused(_first_complaint(exc))
         return Response(problem(request.url.path, refusal), 400, media_type=JSON)
+
+    return handle
+
+
+def _refused_by_fastapi(front: Front) -> Any:
+    """An unknown path or method is answered as MLflow's server does, all else as we do."""
+
+    async def handle(request: Request, exc: HTTPException) -> Response:
+        path, status = request.url.path, exc.status_code
+        front.meters.refused.labels("malformed" if status == 400 else "unknown_route").inc()
+        if status != 400 and not path.startswith("/v2"):
+            return await http_exception_handler(request, exc)
+        why = "not JSON that can be read" if status == 400 else "there is no such route or method"
+        refusal = RequestRefused(why, status=status)
+        return Response(problem(path, refusal), status, exc.headers, JSON)
 
     return handle
 
