@@ -66,6 +66,7 @@ class Healer:
         self._facts: dict[str, Any] = {"pid": os.getpid()}
         self._fold = EventFold()
         self._served: Served | None = None
+        self._silent = False  # the one who heals shares this board, and tells
         self._blocked_until = 0.0
         self._began = time.time()
 
@@ -143,10 +144,11 @@ class Healer:
         number = self._registry.alias(model, CHAMPION)
         if number is None:
             raise NothingToRestore(f"model '{model}' has no champion")
-        lease = journal_of(self._registry, model).lease
+        lease, self._silent = journal_of(self._registry, model).lease, False
         if lease is not None:
             folder = run_folder(lease.run, self._settings.workspace)
-            if folder.exists() and is_running(folder):
+            self._silent = folder.exists() and is_running(folder)
+            if self._silent:
                 return
         now = self._board.published()
         if now is not None and now.version == number:
@@ -206,8 +208,9 @@ class Healer:
             facts = self._facts | found | self._fold.facts | waiting
             if self._facts.get("state") in ("FOLLOWING", "WATCHING"):
                 facts["state"] = self._facts["state"]
-            with suppress(SelfhealError):  # the disk is full; it is said again
-                self._board.tell(HEALER, Standing(**facts).as_told())
+            if not self._silent:
+                with suppress(SelfhealError):  # the disk is full; it is said again
+                    self._board.tell(HEALER, Standing(**facts).as_told())
             if self._stop.wait(TELL_SECONDS):
                 return
 
