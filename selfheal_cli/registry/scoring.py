@@ -153,8 +153,11 @@ def as_json(
     probabilities: FloatArray, output: str, labels: tuple[str, ...], threshold: float
 ) -> str:
     """The body of an answer, as MLflow's server writes it."""
-    found = StringIO()
     answer = as_answer(probabilities, output, labels, threshold)
+    if not isinstance(answer, pd.DataFrame):  # the same text by the encoder that is written in C
+        plain = answer if isinstance(answer, list) else answer.tolist()
+        return json.dumps({"predictions": plain})
+    found = StringIO()
     scoring_server.predictions_to_json(answer, found)  # type: ignore[no-untyped-call]
     return found.getvalue()
 
