@@ -32,6 +32,11 @@ def _checked_name(ctx: click.Context, param: click.Parameter, value: str | None)
         from selfheal_cli.cli.standing import default_model_name
 
         return default_model_name(ctx)
+    return checked_name(ctx, param, value)
+
+
+def checked_name(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """A registered model's name, as click hands it in."""
     if not NAME.fullmatch(value):
         raise click.BadParameter(
             f"{value!r}: letters, digits, space, '.', '_' and '-', at most 128, are allowed"

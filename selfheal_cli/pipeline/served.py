@@ -158,11 +158,8 @@ def _config(registry: Registry, champion: VersionRecord, wanted: Wanted) -> RunC
     reference = wanted.reference or _reference(recorded, champion)
     values = recorded.model_dump()
     for key, value in wanted.overrides.items():
-        group, _, name = key.partition(".")
-        if name:
-            values[group] = {**values[group], name: value}
-        else:
-            values[group] = value
+        group = isinstance(value, Mapping) and isinstance(values.get(key), Mapping)
+        values[key] = {**values[key], **value} if group else value
     values["source"] = ServedSettings(reference=reference)
     values["labels"] = {**values["labels"], "regime": "arriving"}
     values["heal"] = {**values["heal"], "mode": "sync", "assume": None}

@@ -217,7 +217,7 @@ def test_another_recipe_begins_with_a_baseline_that_decides_as_the_champion(
 ) -> None:
     server = Server(heal=HealSettings(recipe="gradient"))
     before = server.champion()
-    served = server.open(**{"heal.recipe": "anchored"})
+    served = server.open(heal={"recipe": "anchored"})
     assert served.baseline is None
     server.answer(3)
     server.label(list(server.truth))
@@ -324,4 +324,4 @@ def test_an_alias_that_a_tool_without_the_journal_moved_is_followed_at_the_secon
 
 def test_a_recipe_that_does_not_fit_the_champions_adapter_is_refused(server: Server) -> None:
     with pytest.raises(ConfigurationError, match="leave --recipe out"):
-        server.open(**{"heal.recipe": "article"})
+        server.open(heal={"recipe": "article"})
