@@ -109,11 +109,10 @@ def _scores(standing: Standing) -> Iterator[Metric]:
         [((name,), one.rows) for name, one in known.items()], "who",
     )  # fmt: skip
     for figure, title in FIGURES.items():
-        yield _gauge(
-            figure, f"{title} on labelled rows, before anything learned from them",
-            [((name,), one.figures[figure]) for name, one in known.items() if figure in one.figures],
-            "who",
-        )  # fmt: skip
+        text = f"{title} on labelled rows, before anything learned from them"
+        found = [((name,), one.figures[figure]) for name, one in known.items()
+                 if figure in one.figures]  # fmt: skip
+        yield _gauge(figure, text, found, "who")
     yield _gauge(
         "lift", "Live minus shadow: what healing gives, below 0 what it costs",
         [((figure,), value) for figure, value in lifts(standing).items()], "figure",
