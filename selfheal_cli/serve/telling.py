@@ -75,7 +75,7 @@ def verdict(standing: Standing) -> Verdict:
         )
     signs = {name: _sign(value) for name, value in lift.items()}
     found = ", ".join(
-        f"{_named(name)} {live.figures[name]:.3f} against {shadow.figures[name]:.3f}"
+        f"{_named(name)} {live.figures[name]:.3f} against {shadow.figures[name]:.3f} without it"
         for name in lift
     )
     rows = _rows(live, shadow)
