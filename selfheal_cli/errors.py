@@ -16,6 +16,7 @@
     │   ├── LeaseHeld                4   another run heals this model
     │   └── ApprovalNeeded           4   four eyes: one person is not enough
     ├── NotWritten                   4   a file or folder: disk full, no rights
+    ├── RequestRefused               1   what a caller of the server asked for
     ├── AuditFailed                  4   a signed audit that is not what it says
     ├── EventLogError                4   the log is missing, cut short or edited
     ├── NothingToRestore             5
@@ -87,6 +88,19 @@ class NotWritten(SelfhealError):
     """A file that could not be written: the disk is full, or the rights are missing."""
 
     exit_code = 4
+
+
+class RequestRefused(SelfhealError):
+    """A request that is not answered: ``status`` and ``code`` for the caller, and the counted
+    ``reason``. The message holds nothing of the caller's data.
+    """
+
+    def __init__(self, message: str, *, status: int = 400, code: str = "BAD_REQUEST",
+                 reason: str = "malformed") -> None:  # fmt: skip
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.reason = reason
 
 
 class AuditFailed(SelfhealError):

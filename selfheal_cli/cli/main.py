@@ -13,6 +13,7 @@ INTERRUPTED = 130
 # name: one line of help. A command's module is loaded when it is called, not before.
 COMMANDS = {
     "run": "Train, stream, heal and register every snapshot.",
+    "serve": "Serve a model's champion over HTTP and heal it on what comes.",
     "wrap": "Put an adapter into a trained PyTorch model of your own.",
     "flush": "Bring to the registry what runs have left on disk.",
     "compare": "Hold recipes against each other, against peers and against no heal.",

@@ -13,7 +13,8 @@ RECIPES = ("article", "gradient", "anchored")  # as in the configuration, which 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,127}")
 
 
-def _checked_name(ctx: click.Context, param: click.Parameter, value: str) -> str:
+def checked_name(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """A registered model's name, as click hands it in."""
     if not NAME.fullmatch(value):
         raise click.BadParameter(
             f"{value!r}: letters, digits, space, '.', '_' and '-', at most 128, are allowed"
@@ -30,7 +31,7 @@ model_name: Decorator = click.option(
     "--model-name",
     default="fraud",
     show_default=True,
-    callback=_checked_name,
+    callback=checked_name,
     help="Registered model.",
 )
 policy: Decorator = click.option(

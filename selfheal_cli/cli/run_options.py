@@ -179,19 +179,19 @@ def build_config(given: Mapping[str, Any]) -> RunConfig:
     values |= {
         "source": _source_settings(given, data),
         "network": NetworkSettings(shadow="frozen" if data else "plain"),
-        "heal": checked(HealSettings, _known(heal), where="options"),
+        "heal": checked(HealSettings, known(heal), where="options"),
         "labels": parse_labels(given["labels"], timed=given["label_time"] is not None),
         "objective": parse_objective(given["objective"] or "accuracy"),
         "policy": _policy(given),
         "rules": rules or None,
-        "monitors": _monitors(given["monitors"]),
+        "monitors": parse_monitors(given["monitors"]),
         "plots": not given["no_plots"],
     }
     if data is None and not rules:
         from selfheal_cli.source.article import RULE
 
         values["rules"] = (RULE,)
-    return checked(RunConfig, _known(values), where="options")
+    return checked(RunConfig, known(values), where="options")
 
 
 def parse_labels(text: str | None, *, timed: bool) -> LabelSettings:
@@ -214,7 +214,8 @@ def parse_labels(text: str | None, *, timed: bool) -> LabelSettings:
     return checked(LabelSettings, {"regime": regime}, where="--labels")
 
 
-def _monitors(texts: Sequence[str]) -> tuple[MonitorSettings, ...] | None:
+def parse_monitors(texts: Sequence[str]) -> tuple[MonitorSettings, ...] | None:
+    """Monitors as ``--monitor`` names them; None where there are none."""
     if not texts:
         return None
     from selfheal_cli.monitor.monitors.parse import parse_monitor
@@ -247,10 +248,10 @@ def _source_settings(given: Mapping[str, Any], data: Path | None) -> Any:
 
     if data is None:
         values = {"drift_strength": given["drift_strength"]}
-        return checked(SyntheticSettings, _known(values), where="options")
+        return checked(SyntheticSettings, known(values), where="options")
     values = {name: given[name] for name in FOR_TABLES} | {"path": data}
     values["unlabelled"] = given["label_time"] is not None or given["labels"] not in (None, "full")
-    return checked(TableSettings, _known(values), where="options")
+    return checked(TableSettings, known(values), where="options")
 
 
 def _rules_of(file: Path | None) -> tuple[str, ...]:
@@ -268,11 +269,12 @@ def _policy(given: Mapping[str, Any]) -> Policy:
     policy = policy_file.load(given["policy"])
     if given["thresholds"] is not None:
         policy = policy_file.read_thresholds(given["thresholds"], policy)
-    changed = _known({name: given[name] for name in POLICY_OPTIONS})
+    changed = known({name: given[name] for name in POLICY_OPTIONS})
     return checked(Policy, policy.model_dump() | changed, where="options")
 
 
-def _known(values: Mapping[str, Any]) -> dict[str, Any]:
+def known(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Only what was given."""
     return {name: value for name, value in values.items() if value is not None}
 
 

@@ -48,6 +48,14 @@ def write_version(
     (folder / LINK_FILE).write_text(json.dumps(link, indent=1), encoding="utf-8")
     for name, text in environment().items():
         (folder / name).write_text(text, encoding="utf-8")
+    described = describe(document, run_id=run_id, model_id=model_id)
+    described.save(str(folder / "MLmodel"))
+
+
+def describe(
+    document: dict[str, Any], run_id: str | None = None, model_id: str | None = None
+) -> Model:
+    """A version as MLflow's own description has it; ``document`` is its base's."""
     described = Model(run_id=run_id, model_id=model_id, signature=signature(document))
     described.add_flavor(
         "python_function",
@@ -55,7 +63,7 @@ def write_version(
         python_version=platform.python_version(),
         env={"virtualenv": "python_env.yaml"},
     )
-    described.save(str(folder / "MLmodel"))
+    return described
 
 
 @cache

@@ -45,16 +45,28 @@ class ProbabilityModel:
         """Of n rows of raw features: (n,) float32 probabilities of the positive class, a column a
         class where there are more than two, or with ``output="label"`` n labels.
         """
+        output = asked_output(params)
         rows = self._encoding.encode(self._encoding.raw(model_input))
-        probabilities = self._network.predict(rows)
-        output = (params or {}).get("output", OUTPUTS[0])
-        if output not in OUTPUTS:
-            raise ValueError(f"output {output!r}: {' or '.join(OUTPUTS)} is allowed")
-        if output == "label":
-            return [self._labels[place] for place in classify(probabilities, self._threshold)]
-        if probabilities.ndim == 1:
-            return probabilities
-        return pd.DataFrame(probabilities, columns=list(self._labels))
+        return as_answer(self._network.predict(rows), output, self._labels, self._threshold)
+
+
+def asked_output(params: dict[str, object] | None) -> str:
+    """Which output a caller wants; raises ValueError for one that there is not."""
+    output = (params or {}).get("output", OUTPUTS[0])
+    if output not in OUTPUTS:
+        raise ValueError(f"output {output!r}: {' or '.join(OUTPUTS)} is allowed")
+    return str(output)
+
+
+def as_answer(
+    probabilities: FloatArray, output: str, labels: tuple[str, ...], threshold: float
+) -> FloatArray | pd.DataFrame | list[str]:
+    """Probabilities (n,) or (n, K) as a version gives them to a caller of MLflow's."""
+    if output == "label":
+        return [labels[place] for place in classify(probabilities, threshold)]
+    if probabilities.ndim == 1:
+        return probabilities
+    return pd.DataFrame(probabilities, columns=list(labels))
 
 
 def _load_pyfunc(data_path: str) -> ProbabilityModel:

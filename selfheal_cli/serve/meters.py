@@ -52,3 +52,8 @@ class Meters:
             "selfheal_healer_restarts", "Times the healer's process ended by itself",
             registry=self.registry,
         )  # fmt: skip
+        self.publications_refused = Counter(
+            "selfheal_publications_refused",
+            "Adapters that did not verify or could not be fetched, so that the old one serves",
+            registry=self.registry,
+        )

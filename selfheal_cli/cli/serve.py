@@ -1,0 +1,181 @@
+"""``selfheal serve``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from selfheal_cli.cli import options, run_options
+
+if TYPE_CHECKING:
+    from selfheal_cli.serve.settings import ServerSettings
+
+NEEDED = ("fastapi", "uvicorn", "httptools", "prometheus_client")
+FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
+
+healing = run_options.group(
+    click.option("--no-heal", is_flag=True, help="Score and watch; heal nothing."),
+    click.option(
+        "--recipe",
+        type=click.Choice(options.RECIPES),
+        help="How it heals. [default: as the run that the champion is from]",
+    ),
+    click.option(
+        "--policy",
+        metavar="NAME|FILE",
+        help="Thresholds; see 'selfheal policy list'. [default: as that run]",
+    ),
+    click.option("--batch-size", type=int, help="Rows a batch. [default: as that run]"),
+    click.option(
+        "--max-wait",
+        type=float,
+        help="Seconds after which rows that do not fill a batch are one. [default: 5]",
+    ),
+    run_options.watching,
+    click.option(
+        "--reference",
+        type=FILE,
+        help="CSV or Parquet file that says what is normal (--target).",
+    ),
+    click.option("--target", metavar="COLUMN", help="Column of the reference with the labels."),
+    click.option("--positive", metavar="VALUE", help="The target's positive value."),
+    click.option(
+        "--keep-rows", type=int, help="Answered rows that are kept for labels. [default: 1000000]"
+    ),
+)
+limits = run_options.group(
+    click.option("--max-body", type=int, help="Bytes of a request. [default: 10000000]"),
+    click.option("--max-rows", type=int, help="Rows of a request. [default: 100000]"),
+    click.option(
+        "--max-rate",
+        type=float,
+        help="Requests a second from one address; 0 for any number. [default: 0]",
+    ),
+    click.option(
+        "--timeout",
+        type=float,
+        help="Seconds until a request is there and answered. [default: 30]",
+    ),
+)
+
+
+@click.command("serve")
+@click.argument("name", callback=options.checked_name)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65_535),
+    default=5001,
+    show_default=True,
+    help="Port to listen on; 0 for a free one.",
+)
+@click.option(
+    "--key",
+    metavar="COLUMN",
+    help="Column of a request, no input of the model, that names rows for labels.",
+)
+@click.option(
+    "--token-file",
+    type=FILE,
+    help="Lines 'scoring: TOKEN' and 'operating: TOKEN'; needed with another --host.",
+)
+@click.option("--insecure", is_flag=True, help="Allow another --host without tokens.")
+@healing
+@limits
+@options.tracking_uri
+def command(name: str, **given: Any) -> None:
+    """Serve a model's champion over HTTP, as MLflow does, and heal it on what comes.
+
+    /invocations scores, /feedback takes labels; stop it with SIGTERM or Ctrl-C.
+    """
+    _require_extra()
+    settings = _settings(name, given)
+    from selfheal_cli.serve.front import Front
+    from selfheal_cli.serve.server import serve
+
+    def on_ready(url: str, front: Front) -> None:
+        served = front.scorer.served
+        click.echo(f"selfheal: '{name}' v{served.shown_version} is served at {url}", err=True)
+
+    serve(settings, on_ready)
+
+
+def _require_extra() -> None:
+    from importlib.util import find_spec
+
+    from selfheal_cli.errors import ConfigurationError
+
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise ConfigurationError(
+            f"{', '.join(missing)} is not installed: pip install 'selfheal[serve]'"
+        )
+
+
+def _settings(name: str, given: dict[str, Any]) -> ServerSettings:
+    from selfheal_cli.actor import actor
+    from selfheal_cli.config import checked
+    from selfheal_cli.serve.access import read_tokens, require_guarded
+    from selfheal_cli.serve.settings import HealerSettings, Limits, ServerSettings, Tokens
+
+    tokens = read_tokens(given["token_file"]) if given["token_file"] else Tokens()
+    require_guarded(given["host"], tokens, insecure=given["insecure"])
+    healer = {
+        "model": name,
+        "actor": actor(),
+        "tracking_uri": given["tracking_uri"],
+        "heal": not given["no_heal"],
+        "overrides": _overrides(given),
+        "reference": _reference(given),
+        "max_wait": given["max_wait"],
+        "keep_rows": given["keep_rows"],
+    }
+    asked = {
+        "body_bytes": given["max_body"],
+        "rows": given["max_rows"],
+        "requests": given["max_rate"],
+        "seconds": given["timeout"],
+    }
+    values = {
+        "healer": checked(HealerSettings, run_options.known(healer), where="options"),
+        "limits": checked(Limits, run_options.known(asked), where="options"),
+        "tokens": tokens,
+        "host": given["host"],
+        "port": given["port"],
+        "key": given["key"],
+    }
+    return checked(ServerSettings, run_options.known(values), where="options")
+
+
+def _overrides(given: dict[str, Any]) -> dict[str, Any]:
+    """What was asked for, as keys of a run's configuration."""
+    from selfheal_cli.decide import policy_file
+
+    found: dict[str, Any] = {}
+    if given["recipe"] is not None:
+        found["heal"] = {"recipe": given["recipe"]}
+    if given["policy"] is not None:
+        found["policy"] = policy_file.load(given["policy"]).model_dump(mode="json")
+    if given["batch_size"] is not None:
+        found["batch_size"] = given["batch_size"]
+    monitors = run_options.parse_monitors(given["monitors"])
+    if monitors:
+        found["monitors"] = [one.model_dump(mode="json") for one in monitors]
+    return found
+
+
+def _reference(given: dict[str, Any]) -> dict[str, Any] | None:
+    from selfheal_cli.config import TableSettings, checked
+
+    if given["reference"] is None:
+        for name in ("target", "positive"):
+            if given[name] is not None:
+                raise click.UsageError(f"--{name} is for --reference FILE")
+        return None
+    if given["target"] is None:
+        raise click.UsageError("--target COLUMN is needed with --reference")
+    values = {"path": given["reference"], "target": given["target"], "positive": given["positive"]}
+    table = checked(TableSettings, run_options.known(values), where="options")
+    return table.model_dump(mode="json", exclude_defaults=True)

@@ -1,0 +1,233 @@
+"""The HTTP routes of scoring: MLflow's, the V2 protocol's, and labels."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from pydantic import BaseModel
+
+from selfheal_cli.errors import RequestRefused
+from selfheal_cli.registry.scoring import MLFLOW_VERSION
+from selfheal_cli.serve import inference
+from selfheal_cli.serve.feedback import Labels, Outcome
+from selfheal_cli.serve.front import Front
+from selfheal_cli.serve.gate import FAILED, REQUEST, ROUTE, VERSION, Gate, problem
+from selfheal_cli.serve.openapi import INVOCATIONS, PROBLEMS, TEXT, V2_PROBLEMS, documented
+
+JSON = "application/json"
+
+
+class Recording(BaseModel):
+    """Rows on their way to disk, rows that were lost to it, and why."""
+
+    waiting: int
+    unrecorded: int
+    problem: str
+
+
+class Details(BaseModel):
+    """How the scoring process is; ``following`` says why a publication is not served."""
+
+    model: str
+    version: str
+    snapshot: str
+    threshold: float
+    recording: Recording
+    following: str
+    healer_pid: int | None
+    healer_restarts: int
+
+
+def create_app(front: Front) -> FastAPI:
+    """The application with its routes; `guarded` puts the gate before it."""
+    app = FastAPI(
+        title="selfheal",
+        description="A registered model behind HTTP: MLflow's scoring protocol, the V2 inference "
+        "protocol, and labels that come later.",
+        version=version("selfheal"),
+        docs_url=None,  # their pages load scripts from other hosts
+        redoc_url=None,
+    )
+    app.add_exception_handler(RequestRefused, _refused(front))
+    app.add_exception_handler(RequestValidationError, _invalid(front))
+    app.add_exception_handler(Exception, _broken)
+    _mlflow_routes(app, front)
+    _label_routes(app, front)
+    _v2_routes(app, front)
+    documented(app)
+    return app
+
+
+def guarded(app: FastAPI, front: Front) -> Gate:
+    """The application behind the gate: tokens, limits, counters."""
+    return Gate(app, front.settings.tokens, front.settings.limits, front.meters)
+
+
+def _mlflow_routes(app: FastAPI, front: Front) -> None:
+    async def ping(request: Request) -> Response:
+        """Whether the model can be asked; the body is a line break, as MLflow has it."""
+        request.scope[ROUTE] = request.url.path
+        return Response("\n", media_type=JSON)
+
+    app.get("/ping", responses=TEXT)(ping)
+    app.get("/health", responses=TEXT)(ping)
+
+    @app.get("/version", responses=TEXT)
+    async def mlflow_version(request: Request) -> Response:
+        """The version of MLflow whose protocol this is, as MLflow has it."""
+        request.scope[ROUTE] = "/version"
+        return Response(MLFLOW_VERSION, media_type=JSON)
+
+    @app.get("/health/details", responses={200: {"model": Details}, **PROBLEMS["read"]})
+    async def details(request: Request) -> Response:
+        """What serves, and what does not work at the moment."""
+        request.scope[ROUTE] = "/health/details"
+        return _json(_details(front))
+
+    @app.post("/invocations", openapi_extra=INVOCATIONS, responses=PROBLEMS["invocations"])
+    async def invocations(request: Request) -> Response:
+        """Score rows."""
+        scope = request.scope
+        scope[ROUTE] = "/invocations"
+        body = await request.body()
+        answer = await front.invoke(body, request.headers.get("content-type"), scope[REQUEST])
+        served = answer.scored.served if answer.scored else front.scorer.served
+        scope[VERSION] = served.shown_version
+        return Response(answer.text, answer.status, served.headers(), answer.media_type)
+
+
+def _label_routes(app: FastAPI, front: Front) -> None:
+    @app.post("/feedback", responses={200: {"model": Outcome}, **PROBLEMS["feedback"]})
+    async def feedback(request: Request, told: Labels) -> Response:
+        """Say what rows really were: late, in any order, more than once."""
+        request.scope[ROUTE] = "/feedback"
+        return _json(await asyncio.to_thread(front.join, told))
+
+
+def _v2_routes(app: FastAPI, front: Front) -> None:
+    model, at = "/v2/models/{model}", "/v2/models/{model}/versions/{number}"
+
+    @app.get("/v2", responses=TEXT)
+    async def server(request: Request) -> dict[str, Any]:
+        """The server's metadata."""
+        request.scope[ROUTE] = "/v2"
+        return {"name": "selfheal", "version": version("selfheal"), "extensions": []}
+
+    @app.get("/v2/health/live", responses=TEXT)
+    async def live(request: Request) -> dict[str, bool]:
+        """Whether the server lives."""
+        request.scope[ROUTE] = "/v2/health/live"
+        return {"live": True}
+
+    @app.get("/v2/health/ready", responses=TEXT)
+    async def ready(request: Request) -> dict[str, bool]:
+        """Whether the server can be asked."""
+        request.scope[ROUTE] = "/v2/health/ready"
+        return {"ready": True}
+
+    async def model_ready(request: Request, model: str, number: str | None = None) -> Response:
+        """Whether the model can be asked."""
+        request.scope[ROUTE] = "/v2/models/ready"
+        _require_served(front, model, number)
+        return Response('{"ready": true}', media_type=JSON)
+
+    async def metadata(request: Request, model: str, number: str | None = None) -> Response:
+        """What the model takes and gives."""
+        request.scope[ROUTE] = "/v2/models"
+        _require_served(front, model, number)
+        return _json(inference.metadata(front.scorer.served, front.model))
+
+    async def infer(
+        request: Request, model: str, asked: inference.Request, number: str | None = None
+    ) -> Response:
+        """Score tensors."""
+        scope = request.scope
+        scope[ROUTE] = "/v2/models/infer"
+        _require_served(front, model, number)
+        served = front.scorer.served
+        scope[REQUEST] = asked.id or scope[REQUEST]
+        limits = front.settings.limits
+        answer, scored = await asyncio.to_thread(
+            inference.infer, served, asked, model=model, request_id=scope[REQUEST],
+            key=front.settings.key, most=limits.rows,
+        )  # fmt: skip
+        front.record(scored, scope[REQUEST])
+        scope[VERSION] = served.shown_version
+        return _json(answer, served.headers())
+
+    found: dict[Any, Any] = V2_PROBLEMS["read"]
+    for path in (model, at):
+        name = "_at" if path == at else ""
+        read = {200: {"model": inference.Metadata}, **found}
+        app.get(path, operation_id=f"metadata{name}", responses=read)(metadata)
+        app.get(f"{path}/ready", operation_id=f"ready{name}", responses=found)(model_ready)
+        scored = {200: {"model": inference.Response}, **V2_PROBLEMS["infer"]}
+        app.post(f"{path}/infer", operation_id=f"infer{name}", responses=scored)(infer)
+
+
+def _require_served(front: Front, model: str, number: str | None) -> None:
+    served = front.scorer.served.shown_version
+    if model != front.model or number not in (None, served):
+        raise RequestRefused(
+            f"model '{front.model}', version {served}, is what serves here",
+            status=404, code="RESOURCE_DOES_NOT_EXIST", reason="unknown_model",
+        )  # fmt: skip
+
+
+def _details(front: Front) -> Details:
+    served, recorder = front.scorer.served, front.recorder
+    return Details(
+        model=front.model,
+        version=served.shown_version,
+        snapshot=served.snapshot,
+        threshold=served.threshold,
+        recording=Recording(
+            waiting=recorder.waiting, unrecorded=recorder.unrecorded, problem=recorder.problem
+        ),
+        following=front.following.problem,
+        healer_pid=front.companion.pid,
+        healer_restarts=front.companion.restarts,
+    )
+
+
+def _json(found: BaseModel, headers: dict[str, str] | None = None) -> Response:
+    return Response(found.model_dump_json(), headers=headers, media_type=JSON)
+
+
+def _refused(front: Front) -> Any:
+    async def handle(request: Request, exc: RequestRefused) -> Response:
+        front.meters.refused.labels(exc.reason).inc()
+        return Response(problem(request.url.path, exc), exc.status, media_type=JSON)
+
+    return handle
+
+
+def _invalid(front: Front) -> Any:
+    async def handle(request: Request, exc: RequestValidationError) -> Response:
+        front.meters.refused.labels("malformed").inc()
+        refusal = RequestRefused(_first_complaint(exc))
+        return Response(problem(request.url.path, refusal), 400, media_type=JSON)
+
+    return handle
+
+
+def _first_complaint(exc: RequestValidationError) -> str:
+    """What is wrong and where, without what was sent."""
+    first = exc.errors()[0]
+    if first["type"] == "json_invalid":
+        return f"not JSON: {first['ctx']['error']} at character {first['loc'][-1]}"
+    where = [str(part) for part in first["loc"] if part != "body"]
+    if first["type"] == "extra_forbidden":
+        where[-1:] = ["an unknown key"]
+    message = str(first["msg"]).removeprefix("Value error, ")
+    return f"{'.'.join(where)}: {message}" if where else message
+
+
+async def _broken(request: Request, exc: Exception) -> Response:
+    """Our own fault: the gate's log says where."""
+    return Response(problem(request.url.path, FAILED), 500, media_type=JSON)

@@ -1,0 +1,172 @@
+"""The scoring process from its start to its end."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import uvicorn
+
+from selfheal_cli.errors import ConfigurationError
+from selfheal_cli.model.network import use_one_thread
+from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+from selfheal_cli.registry.scoring import quiet
+from selfheal_cli.serve import companion
+from selfheal_cli.serve.app import create_app, guarded
+from selfheal_cli.serve.companion import Companion
+from selfheal_cli.serve.connection import patient
+from selfheal_cli.serve.following import Following
+from selfheal_cli.serve.front import Front
+from selfheal_cli.serve.meters import Meters
+from selfheal_cli.serve.protocol import full_answer
+from selfheal_cli.serve.recorder import Recorder
+from selfheal_cli.serve.scorer import Scorer, Served, load_champion
+from selfheal_cli.serve.settings import ServerSettings
+from selfheal_cli.spool.board import Board
+from selfheal_cli.spool.file import spool_path
+from selfheal_cli.spool.store import Spool
+
+KEEP_ALIVE_SECONDS = 75  # longer than balancers keep an idle connection
+
+
+def serve(
+    settings: ServerSettings,
+    on_ready: Callable[[str, Front], None],
+    command: Sequence[str] = companion.COMMAND,
+) -> None:
+    """Serve until SIGTERM or Ctrl-C, then finish what is under way.
+
+    ``on_ready`` is called with the address once a request can be answered. The port is taken at
+    once, and opened only then. Raises `ConfigurationError` where it is taken already and
+    `RegistryError` where there is no champion that verifies.
+    """
+    with (
+        _ended_by_signal(),
+        bound(settings.host, settings.port) as listening,
+        opened(settings, command) as front,
+    ):
+        server = Server(config(settings, front), lambda: on_ready(url_of(listening), front))
+        server.run(sockets=[listening])
+
+
+@contextmanager
+def opened(settings: ServerSettings, command: Sequence[str]) -> Iterator[Front]:
+    """The champion, warm, with all that stands around it; ended in order."""
+    use_one_thread()
+    quiet()
+    healer = settings.healer
+    path = spool_path(healer.model, healer.workspace)
+    registry = MlflowRegistry(healer.tracking_uri)
+    with ExitStack() as stack:
+        board, spool = Board(path), Spool(path)
+        stack.callback(board.close)
+        stack.callback(spool.close)
+        since = board.standing()[0]  # what was published before is what the champion says by now
+        scorer = Scorer(load_champion(registry, healer.model))
+        warm(scorer.served)
+        meters = Meters()
+        front = Front(
+            settings=settings,
+            scorer=scorer,
+            board=board,
+            spool=spool,
+            recorder=Recorder(spool, meters),
+            following=Following(scorer, board, lambda: registry, meters, since),
+            companion=Companion(healer, meters, command),
+            meters=meters,
+        )
+        front.companion.start()
+        stack.callback(front.companion.stop)
+        front.recorder.start()
+        stack.callback(front.recorder.close)
+        front.following.start()
+        stack.callback(front.following.stop)
+        yield front
+
+
+def warm(served: Served) -> None:
+    """Score a row once each way, so that the first caller does not wait for what loads late."""
+    columns = {
+        column.name: np.array([""], dtype=object) if column.kind == "categorical" else np.zeros(1)
+        for column in served.quick.encoding.columns
+    }
+    served.score(columns)
+    row = {name: values.tolist()[0] for name, values in columns.items()}
+    header, line = ",".join(f'"{name}"' for name in row), ",".join(str(v) for v in row.values())
+    full_answer(served, f"{header}\n{line}\n".encode(), "text/csv", None, 1)
+
+
+@contextmanager
+def bound(host: str, port: int) -> Iterator[socket.socket]:
+    """A socket that has the port and does not listen yet."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as found:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            found.bind((host, port))
+        except OSError as exc:
+            raise ConfigurationError(
+                f"cannot listen on {host}, port {port} ({exc.strerror}); give another --port"
+            ) from exc
+        yield found
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, whose process ends with 0 after a signal that it has obeyed."""
+
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn."""
+        await super().startup(sockets)
+        self._on_ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A second Ctrl-C does not wait."""
+        if self.should_exit and sig == signal.SIGINT:
+            self.force_exit = True
+        self.should_exit = True
+
+
+def config(settings: ServerSettings, front: Front) -> uvicorn.Config:
+    """How uvicorn serves the routes, behind the gate."""
+    return uvicorn.Config(
+        guarded(create_app(front), front),
+        loop="asyncio" if sys.platform == "win32" else "uvloop",
+        http=patient(settings.limits.seconds),
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_level=settings.log_level,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=int(settings.limits.seconds) + 1,
+    )
+
+
+def url_of(listening: socket.socket) -> str:
+    """The address for a caller."""
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@contextmanager
+def _ended_by_signal() -> Iterator[None]:
+    """SIGTERM while it starts ends it in order as well."""
+
+    def end(number: int, frame: Any) -> None:
+        raise SystemExit(0)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

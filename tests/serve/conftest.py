@@ -1,0 +1,108 @@
+"""A server on loopback beside MLflow's own, on the session's run."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import uvicorn
+
+from selfheal_cli.serve.front import Front
+from selfheal_cli.serve.server import Server, bound, config, opened, url_of
+from selfheal_cli.serve.settings import HealerSettings, Limits, ServerSettings, Tokens
+
+# in the healer's place: takes its settings and lives on
+IDLE = (sys.executable, "-S", "-c", "import sys, time; sys.stdin.read(); time.sleep(600)")
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that answers."""
+
+    url: str
+    front: Front
+
+    def post(self, path: str, **named: Any) -> requests.Response:
+        return requests.post(self.url + path, timeout=30, **named)
+
+    def get(self, path: str, **named: Any) -> requests.Response:
+        return requests.get(self.url + path, timeout=30, **named)
+
+    def rows(self, n: int = 3) -> dict[str, Any]:
+        names = self.front.scorer.served.quick.encoding.names
+        return {
+            "columns": names,
+            "data": [[0.25 * i - j / 7 for j in range(len(names))] for i in range(n)],
+        }
+
+
+@contextmanager
+def in_thread(server: uvicorn.Server, listening: Any) -> Iterator[None]:
+    """uvicorn beside the test."""
+    ready = threading.Event()
+
+    async def run() -> None:
+        task = asyncio.create_task(server.serve(sockets=[listening]))
+        while not server.started and not task.done():
+            await asyncio.sleep(0.005)
+        ready.set()
+        await task
+
+    thread = threading.Thread(target=lambda: asyncio.run(run()))
+    thread.start()
+    assert ready.wait(30)
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@contextmanager
+def serving(
+    registry: Path, workspace: Path, *, command: Any = IDLE, **settings: Any
+) -> Iterator[Running]:
+    """`selfheal serve` in this process, with a stand-in for the healer."""
+    uri = f"sqlite:///{registry / 'mlflow.db'}"
+    healer = HealerSettings(model="fraud", actor="test", tracking_uri=uri, workspace=workspace)
+    given = ServerSettings(healer=healer, port=0, **settings)
+    with bound(given.host, given.port) as listening, opened(given, command) as front:
+        with in_thread(Server(config(given, front), lambda: None), listening):
+            yield Running(url_of(listening), front)
+
+
+@pytest.fixture(scope="session")
+def served(article_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server that tests share: they ask it and leave it as it is."""
+    with serving(article_run, tmp_path_factory.mktemp("shared"), key="order") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def mlflow_model(served: Running) -> Any:
+    """The same version as MLflow loads it."""
+    import mlflow
+
+    return mlflow.pyfunc.load_model(f"models:/fraud/{served.front.scorer.served.version}")
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(mlflow_model: Any) -> Iterator[str]:
+    """What ``mlflow models serve`` runs, for the same version."""
+    from mlflow.pyfunc import scoring_server
+
+    app = scoring_server.init(mlflow_model)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+    with bound("127.0.0.1", 0) as listening, in_thread(server, listening):
+        yield url_of(listening)
+
+
+__all__ = ["Limits", "Running", "Tokens", "serving"]

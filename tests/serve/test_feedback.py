@@ -1,0 +1,118 @@
+"""Labels by request or key: late, in any order, repeated, of rows that nobody knows."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from .conftest import Running
+
+
+def scored(running: Running, n: int = 3, **more: Any) -> str:
+    answer = running.post("/invocations", json={"dataframe_split": {**running.rows(n), **more}})
+    assert answer.status_code == 200, answer.text
+    return answer.headers["x-request-id"]
+
+
+def told(running: Running, *labels: dict[str, Any]) -> dict[str, int]:
+    answer = running.post("/feedback", json={"labels": list(labels)})
+    assert answer.status_code == 200, answer.text
+    found: dict[str, int] = answer.json()
+    return found
+
+
+def test_labels_join_the_rows_that_were_just_answered(served: Running) -> None:
+    one, other = scored(served), scored(served)
+    found = told(
+        served,
+        {"request_id": other, "labels": [1, None, "0"]},
+        {"request_id": one, "place": 2, "label": True},
+        {"request_id": one, "label": 0},
+    )
+    assert found == {"joined": 4, "repeated": 0, "unknown": 0}
+    number = served.front.spool.last()[1]
+    joined = served.front.spool.labels_before(number, 4)
+    assert [(label.place, label.y) for label in joined] == [(0, 1), (2, 0), (2, 1), (0, 0)]
+
+
+def test_a_label_that_comes_again_is_repeated_and_of_no_known_row_unknown(served: Running) -> None:
+    one = scored(served)
+    assert told(served, {"request_id": one, "label": 1})["joined"] == 1
+    found = told(
+        served,
+        {"request_id": one, "label": 0},
+        {"request_id": one, "place": 3, "label": 1},
+        {"request_id": "never-seen", "label": 1},
+        {"key": "never-seen", "label": 1},
+    )
+    assert found == {"joined": 0, "repeated": 1, "unknown": 3}
+
+
+@pytest.mark.parametrize("form", ["dataframe_split", "dataframe_records", "csv"])
+def test_rows_are_found_by_the_key_that_came_with_them(served: Running, form: str) -> None:
+    rows, first = served.rows(2), uuid4().int % 10**12
+    names = [*rows["columns"], "order"]
+    data = [[*row, first + place] for place, row in enumerate(rows["data"])]
+    if form == "csv":
+        lines = [",".join(map(str, line)) for line in [names, *data]]
+        answer = served.post(
+            "/invocations", data="\n".join(lines), headers={"content-type": "text/csv"}
+        )
+    elif form == "dataframe_split":
+        answer = served.post("/invocations", json={form: {"columns": names, "data": data}})
+    else:
+        records = [dict(zip(names, row, strict=True)) for row in data]
+        answer = served.post("/invocations", json={form: records})
+    assert answer.status_code == 200, answer.text
+    found = told(served, {"key": first + 1, "label": 1}, {"key": str(first), "label": "0"})
+    assert found == {"joined": 2, "repeated": 0, "unknown": 0}
+
+
+def test_what_is_kept_are_the_raw_columns_and_the_answered_probabilities(served: Running) -> None:
+    rows = served.rows(2)
+    answer = served.post(
+        "/invocations", json={"dataframe_split": rows}, headers={"x-request-id": "kept-1"}
+    )
+    served.front.recorder.flush()
+    (kept,) = served.front.spool.rows_after(served.front.spool.last()[0] - 1, 1)
+    assert kept.request == "kept-1"
+    for place, name in enumerate(rows["columns"]):
+        assert kept.columns[name].tolist() == [row[place] for row in rows["data"]]
+    assert kept.probabilities.tolist() == answer.json()["predictions"]
+    assert kept.snapshot == answer.headers["x-selfheal-snapshot"]
+
+
+def test_a_request_that_is_sent_again_is_one_request(served: Running) -> None:
+    name = {"x-request-id": f"again-{uuid4()}"}
+    for _ in range(2):
+        answer = served.post("/invocations", json={"dataframe_split": served.rows()}, headers=name)
+        assert answer.status_code == 200
+        assert answer.headers["x-request-id"] == name["x-request-id"]
+        served.front.recorder.flush()
+    kept = served.front.spool.rows_after(max(0, served.front.spool.last()[0] - 20), 20)
+    assert [one.request for one in kept].count(name["x-request-id"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("item", "says"),
+    [
+        ({"request_id": "a", "label": "maybe"}, "0, 1"),
+        ({"request_id": "a", "label": 2}, "0, 1"),
+        ({"request_id": "a"}, "label"),
+        ({"label": 1}, "request_id and key"),
+        ({"request_id": "a", "key": "b", "label": 1}, "request_id and key"),
+        ({"key": "b", "labels": [1]}, "whole request"),
+        ({"request_id": "a", "place": -1, "label": 1}, "place"),
+        ({"request_id": "no spaces", "label": 1}, "request_id"),
+        ({"request_id": "a", "label": 1, "secret": 4711}, "unknown key"),
+    ],
+)
+def test_a_label_that_says_nothing_is_refused(
+    served: Running, item: dict[str, Any], says: str
+) -> None:
+    answer = served.post("/feedback", json={"labels": [item]})
+    assert answer.status_code == 400, answer.text
+    assert says in answer.json()["message"]
+    assert "4711" not in answer.text and "maybe" not in answer.text
