@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
@@ -14,10 +16,13 @@ from pydantic import BaseModel
 from selfheal_cli.errors import RequestRefused
 from selfheal_cli.registry.scoring import MLFLOW_VERSION
 from selfheal_cli.serve import inference
+from selfheal_cli.serve.facts import Facts
 from selfheal_cli.serve.feedback import Labels, Outcome
 from selfheal_cli.serve.front import Front
 from selfheal_cli.serve.gate import FAILED, REQUEST, ROUTE, VERSION, Gate, problem
+from selfheal_cli.serve.meters import Meters
 from selfheal_cli.serve.openapi import INVOCATIONS, PROBLEMS, TEXT, V2_PROBLEMS, documented
+from selfheal_cli.serve.operator_routes import operator_routes
 
 JSON = "application/json"
 
@@ -53,14 +58,43 @@ def create_app(front: Front) -> FastAPI:
         docs_url=None,  # their pages load scripts from other hosts
         redoc_url=None,
     )
-    app.add_exception_handler(RequestRefused, _refused(front))
-    app.add_exception_handler(RequestValidationError, _invalid(front))
-    app.add_exception_handler(Exception, _broken)
+    explain_refusals(app, front.meters)
     _mlflow_routes(app, front)
     _label_routes(app, front)
     _v2_routes(app, front)
+    app.include_router(
+        operator_routes(front.board, front.meters, facts_of(front), front.settings.tokens)
+    )
     documented(app)
     return app
+
+
+def explain_refusals(app: FastAPI, meters: Meters) -> None:
+    """Every refusal is counted and said in one form."""
+    app.add_exception_handler(RequestRefused, _refused(meters))
+    app.add_exception_handler(RequestValidationError, _invalid(meters))
+    app.add_exception_handler(Exception, _broken)
+
+
+def facts_of(front: Front) -> Callable[[], Facts]:
+    """What the scoring process knows of itself, whenever it is asked."""
+    started = time.time()
+
+    def facts() -> Facts:
+        served, recorder = front.scorer.served, front.recorder
+        return Facts(
+            model=front.model,
+            version=served.version,
+            snapshot=served.snapshot,
+            threshold=served.threshold,
+            queue=recorder.waiting,
+            unrecorded=recorder.unrecorded,
+            recording=recorder.problem,
+            following=front.following.problem,
+            started=started,
+        )
+
+    return facts
 
 
 def guarded(app: FastAPI, front: Front) -> Gate:
@@ -199,17 +233,17 @@ def _json(found: BaseModel, headers: dict[str, str] | None = None) -> Response:
     return Response(found.model_dump_json(), headers=headers, media_type=JSON)
 
 
-def _refused(front: Front) -> Any:
+def _refused(meters: Meters) -> Any:
     async def handle(request: Request, exc: RequestRefused) -> Response:
-        front.meters.refused.labels(exc.reason).inc()
+        meters.refused.labels(exc.reason).inc()
         return Response(problem(request.url.path, exc), exc.status, media_type=JSON)
 
     return handle
 
 
-def _invalid(front: Front) -> Any:
+def _invalid(meters: Meters) -> Any:
     async def handle(request: Request, exc: RequestValidationError) -> Response:
-        front.meters.refused.labels("malformed").inc()
+        meters.refused.labels("malformed").inc()
         refusal = RequestRefused(_first_complaint(exc))
         return Response(problem(request.url.path, refusal), 400, media_type=JSON)
 

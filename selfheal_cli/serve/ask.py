@@ -4,32 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from selfheal_cli.errors import RequestRefused
 from selfheal_cli.spool.board import Board
 
 LOOK_SECONDS = 0.05
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What came of an order; ``status`` is HTTP's word for it."""
-
-    status: int
-    document: Mapping[str, Any]
-
-    @property
-    def error(self) -> str:
-        """What went wrong, empty where nothing did."""
-        return "" if self.status == 200 else str(self.document.get("error", "it was refused"))
-
-
-async def ask(board: Board, kind: str, argument: Mapping[str, Any], seconds: float) -> Answer:
+async def ask(
+    board: Board, kind: str, argument: Mapping[str, Any], seconds: float
+) -> dict[str, Any]:
     """Have it done, and wait for what comes of it; an order that nobody took is taken back.
 
-    200 where it was done, 409 where it was refused, 503 where no answer came in ``seconds``.
-    Raises `NotWritten` where the board cannot be used.
+    Raises `RequestRefused`: 409 where it was refused, 503 where no answer came in ``seconds``; and
+    `NotWritten` where the board cannot be used.
     """
     number = await asyncio.to_thread(board.order, kind, argument)
     loop = asyncio.get_running_loop()
@@ -37,15 +26,23 @@ async def ask(board: Board, kind: str, argument: Mapping[str, Any], seconds: flo
     while True:
         found = await asyncio.to_thread(board.answer_of, number)
         if found is not None:
-            return Answer(200 if found.get("ok") else 409, found)
-        if loop.time() >= end:
             break
+        if loop.time() >= end:
+            withdrawn = await asyncio.to_thread(board.withdraw, number)
+            raise _unanswered(seconds, withdrawn=withdrawn)
         await asyncio.sleep(LOOK_SECONDS)
-    if await asyncio.to_thread(board.withdraw, number):
-        text = f"nobody took the order in {seconds:g} s: is the healer up? Nothing was done"
+    if not found.get("ok"):
+        why = str(found.get("error", "it was refused"))
+        raise RequestRefused(why, status=409, code="CONFLICT", reason="order")
+    return found
+
+
+def _unanswered(seconds: float, *, withdrawn: bool) -> RequestRefused:
+    if withdrawn:
+        text = f"nobody took the order in {seconds:g} s and it was taken back: is the healer up?"
     else:
         text = (
             f"the order was taken and not answered in {seconds:g} s: it may still be carried out; "
             "look at the champion before asking again"
         )
-    return Answer(503, {"ok": False, "error": text})
+    return RequestRefused(text, status=503, code="TEMPORARILY_UNAVAILABLE", reason="order")

@@ -47,9 +47,8 @@ class BoardMetrics(Collector):
 def _server(seen: Seen) -> Iterator[Metric]:
     server, standing = seen.server, seen.standing
     yield _gauge("server_info", "1, with the name of the model", [((server.model,), 1)], "model")
-    yield _gauge("ready", "1 where the server is warm and answers", int(server.ready))
     yield _gauge("start_time_seconds", "When the server began, since 1970", server.started)
-    yield _gauge("recorder_queue", "Answers that are not on disk yet", server.queue)
+    yield _gauge("recorder_queue_rows", "Rows answered that are not on disk yet", server.queue)
     yield _gauge("waiting_rows", "Rows answered that the healer did not look at", standing.waiting)
     yield _gauge("pending_writes", "Writes that wait for the registry", standing.pending_writes)
     if server.version is not None:
@@ -84,7 +83,8 @@ def _healer(seen: Seen) -> Iterator[Metric]:
 def _stream(standing: Standing) -> Iterator[Metric]:
     yield _counter("batches", "Batches that the healer looked at", standing.batch)
     yield _counter("rows_seen", "Rows that the healer looked at", standing.rows)
-    yield _counter("conflicts", "Rows on which rule and network disagree", standing.conflicts)
+    text = "Rows of the last batch on which rule and network disagree"
+    yield _gauge("conflicts", text, standing.conflicts)
     drift = standing.drift
     if drift is not None:
         at = (drift.feature,)

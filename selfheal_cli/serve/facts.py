@@ -18,7 +18,9 @@ class Facts(BaseModel):
     """What the scoring process knows of itself.
 
     ``version`` is what it answers with now, None while the registry has not numbered it.
-    ``queue`` counts answers that are not on disk yet; ``started`` is in seconds since 1970.
+    ``queue`` counts rows that are not on disk yet, ``unrecorded`` those that never will be;
+    ``recording`` and ``following`` say what does not work there. ``started`` is in seconds since
+    1970.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -27,8 +29,10 @@ class Facts(BaseModel):
     version: int | None = None
     snapshot: str = ""
     threshold: float | None = None
-    ready: bool = False
     queue: int = 0
+    unrecorded: int = 0
+    recording: str = ""
+    following: str = ""
     started: float = 0.0
 
 

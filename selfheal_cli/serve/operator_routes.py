@@ -1,25 +1,33 @@
-"""What an operator sees and orders over HTTP: figures, status, page, rollback, hold, release."""
+"""What an operator sees and orders over HTTP: figures, status, page, rollback, hold, release.
+
+The gate has looked at the tokens before one of these is called; the page, which a browser opens
+without any, asks for them itself.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from selfheal_cli.errors import NotWritten
-from selfheal_cli.serve.ask import Answer, ask
+from selfheal_cli.errors import NotWritten, RequestRefused
+from selfheal_cli.serve.ask import ask
 from selfheal_cli.serve.board_metrics import BoardMetrics
 from selfheal_cli.serve.facts import Facts, Seen, look
-from selfheal_cli.serve.guard import Guard, actor_of, bearer
+from selfheal_cli.serve.gate import ROUTE
+from selfheal_cli.serve.guard import Guard, actor_of
 from selfheal_cli.serve.meters import Meters
+from selfheal_cli.serve.openapi import PROBLEMS
 from selfheal_cli.serve.page import page_routes
 from selfheal_cli.serve.settings import Tokens
 from selfheal_cli.serve.status import (
-    Done,
     HealingOrder,
+    HealingSet,
+    Moved,
+    Planned,
     PlanOrder,
     RollbackOrder,
     Status,
@@ -28,15 +36,8 @@ from selfheal_cli.serve.status import (
 from selfheal_cli.spool.board import Board
 
 WAIT_SECONDS = 15.0
-BEARER = {"WWW-Authenticate": "Bearer"}
-REFUSED: dict[int | str, dict[str, Any]] = {
-    401: {"description": "No token, or not the right one"},
-    503: {"description": "No answer from the healer, or the shared file cannot be used"},
-}
-ORDERED = REFUSED | {
-    403: {"description": "Asked for by a page of another site"},
-    409: {"description": "Refused, and why", "model": Done},
-}
+Order = Callable[[str, Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
+FIGURES = {"content": {"text/plain": {"schema": {"type": "string"}}}}
 
 
 def operator_routes(
@@ -53,77 +54,77 @@ def operator_routes(
     """
     guard = Guard(tokens)
 
-    def seen() -> Seen:
+    def board_seen() -> Seen:
         return look(board, facts)
 
-    async def order(kind: str, argument: Mapping[str, Any]) -> Answer:
-        return await ask(board, kind, argument, wait_seconds)
+    def seen() -> Seen:
+        with_words = "the file that server and healer share cannot be used: its disk may be full"
+        try:
+            return board_seen()
+        except NotWritten as exc:
+            raise _unavailable(with_words) from exc
 
-    meters.registry.register(BoardMetrics(seen))
-    routes = APIRouter()
-    _add_looks(routes, meters, seen, guard)
+    async def order(kind: str, argument: Mapping[str, Any]) -> Mapping[str, Any]:
+        try:
+            return await ask(board, kind, argument, wait_seconds)
+        except NotWritten as exc:
+            raise _unavailable("orders cannot be written down: the disk may be full") from exc
+
+    meters.registry.register(BoardMetrics(board_seen))
+    routes = APIRouter(dependencies=[Depends(_counted)])
+    _add_looks(routes, meters, seen)
     _add_orders(routes, guard, order)
     routes.include_router(page_routes(seen, guard, order))
     return routes
 
 
-def _add_looks(routes: APIRouter, meters: Meters, seen: Callable[[], Seen], guard: Guard) -> None:
-    def may_look(request: Request) -> None:
-        if not guard.may_look(bearer(request.headers)):
-            raise HTTPException(401, "a token is needed", BEARER)
+def _counted(request: Request) -> None:
+    """The route under which the gate counts it."""
+    request.scope[ROUTE] = request.scope["route"].path
 
-    looking: dict[str, Any] = {"dependencies": [Depends(may_look)], "responses": REFUSED}
 
-    @routes.get("/metrics", response_class=Response, **looking)
+def _unavailable(why: str) -> RequestRefused:
+    return RequestRefused(why, status=503, code="TEMPORARILY_UNAVAILABLE", reason="disk")
+
+
+def _add_looks(routes: APIRouter, meters: Meters, seen: Callable[[], Seen]) -> None:
+    @routes.get("/metrics", response_class=Response, responses={200: FIGURES, **PROBLEMS["look"]})
     def metrics() -> Response:
         """Figures for Prometheus."""
         return Response(generate_latest(meters.registry), media_type=CONTENT_TYPE_LATEST)
 
-    @routes.get("/status", **looking)
+    @routes.get("/status", responses=PROBLEMS["look"])
     def show() -> Status:
         """How the model stands, by server and healer."""
-        try:
-            return status(seen())
-        except NotWritten as exc:
-            raise HTTPException(503, str(exc)) from exc
+        return status(seen())
 
 
-def _add_orders(
-    routes: APIRouter, guard: Guard, order: Callable[[str, Mapping[str, Any]], Any]
-) -> None:
+def _add_orders(routes: APIRouter, guard: Guard, order: Order) -> None:
     def operator(request: Request) -> str:
-        """Who orders; raises 401 or 403."""
-        code, why = guard.refusal(request.headers, bearer(request.headers))
-        if code != 200:
-            raise HTTPException(code, why, BEARER if code == 401 else None)
+        """Who orders."""
+        guard.require_operator(request.headers)
         client = request.client.host if request.client else "unknown"
         return actor_of(request.headers.get("x-actor", ""), client)
 
-    async def carry_out(kind: str, argument: Mapping[str, Any]) -> JSONResponse:
-        try:
-            found: Answer = await order(kind, argument)
-        except NotWritten as exc:
-            raise HTTPException(503, str(exc)) from exc
-        return JSONResponse(dict(found.document), found.status)
+    def ordered(model: type) -> dict[str, Any]:
+        return {"response_model": None, "responses": {200: {"model": model}, **PROBLEMS["order"]}}
 
-    ordered: dict[str, Any] = {"response_model": Done, "responses": ORDERED}
-
-    @routes.post("/operate/plan", dependencies=[Depends(operator)], **ordered)
+    @routes.post("/operate/plan", dependencies=[Depends(operator)], **ordered(Planned))
     async def plan(wanted: PlanOrder) -> JSONResponse:
         """What a rollback would do; nothing is moved."""
-        return await carry_out("plan", wanted.model_dump())
+        return JSONResponse(await order("plan", wanted.model_dump()))
 
-    @routes.post("/operate/rollback", **ordered)
+    @routes.post("/operate/rollback", **ordered(Moved))
     async def rollback(wanted: RollbackOrder, actor: str = Depends(operator)) -> JSONResponse:
         """Carry out the plan that was shown, unless something has changed since."""
-        return await carry_out("rollback", wanted.model_dump() | {"actor": actor})
+        return JSONResponse(await order("rollback", wanted.model_dump() | {"actor": actor}))
 
-    @routes.post("/operate/hold", **ordered)
+    @routes.post("/operate/hold", **ordered(HealingSet))
     async def hold(wanted: HealingOrder, actor: str = Depends(operator)) -> JSONResponse:
         """Stop the healing; scoring goes on."""
-        return await carry_out("hold", wanted.model_dump() | {"actor": actor})
+        return JSONResponse(await order("hold", wanted.model_dump() | {"actor": actor}))
 
-    @routes.post("/operate/release", **ordered)
+    @routes.post("/operate/release", **ordered(HealingSet))
     async def release(wanted: HealingOrder, actor: str = Depends(operator)) -> JSONResponse:
         """Allow healing again."""
-        return await carry_out("release", wanted.model_dump() | {"actor": actor})
+        return JSONResponse(await order("release", wanted.model_dump() | {"actor": actor}))

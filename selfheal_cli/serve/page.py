@@ -16,16 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
-from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse
 
 import selfheal_cli.report
-from selfheal_cli.errors import NotWritten
+from selfheal_cli.errors import RequestRefused
 from selfheal_cli.serve import telling
-from selfheal_cli.serve.ask import Answer
 from selfheal_cli.serve.facts import Seen
-from selfheal_cli.serve.guard import Guard, actor_of, bearer, printable
+from selfheal_cli.serve.guard import Guard, actor_of, printable
 from selfheal_cli.serve.status import MAX_REASON, status
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ HEADERS = {
 }
 KEPT = {**HEADERS, "Cache-Control": "public, max-age=86400, immutable"}
 FOLDER = Path(__file__).parent
-Order = Callable[[str, Mapping[str, Any]], Awaitable[Answer]]
+Order = Callable[[str, Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,97 +61,85 @@ class Panel:
 
 
 def page_routes(seen: Callable[[], Seen], guard: Guard, order: Order) -> APIRouter:
-    """The page, its fresh part, its forms, its style and its script."""
+    """The page, its fresh part, its forms, its style and its script.
+
+    ``seen`` and ``order`` raise `RequestRefused` where there is nothing to see, and where
+    something was not done.
+    """
     routes = APIRouter(include_in_schema=False)
 
     def rendered(may_look: bool, panel: Panel, code: int) -> HTMLResponse:
         found: Seen | None = None
-        if may_look:
-            try:
-                found = seen()
-            except NotWritten as exc:
-                panel, code = Panel(error=str(exc)), 503
+        try:
+            found = seen() if may_look else None
+        except RequestRefused as exc:
+            panel, code = Panel(error=str(exc)), exc.status
         text = (
             _environment()
             .get_template("page.html.j2")
             .render(
-                **_view(found), panel=panel, guarded=guard.operators_need_token, assets=_assets()
+                **_view(found), panel=panel, guarded=guard.operators_need_token,
+                locked=not may_look, assets=_assets(),
             )
-        )
+        )  # fmt: skip
         return HTMLResponse(text, code, HEADERS)
 
     @routes.get("/")
     def page(request: Request) -> HTMLResponse:
-        may = guard.may_look(bearer(request.headers))
+        may = guard.may_look(request.headers)
         return rendered(may, Panel(), 200 if may else 401)
 
     @routes.get("/live")
     def live(request: Request) -> HTMLResponse:
-        if not guard.may_look(bearer(request.headers)):
-            raise HTTPException(401, "a token is needed", {"WWW-Authenticate": "Bearer"})
-        try:
-            found = _view(seen())
-        except NotWritten as exc:
-            raise HTTPException(503, str(exc)) from exc
-        text = _environment().get_template("live.html.j2").render(**found)
+        if not guard.may_look(request.headers):
+            return HTMLResponse("", 401, {**HEADERS, "WWW-Authenticate": "Bearer"})
+        text = _environment().get_template("live.html.j2").render(**_view(seen()))
         return HTMLResponse(text, headers=HEADERS)
 
     @routes.post("/")
     async def form(request: Request) -> HTMLResponse:
         fields = await _fields(request)
-        token = bearer(request.headers) or fields.get("token", "")
-        may_look = guard.may_look(token)
+        token = fields.get("token", "")
+        may_look = guard.may_look(request.headers, token)
         if fields.get("do") == "look":
             return await run_in_threadpool(rendered, may_look, Panel(), 200 if may_look else 401)
-        code, why = guard.refusal(request.headers, token)
-        panel = Panel(error=why, fields=fields)
-        if code == 200:
-            client = request.client.host if request.client else "unknown"
-            panel, code = await _carry_out(order, fields, actor_of(fields.get("actor", ""), client))
+        client = request.client.host if request.client else "unknown"
+        try:
+            guard.require_operator(request.headers, token)
+            actor = actor_of(fields.get("actor", ""), client)
+            panel, code = await _carry_out(order, fields, actor), 200
+        except RequestRefused as exc:
+            panel, code = Panel(error=str(exc), fields=fields), exc.status
         return await run_in_threadpool(rendered, may_look, panel, code)
 
     @routes.get("/static/{name}")
     def asset(name: str) -> Response:
         found = _assets().get(name)
         if found is None:
-            raise HTTPException(404, "no such file")
+            raise RequestRefused("no such file", status=404, code="NOT_FOUND", reason="path")
         kind = "text/css" if name.endswith(".css") else "text/javascript"
         return Response(found.data, media_type=kind, headers=KEPT)
 
     return routes
 
 
-async def _carry_out(order: Order, fields: Mapping[str, str], actor: str) -> tuple[Panel, int]:
+async def _carry_out(order: Order, fields: Mapping[str, str], actor: str) -> Panel:
     """Do what the form's button says: ``plan:TO``, ``rollback``, ``hold`` or ``release``."""
     kind, _, chosen = fields.get("do", "").partition(":")
     reason = printable(fields.get("reason", ""))[:MAX_REASON] or "by hand"
     by = {"actor": actor, "reason": reason}
+    if kind in ("hold", "release"):
+        await order(kind, by)
+        return Panel(done="Healing is held" if kind == "hold" else "Healing is allowed again")
     target = _target(chosen or fields.get("to", ""))
-    if kind in ("plan", "rollback") and target is None:
-        return Panel(error="choose a version to go back to", fields=fields), 422
-    arguments: dict[str, Mapping[str, Any]] = {
-        "plan": {"to": target},
-        "rollback": {"to": target, "digest": fields.get("digest", ""), **by},
-        "hold": by,
-        "release": by,
-    }
-    if kind not in arguments:
-        return Panel(error="choose what to do", fields=fields), 422
-    try:
-        found = await order(kind, arguments[kind])
-    except NotWritten as exc:
-        return Panel(error=str(exc), fields=fields), 503
-    if found.error:
-        return Panel(error=found.error, fields=fields), found.status
+    if kind not in ("plan", "rollback") or target is None:
+        raise RequestRefused("choose what to do, and the version to go back to")
     if kind == "plan":
-        return Panel(plan=found.document.get("plan", {}), to=str(target), fields=fields), 200
-    words = {
-        "rollback": "Rolled back",
-        "hold": "Healing is held",
-        "release": "Healing is allowed again",
-    }
-    said = str(found.document.get("text", ""))
-    return Panel(done=words[kind] + (f": {said}" if said else "")), 200
+        found = await order("plan", {"to": target})
+        return Panel(plan=found["plan"], to=str(target), fields=fields)
+    found = await order("rollback", {"to": target, "digest": fields.get("digest", ""), **by})
+    move = found["move"]
+    return Panel(done=f"Rolled back: v{move['target']} is the champion, for v{move['source']}")
 
 
 def _target(text: str) -> str | int | None:
@@ -162,19 +149,21 @@ def _target(text: str) -> str | int | None:
 
 
 async def _fields(request: Request) -> dict[str, str]:
-    """A form's fields; raises 413 for one that no page of ours sends, 415 for another kind."""
+    """A form's fields; raises `RequestRefused` for one that no page of ours sends."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/x-www-form-urlencoded":
-        raise HTTPException(415, "a form is expected (application/x-www-form-urlencoded)")
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_FORM:
-            raise HTTPException(413, f"a form of at most {MAX_FORM:,} bytes is expected")
+        raise _no_form(415, "a form is expected (application/x-www-form-urlencoded)")
+    body = await request.body()  # the gate has its limit too
+    if len(body) > MAX_FORM:
+        raise _no_form(413, f"a form of at most {MAX_FORM:,} bytes is expected")
     try:
         return dict(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=20))
     except ValueError as exc:
-        raise HTTPException(413, "a form of at most 20 fields is expected") from exc
+        raise _no_form(413, "a form of at most 20 fields is expected") from exc
+
+
+def _no_form(status: int, why: str) -> RequestRefused:
+    return RequestRefused(why, status=status, code="BAD_REQUEST", reason="form")
 
 
 def _view(seen: Seen | None) -> dict[str, Any]:

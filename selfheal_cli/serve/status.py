@@ -73,14 +73,37 @@ class HealingOrder(_Closed):
     reason: Reason = "by hand"
 
 
-class Done(BaseModel):
-    """What came of an order."""
+class Plan(_Closed):
+    """A rollback as it would be carried out: ``lines`` and ``notes`` are for a person."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(populate_by_name=True)
 
-    ok: bool
-    error: str | None = None
-    plan: dict[str, Any] | None = None
+    lines: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    source: int | None = Field(default=None, alias="from")
+    to: int
+    digest: str
+
+
+class Planned(_Closed):
+    """What `/operate/plan` answers."""
+
+    ok: Literal[True]
+    plan: Plan
+
+
+class Moved(_Closed):
+    """What `/operate/rollback` answers; ``move`` is the journal's entry."""
+
+    ok: Literal[True]
+    move: dict[str, Any]
+
+
+class HealingSet(_Closed):
+    """What `/operate/hold` and `/operate/release` answer."""
+
+    ok: Literal[True]
+    reason: str
 
 
 def status(seen: Seen) -> Status:

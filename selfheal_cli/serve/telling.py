@@ -104,6 +104,10 @@ def warnings(seen: Seen) -> list[str]:
         )
     if standing.error:
         found.append(f"The healer reports: {standing.error}")
+    if seen.server.recording:
+        found.append(f"Answers are not written down: {seen.server.recording}")
+    if seen.server.following:
+        found.append(f"What should serve does not: {seen.server.following}")
     if standing.registry_away:
         found.append(f"The registry is away: {standing.registry_away}")
     if standing.held_by:

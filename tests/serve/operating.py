@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +11,13 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
+from selfheal_cli.serve.app import explain_refusals
 from selfheal_cli.serve.facts import Facts
+from selfheal_cli.serve.gate import Gate
 from selfheal_cli.serve.meters import Meters
 from selfheal_cli.serve.operator_routes import operator_routes
-from selfheal_cli.serve.settings import Tokens
+from selfheal_cli.serve.server import bound, url_of
+from selfheal_cli.serve.settings import Limits, Tokens
 from selfheal_cli.serve.standing import (
     HEALER,
     Candidate,
@@ -26,8 +28,9 @@ from selfheal_cli.serve.standing import (
     Standing,
 )
 from selfheal_cli.spool.board import Board
+from tests.serve.conftest import in_thread
 
-FACTS = Facts(model="fraud", version=12, snapshot="s-12", threshold=0.41, ready=True, queue=2)
+FACTS = Facts(model="fraud", version=12, snapshot="s-12", threshold=0.41, queue=2)
 DIGEST = "5f1c" * 16
 WORSE = Standing(
     state="ROLLED_BACK",
@@ -108,32 +111,29 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "plan": {
         "ok": True,
         "plan": {
-            "lines": ["v12 serves now, F1 0.610 on 900 rows", "v9 would: F1 0.584 on 700 rows"],
+            "lines": [
+                "serves now: v12, F1 0.610 on 900 rows",
+                "would serve: v9, F1 0.584 on 700 rows",
+            ],
+            "notes": ["v9's F1 rests on few rows"],
+            "from": 12,
+            "to": 9,
             "digest": DIGEST,
         },
     },
-    "rollback": {"ok": True, "text": "champion of 'fraud' moved from v12 to v9"},
-    "hold": {"ok": True},
-    "release": {"ok": True},
+    "rollback": {"ok": True, "move": {"source": 12, "target": 9}},
+    "hold": {"ok": True, "reason": "by hand"},
+    "release": {"ok": True, "reason": "by hand"},
 }
 REFUSED = {"ok": False, "error": "the champion was moved to v13 by ann since the plan was made"}
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
+def serving(app: Gate) -> Iterator[str]:
     """The app behind real HTTP on a free port; gives its URL."""
-    config = uvicorn.Config(app, port=0, log_level="error", lifespan="off")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            time.sleep(0.01)
-        (socket,) = server.servers[0].sockets
-        yield f"http://127.0.0.1:{socket.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
+    with bound("127.0.0.1", 0) as listening, in_thread(server, listening):
+        yield url_of(listening)
 
 
 def board_with(path: Path, standing: Standing | None) -> Board:
@@ -144,11 +144,9 @@ def board_with(path: Path, standing: Standing | None) -> Board:
     return board
 
 
-def operator_app(board: Board, tokens: Tokens | None = None, wait_seconds: float = 5.0) -> FastAPI:
-    """The operator's routes alone."""
-    app = FastAPI()
-    meters = Meters()
-    app.include_router(
-        operator_routes(board, meters, lambda: FACTS, tokens or Tokens(), wait_seconds)
-    )
-    return app
+def operator_app(board: Board, tokens: Tokens | None = None, wait_seconds: float = 5.0) -> Gate:
+    """The operator's routes alone, behind the gate."""
+    app, meters, tokens = FastAPI(), Meters(), tokens or Tokens()
+    explain_refusals(app, meters)
+    app.include_router(operator_routes(board, meters, lambda: FACTS, tokens, wait_seconds))
+    return Gate(app, tokens, Limits(), meters)

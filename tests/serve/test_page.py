@@ -98,7 +98,7 @@ def test_it_says_that_healing_makes_it_worse_and_on_how_many_rows(
         assert "ROLLED BACK" in now
         assert "-0.115 worse" in text(driver, "#against")
         assert "V14 is 2.31 training standard deviations away: it drifts" in text(driver, "#drift")
-        assert "heal rejected" in text(driver, "#happened")
+        assert "worse on 180 held-out rows" in text(driver, "#happened")
         assert "v12 serves since 2026-11-25 21:57:02 UTC" in text(driver, "#versions")
 
 
@@ -130,13 +130,13 @@ def test_a_rollback_goes_by_keyboard_alone_with_its_plan_first(
         press(driver, Keys.ENTER)
         until(driver, lambda d: "The plan: nothing has moved yet" in text(d, "#said"))
         assert driver.switch_to.active_element.get_attribute("id") == "said"
-        assert "v9 would: F1 0.584 on 700 rows" in text(driver, "#said")
+        assert "would serve: v9, F1 0.584 on 700 rows" in text(driver, "#said")
         assert [kind for kind, _ in healer.orders] == ["plan"]
         tab_to(driver, lambda name, _: name == "confirm-reason")
         press(driver, "worse")
         tab_to(driver, lambda _, words: words == "Carry it out")
         press(driver, Keys.ENTER)
-        until(driver, lambda d: "Rolled back: champion of 'fraud' moved" in text(d, "#said"))
+        until(driver, lambda d: "Rolled back: v9 is the champion" in text(d, "#said"))
         assert driver.current_url == f"{url}/"
         assert driver.get_cookies() == []
         assert not driver.find_element(By.ID, "token").is_displayed()
@@ -153,7 +153,7 @@ def test_a_wrong_token_is_told_and_not_kept(driver: Chrome, board: Board) -> Non
         driver.get(url)
         driver.find_element(By.ID, "token").send_keys("guess")
         driver.find_element(By.ID, "plan-9").click()
-        until(driver, lambda d: "the operator's token is needed" in text(d, "#said"))
+        until(driver, lambda d: "the operating token is needed" in text(d, "#said"))
         assert driver.find_element(By.ID, "token").is_displayed()
         assert driver.execute_script("return sessionStorage.length") == 0
 
@@ -277,7 +277,7 @@ def test_it_is_whole_without_script(board: Board) -> None:
         assert "Healing helps" in text(driver, "#now")
         driver.find_element(By.ID, "token").send_keys("0perate")
         driver.find_element(By.ID, "plan-9").click()
-        assert "v9 would: F1 0.584 on 700 rows" in text(driver, "#said")
+        assert "would serve: v9, F1 0.584 on 700 rows" in text(driver, "#said")
         driver.find_element(By.ID, "confirm-token").send_keys("0perate")
         driver.find_element(By.CSS_SELECTOR, "#confirm .strong").click()
         assert "Rolled back" in text(driver, "#said")

@@ -177,9 +177,7 @@ MALFORMED = {
 @pytest.mark.parametrize("name", list(MALFORMED))
 def test_a_malformed_body_is_a_400_without_trace_and_data(served: Running, name: str) -> None:
     for kind in ("application/json", "text/csv", "application/vnd.apache.parquet"):
-        answer = served.post(
-            "/invocations", data=MALFORMED[name], headers={"content-type": kind}
-        )
+        answer = served.post("/invocations", data=MALFORMED[name], headers={"content-type": kind})
         assert answer.status_code == 400, answer.text
         document = answer.json()
         assert document.keys() == {"error_code", "message"}
