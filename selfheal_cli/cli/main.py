@@ -14,6 +14,7 @@ INTERRUPTED = 130
 COMMANDS = {
     "run": "Train, stream, heal and register every snapshot.",
     "serve": "Serve a model's champion over HTTP and heal it on what comes.",
+    "status": "Show how a served model stands, once or live.",
     "wrap": "Put an adapter into a trained PyTorch model of your own.",
     "flush": "Bring to the registry what runs have left on disk.",
     "compare": "Hold recipes against each other, against peers and against no heal.",

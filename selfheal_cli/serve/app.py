@@ -23,6 +23,7 @@ from selfheal_cli.serve.gate import FAILED, REQUEST, ROUTE, VERSION, Gate, probl
 from selfheal_cli.serve.meters import Meters
 from selfheal_cli.serve.openapi import INVOCATIONS, PROBLEMS, TEXT, V2_PROBLEMS, documented
 from selfheal_cli.serve.operator_routes import operator_routes
+from selfheal_cli.serve.tracing import ROWS
 
 JSON = "application/json"
 
@@ -130,7 +131,9 @@ def _mlflow_routes(app: FastAPI, front: Front) -> None:
         scope[ROUTE] = "/invocations"
         body = await request.body()
         answer = await front.invoke(body, request.headers.get("content-type"), scope[REQUEST])
-        served = answer.scored.served if answer.scored else front.scorer.served
+        served = front.scorer.served
+        if answer.scored is not None:
+            served, scope[ROWS] = answer.scored.served, len(answer.scored.probabilities)
         scope[VERSION] = served.shown_version
         return Response(answer.text, answer.status, served.headers(), answer.media_type)
 
@@ -191,6 +194,7 @@ def _v2_routes(app: FastAPI, front: Front) -> None:
             key=front.settings.key, most=limits.rows,
         )  # fmt: skip
         front.record(scored, scope[REQUEST])
+        scope[ROWS] = len(scored.probabilities)
         scope[VERSION] = served.shown_version
         return _json(answer, served.headers())
 

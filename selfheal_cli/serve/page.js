@@ -2,10 +2,11 @@
 "use strict";
 (() => {
   const EVERY = 2000; // milliseconds
-  const KEY = "selfheal-token";
+  const LOOK = "selfheal-look";
+  const STEER = "selfheal-steer";
   const at = (id) => document.getElementById(id);
-  const token = () => sessionStorage.getItem(KEY) || "";
-  const headers = () => (token() ? { Authorization: `Bearer ${token()}` } : {});
+  const known = (key) => sessionStorage.getItem(key) || "";
+  const headers = (token) => (token ? { Authorization: `Bearer ${token}` } : {});
   const parse = (text) => new DOMParser().parseFromString(text, "text/html");
   let last = null;
 
@@ -29,7 +30,7 @@
 
   async function refresh() {
     try {
-      const answer = await fetch("live", { headers: headers(), cache: "no-store" });
+      const answer = await fetch("live", { headers: headers(known(STEER) || known(LOOK)), cache: "no-store" });
       if (answer.status === 401) {
         say("A token is needed to look.", true);
         return;
@@ -50,35 +51,36 @@
     setTimeout(turn, EVERY);
   }
 
-  function keepToken(fields) {
+  function keepToken(fields, key) {
     const typed = fields.get("token");
-    if (typed) sessionStorage.setItem(KEY, typed);
+    if (typed) sessionStorage.setItem(key, typed);
     fields.delete("token");
     showToken();
   }
 
   function showToken() {
-    const known = token() !== "";
+    const kept = known(STEER) !== "";
     for (const line of document.querySelectorAll(".token")) {
-      line.hidden = known;
-      line.querySelector("input").required = !known;
+      line.hidden = kept;
+      line.querySelector("input").required = !kept;
       line.querySelector("input").value = "";
     }
-    for (const line of document.querySelectorAll(".kept")) line.hidden = !known;
+    for (const line of document.querySelectorAll(".kept")) line.hidden = !kept;
   }
 
   async function submit(event) {
     event.preventDefault();
     const form = event.target;
     const fields = new FormData(form, event.submitter);
-    keepToken(fields);
-    if (fields.get("do") === "look") return refresh();
+    const looks = fields.get("do") === "look";
+    keepToken(fields, looks ? LOOK : STEER);
+    if (looks) return refresh();
     const buttons = [...document.querySelectorAll("button")].filter((one) => !one.disabled);
     for (const one of buttons) one.disabled = true;
     try {
-      const answer = await fetch("./", { method: "POST", headers: headers(), body: new URLSearchParams(fields) });
+      const answer = await fetch("./", { method: "POST", headers: headers(known(STEER)), body: new URLSearchParams(fields) });
       const said = parse(await answer.text()).getElementById("said");
-      if (answer.status === 401) sessionStorage.removeItem(KEY);
+      if (answer.status === 401) sessionStorage.removeItem(STEER);
       if (!said) throw new Error(`status ${answer.status}`);
       at("said").replaceWith(document.adoptNode(said));
     } catch (error) {
@@ -101,7 +103,7 @@
   document.addEventListener("visibilitychange", () => document.hidden || refresh());
   document.addEventListener("click", (event) => {
     if (event.target.id !== "forget") return;
-    sessionStorage.removeItem(KEY);
+    sessionStorage.clear();
     showToken();
   });
   showToken();
