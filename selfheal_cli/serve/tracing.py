@@ -1,6 +1,6 @@
 """Traces of requests and heals by OpenTelemetry, where its environment variables ask for them.
 
-``OTEL_EXPORTER_OTLP_ENDPOINT`` (or ``..._TRACES_ENDPOINT``) switches them on; service name, resource,
+``OTEL_EXPORTER_OTLP_ENDPOINT`` (or ``..._TRACES_ENDPOINT``) switches them on; name, resource,
 sampler, headers and batches are OpenTelemetry's own variables too. Without an endpoint nothing of
 OpenTelemetry is loaded and nothing stands before a request. No span holds a value of the data.
 """

@@ -112,6 +112,12 @@ def test_every_alert_says_what_to_do(given: dict[str, Given]) -> None:
     assert {f"Selfheal{name}" for name in wanted} <= {rule["alert"] for rule in RULES}
 
 
+def test_the_document_names_metrics_that_there_are(given: dict[str, Given]) -> None:
+    named = set(re.findall(r"selfheal_\w+", (DOCS / "operating.md").read_text()))
+    assert len(named) > 30
+    assert named <= set(given)
+
+
 def test_the_panels_lie_side_by_side() -> None:
     taken: set[tuple[int, int]] = set()
     for panel in BOARD["panels"]:

@@ -25,6 +25,7 @@ from tests.conftest import Invoke
 from tests.serve.operating import BETTER, WORSE, board_with, operator_app, serving
 
 SCORING, OPERATING = "s" * 20, "o" * 20
+MAIN = "from selfheal_cli.cli.main import main; main()"
 
 
 @pytest.fixture
@@ -159,7 +160,7 @@ def test_watching_goes_on_and_ends_with_ctrl_c(board: Board) -> None:
     environ = os.environ | {"COLUMNS": "160", "LINES": "60", "TERM": "xterm"}
     with serving(operator_app(board)) as url:
         process = subprocess.Popen(
-            [sys.executable, "-m", "selfheal_cli.cli", "status", url, "--watch"],
+            [sys.executable, "-c", MAIN, "status", url, "--watch"],
             stdout=theirs, stderr=theirs, stdin=theirs, env=environ,
         )  # fmt: skip
         read_until(ours, "Healing makes it worse")
