@@ -47,7 +47,10 @@ def given(
         scored = server.post("/invocations", json={"dataframe_split": server.rows()})
         assert scored.status_code == 200
         assert server.post("/invocations", json={}).status_code == 400
-        label = {"request_id": scored.headers["x-request-id"], "label": "1"}
+        label = {
+            "request_id": scored.headers["x-request-id"],
+            "label": server.front.scorer.served.labels[1],
+        }
         assert server.post("/feedback", json={"labels": [label]}).status_code == 200
         server.front.board.tell(HEALER, WORSE.as_told())
         text = server.get("/metrics").text
