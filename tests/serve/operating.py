@@ -49,8 +49,10 @@ WORSE = Standing(
     labels=18_040,
     labels_unknown=12,
     labels_at="2026-11-25T21:58:11.204+00:00",
-    live=Judged(rows=18_040, figures={"f1": 0.402, "accuracy": 0.861, "precision": 0.44, "recall": 0.37}),
-    shadow=Judged(rows=18_040, figures={"f1": 0.517, "accuracy": 0.873, "precision": 0.5, "recall": 0.535}),
+    live=Judged(rows=18_040, figures={"f1": 0.402, "accuracy": 0.861, "precision": 0.44,
+                                      "recall": 0.37}),
+    shadow=Judged(rows=18_040, figures={"f1": 0.517, "accuracy": 0.873, "precision": 0.5,
+                                        "recall": 0.535}),
     champion=Champion(
         version=12, since="2026-11-25T21:57:02.000+00:00", by="selfheal", reason="F1 fell by 0.09"
     ),
