@@ -17,6 +17,7 @@
     │   ├── LeaseHeld                4   another run heals this model
     │   └── ApprovalNeeded           4   four eyes: one person is not enough
     ├── NotWritten                   4   a file or folder: disk full, no rights
+    ├── NoAnswer                     4   from a server
     ├── RequestRefused               1   what a caller of the server asked for
     ├── AuditFailed                  4   a signed audit that is not what it says
     ├── EventLogError                4   the log is missing, cut short or edited
@@ -93,6 +94,12 @@ class ApprovalNeeded(RegistryError):
 
 class NotWritten(SelfhealError):
     """A file that could not be written: the disk is full, or the rights are missing."""
+
+    exit_code = 4
+
+
+class NoAnswer(SelfhealError):
+    """A server that does not answer, or not as 'selfheal serve' does."""
 
     exit_code = 4
 

@@ -15,6 +15,7 @@ COMMANDS = {
     "init": "Write a commented selfheal.yaml from what is seen in your data.",
     "run": "Train, stream, heal and register every snapshot.",
     "serve": "Serve a model's champion over HTTP and heal it on what comes.",
+    "status": "Show how a served model stands, once or live.",
     "wrap": "Put an adapter into a trained PyTorch model of your own.",
     "flush": "Bring to the registry what runs have left on disk.",
     "compare": "Hold recipes against each other, against peers and against no heal.",

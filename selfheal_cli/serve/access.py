@@ -33,10 +33,13 @@ class Need(Enum):
 
 OPEN = {"/ping", "/health", "/version", "/v2", "/v2/health/live", "/v2/health/ready"}
 SCORING = {"/invocations", "/feedback"}
+PAGE = {"/", "/live"}  # it asks for the token itself, and shows nothing without
 
 
 def need_of(method: str, path: str) -> Need:
     """By default reading is for whoever has a token, and everything else for operators."""
+    if path in PAGE or path.startswith("/static/"):
+        return Need.NOTHING
     if path in SCORING or (path.startswith("/v2/") and path.endswith("/infer")):
         return Need.SCORING
     if method in ("GET", "HEAD", "OPTIONS"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
@@ -16,10 +18,14 @@ from starlette.exceptions import HTTPException
 from selfheal_cli.errors import RequestRefused
 from selfheal_cli.registry.scoring import MLFLOW_VERSION
 from selfheal_cli.serve import inference
+from selfheal_cli.serve.facts import Facts
 from selfheal_cli.serve.feedback import Labels, Outcome
 from selfheal_cli.serve.front import Front
 from selfheal_cli.serve.gate import FAILED, REQUEST, ROUTE, VERSION, Gate, problem
+from selfheal_cli.serve.meters import Meters
 from selfheal_cli.serve.openapi import INVOCATIONS, PROBLEMS, TEXT, V2_PROBLEMS, documented
+from selfheal_cli.serve.operator_routes import operator_routes
+from selfheal_cli.serve.tracing import ROWS
 
 JSON = "application/json"
 
@@ -55,15 +61,44 @@ def create_app(front: Front) -> FastAPI:
         docs_url=None,  # their pages load scripts from other hosts
         redoc_url=None,
     )
-    app.add_exception_handler(RequestRefused, _refused(front))
-    app.add_exception_handler(RequestValidationError, _invalid(front))
-    app.add_exception_handler(HTTPException, _refused_by_fastapi(front))
-    app.add_exception_handler(Exception, _broken)
+    explain_refusals(app, front.meters)
     _mlflow_routes(app, front)
     _label_routes(app, front)
     _v2_routes(app, front)
+    app.include_router(
+        operator_routes(front.board, front.meters, facts_of(front), front.settings.tokens)
+    )
     documented(app)
     return app
+
+
+def explain_refusals(app: FastAPI, meters: Meters) -> None:
+    """Every refusal is counted and said in one form."""
+    app.add_exception_handler(RequestRefused, _refused(meters))
+    app.add_exception_handler(RequestValidationError, _invalid(meters))
+    app.add_exception_handler(HTTPException, _refused_by_fastapi(meters))
+    app.add_exception_handler(Exception, _broken)
+
+
+def facts_of(front: Front) -> Callable[[], Facts]:
+    """What the scoring process knows of itself, whenever it is asked."""
+    started = time.time()
+
+    def facts() -> Facts:
+        served, recorder = front.scorer.served, front.recorder
+        return Facts(
+            model=front.model,
+            version=served.version,
+            snapshot=served.snapshot,
+            threshold=served.threshold,
+            queue=recorder.waiting,
+            unrecorded=recorder.unrecorded,
+            recording=recorder.problem,
+            following=front.following.problem,
+            started=started,
+        )
+
+    return facts
 
 
 def guarded(app: FastAPI, front: Front) -> Gate:
@@ -99,7 +134,9 @@ def _mlflow_routes(app: FastAPI, front: Front) -> None:
         scope[ROUTE] = "/invocations"
         body = await request.body()
         answer = await front.invoke(body, request.headers.get("content-type"), scope[REQUEST])
-        served = answer.scored.served if answer.scored else front.scorer.served
+        served = front.scorer.served
+        if answer.scored is not None:
+            served, scope[ROWS] = answer.scored.served, len(answer.scored.probabilities)
         scope[VERSION] = served.shown_version
         return Response(answer.text, answer.status, served.headers(), answer.media_type)
 
@@ -160,6 +197,7 @@ def _v2_routes(app: FastAPI, front: Front) -> None:
             key=front.settings.key, most=limits.rows,
         )  # fmt: skip
         front.record(scored, scope[REQUEST])
+        scope[ROWS] = len(scored.probabilities)
         scope[VERSION] = served.shown_version
         return _json(answer, served.headers())
 
@@ -202,29 +240,29 @@ def _json(found: BaseModel, headers: dict[str, str] | None = None) -> Response:
     return Response(found.model_dump_json(), headers=headers, media_type=JSON)
 
 
-def _refused(front: Front) -> Any:
+def _refused(meters: Meters) -> Any:
     async def handle(request: Request, exc: RequestRefused) -> Response:
-        front.meters.refused.labels(exc.reason).inc()
+        meters.refused.labels(exc.reason).inc()
         return Response(problem(request.url.path, exc), exc.status, media_type=JSON)
 
     return handle
 
 
-def _invalid(front: Front) -> Any:
+def _invalid(meters: Meters) -> Any:
     async def handle(request: Request, exc: RequestValidationError) -> Response:
-        front.meters.refused.labels("malformed").inc()
+        meters.refused.labels("malformed").inc()
         refusal = RequestRefused(_first_complaint(exc))
         return Response(problem(request.url.path, refusal), 400, media_type=JSON)
 
     return handle
 
 
-def _refused_by_fastapi(front: Front) -> Any:
+def _refused_by_fastapi(meters: Meters) -> Any:
     """An unknown path or method is answered as MLflow's server does, all else as we do."""
 
     async def handle(request: Request, exc: HTTPException) -> Response:
         path, status = request.url.path, exc.status_code
-        front.meters.refused.labels("malformed" if status == 400 else "unknown_route").inc()
+        meters.refused.labels("malformed" if status == 400 else "unknown_route").inc()
         if status != 400 and not path.startswith("/v2"):
             return await http_exception_handler(request, exc)
         why = "not JSON that can be read" if status == 400 else "there is no such route or method"

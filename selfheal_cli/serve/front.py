@@ -15,6 +15,7 @@ from selfheal_cli.serve.protocol import AT_ONCE_BYTES, Answer, Scored, full_answ
 from selfheal_cli.serve.recorder import Recorder
 from selfheal_cli.serve.scorer import Scorer
 from selfheal_cli.serve.settings import ServerSettings
+from selfheal_cli.serve.tracing import Tracing
 from selfheal_cli.spool.board import Board
 from selfheal_cli.spool.rows import Answered
 from selfheal_cli.spool.store import Spool
@@ -32,6 +33,7 @@ class Front:
     following: Following
     companion: Companion
     meters: Meters
+    tracing: Tracing
 
     @property
     def model(self) -> str:

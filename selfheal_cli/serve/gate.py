@@ -86,7 +86,7 @@ class Gate:
         method, path = scope["method"], scope["path"]
         need = need_of(method, path)
         require_allowed(need, headers, self._tokens)
-        if need is not Need.NOTHING:
+        if need is not Need.NOTHING or method == "POST":
             self._rates.take((scope.get("client") or ("?",))[0])
         if method not in ("GET", "HEAD", "OPTIONS"):
             body = await self._body(headers, receive)

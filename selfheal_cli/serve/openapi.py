@@ -27,13 +27,15 @@ class V2Problem(BaseModel):
 WHY = {
     400: "Malformed; the message says what was wrong",
     401: "The right token is missing",
+    403: "Asked for by a page of another site",
     404: "Not what serves here",
     408: "The request did not come in time",
+    409: "Refused, and why",
     413: "Too many bytes or rows",
     415: "No content type that can be read",
     429: "Too many requests",
     500: "The server failed",
-    503: "Cannot be kept now",
+    503: "Cannot be kept or done now",
     504: "Not answered in time",
 }
 COMMON = (400, 401, 408, 413, 429, 500, 504)
@@ -70,6 +72,8 @@ PROBLEMS: dict[str, Responses] = {
     "read": _problems(Problem, *READ),
     "invocations": {200: PREDICTIONS, **_problems(Problem, *COMMON), 415: UNREADABLE},
     "feedback": _problems(Problem, *COMMON, 503),
+    "look": _problems(Problem, *READ, 503),
+    "order": _problems(Problem, *COMMON, 403, 409, 503),
 }
 V2_PROBLEMS: dict[str, Responses] = {
     "read": _problems(V2Problem, *READ, 404),

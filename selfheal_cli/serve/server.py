@@ -29,6 +29,7 @@ from selfheal_cli.serve.protocol import full_answer
 from selfheal_cli.serve.recorder import Recorder
 from selfheal_cli.serve.scorer import Scorer, Served, load_champion
 from selfheal_cli.serve.settings import ServerSettings
+from selfheal_cli.serve.tracing import open_tracing
 from selfheal_cli.snapshot import pack
 from selfheal_cli.spool.board import Board, Published
 from selfheal_cli.spool.file import spool_path
@@ -73,6 +74,8 @@ def opened(settings: ServerSettings, command: Sequence[str]) -> Iterator[Front]:
         since = _published(board, scorer.served)
         warm(scorer.served)
         meters = Meters()
+        tracing = open_tracing("selfheal")
+        stack.callback(tracing.close)
         front = Front(
             settings=settings,
             scorer=scorer,
@@ -82,6 +85,7 @@ def opened(settings: ServerSettings, command: Sequence[str]) -> Iterator[Front]:
             following=Following(scorer, board, lambda: registry, meters, since),
             companion=Companion(healer, meters, command),
             meters=meters,
+            tracing=tracing,
         )
         front.companion.start()
         stack.callback(front.companion.stop)
@@ -159,7 +163,7 @@ class Server(uvicorn.Server):
 def config(settings: ServerSettings, front: Front) -> uvicorn.Config:
     """How uvicorn serves the routes, behind the gate."""
     return uvicorn.Config(
-        guarded(create_app(front), front),
+        front.tracing.traced(guarded(create_app(front), front)),
         loop="asyncio" if sys.platform == "win32" else "uvloop",
         http=patient(settings.limits.seconds),
         ws="none",

@@ -132,6 +132,15 @@ class Board:
             ).fetchone()
         return Order(row[0], row[1], json.loads(row[2])) if row else None
 
+    def withdraw(self, number: int) -> bool:
+        """Take an order back; False where somebody took it already."""
+        with self._file.writing() as database:
+            found = database.execute(
+                "UPDATE orders SET taken = ? WHERE number = ? AND taken IS NULL",
+                (time.time(), number),
+            )
+            return found.rowcount == 1
+
     def answer(self, number: int, answer: Mapping[str, Any]) -> None:
         """Say what came of an order."""
         with self._file.writing() as database:

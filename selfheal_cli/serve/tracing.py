@@ -1,0 +1,166 @@
+"""Traces of requests and heals by OpenTelemetry, where its environment variables ask for them.
+
+``OTEL_EXPORTER_OTLP_ENDPOINT`` (or ``..._TRACES_ENDPOINT``) switches them on; name, resource,
+sampler, headers and batches are OpenTelemetry's own variables too. Without an endpoint nothing of
+OpenTelemetry is loaded and nothing stands before a request. No span holds a value of the data.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, MutableMapping
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from selfheal_cli.errors import ConfigurationError
+from selfheal_cli.serve.access import OPEN
+from selfheal_cli.serve.gate import ROUTE, App, Message, Receive, Scope, Send
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+HTTP = "http/protobuf"
+ROWS = "selfheal.rows"  # key of the scope: rows that were scored
+TOLD = {b"x-selfheal-version": "selfheal.version", b"x-selfheal-snapshot": "selfheal.snapshot"}
+Attributes = Mapping[str, str | int | float | bool]
+
+
+class Tracing:
+    """Nobody asked for traces."""
+
+    def traced(self, app: App) -> App:
+        """The application, with a span around each request where there is tracing."""
+        return app
+
+    def record(
+        self, name: str, begun: float, ended: float, attributes: Attributes, *, failed: str = ""
+    ) -> None:
+        """A span of something that is over; times in seconds since 1970, ``failed`` says why."""
+
+    def close(self) -> None:
+        """Send what is left."""
+
+
+def open_tracing(service: str, environ: Mapping[str, str] = os.environ) -> Tracing:
+    """What the environment asks for. Raises `ConfigurationError` where it cannot be given.
+
+    ``service`` is what it is called unless ``OTEL_SERVICE_NAME`` says otherwise.
+    """
+    if not _wanted(environ):
+        return Tracing()
+    for name in PROTOCOLS:
+        if environ.get(name, HTTP) not in ("", HTTP):
+            raise ConfigurationError(
+                f"{name}={environ[name]}: traces are sent by {HTTP}; set that, or leave it out"
+            )
+    try:
+        return _Otlp(service, environ)
+    except ImportError as exc:
+        name = next(one for one in ENDPOINTS if environ.get(one))
+        raise ConfigurationError(
+            f"{name} is set, and {exc.name} is not installed: pip install 'selfheal[otel]', or "
+            "OTEL_SDK_DISABLED=true"
+        ) from exc
+
+
+def _wanted(environ: Mapping[str, str]) -> bool:
+    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return False
+    exporters = environ.get("OTEL_TRACES_EXPORTER", "") or "otlp"
+    asked = "otlp" in [one.strip() for one in exporters.split(",")]
+    return asked and any(environ.get(name) for name in ENDPOINTS)
+
+
+class _Otlp(Tracing):
+    """Spans in batches, sent by a thread of OpenTelemetry's."""
+
+    def __init__(self, service: str, environ: Mapping[str, str]) -> None:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+        named = {} if _has_name(environ) else {"service.name": service}
+        # not the global one, which is MLflow's to use
+        self._provider: TracerProvider = TracerProvider(
+            resource=Resource.create(named), shutdown_on_exit=False
+        )
+        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        self._tracer = self._provider.get_tracer("selfheal", version("selfheal"))
+
+    def traced(self, app: App) -> App:
+        """A span a request; see `Tracing`."""
+        from opentelemetry.trace import SpanKind, StatusCode
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        tracer, propagator = self._tracer, TraceContextTextMapPropagator()
+
+        async def call(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] != "http" or scope["path"] in OPEN:
+                await app(scope, receive, send)
+                return
+            parent = propagator.extract(_traceparent(scope))
+            with tracer.start_as_current_span(
+                scope["method"], context=parent, kind=SpanKind.SERVER, record_exception=False
+            ) as span:
+                found: dict[str, Any] = {"http.request.method": scope["method"]}
+                await app(scope, receive, _noting(send, found))
+                route = scope.get(ROUTE) or "refused"
+                span.update_name(f"{scope['method']} {route}")
+                found["http.route"] = route
+                if ROWS in scope:
+                    found[ROWS] = scope[ROWS]
+                span.set_attributes(found)
+                if found.get("http.response.status_code", 500) >= 500:
+                    span.set_status(StatusCode.ERROR)
+
+        return call
+
+    def record(
+        self, name: str, begun: float, ended: float, attributes: Attributes, *, failed: str = ""
+    ) -> None:
+        """See `Tracing`."""
+        from opentelemetry.context import Context
+        from opentelemetry.trace import StatusCode
+
+        span = self._tracer.start_span(
+            name, context=Context(), attributes=dict(attributes), start_time=int(begun * 1e9)
+        )
+        if failed:
+            span.set_status(StatusCode.ERROR, failed)
+        span.end(int(max(begun, ended) * 1e9))
+
+    def close(self) -> None:
+        """See `Tracing`; a collector that is away is not waited for long."""
+        self._provider.shutdown()
+
+
+def _has_name(environ: Mapping[str, str]) -> bool:
+    return bool(environ.get("OTEL_SERVICE_NAME")) or "service.name=" in environ.get(
+        "OTEL_RESOURCE_ATTRIBUTES", ""
+    )
+
+
+def _traceparent(scope: Scope) -> dict[str, str]:
+    """The caller's trace, as W3C has it."""
+    return {
+        key.decode("latin-1"): value.decode("latin-1")
+        for key, value in scope["headers"]
+        if key in (b"traceparent", b"tracestate")
+    }
+
+
+def _noting(send: Send, found: MutableMapping[str, Any]) -> Send:
+    """Notes status, version and snapshot of an answer as it passes."""
+
+    async def noting(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            found["http.response.status_code"] = message["status"]
+            for key, value in message.get("headers", ()):
+                if key in TOLD:
+                    found[TOLD[key]] = value.decode("latin-1")
+        await send(message)
+
+    return noting

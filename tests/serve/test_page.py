@@ -1,0 +1,310 @@
+"""The status page in a browser: fresh by itself, steered by keyboard, whole without script."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+import selfheal_cli
+from selfheal_cli.serve.settings import Tokens
+from selfheal_cli.serve.standing import HEALER
+from selfheal_cli.spool.board import Board
+from tests.serve.browser import chromium, look_at, needs_browser
+from tests.serve.operating import (
+    ANSWERS,
+    BETTER,
+    DIGEST,
+    REFUSED,
+    WORSE,
+    Healer,
+    board_with,
+    operator_app,
+    serving,
+)
+
+pytestmark = [needs_browser, pytest.mark.xdist_group("browser")]
+TOKENS = Tokens(scoring="score", operating="0perate")
+Chrome = webdriver.Chrome
+
+
+@pytest.fixture(scope="module")
+def scripted() -> Iterator[Chrome]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def driver(scripted: Chrome) -> Iterator[Chrome]:
+    """The browser; whatever a test does, the page complains of nothing."""
+    look_at(scripted, 1200)
+    scripted.get_log("browser")
+    yield scripted
+    told = [one for one in scripted.get_log("browser") if "Failed to load" not in one["message"]]
+    assert told == []
+    scripted.get("about:blank")
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Iterator[Board]:
+    found = board_with(tmp_path, WORSE)
+    yield found
+    found.close()
+
+
+def until(driver: Chrome, holds: Callable[[Chrome], object]) -> None:
+    WebDriverWait(driver, 20, 0.05).until(holds)
+
+
+def text(driver: Chrome, place: str) -> str:
+    """At one moment: the page may renew a part between two calls of the driver."""
+    found: str = driver.execute_script(
+        "return document.querySelector(arguments[0]).innerText", place
+    )
+    return found
+
+
+def plain(driver: Chrome, place: str) -> str:
+    """The same where no script may run."""
+    return driver.find_element(By.CSS_SELECTOR, place).text
+
+
+def unlock(driver: Chrome, token: str) -> None:
+    driver.find_element(By.ID, "look-token").send_keys(token, Keys.ENTER)
+    until(driver, lambda d: d.find_elements(By.ID, "now"))
+
+
+def press(driver: Chrome, key: str) -> None:
+    driver.switch_to.active_element.send_keys(key)
+
+
+def tab_to(driver: Chrome, wanted: Callable[[str, str], bool]) -> None:
+    """Go on by Tab until the focus is there; each stop shows that it has the focus."""
+    for _ in range(60):
+        press(driver, Keys.TAB)
+        here = driver.switch_to.active_element
+        outline = driver.execute_script("return getComputedStyle(arguments[0]).outlineStyle", here)
+        assert outline != "none"
+        if wanted(here.get_attribute("id") or "", here.text):
+            return
+    raise AssertionError("not reached by keyboard")
+
+
+def test_it_says_that_healing_makes_it_worse_and_on_how_many_rows(
+    driver: Chrome, board: Board
+) -> None:
+    with serving(operator_app(board)) as url:
+        driver.get(url)
+        now = text(driver, "#now")
+        assert "Healing makes it worse: F1 0.402 against 0.517 without it" in now
+        assert "On 18,040 labelled rows" in now
+        assert "ROLLED BACK" in now
+        assert "-0.115 worse" in text(driver, "#against")
+        assert "V14 is 2.31 training standard deviations away: it drifts" in text(driver, "#drift")
+        assert "worse on 180 held-out rows" in text(driver, "#happened")
+        assert "v12 serves since 2026-11-25 21:57:02 UTC" in text(driver, "#versions")
+
+
+def test_it_is_fresh_by_itself_and_says_when_it_is_not(driver: Chrome, board: Board) -> None:
+    with serving(operator_app(board)) as url:
+        driver.get(url)
+        until(driver, lambda d: text(d, "#fresh") == "Updates by itself.")
+        button = driver.find_element(By.ID, "plan-9")
+        driver.execute_script("arguments[0].focus()", button)
+        candidates = tuple(one for one in BETTER.candidates if one.version != 1)
+        board.tell(HEALER, BETTER.model_copy(update={"candidates": candidates}).as_told())
+        until(driver, lambda d: "Healing helps" in text(d, "#now"))
+        assert not driver.find_elements(By.ID, "plan-1")
+        assert driver.switch_to.active_element.get_attribute("id") == "plan-9"
+    until(driver, lambda d: "No answer from the server since" in text(d, "#fresh"))
+    assert "Healing helps" in text(driver, "#now")
+
+
+def test_a_rollback_goes_by_keyboard_alone_with_its_plan_first(
+    driver: Chrome, board: Board
+) -> None:
+    with Healer(board, ANSWERS) as healer, serving(operator_app(board, TOKENS)) as url:
+        driver.get(url)
+        tab_to(driver, lambda name, _: name == "look-token")
+        press(driver, "score" + Keys.ENTER)
+        until(driver, lambda d: d.find_elements(By.ID, "now"))
+        tab_to(driver, lambda name, _: name == "token")
+        press(driver, "0perate")
+        tab_to(driver, lambda name, _: name == "actor")
+        press(driver, "ann")
+        tab_to(driver, lambda _, words: words == "Plan rollback to best")
+        press(driver, Keys.ENTER)
+        until(driver, lambda d: "The plan: nothing has moved yet" in text(d, "#said"))
+        assert driver.switch_to.active_element.get_attribute("id") == "said"
+        assert "would serve: v9, F1 0.584 on 700 rows" in text(driver, "#said")
+        assert [kind for kind, _ in healer.orders] == ["plan"]
+        tab_to(driver, lambda name, _: name == "confirm-reason")
+        press(driver, "worse")
+        tab_to(driver, lambda _, words: words == "Carry it out")
+        press(driver, Keys.ENTER)
+        until(driver, lambda d: "Rolled back: v9 is the champion" in text(d, "#said"))
+        assert driver.current_url == f"{url}/"
+        assert driver.get_cookies() == []
+        assert not driver.find_element(By.ID, "token").is_displayed()
+        driver.find_element(By.ID, "forget").click()
+        assert driver.find_element(By.ID, "token").is_displayed()
+        assert driver.execute_script("return sessionStorage.length") == 0
+    assert healer.orders[1:] == [
+        ("rollback", {"to": "best", "digest": DIGEST, "actor": "ann", "reason": "worse"})
+    ]
+
+
+def test_a_wrong_token_is_told_and_not_kept(driver: Chrome, board: Board) -> None:
+    with serving(operator_app(board, TOKENS)) as url:
+        driver.get(url)
+        unlock(driver, "score")
+        driver.find_element(By.ID, "token").send_keys("guess")
+        driver.find_element(By.ID, "plan-9").click()
+        until(driver, lambda d: "the operating token is needed" in text(d, "#said"))
+        until(driver, lambda d: d.find_element(By.ID, "token").is_displayed())
+        assert driver.execute_script("return Object.values(sessionStorage)") == ["score"]
+
+
+def test_what_was_overtaken_is_told(driver: Chrome, board: Board) -> None:
+    answers = ANSWERS | {"rollback": REFUSED}
+    with Healer(board, answers), serving(operator_app(board)) as url:
+        driver.get(url)
+        driver.find_element(By.ID, "plan-1").click()
+        until(driver, lambda d: d.find_elements(By.ID, "confirm"))
+        driver.find_element(By.CSS_SELECTOR, "#confirm .strong").click()
+        until(driver, lambda d: "Nothing was changed: the champion was moved" in text(d, "#said"))
+
+
+def test_a_locked_page_opens_with_the_token(driver: Chrome, board: Board) -> None:
+    with serving(operator_app(board, TOKENS)) as url:
+        driver.get(url)
+        until(driver, lambda d: text(d, "#fresh") == "A token is needed to look.")
+        unlock(driver, "score")
+        assert "V14" in text(driver, "#drift")
+        assert not driver.find_elements(By.ID, "locked")
+
+
+@pytest.mark.parametrize("width", [360, 768, 1200])
+def test_it_fits_the_screen(driver: Chrome, board: Board, width: int) -> None:
+    with serving(operator_app(board)) as url:
+        look_at(driver, width)
+        driver.get(url)
+        wide = driver.execute_script("return document.documentElement.scrollWidth")
+        assert wide <= width
+        if width < 600:
+            sizes = driver.execute_script(
+                "return [...document.querySelectorAll('button')].filter(b => b.offsetParent)"
+                ".map(b => [b.offsetWidth, b.offsetHeight])"
+            )
+            assert min(min(size) for size in sizes) >= 24  # WCAG 2.2, 2.5.8
+
+
+def test_a_screen_reader_has_a_name_for_everything(driver: Chrome, board: Board) -> None:
+    with serving(operator_app(board, TOKENS)) as url:
+        driver.get(url)
+        unlock(driver, "score")
+        nodes = driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    wanted = {"button", "textbox", "link", "table", "image", "img", "navigation", "form", "list"}
+    unnamed, roles = [], set()
+    for node in nodes:
+        role = node.get("role", {}).get("value")
+        roles.add(role)
+        if role in wanted - {"list"} and not node.get("name", {}).get("value"):
+            unnamed.append(node)
+    assert unnamed == []
+    assert roles >= {"button", "textbox", "table", "main", "navigation", "heading"}
+    headings = [
+        int(prop["value"]["value"])
+        for node in nodes
+        if node.get("role", {}).get("value") == "heading"
+        for prop in node["properties"]
+        if prop["name"] == "level"
+    ]
+    assert headings[0] == 1
+    assert headings.count(1) == 1
+    assert all(b - a <= 1 for a, b in pairwise(headings))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_stands_out_from_its_ground(driver: Chrome, board: Board, scheme: str) -> None:
+    with Healer(board, ANSWERS), serving(operator_app(board)) as url:
+        look_at(driver, 1200, scheme)
+        driver.get(url)
+        driver.find_element(By.ID, "plan-9").click()
+        until(driver, lambda d: d.find_elements(By.ID, "confirm"))
+        found = driver.execute_script(COLOURS)
+    pale = {
+        (words, ratio) for words, ink, ground in found if (ratio := contrast(ink, ground)) < 4.5
+    }
+    assert pale == set()
+    grounds = {ground for _, _, ground in found}
+    assert ("rgb(18, 22, 27)" in grounds) == (scheme == "dark")
+
+
+COLOURS = """
+const ground = (one) => {
+  for (; one; one = one.parentElement) {
+    const found = getComputedStyle(one).backgroundColor;
+    if (found !== "rgba(0, 0, 0, 0)") return found;
+  }
+  return "rgb(255, 255, 255)";
+};
+return [...document.querySelectorAll("body *")]
+  .filter((one) => one.offsetParent && [...one.childNodes].some(
+    (node) => node.nodeType === 3 && node.textContent.trim()))
+  .map((one) => [one.textContent.trim().slice(0, 30), getComputedStyle(one).color, ground(one)]);
+"""
+
+
+def contrast(ink: str, ground: str) -> float:
+    """The ratio of WCAG 2.2, section 1.4.3."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+        red, green, blue = (
+            part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+        )
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    low, high = sorted((luminance(ink), luminance(ground)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_it_is_whole_without_script(board: Board) -> None:
+    with (
+        chromium(script=False) as driver,
+        Healer(board, ANSWERS) as healer,
+        serving(operator_app(board, TOKENS)) as url,
+    ):
+        with serving(operator_app(board)) as open_url:
+            driver.get(open_url)
+            assert "Healing makes it worse" in plain(driver, "#now")
+            board.tell(HEALER, BETTER.as_told())
+            driver.find_element(By.LINK_TEXT, "Refresh").click()
+            assert "Healing helps" in plain(driver, "#now")
+        driver.get(url)
+        driver.find_element(By.ID, "look-token").send_keys("score")
+        driver.find_element(By.CSS_SELECTOR, "#look button").click()
+        driver.find_element(By.ID, "token").send_keys("0perate")
+        driver.find_element(By.ID, "plan-9").click()
+        assert "would serve: v9, F1 0.584 on 700 rows" in plain(driver, "#said")
+        driver.find_element(By.ID, "confirm-token").send_keys("0perate")
+        driver.find_element(By.CSS_SELECTOR, "#confirm .strong").click()
+        assert "Rolled back" in plain(driver, "#said")
+        assert driver.current_url == f"{url}/"
+    assert [kind for kind, _ in healer.orders] == ["plan", "rollback"]
+
+
+def test_the_package_ships_what_the_page_is_made_of() -> None:
+    folder = Path(selfheal_cli.__file__).parent / "serve"
+    shipped = {"page.css", "page.js", "page.html.j2", "live.html.j2"}
+    assert shipped <= {path.name for path in folder.iterdir()}
+    settings = (folder.parents[1] / "setup.cfg").read_text()
+    assert all(f"serve/*{Path(name).suffix}" in settings for name in shipped)
