@@ -30,7 +30,7 @@ def example(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     [
         ("digits", "heal", 700, 0.1),
         ("mlp", "main", 1_000, 0.05),
-        ("sequences", "main", 2_000, 0.03),
+        ("sequences", "main", 1_000, 0.03),
     ],
 )
 def test_it_drifts_is_healed_and_rolled_back(

@@ -118,13 +118,15 @@ class Skipped(StandIn):
     def forward(self, *given: Any, **named: Any) -> Any:
         """Stand-ins for what the part would give."""
         key = (_shapes(given), _shapes(named))
-        if key not in self._known:
+        found = self._known.get(key)
+        if found is None:
             if len(self._known) >= REMEMBERED:
                 self._known.clear()
-            with torch.no_grad():
+            # it is kept, and the next who comes may compute gradients
+            with torch.inference_mode(mode=False), torch.no_grad():
                 found = self._part[0](*without_values(given), **without_values(named))
             self._known[key] = found
-        return self._known[key]
+        return found
 
 
 class _Frozen(nn.Module):

@@ -30,6 +30,7 @@ KNOWN: dict[str, tuple[Callable[[], nn.Module], np.ndarray[Any, Any], dict[str, 
     "mlp of four": (lambda: networks.Mlp(outputs=4), FEW, FLAT),
     "convolutions": (networks.Convolutional, ROWS, {"shape": (1, 8, 8)}),
     "transformer": (networks.Transformer, TOKENS, WORDS),
+    "short transformer": (lambda: networks.Transformer(layers=2), TOKENS, WORDS),
     "no linear end": (networks.NoLinearEnd, FEW, {"shape": (2, 4)}),
     "tied": (networks.Tied, TOKENS, WORDS),
 }
@@ -224,7 +225,7 @@ def listed(case: str) -> dict[str, Layer]:
     return {one.name: one for one in layers(made(case), rows[:5], **takes)}
 
 
-@pytest.mark.parametrize("case", ["mlp", "convolutions", "transformer"])
+@pytest.mark.parametrize("case", ["mlp", "convolutions", "short transformer"])
 def test_what_is_listed_can_be_wrapped_and_what_is_not_cannot(case: str) -> None:
     found = listed(case)
     assert found["out"].adapters == tuple(KINDS)
@@ -241,7 +242,7 @@ def test_what_is_listed_can_be_wrapped_and_what_is_not_cannot(case: str) -> None
 
 
 def test_shapes_and_parameters_are_listed_for_blocks_and_for_what_is_in_them() -> None:
-    found = listed("transformer")
+    found = listed("short transformer")
     block = found["encoder.layers.0"]
     assert (block.takes, block.gives) == ((5, 7, 16), (5, 7, 16))
     inside = [one for name, one in found.items() if name.startswith("encoder.layers.0.")]
