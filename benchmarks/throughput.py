@@ -2,17 +2,28 @@
 
 The batches of the article's generator are drawn beforehand, so that both sides start from rows in
 memory. A pass of the stream ends when its last heal is published and its last version registered.
+
+``--stores`` asks something else: is scoring slower while versions go to a tracking server over
+HTTP, with its artifacts through the server, than while they go to SQLite? Heals run in their
+process, a batch comes every 50 ms, and the clock runs around the steps alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import signal
+import socket
+import subprocess
+import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, chdir, closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.request import urlopen
 
 import numpy as np
 from rich.console import Console
@@ -32,14 +43,17 @@ from selfheal_cli.pipeline.follow import Nobody
 from selfheal_cli.pipeline.ledger import RunLedger
 from selfheal_cli.pipeline.prepare import Prepared, prepare
 from selfheal_cli.records import Batch, Evaluation
-from selfheal_cli.registry.base import Lineage
+from selfheal_cli.registry.base import Lineage, Registry
 from selfheal_cli.registry.memory import MemoryRegistry
+from selfheal_cli.registry.mlflow_registry import MlflowRegistry
 from selfheal_cli.registry.outbox import Outbox
 from selfheal_cli.registry.writer import RegistryWriter
 from selfheal_cli.source.synthetic import SyntheticSource
 
 BARE = "forward pass alone"
 BATCH_ROWS = 100
+PAUSE_SECONDS = 0.05  # before a batch, where stores are compared
+START_SECONDS = 180.0  # that a tracking server may take
 NEVER = Policy(fidi_threshold=1e9, conflict_min=10_000_000)
 VARIANTS = {
     "stream, heals off": RunConfig(policy=NEVER),
@@ -54,6 +68,7 @@ class Pass:
 
     seconds: float
     heals: int = 0
+    arrival: float = 0.0  # from the last batch until the registry has everything
 
 
 def forward(prepared: Prepared, batches: list[Batch]) -> Pass:
@@ -65,9 +80,17 @@ def forward(prepared: Prepared, batches: list[Batch]) -> Pass:
 
 
 def stream(
-    config: RunConfig, source: SyntheticSource, prepared: Prepared, batches: list[Batch]
+    config: RunConfig,
+    source: SyntheticSource,
+    prepared: Prepared,
+    batches: list[Batch],
+    registry: Registry | None = None,
+    pause: float = 0.0,
 ) -> Pass:
-    """A new run's stream from its first batch to its last write."""
+    """A new run's stream from its first batch to its last write.
+
+    With a pause before each batch the seconds are those of the batches alone.
+    """
     heals = 0
 
     def count(event: Event) -> None:
@@ -76,7 +99,7 @@ def stream(
 
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        registry = MemoryRegistry()
+        registry = registry or MemoryRegistry()
         run_id = registry.begin_run(config.experiment, {}, {})
         base = registry.store_base(run_id, prepared.base)
         lineage = Lineage(config.model_name, run_id, base, config.heal.recipe, "full", "1")
@@ -93,11 +116,17 @@ def stream(
         clean = score(prepared.network.predict(first.x), first.y, live.serving.threshold)
         corridor.healing.baseline(clean, Evaluation.HELD_OUT)
         start = time.perf_counter()
+        spent = 0.0
         for batch in batches:
+            time.sleep(pause)
+            begun = time.perf_counter()
             corridor.stream.step(batch)
+            spent += time.perf_counter() - begun
+        streamed = time.perf_counter()
         corridor.healing.finish()
         ledger.catch_up(wait=True)
-        return Pass(time.perf_counter() - start, heals)
+        end = time.perf_counter()
+        return Pass(spent if pause else end - start, heals, end - streamed)
 
 
 def engine_of(config: RunConfig, prepared: Prepared, live: LiveModel) -> HealEngine:
@@ -130,17 +159,80 @@ def lay_out(found: dict[str, list[Pass]], rows: int) -> Table:
     return table
 
 
+@contextmanager
+def tracking_server(folder: Path) -> Iterator[str]:
+    """MLflow's own server on loopback, with a store of its own and the artifacts through it."""
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
+               "--workers", "1", "--backend-store-uri", f"sqlite:///{folder}/server.db",
+               "--artifacts-destination", str(folder / "server")]  # fmt: skip
+    with (folder / "server.log").open("w") as log:
+        # without processes for jobs, which nobody asks for here
+        known = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, env=known, start_new_session=True
+        )
+    try:
+        uri = f"http://127.0.0.1:{port}"
+        end = time.monotonic() + START_SECONDS
+        while time.monotonic() < end:
+            with suppress(OSError), urlopen(f"{uri}/health"):  # noqa: S310
+                break
+            time.sleep(0.5)
+        yield uri
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+
+
+def stores(source: SyntheticSource, prepared: Prepared, rounds: int) -> Table:
+    """Scoring beside writes to SQLite and to a server, in turns."""
+    config, batches = VARIANTS["stream, heals in a process"], list(source.batches())
+    table = Table(title=f"{len(batches)} batches, heals in a process: medians over {rounds} rounds")
+    table.add_column("store", no_wrap=True)
+    for title in ("rows / s while scoring", "share of SQLite's", "heals", "s until all is there"):
+        table.add_column(title, justify="right")
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        stack.enter_context(chdir(folder))
+        served = stack.enter_context(tracking_server(folder))
+        uris = {"SQLite": "sqlite:///mlflow.db", "server over HTTP, artifacts through it": served}
+        found: dict[str, list[Pass]] = {name: [] for name in uris}
+        for number in range(-1, rounds):
+            for name, uri in uris.items():
+                registry = MlflowRegistry(uri)
+                one = stream(config, source, prepared, batches, registry, PAUSE_SECONDS)
+                if number >= 0:
+                    found[name].append(one)
+    for name, passes in found.items():
+        shares = [a.seconds / b.seconds for a, b in zip(found["SQLite"], passes, strict=True)]
+        rate = np.median([len(batches) * BATCH_ROWS / one.seconds for one in passes])
+        heals = np.median([one.heals for one in passes])
+        arrival = np.median([one.arrival for one in passes])
+        table.add_row(name, f"{rate:,.0f}", f"{np.median(shares):.2f}", f"{heals:.0f}",
+                      f"{arrival:.2f}")  # fmt: skip
+    return table
+
+
 def main() -> None:
     """Train the article's network, measure, print."""
     parser = argparse.ArgumentParser(description="Rows a second, stream against forward pass.")
     parser.add_argument("--rounds", type=int, default=5, help="rounds that count")
     parser.add_argument("--batches", type=int, default=100, help="batches of 100 rows in a pass")
+    parser.add_argument("--stores", action="store_true", help="compare SQLite with a server")
     options = parser.parse_args()
+    if options.stores:
+        options.batches = 25
     use_one_thread()
     source = SyntheticSource(
         SyntheticSettings(), seed=42, batch_size=BATCH_ROWS, batches=options.batches
     )
     prepared = prepare(RunConfig(), source, lambda done, total: None)
+    if options.stores:
+        Console(width=120).print(stores(source, prepared, options.rounds))
+        return
     batches = list(source.batches())
     found: dict[str, list[Pass]] = {BARE: [], **{name: [] for name in VARIANTS}}
     for number in range(-1, options.rounds):  # the first round warms up

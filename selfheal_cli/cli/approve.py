@@ -27,8 +27,9 @@ def command(
         raise click.UsageError("--json asks nothing: give --yes with it")
     from selfheal_cli.cli import output
     from selfheal_cli.registry.mlflow_registry import MlflowRegistry
-    from selfheal_cli.rollback.plan import By, execute, plan_proposed
+    from selfheal_cli.rollback.plan import By, execute, load_checks, plan_proposed
 
+    load_checks()
     registry = MlflowRegistry(tracking_uri)
     plan, found = plan_proposed(registry, model_name, proposal)
     if not as_json:

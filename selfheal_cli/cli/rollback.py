@@ -78,9 +78,16 @@ def command(
         raise click.UsageError("--json asks nothing: give --yes, --dry-run or --propose with it")
     from selfheal_cli.cli import output
     from selfheal_cli.registry.mlflow_registry import MlflowRegistry
-    from selfheal_cli.rollback.plan import By, execute, make_proposal, plan_previous, plan_version
-    from selfheal_cli.rollback.verify import load_verified
+    from selfheal_cli.rollback.plan import (
+        By,
+        execute,
+        load_checks,
+        make_proposal,
+        plan_previous,
+        plan_version,
+    )
 
+    load_checks()
     registry = MlflowRegistry(tracking_uri)
     rescored: list[Rescored] = []
     if number is not None:
@@ -97,6 +104,8 @@ def command(
     by = By(actor(), now_text(), reason, four_eyes)
     document = plan_document(plan) | {"move": None, "proposal": None, "verified": True}
     if dry_run:
+        from selfheal_cli.rollback.verify import load_verified
+
         load_verified(registry, plan.target)
         done = "Dry run: everything about the target holds; nothing was moved."
     elif propose:

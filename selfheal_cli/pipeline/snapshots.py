@@ -15,6 +15,7 @@ from selfheal_cli.records import Evaluation, Phase, Snapshot, digest
 from selfheal_cli.scores import AnyScores
 from selfheal_cli.snapshot import pack
 
+KEPT = 2  # adapters whose bytes are at hand: what serves, and what a heal gave
 MOST_BATCHES = 10  # of waiting rows that a snapshot is scored on; bounds what is kept
 
 
@@ -48,6 +49,7 @@ class Snapshots:
         self._prefix = run_id[:8]
         self._count = 0
         self._awaiting: list[_Awaiting] = []
+        self._packed: list[tuple[Weights, bytes, str]] = []  # the latest
 
     def take(
         self,
@@ -66,12 +68,12 @@ class Snapshots:
     ) -> str:
         """Write one down and have it registered; returns its id."""
         self._count += 1
-        data = pack(weights)
+        data, sha256 = self._bytes_of(weights)
         snapshot = Snapshot(
             id=f"{self._prefix}-s{self._count:06}",
             phase=phase,
             batch=batch,
-            sha256=digest(data),
+            sha256=sha256,
             scores=scores,
             evaluation=evaluation,
             reason=reason,
@@ -83,6 +85,17 @@ class Snapshots:
         )
         self._ledger.keep(snapshot, data)
         return snapshot.id
+
+    def _bytes_of(self, weights: Weights) -> tuple[bytes, str]:
+        """Bytes and their hash. What serves before a heal is what was published after another:
+        those bytes are still here.
+        """
+        known = next((one for one in self._packed if one[0] is weights), None)
+        if known is None:
+            data = pack(weights)
+            known = (weights, data, digest(data))
+        self._packed = [*(one for one in self._packed if one is not known), known][-KEPT:]
+        return known[1:]
 
     def await_labels(
         self,

@@ -40,10 +40,10 @@ def metrics_job(key: str, steps: list[StepMetrics]) -> Job:
     return Job(f"metrics:{key}", "metrics", {"steps": [asdict(step) for step in steps]})
 
 
-def file_job(key: str, path: Path, folder: str | None) -> Job:
-    """Keep a file with the run, as it is now."""
+def file_job(key: str, path: Path, folder: str | None, size: int) -> Job:
+    """Keep the first ``size`` bytes of a file with the run."""
     data = {"name": path.name, "folder": folder}
-    return Job(f"file:{key}", "file", data, file=path, size=path.stat().st_size)
+    return Job(f"file:{key}", "file", data, file=path, size=size)
 
 
 def end_job(key: str, outcome: str, tags: Mapping[str, str]) -> Job:

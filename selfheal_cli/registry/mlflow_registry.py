@@ -142,7 +142,7 @@ class MlflowRegistry(MlflowVersions):
                 adapter_sha256=snapshot.sha256,
                 base_id=lineage.base,
                 base_sha256=base.sha256,
-                document=base.describe(),
+                document=base.document,
                 threshold=snapshot.threshold,
                 model_id=model.model_id,
                 run_id=lineage.run_id,

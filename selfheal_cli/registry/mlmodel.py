@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ LINK_FILE = "selfheal.json"
 BASE_WEIGHTS_FILE = "base.safetensors"
 BASE_DOCUMENT_FILE = "model.json"
 LOADER = "selfheal_cli.registry.pyfunc"
+OWN = ("model_id", "model_uuid", "utc_time_created")  # what each version says of itself
 OUTPUTS = ("probability", "label")  # what a version gives, the default first
 REQUIRED = ("mlflow", "numpy", "pandas", "safetensors", "torch")
 
@@ -32,12 +33,15 @@ def write_version(
     adapter_sha256: str,
     base_id: str,
     base_sha256: str,
-    document: dict[str, Any],
+    document: str,
     threshold: float,
     model_id: str,
     run_id: str,
 ) -> None:
-    """Fill ``folder`` with the adapter, the link to its base, and MLflow's own description."""
+    """Fill ``folder`` with the adapter, the link to its base, and MLflow's own description.
+
+    ``document`` is the base's.
+    """
     (folder / ADAPTER_FILE).write_bytes(adapter)
     link = {
         "adapter_sha256": adapter_sha256,
@@ -48,15 +52,23 @@ def write_version(
     (folder / LINK_FILE).write_text(json.dumps(link, indent=1), encoding="utf-8")
     for name, text in environment().items():
         (folder / name).write_text(text, encoding="utf-8")
-    described = describe(document, run_id=run_id, model_id=model_id)
-    described.save(str(folder / "MLmodel"))
+    own = Model(model_id=model_id).to_dict()
+    text = _described(document, run_id) + _as_yaml({name: own[name] for name in OWN})
+    (folder / "MLmodel").write_text(text, encoding="utf-8")
 
 
-def describe(
-    document: dict[str, Any], run_id: str | None = None, model_id: str | None = None
-) -> Model:
+@lru_cache(maxsize=8)
+def _described(document: str, run_id: str) -> str:
+    """What MLflow's description says of every version of a run: most of it is the signature, which
+    takes longer to write out than the rest of a version.
+    """
+    found = describe(json.loads(document), run_id=run_id).to_dict()
+    return _as_yaml({name: value for name, value in found.items() if name not in OWN})
+
+
+def describe(document: dict[str, Any], run_id: str | None = None) -> Model:
     """A version as MLflow's own description has it; ``document`` is its base's."""
-    described = Model(run_id=run_id, model_id=model_id, signature=signature(document))
+    described = Model(run_id=run_id, signature=signature(document))
     described.add_flavor(
         "python_function",
         loader_module=LOADER,
@@ -64,6 +76,10 @@ def describe(
         env={"virtualenv": "python_env.yaml"},
     )
     return described
+
+
+def _as_yaml(values: dict[str, Any]) -> str:
+    return yaml.safe_dump(values, default_flow_style=False)
 
 
 @cache

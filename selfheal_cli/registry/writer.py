@@ -10,6 +10,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
@@ -51,7 +52,7 @@ class RegistryWriter:
         self._before_commit = before_commit
         self._beat = beat
         outbox.lineage = asdict(lineage)
-        self._handed: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._handed: queue.SimpleQueue[Callable[[], Job] | None] = queue.SimpleQueue()
         self._results: queue.SimpleQueue[Result] = queue.SimpleQueue()
         self._changed = threading.Condition()
         self._given, self._safe = 0, 0  # jobs handed over, and how many of them are on disk
@@ -94,7 +95,7 @@ class RegistryWriter:
 
     def add(self, snapshot: Snapshot, adapter: bytes) -> None:
         """Register a snapshot as a version."""
-        self._hand(courier.version_job(snapshot, adapter))
+        self._hand(partial(courier.version_job, snapshot, adapter))
 
     def point(self, alias: str, snapshot: str, *, actor: str, at: str, reason: str,
               after: int) -> None:  # fmt: skip
@@ -106,13 +107,13 @@ class RegistryWriter:
         run = self._lineage.run_id
         key = f"{run}:{self._moves}"
         wanted = Move(self._lineage.model, alias, 0, actor, at, reason, run, key, after)
-        self._hand(courier.move_job(wanted, snapshot))
+        self._hand(partial(courier.move_job, wanted, snapshot))
 
     def score(
         self, snapshot: str, batch: int, metrics: dict[str, float], scores: AnyScores
     ) -> None:
         """Figures of a snapshot that was added before its labels came."""
-        self._hand(courier.score_job(snapshot, batch, metrics, scores))
+        self._hand(partial(courier.score_job, snapshot, batch, metrics, scores))
 
     def log_metrics(self, step: StepMetrics) -> None:
         """Figures of a batch."""
@@ -125,7 +126,7 @@ class RegistryWriter:
         steps, self._steps = self._steps, []
         if steps:
             self._chunks += 1
-            self._hand(courier.metrics_job(str(self._chunks), steps))
+            self._hand(partial(courier.metrics_job, str(self._chunks), steps))
 
     def finish(
         self,
@@ -136,8 +137,9 @@ class RegistryWriter:
     ) -> None:
         """Keep files with the run, each in its folder, and close it."""
         for path, folder in files:
-            self._hand(courier.file_job(f"{key}:{folder or ''}/{path.name}", path, folder))
-        self._hand(courier.end_job(key, outcome, tags))
+            name = f"{key}:{folder or ''}/{path.name}"
+            self._hand(partial(courier.file_job, name, path, folder, path.stat().st_size))
+        self._hand(partial(courier.end_job, key, outcome, tags))
 
     def knows(self, snapshot: str, version: int) -> None:
         """A snapshot of an earlier run that was restored."""
@@ -196,7 +198,8 @@ class RegistryWriter:
         self._threads[1].join()
         self._outbox.close()
 
-    def _hand(self, job: Job) -> None:
+    def _hand(self, job: Callable[[], Job]) -> None:
+        """Hand over what makes a job: whoever scores does not pay for that either."""
         self._given += 1
         self._handed.put(job)
 
@@ -216,10 +219,10 @@ class RegistryWriter:
             if None in jobs:
                 return
 
-    def _make_durable(self, jobs: list[Job]) -> None:
+    def _make_durable(self, jobs: list[Callable[[], Job]]) -> None:
         try:
             self._before_commit()
-            self._outbox.put(jobs)
+            self._outbox.put([job() for job in jobs])
             with self._changed:
                 self._undone = self._outbox.pending
                 self._safe += len(jobs)

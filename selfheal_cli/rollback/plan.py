@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
+from importlib import import_module
 
 from selfheal_cli.errors import NothingToRestore, Overtaken
 from selfheal_cli.records import AliasMove, VersionRecord
@@ -10,7 +12,6 @@ from selfheal_cli.registry.base import CHAMPION, Registry
 from selfheal_cli.registry.journal import Proposal, Standing, standing
 from selfheal_cli.registry.moves import Move, move_alias, open_proposal, propose
 from selfheal_cli.rollback.select import FEW_ROWS, Wanted, choose, f1_lower_bound
-from selfheal_cli.rollback.verify import load_verified
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,12 @@ class By:
     at: str
     reason: str
     four_eyes: bool = False
+
+
+def load_checks() -> None:
+    """Begin to load what the checks need, which takes a second: the registry is asked meanwhile."""
+    name = f"{__package__}.verify"
+    threading.Thread(target=import_module, args=(name,), name="loading").start()
 
 
 def plan_best(registry: Registry, model: str, wanted: Wanted | None = None) -> Plan:
@@ -115,6 +122,8 @@ def make_plan(
 
 def execute(registry: Registry, plan: Plan, by: By, proposal: int | None = None) -> AliasMove:
     """Check the target, then move the alias to it; raises what forbids it, before it moved."""
+    from selfheal_cli.rollback.verify import load_verified
+
     load_verified(registry, plan.target)
     return move_alias(
         registry,
@@ -134,6 +143,8 @@ def execute(registry: Registry, plan: Plan, by: By, proposal: int | None = None)
 
 def make_proposal(registry: Registry, plan: Plan, by: By) -> Proposal:
     """Write a plan down for somebody else to approve, once its target was checked."""
+    from selfheal_cli.rollback.verify import load_verified
+
     load_verified(registry, plan.target)
     target = plan.target
     wanted = Proposal(target.version, target.sha256, by.actor, by.at, by.reason, plan.after)
