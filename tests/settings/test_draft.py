@@ -1,0 +1,104 @@
+"""A first file says of any columns what was seen and asked, and reads back as such."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from selfheal_cli.config import TableSettings
+from selfheal_cli.settings.document import parse_document
+from selfheal_cli.settings.draft import Wishes, draft_synthetic, draft_table
+from selfheal_cli.settings.settle import settle
+from selfheal_cli.settings.tells import tell
+from selfheal_cli.source.look import likely_ids, likely_targets, look_at
+from selfheal_cli.source.table import TableSource
+from selfheal_cli.source.table_file import open_table
+
+ROWS = 80
+NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=9)
+
+
+def table(folder: Path, frame: pd.DataFrame) -> Path:
+    """The rows as a Parquet file, which keeps any name."""
+    path = folder / "rows.parquet"
+    frame.to_parquet(path)
+    return path
+
+
+@settings(deadline=None, derandomize=True, max_examples=25)
+@given(names=st.lists(NAMES, min_size=4, max_size=4, unique=True))
+def test_any_names_of_columns_come_back_from_the_file(names: list[str]) -> None:
+    number, text, target, left_out = names
+    frame = pd.DataFrame({
+        number: np.arange(ROWS) % 13,
+        text: ["a", "b: #c"] * (ROWS // 2),
+        left_out: 1.5,
+        target: np.where(np.arange(ROWS) % 13 > 8, "no", "yes"),
+    })  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        path = table(Path(folder), frame)
+        draft = draft_table(path, path.as_posix(), Wishes(target=target, drop=[left_out]))
+        found = settle([parse_document(draft.text, "selfheal.yaml")]).config
+        source = found.source
+        assert isinstance(source, TableSettings)
+        assert (source.path, source.target, source.drop) == (path, target, (left_out,))
+        assert source.positive == "yes"
+        assert found.sensitive == number
+        TableSource(source, batch_size=found.batch_size, batches=None)  # and a run can open it
+
+
+def test_the_synthetic_draft_is_a_run_s_configuration() -> None:
+    config = settle([parse_document(draft_synthetic("s.json").text, "f.yaml")]).config
+    bare = settle([]).config
+    assert config == bare.model_copy(update={"sensitive": "V14"})
+
+
+def test_a_look_finds_kinds_ids_and_targets_over_many_chunks(tmp_path: Path) -> None:
+    rows = 20_000  # more than two chunks
+    frame = pd.DataFrame({
+        "id": np.arange(rows),
+        "shuffled": np.random.default_rng(1).permutation(rows),
+        "twice": np.r_[np.arange(rows - 1), 3],
+        "at": pd.date_range("2026-01-01", periods=rows, freq="min").astype(str),
+        "back": pd.date_range("2026-01-01", periods=rows, freq="min")[::-1].astype(str),
+        "mixed": np.where(np.arange(rows) % 9 == 8, "x", "1"),
+        "gap": np.where(np.arange(rows) >= 9_000, np.nan, np.arange(rows) % 2),
+        "is_late": np.arange(rows) % 3 == 0,
+        "y": np.arange(rows) % 2,
+    })  # fmt: skip
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    seen = {column.name: column for column in look_at(open_table(tmp_path / "t.csv", None))}
+    assert {name: column.kind for name, column in seen.items()} == {
+        "id": "number", "shuffled": "number", "twice": "number", "at": "time", "back": "time",
+        "mixed": "number", "gap": "number", "is_late": "text", "y": "number",
+    }  # fmt: skip
+    assert (seen["at"].rising, seen["back"].rising) == (True, False)
+    assert likely_ids(list(seen.values())) == ["id"]
+    assert likely_targets(list(seen.values()), 0.25)[:2] == ["y", "is_late"]
+    assert (seen["gap"].first_missing, seen["gap"].missing) == (9_000, 11_000)
+    assert seen["is_late"].first_rows == {"True": 0, "False": 1}
+    assert (seen["id"].low, seen["id"].high, seen["id"].values) == (0, rows - 1, None)
+
+
+def test_what_a_column_tells_is_the_area_under_its_roc_curve(tmp_path: Path) -> None:
+    from sklearn.metrics import roc_auc_score
+
+    rng = np.random.default_rng(2)
+    y = rng.integers(0, 2, 400)
+    frame = pd.DataFrame({
+        "weak": rng.normal(y * 0.5).round(1), "down": -(y + rng.normal(0, 0.1, 400)),
+        "noise": rng.normal(size=400), "text": np.where(y == 1, "p", "q"), "y": y,
+    })  # fmt: skip
+    settings_ = TableSettings(path=table(tmp_path, frame), target="y", train_fraction=0.9)
+    rows = next(TableSource(settings_, batch_size=20, batches=None).training())
+    found = tell(rows, ["weak", "down", "noise"])
+    assert list(found)[:2] == ["down", "text"] or list(found)[:2] == ["text", "down"]
+    assert found["weak"] == pytest.approx(roc_auc_score(y[:360], frame["weak"][:360]))
+    assert found["text"] == 1.0
+    assert 0.5 <= found["noise"] < 0.6
