@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     ValidationError,
@@ -22,22 +20,25 @@ from pydantic import (
 )
 
 from selfheal_cli.errors import ConfigurationError
+from selfheal_cli.inputs import (
+    AnySource,
+    Count,
+    Name,
+    NotNegative,
+    Positive,
+    PushedSettings,
+    Settings,
+    Share,
+    SyntheticSettings,
+    TableSettings,
+)
+
+# settings of sources are part of a run's, and are imported from here
+__all__ = ["PushedSettings", "Settings", "SyntheticSettings", "TableSettings"]
 
 T = TypeVar("T", bound="Settings")
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1, le=10_000_000)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,127}$")]
-
 WORKSPACE = Path("mlruns") / "selfheal"
-
-
-class Settings(BaseModel):
-    """A frozen group of settings."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
 
 
 class Retention(Settings):
@@ -172,63 +173,6 @@ class HealSettings(Settings):
     )
 
 
-class SyntheticSettings(Settings):
-    """The article's generator; ``drift_strength`` moves the normals' V14 from 0 to minus itself.
-
-    What says "stream" holds for the stream and for the held-out drifted rows.
-    """
-
-    kind: Literal["synthetic"] = "synthetic"
-    drift_strength: Annotated[float, Field(ge=-100, le=100)] = 2.2
-    train_rows: Count = 5_000
-    test_rows: Count = 1_000
-    positive_share: Annotated[float, Field(gt=0, lt=1)] = 0.15
-    fresh: bool = Field(
-        default=False, description="draw every batch anew, not from the drifted rows"
-    )
-    phases: tuple[tuple[Count, Annotated[float, Field(ge=-100, le=100)]], ...] = Field(
-        default=(), description="(batches, drift) one after the other; the stream is fresh"
-    )
-    positive_shift: Annotated[float, Field(ge=-100, le=100)] = Field(
-        default=0.0, description="added to the positives' mean V14 in the stream"
-    )
-    stream_positive_share: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        default=None, description="share of positives in the stream; None: positive_share"
-    )
-
-
-class TableSettings(Settings):
-    """A CSV or Parquet file whose rows are in time order."""
-
-    kind: Literal["table"] = "table"
-    path: Path
-    target: str
-    positive: str | None = None
-    drop: tuple[str, ...] = ()
-    categorical: tuple[str, ...] = ()
-    separator: str | None = None
-    train_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.25
-    unlabelled: bool = Field(default=False, description="the stream's targets may be missing")
-    time: str | None = Field(default=None, description="column with the row's time")
-    label_time: str | None = Field(
-        default=None, description="column with the time at which the row's label came"
-    )
-
-    inputs: tuple[str, ...] = Field(
-        default=(),
-        description="columns that go into a wrapped model as they are, in this order; empty: every "
-        "column, encoded",
-    )
-    record_rows: bool = Field(default=False, description="keep the table with the run's files")
-
-    @field_validator("label_time")
-    @classmethod
-    def _needs_time(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value is not None and info.data.get("time") is None:
-            raise ValueError("it needs time, the column with the row's own time, as well")
-        return value
-
-
 class MonitorSettings(Settings):
     """A monitor by name. Left out, the threshold is the kind's own and the warning half of it.
 
@@ -280,17 +224,10 @@ class MonitorSettings(Settings):
         return f"{self.name}:{options}" if options else self.name
 
 
-class PushedSettings(Settings):
-    """Rows that a program hands over; nothing can be read of them again."""
-
-    kind: Literal["pushed"] = "pushed"
-    inputs: tuple[str, ...]
-
-
 class RunConfig(Settings):
     """Everything that decides a run's result."""
 
-    source: SyntheticSettings | TableSettings | PushedSettings = SyntheticSettings()
+    source: AnySource = SyntheticSettings()
     network: NetworkSettings = NetworkSettings()
     heal: HealSettings = HealSettings()
     labels: LabelSettings = LabelSettings()

@@ -116,6 +116,7 @@ def command(
 def _prepare(given: dict[str, Any]) -> tuple[RunConfig, Callable[[int], Source]]:
     """The configuration, and a maker of the source by seed."""
     from selfheal_cli.config import SyntheticSettings
+    from selfheal_cli.inputs import UnboundedSettings
     from selfheal_cli.pipeline.sources import open_source
 
     config = run_options.build_config({**run_options.UNASKED, **given})
@@ -127,6 +128,8 @@ def _prepare(given: dict[str, Any]) -> tuple[RunConfig, Callable[[int], Source]]
             return open_source(config.model_copy(update={"seed": seed}))
 
         return config, synthetic
+    if isinstance(config.source, UnboundedSettings):
+        raise click.UsageError("compare reads rows more than once: give a file, not -")
     table = open_source(config)
     return config, lambda seed: table
 
@@ -177,7 +180,7 @@ def _draw(
         for name in ("accuracy", "f1", "roc_auc")
     }
     subject = ""
-    if config.source.kind == "table":
+    if config.source.kind in ("table", "folder", "ndjson"):
         subject = config.source.path.name
     elif config.source.kind == "synthetic":
         subject = f"synthetic stream, drift {config.source.drift_strength:g}"

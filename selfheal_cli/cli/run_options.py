@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from selfheal_cli.cli import options
+from selfheal_cli.cli import options, row_options
+from selfheal_cli.cli.row_options import Decorator, group, known
 
 if TYPE_CHECKING:
     from selfheal_cli.config import LabelSettings, MonitorSettings, Policy, RunConfig
 
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-FOR_TABLES = ("target", "positive", "drop", "categorical", "separator", "train_fraction", "time",
-              "label_time", "record_rows")  # fmt: skip
 POLICY_OPTIONS = ("fidi_threshold", "rollback_f1_drop", "conflict_min")
 FILE = click.Path(path_type=Path, dir_okay=False)
 # what `run` has beside the options here; each recipe is put in its place later
@@ -28,18 +26,8 @@ UNASKED: dict[str, Any] = {
     "monitors": (),
     "record_rows": None,
     "model": None,
+    **dict.fromkeys(row_options.ELSEWHERE),
 }
-
-
-def group(*parts: Decorator) -> Decorator:
-    """Several options as one decorator, in their order."""
-
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        for part in reversed(parts):
-            command = part(command)
-        return command
-
-    return decorate
 
 
 # Which columns of a table there are, and which is the target.
@@ -166,8 +154,8 @@ def build_config(given: Mapping[str, Any]) -> RunConfig:
     from selfheal_cli.config import HealSettings, NetworkSettings, RunConfig, checked
     from selfheal_cli.decide.objective import parse_objective
 
-    data = given["data"]
-    _refuse_ignored(given, data)
+    data = row_options.named(given)
+    row_options.refuse_ignored(given, data)
     recipe = given["recipe"] or ("anchored" if data else "article")
     rules = (*_rules_of(given["rules_file"]), *given["rules"])
     heal = {"recipe": recipe, "mode": given["heal_mode"], "steps": given["heal_steps"],
@@ -175,12 +163,12 @@ def build_config(given: Mapping[str, Any]) -> RunConfig:
     _refuse_gradient_options(given, recipe)
     named = ("sensitive", "batches", "batch_size", "seed", "model_name", "experiment", "export_dir")
     values: dict[str, Any] = {name: given[name] for name in named}
-    values["model_name"] = given["model_name"] or (_model_name(data) if data else None)
+    values["model_name"] = given["model_name"] or (row_options.model_name(data) if data else None)
     values |= {
-        "source": _source_settings(given, data),
+        "source": row_options.source_settings(given, data),
         "network": NetworkSettings(shadow="frozen" if data else "plain"),
-        "heal": checked(HealSettings, _known(heal), where="options"),
-        "labels": parse_labels(given["labels"], timed=given["label_time"] is not None),
+        "heal": checked(HealSettings, known(heal), where="options"),
+        "labels": _labels(given),
         "objective": parse_objective(given["objective"] or "accuracy"),
         "policy": _policy(given),
         "rules": rules or None,
@@ -191,7 +179,7 @@ def build_config(given: Mapping[str, Any]) -> RunConfig:
         from selfheal_cli.source.article import RULE
 
         values["rules"] = (RULE,)
-    return checked(RunConfig, _known(values), where="options")
+    return checked(RunConfig, known(values), where="options")
 
 
 def parse_labels(text: str | None, *, timed: bool) -> LabelSettings:
@@ -222,15 +210,14 @@ def _monitors(texts: Sequence[str]) -> tuple[MonitorSettings, ...] | None:
     return tuple(map(parse_monitor, texts))
 
 
-def _refuse_ignored(given: Mapping[str, Any], data: Path | None) -> None:
-    if data is None:
-        for name in FOR_TABLES:
-            if given[name]:
-                raise click.UsageError(f"--{name.replace('_', '-')} needs a DATA file")
-    elif given["drift_strength"] is not None:
-        raise click.UsageError("--drift-strength is for the synthetic stream, not for DATA")
-    elif given["target"] is None:
-        raise click.UsageError(f"--target COLUMN is needed with {data}")
+def _labels(given: Mapping[str, Any]) -> LabelSettings:
+    if given["label_topic"] is not None:
+        from selfheal_cli.config import LabelSettings
+
+        if given["labels"] is not None:
+            raise click.UsageError("--labels and --label-topic exclude each other")
+        return LabelSettings(regime="arriving")
+    return parse_labels(given["labels"], timed=given["label_time"] is not None)
 
 
 def _refuse_gradient_options(given: Mapping[str, Any], recipe: str) -> None:
@@ -240,17 +227,6 @@ def _refuse_gradient_options(given: Mapping[str, Any], recipe: str) -> None:
                 f"--{name.replace('_', '-')} is for --recipe article or gradient: an anchored heal "
                 "has no steps and no learning rate"
             )
-
-
-def _source_settings(given: Mapping[str, Any], data: Path | None) -> Any:
-    from selfheal_cli.config import SyntheticSettings, TableSettings, checked
-
-    if data is None:
-        values = {"drift_strength": given["drift_strength"]}
-        return checked(SyntheticSettings, _known(values), where="options")
-    values = {name: given[name] for name in FOR_TABLES} | {"path": data}
-    values["unlabelled"] = given["label_time"] is not None or given["labels"] not in (None, "full")
-    return checked(TableSettings, _known(values), where="options")
 
 
 def _rules_of(file: Path | None) -> tuple[str, ...]:
@@ -268,13 +244,5 @@ def _policy(given: Mapping[str, Any]) -> Policy:
     policy = policy_file.load(given["policy"])
     if given["thresholds"] is not None:
         policy = policy_file.read_thresholds(given["thresholds"], policy)
-    changed = _known({name: given[name] for name in POLICY_OPTIONS})
+    changed = known({name: given[name] for name in POLICY_OPTIONS})
     return checked(Policy, policy.model_dump() | changed, where="options")
-
-
-def _known(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _model_name(data: Path) -> str:
-    return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in data.stem)
