@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     ValidationError,
@@ -22,22 +20,32 @@ from pydantic import (
 )
 
 from selfheal_cli.errors import ConfigurationError
+from selfheal_cli.inputs import (
+    AnySource,
+    Count,
+    Name,
+    NotNegative,
+    Positive,
+    PushedSettings,
+    ServedSettings,
+    Settings,
+    Share,
+    SyntheticSettings,
+    TableSettings,
+)
+
+# settings of sources are part of a run's, and are imported from here
+__all__ = [
+    "PushedSettings",
+    "ServedSettings",
+    "Settings",
+    "SyntheticSettings",
+    "TableSettings",
+]
 
 T = TypeVar("T", bound="Settings")
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1, le=10_000_000)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,127}$")]
-
 WORKSPACE = Path("mlruns") / "selfheal"
-
-
-class Settings(BaseModel):
-    """A frozen group of settings."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
 
 
 class Retention(Settings):
@@ -187,76 +195,6 @@ class HealSettings(Settings):
     )
 
 
-class SyntheticSettings(Settings):
-    """The article's generator; ``drift_strength`` moves the normals' V14 from 0 to minus itself.
-
-    What says "stream" holds for the stream and for the held-out drifted rows.
-    """
-
-    kind: Literal["synthetic"] = Field(default="synthetic", description="the article's stream")
-    drift_strength: Annotated[float, Field(ge=-100, le=100)] = Field(
-        default=2.2, description="how far the normals' V14 moves down"
-    )
-    train_rows: Count = Field(default=5_000, description="clean rows to train on")
-    test_rows: Count = Field(default=1_000, description="held-out rows, clean and drifted each")
-    positive_share: Annotated[float, Field(gt=0, lt=1)] = Field(
-        default=0.15, description="share of positives"
-    )
-    fresh: bool = Field(
-        default=False, description="draw every batch anew, not from the drifted rows"
-    )
-    phases: tuple[tuple[Count, Annotated[float, Field(ge=-100, le=100)]], ...] = Field(
-        default=(), description="(batches, drift) one after the other; the stream is fresh"
-    )
-    positive_shift: Annotated[float, Field(ge=-100, le=100)] = Field(
-        default=0.0, description="added to the positives' mean V14 in the stream"
-    )
-    stream_positive_share: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        default=None, description="share of positives in the stream; None: positive_share"
-    )
-
-
-class TableSettings(Settings):
-    """A CSV or Parquet file whose rows are in time order."""
-
-    kind: Literal["table"] = Field(default="table", description="a CSV or Parquet file")
-    path: Path = Field(description="the file")
-    target: str = Field(description="column to predict; two or more values")
-    positive: str | None = Field(
-        default=None,
-        description="the target's positive value; None: a word for true, else the rarer value",
-    )
-    drop: tuple[str, ...] = Field(default=(), description="columns that are left out")
-    categorical: tuple[str, ...] = Field(
-        default=(), description="columns of numbers that are categories"
-    )
-    separator: str | None = Field(
-        default=None, description="of a CSV file; None: found in its head"
-    )
-    train_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
-        default=0.25, description="first share of the rows, which trains; the rest streams"
-    )
-    unlabelled: bool = Field(default=False, description="the stream's targets may be missing")
-    time: str | None = Field(default=None, description="column with the row's time")
-    label_time: str | None = Field(
-        default=None, description="column with the time at which the row's label came"
-    )
-
-    inputs: tuple[str, ...] = Field(
-        default=(),
-        description="columns that go into a wrapped model as they are, in this order; empty: every "
-        "column, encoded",
-    )
-    record_rows: bool = Field(default=False, description="keep the table with the run's files")
-
-    @field_validator("label_time")
-    @classmethod
-    def _needs_time(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value is not None and info.data.get("time") is None:
-            raise ValueError("it needs time, the column with the row's own time, as well")
-        return value
-
-
 class MonitorSettings(Settings):
     """A monitor by name. Left out, the threshold is the kind's own and the warning half of it.
 
@@ -310,24 +248,10 @@ class MonitorSettings(Settings):
         return f"{self.name}:{options}" if options else self.name
 
 
-class PushedSettings(Settings):
-    """Rows that a program hands over; nothing can be read of them again."""
-
-    kind: Literal["pushed"] = "pushed"
-    inputs: tuple[str, ...]
-
-
-class ServedSettings(Settings):
-    """Rows that a server answered; ``reference`` says what is normal."""
-
-    kind: Literal["served"] = "served"
-    reference: Annotated[SyntheticSettings | TableSettings, Field(discriminator="kind")]
-
-
 class RunConfig(Settings):
     """Everything that decides a run's result."""
 
-    source: SyntheticSettings | TableSettings | PushedSettings | ServedSettings = Field(
+    source: AnySource = Field(
         default=SyntheticSettings(), description="where rows come from; kind says what it is"
     )
     network: NetworkSettings = Field(

@@ -136,6 +136,7 @@ def _settle(ctx: click.Context) -> Settled:
 def _prepare(config: RunConfig) -> tuple[RunConfig, Callable[[int], Source]]:
     """The configuration, and a maker of the source by seed."""
     from selfheal_cli.config import SyntheticSettings
+    from selfheal_cli.inputs import UnboundedSettings
     from selfheal_cli.pipeline.sources import open_source
 
     if isinstance(config.source, SyntheticSettings):
@@ -146,6 +147,8 @@ def _prepare(config: RunConfig) -> tuple[RunConfig, Callable[[int], Source]]:
             return open_source(config.model_copy(update={"seed": seed}))
 
         return config, synthetic
+    if isinstance(config.source, UnboundedSettings):
+        raise click.UsageError("compare reads rows more than once: give a file, not -")
     table = open_source(config)
     return config, lambda seed: table
 
@@ -196,7 +199,7 @@ def _draw(
         for name in ("accuracy", "f1", "roc_auc")
     }
     subject = ""
-    if config.source.kind == "table":
+    if config.source.kind in ("table", "folder", "ndjson"):
         subject = config.source.path.name
     elif config.source.kind == "synthetic":
         subject = f"synthetic stream, drift {config.source.drift_strength:g}"

@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from selfheal_cli.actor import actor, clock
-from selfheal_cli.cli import options, run_options, standing
+from selfheal_cli.cli import options, row_options, run_options, standing
 from selfheal_cli.errors import RegistryUnreachable
 
 INTERRUPTED = 130
@@ -21,6 +21,7 @@ BESIDE_RESUME = ("resume", "no_wait", "tracking_uri", "config", "no_config", "as
 
 @click.command("run", cls=standing.ConfiguredCommand)
 @run_options.data
+@row_options.elsewhere
 @click.option(
     "--recipe",
     type=click.Choice(options.RECIPES),
@@ -77,9 +78,10 @@ def command(
 ) -> None:
     """Train on clean rows, stream batches, heal, register every snapshot, export and plot.
 
-    Without DATA: the article's synthetic stream. With DATA, a CSV or Parquet file in time order
-    and --target: the first rows train the network, the rest stream. What no option
-    says, SELFHEAL_* variables and a selfheal.yaml in this folder say; see 'selfheal init'.
+    Without DATA: the article's synthetic stream. With DATA in time order and --target (CSV,
+    Parquet, a folder of Parquet files, NDJSON, or - for NDJSON on standard input) or with --sql or
+    --kafka: the first rows train the network, the rest stream. What no option says, SELFHEAL_*
+    variables and a selfheal.yaml in this folder say; see 'selfheal init'.
     """
     settled = None
     if resume is not None:
@@ -100,6 +102,8 @@ def command(
         registry = MlflowRegistry(tracking_uri)
         wrapped = find_wrapped(registry, config.model)
         config = for_wrapped(config, wrapped, settled.given.get("model_name"))
+    if config is not None and config.source.kind in ("stdin", "kafka") and not as_json:
+        click.echo("Waiting for the rows to train on; Ctrl-C ends the run.", err=True)
     with standing.naming_the_file(settled):
         source = open_source(config) if config else None
     log = require_log(resume) if resume else None
@@ -124,7 +128,9 @@ def command(
         elif log is not None:
             folder, run_id = log.parent, log.parent.name
             finished = resuming.resume(
-                log, around, lambda known: open_kept(known, folder, registry, run_id, folder)
+                log,
+                around,
+                lambda known: open_kept(known, folder, registry, run_id, folder, live=True),
             )
     if as_json:
         document = as_document(finished, registry.uri)
@@ -133,7 +139,7 @@ def command(
         screen.conclude(finished, tracking_uri)
     if finished.away:
         raise RegistryUnreachable(finished.away)
-    if finished.outcome == "KILLED":
+    if finished.outcome == "KILLED" and not finished.endless:
         ctx.exit(INTERRUPTED)
 
 
@@ -151,9 +157,9 @@ def _refuse_beside_resume(ctx: click.Context) -> None:
 
 @contextmanager
 def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C asks the stream to end after its batch; a second one interrupts."""
+    """The first Ctrl-C or SIGTERM asks the stream to end after its batch; a second interrupts."""
     asked: list[int] = []
-    before = signal.getsignal(signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def ask(number: int, frame: object) -> None:
         if asked:
@@ -163,8 +169,10 @@ def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
     def streaming() -> bool:
         return bool(asked)
 
-    signal.signal(signal.SIGINT, ask)
+    for number in before:
+        signal.signal(number, ask)
     try:
         yield streaming
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -127,8 +126,3 @@ watching = click.option(
     help="Watch the stream with a monitor as well, such as psi or "
     "'fidi:on=V14+V9,threshold=0.5,triggers=heal'; repeatable; see docs/monitors.md.",
 )
-
-
-def source_of(data: Path) -> dict[str, Any]:
-    """What DATA says of the source, as keys of the configuration."""
-    return {"kind": "table", "path": data}

@@ -47,6 +47,7 @@ TOLD = (
     Kind.HEALING_HELD,
     Kind.HEALING_RELEASED,
 )
+MOST_TOLD = 5  # columns
 WHY = ("error", "declined", "reason")  # the first that an event has is what to say
 
 
@@ -153,12 +154,16 @@ class RunScreen:
         self._say(end["evaluation"])
         for name, count in end["notes"].items():
             self._say(f"In the stream: {count:,} {name}.")
+        if end.get("departures"):
+            self._say(f"Not as in training: {_departures(end['departures'])}.")
         frozen = "unchanged" if end["base_unchanged"] else "[red]CHANGED[/]"
         self._say(f"Backbone and head are {frozen} by every heal (checked by sha256).")
         self._say(_tally(view))
         where = f"{finished.files[0].parent}/" if finished.files else "nowhere"
         self._say(f"Monitoring files in {where}, event log in {finished.folder}/.")
-        if finished.outcome == "KILLED":
+        if finished.outcome == "KILLED" and finished.endless:
+            self._say(f"Stopped; [bold]selfheal run --resume {finished.run_id[:8]}[/] goes on.")
+        elif finished.outcome == "KILLED":
             self._say("[yellow]Interrupted: the figures are of the batches until then.[/]")
         if finished.left:
             self._say(
@@ -254,6 +259,12 @@ def _cells(line: dict[str, Any], *, costs: bool) -> list[str]:
     rows = f"{line['rows']:,}" if "rows" in line else "-"
     cost = [figure(line.get("cost"), 1)] if costs else []
     return [line["title"], rows, *(figure(line.get(name)) for name in FIGURES), *cost, *counts]
+
+
+def _departures(columns: dict[str, dict[str, int]]) -> str:
+    """The columns with the most values that training did not have the like of."""
+    told = [f"{name} ({sum(counts.values()):,})" for name, counts in columns.items()]
+    return ", ".join(told[:MOST_TOLD]) + (" and others" if len(told) > MOST_TOLD else "")
 
 
 def _known(value: float | None, layout: str, estimate: float | None = None) -> str:

@@ -18,16 +18,18 @@ def command(version: int, model_name: str, tracking_uri: str | None, as_json: bo
     from selfheal_cli.errors import VersionCorrupt
     from selfheal_cli.registry.mlflow_registry import MlflowRegistry
     from selfheal_cli.rollback.verify import load_verified
+    from selfheal_cli.source.contract import Contract
 
     registry = MlflowRegistry(tracking_uri)
     found = registry.version(model_name, version)
-    fault = None
+    fault, contract = None, None
     try:
         load_verified(registry, found)
+        contract = registry.base(found.base).describe().get("contract")
     except VersionCorrupt as exc:
         fault = exc
     if as_json:
-        output.print_json({**found.as_dict(), "verified": fault is None})
+        output.print_json({**found.as_dict(), "verified": fault is None, "contract": contract})
     else:
         rows = [
             ["created", f"{output.age(found.created_ms)} ago"],
@@ -37,6 +39,11 @@ def command(version: int, model_name: str, tracking_uri: str | None, as_json: bo
             ["file", "its sha256 holds" if fault is None else "DOES NOT HOLD"],
         ]
         title = f"Model '{model_name}', version {version}"
-        output.make_console().print(output.make_table(title, ("what", "value"), rows))
+        console = output.make_console()
+        console.print(output.make_table(title, ("what", "value"), rows))
+        if contract is not None:
+            lines = Contract.model_validate(contract).lines()
+            columns = [list(line) for line in lines]
+            console.print(output.make_table("Row contract", ("column", "rows hold"), columns))
     if fault is not None:
         raise fault

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 FALLBACK = "fraud"
 STORE = "MLFLOW_TRACKING_URI"
 UNLIKE = {"heal_steps": ("heal", "steps"), "heal_lr": ("heal", "learning_rate"),
-          "heal_mode": ("heal", "mode")}  # fmt: skip
+          "heal_mode": ("heal", "mode"), "kafka_group": ("source", "group"),
+          "kafka_config": ("source", "client")}  # fmt: skip
+ROWS = ("data", "sql", "query", "kafka")  # options that say where rows come from
 SAYS_MODEL = {"SELFHEAL_DATA": ("source", "path"), "SELFHEAL_MODEL": ("model",)}
 
 
@@ -136,10 +138,12 @@ def naming_the_file(settled: Settled | None) -> Iterator[None]:
 
 def _given(ctx: click.Context) -> tuple[Layer, Layer]:
     """What variables and what the command line give as options."""
+    from selfheal_cli.cli.row_options import refuse_two
     from selfheal_cli.settings.layer import Origin, merge, single
 
     found: dict[Any, list[Layer]] = {ParameterSource.ENVIRONMENT: [],
                                      ParameterSource.COMMANDLINE: []}  # fmt: skip
+    named: dict[Any, list[str]] = {source: [] for source in found}
     for param in ctx.command.params:
         name = str(param.name)
         source = ctx.get_parameter_source(name)
@@ -151,6 +155,9 @@ def _given(ctx: click.Context) -> tuple[Layer, Layer]:
         origin = Origin("env", str(param.envvar)) if environment else Origin("option", shown)
         for inner, value in _values(name, key, ctx.params[name]):
             found[source].append(single(inner, value, origin))
+        named[source].append(name)
+    for names in named.values():
+        refuse_two(names)
     return merge(_together(found[ParameterSource.ENVIRONMENT])), merge(
         _together(found[ParameterSource.COMMANDLINE])
     )
@@ -171,16 +178,16 @@ def key_of(name: str) -> Key | None:
     """Where an option of a run belongs in the file; None where it sets nothing."""
     from selfheal_cli.settings.shape import group_of
 
-    if name in ("data", "no_plots"):
+    if name in (*ROWS, "no_plots"):
         return (name,)
     return UNLIKE.get(name) or group_of(name)
 
 
 def _values(name: str, key: Key, value: Any) -> Iterator[tuple[Key, Any]]:
-    from selfheal_cli.cli.run_options import source_of
+    from selfheal_cli.cli.row_options import as_keys
 
-    if name == "data":
-        for inner, part in source_of(value).items():
+    if name in ROWS:
+        for inner, part in as_keys(name, value).items():
             yield ("source", inner), part
     elif name == "no_plots":
         yield ("plots",), not value

@@ -13,6 +13,7 @@ class Kind(StrEnum):
 
     RUN_STARTED = "run-started"
     TRAINED = "trained"
+    ROWS_TAKEN = "rows-taken"
     BATCH = "batch"
     LABELS = "labels"
     QUARANTINED = "labels-quarantined"

@@ -60,6 +60,7 @@ def conclude(
         "base_unchanged": frozen.sha256 == prepared.base.sha256,
         "serving_sha256": digest(pack(live.serving.adapter.weights)),
         "notes": dict(source.notes()) | _held_back(corridor),
+        "departures": {name: dict(counts) for name, counts in source.departures().items()},
     }
 
 

@@ -21,12 +21,12 @@ def last_cursor(model: str, workspace: Path) -> Cursor:
     """Where the spool was read to, by the events of every run in this folder."""
     furthest = Cursor()
     for log in _served(model, workspace):
+        taken = furthest
         for event in read(log):
-            offsets = event.data.get("offsets") if event.kind is Kind.BATCH else None
-            if offsets:
-                found = Cursor(**offsets)
-                if (found.answered, found.place) > (furthest.answered, furthest.place):
-                    furthest = found
+            if event.kind is Kind.ROWS_TAKEN:
+                taken = Cursor(**event.data["offsets"])
+            elif event.kind is Kind.BATCH and taken.is_beyond(furthest):
+                furthest = taken  # a batch that was taken and not gone through is read again
     return furthest
 
 

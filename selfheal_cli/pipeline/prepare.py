@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -157,10 +157,12 @@ def survey(config: RunConfig, source: Source, trained: Trained) -> Prepared:
         sample = sample_of(
             config, source, rows, trained.network, shadow, thresholds[0], trained.rules
         )
-    document = {
+    document: dict[str, Any] = {
         "encoding": source.encoding.model_dump(mode="json"),
         "labels": list(source.labels),
     }
+    if source.contract is not None:
+        document["contract"] = source.contract.model_dump(mode="json")
     return Prepared(
         trained=trained,
         network=network,

@@ -18,9 +18,10 @@ from selfheal_cli.pipeline.corridor import lay, serve
 from selfheal_cli.pipeline.engines import make_engine
 from selfheal_cli.pipeline.follow import Follower
 from selfheal_cli.pipeline.ledger import scored_data, snapshot_data
+from selfheal_cli.pipeline.listen import stopped_here
 from selfheal_cli.pipeline.prepare import Prepared, prepare
 from selfheal_cli.pipeline.recorded import Recorded
-from selfheal_cli.pipeline.run import baseline_scores, stopped_here
+from selfheal_cli.pipeline.run import baseline_scores
 from selfheal_cli.pipeline.sources import open_kept
 from selfheal_cli.pipeline.wrapped import wrapped_of
 from selfheal_cli.records import Snapshot, VersionRecord, digest

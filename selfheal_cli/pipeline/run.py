@@ -25,7 +25,8 @@ from selfheal_cli.pipeline.corridor import Corridor, lay, serve
 from selfheal_cli.pipeline.engines import make_engine
 from selfheal_cli.pipeline.follow import EVERY_SECONDS, Follower
 from selfheal_cli.pipeline.lease import RunLease, require_free
-from selfheal_cli.pipeline.ledger import Ledger, RunLedger
+from selfheal_cli.pipeline.ledger import RunLedger
+from selfheal_cli.pipeline.listen import listen, stopped_here
 from selfheal_cli.pipeline.prepare import OnEpoch, Prepared, prepare
 from selfheal_cli.pipeline.sensitive import sensitive_auto
 from selfheal_cli.pipeline.sources import keep_rows, kept_rows
@@ -42,7 +43,7 @@ from selfheal_cli.report.fold import RunView
 from selfheal_cli.report.page import PAGE, write_page
 from selfheal_cli.report.story import tell
 from selfheal_cli.scores import AnyScores
-from selfheal_cli.source.base import Source
+from selfheal_cli.source.base import REJECTS, Source, Unbounded
 
 SCHEMA = "1"
 CONFIG_NAME = "config.json"
@@ -83,7 +84,7 @@ class Finished:
     """A run that ended: where it is kept, and what it came to.
 
     ``left`` counts the writes that the registry does not have yet, and ``away`` says why where it
-    did not answer.
+    did not answer. An ``endless`` stream is ended by being stopped.
     """
 
     run_id: str
@@ -93,6 +94,7 @@ class Finished:
     files: tuple[Path, ...]
     left: int = 0
     away: str = ""
+    endless: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,7 @@ def run(config: RunConfig, source: Source, around: Surroundings) -> Finished:
     run_id = registry.begin_run(config.experiment, config.parameters(), tags)
     folder = run_folder(run_id, around.workspace)
     log = EventLog(folder / LOG_NAME, around.clock)
-    keep_rows(config, folder)
+    keep_rows(config, source, folder)
     known = last.sequence if last else 0
     return go(Course(config, source, prepared, run_id, log, around.actor, known), around)
 
@@ -194,7 +196,9 @@ def _under_lease(course: Course, around: Surroundings, lease: RunLease) -> Finis
         view, files = publish(config, course.log, course.part, outcome, writer)
         away = away or _flush(writer, around)
         left = writer.pending
-    return Finished(course.run_id, outcome, course.log.path.parent, view, files, left, away)
+    endless = isinstance(course.source, Unbounded)
+    folder = course.log.path.parent
+    return Finished(course.run_id, outcome, folder, view, files, left, away, endless)
 
 
 def _record(
@@ -227,7 +231,7 @@ def _record(
             if around.follow_seconds:
                 others.start(around.follow_seconds)
                 stack.callback(others.close)
-            stopped = _walk(source, corridor, ledger, around.stop)
+            stopped = _walk(course, corridor, ledger, around)
             corridor.healing.finish()
             writer.send_steps()
             away = _flush(writer, around)
@@ -262,8 +266,11 @@ def _flush(writer: RegistryWriter, around: Surroundings) -> str:
     return ""
 
 
-def _walk(source: Source, corridor: Corridor, ledger: RunLedger, stop: Callable[[], bool]) -> bool:
+def _walk(course: Course, corridor: Corridor, ledger: RunLedger, around: Surroundings) -> bool:
     """Every batch, unless told to stop; returns whether it was."""
+    source, stop = course.source, around.stop
+    if isinstance(source, Unbounded):
+        return listen(source, corridor, ledger, course.log, stop)
     for batch in source.batches():
         corridor.stream.step(batch)
         if stop():
@@ -272,14 +279,6 @@ def _walk(source: Source, corridor: Corridor, ledger: RunLedger, stop: Callable[
             return True
         stopped_here(batch.index, corridor, ledger)
     return False
-
-
-def stopped_here(batch: int, corridor: Corridor, ledger: Ledger) -> None:
-    """Where a recorded run was interrupted, it first finished the heals that were under way."""
-    expected = ledger.expected
-    if expected is not None and expected.kind is Kind.STREAM_STOPPED:
-        ledger.note(Kind.STREAM_STOPPED, {"batch": batch})
-        corridor.healing.finish()
 
 
 def publish(
@@ -295,7 +294,8 @@ def publish(
         plots = _draw(config, view)
     kept: list[tuple[Path, str | None]] = [(log.path, None), (settings, None)]
     rows = kept_rows(config, log.path.parent)
-    kept += [(rows, None)] if rows else []
+    rejects = log.path.with_name(REJECTS)
+    kept += [(path, None) for path in (rows, rejects) if path is not None and path.exists()]
     kept += [(path, "monitoring_export") for path in files]
     kept += [(path, "plots") for path in plots]
     writer.finish(str(part), kept, outcome, {"selfheal.log_head": log.head})
@@ -349,6 +349,7 @@ def _trained(source: Source, prepared: Prepared, base_id: str) -> dict[str, Any]
         **sensitive_auto(prepared.trained.used),
         "features": prepared.shifts.told(),
         "features_in_all": len(prepared.shifts.features),
+        **_positions(source),
         "batches": source.batch_count,
         "held_out": {
             name: {
@@ -358,3 +359,10 @@ def _trained(source: Source, prepared: Prepared, base_id: str) -> dict[str, Any]
             for name, rows in source.held_out().items()
         },
     }
+
+
+def _positions(source: Source) -> dict[str, Any]:
+    """Where rows that keep coming were read from, so that they can be read again."""
+    if not isinstance(source, Unbounded):
+        return {}
+    return {"positions": {"begin": dict(source.begin), "stream": dict(source.stream)}}

@@ -33,6 +33,7 @@ from selfheal_cli.scores import AnyScores
 if TYPE_CHECKING:
     from selfheal_cli.records import LabelArray
 
+OTHERS = (Kind.FOLLOWED, Kind.HEALING_HELD, Kind.HEALING_RELEASED)
 # batches that an assumption must hold on before it heals, and labelled ones that overrule it
 ENOUGH = 5
 
@@ -88,7 +89,10 @@ class Stream:
     def step(self, batch: Batch) -> None:
         """Score a batch with what serves now, then let the rooms look at it."""
         self._last = batch.index
-        self._restore.follow(batch.index)
+        self.follow(batch.index)
+        if batch.offsets:
+            taken = {"batch": batch.index, "rows": len(batch.rows), "offsets": dict(batch.offsets)}
+            self._ledger.note(Kind.ROWS_TAKEN, taken)
         rollbacks = self._restore.rollbacks
         self._restore.settle()
         rules = self._rules.rules.judge(batch.rows.columns)
@@ -126,8 +130,19 @@ class Stream:
         told |= {"reason": decision.reason}
         told |= {"abstained": rules.abstained} if self._rules.several else {}
         told |= watched.told()
-        told |= {"offsets": dict(batch.offsets)} if batch.offsets else {}
         self._note(batch.index, scored, live, shadow, reading, conflicts, told)
+
+    def follow(self, batch: int) -> None:
+        """Take what others decided before ``batch``: once now, or as often as is on record."""
+        recorded = self._ledger.expected is not None
+        self._restore.follow(batch)
+        while recorded and self.was_told(batch):
+            self._restore.follow(batch)
+
+    def was_told(self, batch: int) -> bool:
+        """Whether what others decided before ``batch`` is the next on record."""
+        expected = self._ledger.expected
+        return expected is not None and expected.kind in OTHERS and expected.data["batch"] == batch
 
     def finish(self) -> None:
         """The stream is over: count the rows whose labels are still on their way."""

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from selfheal_cli import __version__
-from selfheal_cli.config import RunConfig, TableSettings
+from selfheal_cli.config import RunConfig
 from selfheal_cli.errors import ConfigurationError, DataError, VersionNotFound
 from selfheal_cli.history.archive import LOG_NAME, run_folder
 from selfheal_cli.history.event_log import EventLog
 from selfheal_cli.history.events import Kind
+from selfheal_cli.inputs import RowSettings
 from selfheal_cli.model.adapters.kinds import AFFINE
 from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.pipeline.lease import RunLease, require_free
@@ -85,7 +86,7 @@ def for_wrapped(config: RunConfig, wrapped: Wrapped, model_name: str | None) -> 
 
     Versions go to the wrapped model itself unless ``model_name`` names another.
     """
-    if not isinstance(config.source, TableSettings):
+    if not isinstance(config.source, RowSettings):
         raise ConfigurationError("--model needs DATA with the columns that the model takes")
     if config.heal.assume is not None and wrapped.network.architecture.outputs == 2:
         raise ConfigurationError(

@@ -68,6 +68,7 @@ def render(story: Story) -> str:
         versions=_versions(story),
         moves=list(reversed(story.moves)),
         steps=steps(story),
+        departures=list(view.finished.get("departures", {}).items())[:MOST_LINES],
     )
 
 
@@ -112,8 +113,11 @@ def _facts(story: Story) -> list[tuple[str, str]]:
 
 def _data(source: Mapping[str, Any]) -> str:
     """A table by its name alone: the page goes to people who are not on this machine."""
-    path = source.get("path")
-    return PurePath(path).name if path else f"the {source.get('kind', 'unknown')} stream"
+    names = {"sql": "a SQL query", "stdin": "standard input"}
+    kind, path = source.get("kind", "unknown"), source.get("path")
+    if kind == "kafka":
+        return f"Kafka topic {source['topic']}"
+    return PurePath(path).name if path else names.get(kind, f"the {kind} stream")
 
 
 def _duration(story: Story) -> str:

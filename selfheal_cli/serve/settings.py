@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from selfheal_cli.config import WORKSPACE, Count, Positive, Settings
+from selfheal_cli.config import WORKSPACE
+from selfheal_cli.inputs import Count, Positive, Settings
 
 
 class HealerSettings(Settings):

@@ -122,7 +122,8 @@ def _find(path: Path, wishes: Wishes) -> _Found:
         "train_fraction": fraction, "unlabelled": late,
     }  # fmt: skip
     settings = checked(TableSettings, values, where=str(path))
-    source = TableSource(settings, batch_size=batch, batches=None)
+    opened = open_table(settings.path, settings.separator)
+    source = TableSource(settings, opened, batch_size=batch, batches=None)
     first = next(source.training())
     rule = suggest_rule(first, source.encoding.numeric)
     telling = dict(tell(first, source.encoding.numeric))

@@ -21,6 +21,9 @@ def refuse_misfits(given: Layer, kind: str) -> None:
     recipe = ("heal", "recipe")
     if given.get(*timed) is not None and given.get(*labels) not in (None, "timed"):
         raise _misfit(given, labels, timed, "--labels and --label-time exclude each other")
+    joined = ("source", "label_topic")
+    if given.get(*joined) is not None and given.get(*labels) not in (None, "arriving"):
+        raise _misfit(given, labels, joined, "--labels and --label-topic exclude each other")
     if given.get(*labels) == "timed" and given.get(*timed) is None:
         raise _misfit(given, labels, labels, "'timed' needs source.label_time (--label-time)")
     own = kind != SYNTHETIC

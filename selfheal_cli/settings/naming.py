@@ -7,10 +7,11 @@ from pathlib import PurePath
 from selfheal_cli.settings.layer import Layer
 
 PREFIX = "models:/"
+UNNAMED = {"sql": "query", "stdin": "stream"}  # kinds of source without a name of their own
 
 
 def model_name_of(given: Layer) -> str | None:
-    """Its ``model_name``, else the wrapped model's, else the data file's name; else None.
+    """Its ``model_name``, else the wrapped model's, else that of where rows come from; else None.
 
     >>> model_name_of(Layer({"source": {"path": "rows/bank full.csv"}}))
     'bank-full'
@@ -18,6 +19,7 @@ def model_name_of(given: Layer) -> str | None:
     'credit'
     """
     named, model, path = given.get("model_name"), given.get("model"), given.get("source", "path")
+    path = path or given.get("source", "topic") or UNNAMED.get(given.get("source", "kind"))
     if named is not None:
         return str(named)
     if isinstance(model, str):

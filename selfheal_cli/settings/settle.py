@@ -117,9 +117,12 @@ def _filled(given: Layer, kind: str) -> dict[str, Any]:
     timed = given.get("source", "label_time") is not None
     if timed:
         defaults["labels"] = {"regime": "timed"}
+    joined = given.get("source", "label_topic") is not None
+    if joined:
+        defaults["labels"] = {"regime": "arriving"}
     if "unlabelled" in KINDS[kind].model_fields:
         regime = given.get("labels", "regime")
-        defaults["source"]["unlabelled"] = timed or regime not in (None, "full")
+        defaults["source"]["unlabelled"] = timed or joined or regime not in (None, "full")
     for group, inner in defaults.items():
         if isinstance(values.get(group, {}), Mapping):
             values[group] = inner | dict(values.get(group, {}))

@@ -130,7 +130,7 @@ def look_at(table: TableFile) -> tuple[Seen, ...]:
     for column in found.values():
         column.close()
     if not any(column.rows for column in found.values()):
-        raise DataError(f"{table.path}: no rows below the header")
+        raise DataError(f"{table.where}: no rows below the header")
     return tuple(found.values())
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from selfheal_cli.config import TableSettings
 from selfheal_cli.errors import DataError
+from selfheal_cli.inputs import BoundedSettings, RowSettings
 from selfheal_cli.source.table_file import TableFile, as_numbers
 from selfheal_cli.source.target import Target
 from selfheal_cli.source.times import Times
@@ -77,17 +77,19 @@ class Kinds:
         return numeric, tuple(name for name in self._features if name not in numeric)
 
 
-def profile(table: TableFile, settings: TableSettings) -> Profile:
+def profile(table: TableFile, settings: RowSettings) -> Profile:
     """Read the table once.
 
     A column is numeric when most of its values are numbers; then a text in it is a mistake.
     Raises `DataError` naming file, row, column and value for the first mistake.
     """
     kinds = Kinds(table, _features(table, settings), settings.categorical)
-    target = Target(table.path, settings.target, missing_allowed=settings.unlabelled)
+    target = Target(
+        table.where, settings.target, missing_allowed=settings.unlabelled, place=table.place
+    )
     times = None
-    if settings.time is not None:
-        times = Times(table.path, settings.time, settings.label_time)
+    if isinstance(settings, BoundedSettings) and settings.time is not None:
+        times = Times(table.where, settings.time, settings.label_time, place=table.place)
     rows = 0
     for frame in table.chunks(None):
         target.add(frame[settings.target], rows)
@@ -96,33 +98,40 @@ def profile(table: TableFile, settings: TableSettings) -> Profile:
         kinds.add(frame, rows)
         rows += len(frame)
     if rows == 0:
-        raise DataError(f"{table.path}: no rows below the header")
+        raise DataError(f"{table.where}: no rows below the header")
     target.require_classes()
     numeric, text = kinds.found()
     return Profile(rows, numeric, text, target, times)
 
 
-def _features(table: TableFile, settings: TableSettings) -> list[str]:
+def _features(table: TableFile, settings: RowSettings) -> list[str]:
     target = settings.target
-    clocks = [name for name in (settings.time, settings.label_time) if name is not None]
+    clocks = clocks_of(settings)
     for name in (target, *settings.drop, *settings.categorical, *clocks):
         require_column(table, name)
     if target in settings.drop:
-        raise DataError(f"{table.path}: '{target}' is both the target and dropped")
+        raise DataError(f"{table.where}: '{target}' is both the target and dropped")
     if target in clocks:
-        raise DataError(f"{table.path}: '{target}' is both the target and a time; name another")
+        raise DataError(f"{table.where}: '{target}' is both the target and a time; name another")
     apart = {target, *settings.drop, *clocks}
     features = [name for name in table.columns if name not in apart]
     if not features:
-        raise DataError(f"{table.path}: no feature column is left beside the target '{target}'")
+        raise DataError(f"{table.where}: no feature column is left beside the target '{target}'")
     return features
+
+
+def clocks_of(settings: RowSettings) -> list[str]:
+    """The columns that hold times."""
+    if not isinstance(settings, BoundedSettings):
+        return []
+    return [name for name in (settings.time, settings.label_time) if name is not None]
 
 
 def require_column(table: TableFile, name: str) -> None:
     """Raise `DataError` with the nearest name where the table has no such column."""
     if name not in table.columns:
         raise DataError(
-            f"{table.path}: no column '{name}'{nearest(name, table.columns)}; "
+            f"{table.where}: no column '{name}'{nearest(name, table.columns)}; "
             f"columns: {', '.join(table.columns)}"
         )
 
@@ -137,12 +146,12 @@ def _require_finite_numbers(table: TableFile, name: str, tally: _Tally) -> None:
     if tally.first_text is not None:
         row, value = tally.first_text
         raise DataError(
-            f"{table.path}: row {row}, column '{name}': {value!r} is not a number; "
+            f"{table.place(row)}, column '{name}': {value!r} is not a number; "
             f"correct it, leave it empty, or give --categorical {name} or --drop {name}"
         )
     if tally.first_infinite is not None:
         raise DataError(
-            f"{table.path}: row {tally.first_infinite}, column '{name}': an infinite value, or "
+            f"{table.place(tally.first_infinite)}, column '{name}': an infinite value, or "
             f"one beyond {LARGEST:g}; leave it empty or correct it"
         )
 
@@ -151,6 +160,6 @@ def _refuse_odd_type(table: TableFile, name: str, values: pd.Series[Any]) -> Non
     kinds = pd.api.types
     if not (kinds.is_numeric_dtype(values) or kinds.is_string_dtype(values)):
         raise DataError(
-            f"{table.path}: column '{name}' holds {values.dtype}; numbers and text are "
+            f"{table.where}: column '{name}' holds {values.dtype}; numbers and text are "
             f"supported: give --drop {name} or convert it"
         )

@@ -36,6 +36,7 @@ class PushedSource:
     """
 
     batch_count = None
+    contract = None
 
     def __init__(self, reference: Reference, batch_size: int) -> None:
         self.labels = reference.labels
@@ -83,6 +84,10 @@ class PushedSource:
 
     def limit(self) -> None:
         """Nobody knows the best that can be done on real rows."""
+
+    def departures(self) -> Mapping[str, Mapping[str, int]]:
+        """Nothing: there is no row contract."""
+        return {}
 
     def notes(self) -> Mapping[str, int]:
         """Rows that were turned away since too much waited."""

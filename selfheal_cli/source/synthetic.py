@@ -29,6 +29,7 @@ class SyntheticSource:
     """A `Source` that draws everything from one seed."""
 
     labels: tuple[str, ...] = ("normal", "fraud")
+    contract = None
 
     def __init__(
         self, settings: SyntheticSettings, *, seed: int, batch_size: int, batches: int | None
@@ -77,6 +78,10 @@ class SyntheticSource:
     def limit(self) -> Limit:
         """The Bayes limit on the ``drifted`` rows' distribution: that of the last phase."""
         return bayes_limit(self._drift, self._share, self._positive_mean)
+
+    def departures(self) -> Mapping[str, Mapping[str, int]]:
+        """Nothing: there is no row contract."""
+        return {}
 
     def notes(self) -> Mapping[str, int]:
         """Nothing unusual in a generator."""

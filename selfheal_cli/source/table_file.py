@@ -8,7 +8,9 @@ from __future__ import annotations
 import csv
 import io
 import re
+import shutil
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -24,6 +26,7 @@ from numpy.typing import NDArray
 from selfheal_cli.errors import DataError
 
 CHUNK_ROWS = 8_192
+MOST_COLUMNS = 10_000
 HEAD_BYTES = 65_536
 SEPARATORS = (",", ";", "\t", "|")
 DAMAGE = (pa.ArrowException, OSError, ValueError)
@@ -32,10 +35,16 @@ WHOLE = re.compile(r"^([+-]?\d+)\.0+$")
 
 
 class TableFile(Protocol):
-    """A file of named columns, read from the start as often as wanted."""
+    """Rows of named columns, read from the start as often as wanted."""
 
-    path: Path
+    where: str  # what messages call it
     columns: list[str]
+
+    def place(self, row: int) -> str:
+        """Where the row is found; rows count from 1."""
+
+    def keep(self, path: Path) -> None:
+        """Write all of it to a file."""
 
     def chunks(self, numeric: Sequence[str] | None, skip: int = 0) -> Iterator[pd.DataFrame]:
         """Frames of up to `CHUNK_ROWS` rows after the first ``skip``.
@@ -62,13 +71,20 @@ def open_table(path: Path, separator: str | None) -> TableFile:
         if separator is not None and len(separator) != 1:
             raise DataError(f"--separator {separator!r}: one character is allowed")
         table = CsvTable(path, separator or sniff_separator(_text(path, head)))
-    repeated = sorted({name for name in table.columns if table.columns.count(name) > 1})
-    if repeated:
-        raise DataError(f"{path}: duplicate column names: {', '.join(repeated)}; rename them")
-    if "" in table.columns:
-        position = table.columns.index("") + 1
-        raise DataError(f"{path}: column {position} has no name; name it in the header")
+    require_names(table.columns, where=str(path))
     return table
+
+
+def require_names(columns: Sequence[str], *, where: str) -> None:
+    """Raise `DataError` unless each of at most `MOST_COLUMNS` columns has a name of its own."""
+    if len(columns) > MOST_COLUMNS:
+        raise DataError(f"{where}: {len(columns):,} columns; at most {MOST_COLUMNS:,} are read")
+    repeated = sorted(name for name, count in Counter(columns).items() if count > 1)
+    if repeated:
+        raise DataError(f"{where}: duplicate column names: {', '.join(repeated)}; rename them")
+    if "" in columns:
+        position = list(columns).index("") + 1
+        raise DataError(f"{where}: column {position} has no name; name it in the header")
 
 
 def sniff_separator(head: str) -> str:
@@ -94,12 +110,20 @@ class CsvTable:
     """A separated text file with a header line, UTF-8."""
 
     def __init__(self, path: Path, separator: str) -> None:
-        self.path = path
+        self.path, self.where = path, str(path)
         self.columns: list[str] = []
         self._separator = separator
         with self._translated(), path.open(encoding="utf-8-sig", newline="") as stream:
             header = next(csv.reader(stream, delimiter=separator), [])
         self.columns = [name.strip() for name in header]
+
+    def place(self, row: int) -> str:
+        """See `TableFile.place`."""
+        return f"{self.where}: row {row}"
+
+    def keep(self, path: Path) -> None:
+        """See `TableFile.keep`."""
+        shutil.copyfile(self.path, path)
 
     def chunks(self, numeric: Sequence[str] | None, skip: int = 0) -> Iterator[pd.DataFrame]:
         """See `TableFile.chunks`."""
@@ -134,7 +158,7 @@ class CsvTable:
                 warnings.simplefilter("error", pd.errors.ParserWarning)
                 yield
         except pd.errors.EmptyDataError:
-            raise DataError(f"{self.path}: no rows below the header") from None
+            raise DataError(f"{self.where}: no rows below the header") from None
         except UnicodeDecodeError as exc:
             raise DataError(f"{self.path}: not UTF-8 text ({exc.reason}); convert it") from exc
         except pd.errors.ParserWarning as exc:
@@ -150,13 +174,21 @@ class ParquetTable:
     """A Parquet file."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.where = path, str(path)
         try:
             schema = pq.read_schema(path)
         except DAMAGE as exc:
             raise DataError(f"{path}: not a readable Parquet file ({_line(exc)})") from exc
         self.columns = list(schema.names)
-        self._schema = schema
+        self.schema = schema
+
+    def place(self, row: int) -> str:
+        """See `TableFile.place`."""
+        return f"{self.where}: row {row}"
+
+    def keep(self, path: Path) -> None:
+        """See `TableFile.keep`."""
+        shutil.copyfile(self.path, path)
 
     def chunks(self, numeric: Sequence[str] | None, skip: int = 0) -> Iterator[pd.DataFrame]:
         """See `TableFile.chunks`."""
@@ -175,7 +207,7 @@ class ParquetTable:
     def _frame(self, record_batch: pa.RecordBatch, numeric: Sequence[str] | None) -> pd.DataFrame:
         frame: pd.DataFrame = record_batch.to_pandas(ignore_metadata=True)
         for name in frame.columns:
-            kind = self._schema.field(name).type
+            kind = self.schema.field(name).type
             if pa.types.is_decimal(kind) or pa.types.is_null(kind):
                 frame[name] = frame[name].astype("float64")
             elif pa.types.is_dictionary(kind):

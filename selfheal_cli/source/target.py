@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from math import inf, isfinite
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,9 +25,17 @@ UNKNOWN = -1  # in `Rows.y`
 class Target:
     """What a whole target column held; rows count from 1, below the header."""
 
-    def __init__(self, path: Path, name: str, *, missing_allowed: bool = False) -> None:
+    def __init__(
+        self,
+        where: str,
+        name: str,
+        *,
+        missing_allowed: bool = False,
+        place: Callable[[int], str] | None = None,
+    ) -> None:
         self.counts: Counter[str] = Counter()
-        self._path, self._name = path, name
+        self._where, self._name = where, name
+        self._place = place or (lambda row: f"{where}: row {row}")
         self._missing_allowed = missing_allowed
         self._first_row: dict[str, int] = {}
         self._first_missing: int | None = None
@@ -66,31 +73,31 @@ class Target:
         trained = [value for value, row in self._first_row.items() if row <= train_rows]
         if len(trained) < 2:
             raise DataError(
-                f"{self._path}: the first {train_rows} rows hold only {listed(trained)} in "
+                f"{self._where}: the first {train_rows} rows hold only {listed(trained)} in "
                 f"'{self._name}'; training needs every value: give a larger --train-fraction"
             )
         for value, row in self._first_row.items():
             if row > train_rows:
                 raise DataError(
-                    f"{self._path}: row {row}, column '{self._name}': {value!r} first occurs here; "
+                    f"{self._place(row)}, column '{self._name}': {value!r} first occurs here; "
                     f"the {train_rows} rows that train the network hold {listed(trained)}: "
                     "give a larger --train-fraction or leave such rows out"
                 )
 
     def labels(self, positive: str | None) -> tuple[str, ...]:
         """See `order_labels`."""
-        return order_labels(self.counts, positive, where=str(self._path))
+        return order_labels(self.counts, positive, where=self._where)
 
     def _missing(self, then: str) -> DataError:
         return DataError(
-            f"{self._path}: row {self._first_missing}, column '{self._name}': "
+            f"{self._place(self._first_missing or 1)}, column '{self._name}': "
             f"the target is missing; {then}"
         )
 
     def _refused(self, count: str) -> DataError:
         names = f" ({listed(self.counts)})" if self.counts else ""
         return DataError(
-            f"{self._path}: target '{self._name}' has {count} "
+            f"{self._where}: target '{self._name}' has {count} "
             f"value{'' if count == '1' else 's'}{names}; {ALLOWED}"
         )
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from math import nan
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,15 @@ class Times:
     The first row's time says which of the two the table has. A timestamp without a zone is UTC.
     """
 
-    def __init__(self, path: Path, time: str, label_time: str | None) -> None:
-        self._path = path
+    def __init__(
+        self,
+        where: str,
+        time: str,
+        label_time: str | None,
+        *,
+        place: Callable[[int], str] | None = None,
+    ) -> None:
+        self._place = place or (lambda row: f"{where}: row {row}")
         self._time, self._label_time = time, label_time
         self._stamps: bool | None = None
         self._latest: float | None = None
@@ -67,7 +74,7 @@ class Times:
         if not bad.any():
             return
         place = int(np.flatnonzero(bad)[0])
-        where = f"{self._path}: row {offset + place + 1}, column '{values.name}'"
+        where = f"{self._place(offset + place + 1)}, column '{values.name}'"
         if absent[place]:
             raise DataError(f"{where}: the time is missing; every row needs one")
         wanted = "an ISO timestamp such as 2026-01-31T08:30:00Z" if self._stamps else "a number"
@@ -82,7 +89,7 @@ class Times:
         if falls.any():
             place = int(np.flatnonzero(falls)[0])
             raise DataError(
-                f"{self._path}: row {offset + place + 1}, column '{self._time}': "
+                f"{self._place(offset + place + 1)}, column '{self._time}': "
                 f"{str(values.iloc[place])!r} is before the time of the row above it; "
                 "sort the rows by time"
             )

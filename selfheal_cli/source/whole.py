@@ -55,7 +55,7 @@ def read_whole(
         require_column(table, name)
     features = [name for name in table.columns if name != target and name not in drop]
     kinds = Kinds(table, features, categorical)
-    answers = Target(path, target, missing_allowed=True) if target else None
+    answers = Target(str(path), target, missing_allowed=True, place=table.place) if target else None
     rows = 0
     for frame in table.chunks(None):
         kinds.add(frame, rows)

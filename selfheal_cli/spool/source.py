@@ -11,6 +11,7 @@ import numpy as np
 
 from selfheal_cli.records import Answers, Batch, LateLabels, Rows
 from selfheal_cli.source.base import Source
+from selfheal_cli.source.contract import Departures
 from selfheal_cli.source.encoding import Encoding, occurred
 from selfheal_cli.spool.store import Label, Spool
 from selfheal_cli.spool.whereabouts import Part, Whereabouts
@@ -34,6 +35,10 @@ class Cursor:
     answered: int = 0
     place: int = 0
     labels: int = 0
+
+    def is_beyond(self, other: Cursor) -> bool:
+        """Whether more rows were read."""
+        return (self.answered, self.place) > (other.answered, other.place)
 
     def as_dict(self) -> dict[str, int]:
         """As it is recorded with a batch."""
@@ -82,7 +87,9 @@ class SpoolSource:
         self._spool = spool
         self._pace = pace
         self._remember = remember
+        self.contract = reference.contract
         self._unusual: Counter[str] = Counter()
+        self._departures = Departures(self.contract) if self.contract else None
         self._pending: deque[Part] = deque()
         self._is_behind = False
         self._since = 0.0  # when the oldest pending row was read
@@ -109,7 +116,13 @@ class SpoolSource:
 
     def notes(self) -> Mapping[str, int]:
         """What was unusual so far, and labels that came too late to find their rows."""
-        return occurred(self._unusual | {"labels of forgotten rows": self._went.forgotten})
+        strange = self._departures.notes() if self._departures else {}
+        forgotten = {"labels of forgotten rows": self._went.forgotten}
+        return occurred(self._unusual | forgotten | strange)
+
+    def departures(self) -> Mapping[str, Mapping[str, int]]:
+        """See `Source`."""
+        return self._departures.columns() if self._departures else {}
 
     def backlog(self) -> int:
         """Rows that were answered and are in no batch yet."""
@@ -219,6 +232,8 @@ class SpoolSource:
         self._went.note(index, parts)
         if index > 0:
             self.cursor = _after(parts[-1], looked_at)
+            if self._departures is not None:
+                self._departures.add(columns)
         return Batch(
             index,
             Rows(x, self._classes(parts, looked_at), columns),

@@ -28,7 +28,7 @@ from selfheal_cli.history.events import Event
 from selfheal_cli.monitor.rules import RuleSet, parse_rule
 from selfheal_cli.pipeline import run as corridor
 from selfheal_cli.pipeline.prepare import Prepared
-from selfheal_cli.source.table import TableSource
+from selfheal_cli.pipeline.sources import open_source
 from tests.pipeline.small import (
     DELAYED,
     RULE,
@@ -447,7 +447,7 @@ def test_without_drift_the_verdict_on_a_table_is_that_the_model_holds(empty_dir:
         batches=20,
     )
     assert isinstance(settings.source, TableSettings)
-    done = ran(settings, TableSource(settings.source, batch_size=100, batches=20))
+    done = ran(settings, open_source(settings))
     last = done.of("diagnosis")[-1].data
     assert last["advice"] == "holds"
     assert (last["inputs_moved"], last["base_rate_moved"]) == (False, False)

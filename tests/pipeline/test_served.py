@@ -176,7 +176,7 @@ def test_a_restart_reads_no_row_twice_and_learns_again_from_what_was_labelled(
     assert known == [400]
     batches = [len(events_of(done, Kind.BATCH)) for done in (first, second)]
     assert batches == [4, 2]
-    offsets = events_of(second, Kind.BATCH)[-1].data["offsets"]
+    offsets = events_of(second, Kind.ROWS_TAKEN)[-1].data["offsets"]
     assert offsets == {"answered": 24, "place": 0, "labels": 600}
     server.holds()
 

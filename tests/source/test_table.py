@@ -16,8 +16,9 @@ from selfheal_cli.errors import DataError
 from selfheal_cli.records import Batch, Rows
 from selfheal_cli.source import table as table_module
 from selfheal_cli.source.encoding import CategoricalColumn, Encoding, NumericColumn
-from selfheal_cli.source.table import BLOCK_ROWS, MAX_CATEGORIES, TableSource
-from selfheal_cli.source.table_file import CHUNK_ROWS
+from selfheal_cli.source.fit import MAX_CATEGORIES
+from selfheal_cli.source.table import BLOCK_ROWS, TableSource
+from selfheal_cli.source.table_file import CHUNK_ROWS, open_table
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=25)
 KINDS = ("web", "shop", "phone")
@@ -29,7 +30,9 @@ def opened(
 ) -> TableSource:
     """A source over a file whose target is ``y``."""
     table = TableSettings.model_validate({"path": path, "target": "y", **values})
-    return TableSource(table, batch_size=batch_size, batches=batches)
+    return TableSource(
+        table, open_table(path, table.separator), batch_size=batch_size, batches=batches
+    )
 
 
 def plain(rows: int) -> pd.DataFrame:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -27,7 +26,7 @@ TEXTS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=4)
 
 def seen(*values: object, missing_allowed: bool = False, chunk: int = 1_000) -> Target:
     """A target that held these values, read in chunks."""
-    target = Target(Path("t.csv"), "y", missing_allowed=missing_allowed)
+    target = Target("t.csv", "y", missing_allowed=missing_allowed)
     for start in range(0, len(values), chunk):
         target.add(pd.Series(values[start : start + chunk], dtype="str"), start)
     return target

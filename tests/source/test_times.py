@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -27,7 +26,7 @@ def looked_at(
     """What is made of columns ``at`` and ``late``, checked in chunks."""
     columns = {"at": at} if late is None else {"at": at, "late": late}
     frame = pd.DataFrame(columns, dtype=dtype)
-    times = Times(Path("t.csv"), "at", None if late is None else "late")
+    times = Times("t.csv", "at", None if late is None else "late")
     for start in range(0, len(frame), chunk):
         times.check(frame.iloc[start : start + chunk], start)
     found, label_found = times.of(frame)
@@ -48,7 +47,7 @@ def test_timestamps_are_seconds_since_1970_in_utc() -> None:
 def test_columns_of_a_timestamp_type_are_as_their_texts(zone: str | None) -> None:
     days = pd.Series(pd.date_range("2026-03-28", periods=4, freq="12h", tz=zone))
     frame = pd.DataFrame({"at": days})
-    times = Times(Path("t.parquet"), "at", None)
+    times = Times("t.parquet", "at", None)
     times.check(frame, 0)
     np.testing.assert_array_equal(times.of(frame)[0], [day.timestamp() for day in days])
     np.testing.assert_array_equal(as_seconds(days.dt.date), as_seconds(days.dt.strftime("%F")))
@@ -143,16 +142,16 @@ def test_a_label_time_in_another_unit_is_refused(at: str, late: str, wanted: str
 def test_durations_are_no_times() -> None:
     frame = pd.DataFrame({"at": pd.to_timedelta([1, 2], unit="s")})
     with pytest.raises(DataError, match="row 1, column 'at': '0 days 00:00:01' is no time"):
-        Times(Path("t.parquet"), "at", None).check(frame, 0)
+        Times("t.parquet", "at", None).check(frame, 0)
 
 
 def test_numbers_in_a_table_of_timestamps_of_another_kind_are_refused() -> None:
     frame = pd.DataFrame({"at": [1, 2], "late": pd.to_datetime(["2026-01-01", "2026-01-02"])})
     with pytest.raises(DataError, match=r"row 1, column 'late': '2026-01-01 .* a number is"):
-        Times(Path("t.parquet"), "at", "late").check(frame, 0)
+        Times("t.parquet", "at", "late").check(frame, 0)
 
 
 def test_an_empty_chunk_says_nothing() -> None:
-    times = Times(Path("t.csv"), "at", None)
+    times = Times("t.csv", "at", None)
     times.check(pd.DataFrame({"at": []}), 0)
     times.check(pd.DataFrame({"at": [1.0]}), 0)

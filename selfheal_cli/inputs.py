@@ -1,0 +1,239 @@
+"""What a run reads: settings of its sources, a class each, and what all settings have in common."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=10_000_000)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,127}$")]
+
+NDJSON_SUFFIXES = (".ndjson", ".jsonl")
+SECRET = re.compile(r"[^=]*(pass|pwd|secret|token)[^=]*=", re.IGNORECASE)
+
+
+class Settings(BaseModel):
+    """A frozen group of settings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class SyntheticSettings(Settings):
+    """The article's generator; ``drift_strength`` moves the normals' V14 from 0 to minus itself.
+
+    What says "stream" holds for the stream and for the held-out drifted rows.
+    """
+
+    kind: Literal["synthetic"] = Field(default="synthetic", description="the article's stream")
+    drift_strength: Annotated[float, Field(ge=-100, le=100)] = Field(
+        default=2.2, description="how far the normals' V14 moves down"
+    )
+    train_rows: Count = Field(default=5_000, description="clean rows to train on")
+    test_rows: Count = Field(default=1_000, description="held-out rows, clean and drifted each")
+    positive_share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.15, description="share of positives"
+    )
+    fresh: bool = Field(
+        default=False, description="draw every batch anew, not from the drifted rows"
+    )
+    phases: tuple[tuple[Count, Annotated[float, Field(ge=-100, le=100)]], ...] = Field(
+        default=(), description="(batches, drift) one after the other; the stream is fresh"
+    )
+    positive_shift: Annotated[float, Field(ge=-100, le=100)] = Field(
+        default=0.0, description="added to the positives' mean V14 in the stream"
+    )
+    stream_positive_share: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="share of positives in the stream; None: positive_share"
+    )
+
+
+class RowSettings(Settings):
+    """Rows of named columns in time order: what is read of them, wherever they come from."""
+
+    target: str = Field(description="column to predict; two or more values")
+    positive: str | None = Field(
+        default=None,
+        description="the target's positive value; None: a word for true, else the rarer value",
+    )
+    drop: tuple[str, ...] = Field(default=(), description="columns that are left out")
+    categorical: tuple[str, ...] = Field(
+        default=(), description="columns of numbers that are categories"
+    )
+    unlabelled: bool = Field(default=False, description="the stream's targets may be missing")
+    inputs: tuple[str, ...] = Field(
+        default=(),
+        description="columns that go into a wrapped model as they are, in this order; empty: every "
+        "column, encoded",
+    )
+    record_rows: bool = Field(default=False, description="keep the rows with the run's files")
+
+
+class BoundedSettings(RowSettings):
+    """Rows that end: the first of them train, the rest stream."""
+
+    train_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.25, description="first share of the rows, which trains; the rest streams"
+    )
+    time: str | None = Field(default=None, description="column with the row's time")
+    label_time: str | None = Field(
+        default=None, description="column with the time at which the row's label came"
+    )
+
+    @field_validator("label_time")
+    @classmethod
+    def _needs_time(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("time") is None:
+            raise ValueError("it needs time, the column with the row's own time, as well")
+        return value
+
+
+class TableSettings(BoundedSettings):
+    """A CSV or Parquet file."""
+
+    kind: Literal["table"] = Field(default="table", description="a CSV or Parquet file")
+    path: Path = Field(description="the file")
+    separator: str | None = Field(
+        default=None, description="of a CSV file; None: found in its head"
+    )
+
+
+class FolderSettings(BoundedSettings):
+    """A folder of Parquet files, read in the order of their names."""
+
+    kind: Literal["folder"] = Field(default="folder", description="Parquet files in a folder")
+    path: Path = Field(description="the folder")
+
+
+class NdjsonSettings(BoundedSettings):
+    """A file with a JSON object a line."""
+
+    kind: Literal["ndjson"] = Field(default="ndjson", description="a JSON object a line")
+    path: Path = Field(description="the file")
+
+
+class SqlSettings(BoundedSettings):
+    """The rows of a SQL query, in the query's order.
+
+    ``url`` is what is shown and kept: no password is in it. ``address``, the URL as it was given,
+    goes nowhere.
+    """
+
+    kind: Literal["sql"] = Field(default="sql", description="what a query gives")
+    url: str = Field(description="the database, as SQLAlchemy names it")
+    query: str = Field(description="the query, which says the order")
+    address: SecretStr | None = Field(default=None, exclude=True, repr=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _hide_password(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("url"), str):
+            given = values.get("address") or SecretStr(values["url"])
+            return {**values, "url": without_password(values["url"]), "address": given}
+        return values
+
+
+class UnboundedSettings(RowSettings):
+    """JSON objects that keep coming until the run is stopped."""
+
+    train: Path | None = Field(
+        default=None, description="labelled table to train on; None: the first rows"
+    )
+    train_rows: Count = Field(default=1_000, description="first rows, which train the network")
+    max_wait: Positive = Field(
+        default=10.0, description="seconds after which a batch that is not full is scored"
+    )
+    max_rejects: Annotated[int, Field(ge=0, le=10_000_000)] = Field(
+        default=100, description="broken lines that are put aside before the run stops"
+    )
+    reject_misfits: bool = Field(
+        default=False, description="put rows that break the row contract aside too"
+    )
+
+
+class StdinSettings(UnboundedSettings):
+    """A JSON object a line on standard input."""
+
+    kind: Literal["stdin"] = Field(
+        default="stdin", description="a JSON object a line on standard input"
+    )
+
+
+class KafkaSettings(UnboundedSettings):
+    """Kafka topics of rows and, joined by ``key``, of labels; a JSON object a message."""
+
+    kind: Literal["kafka"] = Field(default="kafka", description="topics of a Kafka broker")
+    bootstrap: str = Field(description="the broker's address")
+    topic: str = Field(description="of rows")
+    label_topic: str | None = Field(default=None, description="of labels; key joins them")
+    key: str | None = Field(default=None, description="column that rows and labels are joined by")
+    group: str = Field(default="selfheal", description="consumer group whose offsets are committed")
+    client: Path | None = Field(
+        default=None, description="file of librdkafka settings, such as security.protocol=SSL"
+    )
+
+    @model_validator(mode="after")
+    def _joined(self) -> KafkaSettings:
+        if (self.label_topic is None) != (self.key is None):
+            raise ValueError("label_topic and key, the column that joins the two, go together")
+        if self.label_topic is not None and self.train is None:
+            raise ValueError(
+                "with label_topic rows come without labels: name a labelled table in train"
+            )
+        return self
+
+
+class PushedSettings(Settings):
+    """Rows that a program hands over; nothing can be read of them again."""
+
+    kind: Literal["pushed"] = "pushed"
+    inputs: tuple[str, ...]
+
+
+class ServedSettings(Settings):
+    """Rows that a server answered; ``reference`` says what is normal."""
+
+    kind: Literal["served"] = "served"
+    reference: Annotated[
+        SyntheticSettings | TableSettings | FolderSettings | NdjsonSettings | SqlSettings,
+        Field(discriminator="kind"),
+    ]
+
+
+AnySource = Annotated[
+    SyntheticSettings
+    | TableSettings
+    | FolderSettings
+    | NdjsonSettings
+    | SqlSettings
+    | StdinSettings
+    | KafkaSettings
+    | PushedSettings
+    | ServedSettings,
+    Field(discriminator="kind"),
+]
+
+
+def without_password(url: str) -> str:
+    """A database URL without its password, and without secrets among its options.
+
+    >>> without_password("postgresql://ann:p@ss@db/shop?sslmode=require&sslpassword=x")
+    'postgresql://ann@db/shop?sslmode=require'
+    """
+    url = re.sub(r"^([\w+.-]+://[^:@/]*):.*@", r"\1@", url)
+    kept, mark, options = url.partition("?")
+    open_ones = [one for one in options.split("&") if not SECRET.match(one)]
+    return f"{kept}{mark}{'&'.join(open_ones)}" if any(open_ones) else kept
