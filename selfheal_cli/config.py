@@ -287,10 +287,19 @@ class PushedSettings(Settings):
     inputs: tuple[str, ...]
 
 
+class ServedSettings(Settings):
+    """Rows that a server answered; ``reference`` says what is normal."""
+
+    kind: Literal["served"] = "served"
+    reference: Annotated[SyntheticSettings | TableSettings, Field(discriminator="kind")]
+
+
 class RunConfig(Settings):
     """Everything that decides a run's result."""
 
-    source: SyntheticSettings | TableSettings | PushedSettings = SyntheticSettings()
+    source: SyntheticSettings | TableSettings | PushedSettings | ServedSettings = (
+        SyntheticSettings()
+    )
     network: NetworkSettings = NetworkSettings()
     heal: HealSettings = HealSettings()
     labels: LabelSettings = LabelSettings()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,10 +26,16 @@ class Serving:
 
 
 class LiveModel:
-    """Takes no lock: reading and replacing one attribute are each atomic in CPython."""
+    """Takes no lock: reading and replacing one attribute are each atomic in CPython.
 
-    def __init__(self, serving: Serving) -> None:
+    ``on_publish`` is told what serves whenever that has changed.
+    """
+
+    def __init__(
+        self, serving: Serving, on_publish: Callable[[Serving], None] = lambda serving: None
+    ) -> None:
         self.serving = serving
+        self._on_publish = on_publish
 
     def predict(self, x: FloatArray) -> FloatArray:
         """(n, inputs) to probabilities, all by the same weights."""
@@ -38,3 +45,4 @@ class LiveModel:
         """Serve this adapter from the next prediction on."""
         network = self.serving.network.with_adapter(adapter.weights)
         self.serving = Serving(network, adapter, snapshot, threshold)
+        self._on_publish(self.serving)

@@ -134,6 +134,15 @@ class SelfHealingNetwork(_Predictor):
         twin.freeze()
         return twin
 
+    def unanchored(self) -> SelfHealingNetwork:
+        """The inverse of `anchored`: the network with its trained ReflexiveLayer as its adapter."""
+        if not isinstance(self.backbone, AnchoredBackbone):
+            raise TypeError("only an anchored network can be unanchored")
+        size = replace(self.architecture, adapter="reflexive", beside=False)
+        twin = SelfHealingNetwork(size, self.backbone.trunk, self.backbone.reflexive, self.head)
+        twin.freeze()
+        return twin
+
     def forward(self, x: Tensor) -> Tensor:
         """Probabilities: of class 1 (n,), or of each class (n, K)."""
         return self.decide(self.adapter(self.backbone(self.adapter.align(x))))

@@ -13,7 +13,7 @@ from selfheal_cli.config import LabelSettings
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from selfheal_cli.records import FloatArray, LabelArray, LateLabels
+    from selfheal_cli.records import Answers, Batch, FloatArray, LabelArray, LateLabels
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,32 @@ class Scored:
     rule_label: LabelArray
     y: LabelArray
     label_at: NDArray[np.float64] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        batch: Batch,
+        features: FloatArray,
+        answers: Answers,
+        shadow: FloatArray,
+        shadow_threshold: float,
+        rule_label: LabelArray,
+    ) -> Scored:
+        """All rows of a batch."""
+        rows = batch.rows
+        return cls(
+            batch.index,
+            np.arange(len(rows)),
+            rows.x,
+            features,
+            answers.probabilities,
+            answers.threshold,
+            shadow,
+            shadow_threshold,
+            rule_label,
+            rows.y,
+            batch.label_at,
+        )
 
     def __len__(self) -> int:
         return len(self.place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from selfheal_cli.config import RunConfig
@@ -28,13 +29,17 @@ class Corridor:
     stream: Stream
     healing: Healing
     flow: LabelFlow
+    restore: Restore
 
 
-def serve(prepared: Prepared) -> LiveModel:
+def serve(
+    prepared: Prepared, on_publish: Callable[[Serving], None] = lambda serving: None
+) -> LiveModel:
     """The network as trained, serving."""
     weights = prepared.network.adapter.state_dict()
     frozen = prepared.network.with_adapter(weights)
-    return LiveModel(Serving(frozen, AdapterState(weights, {}), "", prepared.thresholds[0]))
+    serving = Serving(frozen, AdapterState(weights, {}), "", prepared.thresholds[0])
+    return LiveModel(serving, on_publish)
 
 
 def lay(
@@ -49,14 +54,15 @@ def lay(
     others: Others,
     *,
     verdicts: bool = True,
+    behind: Callable[[], str] = lambda: "",
 ) -> Corridor:
     """Join the rooms; without ``verdicts`` nobody diagnoses, which changes no heal."""
     flow = LabelFlow(config, prepared.label_watch, len(source.labels), ledger)
     snapshots = Snapshots(ledger, lineage.run_id)
-    restore = Restore(config, live, registry, lineage, ledger, others)
+    restore = Restore(config, live, registry, lineage, ledger, others, behind)
     healing = Healing(config, live, engine, snapshots, restore, flow.desk, ledger, lineage.run_id)
     diagnosing = Diagnosing(config, prepared if verdicts else None, source.labels, ledger)
     stream = Stream(
         config, prepared, live, healing, restore, snapshots, flow, diagnosing, ledger, source.labels
     )
-    return Corridor(stream, healing, flow)
+    return Corridor(stream, healing, flow, restore)

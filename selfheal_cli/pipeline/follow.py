@@ -15,6 +15,7 @@ from selfheal_cli.registry.journal import Hold, standing
 from selfheal_cli.rollback.verify import load_verified
 
 EVERY_SECONDS = 1.0
+ASIDE = "another tool"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,8 @@ class Follower:
         self.known = known  # the last move by others that the stream picked up
         self.hold: Hold | None = standing(registry, model).hold
         self._moved: Moved | None = None
+        self._aside: tuple[int, int] | None = None  # an alias that no entry of the journal set
+        self._aside_taken: tuple[int, int] | None = None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -101,9 +104,30 @@ class Follower:
         now = standing(self._registry, self._model)
         self.hold = now.hold
         last = now.moves.get(CHAMPION)
-        if last is None or last.sequence <= self._seen or last.run == self._run:
+        if last is not None and last.sequence > self._seen and last.run != self._run:
+            self._moved, self._seen = self._load(last), last.sequence
             return
-        self._moved, self._seen = self._load(last), last.sequence
+        found = self._moved_aside(last)
+        if found is not None:
+            self._moved = self._load(found)
+
+    def _moved_aside(self, last: AliasMove | None) -> AliasMove | None:
+        """A move by a tool that keeps no journal: the alias reads otherwise, twice in a row.
+
+        Once may be a move that is written down already and not carried out yet.
+        """
+        found = self._registry.alias(self._model, CHAMPION)
+        before, self._aside = self._aside, None
+        if found is None or (last is not None and last.target == found):
+            self._aside_taken = None
+            return None
+        sequence = last.sequence if last else 0
+        self._aside = (sequence, found)
+        if self._aside == self._aside_taken or self._aside != before:
+            return None
+        self._aside_taken = self._aside
+        source = last.target if last else None
+        return AliasMove(self._model, CHAMPION, source, found, ASIDE, "", ASIDE, sequence)
 
     def recall(self, recorded: Mapping[str, Any]) -> Moved:
         """See `Others`."""

@@ -25,7 +25,7 @@ from selfheal_cli.monitor.shadow import lift
 from selfheal_cli.pipeline.ledger import Ledger
 from selfheal_cli.pipeline.restore import Restore
 from selfheal_cli.pipeline.snapshots import Completed, Snapshots
-from selfheal_cli.records import Evaluation, Phase
+from selfheal_cli.records import Evaluation, Phase, VersionRecord
 from selfheal_cli.registry.base import BASELINE, CHAMPION
 from selfheal_cli.scores import AnyScores
 
@@ -129,6 +129,12 @@ class Healing:
         self._baseline = self._live.serving
         for alias in (BASELINE, CHAMPION):
             self._ledger.point(alias, snapshot, reason)
+
+    def know_baseline(self, version: VersionRecord) -> None:
+        """The version, of an earlier run, that has the adapter as trained."""
+        snapshot = version.tags["selfheal.snapshot"]
+        self._ledger.restored(snapshot, version.version)
+        self._baseline = replace(self._baseline, snapshot=snapshot)
 
     def remember(self, features: FloatArray) -> None:
         """Keep the latest rows that were scored: the threshold for F1 is chosen by them."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from selfheal_cli.config import RunConfig
@@ -14,6 +16,9 @@ from selfheal_cli.monitor.prequential import classify, counts
 from selfheal_cli.monitor.quarantine import LabelWatch
 from selfheal_cli.pipeline.ledger import Ledger
 from selfheal_cli.records import LateLabels
+
+if TYPE_CHECKING:
+    from selfheal_cli.records import FloatArray, LabelArray
 
 
 def make_desk(config: RunConfig) -> Desk:
@@ -57,6 +62,11 @@ class LabelFlow:
             for part in arrived:
                 self._note(part)
         return learned, held_back
+
+    def recall(self, features: FloatArray, y: LabelArray, rule_label: LabelArray) -> None:
+        """Rows (n, features) whose labels came to an earlier run: to learn from once more."""
+        self._step += 1
+        self.labelled.add(self._step, features, y, rule_label)
 
     def _plausible(self, part: Scored) -> bool:
         verdict = self._watch.judge(part.y)

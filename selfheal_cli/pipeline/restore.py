@@ -17,7 +17,7 @@ from selfheal_cli.pipeline.follow import Others
 from selfheal_cli.pipeline.ledger import Ledger
 from selfheal_cli.pipeline.question import Best, Fallen, Question
 from selfheal_cli.pipeline.snapshots import Completed
-from selfheal_cli.records import VersionRecord
+from selfheal_cli.records import AliasMove, VersionRecord
 from selfheal_cli.registry.base import CHAMPION, Lineage, Registry
 from selfheal_cli.rollback.select import find_best
 from selfheal_cli.rollback.verify import load_verified
@@ -32,7 +32,8 @@ class Restore:
     A guarded recipe is asked first whether the version would do better on held-out rows, and
     afterwards everything that was learned of the heals begins anew and healing pauses.
     Beside live scoring the registry is asked from a thread: healing pauses until it has answered,
-    and what it said is carried out before the next batch.
+    and what it said is carried out before the next batch. ``behind`` says why healing should pause
+    for now, if it should.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Restore:
         lineage: Lineage,
         ledger: Ledger,
         others: Others,
+        behind: Callable[[], str] = lambda: "",
     ) -> None:
         self._policy = config.policy
         self._guarded = KINDS[config.heal.recipe].guarded
@@ -51,6 +53,7 @@ class Restore:
         self._lineage = lineage
         self._ledger = ledger
         self._others = others
+        self._behind = behind
         self._beside = config.heal.mode == "async"
         self._asked: Question | None = None
         self._held = False
@@ -93,11 +96,22 @@ class Restore:
         self._asked = None  # it was about what served before
         self._ledger.note(Kind.FOLLOWED, told | {"to_snapshot": snapshot})
 
+    def begin_from(self, version: VersionRecord, weights: Weights, move: AliasMove | None) -> None:
+        """Serve a champion of an earlier run from the first batch on; ``move`` made it one."""
+        self._serve(version, weights, {})
+        told = {"batch": 0, "from_snapshot": "", "version": version.version}
+        told |= {"to_snapshot": self._live.serving.snapshot}
+        told |= {"sequence": move.sequence if move else 0}
+        told |= {"actor": move.actor if move else "another tool"}
+        told |= {"reason": move.reason if move else "the champion when the run began"}
+        self._ledger.note(Kind.FOLLOWED, told)
+
     def _follow_hold(self, batch: int) -> None:
         expected = self._ledger.expected
         if expected is None:
             hold = self._others.hold
-            reason = hold.reason if hold else FULL if self._ledger.full else ""
+            own = FULL if self._ledger.full else self._behind()
+            reason = hold.reason if hold else own
             if bool(hold or reason) == self._held:
                 return
             kind = Kind.HEALING_RELEASED if self._held else Kind.HEALING_HELD

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,12 @@ from typing import Any
 from selfheal_cli import __version__
 from selfheal_cli.config import WORKSPACE, RunConfig
 from selfheal_cli.errors import RegistryUnreachable, SelfhealError
-from selfheal_cli.heal.live import LiveModel
+from selfheal_cli.heal.live import LiveModel, Serving
 from selfheal_cli.history.archive import LOG_NAME, run_folder
 from selfheal_cli.history.event_log import Clock, EventLog, read
 from selfheal_cli.history.events import Event, Kind
 from selfheal_cli.history.writable import require_writable, written
-from selfheal_cli.model.network import use_one_thread
+from selfheal_cli.model.network import Weights, use_one_thread
 from selfheal_cli.monitor.prequential import score
 from selfheal_cli.pipeline.conclude import conclude
 from selfheal_cli.pipeline.corridor import Corridor, lay, serve
@@ -29,7 +30,7 @@ from selfheal_cli.pipeline.prepare import OnEpoch, Prepared, prepare
 from selfheal_cli.pipeline.sensitive import sensitive_auto
 from selfheal_cli.pipeline.sources import keep_rows, kept_rows
 from selfheal_cli.pipeline.wrapped import wrapped_of
-from selfheal_cli.records import Evaluation
+from selfheal_cli.records import AliasMove, Evaluation, VersionRecord
 from selfheal_cli.registry.base import CHAMPION, Lineage, Outcome, Registry
 from selfheal_cli.registry.journal import standing
 from selfheal_cli.registry.outbox import NAME as OUTBOX_NAME
@@ -56,7 +57,9 @@ class Surroundings:
     ``on_left`` hears at the end how many writes the registry does not have yet; ``patience`` is
     how many seconds a registry that does not answer is waited for then, None for not at all.
     ``follow_seconds`` is how often the champion is looked at; 0 for never. ``on_live`` is given
-    what scores, as soon as it does.
+    what scores, as soon as it does; ``on_publish`` the base's id and what serves whenever that
+    has changed; ``on_laid`` the corridor, before the first batch. ``behind`` says why healing
+    should pause for now, if it should.
     """
 
     registry: Registry
@@ -70,6 +73,9 @@ class Surroundings:
     patience: float | None = PATIENCE_SECONDS
     follow_seconds: float = EVERY_SECONDS
     on_live: Callable[[LiveModel], None] = lambda live: None
+    on_publish: Callable[[str, Serving], None] = lambda base, serving: None
+    on_laid: Callable[[Corridor], None] = lambda corridor: None
+    behind: Callable[[], str] = lambda: ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +96,23 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
+class Continued:
+    """The champion that a run goes on from: its checked weights, the move that made it one, and
+    the version that has the adapter as trained.
+    """
+
+    champion: VersionRecord
+    weights: Weights
+    move: AliasMove | None
+    baseline: VersionRecord
+
+
+@dataclass(frozen=True, slots=True)
 class Course:
     """A run that is to be gone through: from the start, or once more along its record.
 
-    ``known`` is the champion's last move when it began; ``part`` counts its interruptions.
+    ``known`` is the champion's last move when it began; ``part`` counts its interruptions. One
+    that is ``continued`` takes no baseline of its own.
     """
 
     config: RunConfig
@@ -106,6 +125,7 @@ class Course:
     recorded: Iterable[Event] = ()
     left: Sequence[Result] = ()
     part: int = 0
+    continued: Continued | None = None
 
 
 def run(config: RunConfig, source: Source, around: Surroundings) -> Finished:
@@ -194,14 +214,16 @@ def _record(
         try:
             ledger.note(Kind.RUN_STARTED, _started(course, lineage))
             ledger.note(Kind.TRAINED, _trained(source, prepared, lineage.base))
-            live = serve(prepared)
+            live = serve(prepared, partial(around.on_publish, lineage.base))
             around.on_live(live)
             engine = make_engine(config, prepared, live, ledger)
             stack.callback(engine.close)
             corridor = lay(
-                config, source, prepared, live, engine, ledger, around.registry, lineage, others
-            )
-            corridor.healing.baseline(*baseline_scores(source, prepared))
+                config, source, prepared, live, engine, ledger, around.registry, lineage, others,
+                behind=around.behind,
+            )  # fmt: skip
+            _begin(course, corridor)
+            around.on_laid(corridor)
             if around.follow_seconds:
                 others.start(around.follow_seconds)
                 stack.callback(others.close)
@@ -216,6 +238,16 @@ def _record(
             ledger.finish(result)
     outcome: Outcome = result["outcome"]
     return outcome, away
+
+
+def _begin(course: Course, corridor: Corridor) -> None:
+    """What serves first: the network as trained, or the champion that is gone on from."""
+    found = course.continued
+    if found is None:
+        corridor.healing.baseline(*baseline_scores(course.source, course.prepared))
+        return
+    corridor.healing.know_baseline(found.baseline)
+    corridor.restore.begin_from(found.champion, found.weights, found.move)
 
 
 def _flush(writer: RegistryWriter, around: Surroundings) -> str:

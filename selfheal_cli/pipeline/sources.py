@@ -19,10 +19,10 @@ def open_source(config: RunConfig) -> Source:
         from selfheal_cli.source.table import TableSource
 
         return TableSource(config.source, **size)
-    if config.source.kind == "pushed":
+    if config.source.kind != "synthetic":
         raise DataError(
-            "the rows of this run came from a program: they cannot be read again, so that it can "
-            "be neither resumed nor replayed"
+            "the rows of this run came from a program or through a server: they cannot be read "
+            "again, so that it can be neither resumed nor replayed"
         )
     from selfheal_cli.source.synthetic import SyntheticSource
 

@@ -76,9 +76,18 @@ class Stream:
         self._classes = len(labels)
         self.live_scores = RunningScores(self._classes)
         self.shadow_scores = RunningScores(self._classes)
+        self._last = 0
+
+    def idle(self) -> None:
+        """Nothing to score: take what others decided, and what is done meanwhile."""
+        self._restore.follow(self._last)
+        self._restore.settle()
+        self._healing.settle()
+        self._ledger.catch_up()
 
     def step(self, batch: Batch) -> None:
         """Score a batch with what serves now, then let the rooms look at it."""
+        self._last = batch.index
         self._restore.follow(batch.index)
         rollbacks = self._restore.rollbacks
         self._restore.settle()
@@ -137,19 +146,8 @@ class Stream:
         answers = batch.answers or Answers(
             serving.network.predict_features(features), serving.threshold
         )
-        return Scored(
-            batch=batch.index,
-            place=np.arange(len(rows)),
-            x=rows.x,
-            features=features,
-            probabilities=answers.probabilities,
-            threshold=answers.threshold,
-            shadow=self._prepared.shadow.predict(rows.x),
-            shadow_threshold=self._prepared.thresholds[1],
-            rule_label=rule_label,
-            y=rows.y,
-            label_at=batch.label_at,
-        )
+        shadow, threshold = self._prepared.shadow.predict(rows.x), self._prepared.thresholds[1]
+        return Scored.of(batch, features, answers, shadow, threshold, rule_label)
 
     def _ask(
         self,

@@ -76,7 +76,7 @@ class Contract:
         return found.response, found.status, found.mimetype
 
     def _schema_for(self, content_type: str) -> Schema | None:
-        csv = content_type.split(";")[0].strip() == scoring_server.CONTENT_TYPE_CSV
+        csv = content_type.split(";", maxsplit=1)[0].strip() == scoring_server.CONTENT_TYPE_CSV
         return self._csv_schema if csv else self._schema
 
     def _refused(
@@ -153,8 +153,11 @@ def as_json(
     probabilities: FloatArray, output: str, labels: tuple[str, ...], threshold: float
 ) -> str:
     """The body of an answer, as MLflow's server writes it."""
-    found = StringIO()
     answer = as_answer(probabilities, output, labels, threshold)
+    if not isinstance(answer, pd.DataFrame):  # the same text by the encoder that is written in C
+        plain = answer if isinstance(answer, list) else answer.tolist()
+        return json.dumps({"predictions": plain})
+    found = StringIO()
     scoring_server.predictions_to_json(answer, found)  # type: ignore[no-untyped-call]
     return found.getvalue()
 

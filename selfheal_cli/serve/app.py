@@ -9,9 +9,11 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import BaseModel
+from starlette.exceptions import HTTPException
 
 from selfheal_cli.errors import RequestRefused
 from selfheal_cli.registry.scoring import MLFLOW_VERSION
@@ -74,6 +76,7 @@ def explain_refusals(app: FastAPI, meters: Meters) -> None:
     """Every refusal is counted and said in one form."""
     app.add_exception_handler(RequestRefused, _refused(meters))
     app.add_exception_handler(RequestValidationError, _invalid(meters))
+    app.add_exception_handler(HTTPException, _refused_by_fastapi(meters))
     app.add_exception_handler(Exception, _broken)
 
 
@@ -250,6 +253,21 @@ def _invalid(meters: Meters) -> Any:
         meters.refused.labels("malformed").inc()
         refusal = RequestRefused(_first_complaint(exc))
         return Response(problem(request.url.path, refusal), 400, media_type=JSON)
+
+    return handle
+
+
+def _refused_by_fastapi(meters: Meters) -> Any:
+    """An unknown path or method is answered as MLflow's server does, all else as we do."""
+
+    async def handle(request: Request, exc: HTTPException) -> Response:
+        path, status = request.url.path, exc.status_code
+        meters.refused.labels("malformed" if status == 400 else "unknown_route").inc()
+        if status != 400 and not path.startswith("/v2"):
+            return await http_exception_handler(request, exc)
+        why = "not JSON that can be read" if status == 400 else "there is no such route or method"
+        refusal = RequestRefused(why, status=status)
+        return Response(problem(path, refusal), status, exc.headers, JSON)
 
     return handle
 

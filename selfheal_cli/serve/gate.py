@@ -34,7 +34,7 @@ CLIENT_CLOSED = 499
 FAILED = RequestRefused(
     "the server failed; its log says where", status=500, code="INTERNAL_ERROR", reason="failure"
 )
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("uvicorn.error")  # MLflow turns off those that it does not know
 
 
 class Gate:

@@ -15,6 +15,7 @@ import uvicorn
 
 from selfheal_cli.errors import ConfigurationError
 from selfheal_cli.model.network import use_one_thread
+from selfheal_cli.records import digest
 from selfheal_cli.registry.mlflow_registry import MlflowRegistry
 from selfheal_cli.registry.scoring import quiet
 from selfheal_cli.serve import companion
@@ -29,7 +30,8 @@ from selfheal_cli.serve.recorder import Recorder
 from selfheal_cli.serve.scorer import Scorer, Served, load_champion
 from selfheal_cli.serve.settings import ServerSettings
 from selfheal_cli.serve.tracing import open_tracing
-from selfheal_cli.spool.board import Board
+from selfheal_cli.snapshot import pack
+from selfheal_cli.spool.board import Board, Published
 from selfheal_cli.spool.file import spool_path
 from selfheal_cli.spool.store import Spool
 
@@ -68,8 +70,8 @@ def opened(settings: ServerSettings, command: Sequence[str]) -> Iterator[Front]:
         board, spool = Board(path), Spool(path)
         stack.callback(board.close)
         stack.callback(spool.close)
-        since = board.standing()[0]  # what was published before is what the champion says by now
         scorer = Scorer(load_champion(registry, healer.model))
+        since = _published(board, scorer.served)
         warm(scorer.served)
         meters = Meters()
         tracing = open_tracing("selfheal")
@@ -92,6 +94,24 @@ def opened(settings: ServerSettings, command: Sequence[str]) -> Iterator[Front]:
         front.following.start()
         stack.callback(front.following.stop)
         yield front
+
+
+def _published(board: Board, served: Served) -> int:
+    """Its sequence number; the board may be from before a restart, and says again what serves."""
+    now = board.published()
+    if now is not None and (now.snapshot, now.base) == (served.snapshot, served.base):
+        return now.sequence
+    adapter = pack(dict(served.network.adapter.named_parameters()))
+    wanted = Published(
+        snapshot=served.snapshot,
+        threshold=served.threshold,
+        base=served.base,
+        sha256=digest(adapter),
+        adapter=adapter,
+        reason="the champion at the start",
+        version=served.version,
+    )
+    return board.publish(wanted)
 
 
 def warm(served: Served) -> None:

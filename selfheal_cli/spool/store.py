@@ -35,7 +35,7 @@ ROWS = (
     "SELECT request, classes, columns, probabilities, snapshot, threshold, at, number "
     "FROM answered "
 )
-LABELS = "SELECT number, answered, place, y FROM labels WHERE number "
+LABELS = "SELECT number, answered, place, y FROM labels WHERE "
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,29 +107,33 @@ class Spool:
         rows = self._file.all(ROWS + "WHERE number > ? ORDER BY number LIMIT ?", (number, limit))
         return list(map(_answered, rows))
 
-    def rows_of(self, numbers: Sequence[int]) -> list[Answered]:
-        """Answered requests by their numbers, those that are gone left out."""
-        marks = ",".join("?" * len(numbers))
-        rows = self._file.all(ROWS + f"WHERE number IN ({marks}) ORDER BY number", tuple(numbers))
-        return list(map(_answered, rows))
+    def first_within(self, rows: int, last: int) -> int:
+        """The first of the latest requests up to ``last`` that have at most ``rows`` rows."""
+        found = self._file.all(
+            "SELECT min(number) FROM (SELECT number, sum(rows) OVER (ORDER BY number DESC) "
+            "AS newer FROM answered WHERE number <= ?) WHERE newer <= ?",
+            (last, rows),
+        )
+        return last + 1 if found[0][0] is None else int(found[0][0])
 
     def labels_after(self, number: int, limit: int) -> list[Label]:
         """Labels in the order in which they were joined."""
-        rows = self._file.all(LABELS + "> ? ORDER BY number LIMIT ?", (number, limit))
+        rows = self._file.all(LABELS + "number > ? ORDER BY number LIMIT ?", (number, limit))
         return [Label(*row) for row in rows]
 
-    def labels_before(self, number: int, limit: int) -> list[Label]:
-        """The last ``limit`` labels up to and including ``number``, oldest first."""
-        rows = self._file.all(LABELS + "<= ? ORDER BY number DESC LIMIT ?", (number, limit))
-        return [Label(*row) for row in reversed(rows)]
+    def labels_of(self, requests: Sequence[int]) -> list[Label]:
+        """Labels of the rows of some requests."""
+        marks = ",".join("?" * len(requests))
+        rows = self._file.all(LABELS + f"answered IN ({marks}) ORDER BY number", tuple(requests))
+        return [Label(*row) for row in rows]
 
-    def last(self) -> tuple[int, int]:
-        """Numbers of the last answered request and of the last label; 0 where there is none."""
-        row = self._file.all(
-            "SELECT coalesce((SELECT max(number) FROM answered), 0), "
-            "coalesce((SELECT max(number) FROM labels), 0)"
-        )[0]
-        return row[0], row[1]
+    def rows_beyond(self, number: int, requests: int = -1) -> int:
+        """How many rows the requests after ``number`` have, or the first ``requests`` of them."""
+        query = (
+            "SELECT coalesce(sum(rows), 0) FROM (SELECT rows FROM answered WHERE number > ? "
+            "ORDER BY number LIMIT ?)"
+        )
+        return int(self._file.all(query, (number, requests))[0][0])
 
     def forget(self, keep_rows: int, before: int) -> int:
         """Remove the oldest requests below ``before`` that are beyond ``keep_rows`` rows, with

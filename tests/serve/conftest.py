@@ -74,9 +74,12 @@ def serving(
     uri = f"sqlite:///{registry / 'mlflow.db'}"
     healer = HealerSettings(model="fraud", actor="test", tracking_uri=uri, workspace=workspace)
     given = ServerSettings(healer=healer, port=0, **settings)
-    with bound(given.host, given.port) as listening, opened(given, command) as front:
-        with in_thread(Server(config(given, front), lambda: None), listening):
-            yield Running(url_of(listening), front)
+    with (
+        bound(given.host, given.port) as listening,
+        opened(given, command) as front,
+        in_thread(Server(config(given, front), lambda: None), listening),
+    ):
+        yield Running(url_of(listening), front)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from .conftest import Running
+from tests.serve.conftest import Running
 
 
 def scored(running: Running, n: int = 3, **more: Any) -> str:
@@ -27,25 +27,24 @@ def test_labels_join_the_rows_that_were_just_answered(served: Running) -> None:
     one, other = scored(served), scored(served)
     found = told(
         served,
-        {"request_id": other, "labels": [1, None, "0"]},
-        {"request_id": one, "place": 2, "label": True},
-        {"request_id": one, "label": 0},
+        {"request_id": other, "labels": ["fraud", None, "normal"]},
+        {"request_id": one, "place": 2, "label": "fraud"},
+        {"request_id": one, "label": "normal"},
     )
     assert found == {"joined": 4, "repeated": 0, "unknown": 0}
-    number = served.front.spool.last()[1]
-    joined = served.front.spool.labels_before(number, 4)
+    joined = served.front.spool.labels_after(0, 100_000)[-4:]
     assert [(label.place, label.y) for label in joined] == [(0, 1), (2, 0), (2, 1), (0, 0)]
 
 
 def test_a_label_that_comes_again_is_repeated_and_of_no_known_row_unknown(served: Running) -> None:
     one = scored(served)
-    assert told(served, {"request_id": one, "label": 1})["joined"] == 1
+    assert told(served, {"request_id": one, "label": "fraud"})["joined"] == 1
     found = told(
         served,
-        {"request_id": one, "label": 0},
-        {"request_id": one, "place": 3, "label": 1},
-        {"request_id": "never-seen", "label": 1},
-        {"key": "never-seen", "label": 1},
+        {"request_id": one, "label": "normal"},
+        {"request_id": one, "place": 3, "label": "fraud"},
+        {"request_id": "never-seen", "label": "fraud"},
+        {"key": "never-seen", "label": "fraud"},
     )
     assert found == {"joined": 0, "repeated": 1, "unknown": 3}
 
@@ -66,7 +65,9 @@ def test_rows_are_found_by_the_key_that_came_with_them(served: Running, form: st
         records = [dict(zip(names, row, strict=True)) for row in data]
         answer = served.post("/invocations", json={form: records})
     assert answer.status_code == 200, answer.text
-    found = told(served, {"key": first + 1, "label": 1}, {"key": str(first), "label": "0"})
+    found = told(
+        served, {"key": first + 1, "label": "fraud"}, {"key": str(first), "label": " Normal "}
+    )
     assert found == {"joined": 2, "repeated": 0, "unknown": 0}
 
 
@@ -76,7 +77,7 @@ def test_what_is_kept_are_the_raw_columns_and_the_answered_probabilities(served:
         "/invocations", json={"dataframe_split": rows}, headers={"x-request-id": "kept-1"}
     )
     served.front.recorder.flush()
-    (kept,) = served.front.spool.rows_after(served.front.spool.last()[0] - 1, 1)
+    kept = served.front.spool.rows_after(0, 100_000)[-1]
     assert kept.request == "kept-1"
     for place, name in enumerate(rows["columns"]):
         assert kept.columns[name].tolist() == [row[place] for row in rows["data"]]
@@ -91,22 +92,22 @@ def test_a_request_that_is_sent_again_is_one_request(served: Running) -> None:
         assert answer.status_code == 200
         assert answer.headers["x-request-id"] == name["x-request-id"]
         served.front.recorder.flush()
-    kept = served.front.spool.rows_after(max(0, served.front.spool.last()[0] - 20), 20)
+    kept = served.front.spool.rows_after(0, 100_000)
     assert [one.request for one in kept].count(name["x-request-id"]) == 1
 
 
 @pytest.mark.parametrize(
     ("item", "says"),
     [
-        ({"request_id": "a", "label": "maybe"}, "0, 1"),
-        ({"request_id": "a", "label": 2}, "0, 1"),
+        ({"request_id": "a", "label": "maybe"}, "normal, fraud"),
+        ({"request_id": "a", "label": 2}, "normal, fraud"),
         ({"request_id": "a"}, "label"),
-        ({"label": 1}, "request_id and key"),
-        ({"request_id": "a", "key": "b", "label": 1}, "request_id and key"),
+        ({"label": "fraud"}, "request_id and key"),
+        ({"request_id": "a", "key": "b", "label": "fraud"}, "request_id and key"),
         ({"key": "b", "labels": [1]}, "whole request"),
-        ({"request_id": "a", "place": -1, "label": 1}, "place"),
-        ({"request_id": "no spaces", "label": 1}, "request_id"),
-        ({"request_id": "a", "label": 1, "secret": 4711}, "unknown key"),
+        ({"request_id": "a", "place": -1, "label": "fraud"}, "place"),
+        ({"request_id": "no spaces", "label": "fraud"}, "request_id"),
+        ({"request_id": "a", "label": "fraud", "secret": 4711}, "unknown key"),
     ],
 )
 def test_a_label_that_says_nothing_is_refused(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import Running
+from tests.serve.conftest import Running
 
 INFER = "/v2/models/fraud/infer"
 
@@ -51,7 +51,7 @@ def test_one_tensor_and_a_tensor_a_column_give_what_invocations_gives(served: Ru
         probability, label = found["outputs"]
         assert (probability["data"], probability["shape"]) == (expected, [3])
         threshold = served.front.scorer.served.threshold
-        assert label["data"] == [str(int(p >= threshold)) for p in expected]
+        assert label["data"] == ["fraud" if p >= threshold else "normal" for p in expected]
 
 
 def test_only_the_outputs_that_were_asked_for_come(served: Running) -> None:

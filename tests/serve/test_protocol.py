@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 
 from selfheal_cli.serve import tables
 from selfheal_cli.serve.protocol import JSON, full_answer, quick_answer
-
-from .conftest import Running
+from tests.serve.conftest import Running
 
 SHARED = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -66,7 +66,9 @@ def test_requests_come_back_in_order_and_one_that_is_repeated_once(tmp_path: Pat
     found = spool.rows_after(0, 10)
     assert [(one.request, len(one)) for one in found] == [("a", 2), ("b", 3), ("c", 1)]
     assert [one.request for one in spool.rows_after(found[0].number, 1)] == ["b"]
-    assert [one.request for one in spool.rows_of([found[2].number, 99])] == ["c"]
+    assert spool.rows_beyond(found[0].number) == 4
+    assert spool.first_within(rows=4, last=found[2].number) == found[1].number
+    assert spool.first_within(rows=2, last=found[1].number) == found[1].number + 1
     np.testing.assert_array_equal(found[1].columns["amount"], [0.0, 1.0, 2.0])
 
 
@@ -92,7 +94,7 @@ def test_a_label_joins_its_row_once_by_request_and_place_or_by_key(tmp_path: Pat
     assert spool.label(wanted) == Joined(joined=2, repeated=1, unknown=4)
     labels = spool.labels_after(0, 10)
     assert [(one.place, one.y) for one in labels] == [(1, 1), (1, 0)]
-    assert spool.labels_before(labels[-1].number, 1) == labels[-1:]
+    assert spool.labels_of([labels[1].answered]) == labels[1:]
 
 
 def test_the_oldest_requests_are_forgotten_but_none_that_is_still_to_be_read(

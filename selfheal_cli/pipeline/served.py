@@ -1,0 +1,261 @@
+"""A model behind a server: its champion goes on healing on the rows that are answered."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load
+
+from selfheal_cli.config import RunConfig, ServedSettings, SyntheticSettings, TableSettings, checked
+from selfheal_cli.errors import ConfigurationError, NothingToRestore, RegistryError
+from selfheal_cli.heal.anchor import Anchor
+from selfheal_cli.heal.recipe import KINDS
+from selfheal_cli.history.archive import LOG_NAME, run_folder
+from selfheal_cli.history.event_log import EventLog, read
+from selfheal_cli.history.events import Kind
+from selfheal_cli.model.network import SelfHealingNetwork, use_one_thread
+from selfheal_cli.monitor.label_desk import Scored
+from selfheal_cli.pipeline.corridor import Corridor
+from selfheal_cli.pipeline.prepare import Prepared, prepare
+from selfheal_cli.pipeline.run import Continued, Course, Finished, Surroundings, go
+from selfheal_cli.pipeline.sources import open_source
+from selfheal_cli.pipeline.wrapped import Wrapped
+from selfheal_cli.records import Base, Phase, VersionRecord
+from selfheal_cli.registry.base import BASELINE, CHAMPION, Registry
+from selfheal_cli.registry.journal import standing
+from selfheal_cli.rollback.plan import serving_version
+from selfheal_cli.rollback.verify import load_verified
+from selfheal_cli.snapshot import ANCHOR, assemble, probe_rows
+from selfheal_cli.source.encoding import Encoding
+from selfheal_cli.spool.source import Cursor, Pace, SpoolSource
+from selfheal_cli.spool.store import Spool
+
+MOST_BASELINES = 1_000  # that are looked through for the one on a base
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a served model is to do: ``overrides`` of its champion's configuration, and a table
+    that says what is normal where the champion's own is gone.
+    """
+
+    model: str
+    overrides: Mapping[str, Any]
+    reference: TableSettings | None
+    workspace: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A model that is ready to be healed behind its server.
+
+    ``baseline`` is None where the champion's base is not of the kind that the recipe heals: then
+    the run begins with a baseline of its own, which decides as the champion does.
+    """
+
+    config: RunConfig
+    source: SpoolSource
+    prepared: Prepared
+    champion: VersionRecord
+    baseline: VersionRecord | None
+
+
+def open_served(registry: Registry, wanted: Wanted, spool: Spool, pace: Pace) -> Served:
+    """Read the champion and what is normal.
+
+    Raises `ConfigurationError` kinds where that cannot be had: then the model can be served, and
+    not healed.
+    """
+    use_one_thread()
+    champion = _champion(registry, wanted.model)
+    base = registry.base(champion.base)
+    config = _config(registry, champion, wanted)
+    pace = replace(pace, batch_size=config.batch_size)
+    document = base.describe()
+    encoding = Encoding.model_validate(document["encoding"])
+    assert isinstance(config.source, ServedSettings)  # noqa: S101 - as _config made it
+    reference = open_source(config.model_copy(update={"source": config.source.reference}))
+    source = SpoolSource(reference, encoding, spool, Cursor(), pace, config.labels.keep)
+    baseline = _baseline(registry, champion)
+    network, fits = _network(registry, champion, base, baseline, config)
+    labels = tuple(document["labels"])
+    wrapped = Wrapped(network, tuple(encoding.names), labels, champion)
+    prepared = prepare(config, source, lambda done, total: None, wrapped)
+    if not fits:
+        return Served(config, source, prepared, champion, None)
+    return Served(config, source, _as_stored(prepared, base), champion, baseline)
+
+
+def heal_served(
+    served: Served, registry: Registry, around: Surroundings, cursor: Cursor
+) -> Finished:
+    """Heal until the source ends, under the model's lease; raises `LeaseHeld` without it."""
+    config, model = served.config, served.config.model_name
+    served.source.begin(cursor)
+    last = standing(registry, model).moves.get(CHAMPION)
+    continued = None
+    if served.baseline is not None:
+        champion = _champion(registry, model)
+        move = last if last is not None and last.target == champion.version else None
+        weights = load_verified(registry, champion)
+        continued = Continued(champion, weights, move, served.baseline)
+    tags = {"selfheal.model": model, "selfheal.actor": around.actor, "selfheal.kind": "serve"}
+    run_id = registry.begin_run(config.experiment, config.parameters(), tags)
+    log = EventLog(run_folder(run_id, around.workspace) / LOG_NAME, around.clock)
+    known = last.sequence if last else 0
+    course = Course(
+        config, served.source, served.prepared, run_id, log, around.actor, known,
+        continued=continued,
+    )  # fmt: skip
+    laid = _laid(served, around.on_laid)
+    return go(course, replace(around, on_laid=laid, behind=served.source.behind))
+
+
+def _laid(served: Served, further: Callable[[Corridor], None]) -> Callable[[Corridor], None]:
+    """Before the first batch: what earlier runs saw is learned from again, and waits for labels."""
+
+    def laid(corridor: Corridor) -> None:
+        served.source.idle = corridor.stream.idle
+        rules = served.prepared.trained.rules
+        for batch in served.source.history():
+            rows, answers = batch.rows, batch.answers
+            features = served.prepared.network.features(rows.x)
+            rule_label = rules.judge(rows.columns).label
+            known = rows.y >= 0
+            if known.any():
+                corridor.flow.recall(features[known], rows.y[known], rule_label[known])
+            if answers is None or known.all():
+                continue
+            scored = Scored.of(
+                batch, features, answers, served.prepared.shadow.predict(rows.x),
+                served.prepared.thresholds[1], rule_label,
+            )  # fmt: skip
+            corridor.flow.desk.take(scored.where(~known), None, None)
+        further(corridor)
+
+    return laid
+
+
+def _champion(registry: Registry, model: str) -> VersionRecord:
+    found = serving_version(registry, model)
+    if found is None:
+        raise NothingToRestore(
+            f"model '{model}' has no champion; run 'selfheal run' or 'selfheal wrap' first, or "
+            "'selfheal rollback --to VERSION'"
+        )
+    return found
+
+
+def _config(registry: Registry, champion: VersionRecord, wanted: Wanted) -> RunConfig:
+    """The champion's run's configuration, with what is wanted otherwise."""
+    found = _recorded_config(registry, champion, wanted.workspace)
+    recorded = checked(RunConfig, found, where=f"run {champion.run_id}")
+    reference = wanted.reference or _reference(recorded, champion)
+    values = recorded.model_dump()
+    for key, value in wanted.overrides.items():
+        group, _, name = key.partition(".")
+        if name:
+            values[group] = {**values[group], name: value}
+        else:
+            values[group] = value
+    values["source"] = ServedSettings(reference=reference)
+    values["labels"] = {**values["labels"], "regime": "arriving"}
+    values["heal"] = {**values["heal"], "mode": "sync", "assume": None}
+    values |= {"model_name": wanted.model, "model": None, "batches": None}
+    return checked(RunConfig, values, where=f"serving '{wanted.model}'")
+
+
+def _recorded_config(registry: Registry, champion: VersionRecord, workspace: Path) -> Any:
+    """From the run's log, here or in the registry."""
+    with tempfile.TemporaryDirectory() as into:
+        path = run_folder(champion.run_id, workspace) / LOG_NAME
+        try:
+            path = (
+                path if path.exists() else registry.run_file(champion.run_id, LOG_NAME, Path(into))
+            )
+            first = next(read(path), None)
+        except RegistryError as exc:
+            raise ConfigurationError(
+                f"{champion.model} v{champion.version}: its run's log is neither here nor in the "
+                f"registry, so that nobody knows what it was healed by ({exc})"
+            ) from exc
+    if first is None or first.kind is not Kind.RUN_STARTED:
+        raise ConfigurationError(f"run {champion.run_id}: its log does not say how it was begun")
+    return first.data["config"]
+
+
+def _reference(recorded: RunConfig, champion: VersionRecord) -> SyntheticSettings | TableSettings:
+    source = recorded.source
+    if isinstance(source, ServedSettings):
+        source = source.reference
+    if isinstance(source, SyntheticSettings) and champion.tags["selfheal.recipe"] != "wrapped":
+        return source
+    if isinstance(source, TableSettings) and source.path.exists():
+        return source
+    raise ConfigurationError(
+        f"{champion.model} v{champion.version}: the rows that say what is normal are not here; "
+        "give a table of labelled rows with --reference FILE --target COLUMN"
+    )
+
+
+def _baseline(registry: Registry, champion: VersionRecord) -> VersionRecord | None:
+    """The version with the adapter as trained, on the champion's base."""
+    number = registry.alias(champion.model, BASELINE)
+    found = registry.version(champion.model, number) if number is not None else None
+    if found is not None and found.base == champion.base:
+        return found
+    known = registry.versions(champion.model, phase=Phase.BASELINE, limit=MOST_BASELINES)
+    return next((one for one in known if one.base == champion.base), None)
+
+
+def _network(
+    registry: Registry,
+    champion: VersionRecord,
+    base: Base,
+    baseline: VersionRecord | None,
+    config: RunConfig,
+) -> tuple[SelfHealingNetwork, bool]:
+    """The network as trained, with its ReflexiveLayer; and whether the recipe heals its kind.
+
+    Where it does not, the champion as it decides now is what is healed from.
+    """
+    kind = KINDS[config.heal.recipe].adapter
+    stored = base.describe()["network"]
+    fits = stored["adapter"] == kind and any(name.startswith(ANCHOR) for name in load(base.weights))
+    if fits and baseline is None:
+        raise ConfigurationError(
+            f"{champion.model} v{champion.version}: its baseline was removed, so that nothing says "
+            "what the trained network decided; register one with 'selfheal run'"
+        )
+    start = baseline if fits and baseline is not None else champion
+    where = f"{start.model} v{start.version}"
+    network = assemble(base, load_verified(registry, start), where=where)
+    if stored["adapter"] != "affine":
+        return network, fits
+    if not fits:
+        raise ConfigurationError(
+            f"{where} heals by an affine adapter, which recipe {config.heal.recipe} does not have; "
+            "leave --recipe out"
+        )
+    return network.unanchored(), fits
+
+
+def _as_stored(prepared: Prepared, base: Base) -> Prepared:
+    """Held by the statistics that lie in the base, whatever the reference rows are."""
+    tensors = load(base.weights)
+    anchor = {
+        name.removeprefix(ANCHOR): value
+        for name, value in tensors.items()
+        if name.startswith(ANCHOR)
+    }
+    probe = probe_rows(base)
+    return replace(
+        prepared,
+        base=base,
+        anchor=Anchor.from_tensors(anchor),
+        probe=prepared.probe if probe is None else probe,
+    )

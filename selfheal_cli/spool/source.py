@@ -1,0 +1,248 @@
+"""The rows that a server answered, as a stream: batches from where another run left off."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from selfheal_cli.records import Answers, Batch, LateLabels, Rows
+from selfheal_cli.source.base import Source
+from selfheal_cli.source.encoding import Encoding, occurred
+from selfheal_cli.spool.store import Label, Spool
+from selfheal_cli.spool.whereabouts import Part, Whereabouts
+
+if TYPE_CHECKING:
+    from selfheal_cli.records import LabelArray
+
+POLL_SECONDS = 0.05
+READ_AT_ONCE = 500  # requests
+BEHIND, CAUGHT_UP = 50, 5  # batches that wait when healing pauses, and when it goes on
+LABELS_AT_ONCE = 10_000
+FORGET_EVERY = 100  # batches
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """Up to where the spool was read: ``place`` rows of the request after ``answered``, and the
+    labels up to ``labels``.
+    """
+
+    answered: int = 0
+    place: int = 0
+    labels: int = 0
+
+    def as_dict(self) -> dict[str, int]:
+        """As it is recorded with a batch."""
+        return {"answered": self.answered, "place": self.place, "labels": self.labels}
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How rows become batches: ``batch_size`` rows, or what came within ``max_wait`` seconds.
+
+    ``keep_rows`` is how many the spool keeps. ``now`` is a monotonic clock in seconds; ``wait``
+    waits some seconds and says whether the stream shall end.
+    """
+
+    batch_size: int
+    max_wait: float
+    keep_rows: int
+    now: Callable[[], float]
+    wait: Callable[[float], bool]
+
+
+class SpoolSource:
+    """A `Source` whose training rows are ``reference``'s and whose stream is the spool's.
+
+    One threshold decided all rows of a batch. A label counts with its row's batch if it is there
+    by then, and is late otherwise; which of the two hangs on the spool's own order alone, so that
+    over a restart none is taken twice or lost. When the stream shall end, what was answered by
+    then is streamed first. ``idle`` is called while nothing comes.
+    """
+
+    batch_count = None
+
+    def __init__(
+        self,
+        reference: Source,
+        encoding: Encoding,
+        spool: Spool,
+        cursor: Cursor,
+        pace: Pace,
+        remember: int,
+    ) -> None:
+        self.labels = reference.labels
+        self.encoding = encoding
+        self.idle: Callable[[], None] = lambda: None
+        self._reference = reference
+        self._spool = spool
+        self._pace = pace
+        self._remember = remember
+        self._unusual: Counter[str] = Counter()
+        self._pending: deque[Part] = deque()
+        self._is_behind = False
+        self._since = 0.0  # when the oldest pending row was read
+        self.begin(cursor)
+
+    def begin(self, cursor: Cursor) -> None:
+        """Read on from here; to be said before `history` and `batches`."""
+        self.cursor = cursor
+        self._read_to, self._skip = cursor.answered, cursor.place
+        self._pending.clear()
+        self._went = Whereabouts(self._remember)
+
+    def training(self) -> Iterator[Rows]:
+        """The reference rows, as the served network takes them."""
+        for rows in self._reference.training():
+            yield Rows(self.encoding.encode(rows.columns), rows.y, rows.columns)
+
+    def held_out(self) -> Mapping[str, Rows]:
+        """Nothing: every row of the stream is scored before anything learns from it."""
+        return {}
+
+    def limit(self) -> None:
+        """Nobody knows the best that can be done on real rows."""
+
+    def notes(self) -> Mapping[str, int]:
+        """What was unusual so far, and labels that came too late to find their rows."""
+        return occurred(self._unusual | {"labels of forgotten rows": self._went.forgotten})
+
+    def backlog(self) -> int:
+        """Rows that were answered and are in no batch yet."""
+        return self._spool.rows_beyond(self.cursor.answered) - self.cursor.place
+
+    def behind(self) -> str:
+        """Why healing should pause: more rows come than can be looked at beside heals."""
+        most = BEHIND if not self._is_behind else CAUGHT_UP
+        wanted = most * self._pace.batch_size
+        rows = self._spool.rows_beyond(self.cursor.answered, wanted)
+        self._is_behind = rows >= wanted
+        return f"{rows} rows or more wait to be looked at" if self._is_behind else ""
+
+    def history(self) -> Iterator[Batch]:
+        """The latest rows before the cursor once more, with the labels that had come by then.
+
+        Their batches count up to 0. To be walked before `batches`: labels find these rows too.
+        """
+        place = self.cursor.place
+        at = self._spool.first_within(self._remember, self.cursor.answered) - 1
+        batches: list[list[Part]] = []
+        while at <= self.cursor.answered and (some := self._spool.rows_after(at, READ_AT_ONCE)):
+            at = some[-1].number
+            for one in some:
+                stop = len(one)
+                if one.number > self.cursor.answered:
+                    stop, place = place, 0  # of the one that was read in part
+                if stop:
+                    self._add(Part(one, 0, stop), batches)
+        for index, parts in enumerate(batches, 1 - len(batches)):
+            yield self._made_of(parts, index, self.cursor.labels, None)
+
+    def _add(self, part: Part, batches: list[list[Part]]) -> None:
+        """To the last of the batches if it belongs there, else to a new one."""
+        last = batches[-1] if batches else []
+        full = sum(map(len, last)) >= self._pace.batch_size
+        if not last or full or last[0].one.threshold != part.one.threshold:
+            batches.append([part])
+        else:
+            last.append(part)
+
+    def batches(self, start: int = 1) -> Iterator[Batch]:
+        """Batches as they fill, from the cursor on."""
+        index, ending = start, False
+        while True:
+            self._read()
+            while parts := self._cut(ending=ending):
+                yield self._batch(index, parts)
+                if index % FORGET_EVERY == 0:
+                    self._spool.forget(self._pace.keep_rows, self.cursor.answered)
+                index += 1
+                self._read()
+            if ending:
+                return
+            self.idle()
+            ending = self._pace.wait(POLL_SECONDS)
+
+    def _read(self) -> None:
+        while sum(map(len, self._pending)) < self._pace.batch_size:
+            requests = self._spool.rows_after(self._read_to, READ_AT_ONCE)
+            if not requests:
+                return
+            if not self._pending:
+                self._since = self._pace.now()
+            self._read_to = requests[-1].number
+            for one in requests:
+                start, self._skip = self._skip, 0
+                self._pending += [Part(one, start, len(one))] if start < len(one) else []
+
+    def _cut(self, *, ending: bool) -> list[Part]:
+        """The rows of the next batch; none where it is too early for one."""
+        parts: list[Part] = []
+        left, closed = self._pace.batch_size, ending
+        for part in self._pending:
+            if not left or part.one.threshold != self._pending[0].one.threshold:
+                closed = True
+                break
+            taken = min(len(part), left)
+            parts.append(Part(part.one, part.start, part.start + taken))
+            left -= taken
+        if left and not closed and self._pace.now() - self._since < self._pace.max_wait:
+            return []
+        for part in parts:
+            first = self._pending.popleft()
+            if part.stop < first.stop:
+                self._pending.appendleft(Part(first.one, part.stop, first.stop))
+        self._since = self._pace.now()
+        return parts
+
+    def _batch(self, index: int, parts: Sequence[Part]) -> Batch:
+        looked_at, labels = self.cursor.labels, list[Label]()
+        while some := self._spool.labels_after(looked_at, LABELS_AT_ONCE):
+            labels += some
+            looked_at = some[-1].number
+        return self._made_of(parts, index, looked_at, self._went.late(labels))
+
+    def _made_of(
+        self, parts: Sequence[Part], index: int, looked_at: int, late: LateLabels | None
+    ) -> Batch:
+        """A batch of rows, labelled as far as labels up to ``looked_at`` know."""
+        columns = {
+            name: np.concatenate([one.one.columns[name][one.start : one.stop] for one in parts])
+            for name in self.encoding.names
+        }
+        answered = [part.one.probabilities[part.start : part.stop] for part in parts]
+        x = self.encoding.encode(columns, self._unusual if index > 0 else None)
+        self._went.note(index, parts)
+        if index > 0:
+            self.cursor = _after(parts[-1], looked_at)
+        return Batch(
+            index,
+            Rows(x, self._classes(parts, looked_at), columns),
+            late=late,
+            answers=Answers(np.concatenate(answered), parts[0].one.threshold),
+            offsets=self.cursor.as_dict(),
+        )
+
+    def _classes(self, parts: Sequence[Part], looked_at: int) -> LabelArray:
+        y = np.full(sum(map(len, parts)), -1, dtype=np.int8)
+        starts: dict[int, tuple[int, Part]] = {}
+        at = 0
+        for part in parts:
+            starts[part.one.number] = (at, part)
+            at += len(part)
+        for label in self._spool.labels_of(list(starts)):
+            at, part = starts[label.answered]
+            if label.number <= looked_at and part.start <= label.place < part.stop:
+                y[at + label.place - part.start] = label.y
+        return y
+
+
+def _after(last: Part, labels: int) -> Cursor:
+    whole = last.stop == len(last.one)
+    return Cursor(
+        last.one.number if whole else last.one.number - 1, 0 if whole else last.stop, labels
+    )

@@ -1,0 +1,327 @@
+"""A served model: healed on what was answered, from the champion on, over restarts and kills."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from selfheal_cli.audit.model import audit_model
+from selfheal_cli.config import HealSettings
+from selfheal_cli.errors import ConfigurationError, NothingToRestore
+from selfheal_cli.history.event_log import EventLog, read
+from selfheal_cli.history.events import Event, Kind
+from selfheal_cli.pipeline import follow
+from selfheal_cli.pipeline.corridor import Corridor
+from selfheal_cli.pipeline.predecessors import last_cursor, settle_earlier
+from selfheal_cli.pipeline.run import Finished, Surroundings, run
+from selfheal_cli.pipeline.served import Served, Wanted, heal_served, open_served
+from selfheal_cli.registry.base import BASELINE, CHAMPION
+from selfheal_cli.registry.journal import standing
+from selfheal_cli.registry.memory import MemoryRegistry
+from selfheal_cli.snapshot import assemble, unpack
+from selfheal_cli.source.encoding import Encoding
+from selfheal_cli.spool.rows import Answered
+from selfheal_cli.spool.source import Pace
+from selfheal_cli.spool.store import Feedback, Spool
+from tests.pipeline.small import config, stream_of
+
+WORKSPACE = Path("mlruns") / "selfheal"
+REQUEST = 25  # rows
+
+
+def clock() -> datetime:
+    return datetime.now(UTC)
+
+
+class Server:
+    """A registry with a model from a run, and a spool that requests are answered into."""
+
+    def __init__(self, **changes: Any) -> None:
+        self.config = config(**changes)
+        self.registry = MemoryRegistry()
+        run(self.config, stream_of(self.config), Surroundings(self.registry, clock, "ann"))
+        self.spool = Spool(WORKSPACE / "serving" / "fraud" / "spool.db")
+        drawn = self.config.model_copy(update={"batches": 40, "seed": 7})
+        self._batches = iter(stream_of(drawn).batches())
+        self.truth: dict[str, list[int]] = {}
+
+    def champion(self) -> Any:
+        number = self.registry.alias("fraud", CHAMPION)
+        assert number is not None
+        return self.registry.version("fraud", number)
+
+    def answer(self, batches: int, p: float | None = None) -> None:
+        """Requests with fresh rows, answered by the champion, or with one probability."""
+        version = self.champion()
+        base = self.registry.base(version.base)
+        adapter = unpack(self.registry.adapter(version), sha256=version.sha256, where="stored")
+        network = assemble(base, adapter, where="stored")
+        encoding = Encoding.model_validate(base.describe()["encoding"])
+        for _ in range(batches):
+            batch = next(self._batches)
+            for at in range(0, len(batch.rows), REQUEST):
+                part = slice(at, at + REQUEST)
+                columns = {name: v[part] for name, v in batch.rows.columns.items()}
+                found = network.predict(encoding.encode(columns))
+                found = found if p is None else np.full_like(found, p)
+                request = f"r{len(self.truth)}"
+                self.truth[request] = batch.rows.y[part].tolist()
+                snapshot = version.tags["selfheal.snapshot"]
+                one = Answered(request, columns, found, snapshot, version.threshold, 0.0)
+                self.spool.append([one])
+
+    def label(self, requests: list[str]) -> None:
+        for request in requests:
+            self.spool.label(
+                [Feedback(y, request=request, place=i) for i, y in enumerate(self.truth[request])]
+            )
+
+    def open(self, **overrides: Any) -> Served:
+        pace = Pace(100, 1e9, 1_000_000, lambda: 0.0, lambda seconds: True)
+        return open_served(
+            self.registry, Wanted("fraud", overrides, None, WORKSPACE), self.spool, pace
+        )
+
+    def serve(
+        self,
+        served: Served | None = None,
+        on_event: Callable[[Event], None] = lambda event: None,
+        on_laid: Callable[[Corridor], None] = lambda corridor: None,
+    ) -> Finished:
+        """Heal on all that was answered by now."""
+        around = Surroundings(
+            self.registry, clock, "ann", on_event=on_event, on_laid=on_laid, follow_seconds=0,
+            workspace=WORKSPACE,
+        )  # fmt: skip
+        found = served or self.open()
+        return heal_served(found, self.registry, around, last_cursor("fraud", WORKSPACE))
+
+    def holds(self) -> None:
+        audit, _ = audit_model(self.registry, "fraud", WORKSPACE)
+        assert audit.findings == []
+
+
+def events_of(done: Finished, *kinds: Kind) -> list[Event]:
+    return [one for one in read(done.folder / "events.jsonl") if not kinds or one.kind in kinds]
+
+
+@pytest.fixture
+def server(empty_dir: Path) -> Server:
+    return Server()
+
+
+def test_a_served_champion_heals_on_and_takes_no_baseline_of_its_own(server: Server) -> None:
+    before = server.champion()
+    server.answer(6)
+    server.label(list(server.truth))
+    done = server.serve()
+    (followed,) = events_of(done, Kind.FOLLOWED)
+    assert (followed.data["batch"], followed.data["version"]) == (0, before.version)
+    assert followed.data["to_snapshot"] == before.tags["selfheal.snapshot"]
+    snapshots = events_of(done, Kind.SNAPSHOT)
+    assert {one.data["phase"] for one in snapshots} <= {"pre-heal", "post-heal", "rejected"}
+    assert snapshots[0].data["parent"] == before.tags["selfheal.snapshot"]
+    assert events_of(done, Kind.HEAL)
+    after = server.champion()
+    assert after.version > before.version
+    assert after.base == before.base
+    assert server.registry.version("fraud", int(after.tags["selfheal.parent"])).base == before.base
+    server.holds()
+
+
+def test_the_history_has_the_answers_that_were_given_not_what_would_be_given_now(
+    server: Server,
+) -> None:
+    server.answer(2, p=0.9)
+    server.label(list(server.truth))
+    labels = events_of(server.serve(), Kind.LABELS)
+    live = [one.data["live"] for one in labels]
+    positives = sum(map(sum, server.truth.values()))
+    assert sum(one["tp"] for one in live) == positives
+    assert sum(one["fp"] for one in live) == 200 - positives
+    assert sum(one["tn"] + one["fn"] for one in live) == 0
+    assert sum(one.data["shadow"]["tn"] for one in labels) > 0
+
+
+def test_labels_that_come_after_their_batch_are_joined_by_a_later_one(server: Server) -> None:
+    server.answer(3)
+    first = server.serve()
+    assert [one.data["rows"] for one in events_of(first, Kind.BATCH)] == [100, 100, 100]
+    assert not events_of(first, Kind.LABELS, Kind.HEAL)
+    server.label([f"r{one}" for one in range(12)])
+    server.answer(1)
+    second = server.serve()
+    labels = events_of(second, Kind.LABELS)
+    assert sum(one.data["rows"] for one in labels) == 300
+    assert [one.data["batch"] for one in labels] == [-2, -1, 0]
+    assert len(events_of(second, Kind.BATCH)) == 1
+    server.holds()
+
+
+def test_a_restart_reads_no_row_twice_and_learns_again_from_what_was_labelled(
+    server: Server,
+) -> None:
+    server.answer(4)
+    server.label(list(server.truth))
+    first = server.serve()
+    server.answer(2)
+    server.label([f"r{one}" for one in range(16, 24)])
+    known: list[int] = []
+    second = server.serve(on_laid=lambda laid: known.append(len(laid.flow.labelled.rows().y)))
+    assert known == [400]
+    batches = [len(events_of(done, Kind.BATCH)) for done in (first, second)]
+    assert batches == [4, 2]
+    offsets = events_of(second, Kind.BATCH)[-1].data["offsets"]
+    assert offsets == {"answered": 24, "place": 0, "labels": 600}
+    server.holds()
+
+
+def test_a_killed_run_is_ended_by_the_next_and_its_rows_are_not_lost(server: Server) -> None:
+    server.answer(4)
+    server.label(list(server.truth))
+
+    class Killed(BaseException):
+        pass
+
+    def die(event: Event) -> None:
+        if event.kind is Kind.BATCH and event.data["batch"] == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        server.serve(on_event=die)
+    (run_id,) = [one for one, tags in server.registry.runs.items() if "serve" in tags.values()]
+    log = WORKSPACE / "runs" / run_id / "events.jsonl"
+    lines = log.read_bytes().splitlines(keepends=True)
+    assert b'"kind":"run-finished"' in b"".join(lines)
+    last = next(i for i, line in enumerate(lines) if b'"kind":"run-finished"' in line)
+    log.write_bytes(b"".join(lines[:last]) + b'{"half a li')  # as if nobody had ended it
+    server.registry.runs[run_id]["status"] = "RUNNING"
+    killed = settle_earlier("fraud", WORKSPACE, server.registry, clock, "bob", 1.0)
+    assert killed == [run_id]
+    assert server.registry.run_status(run_id) == "KILLED"
+    assert settle_earlier("fraud", WORKSPACE, server.registry, clock, "bob", 1.0) == []
+    done = server.serve()
+    rows = [one.data["rows"] for one in read(log) if one.kind is Kind.BATCH]
+    rows += [one.data["rows"] for one in events_of(done, Kind.BATCH)]
+    assert sum(rows) == 400
+    server.holds()
+
+
+def test_another_recipe_begins_with_a_baseline_that_decides_as_the_champion(
+    empty_dir: Path,
+) -> None:
+    server = Server(heal=HealSettings(recipe="gradient"))
+    before = server.champion()
+    served = server.open(**{"heal.recipe": "anchored"})
+    assert served.baseline is None
+    server.answer(3)
+    server.label(list(server.truth))
+    done = server.serve(served)
+    first = events_of(done, Kind.SNAPSHOT)[0].data
+    assert first["phase"] == "baseline"
+    number = server.registry.alias("fraud", BASELINE)
+    assert number is not None
+    baseline = server.registry.version("fraud", number)
+    rows = server.spool.rows_after(0, 1)[0]
+    decided = []
+    for version in (before, baseline):
+        base = server.registry.base(version.base)
+        adapter = unpack(server.registry.adapter(version), sha256=version.sha256, where="x")
+        encoding = Encoding.model_validate(base.describe()["encoding"])
+        network = assemble(base, adapter, where="x")
+        decided.append(network.predict(encoding.encode(rows.columns)))
+    np.testing.assert_array_equal(*decided)
+    server.holds()
+
+
+def test_a_gradient_champion_goes_on_from_its_trained_adapter(empty_dir: Path) -> None:
+    server = Server(heal=HealSettings(recipe="gradient"))
+    served = server.open()
+    assert served.baseline is not None
+    assert served.baseline.phase.value == "baseline"
+    server.answer(2)
+    server.label(list(server.truth))
+    done = server.serve(served)
+    assert events_of(done, Kind.HEAL, Kind.HEAL_REJECTED)
+    assert done.view.finished["base_unchanged"]
+    server.holds()
+
+
+def test_the_statistics_that_heals_are_held_by_are_those_of_the_base(server: Server) -> None:
+    served = server.open()
+    base = server.registry.base(server.champion().base)
+    assert served.prepared.base.sha256 == base.sha256
+    done = server.serve(served)
+    assert done.view.finished["base_unchanged"]
+
+
+def test_a_model_without_a_champion_says_what_to_do(server: Server) -> None:
+    del server.registry._aliases["fraud", CHAMPION]
+    with pytest.raises(NothingToRestore, match="no champion; run 'selfheal run'"):
+        server.open()
+
+
+def test_a_champion_whose_normal_rows_are_gone_asks_for_a_reference(
+    server: Server, tmp_path: Path
+) -> None:
+    (log,) = WORKSPACE.glob("runs/*/events.jsonl")
+    events = EventLog(tmp_path / "other.jsonl", clock)
+    for event in read(log):
+        data = dict(event.data)
+        if event.kind is Kind.RUN_STARTED:
+            table = {"kind": "table", "path": "gone.csv", "target": "y"}
+            data["config"] = data["config"] | {"source": table}
+        events.append(event.kind, data)
+    events.close()
+    (tmp_path / "other.jsonl").replace(log)
+    with pytest.raises(ConfigurationError, match="--reference FILE --target COLUMN"):
+        server.open()
+
+
+def test_healing_pauses_while_more_rows_wait_than_can_be_looked_at(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("selfheal_cli.spool.source.BEHIND", 4)
+    monkeypatch.setattr("selfheal_cli.spool.source.CAUGHT_UP", 2)
+    server.answer(6)
+    server.label(list(server.truth))
+    done = server.serve()
+    told = events_of(done, Kind.HEALING_HELD, Kind.HEALING_RELEASED)
+    assert [one.kind for one in told] == [Kind.HEALING_HELD, Kind.HEALING_RELEASED]
+    assert "rows or more wait" in told[0].data["reason"]
+    assert len(events_of(done, Kind.BATCH)) == 6
+    healed = [one.data["batch"] for one in events_of(done, Kind.HEAL, Kind.HEAL_REJECTED)]
+    assert min(healed) > 1
+
+
+def test_an_alias_that_a_tool_without_the_journal_moved_is_followed_at_the_second_look(
+    server: Server,
+) -> None:
+    registry = server.registry
+    last = standing(registry, "fraud").moves[CHAMPION]
+    follower = follow.Follower(registry, "fraud", "run-9", server.champion().base, last.sequence)
+    registry.set_alias("fraud", CHAMPION, 1)
+    follower.look()
+    assert follower.take() is None
+    follower.look()
+    moved = follower.take()
+    assert moved is not None
+    assert (moved.move.target, moved.move.actor, moved.error) == (1, "another tool", "")
+    follower.look()
+    assert follower.take() is None
+    registry.set_alias("fraud", CHAMPION, last.target)
+    follower.look()
+    registry.set_alias("fraud", CHAMPION, 1)
+    follower.look()
+    follower.look()
+    assert follower.take() is not None
+
+
+def test_a_recipe_that_does_not_fit_the_champions_adapter_is_refused(server: Server) -> None:
+    with pytest.raises(ConfigurationError, match="leave --recipe out"):
+        server.open(**{"heal.recipe": "gradient"})

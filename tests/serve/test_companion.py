@@ -1,0 +1,73 @@
+"""The healer's process: told its settings, begun again, ended in order."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from selfheal_cli.serve import companion
+from selfheal_cli.serve.companion import Companion
+from selfheal_cli.serve.meters import Meters
+from selfheal_cli.serve.settings import HealerSettings
+
+SETTINGS = HealerSettings(model="fraud", actor="test")
+LIVES = """
+import os, signal, sys, time
+open(sys.argv[1], "a").write(sys.stdin.read() + "\\n")
+signal.signal(signal.SIGTERM, lambda *_: (open(sys.argv[1], "a").write("ended\\n"), sys.exit(0)))
+open(sys.argv[1], "a").write(str(os.nice(0)) + "\\n")
+time.sleep(600)
+"""
+
+
+def until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.01)  # another process: nothing here says when
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def test_it_is_told_its_settings_gives_way_and_ends_in_order(tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    found = Companion(SETTINGS, Meters(), (sys.executable, "-S", "-c", LIVES, str(said)))
+    found.start()
+    until(lambda: len(lines(said)) == 2)
+    assert HealerSettings(**json.loads(lines(said)[0])) == SETTINGS
+    assert int(lines(said)[1]) == companion.NICENESS
+    assert found.pid is not None
+    found.stop()
+    assert lines(said)[2:] == ["ended"]
+    assert (found.pid, found.restarts) == (None, 0)
+
+
+def test_one_that_ends_by_itself_is_begun_again_and_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(companion, "FIRST_WAIT", 0.01)
+    meters = Meters()
+    found = Companion(SETTINGS, meters, (sys.executable, "-S", "-c", "raise SystemExit(1)"))
+    found.start()
+    until(lambda: found.restarts >= 3)
+    found.stop()
+    counted = meters.registry.get_sample_value("selfheal_healer_restarts_total")
+    assert counted == found.restarts
+
+
+def test_one_that_does_not_end_is_killed(tmp_path: Path) -> None:
+    stubborn = "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    stubborn += "sys.stdin.read(); open(sys.argv[1], 'w').write('x'); time.sleep(600)"
+    said = tmp_path / "said"
+    found = Companion(SETTINGS, Meters(), (sys.executable, "-S", "-c", stubborn, str(said)))
+    found.start()
+    until(lambda: bool(lines(said)))
+    found.stop(patience=0.1)
+    assert found.pid is None

@@ -1,0 +1,111 @@
+"""What the healer publishes is served from the next request on, and only what verifies."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+from selfheal_cli.spool.board import Published
+from tests.serve.conftest import Running, serving
+
+
+@pytest.fixture(scope="module")
+def followed(article_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server that these tests publish to."""
+    with serving(article_run, tmp_path_factory.mktemp("followed")) as running:
+        yield running
+
+
+def published(running: Running, number: int) -> Published:
+    """What the healer would publish for a version."""
+    registry = MlflowRegistry(running.front.settings.healer.tracking_uri)
+    version = registry.version("fraud", number)
+    return Published(
+        snapshot=f"snapshot-{number}",
+        threshold=0.25,
+        base=version.base,
+        sha256=version.sha256,
+        adapter=registry.adapter(version),
+        reason="test",
+    )
+
+
+def until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.01)  # the board is looked at from time to time; nothing else says when
+
+
+def test_a_publication_is_served_at_once_and_numbered_later(followed: Running) -> None:
+    front, body = followed.front, {"dataframe_split": followed.rows()}
+    before = followed.post("/invocations", json=body).json()
+    backbone = front.scorer.served.network.backbone
+    front.board.publish(published(followed, 2))
+    until(lambda: front.scorer.served.snapshot == "snapshot-2")
+    answer = followed.post("/invocations", json=body)
+    assert answer.headers["x-selfheal-version"] == "pending"
+    assert answer.headers["x-selfheal-threshold"] == "0.25"
+    assert answer.json() != before
+    assert front.scorer.served.network.backbone is backbone
+    front.board.numbered("snapshot-2", 2)
+    until(lambda: front.scorer.served.version == 2)
+    again = followed.post("/invocations", json=body)
+    assert again.headers["x-selfheal-version"] == "2" and again.json() == answer.json()
+
+
+def test_a_base_that_is_another_is_loaded_from_the_registry(followed: Running) -> None:
+    front = followed.front
+    wanted = published(followed, 3)
+    front.scorer.served = replace(front.scorer.served, base="m-elsewhere")
+    front.board.publish(wanted)
+    until(lambda: front.scorer.served.snapshot == "snapshot-3")
+    assert front.scorer.served.base == wanted.base
+
+
+@pytest.mark.parametrize("what", ["hash", "no adapter", "another's adapter", "base", "threshold"])
+def test_what_does_not_verify_is_refused_and_the_old_one_serves_on(
+    followed: Running, what: str
+) -> None:
+    front, wanted = followed.front, published(followed, 2)
+    now = front.scorer.served
+    counted = front.meters.registry.get_sample_value
+    before = counted("selfheal_publications_refused_total") or 0.0
+    broken = {
+        "hash": replace(wanted, sha256="0" * 64),
+        "no adapter": replace(wanted, adapter=b"", sha256=""),
+        "another's adapter": replace(wanted, adapter=wanted.adapter[:-4]),
+        "base": replace(wanted, base="m-nowhere"),
+        "threshold": replace(wanted, threshold=float("inf")),
+    }[what]
+    front.board.publish(replace(broken, snapshot="broken"))
+    until(lambda: counted("selfheal_publications_refused_total") == before + 1)
+    assert front.scorer.served is now
+    assert followed.get("/health/details").json()["following"]
+    answer = followed.post("/invocations", json={"dataframe_split": followed.rows()})
+    assert (answer.status_code, answer.headers["x-selfheal-snapshot"]) == (200, now.snapshot)
+    front.board.publish(replace(wanted, snapshot=f"after {what}"))
+    until(lambda: front.scorer.served.snapshot == f"after {what}")
+    assert followed.get("/health/details").json()["following"] == ""
+
+
+def test_no_answer_mixes_versions_while_they_change(followed: Running) -> None:
+    """Rows that are all the same have one probability, whatever is published meanwhile."""
+    front, names = followed.front, followed.rows()["columns"]
+    wanted = [replace(published(followed, n), snapshot=f"mixed {n}") for n in (1, 2, 3)]
+    row = followed.rows(2)["data"][1]
+    seen: dict[str, set[float]] = {}
+    for turn in range(60):
+        front.board.publish(wanted[turn % 3])
+        body = {"dataframe_split": {"columns": names, "data": [row] * 50}}
+        answer = followed.post("/invocations", json=body)
+        found = {round(p, 6) for p in answer.json()["predictions"]}  # vectors round by place
+        assert len(found) == 1
+        seen.setdefault(answer.headers["x-selfheal-snapshot"], set()).update(found)
+    mixed = {snapshot: values for snapshot, values in seen.items() if snapshot.startswith("mixed")}
+    assert mixed and all(len(values) == 1 for values in mixed.values())

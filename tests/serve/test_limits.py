@@ -1,0 +1,176 @@
+"""What a caller may do to the server: it goes on for everyone else."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from selfheal_cli.errors import NotWritten
+from tests.serve.conftest import Limits, Running, Tokens, serving
+from tests.serve.test_access import OPERATING, SCORING, TOKENS
+
+
+@pytest.fixture(scope="module")
+def narrow(article_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server with tokens and small limits."""
+    limits = Limits(body_bytes=20_000, rows=10, seconds=1.0)
+    folder = tmp_path_factory.mktemp("narrow")
+    with serving(article_run, folder, limits=limits, tokens=TOKENS) as running:
+        yield running
+
+
+def scores(running: Running) -> bool:
+    answer = running.post(
+        "/invocations",
+        json={"dataframe_split": running.rows()},
+        headers={"authorization": f"Bearer {SCORING}"},
+    )
+    return answer.status_code == 200
+
+
+def refused(running: Running, reason: str) -> float:
+    return (
+        running.front.meters.registry.get_sample_value("selfheal_refused_total", {"reason": reason})
+        or 0.0
+    )
+
+
+def kept(running: Running) -> int:
+    """Rows in the spool."""
+    return running.front.spool.rows_beyond(0)
+
+
+def sent(running: Running, *parts: bytes) -> bytes:
+    """The answer to raw bytes."""
+    host, _, port = running.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as caller:
+        for part in parts:
+            caller.sendall(part)
+        answer = b""
+        while part := caller.recv(65_536):
+            answer += part
+        return answer
+
+
+HEAD = (
+    b"POST /invocations HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    b"authorization: Bearer " + SCORING.encode() + b"\r\n"
+)
+
+
+def test_scoring_reading_and_operating_need_tokens(narrow: Running) -> None:
+    body = {"dataframe_split": narrow.rows()}
+    before = refused(narrow, "token")
+    for headers in ({}, {"authorization": f"Bearer {OPERATING}"}):
+        answer = narrow.post("/invocations", json=body, headers=headers)
+        assert answer.status_code == 401 and answer.headers["www-authenticate"] == "Bearer"
+    assert narrow.get("/openapi.json").status_code == 401
+    assert refused(narrow, "token") == before + 3
+    assert narrow.get("/ping").status_code == 200
+    assert scores(narrow)
+
+
+def test_a_long_body_is_cut_by_its_length_and_without_one(narrow: Running) -> None:
+    before = refused(narrow, "body")
+    told = sent(narrow, HEAD + b"content-length: 100000000\r\n\r\n")
+    chunk = b"4000\r\n" + b"x" * 0x4000 + b"\r\n"
+    untold = sent(narrow, HEAD + b"transfer-encoding: chunked\r\n\r\n", chunk, chunk)
+    for answer in (told, untold):
+        assert answer.startswith(b"HTTP/1.1 413") and b"20000 bytes" in answer
+    assert refused(narrow, "body") == before + 2
+    assert scores(narrow)
+
+
+def test_too_many_rows_are_refused_in_every_form(narrow: Running) -> None:
+    key = {"authorization": f"Bearer {SCORING}"}
+    rows = narrow.rows(11)
+    csv = "\n".join(",".join(map(str, line)) for line in [rows["columns"], *rows["data"]])
+    labels = {"labels": [{"request_id": "a", "labels": ["fraud"] * 11}]}
+    tensor = {
+        "name": "x", "shape": [11, 10], "datatype": "FP64", "data": rows["data"]
+    }  # fmt: skip
+    for answer in (
+        narrow.post("/invocations", json={"dataframe_split": rows}, headers=key),
+        narrow.post("/invocations", data=csv, headers={**key, "content-type": "text/csv"}),
+        narrow.post("/feedback", json=labels, headers=key),
+        narrow.post("/v2/models/fraud/infer", json={"inputs": [tensor]}, headers=key),
+    ):
+        assert answer.status_code == 413 and "at most 10" in answer.text
+
+
+def test_a_body_that_does_not_come_is_cut_in_time(narrow: Running) -> None:
+    before = refused(narrow, "time")
+    answer = sent(narrow, HEAD + b"content-length: 100\r\n\r\n", b"{")
+    assert answer.startswith(b"HTTP/1.1 408") and b"within 1 s" in answer
+    assert refused(narrow, "time") == before + 1
+
+
+@pytest.mark.parametrize("begun", [b"", b"POST /invo", HEAD])
+def test_headers_that_do_not_come_end_the_connection(narrow: Running, begun: bytes) -> None:
+    assert sent(narrow, begun) == b""
+    assert scores(narrow)
+
+
+def test_headers_without_end_end_the_connection(narrow: Running) -> None:
+    host, _, port = narrow.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as caller, pytest.raises(OSError):
+        caller.sendall(b"GET / HTTP/1.1\r\n")
+        for number in range(1000):
+            caller.sendall(b"x-%d: " % number + b"y" * 4000 + b"\r\n")
+
+
+@pytest.mark.parametrize("name", ["a b", "x" * 129, "'", "-begins", "ü"])
+def test_a_request_id_that_is_none_is_refused(served: Running, name: str) -> None:
+    headers = {"x-request-id": name.encode()}
+    answer = served.post("/invocations", json={"dataframe_split": served.rows()}, headers=headers)
+    assert answer.status_code == 400 and "X-Request-Id" in answer.json()["message"]
+
+
+def test_scoring_goes_on_while_the_disk_is_full(
+    served: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what waited is written when there is room again."""
+    served.front.recorder.flush()
+    before = kept(served)
+
+    def full(answers: object) -> int:
+        raise NotWritten("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(served.front.spool), "append", lambda self, answers: full(answers))
+        answer = served.post("/invocations", json={"dataframe_split": served.rows()})
+        assert answer.status_code == 200
+        label = {"labels": [{"request_id": answer.headers["x-request-id"], "label": "fraud"}]}
+        refused_label = served.post("/feedback", json=label)
+        assert refused_label.status_code == 503
+        details = served.get("/health/details").json()
+        assert details["recording"]["waiting"] == 3
+        assert "no space" in details["recording"]["problem"]
+    assert served.post("/feedback", json=label).json()["joined"] == 1
+    assert kept(served) == before + 3
+    assert served.get("/health/details").json()["recording"]["problem"] == ""
+
+
+def test_no_data_and_no_trace_are_logged_or_answered_when_the_server_fails(
+    served: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(self: object, *given: object) -> None:
+        raise RuntimeError("secret-4711")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("selfheal_cli.serve.scorer.Served.score", broken)
+        patch.setattr(logging.getLogger("uvicorn.error"), "handlers", [caplog.handler])
+        answer = served.post("/invocations", json={"dataframe_split": served.rows()})
+    assert answer.status_code == 500
+    assert answer.json()["error_code"] == "INTERNAL_ERROR"
+    assert "4711" not in answer.text + caplog.text
+    assert "RuntimeError at " in caplog.text
+    assert json.loads(answer.text).keys() == {"error_code", "message"}
+
+
+__all__ = ["Tokens"]

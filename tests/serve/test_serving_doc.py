@@ -1,0 +1,48 @@
+"""docs/serving-protocol.md does not lie: its calls are answered as it says."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.serve.conftest import Running
+
+TEXT = (Path(__file__).parents[2] / "docs/serving-protocol.md").read_text()
+CALLS = [
+    call
+    for block in re.findall(r"^```\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+    for call in re.findall(r"^curl .*?(?=^curl |\Z)", block, re.DOTALL | re.MULTILINE)
+]
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not there")
+def test_every_call_of_the_page_is_answered_as_it_says(served: Running) -> None:
+    assert len(CALLS) == 5
+    answers = []
+    for call in CALLS:
+        command = call.replace("http://127.0.0.1:5001", served.url).replace("curl -s", "curl -sf")
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+        answers.append(json.loads(done.stdout))
+    scored, kept, told, model, inferred = answers
+    shown = re.search(r'`\{"predictions": \[([\d.]+)\.\.\.\]\}`', TEXT)
+    assert shown is not None and str(scored["predictions"][0]).startswith(shown[1])
+    assert len(kept["predictions"]) == 1
+    assert told == {"joined": 1, "repeated": 0, "unknown": 0}
+    assert model["name"] == "fraud"
+    assert [one["name"] for one in inferred["outputs"]] == ["probability"]
+
+
+def test_mlflows_server_refuses_csv_as_the_page_says(served: Running, mlflow_server: str) -> None:
+    import requests
+
+    names = served.rows()["columns"]
+    table = ",".join(names) + "\n" + ",".join("1" for _ in names) + "\n"
+    answer = requests.post(
+        f"{mlflow_server}/invocations", data=table, headers={"content-type": "text/csv"}, timeout=30
+    )
+    assert answer.status_code == 400
