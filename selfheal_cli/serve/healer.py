@@ -36,10 +36,12 @@ from selfheal_cli.registry.journal import standing as journal_of
 from selfheal_cli.registry.mlflow_registry import MlflowRegistry
 from selfheal_cli.rollback.plan import serving_version
 from selfheal_cli.rollback.verify import load_verified
+from selfheal_cli.serve.heal_spans import HealSpans
 from selfheal_cli.serve.operating import carry_out
 from selfheal_cli.serve.settings import HealerSettings
 from selfheal_cli.serve.standing import HEALER, Standing
 from selfheal_cli.serve.teller import EventFold, registry_facts
+from selfheal_cli.serve.tracing import open_tracing
 from selfheal_cli.snapshot import pack
 from selfheal_cli.spool.board import Board, Published
 from selfheal_cli.spool.file import spool_path
@@ -65,6 +67,8 @@ class Healer:
         self._spool, self._board = Spool(path), Board(path)
         self._facts: dict[str, Any] = {"pid": os.getpid()}
         self._fold = EventFold()
+        self._tracing = open_tracing("selfheal-healer")
+        self._spans = HealSpans(self._tracing)
         self._served: Served | None = None
         self._silent = False  # the one who heals shares this board, and tells
         self._blocked_until = 0.0
@@ -97,6 +101,7 @@ class Healer:
             self._stop.wait(LOOK_SECONDS)
         for thread in threads:
             thread.join(TELL_SECONDS + FACTS_SECONDS)
+        self._tracing.close()
 
     def _heal(self) -> None:
         """One run, from taking the lease to giving it back."""
@@ -190,6 +195,7 @@ class Healer:
         elif event.kind in (Kind.FOLLOWED, Kind.ROLLBACK) and "to_snapshot" in data:
             self._board.numbered(data["to_snapshot"], data["version"])
         self._fold.add(event)
+        self._spans.add(event)
 
     def _state(self, state: str) -> None:
         self._facts["state"] = state

@@ -126,15 +126,20 @@ class _Otlp(Tracing):
         from opentelemetry.trace import StatusCode
 
         span = self._tracer.start_span(
-            name, context=Context(), attributes=dict(attributes), start_time=int(begun * 1e9)
+            name, context=Context(), attributes=dict(attributes), start_time=_nanoseconds(begun)
         )
         if failed:
             span.set_status(StatusCode.ERROR, failed)
-        span.end(int(max(begun, ended) * 1e9))
+        span.end(_nanoseconds(max(begun, ended)))
 
     def close(self) -> None:
         """See `Tracing`; a collector that is away is not waited for long."""
         self._provider.shutdown()
+
+
+def _nanoseconds(seconds: float) -> int:
+    """Of a time since 1970, which as a float is exact to the microsecond only."""
+    return round(seconds * 1e6) * 1_000
 
 
 def _has_name(environ: Mapping[str, str]) -> bool:
