@@ -15,7 +15,8 @@ from selfheal_cli.history.events import Event, Kind
 from selfheal_cli.model.network import use_one_thread
 from selfheal_cli.pipeline.flush import flush
 from selfheal_cli.pipeline.prepare import prepare
-from selfheal_cli.pipeline.run import Course, Finished, Surroundings, go, publish
+from selfheal_cli.pipeline.publish import publish
+from selfheal_cli.pipeline.run import Course, Finished, Surroundings, go
 from selfheal_cli.pipeline.wrapped import wrapped_of
 from selfheal_cli.registry.base import Lineage
 from selfheal_cli.registry.outbox import NAME as OUTBOX_NAME

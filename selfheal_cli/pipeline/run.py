@@ -15,9 +15,9 @@ from selfheal_cli.config import WORKSPACE, RunConfig
 from selfheal_cli.errors import RegistryUnreachable, SelfhealError
 from selfheal_cli.heal.live import LiveModel, Serving
 from selfheal_cli.history.archive import LOG_NAME, run_folder
-from selfheal_cli.history.event_log import Clock, EventLog, read
+from selfheal_cli.history.event_log import Clock, EventLog
 from selfheal_cli.history.events import Event, Kind
-from selfheal_cli.history.writable import require_writable, written
+from selfheal_cli.history.writable import require_writable
 from selfheal_cli.model.network import Weights, use_one_thread
 from selfheal_cli.monitor.prequential import score
 from selfheal_cli.pipeline.conclude import conclude
@@ -28,8 +28,9 @@ from selfheal_cli.pipeline.lease import RunLease, require_free
 from selfheal_cli.pipeline.ledger import RunLedger
 from selfheal_cli.pipeline.listen import listen, stopped_here
 from selfheal_cli.pipeline.prepare import OnEpoch, Prepared, prepare
+from selfheal_cli.pipeline.publish import publish
 from selfheal_cli.pipeline.sensitive import sensitive_auto
-from selfheal_cli.pipeline.sources import keep_rows, kept_rows
+from selfheal_cli.pipeline.sources import keep_rows
 from selfheal_cli.pipeline.wrapped import wrapped_of
 from selfheal_cli.records import AliasMove, Evaluation, VersionRecord
 from selfheal_cli.registry.base import CHAMPION, Lineage, Outcome, Registry
@@ -38,15 +39,11 @@ from selfheal_cli.registry.outbox import NAME as OUTBOX_NAME
 from selfheal_cli.registry.outbox import Outbox
 from selfheal_cli.registry.results import Result
 from selfheal_cli.registry.writer import RegistryWriter
-from selfheal_cli.report.export import export
 from selfheal_cli.report.fold import RunView
-from selfheal_cli.report.page import PAGE, write_page
-from selfheal_cli.report.story import tell
 from selfheal_cli.scores import AnyScores
-from selfheal_cli.source.base import REJECTS, Source, Unbounded
+from selfheal_cli.source.base import Source, Unbounded
 
 SCHEMA = "1"
-CONFIG_NAME = "config.json"
 PATIENCE_SECONDS = 60.0
 
 
@@ -279,35 +276,6 @@ def _walk(course: Course, corridor: Corridor, ledger: RunLedger, around: Surroun
             return True
         stopped_here(batch.index, corridor, ledger)
     return False
-
-
-def publish(
-    config: RunConfig, log: EventLog, part: int, outcome: Outcome, writer: RegistryWriter
-) -> tuple[RunView, tuple[Path, ...]]:
-    """Files and pictures from the log, to be kept with the run; then the run is closed."""
-    story = tell(read(log.path))
-    view = story.view
-    settings = log.path.with_name(CONFIG_NAME)
-    with written(config.export_dir):
-        files = [*export(view, config.export_dir), write_page(story, config.export_dir / PAGE)]
-        settings.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        plots = _draw(config, view)
-    kept: list[tuple[Path, str | None]] = [(log.path, None), (settings, None)]
-    rows = kept_rows(config, log.path.parent)
-    rejects = log.path.with_name(REJECTS)
-    kept += [(path, None) for path in (rows, rejects) if path is not None and path.exists()]
-    kept += [(path, "monitoring_export") for path in files]
-    kept += [(path, "plots") for path in plots]
-    writer.finish(str(part), kept, outcome, {"selfheal.log_head": log.head})
-    return view, (*files, *plots)
-
-
-def _draw(config: RunConfig, view: RunView) -> list[Path]:
-    if not (config.plots and view.rows):
-        return []
-    from selfheal_cli.report.plots import draw_all
-
-    return draw_all(view, config.export_dir / "plots")
 
 
 def baseline_scores(source: Source, prepared: Prepared) -> tuple[AnyScores, Evaluation]:

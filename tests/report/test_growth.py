@@ -1,0 +1,136 @@
+"""A long run's log is folded, exported and told in the memory of a short one's."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selfheal_cli.history.event_log import recover
+from selfheal_cli.history.events import Event, Kind
+from selfheal_cli.report.export import export
+from selfheal_cli.report.fold import LATEST, fold
+from selfheal_cli.report.page import write_page
+from selfheal_cli.report.pictures import MOST_DOTS
+from selfheal_cli.report.rows import RowFold
+from selfheal_cli.report.shelf import Shelf
+from selfheal_cli.report.story import tell
+from selfheal_cli.report.thinned import thinned
+from tests.report.logs import log
+
+
+def stretched(times: int, **options: Any) -> Iterator[Event]:
+    """A made-up run of 20 batches, its batches again and again under new numbers."""
+    events = log([80, 70] * 10, [60, 75] * 10, **options)
+    first = next(place for place, event in enumerate(events) if event.kind is Kind.HEAL)
+    count = 0
+    for event in [*events[:first], *(one for _ in range(times) for one in events[first:-1])]:
+        count += event.kind is Kind.HEAL
+        yield moved(event, count)
+    yield events[-1]
+
+
+def moved(event: Event, count: int) -> Event:
+    data = dict(event.data)
+    if event.kind in (Kind.HEAL, Kind.SNAPSHOT, Kind.BATCH) and count:
+        data["batch"] = count
+    if event.kind is Kind.SNAPSHOT and count:
+        data["id"] = f"s{count}"
+    if event.kind is Kind.REGISTERED and count:
+        data |= {"snapshot": f"s{count}", "version": count + 1}
+    place = event.sequence + 1_000 * count
+    return Event(place, event.at, event.kind, data, event.previous, event.digest)
+
+
+def peak(times: int, folder: Path) -> int:
+    tracemalloc.start()
+    story = tell(stretched(times))
+    export(story.view, folder)
+    write_page(story, folder / "report.html")
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(story.view.rows) == 20 * times
+    return most
+
+
+def test_folding_and_files_take_the_same_memory_for_six_times_the_batches(tmp_path: Path) -> None:
+    peak(10, tmp_path)  # what is loaded once
+    short, long = peak(10, tmp_path), peak(60, tmp_path)
+    assert long < 1.5 * short
+    assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 1 + 20 * 60
+
+
+def test_what_a_shelf_gives_back_is_what_memory_would_have(tmp_path: Path) -> None:
+    events = list(stretched(2))
+    in_memory, on_disk = RowFold(), RowFold.on(Shelf())
+    for event in events:
+        in_memory.add(event)
+        on_disk.add(event)
+    assert dict(on_disk.rows.items()) == in_memory.rows
+    assert dict(on_disk.scores.items()) == in_memory.scores
+    view = fold(events)
+    export(view, tmp_path)
+    told = json.loads((tmp_path / "events.json").read_text())
+    assert (tmp_path / "events.json").read_text() == json.dumps(told, indent=2) + "\n"
+    assert told == [dict(action) for action in view.actions]
+    assert [one["kind"] for one in told].count("heal") == view.times("heal") == 40
+
+
+def test_the_latest_actions_of_several_kinds_come_in_the_logs_order() -> None:
+    view = fold(stretched(4))
+    latest = view.latest("heal", "alias-moved")
+    assert len(latest) == LATEST
+    assert [one["kind"] for one in latest[-4:]] == ["heal", "alias-moved"] * 2
+    assert latest[-2]["batch"] == 80
+
+
+def test_a_page_of_many_versions_shows_some_of_them_and_says_so(tmp_path: Path) -> None:
+    page = write_page(tell(stretched(60)), tmp_path / "page.html").read_text()
+    assert f"{20 * 60 + 1} versions with figures, one of 2 of them drawn" in " ".join(page.split())
+    assert page.count("h0") < MOST_DOTS
+    assert "Points are means of 6 batches." in page
+
+
+def test_rows_for_pictures_are_means_and_keep_rollbacks_and_the_commonest_state() -> None:
+    rows = list(fold(stretched(1)).rows.values())[:4]
+    rows[0].rolled_back, rows[0].state = True, "HEALING"
+    rows[1].z_score = 3.0
+    (one,) = thinned(rows, 4)
+    assert (one.rolled_back, one.state, one.batch_idx) == (True, "HEALTHY", 3)
+    assert one.z_score == pytest.approx(sum(row.z_score for row in rows) / 4)
+    assert list(thinned(rows, 1)) == rows
+
+
+def test_labels_that_come_with_their_batch_count_for_its_row() -> None:
+    (batch,) = [event for event in log([70], [60], heals=False) if event.kind is Kind.BATCH]
+    labels: Mapping[str, Any] = {name: batch.data[name] for name in ("batch", "live", "shadow")}
+    folded = RowFold()
+    folded.add(Event(1, "", Kind.LABELS, labels, "", ""))
+    late = dict(batch.data) | {"live": None, "shadow": None}
+    folded.add(Event(2, "", Kind.BATCH, late, "", ""))
+    assert asdict(folded.rows[1])["healed_acc"] == 0.7
+
+
+def test_rows_that_were_shown_are_forgotten_with_what_comes_of_them_later() -> None:
+    folded = RowFold()
+    for event in stretched(2):
+        folded.add(event)
+        if event.kind is Kind.BATCH:
+            folded.forget(event.data["batch"])
+            folded.add(event)
+    assert not (folded.rows or folded.scores or folded.monitors)
+
+
+@pytest.mark.parametrize("whole", [0, 1, 70_000])
+def test_a_half_written_line_of_any_length_is_cut_off(tmp_path: Path, whole: int) -> None:
+    path = tmp_path / "events.jsonl"
+    lines, half = b"x" * whole + b"\n" if whole else b"", b"y" * 200_000
+    path.write_bytes(lines + half)
+    assert recover(path) == len(half)
+    assert path.read_bytes() == lines
+    assert recover(path) == 0
