@@ -15,6 +15,7 @@ from selfheal_cli.serve.app import explain_refusals
 from selfheal_cli.serve.facts import Facts
 from selfheal_cli.serve.gate import Gate
 from selfheal_cli.serve.meters import Meters
+from selfheal_cli.serve.openapi import documented
 from selfheal_cli.serve.operator_routes import operator_routes
 from selfheal_cli.serve.server import bound, url_of
 from selfheal_cli.serve.settings import Limits, Tokens
@@ -151,4 +152,5 @@ def operator_app(board: Board, tokens: Tokens | None = None, wait_seconds: float
     app, meters, tokens = FastAPI(), Meters(), tokens or Tokens()
     explain_refusals(app, meters)
     app.include_router(operator_routes(board, meters, lambda: FACTS, tokens, wait_seconds))
+    documented(app)
     return Gate(app, tokens, Limits(), meters)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from tests.serve.operating import (
     operator_app,
     serving,
 )
+from tests.serve.test_document import CHECKS
 
 TOKENS = Tokens(scoring="score", operating="operate")
 OPERATOR = {"Authorization": "Bearer operate"}
@@ -125,6 +128,23 @@ def test_what_is_no_order_is_told_so(board: Board) -> None:
         for kind, document in NO_ORDERS:
             assert post(url, kind, document).status_code == 400, (kind, document)
     assert board.take_order(0.0) is None
+
+
+def test_whatever_is_ordered_the_answer_is_one_that_the_document_names(
+    board: Board, tmp_path: Path
+) -> None:
+    with Healer(board, ANSWERS), serving(operator_app(board)) as url:
+        command = [
+            sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()",
+            "run", f"{url}/openapi.json", "--checks", CHECKS, "--max-examples", "10",
+            "--seed", "7", "--no-color", "--phases", "examples,coverage,fuzzing",
+            "--generation-database", "none",
+        ]  # fmt: skip
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=300
+        )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert "Test cases:" in done.stdout
 
 
 def test_the_status_has_the_healers_words_and_the_servers_facts(board: Board) -> None:
