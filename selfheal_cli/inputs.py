@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    ModelWrapValidatorHandler,
     SecretStr,
     ValidationInfo,
     field_validator,
@@ -128,22 +129,27 @@ class NdjsonSettings(BoundedSettings):
 class SqlSettings(BoundedSettings):
     """The rows of a SQL query, in the query's order.
 
-    ``url`` is what is shown and kept: no password is in it. ``address``, the URL as it was given,
-    goes nowhere.
+    ``url`` is what is shown and kept: no password is in it.
     """
 
     kind: Literal["sql"] = Field(default="sql", description="what a query gives")
     url: str = Field(description="the database, as SQLAlchemy names it")
     query: str = Field(description="the query, which says the order")
-    address: SecretStr | None = Field(default=None, exclude=True, repr=False)
+    _address: SecretStr = SecretStr("")
 
-    @model_validator(mode="before")
+    @property
+    def address(self) -> SecretStr:
+        """The URL as it was given."""
+        return self._address
+
+    @model_validator(mode="wrap")
     @classmethod
-    def _hide_password(cls, values: Any) -> Any:
-        if isinstance(values, dict) and isinstance(values.get("url"), str):
-            given = values.get("address") or SecretStr(values["url"])
-            return {**values, "url": without_password(values["url"]), "address": given}
-        return values
+    def _hide_password(cls, values: Any, build: ModelWrapValidatorHandler[Self]) -> Self:
+        if not isinstance(values, dict) or not isinstance(values.get("url"), str):
+            return build(values)
+        made = build({**values, "url": without_password(values["url"])})
+        made._address = SecretStr(values["url"])
+        return made
 
 
 class UnboundedSettings(RowSettings):

@@ -98,8 +98,7 @@ def _plain(value: Any) -> Any:
 def _address(settings: SqlSettings) -> Any:
     from sqlalchemy import make_url
 
-    given = settings.address.get_secret_value() if settings.address else settings.url
-    url = make_url(given)
+    url = make_url(settings.address.get_secret_value())
     if url.password is None and PASSWORD in os.environ:
         url = url.set(password=os.environ[PASSWORD])
     return url

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from selfheal_cli.config import RunConfig
-from selfheal_cli.errors import DataError
+from selfheal_cli.config import RunConfig, checked
+from selfheal_cli.errors import ConfigurationError, DataError
 from selfheal_cli.inputs import SqlSettings, without_password
 from selfheal_cli.source import sql
 from selfheal_cli.source.sql import FETCHED, open_query
@@ -117,6 +117,21 @@ def test_a_configuration_that_was_written_down_takes_the_password_from_outside(
         open_query(again)
     monkeypatch.setenv("SELFHEAL_SQL_PASSWORD", PASSWORD)
     assert open_query(again).columns == ["number", "wave", "kind", "y"]
+
+
+def test_only_what_a_user_sets_is_a_setting() -> None:
+    assert "address" not in SqlSettings.model_fields
+    settings = SqlSettings(url="postgresql://ann:s3cret@db/x", query=QUERY, target="y")
+    again = settings.model_copy(update={"drop": ("wave",)})
+    assert again.address.get_secret_value() == "postgresql://ann:s3cret@db/x"
+    assert "s3cret" not in f"{again!r} {again} {again.model_dump()} {again.model_dump_json()}"
+
+
+def test_a_complaint_about_settings_shows_no_password() -> None:
+    for values in ({"target": "y"}, {"target": "y", "query": QUERY, "frop": 1}):
+        with pytest.raises(ConfigurationError) as raised:
+            checked(SqlSettings, {"url": "postgresql://ann:s3cret@db/x", **values}, where="here")
+        assert "s3cret" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
