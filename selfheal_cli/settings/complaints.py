@@ -65,6 +65,14 @@ def as_text_where_text_is_wanted(error: ValidationError, given: Layer, kind: str
     return changed
 
 
+# what a source of its kind cannot do without, as options say it
+OPTIONS: dict[Key, str] = {
+    ("source", "target"): "--target COLUMN",
+    ("source", "query"): "--query SELECT",
+    ("source", "topic"): "--topic",
+}
+
+
 def unknown_kind(origin: Origin, value: object) -> ConfigurationError:
     """A source of a kind that there is not."""
     hint = _known((str(value),), tuple(KINDS))
@@ -80,9 +88,10 @@ def _key(location: tuple[int | str, ...], kind: str) -> Key:
 
 def _missing(key: Key, given: Layer, kind: str, more: str) -> ConfigurationError:
     head = given.origin(("source", "kind"))
-    if key == ("source", "target") and head.kind in ("option", "env"):
-        data = shown(given.get("source", "path"))
-        return OptionError(f"--target COLUMN is needed with {data}{more}")
+    if key in OPTIONS and head.kind in ("option", "env"):
+        path = given.get("source", "path")
+        data = head if path is None else shown(path)
+        return OptionError(f"{OPTIONS[key]} is needed with {data}{more}")
     needed = f"; a source of kind '{kind}' needs it" if key[0] == "source" else ""
     origin = given.origin(key)
     return ConfigurationError(f"{origin}: key '{dotted(key)}' is missing{needed}{more}")

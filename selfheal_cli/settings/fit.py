@@ -10,6 +10,16 @@ from selfheal_cli.settings.complaints import blame
 from selfheal_cli.settings.layer import Key, Layer, Origin
 from selfheal_cli.settings.shape import KINDS, SYNTHETIC
 
+# each kind of source, as options say it
+WHERE = {
+    SYNTHETIC: "the synthetic stream",
+    "table": "a DATA file",
+    "folder": "a DATA folder",
+    "ndjson": "an NDJSON file",
+    "sql": "--sql",
+    "stdin": "standard input (-)",
+    "kafka": "--kafka",
+}
 RANK = {"default": 0, "policy": 0, "file": 1, "env": 2, "option": 3}
 FOR_GRADIENTS = ("steps", "learning_rate", "label_weight", "rule_weight", "entropy_weight")
 
@@ -51,10 +61,10 @@ def _refuse_of_other_kinds(given: Layer, kind: str) -> None:
         fitting = [one for one, model in KINDS.items() if name in model.model_fields]
         if not fitting:
             continue
+        needed = " or ".join(dict.fromkeys(WHERE[one] for one in fitting))
         if kind == SYNTHETIC:
-            raise OptionError(f"{origin} needs a DATA file{_because(given, kind)}")
-        what = "the synthetic stream" if SYNTHETIC in fitting else " or ".join(fitting)
-        raise OptionError(f"{origin} is for {what}, not for DATA{_because(given, kind)}")
+            raise OptionError(f"{origin} needs {needed}{_because(given, kind)}")
+        raise OptionError(f"{origin} is for {needed}, not for {WHERE[kind]}{_because(given, kind)}")
 
 
 def _because(given: Layer, kind: str) -> str:

@@ -50,7 +50,9 @@ def test_any_names_of_columns_come_back_from_the_file(names: list[str]) -> None:
         assert (source.path, source.target, source.drop) == (path, target, (left_out,))
         assert source.positive == "yes"
         assert found.sensitive == number
-        TableSource(source, batch_size=found.batch_size, batches=None)  # and a run can open it
+        TableSource(
+            source, open_table(source.path, None), batch_size=found.batch_size, batches=None
+        )  # and a run can open it
 
 
 def test_the_synthetic_draft_is_a_run_s_configuration() -> None:
@@ -96,7 +98,8 @@ def test_what_a_column_tells_is_the_area_under_its_roc_curve(tmp_path: Path) -> 
         "noise": rng.normal(size=400), "text": np.where(y == 1, "p", "q"), "y": y,
     })  # fmt: skip
     settings_ = TableSettings(path=table(tmp_path, frame), target="y", train_fraction=0.9)
-    rows = next(TableSource(settings_, batch_size=20, batches=None).training())
+    opened = open_table(settings_.path, None)
+    rows = next(TableSource(settings_, opened, batch_size=20, batches=None).training())
     found = tell(rows, ["weak", "down", "noise"])
     assert list(found)[:2] == ["down", "text"] or list(found)[:2] == ["text", "down"]
     assert found["weak"] == pytest.approx(roc_auc_score(y[:360], frame["weak"][:360]))

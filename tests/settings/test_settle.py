@@ -222,7 +222,7 @@ def test_data_of_another_kind_replaces_the_file_s_source() -> None:
 
 def test_an_option_that_does_not_fit_the_file_says_which_line_is_in_the_way() -> None:
     drift = option(("source", "drift_strength"), 1.0, "--drift-strength")
-    with pytest.raises(OptionError, match=r"not for DATA \(f.yaml:2 says kind table\)"):
+    with pytest.raises(OptionError, match=r"not for a DATA file \(f.yaml:2 says"):
         of_text(TABLE, drift)
     steps = option(("heal", "steps"), 3, "--heal-steps")
     with pytest.raises(OptionError, match="--heal-steps: it is for --recipe article"):
@@ -279,7 +279,9 @@ def test_the_text_of_a_variable_is_kept_where_text_is_wanted() -> None:
 
 
 def test_every_setting_of_a_run_can_be_said_in_a_file() -> None:
+    from selfheal_cli.settings.fit import WHERE
     from selfheal_cli.settings.shape import RunFile
 
     assert set(RunConfig.model_fields) <= set(RunFile.model_fields)
-    assert set(KINDS) == {"synthetic", "table"}
+    kinds = {"synthetic", "table", "folder", "ndjson", "sql", "stdin", "kafka"}
+    assert set(KINDS) == kinds == set(WHERE)
