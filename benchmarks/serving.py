@@ -31,6 +31,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import uvicorn
 from rich.console import Console
 from rich.table import Table
 
@@ -144,8 +145,10 @@ def _mlflow(options: argparse.Namespace) -> Iterator[Server]:
 @contextmanager
 def _process(command: list[str], folder: str, port: int) -> Iterator[None]:
     quiet = subprocess.DEVNULL
+    scripts = Path(uvicorn.__file__).parents[4] / "bin"  # MLflow calls uvicorn by its name
+    env = {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
     process = subprocess.Popen(
-        command, cwd=folder, stdout=quiet, stderr=quiet, start_new_session=True
+        command, cwd=folder, env=env, stdout=quiet, stderr=quiet, start_new_session=True
     )
     try:
         _await(f"http://127.0.0.1:{port}/ping", command, process)

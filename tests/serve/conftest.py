@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,14 @@ from selfheal_cli.serve.settings import HealerSettings, Limits, ServerSettings, 
 
 # in the healer's place: takes its settings and lives on
 IDLE = (sys.executable, "-S", "-c", "import sys, time; sys.stdin.read(); time.sleep(600)")
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Wait for what another thread or process does, where nothing says when."""
+    end = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 @dataclass(frozen=True)
@@ -94,6 +103,7 @@ def mlflow_model(served: Running) -> Any:
     """The same version as MLflow loads it."""
     import mlflow
 
+    mlflow.set_tracking_uri(served.front.settings.healer.tracking_uri)
     return mlflow.pyfunc.load_model(f"models:/fraud/{served.front.scorer.served.version}")
 
 
@@ -108,4 +118,4 @@ def mlflow_server(mlflow_model: Any) -> Iterator[str]:
         yield url_of(listening)
 
 
-__all__ = ["Limits", "Running", "Tokens", "serving"]
+__all__ = ["Limits", "Running", "Tokens", "serving", "until"]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ from selfheal_cli.serve import companion
 from selfheal_cli.serve.companion import Companion
 from selfheal_cli.serve.meters import Meters
 from selfheal_cli.serve.settings import HealerSettings
+from tests.serve.conftest import until
 
 SETTINGS = HealerSettings(model="fraud", actor="test")
 LIVES = """
@@ -23,13 +22,6 @@ signal.signal(signal.SIGTERM, lambda *_: (open(sys.argv[1], "a").write("ended\\n
 open(sys.argv[1], "a").write(str(os.nice(0)) + "\\n")
 time.sleep(600)
 """
-
-
-def until(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.01)  # another process: nothing here says when
 
 
 def lines(path: Path) -> list[str]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 
 from selfheal_cli.registry.mlflow_registry import MlflowRegistry
 from selfheal_cli.spool.board import Published
-from tests.serve.conftest import Running, serving
+from tests.serve.conftest import Running, serving, until
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +32,6 @@ def published(running: Running, number: int) -> Published:
         adapter=registry.adapter(version),
         reason="test",
     )
-
-
-def until(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.01)  # the board is looked at from time to time; nothing else says when
 
 
 def test_a_publication_is_served_at_once_and_numbered_later(followed: Running) -> None:

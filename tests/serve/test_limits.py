@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from selfheal_cli.errors import NotWritten
-from tests.serve.conftest import Limits, Running, Tokens, serving
+from tests.serve.conftest import Limits, Running, Tokens, serving, until
 from tests.serve.test_access import OPERATING, SCORING, TOKENS
 
 
@@ -166,6 +166,7 @@ def test_no_data_and_no_trace_are_logged_or_answered_when_the_server_fails(
         patch.setattr("selfheal_cli.serve.scorer.Served.score", broken)
         patch.setattr(logging.getLogger("uvicorn.error"), "handlers", [caplog.handler])
         answer = served.post("/invocations", json={"dataframe_split": served.rows()})
+        until(lambda: bool(caplog.text))  # it is answered before it is logged
     assert answer.status_code == 500
     assert answer.json()["error_code"] == "INTERNAL_ERROR"
     assert "4711" not in answer.text + caplog.text
