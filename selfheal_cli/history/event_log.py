@@ -73,6 +73,12 @@ class EventLog:
         with written(self.path):
             os.fsync(self._stream.fileno())
 
+    def discard(self) -> None:
+        """Remove a log that nothing was written to."""
+        self.close()
+        if self._sequence == 0:
+            self.path.unlink(missing_ok=True)
+
     def close(self) -> None:
         """No more events."""
         self._stream.close()

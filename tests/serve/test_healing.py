@@ -1,0 +1,238 @@
+"""`selfheal serve` with its healer: real processes on one folder, killed and gone on from."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import requests
+
+from selfheal_cli.config import SyntheticSettings
+from selfheal_cli.history.event_log import read
+from selfheal_cli.history.events import Event, Kind
+from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+from selfheal_cli.serve.settings import HealerSettings
+from selfheal_cli.serve.standing import HEALER
+from selfheal_cli.snapshot import assemble, unpack
+from selfheal_cli.source.encoding import Encoding
+from selfheal_cli.source.synthetic import SyntheticSource
+from selfheal_cli.spool.board import Board
+from selfheal_cli.spool.file import spool_path
+from selfheal_cli.spool.rows import Answered
+from selfheal_cli.spool.store import Feedback, Spool
+from tests.conftest import Invoke
+
+WORKSPACE = Path("mlruns") / "selfheal"
+MAIN = "from selfheal_cli.cli.main import main; main()"
+REQUEST = 25  # rows
+PATIENCE = 120.0
+
+
+def until(holds: Callable[[], Any]) -> Any:
+    """What becomes true in another process, once it is."""
+    end = time.monotonic() + PATIENCE
+    while not (found := holds()):
+        assert time.monotonic() < end, "nothing came of it"
+        time.sleep(0.05)
+    return found
+
+
+def drifted(batches: int, seed: int = 7) -> Iterator[tuple[dict[str, list[float]], list[int]]]:
+    """Requests: columns, and the classes that come as labels."""
+    settings = SyntheticSettings(fresh=True, drift_strength=1.0)
+    for batch in SyntheticSource(settings, seed=seed, batch_size=100, batches=batches).batches():
+        for at in range(0, 100, REQUEST):
+            part = slice(at, at + REQUEST)
+            columns = {name: v[part].tolist() for name, v in batch.rows.columns.items()}
+            yield columns, batch.rows.y[part].tolist()
+
+
+def recorded() -> list[Event]:
+    """Events of every run that served."""
+    found = []
+    for log in sorted(WORKSPACE.glob("runs/*/events.jsonl")):
+        events = list(read(log))
+        if events[0].data["config"]["source"]["kind"] == "served":
+            found += events
+    return found
+
+
+def require_every_row_once(spool: Spool) -> None:
+    rows = sum(event.data["rows"] for event in recorded() if event.kind is Kind.BATCH)
+    assert rows == spool.rows_beyond(0)
+    last = max(e.data["offsets"]["answered"] for e in recorded() if e.kind is Kind.ROWS_TAKEN)
+    assert spool.rows_after(last, 1) == []
+
+
+class Caller:
+    """Somebody who calls a server and tells it later what was right."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.sent = 0
+        self.headers: dict[str, str] = {}
+
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = requests.get(f"{self.url}/status", timeout=30).json()
+        return found
+
+    def call(self, batches: int, seed: int) -> None:
+        for columns, y in drifted(batches, seed):
+            self.sent += 1
+            named = {"X-Request-Id": f"r{self.sent}"}
+            body = {"inputs": columns}
+            answer = requests.post(f"{self.url}/invocations", json=body, headers=named, timeout=30)
+            assert answer.status_code == 200, answer.text
+            assert len(answer.json()["predictions"]) == len(y)
+            self.headers = dict(answer.headers)
+            labels = [{"request_id": f"r{self.sent}", "labels": [NAMES[one] for one in y]}]
+            told = requests.post(f"{self.url}/feedback", json={"labels": labels}, timeout=30)
+            assert told.json() == {"joined": len(y), "repeated": 0, "unknown": 0}
+
+
+NAMES = SyntheticSource(SyntheticSettings(), seed=1, batch_size=100, batches=1).labels
+
+
+@contextmanager
+def served() -> Iterator[tuple[subprocess.Popen[str], Caller]]:
+    """The command itself, healing in batches of 100."""
+    command = [sys.executable, "-c", MAIN, "serve", "fraud", "--port", "0",
+               "--recipe", "anchored", "--max-wait", "1"]  # fmt: skip
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            line = next(text for text in process.stderr if text.startswith("selfheal: 'fraud' v"))
+            yield process, Caller(line.split()[-1])
+        finally:
+            process.kill()
+
+
+def test_it_heals_on_what_it_answers_survives_its_healer_and_rolls_back(
+    article_copy: Path, invoke: Invoke
+) -> None:
+    with served() as (process, caller):
+        before = requests.get(f"{caller.url}/health/details", timeout=30).json()
+        caller.call(4, seed=1)
+        healed = until(lambda: caller.status()["standing"]["heals"].get("healed"))
+        assert healed >= 1
+        until(lambda: requests.get(f"{caller.url}/health/details", timeout=30).json()["snapshot"]
+              != before["snapshot"])  # fmt: skip
+
+        os.kill(before_pid := before["healer_pid"], signal.SIGKILL)
+        caller.call(2, seed=2)  # scoring goes on
+        after = until(lambda: requests.get(f"{caller.url}/health/details", timeout=30).json()
+                      ["healer_pid"] not in (None, before_pid))  # fmt: skip
+        assert after
+        caller.call(2, seed=3)
+        until(lambda: caller.status()["standing"]["rows"] and not
+              caller.status()["standing"]["waiting"])  # fmt: skip
+
+        plan = requests.post(f"{caller.url}/operate/plan", json={"to": 1}, timeout=60).json()
+        assert plan["plan"]["to"] == 1
+        gone = requests.post(
+            f"{caller.url}/operate/rollback",
+            json={"to": 1, "digest": "0" * 64, "reason": "another plan"},
+            timeout=60,
+        )
+        assert gone.status_code == 409
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        process.stderr.read()
+        assert process.wait(PATIENCE) == 0
+    spool = Spool(spool_path("fraud", WORKSPACE))
+    require_every_row_once(spool)
+    outcomes = [e.data["outcome"] for e in recorded() if e.kind is Kind.RUN_FINISHED]
+    assert sorted(outcomes) == ["FINISHED", "KILLED"]
+    invoke("audit")
+
+
+class Healers:
+    """Some healers on one folder, as replicas on one machine have them."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self.board = Board(spool_path("fraud", WORKSPACE))
+        self.spool = Spool(spool_path("fraud", WORKSPACE))
+        self._stack = stack
+        self.processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._registry = MlflowRegistry()
+        self._sent = 0
+
+    def begin(self) -> int:
+        told = HealerSettings(
+            model="fraud", actor="replica", overrides={"heal": {"recipe": "anchored"}}, max_wait=0.5
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "selfheal_cli.serve.healer"],
+            stdin=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        self._stack.callback(process.wait)
+        self._stack.callback(process.kill)
+        assert process.stdin is not None
+        process.stdin.write(told.model_dump_json().encode())
+        process.stdin.close()
+        self.processes[process.pid] = process
+        return process.pid
+
+    def standing(self) -> dict[str, Any]:
+        return self.board.told(HEALER)[0]
+
+    def holder(self) -> int | None:
+        """The process that heals, by its own word of late."""
+        found, at = self.board.told(HEALER)
+        heals = found.get("state") in ("STARTING", "HEALTHY", "DRIFTING", "HEALING", "ROLLED_BACK")
+        return found["pid"] if heals and found.get("run_id") and time.time() - at < 3 else None
+
+    def answer(self, batches: int, seed: int) -> None:
+        """What fronts would do: answer by what is published, and take labels."""
+        published = until(self.board.published)
+        base = self._registry.base(published.base)
+        adapter = unpack(published.adapter, sha256=published.sha256, where="board")
+        network = assemble(base, adapter, where="board")
+        encoding = Encoding.model_validate(base.describe()["encoding"])
+        for columns, y in drifted(batches, seed):
+            self._sent += 1
+            raw = {name: np.array(values) for name, values in columns.items()}
+            p = network.predict(encoding.encode(raw))
+            request = f"r{self._sent}"
+            self.spool.append(
+                [Answered(request, raw, p, published.snapshot, published.threshold, time.time())]
+            )
+            self.spool.label([Feedback(one, request=request, place=i) for i, one in enumerate(y)])
+
+    def all_read(self) -> bool:
+        return not self.standing().get("waiting", 1)
+
+
+def test_another_replica_takes_over_from_a_healer_that_was_killed_and_nothing_is_lost(
+    article_copy: Path, invoke: Invoke
+) -> None:
+    with ExitStack() as stack:
+        healers = Healers(stack)
+        first = healers.begin()
+        until(lambda: healers.holder() == first)
+        for _ in range(2):
+            healers.begin()
+        healers.answer(3, seed=1)
+        until(lambda: healers.standing()["heals"].get("healed"))
+        os.kill(first, signal.SIGKILL)
+        healers.processes[first].wait()
+        healers.answer(2, seed=2)
+        second = until(lambda: (found := healers.holder()) not in (None, first) and found)
+        until(healers.all_read)
+        for pid, process in healers.processes.items():
+            if pid != first:
+                process.send_signal(signal.SIGTERM)
+        for pid, process in healers.processes.items():
+            assert process.wait(PATIENCE) == (0 if pid != first else -signal.SIGKILL)
+        assert second in healers.processes
+        require_every_row_once(healers.spool)
+    invoke("audit")
