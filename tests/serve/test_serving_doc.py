@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from selfheal_cli.cli.serve import command as serve
 from tests.serve.conftest import Running
 
 TEXT = (Path(__file__).parents[2] / "docs/serving-protocol.md").read_text()
@@ -46,3 +48,15 @@ def test_mlflows_server_refuses_csv_as_the_page_says(served: Running, mlflow_ser
         f"{mlflow_server}/invocations", data=table, headers={"content-type": "text/csv"}, timeout=30
     )
     assert answer.status_code == 400
+
+
+def test_every_command_line_of_the_serving_page_has_options_that_there_are() -> None:
+    page = (Path(__file__).parents[2] / "docs/serving.md").read_text()
+    lines = re.findall(r"selfheal serve [^\n`\"]+", page)
+    quoted = re.search(r"^CMD (\[.*\])$", page, re.MULTILINE)
+    assert quoted is not None
+    commands = [*(shlex.split(line) for line in lines), json.loads(quoted[1])]
+    assert len(commands) == 3
+    for command in commands:
+        context = serve.make_context("serve", command[2:], resilient_parsing=True)
+        assert context.params["name"] == "fraud"
