@@ -98,6 +98,15 @@ def sign_of_life(registry: Registry, held: Lease, runs: Path, clock: Clock) -> s
     return f"last sign of life {max(seconds, 0):.0f} s ago" if seconds < EXPIRES_SECONDS else ""
 
 
+def healed_here(registry: Registry, model: str, workspace: Path) -> bool:
+    """Whether a live process heals the model in this folder."""
+    held = standing(registry, model).lease
+    if held is None:
+        return False
+    folder = workspace / "runs" / held.run
+    return folder.exists() and is_running(folder)
+
+
 def require_free(registry: Registry, model: str, workspace: Path, clock: Clock) -> None:
     """Refuse early, before a network is trained; raises `LeaseHeld`."""
     held = standing(registry, model).lease

@@ -24,15 +24,13 @@ from selfheal_cli.errors import (
     SelfhealError,
 )
 from selfheal_cli.heal.live import Serving
-from selfheal_cli.history.archive import is_running, run_folder
 from selfheal_cli.history.events import Event, Kind
-from selfheal_cli.pipeline.lease import require_free
+from selfheal_cli.pipeline.lease import healed_here, require_free
 from selfheal_cli.pipeline.predecessors import last_cursor, settle_earlier
 from selfheal_cli.pipeline.run import Surroundings
 from selfheal_cli.pipeline.served import Served, Wanted, heal_served, open_served
 from selfheal_cli.records import digest
 from selfheal_cli.registry.base import CHAMPION, Registry
-from selfheal_cli.registry.journal import standing as journal_of
 from selfheal_cli.registry.mlflow_registry import MlflowRegistry
 from selfheal_cli.rollback.plan import serving_version
 from selfheal_cli.rollback.verify import load_verified
@@ -149,12 +147,9 @@ class Healer:
         number = self._registry.alias(model, CHAMPION)
         if number is None:
             raise NothingToRestore(f"model '{model}' has no champion")
-        lease, self._silent = journal_of(self._registry, model).lease, False
-        if lease is not None:
-            folder = run_folder(lease.run, self._settings.workspace)
-            self._silent = folder.exists() and is_running(folder)
-            if self._silent:
-                return
+        self._silent = healed_here(self._registry, model, self._settings.workspace)
+        if self._silent:
+            return
         now = self._board.published()
         if now is not None and now.version == number:
             return

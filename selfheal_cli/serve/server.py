@@ -15,6 +15,7 @@ import uvicorn
 
 from selfheal_cli.errors import ConfigurationError
 from selfheal_cli.model.network import use_one_thread
+from selfheal_cli.pipeline.lease import healed_here
 from selfheal_cli.records import digest
 from selfheal_cli.registry.mlflow_registry import MlflowRegistry
 from selfheal_cli.registry.scoring import quiet
@@ -71,7 +72,8 @@ def opened(settings: ServerSettings, command: Sequence[str]) -> Iterator[Front]:
         stack.callback(board.close)
         stack.callback(spool.close)
         scorer = Scorer(load_champion(registry, healer.model))
-        since = _published(board, scorer.served)
+        here = healed_here(registry, healer.model, healer.workspace)
+        since = _published(board, scorer.served, beside_healer=here)
         warm(scorer.served)
         meters = Meters()
         tracing = open_tracing("selfheal")
@@ -96,11 +98,15 @@ def opened(settings: ServerSettings, command: Sequence[str]) -> Iterator[Front]:
         yield front
 
 
-def _published(board: Board, served: Served) -> int:
-    """Its sequence number; the board may be from before a restart, and says again what serves."""
+def _published(board: Board, served: Served, *, beside_healer: bool) -> int:
+    """Up to which publication is served. The board may be from before a restart: then it says
+    again what serves. Where a healer is at work here, what it published last is taken instead.
+    """
     now = board.published()
     if now is not None and (now.snapshot, now.base) == (served.snapshot, served.base):
         return now.sequence
+    if now is not None and beside_healer:
+        return now.sequence - 1
     adapter = pack(dict(served.network.adapter.named_parameters()))
     wanted = Published(
         snapshot=served.snapshot,

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from selfheal_cli.actor import clock
+from selfheal_cli.pipeline.lease import RunLease
 from selfheal_cli.registry.mlflow_registry import MlflowRegistry
-from selfheal_cli.spool.board import Published
+from selfheal_cli.spool.board import Board, Published
+from selfheal_cli.spool.file import spool_path
 from tests.serve.conftest import Running, serving, until
 
 
@@ -101,3 +104,31 @@ def test_no_answer_mixes_versions_while_they_change(followed: Running) -> None:
         seen.setdefault(answer.headers["x-selfheal-snapshot"], set()).update(found)
     mixed = {snapshot: values for snapshot, values in seen.items() if snapshot.startswith("mixed")}
     assert mixed and all(len(values) == 1 for values in mixed.values())
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_a_server_that_begins_beside_a_healer_serves_what_that_published_last(
+    article_copy: Path, alive: bool
+) -> None:
+    workspace = article_copy / "mlruns" / "selfheal"
+    registry = MlflowRegistry()
+    run_id = registry.begin_run("selfheal", {}, {})
+    lease = RunLease(
+        registry, "fraud", run_id, workspace / "runs" / run_id, "healer", clock, four_eyes=False
+    )
+    if not alive:
+        lease.release()
+    board = Board(spool_path("fraud", workspace))
+    version = registry.version("fraud", 2)
+    board.publish(
+        Published(
+            "not-registered-yet", 0.5, version.base, version.sha256, registry.adapter(version), ""
+        )
+    )
+    champion = registry.version("fraud", registry.alias("fraud", "champion") or 0)
+    wanted = "not-registered-yet" if alive else champion.tags["selfheal.snapshot"]
+    with serving(article_copy, workspace) as running:
+        until(lambda: running.front.scorer.served.snapshot == wanted)
+        published_now = board.published()
+        assert published_now is not None and published_now.snapshot == wanted
+    lease.release()
