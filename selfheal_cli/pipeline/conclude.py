@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 from selfheal_cli.config import RunConfig
@@ -11,7 +13,7 @@ from selfheal_cli.monitor.prequential import commonest, constant, score
 from selfheal_cli.pipeline.corridor import Corridor
 from selfheal_cli.pipeline.prepare import Prepared, survey
 from selfheal_cli.pipeline.replay import Replay
-from selfheal_cli.records import Rows, digest
+from selfheal_cli.records import Batch, Rows, digest
 from selfheal_cli.report.summary import Stage, limit_line, verdict
 from selfheal_cli.scores import AnyScores, Scores
 from selfheal_cli.snapshot import make_base, pack
@@ -39,7 +41,8 @@ def conclude(
             evaluation = HELD_OUT
         stages = _held_out(prepared, live, held_out["clean"], held_out["drifted"])
         if config.heal.recipe == "article":
-            stages[5:5] = [_alternative(config, source, prepared, held_out["drifted"])]
+            walked = islice(source.batches(), stream.last)  # of a stream that was stopped, no more
+            stages[5:5] = [_alternative(config, source, walked, prepared, held_out["drifted"])]
     else:
         evaluation = PREQUENTIAL
         stages = _prequential(corridor)
@@ -69,12 +72,14 @@ def _never_seen(config: RunConfig) -> bool:
     return config.source.kind == "synthetic" and bool(config.source.fresh or config.source.phases)
 
 
-def _alternative(config: RunConfig, source: Source, prepared: Prepared, drifted: Rows) -> Stage:
-    """What the recipe for users' own data gives on the same stream."""
+def _alternative(
+    config: RunConfig, source: Source, walked: Iterable[Batch], prepared: Prepared, drifted: Rows
+) -> Stage:
+    """What the recipe for users' own data gives on the same batches."""
     heal = config.heal.model_copy(update={"recipe": "anchored", "mode": "sync"})
     own = config.model_copy(update={"heal": heal})
     replay = Replay(own, source, survey(own, source, prepared.trained))
-    for batch in source.batches():
+    for batch in walked:
         replay.step(batch)
     serving = replay.live.serving
     scores = score(serving.network.predict(drifted.x), drifted.y, serving.threshold)

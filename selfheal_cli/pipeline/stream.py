@@ -77,18 +77,18 @@ class Stream:
         self._classes = len(labels)
         self.live_scores = RunningScores(self._classes)
         self.shadow_scores = RunningScores(self._classes)
-        self._last = 0
+        self.last = 0  # batch that was taken last
 
     def idle(self) -> None:
         """Nothing to score: take what others decided, and what is done meanwhile."""
-        self._restore.follow(self._last)
+        self._restore.follow(self.last)
         self._restore.settle()
         self._healing.settle()
         self._ledger.catch_up()
 
     def step(self, batch: Batch) -> None:
         """Score a batch with what serves now, then let the rooms look at it."""
-        self._last = batch.index
+        self.last = batch.index
         self.follow(batch.index)
         if batch.offsets:
             taken = {"batch": batch.index, "rows": len(batch.rows), "offsets": dict(batch.offsets)}

@@ -78,8 +78,9 @@ class Watched:
         return [event for event in self.events if event.kind is kind]
 
 
+@pytest.mark.parametrize("recipe", ["anchored", "article"])
 def test_a_move_made_by_another_process_is_followed_and_read_beside_the_stream(
-    mover: Elsewhere, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
+    mover: Elsewhere, monkeypatch: pytest.MonkeyPatch, invoke: Invoke, recipe: Any
 ) -> None:
     load, readers = follow.load_verified, list[str]()
 
@@ -88,7 +89,7 @@ def test_a_move_made_by_another_process_is_followed_and_read_beside_the_stream(
         return load(*arguments)
 
     monkeypatch.setattr(follow, "load_verified", noted)
-    settings = config(heal=HealSettings(recipe="anchored", mode="async"), batches=MORE_THAN_ENOUGH)
+    settings = config(heal=HealSettings(recipe=recipe, mode="async"), batches=MORE_THAN_ENOUGH)
     watched, registry = Watched(mover), MlflowRegistry()
     around = Surroundings(
         registry, clock, "ann", on_event=watched.on_event, stop=watched.stop, follow_seconds=0.02
