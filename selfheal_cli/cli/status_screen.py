@@ -151,7 +151,7 @@ def _registry(document: Document) -> RenderableType:
             f"v{one['version']}",
             one["phase"],
             figure(one["metrics"].get("f1")),
-            str(one["eval_rows"]),
+            one["tags"].get("selfheal.eval_rows", "0"),
         ]
         for one in document["versions"]
     ]

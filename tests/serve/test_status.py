@@ -26,6 +26,8 @@ from tests.serve.operating import BETTER, WORSE, board_with, operator_app, servi
 
 SCORING, OPERATING = "s" * 20, "o" * 20
 MAIN = "from selfheal_cli.cli.main import main; main()"
+# a shell that begins tests in the background has their programs ignore Ctrl-C
+INTERRUPTIBLE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
 
 
 @pytest.fixture
@@ -160,7 +162,7 @@ def test_watching_goes_on_and_ends_with_ctrl_c(board: Board) -> None:
     environ = os.environ | {"COLUMNS": "160", "LINES": "60", "TERM": "xterm"}
     with serving(operator_app(board)) as url:
         process = subprocess.Popen(
-            [sys.executable, "-c", MAIN, "status", url, "--watch"],
+            [sys.executable, "-c", INTERRUPTIBLE + MAIN, "status", url, "--watch"],
             stdout=theirs, stderr=theirs, stdin=theirs, env=environ,
         )  # fmt: skip
         read_until(ours, "Healing makes it worse")
