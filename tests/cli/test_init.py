@@ -226,4 +226,6 @@ def test_the_examples_on_real_streams_run_through_their_file(
     assert document["model"] == name
     assert document["trained"]["labels"] == labels
     stages = {line["key"]: line for line in document["results"]["stages"]}
-    assert stages["healed"]["rows"] == 500
+    held_back = sum(count for what, count in document["results"]["notes"].items()
+                    if "held back" in what)  # fmt: skip
+    assert stages["healed"]["rows"] + held_back == 500
