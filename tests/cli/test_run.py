@@ -138,7 +138,7 @@ def test_an_edited_threshold_file_takes_effect_at_the_next_run(
 def test_a_table_trains_on_its_first_part_and_streams_the_rest(
     workdir: Path, invoke: Invoke, name: str
 ) -> None:
-    make_table(Path(name))
+    frame = make_table(Path(name))
     document = json.loads(invoke("run", name, "--target", "label", "--no-plots", "--json").stdout)
     assert document["model"] == "data"
     assert document["trained"]["labels"] == ["no", "yes"]
@@ -147,7 +147,14 @@ def test_a_table_trains_on_its_first_part_and_streams_the_rest(
     assert sum(row["rows"] for row in document["batches"]) == 900
     stages = {line["key"]: line for line in document["results"]["stages"]}
     assert {stages[key]["rows"] for key in ("healed", "unhealed", "nothing", "everything")} == {900}
-    assert document["results"]["notes"] == {"missing values": 18, "unseen categories": 19}
+    stream = frame.iloc[300:]
+    low, high = (frame[["amount", "age"]][:300].agg(end) for end in ("min", "max"))
+    outside = (stream[low.index] < low) | (stream[high.index] > high)
+    assert document["results"]["notes"] == {
+        "missing values": 18,
+        "unseen categories": 19,
+        "values out of the training range": int(outside.to_numpy().sum()),
+    }
 
 
 @pytest.mark.parametrize("recipe", ["anchored", "gradient"])
