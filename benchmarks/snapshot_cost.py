@@ -86,8 +86,8 @@ def bare(one: Wanted) -> Take:
     """The least that MLflow can be asked for a version: nothing checked, nothing linked."""
     number = one.registry.add_version(one.lineage, one.snapshot, one.adapter, None)
     client, run_id = MlflowClient(one.registry.uri), one.lineage.run_id
-    source = client.get_model_version(one.lineage.model, str(number)).source
-    folder = client.get_logged_model(str(source).removeprefix("models:/")).artifact_location
+    source = str(client.get_model_version(one.lineage.model, str(number)).source)
+    folder = client.get_logged_model(source.removeprefix("models:/")).artifact_location
     experiment = client.get_run(run_id).info.experiment_id
     tags, figures = one.lineage.tags(one.snapshot, None), one.snapshot.metrics
     files = urlsplit(folder).path

@@ -27,7 +27,7 @@ STAGE_METRICS = (("accuracy", LIVE), ("precision", GOOD), ("recall", BASELINE), 
 WIDE = (9.0, 4.2)
 DPI = 110
 MARKED = 60  # batches up to which each gets a marker
-MOST = 1_000  # points of a line, bars, or dots
+MOST = 500  # points of a line, bars, or dots
 PHASES = (("baseline", SHADOW), ("pre-heal", BASELINE), ("post-heal", LIVE))
 
 
