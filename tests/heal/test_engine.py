@@ -231,13 +231,21 @@ def test_a_task_that_waited_heals_what_was_published_meanwhile(
 
 
 @pytest.mark.parametrize(
-    "chosen", [("gradient",), ("anchored", "assumed", "aligned")], ids=["reflexive", "affine"]
+    ("chosen", "assume"),
+    [
+        (("gradient",), "positives-stable"),
+        (("anchored", "assumed"), "positives-stable"),
+        (("anchored", "aligned"), "inputs-shifted"),
+    ],
+    ids=["reflexive", "affine", "affine beside its inputs"],
 )
-def test_every_recipe_gives_the_same_in_a_worker_as_in_place(chosen: tuple[str, ...]) -> None:
+def test_every_recipe_gives_the_same_in_a_worker_as_in_place(
+    chosen: tuple[str, ...], assume: str
+) -> None:
     network = small.small_network()
     if chosen != ("gradient",):
         network = network.anchored(beside=True)
-    settings = HealSettings.model_validate({"recipe": chosen[0], "assume": "positives-stable"})
+    settings = HealSettings.model_validate({"recipe": chosen[0], "assume": assume})
     recipes = small.recipes_of(network, settings)
     here, there = (LiveModel(Serving(network, small.start(network), "s-0", 0.5)) for _ in "ab")
     inline, worker = InlineEngine(here, recipes), WorkerEngine(there, recipes)

@@ -70,6 +70,13 @@ class Transformer(nn.Module):
         return logits
 
 
+class ShortTransformer(Transformer):
+    """Of two blocks, for what is tried at every layer."""
+
+    def __init__(self) -> None:
+        super().__init__(layers=2)
+
+
 class Residual(nn.Module):
     """What goes around a layer cannot be had after it."""
 

@@ -30,7 +30,7 @@ KNOWN: dict[str, tuple[Callable[[], nn.Module], np.ndarray[Any, Any], dict[str, 
     "mlp of four": (lambda: networks.Mlp(outputs=4), FEW, FLAT),
     "convolutions": (networks.Convolutional, ROWS, {"shape": (1, 8, 8)}),
     "transformer": (networks.Transformer, TOKENS, WORDS),
-    "short transformer": (lambda: networks.Transformer(layers=2), TOKENS, WORDS),
+    "short transformer": (networks.ShortTransformer, TOKENS, WORDS),
     "no linear end": (networks.NoLinearEnd, FEW, {"shape": (2, 4)}),
     "tied": (networks.Tied, TOKENS, WORDS),
 }

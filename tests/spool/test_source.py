@@ -27,6 +27,7 @@ class NoReference:
     """A reference of which nothing but the labels is asked."""
 
     labels = ("0", "1")
+    contract = None
 
     def training(self) -> Iterator[Rows]:
         return iter(())
