@@ -316,7 +316,11 @@ def test_missing_values_and_unseen_categories_of_the_stream_are_counted(tmp_path
     list(source.training())
     assert source.notes() == {}
     streamed = list(source.batches())
-    assert source.notes() == {"missing values": 5, "unseen categories": 1}
+    assert source.notes() == {
+        "missing values": 5,
+        "unseen categories": 1,
+        "values out of the training range": 40,  # of the column that counts on
+    }
     x = np.concatenate([batch.rows.x for batch in streamed])
     assert x[10, 1] == 0.0  # the mean
     assert x[11, 2:].tolist() == [0.0, 1.0]
