@@ -7,7 +7,6 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 HEALER = "healer"  # the board's topic
-ORDERS = ("plan", "rollback", "hold", "release")
 
 
 class _Told(BaseModel):
