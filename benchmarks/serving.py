@@ -2,8 +2,10 @@
 
 The servers stand beside each other on loopback for the whole run, and take turns: a round asks
 each of them for `--seconds` with wrk (Debian: apt-get install wrk), first with one row a request,
-then with a hundred. Only one is asked at a time. While it is the turn of "heals back to back",
-labels for its rows come in, so that every batch heals; that healer is stopped (SIGSTOP) while the
+then with a hundred, the caller pausing `--pause` milliseconds after each answer. Only one is asked
+at a time. Beside that, ten times a second a batch of 100 rows is asked for and, of our servers,
+labelled: it disturbs a server with healing off as much as one with healing on. "Heals back to back"
+has a policy that finds reason to heal in every batch; its healer is stopped (SIGSTOP) while the
 others are asked, so that they have the machine for themselves. Needs a folder in which
 ``selfheal run`` has registered the model.
 """
@@ -40,6 +42,7 @@ from selfheal_cli.spool.board import Board
 from selfheal_cli.spool.file import spool_path
 
 OFF, ON, MLFLOW = "selfheal, healing off", "selfheal, heals back to back", "mlflow models serve"
+EAGER = "fidi_threshold: 0\nfidi_min_batches: 1\n"
 START_SECONDS = 180
 SCRIPT = """
 wrk.method = "POST"
@@ -47,6 +50,7 @@ wrk.headers["content-type"] = "application/json"
 local file = io.open("{body}", "rb")
 wrk.body = file:read("*a")
 file:close()
+delay = function() return {pause} end
 done = function(summary, latency, requests)
   local bad = summary.errors.connect + summary.errors.read + summary.errors.write
     + summary.errors.status + summary.errors.timeout
@@ -86,12 +90,14 @@ def main() -> None:
     found: dict[tuple[str, int], list[Measured]] = {}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        policy = folder / "eager.yaml"
+        policy.write_text(EAGER)
         servers = {
             OFF: stack.enter_context(_selfheal(options, "--no-heal")),
-            ON: stack.enter_context(_selfheal(options, "--max-wait", "0.05")),
+            ON: stack.enter_context(_selfheal(options, "--policy", str(policy))),
             MLFLOW: stack.enter_context(_mlflow(options)),
         }
-        bodies = {rows: _body(folder, servers[OFF].url, options.model, rows) for rows in (1, 100)}
+        bodies = {rows: _body(folder, servers[OFF].url, options, rows) for rows in (1, 100)}
         for server in servers.values():
             for body in bodies.values():
                 _ask(server.url, body, 1.0)  # warm
@@ -99,7 +105,10 @@ def main() -> None:
         for _ in range(options.rounds):
             for rows, body in bodies.items():
                 for name, server in servers.items():
-                    with _labels(server, bodies[100]) if name == ON else _asleep(servers[ON]):
+                    with ExitStack() as turn:
+                        if name != ON:
+                            turn.enter_context(_asleep(servers[ON]))
+                        turn.enter_context(_batches(server, bodies[100], labels=name != MLFLOW))
                         measured = _ask(server.url, body, options.seconds)
                     found.setdefault((name, rows), []).append(measured)
         heals = _heals(servers[ON].board) - heals
@@ -112,6 +121,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--model", default="fraud")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--pause", type=float, default=5.0, help="milliseconds after an answer")
     found = parser.parse_args()
     found.folder = found.folder.resolve()
     return found
@@ -148,7 +158,7 @@ def _process(command: list[str], folder: str, port: int) -> Iterator[None]:
     scripts = Path(uvicorn.__file__).parents[4] / "bin"  # MLflow calls uvicorn by its name
     env = {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
     process = subprocess.Popen(
-        command, cwd=folder, env=env, stdout=quiet, stderr=quiet, start_new_session=True
+        command, cwd=folder, env=env, stdout=quiet, stderr=quiet, process_group=0
     )
     try:
         _await(f"http://127.0.0.1:{port}/ping", command, process)
@@ -172,12 +182,13 @@ def _await(url: str, command: list[str], process: subprocess.Popen[bytes]) -> No
     raise SystemExit(f"{url} did not answer within {START_SECONDS} s")
 
 
-def _body(folder: Path, url: str, model: str, rows: int) -> Path:
-    columns = [one["name"] for one in _get(f"{url}/v2/models/{model}")["inputs"]]
+def _body(folder: Path, url: str, options: argparse.Namespace, rows: int) -> Path:
+    columns = [one["name"] for one in _get(f"{url}/v2/models/{options.model}")["inputs"]]
     data = [[((7 * i + 3 * j) % 97) / 23 - 2 for j in range(len(columns))] for i in range(rows)]
     body, script = folder / f"{rows}.json", folder / f"{rows}.lua"
     body.write_text(json.dumps({"dataframe_split": {"columns": columns, "data": data}}))
-    script.write_text(SCRIPT.replace("{body}", str(body)))
+    pause = f"{options.pause:g}"
+    script.write_text(SCRIPT.replace("{body}", str(body)).replace("{pause}", pause))
     return script
 
 
@@ -192,20 +203,22 @@ def _ask(url: str, script: Path, seconds: float) -> Measured:
 
 
 @contextmanager
-def _labels(server: Server, script: Path) -> Iterator[None]:
-    """Batches with their labels, one after the other: the healer is never without work."""
+def _batches(server: Server, script: Path, *, labels: bool) -> Iterator[None]:
+    """Ten batches a second and their labels: a healer is never without work."""
     stop = threading.Event()
     body = script.with_suffix(".json").read_bytes()
 
     def send() -> None:
         number = 0
         while not stop.wait(0.1):
+            number += 1
             name = f"labelled-{time.time_ns()}"
             _post(f"{server.url}/invocations", body, {"x-request-id": name})
+            if not labels:
+                continue
             classes = ["fraud" if (number + place) % 7 == 0 else "normal" for place in range(100)]
             told = {"labels": [{"request_id": name, "labels": classes}]}
             _post(f"{server.url}/feedback", json.dumps(told).encode(), {})
-            number += 1
 
     thread = threading.Thread(target=send)
     thread.start()

@@ -15,7 +15,7 @@ from selfheal_cli.serve.settings import HealerSettings
 
 # -P: the module of this installation, whatever lies in the working folder
 COMMAND = (sys.executable, "-P", "-m", "selfheal_cli.serve.healer")
-NICENESS = 10  # scoring comes first
+NICENESS = 10  # scoring comes first, also where there is no class for idle time
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
 SETTLED_SECONDS = 60.0  # a process that lived so long begins again without waiting long
 PATIENCE_SECONDS = 30.0  # for a run to be ended properly
@@ -81,14 +81,22 @@ class Companion:
         with self._lock:
             if self._stop.is_set():
                 return None
-            # a session of its own: Ctrl-C reaches the server alone, which ends this one in order
+            # a group of its own: Ctrl-C reaches the server alone, which ends this one in order; not
+            # a session of its own, in which Linux would not have it give way to the server
             process = self._process = subprocess.Popen(
-                self._command, stdin=subprocess.PIPE, start_new_session=True
+                self._command, stdin=subprocess.PIPE, process_group=0
             )
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
+        _give_way(process.pid)
         if process.stdin is not None:
             with contextlib.suppress(OSError):  # it ended before it listened
                 process.stdin.write(self._told)
                 process.stdin.close()
         return process
+
+
+def _give_way(pid: int) -> None:
+    """Let a process, and those that it starts, have what time is left."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, pid, NICENESS)
+        if hasattr(os, "SCHED_IDLE"):
+            os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))

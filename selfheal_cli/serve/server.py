@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import socket
 import sys
@@ -36,6 +37,7 @@ from selfheal_cli.spool.board import Board, Published
 from selfheal_cli.spool.file import spool_path
 from selfheal_cli.spool.store import Spool
 
+SWITCH_SECONDS = 0.0005  # that a thread which writes keeps the one which scores waiting
 KEEP_ALIVE_SECONDS = 75  # longer than balancers keep an idle connection
 
 
@@ -55,6 +57,7 @@ def serve(
         bound(settings.host, settings.port) as listening,
         opened(settings, command) as front,
     ):
+        _undisturbed()
         server = Server(config(settings, front), lambda: on_ready(url_of(listening), front))
         server.run(sockets=[listening])
 
@@ -118,6 +121,13 @@ def _published(board: Board, served: Served, *, beside_healer: bool) -> int:
         version=served.version,
     )
     return board.publish(wanted)
+
+
+def _undisturbed() -> None:
+    """For the requests to come: all that was loaded is never looked through for garbage again."""
+    gc.collect()
+    gc.freeze()
+    sys.setswitchinterval(SWITCH_SECONDS)
 
 
 def warm(served: Served) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.05
 READ_AT_ONCE = 500  # requests
 BEHIND, CAUGHT_UP = 50, 5  # batches that wait when healing pauses, and when it goes on
+WIDE = 10  # batches at most in one while so many wait: most of a batch's cost is not its rows'
 LABELS_AT_ONCE = 10_000
 FORGET_EVERY = 100  # batches
 
@@ -129,7 +130,10 @@ class SpoolSource:
         return self._spool.rows_beyond(self.cursor.answered) - self.cursor.place
 
     def behind(self) -> str:
-        """Why healing should pause: more rows come than can be looked at beside heals."""
+        """Why healing should pause: more rows come than can be looked at beside heals.
+
+        Until few wait the batches are wider.
+        """
         most = BEHIND if not self._is_behind else CAUGHT_UP
         wanted = most * self._pace.batch_size
         rows = self._spool.rows_beyond(self.cursor.answered, wanted)
@@ -181,7 +185,8 @@ class SpoolSource:
             ending = self._pace.wait(POLL_SECONDS)
 
     def _read(self) -> None:
-        while sum(map(len, self._pending)) < self._pace.batch_size:
+        wide = WIDE if self.behind() else 1
+        while sum(map(len, self._pending)) < wide * self._pace.batch_size:
             requests = self._spool.rows_after(self._read_to, READ_AT_ONCE)
             if not requests:
                 return
@@ -195,15 +200,16 @@ class SpoolSource:
     def _cut(self, *, ending: bool) -> list[Part]:
         """The rows of the next batch; none where it is too early for one."""
         parts: list[Part] = []
-        left, closed = self._pace.batch_size, ending
+        size, closed = 0, ending
+        most = self._pace.batch_size * (WIDE if self._is_behind else 1)
         for part in self._pending:
-            if not left or part.one.threshold != self._pending[0].one.threshold:
+            if size == most or part.one.threshold != self._pending[0].one.threshold:
                 closed = True
                 break
-            taken = min(len(part), left)
+            taken = min(len(part), most - size)
             parts.append(Part(part.one, part.start, part.start + taken))
-            left -= taken
-        if left and not closed and self._pace.now() - self._since < self._pace.max_wait:
+            size += taken
+        if size < self._pace.batch_size and not closed and not self._waited():
             return []
         for part in parts:
             first = self._pending.popleft()
@@ -211,6 +217,10 @@ class SpoolSource:
                 self._pending.appendleft(Part(first.one, part.stop, first.stop))
         self._since = self._pace.now()
         return parts
+
+    def _waited(self) -> bool:
+        """Whether the oldest row waited long enough."""
+        return self._pace.now() - self._since >= self._pace.max_wait
 
     def _batch(self, index: int, parts: Sequence[Part]) -> Batch:
         looked_at, labels = self.cursor.labels, list[Label]()

@@ -31,9 +31,15 @@ CREATE TABLE IF NOT EXISTS labels (
     y INTEGER NOT NULL, UNIQUE (answered, place)
 );
 """
+MOST_ROWS = 20_000  # that are in memory for a reader
 ROWS = (
     "SELECT request, classes, columns, probabilities, snapshot, threshold, at, number "
     "FROM answered "
+)
+AFTER = (
+    "WHERE number IN (SELECT number FROM (SELECT number, sum(rows) OVER (ORDER BY number) - rows "
+    "AS before FROM answered WHERE number > ? ORDER BY number LIMIT ?) WHERE before < ?) "
+    "ORDER BY number"
 )
 LABELS = "SELECT number, answered, place, y FROM labels WHERE "
 
@@ -102,10 +108,12 @@ class Spool:
                 joined += found.rowcount
         return Joined(joined, len(labels) - joined - unknown, unknown)
 
-    def rows_after(self, number: int, limit: int) -> list[Answered]:
-        """Answered requests in the order in which they were committed."""
-        rows = self._file.all(ROWS + "WHERE number > ? ORDER BY number LIMIT ?", (number, limit))
-        return list(map(_answered, rows))
+    def rows_after(self, number: int, limit: int, most_rows: int = MOST_ROWS) -> list[Answered]:
+        """Answered requests in the order in which they were committed: at most ``limit``, and no
+        more once they have ``most_rows`` rows, of which one alone may have more.
+        """
+        values = (number, limit, most_rows)
+        return list(map(_answered, self._file.all(ROWS + AFTER, values)))
 
     def first_within(self, rows: int, last: int) -> int:
         """The first of the latest requests up to ``last`` that have at most ``rows`` rows."""

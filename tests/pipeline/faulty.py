@@ -82,8 +82,11 @@ def in_child(*arguments: str, prepare: Callable[[], None] = lambda: None) -> End
     return Ended(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), *said)
 
 
-def at_batch(batch: int, fault: Callable[[], None]) -> Callable[[], None]:
-    """What spoils a child: the fault, once the batch was written down."""
+def at_batch(batch: int, fault: Callable[[], None], patience: float = 0.2) -> Callable[[], None]:
+    """What spoils a child: the fault, once the batch was written down.
+
+    At its end the child waits so many seconds for a registry that does not answer.
+    """
 
     def prepare() -> None:
         shown = RunScreen.on_event
@@ -94,7 +97,7 @@ def at_batch(batch: int, fault: Callable[[], None]) -> Callable[[], None]:
                 fault()
 
         pytest.MonkeyPatch().setattr(RunScreen, "on_event", on_event)
-        pytest.MonkeyPatch().setattr(PATIENCE, 0.2)
+        pytest.MonkeyPatch().setattr(PATIENCE, patience)
 
     return prepare
 

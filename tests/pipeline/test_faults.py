@@ -154,8 +154,8 @@ def test_a_store_that_another_process_has_locked_is_waited_for_and_the_run_score
 
     def prepare() -> None:
         faulty.short_of_patience(refused)
-        faulty.at_batch(2, locker.lock)()
-        faulty.at_batch(7, release)()
+        faulty.at_batch(2, locker.lock, patience=60)()
+        faulty.at_batch(7, release, patience=60)()
 
     ended = faulty.in_child(*faulty.RUN, prepare=prepare)
     assert ended.code == 0, ended

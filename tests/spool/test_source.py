@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from hypothesis import given, settings
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from selfheal_cli.records import Batch, Rows
 from selfheal_cli.source.encoding import Encoding
+from selfheal_cli.spool import source as module
 from selfheal_cli.spool.rows import Answered
 from selfheal_cli.spool.source import Cursor, Pace, SpoolSource
 from selfheal_cli.spool.store import Feedback, Spool
@@ -143,11 +145,12 @@ class Walk:
 
 
 @PROPERTY
-@given(STEPS)
+@given(STEPS, st.sampled_from([2, module.BEHIND]))
 def test_each_row_is_in_one_batch_and_each_label_counts_once_over_restarts(
-    steps: list[tuple[str, int, float]],
+    steps: list[tuple[str, int, float]], behind: int
 ) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+    few = patch.multiple(module, BEHIND=behind, CAUGHT_UP=1)
+    with tempfile.TemporaryDirectory() as folder, few:
         walk = Walk(Path(folder))
         for step in steps:
             walk.step(*step)
@@ -166,6 +169,25 @@ def test_a_batch_has_rows_that_one_threshold_decided(tmp_path: Path) -> None:
         if one.answers
     ]  # fmt: skip
     assert found == [([0, 1], 0.5), ([2, 3, 4], 0.3)]
+
+
+def test_while_many_rows_wait_batches_are_wider_and_none_waits_to_be_full(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool.db")
+    rows = BATCH * module.BEHIND + 30
+    spool.append([answered(f"r{one}", [one]) for one in range(rows)])
+    stream = source(spool, Cursor(), waits=1_000)
+    batches = stream.batches()
+    assert [len(next(batches).rows) for _ in range(6)] == [BATCH * module.WIDE] * 5 + [30]
+    assert stream.behind() == ""
+    spool.append([answered("s", list(range(rows, rows + 2 * BATCH)))])
+    assert len(next(batches).rows) == BATCH
+
+
+def test_no_more_is_read_at_once_than_memory_has_room_for(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool.db")
+    spool.append([answered(f"r{one}", [5 * one + i for i in range(5)]) for one in range(4)])
+    for most, requests in ((1, 1), (5, 1), (6, 2), (10, 2), (1_000, 3)):
+        assert len(spool.rows_after(0, 3, most)) == requests
 
 
 def test_rows_that_fill_no_batch_are_one_when_they_waited_long_enough(tmp_path: Path) -> None:
