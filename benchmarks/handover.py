@@ -1,8 +1,8 @@
 """What the thread that scores pays for a snapshot while heals are asynchronous: processor time of
 that thread alone, so that other work on the machine and the threads that write do not count.
 
-*Handed over* is what becomes of it in the registry's writer; the rest is packing the adapter, its
-hash, and the line in the event log.
+*Handed over* is what becomes of it in the registry's writer; the rest is the line in the event log.
+The adapter comes packed and hashed from the process that healed.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from selfheal_cli.config import SyntheticSettings
 from selfheal_cli.history.event_log import EventLog
 from selfheal_cli.history.events import Kind
 from selfheal_cli.model.network import Architecture, SelfHealingNetwork, Weights, use_one_thread
+from selfheal_cli.model.packing import Packed, pack
 from selfheal_cli.monitor.prequential import score
 from selfheal_cli.pipeline.ledger import RunLedger, snapshot_data
 from selfheal_cli.pipeline.snapshots import Snapshots
@@ -31,7 +32,7 @@ from selfheal_cli.registry.base import Lineage
 from selfheal_cli.registry.memory import MemoryRegistry
 from selfheal_cli.registry.outbox import Outbox
 from selfheal_cli.registry.writer import RegistryWriter
-from selfheal_cli.snapshot import make_base, pack
+from selfheal_cli.snapshot import make_base
 from selfheal_cli.source.synthetic import SyntheticSource
 
 
@@ -55,22 +56,24 @@ def parts(folder: Path, stack: ExitStack) -> dict[str, Callable[[], object]]:
     ledger = RunLedger(
         log, writer, lambda event: None, lambda: datetime.now(UTC), "benchmark", lambda: 0
     )
-    snapshots = Snapshots(ledger, run_id)
+    beside, in_place = Snapshots(ledger, run_id), Snapshots(ledger, run_id)
     rows, weights = source.held_out()["drifted"], network.adapter.state_dict()
     scores = score(network.predict(rows.x), rows.y, 0.5)
-    adapter = pack(weights)
+    packed = Packed.of(weights)
+    adapter = packed.data
 
-    def take(found: Weights) -> str:
+    def take(snapshots: Snapshots, found: Weights, packed: Packed | None = None) -> str:
         return snapshots.take(
-            found, phase=Phase.POST_HEAL, batch=1, scores=scores,
+            found, packed=packed, phase=Phase.POST_HEAL, batch=1, scores=scores,
             evaluation=Evaluation.HELD_OUT, reason="benchmark", threshold=0.5,
         )  # fmt: skip
 
     one = Snapshot("s0", Phase.POST_HEAL, 1, digest(adapter), scores, Evaluation.HELD_OUT,
                    "benchmark", 0.5, metrics=scores.figures())  # fmt: skip
     return {
-        "snapshot after a heal": lambda: take(dict(weights)),
-        "snapshot before a heal (bytes at hand)": lambda: take(weights),
+        "snapshot after a heal": lambda: take(beside, dict(weights), packed),
+        "snapshot after a heal in place": lambda: take(in_place, dict(weights)),
+        "snapshot before a heal (bytes at hand)": lambda: take(beside, weights),
         "adapter packed": lambda: pack(weights),
         "adapter hashed": lambda: digest(adapter),
         "event written": lambda: ledger.note(Kind.SNAPSHOT, snapshot_data(one)),

@@ -28,8 +28,9 @@ from selfheal_cli.heal.task import AdapterState, HealOutcome, HealRows, HealTask
 from selfheal_cli.heal.worker import decode_recipes, encode_recipes
 from selfheal_cli.heal.worker_engine import WorkerEngine
 from selfheal_cli.model.network import SelfHealingNetwork, use_one_thread
+from selfheal_cli.model.packing import pack
 from selfheal_cli.model.wrapping import wrap
-from selfheal_cli.snapshot import make_base, pack
+from selfheal_cli.snapshot import make_base
 
 INPUTS, WIDE, LAST = 256, 4_096, 64
 CASES = (("auto", "reflexive", "anchored"), ("auto", "reflexive", "gradient"),

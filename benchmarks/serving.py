@@ -6,112 +6,82 @@ then with a hundred, the caller pausing `--pause` milliseconds after each answer
 at a time. Beside that, ten times a second a batch of 100 rows is asked for and, of our servers,
 labelled: it disturbs a server with healing off as much as one with healing on. "Heals back to back"
 has a policy that finds reason to heal in every batch; its healer is stopped (SIGSTOP) while the
-others are asked, so that they have the machine for themselves. Needs a folder in which
-``selfheal run`` has registered the model.
+others are asked, so that they have the machine for themselves. "Other core busy" is the control: a
+server with healing off, beside a process that computes in the same idle time and has nothing to do
+with it. Needs a folder in which ``selfheal run`` has registered the model.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
-import re
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
-import uvicorn
 from rich.console import Console
 from rich.table import Table
-
-from selfheal_cli.serve.standing import HEALER
-from selfheal_cli.spool.board import Board
-from selfheal_cli.spool.file import spool_path
+from servers import (
+    EAGER,
+    Measured,
+    Server,
+    ask,
+    body_of,
+    free_port,
+    post,
+    process,
+    selfheal_server,
+)
 
 OFF, ON, MLFLOW = "selfheal, healing off", "selfheal, heals back to back", "mlflow models serve"
-EAGER = "fidi_threshold: 0\nfidi_min_batches: 1\n"
-START_SECONDS = 180
-SCRIPT = """
-wrk.method = "POST"
-wrk.headers["content-type"] = "application/json"
-local file = io.open("{body}", "rb")
-wrk.body = file:read("*a")
-file:close()
-delay = function() return {pause} end
-done = function(summary, latency, requests)
-  local bad = summary.errors.connect + summary.errors.read + summary.errors.write
-    + summary.errors.status + summary.errors.timeout
-  io.write(string.format("RESULT %f %f %d %d\\n", latency:percentile(50), latency:percentile(99),
-    summary.requests, bad))
-end
+BUSY = "selfheal, healing off, other core busy"
+VARIANTS = (OFF, BUSY, ON, MLFLOW)
+COMPUTE = """
+import os, numpy
+if hasattr(os, "SCHED_IDLE"):
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+x = numpy.ones((100, 64))
+while True:
+    x @ x.T
 """
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A turn: milliseconds, requests a second, requests that failed."""
-
-    p50: float
-    p99: float
-    rate: float
-    failed: int
-
-
-@dataclass(frozen=True)
-class Server:
-    """A server that answers, and its healer where it has one."""
-
-    url: str
-    board: Path
-
-    def healer(self) -> int | None:
-        """The process beside it."""
-        return _get(f"{self.url}/health/details").get("healer_pid")
 
 
 def main() -> None:
     """Start all three, take turns, print medians and ratios."""
     options = _options()
-    if shutil.which("wrk") is None:
-        sys.exit("wrk is not there: apt-get install wrk")
     found: dict[tuple[str, int], list[Measured]] = {}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        policy = folder / "eager.yaml"
-        policy.write_text(EAGER)
-        servers = {
-            OFF: stack.enter_context(_selfheal(options, "--no-heal")),
-            ON: stack.enter_context(_selfheal(options, "--policy", str(policy))),
-            MLFLOW: stack.enter_context(_mlflow(options)),
-        }
-        bodies = {rows: _body(folder, servers[OFF].url, options, rows) for rows in (1, 100)}
-        for server in servers.values():
+        (folder / "eager.yaml").write_text(EAGER)
+        off = _selfheal(stack, options, "--no-heal")
+        on = _selfheal(stack, options, "--policy", str(folder / "eager.yaml"))
+        urls = {OFF: off.url, BUSY: off.url, ON: on.url}
+        urls[MLFLOW] = stack.enter_context(_mlflow(options))
+        bodies = {rows: body_of(off.url, options.model, rows) for rows in (1, 100)}
+        for url in urls.values():
             for body in bodies.values():
-                _ask(server.url, body, 1.0)  # warm
-        heals = _heals(servers[ON].board)
+                ask(url, body, 1.0)  # warm
+        heals = on.heals()
         for _ in range(options.rounds):
             for rows, body in bodies.items():
-                for name, server in servers.items():
+                for name in VARIANTS:
                     with ExitStack() as turn:
                         if name != ON:
-                            turn.enter_context(_asleep(servers[ON]))
-                        turn.enter_context(_batches(server, bodies[100], labels=name != MLFLOW))
-                        measured = _ask(server.url, body, options.seconds)
+                            turn.enter_context(_asleep(on))
+                        if name == BUSY:
+                            turn.enter_context(_busy())
+                        turn.enter_context(_batches(urls[name], bodies[100], labels=name != MLFLOW))
+                        measured = ask(urls[name], body, options.seconds, pause=options.pause)
                     found.setdefault((name, rows), []).append(measured)
-        heals = _heals(servers[ON].board) - heals
+        heals = on.heals() - heals
     _print(found, heals, options)
 
 
@@ -121,104 +91,44 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--model", default="fraud")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--pause", type=float, default=5.0, help="milliseconds after an answer")
+    parser.add_argument("--pause", type=float, default=2.0, help="milliseconds after an answer")
     found = parser.parse_args()
     found.folder = found.folder.resolve()
     return found
 
 
-@contextmanager
-def _selfheal(options: argparse.Namespace, *more: str) -> Iterator[Server]:
-    port = _free_port()
-    main = "from selfheal_cli.cli.main import main; main()"
-    command = [sys.executable, "-c", main, "serve", options.model, "--port", str(port), *more]
-    with tempfile.TemporaryDirectory() as workspace:
-        uri = f"sqlite:///{options.folder / 'mlflow.db'}"
-        shutil.copytree(
-            options.folder / "mlruns" / "selfheal", Path(workspace, "mlruns", "selfheal"),
-            ignore=shutil.ignore_patterns("serving"),
-        )  # fmt: skip
-        with _process([*command, "--tracking-uri", uri], workspace, port):
-            board = spool_path(options.model, Path(workspace, "mlruns", "selfheal"))
-            yield Server(f"http://127.0.0.1:{port}", board)
+def _selfheal(stack: ExitStack, options: argparse.Namespace, *more: str) -> Server:
+    workspace = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    uri = f"sqlite:///{options.folder / 'mlflow.db'}"
+    serving = selfheal_server(options.model, uri, options.folder, workspace, *more)
+    return stack.enter_context(serving)
 
 
 @contextmanager
-def _mlflow(options: argparse.Namespace) -> Iterator[Server]:
-    port = _free_port()
+def _mlflow(options: argparse.Namespace) -> Iterator[str]:
+    port = free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"]
     command += ["-m", f"models:/{options.model}@champion", "--port", str(port)]
-    with _process(command, str(options.folder), port):
-        yield Server(f"http://127.0.0.1:{port}", options.folder)
+    with process(command, options.folder, port):
+        yield f"http://127.0.0.1:{port}"
 
 
 @contextmanager
-def _process(command: list[str], folder: str, port: int) -> Iterator[None]:
-    quiet = subprocess.DEVNULL
-    scripts = Path(uvicorn.__file__).parents[4] / "bin"  # MLflow calls uvicorn by its name
-    env = {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
-    process = subprocess.Popen(
-        command, cwd=folder, env=env, stdout=quiet, stderr=quiet, process_group=0
-    )
-    try:
-        _await(f"http://127.0.0.1:{port}/ping", command, process)
-        yield
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        process.wait(60)
-
-
-def _await(url: str, command: list[str], process: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + START_SECONDS
-    while time.monotonic() < end:
-        if process.poll() is not None:
-            raise SystemExit(f"{command[-1]} ended with {process.returncode}")
-        try:
-            with urllib.request.urlopen(url, timeout=2):  # noqa: S310
-                return
-        except OSError:
-            time.sleep(0.2)
-    raise SystemExit(f"{url} did not answer within {START_SECONDS} s")
-
-
-def _body(folder: Path, url: str, options: argparse.Namespace, rows: int) -> Path:
-    columns = [one["name"] for one in _get(f"{url}/v2/models/{options.model}")["inputs"]]
-    data = [[((7 * i + 3 * j) % 97) / 23 - 2 for j in range(len(columns))] for i in range(rows)]
-    body, script = folder / f"{rows}.json", folder / f"{rows}.lua"
-    body.write_text(json.dumps({"dataframe_split": {"columns": columns, "data": data}}))
-    pause = f"{options.pause:g}"
-    script.write_text(SCRIPT.replace("{body}", str(body)).replace("{pause}", pause))
-    return script
-
-
-def _ask(url: str, script: Path, seconds: float) -> Measured:
-    command = ["wrk", "-t1", "-c1", f"-d{seconds:g}s", "-s", str(script), f"{url}/invocations"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    found = re.search(r"RESULT (\S+) (\S+) (\d+) (\d+)", done.stdout)
-    if found is None:
-        raise SystemExit(done.stdout + done.stderr)
-    p50, p99, count, failed = map(float, found.groups())
-    return Measured(p50 / 1000, p99 / 1000, count / seconds, int(failed))
-
-
-@contextmanager
-def _batches(server: Server, script: Path, *, labels: bool) -> Iterator[None]:
+def _batches(url: str, body: bytes, *, labels: bool) -> Iterator[None]:
     """Ten batches a second and their labels: a healer is never without work."""
     stop = threading.Event()
-    body = script.with_suffix(".json").read_bytes()
 
     def send() -> None:
         number = 0
         while not stop.wait(0.1):
             number += 1
             name = f"labelled-{time.time_ns()}"
-            _post(f"{server.url}/invocations", body, {"x-request-id": name})
+            post(f"{url}/invocations", body, {"x-request-id": name})
             if not labels:
                 continue
             classes = ["fraud" if (number + place) % 7 == 0 else "normal" for place in range(100)]
             told = {"labels": [{"request_id": name, "labels": classes}]}
-            _post(f"{server.url}/feedback", json.dumps(told).encode(), {})
+            post(f"{url}/feedback", json.dumps(told).encode())
 
     thread = threading.Thread(target=send)
     thread.start()
@@ -227,6 +137,17 @@ def _batches(server: Server, script: Path, *, labels: bool) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
+
+
+@contextmanager
+def _busy() -> Iterator[None]:
+    """Beside a process that computes."""
+    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    with subprocess.Popen([sys.executable, "-c", COMPUTE], env=os.environ | threads) as found:
+        try:
+            yield
+        finally:
+            found.kill()
 
 
 @contextmanager
@@ -242,12 +163,6 @@ def _asleep(server: Server) -> Iterator[None]:
             os.kill(pid, signal.SIGCONT)
 
 
-def _heals(board: Path) -> int:
-    """Heals so far, as the healer says on its board."""
-    found, _ = Board(board).told(HEALER)
-    return sum(found.get("heals", {}).values())
-
-
 def _print(
     found: dict[tuple[str, int], list[Measured]], heals: int, options: argparse.Namespace
 ) -> None:
@@ -256,7 +171,7 @@ def _print(
                    "failed"):  # fmt: skip
         table.add_column(column, justify="left" if column == "server" else "right")
     for rows in (1, 100):
-        for name in (OFF, ON, MLFLOW):
+        for name in VARIANTS:
             turns, base = found[name, rows], found[OFF, rows]
             ratios = [
                 median(
@@ -273,24 +188,6 @@ def _print(
     console = Console(width=120)
     console.print(table)
     console.print(f"heals while it was measured: {heals}")
-
-
-def _get(url: str) -> dict[str, Any]:
-    with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310
-        found: dict[str, Any] = json.load(answer)
-        return found
-
-
-def _post(url: str, body: bytes, headers: dict[str, str]) -> None:
-    headers = {"content-type": "application/json", **headers}
-    request = urllib.request.Request(url, body, headers)  # noqa: S310
-    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-        answer.read()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
 
 
 if __name__ == "__main__":

@@ -11,23 +11,17 @@ process, a batch comes every 50 ms, and the clock runs around the steps alone.
 from __future__ import annotations
 
 import argparse
-import os
-import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, chdir, closing, contextmanager, suppress
+from contextlib import ExitStack, chdir
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.request import urlopen
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from servers import tracking_server
 
 from selfheal_cli.config import HealSettings, Policy, RunConfig, SyntheticSettings
 from selfheal_cli.heal.engine import HealEngine, InlineEngine
@@ -53,7 +47,6 @@ from selfheal_cli.source.synthetic import SyntheticSource
 BARE = "forward pass alone"
 BATCH_ROWS = 100
 PAUSE_SECONDS = 0.05  # before a batch, where stores are compared
-START_SECONDS = 180.0  # that a tracking server may take
 NEVER = Policy(fidi_threshold=1e9, conflict_min=10_000_000)
 VARIANTS = {
     "stream, heals off": RunConfig(policy=NEVER),
@@ -157,34 +150,6 @@ def lay_out(found: dict[str, list[Pass]], rows: int) -> Table:
             f"{np.median([one.heals for one in passes]):.0f}",
         )
     return table
-
-
-@contextmanager
-def tracking_server(folder: Path) -> Iterator[str]:
-    """MLflow's own server on loopback, with a store of its own and the artifacts through it."""
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
-               "--workers", "1", "--backend-store-uri", f"sqlite:///{folder}/server.db",
-               "--artifacts-destination", str(folder / "server")]  # fmt: skip
-    with (folder / "server.log").open("w") as log:
-        # without processes for jobs, which nobody asks for here
-        known = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        process = subprocess.Popen(
-            command, stdout=log, stderr=log, env=known, start_new_session=True
-        )
-    try:
-        uri = f"http://127.0.0.1:{port}"
-        end = time.monotonic() + START_SECONDS
-        while time.monotonic() < end:
-            with suppress(OSError), urlopen(f"{uri}/health"):  # noqa: S310
-                break
-            time.sleep(0.5)
-        yield uri
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait()
 
 
 def stores(source: SyntheticSource, prepared: Prepared, rounds: int) -> Table:

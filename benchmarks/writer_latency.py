@@ -26,13 +26,14 @@ from selfheal_cli.config import SyntheticSettings
 from selfheal_cli.heal.live import LiveModel, Serving
 from selfheal_cli.heal.task import AdapterState
 from selfheal_cli.model.network import Architecture, SelfHealingNetwork, use_one_thread
+from selfheal_cli.model.packing import pack
 from selfheal_cli.monitor.prequential import score
 from selfheal_cli.records import Evaluation, Phase, Snapshot, digest
 from selfheal_cli.registry.base import Lineage
 from selfheal_cli.registry.mlflow_registry import MlflowRegistry
 from selfheal_cli.registry.outbox import Outbox
 from selfheal_cli.registry.writer import RegistryWriter
-from selfheal_cli.snapshot import make_base, pack
+from selfheal_cli.snapshot import make_base
 from selfheal_cli.source.synthetic import SyntheticSource
 
 if TYPE_CHECKING:

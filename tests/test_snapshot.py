@@ -15,8 +15,9 @@ from torch import Tensor
 from selfheal_cli import snapshot
 from selfheal_cli.errors import VersionCorrupt
 from selfheal_cli.model.network import Architecture, SelfHealingNetwork
+from selfheal_cli.model.packing import pack
 from selfheal_cli.records import Base, digest
-from selfheal_cli.snapshot import ANCHOR, assemble, make_base, pack, unpack
+from selfheal_cli.snapshot import ANCHOR, assemble, make_base, unpack
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)
 TENSORS = st.dictionaries(

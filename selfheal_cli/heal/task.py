@@ -11,6 +11,7 @@ import torch
 
 from selfheal_cli.errors import HealError
 from selfheal_cli.model.network import Weights
+from selfheal_cli.model.packing import Packed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -84,7 +85,8 @@ class HealTask:
 @dataclass(frozen=True, slots=True)
 class HealOutcome:
     """The adapter after a heal; probabilities of the task's rows before and after it, (n,) or
-    (n, K); and what the recipe measured on the way, by name.
+    (n, K); and what the recipe measured on the way, by name. ``packed`` is the adapter as bytes,
+    where whoever healed has made them.
     """
 
     task: HealTask
@@ -92,6 +94,7 @@ class HealOutcome:
     probabilities_before: FloatArray
     probabilities_after: FloatArray
     measured: Mapping[str, float] = field(default_factory=dict)
+    packed: Packed | None = None
 
 
 @dataclass(frozen=True, slots=True)

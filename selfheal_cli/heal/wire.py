@@ -13,6 +13,7 @@ from torch import Tensor
 from selfheal_cli.errors import HealRefused
 from selfheal_cli.heal.task import AdapterState, HealFailure, HealOutcome, HealRows, HealTask
 from selfheal_cli.model.network import unshared
+from selfheal_cli.model.packing import Packed
 
 _HEAD = struct.Struct("<I")
 TASK_FIELDS = ("heal_id", "batch", "reason", "recipe", "positive_share")
@@ -46,13 +47,18 @@ def decode_task(frame: bytes) -> tuple[HealTask, AdapterState]:
 
 
 def encode_outcome(outcome: HealOutcome) -> bytes:
-    """An answer from the worker; the rows stay behind."""
-    probabilities = {
+    """An answer from the worker; the rows stay behind.
+
+    The weights go as the bytes that will be registered, packed and hashed in the worker's time.
+    """
+    packed = Packed.of(outcome.after.weights)
+    tensors = {
         "before": torch.from_numpy(outcome.probabilities_before),
         "after": torch.from_numpy(outcome.probabilities_after),
+        "packed": torch.frombuffer(bytearray(packed.data), dtype=torch.uint8),
     }
-    header = {"measured": dict(outcome.measured)}
-    return encode(header, {**probabilities, **_state(outcome.after)})
+    header = {"measured": dict(outcome.measured), "sha256": packed.sha256}
+    return encode(header, {**tensors, **_state(AdapterState({}, outcome.after.memory))})
 
 
 def encode_failure(error: Exception) -> bytes:
@@ -67,7 +73,9 @@ def decode_outcome(frame: bytes, task: HealTask) -> HealOutcome | HealFailure:
     if "error" in header:
         return HealFailure(task, header["error"], refused=header["refused"])
     before, after = tensors.pop("before").numpy(), tensors.pop("after").numpy()
-    return HealOutcome(task, _adapter(tensors), before, after, header["measured"])
+    packed = Packed(tensors.pop("packed").numpy().tobytes(), header["sha256"])
+    adapter = AdapterState(load(packed.data), _adapter(tensors).memory)
+    return HealOutcome(task, adapter, before, after, header["measured"], packed)
 
 
 def _state(adapter: AdapterState) -> dict[str, Tensor]:

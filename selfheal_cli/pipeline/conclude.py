@@ -9,6 +9,7 @@ from typing import Any
 from selfheal_cli.config import RunConfig
 from selfheal_cli.heal.live import LiveModel
 from selfheal_cli.model.network import Classifier
+from selfheal_cli.model.packing import pack
 from selfheal_cli.monitor.prequential import commonest, constant, score
 from selfheal_cli.pipeline.corridor import Corridor
 from selfheal_cli.pipeline.prepare import Prepared, survey
@@ -16,7 +17,7 @@ from selfheal_cli.pipeline.replay import Replay
 from selfheal_cli.records import Batch, Rows, digest
 from selfheal_cli.report.summary import Stage, limit_line, verdict
 from selfheal_cli.scores import AnyScores, Scores
-from selfheal_cli.snapshot import make_base, pack
+from selfheal_cli.snapshot import make_base
 from selfheal_cli.source.base import Source
 
 IN_SAMPLE = (

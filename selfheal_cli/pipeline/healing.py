@@ -344,6 +344,7 @@ class Healing:
             heal_id=task.heal_id,
             rejected=rejected,
             extra={**seen.metrics(scores), **({} if before else healed.estimates)},
+            packed=None if before else outcome.packed,
         )
 
     def _told(

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from selfheal_cli.model.network import SelfHealingNetwork, Weights
+from selfheal_cli.model.packing import Packed
 from selfheal_cli.monitor.label_desk import Scored
 from selfheal_cli.monitor.prequential import score
 from selfheal_cli.pipeline.ledger import Ledger
-from selfheal_cli.records import Evaluation, Phase, Snapshot, digest
+from selfheal_cli.records import Evaluation, Phase, Snapshot
 from selfheal_cli.scores import AnyScores
-from selfheal_cli.snapshot import pack
 
 KEPT = 2  # adapters whose bytes are at hand: what serves, and what a heal gave
 MOST_BATCHES = 10  # of waiting rows that a snapshot is scored on; bounds what is kept
@@ -49,7 +49,7 @@ class Snapshots:
         self._prefix = run_id[:8]
         self._count = 0
         self._awaiting: list[_Awaiting] = []
-        self._packed: list[tuple[Weights, bytes, str]] = []  # the latest
+        self._packed: list[tuple[Weights, Packed]] = []  # the latest
 
     def take(
         self,
@@ -65,15 +65,19 @@ class Snapshots:
         heal_id: str | None = None,
         rejected: str = "",
         extra: Mapping[str, float] | None = None,
+        packed: Packed | None = None,
     ) -> str:
-        """Write one down and have it registered; returns its id."""
+        """Write one down and have it registered; returns its id.
+
+        ``packed`` where the weights were packed already.
+        """
         self._count += 1
-        data, sha256 = self._bytes_of(weights)
+        packed = self._bytes_of(weights, packed)
         snapshot = Snapshot(
             id=f"{self._prefix}-s{self._count:06}",
             phase=phase,
             batch=batch,
-            sha256=sha256,
+            sha256=packed.sha256,
             scores=scores,
             evaluation=evaluation,
             reason=reason,
@@ -83,19 +87,18 @@ class Snapshots:
             rejected=rejected,
             metrics={**_figures(scores), **(extra or {})},
         )
-        self._ledger.keep(snapshot, data)
+        self._ledger.keep(snapshot, packed.data)
         return snapshot.id
 
-    def _bytes_of(self, weights: Weights) -> tuple[bytes, str]:
+    def _bytes_of(self, weights: Weights, packed: Packed | None) -> Packed:
         """Bytes and their hash. What serves before a heal is what was published after another:
         those bytes are still here.
         """
         known = next((one for one in self._packed if one[0] is weights), None)
         if known is None:
-            data = pack(weights)
-            known = (weights, data, digest(data))
+            known = (weights, packed or Packed.of(weights))
         self._packed = [*(one for one in self._packed if one is not known), known][-KEPT:]
-        return known[1:]
+        return known[1]
 
     def await_labels(
         self,

@@ -25,6 +25,7 @@ from selfheal_cli.errors import (
 )
 from selfheal_cli.heal.live import Serving
 from selfheal_cli.history.events import Event, Kind
+from selfheal_cli.model.packing import pack
 from selfheal_cli.pipeline.lease import healed_here, require_free
 from selfheal_cli.pipeline.predecessors import last_cursor, settle_earlier
 from selfheal_cli.pipeline.run import Surroundings
@@ -40,7 +41,6 @@ from selfheal_cli.serve.settings import HealerSettings
 from selfheal_cli.serve.standing import HEALER, Standing
 from selfheal_cli.serve.teller import EventFold, registry_facts
 from selfheal_cli.serve.tracing import open_tracing
-from selfheal_cli.snapshot import pack
 from selfheal_cli.spool.board import Board, Published
 from selfheal_cli.spool.file import spool_path
 from selfheal_cli.spool.source import Pace

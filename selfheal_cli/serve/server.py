@@ -16,6 +16,7 @@ import uvicorn
 
 from selfheal_cli.errors import ConfigurationError
 from selfheal_cli.model.network import use_one_thread
+from selfheal_cli.model.packing import pack
 from selfheal_cli.pipeline.lease import healed_here
 from selfheal_cli.records import digest
 from selfheal_cli.registry.mlflow_registry import MlflowRegistry
@@ -32,7 +33,6 @@ from selfheal_cli.serve.recorder import Recorder
 from selfheal_cli.serve.scorer import Scorer, Served, load_champion
 from selfheal_cli.serve.settings import ServerSettings
 from selfheal_cli.serve.tracing import open_tracing
-from selfheal_cli.snapshot import pack
 from selfheal_cli.spool.board import Board, Published
 from selfheal_cli.spool.file import spool_path
 from selfheal_cli.spool.store import Spool

@@ -14,9 +14,10 @@ from selfheal_cli.errors import ConfigurationError
 from selfheal_cli.model.adapters.base import Adapter, Room
 from selfheal_cli.model.adapters.kinds import KINDS, AdapterKind, parse_adapter
 from selfheal_cli.model.network import use_one_thread
+from selfheal_cli.model.packing import pack
 from selfheal_cli.model.training import seeded
 from selfheal_cli.records import digest
-from selfheal_cli.snapshot import pack, unpack
+from selfheal_cli.snapshot import unpack
 
 ROWS = 12
 # what an adapter is given: one row, tokens, pixels; one logit and several

@@ -19,6 +19,7 @@ from selfheal_cli.errors import (
     VersionNotFound,
 )
 from selfheal_cli.model.network import Architecture, SelfHealingNetwork
+from selfheal_cli.model.packing import pack
 from selfheal_cli.records import Base, Evaluation, Phase, Snapshot, digest
 from selfheal_cli.registry.base import CHAMPION, Lineage, Registry
 from selfheal_cli.registry.journal import (
@@ -38,7 +39,7 @@ from selfheal_cli.registry.moves import (
     take_lease,
 )
 from selfheal_cli.scores import Scores
-from selfheal_cli.snapshot import make_base, pack
+from selfheal_cli.snapshot import make_base
 from selfheal_cli.source.encoding import Encoding
 from tests.registry.chains import check_chain
 
