@@ -34,6 +34,7 @@ from selfheal_cli.history.event_log import read
 from selfheal_cli.history.events import Kind
 from selfheal_cli.records import VersionRecord
 from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+from selfheal_cli.registry.outbox import Outbox
 from selfheal_cli.rollback.verify import load_verified
 from selfheal_cli.snapshot import assemble
 from selfheal_cli.source.encoding import Encoding
@@ -72,6 +73,7 @@ def main() -> None:
             one, hundred = (body_of(server.url, MODEL, rows) for rows in (1, 100))
             peak = ask(server.url, one, 4.0, callers=CALLERS).rate
             pause = _pause_for(server, one, options.share * peak)
+            ask(server.url, hundred, 3.0)  # as many rows as wait for labels at most
             drain(server)
             heals = server.heals()
             with _all_beside(server, hundred, options.every, seen):
@@ -89,7 +91,7 @@ def main() -> None:
             require(
                 "answers that are not one snapshot's", _mixed(uri, known_versions, hundred, seen), 0
             ),
-            _every_row_once(work, uri),
+            every_row_once(work),
             *_level(seen),
             require("exit code of audit", selfheal(work, "audit", uri=uri), 0),
         ]
@@ -128,12 +130,21 @@ def require(what: str, found: float, most: float, more: object = "") -> bool:
 
 
 def drain(server: Server) -> None:
-    """Wait until the healer has gone through all that was answered."""
+    """Wait until the healer has gone through all that was answered, and the registry has it."""
     end = time.monotonic() + DRAIN_SECONDS
-    while server.standing().get("waiting", 1):
+    runs = server.workspace / "mlruns" / "selfheal" / "runs"
+    while server.standing().get("waiting", 1) or any(map(_pending, runs.glob("*/outbox.db"))):
         if time.monotonic() > end:
-            raise SystemExit(f"rows still wait after {DRAIN_SECONDS} s: {server.standing()}")
+            raise SystemExit(f"something still waits after {DRAIN_SECONDS} s: {server.standing()}")
         time.sleep(0.2)
+
+
+def _pending(path: Path) -> int:
+    outbox = Outbox(path)
+    try:
+        return outbox.pending
+    finally:
+        outbox.close()
 
 
 def _pause_for(server: Server, body: bytes, rate: float) -> float:
@@ -148,11 +159,14 @@ def _pause_for(server: Server, body: bytes, rate: float) -> float:
 @contextmanager
 def every(seconds: float, step: Callable[[], None]) -> Iterator[None]:
     """Do a step again and again in a thread."""
-    stop = threading.Event()
+    stop, broken = threading.Event(), list[Exception]()
 
     def go() -> None:
-        while not stop.wait(seconds):
-            step()
+        try:
+            while not stop.wait(seconds):
+                step()
+        except Exception as exc:  # whatever it is, nothing was shown
+            broken.append(exc)
 
     thread = threading.Thread(target=go)
     thread.start()
@@ -161,6 +175,8 @@ def every(seconds: float, step: Callable[[], None]) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
+    if broken:
+        raise broken[0]
 
 
 @contextmanager
@@ -195,7 +211,7 @@ class Caller:
             self._seen.failures.append(answer.text[:200])
             return
         snapshot = answer.headers["x-selfheal-snapshot"]
-        found = [row["probability"] for row in answer.json()["predictions"]]
+        found = answer.json()["predictions"]
         self._seen.answers.append((snapshot, found))
         self._seen.served.append((time.time(), snapshot))
         classes = [
@@ -262,7 +278,8 @@ def _mixed(uri: str, known: dict[str, VersionRecord], body: bytes, seen: Beside)
     return sum(found != expected[snapshot] for snapshot, found in seen.answers)
 
 
-def _every_row_once(work: Path, uri: str) -> bool:
+def every_row_once(work: Path) -> bool:
+    """Whether the logs under a folder have as many rows as its spool."""
     spool = Spool(next(work.glob("mlruns/selfheal/serving/**/*.db")))
     logged = 0
     for log in work.glob("mlruns/selfheal/runs/*/events.jsonl"):
