@@ -80,10 +80,10 @@ def test_an_adapter_of_any_kind_at_any_layer_heals_and_is_audited(
         "wrap", *STORED, *DATA, "--as", "digits", "--at", at, "--adapter", adapter, "--json"
     ).stdout)  # fmt: skip
     assert told["adapter"] == (adapter if adapter != "lora" else "lora:4")
-    healing = ("--recipe", "gradient", "--heal-lr", "0.02")
+    healing = ("--recipe", "gradient", "--heal-lr", "0.02", "--heal-steps", "20")
     document = json.loads(invoke(*STREAM, *healing, "--json").stdout)
     stages = {one["title"]: one for one in document["results"]["stages"]}
-    assert stages["Live (healing)"]["accuracy"] > stages["Shadow (frozen)"]["accuracy"] + 0.02
+    assert stages["Live (healing)"]["accuracy"] > stages["Shadow (frozen)"]["accuracy"] + 0.1
     assert "comes out the same" in invoke("audit", "--replay", "4", *of).stdout
     given = pd.read_csv("digits_stream.csv").drop(columns="digit")[:9]
     served = mlflow.pyfunc.load_model("models:/digits@champion").predict(given)
