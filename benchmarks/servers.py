@@ -91,10 +91,10 @@ def selfheal_server(
     port = free_port()
     main = "from selfheal_cli.cli.main import main; main()"
     command = [sys.executable, "-c", main, "serve", model, "--port", str(port), *more]
-    shutil.copytree(
-        known / "mlruns" / "selfheal", workspace / "mlruns" / "selfheal",
-        ignore=shutil.ignore_patterns("serving"),
-    )  # fmt: skip
+    target = workspace / "mlruns" / "selfheal"
+    if not target.exists():
+        ignore = shutil.ignore_patterns("serving")
+        shutil.copytree(known / "mlruns" / "selfheal", target, ignore=ignore)
     with process([*command, "--tracking-uri", uri], workspace, port) as found:
         yield Server(f"http://127.0.0.1:{port}", found.pid, workspace, model)
 

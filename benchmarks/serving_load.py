@@ -50,6 +50,7 @@ DRAIN_SECONDS = 300
 class Beside:
     """What went on beside the load, and what was seen of it."""
 
+    prefix: str = "asked"
     answers: list[tuple[str, list[float]]] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     moves: list[tuple[float, int]] = field(default_factory=list)
@@ -204,7 +205,8 @@ class Caller:
     def ask(self) -> None:
         """Once."""
         number = len(self._seen.answers)
-        headers = {"content-type": "application/json", "x-request-id": f"asked-{number}"}
+        name = f"{self._seen.prefix}-{number}"
+        headers = {"content-type": "application/json", "x-request-id": name}
         url = f"{self._url}/invocations"
         answer = self._session.post(url, self._body, headers=headers, timeout=30)
         if answer.status_code != 200:
@@ -217,7 +219,7 @@ class Caller:
         classes = [
             "fraud" if (number + place) % 7 == 0 else "normal" for place in range(len(found))
         ]
-        told = {"labels": [{"request_id": f"asked-{number}", "labels": classes}]}
+        told = {"labels": [{"request_id": name, "labels": classes}]}
         answer = self._session.post(f"{self._url}/feedback", json=told, timeout=30)
         if answer.json() != {"joined": len(found), "repeated": 0, "unknown": 0}:
             self._seen.failures.append(answer.text[:200])
