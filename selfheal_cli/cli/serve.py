@@ -44,6 +44,12 @@ healing = options.group(
     click.option(
         "--keep-rows", type=int, help="Answered rows that are kept for labels. [default: 1000000]"
     ),
+    click.option(
+        "--heal-priority",
+        type=click.Choice(("idle", "low", "normal")),
+        help="Processor time for healing: what nobody else wants, a small share, or as the server. "
+        "[default: idle]",
+    ),
 )
 limits = options.group(
     click.option("--max-body", type=int, help="Bytes of a request. [default: 10000000]"),
@@ -131,6 +137,7 @@ def _settings(name: str, given: dict[str, Any]) -> ServerSettings:
         "reference": _reference(given),
         "max_wait": given["max_wait"],
         "keep_rows": given["keep_rows"],
+        "priority": given["heal_priority"],
     }
     asked = {
         "body_bytes": given["max_body"],

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 
 from selfheal_cli.serve.meters import Meters
-from selfheal_cli.serve.settings import HealerSettings
+from selfheal_cli.serve.settings import HealerSettings, Priority
 
 # -P: the module of this installation, whatever lies in the working folder
 COMMAND = (sys.executable, "-P", "-m", "selfheal_cli.serve.healer")
@@ -29,6 +29,7 @@ class Companion:
     ) -> None:
         self.restarts = 0
         self._told = settings.model_dump_json().encode()
+        self._priority = settings.priority
         self._command = list(command)
         self._meters = meters
         self._process: subprocess.Popen[bytes] | None = None
@@ -86,7 +87,7 @@ class Companion:
             process = self._process = subprocess.Popen(
                 self._command, stdin=subprocess.PIPE, process_group=0
             )
-        _give_way(process.pid)
+        _give_way(process.pid, self._priority)
         if process.stdin is not None:
             with contextlib.suppress(OSError):  # it ended before it listened
                 process.stdin.write(self._told)
@@ -94,9 +95,10 @@ class Companion:
         return process
 
 
-def _give_way(pid: int) -> None:
-    """Let a process, and those that it starts, have what time is left."""
+def _give_way(pid: int, priority: Priority) -> None:
+    """Set how a process, and those that it starts, come to the processor."""
     with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, pid, NICENESS)
-        if hasattr(os, "SCHED_IDLE"):
+        if priority != "normal":
+            os.setpriority(os.PRIO_PROCESS, pid, NICENESS)
+        if priority == "idle" and hasattr(os, "SCHED_IDLE"):
             os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))

@@ -10,6 +10,9 @@ from pydantic import Field
 from selfheal_cli.config import WORKSPACE
 from selfheal_cli.inputs import Count, Positive, Settings
 
+# what nobody else wants; a small share (niceness 10); as the server
+Priority = Literal["idle", "low", "normal"]
+
 
 class HealerSettings(Settings):
     """What the process beside the server is told; it crosses as JSON.
@@ -29,6 +32,7 @@ class HealerSettings(Settings):
         default=5.0, description="seconds after which rows that do not fill a batch are one"
     )
     keep_rows: Count = Field(default=1_000_000, description="answered rows that the spool keeps")
+    priority: Priority = Field(default="idle", description="of the processor's time")
 
 
 class Limits(Settings):

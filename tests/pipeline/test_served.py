@@ -286,15 +286,15 @@ def test_a_champion_whose_normal_rows_are_gone_asks_for_a_reference(
 def test_healing_pauses_while_more_rows_wait_than_can_be_looked_at(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("selfheal_cli.spool.source.BEHIND", 4)
-    monkeypatch.setattr("selfheal_cli.spool.source.CAUGHT_UP", 2)
-    server.answer(6)
+    for name, value in {"BEHIND": 4, "CAUGHT_UP": 2, "WIDE": 2}.items():
+        monkeypatch.setattr(f"selfheal_cli.spool.source.{name}", value)
+    server.answer(8)
     server.label(list(server.truth))
     done = server.serve()
     told = events_of(done, Kind.HEALING_HELD, Kind.HEALING_RELEASED)
     assert [one.kind for one in told] == [Kind.HEALING_HELD, Kind.HEALING_RELEASED]
     assert "rows or more wait" in told[0].data["reason"]
-    assert len(events_of(done, Kind.BATCH)) == 6
+    assert [one.data["rows"] for one in events_of(done, Kind.BATCH)] == [200] * 4
     healed = [one.data["batch"] for one in events_of(done, Kind.HEAL, Kind.HEAL_REJECTED)]
     assert min(healed) > 1
 

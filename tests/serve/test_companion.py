@@ -12,7 +12,7 @@ import pytest
 from selfheal_cli.serve import companion
 from selfheal_cli.serve.companion import Companion
 from selfheal_cli.serve.meters import Meters
-from selfheal_cli.serve.settings import HealerSettings
+from selfheal_cli.serve.settings import HealerSettings, Priority
 from tests.serve.conftest import until
 
 SETTINGS = HealerSettings(model="fraud", actor="test")
@@ -29,14 +29,28 @@ def lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def test_it_is_told_its_settings_gives_way_and_ends_in_order(tmp_path: Path) -> None:
+IDLE, NORMAL = os.SCHED_IDLE, os.SCHED_OTHER
+
+
+@pytest.mark.parametrize(
+    ("priority", "niceness", "scheduling"),
+    [
+        ("idle", companion.NICENESS, IDLE),
+        ("low", companion.NICENESS, NORMAL),
+        ("normal", 0, NORMAL),
+    ],
+)
+def test_it_is_told_its_settings_gives_way_as_wanted_and_ends_in_order(
+    tmp_path: Path, priority: Priority, niceness: int, scheduling: int
+) -> None:
+    settings = SETTINGS.model_copy(update={"priority": priority})
     said = tmp_path / "said"
-    found = Companion(SETTINGS, Meters(), (sys.executable, "-S", "-c", LIVES, str(said)))
+    found = Companion(settings, Meters(), (sys.executable, "-S", "-c", LIVES, str(said)))
     found.start()
     until(lambda: len(lines(said)) == 2)
-    assert HealerSettings(**json.loads(lines(said)[0])) == SETTINGS
-    idle = f"{companion.NICENESS} {os.SCHED_IDLE} {os.getsid(0)}"
-    assert lines(said)[1] == idle  # of another session, niceness would count for nothing
+    assert HealerSettings(**json.loads(lines(said)[0])) == settings
+    # in the server's session: in one of its own, niceness would count for nothing
+    assert lines(said)[1] == f"{niceness} {scheduling} {os.getsid(0)}"
     assert found.pid is not None
     found.stop()
     assert lines(said)[2:] == ["ended"]

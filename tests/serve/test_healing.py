@@ -105,7 +105,7 @@ NAMES = SyntheticSource(SyntheticSettings(), seed=1, batch_size=100, batches=1).
 def served() -> Iterator[tuple[subprocess.Popen[str], Caller]]:
     """The command itself, healing in batches of 100."""
     command = [sys.executable, "-c", MAIN, "serve", "fraud", "--port", "0",
-               "--recipe", "anchored", "--max-wait", "1"]  # fmt: skip
+               "--recipe", "anchored", "--max-wait", "1", "--heal-priority", "normal"]  # fmt: skip
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         try:
