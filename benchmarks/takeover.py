@@ -84,7 +84,7 @@ def until(found: Callable[[], T | None]) -> T:
     end = time.monotonic() + PATIENCE_SECONDS
     while not (value := found()):
         if time.monotonic() > end:
-            raise SystemExit("nothing came of it")
+            raise SystemExit(f"nothing came of it within {PATIENCE_SECONDS:g} s")
         time.sleep(0.02)
     return value
 

@@ -107,6 +107,7 @@ class Healer:
         model, workspace = settings.model, settings.workspace
         served = self._open()
         require_free(self._registry, model, workspace, clock)
+        self._silent = False  # whoever healed may have died since `_follow` looked
         settle_earlier(model, workspace, self._registry, clock, settings.actor, PATIENCE_SECONDS)
         self._fold = EventFold()
         self._facts.pop("error", None)

@@ -6,19 +6,23 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
+import pytest
 import requests
 
 from selfheal_cli.config import SyntheticSettings
 from selfheal_cli.history.event_log import read
 from selfheal_cli.history.events import Event, Kind
 from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+from selfheal_cli.serve import healer
 from selfheal_cli.serve.settings import HealerSettings
 from selfheal_cli.serve.standing import HEALER
 from selfheal_cli.snapshot import assemble, unpack
@@ -236,3 +240,24 @@ def test_another_replica_takes_over_from_a_healer_that_was_killed_and_nothing_is
         assert second in healers.processes
         require_every_row_once(healers.spool)
     invoke("audit")
+
+
+def test_whoever_heals_says_so_though_another_one_healed_when_it_looked(
+    empty_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry, stop, found = Mock(), threading.Event(), dict[str, Any]()
+    board = Board(spool_path("fraud", WORKSPACE))
+
+    def heal(*_: object) -> None:
+        found.update(until(lambda: board.told(HEALER)[0]))
+        stop.set()
+
+    replaced = {"healed_here": True, "require_free": None, "settle_earlier": [],
+                "open_served": Mock(), "serving_version": None, "last_cursor": None}  # fmt: skip
+    for name, value in replaced.items():
+        monkeypatch.setattr(healer, name, Mock(return_value=value))
+    monkeypatch.setattr(healer, "heal_served", heal)
+    monkeypatch.setattr(healer, "registry_facts", lambda *_: {})
+    told = HealerSettings(model="fraud", actor="replica")
+    healer.Healer(told, registry, stop).run()
+    assert found["pid"] == os.getpid()
