@@ -64,6 +64,7 @@ class Healer:
         self._stop = stop
         self._spool, self._board = Spool(path), Board(path)
         self._facts: dict[str, Any] = {"pid": os.getpid()}
+        self._known: dict[str, Any] = {}  # by the registry
         self._fold = EventFold()
         self._tracing = open_tracing("selfheal-healer")
         self._spans = HealSpans(self._tracing)
@@ -76,6 +77,7 @@ class Healer:
         """Heal while the lease can be had, follow otherwise."""
         threads = [
             threading.Thread(target=self._tell, name="teller", daemon=True),
+            threading.Thread(target=self._ask, name="asker", daemon=True),
             threading.Thread(target=self._obey, name="orders", daemon=True),
         ]
         for thread in threads:
@@ -196,18 +198,20 @@ class Healer:
     def _state(self, state: str) -> None:
         self._facts["state"] = state
 
+    def _ask(self) -> None:
+        """The thread that asks the registry, which may be away for long."""
+        while True:
+            with suppress(SelfhealError):  # the one who follows says so
+                self._known = registry_facts(self._registry, self._settings.model)
+            if self._stop.wait(FACTS_SECONDS):
+                return
+
     def _tell(self) -> None:
         """The thread that says how things stand."""
-        asked = 0.0
-        found: dict[str, Any] = {}
         while True:
-            if time.monotonic() - asked >= FACTS_SECONDS:
-                asked = time.monotonic()
-                with suppress(SelfhealError):  # the one who follows says so
-                    found = registry_facts(self._registry, self._settings.model)
             served = self._served
             waiting = {"waiting": served.source.backlog()} if served is not None else {}
-            facts = self._facts | found | self._fold.facts | waiting
+            facts = self._facts | self._known | self._fold.facts | waiting
             if self._facts.get("state") in ("FOLLOWING", "WATCHING"):
                 facts["state"] = self._facts["state"]
             if not self._silent:

@@ -246,14 +246,18 @@ def test_whoever_heals_says_so_though_another_one_healed_when_it_looked(
     empty_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry, stop, found = Mock(), threading.Event(), dict[str, Any]()
+    opened = Mock()
+    opened.source.backlog.return_value = 0
     board = Board(spool_path("fraud", WORKSPACE))
 
     def heal(*_: object) -> None:
-        found.update(until(lambda: board.told(HEALER)[0]))
+        begun = time.time()
+        until(lambda: board.told(HEALER)[1] > begun)
+        found.update(board.told(HEALER)[0])
         stop.set()
 
     replaced = {"healed_here": True, "require_free": None, "settle_earlier": [],
-                "open_served": Mock(), "serving_version": None, "last_cursor": None}  # fmt: skip
+                "open_served": opened, "serving_version": None, "last_cursor": None}  # fmt: skip
     for name, value in replaced.items():
         monkeypatch.setattr(healer, name, Mock(return_value=value))
     monkeypatch.setattr(healer, "heal_served", heal)
