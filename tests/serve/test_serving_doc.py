@@ -9,8 +9,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import click
 import pytest
 
+from selfheal_cli.cli.main import main
 from selfheal_cli.cli.serve import command as serve
 from tests.serve.conftest import Running
 
@@ -58,5 +60,7 @@ def test_every_command_line_of_the_serving_page_has_options_that_there_are() -> 
     commands = [*(shlex.split(line) for line in lines), json.loads(quoted[1])]
     assert len(commands) == 3
     for command in commands:
-        context = serve.make_context("serve", command[2:], resilient_parsing=True)
+        # with its parent: click remembers a command's help option as it first was
+        root = click.Context(main, info_name="selfheal", **main.context_settings)
+        context = serve.make_context("serve", command[2:], parent=root, resilient_parsing=True)
         assert context.params["name"] == "fraud"
