@@ -15,7 +15,8 @@ from selfheal_cli.records import Phase, VersionRecord
 from selfheal_cli.registry.mlflow_journal import MlflowJournal
 
 VERSIONS_TAG = "mlflow.modelVersions"  # on the logged model; the interface reads it too
-CANDIDATES = 20  # versions deleted behind their logged models are passed over
+CANDIDATES = 20  # asked for at once where several are looked at
+FIRST = 2  # where one is: one whose version was deleted behind its logged model is passed over
 
 
 class MlflowVersions(MlflowJournal):
@@ -55,18 +56,23 @@ class MlflowVersions(MlflowJournal):
         self, model: str, *, base: str, run_id: str | None = None
     ) -> Iterator[VersionRecord]:
         """See `Registry`."""
+        return self._ranked(model, base, run_id, CANDIDATES)
+
+    def _ranked(
+        self, model: str, base: str, run_id: str | None, at_once: int
+    ) -> Iterator[VersionRecord]:
         conditions = (
             f" AND tags.`selfheal.phase` = '{Phase.POST_HEAL.value}'"
             f" AND tags.`selfheal.base` = '{base}'"
         )
         if run_id is not None:
             conditions += f" AND tags.`selfheal.run_id` = '{run_id}'"
-        found = self._search(model, conditions, "f1", CANDIDATES)
+        found = self._search(model, conditions, "f1", at_once)
         return takewhile(lambda version: version.f1 is not None, found)
 
     def best(self, model: str, *, base: str, run_id: str | None = None) -> VersionRecord | None:
         """See `Registry`."""
-        return next(self.ranked(model, base=base, run_id=run_id), None)
+        return next(self._ranked(model, base, run_id, FIRST), None)
 
     def _search(
         self, model: str, conditions: str, sort: str, at_once: int
@@ -83,7 +89,7 @@ class MlflowVersions(MlflowJournal):
                         {"field_name": field, "ascending": False},
                         {"field_name": "creation_timestamp", "ascending": False},
                     ][: 1 if sort == "version" else 2],
-                    max_results=max(CANDIDATES, min(at_once, 100)),
+                    max_results=min(at_once, 100),
                     page_token=token,
                 )
             for logged in page:
