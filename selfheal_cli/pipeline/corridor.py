@@ -9,6 +9,7 @@ from selfheal_cli.config import RunConfig
 from selfheal_cli.heal.engine import HealEngine
 from selfheal_cli.heal.live import LiveModel, Serving
 from selfheal_cli.heal.task import AdapterState
+from selfheal_cli.pipeline.appraisal import Appraisal
 from selfheal_cli.pipeline.follow import Others
 from selfheal_cli.pipeline.healing import Healing
 from selfheal_cli.pipeline.labels import LabelFlow
@@ -60,9 +61,20 @@ def lay(
     flow = LabelFlow(config, prepared.label_watch, len(source.labels), ledger)
     snapshots = Snapshots(ledger, lineage.run_id)
     restore = Restore(config, live, registry, lineage, ledger, others, behind)
-    healing = Healing(config, live, engine, snapshots, restore, flow.desk, ledger, lineage.run_id)
+    appraisal = Appraisal(config, live, snapshots, flow.desk)
+    healing = Healing(config, live, engine, appraisal, snapshots, restore, ledger, lineage.run_id)
     diagnosing = Diagnosing(config, prepared if verdicts else None, source.labels, ledger)
     stream = Stream(
-        config, prepared, live, healing, restore, snapshots, flow, diagnosing, ledger, source.labels
+        config,
+        prepared,
+        live,
+        healing,
+        appraisal,
+        restore,
+        snapshots,
+        flow,
+        diagnosing,
+        ledger,
+        source.labels,
     )
     return Corridor(stream, healing, flow, restore)

@@ -1,27 +1,17 @@
-"""What a heal leads to: judged, then published, snapshotted and watched, or held back."""
+"""What a heal leads to: published and watched, held back, or overtaken."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from dataclasses import replace
+from typing import Any
 
 from selfheal_cli.config import RunConfig
-from selfheal_cli.decide.objective import RECENT, threshold_for
 from selfheal_cli.heal.engine import HealEngine
-from selfheal_cli.heal.gate import Judgement, judge
 from selfheal_cli.heal.live import LiveModel
 from selfheal_cli.heal.recipe import KINDS
-from selfheal_cli.heal.task import AdapterState, HealFailure, HealOutcome, HealRows, HealTask
+from selfheal_cli.heal.task import AdapterState, HealFailure, HealRows, HealTask
 from selfheal_cli.history.events import Kind
-from selfheal_cli.model.network import SelfHealingNetwork
-from selfheal_cli.monitor.estimate import estimate
-from selfheal_cli.monitor.label_desk import Desk
-from selfheal_cli.monitor.prequential import score
-from selfheal_cli.monitor.shadow import lift
+from selfheal_cli.pipeline.appraisal import Appraisal, Appraised, Seen
 from selfheal_cli.pipeline.ledger import Ledger
 from selfheal_cli.pipeline.restore import Restore
 from selfheal_cli.pipeline.snapshots import Completed, Snapshots
@@ -29,52 +19,7 @@ from selfheal_cli.records import Evaluation, Phase, VersionRecord
 from selfheal_cli.registry.base import BASELINE, CHAMPION
 from selfheal_cli.scores import AnyScores
 
-if TYPE_CHECKING:
-    from selfheal_cli.records import FloatArray
-
 PUBLISHED = (Kind.HEAL, Kind.HEAL_REJECTED, Kind.HEAL_COALESCED)  # what ends a heal's waiting
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What was read of a batch, kept until its heal is done.
-
-    ``shadow`` is None where the batch's labels had not come.
-    """
-
-    drift_z: float
-    conflicts: int
-    shadow: AnyScores | None = None
-
-    def metrics(self, scores: AnyScores | None) -> dict[str, float]:
-        """By metric name, as they go with a snapshot; ``scores`` must be of the shadow's rows."""
-        found = {"drift_z": self.drift_z, "conflicts": float(self.conflicts)}
-        if scores is None or self.shadow is None:
-            return found
-        gained = lift(scores, self.shadow)
-        return {"lift_accuracy": gained.accuracy, "lift_f1": gained.f1} | found
-
-
-@dataclass(frozen=True, slots=True)
-class Healed:
-    """Scores before and after a heal, on the rows that ``evaluation`` names."""
-
-    before: AnyScores | None
-    after: AnyScores | None
-    evaluation: Evaluation
-    estimates: Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class _Ready:
-    """A heal whose snapshots are written down, and which is published once they are on disk."""
-
-    outcome: HealOutcome
-    healed: Healed
-    snapshot: str
-    threshold: float
-    rejected: str
-    told: dict[str, Any]
 
 
 class Healing:
@@ -85,27 +30,25 @@ class Healing:
         config: RunConfig,
         live: LiveModel,
         engine: HealEngine,
+        appraisal: Appraisal,
         snapshots: Snapshots,
         restore: Restore,
-        desk: Desk,
         ledger: Ledger,
         run_id: str,
     ) -> None:
         self._config = config
         self._live = live
-        self._frozen = live.serving.network
         self._baseline = live.serving
         self._assumed = False  # what serves rests on an assumption, not on labels
         self._now = 0
         self._engine = engine
+        self._appraisal = appraisal
         self._snapshots = snapshots
         self._restore = restore
-        self._desk = desk
         self._ledger = ledger
         self._run_id = run_id
         self._seen: dict[int, Seen] = {}
-        self._ready: _Ready | None = None
-        self._recent: deque[FloatArray] = deque()
+        self._ready: Appraised | None = None
 
     @property
     def in_flight(self) -> bool:
@@ -135,14 +78,6 @@ class Healing:
         snapshot = version.tags["selfheal.snapshot"]
         self._ledger.restored(snapshot, version.version)
         self._baseline = replace(self._baseline, snapshot=snapshot)
-
-    def remember(self, features: FloatArray) -> None:
-        """Keep the latest rows that were scored: the threshold for F1 is chosen by them."""
-        if self._config.objective.kind != "f1":
-            return
-        self._recent.append(features)
-        while sum(map(len, self._recent)) - len(self._recent[0]) >= RECENT:
-            self._recent.popleft()
 
     def request(
         self, batch: int, recipe: str, rows: HealRows, seen: Seen, reason: str, share: float
@@ -187,7 +122,8 @@ class Healing:
                 self._seen.pop(outcome.task.batch)
                 self._drop(outcome.task, "a rollback came before it was done", None)
             else:
-                self._conclude(outcome)
+                seen = self._seen.pop(outcome.task.batch)
+                self._ready = self._appraisal.appraise(outcome, seen)
 
     def finish(self) -> None:
         """Wait for the heal that is under way, and for the rollback that it may lead to."""
@@ -214,46 +150,7 @@ class Healing:
             self._ledger.point(CHAMPION, trained.snapshot, f"refuted: {note['reason']}")
         self._ledger.note(Kind.HEAL_REFUSED, note)
 
-    def _conclude(self, outcome: HealOutcome) -> None:
-        task, kind = outcome.task, KINDS[outcome.task.recipe]
-        seen, serving = self._seen.pop(task.batch), self._live.serving
-        network = serving.network.with_adapter(outcome.after.weights)
-        threshold = self._threshold(network, outcome)
-        healed = self._score(outcome, serving.threshold, threshold)
-        judgement = Judgement("", 0)
-        if kind.guarded:
-            tolerance = self._config.policy.gate_tolerance
-            judgement = judge(self._frozen, network, outcome, tolerance)
-        first = self._snapshot(task, Phase.PRE_HEAL, outcome, healed, seen, serving.snapshot)
-        second = self._snapshot(
-            task,
-            Phase.REJECTED if judgement.rejected else Phase.POST_HEAL,
-            outcome,
-            healed,
-            seen,
-            first,
-            threshold=threshold,
-            rejected=judgement.rejected,
-        )
-        if healed.evaluation is Evaluation.AWAITING:
-            waiting = self._desk.waiting
-            before = (serving.network, serving.threshold)
-            self._snapshots.await_labels(first, task.batch, *before, waiting)
-            heal_id = None if judgement.rejected else task.heal_id
-            after = (network, threshold)
-            self._snapshots.await_labels(second, task.batch, *after, waiting, heal_id)
-        told = self._told(outcome, healed, judgement, first, second, threshold)
-        rejected = judgement.rejected
-        self._ready = _Ready(outcome, healed, second, threshold, rejected, told)
-
-    def _labels_to_come(self) -> bool:
-        """Whether a new adapter can be scored on rows that were scored and wait for labels."""
-        regime = self._config.labels.regime
-        if regime in ("timed", "arriving"):  # they may all have come with their rows, or never do
-            return any(bool((part.y >= 0).any()) for part in self._desk.waiting)
-        return regime != "full"
-
-    def _publish(self, ready: _Ready, *, wait: bool) -> bool:
+    def _publish(self, ready: Appraised, *, wait: bool) -> bool:
         """Let a heal serve, if it is on disk and nothing overtook it; False while it is not."""
         if not self._is_kept(wait=wait):
             return False
@@ -283,92 +180,3 @@ class Healing:
         if expected is not None:
             return expected.kind in PUBLISHED
         return self._ledger.is_kept(wait=wait)
-
-    def _threshold(self, network: SelfHealingNetwork, outcome: HealOutcome) -> float:
-        """By the latest rows under the healed adapter."""
-        if self._recent:
-            recent = network.predict_features(np.concatenate(self._recent))
-        else:
-            recent = outcome.probabilities_after
-        return threshold_for(self._config.objective, recent)
-
-    def _score(self, outcome: HealOutcome, before: float, after: float) -> Healed:
-        """On held-out rows where there are any; on none while labels are awaited."""
-        rows, kind = outcome.task.rows, KINDS[outcome.task.recipe]
-        if kind.rows == "unlabelled":
-            found = estimate(outcome.probabilities_after, after).figures()
-            late = self._config.labels.regime != "none"
-            return Healed(None, None, Evaluation.AWAITING if late else Evaluation.ESTIMATED, found)
-        if kind.guarded and self._labels_to_come():
-            return Healed(None, None, Evaluation.AWAITING, {})
-        chosen, evaluation = rows.held_out & (rows.y >= 0), Evaluation.HELD_OUT
-        if not chosen.any():
-            chosen, evaluation = rows.y >= 0, Evaluation.IN_SAMPLE
-        y = rows.y[chosen]
-        return Healed(
-            score(outcome.probabilities_before[chosen], y, before),
-            score(outcome.probabilities_after[chosen], y, after),
-            evaluation,
-            {},
-        )
-
-    def _snapshot(
-        self,
-        task: HealTask,
-        phase: Phase,
-        outcome: HealOutcome,
-        healed: Healed,
-        seen: Seen,
-        parent: str,
-        *,
-        threshold: float | None = None,
-        rejected: str = "",
-    ) -> str:
-        before = phase is Phase.PRE_HEAL
-        scores = healed.before if before else healed.after
-        evaluation = healed.evaluation
-        if before and evaluation is Evaluation.IN_SAMPLE:
-            evaluation = Evaluation.PREQUENTIAL  # nothing had learned from the batch yet
-        if evaluation is Evaluation.HELD_OUT:
-            seen = replace(seen, shadow=None)  # other rows than the shadow's
-        serving = self._live.serving
-        return self._snapshots.take(
-            serving.adapter.weights if before else outcome.after.weights,
-            phase=phase,
-            batch=task.batch,
-            scores=scores,
-            evaluation=evaluation,
-            reason=task.reason,
-            threshold=serving.threshold if threshold is None else threshold,
-            parent=parent,
-            heal_id=task.heal_id,
-            rejected=rejected,
-            extra={**seen.metrics(scores), **({} if before else healed.estimates)},
-            packed=None if before else outcome.packed,
-        )
-
-    def _told(
-        self,
-        outcome: HealOutcome,
-        healed: Healed,
-        judgement: Judgement,
-        first: str,
-        second: str,
-        threshold: float,
-    ) -> dict[str, Any]:
-        task = outcome.task
-        return {
-            "heal_id": task.heal_id,
-            "batch": task.batch,
-            "reason": task.reason,
-            "recipe": task.recipe,
-            "from_snapshot": first,
-            "to_snapshot": second,
-            "before": healed.before.as_dict() if healed.before else None,
-            "after": healed.after.as_dict() if healed.after else None,
-            "evaluation": healed.evaluation.value,
-            "threshold": threshold,
-            "own_rows": bool((task.rows.arrival == task.batch).all()),
-            "gate": {"worse_by": judgement.worse_by, "error": judgement.error},
-            **outcome.measured,
-        }

@@ -19,7 +19,8 @@ from selfheal_cli.monitor.fidi import Fidi
 from selfheal_cli.monitor.label_desk import Scored
 from selfheal_cli.monitor.prequential import RunningScores, classify, counts
 from selfheal_cli.monitor.shadow import lift
-from selfheal_cli.pipeline.healing import Healing, Seen
+from selfheal_cli.pipeline.appraisal import Appraisal, Seen
+from selfheal_cli.pipeline.healing import Healing
 from selfheal_cli.pipeline.labels import LabelFlow
 from selfheal_cli.pipeline.ledger import Ledger
 from selfheal_cli.pipeline.monitoring import Monitoring
@@ -51,6 +52,7 @@ class Stream:
         prepared: Prepared,
         live: LiveModel,
         healing: Healing,
+        appraisal: Appraisal,
         restore: Restore,
         snapshots: Snapshots,
         flow: LabelFlow,
@@ -62,6 +64,7 @@ class Stream:
         self._prepared = prepared
         self._live = live
         self._healing = healing
+        self._appraisal = appraisal
         self._restore = restore
         self._snapshots = snapshots
         self._flow = flow
@@ -156,7 +159,7 @@ class Stream:
     def _score(self, batch: Batch, rule_label: LabelArray) -> Scored:
         rows, serving = batch.rows, self._live.serving
         features = self._prepared.network.features(rows.x)
-        self._healing.remember(features)
+        self._appraisal.remember(features)
         self._rules.observe(batch.index, rows.columns)
         answers = batch.answers or Answers(
             serving.network.predict_features(features), serving.threshold
