@@ -12,9 +12,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,8 @@ class Server:
 
     def standing(self) -> Mapping[str, Any]:
         """What the healer says."""
-        return Board(self.spool).told(HEALER)[0]
+        with contextlib.closing(Board(self.spool)) as board:
+            return board.told(HEALER)[0]
 
     def heals(self) -> int:
         """Heals so far."""
@@ -179,6 +181,29 @@ def ask(url: str, body: bytes, seconds: float, *, callers: int = 1, pause: float
         raise SystemExit(done.stdout + done.stderr)
     p50, p99, count, failed = map(float, found.groups())
     return Measured(p50 / 1000, p99 / 1000, count / seconds, int(count), int(failed))
+
+
+@contextmanager
+def every(seconds: float, step: Callable[[], None]) -> Iterator[None]:
+    """Do a step again and again in a thread."""
+    stop, broken = threading.Event(), list[Exception]()
+
+    def go() -> None:
+        try:
+            while not stop.wait(seconds):
+                step()
+        except Exception as exc:  # whatever it is, nothing was shown
+            broken.append(exc)
+
+    thread = threading.Thread(target=go)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+    if broken:
+        raise broken[0]
 
 
 def get(url: str) -> dict[str, Any]:

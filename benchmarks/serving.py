@@ -20,10 +20,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import count
 from pathlib import Path
 from statistics import median
 
@@ -35,6 +35,7 @@ from servers import (
     Server,
     ask,
     body_of,
+    every,
     free_port,
     post,
     process,
@@ -116,27 +117,18 @@ def _mlflow(options: argparse.Namespace) -> Iterator[str]:
 @contextmanager
 def _batches(url: str, body: bytes, *, labels: bool) -> Iterator[None]:
     """Ten batches a second and their labels: a healer is never without work."""
-    stop = threading.Event()
+    numbers = count(1)
 
     def send() -> None:
-        number = 0
-        while not stop.wait(0.1):
-            number += 1
-            name = f"labelled-{time.time_ns()}"
-            post(f"{url}/invocations", body, {"x-request-id": name})
-            if not labels:
-                continue
+        number, name = next(numbers), f"labelled-{time.time_ns()}"
+        post(f"{url}/invocations", body, {"x-request-id": name})
+        if labels:
             classes = ["fraud" if (number + place) % 7 == 0 else "normal" for place in range(100)]
             told = {"labels": [{"request_id": name, "labels": classes}]}
             post(f"{url}/feedback", json.dumps(told).encode())
 
-    thread = threading.Thread(target=send)
-    thread.start()
-    try:
+    with every(0.1, send):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 @contextmanager

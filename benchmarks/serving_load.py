@@ -17,9 +17,8 @@ import json
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,13 +28,13 @@ from urllib.error import HTTPError
 
 import numpy as np
 import requests
-from servers import EAGER, Server, ask, body_of, post, selfheal_server
+from servers import EAGER, Server, ask, body_of, every, post, selfheal_server
 
 from selfheal_cli.history.event_log import read
 from selfheal_cli.history.events import Kind
 from selfheal_cli.records import VersionRecord
 from selfheal_cli.registry.mlflow_registry import MlflowRegistry
-from selfheal_cli.registry.outbox import Outbox
+from selfheal_cli.registry.outbox import pending_in
 from selfheal_cli.rollback.verify import load_verified
 from selfheal_cli.snapshot import assemble
 from selfheal_cli.source.encoding import Encoding
@@ -65,12 +64,7 @@ def main() -> None:
     """Load, then look."""
     options = _options()
     with tempfile.TemporaryDirectory() as folder:
-        known, work = Path(folder, "run"), Path(folder, "work")
-        known.mkdir()
-        work.mkdir()
-        (work / "eager.yaml").write_text(EAGER)
-        selfheal(known, "run")
-        uri = f"sqlite:///{known / 'mlflow.db'}"
+        known, work, uri = registered(Path(folder))
         seen = Beside()
         with selfheal_server(MODEL, uri, known, work, "--policy", "eager.yaml") as server:
             one, hundred = (body_of(server.url, MODEL, rows) for rows in (1, 100))
@@ -109,6 +103,16 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def registered(folder: Path) -> tuple[Path, Path, str]:
+    """A run's folder, one to serve in with an eager policy, and the store of both."""
+    known, work = folder / "run", folder / "work"
+    known.mkdir()
+    work.mkdir()
+    (work / "eager.yaml").write_text(EAGER)
+    selfheal(known, "run")
+    return known, work, f"sqlite:///{known / 'mlflow.db'}"
+
+
 def selfheal(folder: Path, *arguments: str, uri: str = "") -> int:
     """The command in a folder; what it says is shown where it fails."""
     main = "from selfheal_cli.cli.main import main; main()"
@@ -132,22 +136,21 @@ def require(what: str, found: float, most: float, more: object = "") -> bool:
     return holds
 
 
+def reached(what: str, found: float, least: float) -> bool:
+    """Print a check; whether it holds."""
+    holds = found >= least
+    print(f"{'ok ' if holds else 'NOT'} {what}: {found:g} (at least {least:g})")
+    return holds
+
+
 def drain(server: Server) -> None:
     """Wait until the healer has gone through all that was answered, and the registry has it."""
     end = time.monotonic() + DRAIN_SECONDS
     runs = server.workspace / "mlruns" / "selfheal" / "runs"
-    while server.standing().get("waiting", 1) or any(map(_pending, runs.glob("*/outbox.db"))):
+    while server.standing().get("waiting", 1) or any(map(pending_in, runs.glob("*/outbox.db"))):
         if time.monotonic() > end:
             raise SystemExit(f"something still waits after {DRAIN_SECONDS} s: {server.standing()}")
         time.sleep(0.2)
-
-
-def _pending(path: Path) -> int:
-    outbox = Outbox(path)
-    try:
-        return outbox.pending
-    finally:
-        outbox.close()
 
 
 def _pause_for(server: Server, body: bytes, rate: float) -> float:
@@ -157,29 +160,6 @@ def _pause_for(server: Server, body: bytes, rate: float) -> float:
         found = ask(server.url, body, 3.0, callers=CALLERS, pause=max(1.0, pause))
         pause += 1000 * CALLERS * (1 / rate - 1 / found.rate)
     return max(1.0, pause)
-
-
-@contextmanager
-def every(seconds: float, step: Callable[[], None]) -> Iterator[None]:
-    """Do a step again and again in a thread."""
-    stop, broken = threading.Event(), list[Exception]()
-
-    def go() -> None:
-        try:
-            while not stop.wait(seconds):
-                step()
-        except Exception as exc:  # whatever it is, nothing was shown
-            broken.append(exc)
-
-    thread = threading.Thread(target=go)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-    if broken:
-        raise broken[0]
 
 
 @contextmanager
@@ -302,6 +282,7 @@ def every_row_once(work: Path) -> bool:
         if events[0].data["config"]["source"]["kind"] == "served":
             logged += sum(one.data["rows"] for one in events if one.kind is Kind.BATCH)
     answered = spool.rows_beyond(0)
+    spool.close()
     print(f"    {answered} rows answered, {logged} in the log")
     return require("rows of difference", abs(answered - logged), 0)
 

@@ -19,8 +19,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar
 
-from servers import EAGER, Server, body_of, selfheal_server
-from serving_load import MODEL, Beside, Caller, drain, every, every_row_once, require, selfheal
+from servers import Server, body_of, every, selfheal_server
+from serving_load import MODEL, Beside, Caller, drain, every_row_once, registered, require, selfheal
 
 PATIENCE_SECONDS = 60.0
 T = TypeVar("T")
@@ -32,12 +32,7 @@ def main() -> None:
     parser.add_argument("--within", type=float, default=10.0, help="seconds")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        known, work = Path(folder, "run"), Path(folder, "work")
-        known.mkdir()
-        work.mkdir()
-        (work / "eager.yaml").write_text(EAGER)
-        selfheal(known, "run")
-        uri = f"sqlite:///{known / 'mlflow.db'}"
+        known, work, uri = registered(Path(folder))
         with ExitStack() as stack:
             replicas = [
                 stack.enter_context(

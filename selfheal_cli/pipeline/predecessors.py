@@ -13,7 +13,7 @@ from selfheal_cli.history.events import Kind
 from selfheal_cli.pipeline.flush import flush
 from selfheal_cli.registry.base import Registry
 from selfheal_cli.registry.outbox import NAME as OUTBOX_NAME
-from selfheal_cli.registry.outbox import Outbox
+from selfheal_cli.registry.outbox import pending_in
 from selfheal_cli.spool.source import Cursor
 
 
@@ -48,7 +48,7 @@ def settle_earlier(
             continue  # it is running
         outbox = log.with_name(OUTBOX_NAME)
         unfinished = registry.run_status(run_id) == "RUNNING"
-        if outbox.exists() and (unfinished or _pending(outbox)):
+        if outbox.exists() and (unfinished or pending_in(outbox)):
             flush(outbox, registry, clock, patience=patience, on_left=lambda left: None)
         if unfinished and registry.run_status(run_id) == "RUNNING":
             registry.end_run(run_id, "KILLED", {})
@@ -69,14 +69,6 @@ def _end(log: Path, clock: Clock, actor: str) -> bool:
         writing.sync()
         writing.close()
     return True
-
-
-def _pending(path: Path) -> int:
-    outbox = Outbox(path)
-    try:
-        return outbox.pending
-    finally:
-        outbox.close()
 
 
 def _served(model: str, workspace: Path) -> Iterator[Path]:

@@ -166,3 +166,12 @@ class Outbox:
                 f"{self.path}: cannot be read or written ({exc}); what is in it stays whole: "
                 "make room or give the rights, then 'selfheal run --resume' the run"
             ) from exc
+
+
+def pending_in(path: Path) -> int:
+    """Jobs of a file that are not done."""
+    outbox = Outbox(path)
+    try:
+        return outbox.pending
+    finally:
+        outbox.close()

@@ -25,12 +25,11 @@ from selfheal_cli.errors import (
 )
 from selfheal_cli.heal.live import Serving
 from selfheal_cli.history.events import Event, Kind
-from selfheal_cli.model.packing import pack
+from selfheal_cli.model.packing import Packed
 from selfheal_cli.pipeline.lease import healed_here, require_free
 from selfheal_cli.pipeline.predecessors import last_cursor, settle_earlier
 from selfheal_cli.pipeline.run import Surroundings
 from selfheal_cli.pipeline.served import Served, Wanted, heal_served, open_served
-from selfheal_cli.records import digest
 from selfheal_cli.registry.base import CHAMPION, Registry
 from selfheal_cli.registry.mlflow_registry import MlflowRegistry
 from selfheal_cli.rollback.plan import serving_version
@@ -161,14 +160,14 @@ class Healer:
         if now is not None and now.snapshot == snapshot:
             self._board.numbered(snapshot, number)
             return
-        adapter = pack(load_verified(self._registry, version))
+        packed = Packed.of(load_verified(self._registry, version))
         self._board.publish(
             Published(
                 snapshot,
                 version.threshold,
                 version.base,
-                digest(adapter),
-                adapter,
+                packed.sha256,
+                packed.data,
                 "the champion",
                 number,
             )
@@ -179,10 +178,10 @@ class Healer:
         now = self._board.published()
         if now is not None and (now.snapshot, now.base) == (serving.snapshot, base):
             return
-        adapter = pack(serving.adapter.weights)
+        packed = Packed.of(serving.adapter.weights)
         self._board.publish(
             Published(
-                serving.snapshot, serving.threshold, base, digest(adapter), adapter, "the run"
+                serving.snapshot, serving.threshold, base, packed.sha256, packed.data, "the run"
             )
         )
 

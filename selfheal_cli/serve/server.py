@@ -16,9 +16,8 @@ import uvicorn
 
 from selfheal_cli.errors import ConfigurationError
 from selfheal_cli.model.network import use_one_thread
-from selfheal_cli.model.packing import pack
+from selfheal_cli.model.packing import Packed
 from selfheal_cli.pipeline.lease import healed_here
-from selfheal_cli.records import digest
 from selfheal_cli.registry.mlflow_registry import MlflowRegistry
 from selfheal_cli.registry.scoring import quiet
 from selfheal_cli.serve import companion
@@ -110,13 +109,13 @@ def _published(board: Board, served: Served, *, beside_healer: bool) -> int:
         return now.sequence
     if now is not None and beside_healer:
         return now.sequence - 1
-    adapter = pack(dict(served.network.adapter.named_parameters()))
+    packed = Packed.of(dict(served.network.adapter.named_parameters()))
     wanted = Published(
         snapshot=served.snapshot,
         threshold=served.threshold,
         base=served.base,
-        sha256=digest(adapter),
-        adapter=adapter,
+        sha256=packed.sha256,
+        adapter=packed.data,
         reason="the champion at the start",
         version=served.version,
     )
@@ -124,7 +123,9 @@ def _published(board: Board, served: Served, *, beside_healer: bool) -> int:
 
 
 def _undisturbed() -> None:
-    """For the requests to come: all that was loaded is never looked through for garbage again."""
+    """For the requests to come: what was loaded is never looked through for garbage again, and
+    a thread that writes gives way soon to the one that scores.
+    """
     gc.collect()
     gc.freeze()
     sys.setswitchinterval(SWITCH_SECONDS)

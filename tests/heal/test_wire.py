@@ -17,6 +17,7 @@ from selfheal_cli.config import HealSettings
 from selfheal_cli.errors import HealError, HealRefused
 from selfheal_cli.heal import wire, worker
 from selfheal_cli.heal.task import AdapterState, HealFailure, HealOutcome, HealRows, HealTask
+from selfheal_cli.model.packing import Packed
 from tests.heal.small import anchor_of, bytes_of, recipes_of, small_network
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)
@@ -125,6 +126,7 @@ def test_an_outcome_arrives_as_it_was_sent_with_the_task_that_was_kept(
     assert same_arrays(found.probabilities_before, before_p)
     assert same_arrays(found.probabilities_after, after_p)
     assert found.measured == measured
+    assert found.packed == Packed.of(after.weights)  # so that nobody packs it again
 
 
 @PROPERTY

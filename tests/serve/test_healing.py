@@ -256,12 +256,16 @@ def test_whoever_heals_says_so_though_another_one_healed_when_it_looked(
         found.update(board.told(HEALER)[0])
         stop.set()
 
+    def hang(*_: object) -> dict[str, Any]:  # nor does a registry that is away keep it silent
+        stop.wait(PATIENCE)
+        return {}
+
     replaced = {"healed_here": True, "require_free": None, "settle_earlier": [],
                 "open_served": opened, "serving_version": None, "last_cursor": None}  # fmt: skip
     for name, value in replaced.items():
         monkeypatch.setattr(healer, name, Mock(return_value=value))
     monkeypatch.setattr(healer, "heal_served", heal)
-    monkeypatch.setattr(healer, "registry_facts", lambda *_: {})
+    monkeypatch.setattr(healer, "registry_facts", hang)
     told = HealerSettings(model="fraud", actor="replica")
     healer.Healer(told, registry, stop).run()
     assert found["pid"] == os.getpid()
