@@ -83,6 +83,7 @@ class Batch:
     the same unit, NaN for never; both None where the source knows no times. ``late`` are labels
     that came for earlier batches by now. ``answers`` is None where the stream is what scores the
     rows. ``offsets`` says, by name, up to where the source was read once the batch is taken.
+    ``places`` (n,) says where each row stood before others were left out; None where none was.
     """
 
     index: int
@@ -92,6 +93,14 @@ class Batch:
     late: LateLabels | None = None
     answers: Answers | None = None
     offsets: Mapping[str, int] = field(default_factory=dict)
+    places: NDArray[np.intp] | None = None
+
+    @property
+    def place(self) -> NDArray[np.intp]:
+        """Each row's position in the batch as the source gave it."""
+        import numpy as np
+
+        return np.arange(len(self.rows)) if self.places is None else self.places
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ OTHER_ENDS = {
     "heal-refused": "heals refused",
     "rollback-declined": "rollbacks declined",
 }
-ALARMING = (Kind.HEAL_FAILED, Kind.ROLLBACK_FAILED)
+ALARMING = (Kind.HEAL_FAILED, Kind.ROLLBACK_FAILED, Kind.BATCH_SET_APART)
 TOLD = (
     *ALARMING,
     Kind.HEAL_REFUSED,

@@ -15,6 +15,7 @@ class Kind(StrEnum):
     TRAINED = "trained"
     ROWS_TAKEN = "rows-taken"
     BATCH = "batch"
+    BATCH_SET_APART = "batch-set-apart"
     LABELS = "labels"
     QUARANTINED = "labels-quarantined"
     DIAGNOSIS = "diagnosis"
@@ -44,6 +45,7 @@ class Kind(StrEnum):
 # what changed a model, as opposed to what was seen of it
 ACTIONS = frozenset(
     {
+        Kind.BATCH_SET_APART,
         Kind.HEAL,
         Kind.HEAL_FAILED,
         Kind.HEAL_COALESCED,

@@ -52,7 +52,7 @@ class Scored:
         rows = batch.rows
         return cls(
             batch.index,
-            np.arange(len(rows)),
+            batch.place,
             rows.x,
             features,
             answers.probabilities,

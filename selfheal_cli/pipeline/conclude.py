@@ -89,9 +89,8 @@ def _alternative(
 
 def _held_back(corridor: Corridor) -> dict[str, int]:
     rows = corridor.flow.quarantined_rows
-    return (
-        {"rows with implausible labels, held back from healing and figures": rows} if rows else {}
-    )
+    held = {"rows with implausible labels, held back from healing and figures": rows}
+    return (held if rows else {}) | dict(corridor.stream.left_out)
 
 
 def _held_out(prepared: Prepared, live: LiveModel, clean: Rows, drifted: Rows) -> list[Stage]:

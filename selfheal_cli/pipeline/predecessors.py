@@ -16,6 +16,8 @@ from selfheal_cli.registry.outbox import NAME as OUTBOX_NAME
 from selfheal_cli.registry.outbox import pending_in
 from selfheal_cli.spool.source import Cursor
 
+GONE_THROUGH = (Kind.BATCH, Kind.BATCH_SET_APART)
+
 
 def last_cursor(model: str, workspace: Path) -> Cursor:
     """Where the spool was read to, by the events of every run in this folder."""
@@ -25,7 +27,7 @@ def last_cursor(model: str, workspace: Path) -> Cursor:
         for event in read(log):
             if event.kind is Kind.ROWS_TAKEN:
                 taken = Cursor(**event.data["offsets"])
-            elif event.kind is Kind.BATCH and taken.is_beyond(furthest):
+            elif event.kind in GONE_THROUGH and taken.is_beyond(furthest):
                 furthest = taken  # a batch that was taken and not gone through is read again
     return furthest
 

@@ -14,6 +14,7 @@ from selfheal_cli.history.event_log import EventLog, read, recover
 from selfheal_cli.history.events import Event, Kind
 from selfheal_cli.model.network import use_one_thread
 from selfheal_cli.pipeline.flush import flush
+from selfheal_cli.pipeline.predecessors import GONE_THROUGH
 from selfheal_cli.pipeline.prepare import prepare
 from selfheal_cli.pipeline.publish import publish
 from selfheal_cli.pipeline.run import Course, Finished, Surroundings, go
@@ -45,7 +46,7 @@ def read_record(log: Path) -> Record:
     for event in read(log):
         events += 1
         started = started or event
-        if event.kind is Kind.BATCH:
+        if event.kind in GONE_THROUGH:
             batch = event.data["batch"]
         elif event.kind is Kind.RUN_FINISHED:
             outcome = event.data["outcome"]

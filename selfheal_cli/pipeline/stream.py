@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from selfheal_cli.config import RunConfig
 from selfheal_cli.decide.policy import Decision, decide
 from selfheal_cli.decide.state import state_after
+from selfheal_cli.errors import DataError, SelfhealError
 from selfheal_cli.heal.live import LiveModel
 from selfheal_cli.heal.recipe import KINDS, label_free
 from selfheal_cli.heal.task import HealRows
@@ -19,6 +21,7 @@ from selfheal_cli.monitor.fidi import Fidi
 from selfheal_cli.monitor.label_desk import Scored
 from selfheal_cli.monitor.prequential import RunningScores, classify, counts
 from selfheal_cli.monitor.shadow import lift
+from selfheal_cli.pipeline.answering import answer
 from selfheal_cli.pipeline.appraisal import Appraisal, Seen
 from selfheal_cli.pipeline.healing import Healing
 from selfheal_cli.pipeline.labels import LabelFlow
@@ -28,15 +31,15 @@ from selfheal_cli.pipeline.prepare import Prepared
 from selfheal_cli.pipeline.restore import Restore
 from selfheal_cli.pipeline.snapshots import Snapshots
 from selfheal_cli.pipeline.watch import Diagnosing, RuleWatch
-from selfheal_cli.records import Answers, Batch, Conflicts, DriftReading
+from selfheal_cli.records import Batch, Conflicts, DriftReading
 from selfheal_cli.scores import AnyScores
-
-if TYPE_CHECKING:
-    from selfheal_cli.records import LabelArray
 
 OTHERS = (Kind.FOLLOWED, Kind.HEALING_HELD, Kind.HEALING_RELEASED)
 # batches that an assumption must hold on before it heals, and labelled ones that overrule it
 ENOUGH = 5
+MOST_APART = 3  # batches in a row that cannot be gone through before the stream ends
+LONGEST_REASON = 200
+APART = "rows of batches that could not be gone through"
 
 
 class Stream:
@@ -80,7 +83,9 @@ class Stream:
         self._classes = len(labels)
         self.live_scores = RunningScores(self._classes)
         self.shadow_scores = RunningScores(self._classes)
+        self.left_out: Counter[str] = Counter()  # rows that nothing was learned from, by reason
         self.last = 0  # batch that was taken last
+        self._apart = 0  # batches in a row that could not be gone through
 
     def idle(self) -> None:
         """Nothing to score: take what others decided, and what is done meanwhile."""
@@ -90,16 +95,54 @@ class Stream:
         self._ledger.catch_up()
 
     def step(self, batch: Batch) -> None:
-        """Score a batch with what serves now, then let the rooms look at it."""
+        """Score a batch with what serves now, then let the rooms look at it.
+
+        One that cannot be gone through is set apart with its cause, and the stream goes on; raises
+        `DataError` after `MOST_APART` of them in a row.
+        """
+        try:
+            self._step(batch)
+        except Exception as exc:
+            if isinstance(exc, SelfhealError) and not isinstance(exc, DataError):
+                raise
+            self._set_apart(batch, exc)
+        else:
+            self._apart = 0
+
+    def _set_apart(self, batch: Batch, cause: Exception) -> None:
+        self._apart += 1
+        self.left_out[APART] += len(batch.rows)
+        kind = "" if isinstance(cause, SelfhealError) else f"{type(cause).__name__}: "
+        reason = f"{kind}{str(cause).partition(chr(10))[0][:LONGEST_REASON]}"
+        told = {"batch": batch.index, "rows": len(batch.rows), "reason": reason}
+        self._ledger.note(Kind.BATCH_SET_APART, told)
+        self._ledger.log_metrics({"rows_left_out": float(self.left_out.total())}, batch.index)
+        if self._apart >= MOST_APART:
+            raise DataError(
+                f"batch {batch.index}: {reason}; {self._apart} batches in a row could not be gone "
+                "through, so that the run ends: look at the rows, and at the model, and start anew"
+            ) from cause
+
+    def _step(self, batch: Batch) -> None:
         self.last = batch.index
         self.follow(batch.index)
         if batch.offsets:
             taken = {"batch": batch.index, "rows": len(batch.rows), "offsets": dict(batch.offsets)}
             self._ledger.note(Kind.ROWS_TAKEN, taken)
+        if not len(batch.rows):
+            return
         rollbacks = self._restore.rollbacks
         self._restore.settle()
+        answered = answer(batch, self._prepared, self._live)
+        batch = answered.batch
+        self.left_out.update(answered.left_out)
         rules = self._rules.rules.judge(batch.rows.columns)
-        scored = self._score(batch, rules.label)
+        self._appraisal.remember(answered.features)
+        self._rules.observe(batch.index, batch.rows.columns)
+        scored = Scored.of(
+            batch, answered.features, answered.answers, answered.shadow,
+            self._prepared.thresholds[1], rules.label,
+        )  # fmt: skip
         learned, held_back = self._flow.take(scored, batch.now, batch.late)
         for part in [scored] if self._never else learned:
             self._count(part)
@@ -132,6 +175,7 @@ class Stream:
         told: dict[str, Any] = {"state": state.value, "heal_requested": asked}
         told |= {"reason": decision.reason}
         told |= {"abstained": rules.abstained} if self._rules.several else {}
+        told |= {"left_out": dict(answered.left_out)} if answered.left_out else {}
         told |= watched.told()
         self._note(batch.index, scored, live, shadow, reading, conflicts, told)
 
@@ -155,17 +199,6 @@ class Stream:
     def _count(self, part: Scored) -> None:
         self.live_scores.add(part.probabilities, part.threshold, part.y)
         self.shadow_scores.add(part.shadow, part.shadow_threshold, part.y)
-
-    def _score(self, batch: Batch, rule_label: LabelArray) -> Scored:
-        rows, serving = batch.rows, self._live.serving
-        features = self._prepared.network.features(rows.x)
-        self._appraisal.remember(features)
-        self._rules.observe(batch.index, rows.columns)
-        answers = batch.answers or Answers(
-            serving.network.predict_features(features), serving.threshold
-        )
-        shadow, threshold = self._prepared.shadow.predict(rows.x), self._prepared.thresholds[1]
-        return Scored.of(batch, features, answers, shadow, threshold, rule_label)
 
     def _ask(
         self,
@@ -237,6 +270,8 @@ class Stream:
         figures = {"drift_z": reading.z, "conflicts": float(conflicts.count), **estimates}
         if "abstained" in told:
             figures["rules_abstained"] = float(told["abstained"])
+        if self.left_out:
+            figures["rows_left_out"] = float(self.left_out.total())
         figures |= self._monitors.metrics(told)
         if known:
             figures |= {f"live_{name}": value for name, value in live.figures().items()}

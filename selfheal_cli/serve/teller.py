@@ -142,6 +142,7 @@ def _words(event: Event) -> str:
         Kind.HEAL_REJECTED: lambda: f"heal {data['heal_id']} held back: {data['rejected']}",
         Kind.HEAL_REFUSED: lambda: f"heal {data['heal_id']} refused: {data['reason']}",
         Kind.HEAL_FAILED: lambda: f"heal {data['heal_id']} failed: {data['reason']}",
+        Kind.BATCH_SET_APART: lambda: f"batch {data['batch']} set apart: {data['reason']}",
         Kind.QUARANTINED: lambda: f"implausible labels in batch {data['batch']}",
         Kind.MONITOR_ALARM: lambda: f"monitor {data.get('monitor', '')} alarms",
         Kind.ROLLBACK: lambda: f"rolled back to v{data['version']}: {data['reason']}",
