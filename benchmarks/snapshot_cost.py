@@ -85,7 +85,7 @@ def ours(one: Wanted) -> Take:
 
 def bare(one: Wanted) -> Take:
     """The least that MLflow can be asked for a version: nothing checked, nothing linked."""
-    number = one.registry.add_version(one.lineage, one.snapshot, one.adapter, None)
+    number = one.registry.add_version(one.lineage, one.snapshot, one.adapter, None).version
     client, run_id = MlflowClient(one.registry.uri), one.lineage.run_id
     source = str(client.get_model_version(one.lineage.model, str(number)).source)
     folder = client.get_logged_model(source.removeprefix("models:/")).artifact_location

@@ -223,6 +223,19 @@ class VersionRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Stored:
+    """All that a registry keeps of a version: the tags of both of its entries, figures, files.
+
+    ``logged`` are the tags of MLflow's logged model, by which versions are searched.
+    """
+
+    tags: Mapping[str, str]
+    logged: Mapping[str, str]
+    figures: Mapping[str, float]
+    files: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
 class AliasMove:
     """One move of an alias: who, when, from, to, why.
 

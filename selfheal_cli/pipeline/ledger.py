@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from functools import partial
 from typing import Any, Protocol
@@ -234,7 +234,8 @@ def as_event(result: Result) -> tuple[Kind, dict[str, Any]]:
     if isinstance(result, Refused):
         reason = {"key": result.key, "alias": result.alias, "reason": result.reason}
         return Kind.MOVE_REFUSED, reason
-    return Kind.REGISTERED, {"snapshot": result.snapshot, "version": result.version}
+    told = {name: value for name, value in asdict(result).items() if value != ""}
+    return Kind.REGISTERED, told
 
 
 def identity(kind: Kind, data: Mapping[str, Any]) -> tuple[Kind, object]:

@@ -51,7 +51,7 @@ class QuietLedger:
         """See `Ledger`."""
         if snapshot.phase is not Phase.POST_HEAL:
             return
-        number = self._registry.add_version(self._lineage, snapshot, adapter, None)
+        number = self._registry.add_version(self._lineage, snapshot, adapter, None).version
         if snapshot.evaluation is Evaluation.AWAITING:
             self._unscored[snapshot.id] = number
         else:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
-from selfheal_cli.records import Base, Evaluation, Phase, Snapshot, VersionRecord
+from selfheal_cli.records import Base, Evaluation, Phase, Snapshot, Stored, VersionRecord
 from selfheal_cli.registry.journal import JournalStore
 from selfheal_cli.scores import AnyScores, Scores
 
@@ -19,6 +19,13 @@ class StepMetrics:
     batch: int
     figures: Mapping[str, float]
     at_ms: int
+
+
+class Added(NamedTuple):
+    """A version that was registered, and the hash of its manifest."""
+
+    version: int
+    manifest: str
 
 
 BASELINE, CHAMPION = "baseline", "champion"
@@ -137,8 +144,8 @@ class Registry(JournalStore, Protocol):
         parent: int | None,
         *,
         again: bool = False,
-    ) -> int:
-        """Register a snapshot; returns the version.
+    ) -> Added:
+        """Register a snapshot with its manifest.
 
         ``again`` where an earlier try may have come through, in part or whole: what it left is
         found by the snapshot's id and completed.
@@ -153,6 +160,9 @@ class Registry(JournalStore, Protocol):
         scores: AnyScores,
     ) -> None:
         """Give a version the figures that it was registered without."""
+
+    def stored(self, version: VersionRecord) -> Stored:
+        """All that is kept of a version; raises `VersionCorrupt` where its files are gone."""
 
     def adapter(self, version: VersionRecord) -> bytes:
         """The adapter's bytes as stored; raises `VersionCorrupt` where the file is gone."""

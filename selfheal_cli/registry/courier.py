@@ -92,8 +92,8 @@ def _version(
     base = registry.base(lineage.base)
     probe = probe_decisions(base, weights, snapshot.threshold, where=snapshot.id)
     snapshot = replace(snapshot, probe=probe)
-    number = registry.add_version(lineage, snapshot, adapter, parent, again=again)
-    return {"snapshot": snapshot.id, "version": number}
+    added = registry.add_version(lineage, snapshot, adapter, parent, again=again)
+    return {"snapshot": snapshot.id, **added._asdict()}
 
 
 def _move(registry: Registry, outbox: Outbox, data: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,10 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from selfheal_cli.errors import RegistryError, VersionCorrupt, VersionNotFound
-from selfheal_cli.records import Base, Phase, Snapshot, VersionRecord
-from selfheal_cli.registry.base import Lineage, Outcome, StepMetrics, scored_tags
+from selfheal_cli.records import Base, Phase, Snapshot, Stored, VersionRecord, digest
+from selfheal_cli.registry.base import Added, Lineage, Outcome, StepMetrics, scored_tags
 from selfheal_cli.registry.journal import Entry
+from selfheal_cli.registry.manifest import MANIFEST_FILE, Manifest
 from selfheal_cli.scores import AnyScores
+
+ADAPTER = "adapter"  # the name of the one file of a version
 
 
 class MemoryRegistry:
@@ -24,6 +27,7 @@ class MemoryRegistry:
         self._bases: dict[str, Base] = {}
         self._versions: dict[str, dict[int, VersionRecord]] = {}
         self._adapters: dict[tuple[str, int], bytes] = {}
+        self._manifests: dict[tuple[str, int], bytes] = {}
         self._aliases: dict[tuple[str, str], int] = {}
         self._journals: dict[str, list[Entry]] = {}
         self._numbers: dict[str, int] = {}
@@ -96,12 +100,16 @@ class MemoryRegistry:
         parent: int | None,
         *,
         again: bool = False,
-    ) -> int:
+    ) -> Added:
         """See `Registry`."""
         if again:
             for known in self._versions.get(lineage.model, {}).values():
                 if (known.run_id, known.tags["selfheal.snapshot"]) == (lineage.run_id, snapshot.id):
-                    return known.version
+                    manifest = self._manifests[lineage.model, known.version]
+                    return Added(known.version, digest(manifest))
+        tags = lineage.tags(snapshot, parent)
+        files = {ADAPTER: digest(adapter)}
+        manifest = Manifest(lineage.model, snapshot.id, files, tags, snapshot.metrics).as_bytes()
         number = self._numbers[lineage.model] = self._numbers.get(lineage.model, 0) + 1
         self._versions.setdefault(lineage.model, {})[number] = VersionRecord(
             model=lineage.model,
@@ -109,11 +117,12 @@ class MemoryRegistry:
             phase=snapshot.phase,
             batch=snapshot.batch,
             metrics=dict(snapshot.metrics),
-            tags=lineage.tags(snapshot, parent),
+            tags=tags,
             created_ms=time.time_ns() // 1_000_000,
         )
         self._adapters[lineage.model, number] = adapter
-        return number
+        self._manifests[lineage.model, number] = manifest
+        return Added(number, digest(manifest))
 
     def score_version(
         self,
@@ -130,6 +139,13 @@ class MemoryRegistry:
             metrics={**known.metrics, **metrics},
             tags={**known.tags, **scored_tags(scores)},
         )
+
+    def stored(self, version: VersionRecord) -> Stored:
+        """See `Registry`."""
+        known = self.version(version.model, version.version)
+        files = {ADAPTER: self.adapter(version)}
+        files[MANIFEST_FILE] = self._manifests[version.model, version.version]
+        return Stored(known.tags, known.tags, known.metrics, files)
 
     def adapter(self, version: VersionRecord) -> bytes:
         """See `Registry`."""

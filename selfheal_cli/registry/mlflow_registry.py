@@ -14,13 +14,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mlflow.entities import LoggedModel
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from selfheal_cli.errors import VersionCorrupt, VersionNotFound
-from selfheal_cli.records import Base, Snapshot, VersionRecord
+from selfheal_cli.records import Base, Snapshot, Stored, VersionRecord, digest
 from selfheal_cli.registry import artifacts, mlmodel
-from selfheal_cli.registry.base import Lineage, scored_tags
+from selfheal_cli.registry.base import Added, Lineage, scored_tags
+from selfheal_cli.registry.manifest import MANIFEST_FILE, Manifest, files_in, hashes_of
 from selfheal_cli.registry.mlflow_runs import as_metrics
 from selfheal_cli.registry.mlflow_versions import VERSIONS_TAG, MlflowVersions, model_id_of
 from selfheal_cli.scores import AnyScores
@@ -85,7 +87,7 @@ class MlflowRegistry(MlflowVersions):
         parent: int | None,
         *,
         again: bool = False,
-    ) -> int:
+    ) -> Added:
         """See `Registry`."""
         tags = lineage.tags(snapshot, parent)
         with self._doing(f"register snapshot {snapshot.id}"):
@@ -98,8 +100,10 @@ class MlflowRegistry(MlflowVersions):
                     tags=tags,
                 )
             number = self._number_of(lineage.model, model) if again else None
-            if number is None:
-                self._log_version(lineage, snapshot, adapter, model)
+            if number is not None:
+                manifest = digest(self._files(model.model_id, snapshot.id)[MANIFEST_FILE])
+            else:
+                manifest = self._log_version(lineage, snapshot, adapter, model, tags)
                 self._require_model(lineage.model)
                 created = self._client.create_model_version(
                     lineage.model,
@@ -111,7 +115,7 @@ class MlflowRegistry(MlflowVersions):
                 number = int(created.version)
             link = json.dumps([{"name": lineage.model, "version": str(number)}])
             self._client.set_logged_model_tags(model.model_id, {VERSIONS_TAG: link})
-        return number
+        return Added(number, manifest)
 
     def _begun(self, lineage: Lineage, snapshot: Snapshot) -> LoggedModel | None:
         """The logged model that an earlier try left."""
@@ -131,9 +135,17 @@ class MlflowRegistry(MlflowVersions):
         return int(found[0].version) if found else None
 
     def _log_version(
-        self, lineage: Lineage, snapshot: Snapshot, adapter: bytes, model: LoggedModel
-    ) -> None:
-        """Files and figures of a version, before there is one: nobody sees half of it."""
+        self,
+        lineage: Lineage,
+        snapshot: Snapshot,
+        adapter: bytes,
+        model: LoggedModel,
+        tags: Mapping[str, str],
+    ) -> str:
+        """Files and figures of a version, before there is one: nobody sees half of it.
+
+        Returns the hash of its manifest.
+        """
         base = self.base(lineage.base)
         with tempfile.TemporaryDirectory() as folder:
             mlmodel.write_version(
@@ -147,11 +159,15 @@ class MlflowRegistry(MlflowVersions):
                 model_id=model.model_id,
                 run_id=lineage.run_id,
             )
+            files = hashes_of(Path(folder))
+            manifest = Manifest(lineage.model, snapshot.id, files, tags, snapshot.metrics)
+            Path(folder, MANIFEST_FILE).write_bytes(manifest.as_bytes())
             self._client.log_model_artifacts(model.model_id, folder)
         self._client.finalize_logged_model(model.model_id, "READY")
         at_ms = model.creation_timestamp
         metrics = as_metrics(snapshot.metrics, snapshot.batch, model.model_id, at_ms=at_ms)
         self._client.log_batch(lineage.run_id, metrics=metrics)
+        return digest(manifest.as_bytes())
 
     def score_version(
         self,
@@ -171,23 +187,42 @@ class MlflowRegistry(MlflowVersions):
                 self._client.set_model_version_tag(lineage.model, str(number), key, value)
             self._client.set_logged_model_tags(model_id, scored_tags(scores))
 
-    def adapter(self, version: VersionRecord) -> bytes:
+    def stored(self, version: VersionRecord) -> Stored:
         """See `Registry`."""
         where = f"{version.model} v{version.version}"
+        entry = self._present(version, where)
+        with self._doing(f"read {where}"):
+            logged = self._client.get_logged_model(model_id_of(entry))
+        files = self._files(logged.model_id, where)
+        figures = {metric.key: metric.value for metric in logged.metrics or ()}
+        return Stored(entry.tags, logged.tags, figures, files)
+
+    def _present(self, version: VersionRecord, where: str) -> ModelVersion:
         entry = self._entry(version.model, version.version)
         if entry is None:
             raise VersionCorrupt(f"{where}: the version was deleted; use another one")
-        # by the version's own name, MLflow would read every version of the model first
-        uri = f"models:/{model_id_of(entry)}"
+        return entry
+
+    def _files(self, model_id: str, where: str) -> dict[str, bytes]:
+        """Every file of a version.
+
+        By the version's own name, MLflow would read every version of the model first.
+        """
         with tempfile.TemporaryDirectory() as into:
             try:
-                folder = artifacts.fetch(uri, {mlmodel.ADAPTER_FILE}, Path(into))
+                names = {mlmodel.ADAPTER_FILE}
+                return files_in(artifacts.fetch(f"models:/{model_id}", names, Path(into)))
             except FileNotFoundError as exc:
                 raise VersionCorrupt(
-                    f"{where}: {mlmodel.ADAPTER_FILE} is gone from the artifact store ({exc}); "
-                    "restore it from a backup or use another version"
+                    f"{where}: {mlmodel.ADAPTER_FILE} is gone from the artifact store "
+                    f"({exc}); restore it from a backup or use another version"
                 ) from exc
-            return (folder / mlmodel.ADAPTER_FILE).read_bytes()
+
+    def adapter(self, version: VersionRecord) -> bytes:
+        """See `Registry`."""
+        where = f"{version.model} v{version.version}"
+        model_id = model_id_of(self._present(version, where))
+        return self._files(model_id, where)[mlmodel.ADAPTER_FILE]
 
     def alias(self, model: str, alias: str) -> int | None:
         """See `Registry`."""

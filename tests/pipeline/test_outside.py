@@ -19,7 +19,7 @@ from selfheal_cli.pipeline.resume import resume
 from selfheal_cli.pipeline.run import Surroundings, run
 from selfheal_cli.pipeline.sources import open_source
 from selfheal_cli.records import Batch
-from selfheal_cli.registry.base import CHAMPION
+from selfheal_cli.registry.base import CHAMPION, Added
 from selfheal_cli.registry.journal import Hold, Lease, standing
 from selfheal_cli.registry.memory import MemoryRegistry
 from selfheal_cli.registry.moves import Move, hold, move_alias, take_lease
@@ -167,7 +167,7 @@ class Flaky(MemoryRegistry):
 
     away = False
 
-    def add_version(self, *arguments: Any, **more: Any) -> int:
+    def add_version(self, *arguments: Any, **more: Any) -> Added:
         if self.away:
             raise RegistryUnreachable("the store is away")
         return super().add_version(*arguments, **more)

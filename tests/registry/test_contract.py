@@ -29,6 +29,7 @@ from selfheal_cli.registry.journal import (
     Standing,
     standing,
 )
+from selfheal_cli.registry.manifest import MANIFEST_FILE, file_hash, parse_manifest
 from selfheal_cli.registry.mlflow_registry import MlflowRegistry
 from selfheal_cli.registry.moves import (
     Move,
@@ -97,10 +98,8 @@ def test_the_same_base_is_stored_once_and_another_beside_it(
 def test_versions_count_from_one_and_say_what_they_are(
     registry: Registry, lineage: Lineage
 ) -> None:
-    assert [registry.add_version(lineage, snapshot(n), ADAPTER, n - 1 or None) for n in (1, 2)] == [
-        1,
-        2,
-    ]
+    added = [registry.add_version(lineage, snapshot(n), ADAPTER, n - 1 or None) for n in (1, 2)]
+    assert [one.version for one in added] == [1, 2]
     found = registry.version("m", 2)
     assert (found.phase, found.batch, found.f1, found.eval_rows) == (Phase.POST_HEAL, 2, 0.5, 10)
     assert found.sha256 == digest(ADAPTER)
@@ -258,9 +257,40 @@ def test_a_lease_is_held_by_one_living_run(registry: Registry, lineage: Lineage)
 def test_a_repeated_registration_is_one_version(registry: Registry, lineage: Lineage) -> None:
     for number in (1, 2):
         registry.add_version(lineage, snapshot(number), ADAPTER, None)
-    assert registry.add_version(lineage, snapshot(1), ADAPTER, None, again=True) == 1
-    assert registry.add_version(lineage, snapshot(3), ADAPTER, None, again=True) == 3
+    assert registry.add_version(lineage, snapshot(1), ADAPTER, None, again=True).version == 1
+    assert registry.add_version(lineage, snapshot(3), ADAPTER, None, again=True).version == 3
     assert [v.version for v in registry.versions("m")] == [3, 2, 1]
+
+
+def test_a_version_holds_a_manifest_of_all_that_it_was_born_with(
+    registry: Registry, lineage: Lineage
+) -> None:
+    taken = snapshot(1)
+    added = registry.add_version(lineage, taken, ADAPTER, None)
+    stored = registry.stored(registry.version("m", 1))
+    data = stored.files[MANIFEST_FILE]
+    manifest = parse_manifest(data, "m v1")
+    assert added.manifest == digest(data)
+    assert registry.add_version(lineage, taken, ADAPTER, None, again=True) == added
+    assert (manifest.model, manifest.snapshot) == ("m", "s1")
+    assert manifest.tags == lineage.tags(taken, None)
+    assert manifest.tags.items() <= stored.tags.items()
+    assert manifest.tags.items() <= stored.logged.items()
+    assert manifest.figures == taken.metrics == stored.figures
+    assert manifest.files == {
+        name: file_hash(name, data) for name, data in stored.files.items() if name != MANIFEST_FILE
+    }
+
+
+def test_late_figures_leave_the_manifest_as_it_was(registry: Registry, lineage: Lineage) -> None:
+    awaiting = replace(snapshot(1, f1=None), scores=None, evaluation=Evaluation.AWAITING)
+    added = registry.add_version(lineage, awaiting, ADAPTER, None)
+    scores = Scores(tp=2, tn=2, fp=1, fn=0)
+    registry.score_version(lineage, 1, 1, scores.figures(), scores)
+    stored = registry.stored(registry.version("m", 1))
+    assert digest(stored.files[MANIFEST_FILE]) == added.manifest
+    assert stored.figures["f1"] == scores.f1
+    assert stored.logged["selfheal.counts"] == stored.tags["selfheal.counts"] == "2,2,1,0"
 
 
 def test_a_deleted_version_is_gone_with_its_file(registry: Registry, lineage: Lineage) -> None:
