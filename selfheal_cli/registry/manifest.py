@@ -59,7 +59,7 @@ def hashes_of(folder: Path) -> dict[str, str]:
 def files_in(folder: Path) -> dict[str, bytes]:
     """The files of a folder and of those in it, by their path from there."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    paths = [path for path in paths if path.name != OF_A_DOWNLOAD]
+    paths = [path for path in paths if path != folder / OF_A_DOWNLOAD]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
