@@ -91,7 +91,7 @@ def prune(
             registry,
             model,
             EntryKind.PRUNED,
-            lambda before, sequence, numbers=numbers: ({"versions": numbers}, before),  # type: ignore[misc]
+            lambda before, sequence, numbers=numbers: {"versions": numbers},  # type: ignore[misc]
             actor=actor,
             at=at,
         )

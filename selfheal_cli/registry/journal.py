@@ -3,8 +3,9 @@
 MLflow keeps no history of its aliases and cannot compare and set. The one thing that every store
 of it does atomically is to log a parameter, which can be written once and never changed. So entry
 number n of the journal is a parameter called n: of all who want to write it one succeeds, and the
-others see by whom they were overtaken. Each entry holds the digest of the one before, and what
-stands after it, so that the last entry alone says what serves and who holds the lease.
+others see by whom they were overtaken. Each entry holds the digest of the one before and what it
+did itself; what stands is folded from them, beginning at a checkpoint. Entries of selfheal 0.1.0
+hold the whole standing as well, and are stored again as they were read.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ MAX_ENTRY = 5_500  # characters; MLflow takes 6,000
 MAX_TEXT = 300  # characters of a reason
 MAX_PROPOSALS = 5
 ATTEMPTS = 100
+STORED = ("sequence", "kind", "at", "actor", "data", "previous", "nonce")  # of each entry
 
 
 class EntryKind(StrEnum):
@@ -82,10 +84,29 @@ class Standing:
     proposals: tuple[Proposal, ...] = ()
     four_eyes: bool = False
 
+    def as_dict(self) -> dict[str, Any]:
+        """The standing as JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Standing:
+        """What `as_dict` gave, or what an entry of 0.1.0 holds."""
+        return cls(
+            {alias: AliasMove(**move) for alias, move in data["moves"].items()},
+            Lease(**data["lease"]) if data["lease"] else None,
+            Hold(**data["hold"]) if data["hold"] else None,
+            tuple(Proposal(**one) for one in data["proposals"]),
+            data["four_eyes"],
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of the journal; ``digest`` covers the whole of it."""
+    """One line of the journal; ``digest`` covers the whole of what is stored.
+
+    ``standing`` is what holds after it. It is stored with the entry where that is ``whole``, as
+    0.1.0 wrote them, and folded otherwise.
+    """
 
     sequence: int
     kind: EntryKind
@@ -95,10 +116,14 @@ class Entry:
     standing: Standing
     previous: str
     nonce: str
+    whole: bool = False
 
     def as_text(self) -> str:
         """The entry as it is stored."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        stored = {name: getattr(self, name) for name in STORED}
+        if self.whole:
+            stored["standing"] = self.standing.as_dict()
+        return json.dumps(stored, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
     @property
     def digest(self) -> str:
@@ -106,29 +131,60 @@ class Entry:
         return hashlib.sha256(self.as_text().encode()).hexdigest()
 
 
-def parse_entry(text: str, where: str) -> Entry:
-    """An entry from its text; raises `RegistryError` naming ``where`` if it is none."""
+def parse_entry(text: str, where: str, before: Standing) -> Entry:
+    """An entry from its text and what stood before it; raises `RegistryError` naming ``where`` if
+    it is none.
+    """
     try:
-        found = json.loads(text)
-        standing = found["standing"]
+        stored = json.loads(text)
+        kind, data = EntryKind(stored["kind"]), stored["data"]
+        whole = "standing" in stored
+        after = Standing.from_dict(stored["standing"]) if whole else fold(before, kind, data)
         return Entry(
-            found["sequence"],
-            EntryKind(found["kind"]),
-            found["at"],
-            found["actor"],
-            found["data"],
-            Standing(
-                {alias: AliasMove(**move) for alias, move in standing["moves"].items()},
-                Lease(**standing["lease"]) if standing["lease"] else None,
-                Hold(**standing["hold"]) if standing["hold"] else None,
-                tuple(Proposal(**one) for one in standing["proposals"]),
-                standing["four_eyes"],
-            ),
-            found["previous"],
-            found["nonce"],
+            stored["sequence"],
+            kind,
+            stored["at"],
+            stored["actor"],
+            data,
+            after,
+            stored["previous"],
+            stored["nonce"],
+            whole,
         )
     except (ValueError, KeyError, TypeError, AttributeError) as exc:
         raise RegistryError(f"{where}: not an entry of a journal ({exc})") from exc
+
+
+def fold(before: Standing, kind: EntryKind, data: Mapping[str, Any]) -> Standing:
+    """What stands after an entry."""
+    changes: dict[str, Any] = {}
+    match kind:
+        case EntryKind.MOVED:
+            move = AliasMove(**data)
+            changes["moves"] = {**before.moves, move.alias: move}
+            changes["proposals"] = without(before.proposals, move.proposal)
+        case EntryKind.LEASED:
+            changes["lease"] = Lease(**{key: data[key] for key in Lease.__slots__})
+            changes["four_eyes"] = data["four_eyes"]
+        case EntryKind.RELEASED:
+            if before.lease is not None and before.lease.sequence == data["lease"]:
+                changes["lease"] = None
+        case EntryKind.HELD:
+            changes["hold"] = Hold(**data)
+        case EntryKind.RESUMED:
+            changes["hold"] = None
+        case EntryKind.PROPOSED:
+            changes["proposals"] = (*before.proposals, Proposal(**data))
+        case EntryKind.REJECTED:
+            changes["proposals"] = without(before.proposals, data["proposal"])
+        case EntryKind.PRUNED:
+            pass
+    return replace(before, **changes)
+
+
+def without(proposals: tuple[Proposal, ...], sequence: int | None) -> tuple[Proposal, ...]:
+    """The proposals but one."""
+    return tuple(one for one in proposals if one.sequence != sequence)
 
 
 class JournalStore(Protocol):
@@ -137,15 +193,15 @@ class JournalStore(Protocol):
     def last_entry(self, model: str) -> Entry | None:
         """The latest entry, None where nothing was written."""
 
-    def put_entry(self, model: str, entry: Entry) -> Entry:
-        """Store the entry unless its number is taken; returns what stands there."""
+    def put_entry(self, model: str, entry: Entry) -> bool:
+        """Store the entry unless its number is taken by another; returns whether it is stored."""
 
     def entries(self, model: str) -> Iterator[Entry]:
         """All entries, oldest first."""
 
 
-# from the standing before and the entry's number: the entry's data, and the standing after it
-Draft = Callable[[Standing, int], tuple[Mapping[str, Any], Standing]]
+# from the standing before and the entry's number: the entry's data
+Draft = Callable[[Standing, int], Mapping[str, Any]]
 
 
 def standing(store: JournalStore, model: str) -> Standing:
@@ -163,29 +219,17 @@ def write(
     """
     for _ in range(ATTEMPTS):
         last = store.last_entry(model)
-        sequence = last.sequence + 1 if last else 1
-        data, after = draft(last.standing if last else Standing(), sequence)
+        before, sequence = (last.standing, last.sequence + 1) if last else (Standing(), 1)
+        data = draft(before, sequence)
         previous = last.digest if last else GENESIS
+        after = fold(before, kind, data)
         entry = Entry(sequence, kind, at, actor, data, after, previous, uuid.uuid4().hex)
-        if len(entry.as_text()) > MAX_ENTRY:
+        size = len(entry.as_text())
+        if size > MAX_ENTRY:
             raise RegistryError(
-                f"journal of '{model}': the entry is longer than {MAX_ENTRY} characters; "
-                "settle open proposals with 'selfheal approve' or 'selfheal reject'"
+                f"journal of '{model}': entry {sequence} ({kind}) has {size} characters, of which "
+                f"a journal takes {MAX_ENTRY}; give shorter names and reasons"
             )
-        if store.put_entry(model, entry) == entry:
+        if store.put_entry(model, entry):
             return entry
     raise RegistryError(f"journal of '{model}': {ATTEMPTS} others were faster; try again")
-
-
-def with_move(before: Standing, move: AliasMove) -> Standing:
-    """The standing after an alias was moved; a proposal that it carries out is closed."""
-    return replace(
-        before,
-        moves={**before.moves, move.alias: move},
-        proposals=without(before.proposals, move.proposal),
-    )
-
-
-def without(proposals: tuple[Proposal, ...], sequence: int | None) -> tuple[Proposal, ...]:
-    """The proposals but one."""
-    return tuple(one for one in proposals if one.sequence != sequence)

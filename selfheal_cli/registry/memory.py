@@ -204,12 +204,12 @@ class MemoryRegistry:
         found = self._journals.get(model)
         return found[-1] if found else None
 
-    def put_entry(self, model: str, entry: Entry) -> Entry:
+    def put_entry(self, model: str, entry: Entry) -> bool:
         """See `JournalStore`."""
         journal = self._journals.setdefault(model, [])
         if entry.sequence == len(journal) + 1:
             journal.append(entry)
-        return journal[entry.sequence - 1]
+        return journal[entry.sequence - 1].nonce == entry.nonce
 
     def entries(self, model: str) -> Iterator[Entry]:
         """See `JournalStore`."""

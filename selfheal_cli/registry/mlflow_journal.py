@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from mlflow.entities import RunStatus
+from mlflow.entities import Param, RunStatus
 from mlflow.exceptions import MlflowException
 
-from selfheal_cli.registry.journal import Entry, parse_entry
+from selfheal_cli.errors import RegistryError
+from selfheal_cli.registry.journal import MAX_ENTRY, Entry, Standing, parse_entry
 from selfheal_cli.registry.mlflow_runs import MlflowRuns
 
 EXPERIMENT = "selfheal-journal"
 JOURNAL_TAG = "selfheal.journal"  # on the registered model: the run with the first entries
 LATEST_TAG = "latest."  # on the experiment, and a hint: the run that a model's journal is in now
 NEXT = "next"  # the parameter that names the run with the entries after this one's
+CHECKPOINT = "checkpoint."  # parameters with what stood before a page's first entry
 ENTRIES_A_RUN = 100  # reading a run reads all of its parameters
+PARAMS_AT_ONCE = 100  # as many as MLflow takes
 TAKEN = "INVALID_PARAMETER_VALUE"  # another value was written before
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
@@ -32,6 +36,40 @@ class _Place:
     run_id: str
     last: Entry | None = None
     hinted: str = ""
+
+
+class _Page:
+    """What a run holds of a journal: entries by key, and the parts of a checkpoint before them."""
+
+    def __init__(self, run_id: str, parameters: Mapping[str, str]) -> None:
+        self.following = parameters.get(NEXT)
+        self.entries = {key: text for key, text in parameters.items() if key.isdigit()}
+        self._run_id = run_id
+        self._parts = [parameters[key] for key in sorted(parameters) if key.startswith(CHECKPOINT)]
+
+    @property
+    def stands_alone(self) -> bool:
+        """Whether nothing before it is needed to know what stands."""
+        first = min(self.entries, default=_key(1))
+        return bool(self._parts) or first == _key(1) or '"standing":' in self.entries[first]
+
+    def begins(self, model: str) -> Standing | None:
+        """What stood before its first entry; None where that is not written here."""
+        if not self._parts:
+            return None
+        try:
+            return Standing.from_dict(json.loads("".join(self._parts)))
+        except (ValueError, KeyError, TypeError, AttributeError) as exc:
+            raise RegistryError(
+                f"journal of '{model}', run {self._run_id}: not a checkpoint ({exc})"
+            ) from exc
+
+    def fold(self, model: str, before: Standing) -> Iterator[Entry]:
+        """Its entries in order."""
+        for key in sorted(self.entries):
+            entry = parse_entry(self.entries[key], f"journal of '{model}', entry {key}", before)
+            before = entry.standing
+            yield entry
 
 
 class MlflowJournal(MlflowRuns):
@@ -52,33 +90,44 @@ class MlflowJournal(MlflowRuns):
             self._move_on(model, place)
             return place.last
 
-    def put_entry(self, model: str, entry: Entry) -> Entry:
+    def put_entry(self, model: str, entry: Entry) -> bool:
         """See `JournalStore`."""
         with self._lock, self._doing(f"write into the journal of '{model}'"):
             place = self._places.get(model) or self._find(model) or self._found(model)
             self._places[model] = place
             if entry.sequence > 1 and _opens_page(entry.sequence):
                 self._turn_page(model, place)
-            key = _key(entry.sequence)
-            stored = self._put(place.run_id, key, entry.as_text())
-            found = parse_entry(stored, f"journal of '{model}', entry {key}")
-            place.last = found
-            if found == entry and place.hinted != place.run_id:
+            text = entry.as_text()
+            if self._put(place.run_id, _key(entry.sequence), text) != text:
+                return False
+            place.last = entry
+            if place.hinted != place.run_id:
                 # only now: whoever starts from an empty page would find no journal
                 self._remember(model, place.run_id)
                 place.hinted = place.run_id
-            return found
+            return True
 
     def entries(self, model: str) -> Iterator[Entry]:
-        """See `JournalStore`."""
+        """See `JournalStore`.
+
+        Raises `RegistryError` where a page's checkpoint is not what the entries before it give.
+        """
         with self._doing(f"read the journal of '{model}'"):
             run_id = self._model_tags(model).get(JOURNAL_TAG)
+        before = Standing()
         while run_id:
             with self._doing(f"read the journal of '{model}', run {run_id}"):
-                parameters = self._client.get_run(run_id).data.params
-            run_id = parameters.pop(NEXT, None)
-            for key in sorted(parameters):
-                yield parse_entry(parameters[key], f"journal of '{model}', entry {key}")
+                page = self._page(run_id)
+            checkpoint = page.begins(model)
+            if checkpoint is not None and checkpoint != before:
+                raise RegistryError(
+                    f"journal of '{model}', run {run_id}: its checkpoint is not what the entries "
+                    "before it say: it was edited"
+                )
+            for entry in page.fold(model, before):
+                before = entry.standing
+                yield entry
+            run_id = page.following
 
     def delete_journal(self, model: str) -> None:
         """Remove a model's journal with the model."""
@@ -122,28 +171,45 @@ class MlflowJournal(MlflowRuns):
     def _move_on(self, model: str, place: _Place) -> None:
         """Read on to the last entry."""
         while True:
-            parameters = self._client.get_run(place.run_id).data.params
-            following = parameters.pop(NEXT, None)
-            if parameters:
-                key = max(parameters)
-                place.last = parse_entry(parameters[key], f"journal of '{model}', entry {key}")
-            if following is None:
+            page = self._page(place.run_id)
+            place.last = self._last_of(model, page) or place.last
+            if page.following is None:
                 return
-            place.run_id = following
+            place.run_id = page.following
+
+    def _last_of(self, model: str, page: _Page) -> Entry | None:
+        """The last entry of a page, None where there is none."""
+        if page.stands_alone:
+            entries = page.fold(model, page.begins(model) or Standing())
+        else:  # 0.1.0 turned the page, and wrote no checkpoint: from the journal's start
+            entries = (one for one in self.entries(model) if _key(one.sequence) in page.entries)
+        return max(entries, key=lambda entry: entry.sequence, default=None)
 
     def _turn_page(self, model: str, place: _Place) -> None:
         """Go on in a new run; all who come here at once agree on one."""
-        parameters = self._client.get_run(place.run_id).data.params
-        following = parameters.get(NEXT)
+        page = self._page(place.run_id)
+        following = page.following
         if following is None:
-            if len(parameters) < ENTRIES_A_RUN:
+            last = self._last_of(model, page)
+            if last is None or len(page.entries) < ENTRIES_A_RUN:
                 return  # on the new page already
-            page = 1 + place.last.sequence // ENTRIES_A_RUN if place.last else 1
-            fresh = self._new_run(model, page)
+            fresh = self._new_run(model, 1 + last.sequence // ENTRIES_A_RUN)
+            # whole before anybody can come there
+            self._write_checkpoint(fresh, last.standing)
             following = self._put(place.run_id, NEXT, fresh)
             if following != fresh:
                 self._client.delete_run(fresh)
         place.run_id = following
+
+    def _write_checkpoint(self, run_id: str, stands: Standing) -> None:
+        text = json.dumps(stands.as_dict(), sort_keys=True, separators=(",", ":"))
+        parts = [text[start : start + MAX_ENTRY] for start in range(0, len(text), MAX_ENTRY)]
+        params = [Param(f"{CHECKPOINT}{number:06}", part) for number, part in enumerate(parts)]
+        for start in range(0, len(params), PARAMS_AT_ONCE):
+            self._client.log_batch(run_id, params=params[start : start + PARAMS_AT_ONCE])
+
+    def _page(self, run_id: str) -> _Page:
+        return _Page(run_id, self._client.get_run(run_id).data.params)
 
     def _put(self, run_id: str, key: str, value: str) -> str:
         """Write a parameter unless it is there; returns what is there."""

@@ -18,8 +18,6 @@ from selfheal_cli.registry.journal import (
     Proposal,
     Standing,
     standing,
-    with_move,
-    without,
     write,
 )
 
@@ -59,7 +57,7 @@ def move_alias(registry: Registry, wanted: Move) -> AliasMove:
         _set_alias(registry, last)
         return last
 
-    def draft(before: Standing, sequence: int) -> tuple[Mapping[str, Any], Standing]:
+    def draft(before: Standing, sequence: int) -> Mapping[str, Any]:
         _require_not_overtaken(before, wanted)
         _require_allowed(before, wanted)
         move = AliasMove(
@@ -75,7 +73,7 @@ def move_alias(registry: Registry, wanted: Move) -> AliasMove:
             wanted.key,
             wanted.proposal,
         )
-        return move.as_dict(), with_move(before, move)
+        return move.as_dict()
 
     who = {"actor": wanted.actor, "at": wanted.at}
     entry = write(registry, wanted.model, EntryKind.MOVED, draft, **who)
@@ -168,14 +166,12 @@ def take_lease(
     the lease is taken over. Raises `LeaseHeld`.
     """
 
-    def draft(before: Standing, sequence: int) -> tuple[Mapping[str, Any], Standing]:
+    def draft(before: Standing, sequence: int) -> Mapping[str, Any]:
         held = before.lease
         sign = alive(held) if held is not None and held.run != lease.run else ""
         if held is not None and sign:
             raise held_by(held, model, sign)
-        taken = replace(lease, sequence=sequence)
-        after = replace(before, lease=taken, four_eyes=four_eyes)
-        return {**asdict(taken), "four_eyes": four_eyes}, after
+        return {**asdict(lease), "sequence": sequence, "four_eyes": four_eyes}
 
     entry = write(registry, model, EntryKind.LEASED, draft, actor=lease.holder, at=lease.since)
     return replace(lease, sequence=entry.sequence)
@@ -195,10 +191,8 @@ def release_lease(registry: Registry, model: str, lease: Lease, at: str) -> None
     if now.lease is None or now.lease.sequence != lease.sequence:
         return
 
-    def draft(before: Standing, sequence: int) -> tuple[Mapping[str, Any], Standing]:
-        held = before.lease
-        keep = held is not None and held.sequence != lease.sequence
-        return {"run": lease.run}, replace(before, lease=held if keep else None)
+    def draft(before: Standing, sequence: int) -> Mapping[str, Any]:
+        return {"run": lease.run, "lease": lease.sequence}
 
     write(registry, model, EntryKind.RELEASED, draft, actor=lease.holder, at=at)
 
@@ -207,9 +201,9 @@ def hold(registry: Registry, model: str, wanted: Hold | None, *, actor: str, at:
     """Stop the healing of a model, or with None allow it again; returns what stood before."""
     seen: list[Standing] = []
 
-    def draft(before: Standing, sequence: int) -> tuple[Mapping[str, Any], Standing]:
+    def draft(before: Standing, sequence: int) -> Mapping[str, Any]:
         seen.append(before)
-        return asdict(wanted) if wanted else {}, replace(before, hold=wanted)
+        return asdict(wanted) if wanted else {}
 
     kind = EntryKind.HELD if wanted else EntryKind.RESUMED
     write(registry, model, kind, draft, actor=actor, at=at)
@@ -219,13 +213,12 @@ def hold(registry: Registry, model: str, wanted: Hold | None, *, actor: str, at:
 def propose(registry: Registry, model: str, wanted: Proposal) -> Proposal:
     """Write a proposal down; its number is given by the journal."""
 
-    def draft(before: Standing, sequence: int) -> tuple[Mapping[str, Any], Standing]:
+    def draft(before: Standing, sequence: int) -> Mapping[str, Any]:
         if len(before.proposals) >= MAX_PROPOSALS:
             raise RegistryError(
                 f"model '{model}' has {MAX_PROPOSALS} open proposals; approve or reject one first"
             )
-        made = replace(wanted, sequence=sequence, reason=wanted.reason[:MAX_TEXT])
-        return asdict(made), replace(before, proposals=(*before.proposals, made))
+        return asdict(replace(wanted, sequence=sequence, reason=wanted.reason[:MAX_TEXT]))
 
     who = {"actor": wanted.actor, "at": wanted.at}
     entry = write(registry, model, EntryKind.PROPOSED, draft, **who)
@@ -238,10 +231,9 @@ def reject(
     """Close a proposal without carrying it out; its own author may do it as well."""
     closed: list[Proposal] = []
 
-    def draft(before: Standing, _: int) -> tuple[Mapping[str, Any], Standing]:
+    def draft(before: Standing, _: int) -> Mapping[str, Any]:
         closed.append(open_proposal(before, model, sequence))
-        after = replace(before, proposals=without(before.proposals, sequence))
-        return {"proposal": sequence, "reason": reason[:MAX_TEXT]}, after
+        return {"proposal": sequence, "reason": reason[:MAX_TEXT]}
 
     write(registry, model, EntryKind.REJECTED, draft, actor=actor, at=at)
     return closed[-1]
