@@ -15,6 +15,7 @@ from selfheal_cli.cli import options
 if TYPE_CHECKING:
     from torch import nn
 
+    from selfheal_cli.model.answer import Answer
     from selfheal_cli.model.network import SelfHealingNetwork
     from selfheal_cli.pipeline.origin import Origin, Sample
 
@@ -40,6 +41,11 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--weights", type=FILE, help="Its weights, safetensors, instead of MODEL.")
 @click.option("--init", "init_text", metavar="JSON", help="Its constructor's arguments.")
 @click.option("--shape", metavar="N,N,...", help="Of one row. [default: as many as inputs]")
+@click.option(
+    "--output", type=click.Choice(["auto", "logits", "probabilities"]), default="auto",
+    show_default=True,
+    help="What it gives; auto: probabilities where all lie between 0 and 1, else logits.",
+)  # fmt: skip
 @click.option("--integers", is_flag=True, help="It takes whole numbers, as of tokens.")
 @click.option("--data", type=FILE, help="A CSV or Parquet file with rows as the model takes them.")
 @click.option("--drop", multiple=True, metavar="COLUMN", help="No input of the model; repeatable.")
@@ -71,7 +77,7 @@ def command(
     if name is None and not listed:
         raise click.UsageError("--as NAME is needed, or --list")
     from selfheal_cli.model.adapters.kinds import parse_adapter
-    from selfheal_cli.model.wrapping import wrap
+    from selfheal_cli.model.wrapping import put_in, take
     from selfheal_cli.pipeline.origin import Origin, read_origin, sample_rows
     from selfheal_cli.registry.mlflow_registry import MlflowRegistry
 
@@ -88,18 +94,20 @@ def command(
     shape = _shape(given["shape"])
     sample = sample_rows(module, given["data"], given["drop"], shape, integers=given["integers"])
     if listed:
-        _show_layers(module, sample, origin, as_json=as_json)
+        _show_layers(module, sample, origin, given["output"], as_json=as_json)
     elif name is not None:
-        network = wrap(
-            module, sample.rows, shape=sample.shape, dtype=sample.dtype, at=given["at"],
-            adapter=given["adapter"], init=origin.init,
+        original = take(
+            module, sample.rows, shape=sample.shape, dtype=sample.dtype, init=origin.init,
+            output=given["output"],
         )  # fmt: skip
-        _register(registry, network, sample, origin, name, labels, as_json=as_json)
+        network = put_in(original, at=given["at"], adapter=given["adapter"])
+        _register(registry, network, original.answer, sample, origin, name, labels, as_json=as_json)
 
 
 def _register(
     registry: Any,
     network: SelfHealingNetwork,
+    answer: Answer,
     sample: Sample,
     origin: Origin,
     name: str,
@@ -118,19 +126,24 @@ def _register(
     at, kind = (network.architecture.foreign or {})["at"], network.architecture.adapter
     if as_json:
         output.print_json({"model": name, "version": number, "at": at, "adapter": kind,
-                           "inputs": list(sample.names), "rows": len(sample.rows)})  # fmt: skip
+                           "inputs": list(sample.names), "rows": len(sample.rows),
+                           "output": answer.kind})  # fmt: skip
         return
     count = sum(one.numel() for one in network.adapter.parameters())
     where = f"{'before' if network.ends_in_linear else 'at'} layer '{at}'"
     recipe = "" if network.ends_in_linear else " --recipe gradient"
+    seen = f"{len(sample.rows):,} {'drawn ' if sample.drawn else ''}rows"
     click.echo(
         f"{name} v{number}: {origin}, adapter {kind} of {count:,} parameters {where}; decides as "
-        f"the original on {len(sample.rows):,} rows, bit for bit.\n"
+        f"the original on {seen}, bit for bit.\n"
+        f"The original gives {answer.words}.\n"
         f"Heal it with: selfheal run DATA --target COLUMN --model {name}{recipe}"
     )
 
 
-def _show_layers(module: nn.Module, sample: Sample, origin: Origin, *, as_json: bool) -> None:
+def _show_layers(
+    module: nn.Module, sample: Sample, origin: Origin, output_is: str, *, as_json: bool
+) -> None:
     from dataclasses import asdict
 
     from selfheal_cli.cli import output
@@ -138,8 +151,9 @@ def _show_layers(module: nn.Module, sample: Sample, origin: Origin, *, as_json: 
     from selfheal_cli.model.wrapping import layers
 
     found = layers(
-        module, sample.rows[:LISTED], shape=sample.shape, dtype=sample.dtype, init=origin.init
-    )
+        module, sample.rows[:LISTED], shape=sample.shape, dtype=sample.dtype, init=origin.init,
+        output=output_is,
+    )  # fmt: skip
     if as_json:
         output.print_json([{**asdict(layer), "recipes": fitting(layer.adapters)}
                            for layer in found])  # fmt: skip

@@ -39,7 +39,8 @@ class StandIn(nn.Module):
     def __init__(self, part: nn.Module, *, computed: bool) -> None:
         super().__init__()
         self.layer = part if computed else None
-        self._part = (part,)  # in a tuple it is no submodule, and has no weights to load
+        # in a tuple it is no submodule: no weights to load, and no surroundings put it into a mode
+        self._part = (part.eval(),)
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -152,7 +153,7 @@ class ForeignBackbone(_Frozen):
         try:
             self.module(x.reshape(len(x), *self.shape).to(self.dtype))
         except Reached as reached:
-            return reached.features.reshape(len(x), -1)
+            return reached.features.flatten(start_dim=1)
         raise RuntimeError("the layer at which the network is cut was not reached")
 
 

@@ -59,7 +59,8 @@ class Foreign(BaseModel):
 
     ``at`` is the layer's dotted name; ``shape`` of one row and ``dtype`` are what the module takes;
     ``outputs`` is the width of its logits, 1 or the number of classes. Without a ``place`` the
-    adapter goes before ``at``, the linear layer that gives the logits.
+    adapter goes before ``at``, the linear layer that gives the logits. ``computes``: its
+    constructor makes values that are not among the weights, so that it is not built without any.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -69,12 +70,15 @@ class Foreign(BaseModel):
     dtype: str = Field(default="float32", pattern="^(float32|int64)$")
     outputs: int = Field(ge=1)
     place: Place | None = None
+    computes: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """As it stands in the base's document."""
         found = self.model_dump(mode="json")
         if self.place is None:
             del found["place"]
+        if not self.computes:
+            del found["computes"]
         return found
 
 
@@ -88,9 +92,12 @@ def build_module(spec: ModuleSpec) -> nn.Module:
                 container.add_module(name, build_module(child))
             return container
         return kind(**spec.init)
-    except (TypeError, ValueError, RuntimeError) as exc:
+    except ModelError:
+        raise
+    except Exception as exc:  # the author's code, which may raise anything
+        reason = " ".join(str(exc).split()) or type(exc).__name__
         raise ModelError(
-            f"{spec.target} cannot be built with {spec.init or 'no arguments'}: {exc}; give its "
+            f"{spec.target} cannot be built with {spec.init or 'no arguments'}: {reason}; give its "
             "constructor's arguments with --init '{\"name\": value}'"
         ) from exc
 

@@ -272,11 +272,16 @@ def rebuild(
         network = SelfHealingNetwork.build(architecture)
         return network if backbone else network.without_backbone()
 
-    with torch.device("meta"):
-        network = build()
     stored = {**base, **{f"adapter.{name}": value for name, value in adapter.items()}}
-    network.load_state_dict(stored, assign=True)
-    if any(buffer.is_meta for buffer in network.buffers()):  # computed by a constructor, not stored
+    other = architecture.other
+    computed = other is not None and other.computes
+    if not computed:
+        with torch.device("meta"):
+            network = build()
+        network.load_state_dict(stored, assign=True)
+        # 0.1.0 did not write down that a constructor computes buffers that are not stored
+        computed = any(buffer.is_meta for buffer in network.buffers())
+    if computed:
         network = build()
         network.load_state_dict(stored, assign=True)
     network.freeze()

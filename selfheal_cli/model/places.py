@@ -80,7 +80,7 @@ def outputs_of(module: nn.Module, given: Tensor) -> Tensor:
     try:
         with torch.inference_mode():
             found = module(given)
-    except (RuntimeError, TypeError, ValueError, IndexError) as exc:
+    except Exception as exc:  # the author's code, which may raise anything
         raise ModelError(
             f"the model does not take rows of shape {tuple(given.shape[1:])}, {given.dtype} "
             f"({' '.join(str(exc).split())[:300]}); say what it takes with --shape and --integers"
@@ -88,6 +88,15 @@ def outputs_of(module: nn.Module, given: Tensor) -> Tensor:
     if not isinstance(found, Tensor):
         raise ModelError(f"the model gives a {type(found).__name__}; one tensor is needed")
     return found
+
+
+def gives(seen: Mapping[str, Calls], output: Tensor) -> bool:
+    """Whether an output is what a linear layer or a convolution gave, and nothing came after it."""
+    return any(
+        isinstance(calls.given, Tensor) and torch.equal(calls.given.flatten(), output.flatten())
+        for calls in seen.values()
+        if isinstance(calls.layer, nn.Linear | nn.Bilinear | nn.modules.conv._ConvNd)
+    )
 
 
 def last_linear(seen: Mapping[str, Calls]) -> str | None:

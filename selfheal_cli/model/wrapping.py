@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from selfheal_cli.errors import ModelError
 from selfheal_cli.model import cutting
 from selfheal_cli.model.adapters.kinds import AFFINE, KINDS, REFLEXIVE, Chosen, parse_adapter
+from selfheal_cli.model.answer import AUTO as ANY_OUTPUT
+from selfheal_cli.model.answer import PROBABILITIES, Answer, one_a_row, read_answer
 from selfheal_cli.model.foreign import AUTO, Foreign, ModuleSpec, Place, build_module, describe
-from selfheal_cli.model.network import Architecture, SelfHealingNetwork, as_probabilities
-from selfheal_cli.model.places import Calls, last_linear, outputs_of, place_at, watch
+from selfheal_cli.model.network import Architecture, SelfHealingNetwork
+from selfheal_cli.model.places import Calls, gives, last_linear, outputs_of, place_at, watch
 from selfheal_cli.model.training import seeded
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
-class _Original:
+class Original:
     """A copy of the module that is wrapped, and what it makes of some rows."""
 
     spec: ModuleSpec
@@ -54,8 +56,9 @@ class _Original:
     rows: FloatArray
     shape: tuple[int, ...]
     dtype: str
-    expected: Tensor
+    answer: Answer
     seen: Mapping[str, Calls]
+    computes: bool  # its constructor, values that no state dictionary holds
 
     def rebuilt(self) -> nn.Module:
         """Once more, around the same memory for weights."""
@@ -74,18 +77,55 @@ def wrap(
     at: str = AUTO,
     adapter: str = REFLEXIVE,
     init: Mapping[str, Any] | None = None,
+    output: str = ANY_OUTPUT,
 ) -> SelfHealingNetwork:
     """A frozen network around a copy of ``module``, with an adapter that is still identity.
 
-    ``rows`` (n, prod(shape)) show that its probabilities are the module's own, bit for bit.
-    Raises `ModelError` where they are not, where the module cannot be built again by its class, or
+    ``rows`` (n, prod(shape)) show that its probabilities are those of the module's own output, bit
+    for bit; ``output`` says what that is where it cannot be seen, as `read_answer` has it. Raises
+    `ModelError` where they are not, where the module cannot be built again by its class, or
     where the adapter cannot go to the layer ``at``; `ConfigurationError` for an unknown adapter.
     """
-    chosen = parse_adapter(adapter)
+    original = take(module, rows, shape=shape, dtype=dtype, init=init, output=output)
+    return put_in(original, at=at, adapter=adapter)
+
+
+def take(
+    module: nn.Module,
+    rows: FloatArray,
+    *,
+    shape: tuple[int, ...],
+    dtype: str = "float32",
+    init: Mapping[str, Any] | None = None,
+    output: str = ANY_OUTPUT,
+) -> Original:
+    """A copy of a module that is known to do the same, and what its output was read as.
+
+    Raises `ModelError`.
+    """
+    if not isinstance(module, nn.Module):
+        raise ModelError(
+            f"a {type(module).__name__} is no torch.nn.Module; only PyTorch models can be wrapped"
+        )
     if rows.shape[1] != prod(shape):
         raise ModelError(f"rows have {rows.shape[1]} values; shape {shape} needs {prod(shape)}")
+    if len(rows) == 0:
+        raise ModelError("no rows: at least one is needed to see what the model gives")
+    spec = describe(module, init)
+    given = as_tensor(rows, shape, dtype)
+    with _evaluating(module):
+        expected = outputs_of(module, given)
+    one_a_row(expected, len(rows))
     weights = {name: value.clone() for name, value in module.state_dict().items()}
-    original = _original(module, weights, rows, shape, dtype, init)
+    copy, computes = _copy(spec, weights, given, expected)
+    seen = watch(copy, given)
+    answer = read_answer(expected, len(rows), output, direct=gives(seen, expected))
+    return Original(spec, copy, rows, shape, dtype, answer, seen, computes)
+
+
+def put_in(original: Original, *, at: str = AUTO, adapter: str = REFLEXIVE) -> SelfHealingNetwork:
+    """A network around it with an adapter that is still identity; raises as `wrap` does."""
+    chosen = parse_adapter(adapter)
     last = last_linear(original.seen)
     place = at if at != AUTO else last
     if place is None:
@@ -100,9 +140,10 @@ def layers(
     shape: tuple[int, ...],
     dtype: str = "float32",
     init: Mapping[str, Any] | None = None,
+    output: str = ANY_OUTPUT,
 ) -> list[Layer]:
     """What runs in a network, in order, and where each adapter can go: each is tried."""
-    original = _original(module, module.state_dict(), rows, shape, dtype, init)
+    original = take(module, rows, shape=shape, dtype=dtype, init=init, output=output)
     last = last_linear(original.seen)
     found = []
     for name, calls in original.seen.items():
@@ -144,55 +185,63 @@ def first_width(module: nn.Module) -> int:
     raise ModelError("the shape of one row is not known: give --shape, as in --shape 1,8,8")
 
 
-def _original(
-    module: nn.Module,
-    weights: Mapping[str, Tensor],
-    rows: FloatArray,
-    shape: tuple[int, ...],
-    dtype: str,
-    init: Mapping[str, Any] | None,
-) -> _Original:
-    spec = describe(module, init)
-    copy = _with_weights(spec, weights)
-    given = as_tensor(rows, shape, dtype)
-    with _evaluating(module):
-        expected = outputs_of(module, given)
-    if not torch.equal(outputs_of(copy, given), expected):
-        raise ModelError(
-            f"{spec.target} built with {spec.init or 'no arguments'} decides otherwise than the "
-            "model; give its constructor's arguments with --init '{\"name\": value}'"
-        )
-    if expected.ndim > 2 or len(expected) != len(rows):
-        raise ModelError(
-            f"the model gives {tuple(expected.shape)} for {len(rows)} rows; one answer a row is "
-            "needed: (n,), (n, 1) or a column a class"
-        )
-    return _Original(spec, copy, rows, shape, dtype, expected, watch(copy, given))
-
-
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a moment; the user's module is left as it was."""
+    """Evaluation mode without gradients for a moment; the user's module is left as it was.
+
+    Some of torch's kernels round otherwise where a weight wants a gradient.
+    """
     modes = [(one, one.training) for one in module.modules()]
+    learning = [one for one in module.parameters() if one.requires_grad and one.is_leaf]
     module.eval()
+    for one in learning:
+        one.requires_grad = False
     try:
         yield
     finally:
-        for one, mode in modes:
-            one.training = mode
+        for layer, mode in modes:
+            layer.training = mode
+        for one in learning:
+            one.requires_grad = True
 
 
-def _with_weights(spec: ModuleSpec, weights: Mapping[str, Tensor]) -> nn.Module:
-    """A frozen module around these very tensors."""
-    with torch.device("meta"):
-        module = build_module(spec)
+def _copy(
+    spec: ModuleSpec, weights: Mapping[str, Tensor], given: Tensor, expected: Tensor
+) -> tuple[nn.Module, bool]:
+    """A frozen module around these very tensors that gives what is expected.
+
+    It is built without values first, which takes no time and no memory, and where that is not
+    enough with what its constructor computes: True then.
+    """
+    try:
+        with torch.device("meta"):
+            copy = _with_weights(build_module(spec), weights)
+        whole = not any(buffer.is_meta for buffer in copy.buffers())
+        if whole and torch.equal(outputs_of(copy, given), expected):
+            return copy, False
+    except ModelError:
+        pass  # the second attempt says what is wrong
+    copy = _with_weights(build_module(spec), weights)
+    got = outputs_of(copy, given)
+    if not torch.equal(got, expected):
+        gap = f" by up to {_gap(got, expected):.2g}" if got.shape == expected.shape else ""
+        raise ModelError(
+            f"{spec.target} built with {spec.init or 'no arguments'} decides otherwise than the "
+            f"model{gap}; give its constructor's arguments with --init '{{\"name\": value}}' "
+            "(init= in Python)"
+        )
+    return copy, True
+
+
+def _with_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
     _load(module, weights)
-    if any(buffer.is_meta for buffer in module.buffers()):  # computed by a constructor, not stored
-        module = build_module(spec)
-        _load(module, weights)
     module.eval()
     module.requires_grad_(requires_grad=False)
     return module
+
+
+def _gap(ours: Tensor, theirs: Tensor) -> float:
+    return float((ours.double() - theirs.double()).abs().max())
 
 
 def _load(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
@@ -203,7 +252,7 @@ def _load(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 
 def _wrapped_at(
-    original: _Original, at: str, last: str | None, chosen: Chosen
+    original: Original, at: str, last: str | None, chosen: Chosen
 ) -> SelfHealingNetwork:
     """The first way of cutting it there that decides as the original does."""
     if at not in original.seen:
@@ -218,7 +267,7 @@ def _wrapped_at(
             f"'{last}', and not to '{at}'; use reflexive or lora there"
         )
     if not kind.at_the_end:
-        for end in dict.fromkeys((last, None)):
+        for end in dict.fromkeys((last if kind.on or at != last else None, None)):
             ways.append(partial(place_at, original.module, original.seen, at, chosen, end))
     failed: list[ModelError] = []
     for way in ways:
@@ -230,12 +279,12 @@ def _wrapped_at(
 
 
 def _network(
-    original: _Original, at: str, place: Place | None, chosen: Chosen
+    original: Original, at: str, place: Place | None, chosen: Chosen
 ) -> SelfHealingNetwork:
     end = at if place is None else place.end
     foreign = Foreign(
         module=original.spec, at=at, shape=original.shape, dtype=original.dtype,
-        outputs=_outputs(original, end), place=place,
+        outputs=_outputs(original, end), place=place, computes=original.computes,
     )  # fmt: skip
     backbone, head = cutting.cut(original.rebuilt, foreign)
     hidden = head.in_features if isinstance(head, nn.Linear) else prod(place.sizes if place else ())
@@ -250,50 +299,52 @@ def _network(
     network.freeze()
     if affine:
         network = network.anchored(beside=network.may_look_beside)
-    _require_same(network, original.rows, original.expected, at)
+    _require_same(network, original, at)
     return network
 
 
-def _outputs(original: _Original, end: str | None) -> int:
+def _outputs(original: Original, end: str | None) -> int:
     """Columns of the logits that the layer ``end``, or the module itself, gives."""
     if end is not None:
         layer = cutting.layer_of(original.module, end)
         if not isinstance(layer, nn.Linear):
             raise ModelError(f"layer '{end}' is a {type(layer).__name__}, not a linear layer")
         return layer.out_features
-    expected = original.expected
-    table = expected if expected.ndim > 1 else expected[:, None]
-    inside = bool(((table >= 0) & (table <= 1)).all())
-    if inside and (table.shape[1] == 1 or torch.allclose(table.sum(dim=1), torch.ones(len(table)))):
+    if original.answer.kind == PROBABILITIES:
         raise ModelError(
-            "the model gives probabilities that are not a sigmoid or softmax of what its last "
-            "linear layer gives after the cut; cut it at that layer or before (--at auto), or let "
-            "it give logits"
+            f"the model gives {original.answer.words}, that are not a sigmoid or softmax of what "
+            "its last linear layer gives after the cut; cut it at that layer or before (--at "
+            "auto), or let it give logits"
         )
-    return table.shape[1]
+    return original.answer.columns
 
 
-def _require_same(network: SelfHealingNetwork, rows: FloatArray, expected: Tensor, at: str) -> None:
-    """The model may give logits or probabilities, one column or one a class."""
+def _require_same(network: SelfHealingNetwork, original: Original, at: str) -> None:
+    """Raise `ModelError` unless its probabilities are those of the original's output."""
     try:
-        ours = torch.from_numpy(network.predict(rows))
-    except (RuntimeError, TypeError, AttributeError, NotImplementedError) as exc:
-        reason = " ".join(str(exc).split())[:200]
+        ours = torch.from_numpy(network.predict(original.rows))
+    except Exception as exc:  # the author's code runs, which may raise anything
         raise ModelError(
-            f"the network cannot be cut at '{at}': {reason}; choose another layer (--list shows "
-            "which) or --at auto"
+            f"the network cannot be cut at '{at}': {' '.join(str(exc).split())[:200]}; choose "
+            "another layer (--list shows which) or --at auto"
         ) from exc
-    table = expected if expected.ndim > 1 else expected[:, None]
-    theirs = [as_probabilities(table)]
-    theirs.append({1: table[:, 0], 2: table[:, -1]}.get(table.shape[1], table))
-    if not any(torch.equal(ours, one) for one in theirs):
-        gaps = [float((ours - one).abs().max()) for one in theirs if one.shape == ours.shape]
+    theirs = original.answer.probabilities
+    if ours.shape != theirs.shape:
         raise ModelError(
-            f"with the adapter at '{at}' the model decides otherwise, by up to "
-            f"{min(gaps, default=float('nan')):.2g}: its output must be that of its last linear "
-            "layer, or a sigmoid or softmax of it, and nothing else from before the cut may be "
-            "used after it; choose another layer (--list shows which) or --at auto"
+            f"with the adapter at '{at}' {_columns(ours)} are told apart and by the model "
+            f"{_columns(theirs)}: the layer that gives its output is no linear layer of its own"
         )
+    if not torch.equal(ours, theirs):
+        raise ModelError(
+            f"the model gives {original.answer.words}; with the adapter at '{at}' it decides "
+            f"otherwise, by up to {_gap(ours, theirs):.2g}: its output must be that of its last "
+            "linear layer, or a sigmoid or softmax of it, and nothing else from before the cut may "
+            "be used after it; choose another layer (--list shows which) or --at auto"
+        )
+
+
+def _columns(probabilities: Tensor) -> str:
+    return f"{2 if probabilities.ndim == 1 else probabilities.shape[1]} classes"
 
 
 def _size(value: Any) -> tuple[int, ...]:

@@ -59,6 +59,7 @@ class Sample:
     names: tuple[str, ...]
     shape: tuple[int, ...]
     dtype: str
+    drawn: bool = False  # and not the user's
 
 
 def read_origin(registry: Registry, origin: Origin) -> nn.Module:
@@ -108,7 +109,7 @@ def sample_rows(
         size = (SAMPLE, prod(wanted))
         rows = drawn.integers(0, 2, size) if integers else drawn.standard_normal(size)
         names = tuple(f"x{place}" for place in range(size[1]))
-        return Sample(rows.astype(np.float32), names, wanted, dtype)
+        return Sample(rows.astype(np.float32), names, wanted, dtype, drawn=True)
     table = open_table(data, None)
     unknown = [name for name in drop if name not in table.columns]
     if unknown:

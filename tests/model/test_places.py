@@ -55,6 +55,8 @@ def made(case: str) -> nn.Module:
     torch.manual_seed(3)
     module = make()
     with torch.no_grad():
+        if isinstance(module, networks.Mlp):
+            module.out.weight.mul_(9)  # what is not trained gives logits that may pass as chances
         module(as_given(rows * 2 + 1 if takes is not WORDS else rows, takes))
     return module
 
@@ -214,7 +216,7 @@ def test_probabilities_that_no_linear_layer_gives_and_token_numbers_are_refused(
     module = networks.NoLinearEnd(probabilities=True)
     with pytest.raises(ModelError, match="built with"):
         wrap(module, FEW, shape=(2, 4), init={"probabilities": False}, at="two")
-    with pytest.raises(ModelError, match="gives probabilities that are not a sigmoid or softmax"):
+    with pytest.raises(ModelError, match=r"read as probabilities.*not a sigmoid or softmax"):
         wrap(module, FEW, shape=(2, 4), at="two")
     with pytest.raises(ModelError, match=r"takes torch\.int64 of shape"):
         wrap(networks.Transformer(), TOKENS, at="embedding", **WORDS)
