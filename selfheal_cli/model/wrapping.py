@@ -111,6 +111,7 @@ def take(
         raise ModelError(f"rows have {rows.shape[1]} values; shape {shape} needs {prod(shape)}")
     if len(rows) == 0:
         raise ModelError("no rows: at least one is needed to see what the model gives")
+    _require_weights_of_its_own(module)
     spec = describe(module, init)
     given = as_tensor(rows, shape, dtype)
     with _evaluating(module):
@@ -183,6 +184,18 @@ def first_width(module: nn.Module) -> int:
         if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Embedding):
             break
     raise ModelError("the shape of one row is not known: give --shape, as in --shape 1,8,8")
+
+
+def _require_weights_of_its_own(module: nn.Module) -> None:
+    """Raise `ModelError` where a hook computes a layer's weight each time that it runs."""
+    for name, layer in module.named_modules():
+        weight = vars(layer).get("weight")  # a parameter, or a parametrisation, is not among these
+        if isinstance(layer, nn.Linear) and isinstance(weight, Tensor):
+            raise ModelError(
+                f"layer '{name}' has a weight that a hook computes, as torch.nn.utils.weight_norm "
+                "does: take it off with torch.nn.utils.remove_weight_norm, or use "
+                "torch.nn.utils.parametrizations.weight_norm"
+            )
 
 
 @contextmanager

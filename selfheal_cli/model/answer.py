@@ -1,0 +1,119 @@
+"""What the output of somebody else's network means to those who call it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from selfheal_cli.errors import ModelError
+from selfheal_cli.model.network import as_probabilities
+
+AUTO, LOGITS, PROBABILITIES = "auto", "logits", "probabilities"
+OUTPUTS = (AUTO, LOGITS, PROBABILITIES)
+ROUNDING = 1e-5  # of a softmax in float32, whose sum is not exactly one
+SATURATED = 30.0  # a sigmoid of this is one in float32: half of a classifier's rows are not so sure
+SQUASHED = 0.9  # a tanh that has learned something comes as near to one as this
+OTHERWISE = (
+    "regression, multi-label and ranking are not supported; if these are logits, let the model "
+    "return what its last layer gives, or say --output logits (output='logits' in Python)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """``kind`` of an output; ``columns`` of it; the ``probabilities``, (n,) or (n, K), that its
+    callers read in it; and in ``words`` what was seen.
+    """
+
+    kind: str
+    columns: int
+    probabilities: Tensor
+    words: str
+
+
+def read_answer(output: Tensor, rows: int, wanted: str = AUTO, *, direct: bool = False) -> Answer:
+    """What ``rows`` rows were answered with; ``direct``: as a linear layer or convolution gave it.
+
+    Outputs between 0 and 1 are probabilities, and nothing else is made of them. Raises `ModelError`
+    for what is no answer of a classifier.
+    """
+    if wanted not in OUTPUTS:
+        raise ModelError(f"output {wanted!r}: {', '.join(OUTPUTS)} are allowed")
+    table = one_a_row(output, rows)
+    low, high = float(table.min()), float(table.max())
+    words = (
+        f"{table.shape[1]} output{'s' * (table.shape[1] > 1)} a row, from {low:.4g} to {high:.4g}"
+    )
+    within = low >= -ROUNDING and high <= 1 + ROUNDING
+    kind = wanted if wanted != AUTO else PROBABILITIES if within else LOGITS
+    if kind == PROBABILITIES:
+        if not within:
+            raise ModelError(f"the model gives {words}: probabilities lie between 0 and 1")
+        _require_one_class_a_row(table)
+        chosen = {1: table[:, 0], 2: table[:, -1]}.get(table.shape[1], table)
+    else:
+        if wanted == AUTO:
+            _require_logits(table, words, direct=direct)
+        chosen = as_probabilities(table)
+    hint = " (--output logits if they are)" if (kind, wanted) == (PROBABILITIES, AUTO) else ""
+    return Answer(kind, table.shape[1], chosen, f"{words}, read as {kind}{hint}")
+
+
+def one_a_row(output: Tensor, rows: int) -> Tensor:
+    """(n, columns); raises `ModelError` for what is not one answer a row."""
+    if output.ndim not in (1, 2) or len(output) != rows or output.numel() == 0:
+        raise ModelError(
+            f"the model gives {tuple(output.shape)} for {rows} rows; one answer a row is "
+            "needed: (n,), (n, 1) or a column a class (per-token labels are not supported)"
+        )
+    table = output if output.ndim > 1 else output[:, None]
+    if not table.is_floating_point():
+        raise ModelError(f"the model gives {table.dtype}; logits or probabilities are needed")
+    odd = (~torch.isfinite(table)).any(dim=1)
+    if bool(odd.any()):
+        first = int(odd.nonzero()[0])
+        raise ModelError(
+            f"row {first + 1} of those it is checked on: the model gives {_first(table[first])}, "
+            "which is no finite number"
+        )
+    if rows > 1 and bool((table == table[0]).all()):
+        raise ModelError(
+            f"the model gives the same ({_first(table[0])}) for all {rows} rows, so that "
+            "nobody can see whether it decides as before; give --data with rows that it tells apart"
+        )
+    return table
+
+
+def _require_one_class_a_row(table: Tensor) -> None:
+    columns = table.shape[1]
+    off = float((table.sum(dim=1) - 1).abs().max())
+    if columns > 1 and off > columns * ROUNDING:
+        raise ModelError(
+            f"the model gives {columns} outputs each between 0 and 1 that do not sum to 1 (off by "
+            f"up to {off:.2g}): multi-label is not supported; one class a row is needed"
+        )
+
+
+def _require_logits(table: Tensor, words: str, *, direct: bool) -> None:
+    """Raise `ModelError` for values that are no logits by all that can be seen."""
+    largest = table.abs().amax(dim=1)
+    if float((largest > SATURATED).float().mean()) > 0.5:
+        raise ModelError(f"the model gives {words}: too large for logits; {OTHERWISE}")
+    if direct or (table.shape[1] > 1 and _log_probabilities(table)):
+        return
+    if SQUASHED < float(largest.max()) <= 1:
+        raise ModelError(f"the model gives {words}: squashed by its last step; {OTHERWISE}")
+    if bool((table >= 0).all()) or bool((table <= 0).all()):
+        raise ModelError(f"the model gives {words}: all on one side of 0; {OTHERWISE}")
+
+
+def _log_probabilities(table: Tensor) -> bool:
+    return float(torch.logsumexp(table, dim=1).abs().max()) <= table.shape[1] * ROUNDING
+
+
+def _first(row: Tensor) -> str:
+    return ", ".join(f"{value:.4g}" for value in row[:3].tolist()) + (
+        ", ..." if len(row) > 3 else ""
+    )

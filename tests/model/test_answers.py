@@ -1,0 +1,139 @@
+"""What other people's outputs are read as: the same through the registered version, or refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.conftest import Invoke
+from tests.model.heads import Head, trained
+
+ROWS = np.random.default_rng(3).standard_normal((300, 4)).astype(np.float32)
+NAMES = ["a", "b", "c", "d"]
+AS_LOGITS = {  # what its callers do with such an output
+    "one logit": torch.sigmoid,
+    "a flat logit": torch.sigmoid,
+    "two logits": lambda z: torch.softmax(z, dim=1)[:, 1],
+    "five logits": lambda z: torch.softmax(z, dim=1),
+    "five logits over a temperature": lambda z: torch.softmax(z, dim=1),
+    "one logit over a temperature": torch.sigmoid,
+    "log_softmax of two": lambda z: torch.softmax(z, dim=1)[:, 1],
+    "log_softmax of five": lambda z: torch.softmax(z, dim=1),
+}
+AS_PROBABILITIES = {
+    "sigmoid": lambda p: p,
+    "softmax of two": lambda p: p[:, 1],
+    "softmax of five": lambda p: p,
+    "the second of a softmax": lambda p: p,
+    "both sides of a sigmoid": lambda p: p[:, 1],
+}
+REFUSED = {
+    "calibrated sigmoid": "read as probabilities",
+    "shifted sigmoid": "read as probabilities",
+    "calibrated softmax": "read as probabilities",
+    "smoothed sigmoid": "read as probabilities",
+    "clamp": "read as probabilities",
+    "hardsigmoid": "read as probabilities",
+    "tanh": "squashed by its last step; regression, multi-label and ranking are not supported",
+    "three tanh": "squashed by its last step",
+    "logsigmoid": "all on one side of 0",
+    "softplus": "all on one side of 0",
+    "three log-sigmoids": "all on one side of 0",
+    "three sigmoids": "3 outputs each between 0 and 1 that do not sum to 1",
+    "two sigmoids": "multi-label is not supported",
+    "prices": "too large for logits; regression",
+    "a dict": "gives a dict; one tensor is needed",
+    "a tuple": "gives a tuple; one tensor is needed",
+    "an answer a token": "per-token labels are not supported",
+    "one for all": "one answer a row is needed",
+    "labels": "torch.int64; logits or probabilities are needed",
+    "always the same": "the same (-0) for all 300 rows",
+    "the logarithm of a sum": "no finite number",
+}
+
+
+def wrapping(kind: str, *, bare: bool = False) -> tuple[str, ...]:
+    """What wraps a head that was stored here, with rows beside it."""
+    save_file(trained(kind, bare=bare).state_dict(), "head.safetensors")
+    if not Path("rows.csv").exists():
+        pd.DataFrame(ROWS, columns=NAMES).to_csv("rows.csv", index=False)
+    init = f'{{"kind": "{kind}"{", " + chr(34) + "bare" + chr(34) + ": true" if bare else ""}}}'
+    return ("wrap", "--from", "tests.model.heads:Head", "--init", init, "--weights",
+            "head.safetensors", "--data", "rows.csv", "--as", "head")  # fmt: skip
+
+
+def stored(kind: str, *, bare: bool) -> Head:
+    """The very weights: drawn once more they may be rounded otherwise."""
+    head = Head(kind, bare=bare)
+    head.load_state_dict(load_file("head.safetensors"))
+    return head.eval().requires_grad_(requires_grad=False)
+
+
+def given(kind: str, *, bare: bool = False) -> torch.Tensor:
+    """What the model's own caller sees."""
+    rows = np.ascontiguousarray(pd.read_csv("rows.csv").to_numpy(dtype=np.float32))
+    with torch.inference_mode():
+        output = stored(kind, bare=bare)(torch.from_numpy(rows))
+    assert isinstance(output, torch.Tensor)
+    return output
+
+
+@pytest.mark.parametrize("kind", [*AS_LOGITS, *AS_PROBABILITIES])
+def test_a_registered_version_gives_what_callers_read_in_the_original_bit_for_bit(
+    workdir: Path, invoke: Invoke, kind: str
+) -> None:
+    said = invoke(*wrapping(kind)).stdout
+    read: Any = {**AS_LOGITS, **AS_PROBABILITIES}[kind]
+    assert f"read as {'logits' if kind in AS_LOGITS else 'probabilities'}" in said
+    expected = read(given(kind)).numpy()
+    version = mlflow.pyfunc.load_model("models:/head@champion")
+    frame = pd.read_csv("rows.csv")
+    served = np.asarray(version.predict(frame))
+    assert np.array_equal(served, expected.reshape(served.shape))
+    alone = np.asarray(version.predict(frame[:1]))  # batch norm is in evaluation mode everywhere
+    np.testing.assert_allclose(alone, served[:1], atol=1e-6)
+
+
+def test_every_head_that_cannot_be_kept_is_refused_with_what_was_seen(
+    workdir: Path, invoke: Invoke
+) -> None:
+    for kind, seen in REFUSED.items():
+        said = invoke(*wrapping(kind), expect=3).stderr
+        assert seen in said, said
+        assert said.count("\n") == 1
+    from mlflow import MlflowClient
+
+    assert not MlflowClient().search_registered_models()
+
+
+@pytest.mark.parametrize("at", ["auto", "body.0"])
+def test_a_head_without_a_layer_of_its_own_is_never_taken_for_the_layer_before_it(
+    workdir: Path, invoke: Invoke, at: str
+) -> None:
+    invoke(*wrapping("one logit", bare=True), "--at", at)
+    version = mlflow.pyfunc.load_model("models:/head@champion")
+    served = np.asarray(version.predict(pd.read_csv("rows.csv")))
+    assert np.array_equal(served, torch.sigmoid(given("one logit", bare=True)).numpy()[:, 0])
+    said = invoke(*wrapping("sigmoid", bare=True), "--at", at, expect=3).stderr
+    assert "no linear layer of its own" in said
+
+
+def test_the_user_may_say_that_numbers_between_0_and_1_are_logits(
+    workdir: Path, invoke: Invoke
+) -> None:
+    arguments = wrapping("clamp")
+    assert "--output logits if they are" in invoke(*arguments, expect=3).stderr
+    invoke(*arguments, "--output", "logits")
+    served = np.asarray(
+        mlflow.pyfunc.load_model("models:/head@champion").predict(pd.read_csv("rows.csv"))
+    )
+    assert np.array_equal(served, torch.sigmoid(given("clamp")).numpy()[:, 0])
+    said = invoke(*wrapping("one logit"), "--output", "probabilities", expect=3).stderr
+    assert "probabilities lie between 0 and 1" in said
