@@ -236,6 +236,28 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
+class ForeignVersion:
+    """A version that another tool registered: an alias may point to it, and selfheal knows
+    neither its weights nor its figures.
+    """
+
+    model: str
+    version: int
+    source: str
+    created_ms: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """The record as JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"v{self.version}, which selfheal did not register"
+
+
+AnyVersion = VersionRecord | ForeignVersion
+
+
+@dataclass(frozen=True, slots=True)
 class AliasMove:
     """One move of an alias: who, when, from, to, why.
 

@@ -39,6 +39,6 @@ def command(
     by = By(actor(), now_text(), f"{found.reason} (proposed by {found.actor})")
     move = execute(registry, plan, by, proposal)
     if as_json:
-        output.print_json(plan_document(plan) | {"move": move.as_dict()})
+        output.print_json(plan_document(plan) | {"move": move and move.as_dict()})
     else:
-        tell_move(move)
+        tell_move(plan, move)

@@ -64,14 +64,17 @@ def _then(registry: Registry, model: str, at: str) -> dict[str, Any]:
 def _now(registry: Registry, model: str) -> dict[str, Any]:
     from dataclasses import asdict
 
+    from selfheal_cli.records import ForeignVersion
     from selfheal_cli.registry.base import CHAMPION
     from selfheal_cli.registry.journal import standing
-    from selfheal_cli.rollback.plan import serving_version
+    from selfheal_cli.rollback.plan import champion_of
 
-    serving, now = serving_version(registry, model), standing(registry, model)
+    serving, now = champion_of(registry, model), standing(registry, model)
     move = now.moves.get(CHAMPION)
     found: dict[str, Any] = {"version": serving.version if serving else None}
-    if serving is not None:
+    if isinstance(serving, ForeignVersion):
+        found["registered"] = f"by another tool, from {serving.source}"
+    elif serving is not None:
         found |= {"f1": serving.f1, "rows": serving.eval_rows, "phase": serving.phase.value}
     if move is not None and serving is not None and move.target == serving.version:
         found |= _told(move)

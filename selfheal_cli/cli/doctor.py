@@ -100,7 +100,11 @@ def _policies() -> str:
 
 
 def _alias(registry: Registry, model: str, number: int) -> str:
+    from selfheal_cli.records import ForeignVersion
     from selfheal_cli.rollback.verify import load_verified
 
-    load_verified(registry, registry.version(model, number))
+    found = registry.any_version(model, number)
+    if isinstance(found, ForeignVersion):
+        return f"{found}: not looked at"
+    load_verified(registry, found)
     return f"v{number}: file, base and sha256 hold"

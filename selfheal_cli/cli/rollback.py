@@ -11,6 +11,7 @@ from selfheal_cli.actor import actor, now_text
 from selfheal_cli.cli import options, standing
 from selfheal_cli.cli.rollback_plan import (
     confirm,
+    nothing_moved,
     plan_document,
     show_plan,
     show_rescored,
@@ -77,37 +78,34 @@ def command(
     if as_json and not (yes or dry_run or propose):
         raise click.UsageError("--json asks nothing: give --yes, --dry-run or --propose with it")
     from selfheal_cli.cli import output
+    from selfheal_cli.records import VersionRecord
     from selfheal_cli.registry.mlflow_registry import MlflowRegistry
     from selfheal_cli.rollback.plan import (
         By,
+        check_target,
         execute,
         load_checks,
         make_proposal,
-        plan_previous,
-        plan_version,
     )
 
     load_checks()
     registry = MlflowRegistry(tracking_uri)
-    rescored: list[Rescored] = []
-    if number is not None:
-        plan = plan_version(registry, model_name, number)
-    elif to_previous:
-        plan = plan_previous(registry, model_name)
-    else:
-        plan, rescored = _plan_best(registry, model_name, choice)
+    plan, rescored = _plan(registry, model_name, number, to_previous, choice)
     if not as_json:
         if rescored:
             show_rescored(rescored)
         show_plan(plan)
     four_eyes = standing.policy_here(click.get_current_context(), policy).four_eyes
     by = By(actor(), now_text(), reason, four_eyes)
-    document = plan_document(plan) | {"move": None, "proposal": None, "verified": True}
+    verified = isinstance(plan.target, VersionRecord)
+    document = plan_document(plan) | {"move": None, "proposal": None, "verified": verified}
     if dry_run:
-        from selfheal_cli.rollback.verify import load_verified
-
-        load_verified(registry, plan.target)
-        done = "Dry run: everything about the target holds; nothing was moved."
+        check_target(registry, plan)
+        holds = "everything about the target holds" if verified else "the target cannot be checked"
+        done = f"Dry run: {holds}; nothing was moved."
+    elif plan.serves_already:
+        check_target(registry, plan)
+        done = nothing_moved(plan)
     elif propose:
         made = make_proposal(registry, plan, by)
         document["proposal"] = made.sequence
@@ -115,10 +113,10 @@ def command(
     else:
         confirm(f"Make v{plan.target.version} the champion?", yes=yes)
         move = execute(registry, plan, by)
-        document["move"] = move.as_dict()
+        document["move"] = move and move.as_dict()
         done = ""
         if not as_json:
-            tell_move(move)
+            tell_move(plan, move)
     if as_json:
         output.print_json(document)
     elif done:
@@ -135,10 +133,26 @@ def _check_usage(
             raise click.UsageError(f"--{name.replace('_', '-')} is for --to-best")
 
 
+def _plan(
+    registry: MlflowRegistry,
+    model: str,
+    number: int | None,
+    to_previous: bool,
+    choice: dict[str, Any],
+) -> tuple[Plan, list[Rescored]]:
+    """The plan, and with ``--revalidate`` the versions that it was chosen from."""
+    from selfheal_cli.rollback.plan import plan_previous, plan_version
+
+    if number is not None:
+        return plan_version(registry, model, number), []
+    if to_previous:
+        return plan_previous(registry, model), []
+    return _plan_best(registry, model, choice)
+
+
 def _plan_best(
     registry: MlflowRegistry, model: str, choice: dict[str, Any]
 ) -> tuple[Plan, list[Rescored]]:
-    """The plan, and with ``--revalidate`` the versions that it was chosen from."""
     from dataclasses import replace
 
     from selfheal_cli.errors import NothingToRestore
@@ -172,15 +186,17 @@ def _rescore(registry: MlflowRegistry, plan: Plan, wanted: Any, count: int) -> l
     from selfheal_cli.cli.event_logs import log_of
     from selfheal_cli.model.network import use_one_thread
     from selfheal_cli.pipeline.recent import recent_rows, rescore
+    from selfheal_cli.records import VersionRecord
     from selfheal_cli.rollback.select import candidates
 
     use_one_thread()
-    run_id = (plan.serving or plan.target).run_id
+    own = [one for one in (plan.serving, plan.target) if isinstance(one, VersionRecord)]
+    run_id, base = own[0].run_id, own[-1].base
     with tempfile.TemporaryDirectory() as folder:
         log = log_of(run_id, registry.uri, Path(folder))
         recent = recent_rows(log, registry, Path(folder))
-    fitting = candidates(registry, plan.target.model, base=plan.target.base, wanted=wanted)
+    fitting = candidates(registry, plan.target.model, base=base, wanted=wanted)
     chosen = list(islice(filter(recent.are_new_to, fitting), count))
-    if plan.serving is not None:
-        chosen.append(plan.serving)  # to compare with
+    if own[0] is plan.serving:
+        chosen.append(own[0])  # to compare with
     return rescore(registry, {one.version: one for one in chosen}.values(), recent)

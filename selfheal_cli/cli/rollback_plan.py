@@ -9,7 +9,7 @@ import click
 
 if TYPE_CHECKING:
     from selfheal_cli.pipeline.recent import Rescored
-    from selfheal_cli.records import AliasMove, VersionRecord
+    from selfheal_cli.records import AliasMove, AnyVersion
     from selfheal_cli.rollback.plan import Plan
 
 COLUMNS = ("", ">version", "phase", ">F1", ">95 % sure of", ">rows", "scored on rows", "recipe",
@@ -51,9 +51,12 @@ def show_rescored(found: list[Rescored]) -> None:
 
 def plan_document(plan: Plan) -> dict[str, Any]:
     """The plan as JSON."""
+    from selfheal_cli.records import ForeignVersion
     from selfheal_cli.rollback.select import f1_lower_bound
 
-    def told(version: VersionRecord) -> dict[str, Any]:
+    def told(version: AnyVersion) -> dict[str, Any]:
+        if isinstance(version, ForeignVersion):
+            return {**version.as_dict(), "foreign": True}
         return {**version.as_dict(), "f1_lower_bound": f1_lower_bound(version)}
 
     return {
@@ -73,18 +76,30 @@ def confirm(question: str, *, yes: bool) -> None:
     click.confirm(question, abort=True)
 
 
-def tell_move(move: AliasMove) -> None:
+def tell_move(plan: Plan, move: AliasMove | None) -> None:
     """What was done."""
+    if move is None:
+        click.echo(nothing_moved(plan))
+        return
     source = f"v{move.source}" if move.source else "nothing"
     click.echo(f"champion of '{move.model}' moved from {source} to v{move.target}: {move.reason}")
 
 
-def _row(name: str, version: VersionRecord | None) -> list[str]:
+def nothing_moved(plan: Plan) -> str:
+    """What is said where the target serves already."""
+    return f"v{plan.target.version} serves already; nothing was moved."
+
+
+def _row(name: str, version: AnyVersion | None) -> list[str]:
     from selfheal_cli.cli import output
+    from selfheal_cli.records import ForeignVersion
     from selfheal_cli.rollback.select import f1_lower_bound
 
     if version is None:
         return [name, *["-"] * (len(COLUMNS) - 1)]
+    if isinstance(version, ForeignVersion):
+        told = [name, f"v{version.version}", "another tool's"]
+        return [*told, *["-"] * (len(COLUMNS) - 1 - len(told)), output.age(version.created_ms)]
     return [
         name,
         f"v{version.version}",

@@ -89,9 +89,9 @@ def _from_registry(registry: Any, model: str) -> dict[str, Any]:
 
     from selfheal_cli.registry.base import CHAMPION
     from selfheal_cli.registry.journal import standing
-    from selfheal_cli.rollback.plan import serving_version
+    from selfheal_cli.rollback.plan import champion_of
 
-    serving, now = serving_version(registry, model), standing(registry, model)
+    serving, now = champion_of(registry, model), standing(registry, model)
     move = now.moves.get(CHAMPION)
     known = move is not None and serving is not None and move.target == serving.version
     return {

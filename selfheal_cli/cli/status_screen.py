@@ -137,7 +137,8 @@ def _registry(document: Document) -> RenderableType:
         lines.append("Champion: none")
     else:
         how = f", since {moved['at']} by {moved['actor']}: {moved['reason']}" if moved else ""
-        lines.append(f"Champion: v{champion['version']}{how}")
+        foreign = ", which selfheal did not register" if "source" in champion else ""
+        lines.append(f"Champion: v{champion['version']}{foreign}{how}")
     lines.append(
         f"Healing: held by {hold['actor']}: {hold['reason']}" if hold else "Healing: allowed"
     )

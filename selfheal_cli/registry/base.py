@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
-from selfheal_cli.records import Base, Evaluation, Phase, Snapshot, Stored, VersionRecord
+from selfheal_cli.records import AnyVersion, Base, Evaluation, Phase, Snapshot, Stored, VersionRecord
 from selfheal_cli.registry.journal import JournalStore
 from selfheal_cli.scores import AnyScores, Scores
 
@@ -168,7 +168,10 @@ class Registry(JournalStore, Protocol):
         """The adapter's bytes as stored; raises `VersionCorrupt` where the file is gone."""
 
     def version(self, model: str, number: int) -> VersionRecord:
-        """One version; raises `VersionNotFound`."""
+        """One version of selfheal's; raises `VersionNotFound`, also for another tool's."""
+
+    def any_version(self, model: str, number: int) -> AnyVersion:
+        """One version, whoever registered it; raises `VersionNotFound`."""
 
     def versions(
         self, model: str, *, phase: Phase | None = None, sort: str = "version", limit: int = 100

@@ -8,7 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from selfheal_cli.errors import RegistryError, VersionCorrupt, VersionNotFound
-from selfheal_cli.records import Base, Phase, Snapshot, Stored, VersionRecord, digest
+from selfheal_cli.records import (
+    AnyVersion,
+    Base,
+    ForeignVersion,
+    Phase,
+    Snapshot,
+    Stored,
+    VersionRecord,
+    digest,
+)
 from selfheal_cli.registry.base import Added, Lineage, Outcome, StepMetrics, scored_tags
 from selfheal_cli.registry.journal import Entry
 from selfheal_cli.registry.manifest import MANIFEST_FILE, Manifest
@@ -31,6 +40,7 @@ class MemoryRegistry:
         self._aliases: dict[tuple[str, str], int] = {}
         self._journals: dict[str, list[Entry]] = {}
         self._numbers: dict[str, int] = {}
+        self._foreign: dict[tuple[str, int], ForeignVersion] = {}
 
     def begin_run(
         self, experiment: str, parameters: Mapping[str, str], tags: Mapping[str, str]
@@ -156,10 +166,20 @@ class MemoryRegistry:
 
     def version(self, model: str, number: int) -> VersionRecord:
         """See `Registry`."""
+        found = self.any_version(model, number)
+        if isinstance(found, ForeignVersion):
+            raise VersionNotFound(f"{model} v{number} was not registered by selfheal")
+        return found
+
+    def any_version(self, model: str, number: int) -> AnyVersion:
+        """See `Registry`."""
         found = self._versions.get(model, {}).get(number)
-        if found is None:
+        if found is not None:
+            return self._aliased(found)
+        foreign = self._foreign.get((model, number))
+        if foreign is None:
             raise VersionNotFound(f"model '{model}' has no version {number}")
-        return self._aliased(found)
+        return foreign
 
     def versions(
         self, model: str, *, phase: Phase | None = None, sort: str = "version", limit: int = 100
@@ -241,6 +261,13 @@ class MemoryRegistry:
 
     def require_writable(self) -> None:
         """It always is."""
+
+    def add_foreign(self, model: str) -> int:
+        """Register a version as another tool does; returns its number."""
+        self._versions.setdefault(model, {})
+        number = self._numbers[model] = self._numbers.get(model, 0) + 1
+        self._foreign[model, number] = ForeignVersion(model, number, "runs:/another/model", 0)
+        return number
 
     def replace_adapter(self, model: str, number: int, data: bytes | None) -> None:
         """Change a stored file behind the registry's back; None removes it."""

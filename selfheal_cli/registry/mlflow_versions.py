@@ -11,10 +11,11 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from selfheal_cli.errors import VersionNotFound
-from selfheal_cli.records import Phase, VersionRecord
+from selfheal_cli.records import AnyVersion, ForeignVersion, Phase, VersionRecord
 from selfheal_cli.registry.mlflow_journal import MlflowJournal
 
 VERSIONS_TAG = "mlflow.modelVersions"  # on the logged model; the interface reads it too
+PHASE_TAG = "selfheal.phase"  # on each version that selfheal registers
 CANDIDATES = 20  # asked for at once where several are looked at
 FIRST = 2  # where one is: one whose version was deleted behind its logged model is passed over
 
@@ -24,14 +25,22 @@ class MlflowVersions(MlflowJournal):
 
     def version(self, model: str, number: int) -> VersionRecord:
         """See `Registry`."""
+        found = self.any_version(model, number)
+        if isinstance(found, ForeignVersion):
+            raise _not_ours(model, number)
+        return found
+
+    def any_version(self, model: str, number: int) -> AnyVersion:
+        """See `Registry`."""
         entry = self._entry(model, number)
         if entry is None:
             raise VersionNotFound(
                 f"model '{model}' has no version {number}; see 'selfheal snapshots'"
             )
+        source = str(entry.source)
+        if PHASE_TAG not in entry.tags or not source.startswith("models:/"):
+            return ForeignVersion(model, number, source, entry.creation_timestamp)
         with self._doing(f"read {model} v{number}"):
-            if not str(entry.source).startswith("models:/"):
-                raise VersionNotFound(f"{model} v{number} was not registered by selfheal")
             logged = self._client.get_logged_model(model_id_of(entry))
         return _record(entry, logged)
 
@@ -120,16 +129,20 @@ def model_id_of(entry: ModelVersion) -> str:
     return str(entry.source).removeprefix("models:/")
 
 
+def _not_ours(model: str, number: int) -> VersionNotFound:
+    return VersionNotFound(
+        f"{model} v{number} was not registered by selfheal: it has none of its tags"
+    )
+
+
 def _record(entry: ModelVersion, logged: LoggedModel) -> VersionRecord:
     tags = {key: str(value) for key, value in entry.tags.items() if key.startswith("selfheal.")}
-    if "selfheal.phase" not in tags:
-        raise VersionNotFound(
-            f"{entry.name} v{entry.version} was not registered by selfheal: it has none of its tags"
-        )
+    if PHASE_TAG not in tags:
+        raise _not_ours(entry.name, int(entry.version))
     return VersionRecord(
         model=entry.name,
         version=int(entry.version),
-        phase=Phase(tags["selfheal.phase"]),
+        phase=Phase(tags[PHASE_TAG]),
         batch=int(tags["selfheal.batch"]),
         metrics={metric.key: metric.value for metric in logged.metrics or ()},
         tags=tags,

@@ -51,7 +51,7 @@ def move_alias(registry: Registry, wanted: Move) -> AliasMove:
     whose ``key`` is that of the alias's last move was made before: the alias is set again, and
     nothing new is written.
     """
-    registry.version(wanted.model, wanted.target)
+    registry.any_version(wanted.model, wanted.target)
     last = standing(registry, wanted.model).moves.get(wanted.alias)
     if last is not None and wanted.key and last.key == wanted.key:
         _set_alias(registry, last)

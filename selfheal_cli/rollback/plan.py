@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 
-from selfheal_cli.errors import NothingToRestore, Overtaken
-from selfheal_cli.records import AliasMove, VersionRecord
+from selfheal_cli.errors import NothingToRestore, Overtaken, VersionNotFound
+from selfheal_cli.records import AliasMove, AnyVersion, ForeignVersion, VersionRecord
 from selfheal_cli.registry.base import CHAMPION, Registry
-from selfheal_cli.registry.journal import Proposal, Standing, standing
+from selfheal_cli.registry.journal import EntryKind, Proposal, Standing, standing
 from selfheal_cli.registry.moves import Move, move_alias, open_proposal, propose
 from selfheal_cli.rollback.select import FEW_ROWS, Wanted, choose, f1_lower_bound
 
@@ -22,11 +22,21 @@ class Plan:
     know before agreeing.
     """
 
-    serving: VersionRecord | None
-    target: VersionRecord
+    serving: AnyVersion | None
+    target: AnyVersion
     criterion: str
     after: int
     notes: tuple[str, ...] = ()
+
+    @property
+    def target_sha256(self) -> str:
+        """Hash of the target's adapter; of another tool's version there is none."""
+        return self.target.sha256 if isinstance(self.target, VersionRecord) else ""
+
+    @property
+    def serves_already(self) -> bool:
+        """Whether there is nothing to move."""
+        return self.serving is not None and self.serving.version == self.target.version
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +58,9 @@ def load_checks() -> None:
 def plan_best(registry: Registry, model: str, wanted: Wanted | None = None) -> Plan:
     """To the best post-heal version that shares the base of what serves."""
     wanted = wanted or Wanted()
-    serving = serving_version(registry, model)
-    known = [serving] if serving else registry.versions(model, limit=1)
-    if not known:
-        raise NothingToRestore(f"model '{model}' has no version; run 'selfheal run' first")
-    target = choose(registry, model, base=known[0].base, wanted=wanted)
+    serving = champion_of(registry, model)
+    own = serving if isinstance(serving, VersionRecord) else _last_own(registry, model)
+    target = choose(registry, model, base=own.base, wanted=wanted)
     plan = make_plan(registry, serving, target, str(wanted))
     if wanted.by == "f1" and target.eval_rows < FEW_ROWS:
         bound = f1_lower_bound(target)
@@ -61,25 +69,27 @@ def plan_best(registry: Registry, model: str, wanted: Wanted | None = None) -> P
             f"v{target.version}'s F1 rests on {target.eval_rows} rows{sure}; --by f1_lcb, "
             "--min-rows and --revalidate choose with more care"
         )
-        plan = Plan(plan.serving, target, plan.criterion, plan.after, (*plan.notes, note))
+        plan = replace(plan, notes=(*plan.notes, note))
     return plan
 
 
 def plan_version(registry: Registry, model: str, number: int) -> Plan:
     """To a version that somebody named."""
-    serving = serving_version(registry, model)
-    return make_plan(registry, serving, registry.version(model, number), "named")
+    serving = champion_of(registry, model)
+    return make_plan(registry, serving, registry.any_version(model, number), "named")
 
 
 def plan_previous(registry: Registry, model: str) -> Plan:
     """To what served before; raises `NothingToRestore` where nothing did."""
+    serving = champion_of(registry, model)
     last = standing(registry, model).moves.get(CHAMPION)
-    serving = serving_version(registry, model)
-    if serving is None or last is None or last.source is None:
+    before = last.target if last is not None else None
+    if last is not None and serving is not None and serving.version == last.target:
+        moves = (move for move in _champion_moves(registry, model) if move.source != move.target)
+        before = last.source if last.source != last.target else next(moves, last).source
+    if before is None:
         raise NothingToRestore(f"model '{model}': nothing is recorded to have served before")
-    # another tool may have moved the alias since: then what selfheal set is what served before
-    before = last.source if last.target == serving.version else last.target
-    return make_plan(registry, serving, registry.version(model, before), "what served before")
+    return make_plan(registry, serving, registry.any_version(model, before), "what served before")
 
 
 def present_regime(registry: Registry, model: str) -> str:
@@ -94,17 +104,49 @@ def present_regime(registry: Registry, model: str) -> str:
     return found
 
 
-def serving_version(registry: Registry, model: str) -> VersionRecord | None:
-    """The champion, if there is one; raises `VersionNotFound` for an unknown model."""
+def champion_of(registry: Registry, model: str) -> AnyVersion | None:
+    """What the alias points to, if it does; raises `VersionNotFound` for an unknown model."""
     number = registry.alias(model, CHAMPION)
     if number is None:
         registry.versions(model, limit=1)
         return None
-    return registry.version(model, number)
+    return registry.any_version(model, number)
+
+
+def serving_version(registry: Registry, model: str) -> VersionRecord | None:
+    """The champion, if there is one; raises `VersionNotFound` for an unknown model, or where
+    another tool registered the champion.
+    """
+    found = champion_of(registry, model)
+    if isinstance(found, ForeignVersion):
+        return registry.version(model, found.version)  # which says so
+    return found
+
+
+def _last_own(registry: Registry, model: str) -> VersionRecord:
+    """The last champion that selfheal registered; where there was none, the latest version."""
+    for move in _champion_moves(registry, model):
+        try:
+            return registry.version(model, move.target)
+        except VersionNotFound:
+            continue  # another tool's as well, or removed
+    for latest in registry.versions(model, limit=1):
+        return latest
+    raise NothingToRestore(f"model '{model}' has no version; run 'selfheal run' first")
+
+
+def _champion_moves(registry: Registry, model: str) -> list[AliasMove]:
+    """All of them, the last one first."""
+    moves = (
+        AliasMove(**entry.data)
+        for entry in registry.entries(model)
+        if entry.kind is EntryKind.MOVED and entry.data["alias"] == CHAMPION
+    )
+    return list(moves)[::-1]
 
 
 def make_plan(
-    registry: Registry, serving: VersionRecord | None, target: VersionRecord, criterion: str
+    registry: Registry, serving: AnyVersion | None, target: AnyVersion, criterion: str
 ) -> Plan:
     """A plan that holds only as long as nobody else moves the champion."""
     last = standing(registry, target.model).moves.get(CHAMPION)
@@ -115,16 +157,37 @@ def make_plan(
             f"the champion is {found}, the journal's last move set v{last.target}: another tool "
             "moved it"
         )
-    if serving is not None and serving.version == target.version:
+    if isinstance(serving, ForeignVersion):
+        notes.append(f"the champion is {serving} ({serving.source}): nothing of it can be compared")
+    plan = Plan(serving, target, criterion, last.sequence if last else 0)
+    if plan.serves_already:
         notes.append(f"v{target.version} serves already")
-    return Plan(serving, target, criterion, last.sequence if last else 0, tuple(notes))
+    elif isinstance(target, ForeignVersion):
+        notes.append(f"the alias is put back to {target}: nothing of it is checked")
+    return replace(plan, notes=tuple(notes))
 
 
-def execute(registry: Registry, plan: Plan, by: By, proposal: int | None = None) -> AliasMove:
-    """Check the target, then move the alias to it; raises what forbids it, before it moved."""
+def check_target(registry: Registry, plan: Plan) -> None:
+    """Raise what forbids to serve a plan's target; another tool's version cannot be checked."""
     from selfheal_cli.rollback.verify import load_verified
 
-    load_verified(registry, plan.target)
+    if isinstance(plan.target, VersionRecord):
+        load_verified(registry, plan.target)
+
+
+def execute(
+    registry: Registry, plan: Plan, by: By, proposal: int | None = None
+) -> AliasMove | None:
+    """Check the target, then move the alias to it; raises what forbids it, before it moved.
+
+    None where the target serves already: then nothing is moved and nothing written.
+    """
+    check_target(registry, plan)
+    if plan.serves_already:
+        return None
+    reason = by.reason
+    if isinstance(plan.serving, ForeignVersion):
+        reason = f"{reason} (in place of {plan.serving})"
     return move_alias(
         registry,
         Move(
@@ -133,7 +196,7 @@ def execute(registry: Registry, plan: Plan, by: By, proposal: int | None = None)
             plan.target.version,
             by.actor,
             by.at,
-            by.reason,
+            reason,
             after=plan.after,
             proposal=proposal,
             four_eyes=by.four_eyes,
@@ -143,11 +206,9 @@ def execute(registry: Registry, plan: Plan, by: By, proposal: int | None = None)
 
 def make_proposal(registry: Registry, plan: Plan, by: By) -> Proposal:
     """Write a plan down for somebody else to approve, once its target was checked."""
-    from selfheal_cli.rollback.verify import load_verified
-
-    load_verified(registry, plan.target)
+    check_target(registry, plan)
     target = plan.target
-    wanted = Proposal(target.version, target.sha256, by.actor, by.at, by.reason, plan.after)
+    wanted = Proposal(target.version, plan.target_sha256, by.actor, by.at, by.reason, plan.after)
     return propose(registry, target.model, wanted)
 
 
@@ -164,8 +225,8 @@ def plan_proposed(registry: Registry, model: str, number: int) -> tuple[Plan, Pr
             f"proposal {number} was made before {last.actor} moved the champion to v{last.target} "
             f"at {last.at} ({last.reason}); reject it and propose anew"
         )
-    if plan.target.sha256 != found.sha256:
+    if plan.target_sha256 != found.sha256:
         raise Overtaken(
             f"proposal {number} is for other bytes than v{found.target} has now; reject it"
         )
-    return Plan(plan.serving, plan.target, f"proposed by {found.actor}", plan.after), found
+    return replace(plan, criterion=f"proposed by {found.actor}"), found

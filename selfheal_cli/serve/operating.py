@@ -9,19 +9,20 @@ from typing import Any
 
 from selfheal_cli.actor import now_text
 from selfheal_cli.errors import ConfigurationError, Overtaken, SelfhealError
+from selfheal_cli.records import AnyVersion, ForeignVersion
 from selfheal_cli.registry.base import Registry
 from selfheal_cli.registry.journal import MAX_TEXT, Hold
 from selfheal_cli.registry.moves import hold
 from selfheal_cli.rollback.plan import (
     By,
     Plan,
+    check_target,
     execute,
     plan_best,
     plan_previous,
     plan_version,
 )
 from selfheal_cli.rollback.select import f1_lower_bound
-from selfheal_cli.rollback.verify import load_verified
 
 
 def carry_out(
@@ -37,7 +38,7 @@ def carry_out(
 def _do(registry: Registry, model: str, kind: str, argument: Mapping[str, Any]) -> dict[str, Any]:
     if kind == "plan":
         plan = _plan(registry, model, argument.get("to"))
-        load_verified(registry, plan.target)
+        check_target(registry, plan)
         return {"plan": _shown(plan)}
     if kind == "rollback":
         return _roll_back(registry, model, argument)
@@ -68,22 +69,20 @@ def _roll_back(registry: Registry, model: str, argument: Mapping[str, Any]) -> d
         )
     reason = str(argument.get("reason") or "by hand")
     move = execute(registry, plan, By(str(argument["actor"]), now_text(), reason))
-    return {"move": move.as_dict()}
+    return {"move": move and move.as_dict()}
 
 
 def _shown(plan: Plan) -> dict[str, Any]:
     """The plan for a person, and a digest by which it can be agreed to."""
     serving, target = plan.serving, plan.target
-    lines = [
-        f"serves now: v{serving.version}, F1 {_figure(serving.f1)} on {serving.eval_rows} rows"
-        if serving
-        else "serves now: nothing",
-        f"would serve: v{target.version}, F1 {_figure(target.f1)} on {target.eval_rows} rows, "
-        f"95 % sure of {_figure(f1_lower_bound(target))}",
-        f"recipe {target.tags.get('selfheal.recipe', '-')}, made while the stream was "
-        f"{target.regime or 'not looked at'}",
-        f"chosen by: {plan.criterion}",
-    ]
+    lines = [f"serves now: {_told(serving)}", f"would serve: {_told(target)}"]
+    if not isinstance(target, ForeignVersion):
+        lines[-1] += f", 95 % sure of {_figure(f1_lower_bound(target))}"
+        lines.append(
+            f"recipe {target.tags.get('selfheal.recipe', '-')}, made while the stream was "
+            f"{target.regime or 'not looked at'}"
+        )
+    lines.append(f"chosen by: {plan.criterion}")
     return {
         "lines": lines,
         "notes": list(plan.notes),
@@ -94,8 +93,16 @@ def _shown(plan: Plan) -> dict[str, Any]:
 
 
 def _digest(plan: Plan) -> str:
-    told = [plan.after, plan.target.version, plan.target.sha256]
+    told = [plan.after, plan.target.version, plan.target_sha256]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+
+def _told(version: AnyVersion | None) -> str:
+    if version is None:
+        return "nothing"
+    if isinstance(version, ForeignVersion):
+        return str(version)
+    return f"v{version.version}, F1 {_figure(version.f1)} on {version.eval_rows} rows"
 
 
 def _figure(value: float | None) -> str:

@@ -139,6 +139,8 @@ async def _carry_out(order: Order, fields: Mapping[str, str], actor: str) -> Pan
         return Panel(plan=found["plan"], to=str(target), fields=fields)
     found = await order("rollback", {"to": target, "digest": fields.get("digest", ""), **by})
     move = found["move"]
+    if move is None:
+        return Panel(done="It serves already: nothing was moved")
     return Panel(done=f"Rolled back: v{move['target']} is the champion, for v{move['source']}")
 
 

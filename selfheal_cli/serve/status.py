@@ -93,10 +93,12 @@ class Planned(_Closed):
 
 
 class Moved(_Closed):
-    """What `/operate/rollback` answers; ``move`` is the journal's entry."""
+    """What `/operate/rollback` answers; ``move`` is the journal's entry, null where the version
+    serves already.
+    """
 
     ok: Literal[True]
-    move: dict[str, Any]
+    move: dict[str, Any] | None
 
 
 class HealingSet(_Closed):

@@ -15,6 +15,7 @@ from selfheal_cli.records import AliasMove
 from selfheal_cli.registry.base import CHAMPION
 from selfheal_cli.registry.journal import EntryKind, standing
 from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+from selfheal_cli.registry.moves import Move, move_alias
 from tests.conftest import Invoke
 from tests.registry.chains import check_chain
 
@@ -62,6 +63,30 @@ def test_without_a_terminal_nothing_moves_unless_yes_is_said(
 def test_a_choice_is_for_the_best_alone(in_article_run: Path, invoke: Invoke) -> None:
     refused = invoke("rollback", "--to", "3", "--by", "f1_lcb", "--yes", expect=2)
     assert "--by is for --to-best" in refused.stderr
+
+
+@pytest.mark.parametrize("wanted", [("--to-best",), ("--to", "21")])
+def test_a_rollback_to_what_serves_already_moves_nothing_and_writes_nothing(
+    article_copy: Path, invoke: Invoke, wanted: tuple[str, ...]
+) -> None:
+    invoke("rollback", "--to", "21", "--yes")
+    before = champion_moves()
+    said = invoke("rollback", *wanted, "--yes").stdout
+    assert said.splitlines()[-1] == "v21 serves already; nothing was moved."
+    assert json.loads(invoke("rollback", *wanted, "--propose", "--json").stdout)["move"] is None
+    assert champion_moves() == before
+    assert standing(MlflowRegistry(), "fraud").proposals == ()
+
+
+def test_what_served_before_is_another_version_even_where_a_move_moved_nothing(
+    article_copy: Path, invoke: Invoke
+) -> None:
+    registry = MlflowRegistry()
+    invoke("rollback", "--to", "21", "--yes")
+    idle = Move("fraud", CHAMPION, 21, "ann", "2026-01-01T00:00:00.000+00:00", "again")
+    move_alias(registry, idle)  # as earlier versions of selfheal wrote it
+    moved = json.loads(invoke("rollback", "--to-previous", "--yes", "--json").stdout)["move"]
+    assert (moved["source"], moved["target"]) == (21, 51)
 
 
 def test_more_rows_and_regimes_can_be_asked_for(in_article_run: Path, invoke: Invoke) -> None:

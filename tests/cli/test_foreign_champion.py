@@ -1,0 +1,93 @@
+"""A champion that another tool registered: named, rolled back from, and put back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+
+from selfheal_cli.errors import NothingToRestore
+from selfheal_cli.registry.base import CHAMPION
+from selfheal_cli.registry.memory import MemoryRegistry
+from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+from selfheal_cli.rollback.plan import plan_best
+from selfheal_cli.serve.operating import carry_out
+from tests.conftest import Invoke
+
+
+class Doubled(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc]
+    """Anybody's model."""
+
+    def predict(self, context: Any, model_input: list[float], params: Any = None) -> list[float]:
+        return [2 * value for value in model_input]
+
+
+@pytest.fixture
+def foreign(article_copy: Path) -> int:
+    """A version made with MLflow alone, which is the champion; v51 served before."""
+    with mlflow.start_run():
+        made = mlflow.pyfunc.log_model(
+            name="m", python_model=Doubled(), registered_model_name="fraud", pip_requirements=[]
+        )
+    number = int(made.registered_model_version)
+    mlflow.MlflowClient().set_registered_model_alias("fraud", CHAMPION, str(number))
+    return number
+
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def test_it_is_named_as_what_it_is(foreign: int, invoke: Invoke) -> None:
+    told = json.loads(invoke("champion", "--json").stdout)
+    assert told["version"] == foreign == 52
+    assert told["registered"].startswith("by another tool, from models:/")
+    assert told["moved"].startswith("by another tool")
+    said = invoke("status", "--model-name", "fraud").stdout
+    assert "Champion: v52, which selfheal did not register" in said
+    checks = json.loads(invoke("doctor", "--json").stdout)["findings"]
+    found = next(one for one in checks if one["check"] == "fraud@champion")
+    assert found["detail"] == "v52, which selfheal did not register: not looked at"
+
+
+def test_every_way_back_from_it_works_and_the_alias_can_be_put_back(
+    foreign: int, invoke: Invoke
+) -> None:
+    def back(*wanted: str) -> dict[str, Any]:
+        told = json.loads(invoke("rollback", *wanted, "--reason", "odd", "--json").stdout)
+        return dict(told)
+
+    registry = MlflowRegistry()
+    shown = back("--to", "7", "--dry-run")
+    assert f"the champion is v{foreign}, which selfheal did not register" in shown["notes"][1]
+    moved = back("--to-best", "--yes")["move"]
+    assert (moved["source"], moved["target"]) == (foreign, 21)
+    assert moved["reason"] == f"odd (in place of v{foreign}, which selfheal did not register)"
+    shown = back("--to-previous", "--yes")
+    assert (shown["move"]["target"], shown["verified"]) == (foreign, False)
+    assert "nothing of it is checked" in " ".join(shown["notes"])
+    assert registry.alias("fraud", CHAMPION) == foreign
+    assert back("--to", str(foreign), "--yes")["move"] is None
+    assert back("--to", "7", "--yes")["move"]["target"] == 7
+
+
+def test_an_operator_behind_the_server_gets_back_from_it(foreign: int) -> None:
+    registry = MlflowRegistry()
+    plan = carry_out(registry, "fraud", "plan", {"to": "previous"})["plan"]
+    assert plan["to"] == 51
+    plan = carry_out(registry, "fraud", "plan", {"to": "best"})["plan"]
+    assert plan["lines"][0] == f"serves now: v{foreign}, which selfheal did not register"
+    order = {"to": "best", "digest": plan["digest"], "actor": "ann"}
+    assert carry_out(registry, "fraud", "rollback", order)["move"]["source"] == foreign
+    again = carry_out(registry, "fraud", "plan", {"to": "best"})["plan"]["digest"]
+    assert carry_out(registry, "fraud", "rollback", order | {"digest": again})["move"] is None
+
+
+def test_a_model_that_only_another_tool_filled_has_nothing_to_restore() -> None:
+    registry = MemoryRegistry()
+    number = registry.add_foreign("m")
+    registry.set_alias("m", CHAMPION, number)
+    with pytest.raises(NothingToRestore):
+        plan_best(registry, "m")
