@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import astuple, fields
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, TextIO
 
 from selfheal_cli.config import MonitorSettings, Policy
 from selfheal_cli.decide.policy_file import thresholds
+from selfheal_cli.history.writable import whole
 from selfheal_cli.report.fold import RunView
 from selfheal_cli.report.rows import Row
 
@@ -68,8 +68,6 @@ def _json(value: Any) -> str:
 
 
 def _write(path: Path, fill: Callable[[TextIO], object]) -> Path:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("w", encoding="utf-8", newline="") as stream:
+    with whole(path) as stream:
         fill(stream)
-    partial.replace(path)
     return path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cache
@@ -11,6 +10,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from selfheal_cli.history.events import Kind
+from selfheal_cli.history.writable import whole
 from selfheal_cli.report import pictures
 from selfheal_cli.report.advice import steps
 from selfheal_cli.report.fold import LATEST, Action, RunView, SnapshotRow
@@ -35,9 +35,8 @@ WHY = ("error", "declined", "rejected", "sentence", "reason")  # the first that 
 def write_page(story: Story, path: Path) -> Path:
     """Write the page; it appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(render(story), encoding="utf-8")
-    partial.replace(path)
+    with whole(path) as stream:
+        stream.write(render(story))
     return path
 
 
