@@ -26,7 +26,7 @@ from selfheal_cli.model.foreign import AUTO
 from selfheal_cli.model.wrapping import wrap
 from selfheal_cli.pipeline.origin import SAMPLE, Sample, base_of
 from selfheal_cli.pipeline.run import Finished, Surroundings, run
-from selfheal_cli.pipeline.wrapped import PREFIX, find_wrapped, register_wrapped
+from selfheal_cli.pipeline.wrapped import PREFIX, add_wrapped, find_wrapped, wrapped_on
 from selfheal_cli.registry.mlflow_registry import MlflowRegistry
 from selfheal_cli.rollback.plan import By, execute, plan_best
 from selfheal_cli.rollback.select import Wanted
@@ -48,6 +48,9 @@ class SelfHealing:
     named), a value of a row each. ``at`` is the layer that the ``adapter`` (``reflexive``,
     ``affine`` or ``lora:RANK``) goes to; docs/models.md says which recipe fits where.
     ``settings`` are others of `HealSettings`, such as ``learning_rate`` and ``steps``.
+    A service that is begun again with the same module and rows goes on from the champion that was
+    healed; another module, or other rows, are a new baseline, which becomes the champion if neither
+    a hold nor four eyes forbid it.
     Heals run in a process of their own; with ``mode="sync"`` in this one, batch after batch, so
     that the same rows give the same bytes. Usable from any number of threads; close it, or use it
     as a context manager. Raises `SelfhealError` kinds.
@@ -90,7 +93,10 @@ class SelfHealing:
         self._registry = MlflowRegistry(tracking_uri)
         self._name = name
         around = Surroundings(self._registry, clock, actor(), on_live=self._went_live)
-        number = register_wrapped(network, base, name, type(module).__qualname__, around)
+        number = wrapped_on(self._registry, name, base)
+        if number is None:
+            origin = type(module).__qualname__
+            number = add_wrapped(network, base, name, origin, around, promote=True).version
         config = checked(
             RunConfig,
             {
@@ -137,7 +143,9 @@ class SelfHealing:
     def rollback(self, reason: str = "asked for by the program") -> int:
         """Make the best post-heal version the champion, once everything about it is checked.
 
-        It serves within about a second. Returns its number; raises `NothingToRestore`.
+        It serves within about a second. Returns its number. Raises `NothingToRestore`, `Overtaken`
+        where somebody else moved the champion meanwhile (ask again), `ApprovalNeeded` where the
+        model wants two people for that.
         """
         plan = plan_best(self._registry, self._name, Wanted())
         execute(self._registry, plan, By(actor(), now_text(), reason))
@@ -165,7 +173,7 @@ class SelfHealing:
 
     def _run(self, config: RunConfig, around: Surroundings) -> None:
         try:
-            self.finished = run(config, self._source, around)
+            self.finished = run(config, self._source, around, go_on=True)
         except BaseException as exc:  # told by the next call
             self._error = exc
 

@@ -71,6 +71,29 @@ def test_a_module_heals_from_what_it_is_shown_and_is_rolled_back(
     assert "came from a program" in said
 
 
+def test_a_service_that_is_begun_again_goes_on_from_the_champion_that_was_healed(
+    workdir: Path, module: nn.Module
+) -> None:
+    clean, drifted, later = rows_of(1_000, 1), rows_of(1_000, 2, 2.0), rows_of(300, 3, 2.0)
+    registry = MlflowRegistry()
+    with SelfHealing(module, *clean, name="credit", mode="sync") as model:
+        model.observe(*drifted)
+    healed, champion = model.predict(later[0]), registry.alias("credit", "champion")
+    wrapped = registry.alias("credit", "wrapped")
+    versions = len(registry.versions("credit"))
+    with SelfHealing(module, *clean, name="credit", mode="sync") as again:
+        pass
+    assert np.array_equal(again.predict(later[0]), healed)
+    assert registry.alias("credit", "champion") == champion
+    assert registry.alias("credit", "wrapped") == wrapped
+    assert len(registry.versions("credit")) == versions  # no other baseline
+
+    rows, labels = rows_of(1_000, 4)
+    with SelfHealing(module, rows, labels, name="credit", mode="sync"):
+        pass  # other rows say what is normal: another base, which begins anew
+    assert registry.alias("credit", "champion") != champion
+
+
 def test_many_threads_predict_and_observe_and_no_row_is_lost(
     workdir: Path, module: nn.Module
 ) -> None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from selfheal_cli.model.answer import Answer
     from selfheal_cli.model.network import SelfHealingNetwork
     from selfheal_cli.pipeline.origin import Origin, Sample
+    from selfheal_cli.pipeline.wrapped import Placed
+    from selfheal_cli.registry.base import Registry
 
 LISTED = 16  # rows that places are tried on
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -52,6 +54,11 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option(
     "--labels", metavar="A,B,...", help="What its classes are called. [default: 0, 1, ...]"
 )
+@click.option(
+    "--promote",
+    is_flag=True,
+    help="Make it champion, baseline and what --model NAME heals, of a NAME that exists.",
+)
 @click.option("--list", "listed", is_flag=True, help="Show its layers and register nothing.")
 @click.option("--allow-pickle", is_flag=True, help="Load a pickle, which may run any code.")
 @options.tracking_uri
@@ -59,6 +66,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 def command(
     name: str | None,
     labels: str | None,
+    promote: bool,
     listed: bool,
     tracking_uri: str | None,
     as_json: bool,
@@ -69,6 +77,8 @@ def command(
     MODEL is models:/NAME/VERSION (MLflow's pytorch flavour); or give --from and --weights. The
     wrapped model decides as the original, bit for bit, until a heal: --data gives the columns and
     the rows that this is checked on. Then: selfheal run DATA --target COLUMN --model NAME.
+
+    A new NAME serves what was wrapped. Of one that exists no alias is moved without --promote.
     """
     if (given["model"] is None) == (given["weights"] is None):
         raise click.UsageError("give MODEL, or --weights with --from")
@@ -78,7 +88,9 @@ def command(
         raise click.UsageError("--as NAME is needed, or --list")
     from selfheal_cli.model.adapters.kinds import parse_adapter
     from selfheal_cli.model.wrapping import put_in, take
-    from selfheal_cli.pipeline.origin import Origin, read_origin, sample_rows
+    from selfheal_cli.pipeline.origin import Origin, base_of, read_origin, sample_rows
+    from selfheal_cli.pipeline.run import Surroundings
+    from selfheal_cli.pipeline.wrapped import add_wrapped
     from selfheal_cli.registry.mlflow_registry import MlflowRegistry
 
     parse_adapter(given["adapter"])
@@ -101,33 +113,32 @@ def command(
             output=given["output"],
         )  # fmt: skip
         network = put_in(original, at=given["at"], adapter=given["adapter"])
-        _register(registry, network, original.answer, sample, origin, name, labels, as_json=as_json)
+        base = base_of(network, sample, labels.split(",") if labels else None)
+        around = Surroundings(registry, clock, actor())
+        added = add_wrapped(network, base, name, str(origin), around, promote=promote)
+        _tell(registry, added, network, original.answer, sample, origin, name, as_json=as_json)
 
 
-def _register(
-    registry: Any,
+def _tell(
+    registry: Registry,
+    added: Placed,
     network: SelfHealingNetwork,
     answer: Answer,
     sample: Sample,
     origin: Origin,
     name: str,
-    labels: str | None,
     *,
     as_json: bool,
 ) -> None:
     from selfheal_cli.cli import output
-    from selfheal_cli.pipeline.origin import base_of
-    from selfheal_cli.pipeline.run import Surroundings
-    from selfheal_cli.pipeline.wrapped import register_wrapped
+    from selfheal_cli.registry.base import CHAMPION
 
-    base = base_of(network, sample, labels.split(",") if labels else None)
-    around = Surroundings(registry, clock, actor())
-    number = register_wrapped(network, base, name, str(origin), around)
+    number, moved = added.version, [move.as_dict() for move in added.moved]
     at, kind = (network.architecture.foreign or {})["at"], network.architecture.adapter
     if as_json:
         output.print_json({"model": name, "version": number, "at": at, "adapter": kind,
                            "inputs": list(sample.names), "rows": len(sample.rows),
-                           "output": answer.kind})  # fmt: skip
+                           "output": answer.kind, "moved": moved})  # fmt: skip
         return
     count = sum(one.numel() for one in network.adapter.parameters())
     where = f"{'before' if network.ends_in_linear else 'at'} layer '{at}'"
@@ -136,9 +147,22 @@ def _register(
     click.echo(
         f"{name} v{number}: {origin}, adapter {kind} of {count:,} parameters {where}; decides as "
         f"the original on {seen}, bit for bit.\n"
-        f"The original gives {answer.words}.\n"
-        f"Heal it with: selfheal run DATA --target COLUMN --model {name}{recipe}"
+        f"The original gives {answer.words}."
     )
+    if added.moved:
+        before = [f"{one.alias} (was v{one.source})" if one.source else one.alias
+                  for one in added.moved]  # fmt: skip
+        click.echo(f"Aliases moved to v{number}: {', '.join(before)}.")
+        healed = name
+    else:
+        serving = registry.alias(name, CHAMPION)
+        still = f"v{serving} serves on" if serving else "it has no champion"
+        click.echo(
+            f"'{name}' existed, so no alias was moved: {still}. Make v{number} serve with: "
+            f"selfheal rollback --to {number} --model-name {name}"
+        )
+        healed = f"models:/{name}/{number}"
+    click.echo(f"Heal it with: selfheal run DATA --target COLUMN --model {healed}{recipe}")
 
 
 def _show_layers(

@@ -18,9 +18,10 @@ from selfheal_cli.history.archive import LOG_NAME, run_folder
 from selfheal_cli.history.event_log import Clock, EventLog
 from selfheal_cli.history.events import Event, Kind
 from selfheal_cli.history.writable import require_writable
-from selfheal_cli.model.network import Weights, use_one_thread
+from selfheal_cli.model.network import use_one_thread
 from selfheal_cli.monitor.prequential import score
 from selfheal_cli.pipeline.conclude import conclude
+from selfheal_cli.pipeline.continuing import Continued, champion_on
 from selfheal_cli.pipeline.corridor import Corridor, lay, serve
 from selfheal_cli.pipeline.engines import make_engine
 from selfheal_cli.pipeline.follow import EVERY_SECONDS, Follower
@@ -32,7 +33,7 @@ from selfheal_cli.pipeline.publish import publish
 from selfheal_cli.pipeline.sensitive import sensitive_auto
 from selfheal_cli.pipeline.sources import keep_rows
 from selfheal_cli.pipeline.wrapped import wrapped_of
-from selfheal_cli.records import AliasMove, Evaluation, VersionRecord
+from selfheal_cli.records import Evaluation
 from selfheal_cli.registry.base import CHAMPION, Lineage, Outcome, Registry
 from selfheal_cli.registry.journal import standing
 from selfheal_cli.registry.outbox import NAME as OUTBOX_NAME
@@ -95,18 +96,6 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
-class Continued:
-    """The champion that a run goes on from: its checked weights, the move that made it one, and
-    the version that has the adapter as trained.
-    """
-
-    champion: VersionRecord
-    weights: Weights
-    move: AliasMove | None
-    baseline: VersionRecord
-
-
-@dataclass(frozen=True, slots=True)
 class Course:
     """A run that is to be gone through: from the start, or once more along its record.
 
@@ -127,10 +116,14 @@ class Course:
     continued: Continued | None = None
 
 
-def run(config: RunConfig, source: Source, around: Surroundings) -> Finished:
+def run(
+    config: RunConfig, source: Source, around: Surroundings, *, go_on: bool = False
+) -> Finished:
     """Train, stream, heal, register, export.
 
-    Raises `SelfhealError` kinds; what was measured until then is exported all the same.
+    With ``go_on`` a champion that stands on the same base serves from the start and is healed
+    further, and there is no other baseline. Raises `SelfhealError` kinds; what was measured until
+    then is exported all the same.
     """
     use_one_thread()
     registry, model = around.registry, config.model_name
@@ -144,7 +137,11 @@ def run(config: RunConfig, source: Source, around: Surroundings) -> Finished:
     log = EventLog(folder / LOG_NAME, around.clock)
     keep_rows(config, source, folder)
     known = last.sequence if last else 0
-    return go(Course(config, source, prepared, run_id, log, around.actor, known), around)
+    champion = champion_on(registry, model, prepared.base) if go_on else None
+    course = Course(
+        config, source, prepared, run_id, log, around.actor, known, continued=champion
+    )  # fmt: skip
+    return go(course, around)
 
 
 def go(course: Course, around: Surroundings) -> Finished:

@@ -20,13 +20,14 @@ from selfheal_cli.history.events import Kind
 from selfheal_cli.model.adapters.kinds import AFFINE
 from selfheal_cli.model.network import SelfHealingNetwork, use_one_thread
 from selfheal_cli.monitor.label_desk import Scored
+from selfheal_cli.pipeline.continuing import baseline_of, continued
 from selfheal_cli.pipeline.corridor import Corridor
 from selfheal_cli.pipeline.prepare import Prepared, prepare
-from selfheal_cli.pipeline.run import Continued, Course, Finished, Surroundings, go
+from selfheal_cli.pipeline.run import Course, Finished, Surroundings, go
 from selfheal_cli.pipeline.sources import open_source
 from selfheal_cli.pipeline.wrapped import Wrapped
-from selfheal_cli.records import Base, Phase, VersionRecord
-from selfheal_cli.registry.base import BASELINE, CHAMPION, Registry
+from selfheal_cli.records import Base, VersionRecord
+from selfheal_cli.registry.base import CHAMPION, Registry
 from selfheal_cli.registry.journal import standing
 from selfheal_cli.rollback.plan import serving_version
 from selfheal_cli.rollback.verify import load_verified
@@ -34,8 +35,6 @@ from selfheal_cli.snapshot import ANCHOR, assemble, probe_rows
 from selfheal_cli.source.encoding import Encoding
 from selfheal_cli.spool.source import Cursor, Pace, SpoolSource
 from selfheal_cli.spool.store import Spool
-
-MOST_BASELINES = 1_000  # that are looked through for the one on a base
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +80,7 @@ def open_served(registry: Registry, wanted: Wanted, spool: Spool, pace: Pace) ->
     assert isinstance(config.source, ServedSettings)  # noqa: S101 - as _config made it
     reference = open_source(config.model_copy(update={"source": config.source.reference}))
     source = SpoolSource(reference, encoding, spool, Cursor(), pace, config.labels.keep)
-    baseline = _baseline(registry, champion)
+    baseline = baseline_of(registry, champion)
     network, fits = _network(registry, champion, base, baseline, config)
     labels = tuple(document["labels"])
     wrapped = Wrapped(network, tuple(encoding.names), labels, champion)
@@ -98,19 +97,16 @@ def heal_served(
     config, model = served.config, served.config.model_name
     served.source.begin(cursor)
     last = standing(registry, model).moves.get(CHAMPION)
-    continued = None
+    champion = None
     if served.baseline is not None:
-        champion = _champion(registry, model)
-        move = last if last is not None and last.target == champion.version else None
-        weights = load_verified(registry, champion)
-        continued = Continued(champion, weights, move, served.baseline)
+        champion = continued(registry, _champion(registry, model), served.baseline)
     tags = {"selfheal.model": model, "selfheal.actor": around.actor, "selfheal.kind": "serve"}
     run_id = registry.begin_run(config.experiment, config.parameters(), tags)
     log = EventLog(run_folder(run_id, around.workspace) / LOG_NAME, around.clock)
     known = last.sequence if last else 0
     course = Course(
         config, served.source, served.prepared, run_id, log, around.actor, known,
-        continued=continued,
+        continued=champion,
     )  # fmt: skip
     laid = _laid(served, around.on_laid)
     return go(course, replace(around, on_laid=laid, behind=served.source.behind))
@@ -198,16 +194,6 @@ def _reference(recorded: RunConfig, champion: VersionRecord) -> SyntheticSetting
         f"{champion.model} v{champion.version}: the rows that say what is normal are not here; "
         "give a table of labelled rows with --reference FILE --target COLUMN"
     )
-
-
-def _baseline(registry: Registry, champion: VersionRecord) -> VersionRecord | None:
-    """The version with the adapter as trained, on the champion's base."""
-    number = registry.alias(champion.model, BASELINE)
-    found = registry.version(champion.model, number) if number is not None else None
-    if found is not None and found.base == champion.base:
-        return found
-    known = registry.versions(champion.model, phase=Phase.BASELINE, limit=MOST_BASELINES)
-    return next((one for one in known if one.base == champion.base), None)
 
 
 def _network(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from selfheal_cli import __version__
 from selfheal_cli.config import RunConfig
-from selfheal_cli.errors import ConfigurationError, DataError, VersionNotFound
+from selfheal_cli.errors import ConfigurationError, DataError, RegistryError, VersionNotFound
 from selfheal_cli.history.archive import LOG_NAME, run_folder
 from selfheal_cli.history.event_log import EventLog
 from selfheal_cli.history.events import Kind
@@ -19,9 +19,10 @@ from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.pipeline.lease import RunLease, require_free
 from selfheal_cli.pipeline.ledger import RunLedger
 from selfheal_cli.pipeline.snapshots import Snapshots
-from selfheal_cli.records import Base, Evaluation, Phase, VersionRecord
+from selfheal_cli.records import AliasMove, Base, Evaluation, Phase, VersionRecord
 from selfheal_cli.registry.base import BASELINE, CHAMPION, Lineage, Registry
 from selfheal_cli.registry.journal import standing
+from selfheal_cli.registry.moves import Move, move_alias, require_allowed
 from selfheal_cli.registry.outbox import NAME as OUTBOX_NAME
 from selfheal_cli.registry.outbox import Outbox
 from selfheal_cli.registry.writer import RegistryWriter
@@ -119,13 +120,75 @@ def _parse(registry: Registry, name: str) -> tuple[str, int]:
     return model, found
 
 
-def register_wrapped(
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A wrapped network became a version; ``moved`` are the moves by which it serves, none where
+    the model had versions before.
+    """
+
+    version: int
+    moved: tuple[AliasMove, ...]
+
+
+def wrapped_on(registry: Registry, model: str, base: Base) -> int | None:
+    """The version that was wrapped on this very base, and that runs of the model start from."""
+    number = registry.alias(model, WRAPPED)
+    if number is None:
+        return None
+    found = registry.any_version(model, number)
+    same = isinstance(found, VersionRecord) and registry.base(found.base).sha256 == base.sha256
+    return number if same else None
+
+
+def is_known(registry: Registry, model: str) -> bool:
+    """Whether there is a registered model of that name, whoever made it."""
+    try:
+        registry.versions(model, limit=1)
+    except VersionNotFound:
+        return False
+    return True
+
+
+def add_wrapped(
+    network: SelfHealingNetwork,
+    base: Base,
+    model: str,
+    origin: str,
+    around: Surroundings,
+    *,
+    promote: bool,
+) -> Placed:
+    """Register a wrapped network; it becomes baseline and champion of a new model, and of one that
+    is known only where that is to be ``promoted``.
+
+    ``around`` are a run's `Surroundings`. Raises `LeaseHeld` where a run heals the model, and
+    before anything is registered what forbids the promotion.
+    """
+    registry = around.registry
+    at = around.clock().isoformat(timespec="milliseconds")
+    promotes = not is_known(registry, model) or promote
+    now = standing(registry, model)
+    last = now.moves.get(CHAMPION)
+    wanted = Move(
+        model, CHAMPION, 0, around.actor, at, f"wrapped {origin}",
+        after=last.sequence if last else 0, promotes=True,
+    )  # fmt: skip
+    if promotes:
+        require_allowed(now, wanted)
+    number = _register(network, base, model, origin, around)
+    if not promotes:
+        return Placed(number, ())
+    load_verified(registry, registry.version(model, number))
+    # the champion first: where that is refused, nothing else was moved
+    moves = [replace(wanted, alias=alias, target=number) for alias in (CHAMPION, WRAPPED, BASELINE)]
+    moves[1:] = [replace(move, after=None) for move in moves[1:]]
+    return Placed(number, tuple(move_alias(registry, move) for move in moves))
+
+
+def _register(
     network: SelfHealingNetwork, base: Base, model: str, origin: str, around: Surroundings
 ) -> int:
-    """A wrapped network as a version that is baseline and champion; returns its number.
-
-    ``around`` are a run's `Surroundings`. Raises `LeaseHeld` where a run heals the model.
-    """
+    """A run of its own with one version, under the model's lease; returns its number."""
     registry = around.registry
     require_free(registry, model, around.workspace, around.clock)
     config = RunConfig(model_name=model)
@@ -155,14 +218,12 @@ def register_wrapped(
             network.adapter.state_dict(), phase=Phase.BASELINE, batch=0, scores=None,
             evaluation=Evaluation.AWAITING, reason=f"wrapped {origin}", threshold=0.5,
         )  # fmt: skip
-        for alias in (WRAPPED, BASELINE, CHAMPION):
-            ledger.point(alias, snapshot, f"wrapped {origin}")
         writer.flush(patience=around.patience or 0.0)
         ledger.catch_up()
         ledger.finish({"outcome": "FINISHED"})
         writer.finish("0", [(log.path, None)], "FINISHED", {"selfheal.log_head": log.head})
         writer.flush(patience=around.patience or 0.0)
-    found = registry.alias(model, WRAPPED)
-    if found is None:
-        raise VersionNotFound(f"model '{model}': alias '{WRAPPED}' was taken away at once")
-    return found
+        version = outbox.result(f"version:{snapshot}")
+    if version is None:
+        raise RegistryError(f"model '{model}': snapshot {snapshot} of run {run_id} is no version")
+    return int(version["version"])

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
-from selfheal_cli.records import AnyVersion, Base, Evaluation, Phase, Snapshot, Stored, VersionRecord
+from selfheal_cli.records import (
+    AnyVersion,
+    Base,
+    Evaluation,
+    Phase,
+    Snapshot,
+    Stored,
+    VersionRecord,
+)
 from selfheal_cli.registry.journal import JournalStore
 from selfheal_cli.scores import AnyScores, Scores
 

@@ -41,6 +41,7 @@ class Move:
     after: int | None = None
     proposal: int | None = None
     four_eyes: bool = False  # as the mover's own policy has it; the model's may be stricter
+    promotes: bool = False  # puts a network in front that nobody healed: a hold forbids it
 
 
 def move_alias(registry: Registry, wanted: Move) -> AliasMove:
@@ -59,7 +60,7 @@ def move_alias(registry: Registry, wanted: Move) -> AliasMove:
 
     def draft(before: Standing, sequence: int) -> Mapping[str, Any]:
         _require_not_overtaken(before, wanted)
-        _require_allowed(before, wanted)
+        require_allowed(before, wanted)
         move = AliasMove(
             wanted.model,
             wanted.alias,
@@ -123,15 +124,23 @@ def _require_not_overtaken(before: Standing, wanted: Move) -> None:
     )
 
 
-def _require_allowed(before: Standing, wanted: Move) -> None:
-    """Four eyes: a person's move of the champion needs a proposal by somebody else."""
+def require_allowed(before: Standing, wanted: Move) -> None:
+    """Raise what forbids a person's move of the champion: a hold where it promotes a network that
+    was not healed, and four eyes without a proposal by somebody else.
+    """
     if wanted.run or wanted.alias != CHAMPION:
         return
+    if wanted.promotes and before.hold is not None:
+        held = before.hold
+        raise RegistryError(
+            f"'{wanted.model}' is held by {held.actor} since {held.at} ({held.reason}): no new "
+            "network becomes its champion until 'selfheal release'"
+        )
     if wanted.proposal is None:
         if before.four_eyes or wanted.four_eyes:
             raise ApprovalNeeded(
-                f"the policy of '{wanted.model}' wants two people: propose it with 'selfheal "
-                "rollback --propose', and let somebody else run 'selfheal approve'"
+                f"'{wanted.model}' wants two people for a move of its champion: propose it with "
+                "'selfheal rollback --propose', and let somebody else run 'selfheal approve'"
             )
         return
     found = open_proposal(before, wanted.model, wanted.proposal)

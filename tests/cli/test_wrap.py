@@ -14,6 +14,7 @@ import torch
 from mlflow import MlflowClient
 from torch import nn
 
+from selfheal_cli.registry.mlflow_registry import MlflowRegistry
 from tests.conftest import Invoke
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -96,7 +97,8 @@ def test_a_recipe_that_does_not_fit_the_place_is_refused_with_the_one_that_does(
     invoke("wrap", *STORED, *DATA, "--as", "digits", "--at", "hidden")
     said = invoke(*STREAM, expect=3).stderr
     assert "wrapped with reflexive at layer 'hidden': use --recipe gradient" in said
-    invoke("wrap", *STORED, *DATA, "--as", "digits", "--adapter", "affine")
+    again = ("--as", "digits", "--adapter", "affine", "--promote")
+    assert "champion (was v1)" in invoke("wrap", *STORED, *DATA, *again).stdout
     said = invoke(*STREAM, "--recipe", "article", expect=3).stderr
     assert "binary" in said  # ten classes come first
     invoke("run", "digits_stream.csv", *STREAM[2:], "--json")  # anchored takes an affine one
@@ -217,7 +219,9 @@ def test_a_run_on_a_model_that_was_not_wrapped_or_on_other_columns_is_refused(
     assert "tells apart 0, 1, 2" in invoke(*STREAM, expect=3).stderr
 
 
-def test_a_module_of_torchs_own_layers_needs_no_class(workdir: Path, invoke: Invoke) -> None:
+@pytest.fixture
+def small(workdir: Path) -> str:
+    """A registered model of torch's own layers that its team serves by two aliases."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 1))
     with mlflow.start_run():
@@ -225,5 +229,40 @@ def test_a_module_of_torchs_own_layers_needs_no_class(workdir: Path, invoke: Inv
             network, name="m", registered_model_name="small", serialization_format="pickle",
             pip_requirements=["torch"],
         )  # fmt: skip
-    said = invoke("wrap", "models:/small/1", "--allow-pickle", "--as", "small-healed").stdout
+    for alias in ("champion", "prod"):
+        MlflowClient().set_registered_model_alias("small", alias, "1")
+    return "models:/small/1"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_module_of_torchs_own_layers_needs_no_class(small: str, invoke: Invoke) -> None:
+    said = invoke("wrap", small, "--allow-pickle", "--as", "small-healed").stdout
     assert "before layer '2'" in said
+    assert "Aliases moved to v1: champion, wrapped, baseline." in said
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_wrapping_as_a_name_that_exists_moves_nothing_unless_it_is_promoted(
+    small: str, invoke: Invoke
+) -> None:
+    wrap, registry = ("wrap", small, "--allow-pickle", "--as", "small"), MlflowRegistry()
+    said = invoke(*wrap).stdout
+    assert "no alias was moved: v1 serves on" in said
+    assert "selfheal rollback --to 2 --model-name small" in said
+    assert "--model models:/small/2" in said
+    assert registry.aliases("small") == {"champion": 1, "prod": 1}
+
+    invoke("hold", "--reason", "an inquiry", "--model-name", "small")
+    refused = invoke(*wrap, "--promote", expect=4).stderr
+    assert "(an inquiry): no new network becomes its champion until 'selfheal release'" in refused
+    assert len(registry.versions("small")) == 1  # refused before it was registered
+    invoke("release", "--model-name", "small")
+
+    told = json.loads(invoke(*wrap, "--promote", "--json").stdout)
+    assert {one["alias"]: (one["source"], one["target"]) for one in told["moved"]} == {
+        "champion": (1, 3), "wrapped": (None, 3), "baseline": (None, 3)
+    }  # fmt: skip
+    assert {one["run"] for one in told["moved"]} == {""}  # a person's moves
+    assert registry.aliases("small")["prod"] == 1
+    invoke("rollback", "--to-previous", "--yes", "--model-name", "small")
+    assert registry.aliases("small")["champion"] == 1
