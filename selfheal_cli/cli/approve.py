@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from selfheal_cli.actor import actor, now_text
 from selfheal_cli.cli import options
 from selfheal_cli.cli.rollback_plan import confirm, plan_document, show_plan, tell_move
+
+if TYPE_CHECKING:
+    from selfheal_cli.registry.base import Registry
+    from selfheal_cli.registry.journal import Proposal
 
 
 @click.command("approve")
@@ -20,17 +26,24 @@ def command(
 ) -> None:
     """Carry out a rollback that somebody else proposed, if nothing has changed since.
 
-    PROPOSAL is the number that 'selfheal rollback --propose' gave; 'selfheal champion' lists those
+    PROPOSAL is the number that 'selfheal rollback --propose' gave, or 'selfheal four-eyes --off',
+    after which one person is enough; 'selfheal champion' lists those
     that are open.
     """
     if as_json and not yes:
         raise click.UsageError("--json asks nothing: give --yes with it")
     from selfheal_cli.cli import output
+    from selfheal_cli.registry.journal import standing
     from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+    from selfheal_cli.registry.moves import open_proposal
     from selfheal_cli.rollback.plan import By, execute, load_checks, plan_proposed
 
-    load_checks()
     registry = MlflowRegistry(tracking_uri)
+    asked = open_proposal(standing(registry, model_name), model_name, proposal)
+    if asked.loosens:
+        _loosen(registry, model_name, asked, yes=yes, as_json=as_json)
+        return
+    load_checks()
     plan, found = plan_proposed(registry, model_name, proposal)
     if not as_json:
         show_plan(plan)
@@ -42,3 +55,21 @@ def command(
         output.print_json(plan_document(plan) | {"move": move and move.as_dict()})
     else:
         tell_move(plan, move)
+
+
+def _loosen(registry: Registry, model: str, asked: Proposal, *, yes: bool, as_json: bool) -> None:
+    from selfheal_cli.cli import output
+    from selfheal_cli.registry.moves import set_four_eyes
+
+    if not as_json:
+        click.echo(f"Proposed by {asked.actor} at {asked.at}: {asked.reason}")
+    confirm(f"Is one person enough to move the champion of '{model}' from now on?", yes=yes)
+    reason = f"{asked.reason} (proposed by {asked.actor})"
+    set_four_eyes(
+        registry, model, on=False, actor=actor(), at=now_text(), reason=reason,
+        proposal=asked.sequence,
+    )  # fmt: skip
+    if as_json:
+        output.print_json({"four_eyes": False, "proposal": asked.sequence})
+    else:
+        click.echo(f"A move of the champion of '{model}' takes one person from now on.")

@@ -82,6 +82,7 @@ def _now(registry: Registry, model: str) -> dict[str, Any]:
         found["moved"] = "by another tool: it is not what the journal's last move set"
     found["healing"] = f"held by {now.hold.actor}: {now.hold.reason}" if now.hold else "allowed"
     found["lease"] = f"run {now.lease.run} of {now.lease.holder}" if now.lease else None
+    found["people_for_a_move"] = 2 if now.four_eyes else 1
     found["proposals"] = [asdict(one) for one in now.proposals]
     return found
 
@@ -98,11 +99,15 @@ def _told(move: AliasMove) -> dict[str, Any]:
     }
 
 
+def _wanted(proposal: dict[str, Any]) -> str:
+    return "one person is enough" if proposal["loosens"] else f"v{proposal['target']}"
+
+
 def _text(value: Any) -> str:
     if isinstance(value, list):
         return (
             "; ".join(
-                f"{one['sequence']}: v{one['target']} by {one['actor']} ({one['reason']})"
+                f"{one['sequence']}: {_wanted(one)} by {one['actor']} ({one['reason']})"
                 for one in value
             )
             or "-"

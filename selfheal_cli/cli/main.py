@@ -23,6 +23,7 @@ COMMANDS = {
     "champion": "Show what serves, since when, by whom; or what served at a time.",
     "approve": "Carry out a rollback that somebody else proposed.",
     "reject": "Close a proposed rollback.",
+    "four-eyes": "Have a model want two people for a move of its champion.",
     "hold": "Stop the healing of a model.",
     "release": "Allow the healing of a model again.",
     "drill": "Prove the rollback on a throw-away model.",
@@ -50,10 +51,12 @@ class Commands(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command, from ``selfheal_cli.cli.NAME``."""
+        """The command, from ``selfheal_cli.cli.NAME``, a hyphen being an underscore there."""
         if cmd_name not in COMMANDS:
             return None
-        found: click.Command = import_module(f"selfheal_cli.cli.{cmd_name}").command
+        found: click.Command = import_module(
+            f"selfheal_cli.cli.{cmd_name.replace('-', '_')}"
+        ).command
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

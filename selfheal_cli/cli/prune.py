@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import click
 
-from selfheal_cli.actor import actor, clock, now_text
+from selfheal_cli.actor import actor, clock
 from selfheal_cli.cli import options, standing
 
 
@@ -19,39 +21,52 @@ def command(
 ) -> None:
     """Remove versions that the policy's retention does not keep, with their files.
 
+    Each is written into the journal before it goes, and asked then once more whether it is needed.
+    What an interrupted prune had left to do is shown, and decided anew by the policy of today.
     Never removed: what serves, served before, is baseline, best or proposed, what a run under way
-    made, and the parents of what is kept. The journal says what went, and the audit stays whole.
+    made, and the parents of what is kept. The audit stays whole.
     """
     from collections import Counter
 
     from selfheal_cli.cli import output
     from selfheal_cli.registry.mlflow_registry import MlflowRegistry
-    from selfheal_cli.retention import all_versions, prune, sort_versions
+    from selfheal_cli.retention import Pruned, look, prune
 
     retention = standing.policy_here(click.get_current_context(), policy).retention
     registry = MlflowRegistry(tracking_uri)
-    versions, now = all_versions(registry, model_name)
-    found = sort_versions(versions, now, retention, round(clock().timestamp() * 1000))
-    came_back = 0
+    found = look(registry, model_name, retention, clock)
+    done = Pruned((), {}, 0)
     if really:
-        who = {"actor": actor(), "at": now_text()}
-        came_back = prune(registry, model_name, found.going, **who)
+        done = prune(registry, model_name, found, actor=actor(), clock=clock)
+    going = [version.version for version in found.going]
     if as_json:
         output.print_json(
             {
                 "applied": really,
-                "kept": found.kept,
-                "going": [version.version for version in found.going],
-                "bytes": came_back,
+                "kept": {**found.kept, **done.stayed},
+                "going": done.removed if really else going,
+                "interrupted": sorted(found.begun),
+                "bytes": done.freed,
             }
         )
         return
     counted = Counter(why.split(" of ")[0] for why in found.kept.values())
     rows = [[why, str(count)] for why, count in counted.most_common()]
-    title = f"Of {len(versions)} versions of '{model_name}' {len(found.kept)} stay"
+    title = f"Of {len(found.kept) + len(going)} versions of '{model_name}' {len(found.kept)} stay"
     output.make_console().print(output.make_table(title, ("because", ">versions"), rows))
-    numbers = ", ".join(f"v{version.version}" for version in found.going) or "none"
+    if found.begun:
+        goes, stays = found.begun & set(going), found.begun - set(going)
+        click.echo(
+            f"An interrupted prune had meant to remove {_numbers(found.begun)}; decided anew: "
+            f"{_numbers(goes)} may go, {_numbers(stays)} stay."
+        )
     if really:
-        click.echo(f"Removed: {numbers}; {came_back:,} bytes came back.")
+        click.echo(f"Removed: {_numbers(done.removed)}; {done.freed:,} bytes came back.")
+        for number, why in done.stayed.items():
+            click.echo(f"v{number} stayed after all: {why}.")
     else:
-        click.echo(f"Would go: {numbers}. Nothing was removed; --apply removes them.")
+        click.echo(f"Would go: {_numbers(going)}. Nothing was removed; --apply removes them.")
+
+
+def _numbers(versions: Iterable[int]) -> str:
+    return ", ".join(f"v{number}" for number in sorted(versions)) or "none"

@@ -14,11 +14,12 @@ from selfheal_cli.cli import options
 @options.model_name
 @options.tracking_uri
 def command(proposal: int, reason: str, model_name: str, tracking_uri: str | None) -> None:
-    """Close a proposed rollback without carrying it out."""
+    """Close a proposal without carrying it out."""
     from selfheal_cli.registry.mlflow_registry import MlflowRegistry
     from selfheal_cli.registry.moves import reject
 
     registry = MlflowRegistry(tracking_uri)
     who = {"actor": actor(), "at": now_text()}
     closed = reject(registry, model_name, proposal, reason=reason, **who)
-    click.echo(f"Proposal {proposal} of {closed.actor} (v{closed.target}) is closed: {reason}")
+    what = "one person is enough" if closed.loosens else f"v{closed.target}"
+    click.echo(f"Proposal {proposal} of {closed.actor} ({what}) is closed: {reason}")

@@ -108,6 +108,10 @@ def _from_entry(entry: Entry) -> Happening:
         reason = f"run {data['run']}"
     elif entry.kind is EntryKind.REJECTED:
         reason = f"proposal {data['proposal']}: {reason}"
+    elif entry.kind in (EntryKind.PRUNED, EntryKind.SPARED):
+        reason = ", ".join(f"v{number}" for number in data["versions"])
+    elif entry.kind is EntryKind.FOUR_EYES:
+        reason = f"{'two people' if data['on'] else 'one person'}: {reason}"
     return Happening(
         entry.at,
         entry.kind.value,

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Protocol
@@ -40,6 +40,8 @@ class EntryKind(StrEnum):
     PROPOSED = "proposed"
     REJECTED = "proposal-rejected"
     PRUNED = "pruned"
+    SPARED = "prune-withdrawn"
+    FOUR_EYES = "four-eyes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,10 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A rollback that waits for a second person; ``after`` is the champion's move it builds on."""
+    """A rollback that waits for a second person; ``after`` is the champion's move it builds on.
+
+    One that ``loosens`` is no rollback: it would have one person be enough from then on.
+    """
 
     target: int
     sha256: str
@@ -63,6 +68,17 @@ class Proposal:
     reason: str
     after: int
     sequence: int = 0
+    loosens: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """A version that somebody's prune is about to delete: no alias can be moved there any more."""
+
+    version: int
+    actor: str
+    at: str
+    sequence: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +99,7 @@ class Standing:
     hold: Hold | None = None
     proposals: tuple[Proposal, ...] = ()
     four_eyes: bool = False
+    removals: tuple[Removal, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The standing as JSON."""
@@ -97,6 +114,7 @@ class Standing:
             Hold(**data["hold"]) if data["hold"] else None,
             tuple(Proposal(**one) for one in data["proposals"]),
             data["four_eyes"],
+            tuple(Removal(**one) for one in data.get("removals", ())),
         )
 
 
@@ -104,8 +122,8 @@ class Standing:
 class Entry:
     """One line of the journal; ``digest`` covers the whole of what is stored.
 
-    ``standing`` is what holds after it. It is stored with the entry where that is ``whole``, as
-    0.1.0 wrote them, and folded otherwise.
+    ``standing`` is what holds after it, folded from the entries; 0.1.0 stored it with each, and
+    what was ``stored`` then is part of the digest.
     """
 
     sequence: int
@@ -116,14 +134,14 @@ class Entry:
     standing: Standing
     previous: str
     nonce: str
-    whole: bool = False
+    stored: Mapping[str, Any] | None = None
 
     def as_text(self) -> str:
         """The entry as it is stored."""
-        stored = {name: getattr(self, name) for name in STORED}
-        if self.whole:
-            stored["standing"] = self.standing.as_dict()
-        return json.dumps(stored, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        text = {name: getattr(self, name) for name in STORED}
+        if self.stored is not None:
+            text["standing"] = self.stored
+        return json.dumps(text, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
     @property
     def digest(self) -> str:
@@ -138,8 +156,8 @@ def parse_entry(text: str, where: str, before: Standing) -> Entry:
     try:
         stored = json.loads(text)
         kind, data = EntryKind(stored["kind"]), stored["data"]
-        whole = "standing" in stored
-        after = Standing.from_dict(stored["standing"]) if whole else fold(before, kind, data)
+        whole = stored.get("standing")
+        after = fold(before, kind, data) if whole is None else Standing.from_dict(whole)
         return Entry(
             stored["sequence"],
             kind,
@@ -178,13 +196,25 @@ def fold(before: Standing, kind: EntryKind, data: Mapping[str, Any]) -> Standing
         case EntryKind.REJECTED:
             changes["proposals"] = without(before.proposals, data["proposal"])
         case EntryKind.PRUNED:
-            pass
+            removal = Removal(**{key: data[key] for key in Removal.__slots__})
+            over = {removal.version, *data["done"]}
+            changes["removals"] = (*_but(before.removals, over), removal)
+        case EntryKind.SPARED:
+            changes["removals"] = _but(before.removals, set(data["versions"]))
+        case EntryKind.FOUR_EYES:
+            changes["four_eyes"] = data["on"]
+            changes["proposals"] = without(before.proposals, data["proposal"])
     return replace(before, **changes)
 
 
 def without(proposals: tuple[Proposal, ...], sequence: int | None) -> tuple[Proposal, ...]:
     """The proposals but one."""
     return tuple(one for one in proposals if one.sequence != sequence)
+
+
+def _but(removals: tuple[Removal, ...], versions: Set[int]) -> tuple[Removal, ...]:
+    """The removals of other versions."""
+    return tuple(one for one in removals if one.version not in versions)
 
 
 class JournalStore(Protocol):

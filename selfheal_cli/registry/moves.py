@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from selfheal_cli.actor import same_person
 from selfheal_cli.errors import ApprovalNeeded, LeaseHeld, Overtaken, RegistryError
 from selfheal_cli.records import AliasMove
 from selfheal_cli.registry.base import CHAMPION, Registry
@@ -52,13 +53,16 @@ def move_alias(registry: Registry, wanted: Move) -> AliasMove:
     whose ``key`` is that of the alias's last move was made before: the alias is set again, and
     nothing new is written.
     """
-    registry.any_version(wanted.model, wanted.target)
     last = standing(registry, wanted.model).moves.get(wanted.alias)
     if last is not None and wanted.key and last.key == wanted.key:
         _set_alias(registry, last)
         return last
 
     def draft(before: Standing, sequence: int) -> Mapping[str, Any]:
+        # looked at in here: a prune that claimed it earlier has deleted it, and one that claims it
+        # from now on writes the entry that this one was to be
+        registry.any_version(wanted.model, wanted.target)
+        require_kept(before, wanted.model, wanted.target)
         _require_not_overtaken(before, wanted)
         require_allowed(before, wanted)
         move = AliasMove(
@@ -124,6 +128,16 @@ def _require_not_overtaken(before: Standing, wanted: Move) -> None:
     )
 
 
+def require_kept(now: Standing, model: str, version: int) -> None:
+    """Raise `Overtaken` for a version that a prune is about to delete."""
+    for removal in now.removals:
+        if removal.version == version:
+            raise Overtaken(
+                f"{model} v{version} is being removed by the 'selfheal prune' of {removal.actor} "
+                f"since {removal.at}; if that was interrupted, the next one decides anew"
+            )
+
+
 def require_allowed(before: Standing, wanted: Move) -> None:
     """Raise what forbids a person's move of the champion: a hold where it promotes a network that
     was not healed, and four eyes without a proposal by somebody else.
@@ -143,13 +157,19 @@ def require_allowed(before: Standing, wanted: Move) -> None:
                 "'selfheal rollback --propose', and let somebody else run 'selfheal approve'"
             )
         return
-    found = open_proposal(before, wanted.model, wanted.proposal)
-    if found.actor == wanted.actor:
+    found = _second_person(before, wanted.model, wanted.proposal, wanted.actor)
+    if found.target != wanted.target:
+        raise RegistryError(f"proposal {found.sequence} is for v{found.target}")
+
+
+def _second_person(now: Standing, model: str, proposal: int, actor: str) -> Proposal:
+    """An open proposal, for somebody who did not make it."""
+    found = open_proposal(now, model, proposal)
+    if same_person(found.actor, actor):
         raise ApprovalNeeded(
             f"proposal {found.sequence} is {found.actor}'s own; somebody else must approve it"
         )
-    if found.target != wanted.target:
-        raise RegistryError(f"proposal {found.sequence} is for v{found.target}")
+    return found
 
 
 def open_proposal(now: Standing, model: str, sequence: int) -> Proposal:
@@ -180,7 +200,9 @@ def take_lease(
         sign = alive(held) if held is not None and held.run != lease.run else ""
         if held is not None and sign:
             raise held_by(held, model, sign)
-        return {**asdict(lease), "sequence": sequence, "four_eyes": four_eyes}
+        # a policy makes the model's rule stricter, never looser
+        both = before.four_eyes or four_eyes
+        return {**asdict(lease), "sequence": sequence, "four_eyes": both}
 
     entry = write(registry, model, EntryKind.LEASED, draft, actor=lease.holder, at=lease.since)
     return replace(lease, sequence=entry.sequence)
@@ -227,6 +249,7 @@ def propose(registry: Registry, model: str, wanted: Proposal) -> Proposal:
             raise RegistryError(
                 f"model '{model}' has {MAX_PROPOSALS} open proposals; approve or reject one first"
             )
+        require_kept(before, model, wanted.target)
         return asdict(replace(wanted, sequence=sequence, reason=wanted.reason[:MAX_TEXT]))
 
     who = {"actor": wanted.actor, "at": wanted.at}
@@ -246,6 +269,36 @@ def reject(
 
     write(registry, model, EntryKind.REJECTED, draft, actor=actor, at=at)
     return closed[-1]
+
+
+def set_four_eyes(
+    registry: Registry,
+    model: str,
+    *,
+    on: bool,
+    actor: str,
+    at: str,
+    reason: str,
+    proposal: int | None = None,
+) -> None:
+    """Have a model want two people for a move of its champion, or no more.
+
+    Anybody may set the rule. To loosen it takes an open proposal by somebody else; raises
+    `ApprovalNeeded`.
+    """
+
+    def draft(before: Standing, _: int) -> Mapping[str, Any]:
+        if before.four_eyes and not on:
+            if proposal is None:
+                raise ApprovalNeeded(
+                    f"'{model}' wants two people, also to want that no more: propose it with "
+                    "'selfheal four-eyes --off', and let somebody else run 'selfheal approve'"
+                )
+            if not _second_person(before, model, proposal, actor).loosens:
+                raise RegistryError(f"proposal {proposal} is a rollback, and loosens no rule")
+        return {"on": on, "proposal": proposal, "reason": reason[:MAX_TEXT]}
+
+    write(registry, model, EntryKind.FOUR_EYES, draft, actor=actor, at=at)
 
 
 def champion_at(registry: Registry, model: str, at: str) -> AliasMove | None:

@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass, replace
 from importlib import import_module
 
-from selfheal_cli.errors import NothingToRestore, Overtaken, VersionNotFound
+from selfheal_cli.errors import NothingToRestore, Overtaken, RegistryError, VersionNotFound
 from selfheal_cli.records import AliasMove, AnyVersion, ForeignVersion, VersionRecord
 from selfheal_cli.registry.base import CHAMPION, Registry
 from selfheal_cli.registry.journal import EntryKind, Proposal, Standing, standing
@@ -218,6 +218,8 @@ def plan_proposed(registry: Registry, model: str, number: int) -> tuple[Plan, Pr
     """
     now: Standing = standing(registry, model)
     found = open_proposal(now, model, number)
+    if found.loosens:
+        raise RegistryError(f"proposal {number} is no rollback: it would loosen four eyes")
     plan = plan_version(registry, model, found.target)
     if plan.after != found.after:
         last = now.moves[CHAMPION]

@@ -6,11 +6,10 @@ import ipaddress
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+from selfheal_cli.actor import claimed, printable
 from selfheal_cli.errors import RequestRefused
 from selfheal_cli.serve.access import LOOPBACK, Need, require_allowed
 from selfheal_cli.serve.settings import Tokens
-
-MAX_ACTOR = 100
 
 
 class Guard:
@@ -44,13 +43,8 @@ class Guard:
 
 
 def actor_of(named: str, client: str) -> str:
-    """Who steers, as it is kept in the history: printable, at most 100 characters."""
-    return printable(named)[:MAX_ACTOR] or f"operator@{client}"
-
-
-def printable(text: str) -> str:
-    """A text without what a terminal or a log would act on."""
-    return "".join(letter for letter in text if letter.isprintable()).strip()
+    """Who steers, as it is kept in the history: a token says that somebody may, and not who."""
+    return claimed(named) if printable(named) else f"operator@{client}"
 
 
 def _with(headers: Mapping[str, str], token: str) -> Mapping[str, str]:

@@ -21,10 +21,11 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse
 
 import selfheal_cli.report
+from selfheal_cli.actor import printable
 from selfheal_cli.errors import RequestRefused
 from selfheal_cli.serve import telling
 from selfheal_cli.serve.facts import Seen
-from selfheal_cli.serve.guard import Guard, actor_of, printable
+from selfheal_cli.serve.guard import Guard, actor_of
 from selfheal_cli.serve.status import MAX_REASON, status
 
 if TYPE_CHECKING:

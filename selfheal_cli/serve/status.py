@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from selfheal_cli.actor import printable
 from selfheal_cli.serve import telling
 from selfheal_cli.serve.facts import Facts, Seen
-from selfheal_cli.serve.guard import printable
 from selfheal_cli.serve.standing import Standing
 
 MAX_REASON = 300

@@ -124,8 +124,8 @@ def test_two_people_are_needed_where_the_policy_says_so(
     assert "wants two people" in refused.stderr
     proposed = json.loads(invoke("rollback", "--to-best", "--propose", "--json", *policy).stdout)
     number = str(proposed["proposal"])
-    assert f"{number}: v21 by ann" in invoke("champion").stdout
-    assert "ann's own" in invoke("approve", number, "--yes", expect=4).stderr
+    assert f"{number}: v21 by ann (claimed)" in invoke("champion").stdout
+    assert "ann (claimed)'s own" in invoke("approve", number, "--yes", expect=4).stderr
     assert champion() == 51
     as_actor(monkeypatch, "bob")
     assert "v51 to v21" in invoke("approve", number, "--yes").stdout
@@ -143,7 +143,7 @@ def test_a_proposal_is_not_carried_out_after_another_move_and_can_be_closed(
     invoke("rollback", "--to", "7", "--yes", "--reason", "at once")
     as_actor(monkeypatch, "bob")
     refused = invoke("approve", number, "--yes", expect=4).stderr
-    assert "before ann moved the champion to v7" in refused
+    assert "before ann (claimed) moved the champion to v7" in refused
     assert "is closed" in invoke("reject", number, "--reason", "too late").stdout
     assert standing(MlflowRegistry(), "fraud").proposals == ()
     assert champion() == 7
@@ -176,7 +176,12 @@ def test_what_served_is_known_for_every_time(
     as_actor(monkeypatch, "ann")
     invoke("rollback", "--to-best", "--yes", "--reason", "fell")
     now = json.loads(invoke("champion", "--json").stdout)
-    assert (now["version"], now["by"], now["reason"], now["before"]) == (21, "ann", "fell", 51)
+    assert (now["version"], now["by"], now["reason"], now["before"]) == (
+        21,
+        "ann (claimed)",
+        "fell",
+        51,
+    )
     then = json.loads(invoke("champion", "--at", between, "--json").stdout)
     assert then["version"] == 51
     assert "nothing is recorded" in invoke("champion", "--at", "2020-01-01", expect=5).stderr

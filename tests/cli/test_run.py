@@ -278,7 +278,7 @@ def test_the_actor_can_be_named_and_is_recorded(
     invoke("run", *QUICK)
     (log,) = logs()
     moves = [event.data for event in read(log) if event.kind == "alias-moved"]
-    assert {move["actor"] for move in moves} == {"ann"}
+    assert {move["actor"] for move in moves} == {"ann (claimed)"}
     assert moves[0]["alias"] == "baseline"
     assert [move["target"] for move in moves if move["alias"] == "champion"] == [1, 3, 5, 7]
 

@@ -37,6 +37,7 @@ from selfheal_cli.registry.moves import (
     move_alias,
     propose,
     release_lease,
+    set_four_eyes,
     take_lease,
 )
 from selfheal_cli.scores import Scores
@@ -240,6 +241,33 @@ def test_four_eyes_want_a_second_person(registry: Registry, lineage: Lineage) ->
     move_alias(registry, move(2, actor="bob", proposal=made.sequence))
     assert standing(registry, "m").proposals == ()
     assert move_alias(registry, move(1, run="r", key="k")).target == 1  # a run's own moves go on
+
+
+def test_no_policy_loosens_four_eyes_and_one_person_cannot(
+    registry: Registry, lineage: Lineage
+) -> None:
+    registry.add_version(lineage, snapshot(1), ADAPTER, None)
+    told = {"at": "t", "reason": "why"}
+    set_four_eyes(registry, "m", on=True, actor="ann", **told)
+    lease = take_lease(registry, "m", Lease("r", "eve", "t"), four_eyes=False, alive=lambda _: "")
+    release_lease(registry, "m", lease, "t")
+    with pytest.raises(ApprovalNeeded, match="wants two people"):
+        move_alias(registry, move(1))
+    with pytest.raises(ApprovalNeeded, match="also to want that no more"):
+        set_four_eyes(registry, "m", on=False, actor="bob", **told)
+    rollback = propose(registry, "m", Proposal(1, "sha", "ann", "t", "why", 0))
+    loosen = propose(registry, "m", Proposal(0, "", "ann (claimed)", "t", "why", 0, loosens=True))
+    for actor in ("ann", "Ann (claimed)"):  # one name, however it is given
+        with pytest.raises(ApprovalNeeded, match="own; somebody else must approve it"):
+            set_four_eyes(registry, "m", on=False, actor=actor, proposal=loosen.sequence, **told)
+    with pytest.raises(RegistryError, match="is a rollback, and loosens no rule"):
+        set_four_eyes(registry, "m", on=False, actor="bob", proposal=rollback.sequence, **told)
+    set_four_eyes(registry, "m", on=False, actor="bob", proposal=loosen.sequence, **told)
+    assert standing(registry, "m").proposals == (rollback,)
+    assert move_alias(registry, move(1)).target == 1
+    kinds = [entry.kind.value for entry in registry.entries("m")]
+    assert kinds.count("four-eyes") == 2
+    check_chain(registry, "m")
 
 
 def test_a_lease_is_held_by_one_living_run(registry: Registry, lineage: Lineage) -> None:

@@ -54,7 +54,7 @@ def test_a_rollback_shows_its_plan_and_is_carried_out_by_its_digest(board: Board
     assert (held.status_code, released.status_code) == (200, 200)
     assert healer.orders == [
         ("plan", {"to": 9}),
-        ("rollback", {"to": 9, "digest": DIGEST, "reason": "F1 fell[2J", "actor": "ann"}),
+        ("rollback", {"to": 9, "digest": DIGEST, "reason": "F1 fell[2J", "actor": "ann (claimed)"}),
         ("hold", {"reason": "labels look odd", "actor": "operator@127.0.0.1"}),
         ("release", {"reason": "by hand", "actor": "operator@127.0.0.1"}),
     ]
