@@ -59,7 +59,7 @@ def plan_best(registry: Registry, model: str, wanted: Wanted | None = None) -> P
     """To the best post-heal version that shares the base of what serves."""
     wanted = wanted or Wanted()
     serving = champion_of(registry, model)
-    own = serving if isinstance(serving, VersionRecord) else _last_own(registry, model)
+    own = serving if isinstance(serving, VersionRecord) else last_own(registry, model)
     target = choose(registry, model, base=own.base, wanted=wanted)
     plan = make_plan(registry, serving, target, str(wanted))
     if wanted.by == "f1" and target.eval_rows < FEW_ROWS:
@@ -123,7 +123,7 @@ def serving_version(registry: Registry, model: str) -> VersionRecord | None:
     return found
 
 
-def _last_own(registry: Registry, model: str) -> VersionRecord:
+def last_own(registry: Registry, model: str) -> VersionRecord:
     """The last champion that selfheal registered; where there was none, the latest version."""
     for move in _champion_moves(registry, model):
         try:

@@ -57,6 +57,10 @@ def _server(seen: Seen) -> Iterator[Metric]:
         yield _gauge(
             "champion_version", "Version that the alias points to", standing.champion.version
         )
+        yield _gauge(
+            "champion_foreign", "1 where another tool registered it, so that it does not serve",
+            standing.champion.foreign,
+        )  # fmt: skip
 
 
 def _healer(seen: Seen) -> Iterator[Metric]:

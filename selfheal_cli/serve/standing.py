@@ -30,12 +30,15 @@ class Judged(_Told):
 
 
 class Champion(_Told):
-    """What the alias points to: since when, by whom, why."""
+    """What the alias points to: since when, by whom, why; and whether another tool registered it,
+    so that it is not served.
+    """
 
     version: int
     since: str
     by: str
     reason: str
+    foreign: bool = False
 
 
 class Candidate(_Told):

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from selfheal_cli.history.events import Event, Kind
+from selfheal_cli.records import ForeignVersion
 from selfheal_cli.registry.base import CHAMPION, Registry
 from selfheal_cli.registry.journal import Standing as Journal
 from selfheal_cli.registry.journal import standing as journal_of
-from selfheal_cli.rollback.plan import serving_version
+from selfheal_cli.rollback.plan import champion_of, last_own
 from selfheal_cli.scores import AnyScores, scores_from
 from selfheal_cli.serve.standing import Candidate, Champion, Drift, Happening, Judged
 
@@ -96,7 +97,7 @@ class EventFold:
 def registry_facts(registry: Registry, model: str) -> dict[str, Any]:
     """Champion, candidates, lease and hold, as the registry has them now."""
     now: Journal = journal_of(registry, model)
-    serving = serving_version(registry, model)
+    serving = champion_of(registry, model)
     move = now.moves.get(CHAMPION)
     found: dict[str, Any] = {
         "holder": f"run {now.lease.run} of {now.lease.holder}" if now.lease else "",
@@ -111,8 +112,10 @@ def registry_facts(registry: Registry, model: str) -> dict[str, Any]:
         since=move.at if known and move else "",
         by=move.actor if known and move else "another tool",
         reason=move.reason if known and move else "",
+        foreign=isinstance(serving, ForeignVersion),
     )
-    ranked = registry.ranked(model, base=serving.base)
+    own = last_own(registry, model) if isinstance(serving, ForeignVersion) else serving
+    ranked = registry.ranked(model, base=own.base)
     best = [one for one, _ in zip(ranked, range(CANDIDATES), strict=False)]
     found["candidates"] = tuple(
         Candidate(
@@ -148,7 +151,11 @@ def _words(event: Event) -> str:
         Kind.ROLLBACK: lambda: f"rolled back to v{data['version']}: {data['reason']}",
         Kind.ROLLBACK_FAILED: lambda: f"no rollback: {data['error']}",
         Kind.ROLLBACK_DECLINED: lambda: f"no rollback: {data['declined']}",
-        Kind.FOLLOWED: lambda: f"follows v{data['version']} of {data['actor']}: {data['reason']}",
+        Kind.FOLLOWED: lambda: (
+            f"does not follow v{data['version']} of {data['actor']}: {data['error']}"
+            if "error" in data
+            else f"follows v{data['version']} of {data['actor']}: {data['reason']}"
+        ),
         Kind.HEALING_HELD: lambda: f"healing held by {data['actor']}: {data['reason']}",
         Kind.HEALING_RELEASED: lambda: f"healing allowed again: {data['reason']}",
     }.get(event.kind)

@@ -114,7 +114,13 @@ def warnings(seen: Seen) -> list[str]:
         why = f": {standing.held_reason}" if standing.held_reason else ""
         found.append(f"Healing is held by {standing.held_by}{why}")
     served, champion = seen.server.version, standing.champion
-    if served is not None and champion is not None and served != champion.version:
+    if champion is not None and champion.foreign:
+        serves = "no version" if served is None else f"v{served}"
+        found.append(
+            f"The alias champion points to v{champion.version}, which selfheal did not register "
+            f"and does not serve: {serves} answers; a rollback puts the alias right."
+        )
+    elif served is not None and champion is not None and served != champion.version:
         found.append(f"Requests are answered by v{served}, the champion is v{champion.version}.")
     if seen.label_age is not None and seen.label_age > LABEL_SILENCE:
         found.append(f"No label has come for {span(seen.label_age)}.")

@@ -8,14 +8,20 @@ from typing import Any
 
 import mlflow
 import pytest
+import requests
 
 from selfheal_cli.errors import NothingToRestore
 from selfheal_cli.registry.base import CHAMPION
 from selfheal_cli.registry.memory import MemoryRegistry
 from selfheal_cli.registry.mlflow_registry import MlflowRegistry
 from selfheal_cli.rollback.plan import plan_best
+from selfheal_cli.serve.facts import Seen
 from selfheal_cli.serve.operating import carry_out
+from selfheal_cli.serve.standing import Standing
+from selfheal_cli.serve.teller import registry_facts
+from selfheal_cli.serve.telling import warnings
 from tests.conftest import Invoke
+from tests.serve.operating import FACTS, board_with, operator_app, serving
 
 
 class Doubled(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc]
@@ -71,6 +77,25 @@ def test_every_way_back_from_it_works_and_the_alias_can_be_put_back(
     assert registry.alias("fraud", CHAMPION) == foreign
     assert back("--to", str(foreign), "--yes")["move"] is None
     assert back("--to", "7", "--yes")["move"]["target"] == 7
+
+
+def test_the_status_of_a_server_says_that_it_does_not_serve(foreign: int, tmp_path: Path) -> None:
+    known = registry_facts(MlflowRegistry(), "fraud")
+    standing = Standing(**known)
+    assert standing.champion is not None
+    assert (standing.champion.version, standing.champion.foreign) == (foreign, True)
+    assert {one.version for one in standing.candidates} >= {21}
+    seen = Seen(server=FACTS, standing=standing, age=1.0, at=0.0)
+    assert (
+        f"The alias champion points to v{foreign}, which selfheal did not register and does not "
+        "serve: v12 answers; a rollback puts the alias right."
+    ) in warnings(seen)
+    board = board_with(tmp_path, standing)
+    with serving(operator_app(board)) as url:
+        page = requests.get(url, timeout=10).text
+        figures = requests.get(f"{url}/metrics", timeout=10).text
+    assert "The alias points to v52, which selfheal did not register" in page
+    assert "selfheal_champion_foreign 1.0" in figures
 
 
 def test_an_operator_behind_the_server_gets_back_from_it(foreign: int) -> None:

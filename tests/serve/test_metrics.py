@@ -72,6 +72,7 @@ def test_what_the_healer_says_is_there_when_prometheus_asks(board: Board) -> Non
     assert at(found, "judged_rows", who="live") == 18_040
     assert at(found, "lift", figure="f1") == pytest.approx(-0.115)
     assert at(found, "champion_version") == 12
+    assert at(found, "champion_foreign") == 0
     assert at(found, "served_version") == 12
     assert at(found, "server_info", model="fraud") == 1
     assert at(found, "state", state="ROLLED_BACK") == 1
@@ -87,7 +88,7 @@ def test_a_healer_that_never_spoke_is_down_and_nothing_is_made_up(tmp_path: Path
     names = {name for name, _ in found}
     assert at(found, "healer_up") == 0
     unknown = {"healer_word_age_seconds", "last_label_age_seconds", "f1", "lift", "drift_z",
-               "champion_version", "judged_rows"}  # fmt: skip
+               "champion_version", "champion_foreign", "judged_rows"}  # fmt: skip
     assert not {f"selfheal_{name}" for name in unknown} & names
 
 
