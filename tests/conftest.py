@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import sqlite3
+import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -106,16 +110,38 @@ def in_article_run(article_run: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def article_copy(article_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The session's run with its registry, moved here, to change."""
-    import sqlite3
-
     for name in ("mlflow.db", "mlruns", "monitoring_export"):
         source = article_run / name
         if source.is_dir():
             shutil.copytree(source, tmp_path / name)
         else:
             shutil.copy(source, tmp_path / name)
-    # MLflow stores artifact places absolute
-    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+    moved(article_run, tmp_path)
+    enter(tmp_path, monkeypatch)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def unpacked_0_1_0(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What selfheal 0.1.0 stored, see tests/stored/0.1.0/README.md; tests take copies."""
+    folder = tmp_path_factory.mktemp("stored")
+    with tarfile.open(Path(__file__).parent / "stored" / "0.1.0" / "stored.tar.xz") as packed:
+        packed.extractall(folder, filter="data")
+    return folder
+
+
+@pytest.fixture
+def stored_by_0_1_0(unpacked_0_1_0: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of all that 0.1.0 stored, as the working folder; ``expected.json`` says what it is."""
+    shutil.copytree(unpacked_0_1_0, tmp_path, dirs_exist_ok=True)
+    moved(Path(json.loads((tmp_path / "expected.json").read_text())["folder"]), tmp_path)
+    enter(tmp_path, monkeypatch)
+    return tmp_path
+
+
+def moved(origin: Path, here: Path) -> None:
+    """Tell a copied store where it is now: MLflow keeps the places of artifacts absolute."""
+    with closing(sqlite3.connect(here / "mlflow.db")) as database, database:
         for table, column in (
             ("experiments", "artifact_location"),
             ("runs", "artifact_uri"),
@@ -124,8 +150,5 @@ def article_copy(article_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ):
             database.execute(
                 f"UPDATE {table} SET {column} = replace({column}, ?, ?)",  # noqa: S608
-                (str(article_run), str(tmp_path)),
+                (str(origin), str(here)),
             )
-    database.close()
-    enter(tmp_path, monkeypatch)
-    return tmp_path
