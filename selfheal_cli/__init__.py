@@ -1,8 +1,4 @@
 """selfheal: keep a drifting PyTorch model useful until it can be retrained."""
 
-from importlib.metadata import PackageNotFoundError, version
-
-try:
-    __version__ = version("selfheal")
-except PackageNotFoundError:  # run from a checkout that was never installed
-    __version__ = "0+unknown"
+DISTRIBUTION = "selfheal-cli"  # on package indexes, 'selfheal' is another project
+__version__ = "0.2.0"

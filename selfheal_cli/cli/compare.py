@@ -54,7 +54,7 @@ SEPARATE_ROWS = 20_000  # that everyone is judged on at the end of a synthetic s
 @click.option(
     "--river",
     is_flag=True,
-    help="Also three online learners of river; slow; needs selfheal[compare].",
+    help="Also three online learners of river; slow; needs selfheal-cli[compare].",
 )
 @run_options.learning
 @run_options.stream

@@ -6,20 +6,22 @@ import os
 import platform
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from selfheal_cli import DISTRIBUTION, __version__
 from selfheal_cli.cli import options
 from selfheal_cli.errors import SelfhealError
 
 if TYPE_CHECKING:
     from selfheal_cli.registry.base import Registry
 
-PACKAGES = ("selfheal", "mlflow", "torch", "numpy", "pandas", "click")
+PACKAGES = ("mlflow", "torch", "numpy", "pandas", "click")
 UNWELL = 4
+OLD_DISTRIBUTION, PACKAGE = "selfheal", "selfheal_cli"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ def command(ctx: click.Context, tracking_uri: str | None, as_json: bool) -> None
 
 def _examine(tracking_uri: str | None) -> Iterator[Finding]:
     yield Finding("python", well=True, detail=platform.python_version())
+    yield _own_distribution()
     for name in PACKAGES:
         yield Finding(name, well=True, detail=version(name))
     writable = os.access(".", os.W_OK)
@@ -76,6 +79,23 @@ def _examine(tracking_uri: str | None) -> Iterator[Finding]:
     for model in registry.models():
         for alias, number in sorted(registry.aliases(model).items()):
             yield _tried(f"{model}@{alias}", lambda m=model, n=number: _alias(registry, m, n))  # type: ignore[misc]
+
+
+def _own_distribution() -> Finding:
+    """Up to 0.1.0 the distribution was called as another project on PyPI is."""
+    old = [
+        f"{one.name} {one.version} in {one.locate_file('')}"
+        for one in distributions(name=OLD_DISTRIBUTION)
+        if any(file.parts[0] == PACKAGE for file in one.files or ())
+    ]
+    if not old:
+        return Finding("selfheal", well=True, detail=__version__)
+    return Finding(
+        "selfheal",
+        well=False,
+        detail=f"{old[0]} owns {PACKAGE}/ as {DISTRIBUTION} {__version__} does: 'pip uninstall "
+        f"{OLD_DISTRIBUTION}', then install {DISTRIBUTION} again",
+    )
 
 
 def _tried(check: str, look: Callable[[], str]) -> Finding:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from selfheal_cli import __version__
 from selfheal_cli.errors import SelfhealError
 
 INTERRUPTED = 130
@@ -99,7 +100,7 @@ class Commands(click.Group):
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="selfheal", prog_name="selfheal")
+@click.version_option(__version__, prog_name="selfheal")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def main(debug: bool) -> None:
     """Keep a drifting PyTorch model useful until it can be retrained.

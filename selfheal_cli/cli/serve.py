@@ -116,7 +116,7 @@ def _require_extra() -> None:
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         raise ConfigurationError(
-            f"{', '.join(missing)} is not installed: pip install 'selfheal[serve]'"
+            f"{', '.join(missing)} is not installed: pip install 'selfheal-cli[serve]'"
         )
 
 

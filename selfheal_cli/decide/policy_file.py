@@ -13,7 +13,12 @@ from selfheal_cli.config import Policy, checked
 from selfheal_cli.errors import ConfigurationError, PolicyError
 
 FOLDER = Path("registry_policies")
-SHIPPED = Path(__file__).resolve().parents[2] / FOLDER  # installed beside the package
+PACKAGE = Path(__file__).resolve().parents[1]
+# installed inside the package, and beside it in a checkout
+SHIPPED = next(
+    (folder / FOLDER for folder in (PACKAGE, PACKAGE.parent) if (folder / FOLDER).is_dir()),
+    PACKAGE / FOLDER,
+)
 NOTE = "Edit values and restart with --thresholds FILE to tune risk tolerance"
 MAX_BYTES = 65_536
 LONGEST = 256  # characters of a name that may be a file's; beyond, the system complains

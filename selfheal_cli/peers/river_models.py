@@ -1,4 +1,4 @@
-"""Online learners of the river library, on the same encoded inputs. Needs selfheal[compare]."""
+"""Online learners of the river library, on the same encoded inputs. Needs selfheal-cli[compare]."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def river_peers() -> dict[str, Callable[[int], RiverModel]]:
         from river import forest, linear_model, preprocessing, tree
     except ImportError as exc:
         raise ConfigurationError(
-            "river is not installed: pip install 'selfheal[compare]', or leave out --river"
+            "river is not installed: pip install 'selfheal-cli[compare]', or leave out --river"
         ) from exc
 
     def linear(seed: int) -> RiverModel:

@@ -25,7 +25,7 @@ def require_driver(uri: str) -> None:
     if find_spec(module) is None:
         raise RegistryError(
             f"a store at {scheme}:// needs the library {module}, which is not installed here: "
-            f"pip install 'selfheal[{extra}]'"
+            f"pip install 'selfheal-cli[{extra}]'"
         )
 
 

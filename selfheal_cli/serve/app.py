@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -15,6 +14,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from selfheal_cli import __version__
 from selfheal_cli.errors import RequestRefused
 from selfheal_cli.registry.scoring import MLFLOW_VERSION
 from selfheal_cli.serve import inference
@@ -57,7 +57,7 @@ def create_app(front: Front) -> FastAPI:
         title="selfheal",
         description="A registered model behind HTTP: MLflow's scoring protocol, the V2 inference "
         "protocol, and labels that come later.",
-        version=version("selfheal"),
+        version=__version__,
         docs_url=None,  # their pages load scripts from other hosts
         redoc_url=None,
     )
@@ -156,7 +156,7 @@ def _v2_routes(app: FastAPI, front: Front) -> None:
     async def server(request: Request) -> dict[str, Any]:
         """The server's metadata."""
         request.scope[ROUTE] = "/v2"
-        return {"name": "selfheal", "version": version("selfheal"), "extensions": []}
+        return {"name": "selfheal", "version": __version__, "extensions": []}
 
     @app.get("/v2/health/live", responses=TEXT)
     async def live(request: Request) -> dict[str, bool]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, MutableMapping
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from selfheal_cli import __version__
 from selfheal_cli.errors import ConfigurationError
 from selfheal_cli.serve.access import OPEN
 from selfheal_cli.serve.gate import ROUTE, App, Message, Receive, Scope, Send
@@ -60,7 +60,7 @@ def open_tracing(service: str, environ: Mapping[str, str] = os.environ) -> Traci
     except ImportError as exc:
         name = next(one for one in ENDPOINTS if environ.get(one))
         raise ConfigurationError(
-            f"{name} is set, and {exc.name} is not installed: pip install 'selfheal[otel]', or "
+            f"{name} is set, and {exc.name} is not installed: pip install 'selfheal-cli[otel]', or "
             "OTEL_SDK_DISABLED=true"
         ) from exc
 
@@ -88,7 +88,7 @@ class _Otlp(Tracing):
             resource=Resource.create(named), shutdown_on_exit=False
         )
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-        self._tracer = self._provider.get_tracer("selfheal", version("selfheal"))
+        self._tracer = self._provider.get_tracer("selfheal", __version__)
 
     def traced(self, app: App) -> App:
         """A span a request; see `Tracing`."""

@@ -30,7 +30,9 @@ class KafkaFeed:
 
     def __init__(self, settings: KafkaSettings, begin: Positions) -> None:
         if find_spec("confluent_kafka") is None:
-            raise ConfigurationError("--kafka needs confluent-kafka: pip install 'selfheal[kafka]'")
+            raise ConfigurationError(
+                "--kafka needs confluent-kafka: pip install 'selfheal-cli[kafka]'"
+            )
         from confluent_kafka import Consumer
 
         self.where = f"topic {settings.topic} at {settings.bootstrap}"

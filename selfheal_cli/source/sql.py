@@ -50,7 +50,7 @@ def open_query(settings: SqlSettings) -> NdjsonTable:
 
 def _fetch(settings: SqlSettings, spool: IO[str]) -> None:
     if find_spec("sqlalchemy") is None:
-        raise DataError("--sql needs SQLAlchemy: pip install 'selfheal[sql]'")
+        raise DataError("--sql needs SQLAlchemy: pip install 'selfheal-cli[sql]'")
     from sqlalchemy import create_engine, text
     from sqlalchemy.pool import NullPool
 
@@ -119,7 +119,7 @@ def _translated(settings: SqlSettings) -> Iterator[None]:
     except ModuleNotFoundError as exc:
         raise DataError(
             f"{where}: the driver {exc.name} is not installed; for PostgreSQL: "
-            "pip install 'selfheal[postgres]'"
+            "pip install 'selfheal-cli[postgres]'"
         ) from exc
     except (SQLAlchemyError, OverflowError) as exc:
         reason = str(getattr(exc, "orig", None) or exc).splitlines()[0]

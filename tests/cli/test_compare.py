@@ -153,7 +153,7 @@ def test_river_that_is_not_installed_is_named_with_what_to_install(
     workdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "river", None)
-    refused(["compare", "--river", *QUICK], 3, "pip install 'selfheal[compare]'", "--river")
+    refused(["compare", "--river", *QUICK], 3, "pip install 'selfheal-cli[compare]'", "--river")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("river") is None, reason="river is not installed")

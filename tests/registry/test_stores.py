@@ -97,7 +97,7 @@ def test_a_missing_driver_is_named_with_its_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     said = invoke("snapshots", "--tracking-uri", uri, expect=4).stderr
-    assert f"pip install 'selfheal[{extra}]'" in said
+    assert f"pip install 'selfheal-cli[{extra}]'" in said
     assert "secret" not in said
 
 
@@ -107,7 +107,7 @@ def test_a_bucket_without_its_library_is_refused_before_a_run_exists(
     client = MlflowClient()
     client.create_experiment("selfheal", artifact_location="s3://bucket/selfheal")
     monkeypatch.setitem(sys.modules, "boto3", None)
-    with pytest.raises(RegistryError, match=r"pip install 'selfheal\[s3\]'"):
+    with pytest.raises(RegistryError, match=r"pip install 'selfheal-cli\[s3\]'"):
         MlflowRegistry().begin_run("selfheal", {}, {})
     assert not client.search_runs([client.get_experiment_by_name("selfheal").experiment_id])
 

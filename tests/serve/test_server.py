@@ -69,4 +69,4 @@ def test_a_missing_extra_is_named(invoke: Invoke, monkeypatch: pytest.MonkeyPatc
         return None if name == "uvicorn" else found(name, *more)
 
     monkeypatch.setattr(importlib.util, "find_spec", without)
-    assert "selfheal[serve]" in invoke("serve", "fraud", expect=3).stderr
+    assert "selfheal-cli[serve]" in invoke("serve", "fraud", expect=3).stderr

@@ -198,7 +198,7 @@ def test_where_nobody_asks_nothing_of_opentelemetry_is_loaded() -> None:
 
 def test_what_is_missing_is_said_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
-    with pytest.raises(ConfigurationError, match=r"pip install 'selfheal\[otel\]'"):
+    with pytest.raises(ConfigurationError, match=r"pip install 'selfheal-cli\[otel\]'"):
         open_tracing("selfheal", {ENDPOINT: "http://127.0.0.1:1"})
 
 

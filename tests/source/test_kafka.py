@@ -212,7 +212,7 @@ def test_a_topic_that_is_not_there_and_a_broker_that_is_away_are_told(
 
 def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kafka, "find_spec", lambda name: None)
-    with pytest.raises(ConfigurationError, match=r"pip install 'selfheal\[kafka\]'"):
+    with pytest.raises(ConfigurationError, match=r"pip install 'selfheal-cli\[kafka\]'"):
         KafkaFeed(KafkaSettings(bootstrap="b", topic="t", target="y"), {})
 
 

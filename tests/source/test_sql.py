@@ -165,5 +165,5 @@ def test_the_temporary_file_goes_with_the_table(lite: str) -> None:
 
 def test_without_sqlalchemy_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sql, "find_spec", lambda name: None)
-    with pytest.raises(DataError, match=r"pip install 'selfheal\[sql\]'"):
+    with pytest.raises(DataError, match=r"pip install 'selfheal-cli\[sql\]'"):
         rows_of("sqlite://", QUERY)

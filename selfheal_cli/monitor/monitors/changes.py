@@ -2,7 +2,7 @@
 
 A batch of any size gives each detector at most five values: means of its parts in units of their
 standard error. Row by row the detectors would test a batch of 10,000 rows 10,000 times.
-Needs selfheal[monitors].
+Needs selfheal-cli[monitors].
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def require_river() -> Any:
     except ImportError as exc:
         raise ConfigurationError(
             "monitors adwin, kswin and page-hinkley need river: "
-            "pip install 'selfheal[monitors]', or leave them out"
+            "pip install 'selfheal-cli[monitors]', or leave them out"
         ) from exc
     return drift
 

@@ -104,7 +104,7 @@ def test_without_river_its_monitors_say_what_to_install(monkeypatch: pytest.Monk
         return real(name, *rest, **more)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ConfigurationError, match=r"pip install 'selfheal\[monitors\]'"):
+    with pytest.raises(ConfigurationError, match=r"pip install 'selfheal-cli\[monitors\]'"):
         targets_of(parse_monitor("adwin"), ["V14"], [])
     assert targets_of(parse_monitor("psi"), ["V14"], []) == ("V14",)
 
