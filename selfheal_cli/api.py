@@ -90,7 +90,7 @@ class SelfHealing:
         check_place(heal, network)
         base = base_of(network, sample, labels)
         self._labels = tuple(base.describe()["labels"])
-        self._registry = MlflowRegistry(tracking_uri)
+        self._registry = MlflowRegistry(tracking_uri, create=True)
         self._name = name
         around = Surroundings(self._registry, clock, actor(), on_live=self._went_live)
         number = wrapped_on(self._registry, name, base)

@@ -33,6 +33,7 @@ from selfheal_cli.inputs import (
     SyntheticSettings,
     TableSettings,
 )
+from selfheal_cli.masking import masked_value
 
 # settings of sources are part of a run's, and are imported from here
 __all__ = [
@@ -322,7 +323,7 @@ def _flatten(prefix: str, value: Any) -> list[tuple[str, str]]:
             for key, inner in value.items()
             for pair in _flatten(f"{prefix}.{key}" if prefix else key, inner)
         ]
-    return [(prefix, "" if value is None else str(value))]
+    return [(prefix, "" if value is None else masked_value(str(value)))]
 
 
 def checked(model: type[T], values: Mapping[str, Any], *, where: str) -> T:

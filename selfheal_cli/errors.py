@@ -11,6 +11,8 @@
     │   └── DataError                3   the rows: file, row, column, value
     ├── RegistryError                4   the registry or one of its versions
     │   ├── RegistryUnreachable      4
+    │   ├── NoStore                  4   nothing was stored there yet
+    │   ├── NotAllowed               4   the server does not know the caller, or permits less
     │   ├── VersionNotFound          4
     │   ├── VersionCorrupt           4   missing file, other bytes than recorded
     │   ├── Overtaken                4   somebody else moved the alias first
@@ -27,11 +29,19 @@
         └── DrillFailed              6
 """
 
+from selfheal_cli.masking import masked
+
 
 class SelfhealError(Exception):
-    """Base class: what went wrong, where, and what to do, in one line."""
+    """Base class: what went wrong, where, and what to do, in one line.
+
+    Whatever of others is quoted in it, a driver's message or an address, is kept without secrets.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(masked(message))
 
 
 class ConfigurationError(SelfhealError):
@@ -70,6 +80,14 @@ class RegistryError(SelfhealError):
 
 class RegistryUnreachable(RegistryError):
     """No answer from the tracking store."""
+
+
+class NoStore(RegistryError):
+    """There is no store where one was looked for; whoever only reads makes none."""
+
+
+class NotAllowed(RegistryError):
+    """A server that asks who the caller is, or does not permit what was asked."""
 
 
 class VersionNotFound(RegistryError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -17,6 +16,8 @@ from pydantic import (
     model_validator,
 )
 
+from selfheal_cli.masking import without_secrets
+
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -24,7 +25,6 @@ Count = Annotated[int, Field(ge=1, le=10_000_000)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,127}$")]
 
 NDJSON_SUFFIXES = (".ndjson", ".jsonl")
-SECRET = re.compile(r"[^=]*(pass|pwd|secret|token)[^=]*=", re.IGNORECASE)
 
 
 class Settings(BaseModel):
@@ -147,7 +147,7 @@ class SqlSettings(BoundedSettings):
     def _hide_password(cls, values: Any, build: ModelWrapValidatorHandler[Self]) -> Self:
         if not isinstance(values, dict) or not isinstance(values.get("url"), str):
             return build(values)
-        made = build({**values, "url": without_password(values["url"])})
+        made = build({**values, "url": without_secrets(values["url"])})
         made._address = SecretStr(values["url"])
         return made
 
@@ -231,15 +231,3 @@ AnySource = Annotated[
     | ServedSettings,
     Field(discriminator="kind"),
 ]
-
-
-def without_password(url: str) -> str:
-    """A database URL without its password, and without secrets among its options.
-
-    >>> without_password("postgresql://ann:p@ss@db/shop?sslmode=require&sslpassword=x")
-    'postgresql://ann@db/shop?sslmode=require'
-    """
-    url = re.sub(r"^([\w+.-]+://[^:@/]*):.*@", r"\1@", url)
-    kept, mark, options = url.partition("?")
-    open_ones = [one for one in options.split("&") if not SECRET.match(one)]
-    return f"{kept}{mark}{'&'.join(open_ones)}" if any(open_ones) else kept

@@ -14,6 +14,7 @@ import selfheal_cli
 
 PACKAGE = Path(selfheal_cli.__file__).parent
 FLOORS = {
+    "masking": 0,
     "errors": 1,
     "inputs": 1,
     "scores": 1,

@@ -113,13 +113,13 @@ def _show(
 def _sign(standing: Standing, key: Path, model: str, uri: str, path: Path) -> None:
     from selfheal_cli.audit import signature
     from selfheal_cli.audit.statement import Statement
-    from selfheal_cli.registry.store import without_password
+    from selfheal_cli.masking import masked_uri
 
     statement = Statement(
         model=model,
         at=clock(),
         by=actor(),
-        store=without_password(uri),
+        store=masked_uri(uri),
         runs=standing.runs,
         journal=standing.journal,
         versions=standing.versions,

@@ -103,7 +103,7 @@ def command(
 
     peers: dict[str, Any] = dict(river_peers()) if river else {}
     use_one_thread()
-    registry = MlflowRegistry(tracking_uri)
+    registry = MlflowRegistry(tracking_uri, create=True)
     wanted = range(config.seed, config.seed + seeds)
 
     def show(result: Result) -> None:

@@ -100,14 +100,14 @@ def _rows(settled: Settled) -> list[tuple[str, Any, Origin]]:
 
 
 def _safe(value: Any) -> Any:
-    from selfheal_cli.settings.layer import PASSWORD
+    from selfheal_cli.masking import masked_value
 
     if isinstance(value, list):
         return [_safe(one) for one in value]
     if isinstance(value, dict):
         return {key: _safe(one) for key, one in value.items()}
     if isinstance(value, str | Path):
-        return PASSWORD.sub(r"\1:***@", str(value))
+        return masked_value(str(value))
     return value
 
 

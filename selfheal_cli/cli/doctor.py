@@ -15,6 +15,7 @@ import click
 from selfheal_cli import DISTRIBUTION, __version__
 from selfheal_cli.cli import options
 from selfheal_cli.errors import SelfhealError
+from selfheal_cli.masking import masked_uri
 
 if TYPE_CHECKING:
     from selfheal_cli.registry.base import Registry
@@ -74,7 +75,7 @@ def _examine(tracking_uri: str | None) -> Iterator[Finding]:
     except SelfhealError as exc:
         yield Finding("store", well=False, detail=str(exc))
         return
-    yield Finding("store", well=True, detail=registry.uri)
+    yield Finding("store", well=True, detail=masked_uri(registry.uri))
     yield _tried("store writable", lambda: _writable(registry))
     for model in registry.models():
         for alias, number in sorted(registry.aliases(model).items()):

@@ -58,7 +58,7 @@ def command(
         "experiment": "selfheal-drill",
     }
     config = checked(RunConfig, values, where="options")
-    registry = MlflowRegistry(tracking_uri)
+    registry = MlflowRegistry(tracking_uri, create=True)
     with stop_on_interrupt() as stop:
         around = Surroundings(registry, clock, actor(), stop=stop)
         proof = drill(config, open_source(config), around, keep=keep)

@@ -9,6 +9,7 @@ import click
 
 from selfheal_cli import __version__
 from selfheal_cli.errors import SelfhealError
+from selfheal_cli.masking import masked
 
 INTERRUPTED = 130
 # name: one line of help. A command's module is loaded when it is called, not before.
@@ -95,7 +96,8 @@ class Commands(click.Group):
             if ctx.params.get("debug"):
                 raise
             reason = " ".join(str(exc).split()) or type(exc).__name__
-            click.echo(f"selfheal: unexpected: {reason}; 'selfheal --debug' shows where", err=True)
+            line = f"selfheal: unexpected: {masked(reason)}; 'selfheal --debug' shows where"
+            click.echo(line, err=True)
             ctx.exit(1)
 
 

@@ -107,7 +107,7 @@ def command(
     with standing.naming_the_file(settled):
         source = open_source(config) if config else None
     log = require_log(resume) if resume else None
-    registry = MlflowRegistry(tracking_uri)
+    registry = MlflowRegistry(tracking_uri, create=resume is None)
     with (
         standing.naming_the_file(settled),
         RunScreen(quiet=as_json) as screen,

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from selfheal_cli.cli.output import figure, make_console, make_table
 from selfheal_cli.history.events import Event, Kind
+from selfheal_cli.masking import masked_uri
 from selfheal_cli.pipeline.monitoring import describe
 from selfheal_cli.pipeline.run import Finished
 from selfheal_cli.report.fold import RunView
@@ -172,7 +173,7 @@ class RunScreen:
             )
         model = view.started["model"]
         suffix = f" --model-name {model}" if model != "fraud" else ""
-        store = f" --tracking-uri {tracking_uri}" if tracking_uri else ""
+        store = f" --tracking-uri {masked_uri(tracking_uri)}" if tracking_uri else ""
         self._say(
             f"Next: [bold]selfheal ui{store}[/] to browse the snapshots, "
             f"[bold]selfheal rollback --to-best{suffix}{store}[/] to restore the best."
@@ -233,7 +234,7 @@ def as_document(finished: Finished, store: str) -> dict[str, Any]:
         "run_id": finished.run_id,
         "outcome": finished.outcome,
         "model": view.started["model"],
-        "tracking_uri": store,
+        "tracking_uri": masked_uri(store),
         "config": view.started["config"],
         "trained": view.trained,
         "batches": [],

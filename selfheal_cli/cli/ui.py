@@ -25,15 +25,17 @@ def command(host: str, port: int, tracking_uri: str | None) -> None:
 
     The versions are under Models; every run's metrics and files are under its experiment.
     """
+    from selfheal_cli.masking import masked_uri
     from selfheal_cli.registry.store import require_reachable, resolve
 
     uri = resolve(tracking_uri)
     require_reachable(uri)
     if uri.startswith("http"):
-        click.echo(f"The store is a server with an interface of its own: {uri}")
+        click.echo(f"The store is a server with an interface of its own: {masked_uri(uri)}")
         return
     click.echo(f"MLflow's interface: http://{host}:{port}")
     sys.stdout.flush()
-    arguments = ["-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", host,
-                 "--port", str(port)]  # fmt: skip
-    os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606 (no shell is wanted)
+    arguments = [sys.executable, "-m", "mlflow", "ui", "--host", host, "--port", str(port)]
+    # by a variable: everybody on the machine may read a command line
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = uri
+    os.execv(sys.executable, arguments)  # noqa: S606 (no shell is wanted)

@@ -94,7 +94,7 @@ def command(
     from selfheal_cli.registry.mlflow_registry import MlflowRegistry
 
     parse_adapter(given["adapter"])
-    registry = MlflowRegistry(tracking_uri)
+    registry = MlflowRegistry(tracking_uri, create=not listed)
     origin = Origin(
         given["model"],
         given["target"],

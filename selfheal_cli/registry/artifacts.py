@@ -11,10 +11,11 @@ from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from selfheal_cli.errors import RegistryUnreachable, VersionCorrupt
+from selfheal_cli.masking import masked_uri
 from selfheal_cli.records import Base
 from selfheal_cli.registry.drivers import away_errors, require_driver
 from selfheal_cli.registry.mlmodel import BASE_DOCUMENT_FILE, BASE_WEIGHTS_FILE
-from selfheal_cli.registry.store import TRANSIENT
+from selfheal_cli.registry.store import TRANSIENT, told
 
 
 def fetch(uri: str, names: Set[str], into: Path | None = None) -> Path:
@@ -31,8 +32,8 @@ def fetch(uri: str, names: Set[str], into: Path | None = None) -> Path:
             raise FileNotFoundError(f"not there: {', '.join(missing)}")
     except away_errors(MlflowException, OSError, ImportError) as exc:
         if names <= _present(uri):
-            raise RegistryUnreachable(f"fetch {uri}: {_line(exc)}; try again") from exc
-        raise FileNotFoundError(_line(exc)) from exc
+            raise RegistryUnreachable(f"fetch {uri}: {told(exc)}; try again") from exc
+        raise FileNotFoundError(told(exc)) from exc
     return folder
 
 
@@ -42,8 +43,9 @@ def read_base(base_id: str) -> Base:
     try:
         folder = fetch(f"models:/{base_id}", names)
     except FileNotFoundError as exc:
+        store = masked_uri(mlflow.get_tracking_uri())
         raise VersionCorrupt(
-            f"base {base_id}: cannot be fetched from {mlflow.get_tracking_uri()} ({exc}); "
+            f"base {base_id}: cannot be fetched from {store} ({exc}); "
             "set MLFLOW_TRACKING_URI to the store that the version came from"
         ) from exc
     return Base(
@@ -69,10 +71,6 @@ def _present(uri: str) -> frozenset[str]:
     except MlflowException as exc:
         if exc.error_code not in TRANSIENT:
             return frozenset()
-        raise RegistryUnreachable(f"fetch {uri}: {_line(exc)}") from exc
+        raise RegistryUnreachable(f"fetch {uri}: {told(exc)}") from exc
     except away_errors(OSError) as exc:
-        raise RegistryUnreachable(f"fetch {uri}: {_line(exc)}") from exc
-
-
-def _line(exc: Exception) -> str:
-    return " ".join(str(exc).split())[:200]
+        raise RegistryUnreachable(f"fetch {uri}: {told(exc)}") from exc

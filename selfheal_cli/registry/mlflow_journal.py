@@ -75,8 +75,8 @@ class _Page:
 class MlflowJournal(MlflowRuns):
     """See `JournalStore`."""
 
-    def __init__(self, uri: str | None = None) -> None:
-        super().__init__(uri)
+    def __init__(self, uri: str | None = None, *, create: bool = False) -> None:
+        super().__init__(uri, create=create)
         self._places: dict[str, _Place] = {}
         self._lock = threading.RLock()  # a run's writer and its follower both read
 

@@ -29,10 +29,13 @@ from selfheal_cli.scores import AnyScores
 
 
 class MlflowRegistry(MlflowVersions):
-    """See `Registry`. ``uri`` None takes MLflow's own choice."""
+    """See `Registry`. ``uri`` None takes MLflow's own choice.
 
-    def __init__(self, uri: str | None = None) -> None:
-        super().__init__(uri)
+    Where there is no store yet, ``create`` makes one; else `NoStore` is raised and nothing made.
+    """
+
+    def __init__(self, uri: str | None = None, *, create: bool = False) -> None:
+        super().__init__(uri, create=create)
         self._bases: dict[str, Base] = {}
         self._models: set[str] = set()  # known to exist
 

@@ -23,12 +23,12 @@ EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 class MlflowRuns:
     """The part of `Registry` that is about runs."""
 
-    def __init__(self, uri: str | None = None) -> None:
+    def __init__(self, uri: str | None = None, *, create: bool = False) -> None:
         for noisy in ("mlflow", "alembic"):
             # what goes wrong in there is raised as well, and told in one line
             logging.getLogger(noisy).setLevel(logging.CRITICAL)
         self.uri = resolve(uri)
-        require_reachable(self.uri)
+        require_reachable(self.uri, create=create)
         # a version's source "models:/m-..." is resolved with the global URI, so it is set as well
         mlflow.set_tracking_uri(self.uri)
         with self._doing("open the tracking store"):

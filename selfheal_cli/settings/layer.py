@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from selfheal_cli.masking import masked_value
 
 Key = tuple[str | int, ...]
 
 # In these groups one key says what the others mean. A layer that changes it takes the group over.
 HEADS = {"source": "kind", "labels": "regime", "objective": "kind", "policy": "base"}
 TOGETHER = ("rules", "rules_file")  # one list in two keys: who gives one of them gives the list
-PASSWORD = re.compile(r"(://[^:/@\s]*):[^@/\s]+@")
 LONGEST_SHOWN = 120
 
 
@@ -106,7 +106,7 @@ def shown(value: object) -> str:
     >>> shown("postgresql://ann:secret@db/rows")
     'postgresql://ann:***@db/rows'
     """
-    text = PASSWORD.sub(r"\1:***@", str(value))
+    text = masked_value(str(value))
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
 

@@ -21,6 +21,7 @@ from typing import IO, Any
 
 from selfheal_cli.errors import DataError
 from selfheal_cli.inputs import SqlSettings
+from selfheal_cli.masking import has_bare_at, masked
 from selfheal_cli.source.ndjson import NdjsonTable
 from selfheal_cli.source.table_file import require_names
 
@@ -98,7 +99,10 @@ def _plain(value: Any) -> Any:
 def _address(settings: SqlSettings) -> Any:
     from sqlalchemy import make_url
 
-    url = make_url(settings.address.get_secret_value())
+    address = settings.address.get_secret_value()
+    if has_bare_at(address):
+        raise DataError(f"{_where(settings)}: write an '@' in the user's name or password as %40")
+    url = make_url(address)
     if url.password is None and PASSWORD in os.environ:
         url = url.set(password=os.environ[PASSWORD])
     return url
@@ -129,7 +133,7 @@ def _translated(settings: SqlSettings) -> Iterator[None]:
 def _without_secret(reason: str, settings: SqlSettings) -> str:
     """A driver's message; some repeat the address."""
     password = _address(settings).password
-    return reason.replace(str(password), "***") if password else reason
+    return masked(reason.replace(str(password), "***") if password else reason)
 
 
 def _where(settings: SqlSettings) -> str:

@@ -10,7 +10,8 @@ import pytest
 
 from selfheal_cli.config import RunConfig, checked
 from selfheal_cli.errors import ConfigurationError, DataError
-from selfheal_cli.inputs import SqlSettings, without_password
+from selfheal_cli.inputs import SqlSettings
+from selfheal_cli.masking import without_secrets
 from selfheal_cli.source import sql
 from selfheal_cli.source.sql import FETCHED, open_query
 from tests.registry.stores import PASSWORD, Postgres, postgres_server
@@ -144,7 +145,7 @@ def test_a_complaint_about_settings_shows_no_password() -> None:
     ],
 )  # fmt: skip
 def test_what_is_shown_of_a_url_holds_no_secret(url: str, shown: str) -> None:
-    assert without_password(url) == shown
+    assert without_secrets(url) == shown
 
 
 def test_a_url_that_is_none_and_a_driver_that_is_missing_are_told() -> None:
