@@ -313,7 +313,12 @@ class RunConfig(Settings):
         values = self.model_dump(mode="json")
         if self.monitors:
             values["monitors"] = "; ".join(map(str, self.monitors))
-        return dict(_flatten("", values))
+        return flattened(values)
+
+
+def flattened(values: Mapping[str, Any]) -> dict[str, str]:
+    """Nested settings as a registry's run has them: flat name to text."""
+    return dict(_flatten("", values))
 
 
 def _flatten(prefix: str, value: Any) -> list[tuple[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -220,6 +220,17 @@ class VersionRecord:
     def as_dict(self) -> dict[str, Any]:
         """The record as JSON."""
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRun:
+    """What a registry keeps of a run: ``figures`` are the (step, value) pairs of each."""
+
+    parameters: Mapping[str, str]
+    tags: Mapping[str, str]
+    figures: Mapping[str, Sequence[tuple[int, float]]]
+    status: str
+    deleted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from selfheal_cli.audit.chain import ChainWatch, Mark
 from selfheal_cli.audit.finding import Audit
-from selfheal_cli.audit.run_log import RunRecord
 from selfheal_cli.errors import RegistryError, RegistryUnreachable
+from selfheal_cli.history.run_record import RunRecord
 from selfheal_cli.records import AliasMove
 from selfheal_cli.registry.base import Registry
 from selfheal_cli.registry.journal import EntryKind
@@ -16,10 +16,14 @@ from selfheal_cli.registry.journal import EntryKind
 
 @dataclass(slots=True)
 class JournalRecord:
-    """What a journal says: its moves by number, the versions that were pruned, its last link."""
+    """What a journal says: its moves by number, the last one of each alias, the runs that had the
+    lease and the versions that were pruned, each with the entry's number, and its last link.
+    """
 
     moves: dict[int, AliasMove] = field(default_factory=dict)
-    pruned: set[int] = field(default_factory=set)
+    last: dict[str, AliasMove] = field(default_factory=dict)
+    runs: dict[str, int] = field(default_factory=dict)
+    pruned: dict[int, int] = field(default_factory=dict)
     mark: Mark = field(default_factory=Mark)
 
 
@@ -29,7 +33,6 @@ def audit_journal(
     """Walk the journal; what of it holds is returned, even where the rest does not."""
     where = f"journal of {model}"
     record = JournalRecord()
-    last: dict[str, AliasMove] = {}
     watch = ChainWatch(audit, where, signed)
     try:
         for entry in registry.entries(model):
@@ -42,16 +45,20 @@ def audit_journal(
             audit.checked["journal entries"] += 1
             if entry.kind is EntryKind.MOVED:
                 move = AliasMove(**entry.data)
-                _audit_source(audit, move, last.get(move.alias), where)
-                record.moves[entry.sequence] = last[move.alias] = move
+                _audit_source(audit, move, record.last.get(move.alias), where)
+                record.moves[entry.sequence] = record.last[move.alias] = move
+            elif entry.kind is EntryKind.LEASED:
+                record.runs.setdefault(entry.data["run"], entry.sequence)
             elif entry.kind is EntryKind.PRUNED:
-                record.pruned |= set(entry.data["versions"])
+                record.pruned |= dict.fromkeys(entry.data["versions"], entry.sequence)
+            elif entry.kind is EntryKind.SPARED:
+                for number in entry.data["versions"]:
+                    record.pruned.pop(number, None)
     except RegistryUnreachable:
         raise
     except (RegistryError, TypeError, KeyError) as exc:
         audit.found(where, str(exc))
     record.mark = watch.end()
-    _audit_aliases(audit, registry.aliases(model), last, model)
     return record
 
 
@@ -61,13 +68,42 @@ def audit_moves(
     """Moves that runs wrote into their logs against the journal."""
     for record in records:
         for data in record.moves:
-            found = moves.get(data["sequence"])
-            if found is None or found.as_dict() != dict(data):
+            move = moves.get(data["sequence"])
+            if move is None or move.as_dict() != {**move.as_dict(), **data}:
                 audit.found(
                     f"journal of {model}",
                     f"entry {data['sequence']} is not the move of '{data['alias']}' to "
                     f"v{data['target']} that run {record.run_id} wrote down",
                 )
+
+
+def audit_targets(
+    audit: Audit, journal: JournalRecord, present: Collection[int], model: str
+) -> None:
+    """Versions that served or should have, and that are there no more."""
+    for sequence, move in journal.moves.items():
+        if move.target not in present and move.target not in journal.pruned:
+            audit.found(
+                f"{model} v{move.target}",
+                f"was made {move.alias} by entry {sequence} of the journal and is gone; no "
+                "'selfheal prune' removed it",
+            )
+
+
+def audit_aliases(audit: Audit, registry: Registry, journal: JournalRecord, model: str) -> None:
+    """Where selfheal moved an alias it must be there still; the aliases of others are named."""
+    aliases = registry.aliases(model)
+    for alias, number in sorted(aliases.items()):
+        if alias not in journal.last:
+            audit.seen(f"{model}@{alias}", f"is v{number}: another tool's alias")
+    for alias, move in journal.last.items():
+        audit.checked["aliases"] += 1
+        reads = aliases.get(alias)
+        if reads == move.target:
+            continue
+        shown = "gone" if reads is None else f"v{reads}"
+        told = f"is {shown}; the last move, by {move.actor} at {move.at}, set v{move.target}"
+        audit.found(f"{model}@{alias}", f"{told}: another tool moved it")
 
 
 def _audit_source(audit: Audit, move: AliasMove, before: AliasMove | None, where: str) -> None:
@@ -78,18 +114,3 @@ def _audit_source(audit: Audit, move: AliasMove, before: AliasMove | None, where
             f"'{move.alias}' was v{before.target} after entry {before.sequence} and v{move.source} "
             f"before entry {move.sequence}: another tool moved it in between",
         )
-
-
-def _audit_aliases(
-    audit: Audit, aliases: dict[str, int], last: dict[str, AliasMove], model: str
-) -> None:
-    for alias, move in last.items():
-        audit.checked["aliases"] += 1
-        found = aliases.get(alias)
-        if found != move.target:
-            shown = "gone" if found is None else f"v{found}"
-            audit.found(
-                f"{model}@{alias}",
-                f"is {shown}; the last move, by {move.actor} at {move.at}, set v{move.target}: "
-                "another tool moved it",
-            )

@@ -1,4 +1,4 @@
-"""What an audit looked at, and what does not hold."""
+"""What an audit looked at, what does not hold, and what was seen and is nobody's fault."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that does not hold: where, and what is wrong with it."""
+    """One thing: where, and what is to be said of it."""
 
     where: str
     problem: str
@@ -16,11 +16,16 @@ class Finding:
 
 @dataclass(slots=True)
 class Audit:
-    """Everything that was checked, by kind, and the findings in their order."""
+    """Everything that was checked, by kind; the findings and the notes in their order."""
 
     checked: Counter[str] = field(default_factory=Counter)
     findings: list[Finding] = field(default_factory=list)
+    notes: list[Finding] = field(default_factory=list)
 
     def found(self, where: str, problem: str) -> None:
         """Something does not hold."""
         self.findings.append(Finding(where, problem))
+
+    def seen(self, where: str, what: str) -> None:
+        """Something that a reader should know, and that speaks against nobody."""
+        self.notes.append(Finding(where, what))

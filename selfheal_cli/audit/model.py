@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from selfheal_cli.audit.aliases import audit_journal, audit_moves
+from selfheal_cli.audit.aliases import (
+    JournalRecord,
+    audit_aliases,
+    audit_journal,
+    audit_moves,
+    audit_targets,
+)
 from selfheal_cli.audit.chain import Mark
 from selfheal_cli.audit.finding import Audit
-from selfheal_cli.audit.run_log import RunRecord, audit_head, audit_log
+from selfheal_cli.audit.run_log import RunFigures, audit_log, audit_stored_run
 from selfheal_cli.audit.statement import Statement, audit_signed_versions
 from selfheal_cli.audit.versions import audit_base, audit_presence, audit_version
 from selfheal_cli.config import WORKSPACE
-from selfheal_cli.errors import EventLogError, RegistryError, RegistryUnreachable
-from selfheal_cli.history.archive import LOG_NAME, all_logs, is_running, model_of, run_folder
+from selfheal_cli.errors import (
+    EventLogError,
+    RegistryError,
+    RegistryUnreachable,
+    VersionCorrupt,
+    VersionNotFound,
+)
+from selfheal_cli.history.archive import LOG_NAME, all_logs, model_of, run_folder
+from selfheal_cli.history.run_record import RunRecord
+from selfheal_cli.records import VersionRecord
 from selfheal_cli.registry.base import Registry
-
-ALL = 10_000_000
+from selfheal_cli.registry.journal import Lease, standing
+from selfheal_cli.registry.outbox import NAME as OUTBOX_NAME
+from selfheal_cli.registry.outbox import pending_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,67 +46,178 @@ class Standing:
     aliases: Mapping[str, int]
 
 
+# whether the holder of a lease gives signs of life
+Alive = Callable[[Lease], bool]
+
+
 def audit_model(
-    registry: Registry, model: str, workspace: Path = WORKSPACE, signed: Statement | None = None
+    registry: Registry,
+    model: str,
+    workspace: Path = WORKSPACE,
+    signed: Statement | None = None,
+    alive: Alive = lambda lease: False,
 ) -> tuple[Audit, Standing]:
     """Check everything that is recorded of a model, against ``signed`` too if that is given.
 
-    Runs whose logs are not in ``workspace`` are read from the registry's copies. Raises
-    `VersionNotFound` where there is no such model.
+    Runs whose logs are not in ``workspace`` are read from the registry's copies. Beside a live run
+    things move between one question and the next, so that only what a second look finds as well
+    is a finding. Raises `VersionNotFound` where there is no such model.
     """
-    audit = Audit()
-    marks = signed.runs if signed else {}
-    versions = registry.versions(model, limit=ALL)
-    runs = {version.run_id for version in versions}
-    runs |= _runs_here(audit, model, workspace) | marks.keys()
-    records = {
-        run_id: _audit_run(audit, registry, run_id, workspace, marks.get(run_id))
-        for run_id in sorted(runs)
-    }
-    for version in sorted(versions, key=lambda one: one.version):
-        audit_version(audit, registry, version, records.get(version.run_id))
-    journal = audit_journal(audit, registry, model, signed.journal if signed else None)
-    present = {version.version: version.sha256 for version in versions}
-    known = {run_id: record for run_id, record in records.items() if record is not None}
-    for record in known.values():
-        audit_presence(audit, record, present, journal.pruned, model)
-    audit_moves(audit, known.values(), journal.moves, model)
-    if signed is not None:
-        audit_signed_versions(audit, signed, present, journal.pruned)
-    stand = {run_id: record.mark for run_id, record in known.items()}
-    return audit, Standing(stand, journal.mark, present, registry.aliases(model))
+    look = Look(registry, model, workspace, signed, alive)
+    audit, stands = look.take()
+    if audit.findings and look.live_run:
+        again, stands = look.take()
+        again.findings = [one for one in again.findings if one in audit.findings]
+        audit = again
+    if not audit.checked.total():
+        audit.found(model, "nothing was checked: it has no version, no log and no journal")
+    return audit, stands
 
 
-def _runs_here(audit: Audit, model: str, workspace: Path) -> set[str]:
-    """Runs of the model in this folder; a log that does not say whose it is is a finding."""
-    found = set()
-    for path in all_logs(workspace):
+class Look:
+    """One look at everything."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        model: str,
+        workspace: Path,
+        signed: Statement | None,
+        alive: Alive,
+    ) -> None:
+        self._registry = registry
+        self._model = model
+        self._workspace = workspace
+        self._signed = signed
+        self._alive = alive
+        self.live_run = ""
+        self._waiting: dict[str, int] = {}  # writes by run
+
+    def take(self) -> tuple[Audit, Standing]:
+        """What was found, and where everything stands."""
+        audit, registry, model, signed = Audit(), self._registry, self._model, self._signed
+        self._waiting.clear()
+        lease = standing(registry, model).lease
+        self.live_run = lease.run if lease is not None and self._alive(lease) else ""
+        journal = audit_journal(audit, registry, model, signed.journal if signed else None)
+        numbers = registry.numbers(model)
+        versions = self._versions(audit, numbers)
+        marks = signed.runs if signed else {}
+        runs = {version.tags.get("selfheal.run_id", "") for version in versions.values()} - {""}
+        runs |= self._runs_here(audit) | marks.keys() | journal.runs.keys()
+        logs = {run: self._audit_run(audit, run, journal, marks.get(run)) for run in sorted(runs)}
+        records = {run: log[0] for run, log in logs.items() if log is not None}
+        self._audit_versions(audit, versions, records, journal)
+        own = [one for one in records.values() if one.started.get("model") == model]
+        for record in own:
+            audit_presence(audit, record, numbers, journal.pruned, model)
+        audit_moves(audit, own, journal.moves, model)
+        audit_targets(audit, journal, numbers, model)
+        present = {number: version.sha256 for number, version in versions.items()}
+        if signed is not None:
+            audit_signed_versions(audit, signed, present, journal.pruned)
+        audit_aliases(audit, registry, journal, model)
+        stand = {run: log[1] for run, log in logs.items() if log is not None}
+        return audit, Standing(stand, journal.mark, present, registry.aliases(model))
+
+    def _versions(self, audit: Audit, numbers: list[int]) -> dict[int, VersionRecord]:
+        """Those of selfheal; others are findings, since no log says what they are."""
+        versions = {}
+        for number in numbers:
+            try:
+                versions[number] = self._registry.version(self._model, number)
+            except RegistryUnreachable:
+                raise
+            except (VersionNotFound, VersionCorrupt) as exc:
+                where = f"{self._model} v{number}"
+                audit.found(where, f"no run of selfheal wrote it down ({exc})")
+        return versions
+
+    def _audit_versions(
+        self,
+        audit: Audit,
+        versions: Mapping[int, VersionRecord],
+        records: Mapping[str, RunRecord],
+        journal: JournalRecord,
+    ) -> None:
+        for number, version in versions.items():
+            if number in journal.pruned:
+                audit.seen(
+                    f"{self._model} v{number}",
+                    f"is left of a prune that was interrupted (entry {journal.pruned[number]}); "
+                    "'selfheal prune' decides anew",
+                )
+                continue
+            run = version.tags.get("selfheal.run_id", "")
+            arriving = run == self.live_run or self._pending(run) > 0
+            record = records.get(run)
+            audit_version(audit, self._registry, version, record, arriving=arriving)
+            copied = version.tags.get("selfheal.model") != self._model
+            if journal.runs and run not in journal.runs and not copied:
+                audit.found(
+                    f"{self._model} v{number}", f"its run {run} never had the model's lease"
+                )
+
+    def _runs_here(self, audit: Audit) -> set[str]:
+        """Runs of the model in this folder; a log that does not say whose it is is a finding."""
+        runs = set()
+        for path in all_logs(self._workspace):
+            try:
+                if model_of(path) == self._model:
+                    runs.add(path.parent.name)
+            except EventLogError as exc:
+                audit.found(f"run {path.parent.name}", str(exc))
+        return runs
+
+    def _pending(self, run: str) -> int:
+        """Writes of a run that wait here for the registry."""
+        if run not in self._waiting:
+            outbox = run_folder(run, self._workspace) / OUTBOX_NAME
+            self._waiting[run] = pending_in(outbox) if outbox.exists() else 0
+        return self._waiting[run]
+
+    def _audit_run(
+        self, audit: Audit, run: str, journal: JournalRecord, signed: Mark | None
+    ) -> tuple[RunRecord, Mark] | None:
+        """One run's log, here or in the registry, with its base and what the registry keeps."""
+        where, alive = f"run {run}", run == self.live_run
+        log = run_folder(run, self._workspace) / LOG_NAME
         try:
-            if model_of(path) == model:
-                found.add(path.parent.name)
-        except EventLogError as exc:
-            audit.found(f"run {path.parent.name}", str(exc))
-    return found
-
-
-def _audit_run(
-    audit: Audit, registry: Registry, run_id: str, workspace: Path, signed: Mark | None
-) -> RunRecord | None:
-    """One run's log, here or in the registry, with its base and its kept end."""
-    folder, where = run_folder(run_id, workspace), f"run {run_id}"
-    running = folder.exists() and is_running(folder)
-    with tempfile.TemporaryDirectory() as into:
-        try:
-            tags = registry.run_tags(run_id)
-            path = folder / LOG_NAME
-            if not path.exists():
-                path = registry.run_file(run_id, LOG_NAME, Path(into))
+            stored = self._registry.stored_run(run)
         except RegistryUnreachable:
             raise
         except RegistryError as exc:
-            audit.found(where, f"its event log is neither here nor in the registry ({exc})")
-            return None
-        record = audit_log(audit, path, where, running=running, signed=signed)
-    audit_head(audit, record, tags, where, running=running)
-    audit_base(audit, registry, record, where)
-    return record
+            named = f" (entry {journal.runs[run]} of the journal names it)"
+            named = named if run in journal.runs else ""
+            audit.found(where, f"is gone from the registry{named}: {exc}")
+            stored = None
+        figures = RunFigures()
+        with tempfile.TemporaryDirectory() as into:
+            if not log.exists():
+                try:
+                    log = self._registry.run_file(run, LOG_NAME, Path(into))
+                except RegistryUnreachable:
+                    raise
+                except RegistryError as exc:
+                    if stored is not None and stored.status == "RUNNING":
+                        audit.seen(
+                            where,
+                            "its log is not here, and the registry is given it when the run ends: "
+                            "stand in the folder in which it was begun",
+                        )
+                    elif stored is not None:
+                        audit.found(
+                            where, f"its event log is neither here nor in the registry ({exc})"
+                        )
+                    return None
+            record, mark = audit_log(
+                audit, log, where, alive=alive, signed=signed, on_event=figures.add
+            )
+        waiting = self._pending(run)
+        if waiting and not alive:
+            audit.seen(where, f"{waiting} writes wait here; 'selfheal flush' brings them")
+        if stored is not None and record.started:
+            arriving = alive or waiting > 0 or not record.ended
+            audit_stored_run(audit, record, stored, figures, where, arriving=arriving)
+        audit_base(audit, self._registry, record, where)
+        return record, mark

@@ -1,66 +1,50 @@
-"""The event log of one run: its chain, its end, and what it says of the run's snapshots."""
+"""The event log of one run: its chain, its end, and what the registry keeps of the run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from math import isclose
 from pathlib import Path
-from typing import Any
 
 from selfheal_cli.audit.chain import ChainWatch, Mark
 from selfheal_cli.audit.finding import Audit
+from selfheal_cli.config import flattened
 from selfheal_cli.errors import EventLogError
 from selfheal_cli.history.event_log import AFTER_THE_END, read
 from selfheal_cli.history.events import Event, Kind
+from selfheal_cli.history.run_record import RunRecord
+from selfheal_cli.monitor.figures import batch_figures
+from selfheal_cli.records import StoredRun
+from selfheal_cli.registry.base import MAX_PARAM
 
-PARTS_OF_THE_END = (Kind.RUN_FINISHED, Kind.RUN_RESUMED)
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """A snapshot as the log has it; ``scored`` holds scores that came with late labels."""
-
-    data: Mapping[str, Any]
-    digest: str
-    scored: Mapping[str, Any] | None = None
+MAX_SHOWN = 3  # steps of one figure that are named; the others are counted
+UNLIKE_THE_FILE = ("monitors",)  # parameters that are a sentence, not the setting
+OF_SNAPSHOTS = "est_"  # a healed snapshot in the same batch has figures of its own by these names
+BY_CHANCE = ("pending_writes",)  # depends on how fast the registry was
 
 
-@dataclass(slots=True)
-class RunRecord:
-    """What a run's log says."""
+class RunFigures:
+    """The figures of each batch, as the log has them."""
 
-    run_id: str = ""
-    base: str = ""
-    base_sha256: str = ""
-    head: str = ""
-    mark: Mark = field(default_factory=Mark)
-    ended: bool = False
-    snapshots: dict[str, Taken] = field(default_factory=dict)
-    versions: dict[str, int] = field(default_factory=dict)
-    moves: list[Mapping[str, Any]] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.steps: dict[str, dict[int, float]] = {}
 
     def add(self, event: Event) -> None:
         """Take the next event."""
-        data = event.data
-        self.head = event.digest
-        if event.kind is Kind.RUN_STARTED:
-            self.run_id = data["run_id"]
-        elif event.kind is Kind.TRAINED:
-            self.base, self.base_sha256 = data["base"], data["base_sha256"]
-        elif event.kind is Kind.SNAPSHOT:
-            self.snapshots[data["id"]] = Taken(data, event.digest)
-        elif event.kind is Kind.SCORED and data["snapshot"] in self.snapshots:
-            taken = self.snapshots[data["snapshot"]]
-            self.snapshots[data["snapshot"]] = replace(taken, scored=data["scores"])
-        elif event.kind is Kind.REGISTERED:
-            self.versions[data["snapshot"]] = data["version"]
-        elif event.kind is Kind.ALIAS_MOVED:
-            self.moves.append(data)
+        if event.kind is Kind.BATCH:
+            for name, value in batch_figures(event.data).items():
+                self.steps.setdefault(name, {})[event.data["batch"]] = value
 
 
 def audit_log(
-    audit: Audit, path: Path, where: str, *, running: bool, signed: Mark | None = None
-) -> RunRecord:
+    audit: Audit,
+    path: Path,
+    where: str,
+    *,
+    alive: bool,
+    signed: Mark | None = None,
+    on_event: Callable[[Event], None] = lambda event: None,
+) -> tuple[RunRecord, Mark]:
     """Walk a log; what of it holds is returned, even where the rest does not."""
     record = RunRecord()
     watch = ChainWatch(audit, where, signed)
@@ -68,31 +52,54 @@ def audit_log(
         for event in read(path):
             if record.ended and event.kind not in AFTER_THE_END:
                 audit.found(where, f"event {event.sequence} comes after the run's end")
-            if event.kind in PARTS_OF_THE_END:
-                record.ended = event.kind is Kind.RUN_FINISHED
             record.add(event)
+            on_event(event)
             watch.see(event.sequence, event.digest)
             audit.checked["events"] += 1
     except (EventLogError, KeyError) as exc:
         audit.found(where, str(exc))
-        return record
-    record.mark = watch.end()
-    if not record.ended and not running:
+        return record, Mark()
+    mark = watch.end()
+    if alive:
+        audit.seen(where, "is under way: this is what there was at one moment")
+    elif not record.ended:
         audit.found(
             where,
             "ends without its last event: the run was killed, or the end was cut off; "
             "'selfheal run --resume' tells",
         )
     audit.checked["event logs"] += 1
-    return record
+    return record, mark
 
 
-def audit_head(
-    audit: Audit, record: RunRecord, tags: Mapping[str, str], where: str, *, running: bool
+def audit_stored_run(
+    audit: Audit,
+    record: RunRecord,
+    stored: StoredRun,
+    figures: RunFigures,
+    where: str,
+    *,
+    arriving: bool,
+) -> None:
+    """What the registry keeps of a run against its log; less may be there while writes arrive."""
+    if stored.deleted:
+        audit.found(
+            where, f"was deleted in the registry; 'mlflow runs restore --run-id {record.run_id}'"
+        )
+    _audit_head(audit, record, stored, where, arriving=arriving)
+    _audit_parameters(audit, record, stored, where)
+    for name, steps in figures.steps.items():
+        if name not in BY_CHANCE:
+            _audit_figure(audit, record, name, steps, stored, where, arriving=arriving)
+    audit.checked["runs"] += 1
+
+
+def _audit_head(
+    audit: Audit, record: RunRecord, stored: StoredRun, where: str, *, arriving: bool
 ) -> None:
     """The log's end against the one that the registry keeps."""
-    kept = tags.get("selfheal.log_head")
-    if running or not record.ended or kept == record.head:
+    kept = stored.tags.get("selfheal.log_head")
+    if arriving or not record.ended or kept == record.head:
         return
     if kept is None:
         audit.found(where, "the registry keeps no end of this log; 'selfheal flush' brings it")
@@ -102,3 +109,49 @@ def audit_head(
             f"its last event is {record.head[:12]}…, the registry keeps {kept[:12]}…: lines were "
             "put in or taken away at the end, or the whole log was replaced",
         )
+
+
+def _audit_parameters(audit: Audit, record: RunRecord, stored: StoredRun, where: str) -> None:
+    expected = flattened(record.started.get("config", {}))
+    given = flattened({k: v for k, v in stored.parameters.items() if k in expected})
+    if not given:  # what registers a wrapped model has parameters of its own
+        return
+    for name, value in sorted(expected.items()):
+        if name.split(".")[0] in UNLIKE_THE_FILE:
+            continue
+        found = given.get(name)
+        if found != value[:MAX_PARAM]:
+            audit.found(where, f"parameter {name} is {found!r}, the log says {value!r}")
+
+
+def _audit_figure(
+    audit: Audit,
+    record: RunRecord,
+    name: str,
+    steps: dict[int, float],
+    stored: StoredRun,
+    where: str,
+    *,
+    arriving: bool,
+) -> None:
+    """One figure at every batch; a snapshot's own goes by the same name in the same batch."""
+    differing = []
+    shared = name.startswith(OF_SNAPSHOTS)
+    given: dict[int, list[float]] = {}
+    for step, value in stored.figures.get(name, ()):
+        given.setdefault(step, []).append(value)
+    for step, value in steps.items():
+        now = given.pop(step, [])
+        if not now and arriving:
+            continue
+        same = [isclose(one, value, rel_tol=1e-9, abs_tol=1e-12) for one in now]
+        if not (any(same) if shared else now and all(same)):
+            told = " and ".join(map(str, now)) or "gone"
+            differing.append(f"{told} at batch {step}, the log says {value}")
+    if not (arriving or shared):
+        differing += [f"{now[-1]} at batch {step}, the log has none" for step, now in given.items()]
+    for one in differing[:MAX_SHOWN]:
+        audit.found(where, f"metric {name} is {one}")
+    if len(differing) > MAX_SHOWN:
+        more = len(differing) - MAX_SHOWN
+        audit.found(where, f"metric {name} differs at {more} batches more")

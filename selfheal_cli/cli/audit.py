@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from selfheal_cli.registry.mlflow_registry import MlflowRegistry
 
 FAILED = 4
+NOT_SIGNED = (
+    " It is not signed: whoever may write to the store and to this folder could have made all of "
+    "it; --sign lets others see that nothing was changed since."
+)
 KEY = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -55,16 +59,19 @@ def command(
 ) -> None:
     """Check everything that is recorded of a model against everything else.
 
-    Event logs and the journal by their chains, versions by the logs of their runs, files and bases
-    by their hashes, aliases by the journal. A signed document proves to others that nothing of it
-    was changed since: logs and journal must go on from where they stood. Exit 4 if anything does
-    not hold.
+    Event logs and the journal by their chains, versions by their manifests and the logs of their
+    runs, runs by their logs, files and bases by their hashes, aliases by the journal. What others
+    did, or what is under way, is named beside. A signed document proves to others that nothing of
+    it was changed since: logs and journal must go on from where they stood. Exit 4 if anything
+    does not hold, or nothing could be checked.
     """
     if sum(one is not None for one in (replay, sign_key, verify_key)) > 1:
         raise click.UsageError("--replay, --sign and --verify are one at a time")
     if statement is not None and sign_key is None and verify_key is None:
         raise click.UsageError("--statement goes with --sign or --verify")
     from selfheal_cli.audit.model import audit_model
+    from selfheal_cli.config import WORKSPACE
+    from selfheal_cli.pipeline.lease import is_alive
     from selfheal_cli.registry.mlflow_registry import MlflowRegistry
 
     path = statement or Path(f"audit-{model_name}.json")
@@ -73,7 +80,13 @@ def command(
     if replay is not None:
         _replay(registry, model_name, replay, as_json=as_json)
         return
-    found, standing = audit_model(registry, model_name, signed=signed)
+    runs = WORKSPACE / "runs"
+    found, standing = audit_model(
+        registry,
+        model_name,
+        signed=signed,
+        alive=lambda held: is_alive(registry, held, runs, clock),
+    )
     written = None
     if sign_key is not None and not found.findings:
         _sign(standing, sign_key, model_name, registry.uri, path)
@@ -93,11 +106,14 @@ def _show(
     if as_json:
         output.print_json({"checked": dict(found.checked), "holds": not found.findings,
                            "findings": [asdict(one) for one in found.findings],
+                           "notes": [asdict(one) for one in found.notes],
                            "signed": written and str(written),
                            "signed_at": signed and signed.at.isoformat()})  # fmt: skip
         return
     checked = ", ".join(f"{count:,} {name}" for name, count in found.checked.items())
-    click.echo(f"Checked of '{model}': {checked}.")
+    click.echo(f"Checked of '{model}': {checked or 'nothing'}.")
+    for one in found.notes:
+        click.echo(f"Seen: {one.where} {one.problem}.")
     if signed is not None:
         click.echo(f"Held against what {signed.by} signed at {signed.at.isoformat()}.")
     if found.findings:
@@ -105,7 +121,7 @@ def _show(
         title = f"{len(rows)} things do not hold"
         output.make_console().print(output.make_table(title, ("where", "what"), rows))
         return
-    click.echo("Everything holds.")
+    click.echo(f"Everything holds.{'' if signed or written else NOT_SIGNED}")
     if written is not None:
         click.echo(f"Signed: {written}. Give it to the auditor with the public key.")
 

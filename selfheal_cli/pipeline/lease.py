@@ -85,6 +85,19 @@ def sign_of_life(registry: Registry, held: Lease, runs: Path, clock: Clock) -> s
     folder = runs / held.run
     if folder.exists():
         return "it is running in this folder" if is_running(folder) else ""
+    return last_sign(registry, held, clock)
+
+
+def is_alive(registry: Registry, held: Lease, runs: Path, clock: Clock) -> bool:
+    """Whether a holder is alive by the registry, and by its folder where that is here: anybody can
+    hold a file, and a process that was killed lets go of it at once.
+    """
+    folder = runs / held.run
+    return bool(last_sign(registry, held, clock)) and (not folder.exists() or is_running(folder))
+
+
+def last_sign(registry: Registry, held: Lease, clock: Clock) -> str:
+    """How the registry knows that a holder is alive; empty where it gave no sign for a minute."""
     try:
         if registry.run_status(held.run) != "RUNNING":
             return ""

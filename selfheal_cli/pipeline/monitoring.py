@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -26,8 +25,6 @@ from selfheal_cli.source.base import Source
 
 if TYPE_CHECKING:
     from selfheal_cli.records import Columns, FloatArray
-
-UNFIT = re.compile(r"[^A-Za-z0-9_\-. /:]")  # what a metric's name may not hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +92,6 @@ class Monitoring:
         self._ledger.note(
             Kind.MONITOR_ALARM, {"batch": batch, "reason": reason} | told | reading.as_dict()
         )
-
-    @staticmethod
-    def metrics(told: Mapping[str, Any]) -> dict[str, float]:
-        """A batch's readings by the names of metrics."""
-        readings = told.get("monitors", {})
-        return {f"monitor_{UNFIT.sub('_', key)}": one["value"] for key, one in readings.items()}
 
 
 def check_monitors(config: RunConfig, source: Source) -> None:

@@ -18,9 +18,9 @@ from selfheal_cli.heal.task import HealRows
 from selfheal_cli.history.events import Kind
 from selfheal_cli.monitor.estimate import estimate
 from selfheal_cli.monitor.fidi import Fidi
+from selfheal_cli.monitor.figures import batch_figures
 from selfheal_cli.monitor.label_desk import Scored
 from selfheal_cli.monitor.prequential import RunningScores, classify, counts
-from selfheal_cli.monitor.shadow import lift
 from selfheal_cli.pipeline.answering import answer
 from selfheal_cli.pipeline.appraisal import Appraisal, Seen
 from selfheal_cli.pipeline.healing import Healing
@@ -250,37 +250,23 @@ class Stream:
         known = live.rows > 0
         pending = self._ledger.pending
         estimates = {} if known else estimate(scored.probabilities, scored.threshold).figures()
-        self._ledger.note(
-            Kind.BATCH,
-            {
-                "batch": batch,
-                "rows": len(scored),
-                "live": live.as_dict() if known else None,
-                "shadow": shadow.as_dict() if known else None,
-                "estimates": estimates,
-                "z": reading.z,
-                "drifting": reading.drifting,
-                "conflicts": conflicts.count,
-                "positive_share": conflicts.positive_share,
-                "shifts": self._prepared.shifts.of(scored.x),
-                "pending_writes": pending,
-                **told,
-            },
-        )
-        figures = {"drift_z": reading.z, "conflicts": float(conflicts.count), **estimates}
-        if "abstained" in told:
-            figures["rules_abstained"] = float(told["abstained"])
+        data = {
+            "batch": batch,
+            "rows": len(scored),
+            "live": live.as_dict() if known else None,
+            "shadow": shadow.as_dict() if known else None,
+            "estimates": estimates,
+            "z": reading.z,
+            "drifting": reading.drifting,
+            "conflicts": conflicts.count,
+            "positive_share": conflicts.positive_share,
+            "shifts": self._prepared.shifts.of(scored.x),
+            "pending_writes": pending,
+            **told,
+        }
+        self._ledger.note(Kind.BATCH, data)
+        figures = batch_figures(data)
         if self.left_out:
             figures["rows_left_out"] = float(self.left_out.total())
-        figures |= self._monitors.metrics(told)
-        if known:
-            figures |= {f"live_{name}": value for name, value in live.figures().items()}
-            gained = lift(live, shadow)
-            figures |= {
-                "shadow_accuracy": shadow.accuracy,
-                "shadow_f1": shadow.f1,
-                "live_lift_accuracy": gained.accuracy,
-                "live_lift_f1": gained.f1,
-            }
         self._ledger.log_metrics({**figures, "pending_writes": float(pending)}, step=batch)
         self._ledger.catch_up()

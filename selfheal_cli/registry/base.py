@@ -14,6 +14,7 @@ from selfheal_cli.records import (
     Phase,
     Snapshot,
     Stored,
+    StoredRun,
     VersionRecord,
 )
 from selfheal_cli.registry.journal import JournalStore
@@ -36,6 +37,7 @@ class Added(NamedTuple):
     manifest: str
 
 
+MAX_PARAM = 6_000  # characters of a parameter that MLflow takes
 BASELINE, CHAMPION = "baseline", "champion"
 SORTABLE = ("version", "f1", "accuracy", "precision", "recall", "roc_auc", "pr_auc", "lift_f1")
 Outcome = Literal["FINISHED", "FAILED", "KILLED"]
@@ -129,6 +131,9 @@ class Registry(JournalStore, Protocol):
     def run_tags(self, run_id: str) -> dict[str, str]:
         """Every tag of a run."""
 
+    def stored_run(self, run_id: str) -> StoredRun:
+        """All that is kept of a run; raises `RegistryError` for one that is not there."""
+
     def run_status(self, run_id: str) -> str:
         """RUNNING, FINISHED, FAILED or KILLED."""
 
@@ -180,6 +185,12 @@ class Registry(JournalStore, Protocol):
 
     def any_version(self, model: str, number: int) -> AnyVersion:
         """One version, whoever registered it; raises `VersionNotFound`."""
+
+    def numbers(self, model: str) -> list[int]:
+        """Of every version there is, whoever made it; raises `VersionNotFound` without the model.
+
+        No tag decides what is among them.
+        """
 
     def versions(
         self, model: str, *, phase: Phase | None = None, sort: str = "version", limit: int = 100

@@ -15,6 +15,7 @@ from selfheal_cli.records import (
     Phase,
     Snapshot,
     Stored,
+    StoredRun,
     VersionRecord,
     digest,
 )
@@ -73,6 +74,15 @@ class MemoryRegistry:
     def run_tags(self, run_id: str) -> dict[str, str]:
         """See `Registry`."""
         return dict(self._run(run_id))
+
+    def stored_run(self, run_id: str) -> StoredRun:
+        """See `Registry`."""
+        known = dict(self._run(run_id))
+        figures: dict[str, list[tuple[int, float]]] = {}
+        for step in self.metrics[run_id]:
+            for name, value in step.figures.items():
+                figures.setdefault(name, []).append((step.batch, value))
+        return StoredRun(known, known, figures, known["status"])
 
     def run_status(self, run_id: str) -> str:
         """See `Registry`."""
@@ -180,6 +190,13 @@ class MemoryRegistry:
         if foreign is None:
             raise VersionNotFound(f"model '{model}' has no version {number}")
         return foreign
+
+    def numbers(self, model: str) -> list[int]:
+        """See `Registry`."""
+        if model not in self._versions:
+            raise VersionNotFound(f"no registered model '{model}'")
+        foreign = [number for name, number in self._foreign if name == model]
+        return sorted([*self._versions[model], *foreign])
 
     def versions(
         self, model: str, *, phase: Phase | None = None, sort: str = "version", limit: int = 100

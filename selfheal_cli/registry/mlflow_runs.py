@@ -9,13 +9,13 @@ from pathlib import Path
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param
+from mlflow.entities import LifecycleStage, Metric, Param
 
-from selfheal_cli.registry.base import Outcome, StepMetrics
+from selfheal_cli.records import StoredRun
+from selfheal_cli.registry.base import MAX_PARAM, Outcome, StepMetrics
 from selfheal_cli.registry.drivers import require_driver
 from selfheal_cli.registry.store import require_reachable, resolve, translated
 
-MAX_PARAM = 6_000
 # makes MLflow's interface show models with their metrics, not agents with their traces
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
@@ -86,6 +86,19 @@ class MlflowRuns:
         """See `Registry`."""
         with self._doing(f"read run {run_id}"):
             return dict(self._client.get_run(run_id).data.tags)
+
+    def stored_run(self, run_id: str) -> StoredRun:
+        """See `Registry`."""
+        with self._doing(f"read run {run_id}"):
+            run = self._client.get_run(run_id)
+            histories = {
+                name: self._client.get_metric_history(run_id, name) for name in run.data.metrics
+            }
+        figures = {
+            name: [(one.step, one.value) for one in seen] for name, seen in histories.items()
+        }
+        deleted = run.info.lifecycle_stage == LifecycleStage.DELETED
+        return StoredRun(run.data.params, run.data.tags, figures, run.info.status, deleted)
 
     def run_status(self, run_id: str) -> str:
         """See `Registry`."""

@@ -44,6 +44,23 @@ class MlflowVersions(MlflowJournal):
             logged = self._client.get_logged_model(model_id_of(entry))
         return _record(entry, logged)
 
+    def numbers(self, model: str) -> list[int]:
+        """See `Registry`."""
+        numbers: list[int] = []
+        token = None
+        with self._doing(f"list the versions of '{model}'"):
+            while True:
+                page = self._client.search_model_versions(
+                    f"name = '{model}'", 1_000, page_token=token
+                )
+                numbers += [int(entry.version) for entry in page]
+                token = page.token
+                if not token:
+                    break
+        if not numbers:
+            self._require_known(model)
+        return sorted(numbers)
+
     def versions(
         self, model: str, *, phase: Phase | None = None, sort: str = "version", limit: int = 100
     ) -> list[VersionRecord]:

@@ -1,0 +1,158 @@
+"""Is a version, as the registry has it, what its run wrote down?"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from math import isclose
+from typing import Any
+
+from selfheal_cli.errors import VersionCorrupt
+from selfheal_cli.history.run_record import Account
+from selfheal_cli.records import Evaluation, Stored, digest
+from selfheal_cli.registry.manifest import MANIFEST_FILE, Manifest, file_hash, parse_manifest
+from selfheal_cli.scores import FIGURES, Scores, scores_from
+
+AS_LOGGED = ("phase", "batch", "sha256", "reason", "threshold", "heal_id")
+DECIDING = (*FIGURES, "rows")  # figures that nobody may give a version later
+PREFIX = "selfheal."
+LATE = ("evaluation", "eval_rows", "counts")  # tags that scores change which came late
+ENTRIES = ("", " of the logged model")
+
+
+def differences(
+    stored: Stored, account: Account | None, number: int, *, in_flight: bool = False
+) -> list[str]:
+    """What of a version is not as it was written down; nothing where all of it agrees.
+
+    Without an ``account`` only its own manifest says what it was born with. Where writes are
+    ``in_flight``, scores that came late may not have arrived yet.
+    """
+    try:
+        return list(_differences(stored, account, number, in_flight=in_flight))
+    except VersionCorrupt as exc:
+        return [str(exc)]
+
+
+def _differences(
+    stored: Stored, account: Account | None, number: int, *, in_flight: bool
+) -> Iterator[str]:
+    if account is not None and account.version not in (None, number):
+        yield f"its run registered snapshot {account.data['id']} as v{account.version}"
+        return
+    manifest = _manifest(stored, account)
+    if manifest is not None:
+        yield from _of_files(stored, manifest)
+    tags, figures = _born(manifest, account)
+    late = _late(account)
+    allowed = [({**tags, **late[0]}, {**figures, **late[1]})] if late else [(tags, figures)]
+    if late and in_flight:
+        allowed.append((tags, figures))
+    if account is None and tags.get(PREFIX + "evaluation") == Evaluation.AWAITING.value:
+        unknown = (*(PREFIX + name for name in LATE), *DECIDING)  # labels may have come since
+    else:
+        unknown = ()
+    complete = manifest is not None
+    yield from min((list(_of_entries(stored, *one, complete, unknown)) for one in allowed), key=len)
+
+
+def _manifest(stored: Stored, account: Account | None) -> Manifest | None:
+    """The manifest once it is the one that was written down; None for a version of 0.1.0."""
+    data = stored.files.get(MANIFEST_FILE)
+    if data is None:
+        if account is not None and account.version is not None and not account.manifest:
+            return None
+        raise VersionCorrupt(f"{MANIFEST_FILE} is gone, or it was never one of selfheal's versions")
+    if account is not None and account.version is not None and digest(data) != account.manifest:
+        known = f"{account.manifest[:12]}…" if account.manifest else "that there was none"
+        raise VersionCorrupt(
+            f"{MANIFEST_FILE} was changed, or put in later: its sha256 is {digest(data)[:12]}…, "
+            f"the log says {known}"
+        )
+    return parse_manifest(data, "the version")
+
+
+def _of_files(stored: Stored, manifest: Manifest) -> Iterator[str]:
+    found = {name: file_hash(name, data) for name, data in stored.files.items()}
+    del found[MANIFEST_FILE]
+    for name in sorted(found.keys() | manifest.files.keys()):
+        if name not in found:
+            yield f"file {name} is gone"
+        elif name not in manifest.files:
+            yield f"file {name} was put in later"
+        elif found[name] != manifest.files[name]:
+            yield (
+                f"file {name}: the file was changed (sha256 {found[name][:12]}…, the manifest says "
+                f"{manifest.files[name][:12]}…)"
+            )
+
+
+def _born(
+    manifest: Manifest | None, account: Account | None
+) -> tuple[dict[str, str | None], dict[str, float]]:
+    """Tags and figures when it was registered; a tag that it must not have is None."""
+    tags: dict[str, str | None] = dict(manifest.tags) if manifest else {}
+    figures = dict(manifest.figures) if manifest else {}
+    if account is not None:
+        tags |= _logged_tags(account)
+        figures |= _figures(account.data["scores"])
+    return tags, figures
+
+
+def _logged_tags(account: Account) -> dict[str, str | None]:
+    data = account.data
+    expected = {name: data[name] for name in AS_LOGGED}
+    expected["evaluation"] = data["evaluation"]
+    expected["rejected"] = data["rejected"] or None
+    expected["log_head"] = account.digest
+    expected["base"], expected["run_id"] = account.base, account.run_id
+    expected |= _scored(data["scores"])
+    if account.parent is not None:
+        expected["parent"] = account.parent
+    return {
+        PREFIX + name: None if value is None else str(value) for name, value in expected.items()
+    }
+
+
+def _late(account: Account | None) -> tuple[dict[str, str | None], dict[str, float]] | None:
+    """Tags and figures by scores that came late."""
+    if account is None or account.scored is None:
+        return None
+    tags = {"evaluation": Evaluation.PREQUENTIAL.value, **_scored(account.scored)}
+    return {PREFIX + name: str(value) for name, value in tags.items()}, _figures(account.scored)
+
+
+def _scored(scores: Mapping[str, Any] | None) -> dict[str, Any]:
+    found = scores_from(scores) if scores else None
+    tags: dict[str, Any] = {"eval_rows": found.rows if found else 0}
+    if isinstance(found, Scores):
+        tags["counts"] = f"{found.tp},{found.tn},{found.fp},{found.fn}"
+    return tags
+
+
+def _figures(scores: Mapping[str, Any] | None) -> dict[str, float]:
+    if not scores:
+        return {}
+    found = scores_from(scores)
+    return {**found.figures(), "rows": float(found.rows)}
+
+
+def _of_entries(
+    stored: Stored,
+    tags: Mapping[str, str | None],
+    figures: Mapping[str, float],
+    complete: bool,
+    unknown: Collection[str],
+) -> Iterator[str]:
+    """Both entries and the figures, where ``complete`` none of which may have more than these."""
+    for entry, of in zip((stored.tags, stored.logged), ENTRIES, strict=True):
+        more = {name for name in entry if name.startswith(PREFIX)} if complete else set()
+        for name in sorted((tags.keys() | more) - set(unknown)):
+            if entry.get(name) != tags.get(name):
+                yield f"tag {name}{of} is {entry.get(name)!r}, the log says {tags.get(name)!r}"
+    more = set(DECIDING) if complete else set()
+    for name in sorted((figures.keys() | more) - set(unknown)):
+        now, then = stored.figures.get(name), figures.get(name)
+        if now is None and then is None:
+            continue
+        if now is None or then is None or not isclose(now, then, rel_tol=1e-9, abs_tol=1e-12):
+            yield f"metric {name} is {now}, the log says {then}"

@@ -1,0 +1,144 @@
+"""Which versions are taken at their word: those that are what their runs wrote down."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from selfheal_cli.config import WORKSPACE
+from selfheal_cli.errors import EventLogError, RegistryError, RegistryUnreachable, VersionCorrupt
+from selfheal_cli.history.archive import LOG_NAME, run_folder
+from selfheal_cli.history.event_log import read
+from selfheal_cli.history.run_record import Account, RunRecord
+from selfheal_cli.records import VersionRecord
+from selfheal_cli.registry.base import Registry
+from selfheal_cli.registry.journal import EntryKind
+from selfheal_cli.rollback.agreement import differences
+
+OwnAccount = Callable[[str], Account | None]  # of a snapshot, by the run that is under way here
+BEFORE = "was made before manifests; its adapter, tags and figures are as its run's log has them"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What speaks against a version, and what a person should know where nothing does.
+
+    ``counted``: its figures are known to rest on rows that its run counted.
+    """
+
+    doubts: tuple[str, ...] = ()
+    note: str = ""
+    counted: bool = False
+
+
+class Trust(Protocol):
+    """Judges versions by what is known of them beside the registry's word."""
+
+    def judge(self, version: VersionRecord) -> Verdict:
+        """Raises `RegistryUnreachable`, and nothing where a version is not what it should be."""
+
+
+class Unverified:
+    """`Trust` in whatever the registry says."""
+
+    def judge(self, version: VersionRecord) -> Verdict:
+        """Nothing is known."""
+        return Verdict(note="is taken as the registry has it, since --unverified was given")
+
+
+class ByTheLog:
+    """`Trust` by the logs of the runs, each read once: here, else as the registry keeps them.
+
+    Where the run ``own_run`` is under way in this process, ``own`` gives its accounts.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        workspace: Path = WORKSPACE,
+        own_run: str = "",
+        own: OwnAccount = lambda snapshot: None,
+    ) -> None:
+        self._registry = registry
+        self._workspace = workspace
+        self._own_run = own_run
+        self._own = own
+        self._records: dict[str, RunRecord | None] = {}
+
+    def judge(self, version: VersionRecord) -> Verdict:
+        """See `Trust`."""
+        run_id, snapshot = version.run_id, version.tags.get("selfheal.snapshot", "")
+        try:
+            if run_id == self._own_run:
+                account, under_way = self._own(snapshot), True
+            else:
+                record = self._record(run_id)
+                if record is None:
+                    return self._by_itself(version)
+                account, under_way = record.account(snapshot), not record.ended
+            if account is None or (account.version is None and not under_way):
+                return Verdict((f"the log of run {run_id} knows no such version",))
+            return self._compare(version, account, under_way=under_way)
+        except RegistryUnreachable:
+            raise
+        except (VersionCorrupt, EventLogError) as exc:
+            return Verdict((str(exc).removeprefix(f"{version.model} v{version.version}: "),))
+
+    def _compare(self, version: VersionRecord, account: Account, *, under_way: bool) -> Verdict:
+        if self._registry.base(version.base).sha256 != account.base_sha256:
+            return Verdict((f"its base {version.base} is not the one that its run trained",))
+        stored = self._registry.stored(version)
+        doubts = differences(stored, account, version.version, in_flight=under_way)
+        if doubts:
+            return Verdict(tuple(doubts))
+        before = account.version is not None and not account.manifest
+        return Verdict(note=BEFORE if before else "", counted=True)
+
+    def _by_itself(self, version: VersionRecord) -> Verdict:
+        """Where no log can be had: only a run that is under way elsewhere has a reason for that."""
+        run_id = version.run_id
+        if not self._is_under_way(version.model, run_id):
+            return Verdict((f"the log of run {run_id} is neither here nor in the registry",))
+        doubts = differences(self._registry.stored(version), None, version.version)
+        note = (
+            f"was held against its own manifest alone: its run {run_id} is under way, and its log "
+            "is not in this folder"
+        )
+        return Verdict(tuple(doubts), note)
+
+    def _is_under_way(self, model: str, run_id: str) -> bool:
+        """Whether the journal knows the run, and its end is not in the registry yet."""
+        try:
+            if self._registry.run_status(run_id) != "RUNNING":
+                return False
+        except RegistryUnreachable:
+            raise
+        except RegistryError:  # no such run
+            return False
+        return any(
+            entry.kind is EntryKind.LEASED and entry.data.get("run") == run_id
+            for entry in self._registry.entries(model)
+        )
+
+    def _record(self, run_id: str) -> RunRecord | None:
+        if run_id not in self._records:
+            self._records[run_id] = self._read(run_id)
+        return self._records[run_id]
+
+    def _read(self, run_id: str) -> RunRecord | None:
+        path = run_folder(run_id, self._workspace) / LOG_NAME
+        with tempfile.TemporaryDirectory() as into:
+            if not path.exists():
+                try:
+                    path = self._registry.run_file(run_id, LOG_NAME, Path(into))
+                except RegistryUnreachable:
+                    raise
+                except RegistryError:
+                    return None
+            record = RunRecord()
+            for event in read(path):
+                record.add(event)
+            return record
