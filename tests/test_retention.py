@@ -131,6 +131,11 @@ def test_a_removal_that_was_interrupted_is_finished_by_the_next(
         patch.setattr(MlflowRegistry, "delete_version", stop_after_three)
         invoke("prune", "--policy", policy, "--apply", expect=130)
     assert len(MlflowRegistry().versions("fraud", limit=100)) == 48
+    monkeypatch.setattr("selfheal_cli.retention.CLAIM_SECONDS", -1.0)  # as if that was long ago
+    assert (
+        "An interrupted prune had meant to remove v5; decided anew: v5 may go"
+        in invoke("prune", "--policy", policy).stdout
+    )
     invoke("prune", "--policy", policy, "--apply")
     assert "Everything holds" in invoke("audit").stdout
     assert json.loads(invoke("prune", "--policy", policy, "--json").stdout)["going"] == []
