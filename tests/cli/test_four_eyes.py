@@ -10,8 +10,12 @@ import pytest
 
 from selfheal_cli.actor import actor, same_person
 from selfheal_cli.registry.base import CHAMPION
+from selfheal_cli.registry.memory import MemoryRegistry
 from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+from selfheal_cli.registry.moves import set_four_eyes
+from selfheal_cli.serve.operating import carry_out
 from tests.conftest import Invoke
+from tests.test_prune import AT, filled
 
 
 def test_the_rule_is_the_models_and_is_loosened_by_two_people(
@@ -39,6 +43,16 @@ def test_the_rule_is_the_models_and_is_loosened_by_two_people(
         ("bob (claimed)", "one person: too slow (proposed by ann (claimed))"),
     ]
     assert "Everything holds" in invoke("audit").stdout
+
+
+def test_an_operator_alone_moves_nothing_behind_a_server() -> None:
+    registry = filled(MemoryRegistry())
+    set_four_eyes(registry, "m", on=True, actor="ann", at=AT, reason="audit")
+    plan = carry_out(registry, "m", "plan", {"to": 3})["plan"]
+    order = {"to": 3, "digest": plan["digest"], "actor": "bob (claimed)"}
+    refused = carry_out(registry, "m", "rollback", order)
+    assert (refused["ok"], "wants two people" in refused["error"]) == (False, True)
+    assert registry.alias("m", CHAMPION) == 7
 
 
 def test_who_names_himself_is_shown_as_claimed(monkeypatch: pytest.MonkeyPatch) -> None:

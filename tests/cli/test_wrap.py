@@ -266,3 +266,7 @@ def test_wrapping_as_a_name_that_exists_moves_nothing_unless_it_is_promoted(
     assert registry.aliases("small")["prod"] == 1
     invoke("rollback", "--to-previous", "--yes", "--model-name", "small")
     assert registry.aliases("small")["champion"] == 1
+
+    invoke("four-eyes", "--on", "--model-name", "small")
+    assert "wants two people" in invoke(*wrap, "--promote", expect=4).stderr
+    assert len(registry.versions("small")) == 2
