@@ -14,7 +14,7 @@ from selfheal_cli.errors import RegistryUnreachable, VersionCorrupt
 from selfheal_cli.masking import masked_uri
 from selfheal_cli.records import Base
 from selfheal_cli.registry.drivers import away_errors, require_driver
-from selfheal_cli.registry.mlmodel import BASE_DOCUMENT_FILE, BASE_WEIGHTS_FILE
+from selfheal_cli.registry.layout import BASE_DOCUMENT_FILE, BASE_WEIGHTS_FILE
 from selfheal_cli.registry.store import TRANSIENT, told
 
 
@@ -48,6 +48,15 @@ def read_base(base_id: str) -> Base:
             f"base {base_id}: cannot be fetched from {store} ({exc}); "
             "set MLFLOW_TRACKING_URI to the store that the version came from"
         ) from exc
+    return _base(folder)
+
+
+def base_in(folder: Path) -> Base | None:
+    """The base that lies beside a version's own files, where it was put there."""
+    return _base(folder) if (folder / BASE_WEIGHTS_FILE).is_file() else None
+
+
+def _base(folder: Path) -> Base:
     return Base(
         (folder / BASE_WEIGHTS_FILE).read_bytes(),
         (folder / BASE_DOCUMENT_FILE).read_text(encoding="utf-8"),

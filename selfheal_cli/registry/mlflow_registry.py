@@ -22,6 +22,7 @@ from selfheal_cli.errors import VersionCorrupt, VersionNotFound
 from selfheal_cli.records import Base, Snapshot, Stored, VersionRecord, digest
 from selfheal_cli.registry import artifacts, mlmodel
 from selfheal_cli.registry.base import Added, Lineage, scored_tags
+from selfheal_cli.registry.carried import carried
 from selfheal_cli.registry.manifest import MANIFEST_FILE, Manifest, files_in, hashes_of
 from selfheal_cli.registry.mlflow_runs import as_metrics
 from selfheal_cli.registry.mlflow_versions import VERSIONS_TAG, MlflowVersions, model_id_of
@@ -41,6 +42,7 @@ class MlflowRegistry(MlflowVersions):
 
     def store_base(self, run_id: str, base: Base) -> str:
         """See `Registry`."""
+        carried(base.document)  # now, since later it would be made beside scoring
         with self._doing("store the base"):
             experiment = self._client.get_run(run_id).info.experiment_id
             found = self._client.search_logged_models(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from functools import cache, lru_cache
-from importlib.metadata import version
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +13,20 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 from mlflow.types.schema import AnyType
 
-from selfheal_cli import __version__
+from selfheal_cli.registry.carried import ENTRY, Carried, carried
+from selfheal_cli.registry.layout import (
+    ADAPTER_FILE,
+    BASE_DOCUMENT_FILE,
+    BASE_WEIGHTS_FILE,
+    CODE_FILE,
+    LINK_FILE,
+    OUTPUTS,
+    REQUIREMENTS_FILE,
+)
 
-ADAPTER_FILE = "adapter.safetensors"
-LINK_FILE = "selfheal.json"
-BASE_WEIGHTS_FILE = "base.safetensors"
-BASE_DOCUMENT_FILE = "model.json"
-LOADER = "selfheal_cli.registry.pyfunc"
+__all__ = ["ADAPTER_FILE", "BASE_DOCUMENT_FILE", "BASE_WEIGHTS_FILE"]
+
 OWN = ("model_id", "model_uuid", "utc_time_created")  # what each version says of itself
-OUTPUTS = ("probability", "label")  # what a version gives, the default first
-REQUIRED = ("mlflow", "numpy", "pandas", "safetensors", "torch")
 
 
 def write_version(
@@ -50,7 +53,9 @@ def write_version(
         "threshold": threshold,
     }
     (folder / LINK_FILE).write_text(json.dumps(link, indent=1), encoding="utf-8")
-    for name, text in environment().items():
+    code = carried(document)
+    (folder / CODE_FILE).write_bytes(code.code)
+    for name, text in environment(code).items():
         (folder / name).write_text(text, encoding="utf-8")
     own = Model(model_id=model_id).to_dict()
     text = _described(document, run_id) + _as_yaml({name: own[name] for name in OWN})
@@ -62,18 +67,24 @@ def _described(document: str, run_id: str) -> str:
     """What MLflow's description says of every version of a run: most of it is the signature, which
     takes longer to write out than the rest of a version.
     """
-    found = describe(json.loads(document), run_id=run_id).to_dict()
+    found = describe(json.loads(document), run_id=run_id, code=carried(document)).to_dict()
     return _as_yaml({name: value for name, value in found.items() if name not in OWN})
 
 
-def describe(document: dict[str, Any], run_id: str | None = None) -> Model:
-    """A version as MLflow's own description has it; ``document`` is its base's."""
+def describe(
+    document: dict[str, Any], run_id: str | None = None, code: Carried | None = None
+) -> Model:
+    """A version as MLflow's own description has it; ``document`` is its base's.
+
+    Without ``code`` it is one that this package loads.
+    """
     described = Model(run_id=run_id, signature=signature(document))
     described.add_flavor(
         "python_function",
-        loader_module=LOADER,
+        loader_module=code.loader if code else ENTRY,
         python_version=platform.python_version(),
         env={"virtualenv": "python_env.yaml"},
+        **({"code": CODE_FILE} if code else {}),
     )
     return described
 
@@ -82,17 +93,15 @@ def _as_yaml(values: dict[str, Any]) -> str:
     return yaml.safe_dump(values, default_flow_style=False)
 
 
-@cache
-def environment() -> dict[str, str]:
-    """The files that say what a version needs to be loaded."""
-    needed = [f"selfheal=={__version__}", *(f"{name}=={version(name)}" for name in REQUIRED)]
+def environment(code: Carried) -> dict[str, str]:
+    """The files that say what a version needs to be loaded; nothing of ours is among it."""
     python_env = {
         "python": platform.python_version(),
         "build_dependencies": [],
-        "dependencies": ["-r requirements.txt"],
+        "dependencies": [f"-r {REQUIREMENTS_FILE}"],
     }
     return {
-        "requirements.txt": "\n".join(needed) + "\n",
+        REQUIREMENTS_FILE: "\n".join(code.requirements) + "\n",
         "python_env.yaml": yaml.safe_dump(python_env, sort_keys=False),
     }
 

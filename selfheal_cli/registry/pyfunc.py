@@ -11,12 +11,8 @@ import pandas as pd
 from selfheal_cli.errors import VersionCorrupt
 from selfheal_cli.model.network import SelfHealingNetwork, use_one_thread
 from selfheal_cli.monitor.prequential import classify
-from selfheal_cli.registry.artifacts import read_base
-from selfheal_cli.registry.mlmodel import (
-    ADAPTER_FILE,
-    LINK_FILE,
-    OUTPUTS,
-)
+from selfheal_cli.registry.artifacts import base_in, read_base
+from selfheal_cli.registry.layout import ADAPTER_FILE, LINK_FILE, OUTPUTS
 from selfheal_cli.snapshot import assemble, unpack
 from selfheal_cli.source.encoding import Encoding
 
@@ -74,7 +70,7 @@ def _load_pyfunc(data_path: str) -> ProbabilityModel:
     use_one_thread()
     folder = Path(data_path)
     link = json.loads((folder / LINK_FILE).read_text(encoding="utf-8"))
-    base = read_base(link["base"])
+    base = base_in(folder) or read_base(link["base"])
     if base.sha256 != link["base_sha256"]:
         raise VersionCorrupt(
             f"base {link['base']}: its bytes are not those that this version was registered with"

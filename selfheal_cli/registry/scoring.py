@@ -19,7 +19,8 @@ from mlflow.types import DataType, Schema
 from mlflow.version import VERSION
 
 from selfheal_cli.errors import RequestRefused
-from selfheal_cli.registry.mlmodel import OUTPUTS, describe
+from selfheal_cli.registry.layout import OUTPUTS
+from selfheal_cli.registry.mlmodel import describe
 from selfheal_cli.registry.pyfunc import as_answer, asked_output
 
 if TYPE_CHECKING:

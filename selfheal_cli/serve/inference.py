@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from selfheal_cli.errors import RequestRefused
 from selfheal_cli.monitor.prequential import classify
-from selfheal_cli.registry.mlmodel import OUTPUTS
+from selfheal_cli.registry.layout import OUTPUTS
 from selfheal_cli.serve.feedback import REQUEST_ID
 from selfheal_cli.serve.keys import as_key
 from selfheal_cli.serve.protocol import Scored, require_rows

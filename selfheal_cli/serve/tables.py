@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from selfheal_cli.registry.mlmodel import OUTPUTS
+from selfheal_cli.registry.layout import OUTPUTS
 from selfheal_cli.serve.keys import as_key
 from selfheal_cli.source.encoding import Encoding
 from selfheal_cli.source.table_file import one_text
