@@ -157,7 +157,7 @@ def test_a_rollback_goes_by_keyboard_alone_with_its_plan_first(
         assert driver.find_element(By.ID, "token").is_displayed()
         assert driver.execute_script("return sessionStorage.length") == 0
     assert healer.orders[1:] == [
-        ("rollback", {"to": "best", "digest": DIGEST, "actor": "ann", "reason": "worse"})
+        ("rollback", {"to": "best", "digest": DIGEST, "actor": "ann (claimed)", "reason": "worse"})
     ]
 
 
