@@ -99,7 +99,7 @@ class VersionCorrupt(RegistryError):
 
 
 class Overtaken(RegistryError):
-    """The alias was moved by somebody else since it was looked at."""
+    """Somebody else came first: moved the alias, removes the version, or holds the model."""
 
 
 class LeaseHeld(RegistryError):

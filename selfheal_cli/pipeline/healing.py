@@ -71,7 +71,7 @@ class Healing:
         self._live.publish(serving.adapter, snapshot, serving.threshold)
         self._baseline = self._live.serving
         for alias in (BASELINE, CHAMPION):
-            self._ledger.point(alias, snapshot, reason)
+            self._ledger.point(alias, snapshot, reason, promotes=True)
 
     def know_baseline(self, version: VersionRecord) -> None:
         """The version, of an earlier run, that has the adapter as trained."""

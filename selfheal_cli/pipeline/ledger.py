@@ -52,8 +52,8 @@ class Ledger(Protocol):
     def log_metrics(self, metrics: dict[str, float], step: int) -> None:
         """Figures of a batch, for the registry's run."""
 
-    def point(self, alias: str, snapshot: str, reason: str) -> None:
-        """Have an alias moved to a snapshot's version."""
+    def point(self, alias: str, snapshot: str, reason: str, *, promotes: bool = False) -> None:
+        """Have an alias moved to a snapshot's version; ``promotes`` where nobody healed it."""
 
     def restored(self, snapshot: str, version: int) -> None:
         """A snapshot that serves again, perhaps of an earlier run."""
@@ -158,11 +158,12 @@ class RunLedger:
         self.note(Kind.SCORED, scored_data(snapshot, batch, scores))
         self._writer.score(snapshot, batch, dict(metrics), scores)
 
-    def point(self, alias: str, snapshot: str, reason: str) -> None:
+    def point(self, alias: str, snapshot: str, reason: str, *, promotes: bool = False) -> None:
         """See `Ledger`."""
         self._writer.point(
-            alias, snapshot, actor=self._actor, at=self._at(), reason=reason, after=self._known()
-        )
+            alias, snapshot, actor=self._actor, at=self._at(), reason=reason, after=self._known(),
+            promotes=promotes,
+        )  # fmt: skip
 
     def log_metrics(self, metrics: dict[str, float], step: int) -> None:
         """See `Ledger`."""

@@ -87,7 +87,7 @@ class CheckLedger:
     def log_metrics(self, metrics: dict[str, float], step: int) -> None:
         """They are in the registry."""
 
-    def point(self, alias: str, snapshot: str, reason: str) -> None:
+    def point(self, alias: str, snapshot: str, reason: str, *, promotes: bool = False) -> None:
         """It was, by the record."""
 
     def restored(self, snapshot: str, version: int) -> None:

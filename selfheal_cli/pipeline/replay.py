@@ -84,7 +84,7 @@ class QuietLedger:
     def log_metrics(self, metrics: dict[str, float], step: int) -> None:
         """Nobody looks."""
 
-    def point(self, alias: str, snapshot: str, reason: str) -> None:
+    def point(self, alias: str, snapshot: str, reason: str, *, promotes: bool = False) -> None:
         """Nothing is served from here."""
 
     def restored(self, snapshot: str, version: int) -> None:

@@ -139,17 +139,19 @@ def require_kept(now: Standing, model: str, version: int) -> None:
 
 
 def require_allowed(before: Standing, wanted: Move) -> None:
-    """Raise what forbids a person's move of the champion: a hold where it promotes a network that
-    was not healed, and four eyes without a proposal by somebody else.
+    """Raise what forbids a move of the champion: `Overtaken` by a hold where it promotes a network
+    that was not healed, and for a person four eyes without a proposal by somebody else.
     """
-    if wanted.run or wanted.alias != CHAMPION:
+    if wanted.alias != CHAMPION:
         return
     if wanted.promotes and before.hold is not None:
         held = before.hold
-        raise RegistryError(
+        raise Overtaken(
             f"'{wanted.model}' is held by {held.actor} since {held.at} ({held.reason}): no new "
             "network becomes its champion until 'selfheal release'"
         )
+    if wanted.run:
+        return
     if wanted.proposal is None:
         if before.four_eyes or wanted.four_eyes:
             raise ApprovalNeeded(

@@ -98,7 +98,7 @@ class RegistryWriter:
         self._hand(partial(courier.version_job, snapshot, adapter))
 
     def point(self, alias: str, snapshot: str, *, actor: str, at: str, reason: str,
-              after: int) -> None:  # fmt: skip
+              after: int, promotes: bool = False) -> None:  # fmt: skip
         """Point an alias to the version of a snapshot that was added before.
 
         Somebody else's move later than ``after`` has precedence.
@@ -106,7 +106,9 @@ class RegistryWriter:
         self._moves += 1
         run = self._lineage.run_id
         key = f"{run}:{self._moves}"
-        wanted = Move(self._lineage.model, alias, 0, actor, at, reason, run, key, after)
+        wanted = Move(
+            self._lineage.model, alias, 0, actor, at, reason, run, key, after, promotes=promotes
+        )
         self._hand(partial(courier.move_job, wanted, snapshot))
 
     def score(

@@ -135,6 +135,21 @@ def test_a_held_model_is_scored_and_not_healed_until_it_is_released(
     assert sum(e.kind is Kind.BATCH for e in events) == 12
 
 
+def test_the_baseline_of_a_run_on_a_held_model_does_not_become_the_champion(
+    empty_dir: Path,
+) -> None:
+    registry = MemoryRegistry()
+    around = Surroundings(registry, clock, "ann", follow_seconds=0)
+    run(config(batches=3), stream_of(config(batches=3)), around)
+    champion, wait = registry.alias("fraud", CHAMPION), Hold("bob", AT, "wait")
+    hold(registry, "fraud", wait, **WHO)
+    done = run(config(batches=3), stream_of(config(batches=3)), around)
+    assert registry.alias("fraud", CHAMPION) == champion
+    refused = [one.data for one in events_of(done.folder) if one.kind is Kind.MOVE_REFUSED]
+    assert [one["alias"] for one in refused] == [CHAMPION]
+    assert "is held by bob" in refused[0]["reason"]
+
+
 def test_a_second_run_on_a_model_is_refused_with_who_holds_it(empty_dir: Path) -> None:
     registry = MemoryRegistry()
     settings = config(batches=3)

@@ -222,7 +222,10 @@ def test_a_form_shows_the_plan_and_moves_nothing_until_it_is_confirmed(board: Bo
         )  # fmt: skip
     assert "Rolled back" in done.text
     assert healer.orders[1:] == [
-        ("rollback", {"to": "previous", "digest": DIGEST, "actor": "ann (claimed)", "reason": "worse"})
+        (
+            "rollback",
+            {"to": "previous", "digest": DIGEST, "actor": "ann (claimed)", "reason": "worse"},
+        )
     ]
 
 
