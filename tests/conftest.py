@@ -54,11 +54,21 @@ def enter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mlflow.set_tracking_uri(None)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is remembered for a user is not kept among the files of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("settings")))
+        patch.delenv("SELFHEAL_ALLOW_MODULE", raising=False)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _store_is_forgotten() -> Iterator[None]:
     """MLflow keeps the store's URI in a global and in the environment; no test leaves one."""
     yield
     os.environ.pop("MLFLOW_TRACKING_URI", None)
+    os.environ.pop("SELFHEAL_ALLOW_MODULE", None)
 
 
 @pytest.fixture

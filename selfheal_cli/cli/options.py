@@ -52,6 +52,12 @@ def _store(ctx: click.Context, param: click.Parameter, value: str | None) -> str
     return default_store(ctx)
 
 
+def _allow(names: tuple[str, ...]) -> None:
+    from selfheal_cli.model.allowed import allow
+
+    allow(names)
+
+
 # The file that the other options stand over; read by `selfheal_cli.cli.standing`.
 config_file: Decorator = group(
     click.option(
@@ -83,6 +89,16 @@ tracking_uri: Decorator = group(
         "sqlite:///mlflow.db]",
     ),
     config_file,
+)
+allow_module: Decorator = click.option(
+    "--allow-module",
+    "allow_module",
+    multiple=True,
+    metavar="NAME",
+    expose_value=False,
+    callback=lambda ctx, param, value: _allow(value),
+    help="Python module whose classes a wrapped model may name, beside those that were wrapped "
+    "here; repeatable.",
 )
 model_name: Decorator = click.option(
     "--model-name",

@@ -16,7 +16,15 @@ from selfheal_cli.cli import options, row_options, run_options, standing
 from selfheal_cli.errors import RegistryUnreachable
 
 INTERRUPTED = 130
-BESIDE_RESUME = ("resume", "no_wait", "tracking_uri", "config", "no_config", "as_json")
+BESIDE_RESUME = (
+    "allow_module",
+    "resume",
+    "no_wait",
+    "tracking_uri",
+    "config",
+    "no_config",
+    "as_json",
+)
 
 
 @click.command("run", cls=standing.ConfiguredCommand)
@@ -64,6 +72,7 @@ BESIDE_RESUME = ("resume", "no_wait", "tracking_uri", "config", "no_config", "as
     metavar="RUN",
     help="Go on with an interrupted run, as it was begun: id, its beginning, or latest.",
 )
+@options.allow_module
 @options.tracking_uri
 @options.as_json
 @click.pass_context

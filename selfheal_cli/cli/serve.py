@@ -90,6 +90,7 @@ limits = options.group(
 @click.option("--insecure", is_flag=True, help="Allow another --host without tokens.")
 @healing
 @limits
+@options.allow_module
 @options.tracking_uri
 def command(name: str, **given: Any) -> None:
     """Serve a model's champion over HTTP, as MLflow does, and heal it on what comes.

@@ -61,6 +61,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @click.option("--list", "listed", is_flag=True, help="Show its layers and register nothing.")
 @click.option("--allow-pickle", is_flag=True, help="Load a pickle, which may run any code.")
+@options.allow_module
 @options.tracking_uri
 @options.as_json
 def command(
@@ -87,12 +88,14 @@ def command(
     if name is None and not listed:
         raise click.UsageError("--as NAME is needed, or --list")
     from selfheal_cli.model.adapters.kinds import parse_adapter
+    from selfheal_cli.model.allowed import allow
     from selfheal_cli.model.wrapping import put_in, take
     from selfheal_cli.pipeline.origin import Origin, base_of, read_origin, sample_rows
     from selfheal_cli.pipeline.run import Surroundings
     from selfheal_cli.pipeline.wrapped import add_wrapped
     from selfheal_cli.registry.mlflow_registry import MlflowRegistry
 
+    allow([(given["target"] or "").partition(":")[0]])
     parse_adapter(given["adapter"])
     registry = MlflowRegistry(tracking_uri, create=not listed)
     origin = Origin(

@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from selfheal_cli.config import OWNER_ONLY
 from selfheal_cli.errors import EventLogError
 from selfheal_cli.history.events import Event, Kind
 from selfheal_cli.history.writable import written
@@ -40,6 +41,7 @@ class EventLog:
             if path.exists():
                 for event in read(path):
                     self._sequence, self._head = event.sequence, event.digest
+            path.touch(OWNER_ONLY)
             self._stream = path.open("ab", buffering=0)
             self._size = os.fstat(self._stream.fileno()).st_size
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from selfheal_cli.errors import ModelError
+from selfheal_cli.model.allowed import require_allowed
 
 AUTO = "auto"
 PLAIN = (bool, int, float, str, type(None))
@@ -94,7 +95,7 @@ def build_module(spec: ModuleSpec) -> nn.Module:
         return kind(**spec.init)
     except ModelError:
         raise
-    except Exception as exc:  # the author's code, which may raise anything
+    except (Exception, SystemExit) as exc:  # the author's code, which may raise anything
         reason = " ".join(str(exc).split()) or type(exc).__name__
         raise ModelError(
             f"{spec.target} cannot be built with {spec.init or 'no arguments'}: {reason}; give its "
@@ -103,11 +104,15 @@ def build_module(spec: ModuleSpec) -> nn.Module:
 
 
 def find_class(target: str) -> type[nn.Module]:
-    """The class that ``package.module:Class`` names; the working folder is looked in last."""
+    """The class that ``package.module:Class`` names; the working folder is looked in last.
+
+    Raises `ModelError` where it is none, or its module may not run here.
+    """
     place, _, name = target.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)
+    require_allowed(place)
     try:
         found: Any = importlib.import_module(place)
         for part in name.split("."):
@@ -117,9 +122,17 @@ def find_class(target: str) -> type[nn.Module]:
             f"{target} cannot be imported here ({exc}); install its package, or stand in the "
             "folder that it is in"
         ) from exc
+    except (Exception, SystemExit) as exc:  # the module's own code
+        raise ModelError(f"{target} cannot be imported here ({type(exc).__name__}: {exc})") from exc
     if not (inspect.isclass(found) and issubclass(found, nn.Module)):
         raise ModelError(f"{target} is not a class of torch.nn.Module")
     return found
+
+
+def modules_of(spec: ModuleSpec) -> set[str]:
+    """The Python modules that a network's classes are in."""
+    own = {spec.target.partition(":")[0]}
+    return own.union(*(modules_of(child) for child in spec.children.values()))
 
 
 def describe(module: nn.Module, init: Mapping[str, Any] | None = None) -> ModuleSpec:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,10 @@ from selfheal_cli.history.events import Kind
 from selfheal_cli.model.adapters.kinds import AFFINE
 from selfheal_cli.model.network import SelfHealingNetwork, use_one_thread
 from selfheal_cli.monitor.label_desk import Scored
+from selfheal_cli.pipeline.answering import Answered, answer
 from selfheal_cli.pipeline.continuing import baseline_of, continued
-from selfheal_cli.pipeline.corridor import Corridor
+from selfheal_cli.pipeline.corridor import Corridor, serve
+from selfheal_cli.pipeline.labels import LabelFlow
 from selfheal_cli.pipeline.prepare import Prepared, prepare
 from selfheal_cli.pipeline.run import Course, Finished, Surroundings, go
 from selfheal_cli.pipeline.sources import open_source
@@ -33,8 +36,8 @@ from selfheal_cli.rollback.plan import serving_version
 from selfheal_cli.rollback.verify import load_verified
 from selfheal_cli.snapshot import ANCHOR, assemble, probe_rows
 from selfheal_cli.source.encoding import Encoding
-from selfheal_cli.spool.source import Cursor, Pace, SpoolSource
-from selfheal_cli.spool.store import Spool
+from selfheal_cli.spool.source import Pace, SpoolSource
+from selfheal_cli.spool.store import Cursor, Spool
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,24 +120,26 @@ def _laid(served: Served, further: Callable[[Corridor], None]) -> Callable[[Corr
 
     def laid(corridor: Corridor) -> None:
         served.source.idle = corridor.stream.idle
-        rules = served.prepared.trained.rules
+        live = serve(served.prepared)
         for batch in served.source.history():
-            rows, answers = batch.rows, batch.answers
-            features = served.prepared.network.features(rows.x)
-            rule_label = rules.judge(rows.columns).label
-            known = rows.y >= 0
-            if known.any():
-                corridor.flow.recall(features[known], rows.y[known], rule_label[known])
-            if answers is None or known.all():
-                continue
-            scored = Scored.of(
-                batch, features, answers, served.prepared.shadow.predict(rows.x),
-                served.prepared.thresholds[1], rule_label,
-            )  # fmt: skip
-            corridor.flow.desk.take(scored.where(~known), None, None)
+            with suppress(Exception):  # it is left out, and was counted when it first came
+                _recall(answer(batch, served.prepared, live), served.prepared, corridor.flow)
         further(corridor)
 
     return laid
+
+
+def _recall(answered: Answered, prepared: Prepared, flow: LabelFlow) -> None:
+    batch, features = answered.batch, answered.features
+    rule_label = prepared.trained.rules.judge(batch.rows.columns).label
+    known = batch.rows.y >= 0
+    if known.any():
+        flow.recall(features[known], batch.rows.y[known], rule_label[known])
+    if not known.all():
+        scored = Scored.of(
+            batch, features, answered.answers, answered.shadow, prepared.thresholds[1], rule_label
+        )
+        flow.desk.take(scored.where(~known), None, None)
 
 
 def _champion(registry: Registry, model: str) -> VersionRecord:

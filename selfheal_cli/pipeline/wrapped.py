@@ -15,6 +15,8 @@ from selfheal_cli.history.event_log import EventLog
 from selfheal_cli.history.events import Kind
 from selfheal_cli.inputs import RowSettings
 from selfheal_cli.model.adapters.kinds import AFFINE
+from selfheal_cli.model.allowed import remember
+from selfheal_cli.model.foreign import modules_of
 from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.pipeline.lease import RunLease, require_free
 from selfheal_cli.pipeline.ledger import RunLedger
@@ -226,4 +228,6 @@ def _register(
         version = outbox.result(f"version:{snapshot}")
     if version is None:
         raise RegistryError(f"model '{model}': snapshot {snapshot} of run {run_id} is no version")
+    if network.architecture.other is not None:
+        remember(modules_of(network.architecture.other.module))
     return int(version["version"])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from selfheal_cli.errors import VersionCorrupt
+from selfheal_cli.model.allowed import asked_by_mlflow
 from selfheal_cli.model.network import SelfHealingNetwork, use_one_thread
 from selfheal_cli.monitor.prequential import classify
 from selfheal_cli.registry.artifacts import base_in, read_base
@@ -81,6 +82,7 @@ def _load_pyfunc(data_path: str) -> ProbabilityModel:
     )
     document = base.describe()
     encoding = Encoding.model_validate(document["encoding"])
-    network = assemble(base, adapter, where=where)
+    with asked_by_mlflow():
+        network = assemble(base, adapter, where=where)
     labels, threshold = tuple(document["labels"]), link.get("threshold", 0.5)
     return ProbabilityModel(network, encoding, labels, threshold)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -21,10 +21,21 @@ from selfheal_cli.serve import inference
 from selfheal_cli.serve.facts import Facts
 from selfheal_cli.serve.feedback import Labels, Outcome
 from selfheal_cli.serve.front import Front
-from selfheal_cli.serve.gate import FAILED, REQUEST, ROUTE, VERSION, Gate, problem
+from selfheal_cli.serve.gate import (
+    FAILED,
+    GIVEN,
+    REQUEST,
+    ROUTE,
+    VERSION,
+    Gate,
+    Scope,
+    again,
+    problem,
+)
 from selfheal_cli.serve.meters import Meters
 from selfheal_cli.serve.openapi import INVOCATIONS, PROBLEMS, TEXT, V2_PROBLEMS, documented
 from selfheal_cli.serve.operator_routes import operator_routes
+from selfheal_cli.serve.protocol import AT_ONCE_BYTES, Scored
 from selfheal_cli.serve.tracing import ROWS
 
 JSON = "application/json"
@@ -93,6 +104,9 @@ def facts_of(front: Front) -> Callable[[], Facts]:
             threshold=served.threshold,
             queue=recorder.waiting,
             unrecorded=recorder.unrecorded,
+            conflicting=recorder.conflicting,
+            kept=front.keeper.kept,
+            unread=front.keeper.unread,
             recording=recorder.problem,
             following=front.following.problem,
             started=started,
@@ -133,12 +147,21 @@ def _mlflow_routes(app: FastAPI, front: Front) -> None:
         scope = request.scope
         scope[ROUTE] = "/invocations"
         body = await request.body()
-        answer = await front.invoke(body, request.headers.get("content-type"), scope[REQUEST])
-        served = front.scorer.served
+        answer = await front.invoke(body, request.headers.get("content-type"))
+        served, headers = front.scorer.served, {}
         if answer.scored is not None:
-            served, scope[ROWS] = answer.scored.served, len(answer.scored.probabilities)
+            served = answer.scored.served
+            headers = await _recorded(front, scope, answer.scored, body)
         scope[VERSION] = served.shown_version
-        return Response(answer.text, answer.status, served.headers(), answer.media_type)
+        return Response(answer.text, answer.status, served.headers() | headers, answer.media_type)
+
+
+async def _recorded(front: Front, scope: Scope, scored: Scored, body: bytes) -> dict[str, str]:
+    """Have the rows written down; returns what the answer says of that."""
+    front.record(scored, scope[REQUEST])
+    scope[ROWS] = len(scored.probabilities)
+    known = not scope[GIVEN] or await front.stands_for(scope[REQUEST], body)
+    return {} if known else {"x-selfheal-recorded": "no"}
 
 
 def _label_routes(app: FastAPI, front: Front) -> None:
@@ -146,7 +169,7 @@ def _label_routes(app: FastAPI, front: Front) -> None:
     async def feedback(request: Request, told: Labels) -> Response:
         """Say what rows really were: late, in any order, more than once."""
         request.scope[ROUTE] = "/feedback"
-        return _json(await asyncio.to_thread(front.join, told))
+        return _json(await front.lanes.labels.run(0, partial(front.join, told)))
 
 
 def _v2_routes(app: FastAPI, front: Front) -> None:
@@ -190,16 +213,18 @@ def _v2_routes(app: FastAPI, front: Front) -> None:
         scope[ROUTE] = "/v2/models/infer"
         _require_served(front, model, number)
         served = front.scorer.served
-        scope[REQUEST] = asked.id or scope[REQUEST]
-        limits = front.settings.limits
-        answer, scored = await asyncio.to_thread(
+        if asked.id is not None:
+            scope[REQUEST], scope[GIVEN] = asked.id, True
+        body = await request.body()
+        lane = front.lanes.small if len(body) <= AT_ONCE_BYTES else front.lanes.large
+        work = partial(
             inference.infer, served, asked, model=model, request_id=scope[REQUEST],
-            key=front.settings.key, most=limits.rows,
+            key=front.settings.key, most=front.settings.limits.rows,
         )  # fmt: skip
-        front.record(scored, scope[REQUEST])
-        scope[ROWS] = len(scored.probabilities)
+        answer, scored = await lane.run(len(body), work)
+        headers = await _recorded(front, scope, scored, body)
         scope[VERSION] = served.shown_version
-        return _json(answer, served.headers())
+        return _json(answer, served.headers() | headers)
 
     found: dict[Any, Any] = V2_PROBLEMS["read"]
     for path in (model, at):
@@ -243,7 +268,9 @@ def _json(found: BaseModel, headers: dict[str, str] | None = None) -> Response:
 def _refused(meters: Meters) -> Any:
     async def handle(request: Request, exc: RequestRefused) -> Response:
         meters.refused.labels(exc.reason).inc()
-        return Response(problem(request.url.path, exc), exc.status, media_type=JSON)
+        return Response(
+            problem(request.url.path, exc), exc.status, again(exc.status), media_type=JSON
+        )
 
     return handle
 

@@ -49,10 +49,12 @@ def _server(seen: Seen) -> Iterator[Metric]:
     yield _gauge("server_info", "1, with the name of the model", [((server.model,), 1)], "model")
     yield _gauge("start_time_seconds", "When the server began, since 1970", server.started)
     yield _gauge("recorder_queue_rows", "Rows answered that are not on disk yet", server.queue)
+    yield _gauge("spool_rows", "Rows that are kept for labels and for the healer", server.kept)
     yield _gauge("waiting_rows", "Rows answered that the healer did not look at", standing.waiting)
     yield _gauge("pending_writes", "Writes that wait for the registry", standing.pending_writes)
     if server.version is not None:
         yield _gauge("served_version", "Version that requests are answered with", server.version)
+    yield _gauge("no_champion", "1 where the alias is gone", bool(standing.no_champion))
     if standing.champion is not None:
         yield _gauge(
             "champion_version", "Version that the alias points to", standing.champion.version
@@ -81,12 +83,20 @@ def _healer(seen: Seen) -> Iterator[Metric]:
         "heals", "Heals, by what became of them",
         [((name,), count) for name, count in heals.items()], "outcome",
     )  # fmt: skip
+    yield _counter(
+        "spool_begun_anew", "Times that reading did not go on where it was left, since the spool "
+        "or the log was another one", standing.begun_anew,
+    )  # fmt: skip
     yield _counter("rollbacks", "Times that an earlier version was restored", standing.rollbacks)
 
 
 def _stream(standing: Standing) -> Iterator[Metric]:
     yield _counter("batches", "Batches that the healer looked at", standing.batch)
     yield _counter("rows_seen", "Rows that the healer looked at", standing.rows)
+    yield _counter(
+        "noted", "Rows and values that healing could not take as they came",
+        [((what,), count) for what, count in standing.notes.items()], "what",
+    )  # fmt: skip
     text = "Rows of the last batch on which rule and network disagree"
     yield _gauge("conflicts", text, standing.conflicts)
     drift = standing.drift

@@ -18,9 +18,10 @@ class Facts(BaseModel):
     """What the scoring process knows of itself.
 
     ``version`` is what it answers with now, None while the registry has not numbered it.
-    ``queue`` counts rows that are not on disk yet, ``unrecorded`` those that never will be;
-    ``recording`` and ``following`` say what does not work there. ``started`` is in seconds since
-    1970.
+    ``queue`` counts rows that are not on disk yet, ``unrecorded`` those that never will be, and
+    ``conflicting`` those of them whose request id stood for other rows already; ``kept`` rows are
+    in the spool, and ``unread`` of them no healer here has looked at. ``recording`` and
+    ``following`` say what does not work there. ``started`` is in seconds since 1970.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -31,9 +32,26 @@ class Facts(BaseModel):
     threshold: float | None = None
     queue: int = 0
     unrecorded: int = 0
+    conflicting: int = 0
+    kept: int = 0
+    unread: int = 0
     recording: str = ""
     following: str = ""
     started: float = 0.0
+
+
+class Word(BaseModel):
+    """The healer's last word, ``age`` seconds old; None where it never said one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    standing: Standing
+    age: float | None
+
+    @property
+    def heals(self) -> bool:
+        """Whether a run heals here, which reads the spool."""
+        return self.age is not None and self.age < SILENT_SECONDS and self.standing.reads
 
 
 class Seen(BaseModel):
@@ -62,10 +80,18 @@ class Seen(BaseModel):
 
 def look(board: Board, facts: Callable[[], Facts], clock: Callable[[], float] = time) -> Seen:
     """Read the board once. Raises `NotWritten` where its file cannot be used."""
+    now, server = clock(), facts()
+    word = last_word(board, now)
+    standing = word.standing
+    if not word.heals:  # then nobody else counts them
+        standing = standing.model_copy(update={"waiting": server.unread})
+    return Seen(server=server, standing=standing, age=word.age, at=now)
+
+
+def last_word(board: Board, now: float) -> Word:
+    """What the healer said last. Raises `NotWritten` where the board cannot be used."""
     data, said = board.told(HEALER)
-    now = clock()
-    age = max(0.0, now - said) if said else None
-    return Seen(server=facts(), standing=Standing(**data), age=age, at=now)
+    return Word(standing=Standing(**data), age=max(0.0, now - said) if said else None)
 
 
 def since(moment: str, now: float) -> float | None:

@@ -17,8 +17,8 @@ from pydantic import (
 )
 
 from selfheal_cli.errors import RequestRefused
+from selfheal_cli.serve.extent import require_rows
 from selfheal_cli.serve.keys import as_key
-from selfheal_cli.serve.protocol import require_rows
 from selfheal_cli.source.table_file import one_text
 from selfheal_cli.spool.store import Feedback
 

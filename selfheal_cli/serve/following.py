@@ -32,6 +32,7 @@ class Following:
         self._registry = registry
         self._meters = meters
         self._taken = since
+        self._board_read = board.identity()
         self._refused = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="following", daemon=True)
@@ -48,6 +49,9 @@ class Following:
     def look(self) -> bool:
         """Take what is new; False where it could not be taken and may be later."""
         try:
+            identity = self._board.identity()
+            if identity != self._board_read:  # another board counts from 1 again
+                self._board_read, self._taken = identity, 0
             sequence, version = self._board.standing()
             if sequence <= self._taken:
                 if sequence and version is not None and self._unnumbered(sequence):

@@ -10,8 +10,11 @@ from selfheal_cli.errors import NotWritten, RequestRefused
 from selfheal_cli.serve.companion import Companion
 from selfheal_cli.serve.feedback import Labels, Outcome, as_feedback
 from selfheal_cli.serve.following import Following
+from selfheal_cli.serve.keeper import Keeper
+from selfheal_cli.serve.lanes import Lanes
 from selfheal_cli.serve.meters import Meters
 from selfheal_cli.serve.protocol import AT_ONCE_BYTES, Answer, Scored, full_answer, quick_answer
+from selfheal_cli.serve.recent import Recent
 from selfheal_cli.serve.recorder import Recorder
 from selfheal_cli.serve.scorer import Scorer
 from selfheal_cli.serve.settings import ServerSettings
@@ -31,29 +34,37 @@ class Front:
     spool: Spool
     recorder: Recorder
     following: Following
+    keeper: Keeper
     companion: Companion
     meters: Meters
     tracing: Tracing
+    lanes: Lanes
+    recent: Recent
 
     @property
     def model(self) -> str:
         """The registered model's name."""
         return self.settings.healer.model
 
-    async def invoke(self, body: bytes, content_type: str | None, request_id: str) -> Answer:
+    async def invoke(self, body: bytes, content_type: str | None) -> Answer:
         """Score a body: small ordinary ones at once, all others in a thread."""
-        served, key = self.scorer.served, self.settings.key
-        most = self.settings.limits.rows
-        answer = None
+        asked = (self.scorer.served, body, content_type, self.settings.key,
+                 self.settings.limits.rows)  # fmt: skip
         if len(body) <= AT_ONCE_BYTES:
-            answer = quick_answer(served, body, content_type, key, most)
-        else:
-            answer = await asyncio.to_thread(quick_answer, served, body, content_type, key, most)
-        if answer is None:
-            answer = await asyncio.to_thread(full_answer, served, body, content_type, key, most)
-        if answer.scored is not None:
-            self.record(answer.scored, request_id)
-        return answer
+            quick = quick_answer(*asked)
+            if quick is not None:
+                return quick
+            return await self.lanes.small.run(len(body), lambda: full_answer(*asked))
+
+        def either() -> Answer:
+            return quick_answer(*asked) or full_answer(*asked)
+
+        return await self.lanes.large.run(len(body), either)
+
+    async def stands_for(self, request_id: str, body: bytes) -> bool:
+        """Whether a caller's id is new, or stood for the same body before."""
+        content = hash(body) if len(body) <= AT_ONCE_BYTES else await asyncio.to_thread(hash, body)
+        return self.recent.stands_for(request_id, content)
 
     def record(self, scored: Scored, request_id: str) -> None:
         """Have what was answered written down."""

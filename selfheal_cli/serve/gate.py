@@ -26,9 +26,12 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-REQUEST = "selfheal.request"  # keys of the scope: the request's id, and
+REQUEST = "selfheal.request"  # keys of the scope: the request's id,
+GIVEN = "selfheal.given"  # whether the caller gave it,
+CALLERS = "selfheal.callers"  # the X-Request-Id that came,
 VERSION = "selfheal.version"  # the version that answered
-ROUTE = "selfheal.route"  # its route, as it is counted
+ROUTE = "selfheal.route"  # and its route, as it is counted
+OWN_ID, COMMON_ID = "X-Selfheal-Request-Id", "X-Request-Id"
 _ID = re.compile(REQUEST_ID)
 CLIENT_CLOSED = 499
 FAILED = RequestRefused(
@@ -82,7 +85,11 @@ class Gate:
         headers = {
             key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]
         }
-        scope[REQUEST] = _request_id(headers)
+        own, common = headers.get(OWN_ID.lower()), headers.get(COMMON_ID.lower())
+        callers = common if own is None else own
+        scope[GIVEN] = callers is not None
+        scope[REQUEST] = _request_id(callers, OWN_ID if own is not None else COMMON_ID)
+        scope[CALLERS] = common or ""
         method, path = scope["method"], scope["path"]
         need = need_of(method, path)
         require_allowed(need, headers, self._tokens)
@@ -139,7 +146,13 @@ class _Answer:
             self.status = message["status"]
             name = self._scope.get(REQUEST)
             if name:
-                message["headers"] = [*message["headers"], (b"x-request-id", name.encode())]
+                common = self._scope.get(CALLERS, "")
+                common = common if _ID.match(common) else name
+                message["headers"] = [
+                    *message["headers"],
+                    (COMMON_ID.lower().encode(), common.encode()),
+                    (OWN_ID.lower().encode(), name.encode()),
+                ]
         await self._send(message)
 
     async def refuse(self, exc: RequestRefused) -> None:
@@ -156,10 +169,14 @@ class _Answer:
         if exc.status == 401:
             read = self._scope["method"] in ("GET", "HEAD")
             headers.append((b"www-authenticate", b'Basic realm="selfheal"' if read else b"Bearer"))
-        if exc.status == 429:
-            headers.append((b"retry-after", b"1"))
+        headers += [(name.encode(), value.encode()) for name, value in again(exc.status).items()]
         await self.send({"type": "http.response.start", "status": exc.status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body})
+
+
+def again(status: int) -> dict[str, str]:
+    """When to come back, where that helps."""
+    return {"retry-after": "1"} if status in (429, 503) else {}
 
 
 def problem(path: str, exc: RequestRefused) -> bytes:
@@ -169,13 +186,12 @@ def problem(path: str, exc: RequestRefused) -> bytes:
     return json.dumps({"error_code": exc.code, "message": str(exc)}).encode()
 
 
-def _request_id(headers: dict[str, str]) -> str:
-    given = headers.get("x-request-id")
+def _request_id(given: str | None, header: str) -> str:
     if given is None:
         return str(uuid.uuid4())
     if not _ID.match(given):
         raise RequestRefused(
-            "X-Request-Id: up to 128 letters, digits, '.', '_', ':' and '-' are allowed",
+            f"{header}: up to 128 letters, digits, '.', '_', ':' and '-' are allowed",
             reason="request_id",
         )
     return given

@@ -27,7 +27,7 @@ from selfheal_cli.heal.live import Serving
 from selfheal_cli.history.events import Event, Kind
 from selfheal_cli.model.packing import Packed
 from selfheal_cli.pipeline.lease import healed_here, require_free
-from selfheal_cli.pipeline.predecessors import last_cursor, settle_earlier
+from selfheal_cli.pipeline.predecessors import settle_earlier, where_to_begin
 from selfheal_cli.pipeline.run import Surroundings
 from selfheal_cli.pipeline.served import Served, Wanted, heal_served, open_served
 from selfheal_cli.registry.base import CHAMPION, Registry
@@ -38,12 +38,12 @@ from selfheal_cli.serve.heal_spans import HealSpans
 from selfheal_cli.serve.operating import carry_out
 from selfheal_cli.serve.settings import HealerSettings
 from selfheal_cli.serve.standing import HEALER, Standing
-from selfheal_cli.serve.teller import EventFold, registry_facts
+from selfheal_cli.serve.teller import ByHand, EventFold, registry_facts
 from selfheal_cli.serve.tracing import open_tracing
 from selfheal_cli.spool.board import Board, Published
 from selfheal_cli.spool.file import spool_path
 from selfheal_cli.spool.source import Pace
-from selfheal_cli.spool.store import Spool
+from selfheal_cli.spool.store import Cursor, Spool
 
 LOOK_SECONDS = 0.5
 TELL_SECONDS = 0.5
@@ -65,6 +65,7 @@ class Healer:
         self._facts: dict[str, Any] = {"pid": os.getpid()}
         self._known: dict[str, Any] = {}  # by the registry
         self._fold = EventFold()
+        self._by_hand = ByHand()
         self._tracing = open_tracing("selfheal-healer")
         self._spans = HealSpans(self._tracing)
         self._served: Served | None = None
@@ -110,6 +111,7 @@ class Healer:
         require_free(self._registry, model, workspace, clock)
         self._silent = False  # whoever healed may have died since `_follow` looked
         settle_earlier(model, workspace, self._registry, clock, settings.actor, PATIENCE_SECONDS)
+        cursor = self._begin()
         self._fold = EventFold()
         self._facts.pop("error", None)
         self._facts.pop("state", None)
@@ -124,9 +126,21 @@ class Healer:
             on_publish=self._publish,
         )
         try:
-            heal_served(served, self._registry, around, last_cursor(model, workspace))
+            heal_served(served, self._registry, around, cursor)
         finally:
             self._served = None
+
+    def _begin(self) -> Cursor:
+        """Where to read from; says so where that is not where an earlier run left off."""
+        settings = self._settings
+        said, _ = self._board.told(HEALER)
+        last = said.get("run_id", ""), said.get("batch", 0)
+        beginning = where_to_begin(settings.model, settings.workspace, self._spool, *last)
+        self._facts["spool"] = beginning.notice
+        if beginning.notice:
+            self._facts["begun_anew"] = self._facts.get("begun_anew", 0) + 1
+            sys.stderr.write(f"selfheal: '{settings.model}': {beginning.notice}\n")
+        return beginning.cursor
 
     def _open(self) -> Served:
         """What is to be healed, prepared ahead so that a lease that is let go is taken at once."""
@@ -139,7 +153,7 @@ class Healer:
         if settings.reference is not None:
             reference = checked(TableSettings, settings.reference, where="--reference")
         wanted = Wanted(settings.model, settings.overrides, reference, settings.workspace)
-        pace = Pace(100, settings.max_wait, settings.keep_rows, time.monotonic, self._stop.wait)
+        pace = Pace(100, settings.max_wait, time.monotonic, self._stop.wait)
         self._served = open_served(self._registry, wanted, self._spool, pace)
         return self._served
 
@@ -201,6 +215,7 @@ class Healer:
         """The thread that asks the registry, which may be away for long."""
         while True:
             with suppress(SelfhealError):  # the one who follows says so
+                self._by_hand.look(self._registry, self._settings.model)
                 self._known = registry_facts(self._registry, self._settings.model)
             if self._stop.wait(FACTS_SECONDS):
                 return
@@ -209,8 +224,12 @@ class Healer:
         """The thread that says how things stand."""
         while True:
             served = self._served
-            waiting = {"waiting": served.source.backlog()} if served is not None else {}
-            facts = self._facts | self._known | self._fold.facts | waiting
+            facts = self._facts | self._known | self._fold.facts
+            facts["rollbacks"] = facts.get("rollbacks", 0) + self._by_hand.count
+            if served is not None:
+                source = served.source
+                facts |= {"waiting": source.backlog(), "read_to": source.cursor.answered}
+                facts["notes"] = {**source.notes(), **facts.get("notes", {})}
             if self._facts.get("state") in ("FOLLOWING", "WATCHING"):
                 facts["state"] = self._facts["state"]
             if not self._silent:

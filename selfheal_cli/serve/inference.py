@@ -15,9 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from selfheal_cli.errors import RequestRefused
 from selfheal_cli.monitor.prequential import classify
 from selfheal_cli.registry.layout import OUTPUTS
+from selfheal_cli.serve.extent import require_rows
 from selfheal_cli.serve.feedback import REQUEST_ID
 from selfheal_cli.serve.keys import as_key
-from selfheal_cli.serve.protocol import Scored, require_rows
+from selfheal_cli.serve.protocol import Scored
 from selfheal_cli.serve.scorer import Served
 from selfheal_cli.source.table_file import one_text
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from selfheal_cli.errors import RequestRefused
 from selfheal_cli.registry.scoring import as_json
 from selfheal_cli.serve import tables
+from selfheal_cli.serve.extent import require_extent, require_rows
 from selfheal_cli.serve.keys import keys_of
 from selfheal_cli.serve.scorer import Served
 
@@ -62,6 +63,7 @@ def full_answer(
     served: Served, body: bytes, content_type: str | None, key: str | None, most_rows: int
 ) -> Answer:
     """The answer to anything that MLflow's protocol knows. Raises `RequestRefused`."""
+    require_extent(body, content_type, len(served.quick.encoding.columns), most_rows)
     kept: list[Scored] = []
 
     def score(frame: pd.DataFrame, given: Any) -> tuple[FloatArray, tuple[str, ...], float]:
@@ -81,15 +83,6 @@ def full_answer(
 
     text, status, media_type = served.contract.answer(body, content_type, score)
     return Answer(text, status, media_type, kept[0] if kept else None)
-
-
-def require_rows(rows: int, most: int) -> None:
-    """Raise `RequestRefused` where a request has too many."""
-    if rows > most:
-        raise RequestRefused(
-            f"{rows} rows; at most {most} a request are allowed: send them in parts",
-            status=413, code="REQUEST_LIMIT_EXCEEDED", reason="rows",
-        )  # fmt: skip
 
 
 def _no_numbers(frame: pd.DataFrame, numeric: list[str]) -> str:

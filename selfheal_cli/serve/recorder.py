@@ -19,12 +19,13 @@ MOST_ROWS = 200_000
 class Recorder:
     """Scoring never waits for the disk: what does not fit is counted, not kept.
 
-    ``problem`` says why nothing is written now.
+    ``unrecorded`` rows are not kept, ``conflicting`` of them since their request's id stands for
+    other rows. ``problem`` says why nothing is written now.
     """
 
     def __init__(self, spool: Spool, meters: Meters, most_rows: int = MOST_ROWS) -> None:
         self.problem = ""
-        self.unrecorded = 0
+        self.unrecorded = self.conflicting = 0
         self._spool = spool
         self._meters = meters
         self._most = most_rows
@@ -52,8 +53,7 @@ class Recorder:
             return
         with self._counting:
             if self._rows + rows > self._most:
-                self.unrecorded += rows
-                self._meters.unrecorded.inc(rows)
+                self._lost(rows)
                 return
             self._rows += rows
             self._queue.append(answered)
@@ -66,11 +66,14 @@ class Recorder:
             while until > 0:
                 group = [self._queue[place] for place in range(min(GROUP, until))]
                 try:
-                    self._spool.append(group)
+                    conflicting = self._spool.append(group).conflicting
                 except NotWritten as exc:
                     self.problem = str(exc)
                     raise
                 self.problem = ""
+                if conflicting:
+                    self.conflicting += conflicting
+                    self._lost(conflicting)
                 until -= len(group)
                 with self._counting:
                     for _ in group:
@@ -84,8 +87,11 @@ class Recorder:
         try:
             self.flush()
         except NotWritten:
-            self.unrecorded += self._rows
-            self._meters.unrecorded.inc(self._rows)
+            self._lost(self._rows)
+
+    def _lost(self, rows: int) -> None:
+        self.unrecorded += rows
+        self._meters.unrecorded.inc(rows)
 
     def _run(self) -> None:
         while not self._stop.is_set():

@@ -26,8 +26,11 @@ from selfheal_cli.serve.companion import Companion
 from selfheal_cli.serve.connection import patient
 from selfheal_cli.serve.following import Following
 from selfheal_cli.serve.front import Front
+from selfheal_cli.serve.keeper import Keeper
+from selfheal_cli.serve.lanes import Lanes
 from selfheal_cli.serve.meters import Meters
 from selfheal_cli.serve.protocol import full_answer
+from selfheal_cli.serve.recent import Recent
 from selfheal_cli.serve.recorder import Recorder
 from selfheal_cli.serve.scorer import Scorer, Served, load_champion
 from selfheal_cli.serve.settings import ServerSettings
@@ -87,14 +90,20 @@ def opened(settings: ServerSettings, command: Sequence[str]) -> Iterator[Front]:
             spool=spool,
             recorder=Recorder(spool, meters),
             following=Following(scorer, board, lambda: registry, meters, since),
+            keeper=Keeper(board, spool, healer.keep_rows),
             companion=Companion(healer, meters, command),
             meters=meters,
             tracing=tracing,
+            lanes=Lanes(),
+            recent=Recent(),
         )
+        stack.callback(front.lanes.close)
         front.companion.start()
         stack.callback(front.companion.stop)
         front.recorder.start()
         stack.callback(front.recorder.close)
+        front.keeper.start()
+        stack.callback(front.keeper.stop)
         front.following.start()
         stack.callback(front.following.stop)
         yield front

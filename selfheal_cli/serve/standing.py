@@ -68,7 +68,9 @@ class Standing(_Told):
     or it was asked for), STARTING before the first batch. ``heals`` counts by outcome: healed,
     rejected, refused, failed, coalesced. ``waiting`` counts rows that were answered and not looked
     at yet, ``pending_writes`` what the registry does not have yet. ``labels_at`` is when a label
-    came last.
+    came last. ``read_to`` is the request up to which the spool was read, ``spool`` says why reading
+    did not go on where it was left, and ``begun_anew`` how often. ``notes`` counts rows and values
+    that healing could not take as they came. ``no_champion`` says why there is none.
     """
 
     state: Literal[
@@ -99,6 +101,16 @@ class Standing(_Told):
     candidates: tuple[Candidate, ...] = ()
     happenings: tuple[Happening, ...] = ()
     registry_away: str = ""
+    read_to: int = 0
+    spool: str = ""
+    begun_anew: int = 0
+    notes: dict[str, int] = Field(default_factory=dict)
+    no_champion: str = ""
+
+    @property
+    def reads(self) -> bool:
+        """Whether the one who says so has a run that reads the spool, or is about to."""
+        return self.state not in ("FOLLOWING", "WATCHING")
 
     def as_told(self) -> dict[str, Any]:
         """As it stands on the board."""

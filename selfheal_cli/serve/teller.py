@@ -6,9 +6,12 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from typing import Any
 
+from selfheal_cli.errors import VersionNotFound
 from selfheal_cli.history.events import Event, Kind
-from selfheal_cli.records import ForeignVersion
+from selfheal_cli.pipeline.stream import APART
+from selfheal_cli.records import AliasMove, ForeignVersion
 from selfheal_cli.registry.base import CHAMPION, Registry
+from selfheal_cli.registry.journal import EntryKind
 from selfheal_cli.registry.journal import Standing as Journal
 from selfheal_cli.registry.journal import standing as journal_of
 from selfheal_cli.rollback.plan import champion_of, last_own
@@ -38,6 +41,7 @@ class EventFold:
         self._labels = 0
         self._rows = 0
         self._rollbacks = 0
+        self._notes: Counter[str] = Counter()
         self._happened: deque[Happening] = deque(maxlen=HAPPENINGS)
 
     def add(self, event: Event) -> None:
@@ -50,6 +54,9 @@ class EventFold:
             self._feature = data["sensitive"]
         elif event.kind is Kind.BATCH:
             self._batch(data)
+            self._note(data.get("left_out", {}))
+        elif event.kind is Kind.BATCH_SET_APART:
+            self._note({APART: data["rows"]})
         elif event.kind is Kind.LABELS:
             self._judge(data, event.at)
         elif event.kind in OUTCOMES:
@@ -81,6 +88,11 @@ class EventFold:
             "alarms": tuple(name for name, one in readings.items() if one["level"] == "alarm"),
         }
 
+    def _note(self, counts: Mapping[str, int]) -> None:
+        if counts:
+            self._notes.update(counts)
+            self.facts["notes"] = dict(self._notes)
+
     def _judge(self, data: Mapping[str, Any], at: str) -> None:
         live, shadow = scores_from(data["live"]), scores_from(data["shadow"])
         self._live = live if self._live is None else self._live.plus(live)
@@ -94,18 +106,46 @@ class EventFold:
         }
 
 
+class ByHand:
+    """Counts rollbacks by people since the first look: moves of the champion to an older version
+    that are no run's. One thread looks, any reads ``count``.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._seen: int | None = None
+
+    def look(self, registry: Registry, model: str) -> None:
+        """Ask the journal."""
+        move = journal_of(registry, model).moves.get(CHAMPION)
+        sequence, before = move.sequence if move else 0, self._seen
+        self._seen = sequence
+        if before is None or move is None or sequence == before:
+            return
+        moves = [AliasMove(**one.data) for one in registry.entries(model)
+                 if one.kind is EntryKind.MOVED] if not move.run else []  # fmt: skip
+        self.count += sum(
+            one.alias == CHAMPION and not one.run and one.sequence > before
+            and one.source is not None and one.target < one.source
+            for one in moves
+        )  # fmt: skip
+
+
 def registry_facts(registry: Registry, model: str) -> dict[str, Any]:
     """Champion, candidates, lease and hold, as the registry has them now."""
     now: Journal = journal_of(registry, model)
-    serving = champion_of(registry, model)
     move = now.moves.get(CHAMPION)
     found: dict[str, Any] = {
         "holder": f"run {now.lease.run} of {now.lease.holder}" if now.lease else "",
         "held_by": now.hold.actor if now.hold else "",
         "held_reason": now.hold.reason if now.hold else "",
     }
+    try:
+        serving = champion_of(registry, model)
+    except VersionNotFound as exc:
+        return found | {"no_champion": str(exc)}
     if serving is None:
-        return found
+        return found | {"no_champion": f"no version of '{model}' has the alias {CHAMPION}"}
     known = move is not None and move.target == serving.version
     found["champion"] = Champion(
         version=serving.version,

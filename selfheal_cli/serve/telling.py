@@ -104,6 +104,13 @@ def warnings(seen: Seen) -> list[str]:
         )
     if standing.error:
         found.append(f"The healer reports: {standing.error}")
+    if standing.spool:
+        found.append(f"Reading did not go on where it was left: {standing.spool}")
+    if seen.server.conflicting:
+        found.append(
+            f"{seen.server.conflicting:,} rows were not recorded, since their request's id stood "
+            "for other rows already: give each request an X-Selfheal-Request-Id of its own."
+        )
     if seen.server.recording:
         found.append(f"Answers are not written down: {seen.server.recording}")
     if seen.server.following:
@@ -113,18 +120,29 @@ def warnings(seen: Seen) -> list[str]:
     if standing.held_by:
         why = f": {standing.held_reason}" if standing.held_reason else ""
         found.append(f"Healing is held by {standing.held_by}{why}")
-    served, champion = seen.server.version, standing.champion
-    if champion is not None and champion.foreign:
-        serves = "no version" if served is None else f"v{served}"
-        found.append(
-            f"The alias champion points to v{champion.version}, which selfheal did not register "
-            f"and does not serve: {serves} answers; a rollback puts the alias right."
-        )
-    elif served is not None and champion is not None and served != champion.version:
-        found.append(f"Requests are answered by v{served}, the champion is v{champion.version}.")
+    found += _of_champion(seen.server.version, standing)
     if seen.label_age is not None and seen.label_age > LABEL_SILENCE:
         found.append(f"No label has come for {span(seen.label_age)}.")
     return found
+
+
+def _of_champion(served: int | None, standing: Standing) -> list[str]:
+    """Where the alias does not point to what serves."""
+    champion = standing.champion
+    serves = "no version" if served is None else f"v{served}"
+    if standing.no_champion:
+        return [
+            f"There is no champion ({standing.no_champion}): {serves} answers; choose one with "
+            "'selfheal rollback --to VERSION'."
+        ]
+    if champion is not None and champion.foreign:
+        return [
+            f"The alias champion points to v{champion.version}, which selfheal did not register "
+            f"and does not serve: {serves} answers; a rollback puts the alias right."
+        ]
+    if served is not None and champion is not None and served != champion.version:
+        return [f"Requests are answered by v{served}, the champion is v{champion.version}."]
+    return []
 
 
 def lines(standing: Standing) -> list[Line]:

@@ -12,7 +12,7 @@ from selfheal_cli.settings.shape import RunFile
 
 PREFIX = "SELFHEAL_"
 BETWEEN = "__"
-OTHERS = ("SELFHEAL_ACTOR",)  # read elsewhere
+OTHERS = ("SELFHEAL_ACTOR", "SELFHEAL_ALLOW_MODULE")  # read elsewhere
 ALIKE = 0.8
 
 

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Protocol
 
+from selfheal_cli.config import OWNER_ONLY
 from selfheal_cli.errors import DataError, NotWritten
 
 READ_AT_ONCE = 1_000  # lines of a kept file
@@ -110,6 +111,7 @@ class Keeping:
         """Write here from now on, after what is there already."""
         if path.exists():
             _cut_half_line(path)
+        path.touch(OWNER_ONLY)
         self._stream = path.open("a", encoding="ascii")
         self.add(self._waiting)
         self._waiting = []

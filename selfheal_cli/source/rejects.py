@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from selfheal_cli.config import OWNER_ONLY
 from selfheal_cli.errors import DataError
 from selfheal_cli.source.base import REJECTS
 from selfheal_cli.source.feed import Line, on_disk
@@ -43,5 +44,7 @@ class Rejects:
         if self._path is None:
             self._waiting.extend(lines)
         elif lines:
-            with on_disk(self._path), self._path.open("a", encoding="utf-8") as stream:
-                stream.writelines(lines)
+            with on_disk(self._path):
+                self._path.touch(OWNER_ONLY)
+                with self._path.open("a", encoding="utf-8") as stream:
+                    stream.writelines(lines)

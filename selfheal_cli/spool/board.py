@@ -153,6 +153,10 @@ class Board:
         rows = self._file.all("SELECT answer FROM orders WHERE number = ?", (number,))
         return json.loads(rows[0][0]) if rows and rows[0][0] is not None else None
 
+    def identity(self) -> int:
+        """See `SpoolFile`."""
+        return self._file.identity()
+
     def close(self) -> None:
         """No more calls."""
         self._file.close()

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 import sqlite3
+import sys
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from selfheal_cli.config import WORKSPACE
+from filelock import FileLock
+
+from selfheal_cli.config import OWNER_ONLY, WORKSPACE
 from selfheal_cli.errors import NotWritten
 
 NAME = "spool.db"
 LOCK_SECONDS = 30.0
+IDENTITY = "CREATE TABLE IF NOT EXISTS identity (number INTEGER NOT NULL)"
+CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+BESIDE = ("-wal", "-shm")  # SQLite's own, of the file that was opened and of no other
+Inode = tuple[int, int] | None
 
 
 def spool_path(model: str, workspace: Path = WORKSPACE) -> Path:
@@ -25,29 +35,43 @@ class SpoolFile:
     """One connection to it, with the tables of whoever opens it. A commit is on disk.
 
     Any thread may call. Raises `NotWritten` where the disk is full or the file cannot be used;
-    what was committed before stays whole.
+    what was committed before stays whole. A file that is corrupt is set aside under another name,
+    and one that was taken away or replaced is not written to any more: in both cases work goes on
+    with what is at the path then, which has another identity.
     """
 
     def __init__(self, path: Path, schema: str) -> None:
         self.path = path
+        self._schema = schema
         self._lock = threading.Lock()
-        with self._told():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(path, timeout=LOCK_SECONDS, check_same_thread=False)
-            self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute("PRAGMA synchronous = FULL")
-            self._database.executescript(schema)
+        self._inodes: tuple[Inode, ...] = (None,)
+        with self._told(), self._alone():
+            try:
+                self._open()
+            except sqlite3.DatabaseError as exc:
+                if not _is_corrupt(exc):
+                    raise
+                self._set_aside(exc)
+
+    def identity(self) -> int:
+        """A number that no other spool has, nor the one that takes this one's place."""
+        with self._told(), self._lock:
+            self._require_same()
+            return self._identity
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """A transaction: all of it or nothing."""
-        with self._told(), self._lock, self._database:
-            self._database.execute("BEGIN IMMEDIATE")  # no reader that turns writer half-way
-            yield self._database
+        with self._told(), self._lock:
+            self._require_same()
+            with self._database:
+                self._database.execute("BEGIN IMMEDIATE")  # no reader that turns writer half-way
+                yield self._database
 
     def all(self, query: str, values: tuple[Any, ...] = ()) -> list[Any]:
         """The rows that a query gives."""
         with self._told(), self._lock:
+            self._require_same()
             return self._database.execute(query, values).fetchall()
 
     def close(self) -> None:
@@ -56,11 +80,105 @@ class SpoolFile:
             self._database.close()
 
     @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No other process opens or replaces the file meanwhile."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.path.with_suffix(".lock")):
+            yield
+
+    def _open(self) -> None:
+        with suppress(FileExistsError):  # one that exists is SQLite's alone to open and close
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, OWNER_ONLY))
+            for beside in self._beside():
+                beside.unlink(missing_ok=True)  # of a file that is gone
+        self._database = sqlite3.connect(self.path, timeout=LOCK_SECONDS, check_same_thread=False)
+        try:
+            self._database.execute("PRAGMA journal_mode = WAL")
+            self._database.execute("PRAGMA synchronous = FULL")
+            self._database.executescript(self._schema)
+            self._database.execute(IDENTITY)
+            self._identity = self._identified()
+        except BaseException:
+            self._database.close()
+            raise
+        self._inodes = (_inode(self.path), *map(_inode, self._beside()))
+
+    def _identified(self) -> int:
+        row = self._database.execute("SELECT number FROM identity").fetchone()
+        if row is None:
+            with self._database:
+                self._database.execute(
+                    "INSERT INTO identity SELECT ? WHERE NOT EXISTS (SELECT 1 FROM identity)",
+                    (secrets.randbits(52),),
+                )
+            row = self._database.execute("SELECT number FROM identity").fetchone()
+        return int(row[0])
+
+    def _require_same(self) -> None:
+        """Open what is at the path, should that be another file by now."""
+        if _inode(self.path) == self._inodes[0]:
+            return
+        with self._alone():
+            self._database.close()  # SQLite sees that its file has gone, and leaves the path alone
+            for beside, before in zip(self._beside(), self._inodes[1:], strict=True):
+                if _inode(beside) == before:
+                    beside.unlink(missing_ok=True)  # it would be taken for the new file's
+            self._open()
+
+    def _set_aside(self, why: Exception) -> None:
+        """Give a corrupt file another name, unless somebody has done that by now."""
+        if self._inodes[0] in (None, _inode(self.path)):
+            aside = self.path.with_name(f"{NAME}.corrupt-{time.time_ns() // 1_000_000}")
+            for beside, end in zip(self._beside(), BESIDE, strict=True):
+                if beside.exists():
+                    beside.replace(f"{aside}{end}")
+            self.path.replace(aside)
+            sys.stderr.write(
+                f"selfheal: {self.path}: corrupt ({why}); it is kept as {aside.name} and a new one "
+                "is begun: rows in it that nobody healed on are not healed on\n"
+            )
+        self._open()
+
+    def _beside(self) -> list[Path]:
+        return [self.path.with_name(f"{self.path.name}{end}") for end in BESIDE]
+
+    @contextmanager
     def _told(self) -> Iterator[None]:
         try:
             yield
+        except sqlite3.DatabaseError as exc:
+            if _is_corrupt(exc):
+                self._begin_anew(exc)
+                raise NotWritten(
+                    f"{self.path}: was corrupt ({exc}); it was set aside and a new one is begun"
+                ) from exc
+            raise self._unusable(exc) from exc
         except (sqlite3.Error, OSError) as exc:
-            raise NotWritten(
-                f"{self.path}: cannot be read or written ({exc}); what is in it stays whole: "
-                "make room or give the rights"
-            ) from exc
+            raise self._unusable(exc) from exc
+
+    def _begin_anew(self, why: Exception) -> None:
+        try:
+            with self._lock, self._alone():
+                self._database.close()
+                self._set_aside(why)
+        except (sqlite3.Error, OSError) as exc:
+            raise self._unusable(exc) from exc
+
+    def _unusable(self, exc: Exception) -> NotWritten:
+        return NotWritten(
+            f"{self.path}: cannot be read or written ({exc}); what is in it stays whole: "
+            "make room or give the rights"
+        )
+
+
+def _is_corrupt(exc: sqlite3.Error) -> bool:
+    code = getattr(exc, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in CORRUPT
+
+
+def _inode(path: Path) -> Inode:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +13,8 @@ from selfheal_cli.records import Answers, Batch, LateLabels, Rows
 from selfheal_cli.source.base import Source
 from selfheal_cli.source.contract import Departures
 from selfheal_cli.source.encoding import Encoding, occurred
-from selfheal_cli.spool.store import Label, Spool
+from selfheal_cli.spool.rows import Answered
+from selfheal_cli.spool.store import Cursor, Label, Spool, mark_of
 from selfheal_cli.spool.whereabouts import Part, Whereabouts
 
 if TYPE_CHECKING:
@@ -24,39 +25,21 @@ READ_AT_ONCE = 500  # requests
 BEHIND, CAUGHT_UP = 50, 5  # batches that wait when healing pauses, and when it goes on
 WIDE = 10  # batches at most in one while so many wait: most of a batch's cost is not its rows'
 LABELS_AT_ONCE = 10_000
-FORGET_EVERY = 100  # batches
-
-
-@dataclass(frozen=True, slots=True)
-class Cursor:
-    """Up to where the spool was read: ``place`` rows of the request after ``answered``, and the
-    labels up to ``labels``.
-    """
-
-    answered: int = 0
-    place: int = 0
-    labels: int = 0
-
-    def is_beyond(self, other: Cursor) -> bool:
-        """Whether more rows were read."""
-        return (self.answered, self.place) > (other.answered, other.place)
-
-    def as_dict(self) -> dict[str, int]:
-        """As it is recorded with a batch."""
-        return {"answered": self.answered, "place": self.place, "labels": self.labels}
+LARGEST = float(np.finfo(np.float32).max)  # that a network takes
+ENDLESS = "infinite values, and beyond 3.4e38, taken as missing"
+OF_OTHERS = "rows of another model, or that cannot be read, left out"
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
     """How rows become batches: ``batch_size`` rows, or what came within ``max_wait`` seconds.
 
-    ``keep_rows`` is how many the spool keeps. ``now`` is a monotonic clock in seconds; ``wait``
-    waits some seconds and says whether the stream shall end.
+    ``now`` is a monotonic clock in seconds; ``wait`` waits some seconds and says whether the
+    stream shall end.
     """
 
     batch_size: int
     max_wait: float
-    keep_rows: int
     now: Callable[[], float]
     wait: Callable[[float], bool]
 
@@ -67,7 +50,8 @@ class SpoolSource:
     One threshold decided all rows of a batch. A label counts with its row's batch if it is there
     by then, and is late otherwise; which of the two hangs on the spool's own order alone, so that
     over a restart none is taken twice or lost. When the stream shall end, what was answered by
-    then is streamed first. ``idle`` is called while nothing comes.
+    then is streamed first; it also ends where another spool has taken this one's place. ``idle`` is
+    called while nothing comes.
     """
 
     batch_count = None
@@ -98,7 +82,7 @@ class SpoolSource:
 
     def begin(self, cursor: Cursor) -> None:
         """Read on from here; to be said before `history` and `batches`."""
-        self.cursor = cursor
+        self.cursor = replace(cursor, spool=cursor.spool or self._spool.identity())
         self._read_to, self._skip = cursor.answered, cursor.place
         self._pending.clear()
         self._went = Whereabouts(self._remember)
@@ -119,7 +103,7 @@ class SpoolSource:
         """What was unusual so far, and labels that came too late to find their rows."""
         strange = self._departures.notes() if self._departures else {}
         forgotten = {"labels of forgotten rows": self._went.forgotten}
-        return occurred(self._unusual | forgotten | strange)
+        return occurred(dict(self._unusual) | forgotten | strange)
 
     def departures(self) -> Mapping[str, Mapping[str, int]]:
         """See `Source`."""
@@ -154,7 +138,7 @@ class SpoolSource:
                 stop = len(one)
                 if one.number > self.cursor.answered:
                     stop, place = place, 0  # of the one that was read in part
-                if stop:
+                if stop and self._is_ours(one):
                     self._add(Part(one, 0, stop), batches)
         for index, parts in enumerate(batches, 1 - len(batches)):
             yield self._made_of(parts, index, self.cursor.labels, None)
@@ -175,11 +159,9 @@ class SpoolSource:
             self._read()
             while parts := self._cut(ending=ending):
                 yield self._batch(index, parts)
-                if index % FORGET_EVERY == 0:
-                    self._spool.forget(self._pace.keep_rows, self.cursor.answered)
                 index += 1
                 self._read()
-            if ending:
+            if ending or self._spool.identity() != self.cursor.spool:
                 return
             self.idle()
             ending = self._pace.wait(POLL_SECONDS)
@@ -195,7 +177,20 @@ class SpoolSource:
             self._read_to = requests[-1].number
             for one in requests:
                 start, self._skip = self._skip, 0
-                self._pending += [Part(one, start, len(one))] if start < len(one) else []
+                if self._is_ours(one):
+                    self._pending += [Part(one, start, len(one))] if start < len(one) else []
+                else:
+                    self._leave_out(one, start)
+
+    def _is_ours(self, one: Answered) -> bool:
+        """Whether a request has this model's columns and classes."""
+        width = one.probabilities.shape[1] if one.probabilities.ndim == 2 else 2
+        return width == len(self.labels) and one.columns.keys() >= set(self.encoding.names)
+
+    def _leave_out(self, one: Answered, start: int) -> None:
+        self._unusual[OF_OTHERS] += len(one) - start
+        if not self._pending:
+            self.cursor = self._after(Part(one, start, len(one)), self.cursor.labels)
 
     def _cut(self, *, ending: bool) -> list[Part]:
         """The rows of the next batch; none where it is too early for one."""
@@ -237,11 +232,15 @@ class SpoolSource:
             name: np.concatenate([one.one.columns[name][one.start : one.stop] for one in parts])
             for name in self.encoding.names
         }
+        for name in self.encoding.numeric:
+            endless = np.abs(columns[name]) > LARGEST
+            columns[name][endless] = np.nan
+            self._unusual[ENDLESS] += int(endless.sum()) if index > 0 else 0
         answered = [part.one.probabilities[part.start : part.stop] for part in parts]
         x = self.encoding.encode(columns, self._unusual if index > 0 else None)
         self._went.note(index, parts)
         if index > 0:
-            self.cursor = _after(parts[-1], looked_at)
+            self.cursor = self._after(parts[-1], looked_at)
             if self._departures is not None:
                 self._departures.add(columns)
         return Batch(
@@ -265,9 +264,8 @@ class SpoolSource:
                 y[at + label.place - part.start] = label.y
         return y
 
-
-def _after(last: Part, labels: int) -> Cursor:
-    whole = last.stop == len(last.one)
-    return Cursor(
-        last.one.number if whole else last.one.number - 1, 0 if whole else last.stop, labels
-    )
+    def _after(self, last: Part, labels: int) -> Cursor:
+        whole, number = last.stop == len(last.one), last.one.number
+        mark = mark_of(last.one.request, last.one.at)
+        answered, place = (number, 0) if whole else (number - 1, last.stop)
+        return Cursor(answered, place, labels, self.cursor.spool, mark)

@@ -5,14 +5,16 @@ The server appends; the healer reads from where it was.
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from selfheal_cli.errors import DataError
 from selfheal_cli.spool.file import SpoolFile
 from selfheal_cli.spool.rows import Answered, pack_columns, unpack_columns
 
@@ -26,6 +28,7 @@ CREATE TABLE IF NOT EXISTS keys (
     key TEXT PRIMARY KEY, answered INTEGER NOT NULL, place INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS keys_of ON keys (answered);
+CREATE TABLE IF NOT EXISTS shared (request TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS labels (
     number INTEGER PRIMARY KEY AUTOINCREMENT, answered INTEGER NOT NULL, place INTEGER NOT NULL,
     y INTEGER NOT NULL, UNIQUE (answered, place)
@@ -41,6 +44,7 @@ AFTER = (
     "AS before FROM answered WHERE number > ? ORDER BY number LIMIT ?) WHERE before < ?) "
     "ORDER BY number"
 )
+ENDS = "SELECT seq FROM sqlite_sequence WHERE name = ?"
 LABELS = "SELECT number, answered, place, y FROM labels WHERE "
 
 
@@ -66,6 +70,45 @@ class Joined:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """What became of answered requests: ``new`` ones; and of how many rows the request's id stands
+    for other rows already, so that they were not kept.
+    """
+
+    new: int
+    conflicting: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """Up to where a spool was read: ``place`` rows of the request after ``answered``, and the
+    labels up to ``labels``.
+
+    ``spool`` is the identity of the one that was read, and ``mark`` is made of the request that was
+    read last; both are 0 where nobody wrote them down.
+    """
+
+    answered: int = 0
+    place: int = 0
+    labels: int = 0
+    spool: int = 0
+    mark: int = 0
+
+    @property
+    def last(self) -> int:
+        """Number of the request that was read last, if only in part."""
+        return self.answered + (self.place > 0)
+
+    def is_beyond(self, other: Cursor) -> bool:
+        """Whether more rows were read."""
+        return (self.answered, self.place) > (other.answered, other.place)
+
+    def as_dict(self) -> dict[str, int]:
+        """As it is recorded with a batch."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
 class Label:
     """A label that was joined: of row ``place`` of ``answered``; ``number`` is its own place."""
 
@@ -84,13 +127,36 @@ class Spool:
     def __init__(self, path: Path) -> None:
         self._file = SpoolFile(path, SCHEMA)
 
-    def append(self, answers: Sequence[Answered]) -> int:
-        """Keep answered requests, all or none; returns how many were new.
+    def identity(self) -> int:
+        """See `SpoolFile`."""
+        return self._file.identity()
 
-        A request id that is there already is not taken a second time.
+    def append(self, answers: Sequence[Answered]) -> Kept:
+        """Keep answered requests, all or none.
+
+        A request id that is there already is not taken a second time. If it comes with other rows,
+        it names no request any more: no label finds rows by it.
         """
+        new = conflicting = 0
         with self._file.writing() as database:
-            return sum(_insert(database, one) for one in answers)
+            for one in answers:
+                if _insert(database, one):
+                    new += 1
+                elif _is_shared(database, one):
+                    conflicting += len(one)
+        return Kept(new, conflicting)
+
+    def holds(self, cursor: Cursor) -> bool:
+        """Whether this is the spool that was read up to there."""
+        if cursor.spool not in (0, self.identity()):
+            return False
+        ends = ((cursor.last, "answered"), (cursor.labels, "labels"))
+        for last, table in ends:
+            row = self._file.all(ENDS, (table,))
+            if last > (row[0][0] if row else 0):
+                return False
+        row = self._file.all("SELECT request, at FROM answered WHERE number = ?", (cursor.last,))
+        return not row or cursor.mark in (0, mark_of(*row[0]))  # without a row: long forgotten
 
     def label(self, labels: Sequence[Feedback]) -> Joined:
         """Join labels to rows that were answered. A row's first label is the one that counts."""
@@ -143,9 +209,15 @@ class Spool:
         )
         return int(self._file.all(query, (number, requests))[0][0])
 
-    def forget(self, keep_rows: int, before: int) -> int:
-        """Remove the oldest requests below ``before`` that are beyond ``keep_rows`` rows, with
-        their keys and labels; returns how many.
+    def count(self, read_to: int) -> tuple[int, int]:
+        """Rows that are kept, and those of them beyond request ``read_to``."""
+        query = "SELECT total(rows), total(rows * (number > ?)) FROM answered"
+        kept, unread = self._file.all(query, (read_to,))[0]
+        return int(kept), int(unread)
+
+    def forget(self, keep_rows: int, before: int | None = None) -> int:
+        """Remove the oldest requests that are beyond ``keep_rows`` rows, with their keys and
+        labels, none from ``before`` on; returns how many.
         """
         edge = self._file.all(
             "SELECT number FROM (SELECT number, sum(rows) OVER (ORDER BY number DESC) AS newer "
@@ -154,8 +226,12 @@ class Spool:
         )
         if not edge:
             return 0
-        last = (min(edge[0][0], before - 1),)
+        last = (edge[0][0] if before is None else min(edge[0][0], before - 1),)
         with self._file.writing() as database:
+            database.execute(
+                "DELETE FROM shared WHERE request IN "
+                "(SELECT request FROM answered WHERE number <= ?)", last,
+            )  # fmt: skip
             database.execute("DELETE FROM keys WHERE answered <= ?", last)
             database.execute("DELETE FROM labels WHERE answered <= ?", last)
             return database.execute("DELETE FROM answered WHERE number <= ?", last).rowcount
@@ -163,6 +239,12 @@ class Spool:
     def close(self) -> None:
         """No more calls."""
         self._file.close()
+
+
+def mark_of(request: str, at: float) -> int:
+    """A number by which a request is known again."""
+    told = f"{request}\n{at!r}".encode()
+    return int.from_bytes(hashlib.blake2b(told, digest_size=6).digest())
 
 
 def _insert(database: sqlite3.Connection, one: Answered) -> int:
@@ -181,6 +263,15 @@ def _insert(database: sqlite3.Connection, one: Answered) -> int:
     return found.rowcount
 
 
+def _is_shared(database: sqlite3.Connection, one: Answered) -> bool:
+    """Whether the request that is kept under this one's id has other rows."""
+    query = "SELECT columns FROM answered WHERE request = ?"
+    if database.execute(query, (one.request,)).fetchone()[0] == pack_columns(one.columns):
+        return False
+    database.execute("INSERT OR IGNORE INTO shared VALUES (?)", (one.request,))
+    return True
+
+
 def _find(database: sqlite3.Connection, one: Feedback) -> tuple[int, int] | None:
     """The row that a label is for."""
     if one.key is not None:
@@ -188,13 +279,19 @@ def _find(database: sqlite3.Connection, one: Feedback) -> tuple[int, int] | None
         found: tuple[int, int] | None = database.execute(query, (one.key,)).fetchone()
         return found
     row = database.execute(
-        "SELECT number FROM answered WHERE request = ? AND rows > ?", (one.request, one.place)
+        "SELECT number FROM answered WHERE request = ? AND rows > ? "
+        "AND request NOT IN (SELECT request FROM shared)",
+        (one.request, one.place),
     ).fetchone()
     return None if row is None or one.place < 0 else (row[0], one.place)
 
 
 def _answered(row: tuple[Any, ...]) -> Answered:
-    request, classes, columns, probabilities, snapshot, threshold, at, number = row
+    request, classes, packed, probabilities, snapshot, threshold, at, number = row
     p = np.frombuffer(probabilities, "<f4")
     p = p if classes == 1 else p.reshape(-1, classes)
-    return Answered(request, unpack_columns(columns), p, snapshot, threshold, at, None, number)
+    try:
+        columns = unpack_columns(packed)
+    except DataError:
+        columns = {}  # whoever reads them leaves them out, and counts them
+    return Answered(request, columns, p, snapshot, threshold, at, None, number)

@@ -270,3 +270,18 @@ def test_wrapping_as_a_name_that_exists_moves_nothing_unless_it_is_promoted(
     invoke("four-eyes", "--on", "--model-name", "small")
     assert "wants two people" in invoke(*wrap, "--promote", expect=4).stderr
     assert len(registry.versions("small")) == 2
+
+
+def test_a_model_that_was_wrapped_here_runs_here_and_elsewhere_by_name(
+    digits_dir: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def run(*more: str, expect: int = 0) -> str:
+        monkeypatch.delitem(sys.modules, "digits", raising=False)
+        monkeypatch.delenv("SELFHEAL_ALLOW_MODULE", raising=False)
+        return invoke(*STREAM, "--batches", "1", *more, expect=expect).stderr
+
+    invoke("wrap", *STORED, *DATA, "--as", "digits")
+    run()
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "of another user"))
+    assert "give --allow-module digits or set SELFHEAL_ALLOW_MODULE=digits" in run(expect=3)
+    run("--allow-module", "digits")

@@ -85,6 +85,11 @@ def test_events_are_read_back_as_they_were_written(
     assert verify(path) == len(entries) + 1
 
 
+def test_a_log_is_its_owners_alone(tmp_path: Path, fake_clock: Callable[[], datetime]) -> None:
+    EventLog(tmp_path / "events.jsonl", fake_clock).close()
+    assert (tmp_path / "events.jsonl").stat().st_mode & 0o777 == 0o600
+
+
 def test_events_are_numbered_timed_and_chained(
     tmp_path: Path, fake_clock: Callable[[], datetime]
 ) -> None:

@@ -17,7 +17,7 @@ from selfheal_cli.history.event_log import EventLog, read
 from selfheal_cli.history.events import Event, Kind
 from selfheal_cli.pipeline import follow
 from selfheal_cli.pipeline.corridor import Corridor
-from selfheal_cli.pipeline.predecessors import last_cursor, settle_earlier
+from selfheal_cli.pipeline.predecessors import Beginning, settle_earlier, where_to_begin
 from selfheal_cli.pipeline.run import Finished, Surroundings, run
 from selfheal_cli.pipeline.served import Served, Wanted, heal_served, open_served
 from selfheal_cli.registry.base import BASELINE, CHAMPION
@@ -82,7 +82,7 @@ class Server:
             )
 
     def open(self, **overrides: Any) -> Served:
-        pace = Pace(100, 1e9, 1_000_000, lambda: 0.0, lambda seconds: True)
+        pace = Pace(100, 1e9, lambda: 0.0, lambda seconds: True)
         return open_served(
             self.registry, Wanted("fraud", overrides, None, WORKSPACE), self.spool, pace
         )
@@ -99,7 +99,10 @@ class Server:
             workspace=WORKSPACE,
         )  # fmt: skip
         found = served or self.open()
-        return heal_served(found, self.registry, around, last_cursor("fraud", WORKSPACE))
+        return heal_served(found, self.registry, around, self.beginning().cursor)
+
+    def beginning(self) -> Beginning:
+        return where_to_begin("fraud", WORKSPACE, self.spool)
 
     def holds(self) -> None:
         audit, _ = audit_model(self.registry, "fraud", WORKSPACE)
@@ -177,7 +180,8 @@ def test_a_restart_reads_no_row_twice_and_learns_again_from_what_was_labelled(
     batches = [len(events_of(done, Kind.BATCH)) for done in (first, second)]
     assert batches == [4, 2]
     offsets = events_of(second, Kind.ROWS_TAKEN)[-1].data["offsets"]
-    assert offsets == {"answered": 24, "place": 0, "labels": 600}
+    assert (offsets["answered"], offsets["place"], offsets["labels"]) == (24, 0, 600)
+    assert offsets["spool"] == server.spool.identity()
     server.holds()
 
 

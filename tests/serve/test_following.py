@@ -132,3 +132,19 @@ def test_a_server_that_begins_beside_a_healer_serves_what_that_published_last(
         published_now = board.published()
         assert published_now is not None and published_now.snapshot == wanted
     lease.release()
+
+
+def test_what_is_published_on_a_spool_that_took_anothers_place_is_served(
+    followed: Running,
+) -> None:
+    front = followed.front
+    for number in (2, 3, 2, 3):
+        front.board.publish(published(followed, number))
+    until(lambda: front.scorer.served.snapshot == "snapshot-3")
+    path = front.board._file.path
+    path.rename(path.with_name("moved-away.db"))
+    front.board.publish(published(followed, 2))  # the first of the new one
+    until(lambda: front.scorer.served.snapshot == "snapshot-2")
+    assert followed.post("/invocations", json={"dataframe_split": followed.rows()}).ok
+    front.recorder.flush()
+    assert front.spool.rows_beyond(0) == 3

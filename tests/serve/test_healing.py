@@ -21,6 +21,7 @@ import requests
 from selfheal_cli.config import SyntheticSettings
 from selfheal_cli.history.event_log import read
 from selfheal_cli.history.events import Event, Kind
+from selfheal_cli.pipeline.predecessors import Beginning
 from selfheal_cli.registry.mlflow_registry import MlflowRegistry
 from selfheal_cli.serve import healer
 from selfheal_cli.serve.settings import HealerSettings
@@ -31,7 +32,7 @@ from selfheal_cli.source.synthetic import SyntheticSource
 from selfheal_cli.spool.board import Board
 from selfheal_cli.spool.file import spool_path
 from selfheal_cli.spool.rows import Answered
-from selfheal_cli.spool.store import Feedback, Spool
+from selfheal_cli.spool.store import Cursor, Feedback, Spool
 from tests.conftest import Invoke
 
 WORKSPACE = Path("mlruns") / "selfheal"
@@ -248,6 +249,8 @@ def test_whoever_heals_says_so_though_another_one_healed_when_it_looked(
     registry, stop, found = Mock(), threading.Event(), dict[str, Any]()
     opened = Mock()
     opened.source.backlog.return_value = 0
+    opened.source.cursor = Cursor()
+    opened.source.notes.return_value = {}
     board = Board(spool_path("fraud", WORKSPACE))
 
     def heal(*_: object) -> None:
@@ -261,7 +264,8 @@ def test_whoever_heals_says_so_though_another_one_healed_when_it_looked(
         return {}
 
     replaced = {"healed_here": True, "require_free": None, "settle_earlier": [],
-                "open_served": opened, "serving_version": None, "last_cursor": None}  # fmt: skip
+                "open_served": opened, "serving_version": None,
+                "where_to_begin": Beginning(Cursor())}  # fmt: skip
     for name, value in replaced.items():
         monkeypatch.setattr(healer, name, Mock(return_value=value))
     monkeypatch.setattr(healer, "heal_served", heal)

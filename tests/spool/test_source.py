@@ -17,8 +17,8 @@ from selfheal_cli.records import Batch, Rows
 from selfheal_cli.source.encoding import Encoding
 from selfheal_cli.spool import source as module
 from selfheal_cli.spool.rows import Answered
-from selfheal_cli.spool.source import Cursor, Pace, SpoolSource
-from selfheal_cli.spool.store import Feedback, Spool
+from selfheal_cli.spool.source import Pace, SpoolSource
+from selfheal_cli.spool.store import Cursor, Feedback, Spool
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=80)
 BATCH = 4
@@ -51,12 +51,10 @@ class Time:
         return self.waits <= 0
 
 
-def source(
-    spool: Spool, cursor: Cursor, *, waits: int = 1, max_wait: float = 1e9, keep: int = 1_000
-) -> SpoolSource:
+def source(spool: Spool, cursor: Cursor, *, waits: int = 1, max_wait: float = 1e9) -> SpoolSource:
     """A source that ends after some waits."""
     clock = Time(waits)
-    pace = Pace(BATCH, max_wait, keep, clock.now, clock.wait)
+    pace = Pace(BATCH, max_wait, clock.now, clock.wait)
     reference: Any = NoReference()
     return SpoolSource(reference, ENCODING, spool, cursor, pace, remember=1_000)
 
@@ -205,7 +203,7 @@ def test_a_request_larger_than_a_batch_is_cut_and_goes_on_where_it_was(tmp_path:
     spool.append([answered("a", list(range(10)))])
     stream = source(spool, Cursor())
     assert ids_of(next(stream.batches())) == [0, 1, 2, 3]
-    assert stream.cursor == Cursor(0, 4, 0)
+    assert (stream.cursor.answered, stream.cursor.place, stream.cursor.labels) == (0, 4, 0)
     again = source(spool, stream.cursor)
     assert [ids_of(one) for one in again.batches(2)] == [[4, 5, 6, 7], [8, 9]]
 
@@ -215,7 +213,7 @@ def test_labels_of_rows_that_are_forgotten_are_counted(tmp_path: Path) -> None:
     spool.append([answered(f"r{one}", [4 * one + i for i in range(4)]) for one in range(4)])
     clock = Time(1)
     reference: Any = NoReference()
-    pace = Pace(BATCH, 1e9, 1_000, clock.now, clock.wait)
+    pace = Pace(BATCH, 1e9, clock.now, clock.wait)
     stream = SpoolSource(reference, ENCODING, spool, Cursor(), pace, remember=8)
     batches = stream.batches()
     for _ in range(3):
@@ -224,3 +222,51 @@ def test_labels_of_rows_that_are_forgotten_are_counted(tmp_path: Path) -> None:
     late = next(batches).late
     assert late is not None
     assert (late.batch.tolist(), stream.notes()) == ([3], {"labels of forgotten rows": 1})
+
+
+def test_what_no_network_can_take_counts_as_missing_and_the_answer_stays(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool.db")
+    values = np.array([1.0, np.inf, -np.inf, 1e39, 3e38])
+    spool.append([Answered("a", {"x": values}, np.full(5, 0.25, np.float32), "s", 0.5, 0.0)])
+    stream = source(spool, Cursor())
+    batches = list(stream.batches())
+    seen = np.concatenate([one.rows.columns["x"] for one in batches])
+    np.testing.assert_array_equal(seen, [1.0, np.nan, np.nan, np.nan, 3e38])
+    assert np.isfinite(np.concatenate([one.rows.x for one in batches])).all()
+    assert stream.notes()[module.ENDLESS] == 3
+    assert all(one.answers is not None for one in batches)
+
+
+def test_rows_of_another_model_and_rows_that_cannot_be_read_are_left_out_and_counted(
+    tmp_path: Path,
+) -> None:
+    spool = Spool(tmp_path / "spool.db")
+    p = np.full(1, 0.5, np.float32)
+    spool.append(
+        [
+            answered("a", [1]),
+            Answered("columns", {"y": np.zeros(1)}, p, "s", 0.5, 0.0),
+            Answered("classes", {"x": np.zeros(1)}, np.full((1, 3), 1 / 3, "f4"), "s", 0.5, 0.0),
+            answered("torn", [2]),
+        ]
+    )
+    spool._file._database.execute("UPDATE answered SET columns = x'00' WHERE request = 'torn'")
+    spool._file._database.commit()
+    stream = source(spool, Cursor())
+    assert [ids_of(one) for one in stream.batches()] == [[1]]
+    assert stream.notes()[module.OF_OTHERS] == 3
+    again = source(spool, stream.cursor)
+    assert list(again.batches()) == []
+    assert again.backlog() == 0  # they do not wait for ever
+    assert [ids_of(one) for one in again.history()] == [[1]]
+
+
+def test_the_stream_ends_where_another_spool_takes_the_place(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool.db")
+    spool.append([answered("a", list(range(BATCH)))])
+    stream = source(spool, Cursor(), waits=1_000)
+    batches = stream.batches()
+    assert len(next(batches).rows) == BATCH
+    (tmp_path / "spool.db").unlink()
+    spool.append([answered("b", list(range(BATCH)))])
+    assert list(batches) == []

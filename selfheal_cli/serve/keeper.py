@@ -1,0 +1,72 @@
+"""The thread that keeps the spool from growing without end, whoever reads it or nobody."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from contextlib import suppress
+
+from selfheal_cli.errors import NotWritten
+from selfheal_cli.serve.facts import last_word
+from selfheal_cli.spool.board import Board
+from selfheal_cli.spool.store import Spool
+
+LOOK_SECONDS = 2.0
+SHARE = 0.02  # of its time at most that it looks: counting many rows takes longer
+MOST_UNREAD = 1_000_000  # rows that are kept for a healer which does not come after
+
+
+class Keeper:
+    """Forgets the oldest answered rows beyond ``keep_rows``.
+
+    Rows that a healer here has still to read are kept beyond that, up to `MOST_UNREAD`. ``kept``
+    and ``unread`` count rows as of the last look; ``lost`` those that nobody had read when they
+    were forgotten.
+    """
+
+    def __init__(self, board: Board, spool: Spool, keep_rows: int) -> None:
+        self.kept = self.unread = self.lost = 0
+        self._board = board
+        self._spool = spool
+        self._keep = keep_rows
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._stop.set()
+        self._thread.join()
+
+    def look(self) -> None:
+        """Count, and forget what is too much. Raises `NotWritten`."""
+        word = last_word(self._board, time.time())
+        read_to = word.standing.read_to
+        kept, unread = self._spool.count(read_to)
+        if kept > self._keep:
+            if word.heals and unread <= MOST_UNREAD:
+                self._spool.forget(self._keep, before=read_to)
+            else:
+                self._spool.forget(self._keep)
+            kept, left = self._spool.count(read_to)
+            if word.heals and left < unread:
+                self.lost += unread - left
+                sys.stderr.write(
+                    f"selfheal: {unread - left} answered rows were forgotten before the healer "
+                    "read them: more come than it can look at\n"
+                )
+            unread = left
+        self.kept, self.unread = kept, unread
+
+    def _run(self) -> None:
+        while True:
+            began = time.monotonic()
+            with suppress(NotWritten):  # the recorder says so
+                self.look()
+            took = time.monotonic() - began
+            if self._stop.wait(max(LOOK_SECONDS, took / SHARE)):
+                return

@@ -1,0 +1,99 @@
+"""The spool does not grow without end, whoever reads it or nobody."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from selfheal_cli.serve import keeper as module
+from selfheal_cli.serve.facts import Facts, look
+from selfheal_cli.serve.keeper import Keeper
+from selfheal_cli.serve.standing import HEALER, Standing
+from selfheal_cli.spool.board import Board
+from selfheal_cli.spool.rows import Answered
+from selfheal_cli.spool.store import Spool
+
+FACTS = Facts(model="fraud")
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / "spool.db")
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Board:
+    return Board(tmp_path / "spool.db")
+
+
+def fill(spool: Spool, requests: int) -> None:
+    x = np.zeros(10)
+    last = spool.count(0)[0]
+    spool.append(
+        [Answered(f"r{last + one}", {"x": x}, x.astype(np.float32), "s", 0.5, 0.0)
+         for one in range(requests)]
+    )  # fmt: skip
+
+
+def say(board: Board, state: str, read_to: int = 0) -> None:
+    board.tell(HEALER, Standing.model_validate({"state": state, "read_to": read_to}).as_told())
+
+
+@pytest.mark.parametrize("state", ["", "WATCHING", "FOLLOWING"])
+def test_rows_are_forgotten_and_told_as_waiting_where_nothing_heals(
+    spool: Spool, board: Board, state: str
+) -> None:
+    if state:
+        say(board, state, read_to=1)
+    fill(spool, 200)
+    keeper = Keeper(board, spool, keep_rows=1_000)
+    keeper.look()
+    assert (keeper.kept, keeper.unread, keeper.lost) == (1_000, 1_000, 0)
+    facts = FACTS.model_copy(update={"kept": keeper.kept, "unread": keeper.unread})
+    assert look(board, lambda: facts).standing.waiting == 1_000
+
+
+def test_rows_that_a_healer_here_has_still_to_read_are_kept(spool: Spool, board: Board) -> None:
+    fill(spool, 200)
+    say(board, "HEALTHY", read_to=50)
+    keeper = Keeper(board, spool, keep_rows=1_000)
+    keeper.look()
+    assert (keeper.kept, keeper.unread, keeper.lost) == (1_510, 1_500, 0)
+    say(board, "HEALTHY", read_to=180)
+    keeper.look()
+    assert (keeper.kept, keeper.unread, keeper.lost) == (1_000, 200, 0)
+
+
+def test_a_healer_that_does_not_come_after_loses_the_oldest_and_it_is_said(
+    spool: Spool, board: Board, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "MOST_UNREAD", 1_400)
+    fill(spool, 200)
+    say(board, "DRIFTING", read_to=50)
+    keeper = Keeper(board, spool, keep_rows=1_000)
+    keeper.look()
+    assert (keeper.kept, keeper.unread, keeper.lost) == (1_000, 1_000, 500)
+    assert "500 answered rows were forgotten before the healer read them" in capsys.readouterr().err
+
+
+def test_a_healer_that_has_fallen_silent_keeps_nothing_from_being_forgotten(
+    spool: Spool, board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say(board, "HEALTHY")
+    fill(spool, 200)
+    later = module.time.time() + 3_600
+    monkeypatch.setattr(module.time, "time", lambda: later)
+    keeper = Keeper(board, spool, keep_rows=1_000)
+    keeper.look()
+    assert keeper.kept == 1_000
+
+
+def test_the_cursor_of_a_healer_holds_though_its_rows_were_forgotten(
+    spool: Spool, board: Board
+) -> None:
+    fill(spool, 3)
+    keeper = Keeper(board, spool, keep_rows=10)
+    keeper.look()
+    assert [one.request for one in spool.rows_after(0, 9)] == ["r2"]

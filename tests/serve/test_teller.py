@@ -1,0 +1,100 @@
+"""What the healer says: what it left out, who rolled back, whether there is a champion."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import requests
+
+from selfheal_cli.history.events import Event, Kind
+from selfheal_cli.pipeline.stream import APART
+from selfheal_cli.registry.base import CHAMPION
+from selfheal_cli.registry.memory import MemoryRegistry
+from selfheal_cli.registry.moves import Move, move_alias
+from selfheal_cli.serve.facts import Seen
+from selfheal_cli.serve.standing import Standing
+from selfheal_cli.serve.teller import ByHand, EventFold, registry_facts
+from selfheal_cli.serve.telling import warnings
+from tests.serve.operating import FACTS, board_with, operator_app, serving
+
+
+def registry_with(versions: int) -> MemoryRegistry:
+    registry = MemoryRegistry()
+    for _ in range(versions):
+        registry.add_foreign("fraud")
+    return registry
+
+
+def move(registry: MemoryRegistry, target: int, run: str = "") -> None:
+    at = datetime(2026, 1, 1, tzinfo=UTC).isoformat()
+    move_alias(registry, Move("fraud", CHAMPION, target, "ann", at, "odd", run=run))
+
+
+def test_rollbacks_by_people_are_counted_and_a_runs_moves_are_not() -> None:
+    registry, by_hand = registry_with(5), ByHand()
+    move(registry, 4)
+    move(registry, 3)
+    by_hand.look(registry, "fraud")
+    assert by_hand.count == 0  # from before
+    move(registry, 2)
+    move(registry, 1)
+    by_hand.look(registry, "fraud")
+    assert by_hand.count == 2
+    move(registry, 5)
+    by_hand.look(registry, "fraud")
+    move(registry, 4, run="r1")
+    by_hand.look(registry, "fraud")
+    assert by_hand.count == 2
+    move(registry, 3)
+    for _ in range(2):
+        by_hand.look(registry, "fraud")
+    assert by_hand.count == 3
+
+
+def test_an_alias_that_was_taken_away_or_points_to_nothing_is_a_warning(tmp_path: Path) -> None:
+    registry = registry_with(2)
+    move(registry, 2)
+    assert registry_facts(registry, "none").get("no_champion")
+    del registry._aliases["fraud", CHAMPION]
+    standing = Standing(**registry_facts(registry, "fraud"))
+    assert standing.champion is None
+    (warning,) = warnings(Seen(server=FACTS, standing=standing, age=1.0, at=0.0))
+    assert "There is no champion (no version of 'fraud' has the alias champion): v12 answers" in (
+        warning
+    )
+    with serving(operator_app(board_with(tmp_path, standing))) as url:
+        assert "There is no champion" in requests.get(url, timeout=10).text
+        assert "selfheal_no_champion 1.0" in requests.get(f"{url}/metrics", timeout=10).text
+
+
+def test_what_healing_could_not_take_is_counted_in_status_page_and_metrics(tmp_path: Path) -> None:
+    fold = EventFold()
+    at = "2026-01-01T00:00:00+00:00"
+    batch = {
+        "batch": 1, "rows": 98, "z": 0.0, "drifting": False, "state": "HEALTHY", "conflicts": 0,
+        "pending_writes": 0, "left_out": {"rows without an answer": 2},
+    }  # fmt: skip
+    for number, data in enumerate([batch, batch | {"left_out": {}}, batch]):
+        fold.add(Event(number, at, Kind.BATCH, data, "", ""))
+    apart = {"batch": 4, "rows": 100, "reason": "IndexError: out of range"}
+    fold.add(Event(4, at, Kind.BATCH_SET_APART, apart, "", ""))
+    standing = Standing(**fold.facts)
+    assert standing.notes == {"rows without an answer": 4, APART: 100}
+    assert standing.happenings[0].text == "batch 4 set apart: IndexError: out of range"
+    with serving(operator_app(board_with(tmp_path, standing))) as url:
+        assert requests.get(f"{url}/status", timeout=10).json()["standing"]["notes"][APART] == 100
+        assert f"4 rows without an answer; 100 {APART}" in requests.get(url, timeout=10).text
+        figures = requests.get(f"{url}/metrics", timeout=10).text
+    assert f'selfheal_noted_total{{what="{APART}"}} 100.0' in figures
+
+
+def test_reading_that_began_anew_is_told_in_status_page_and_metrics(tmp_path: Path) -> None:
+    standing = Standing(spool="the spool is not the one that was read", begun_anew=1)
+    told = "Reading did not go on where it was left: the spool is not the one that was read"
+    with serving(operator_app(board_with(tmp_path, standing))) as url:
+        assert told in requests.get(f"{url}/status", timeout=10).json()["told"]["warnings"]
+        assert told in requests.get(url, timeout=10).text
+        assert "selfheal_spool_begun_anew_total 1.0" in (
+            requests.get(f"{url}/metrics", timeout=10).text
+        )
