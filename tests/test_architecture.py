@@ -19,6 +19,7 @@ FLOORS = {
     "inputs": 1,
     "scores": 1,
     "actor": 1,
+    "visible": 1,
     "records": 2,
     "config": 2,
     "moments": 2,

@@ -9,6 +9,7 @@ import click
 from selfheal_cli.actor import actor, now_text
 from selfheal_cli.cli import options
 from selfheal_cli.cli.rollback_plan import confirm, plan_document, show_plan, tell_move
+from selfheal_cli.cli.say import say
 
 if TYPE_CHECKING:
     from selfheal_cli.registry.base import Registry
@@ -47,7 +48,7 @@ def command(
     plan, found = plan_proposed(registry, model_name, proposal)
     if not as_json:
         show_plan(plan)
-        click.echo(f"Proposed by {found.actor} at {found.at}: {found.reason}")
+        say(f"Proposed by {found.actor} at {found.at}: {found.reason}")
     confirm(f"Make v{plan.target.version} the champion?", yes=yes)
     by = By(actor(), now_text(), f"{found.reason} (proposed by {found.actor})")
     move = execute(registry, plan, by, proposal)
@@ -62,7 +63,7 @@ def _loosen(registry: Registry, model: str, asked: Proposal, *, yes: bool, as_js
     from selfheal_cli.registry.moves import set_four_eyes
 
     if not as_json:
-        click.echo(f"Proposed by {asked.actor} at {asked.at}: {asked.reason}")
+        say(f"Proposed by {asked.actor} at {asked.at}: {asked.reason}")
     confirm(f"Is one person enough to move the champion of '{model}' from now on?", yes=yes)
     reason = f"{asked.reason} (proposed by {asked.actor})"
     set_four_eyes(
@@ -72,4 +73,4 @@ def _loosen(registry: Registry, model: str, asked: Proposal, *, yes: bool, as_js
     if as_json:
         output.print_json({"four_eyes": False, "proposal": asked.sequence})
     else:
-        click.echo(f"A move of the champion of '{model}' takes one person from now on.")
+        say(f"A move of the champion of '{model}' takes one person from now on.")

@@ -9,6 +9,7 @@ import click
 
 from selfheal_cli.actor import actor, clock
 from selfheal_cli.cli import options
+from selfheal_cli.cli.say import say
 
 if TYPE_CHECKING:
     from selfheal_cli.audit.finding import Audit
@@ -111,19 +112,19 @@ def _show(
                            "signed_at": signed and signed.at.isoformat()})  # fmt: skip
         return
     checked = ", ".join(f"{count:,} {name}" for name, count in found.checked.items())
-    click.echo(f"Checked of '{model}': {checked or 'nothing'}.")
+    say(f"Checked of '{model}': {checked or 'nothing'}.")
     for one in found.notes:
-        click.echo(f"Seen: {one.where} {one.problem}.")
+        say(f"Seen: {one.where} {one.problem}.")
     if signed is not None:
-        click.echo(f"Held against what {signed.by} signed at {signed.at.isoformat()}.")
+        say(f"Held against what {signed.by} signed at {signed.at.isoformat()}.")
     if found.findings:
         rows = [[one.where, one.problem] for one in found.findings]
         title = f"{len(rows)} things do not hold"
         output.make_console().print(output.make_table(title, ("where", "what"), rows))
         return
-    click.echo(f"Everything holds.{'' if signed or written else NOT_SIGNED}")
+    say(f"Everything holds.{'' if signed or written else NOT_SIGNED}")
     if written is not None:
-        click.echo(f"Signed: {written}. Give it to the auditor with the public key.")
+        say(f"Signed: {written}. Give it to the auditor with the public key.")
 
 
 def _sign(standing: Standing, key: Path, model: str, uri: str, path: Path) -> None:
@@ -172,7 +173,7 @@ def _replay(registry: MlflowRegistry, model: str, number: int, *, as_json: bool)
     if as_json:
         output.print_json(asdict(found))
         return
-    click.echo(
+    say(
         f"v{number} comes out the same: sha256 {found.sha256[:12]}…, after {found.batches} batches "
         f"and {found.events} recorded events, each of which came out as recorded."
     )

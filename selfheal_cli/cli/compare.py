@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from selfheal_cli.cli import options, run_options, standing
+from selfheal_cli.cli.say import say
 from selfheal_cli.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def command(
 
     def show(result: Result) -> None:
         if not as_json:
-            click.echo(f"seed {result.seed}: {result.title}", err=True)
+            say(f"seed {result.seed}: {result.title}", err=True)
 
     results = compare(config, make_source, chosen, peers, wanted, show)
     lines = summarise(results)
@@ -119,7 +120,7 @@ def command(
         output.print_json(_document(run_id, results, lines, limit, plot))
         return
     _show(lines, seeds)
-    click.echo(f"Picture in {plot}; in MLflow: run {run_id} with {len(lines)} child runs.")
+    say(f"Picture in {plot}; in MLflow: run {run_id} with {len(lines)} child runs.")
 
 
 def _settle(ctx: click.Context) -> Settled:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from selfheal_cli.cli import run, standing
+from selfheal_cli.cli.say import say
 
 if TYPE_CHECKING:
     from selfheal_cli.settings.layer import Origin
@@ -61,7 +62,7 @@ def check(file: Path | None) -> None:
 
     path = file or NAME
     config = settle([read_file(path)]).config
-    click.echo(f"{path}: a valid configuration of model '{config.model_name}'")
+    say(f"{path}: a valid configuration of model '{config.model_name}'")
 
 
 @command.command("schema")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from selfheal_cli.cli import options
+from selfheal_cli.cli.say import say
 
 
 @click.command("diff")
@@ -42,10 +43,10 @@ def command(
     title = f"Model '{model_name}', v{first} and v{second}"
     output.make_console().print(output.make_table(title, columns, rows))
     if found.weights is None:
-        click.echo("The adapters are of different kinds: their weights cannot be compared.")
+        say("The adapters are of different kinds: their weights cannot be compared.")
     if found.decided_differently is None:
-        click.echo("They share no probe rows: their decisions cannot be compared.")
+        say("They share no probe rows: their decisions cannot be compared.")
     else:
-        click.echo(
+        say(
             f"They decide {found.decided_differently} of {found.probe_rows} probe rows differently."
         )

@@ -50,8 +50,8 @@ def command(ctx: click.Context, tracking_uri: str | None, as_json: bool) -> None
     if as_json:
         output.print_json({"well": well, "findings": [asdict(finding) for finding in found]})
     else:
-        rows = [
-            ["[green]ok[/]" if f.well else "[red]NOT WELL[/]", f.check, f.detail] for f in found
+        rows: list[list[output.Part]] = [
+            [("ok", "green") if f.well else ("NOT WELL", "red"), f.check, f.detail] for f in found
         ]
         table = output.make_table("Doctor", ("", "check", "detail"), rows)
         output.make_console().print(table)

@@ -6,6 +6,7 @@ import click
 
 from selfheal_cli.actor import actor, clock
 from selfheal_cli.cli import options
+from selfheal_cli.cli.say import say
 
 
 @click.command("drill")
@@ -65,11 +66,11 @@ def command(
     if as_json:
         output.print_json({"passed": True, "model": config.model_name, **asdict(proof)})
         return
-    click.echo(f"Rollback fired in batch {proof.batch}: {proof.reason}.")
-    click.echo(
+    say(f"Rollback fired in batch {proof.batch}: {proof.reason}.")
+    say(
         f"Restored v{proof.restored_version} (F1 {proof.f1:.3f}), the registry's best post-heal "
         f"version; what serves equals its {proof.adapter_bytes:,} stored bytes "
         f"(sha256 {proof.sha256[:12]}…), and champion points to it."
     )
     kept = "is kept" if keep else "was removed again"
-    click.echo(f"The safety net holds. The throw-away model '{config.model_name}' {kept}.")
+    say(f"The safety net holds. The throw-away model '{config.model_name}' {kept}.")

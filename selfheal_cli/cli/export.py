@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from selfheal_cli.cli import options
+from selfheal_cli.cli.say import say
 
 
 @click.command("export")
@@ -48,4 +49,4 @@ def command(
     if as_json:
         output.print_json({"run_id": view.started["run_id"], "files": [str(f) for f in files]})
     else:
-        click.echo(f"{len(files)} files of run {view.started['run_id']} in {export_dir}/")
+        say(f"{len(files)} files of run {view.started['run_id']} in {export_dir}/")

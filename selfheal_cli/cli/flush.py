@@ -8,6 +8,7 @@ import click
 
 from selfheal_cli.actor import clock
 from selfheal_cli.cli import options
+from selfheal_cli.cli.say import say
 
 
 @click.command("flush")
@@ -45,9 +46,9 @@ def command(run: str | None, patience: float, tracking_uri: str | None, as_json:
         return
     for one in done:
         end = "" if one.ended else f"; it has no end yet: 'selfheal run --resume {one.run_id}'"
-        click.echo(f"run {one.run_id}: {one.brought} writes brought{end}")
+        say(f"run {one.run_id}: {one.brought} writes brought{end}")
     if not done:
-        click.echo("Nothing waits: the registry has everything.")
+        say("Nothing waits: the registry has everything.")
 
 
 def _outboxes(run: str | None) -> list[Path]:

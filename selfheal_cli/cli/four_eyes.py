@@ -6,6 +6,7 @@ import click
 
 from selfheal_cli.actor import actor, now_text
 from selfheal_cli.cli import options
+from selfheal_cli.cli.say import say
 
 
 @click.command("four-eyes")
@@ -30,14 +31,14 @@ def command(wanted: str | None, reason: str, model_name: str, tracking_uri: str 
     four_eyes = standing(registry, model_name).four_eyes
     if wanted is None or (wanted == "on") == four_eyes:
         people = "two people" if four_eyes else "one person"
-        click.echo(f"A move of the champion of '{model_name}' takes {people}.")
+        say(f"A move of the champion of '{model_name}' takes {people}.")
     elif wanted == "on":
         set_four_eyes(registry, model_name, on=True, actor=actor(), at=now_text(), reason=reason)
-        click.echo(f"A move of the champion of '{model_name}' takes two people from now on.")
+        say(f"A move of the champion of '{model_name}' takes two people from now on.")
     else:
         asked = Proposal(0, "", actor(), now_text(), reason, 0, loosens=True)
         number = propose(registry, model_name, asked).sequence
-        click.echo(
+        say(
             f"Proposal {number}: one person is to be enough; somebody else runs 'selfheal approve "
             f"{number}'."
         )

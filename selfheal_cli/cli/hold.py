@@ -6,6 +6,7 @@ import click
 
 from selfheal_cli.actor import actor, now_text
 from selfheal_cli.cli import options
+from selfheal_cli.cli.say import say
 
 
 @click.command("hold")
@@ -25,8 +26,8 @@ def command(reason: str, model_name: str, tracking_uri: str | None) -> None:
     registry.versions(model_name, limit=1)  # there must be such a model
     held = standing(registry, model_name).hold
     if held is not None:
-        click.echo(f"'{model_name}' is held already, by {held.actor} at {held.at}: {held.reason}")
+        say(f"'{model_name}' is held already, by {held.actor} at {held.at}: {held.reason}")
         return
     who = {"actor": actor(), "at": now_text()}
     hold(registry, model_name, Hold(who["actor"], who["at"], reason[:MAX_TEXT]), **who)
-    click.echo(f"Healing of '{model_name}' is held: {reason}")
+    say(f"Healing of '{model_name}' is held: {reason}")

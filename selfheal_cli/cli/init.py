@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from selfheal_cli.cli import options, run_options
+from selfheal_cli.cli.say import say
 
 if TYPE_CHECKING:
     from selfheal_cli.settings.draft import Draft
@@ -58,9 +59,9 @@ def command(
                            "schema": str(beside) if schema else None})  # fmt: skip
         return
     for note in draft.notes:
-        click.echo(f"- {note}")
+        say(f"- {note}")
     there = "" if out == Path("selfheal.yaml") else f" --config {out}"
-    click.echo(f"Written {out}: look through it, then 'selfheal run{there}'.")
+    say(f"Written {out}: look through it, then 'selfheal run{there}'.")
 
 
 def _draft(data: Path | None, out: Path, columns: dict[str, Any], schema: str | None) -> Draft:

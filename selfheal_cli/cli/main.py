@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Any
 
 import click
 
 from selfheal_cli import __version__
+from selfheal_cli.cli.say import say
 from selfheal_cli.errors import SelfhealError
 from selfheal_cli.masking import masked
 
@@ -80,15 +83,18 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Turn every error of ours into one line on stderr and its exit code."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, TextIOWrapper):  # what its encoding lacks is written out
+                stream.reconfigure(errors="backslashreplace")
         try:
             return super().invoke(ctx)
         except SelfhealError as exc:
             if ctx.params.get("debug"):
                 raise
-            click.echo(f"selfheal: {' '.join(str(exc).split())}", err=True)
+            say(f"selfheal: {' '.join(str(exc).split())}", err=True)
             ctx.exit(exc.exit_code)
         except KeyboardInterrupt:
-            click.echo("selfheal: interrupted", err=True)
+            say("selfheal: interrupted", err=True)
             ctx.exit(INTERRUPTED)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
@@ -97,7 +103,7 @@ class Commands(click.Group):
                 raise
             reason = " ".join(str(exc).split()) or type(exc).__name__
             line = f"selfheal: unexpected: {masked(reason)}; 'selfheal --debug' shows where"
-            click.echo(line, err=True)
+            say(line, err=True)
             ctx.exit(1)
 
 

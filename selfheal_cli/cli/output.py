@@ -12,10 +12,13 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from selfheal_cli.actor import clock
+from selfheal_cli.visible import visible
 
 PIPE_WIDTH = 160
+Part = str | tuple[str, str]
 
 
 def make_console() -> Console:
@@ -50,7 +53,7 @@ def waiting(what: str, *, quiet: bool) -> Iterator[Callable[[int], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     hidden = quiet or not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
-        task = progress.add_task(what, total=0)
+        task = progress.add_task(what, total=0)  # ours: a description is markup
 
         def on_left(left: int) -> None:
             total = max(left, int(progress.tasks[task].total or 0))
@@ -59,14 +62,27 @@ def waiting(what: str, *, quiet: bool) -> Iterator[Callable[[int], None]]:
         yield on_left
 
 
-def make_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """A table whose columns of numbers (marked ``>NAME``) are aligned to the right."""
-    found = Table(title=title, title_justify="left", header_style="bold")
+def line(*parts: Part) -> Text:
+    """Text for rich: the one way in, past its markup. A part with a style is (text, style)."""
+    found = Text()
+    for part in parts:
+        text, style = (part, "") if isinstance(part, str) else part
+        found.append(visible(text), style)
+    return found
+
+
+def make_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Part]]) -> Table:
+    """A table whose columns of numbers (marked ``>NAME``) are aligned to the right.
+
+    Every text in it stands as it is.
+    """
+    found = Table(title=line(title), title_justify="left", header_style="bold")
     for name in columns:
         right = name.startswith(">")
-        found.add_column(name.lstrip(">"), justify="right" if right else "left", overflow="fold")
+        header = line(name.removeprefix(">"))
+        found.add_column(header, justify="right" if right else "left", overflow="fold")
     for row in rows:
-        found.add_row(*row)
+        found.add_row(*map(line, row))
     return found
 
 

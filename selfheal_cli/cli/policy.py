@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from selfheal_cli.cli import options
+from selfheal_cli.cli.say import say
 
 
 @click.group("policy")
@@ -64,4 +65,4 @@ def validate(file: Path) -> None:
     from selfheal_cli.decide import policy_file
 
     policy_file.read(file)
-    click.echo(f"{file}: a valid policy")
+    say(f"{file}: a valid policy")

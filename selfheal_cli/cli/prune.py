@@ -8,6 +8,7 @@ import click
 
 from selfheal_cli.actor import actor, clock
 from selfheal_cli.cli import options, standing
+from selfheal_cli.cli.say import say
 
 
 @click.command("prune")
@@ -56,16 +57,16 @@ def command(
     output.make_console().print(output.make_table(title, ("because", ">versions"), rows))
     if found.begun:
         goes, stays = found.begun & set(going), found.begun - set(going)
-        click.echo(
+        say(
             f"An interrupted prune had meant to remove {_numbers(found.begun)}; decided anew: "
             f"{_numbers(goes)} may go, {_numbers(stays)} stay."
         )
     if really:
-        click.echo(f"Removed: {_numbers(done.removed)}; {done.freed:,} bytes came back.")
+        say(f"Removed: {_numbers(done.removed)}; {done.freed:,} bytes came back.")
         for number, why in done.stayed.items():
-            click.echo(f"v{number} stayed after all: {why}.")
+            say(f"v{number} stayed after all: {why}.")
     else:
-        click.echo(f"Would go: {_numbers(going)}. Nothing was removed; --apply removes them.")
+        say(f"Would go: {_numbers(going)}. Nothing was removed; --apply removes them.")
 
 
 def _numbers(versions: Iterable[int]) -> str:

@@ -6,6 +6,7 @@ import click
 
 from selfheal_cli.actor import actor, now_text
 from selfheal_cli.cli import options
+from selfheal_cli.cli.say import say
 
 
 @click.command("reject")
@@ -22,4 +23,4 @@ def command(proposal: int, reason: str, model_name: str, tracking_uri: str | Non
     who = {"actor": actor(), "at": now_text()}
     closed = reject(registry, model_name, proposal, reason=reason, **who)
     what = "one person is enough" if closed.loosens else f"v{closed.target}"
-    click.echo(f"Proposal {proposal} of {closed.actor} ({what}) is closed: {reason}")
+    say(f"Proposal {proposal} of {closed.actor} ({what}) is closed: {reason}")

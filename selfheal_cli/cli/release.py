@@ -6,6 +6,7 @@ import click
 
 from selfheal_cli.actor import actor, now_text
 from selfheal_cli.cli import options
+from selfheal_cli.cli.say import say
 
 
 @click.command("release")
@@ -21,7 +22,7 @@ def command(model_name: str, tracking_uri: str | None) -> None:
     registry.versions(model_name, limit=1)  # there must be such a model
     held = standing(registry, model_name).hold
     if held is None:
-        click.echo(f"'{model_name}' is not held.")
+        say(f"'{model_name}' is not held.")
         return
     hold(registry, model_name, None, actor=actor(), at=now_text())
-    click.echo(f"Healing of '{model_name}' is allowed again; {held.actor} had held it.")
+    say(f"Healing of '{model_name}' is allowed again; {held.actor} had held it.")

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from selfheal_cli.cli import options
+from selfheal_cli.cli.say import say
 
 
 @click.command("report")
@@ -43,4 +44,4 @@ def command(run: str, out: Path | None, tracking_uri: str | None, as_json: bool)
     if as_json:
         output.print_json({"run_id": run_id, "report": str(path)})
     else:
-        click.echo(f"Report of run {run_id} in {path}")
+        say(f"Report of run {run_id} in {path}")

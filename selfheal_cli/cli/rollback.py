@@ -17,6 +17,7 @@ from selfheal_cli.cli.rollback_plan import (
     show_rescored,
     tell_move,
 )
+from selfheal_cli.cli.say import say
 
 if TYPE_CHECKING:
     from selfheal_cli.pipeline.recent import Rescored
@@ -120,7 +121,7 @@ def command(
     if as_json:
         output.print_json(document)
     elif done:
-        click.echo(done)
+        say(done)
 
 
 def _check_usage(

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from selfheal_cli.cli.say import say
+
 if TYPE_CHECKING:
     from selfheal_cli.pipeline.recent import Rescored
     from selfheal_cli.records import AliasMove, AnyVersion
@@ -25,7 +27,7 @@ def show_plan(plan: Plan) -> None:
     console = output.make_console()
     console.print(output.make_table(title, COLUMNS, rows))
     for note in plan.notes:
-        console.print(f"[yellow]Note:[/] {note}.", soft_wrap=True)
+        console.print(output.line(("Note:", "yellow"), f" {note}."), soft_wrap=True)
 
 
 def show_rescored(found: list[Rescored]) -> None:
@@ -79,10 +81,10 @@ def confirm(question: str, *, yes: bool) -> None:
 def tell_move(plan: Plan, move: AliasMove | None) -> None:
     """What was done."""
     if move is None:
-        click.echo(nothing_moved(plan))
+        say(nothing_moved(plan))
         return
     source = f"v{move.source}" if move.source else "nothing"
-    click.echo(f"champion of '{move.model}' moved from {source} to v{move.target}: {move.reason}")
+    say(f"champion of '{move.model}' moved from {source} to v{move.target}: {move.reason}")
 
 
 def nothing_moved(plan: Plan) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from selfheal_cli.cli import options, run_options, standing
+from selfheal_cli.cli.say import say
 
 if TYPE_CHECKING:
     from selfheal_cli.monitor.rule_check import Check, Checked, Counts
@@ -157,7 +158,7 @@ def _print_file(found: tuple[Suggestion, ...], table: WholeTable, held_out: floa
 
     labels = ", ".join(f"{place} is {label!r}" for place, label in enumerate(table.labels))
     head = f"# {table.path.name}, {len(table):,} rows, the last {held_out:.0%} held out; {labels}"
-    click.echo(head)
+    say(head)
     if not found:
         click.echo("# No rule holds on the rows held out.\n[]")
         return
@@ -197,7 +198,7 @@ def _show(found: Check, labels: tuple[str, ...], title: str) -> None:
     if found.judged:
         share = _share(found.right / found.judged)
         right = f"; right on {share} of {found.judged:,} labelled ones"
-    click.echo(
+    say(
         f"The vote labels {found.voted:,} rows{right}. It is a tie on "
         f"{found.tied:,}, and no rule fires on {found.silent:,}."
     )

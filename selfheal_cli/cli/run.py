@@ -13,6 +13,7 @@ from click.core import ParameterSource
 
 from selfheal_cli.actor import actor, clock
 from selfheal_cli.cli import options, row_options, run_options, standing
+from selfheal_cli.cli.say import say
 from selfheal_cli.errors import RegistryUnreachable
 
 INTERRUPTED = 130
@@ -112,7 +113,7 @@ def command(
         wrapped = find_wrapped(registry, config.model)
         config = for_wrapped(config, wrapped, settled.given.get("model_name"))
     if config is not None and config.source.kind in ("stdin", "kafka") and not as_json:
-        click.echo("Waiting for the rows to train on; Ctrl-C ends the run.", err=True)
+        say("Waiting for the rows to train on; Ctrl-C ends the run.", err=True)
     with standing.naming_the_file(settled):
         source = open_source(config) if config else None
     log = require_log(resume) if resume else None

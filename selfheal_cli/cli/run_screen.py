@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from selfheal_cli.cli.output import figure, make_console, make_table
+from selfheal_cli.cli.output import Part, figure, line, make_console, make_table
 from selfheal_cli.history.events import Event, Kind
 from selfheal_cli.masking import masked_uri
 from selfheal_cli.pipeline.monitoring import describe
@@ -115,13 +115,15 @@ class RunScreen:
             self._rows.forget(event.data["batch"])
         elif event.kind is Kind.ROLLBACK:
             self._say(
-                f"[red]rollback[/] to v{event.data['version']} (F1 {event.data['f1']:.3f} on "
-                f"{event.data['rows']} rows): {event.data['reason']}"
+                ("rollback", "red"),
+                f" to v{event.data['version']} (F1 {event.data['f1']:.3f} on "
+                f"{event.data['rows']} rows): {event.data['reason']}",
             )
         elif event.kind is Kind.RUN_RESUMED:
             self._say(
-                f"[bold]Resumed[/] after batch {event.data['batch']}: its {event.data['events']} "
-                "recorded events are gone through again, and each must come out the same."
+                ("Resumed", "bold"),
+                f" after batch {event.data['batch']}: its {event.data['events']} "
+                "recorded events are gone through again, and each must come out the same.",
             )
         elif event.kind in TOLD:
             self._tell(event)
@@ -130,14 +132,14 @@ class RunScreen:
         """What happened beside the batches, unless the same was just said."""
         data = event.data
         if event.kind is Kind.DIAGNOSIS:
-            self._say(f"[bold]diagnosis[/] in batch {data['batch']}: {data['sentence']}")
+            self._say(("diagnosis", "bold"), f" in batch {data['batch']}: {data['sentence']}")
             return
         why = next(data[key] for key in WHY if key in data)
         colour = "red" if event.kind in ALARMING else "yellow"
         if event.kind is not Kind.HEAL_REFUSED or self._refused != data["batch"] - 1:
             where = f" in batch {data['batch']}" if "batch" in data else ""
             who = f" (by {data['actor']}, v{data['version']})" if "sequence" in data else ""
-            self._say(f"[{colour}]{event.kind.value}[/]{where}: {why}{who}")
+            self._say((event.kind.value, colour), f"{where}: {why}{who}")
         if event.kind is Kind.HEAL_REFUSED:
             self._refused = data["batch"]
 
@@ -151,32 +153,38 @@ class RunScreen:
         columns = [name for name in COLUMNS if costs or name != ">cost"]
         self._say("")
         self._console.print(make_table("Results", columns, rows))
-        self._say(f"[bold]{end['verdict']['sentence']}[/]")
+        self._say((end["verdict"]["sentence"], "bold"))
         self._say(end["evaluation"])
         for name, count in end["notes"].items():
             self._say(f"In the stream: {count:,} {name}.")
         if end.get("departures"):
             self._say(f"Not as in training: {_departures(end['departures'])}.")
-        frozen = "unchanged" if end["base_unchanged"] else "[red]CHANGED[/]"
-        self._say(f"Backbone and head are {frozen} by every heal (checked by sha256).")
+        frozen = "unchanged" if end["base_unchanged"] else ("CHANGED", "red")
+        self._say("Backbone and head are ", frozen, " by every heal (checked by sha256).")
         self._say(_tally(view))
         where = f"{finished.files[0].parent}/" if finished.files else "nowhere"
         self._say(f"Monitoring files in {where}, event log in {finished.folder}/.")
         if finished.outcome == "KILLED" and finished.endless:
-            self._say(f"Stopped; [bold]selfheal run --resume {finished.run_id[:8]}[/] goes on.")
+            resume = f"selfheal run --resume {finished.run_id[:8]}"
+            self._say("Stopped; ", (resume, "bold"), " goes on.")
         elif finished.outcome == "KILLED":
-            self._say("[yellow]Interrupted: the figures are of the batches until then.[/]")
+            self._say(("Interrupted: the figures are of the batches until then.", "yellow"))
         if finished.left:
             self._say(
-                f"[yellow]{finished.left} writes wait for the registry[/]: "
-                "[bold]selfheal flush[/] brings them."
+                (f"{finished.left} writes wait for the registry", "yellow"),
+                ": ",
+                ("selfheal flush", "bold"),
+                " brings them.",
             )
         model = view.started["model"]
         suffix = f" --model-name {model}" if model != "fraud" else ""
         store = f" --tracking-uri {masked_uri(tracking_uri)}" if tracking_uri else ""
         self._say(
-            f"Next: [bold]selfheal ui{store}[/] to browse the snapshots, "
-            f"[bold]selfheal rollback --to-best{suffix}{store}[/] to restore the best."
+            "Next: ",
+            (f"selfheal ui{store}", "bold"),
+            " to browse the snapshots, ",
+            (f"selfheal rollback --to-best{suffix}{store}", "bold"),
+            " to restore the best.",
         )
 
     def _introduce(self) -> None:
@@ -209,7 +217,7 @@ class RunScreen:
         self._say(f"Labels: {', '.join(labels)}")
         if self._started["config"]["labels"]["regime"] != "full":
             self._say("Figures with ~ are estimated from the network's confidence, not measured.")
-        self._say(f"[bold]{HEADER}[/]")
+        self._say((HEADER, "bold"))
 
     def _line(self, row: Row) -> None:
         colour = COLOURS[row.state]
@@ -218,12 +226,13 @@ class RunScreen:
             f"{_known(row.shadow_acc, '10.4f')}  "
             f"{_known(row.healed_acc, '10.4f', row.est_accuracy)}  "
             f"{_known(row.acc_lift, '+7.4f')}  {_known(row.shadow_f1, '9.4f')}  "
-            f"{_known(row.healed_f1, '9.4f', row.est_f1)}  "
-            f"[{colour}]{row.state:<11}[/]  {row.action}"
+            f"{_known(row.healed_f1, '9.4f', row.est_f1)}  ",
+            (f"{row.state:<11}", colour),
+            f"  {row.action}",
         )
 
-    def _say(self, text: str) -> None:
-        self._console.print(text, soft_wrap=not self._console.is_terminal)
+    def _say(self, *parts: Part) -> None:
+        self._console.print(line(*parts), soft_wrap=not self._console.is_terminal)
 
 
 def as_document(finished: Finished, store: str) -> dict[str, Any]:

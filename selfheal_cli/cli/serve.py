@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from selfheal_cli.cli import options, run_options
+from selfheal_cli.cli.say import say
 
 if TYPE_CHECKING:
     from selfheal_cli.serve.settings import ServerSettings
@@ -104,7 +105,7 @@ def command(name: str, **given: Any) -> None:
 
     def on_ready(url: str, front: Front) -> None:
         served = front.scorer.served
-        click.echo(f"selfheal: '{name}' v{served.shown_version} is served at {url}", err=True)
+        say(f"selfheal: '{name}' v{served.shown_version} is served at {url}", err=True)
 
     serve(settings, on_ready)
 

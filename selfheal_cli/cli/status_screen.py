@@ -8,10 +8,9 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.live import Live
-from rich.markup import escape
 from rich.text import Text
 
-from selfheal_cli.cli.output import figure, make_console, make_table
+from selfheal_cli.cli.output import figure, line, make_console, make_table
 from selfheal_cli.errors import NoAnswer, RegistryUnreachable
 
 STATE_COLOURS = {"HEALTHY": "green", "DRIFTING": "yellow", "HEALING": "blue", "ROLLED_BACK": "red"}
@@ -40,7 +39,7 @@ def watch(look: Callable[[], Document], every: float) -> None:
                     shown = rendered(look())
                     live.update(shown, refresh=True)
                 except (NoAnswer, RegistryUnreachable) as exc:
-                    told = Text(f"What is above may be old: {exc}", style="red")
+                    told = line((f"What is above may be old: {exc}", "red"))
                     live.update(Group(shown, told), refresh=True)
     except KeyboardInterrupt:
         return
@@ -55,16 +54,15 @@ def _server(document: Document) -> RenderableType:
     server, told, standing = (document[name] for name in ("server", "told", "standing"))
     state, tone = standing["state"], told["tone"]
     version = "not numbered yet" if server["version"] is None else f"v{server['version']}"
-    head = (
-        f"Model '{escape(server['model'])}', {version}: "
-        f"[{STATE_COLOURS.get(state, 'bold')}]{state}[/]"
+    head = line(
+        f"Model '{server['model']}', {version}: ", (state, STATE_COLOURS.get(state, "bold"))
     )
     words = " ".join((f"{told['state']}.", *told["sentences"]))
     parts: list[RenderableType] = [
-        Text.from_markup(head),
-        Text(f"{told['headline']}.", style=f"bold {TONES.get(tone, '')}".strip()),
-        Text(words),
-        *(Text(f"! {one}", style="yellow") for one in told["warnings"]),
+        head,
+        line((f"{told['headline']}.", f"bold {TONES.get(tone, '')}".strip())),
+        line(words),
+        *(line((f"! {one}", "yellow")) for one in told["warnings"]),
         *_facts(document),
     ]
     if standing["live"] or standing["shadow"]:
@@ -72,7 +70,7 @@ def _server(document: Document) -> RenderableType:
     if standing["candidates"]:
         parts.append(_candidates(standing))
     if standing["happenings"]:
-        rows = [[one["at"][:19].replace("T", " "), escape(one["text"])]
+        rows = [[one["at"][:19].replace("T", " "), one["text"]]
                 for one in standing["happenings"][:8]]  # fmt: skip
         parts.append(make_table("Last heals and rollbacks", ("when (UTC)", "what"), rows))
     return Group(*parts)
@@ -103,7 +101,7 @@ def _facts(document: Document) -> list[Text]:
         f"Waiting: {standing['waiting']:,} rows for the healer, {server['queue']:,} rows for the "
         f"disk, {standing['pending_writes']:,} writes for the registry"
     )
-    return [Text(line) for line in lines]
+    return [line(text) for text in lines]
 
 
 def _against(standing: Document) -> RenderableType:
@@ -157,4 +155,4 @@ def _registry(document: Document) -> RenderableType:
         for one in document["versions"]
     ]
     table = make_table("Last versions", (">version", "phase", ">F1", ">rows"), rows)
-    return Group(*(Text(line) for line in lines), table)
+    return Group(*(line(text) for text in lines), table)

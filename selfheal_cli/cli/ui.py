@@ -8,6 +8,7 @@ import sys
 import click
 
 from selfheal_cli.cli import options
+from selfheal_cli.cli.say import say
 
 
 @click.command("ui")
@@ -31,9 +32,9 @@ def command(host: str, port: int, tracking_uri: str | None) -> None:
     uri = resolve(tracking_uri)
     require_reachable(uri)
     if uri.startswith("http"):
-        click.echo(f"The store is a server with an interface of its own: {masked_uri(uri)}")
+        say(f"The store is a server with an interface of its own: {masked_uri(uri)}")
         return
-    click.echo(f"MLflow's interface: http://{host}:{port}")
+    say(f"MLflow's interface: http://{host}:{port}")
     sys.stdout.flush()
     arguments = [sys.executable, "-m", "mlflow", "ui", "--host", host, "--port", str(port)]
     # by a variable: everybody on the machine may read a command line

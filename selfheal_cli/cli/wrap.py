@@ -11,6 +11,7 @@ import click
 
 from selfheal_cli.actor import actor, clock
 from selfheal_cli.cli import options
+from selfheal_cli.cli.say import say
 
 if TYPE_CHECKING:
     from torch import nn
@@ -147,25 +148,25 @@ def _tell(
     where = f"{'before' if network.ends_in_linear else 'at'} layer '{at}'"
     recipe = "" if network.ends_in_linear else " --recipe gradient"
     seen = f"{len(sample.rows):,} {'drawn ' if sample.drawn else ''}rows"
-    click.echo(
+    say(
         f"{name} v{number}: {origin}, adapter {kind} of {count:,} parameters {where}; decides as "
-        f"the original on {seen}, bit for bit.\n"
-        f"The original gives {answer.words}."
+        f"the original on {seen}, bit for bit.",
+        f"The original gives {answer.words}.",
     )
     if added.moved:
         before = [f"{one.alias} (was v{one.source})" if one.source else one.alias
                   for one in added.moved]  # fmt: skip
-        click.echo(f"Aliases moved to v{number}: {', '.join(before)}.")
+        say(f"Aliases moved to v{number}: {', '.join(before)}.")
         healed = name
     else:
         serving = registry.alias(name, CHAMPION)
         still = f"v{serving} serves on" if serving else "it has no champion"
-        click.echo(
+        say(
             f"'{name}' existed, so no alias was moved: {still}. Make v{number} serve with: "
             f"selfheal rollback --to {number} --model-name {name}"
         )
         healed = f"models:/{name}/{number}"
-    click.echo(f"Heal it with: selfheal run DATA --target COLUMN --model {healed}{recipe}")
+    say(f"Heal it with: selfheal run DATA --target COLUMN --model {healed}{recipe}")
 
 
 def _show_layers(
@@ -194,7 +195,7 @@ def _show_layers(
     output.make_console().print(output.make_table("Layers, as they start", columns, rows))
     for layer in found:
         if layer.why:
-            click.echo(f"{layer.name}: {layer.why}")
+            say(f"{layer.name}: {layer.why}")
 
 
 def _size(shape: tuple[int, ...]) -> str:

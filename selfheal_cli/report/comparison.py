@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from matplotlib.figure import Figure
+from selfheal_cli.report.canvas import make_figure, save
 
 COLOURS = ("#7F7F7F", "#E69F00", "#BBBBBB", "#CC79A7", "#56B4E9", "#0072B2", "#009E73", "#D55E00",
            "#000000", "#F0E442")  # fmt: skip
@@ -20,7 +20,7 @@ def draw_comparison(
     path: Path,
 ) -> Path:
     """Write a PNG: ``curves`` of accuracy by batch, ``bars`` of figures by name and contestant."""
-    figure = Figure(figsize=(13.0, 5.4), dpi=110, layout="constrained")
+    figure = make_figure(13.0, 5.4)
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(curves)}
     for name, values in curves.items():
@@ -46,8 +46,7 @@ def draw_comparison(
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Software": None})
-    return path
+    return save(figure, path)
 
 
 def _step(curves: Mapping[str, Sequence[float]]) -> int:

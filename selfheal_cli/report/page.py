@@ -16,6 +16,7 @@ from selfheal_cli.report.advice import steps
 from selfheal_cli.report.fold import LATEST, Action, RunView, SnapshotRow
 from selfheal_cli.report.story import Story
 from selfheal_cli.report.telling import NOT_SERVED, compared, telling
+from selfheal_cli.visible import on_page
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -78,6 +79,7 @@ def _template() -> Template:
     rooms = Environment(
         loader=PackageLoader("selfheal_cli.report", "."),
         autoescape=True,
+        finalize=on_page,
         trim_blocks=True,
         lstrip_blocks=True,
     )

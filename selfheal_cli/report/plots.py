@@ -9,11 +9,7 @@ from itertools import islice
 from math import ceil
 from pathlib import Path
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-
+from selfheal_cli.report.canvas import Axes, Patch, make_figure, save
 from selfheal_cli.report.charts import ends, step_of
 from selfheal_cli.report.fold import RunView, SnapshotRow
 from selfheal_cli.report.rows import Row
@@ -25,7 +21,6 @@ GOOD, NOTE = "#009E73", "#CC79A7"
 STATES = {"HEALTHY": GOOD, "DRIFTING": BASELINE, "HEALING": LIVE, "ROLLED_BACK": ALARM}
 STAGE_METRICS = (("accuracy", LIVE), ("precision", GOOD), ("recall", BASELINE), ("f1", NOTE))
 WIDE = (9.0, 4.2)
-DPI = 110
 MARKED = 60  # batches up to which each gets a marker
 MOST = 500  # points of a line, bars, or dots
 PHASES = (("baseline", SHADOW), ("pre-heal", BASELINE), ("post-heal", LIVE))
@@ -70,14 +65,14 @@ def draw_all(view: RunView, folder: Path) -> list[Path]:
     for name, panel in PANELS.items():
         if name == "costs" and not view.finished.get("costs"):
             continue  # more than two classes: errors have no two costs
-        figure = Figure(figsize=WIDE, dpi=DPI, layout="constrained")
+        figure = make_figure(*WIDE)
         panel(figure.add_subplot(), drawn)
-        paths.append(_save(figure, folder / f"{name}.png"))
-    figure = Figure(figsize=(13.0, 8.0), dpi=DPI, layout="constrained")
+        paths.append(save(figure, folder / f"{name}.png"))
+    figure = make_figure(13.0, 8.0)
     for axes, panel in zip(figure.subplots(2, 2).flat, (accuracy, lift, fidi, f1), strict=True):
         panel(axes, drawn)
     figure.suptitle(f"selfheal run {view.started['run_id'][:8]}: model '{view.started['model']}'")
-    paths.append(_save(figure, folder / "dashboard.png"))
+    paths.append(save(figure, folder / "dashboard.png"))
     return paths
 
 
@@ -280,7 +275,7 @@ def _finish(
     ylabel: str,
     *,
     limits: tuple[float, float | None] | None = None,
-    handles: list[Patch] | list[Line2D] | None = None,
+    handles: list[Patch] | None = None,
     columns: int = 1,
     along: str = "batch",
 ) -> None:
@@ -293,8 +288,3 @@ def _finish(
     axes.grid(visible=True, axis="y", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(handles=handles, fontsize=8, framealpha=0.9, ncols=columns)
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    figure.savefig(path, metadata={"Software": None})
-    return path

@@ -27,6 +27,7 @@ from selfheal_cli.serve import telling
 from selfheal_cli.serve.facts import Seen
 from selfheal_cli.serve.guard import Guard, actor_of
 from selfheal_cli.serve.status import MAX_REASON, status
+from selfheal_cli.visible import on_page
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -209,6 +210,7 @@ def _environment() -> Environment:
     found = Environment(
         loader=PackageLoader("selfheal_cli.serve", "."),
         autoescape=True,
+        finalize=on_page,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
