@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,9 +78,11 @@ def _examine(tracking_uri: str | None) -> Iterator[Finding]:
         return
     yield Finding("store", well=True, detail=masked_uri(registry.uri))
     yield _tried("store writable", lambda: _writable(registry))
-    for model in registry.models():
-        for alias, number in sorted(registry.aliases(model).items()):
-            yield _tried(f"{model}@{alias}", lambda m=model, n=number: _alias(registry, m, n))  # type: ignore[misc]
+    for told in registry.deleted_experiments():
+        yield Finding("experiment", well=False, detail=told)
+    for model, aliases in sorted(registry.all_aliases().items()):
+        for alias, number in sorted(aliases.items()):
+            yield _tried(f"{model}@{alias}", partial(_alias, registry, model, number))
 
 
 def _own_distribution() -> Finding:

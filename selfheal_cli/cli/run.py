@@ -118,6 +118,8 @@ def command(
         source = open_source(config) if config else None
     log = require_log(resume) if resume else None
     registry = MlflowRegistry(tracking_uri, create=resume is None)
+    if config is not None and (note := registry.copied_from(config.experiment)):
+        click.echo(f"selfheal: {note}", err=True)
     with (
         standing.naming_the_file(settled),
         RunScreen(quiet=as_json) as screen,

@@ -9,6 +9,8 @@ import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.utils.file_utils import local_file_uri_to_path
+from mlflow.utils.uri import is_local_uri
 
 from selfheal_cli.errors import RegistryUnreachable, VersionCorrupt
 from selfheal_cli.masking import masked_uri
@@ -16,6 +18,8 @@ from selfheal_cli.records import Base
 from selfheal_cli.registry.drivers import away_errors, require_driver
 from selfheal_cli.registry.layout import BASE_DOCUMENT_FILE, BASE_WEIGHTS_FILE
 from selfheal_cli.registry.store import TRANSIENT, told
+
+MOVED = "if its folder was moved, move it back or put a link to it there (ln -s NEW OLD)"
 
 
 def fetch(uri: str, names: Set[str], into: Path | None = None) -> Path:
@@ -33,7 +37,7 @@ def fetch(uri: str, names: Set[str], into: Path | None = None) -> Path:
     except away_errors(MlflowException, OSError, ImportError) as exc:
         if names <= _present(uri):
             raise RegistryUnreachable(f"fetch {uri}: {told(exc)}; try again") from exc
-        raise FileNotFoundError(told(exc)) from exc
+        raise FileNotFoundError(f"{told(exc)}{_recorded(uri)}") from exc
     return folder
 
 
@@ -69,6 +73,25 @@ def size_of(artifacts: ArtifactRepository, folder: str | None = None) -> int:
         size_of(artifacts, found.path) if found.is_dir else int(found.file_size or 0)
         for found in artifacts.list_artifacts(folder)
     )
+
+
+def _recorded(uri: str) -> str:
+    """Where the store says that the files are, and what to do if nothing is there at all."""
+    try:
+        repository = get_artifact_repository(uri)
+    except MlflowException:
+        return ""
+    place = str(getattr(repository, "repo", repository).artifact_uri)
+    local = local_path(place)
+    moved = local is not None and not local.exists()
+    return f"; the store says that it is in {masked_uri(place)}" + (f": {MOVED}" if moved else "")
+
+
+def local_path(uri: str) -> Path | None:
+    """The place of files as a path, if it is on this machine."""
+    if not is_local_uri(uri):  # type: ignore[no-untyped-call]
+        return None
+    return Path(local_file_uri_to_path(uri))  # type: ignore[no-untyped-call]
 
 
 def _present(uri: str) -> frozenset[str]:

@@ -217,6 +217,9 @@ class Registry(JournalStore, Protocol):
     def models(self) -> list[str]:
         """Names of the registered models."""
 
+    def all_aliases(self) -> dict[str, dict[str, int]]:
+        """The aliases of each registered model, those of a model without any too."""
+
     def aliases(self, model: str) -> dict[str, int]:
         """Every alias of a model with its version."""
 

@@ -268,6 +268,10 @@ class MemoryRegistry:
         """See `Registry`."""
         return sorted(self._versions)
 
+    def all_aliases(self) -> dict[str, dict[str, int]]:
+        """See `Registry`."""
+        return {model: self.aliases(model) for model in self.models()}
+
     def aliases(self, model: str) -> dict[str, int]:
         """See `Registry`."""
         return {alias: number for (name, alias), number in self._aliases.items() if name == model}

@@ -13,9 +13,12 @@ from mlflow.exceptions import MlflowException
 
 from selfheal_cli.errors import RegistryError
 from selfheal_cli.registry.journal import MAX_ENTRY, Entry, Standing, parse_entry
-from selfheal_cli.registry.mlflow_runs import MlflowRuns
+from selfheal_cli.registry.mlflow_runs import (
+    JOURNALS,
+    MlflowRuns,
+    unless_gone,
+)
 
-EXPERIMENT = "selfheal-journal"
 JOURNAL_TAG = "selfheal.journal"  # on the registered model: the run with the first entries
 LATEST_TAG = "latest."  # on the experiment, and a hint: the run that a model's journal is in now
 NEXT = "next"  # the parameter that names the run with the entries after this one's
@@ -135,7 +138,8 @@ class MlflowJournal(MlflowRuns):
         self._places.pop(model, None)
         while run_id:
             following = self._client.get_run(run_id).data.params.get(NEXT)
-            self._client.delete_run(run_id)
+            with unless_gone():
+                self._client.delete_run(run_id)
             run_id = following
         self._remember(model, "")
 
@@ -143,13 +147,13 @@ class MlflowJournal(MlflowRuns):
         """Where to begin to read. MLflow reads every version of a model to tell its tags, so that
         the experiment, which has a few, is asked first.
         """
-        known = self._client.get_experiment_by_name(EXPERIMENT)
+        known = self._client.get_experiment_by_name(JOURNALS)
         hint = known.tags.get(_hint(model)) if known else None
         run_id = hint or self._model_tags(model).get(JOURNAL_TAG)
         return _Place(run_id, hinted=hint or "") if run_id else None
 
     def _remember(self, model: str, run_id: str) -> None:
-        known = self._client.get_experiment_by_name(EXPERIMENT)
+        known = self._client.get_experiment_by_name(JOURNALS)
         if known is not None:
             self._client.set_experiment_tag(known.experiment_id, _hint(model), run_id)
 
@@ -218,21 +222,16 @@ class MlflowJournal(MlflowRuns):
         except MlflowException:
             stored = self._client.get_run(run_id).data.params.get(key)
             if stored is None:
+                self._experiment(JOURNALS)  # or it was deleted
                 raise  # not taken: the store is away
             return str(stored)
         return value
 
     def _new_run(self, model: str, page: int) -> str:
-        try:
-            identity = self._client.create_experiment(EXPERIMENT)
-        except MlflowException:  # it is there
-            known = self._client.get_experiment_by_name(EXPERIMENT)
-            if known is None:
-                raise
-            identity = known.experiment_id
+        known = self._experiment(JOURNALS)
         name = f"journal of {model}, page {page}"
         tags = {"mlflow.runName": name, "selfheal.model": model, "selfheal.kind": "journal"}
-        run_id = str(self._client.create_run(identity, tags=tags).info.run_id)
+        run_id = self._create_run(known.experiment_id, tags)
         self._client.set_terminated(run_id, RunStatus.to_string(RunStatus.FINISHED))
         return run_id
 

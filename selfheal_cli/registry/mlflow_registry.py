@@ -11,6 +11,7 @@ import json
 import tempfile
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from mlflow.entities import LoggedModel
@@ -18,14 +19,20 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from selfheal_cli.errors import VersionCorrupt, VersionNotFound
+from selfheal_cli.errors import RegistryError, VersionCorrupt, VersionNotFound
 from selfheal_cli.records import Base, Snapshot, Stored, VersionRecord, digest
 from selfheal_cli.registry import artifacts, mlmodel
 from selfheal_cli.registry.base import Added, Lineage, scored_tags
 from selfheal_cli.registry.carried import carried
 from selfheal_cli.registry.manifest import MANIFEST_FILE, Manifest, files_in, hashes_of
-from selfheal_cli.registry.mlflow_runs import as_metrics
-from selfheal_cli.registry.mlflow_versions import VERSIONS_TAG, MlflowVersions, model_id_of
+from selfheal_cli.registry.mlflow_runs import (
+    DOUBLE_TAG,
+    as_metrics,
+    every,
+    unless_gone,
+    unless_there,
+)
+from selfheal_cli.registry.mlflow_versions import VERSIONS_TAG, MlflowVersions, is_copy
 from selfheal_cli.scores import AnyScores
 
 
@@ -45,10 +52,8 @@ class MlflowRegistry(MlflowVersions):
         carried(base.document)  # now, since later it would be made beside scoring
         with self._doing("store the base"):
             experiment = self._client.get_run(run_id).info.experiment_id
-            found = self._client.search_logged_models(
-                [experiment], filter_string=f"tags.`selfheal.base_sha256` = '{base.sha256}'"
-            )
-            for model in found:
+            same = f"tags.`selfheal.base_sha256` = '{base.sha256}'"
+            for model in self._client.search_logged_models([experiment], filter_string=same):
                 if model.status == "READY":
                     self._bases[model.model_id] = base
                     return str(model.model_id)
@@ -56,6 +61,10 @@ class MlflowRegistry(MlflowVersions):
             model = self._client.create_logged_model(
                 experiment, name="base", source_run_id=run_id, tags=tags
             )
+            if self.may_repeat:
+                mine = f"{same} AND source_run_id = '{run_id}'"
+                made = self._client.search_logged_models([experiment], filter_string=mine)
+                self._drop_doubles(model, made)
             with tempfile.TemporaryDirectory() as folder:
                 Path(folder, mlmodel.BASE_WEIGHTS_FILE).write_bytes(base.weights)
                 Path(folder, mlmodel.BASE_DOCUMENT_FILE).write_text(base.document, encoding="utf-8")
@@ -96,7 +105,7 @@ class MlflowRegistry(MlflowVersions):
         """See `Registry`."""
         tags = lineage.tags(snapshot, parent)
         with self._doing(f"register snapshot {snapshot.id}"):
-            model = self._begun(lineage, snapshot) if again else None
+            model, number = self._begun(lineage, snapshot) if again else (None, None)
             if model is None:
                 model = self._client.create_logged_model(
                     self._experiment_of(lineage.run_id),
@@ -104,7 +113,6 @@ class MlflowRegistry(MlflowVersions):
                     source_run_id=lineage.run_id,
                     tags=tags,
                 )
-            number = self._number_of(lineage.model, model) if again else None
             if number is not None:
                 manifest = digest(self._files(model.model_id, snapshot.id)[MANIFEST_FILE])
             else:
@@ -118,26 +126,55 @@ class MlflowRegistry(MlflowVersions):
                     model_id=model.model_id,  # a server refuses the source without it
                 )
                 number = int(created.version)
+            if self.may_repeat:
+                number = self._only_one(lineage, snapshot, model, number)
             link = json.dumps([{"name": lineage.model, "version": str(number)}])
             self._client.set_logged_model_tags(model.model_id, {VERSIONS_TAG: link})
         return Added(number, manifest)
 
-    def _begun(self, lineage: Lineage, snapshot: Snapshot) -> LoggedModel | None:
-        """The logged model that an earlier try left."""
-        found = self._client.search_logged_models(
+    def _begun(self, lineage: Lineage, snapshot: Snapshot) -> tuple[LoggedModel | None, int | None]:
+        """The logged model that an earlier try left, and its version if it came to that."""
+        tries = self._tries(lineage, snapshot)
+        for model in tries:
+            numbers = self._numbers_of(lineage.model, model)
+            if numbers:
+                return model, numbers[0]
+        return (tries[0] if tries else None), None
+
+    def _tries(self, lineage: Lineage, snapshot: Snapshot) -> list[LoggedModel]:
+        """Every logged model of a snapshot."""
+        return self._client.search_logged_models(
             [self._experiment_of(lineage.run_id)],
             filter_string=f"tags.`selfheal.snapshot` = '{snapshot.id}' "
             f"AND tags.`selfheal.run_id` = '{lineage.run_id}'",
-            max_results=1,
         )
-        return found[0] if found else None
 
-    def _number_of(self, name: str, model: LoggedModel) -> int | None:
-        """The version of a logged model, if it came to that."""
-        found = self._client.search_model_versions(
+    def _numbers_of(self, name: str, model: LoggedModel) -> list[int]:
+        """The versions of a logged model."""
+        entries = self._client.search_model_versions(
             f"name = '{name}' AND source_path = 'models:/{model.model_id}'"
         )
-        return int(found[0].version) if found else None
+        return sorted(int(entry.version) for entry in entries)
+
+    def _only_one(
+        self, lineage: Lineage, snapshot: Snapshot, model: LoggedModel, number: int
+    ) -> int:
+        """Take away what was made twice, since an answer was lost; returns the version that stays.
+
+        The later ones are marked first, for whoever may not delete them.
+        """
+        self._drop_doubles(model, self._tries(lineage, snapshot))
+        first, *doubles = self._numbers_of(lineage.model, model) or [number]
+        for double in doubles:
+            self._client.set_model_version_tag(lineage.model, str(double), DOUBLE_TAG, str(first))
+            self._delete_entry(lineage.model, double)
+        return first
+
+    def _drop_doubles(self, model: LoggedModel, made: list[LoggedModel]) -> None:
+        for other in made:
+            if other.model_id != model.model_id:
+                self._client.set_logged_model_tags(other.model_id, {DOUBLE_TAG: model.model_id})
+                self._delete_logged_model(other.model_id)
 
     def _log_version(
         self,
@@ -185,7 +222,7 @@ class MlflowRegistry(MlflowVersions):
         """See `Registry`."""
         with self._doing(f"score {lineage.model} v{number}"):
             entry = self._client.get_model_version(lineage.model, str(number))
-            model_id = model_id_of(entry)
+            model_id = self._logged_model_of(entry)
             figures = as_metrics(metrics, batch, model_id, at_ms=entry.creation_timestamp + 1)
             self._client.log_batch(lineage.run_id, metrics=figures)
             for key, value in scored_tags(scores).items():
@@ -197,7 +234,7 @@ class MlflowRegistry(MlflowVersions):
         where = f"{version.model} v{version.version}"
         entry = self._present(version, where)
         with self._doing(f"read {where}"):
-            logged = self._client.get_logged_model(model_id_of(entry))
+            logged = self._client.get_logged_model(self._logged_model_of(entry))
         files = self._files(logged.model_id, where)
         figures = {metric.key: metric.value for metric in logged.metrics or ()}
         return Stored(entry.tags, logged.tags, figures, files)
@@ -226,7 +263,9 @@ class MlflowRegistry(MlflowVersions):
     def adapter(self, version: VersionRecord) -> bytes:
         """See `Registry`."""
         where = f"{version.model} v{version.version}"
-        model_id = model_id_of(self._present(version, where))
+        entry = self._present(version, where)
+        with self._doing(f"read {where}"):
+            model_id = self._logged_model_of(entry)
         return self._files(model_id, where)[mlmodel.ADAPTER_FILE]
 
     def alias(self, model: str, alias: str) -> int | None:
@@ -248,32 +287,60 @@ class MlflowRegistry(MlflowVersions):
             inner.set_registered_model_alias(model, alias, str(target))
 
     def delete_version(self, version: VersionRecord) -> int:
-        """See `Registry`."""
+        """See `Registry`. The files of a copy belong to what it was copied from."""
         where = f"{version.model} v{version.version}"
         with self._doing(f"delete {where}"):
             entry = self._client.get_model_version(version.model, str(version.version))
-            logged = self._client.get_logged_model(model_id_of(entry))
+            copies = self._client.search_model_versions(
+                f"source_path = 'models:/{version.model}/{version.version}'"
+            )
+            if copies:
+                raise RegistryError(
+                    f"{where} was copied to {copies[0].name} v{copies[0].version}, which needs its "
+                    "files; delete the copy first, or keep both"
+                )
+            if is_copy(entry):
+                self._delete_entry(version.model, version.version)
+                return 0
+            logged = self._client.get_logged_model(self._logged_model_of(entry))
             files = get_artifact_repository(logged.artifact_location)
             size = artifacts.size_of(files)
             # files first: while there is a version, whoever was interrupted can begin again
             files.delete_artifacts()  # type: ignore[no-untyped-call]
-            self._client.delete_model_version(version.model, str(version.version))
-            self._client.delete_logged_model(logged.model_id)
+            self._delete_entry(version.model, version.version)
+            self._delete_logged_model(logged.model_id)
         return size
 
     def delete_model(self, model: str) -> None:
         """See `Registry`. MLflow keeps the files until ``mlflow gc``."""
         with self._doing(f"delete model '{model}'"):
             self.delete_journal(model)
-            for record in self._client.search_model_versions(f"name = '{model}'"):
-                self._client.delete_logged_model(model_id_of(record))
-            self._client.delete_registered_model(model)
+            for entry in every(partial(self._client.search_model_versions, f"name = '{model}'")):
+                if not is_copy(entry):
+                    self._delete_logged_model(self._logged_model_of(entry))
+            with unless_gone():
+                self._client.delete_registered_model(model)
         self._models.discard(model)
+
+    def _delete_entry(self, model: str, number: int) -> None:
+        with unless_gone():
+            self._client.delete_model_version(model, str(number))
+
+    def _delete_logged_model(self, model_id: str) -> None:
+        with unless_gone():
+            self._client.delete_logged_model(model_id)
 
     def models(self) -> list[str]:
         """See `Registry`."""
+        return sorted(self.all_aliases())
+
+    def all_aliases(self) -> dict[str, dict[str, int]]:
+        """See `Registry`."""
         with self._doing("list the registered models"):
-            return sorted(found.name for found in self._client.search_registered_models())
+            return {
+                model.name: {alias: int(number) for alias, number in model.aliases.items()}
+                for model in every(partial(self._client.search_registered_models, max_results=100))
+            }
 
     def aliases(self, model: str) -> dict[str, int]:
         """See `Registry`."""
@@ -285,17 +352,16 @@ class MlflowRegistry(MlflowVersions):
         """See `Registry`."""
         name = f"selfheal-doctor-{time.time_ns()}"
         with self._doing("write to the store"):
-            self._client.create_registered_model(name)
-            self._client.delete_registered_model(name)
+            with unless_there():
+                self._client.create_registered_model(name)
+            with unless_gone():
+                self._client.delete_registered_model(name)
 
     def _require_model(self, model: str) -> None:
         if model in self._models:
             return
-        try:
+        with unless_there():
             self._client.create_registered_model(model)
-        except MlflowException as exc:
-            if exc.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
         self._models.add(model)
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
+from functools import partial
+from heapq import merge
 from itertools import islice, takewhile
 
 from mlflow.entities import LoggedModel
@@ -13,9 +16,11 @@ from mlflow.exceptions import MlflowException
 from selfheal_cli.errors import VersionNotFound
 from selfheal_cli.records import AnyVersion, ForeignVersion, Phase, VersionRecord
 from selfheal_cli.registry.mlflow_journal import MlflowJournal
+from selfheal_cli.registry.mlflow_runs import every
 
 VERSIONS_TAG = "mlflow.modelVersions"  # on the logged model; the interface reads it too
 PHASE_TAG = "selfheal.phase"  # on each version that selfheal registers
+LOGGED_MODEL = re.compile(r"m-[0-9a-f]{32}")  # in the place where its files are kept
 CANDIDATES = 20  # asked for at once where several are looked at
 FIRST = 2  # where one is: one whose version was deleted behind its logged model is passed over
 
@@ -41,8 +46,7 @@ class MlflowVersions(MlflowJournal):
         if PHASE_TAG not in entry.tags or not source.startswith("models:/"):
             return ForeignVersion(model, number, source, entry.creation_timestamp)
         with self._doing(f"read {model} v{number}"):
-            logged = self._client.get_logged_model(model_id_of(entry))
-        return _record(entry, logged)
+            return self._read(entry)
 
     def numbers(self, model: str) -> list[int]:
         """See `Registry`."""
@@ -66,7 +70,7 @@ class MlflowVersions(MlflowJournal):
     ) -> list[VersionRecord]:
         """See `Registry`."""
         conditions = f" AND tags.`selfheal.phase` = '{phase.value}'" if phase else ""
-        found = list(islice(self._search(model, conditions, sort, limit), limit))
+        found = list(islice(self._all(model, conditions, sort, limit), limit))
         if not found:  # only then, since MLflow reads every version to tell of a model
             self._require_known(model)
         return found
@@ -88,17 +92,40 @@ class MlflowVersions(MlflowJournal):
         self, model: str, base: str, run_id: str | None, at_once: int
     ) -> Iterator[VersionRecord]:
         conditions = (
-            f" AND tags.`selfheal.phase` = '{Phase.POST_HEAL.value}'"
+            f" AND tags.`{PHASE_TAG}` = '{Phase.POST_HEAL.value}'"
             f" AND tags.`selfheal.base` = '{base}'"
         )
         if run_id is not None:
             conditions += f" AND tags.`selfheal.run_id` = '{run_id}'"
-        found = self._search(model, conditions, "f1", at_once)
+        search = self._all if run_id is None else self._search
+        found = search(model, conditions, "f1", at_once)
         return takewhile(lambda version: version.f1 is not None, found)
 
     def best(self, model: str, *, base: str, run_id: str | None = None) -> VersionRecord | None:
         """See `Registry`."""
         return next(self._ranked(model, base, run_id, FIRST), None)
+
+    def _all(self, model: str, conditions: str, sort: str, at_once: int) -> Iterator[VersionRecord]:
+        """Those that were registered under this name, and those that came from another one."""
+
+        def height(version: VersionRecord) -> float:
+            if sort == "version":
+                return version.version
+            return version.metrics.get(sort, float("-inf"))
+
+        adopted = sorted(self._adopted(model, conditions), key=height, reverse=True)
+        return merge(
+            self._search(model, conditions, sort, at_once), adopted, key=height, reverse=True
+        )
+
+    def _adopted(self, model: str, conditions: str) -> Iterator[VersionRecord]:
+        """Versions that were copied from another model, or whose model has had another name."""
+        wanted = f"name = '{model}' AND tags.`selfheal.model` != '{model}'{conditions}"
+        with self._doing(f"search the versions of '{model}'"):
+            for entry in every(partial(self._client.search_model_versions, wanted)):
+                present = self._entry(model, int(entry.version))  # a search tells no aliases
+                if present is not None:
+                    yield self._read(present)
 
     def _search(
         self, model: str, conditions: str, sort: str, at_once: int
@@ -136,14 +163,36 @@ class MlflowVersions(MlflowJournal):
                 raise
 
     def _entry_of(self, model: str, logged: LoggedModel) -> ModelVersion | None:
+        """The version of a logged model; a deleted model's name may have been taken again."""
         linked = json.loads(logged.tags.get(VERSIONS_TAG, "[]"))
         numbers = [int(link["version"]) for link in linked if link["name"] == model]
-        return self._entry(model, numbers[-1]) if numbers else None
+        entry = self._entry(model, numbers[-1]) if numbers else None
+        return entry if entry and entry.source == f"models:/{logged.model_id}" else None
+
+    def _read(self, entry: ModelVersion) -> VersionRecord:
+        return _record(entry, self._client.get_logged_model(self._logged_model_of(entry)))
+
+    def _logged_model_of(self, entry: ModelVersion) -> str:
+        """The logged model behind a version.
+
+        A copy's source is the version that it was copied from, which may be a copy as well, or
+        gone; as in MLflow the place of the files says what both stand on.
+        """
+        source = str(entry.source).removeprefix("models:/")
+        if not is_copy(entry):
+            return source
+        place = self._client.get_model_version_download_uri(entry.name, entry.version)
+        named = LOGGED_MODEL.findall(place)
+        if not named:
+            raise VersionNotFound(
+                f"{entry.name} v{entry.version} is a copy of {source} that names no logged model"
+            )
+        return str(named[-1])
 
 
-def model_id_of(entry: ModelVersion) -> str:
-    """The logged model behind a version."""
-    return str(entry.source).removeprefix("models:/")
+def is_copy(entry: ModelVersion) -> bool:
+    """Whether a version was copied from another one, whose files it uses."""
+    return "/" in str(entry.source).removeprefix("models:/")
 
 
 def _not_ours(model: str, number: int) -> VersionNotFound:

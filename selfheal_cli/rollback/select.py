@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Literal
 
-from selfheal_cli.errors import NothingToRestore
-from selfheal_cli.records import VersionRecord
+from selfheal_cli.errors import NothingToRestore, RegistryError, RegistryUnreachable
+from selfheal_cli.records import Phase, VersionRecord
 from selfheal_cli.registry.base import Registry
 
 By = Literal["f1", "f1_lcb"]
@@ -38,11 +38,34 @@ def find_best(
     found = registry.best(model, base=base, run_id=run_id)
     if found is None:
         within = f" of run {run_id}" if run_id else ""
+        _require_unscored(registry, model, base, run_id)
         raise NothingToRestore(
             f"model '{model}' has no post-heal version{within} on the base that serves; "
             "a heal must come first: see 'selfheal snapshots --phase post-heal'"
         )
     return found
+
+
+def _require_unscored(registry: Registry, model: str, base: str, run_id: str | None) -> None:
+    """Raises `NothingToRestore` where there are healed versions, and no F1 to choose by."""
+    healed = [
+        version
+        for version in registry.versions(model, phase=Phase.POST_HEAL)
+        if version.base == base and run_id in (None, version.run_id)
+    ]
+    if not healed:
+        return
+    why = "their labels have not come yet"
+    try:
+        registry.run_status(healed[0].run_id)
+    except RegistryUnreachable:
+        raise
+    except RegistryError:
+        why = f"run {healed[0].run_id} was removed from the store, and its figures with it"
+    raise NothingToRestore(
+        f"model '{model}' has healed versions, as v{healed[0].version}, and none with an F1 to "
+        f"choose by: {why}; name one with --to VERSION"
+    )
 
 
 def candidates(
