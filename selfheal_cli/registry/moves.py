@@ -8,7 +8,7 @@ from typing import Any
 
 from selfheal_cli.actor import same_person
 from selfheal_cli.errors import ApprovalNeeded, LeaseHeld, Overtaken, RegistryError
-from selfheal_cli.records import AliasMove
+from selfheal_cli.records import AliasMove, ForeignVersion
 from selfheal_cli.registry.base import CHAMPION, Registry
 from selfheal_cli.registry.journal import (
     MAX_PROPOSALS,
@@ -65,10 +65,12 @@ def move_alias(registry: Registry, wanted: Move) -> AliasMove:
         require_kept(before, wanted.model, wanted.target)
         _require_not_overtaken(before, wanted)
         require_allowed(before, wanted)
+        source = _source(registry, before, wanted)
+        _require_own(registry, before, wanted, source)
         move = AliasMove(
             wanted.model,
             wanted.alias,
-            _source(registry, before, wanted),
+            source,
             wanted.target,
             wanted.actor,
             wanted.at,
@@ -112,6 +114,20 @@ def _set_alias(registry: Registry, move: AliasMove) -> None:
         raise RegistryError(
             f"alias '{move.alias}' of '{move.model}' was set to v{last.target} and reads "
             f"v{found}: another tool moves it; see 'selfheal audit'"
+        )
+
+
+def _require_own(registry: Registry, before: Standing, wanted: Move, source: int | None) -> None:
+    """A run takes the champion from no other tool; a person may."""
+    last = before.moves.get(wanted.alias)
+    by_run = last is not None and last.run and last.target == source
+    if not wanted.run or wanted.alias != CHAMPION or source is None or by_run:
+        return
+    serving = registry.any_version(wanted.model, source)
+    if isinstance(serving, ForeignVersion):
+        raise Overtaken(
+            f"'{wanted.alias}' of '{wanted.model}' is {serving}: a run takes nothing from another "
+            f"tool; 'selfheal rollback --to {wanted.target}' does"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import mlflow
 import pytest
 import requests
 
-from selfheal_cli.errors import NothingToRestore
+from selfheal_cli.errors import NothingToRestore, Overtaken
 from selfheal_cli.registry.base import CHAMPION
 from selfheal_cli.registry.memory import MemoryRegistry
 from selfheal_cli.registry.mlflow_registry import MlflowRegistry
-from selfheal_cli.rollback.plan import plan_best
+from selfheal_cli.registry.moves import Move, move_alias
+from selfheal_cli.rollback.plan import By, execute, plan_best, plan_version
 from selfheal_cli.serve.facts import Seen
 from selfheal_cli.serve.operating import carry_out
 from selfheal_cli.serve.standing import Standing
@@ -22,6 +24,7 @@ from selfheal_cli.serve.teller import registry_facts
 from selfheal_cli.serve.telling import warnings
 from tests.conftest import Invoke
 from tests.serve.operating import FACTS, board_with, operator_app, serving
+from tests.test_prune import AT, filled
 
 
 class Doubled(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc]
@@ -116,3 +119,18 @@ def test_a_model_that_only_another_tool_filled_has_nothing_to_restore() -> None:
     registry.set_alias("m", CHAMPION, number)
     with pytest.raises(NothingToRestore):
         plan_best(registry, "m")
+
+
+def test_a_run_takes_the_champion_from_no_other_tool_and_a_person_may() -> None:
+    registry = filled(MemoryRegistry())
+    registry.set_alias("m", CHAMPION, registry.add_foreign("m"))
+    of_run = Move("m", CHAMPION, 8, "ann", AT, "heal", run="r", key="r:1", after=2)
+    with pytest.raises(Overtaken, match="a run takes nothing from another tool"):
+        move_alias(registry, of_run)
+    move = execute(registry, plan_best(registry, "m"), By("ann", AT, "back"))
+    assert move is not None
+    assert (move.source, move.target) == (9, 8)
+    assert move_alias(registry, replace(of_run, target=7, after=move.sequence)).target == 7
+    assert execute(registry, plan_version(registry, "m", 9), By("ann", AT, "theirs")) is not None
+    with pytest.raises(Overtaken, match="selfheal rollback --to 8"):
+        move_alias(registry, replace(of_run, after=99))  # put back by hand: theirs all the same
