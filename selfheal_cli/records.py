@@ -202,10 +202,7 @@ class VersionRecord:
         None where there are more than two classes, no labels yet, or an older version.
         """
         found = self.tags.get("selfheal.counts")
-        if found is None:
-            return None
-        tp, tn, fp, fn = map(int, found.split(","))
-        return tp, tn, fp, fn
+        return None if found is None else read_counts(found)
 
     @property
     def regime(self) -> str:
@@ -220,6 +217,12 @@ class VersionRecord:
     def as_dict(self) -> dict[str, Any]:
         """The record as JSON."""
         return asdict(self)
+
+
+def read_counts(text: str) -> tuple[int, int, int, int]:
+    """Counts from the tag that holds them; raises ValueError for anything else."""
+    tp, tn, fp, fn = map(int, text.split(","))
+    return tp, tn, fp, fn
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from selfheal_cli.registry.mlflow_registry import MlflowRegistry
 from selfheal_cli.registry.moves import Move, move_alias, propose
 from selfheal_cli.retention import Pruned, look, prune
 from selfheal_cli.rollback.plan import By, execute, plan_version
+from selfheal_cli.rollback.trust import Unverified
 from selfheal_cli.rollback.verify import load_verified
 from tests.conftest import Invoke
 from tests.registry.chains import check_chain
@@ -61,7 +62,9 @@ def pruned(registry: Any, model: str = "m", now: datetime = NOW) -> Pruned:
 
 
 def rolled_back(registry: Any, target: int, model: str = "m") -> AliasMove | None:
-    return execute(registry, plan_version(registry, model, target), By("ann", AT, "fell"))
+    return execute(
+        registry, plan_version(registry, model, target, Unverified()), By("ann", AT, "fell")
+    )
 
 
 def check_serves(registry: Registry, model: str) -> int:

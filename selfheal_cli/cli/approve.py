@@ -18,12 +18,21 @@ if TYPE_CHECKING:
 
 @click.command("approve")
 @click.argument("proposal", type=click.IntRange(min=1))
+@click.option(
+    "--unverified", is_flag=True,
+    help="Take the version as the registry has it, whatever its run wrote down.",
+)  # fmt: skip
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @options.model_name
 @options.tracking_uri
 @options.as_json
 def command(
-    proposal: int, yes: bool, model_name: str, tracking_uri: str | None, as_json: bool
+    proposal: int,
+    unverified: bool,
+    yes: bool,
+    model_name: str,
+    tracking_uri: str | None,
+    as_json: bool,
 ) -> None:
     """Carry out a rollback that somebody else proposed, if nothing has changed since.
 
@@ -38,6 +47,7 @@ def command(
     from selfheal_cli.registry.mlflow_registry import MlflowRegistry
     from selfheal_cli.registry.moves import open_proposal
     from selfheal_cli.rollback.plan import By, execute, load_checks, plan_proposed
+    from selfheal_cli.rollback.trust import ByTheLog, Unverified
 
     registry = MlflowRegistry(tracking_uri)
     asked = open_proposal(standing(registry, model_name), model_name, proposal)
@@ -45,7 +55,8 @@ def command(
         _loosen(registry, model_name, asked, yes=yes, as_json=as_json)
         return
     load_checks()
-    plan, found = plan_proposed(registry, model_name, proposal)
+    trust = Unverified() if unverified else ByTheLog(registry)
+    plan, found = plan_proposed(registry, model_name, proposal, trust)
     if not as_json:
         show_plan(plan)
         say(f"Proposed by {found.actor} at {found.at}: {found.reason}")

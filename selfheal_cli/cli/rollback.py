@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from selfheal_cli.pipeline.recent import Rescored
     from selfheal_cli.registry.mlflow_registry import MlflowRegistry
     from selfheal_cli.rollback.plan import Plan
+    from selfheal_cli.rollback.trust import Trust
 
 FOR_BEST = ("by", "min_rows", "regime", "revalidate")
 
@@ -48,6 +49,10 @@ FOR_BEST = ("by", "min_rows", "regime", "revalidate")
     metavar="K",
     help="Score the best K again on the latest labelled rows of this folder's run; the best wins.",
 )
+@click.option(
+    "--unverified", is_flag=True,
+    help="Take figures, tags and files as the registry has them, whatever the run wrote down.",
+)  # fmt: skip
 @click.option("--propose", is_flag=True, help="Write the plan down for somebody else to approve.")
 @click.option("--dry-run", is_flag=True, help="Show and check the plan; move nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -60,6 +65,7 @@ def command(
     to_best: bool,
     number: int | None,
     to_previous: bool,
+    unverified: bool,
     propose: bool,
     dry_run: bool,
     yes: bool,
@@ -88,10 +94,12 @@ def command(
         load_checks,
         make_proposal,
     )
+    from selfheal_cli.rollback.trust import ByTheLog, Unverified
 
     load_checks()
     registry = MlflowRegistry(tracking_uri)
-    plan, rescored = _plan(registry, model_name, number, to_previous, choice)
+    trust = Unverified() if unverified else ByTheLog(registry)
+    plan, rescored = _plan(registry, model_name, number, to_previous, choice, trust)
     if not as_json:
         if rescored:
             show_rescored(rescored)
@@ -140,19 +148,20 @@ def _plan(
     number: int | None,
     to_previous: bool,
     choice: dict[str, Any],
+    trust: Trust,
 ) -> tuple[Plan, list[Rescored]]:
     """The plan, and with ``--revalidate`` the versions that it was chosen from."""
     from selfheal_cli.rollback.plan import plan_previous, plan_version
 
     if number is not None:
-        return plan_version(registry, model, number), []
+        return plan_version(registry, model, number, trust), []
     if to_previous:
-        return plan_previous(registry, model), []
-    return _plan_best(registry, model, choice)
+        return plan_previous(registry, model, trust), []
+    return _plan_best(registry, model, choice, trust)
 
 
 def _plan_best(
-    registry: MlflowRegistry, model: str, choice: dict[str, Any]
+    registry: MlflowRegistry, model: str, choice: dict[str, Any], trust: Trust
 ) -> tuple[Plan, list[Rescored]]:
     from dataclasses import replace
 
@@ -162,11 +171,11 @@ def _plan_best(
 
     regime = present_regime(registry, model) if choice["regime"] else ""
     wanted = Wanted(choice["by"] or "f1", choice["min_rows"] or 0, regime)
-    plan = plan_best(registry, model, wanted)
+    plan = plan_best(registry, model, wanted, trust)
     count = choice["revalidate"]
     if count is None:
         return plan, []
-    rescored = _rescore(registry, plan, wanted, count)
+    rescored = _rescore(registry, plan, wanted, count, trust)
     best = next((one for one in rescored if one.new), None)
     if best is None:
         raise NothingToRestore(
@@ -176,11 +185,13 @@ def _plan_best(
     text = (
         f"best F1 ({best.scores.f1:.3f}) of {len(rescored)} on the latest {best.scores.rows} rows"
     )
-    chosen = make_plan(registry, plan.serving, best.version, text)
+    chosen = make_plan(registry, plan.serving, best.version, text, trust)
     return replace(chosen, after=plan.after), rescored
 
 
-def _rescore(registry: MlflowRegistry, plan: Plan, wanted: Any, count: int) -> list[Rescored]:
+def _rescore(
+    registry: MlflowRegistry, plan: Plan, wanted: Any, count: int, trust: Trust
+) -> list[Rescored]:
     import tempfile
     from itertools import islice
 
@@ -188,7 +199,7 @@ def _rescore(registry: MlflowRegistry, plan: Plan, wanted: Any, count: int) -> l
     from selfheal_cli.model.network import use_one_thread
     from selfheal_cli.pipeline.recent import recent_rows, rescore
     from selfheal_cli.records import VersionRecord
-    from selfheal_cli.rollback.select import candidates
+    from selfheal_cli.rollback.select import Candidates
 
     use_one_thread()
     own = [one for one in (plan.serving, plan.target) if isinstance(one, VersionRecord)]
@@ -196,7 +207,7 @@ def _rescore(registry: MlflowRegistry, plan: Plan, wanted: Any, count: int) -> l
     with tempfile.TemporaryDirectory() as folder:
         log = log_of(run_id, registry.uri, Path(folder))
         recent = recent_rows(log, registry, Path(folder))
-    fitting = candidates(registry, plan.target.model, base=base, wanted=wanted)
+    fitting = Candidates(registry, plan.target.model, base, trust, wanted)
     chosen = list(islice(filter(recent.are_new_to, fitting), count))
     if own[0] is plan.serving:
         chosen.append(own[0])  # to compare with

@@ -22,7 +22,7 @@ def show_plan(plan: Plan) -> None:
     """The plan as a table, and what should be known before agreeing."""
     from selfheal_cli.cli import output
 
-    rows = [_row("serves now", plan.serving), _row("target", plan.target)]
+    rows = [_row(plan, "serves now", plan.serving), _row(plan, "target", plan.target)]
     title = f"Rollback of '{plan.target.model}': {plan.criterion}"
     console = output.make_console()
     console.print(output.make_table(title, COLUMNS, rows))
@@ -54,12 +54,11 @@ def show_rescored(found: list[Rescored]) -> None:
 def plan_document(plan: Plan) -> dict[str, Any]:
     """The plan as JSON."""
     from selfheal_cli.records import ForeignVersion
-    from selfheal_cli.rollback.select import f1_lower_bound
 
     def told(version: AnyVersion) -> dict[str, Any]:
         if isinstance(version, ForeignVersion):
             return {**version.as_dict(), "foreign": True}
-        return {**version.as_dict(), "f1_lower_bound": f1_lower_bound(version)}
+        return {**version.as_dict(), "f1_lower_bound": plan.sure_of(version)}
 
     return {
         "serving": told(plan.serving) if plan.serving else None,
@@ -92,10 +91,9 @@ def nothing_moved(plan: Plan) -> str:
     return f"v{plan.target.version} serves already; nothing was moved."
 
 
-def _row(name: str, version: AnyVersion | None) -> list[str]:
+def _row(plan: Plan, name: str, version: AnyVersion | None) -> list[str]:
     from selfheal_cli.cli import output
     from selfheal_cli.records import ForeignVersion
-    from selfheal_cli.rollback.select import f1_lower_bound
 
     if version is None:
         return [name, *["-"] * (len(COLUMNS) - 1)]
@@ -107,7 +105,7 @@ def _row(name: str, version: AnyVersion | None) -> list[str]:
         f"v{version.version}",
         version.phase.value,
         output.figure(version.f1),
-        output.figure(f1_lower_bound(version)),
+        output.figure(plan.sure_of(version)),
         str(version.eval_rows),
         version.tags["selfheal.evaluation"],
         version.tags["selfheal.recipe"],

@@ -15,6 +15,7 @@ from selfheal_cli.records import AliasMove, Snapshot
 from selfheal_cli.registry.base import StepMetrics
 from selfheal_cli.registry.results import Refused, Result
 from selfheal_cli.registry.writer import RegistryWriter
+from selfheal_cli.rollback.trust import ByTheLog, Trust
 from selfheal_cli.scores import AnyScores
 
 Observer = Callable[[Event], None]
@@ -63,6 +64,10 @@ class Ledger(Protocol):
 
         It raises `RegistryUnreachable` at once where the registry does not answer.
         """
+
+    @property
+    def trust(self) -> Trust:
+        """By which versions are judged that a rollback may go to, as things are now."""
 
     def catch_up(self, *, wait: bool = False) -> None:
         """Note what has been written by now; ``wait`` for all of it.
@@ -178,6 +183,13 @@ class RunLedger:
         """See `Ledger`."""
         self._writer.send_steps()
         return partial(self._writer.flush, 0.0, until=self._writer.given)
+
+    @property
+    def trust(self) -> Trust:
+        """See `Ledger`; the run's own versions by its outbox, from any thread."""
+        folder = self._log.path.parent
+        account = self._writer.account
+        return ByTheLog(self._writer.registry, folder.parent.parent, folder.name, account)
 
     def catch_up(self, *, wait: bool = False) -> None:
         """See `Ledger`."""

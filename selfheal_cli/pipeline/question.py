@@ -10,7 +10,14 @@ from selfheal_cli.heal.task import HealRows
 from selfheal_cli.model.network import Weights
 from selfheal_cli.records import VersionRecord
 
-Best = tuple[VersionRecord, Weights]
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The best version that is what its run wrote down; ``passed_over`` says what others were."""
+
+    version: VersionRecord
+    weights: Weights
+    passed_over: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from selfheal_cli.pipeline.sources import open_kept
 from selfheal_cli.pipeline.wrapped import wrapped_of
 from selfheal_cli.records import Snapshot, VersionRecord, digest
 from selfheal_cli.registry.base import Lineage, Registry
+from selfheal_cli.rollback.trust import Trust, Unverified
 from selfheal_cli.scores import AnyScores
 from selfheal_cli.source.base import Source
 
@@ -96,6 +97,11 @@ class CheckLedger:
     def arrival(self) -> Callable[[], None]:
         """There is nothing to write."""
         return lambda: None
+
+    @property
+    def trust(self) -> Trust:
+        """What was gone back to is in the record."""
+        return Unverified()
 
     def catch_up(self, *, wait: bool = False) -> None:
         """There is nothing to write."""

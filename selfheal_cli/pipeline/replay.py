@@ -19,6 +19,7 @@ from selfheal_cli.pipeline.prepare import Prepared
 from selfheal_cli.records import Batch, Evaluation, Phase, Snapshot, VersionRecord
 from selfheal_cli.registry.base import Lineage
 from selfheal_cli.registry.memory import MemoryRegistry
+from selfheal_cli.rollback.trust import Trust, Unverified
 from selfheal_cli.scores import AnyScores, Scores
 from selfheal_cli.source.base import Source
 
@@ -93,6 +94,11 @@ class QuietLedger:
     def arrival(self) -> Callable[[], None]:
         """All is written at once."""
         return lambda: None
+
+    @property
+    def trust(self) -> Trust:
+        """Nobody else writes into its memory."""
+        return Unverified()
 
     def catch_up(self, *, wait: bool = False) -> None:
         """All is written at once."""

@@ -19,7 +19,7 @@ from selfheal_cli.pipeline.question import Best, Fallen, Question
 from selfheal_cli.pipeline.snapshots import Completed
 from selfheal_cli.records import AliasMove, VersionRecord
 from selfheal_cli.registry.base import CHAMPION, Lineage, Registry
-from selfheal_cli.rollback.select import find_best
+from selfheal_cli.rollback.select import Candidates
 from selfheal_cli.rollback.verify import load_verified
 
 ANSWERS = (Kind.ROLLBACK, Kind.ROLLBACK_DECLINED, Kind.ROLLBACK_FAILED)
@@ -149,11 +149,11 @@ class Restore:
             return
         self._asked = None
         try:
-            best, weights = self._answer(asked)
+            best = self._answer(asked)
         except SelfhealError as exc:
             self._note(Kind.ROLLBACK_FAILED, asked.fallen, {"error": str(exc)})
             return
-        self._roll_back(best, weights, asked)
+        self._roll_back(best, asked)
 
     def _answer(self, asked: Question) -> Best:
         """The registry's answer; where a recorded run is gone through again, its answer then."""
@@ -171,7 +171,8 @@ class Restore:
                 "give a rollback"
             )
         best = self._registry.version(self._lineage.model, expected.data["version"])
-        return best, load_verified(self._registry, best)
+        passed_over = tuple(expected.data.get("passed_over", ()))
+        return Best(best, load_verified(self._registry, best), passed_over)
 
     def _finding(self, arrival: Callable[[], None]) -> Callable[[], Best]:
         """How the best version is found, from any thread, once what was written has arrived."""
@@ -180,27 +181,31 @@ class Restore:
 
         def find() -> Best:
             arrival()
-            best = find_best(self._registry, lineage.model, base=lineage.base, run_id=within)
-            return best, load_verified(self._registry, best)
+            candidates = Candidates(
+                self._registry, lineage.model, lineage.base, self._ledger.trust, run_id=within
+            )
+            best = candidates.best()
+            weights = load_verified(self._registry, best)
+            return Best(best, weights, tuple(candidates.passed_over))
 
         return find
 
-    def _roll_back(self, best: VersionRecord, weights: Weights, asked: Question) -> None:
-        fallen = asked.fallen
+    def _roll_back(self, best: Best, asked: Question) -> None:
+        fallen, version = asked.fallen, best.version
         if self._guarded:
             self._health = Health(self._policy)
-            gain, error = self._gain(weights, asked.rows)
+            gain, error = self._gain(best.weights, asked.rows)
             if error is not None and gain <= error:
                 why = (
-                    f"v{best.version} is not better on the held-out rows: its log loss is lower "
+                    f"v{version.version} is not better on the held-out rows: its log loss is lower "
                     f"by {gain:.4f}, standard error {error:.4f}"
                 )
-                found = {"version": best.version, "declined": why}
+                found = {"version": version.version, "declined": why, **_told(best)}
                 self._note(Kind.ROLLBACK_DECLINED, fallen, found)
                 return
             self._last = self._batch
             self._quiet_until = self._batch + self._policy.cooldown
-        self._restore(best, weights, fallen)
+        self._restore(best, fallen)
 
     def _gain(self, weights: Weights, rows: HealRows) -> tuple[float, float | None]:
         """By how much the version's log loss is lower than that of what serves, and the standard
@@ -215,19 +220,20 @@ class Restore:
         worse_by, error = compare(now, then, held.y, held.arrival)
         return -worse_by, error
 
-    def _restore(self, best: VersionRecord, weights: Weights, fallen: Fallen) -> None:
-        serving = self._live.serving
-        restored = best.tags["selfheal.snapshot"]
+    def _restore(self, best: Best, fallen: Fallen) -> None:
+        serving, version = self._live.serving, best.version
+        restored = version.tags["selfheal.snapshot"]
         # the article keeps its optimiser
-        self._serve(best, weights, {} if self._guarded else serving.adapter.memory)
+        self._serve(version, best.weights, {} if self._guarded else serving.adapter.memory)
         self.rollbacks += 1
         found = {
             "from_snapshot": serving.snapshot,
             "to_snapshot": restored,
-            "version": best.version,
-            "f1": best.f1,
-            "rows": best.eval_rows,
-            "sha256": best.sha256,
+            "version": version.version,
+            "f1": version.f1,
+            "rows": version.eval_rows,
+            "sha256": version.sha256,
+            **_told(best),
         }
         self._note(Kind.ROLLBACK, fallen, found)
         self._ledger.point(CHAMPION, restored, f"rollback: {fallen.reason}")
@@ -240,3 +246,8 @@ class Restore:
     def _note(self, kind: Kind, fallen: Fallen, found: dict[str, object]) -> None:
         told = {"heal_id": fallen.heal_id, "batch": fallen.batch, "reason": fallen.reason}
         self._ledger.note(kind, told | found)
+
+
+def _told(best: Best) -> dict[str, object]:
+    """What was passed over on the way to the best version, if anything was."""
+    return {"passed_over": list(best.passed_over)} if best.passed_over else {}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from selfheal_cli.errors import Overtaken, RegistryError
+from selfheal_cli.history.run_record import Account
 from selfheal_cli.records import Evaluation, Phase, Snapshot
 from selfheal_cli.registry.base import Lineage, Registry, StepMetrics
 from selfheal_cli.registry.moves import Move, move_alias
@@ -33,6 +34,26 @@ def score_job(snapshot: str, batch: int, metrics: Mapping[str, float], scores: A
     data = {"snapshot": snapshot, "batch": batch, "metrics": dict(metrics)}
     data["scores"] = scores.as_dict()
     return Job(f"score:{snapshot}", "score", data)
+
+
+def account_of(outbox: Outbox, snapshot: str, lineage: Lineage, base_sha256: str) -> Account | None:
+    """What a run wrote down of a snapshot, from the jobs that it handed over."""
+    taken, late = outbox.kept(f"version:{snapshot}"), outbox.kept(f"score:{snapshot}")
+    if taken is None or "log_head" not in taken.data:
+        return None
+    data, result = taken.data, outbox.result(taken.key) or {}
+    before = outbox.result(f"version:{data['parent']}") if data["parent"] else None
+    return Account(
+        lineage.run_id,
+        lineage.base,
+        base_sha256,
+        data,
+        data["log_head"],
+        late.data["scores"] if late else None,
+        before["version"] if before else None,
+        result.get("version"),
+        result.get("manifest", ""),
+    )
 
 
 def metrics_job(key: str, steps: list[StepMetrics]) -> Job:

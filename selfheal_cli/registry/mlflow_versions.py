@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from heapq import merge
 from itertools import islice, takewhile
@@ -13,14 +14,21 @@ from mlflow.entities import LoggedModel
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from selfheal_cli.errors import VersionNotFound
-from selfheal_cli.records import AnyVersion, ForeignVersion, Phase, VersionRecord
+from selfheal_cli.errors import VersionCorrupt, VersionNotFound
+from selfheal_cli.records import AnyVersion, ForeignVersion, Phase, VersionRecord, read_counts
 from selfheal_cli.registry.mlflow_journal import MlflowJournal
 from selfheal_cli.registry.mlflow_runs import every
 
 VERSIONS_TAG = "mlflow.modelVersions"  # on the logged model; the interface reads it too
 PHASE_TAG = "selfheal.phase"  # on each version that selfheal registers
 LOGGED_MODEL = re.compile(r"m-[0-9a-f]{32}")  # in the place where its files are kept
+READ_AS: dict[str, Callable[[str], object]] = {
+    PHASE_TAG: Phase,
+    "selfheal.batch": int,
+    "selfheal.eval_rows": int,
+    "selfheal.threshold": float,
+    "selfheal.counts": read_counts,
+}
 CANDIDATES = 20  # asked for at once where several are looked at
 FIRST = 2  # where one is: one whose version was deleted behind its logged model is passed over
 
@@ -125,7 +133,8 @@ class MlflowVersions(MlflowJournal):
             for entry in every(partial(self._client.search_model_versions, wanted)):
                 present = self._entry(model, int(entry.version))  # a search tells no aliases
                 if present is not None:
-                    yield self._read(present)
+                    with suppress(VersionCorrupt):
+                        yield self._read(present)
 
     def _search(
         self, model: str, conditions: str, sort: str, at_once: int
@@ -148,7 +157,8 @@ class MlflowVersions(MlflowJournal):
             for logged in page:
                 entry = self._entry_of(model, logged)
                 if entry is not None:
-                    yield _record(entry, logged)
+                    with suppress(VersionCorrupt):  # whoever asks for it by number is told
+                        yield _record(entry, logged)
             token = page.token
             if not token:
                 return
@@ -205,11 +215,20 @@ def _record(entry: ModelVersion, logged: LoggedModel) -> VersionRecord:
     tags = {key: str(value) for key, value in entry.tags.items() if key.startswith("selfheal.")}
     if PHASE_TAG not in tags:
         raise _not_ours(entry.name, int(entry.version))
+    for name, read in READ_AS.items():
+        try:
+            if name in tags:
+                read(tags[name])
+        except ValueError as exc:
+            raise VersionCorrupt(
+                f"{entry.name} v{entry.version}: tag {name} is {tags[name]!r}, which selfheal "
+                "never writes; see 'selfheal audit'"
+            ) from exc
     return VersionRecord(
         model=entry.name,
         version=int(entry.version),
         phase=Phase(tags[PHASE_TAG]),
-        batch=int(tags["selfheal.batch"]),
+        batch=int(tags.get("selfheal.batch", 0)),
         metrics={metric.key: metric.value for metric in logged.metrics or ()},
         tags=tags,
         created_ms=entry.creation_timestamp,

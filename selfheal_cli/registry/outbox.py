@@ -119,6 +119,14 @@ class Outbox:
                 (json.dumps(result), job.number),
             )
 
+    def kept(self, key: str) -> Job | None:
+        """A job by its key, done or not, without its bytes."""
+        with self._told(), self._lock:
+            row = self._database.execute(
+                "SELECT key, kind, data, NULL, number FROM jobs WHERE key = ?", (key,)
+            ).fetchone()
+        return Job(row[0], row[1], json.loads(row[2]), None, row[4]) if row else None
+
     def result(self, key: str) -> Mapping[str, Any] | None:
         """The result of a job that is done."""
         with self._told(), self._lock:

@@ -15,6 +15,7 @@ from pathlib import Path
 from time import monotonic
 
 from selfheal_cli.errors import LeaseHeld, RegistryError, RegistryUnreachable
+from selfheal_cli.history.run_record import Account
 from selfheal_cli.records import Snapshot
 from selfheal_cli.registry import courier
 from selfheal_cli.registry.base import Lineage, Registry, StepMetrics
@@ -147,6 +148,16 @@ class RegistryWriter:
         """A snapshot of an earlier run that was restored."""
         result = {"snapshot": snapshot, "version": version}
         self._outbox.know(f"version:{snapshot}", "known", result)
+
+    @property
+    def registry(self) -> Registry:
+        """Where it writes to."""
+        return self._registry
+
+    def account(self, snapshot: str) -> Account | None:
+        """What the run wrote down of a snapshot of its own. Any thread may call."""
+        lineage, base = self._lineage, self._registry.base(self._lineage.base)
+        return courier.account_of(self._outbox, snapshot, lineage, base.sha256)
 
     def results(self) -> list[Result]:
         """What was done since the last call, in order."""

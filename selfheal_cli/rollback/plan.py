@@ -6,12 +6,19 @@ import threading
 from dataclasses import dataclass, replace
 from importlib import import_module
 
-from selfheal_cli.errors import NothingToRestore, Overtaken, RegistryError, VersionNotFound
+from selfheal_cli.errors import (
+    NothingToRestore,
+    Overtaken,
+    RegistryError,
+    VersionCorrupt,
+    VersionNotFound,
+)
 from selfheal_cli.records import AliasMove, AnyVersion, ForeignVersion, VersionRecord
 from selfheal_cli.registry.base import CHAMPION, Registry
 from selfheal_cli.registry.journal import EntryKind, Proposal, Standing, standing
 from selfheal_cli.registry.moves import Move, move_alias, open_proposal, propose
-from selfheal_cli.rollback.select import FEW_ROWS, Wanted, choose, f1_lower_bound
+from selfheal_cli.rollback.select import FEW_ROWS, Candidates, Wanted, f1_lower_bound
+from selfheal_cli.rollback.trust import ByTheLog, Trust, told
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +26,8 @@ class Plan:
     """What serves now, what would, and why it was chosen.
 
     ``after`` is the champion's last move when it was looked at; ``notes`` say what a person should
-    know before agreeing.
+    know before agreeing, ``counted`` names the versions whose figures are known to rest on rows
+    that their runs counted.
     """
 
     serving: AnyVersion | None
@@ -27,6 +35,11 @@ class Plan:
     criterion: str
     after: int
     notes: tuple[str, ...] = ()
+    counted: frozenset[int] = frozenset()
+
+    def sure_of(self, version: VersionRecord) -> float | None:
+        """Lower end of the 95 % interval of a version's F1; None where nobody knows the rows."""
+        return f1_lower_bound(version) if version.version in self.counted else None
 
     @property
     def target_sha256(self) -> str:
@@ -55,15 +68,19 @@ def load_checks() -> None:
     threading.Thread(target=import_module, args=(name,), name="loading").start()
 
 
-def plan_best(registry: Registry, model: str, wanted: Wanted | None = None) -> Plan:
+def plan_best(
+    registry: Registry, model: str, wanted: Wanted | None = None, trust: Trust | None = None
+) -> Plan:
     """To the best post-heal version that shares the base of what serves."""
-    wanted = wanted or Wanted()
+    wanted, trust = wanted or Wanted(), trust or ByTheLog(registry)
     serving = champion_of(registry, model)
     own = serving if isinstance(serving, VersionRecord) else last_own(registry, model)
-    target = choose(registry, model, base=own.base, wanted=wanted)
-    plan = make_plan(registry, serving, target, str(wanted))
+    candidates = Candidates(registry, model, own.base, trust, wanted)
+    target = candidates.best()
+    plan = make_plan(registry, serving, target, str(wanted), trust)
+    plan = replace(plan, notes=(*plan.notes, *candidates.passed_over))
     if wanted.by == "f1" and target.eval_rows < FEW_ROWS:
-        bound = f1_lower_bound(target)
+        bound = plan.sure_of(target)
         sure = "" if bound is None else f", of which 95 % sure is {bound:.3f}"
         note = (
             f"v{target.version}'s F1 rests on {target.eval_rows} rows{sure}; --by f1_lcb, "
@@ -73,13 +90,13 @@ def plan_best(registry: Registry, model: str, wanted: Wanted | None = None) -> P
     return plan
 
 
-def plan_version(registry: Registry, model: str, number: int) -> Plan:
-    """To a version that somebody named."""
-    serving = champion_of(registry, model)
-    return make_plan(registry, serving, registry.any_version(model, number), "named")
+def plan_version(registry: Registry, model: str, number: int, trust: Trust | None = None) -> Plan:
+    """To a version that somebody named; raises `VersionCorrupt` for one that is not trusted."""
+    serving, target = champion_of(registry, model), registry.any_version(model, number)
+    return make_plan(registry, serving, target, "named", trust)
 
 
-def plan_previous(registry: Registry, model: str) -> Plan:
+def plan_previous(registry: Registry, model: str, trust: Trust | None = None) -> Plan:
     """To what served before; raises `NothingToRestore` where nothing did."""
     serving = champion_of(registry, model)
     last = standing(registry, model).moves.get(CHAMPION)
@@ -89,7 +106,8 @@ def plan_previous(registry: Registry, model: str) -> Plan:
         before = last.source if last.source != last.target else next(moves, last).source
     if before is None:
         raise NothingToRestore(f"model '{model}': nothing is recorded to have served before")
-    return make_plan(registry, serving, registry.any_version(model, before), "what served before")
+    target = registry.any_version(model, before)
+    return make_plan(registry, serving, target, "what served before", trust)
 
 
 def present_regime(registry: Registry, model: str) -> str:
@@ -146,9 +164,17 @@ def _champion_moves(registry: Registry, model: str) -> list[AliasMove]:
 
 
 def make_plan(
-    registry: Registry, serving: AnyVersion | None, target: AnyVersion, criterion: str
+    registry: Registry,
+    serving: AnyVersion | None,
+    target: AnyVersion,
+    criterion: str,
+    trust: Trust | None = None,
 ) -> Plan:
-    """A plan that holds only as long as nobody else moves the champion."""
+    """A plan that holds only as long as nobody else moves the champion.
+
+    Raises `VersionCorrupt` where the target is not what its run wrote down.
+    """
+    trust = trust or ByTheLog(registry)
     last = standing(registry, target.model).moves.get(CHAMPION)
     notes = []
     if last is not None and (serving is None or serving.version != last.target):
@@ -162,9 +188,23 @@ def make_plan(
     plan = Plan(serving, target, criterion, last.sequence if last else 0)
     if plan.serves_already:
         notes.append(f"v{target.version} serves already")
-    elif isinstance(target, ForeignVersion):
-        notes.append(f"the alias is put back to {target}: nothing of it is checked")
-    return replace(plan, notes=tuple(notes))
+    else:
+        notes += _judged(target, trust)
+    both = (one for one in (serving, target) if one is not None)
+    counted = frozenset(one.version for one in both if trust.judge(one).counted)
+    return replace(plan, notes=tuple(notes), counted=counted)
+
+
+def _judged(target: AnyVersion, trust: Trust) -> list[str]:
+    """What to know of a target that is trusted; raises `VersionCorrupt` for another one."""
+    verdict = trust.judge(target)
+    if verdict.doubts:
+        raise VersionCorrupt(
+            f"{target.model} v{target.version}: {told(verdict.doubts)}; a rollback goes only to "
+            "what a run of selfheal wrote down: see 'selfheal audit', or take it all the same with "
+            "--unverified"
+        )
+    return [f"v{target.version} {verdict.note}"] if verdict.note else []
 
 
 def check_target(registry: Registry, plan: Plan) -> None:
@@ -212,7 +252,9 @@ def make_proposal(registry: Registry, plan: Plan, by: By) -> Proposal:
     return propose(registry, target.model, wanted)
 
 
-def plan_proposed(registry: Registry, model: str, number: int) -> tuple[Plan, Proposal]:
+def plan_proposed(
+    registry: Registry, model: str, number: int, trust: Trust | None = None
+) -> tuple[Plan, Proposal]:
     """The plan of an open proposal; raises `Overtaken` where the champion moved since, or the
     version is not what was proposed.
     """
@@ -220,7 +262,7 @@ def plan_proposed(registry: Registry, model: str, number: int) -> tuple[Plan, Pr
     found = open_proposal(now, model, number)
     if found.loosens:
         raise RegistryError(f"proposal {number} is no rollback: it would loosen four eyes")
-    plan = plan_version(registry, model, found.target)
+    plan = plan_version(registry, model, found.target, trust)
     if plan.after != found.after:
         last = now.moves[CHAMPION]
         raise Overtaken(

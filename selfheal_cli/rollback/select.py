@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import sqrt
 from typing import Literal
 
 from selfheal_cli.errors import NothingToRestore, RegistryError, RegistryUnreachable
 from selfheal_cli.records import Phase, VersionRecord
 from selfheal_cli.registry.base import Registry
+from selfheal_cli.rollback.trust import Trust, told
 
 By = Literal["f1", "f1_lcb"]
 Z = 1.96  # two-sided 95 %
@@ -31,73 +32,93 @@ class Wanted:
         return text + (f" from a {self.regime} stream" if self.regime else "")
 
 
-def find_best(
-    registry: Registry, model: str, *, base: str, run_id: str | None = None
-) -> VersionRecord:
-    """The post-heal version with the highest F1 on this base; raises `NothingToRestore`."""
-    found = registry.best(model, base=base, run_id=run_id)
-    if found is None:
-        within = f" of run {run_id}" if run_id else ""
-        _require_unscored(registry, model, base, run_id)
-        raise NothingToRestore(
-            f"model '{model}' has no post-heal version{within} on the base that serves; "
-            "a heal must come first: see 'selfheal snapshots --phase post-heal'"
-        )
-    return found
-
-
-def _require_unscored(registry: Registry, model: str, base: str, run_id: str | None) -> None:
-    """Raises `NothingToRestore` where there are healed versions, and no F1 to choose by."""
-    healed = [
-        version
-        for version in registry.versions(model, phase=Phase.POST_HEAL)
-        if version.base == base and run_id in (None, version.run_id)
-    ]
-    if not healed:
-        return
-    why = "their labels have not come yet"
-    try:
-        registry.run_status(healed[0].run_id)
-    except RegistryUnreachable:
-        raise
-    except RegistryError:
-        why = f"run {healed[0].run_id} was removed from the store, and its figures with it"
-    raise NothingToRestore(
-        f"model '{model}' has healed versions, as v{healed[0].version}, and none with an F1 to "
-        f"choose by: {why}; name one with --to VERSION"
-    )
-
-
-def candidates(
-    registry: Registry, model: str, *, base: str, wanted: Wanted
-) -> Iterator[VersionRecord]:
-    """Versions that fit, the highest F1 first."""
-    for version in registry.ranked(model, base=base):
-        fits = version.eval_rows >= wanted.min_rows
-        if fits and wanted.regime in ("", version.regime):
-            yield version
-
-
-def choose(registry: Registry, model: str, *, base: str, wanted: Wanted) -> VersionRecord:
-    """The best version that fits; raises `NothingToRestore` saying what none fits.
-
-    By the lower bound the walk ends where no F1 that follows can reach the best bound so far.
+@dataclass(slots=True)
+class Candidates:
+    """Versions of a model that a rollback may go to, taken at their word only where they are what
+    their runs wrote down. ``passed_over`` says of each other one that came up what is wrong.
     """
-    best: VersionRecord | None = None
-    bound = -1.0
-    for version in candidates(registry, model, base=base, wanted=wanted):
-        if wanted.by == "f1":
-            return version
-        if version.f1 is not None and version.f1 <= bound:
-            break
-        lower = f1_lower_bound(version)
-        if lower is not None and lower > bound:
-            best, bound = version, lower
-    if best is None and wanted == Wanted(wanted.by):
-        return find_best(registry, model, base=base)  # which says what must come first
-    if best is None:
-        raise NothingToRestore(f"model '{model}' has no version with the {wanted}")
-    return best
+
+    registry: Registry
+    model: str
+    base: str
+    trust: Trust
+    wanted: Wanted = Wanted()
+    run_id: str | None = None
+    passed_over: list[str] = field(default_factory=list)
+
+    def best(self) -> VersionRecord:
+        """The best version that fits; raises `NothingToRestore` saying what none fits.
+
+        By the lower bound the walk ends where no F1 that follows can reach the best bound so far.
+        """
+        best = next(iter(self), None) if self.wanted.by == "f1" else self._surest()
+        if best is None:
+            raise self._none()
+        return best
+
+    def __iter__(self) -> Iterator[VersionRecord]:
+        """Those that fit and are trusted, the highest F1 first."""
+        return filter(self._is_trusted, self._fitting())
+
+    def _surest(self) -> VersionRecord | None:
+        best: VersionRecord | None = None
+        bound = -1.0
+        for version in self._fitting():
+            if version.f1 is not None and version.f1 <= bound:
+                break
+            lower = f1_lower_bound(version)
+            if lower is not None and lower > bound and self._is_trusted(version):
+                best, bound = version, lower
+        return best
+
+    def _fitting(self) -> Iterator[VersionRecord]:
+        for version in self.registry.ranked(self.model, base=self.base, run_id=self.run_id):
+            fits = version.eval_rows >= self.wanted.min_rows
+            if fits and self.wanted.regime in ("", version.regime):
+                yield version
+
+    def _is_trusted(self, version: VersionRecord) -> bool:
+        doubts = self.trust.judge(version).doubts
+        if doubts:
+            self.passed_over.append(f"v{version.version} was passed over: {told(doubts)}")
+        return not doubts
+
+    def _none(self) -> NothingToRestore:
+        if self.passed_over:
+            count = len(self.passed_over)
+            return NothingToRestore(
+                f"model '{self.model}': {count} versions fit, and none is what its run wrote down "
+                f"({self.passed_over[0]}); see 'selfheal audit', --unverified takes it all the same"
+            )
+        if self.wanted == Wanted(self.wanted.by):
+            self._require_unscored()
+            within = f" of run {self.run_id}" if self.run_id else ""
+            return NothingToRestore(
+                f"model '{self.model}' has no post-heal version{within} on the base that serves; "
+                "a heal must come first: see 'selfheal snapshots --phase post-heal'"
+            )
+        return NothingToRestore(f"model '{self.model}' has no version with the {self.wanted}")
+
+    def _require_unscored(self) -> None:
+        """Raises `NothingToRestore` where there are healed versions, and no F1 to choose by."""
+        healed = [
+            version
+            for version in self.registry.versions(self.model, phase=Phase.POST_HEAL)
+            if version.base == self.base and self.run_id in (None, version.run_id)
+        ]
+        if not healed:
+            return
+        why = "their labels have not come yet"
+        try:
+            self.registry.run_status(healed[0].run_id)
+        except RegistryUnreachable:
+            raise
+        except RegistryError:
+            why = f"run {healed[0].run_id} was removed from the store, and its figures with it"
+        raise NothingToRestore(
+            f"model '{self.model}' has healed versions, as v{healed[0].version}, and none with an "
+            f"F1 to choose by: {why}; name one with --to VERSION"
+        )
 
 
 def f1_lower_bound(version: VersionRecord) -> float | None:

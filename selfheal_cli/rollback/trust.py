@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,12 +13,14 @@ from selfheal_cli.errors import EventLogError, RegistryError, RegistryUnreachabl
 from selfheal_cli.history.archive import LOG_NAME, run_folder
 from selfheal_cli.history.event_log import read
 from selfheal_cli.history.run_record import Account, RunRecord
-from selfheal_cli.records import VersionRecord
+from selfheal_cli.records import AnyVersion, ForeignVersion, Stored, VersionRecord
 from selfheal_cli.registry.base import Registry
 from selfheal_cli.registry.journal import EntryKind
 from selfheal_cli.rollback.agreement import differences
 
 OwnAccount = Callable[[str], Account | None]  # of a snapshot, by the run that is under way here
+OWN_TAGS = {f"selfheal.{name}" for name in ("run_id", "snapshot", "base", "sha256", "model")}
+OTHERS = "selfheal did not register it: nothing of it can be checked"
 BEFORE = "was made before manifests; its adapter, tags and figures are as its run's log has them"
 
 
@@ -34,19 +36,25 @@ class Verdict:
     counted: bool = False
 
 
+def told(doubts: Sequence[str]) -> str:
+    """The first one, and how many more there are."""
+    more = f" (and {len(doubts) - 1} more)" if len(doubts) > 1 else ""
+    return doubts[0] + more
+
+
 class Trust(Protocol):
     """Judges versions by what is known of them beside the registry's word."""
 
-    def judge(self, version: VersionRecord) -> Verdict:
+    def judge(self, version: AnyVersion) -> Verdict:
         """Raises `RegistryUnreachable`, and nothing where a version is not what it should be."""
 
 
 class Unverified:
     """`Trust` in whatever the registry says."""
 
-    def judge(self, version: VersionRecord) -> Verdict:
+    def judge(self, version: AnyVersion) -> Verdict:
         """Nothing is known."""
-        return Verdict(note="is taken as the registry has it, since --unverified was given")
+        return Verdict(note="is taken as the registry has it: its record was not looked at")
 
 
 class ByTheLog:
@@ -66,11 +74,22 @@ class ByTheLog:
         self._workspace = workspace
         self._own_run = own_run
         self._own = own
+        self._verdicts: dict[tuple[str, int], Verdict] = {}
         self._records: dict[str, RunRecord | None] = {}
 
-    def judge(self, version: VersionRecord) -> Verdict:
+    def judge(self, version: AnyVersion) -> Verdict:
         """See `Trust`."""
-        run_id, snapshot = version.run_id, version.tags.get("selfheal.snapshot", "")
+        key = version.model, version.version
+        if key not in self._verdicts:
+            self._verdicts[key] = (
+                Verdict((OTHERS,)) if isinstance(version, ForeignVersion) else self._judge(version)
+            )
+        return self._verdicts[key]
+
+    def _judge(self, version: VersionRecord) -> Verdict:
+        if not version.tags.keys() >= OWN_TAGS:
+            return Verdict(("it has not the tags that each of selfheal's versions has",))
+        run_id, snapshot = version.run_id, version.tags["selfheal.snapshot"]
         try:
             if run_id == self._own_run:
                 account, under_way = self._own(snapshot), True
@@ -90,19 +109,29 @@ class ByTheLog:
     def _compare(self, version: VersionRecord, account: Account, *, under_way: bool) -> Verdict:
         if self._registry.base(version.base).sha256 != account.base_sha256:
             return Verdict((f"its base {version.base} is not the one that its run trained",))
-        stored = self._registry.stored(version)
-        doubts = differences(stored, account, version.version, in_flight=under_way)
+        stored = self._stored(version)
+        number = version.version
+        if version.tags["selfheal.model"] != version.model:
+            number = account.version or number  # a copy, under the name of another model
+        doubts = differences(stored, account, number, in_flight=under_way)
         if doubts:
             return Verdict(tuple(doubts))
         before = account.version is not None and not account.manifest
         return Verdict(note=BEFORE if before else "", counted=True)
+
+    def _stored(self, version: VersionRecord) -> Stored:
+        """By its number: a search goes by the tags of logged models, which may name another's."""
+        stored = self._registry.stored(version)
+        if stored.figures.get("f1") != version.f1:
+            raise VersionCorrupt(f"its F1 is {stored.figures.get('f1')}, searched was {version.f1}")
+        return stored
 
     def _by_itself(self, version: VersionRecord) -> Verdict:
         """Where no log can be had: only a run that is under way elsewhere has a reason for that."""
         run_id = version.run_id
         if not self._is_under_way(version.model, run_id):
             return Verdict((f"the log of run {run_id} is neither here nor in the registry",))
-        doubts = differences(self._registry.stored(version), None, version.version)
+        doubts = differences(self._stored(version), None, version.version)
         note = (
             f"was held against its own manifest alone: its run {run_id} is under way, and its log "
             "is not in this folder"

@@ -22,7 +22,6 @@ from selfheal_cli.rollback.plan import (
     plan_previous,
     plan_version,
 )
-from selfheal_cli.rollback.select import f1_lower_bound
 
 
 def carry_out(
@@ -77,7 +76,7 @@ def _shown(plan: Plan) -> dict[str, Any]:
     serving, target = plan.serving, plan.target
     lines = [f"serves now: {_told(serving)}", f"would serve: {_told(target)}"]
     if not isinstance(target, ForeignVersion):
-        lines[-1] += f", 95 % sure of {_figure(f1_lower_bound(target))}"
+        lines[-1] += f", 95 % sure of {_figure(plan.sure_of(target))}"
         lines.append(
             f"recipe {target.tags.get('selfheal.recipe', '-')}, made while the stream was "
             f"{target.regime or 'not looked at'}"

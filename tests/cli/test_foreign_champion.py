@@ -74,9 +74,10 @@ def test_every_way_back_from_it_works_and_the_alias_can_be_put_back(
     moved = back("--to-best", "--yes")["move"]
     assert (moved["source"], moved["target"]) == (foreign, 21)
     assert moved["reason"] == f"odd (in place of v{foreign}, which selfheal did not register)"
-    shown = back("--to-previous", "--yes")
+    assert "--unverified" in invoke("rollback", "--to-previous", "--yes", expect=4).stderr
+    shown = back("--to-previous", "--yes", "--unverified")
     assert (shown["move"]["target"], shown["verified"]) == (foreign, False)
-    assert "nothing of it is checked" in " ".join(shown["notes"])
+    assert "its record was not looked at" in " ".join(shown["notes"])
     assert registry.alias("fraud", CHAMPION) == foreign
     assert back("--to", str(foreign), "--yes")["move"] is None
     assert back("--to", "7", "--yes")["move"]["target"] == 7

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +38,15 @@ class Slow(MemoryRegistry):
         self.asked, self.allowed = threading.Event(), threading.Event()
         self.away = False
 
-    def best(self, *arguments: Any, **more: Any) -> VersionRecord | None:
+    def ranked(self, *arguments: Any, **more: Any) -> Iterator[VersionRecord]:
         self.asked.set()
         assert self.allowed.wait(60), "nothing was scored meanwhile"
         if self.away:
             raise RegistryUnreachable("the store is away")
-        return super().best(*arguments, **more)
+        return super().ranked(*arguments, **more)
 
 
-class Interrupted(Exception):
+class Interrupted(BaseException):
     """As if the process had died."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -161,13 +161,13 @@ def test_policy_says_whether_other_runs_versions_may_be_restored(
 ) -> None:
     registry = MemoryRegistry()
     asked: list[str | None] = []
-    best = registry.best
+    ranked = registry.ranked
 
-    def note(model: str, *, base: str, run_id: str | None = None) -> VersionRecord | None:
+    def note(model: str, *, base: str, run_id: str | None = None) -> Iterator[VersionRecord]:
         asked.append(run_id)
-        return best(model, base=base, run_id=run_id)
+        return ranked(model, base=base, run_id=run_id)
 
-    monkeypatch.setattr(registry, "best", note)
+    monkeypatch.setattr(registry, "ranked", note)
     policy = Policy(
         rollback_f1_drop=0.0,
         rollback_acc_drop=0.0,
@@ -254,7 +254,7 @@ def test_the_drill_fails_when_what_serves_is_not_the_registrys_best(
 
     def changes_after_the_rollback(version: VersionRecord) -> bytes:
         calls.append(version.version)
-        return adapter(version) if len(calls) == 1 else b"changed"
+        return adapter(version) if len(calls) <= 2 else b"changed"  # judged, then loaded
 
     monkeypatch.setattr(registry, "adapter", changes_after_the_rollback)
     with pytest.raises(DrillFailed, match="what serves has sha256"):

@@ -1,0 +1,83 @@
+"""A run goes back only to what it wrote down itself, whatever the registry says by then."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from selfheal_cli.config import Policy
+from selfheal_cli.history.event_log import read
+from selfheal_cli.history.events import Event, Kind
+from selfheal_cli.pipeline.resume import resume
+from selfheal_cli.pipeline.run import Surroundings, run
+from selfheal_cli.registry.base import Lineage
+from selfheal_cli.registry.memory import MemoryRegistry
+from selfheal_cli.scores import Scores
+from tests.pipeline.small import stream_of
+from tests.pipeline.test_run import config
+
+RAISED = Scores(tp=9_000, tn=9_000, fp=1, fn=1)
+
+
+class Edited:
+    """Raises the F1 of the first post-heal version, from outside, once it is registered."""
+
+    def __init__(self, registry: MemoryRegistry) -> None:
+        self.registry = registry
+        self.version = 0
+        self.rollbacks: list[Event] = []
+
+    def on_event(self, event: Event) -> None:
+        if event.kind is Kind.ROLLBACK:
+            self.rollbacks.append(event)
+        if event.kind is not Kind.REGISTERED or self.version:
+            return
+        found = self.registry.version("fraud", event.data["version"])
+        if found.phase.value == "post-heal":
+            self.version = found.version
+            lineage = Lineage("fraud", found.run_id, found.base, "article", "full", "1")
+            self.registry.score_version(lineage, found.version, 1, RAISED.figures(), RAISED)
+
+    def stop(self) -> bool:
+        return bool(self.rollbacks)
+
+
+def test_a_run_passes_over_a_version_whose_figures_were_edited_and_says_so(
+    empty_dir: Path,
+) -> None:
+    registry = MemoryRegistry()
+    edited = Edited(registry)
+    policy = Policy(conflict_min=1, rollback_f1_drop=0.0, rollback_acc_drop=0.0)
+    settings = config(policy=policy, batches=25)
+    around = Surroundings(registry, lambda: datetime.now(UTC), "ann", on_event=edited.on_event)
+    stopping = Surroundings(
+        registry, lambda: datetime.now(UTC), "ann", on_event=edited.on_event, stop=edited.stop
+    )
+    stopped = run(settings, stream_of(settings), stopping)
+    (rollback,) = edited.rollbacks
+    best = next(registry.ranked("fraud", base=registry.version("fraud", 1).base))
+    assert best.version == edited.version != rollback.data["version"]
+    (told,) = rollback.data["passed_over"]
+    assert told.startswith(f"v{edited.version} was passed over: tag selfheal.counts is")
+    again = resume(stopped.folder / "events.jsonl", around, stream_of)
+    assert again.outcome == "FINISHED"
+    events = list(read(again.folder / "events.jsonl"))
+    assert all(edited.version != one.data["version"] for one in events if one.kind is Kind.ROLLBACK)
+
+
+def test_the_log_of_a_run_has_the_hash_of_each_versions_manifest(empty_dir: Path) -> None:
+    from selfheal_cli.records import digest
+    from selfheal_cli.registry.manifest import MANIFEST_FILE
+
+    registry = MemoryRegistry()
+    settings = config(batches=3)
+    done = run(
+        settings, stream_of(settings), Surroundings(registry, lambda: datetime.now(UTC), "ann")
+    )
+    registered = [
+        event.data for event in read(done.folder / "events.jsonl") if event.kind is Kind.REGISTERED
+    ]
+    assert len(registered) == len(registry.numbers("fraud")) > 1
+    for data in registered:
+        stored = registry.stored(registry.version("fraud", data["version"]))
+        assert data["manifest"] == digest(stored.files[MANIFEST_FILE])
