@@ -272,3 +272,14 @@ def test_an_entry_of_the_first_release_keeps_its_digest() -> None:
     write(registry, "m", EntryKind.HELD, lambda *_: {"actor": "a", "at": AT, "reason": "r"},
           actor="a", at=AT)  # fmt: skip
     check_chain(registry, "m")
+
+
+def test_what_stands_is_the_same_from_a_checkpoint() -> None:
+    registry = filled(MemoryRegistry())
+    registry.delete_version = stop  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        pruned(registry)
+    propose(registry, "m", Proposal(0, "", "ann", AT, "slow", 0, loosens=True))
+    now = standing(registry, "m")
+    assert [one.version for one in now.removals] == [2]
+    assert Standing.from_dict(json.loads(json.dumps(now.as_dict()))) == now
