@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     Field,
+    SerializationInfo,
     SerializerFunctionWrapHandler,
     ValidationError,
     ValidationInfo,
@@ -291,6 +292,9 @@ class RunConfig(Settings):
         default=Path("monitoring_export"), description="folder of the monitoring files"
     )
     plots: bool = Field(default=True, description="draw pictures")
+    row_contract: Literal[1, 2] = Field(
+        default=2, description="what values mean, see docs/sources.md; 1: as in selfheal 0.1.0"
+    )
 
     @field_validator("monitors")
     @classmethod
@@ -302,11 +306,18 @@ class RunConfig(Settings):
         return value
 
     @model_serializer(mode="wrap")
-    def _without_none(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without monitors nothing is said of them: a run's record stays what it always was."""
+    def _without_none(
+        self, dump: SerializerFunctionWrapHandler, info: SerializationInfo
+    ) -> dict[str, Any]:
+        """Without monitors nothing is said of them: a run's record stays what it always was.
+
+        So does one of selfheal 0.1.0 when the run is gone through again.
+        """
         values: dict[str, Any] = dump(self)
         if not self.monitors:
             values.pop("monitors", None)
+        if self.row_contract == 1 and info.mode == "json":
+            del values["row_contract"]
         return values
 
     def parameters(self) -> dict[str, str]:
@@ -330,6 +341,14 @@ def _flatten(prefix: str, value: Any) -> list[tuple[str, str]]:
             for pair in _flatten(f"{prefix}.{key}" if prefix else key, inner)
         ]
     return [(prefix, "" if value is None else masked_value(str(value)))]
+
+
+def recorded(values: Mapping[str, Any], *, where: str) -> RunConfig:
+    """A run's configuration as its log has it; what a log does not name is as in selfheal 0.1.0.
+
+    Raises `ConfigurationError` naming ``where``.
+    """
+    return checked(RunConfig, {"row_contract": 1, **values}, where=where)
 
 
 def checked(model: type[T], values: Mapping[str, Any], *, where: str) -> T:

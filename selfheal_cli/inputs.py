@@ -11,8 +11,10 @@ from pydantic import (
     Field,
     ModelWrapValidatorHandler,
     SecretStr,
+    SerializerFunctionWrapHandler,
     ValidationInfo,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -80,7 +82,20 @@ class RowSettings(Settings):
         description="columns that go into a wrapped model as they are, in this order; empty: every "
         "column, encoded",
     )
+    missing: tuple[float | None, ...] = Field(
+        default=(),
+        description="what goes in for a missing value of each of the inputs; null: NaN, for a "
+        "model that takes it; empty: 0",
+    )
     record_rows: bool = Field(default=False, description="keep the rows with the run's files")
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Nothing is said of what does not go in: a run's record stays what it always was."""
+        values: dict[str, Any] = dump(self)
+        if not self.missing:
+            values.pop("missing", None)
+        return values
 
 
 class BoundedSettings(RowSettings):
@@ -166,7 +181,8 @@ class UnboundedSettings(RowSettings):
         default=100, description="broken lines that are put aside before the run stops"
     )
     reject_misfits: bool = Field(
-        default=False, description="put rows that break the row contract aside too"
+        default=True,
+        description="put rows that break the row contract aside too; false: they end the run",
     )
 
 

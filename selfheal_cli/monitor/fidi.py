@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from selfheal_cli.config import Policy
 from selfheal_cli.errors import DataError
 from selfheal_cli.moments import Moments
 from selfheal_cli.records import DriftReading
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from selfheal_cli.records import Columns
+
+    Floats = NDArray[np.float64]
 
 FLOOR = 1e-8  # added to the standard deviation, as the article does
 CONSTANT = 1e-12  # relative spread below which a feature does not vary
@@ -19,14 +27,29 @@ CONSTANT = 1e-12  # relative spread below which a feature does not vary
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Mean and standard deviation of the feature over the training rows."""
+    """Mean and standard deviation of the feature over the training rows; of a text, those of one
+    ``category``'s share.
+    """
 
     feature: str
     mean: float
     sd: float
+    category: str | None = None
+
+    def values(self, columns: Columns) -> Floats:
+        """What is watched of a batch's columns: the numbers, or of a text 1 where it is the
+        category and 0 where it is another.
+        """
+        values = columns[self.feature]
+        return values if self.category is None else is_category(values, self.category)
 
 
-def calibrate(feature: str, moments: Moments) -> Calibration:
+def is_category(values: np.ndarray[Any, Any], category: str) -> Floats:
+    """1 where a text (n,) is the category, NaN where it is missing."""
+    return np.where(pd.isna(values), np.nan, (values == category).astype(np.float64))
+
+
+def calibrate(feature: str, moments: Moments, category: str | None = None) -> Calibration:
     """From the moments of the training values; raises `DataError` for a constant feature."""
     if moments.sd <= CONSTANT * max(1.0, abs(moments.mean)):
         raise DataError(
@@ -34,7 +57,7 @@ def calibrate(feature: str, moments: Moments) -> Calibration:
             f"({f'{moments.mean:g}' if moments.count else 'no value at all'}); "
             "name another with --sensitive"
         )
-    return Calibration(feature, moments.mean, moments.sd + FLOOR)
+    return Calibration(feature, moments.mean, moments.sd + FLOOR, category)
 
 
 class Fidi:

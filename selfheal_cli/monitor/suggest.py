@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from selfheal_cli.errors import RuleError
 from selfheal_cli.monitor.conditions import Comparison
@@ -16,16 +17,18 @@ MIN_LEAF_SHARE = 0.01
 LARGEST = 1e30  # scikit-learn's trees hold float32
 
 
-def suggest_rule(rows: Rows, numeric: Sequence[str]) -> Rule:
+def suggest_rule(rows: Rows, numeric: Sequence[str], text: Sequence[str] = ()) -> Rule:
     """The single comparison that best separates positives, as ``feature <= t => 1`` or ``> t``.
 
     A decision tree of depth one, classes balanced, on labelled training rows; missing values
-    count as the column's mean. Raises `RuleError` where no numeric feature splits the rows.
+    count as the column's mean. Where there are no numbers, the category that the shares of the
+    classes differ most in, as ``feature == 'category' => 1``. Raises `RuleError` where no feature
+    splits the rows.
     """
     from sklearn.tree import DecisionTreeClassifier
 
     if not numeric:
-        raise RuleError("no numeric feature to suggest a rule from; give one with --rule")
+        return _by_category(rows, text)
     values = np.column_stack([filled(rows.columns[name]) for name in numeric])
     tree = DecisionTreeClassifier(
         max_depth=1, class_weight="balanced", min_samples_leaf=MIN_LEAF_SHARE, random_state=0
@@ -41,6 +44,28 @@ def suggest_rule(rows: Rows, numeric: Sequence[str]) -> Rule:
     place = split.feature[0]
     threshold = shortest(float(split.threshold[0]), values[:, place])
     return Rule(Comparison(numeric[place], "<=" if below else ">", threshold), label)
+
+
+def _by_category(rows: Rows, text: Sequence[str]) -> Rule:
+    sizes = np.maximum(np.bincount(rows.y), 1)
+    best, found = 0.0, ("", "", 0)
+    for name in text:
+        codes, categories = pd.factorize(rows.columns[name], sort=True)
+        for code, category in enumerate(categories):
+            holding = codes == code
+            if not MIN_LEAF_SHARE <= holding.mean() <= 1 - MIN_LEAF_SHARE:
+                continue
+            shares = np.bincount(rows.y[holding], minlength=len(sizes)) / sizes
+            apart = float(shares.max() - shares.min())
+            if apart > best:
+                label = int(shares.argmax())
+                best, found = apart, (name, str(category), label)
+    feature, category, label = found
+    if not feature:
+        raise RuleError("no single category tells the classes apart; give a rule with --rule")
+    if len(sizes) == 2 and label == 0:  # rules of two classes speak of the positive
+        return Rule(Comparison(feature, "!=", category), 1)
+    return Rule(Comparison(feature, "==", category), label)
 
 
 def shortest(threshold: float, values: np.ndarray[Any, Any]) -> float:

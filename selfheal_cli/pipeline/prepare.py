@@ -102,8 +102,10 @@ def train_networks(
 ) -> Trained:
     """Train what every recipe starts from."""
     rules, suggested = _rules(config, source)
-    auto = config.sensitive == AUTO and AUTO not in source.encoding.numeric
-    calibration = None if auto else calibrate_sensitive(config.sensitive, source, rules)
+    numeric = source.encoding.numeric
+    auto = config.sensitive == AUTO and bool(numeric) and AUTO not in numeric
+    named = None if config.sensitive == AUTO and not numeric else config.sensitive
+    calibration = None if auto else calibrate_sensitive(named, source, rules)
     plain: Classifier | None = None
     if wrapped is not None:
         network = wrapped.network
@@ -237,9 +239,8 @@ def _train(
 def _rules(config: RunConfig, source: Source) -> tuple[RuleSet, bool]:
     encoding = source.encoding
     if not config.rules:
-        rule = suggest_rule(next(source.training()), encoding.numeric)
+        rule = suggest_rule(next(source.training()), encoding.numeric, encoding.text)
         return RuleSet([rule], classes=len(source.labels)), True
     rules = [parse_rule(text) for text in config.rules]
-    text = [name for name in encoding.names if name not in encoding.numeric]
-    check_features(rules, encoding.numeric, text)
+    check_features(rules, encoding.numeric, encoding.text)
     return RuleSet(rules, classes=len(source.labels)), False

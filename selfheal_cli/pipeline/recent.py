@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from selfheal_cli.config import RunConfig, checked
+from selfheal_cli.config import RunConfig, recorded
 from selfheal_cli.errors import DataError
 from selfheal_cli.history.event_log import read
 from selfheal_cli.history.events import Kind
@@ -95,7 +95,7 @@ def _walk(log: Path) -> tuple[str, RunConfig, int, set[int]]:
     for event in read(log):
         data = event.data
         if event.kind is Kind.RUN_STARTED:
-            config = checked(RunConfig, data["config"], where=str(log))
+            config = recorded(data["config"], where=str(log))
             run_id = data["run_id"]
         elif event.kind is Kind.BATCH:
             last = data["batch"]

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from selfheal_cli.config import RunConfig, checked
+from selfheal_cli.config import RunConfig, recorded
 from selfheal_cli.errors import EventLogError, VersionCorrupt
 from selfheal_cli.history.event_log import read
 from selfheal_cli.history.events import Event, Kind
@@ -118,7 +118,7 @@ def reheal(registry: Registry, version: VersionRecord, log: Path, into: Path) ->
     where = f"{version.model} v{version.version}"
     with closing(read(log)) as events:
         started, trained = islice(events, 2)
-        config = checked(RunConfig, started.data["config"], where=str(log))
+        config = recorded(started.data["config"], where=str(log))
         source = open_kept(config, log.parent, registry, version.run_id, into)
         prepared = prepare(config, source, lambda done, total: None, wrapped_of(config, registry))
         if prepared.base.sha256 != trained.data["base_sha256"]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from selfheal_cli.config import RunConfig, checked
+from selfheal_cli.config import RunConfig, recorded
 from selfheal_cli.errors import EventLogError, RegistryUnreachable
 from selfheal_cli.history.event_log import EventLog, read, recover
 from selfheal_cli.history.events import Event, Kind
@@ -69,7 +69,7 @@ def resume(
     use_one_thread()
     recover(log_path)
     record = read_record(log_path)
-    config = checked(RunConfig, record.started.data["config"], where=str(log_path))
+    config = recorded(record.started.data["config"], where=str(log_path))
     if record.outcome == "FINISHED":
         return _complete(log_path, config, record, around)
     source = open_rows(config)

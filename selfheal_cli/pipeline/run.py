@@ -312,6 +312,7 @@ def _trained(source: Source, prepared: Prepared, base_id: str) -> dict[str, Any]
         "sensitive": calibration.feature,
         "mean": calibration.mean,
         "sd": calibration.sd,
+        **({} if calibration.category is None else {"sensitive_category": calibration.category}),
         **sensitive_auto(prepared.trained.used),
         "features": prepared.shifts.told(),
         "features_in_all": len(prepared.shifts.features),
@@ -319,7 +320,7 @@ def _trained(source: Source, prepared: Prepared, base_id: str) -> dict[str, Any]
         "batches": source.batch_count,
         "held_out": {
             name: {
-                "mean": float(rows.columns[calibration.feature].mean(dtype="float64")),
+                "mean": float(calibration.values(rows.columns).mean(dtype="float64")),
                 "rule_share": float(prepared.trained.rules.judge(rows.columns).fired.mean()),
             }
             for name, rows in source.held_out().items()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+import pandas as pd
 
 from selfheal_cli.errors import DataError
 from selfheal_cli.model.attribution import gradient_times_input
 from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.moments import Moments
-from selfheal_cli.monitor.fidi import Calibration, calibrate
+from selfheal_cli.monitor.fidi import Calibration, calibrate, is_category
 from selfheal_cli.monitor.rules import RuleSet
 from selfheal_cli.source.base import Source
 from selfheal_cli.source.encoding import Encoding
@@ -26,6 +29,8 @@ def calibrate_sensitive(named: str | None, source: Source, rules: RuleSet) -> Ca
     """
     numeric = source.encoding.numeric
     features = [part.feature for rule in rules.rules for part in rule.leaves]
+    if not numeric and source.encoding.columns:
+        return _calibrate_text(named or (features or source.encoding.names)[0], source)
     feature = named or next((name for name in features if name in numeric), "")
     if feature not in numeric:
         what = (
@@ -38,6 +43,23 @@ def calibrate_sensitive(named: str | None, source: Source, rules: RuleSet) -> Ca
     for rows in source.training():
         moments.add(rows.columns[feature])
     return calibrate(feature, moments)
+
+
+def _calibrate_text(feature: str, source: Source) -> Calibration:
+    """Of a table without numbers: the share of a text's commonest category."""
+    if feature not in source.encoding.names:
+        near = nearest(feature, source.encoding.names)
+        names = ", ".join(source.encoding.names)
+        raise DataError(f"'{feature}' is not a feature{near}; give --sensitive one of: {names}")
+    counts: Counter[str] = Counter()
+    for rows in source.training():
+        held = rows.columns[feature]
+        counts.update(held[~pd.isna(held)].tolist())
+    category = min(counts, key=lambda name: (-counts[name], name), default="")
+    moments = Moments()
+    for rows in source.training():
+        moments.add(is_category(rows.columns[feature], category))
+    return calibrate(feature, moments, category)
 
 
 def most_used(network: SelfHealingNetwork, source: Source) -> dict[str, float]:

@@ -11,7 +11,14 @@ from typing import Any
 
 from safetensors.torch import load
 
-from selfheal_cli.config import RunConfig, ServedSettings, SyntheticSettings, TableSettings, checked
+from selfheal_cli.config import (
+    RunConfig,
+    ServedSettings,
+    SyntheticSettings,
+    TableSettings,
+    checked,
+    recorded,
+)
 from selfheal_cli.errors import ConfigurationError, NothingToRestore, RegistryError
 from selfheal_cli.heal.anchor import Anchor
 from selfheal_cli.heal.recipe import KINDS
@@ -155,9 +162,9 @@ def _champion(registry: Registry, model: str) -> VersionRecord:
 def _config(registry: Registry, champion: VersionRecord, wanted: Wanted) -> RunConfig:
     """The champion's run's configuration, with what is wanted otherwise."""
     found = _recorded_config(registry, champion, wanted.workspace)
-    recorded = checked(RunConfig, found, where=f"run {champion.run_id}")
-    reference = wanted.reference or _reference(recorded, champion)
-    values = recorded.model_dump()
+    known = recorded(found, where=f"run {champion.run_id}")
+    reference = wanted.reference or _reference(known, champion)
+    values = known.model_dump()
     for key, value in wanted.overrides.items():
         group = isinstance(value, Mapping) and isinstance(values.get(key), Mapping)
         values[key] = {**values[key], **value} if group else value

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from selfheal_cli.source.feed import Feed, Past
     from selfheal_cli.source.table_file import TableFile
     from selfheal_cli.source.unbounded import UnboundedSource
+    from selfheal_cli.source.values import RowContract
 
 Bounded = TableSettings | FolderSettings | NdjsonSettings | SqlSettings
 KEPT = "rows"  # a kept table's name, before its suffix
@@ -46,34 +47,34 @@ def open_source(config: RunConfig) -> Source:
     if isinstance(settings, BoundedSettings):
         from selfheal_cli.source.table import TableSource
 
-        return TableSource(settings, open_rows(settings), **size)
+        return TableSource(settings, open_rows(settings, config.row_contract), **size)
     if isinstance(settings, SyntheticSettings):
         from selfheal_cli.source.synthetic import SyntheticSource
 
-        return SyntheticSource(settings, seed=config.seed, **size)
+        return SyntheticSource(settings, seed=config.seed, contract=config.row_contract, **size)
     raise DataError(
         "the rows of this run came from a program or through a server: they cannot be read again, "
         "so that it can be neither resumed nor replayed"
     )
 
 
-def open_rows(settings: Bounded) -> TableFile:
+def open_rows(settings: Bounded, contract: RowContract = 2) -> TableFile:
     """The rows that settings name, whatever they are kept in."""
     if isinstance(settings, FolderSettings):
         from selfheal_cli.source.folder import ParquetFolder
 
-        return ParquetFolder(settings.path)
+        return ParquetFolder(settings.path, contract)
     if isinstance(settings, NdjsonSettings):
         from selfheal_cli.source.ndjson import NdjsonTable
 
-        return NdjsonTable(settings.path)
+        return NdjsonTable(settings.path, contract=contract)
     if isinstance(settings, SqlSettings):
         from selfheal_cli.source.sql import open_query
 
-        return open_query(settings)
+        return open_query(settings, contract)
     from selfheal_cli.source.table_file import open_table
 
-    return open_table(settings.path, settings.separator)
+    return open_table(settings.path, settings.separator, contract)
 
 
 def kept_rows(config: RunConfig, folder: Path) -> Path | None:
@@ -163,12 +164,13 @@ def _unbounded(
     return UnboundedSource(
         settings,
         feed if kept is None and feed is not None else KeptLines(kept or Path(), feed),
-        None if settings.train is None else _training_table(settings.train),
+        None if settings.train is None else _training_table(settings.train, config.row_contract),
         batch_size=config.batch_size,
         batches=config.batches,
         past=past,
         keeping=keeping,
         live=live,
+        contract=config.row_contract,
     )
 
 
@@ -187,15 +189,15 @@ def _feed(settings: UnboundedSettings, begin: Mapping[str, int], *, again: bool)
     return StdinFeed(sys.stdin.buffer, begin.get(PARTITION, 0))
 
 
-def _training_table(path: Path) -> TableFile:
+def _training_table(path: Path, contract: RowContract) -> TableFile:
     """A labelled table beside a stream: CSV, Parquet, or NDJSON by its suffix."""
     if path.suffix.lower() in NDJSON_SUFFIXES:
         from selfheal_cli.source.ndjson import NdjsonTable
 
-        return NdjsonTable(path)
+        return NdjsonTable(path, contract=contract)
     from selfheal_cli.source.table_file import open_table
 
-    return open_table(path, None)
+    return open_table(path, None, contract)
 
 
 def past_of(log: Path) -> Past:

@@ -146,7 +146,7 @@ class Stream:
         learned, held_back = self._flow.take(scored, batch.now, batch.late)
         for part in [scored] if self._never else learned:
             self._count(part)
-        reading = self._fidi.observe(batch.rows.columns[self._fidi.calibration.feature])
+        reading = self._fidi.observe(self._fidi.calibration.values(batch.rows.columns))
         known = scored.y if self._full else np.full(len(scored), -1, dtype=np.int8)
         least = self._config.policy.conflict_probability
         conflicts = rules.conflicts_with(scored.probabilities, known, least)

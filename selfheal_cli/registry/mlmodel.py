@@ -111,14 +111,16 @@ def signature(document: dict[str, Any]) -> ModelSignature:
 
     With the parameter ``output="label"`` the version decides, at its own threshold.
     """
+    any_text = document["encoding"].get("contract", 1) == 2
     inputs: list[ColSpec | TensorSpec] = [
         ColSpec(
-            # MLflow refuses whole numbers for a double; the encoding takes any number
+            # MLflow refuses whole numbers for a double, and numbers and truth values for a text;
+            # the encoding takes them all
             AnyType()  # type: ignore[no-untyped-call]
-            if column["kind"] != "categorical"
+            if any_text or column["kind"] != "categorical"
             else DataType.string,
             name=column["name"],
-            required=column["kind"] == "categorical",
+            required=not any_text and column["kind"] == "categorical",
         )
         for column in document["encoding"]["columns"]
     ]

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Sequence
-from io import StringIO
+from io import BytesIO, StringIO
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PyFuncModel, scoring_server
 from mlflow.types import DataType, Schema
@@ -22,6 +23,7 @@ from selfheal_cli.errors import RequestRefused
 from selfheal_cli.registry.layout import OUTPUTS
 from selfheal_cli.registry.mlmodel import describe
 from selfheal_cli.registry.pyfunc import as_answer, asked_output
+from selfheal_cli.source.table_file import WHOLE_NUMBERS
 
 if TYPE_CHECKING:
     from selfheal_cli.records import FloatArray
@@ -49,6 +51,8 @@ class Contract:
         self._described = describe(document)
         self._schema = self._described.get_input_schema()  # type: ignore[no-untyped-call]
         self._csv_schema = _texts(self._schema)
+        own = document["encoding"].get("contract", 1) == 2
+        self._readers = READERS if own else {}
         self.names = tuple(self._schema.input_names())
         self.required = tuple(self._schema.required_input_names())
 
@@ -64,6 +68,9 @@ class Contract:
                 status=415,
             )
         asked = _Asked(self._described, score)
+        read = self._readers.get(_media_type(content_type))
+        if read is not None:
+            return self._answer_table(read, body, content_type, asked)
         try:
             found: Any = scoring_server.invocations(  # type: ignore[no-untyped-call]
                 body, content_type, asked, self._schema_for(content_type)
@@ -76,8 +83,26 @@ class Contract:
             raise self._refused(exc, body, content_type, asked) from None
         return found.response, found.status, found.mimetype
 
+    def _answer_table(
+        self,
+        read: Callable[[bytes], pd.DataFrame],
+        body: bytes,
+        content_type: str,
+        asked: _Asked,
+    ) -> tuple[str, int, str]:
+        """As MLflow's server does, but for how the table is read."""
+        try:
+            found = asked.predict(read(body))
+            answer = StringIO()
+            scoring_server.predictions_to_json(found, answer)  # type: ignore[no-untyped-call]
+        except Exception as exc:
+            if asked.failure is not None:
+                raise asked.failure from None
+            raise self._refused(exc, body, content_type, asked) from None
+        return answer.getvalue(), 200, "application/json"
+
     def _schema_for(self, content_type: str) -> Schema | None:
-        csv = content_type.split(";", maxsplit=1)[0].strip() == scoring_server.CONTENT_TYPE_CSV
+        csv = _media_type(content_type) == scoring_server.CONTENT_TYPE_CSV
         return self._csv_schema if csv else self._schema
 
     def _refused(
@@ -85,7 +110,7 @@ class Contract:
     ) -> RequestRefused:
         if asked.given is not None:
             return RequestRefused(self._misfit(exc, asked.given), code=_code(exc))
-        if content_type.split(";", maxsplit=1)[0].strip() == scoring_server.CONTENT_TYPE_JSON:
+        if _media_type(content_type) == scoring_server.CONTENT_TYPE_JSON:
             return RequestRefused(_wrong_json(body, self._named(exc)), code=_code(exc))
         kind = "CSV" if "csv" in content_type else "Parquet"
         return RequestRefused(
@@ -161,6 +186,28 @@ def as_json(
     found = StringIO()
     scoring_server.predictions_to_json(answer, found)  # type: ignore[no-untyped-call]
     return found.getvalue()
+
+
+def _media_type(content_type: str) -> str:
+    return content_type.split(";", maxsplit=1)[0].strip()
+
+
+def _read_csv(body: bytes) -> pd.DataFrame:
+    """Each cell as it is written: pandas would take the text NA for a missing value."""
+    return pd.read_csv(BytesIO(body), dtype="str", keep_default_na=False, compression=None)
+
+
+def _read_parquet(body: bytes) -> pd.DataFrame:
+    """Whole numbers stay whole beside missing ones, and so each id what it is."""
+    table = pq.read_table(BytesIO(body))
+    frame: pd.DataFrame = table.to_pandas(types_mapper=WHOLE_NUMBERS.get)
+    return frame
+
+
+READERS: dict[str, Callable[[bytes], pd.DataFrame]] = {
+    scoring_server.CONTENT_TYPE_CSV: _read_csv,
+    scoring_server.CONTENT_TYPE_PARQUET: _read_parquet,
+}
 
 
 def _texts(schema: Schema) -> Schema | None:

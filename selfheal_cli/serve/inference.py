@@ -20,7 +20,10 @@ from selfheal_cli.serve.feedback import REQUEST_ID
 from selfheal_cli.serve.keys import as_key
 from selfheal_cli.serve.protocol import Scored
 from selfheal_cli.serve.scorer import Served
+from selfheal_cli.source.encoding import Encoding
 from selfheal_cli.source.table_file import one_text
+from selfheal_cli.source.values import one_number
+from selfheal_cli.source.values import one_text as values_text
 
 if TYPE_CHECKING:
     from selfheal_cli.records import Columns
@@ -156,7 +159,7 @@ def _columns(
         require_rows(first.shape[0], most)
         names = list(kinds)
         turned = {name: flat[place :: len(names)] for place, name in enumerate(names)}
-        return {name: _column(name, turned[name], kinds[name]) for name in names}, None
+        return {name: _column(encoding, name, turned[name], kinds[name]) for name in names}, None
     missing = [name for name in kinds if name not in read]
     if missing:
         raise RequestRefused(
@@ -171,7 +174,7 @@ def _columns(
             raise RequestRefused(f"inputs: '{name}': a shape [n] or [n, 1] is expected, n as all")
     require_rows(rows, most)
     keys = tuple(map(as_key, read[key][1])) if key is not None and key in read else None
-    return {name: _column(name, read[name][1], kinds[name]) for name in kinds}, keys
+    return {name: _column(encoding, name, read[name][1], kinds[name]) for name in kinds}, keys
 
 
 def _flat(tensor: Tensor) -> list[Any]:
@@ -184,13 +187,21 @@ def _flat(tensor: Tensor) -> list[Any]:
         values = list(chain.from_iterable(values))
     if len(values) != prod(tensor.shape):
         raise RequestRefused("inputs: a tensor's data has other than its shape's number of values")
-    allowed = (str, int) if tensor.datatype == "BYTES" else (bool, int, float, type(None))
+    none = type(None)
+    allowed = (str, int, none) if tensor.datatype == "BYTES" else (bool, int, float, none)
     if any(type(value) not in allowed for value in values):
         raise RequestRefused(f"inputs: a tensor's data has values that are no {tensor.datatype}")
     return values
 
 
-def _column(name: str, values: list[Any], categorical: bool) -> np.ndarray[Any, Any]:
+def _column(
+    encoding: Encoding, name: str, values: list[Any], categorical: bool
+) -> np.ndarray[Any, Any]:
+    if encoding.contract == 2:
+        found = [(values_text if categorical else one_number)(value) for value in values]
+        if not categorical and None in found:
+            raise RequestRefused(f"inputs: '{name}': numbers are expected")
+        return np.array(found, dtype=object if categorical else np.float64)
     if categorical:
         if not {str} >= set(map(type, values)):
             raise RequestRefused(f"inputs: '{name}': texts (BYTES) are expected")

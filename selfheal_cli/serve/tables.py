@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ from selfheal_cli.registry.layout import OUTPUTS
 from selfheal_cli.serve.keys import as_key
 from selfheal_cli.source.encoding import Encoding
 from selfheal_cli.source.table_file import one_text
+from selfheal_cli.source.values import one_number
+from selfheal_cli.source.values import one_text as values_text
 
 if TYPE_CHECKING:
     from selfheal_cli.records import Columns, FloatArray
@@ -22,6 +25,7 @@ SPLIT, RECORDS = "dataframe_split", "dataframe_records"
 PARAMS = [{"output": name} for name in OUTPUTS]
 DEFAULT = PARAMS[0]
 NUMBERS = {int, float, type(None)}
+PLAIN = NUMBERS | {str, bool}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +107,12 @@ def _table(
     for column in encoding.columns:
         given = values[column.name]
         if column.kind == "categorical":
-            if set(map(type, given)) != {str} or not _is_text(given):
+            held = _as_texts(given, encoding)
+            if held is None:
                 return None
-            columns[column.name] = np.array([one_text(value) for value in given], dtype=object)
+            columns[column.name] = held
         else:
-            found = _as_floats(given)
+            found = _as_floats(given, encoding)
             if found is None:
                 return None
             columns[column.name] = found
@@ -121,7 +126,7 @@ def _numbers(
     keys: tuple[str, ...] | None,
     output: str,
 ) -> Table | None:
-    found = _as_floats(flat)
+    found = _as_floats(flat, encoding)
     if found is None:
         return None
     matrix = found.reshape(rows, len(encoding.columns))
@@ -129,13 +134,22 @@ def _numbers(
     return Table(columns, matrix, rows, keys, output)
 
 
-def _as_floats(values: Sequence[Any]) -> Any:
-    if not set(map(type, values)) <= NUMBERS:
+def _as_floats(values: Sequence[Any], encoding: Encoding) -> Any:
+    if set(map(type, values)) <= NUMBERS:
+        with suppress(OverflowError):  # a whole number that no float holds
+            return np.array(values, dtype=np.float64)
+    if encoding.contract == 1 or not set(map(type, values)) <= PLAIN:
         return None
-    try:
-        return np.array(values, dtype=np.float64)
-    except OverflowError:  # a whole number that no float holds
+    read = [one_number(value) for value in values]
+    return None if None in read else np.array(read, dtype=np.float64)
+
+
+def _as_texts(values: Sequence[Any], encoding: Encoding) -> Any:
+    if encoding.contract == 2 and set(map(type, values)) <= PLAIN:
+        return np.array([values_text(value) for value in values], dtype=object)
+    if encoding.contract == 2 or set(map(type, values)) != {str} or not _is_text(values):
         return None
+    return np.array([one_text(value) for value in values], dtype=object)
 
 
 def _is_text(values: Sequence[str]) -> bool:

@@ -125,12 +125,27 @@ def _find(path: Path, wishes: Wishes) -> _Found:
     opened = open_table(settings.path, settings.separator)
     source = TableSource(settings, opened, batch_size=batch, batches=None)
     first = next(source.training())
-    rule = suggest_rule(first, source.encoding.numeric)
+    _require_numbers_or_categories(path, seen, source)
+    rule = suggest_rule(first, source.encoding.numeric, source.encoding.text)
     telling = dict(tell(first, source.encoding.numeric))
     others = tuple(name for name in guesses if name != target.name)
     return _Found(
         seen, target, others, settings, batch, source.labels, why, late, telling, rule
     )  # fmt: skip
+
+
+def _require_numbers_or_categories(path: Path, seen: Sequence[Seen], source: TableSource) -> None:
+    """Raise `DataError` where all that could be numbers is spelled for people."""
+    spelled = [column for column in seen if column.spelled]
+    if spelled and not source.encoding.numeric:
+        raise DataError(f"{path}: {_spelled(spelled[0])}")
+
+
+def _spelled(column: Seen) -> str:
+    return (
+        f"column '{column.name}' looks like numbers with {column.spelled}, and is read as text: "
+        "write them with a decimal point and nothing between thousands, as 1234.5"
+    )
 
 
 def _why_dropped(seen: Sequence[Seen], target: Seen, wishes: Wishes) -> dict[str, str]:
@@ -203,6 +218,8 @@ def _line(column: Seen, found: _Found) -> str:
         parts.append(f"LIKELY A LEAK: alone it tells nearly all (AUC {_auc(found, column)})")
     elif found.tells.get(column.name, 0) >= SUSPECT:
         parts.append(f"tells much alone (AUC {_auc(found, column)}): known in time, or a leak?")
+    if column.spelled:
+        parts.append(f"looks like numbers with {column.spelled}, and is read as text")
     return f"{column.name}: {'; '.join(parts)}"
 
 
@@ -231,6 +248,7 @@ def _notes(found: _Found) -> list[str]:
     guess = f"; could be as well: {listed(found.others)}" if found.others else ""
     notes = [f"target '{found.target.name}', {_told(found.target)}{guess}"]
     notes += [f"dropped '{name}': {why}" for name, why in found.why_dropped.items()]
+    notes += [_spelled(column) for column in found.seen if column.spelled]
     leaks = [name for name, auc in found.tells.items() if auc >= LEAK]
     notes += [f"'{name}' is likely a leak: drop it unless it is known in time" for name in leaks]
     notes += [

@@ -8,14 +8,23 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 from selfheal_cli.source.table_file import as_text
+from selfheal_cli.source.values import RowContract, finite, numbers, texts
 
 if TYPE_CHECKING:
     from selfheal_cli.records import Columns, FloatArray
 
 CLIP = 10.0  # standard deviations; one wild value shall not drown the rest of its row
+MISSING = "missing values"
+TOO_LARGE = "numbers beyond 3.4e38, taken as missing"
 
 
 def constant_sd(mean: float) -> float:
@@ -52,15 +61,20 @@ class NumericColumn(BaseModel):
         else:
             scaled = centred / self.sd
         out[:, 0] = np.clip(np.where(missing, 0.0, scaled), -CLIP, CLIP)
-        return {"missing values": int(missing.sum())}
+        return {MISSING: int(missing.sum())}
 
 
 class RawColumn(BaseModel):
-    """A number that goes in as it is, for a network that somebody else trained; missing is 0."""
+    """A number that goes in as it is, for a network that somebody else trained.
+
+    ``missing`` is what goes in for a value that is not there: None is NaN, which some networks
+    take, and others answer with NaN.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     kind: Literal["raw"] = "raw"
     name: str
+    missing: Annotated[float | None, Field(allow_inf_nan=False)] = 0.0
 
     @property
     def width(self) -> int:
@@ -70,8 +84,9 @@ class RawColumn(BaseModel):
     def encode(self, values: np.ndarray[Any, Any], out: FloatArray) -> dict[str, int]:
         """Write (n,) values into ``out`` (n, 1); returns counts of what was unusual."""
         missing = np.isnan(values)
-        out[:, 0] = np.where(missing, 0.0, values)
-        return {"missing values": int(missing.sum())}
+        fill = np.nan if self.missing is None else self.missing
+        out[:, 0] = np.where(missing, fill, values)
+        return {MISSING: int(missing.sum())}
 
 
 class CategoricalColumn(BaseModel):
@@ -96,7 +111,7 @@ class CategoricalColumn(BaseModel):
         out[:] = 0.0
         out[np.flatnonzero(seen), codes[seen]] = 1.0
         return {
-            "missing values": int(missing.sum()),
+            MISSING: int(missing.sum()),
             "unseen categories": int((~seen).sum()),
         }
 
@@ -105,20 +120,47 @@ Column = Annotated[NumericColumn | RawColumn | CategoricalColumn, Field(discrimi
 
 
 class Encoding(BaseModel):
-    """The columns in the order of the network's inputs; fitted once, immutable after."""
+    """The columns in the order of the network's inputs; fitted once, immutable after.
+
+    ``contract`` says what values mean: 2 as in `values`, 1 as in selfheal 0.1.0, whose encodings
+    do not name one.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     columns: tuple[Column, ...]
+    contract: RowContract = 1
+
+    @model_serializer(mode="wrap")
+    def _as_of_its_contract(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What selfheal 0.1.0 wrote keeps its bytes."""
+        values: dict[str, Any] = dump(self)
+        if self.contract == 1:
+            del values["contract"]
+            for column in values["columns"]:
+                column.pop("missing", None)
+        return values
 
     @classmethod
-    def raw_columns(cls, names: Sequence[str]) -> Encoding:
-        """Columns for a network that has its own way with them: untouched, in this order."""
-        return cls(columns=tuple(RawColumn(name=name) for name in names))
+    def raw_columns(
+        cls,
+        names: Sequence[str],
+        missing: Sequence[float | None] = (),
+        contract: RowContract = 2,
+    ) -> Encoding:
+        """Columns for a network that has its own way with them, in this order.
+
+        ``missing`` is what each takes for a value that is not there; nothing given, 0.
+        """
+        fills = missing or [0.0] * len(names)
+        pairs = zip(names, fills, strict=True)
+        columns = tuple(RawColumn(name=name, missing=fill) for name, fill in pairs)
+        return cls(columns=columns, contract=contract)
 
     @classmethod
-    def identity(cls, names: list[str]) -> Encoding:
+    def identity(cls, names: list[str], contract: RowContract = 2) -> Encoding:
         """Columns that the network takes as they are."""
-        return cls(columns=tuple(NumericColumn(name=name, mean=0.0, sd=1.0) for name in names))
+        columns = tuple(NumericColumn(name=name, mean=0.0, sd=1.0) for name in names)
+        return cls(columns=columns, contract=contract)
 
     @property
     def names(self) -> list[str]:
@@ -131,6 +173,11 @@ class Encoding(BaseModel):
         return [column.name for column in self.columns if column.kind != "categorical"]
 
     @property
+    def text(self) -> list[str]:
+        """Names of the text features."""
+        return [column.name for column in self.columns if column.kind == "categorical"]
+
+    @property
     def width(self) -> int:
         """Inputs of the network."""
         return sum(column.width for column in self.columns)
@@ -141,23 +188,55 @@ class Encoding(BaseModel):
         x = np.empty((rows, self.width), dtype=np.float32)
         start = 0
         for column in self.columns:
-            unusual = column.encode(columns[column.name], x[:, start : start + column.width])
+            values = columns[column.name]
+            beyond = 0
+            if self.contract == 2 and column.kind != "categorical":
+                given = int(np.isnan(values).sum())
+                values = finite(values) + 0.0  # no -0.0
+                beyond = int(np.isnan(values).sum()) - given
+            unusual = column.encode(values, x[:, start : start + column.width])
             start += column.width
             if counts is not None:
                 counts.update(unusual)
+                if beyond:
+                    counts.update({MISSING: -beyond, TOO_LARGE: beyond})
         return x
 
+    def cleaned(self, columns: Columns) -> Columns:
+        """Raw columns for all that measures them: of numbers, what is not finite is missing."""
+        numeric = set(self.numeric)
+        return {
+            name: self._finite(values) if name in numeric else values
+            for name, values in columns.items()
+        }
+
+    def _finite(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return finite(values) if self.contract == 2 else np.where(np.isinf(values), np.nan, values)
+
     def raw(self, frame: pd.DataFrame) -> Columns:
-        """A caller's DataFrame as raw columns; raises KeyError naming what is missing."""
+        """A table as raw columns; raises KeyError naming what is missing, and ValueError for a text
+        where a number must be.
+        """
         absent = [name for name in self.names if name not in frame.columns]
         if absent:
             raise KeyError(f"missing columns: {', '.join(absent)}; expected: {self.names}")
         return {
-            column.name: frame[column.name].to_numpy(dtype=np.float64)
+            column.name: self._numbers(frame[column.name])
             if column.kind != "categorical"
-            else as_text(frame[column.name]).to_numpy(dtype=object)
+            else self._texts(frame[column.name])
             for column in self.columns
         }
+
+    def _numbers(self, values: pd.Series[Any]) -> np.ndarray[Any, Any]:
+        if self.contract == 1:
+            return values.to_numpy(dtype=np.float64)
+        try:
+            return numbers(values)
+        except ValueError as exc:
+            raise ValueError(f"column '{values.name}': {exc}") from exc
+
+    def _texts(self, values: pd.Series[Any]) -> np.ndarray[Any, Any]:
+        return texts(values) if self.contract == 2 else as_text(values).to_numpy(dtype=object)
 
 
 def occurred(counts: Mapping[str, int]) -> dict[str, int]:

@@ -24,7 +24,8 @@ from selfheal_cli.source.encoding import (
 )
 from selfheal_cli.source.profile import require_column
 from selfheal_cli.source.table_file import TableFile, as_text
-from selfheal_cli.source.target import UNKNOWN, as_classes
+from selfheal_cli.source.target import UNKNOWN, as_classes, as_labels
+from selfheal_cli.source.values import finite, texts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from selfheal_cli.source.times import Times
 
 MAX_CATEGORIES = 64
+LONGEST_CATEGORY = 1_000  # characters; a longer text is no category
+UNKNOWN_LABELS = "labels that training did not have, taken as missing"
 
 
 @dataclass(slots=True)
@@ -83,17 +86,15 @@ class Fitted:
 
     def block(self, frame: pd.DataFrame, seen: Departures | None = None) -> Block:
         """Rows of a table as they go through the rooms; ``seen`` counts what was unusual."""
-        numeric = set(self.numeric)
-        columns: dict[str, np.ndarray[Any, Any]] = {
-            name: frame[name].to_numpy(dtype=np.float64)
-            if name in numeric
-            else as_text(frame[name]).to_numpy(dtype=object)
-            for name in self.encoding.names
-        }
-        y = as_classes(frame[self.target], self.labels)
+        raw, contract = self.encoding.raw(frame), self.encoding.contract
+        columns = self.encoding.cleaned(raw)
+        y = as_classes(frame[self.target], self.labels, contract)
         if seen is not None:
             seen.add(columns)
-        x = self.encoding.encode(columns, None if seen is None else seen.counts)
+            if contract == 2:
+                given = as_labels(frame[self.target]).notna().to_numpy()
+                seen.counts[UNKNOWN_LABELS] += int((given & (y == UNKNOWN)).sum())
+        x = self.encoding.encode(raw, None if seen is None else seen.counts)
         rows = Rows(x, y, columns)
         if self.times is None:
             return Block(rows)
@@ -110,32 +111,39 @@ def fit(
 
     Raises `DataError` where a wrapped model's input is not there as a number.
     """
+    contract = table.contract
     numbers = {name: _Numbers(Moments()) for name in found.numeric}
-    texts: dict[str, Counter[str]] = {name: Counter() for name in found.text}
+    held: dict[str, Counter[str]] = {name: Counter() for name in found.text}
     rows = 0
     for frame in frames:
         for name, column in numbers.items():
-            column.add(frame[name].to_numpy(dtype=np.float64))
-        for name, counter in texts.items():
-            counter.update(as_text(frame[name]).dropna())
+            values = frame[name].to_numpy(dtype=np.float64)
+            column.add(finite(values) if contract == 2 else values)
+        for name, counter in held.items():
+            if contract == 1:
+                counter.update(as_text(frame[name]).dropna())
+            else:
+                counter.update(text for text in texts(frame[name]) if text is not None)
         rows += len(frame)
     if settings.inputs:
         _require_inputs(table, found, settings.inputs)
-    names = settings.inputs or [n for n in table.columns if n in numbers or n in texts]
+    names = settings.inputs or [n for n in table.columns if n in numbers or n in held]
     columns: list[Column] = []
-    contract: list[ContractColumn] = []
+    held_to: list[ContractColumn] = []
     for name in names:
         if name in numbers:
             columns.append(numbers[name].standardised(name))
-            contract.append(numbers[name].contract(name))
+            held_to.append(numbers[name].contract(name))
         else:
-            known, optional = _most(texts[name]), texts[name].total() < rows
+            known, optional = _most(held[name]), held[name].total() < rows
             columns.append(CategoricalColumn(name=name, categories=known))
-            contract.append(TextColumn(name=name, optional=optional, categories=known))
+            held_to.append(TextColumn(name=name, optional=optional, categories=known))
     raw = bool(settings.inputs)
     return Fitted(
-        Encoding.raw_columns(settings.inputs) if raw else Encoding(columns=tuple(columns)),
-        Contract(columns=tuple(contract)),
+        Encoding.raw_columns(settings.inputs, settings.missing, contract)
+        if raw
+        else Encoding(columns=tuple(columns), contract=contract),
+        Contract(columns=tuple(held_to)),
         found.target.labels(settings.positive),
         found.numeric,
         settings.target,
@@ -156,5 +164,6 @@ def _require_inputs(table: TableFile, found: Profile, inputs: Iterable[str]) -> 
 
 def _most(counts: Counter[str]) -> tuple[str, ...]:
     """The most frequent categories, in alphabetical order."""
-    ranked = sorted(counts, key=lambda value: (-counts[value], value))
+    short = (value for value in counts if len(value) <= LONGEST_CATEGORY)
+    ranked = sorted(short, key=lambda value: (-counts[value], value))
     return tuple(sorted(ranked[:MAX_CATEGORIES]))

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from selfheal_cli.errors import DataError
 from selfheal_cli.source.table_file import CHUNK_ROWS, ParquetTable, require_names
+from selfheal_cli.source.values import RowContract
 
 PATTERN = "*.parquet"
 
@@ -23,12 +24,12 @@ class ParquetFolder:
     Raises `DataError` naming the part and the column that differ from the first part.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.where = path, str(path)
+    def __init__(self, path: Path, contract: RowContract = 2) -> None:
+        self.path, self.where, self.contract = path, str(path), contract
         parts = sorted(path.glob(PATTERN))
         if not parts:
             raise DataError(f"{path}: no file in the folder is named {PATTERN}")
-        self._parts = [ParquetTable(part) for part in parts]
+        self._parts = [ParquetTable(part, contract) for part in parts]
         self.columns = self._parts[0].columns
         require_names(self.columns, where=str(parts[0]))
         for part in self._parts[1:]:
@@ -56,6 +57,10 @@ class ParquetFolder:
             if skip < end:
                 yield from part.chunks(numeric, max(0, skip - before))
             before = end
+
+    def notes(self) -> dict[str, int]:
+        """See `TableFile.notes`."""
+        return {}
 
 
 def _require_same(first: ParquetTable, part: ParquetTable) -> None:

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from selfheal_cli.records import LateLabels
-from selfheal_cli.source.table_file import WHOLE, as_text
+from selfheal_cli.source.table_file import WHOLE
 from selfheal_cli.source.target import UNKNOWN, as_classes
+from selfheal_cli.source.values import RowContract
 
 if TYPE_CHECKING:
     from selfheal_cli.source.ndjson import Object
@@ -32,11 +33,13 @@ class LabelJoin:
         key: str,
         target: str,
         labels: tuple[str, ...],
+        contract: RowContract = 2,
         *,
         most_keys: int = MOST_KEYS,
         most_early: int = MOST_EARLY,
     ) -> None:
         self._key, self._target, self._labels = key, target, labels
+        self._contract = contract
         self._most_keys, self._most_early = most_keys, most_early
         self._rows: OrderedDict[str, tuple[int, int]] = OrderedDict()
         self._done: OrderedDict[str, None] = OrderedDict()
@@ -82,9 +85,10 @@ class LabelJoin:
         return dict(self.counts + Counter(waiting))
 
     def _checked(self, came: Sequence[Object]) -> dict[str, int]:
-        values = as_text(pd.Series([one.get(self._target) for one in came], dtype="object"))
+        values = pd.Series([one.get(self._target) for one in came], dtype="object")
+        classes = as_classes(values, self._labels, self._contract)
         found: dict[str, int] = {}
-        for one, label in zip(came, as_classes(values, self._labels).tolist(), strict=True):
+        for one, label in zip(came, classes.tolist(), strict=True):
             key = as_key(one.get(self._key))
             if label == UNKNOWN or key is None:
                 self.counts["labels without a key or a known value"] += 1

@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 
 from selfheal_cli.errors import DataError
-from selfheal_cli.source.table_file import TableFile, as_numbers, as_text
+from selfheal_cli.source.table_file import TableFile
 from selfheal_cli.source.target import MOST_CLASSES
 from selfheal_cli.source.times import as_seconds
+from selfheal_cli.source.values import flags, is_plain, parsed, texts
 
 MOST_DISTINCT = 200_000  # values of a column that are told apart, to see whether one comes twice
 FEWEST_ROWS = 20  # below, every column may look like an id
@@ -23,6 +24,8 @@ TARGETS = (
     "defaulted", "converted", "clicked", "survived", "status", "result",
 )  # fmt: skip
 ASKS = re.compile(r"^(is|has|was|will)_|_(label|target|class|flag)$|^(is|has)[A-Z]")
+COMMAS = re.compile(r"[+-]?(\d+,\d+|\d{1,3}(\.\d{3})+(,\d+)?)", re.ASCII)  # 0,5 and 1.234,5
+THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?", re.ASCII)  # 1,234.5
 NAMED_ID = re.compile(r"(^|[_ -])(id|uuid|guid|key|index|nr|number)$|^id[_ -]|[a-z]I[dD]$", re.I)
 
 
@@ -42,6 +45,9 @@ class Seen:
     high: float = -np.inf
     whole: bool = True
     rising: bool = True
+    spelled: str = ""  # how numbers are written that are texts here, where all are
+    _commas: bool = True
+    _thousands: bool = True
     _numbers: int = 0
     _texts: int = 0
     _stamps: bool = True
@@ -50,19 +56,19 @@ class Seen:
 
     def add(self, values: pd.Series[Any]) -> None:
         """Take the next rows."""
-        kinds = pd.api.types
-        stamps = kinds.is_datetime64_any_dtype(values)
-        if not (kinds.is_numeric_dtype(values) or kinds.is_string_dtype(values) or stamps):
-            self.kind = "other"
-        absent = values.isna().to_numpy()
-        if kinds.is_string_dtype(values):
-            absent = absent | (values.fillna("").astype("str").str.strip() == "").to_numpy()
+        if self.kind == "other" or not is_plain(values):
+            self.kind, self.values, self.unique = "other", None, False
+            self.rows += len(values)
+            return
+        held = pd.Series(texts(values), index=values.index, dtype="str")
+        absent = held.isna().to_numpy()
         if self.first_missing is None and absent.any():
             self.first_missing = self.rows + int(np.flatnonzero(absent)[0])
-        present = values[~absent]
+        present = held[~absent]
         self._count(present, np.flatnonzero(~absent))
-        numbers = np.full(len(present), np.nan) if stamps else as_numbers(present)
-        self._measure(present, numbers)
+        numbers, none = parsed(values[~absent])
+        none = none | flags(values[~absent])
+        self._measure(present, np.where(none, np.nan, numbers), none)
         self.rows += len(values)
         self.missing += int(absent.sum())
 
@@ -72,6 +78,9 @@ class Seen:
         if held and self.kind != "other":
             stamps = self._stamps and self._texts == held
             self.kind = "time" if stamps else "number" if self._numbers >= self._texts else "text"
+        if self.kind == "text":
+            self.spelled = "decimal commas" if self._commas else ""
+            self.spelled = "separators of thousands" if self._thousands else self.spelled
         self.rising = self.rising and held > 0 and self.missing == 0
         self.unique = self.unique and held > FEWEST_ROWS
         self._known.clear()
@@ -79,7 +88,7 @@ class Seen:
     def _count(self, present: pd.Series[Any], places: np.ndarray[Any, Any]) -> None:
         if self.values is None and not (self.unique and len(self._known) < MOST_DISTINCT):
             return
-        codes, found = pd.factorize(as_text(present))
+        codes, found = pd.factorize(present)
         counts = np.bincount(codes, minlength=len(found)).tolist()
         names = [str(value) for value in found]
         self.unique = self.unique and max(counts, default=1) == 1
@@ -96,10 +105,16 @@ class Seen:
                 self.values = None
                 return
 
-    def _measure(self, present: pd.Series[Any], numbers: np.ndarray[Any, Any]) -> None:
+    def _measure(
+        self, present: pd.Series[Any], numbers: np.ndarray[Any, Any], none: np.ndarray[Any, Any]
+    ) -> None:
         known = numbers[~np.isnan(numbers)]
         self._numbers += len(known)
-        self._texts += len(numbers) - len(known)
+        self._texts += int(none.sum())
+        if self._commas or self._thousands:
+            odd = present[none]
+            self._commas = self._commas and bool(odd.str.fullmatch(COMMAS).all())
+            self._thousands = self._thousands and bool(odd.str.fullmatch(THOUSANDS).all())
         if len(known):
             self.low, self.high = min(self.low, known.min()), max(self.high, known.max())
             self.whole = self.whole and bool((known == np.floor(known)).all())

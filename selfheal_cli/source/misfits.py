@@ -12,7 +12,8 @@ import pandas as pd
 from selfheal_cli.source.contract import Contract
 from selfheal_cli.source.profile import LARGEST
 from selfheal_cli.source.table_file import as_numbers
-from selfheal_cli.source.target import UNKNOWN, as_classes, listed
+from selfheal_cli.source.target import UNKNOWN, as_classes, as_labels, listed
+from selfheal_cli.source.values import RowContract, parsed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,6 +35,7 @@ def misfits(
     labels: tuple[str, ...],
     objects: Sequence[Object],
     frame: pd.DataFrame,
+    row_contract: RowContract = 2,
     *,
     unlabelled: bool,
 ) -> list[Misfit]:
@@ -50,14 +52,18 @@ def misfits(
             found[row] = f"column '{name}' is missing"
     for column in contract.columns:
         if column.kind == "number":
-            for row, reason in _no_numbers(frame[column.name]):
+            for row, reason in _no_numbers(frame[column.name], row_contract):
                 found.setdefault(row, f"column '{column.name}': {reason}")
-    for row, reason in _no_labels(frame[target], labels, unlabelled=unlabelled):
+    for row, reason in _no_labels(frame[target], labels, row_contract, unlabelled=unlabelled):
         found.setdefault(row, f"column '{target}': {reason}")
     return [Misfit(row, found[row]) for row in sorted(found)]
 
 
-def _no_numbers(values: pd.Series[Any]) -> list[tuple[int, str]]:
+def _no_numbers(values: pd.Series[Any], contract: RowContract) -> list[tuple[int, str]]:
+    if contract == 2:
+        return [
+            (row, f"{values.iloc[row]!r} is not a number") for row in _places(parsed(values)[1])
+        ]
     numbers = as_numbers(values)
     strange = values.notna().to_numpy() & np.isnan(numbers)
     texts = [(row, f"{values.iloc[row]!r} is not a number") for row in _places(strange)]
@@ -69,10 +75,13 @@ def _no_numbers(values: pd.Series[Any]) -> list[tuple[int, str]]:
 
 
 def _no_labels(
-    values: pd.Series[Any], labels: tuple[str, ...], *, unlabelled: bool
+    values: pd.Series[Any], labels: tuple[str, ...], contract: RowContract, *, unlabelled: bool
 ) -> list[tuple[int, str]]:
-    missing = values.isna().to_numpy()
-    unknown = (as_classes(values, labels) == UNKNOWN) & ~missing
+    if contract == 2:  # a label that training did not have is one that nobody knows
+        missing, unknown = as_labels(values).isna().to_numpy(), np.zeros(len(values), np.bool_)
+    else:
+        missing = values.isna().to_numpy()
+        unknown = (as_classes(values, labels, 1) == UNKNOWN) & ~missing
     found = [
         (row, f"{values.iloc[row]!r} is not a value that training had; it had {listed(labels)}")
         for row in _places(unknown)

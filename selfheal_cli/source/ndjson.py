@@ -14,14 +14,18 @@ import pandas as pd
 
 from selfheal_cli.errors import DataError
 from selfheal_cli.source.table_file import CHUNK_ROWS, MOST_COLUMNS, as_text, require_names
+from selfheal_cli.source.values import RowContract, parsed, without_halves
 
 LONGEST_LINE = 1_000_000  # bytes
+MARK = b"\xef\xbb\xbf"  # that some programs put before UTF-8
 EXACT = 2**53  # float64 holds whole numbers up to it exactly
 Object = dict[str, Any]
 
 
-def parse_object(line: bytes) -> Object:
+def parse_object(line: bytes, contract: RowContract = 2) -> Object:
     """A line as an object; raises ValueError saying what is wrong with it.
+
+    NaN and Infinity, which Python and others write and JSON has not, are missing values.
 
     >>> parse_object(b'{"amount": 1.5}')
     {'amount': 1.5}
@@ -29,7 +33,8 @@ def parse_object(line: bytes) -> Object:
     if len(line) > LONGEST_LINE:
         raise ValueError(f"longer than {LONGEST_LINE:,} bytes")
     try:
-        found = _DECODER.decode(line.decode("utf-8"))
+        text = line.removeprefix(MARK).decode("utf-8")
+        found = (_DECODER if contract == 2 else _STRICT).decode(text)
     except UnicodeDecodeError as exc:
         raise ValueError(f"not UTF-8 text ({exc.reason} at byte {exc.start + 1})") from exc
     except json.JSONDecodeError as exc:
@@ -49,11 +54,16 @@ def parse_object(line: bytes) -> Object:
         raise ValueError(
             f"column '{nested}' holds {_shown(found[nested])}; a number or a text is read"
         )
-    return found
+    return _whole(found) if b"\\u" in line else found
 
 
-def as_frame(objects: Sequence[Object], columns: Sequence[str]) -> pd.DataFrame:
-    """Objects as rows: a column of numbers as float64, any other as text; nothing is missing."""
+def as_frame(
+    objects: Sequence[Object], columns: Sequence[str], contract: RowContract = 2
+) -> pd.DataFrame:
+    """Objects as rows; by contract 1 a column of numbers as float64, any other as text."""
+    if contract == 2:
+        held = {name: [one.get(name) for one in objects] for name in columns}
+        return pd.DataFrame({n: pd.Series(v, dtype="object") for n, v in held.items()})
     return pd.DataFrame({name: _column([one.get(name) for one in objects]) for name in columns})
 
 
@@ -74,9 +84,10 @@ class NdjsonTable:
         path: Path,
         where: str | None = None,
         place: Callable[[int], str] | None = None,
+        contract: RowContract = 2,
     ) -> None:
         name = where or str(path)
-        self.path, self.where = path, name
+        self.path, self.where, self.contract = path, name, contract
         self._place = place or (lambda row: f"{name}: row {row}")
         if not path.is_file():
             raise DataError(f"{self.where}: no such file; give a JSON object a line")
@@ -103,10 +114,14 @@ class NdjsonTable:
         while pending := list(islice(objects, CHUNK_ROWS)):
             first, found = pending[0][0], [one for _, one in pending]
             self._require_columns(found, first)
-            frame = as_frame(found, self.columns)
+            frame = as_frame(found, self.columns, self.contract)
             for name in numeric or ():
                 frame[name] = self._numbers(frame[name], first)
             yield frame
+
+    def notes(self) -> dict[str, int]:
+        """See `TableFile.notes`; a line that cannot be read is a mistake in the file."""
+        return {}
 
     def _objects(self) -> Iterator[tuple[int, Object]]:
         """Each row's number and object."""
@@ -117,7 +132,7 @@ class NdjsonTable:
                     continue
                 row += 1
                 try:
-                    yield row, parse_object(line.rstrip(b"\r\n"))
+                    yield row, parse_object(line.rstrip(b"\r\n"), self.contract)
                 except ValueError as exc:
                     raise DataError(f"{self.place(row)}: {exc}") from exc
 
@@ -140,6 +155,15 @@ class NdjsonTable:
             )
 
     def _numbers(self, values: pd.Series[Any], first: int) -> pd.Series[float]:
+        if self.contract == 2:
+            numbers, texts = parsed(values)
+            if texts.any():
+                at = int(np.argmax(texts))
+                raise DataError(
+                    f"{self.place(first + at)}, column '{values.name}': {values.iloc[at]!r} is "
+                    "not a number"
+                )
+            return pd.Series(numbers, index=values.index)
         try:
             return as_floats(values)
         except ValueError as exc:
@@ -176,4 +200,13 @@ def _refuse(constant: str) -> float:
     raise _NoNumber(f"not JSON ({constant} is no JSON number)")
 
 
-_DECODER: json.JSONDecoder = json.JSONDecoder(parse_constant=_refuse)
+def _whole(found: Object) -> Object:
+    """Texts without half a surrogate pair, which is no Unicode and cannot be written."""
+    return {
+        without_halves(name): without_halves(value) if isinstance(value, str) else value
+        for name, value in found.items()
+    }
+
+
+_STRICT: json.JSONDecoder = json.JSONDecoder(parse_constant=_refuse)
+_DECODER = json.JSONDecoder()

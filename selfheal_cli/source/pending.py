@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from selfheal_cli.source.feed import Feed, Line, Positions
 from selfheal_cli.source.ndjson import Object, parse_object
 from selfheal_cli.source.rejects import Rejects
+from selfheal_cli.source.values import RowContract
 
 LOOK_SECONDS = 0.2  # how often it is asked whether to stop
 MOST_WAITING = 100_000  # lines; beyond, no more labels are read until rows come
@@ -28,8 +29,14 @@ class Pending:
     """
 
     def __init__(
-        self, feed: Feed, rejects: Rejects, begin: Positions, clock: Callable[[], float]
+        self,
+        feed: Feed,
+        rejects: Rejects,
+        begin: Positions,
+        clock: Callable[[], float],
+        contract: RowContract,
     ) -> None:
+        self._contract = contract
         self._feed, self._rejects, self._clock = feed, rejects, clock
         self._waiting: list[Taken] = []
         self.rows = 0
@@ -49,7 +56,7 @@ class Pending:
             if not text:
                 continue
             try:
-                self._waiting.append(Taken(line, parse_object(text)))
+                self._waiting.append(Taken(line, parse_object(text, self._contract)))
                 self.rows += not line.label
             except ValueError as exc:
                 self._rejects.add(line, self.place(line), str(exc))

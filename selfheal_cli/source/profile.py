@@ -15,6 +15,7 @@ from selfheal_cli.inputs import BoundedSettings, RowSettings
 from selfheal_cli.source.table_file import TableFile, as_numbers
 from selfheal_cli.source.target import Target
 from selfheal_cli.source.times import Times
+from selfheal_cli.source.values import flags, is_plain, parsed
 
 LARGEST = 1e100  # numbers beyond it have no standard deviation in float64
 
@@ -38,6 +39,16 @@ class _Tally:
     first_text: tuple[int, str] | None = None
     texts: int = 0
     first_infinite: int | None = None
+
+    def read(self, values: pd.Series[Any], offset: int) -> None:
+        """Contract 2: a truth value alone makes no column of numbers, and is one among them."""
+        numbers, texts = parsed(values)
+        told = flags(values)
+        self.numbers += int((~np.isnan(numbers) & ~told).sum())
+        self.texts += int((texts | told).sum())
+        if self.first_text is None and texts.any():
+            at = int(np.argmax(texts))
+            self.first_text = (offset + at + 1, str(values.iloc[at]))
 
     def add(self, values: pd.Series[Any], offset: int) -> None:
         numbers = as_numbers(values)
@@ -66,7 +77,10 @@ class Kinds:
         """Take the rows after the first ``offset``; raises `DataError` for an odd type."""
         for name, tally in self._tallies.items():
             _refuse_odd_type(self._table, name, frame[name])
-            tally.add(frame[name], offset)
+            if self._table.contract == 1:
+                tally.add(frame[name], offset)
+            else:
+                tally.read(frame[name], offset)
 
     def found(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Numeric and text features; raises `DataError` for a text among numbers."""
@@ -85,8 +99,9 @@ def profile(table: TableFile, settings: RowSettings) -> Profile:
     """
     kinds = Kinds(table, _features(table, settings), settings.categorical)
     target = Target(
-        table.where, settings.target, missing_allowed=settings.unlabelled, place=table.place
-    )
+        table.where, settings.target, missing_allowed=settings.unlabelled, place=table.place,
+        contract=table.contract,
+    )  # fmt: skip
     times = None
     if isinstance(settings, BoundedSettings) and settings.time is not None:
         times = Times(table.where, settings.time, settings.label_time, place=table.place)
@@ -98,10 +113,14 @@ def profile(table: TableFile, settings: RowSettings) -> Profile:
         kinds.add(frame, rows)
         rows += len(frame)
     if rows == 0:
-        raise DataError(f"{table.where}: no rows below the header")
+        raise DataError(f"{table.where}: no rows below the header{_left_out(table)}")
     target.require_classes()
     numeric, text = kinds.found()
     return Profile(rows, numeric, text, target, times)
+
+
+def _left_out(table: TableFile) -> str:
+    return "".join(f"; {count:,} {reason}" for reason, count in table.notes().items())
 
 
 def _features(table: TableFile, settings: RowSettings) -> list[str]:
@@ -158,7 +177,8 @@ def _require_finite_numbers(table: TableFile, name: str, tally: _Tally) -> None:
 
 def _refuse_odd_type(table: TableFile, name: str, values: pd.Series[Any]) -> None:
     kinds = pd.api.types
-    if not (kinds.is_numeric_dtype(values) or kinds.is_string_dtype(values)):
+    plain = kinds.is_numeric_dtype(values) or kinds.is_string_dtype(values)
+    if not (plain if table.contract == 1 else is_plain(values)):
         raise DataError(
             f"{table.where}: column '{name}' holds {values.dtype}; numbers and text are "
             f"supported: give --drop {name} or convert it"

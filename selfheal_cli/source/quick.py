@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from selfheal_cli.source.encoding import CLIP, Encoding, NumericColumn
+from selfheal_cli.source.values import LARGEST
 
 if TYPE_CHECKING:
     from selfheal_cli.records import Columns, FloatArray
@@ -25,6 +26,7 @@ class QuickEncoding:
             numeric: list[Any] = list(columns)
             self._mean = np.array([one.mean for one in numeric])
             self._sd = np.array([one.sd for one in numeric])
+            self._largest = LARGEST if encoding.contract == 2 else np.inf
 
     def encode(self, columns: Columns, matrix: FloatArray | None) -> FloatArray:
         """Raw columns to (n, width) float32; ``matrix`` (n, columns) float64 holds the same
@@ -33,6 +35,8 @@ class QuickEncoding:
         if matrix is None or not self.exact:
             return self.encoding.encode(columns)
         scaled = (matrix - self._mean) / self._sd
-        scaled[np.isnan(matrix)] = 0.0
+        scaled[~(np.abs(matrix) <= self._largest)] = 0.0
+        if self.encoding.contract == 2:
+            scaled += 0.0  # no -0.0
         found: FloatArray = np.clip(scaled, -CLIP, CLIP).astype(np.float32)
         return found

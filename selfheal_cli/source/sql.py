@@ -15,7 +15,7 @@ from datetime import date, datetime, time
 from decimal import Decimal
 from functools import partial
 from importlib.util import find_spec
-from math import isinf
+from math import isfinite
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,12 +24,13 @@ from selfheal_cli.inputs import SqlSettings
 from selfheal_cli.masking import has_bare_at, masked
 from selfheal_cli.source.ndjson import NdjsonTable
 from selfheal_cli.source.table_file import require_names
+from selfheal_cli.source.values import RowContract, without_halves
 
 FETCHED = 1_000  # rows that the cursor brings at once
 PASSWORD = "SELFHEAL_SQL_PASSWORD"  # noqa: S105 (the variable's name)
 
 
-def open_query(settings: SqlSettings) -> NdjsonTable:
+def open_query(settings: SqlSettings, contract: RowContract = 2) -> NdjsonTable:
     """Ask the query and keep its rows in a temporary file, which goes with the table.
 
     Raises `DataError` for a query that fails, naming database and reason, never the password.
@@ -41,7 +42,7 @@ def open_query(settings: SqlSettings) -> NdjsonTable:
             _fetch(settings, spool)
         if not path.stat().st_size:
             raise DataError(f"{_where(settings)}: the query gives no rows")
-        table = NdjsonTable(path, _where(settings))
+        table = NdjsonTable(path, _where(settings), contract=contract)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
@@ -84,13 +85,14 @@ def _line(columns: list[str], values: Any, place: Callable[[], str]) -> str:
 
 def _plain(value: Any) -> Any:
     """A value as JSON has it; raises TypeError naming a type that it has not."""
-    if value is None or isinstance(value, str | bool | int):
+    if isinstance(value, str):
+        return without_halves(value)
+    if value is None or isinstance(value, bool | int):
         return value
+    if isinstance(value, Decimal) and value.is_finite() and value == value.to_integral_value():
+        return int(value)  # an id of more digits than a float holds
     if isinstance(value, float | Decimal):
-        number = float(value)
-        if isinf(number):
-            raise TypeError("an infinite value")
-        return None if number != number else number  # noqa: PLR0124 (NaN differs)
+        return float(value) if isfinite(value) else None
     if isinstance(value, datetime | date | time):
         return value.isoformat()
     raise TypeError(type(value).__name__)

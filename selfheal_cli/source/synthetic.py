@@ -16,6 +16,7 @@ from selfheal_cli.config import SyntheticSettings
 from selfheal_cli.records import Batch, Limit, Rows
 from selfheal_cli.source.encoding import Encoding
 from selfheal_cli.source.limit import POSITIVE_MEAN, POSITIVE_SD, bayes_limit
+from selfheal_cli.source.values import RowContract
 
 if TYPE_CHECKING:
     from selfheal_cli.records import FloatArray, LabelArray
@@ -32,9 +33,15 @@ class SyntheticSource:
     contract = None
 
     def __init__(
-        self, settings: SyntheticSettings, *, seed: int, batch_size: int, batches: int | None
+        self,
+        settings: SyntheticSettings,
+        *,
+        seed: int,
+        batch_size: int,
+        batches: int | None,
+        contract: RowContract = 2,
     ) -> None:
-        self.encoding = Encoding.identity(NAMES)
+        self.encoding = Encoding.identity(NAMES, contract)
         self.batch_count = _count(settings, batches)
         self._batch_size = batch_size
         self._settings = settings

@@ -76,7 +76,7 @@ class TableSource:
 
     def notes(self) -> Mapping[str, int]:
         """Missing values, unseen categories and values out of range in the stream so far."""
-        return self._seen.notes()
+        return self._seen.notes() | self.table.notes()
 
     def departures(self) -> Mapping[str, Mapping[str, int]]:
         """The same by column."""

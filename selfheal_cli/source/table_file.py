@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from selfheal_cli.errors import DataError
+from selfheal_cli.source.values import RowContract, numbers
 
 CHUNK_ROWS = 8_192
 MOST_COLUMNS = 10_000
@@ -32,6 +33,14 @@ SEPARATORS = (",", ";", "\t", "|")
 DAMAGE = (pa.ArrowException, OSError, ValueError)
 SNIFFED = 20  # records of the head that the separator is found in
 WHOLE = re.compile(r"^([+-]?\d+)\.0+$")
+SKIPPED = re.compile(r"Skipping line (\d+): expected")  # as pandas warns
+INDEX = re.compile(r"__index_level_\d+__")  # the row numbers that pandas keeps beside a table
+WHOLE_NUMBERS = {
+    pa.int8(): pd.Int8Dtype(), pa.int16(): pd.Int16Dtype(),
+    pa.int32(): pd.Int32Dtype(), pa.int64(): pd.Int64Dtype(),
+    pa.uint8(): pd.UInt8Dtype(), pa.uint16(): pd.UInt16Dtype(),
+    pa.uint32(): pd.UInt32Dtype(), pa.uint64(): pd.UInt64Dtype(),
+}  # fmt: skip
 
 
 class TableFile(Protocol):
@@ -39,6 +48,7 @@ class TableFile(Protocol):
 
     where: str  # what messages call it
     columns: list[str]
+    contract: RowContract  # what its values mean
 
     def place(self, row: int) -> str:
         """Where the row is found; rows count from 1."""
@@ -52,8 +62,11 @@ class TableFile(Protocol):
         Columns in ``numeric`` come as float64 and the rest as text; with None, all as they are.
         """
 
+    def notes(self) -> dict[str, int]:
+        """Counts of rows that could not be read and are left out, by reason."""
 
-def open_table(path: Path, separator: str | None) -> TableFile:
+
+def open_table(path: Path, separator: str | None, contract: RowContract = 2) -> TableFile:
     """Look at the file's head and choose the reader.
 
     Raises `DataError` for a file that is absent, empty, not text, or without a proper header.
@@ -66,11 +79,17 @@ def open_table(path: Path, separator: str | None) -> TableFile:
         head = stream.read(HEAD_BYTES)
     table: TableFile
     if head[:4] == b"PAR1":
-        table = ParquetTable(path)
+        table = ParquetTable(path, contract)
     else:
         if separator is not None and len(separator) != 1:
             raise DataError(f"--separator {separator!r}: one character is allowed")
-        table = CsvTable(path, separator or sniff_separator(_text(path, head)))
+        text = _text(path, head)
+        if text.lstrip().startswith(("{", "[")):
+            raise DataError(
+                f"{path}: this is JSON, not CSV; 'selfheal run' reads a JSON object a line from a "
+                "file named .ndjson or .jsonl, 'selfheal init' a CSV or Parquet file"
+            )
+        table = CsvTable(path, separator or sniff_separator(text), contract)
     require_names(table.columns, where=str(path))
     return table
 
@@ -96,7 +115,7 @@ def sniff_separator(head: str) -> str:
     best, width = ",", 1
     for separator in SEPARATORS:
         reader = csv.reader(io.StringIO(head, newline=""), delimiter=separator)
-        records = list(islice(reader, SNIFFED + 1))
+        records = list(islice(filter(None, reader), SNIFFED + 1))
         if len(records) > 1 and not (len(records) <= SNIFFED and head.endswith("\n")):
             records.pop()  # the last one may be cut
         found = len(records[0]) if records else 0
@@ -109,12 +128,13 @@ def sniff_separator(head: str) -> str:
 class CsvTable:
     """A separated text file with a header line, UTF-8."""
 
-    def __init__(self, path: Path, separator: str) -> None:
-        self.path, self.where = path, str(path)
+    def __init__(self, path: Path, separator: str, contract: RowContract = 2) -> None:
+        self.path, self.where, self.contract = path, str(path), contract
         self.columns: list[str] = []
         self._separator = separator
+        self._wide: set[int] = set()  # lines with more fields than the header
         with self._translated(), path.open(encoding="utf-8-sig", newline="") as stream:
-            header = next(csv.reader(stream, delimiter=separator), [])
+            header = next(filter(None, csv.reader(stream, delimiter=separator)), [])
         self.columns = [name.strip() for name in header]
 
     def place(self, row: int) -> str:
@@ -128,17 +148,26 @@ class CsvTable:
     def chunks(self, numeric: Sequence[str] | None, skip: int = 0) -> Iterator[pd.DataFrame]:
         """See `TableFile.chunks`."""
         wanted = set(numeric or ())
-        dtypes: Any = {name: "float64" if name in wanted else "str" for name in self.columns}
+        own: dict[str, Any] = {"header": 0}
+        known = numeric or ()
+        if self.contract == 2:
+            # the header is read as a row, or pandas would cut rows by the first below it
+            own = {"header": None, "keep_default_na": False, "on_bad_lines": "warn"}
+            known, skip = (), skip + 1
+        else:
+            wanted = set()
+        dtypes: Any = {name: "float64" if name in known else "str" for name in self.columns}
         with self._translated():
             reader = pd.read_csv(
                 self.path,
                 sep=self._separator,
-                header=0,
                 names=self.columns,
                 index_col=False,
                 dtype=dtypes,
                 encoding="utf-8-sig",
+                compression=None,
                 chunksize=CHUNK_ROWS,
+                **own,
             )
         with reader:
             while True:
@@ -148,15 +177,26 @@ class CsvTable:
                     return
                 # rows are passed over here: pandas' own skipping counts lines, not rows
                 if skip < len(frame):
-                    yield frame.iloc[skip:] if skip else frame
+                    kept = frame.iloc[skip:] if skip else frame
+                    yield kept.assign(**{name: numbers(kept[name]) for name in wanted})
                 skip = max(0, skip - len(frame))
+
+    def notes(self) -> dict[str, int]:
+        """See `TableFile.notes`."""
+        if not self._wide:
+            return {}
+        return {f"rows of another width, left out (the first in line {min(self._wide)})":
+                len(self._wide)}  # fmt: skip
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", pd.errors.ParserWarning)
+            with warnings.catch_warnings(record=self.contract == 2) as told:
+                action: Any = "error" if self.contract == 1 else "always"
+                warnings.simplefilter(action, pd.errors.ParserWarning)
                 yield
+            for one in told or ():
+                self._wide.update(map(int, SKIPPED.findall(str(one.message))))
         except pd.errors.EmptyDataError:
             raise DataError(f"{self.where}: no rows below the header") from None
         except UnicodeDecodeError as exc:
@@ -173,13 +213,14 @@ class CsvTable:
 class ParquetTable:
     """A Parquet file."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.where = path, str(path)
+    def __init__(self, path: Path, contract: RowContract = 2) -> None:
+        self.path, self.where, self.contract = path, str(path), contract
         try:
             schema = pq.read_schema(path)
         except DAMAGE as exc:
             raise DataError(f"{path}: not a readable Parquet file ({_line(exc)})") from exc
-        self.columns = list(schema.names)
+        own = [name for name in schema.names if contract == 1 or not INDEX.fullmatch(name)]
+        self.columns = own
         self.schema = schema
 
     def place(self, row: int) -> str:
@@ -204,7 +245,13 @@ class ParquetTable:
         except DAMAGE as exc:
             raise DataError(f"{self.path}: damaged Parquet file ({_line(exc)})") from exc
 
+    def notes(self) -> dict[str, int]:
+        """See `TableFile.notes`; a Parquet file is read whole or not at all."""
+        return {}
+
     def _frame(self, record_batch: pa.RecordBatch, numeric: Sequence[str] | None) -> pd.DataFrame:
+        if self.contract == 2:
+            return self._read(record_batch.select(self.columns), numeric or ())
         frame: pd.DataFrame = record_batch.to_pandas(ignore_metadata=True)
         for name in frame.columns:
             kind = self.schema.field(name).type
@@ -217,6 +264,14 @@ class ParquetTable:
             elif pa.types.is_boolean(kind):
                 frame[name] = as_text(frame[name])  # the texts that a CSV file would have
         return frame
+
+    @staticmethod
+    def _read(record_batch: pa.RecordBatch, numeric: Sequence[str]) -> pd.DataFrame:
+        """Whole numbers stay whole beside missing ones, and so each id what it is."""
+        frame: pd.DataFrame = record_batch.to_pandas(
+            ignore_metadata=True, types_mapper=WHOLE_NUMBERS.get, date_as_object=True
+        )
+        return frame.assign(**{name: numbers(frame[name]) for name in numeric})
 
 
 def as_text(values: pd.Series[Any]) -> pd.Series[str]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from selfheal_cli.errors import DataError
 from selfheal_cli.source.table_file import as_text
+from selfheal_cli.source.values import ABSENT, RowContract, one_text, texts
 
 TRUE_WORDS = ("1", "1.0", "true", "yes", "y", "t", "positive", "pos", "fraud", "up")
 MOST_CLASSES = 64
@@ -32,7 +33,9 @@ class Target:
         *,
         missing_allowed: bool = False,
         place: Callable[[int], str] | None = None,
+        contract: RowContract = 2,
     ) -> None:
+        self.contract = contract
         self.counts: Counter[str] = Counter()
         self._where, self._name = where, name
         self._place = place or (lambda row: f"{where}: row {row}")
@@ -42,14 +45,11 @@ class Target:
 
     def add(self, values: pd.Series[Any], offset: int) -> None:
         """Take the values after the first ``offset`` rows; blanks are missing values too."""
-        texts = as_text(values)
-        texts = texts.mask(texts == "")
-        missing = texts.isna().to_numpy()
-        if self._first_missing is None and missing.any():
-            self._first_missing = offset + int(np.flatnonzero(missing)[0]) + 1
-            if not self._missing_allowed:
-                raise self._missing("every row needs one, unless labels may come later (--labels)")
-        codes, found = pd.factorize(texts)
+        held = as_labels(values, self.contract)
+        missing = held.isna().to_numpy()
+        if missing.any():
+            self._miss(offset + int(np.flatnonzero(missing)[0]) + 1)
+        codes, found = pd.factorize(held)
         counts = np.bincount(codes[codes >= 0], minlength=len(found)).tolist()
         for code, (value, count) in enumerate(zip(found, counts, strict=True)):
             self.counts[value] += count
@@ -58,8 +58,19 @@ class Target:
         if len(self.counts) > MOST_COUNTED:
             raise self._refused(f"more than {MOST_COUNTED:,}")
 
+    def _miss(self, row: int) -> None:
+        if self._first_missing is None or row < self._first_missing:
+            self._first_missing = row
+        if not self._missing_allowed:
+            raise self._missing("every row needs one, unless labels may come later (--labels)")
+
     def require_classes(self) -> None:
         """Raise `DataError` where there are too few or too many values for classes."""
+        words = [value for value in self.counts if value in ABSENT]
+        if self.contract == 2 and all(_size(v) < inf for v in self.counts if v not in words):
+            for word in words:  # among numbers NA is no class of its own
+                del self.counts[word]
+                self._miss(self._first_row.pop(word))
         if not 2 <= len(self.counts) <= MOST_CLASSES:
             raise self._refused(str(len(self.counts)))
 
@@ -77,7 +88,9 @@ class Target:
                 f"'{self._name}'; training needs every value: give a larger --train-fraction"
             )
         for value, row in self._first_row.items():
-            if row > train_rows:
+            if row > train_rows and self.contract == 2:
+                del self.counts[value]  # in the stream it is a label that nobody knows
+            elif row > train_rows:
                 raise DataError(
                     f"{self._place(row)}, column '{self._name}': {value!r} first occurs here; "
                     f"the {train_rows} rows that train the network hold {listed(trained)}: "
@@ -86,6 +99,8 @@ class Target:
 
     def labels(self, positive: str | None) -> tuple[str, ...]:
         """See `order_labels`."""
+        if self.contract == 2 and positive is not None:
+            positive = one_text(positive)
         return order_labels(self.counts, positive, where=self._where)
 
     def _missing(self, then: str) -> DataError:
@@ -131,9 +146,19 @@ def order_labels(values: Counter[str], positive: str | None, *, where: str) -> t
     return negative, positive
 
 
-def as_classes(values: pd.Series[Any], labels: tuple[str, ...]) -> NDArray[np.int8]:
-    """Targets (n,) as positions in ``labels``, `UNKNOWN` where a value is missing."""
-    places = pd.Index(labels, dtype="str").get_indexer(pd.Index(as_text(values)))
+def as_labels(values: pd.Series[Any], contract: RowContract = 2) -> pd.Series[str]:
+    """Targets (n,) as texts; blanks are missing values too."""
+    if contract == 2:
+        return pd.Series(texts(values), index=values.index, dtype="str")
+    held = as_text(values)
+    return held.mask(held == "")
+
+
+def as_classes(
+    values: pd.Series[Any], labels: tuple[str, ...], contract: RowContract = 2
+) -> NDArray[np.int8]:
+    """Targets (n,) as positions in ``labels``, `UNKNOWN` where a value is missing or not there."""
+    places = pd.Index(labels, dtype="str").get_indexer(pd.Index(as_labels(values, contract)))
     return places.astype(np.int8)
 
 

@@ -21,6 +21,7 @@ from selfheal_cli.source.ndjson import NdjsonTable, Object, as_frame
 from selfheal_cli.source.pending import LOOK_SECONDS, Pending, Taken
 from selfheal_cli.source.profile import profile
 from selfheal_cli.source.rejects import Rejects
+from selfheal_cli.source.values import RowContract
 
 if TYPE_CHECKING:
     from selfheal_cli.source.table_file import TableFile
@@ -48,7 +49,9 @@ class UnboundedSource:
         keeping: Keeping | None = None,
         live: bool = True,
         clock: Callable[[], float] = time.monotonic,
+        contract: RowContract = 2,
     ) -> None:
+        self._row_contract = contract
         self._settings, self._feed, self._clock = settings, feed, clock
         self._batch_size, self._past, self._live = batch_size, past or Past(), live
         self.batch_count = batches
@@ -57,13 +60,14 @@ class UnboundedSource:
         self._idle: Callable[[], bool] = lambda: False
         self._stopped = False
         self.begin: Positions = dict(self._past.begin or feed.positions())
-        self._pending = Pending(feed, self._rejects, self.begin, clock)
+        self._pending = Pending(feed, self._rejects, self.begin, clock, contract)
         self._fitted = self._fit(table or self._first_rows())
         self.stream: Positions = dict(self._pending.upto)
         self._seen = Departures(self._fitted.contract)
         self._join: LabelJoin | None = None
         if isinstance(settings, KafkaSettings) and settings.key is not None:
-            self._join = LabelJoin(settings.key, settings.target, self._fitted.labels)
+            labels = self._fitted.labels
+            self._join = LabelJoin(settings.key, settings.target, labels, contract)
         self.encoding, self.labels = self._fitted.encoding, self._fitted.labels
 
     @property
@@ -172,7 +176,7 @@ class UnboundedSource:
             return pending.place(rows[row - 1])
 
         try:
-            table = NdjsonTable(path, self._feed.where, place)
+            table = NdjsonTable(path, self._feed.where, place, self._row_contract)
         except BaseException:
             path.unlink()
             raise
@@ -205,8 +209,8 @@ class UnboundedSource:
         if self._join is not None:
             late = self._join.late(index, [one.found for one in taken if one.line.label])
             self._join.remember(index, rows)
-        frame = as_frame(rows, self._columns())
-        for name in self.encoding.names:
+        frame = as_frame(rows, self._columns(), self._row_contract)
+        for name in self.encoding.names if self._row_contract == 1 else ():
             if name in self._fitted.numeric:
                 frame[name] = frame[name].astype("float64")
         block = self._fitted.block(frame, self._seen)
@@ -224,7 +228,8 @@ class UnboundedSource:
             self._settings.target,
             self._fitted.labels,
             rows,
-            as_frame(rows, self._columns()),
+            as_frame(rows, self._columns(), self._row_contract),
+            self._row_contract,
             unlabelled=self._settings.unlabelled,
         )
         for misfit in found:

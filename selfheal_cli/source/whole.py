@@ -11,8 +11,9 @@ import numpy as np
 
 from selfheal_cli.errors import DataError
 from selfheal_cli.source.profile import Kinds, require_column
-from selfheal_cli.source.table_file import TableFile, as_text, open_table
+from selfheal_cli.source.table_file import TableFile, open_table
 from selfheal_cli.source.target import Target, as_classes
+from selfheal_cli.source.values import finite, texts
 
 if TYPE_CHECKING:
     from selfheal_cli.records import Columns, LabelArray
@@ -86,9 +87,9 @@ def _read(
     at = 0
     for frame in table.chunks(numeric):
         for name in numeric:
-            parts[name].append(frame[name].to_numpy(dtype=np.float64))
+            parts[name].append(finite(frame[name].to_numpy(dtype=np.float64)))
         for name in text:
-            parts[name].append(as_text(frame[name]).to_numpy(dtype=object))
+            parts[name].append(texts(frame[name]))
         if target is not None:
             y[at : at + len(frame)] = as_classes(frame[target], labels)
         at += len(frame)

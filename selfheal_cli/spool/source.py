@@ -238,14 +238,15 @@ class SpoolSource:
             self._unusual[ENDLESS] += int(endless.sum()) if index > 0 else 0
         answered = [part.one.probabilities[part.start : part.stop] for part in parts]
         x = self.encoding.encode(columns, self._unusual if index > 0 else None)
+        cleaned = self.encoding.cleaned(columns)
         self._went.note(index, parts)
         if index > 0:
             self.cursor = self._after(parts[-1], looked_at)
             if self._departures is not None:
-                self._departures.add(columns)
+                self._departures.add(cleaned)
         return Batch(
             index,
-            Rows(x, self._classes(parts, looked_at), columns),
+            Rows(x, self._classes(parts, looked_at), cleaned),
             late=late,
             answers=Answers(np.concatenate(answered), parts[0].one.threshold),
             offsets=self.cursor.as_dict(),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from selfheal_cli.errors import DataError
 from selfheal_cli.source.ndjson import NdjsonTable, as_frame, parse_object
 from selfheal_cli.source.table_file import CHUNK_ROWS
+from selfheal_cli.source.values import texts
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 
@@ -40,13 +41,13 @@ def test_any_bytes_are_an_object_or_a_reason(line: bytes) -> None:
 @settings(deadline=None, derandomize=True, max_examples=100)
 @given(row=st.dictionaries(st.text(max_size=5), SCALARS, max_size=5))
 def test_an_object_of_scalars_comes_back(row: dict[str, Any]) -> None:
-    line = json.dumps(row).replace("-Infinity", "1").replace("Infinity", "1")
+    line = json.dumps(row)
     assert parse_object(line.encode()) == json.loads(line)
 
 
 def test_large_whole_numbers_are_not_rounded_into_one_another() -> None:
-    frame = as_frame([{"id": 2**60}, {"id": 2**60 + 1}], ["id"])
-    assert frame["id"].tolist() == [str(2**60), str(2**60 + 1)]
+    frame = as_frame([{"id": 2**60}, {"id": 2**60 + 1}, {"id": None}], ["id"])
+    assert texts(frame["id"]).tolist() == [str(2**60), str(2**60 + 1), None]
 
 
 def test_null_and_absent_are_missing_values(tmp_path: Path) -> None:

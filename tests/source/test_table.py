@@ -359,14 +359,18 @@ def test_a_column_that_is_empty_in_training_cannot_drown_a_row_later(tmp_path: P
     assert next(source.batches()).rows.x[:, 2].tolist() == [1.0] * 10
 
 
-def test_values_too_large_for_a_scale_are_refused(tmp_path: Path) -> None:
-    frame = plain(80).assign(huge=[1e200, -1e200] * 40)
-    with pytest.raises(DataError, match="row 1, column 'huge'"):
-        opened(saved(tmp_path, frame))
+def test_values_too_large_for_an_input_are_missing_and_counted(tmp_path: Path) -> None:
+    frame = plain(80).assign(huge=[1e200, 3.0] * 40)
+    source = opened(saved(tmp_path, frame))
+    rows = [batch.rows for batch in source.batches()]
+    assert all(np.isfinite(part.x).all() for part in rows)
+    assert np.isnan(rows[0].columns["huge"]).sum() == len(rows[0]) // 2
+    streamed = sum(map(len, rows))
+    assert source.notes()["numbers beyond 3.4e38, taken as missing"] == streamed // 2
 
 
 def test_large_values_give_a_finite_encoding(tmp_path: Path) -> None:
-    frame = plain(80).assign(huge=[1e99, -1e99] * 40)
+    frame = plain(80).assign(huge=[1e38, -1e38] * 40)
     encoding = opened(saved(tmp_path, frame)).encoding
     assert Encoding.model_validate_json(encoding.model_dump_json()) == encoding
 

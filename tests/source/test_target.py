@@ -101,9 +101,7 @@ def test_a_training_part_of_one_class_is_refused() -> None:
 
 @PROPERTY
 @given(rows=st.integers(2, 30), place=st.integers(0, 29), chunk=st.integers(1, 9))
-def test_a_class_that_training_never_saw_is_refused_with_its_first_row(
-    rows: int, place: int, chunk: int
-) -> None:
+def test_a_class_that_training_never_saw_is_no_class(rows: int, place: int, chunk: int) -> None:
     values = ["a", "b", *["a"] * 28, "c"]
     values[2 + place % 28] = "c"
     first = values.index("c") + 1
@@ -111,12 +109,8 @@ def test_a_class_that_training_never_saw_is_refused_with_its_first_row(
     if first <= rows:
         target.require_trained(rows)
         return
-    with pytest.raises(
-        DataError,
-        match=rf"t\.csv: row {first}, column 'y': 'c' first occurs here; the {rows} rows that "
-        "train the network hold 'a', 'b': give a larger --train-fraction",
-    ):
-        target.require_trained(rows)
+    target.require_trained(rows)
+    assert target.labels(None) == ("b", "a") or target.labels(None) == ("a", "b")
 
 
 @pytest.mark.parametrize(
