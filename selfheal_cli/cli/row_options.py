@@ -46,8 +46,9 @@ elsewhere = options.group(
         help="Of a stream: broken lines that are put aside before the run stops. [default: 100]",
     ),
     click.option(
-        "--reject-misfits", is_flag=True, default=None,
-        help="Of a stream: put rows aside that are not as in training, instead of stopping.",
+        "--reject-misfits/--no-reject-misfits", default=None,
+        help="Of a stream: put rows aside that are not as in training, or stop at the first. "
+        "[default: put aside]",
     ),
 )  # fmt: skip
 

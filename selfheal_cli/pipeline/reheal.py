@@ -41,7 +41,7 @@ class Rehealed:
     batches: int
 
 
-class _Reached(Exception):
+class _Reached(BaseException):  # not an error: the stream does not set the batch apart for it
     """The wanted snapshot was made again."""
 
     def __init__(self, adapter: bytes, batch: int) -> None:
