@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import pandas as pd
-
 from selfheal_cli.errors import DataError
 from selfheal_cli.model.attribution import gradient_times_input
 from selfheal_cli.model.network import SelfHealingNetwork
@@ -53,8 +51,7 @@ def _calibrate_text(feature: str, source: Source) -> Calibration:
         raise DataError(f"'{feature}' is not a feature{near}; give --sensitive one of: {names}")
     counts: Counter[str] = Counter()
     for rows in source.training():
-        held = rows.columns[feature]
-        counts.update(held[~pd.isna(held)].tolist())
+        counts.update(text for text in rows.columns[feature] if isinstance(text, str))
     category = min(counts, key=lambda name: (-counts[name], name), default="")
     moments = Moments()
     for rows in source.training():
