@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Sequence
-from io import BytesIO, StringIO
+from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import pyarrow.parquet as pq
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PyFuncModel, scoring_server
 from mlflow.types import DataType, Schema
@@ -23,7 +22,7 @@ from selfheal_cli.errors import RequestRefused
 from selfheal_cli.registry.layout import OUTPUTS
 from selfheal_cli.registry.mlmodel import describe
 from selfheal_cli.registry.pyfunc import as_answer, asked_output
-from selfheal_cli.source.table_file import WHOLE_NUMBERS
+from selfheal_cli.source.table_file import csv_frame, parquet_frame
 
 if TYPE_CHECKING:
     from selfheal_cli.records import FloatArray
@@ -192,21 +191,9 @@ def _media_type(content_type: str) -> str:
     return content_type.split(";", maxsplit=1)[0].strip()
 
 
-def _read_csv(body: bytes) -> pd.DataFrame:
-    """Each cell as it is written: pandas would take the text NA for a missing value."""
-    return pd.read_csv(BytesIO(body), dtype="str", keep_default_na=False, compression=None)
-
-
-def _read_parquet(body: bytes) -> pd.DataFrame:
-    """Whole numbers stay whole beside missing ones, and so each id what it is."""
-    table = pq.read_table(BytesIO(body))
-    frame: pd.DataFrame = table.to_pandas(types_mapper=WHOLE_NUMBERS.get)
-    return frame
-
-
 READERS: dict[str, Callable[[bytes], pd.DataFrame]] = {
-    scoring_server.CONTENT_TYPE_CSV: _read_csv,
-    scoring_server.CONTENT_TYPE_PARQUET: _read_parquet,
+    scoring_server.CONTENT_TYPE_CSV: csv_frame,
+    scoring_server.CONTENT_TYPE_PARQUET: parquet_frame,
 }
 
 

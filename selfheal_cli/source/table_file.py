@@ -274,6 +274,17 @@ class ParquetTable:
         return frame.assign(**{name: numbers(frame[name]) for name in numeric})
 
 
+def csv_frame(body: bytes) -> pd.DataFrame:
+    """A caller's CSV, each cell as it is written: pandas would take NA for a missing value."""
+    return pd.read_csv(io.BytesIO(body), dtype="str", keep_default_na=False, compression=None)
+
+
+def parquet_frame(body: bytes) -> pd.DataFrame:
+    """A caller's Parquet; whole numbers stay whole beside missing ones."""
+    frame: pd.DataFrame = pq.read_table(io.BytesIO(body)).to_pandas(types_mapper=WHOLE_NUMBERS.get)
+    return frame
+
+
 def as_text(values: pd.Series[Any]) -> pd.Series[str]:
     """Values as stripped text, whole numbers without a fraction: 1.0 and 1 are one category."""
     codes, unique = pd.factorize(values)  # a category is read once, not in each row
