@@ -107,6 +107,7 @@ def facts_of(front: Front) -> Callable[[], Facts]:
             conflicting=recorder.conflicting,
             kept=front.keeper.kept,
             unread=front.keeper.unread,
+            lost=front.keeper.lost,
             recording=recorder.problem,
             following=front.following.problem,
             started=started,

@@ -50,6 +50,7 @@ def _server(seen: Seen) -> Iterator[Metric]:
     yield _gauge("start_time_seconds", "When the server began, since 1970", server.started)
     yield _gauge("recorder_queue_rows", "Rows answered that are not on disk yet", server.queue)
     yield _gauge("spool_rows", "Rows that are kept for labels and for the healer", server.kept)
+    yield _counter("rows_lost", "Rows forgotten before the healer read them", server.lost)
     yield _gauge("waiting_rows", "Rows answered that the healer did not look at", standing.waiting)
     yield _gauge("pending_writes", "Writes that wait for the registry", standing.pending_writes)
     if server.version is not None:

@@ -20,8 +20,9 @@ class Facts(BaseModel):
     ``version`` is what it answers with now, None while the registry has not numbered it.
     ``queue`` counts rows that are not on disk yet, ``unrecorded`` those that never will be, and
     ``conflicting`` those of them whose request id stood for other rows already; ``kept`` rows are
-    in the spool, and ``unread`` of them no healer here has looked at. ``recording`` and
-    ``following`` say what does not work there. ``started`` is in seconds since 1970.
+    in the spool, and ``unread`` of them no healer here has looked at; ``lost`` were forgotten
+    before the healer read them. ``recording`` and ``following`` say what does not work there.
+    ``started`` is in seconds since 1970.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,6 +36,7 @@ class Facts(BaseModel):
     conflicting: int = 0
     kept: int = 0
     unread: int = 0
+    lost: int = 0
     recording: str = ""
     following: str = ""
     started: float = 0.0

@@ -111,6 +111,11 @@ def warnings(seen: Seen) -> list[str]:
             f"{seen.server.conflicting:,} rows were not recorded, since their request's id stood "
             "for other rows already: give each request an X-Selfheal-Request-Id of its own."
         )
+    if seen.server.lost:
+        found.append(
+            f"{seen.server.lost:,} rows were forgotten before the healer read them: more come than "
+            "it can look at."
+        )
     if seen.server.recording:
         found.append(f"Answers are not written down: {seen.server.recording}")
     if seen.server.following:
