@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,6 +34,7 @@ from selfheal_cli.source.synthetic import SyntheticSource
 from selfheal_cli.spool.board import Board
 from selfheal_cli.spool.file import spool_path
 from selfheal_cli.spool.rows import Answered
+from selfheal_cli.spool.source import ENDLESS
 from selfheal_cli.spool.store import Cursor, Feedback, Spool
 from tests.conftest import Invoke
 
@@ -157,6 +160,34 @@ def test_it_heals_on_what_it_answers_survives_its_healer_and_rolls_back(
     outcomes = [e.data["outcome"] for e in recorded() if e.kind is Kind.RUN_FINISHED]
     assert sorted(outcomes) == ["FINISHED", "KILLED"]
     invoke("audit")
+
+
+def test_neither_an_infinite_value_nor_a_spool_that_is_lost_ends_healing(
+    article_copy: Path,
+) -> None:
+    with served() as (process, caller):
+        caller.call(1, seed=1)
+        columns, _ = next(drifted(1, seed=2))
+        columns["V14"][0] = np.inf
+        answer = requests.post(
+            f"{caller.url}/invocations", data=json.dumps({"inputs": columns}), timeout=30,
+            headers={"Content-Type": "application/json"},
+        )  # fmt: skip
+        assert answer.status_code == 200
+        until(lambda: caller.status()["standing"]["notes"].get(ENDLESS) == 1)
+        shutil.rmtree(spool_path("fraud", WORKSPACE).parent)
+        caller.call(2, seed=3)
+        until(lambda: (now := caller.status()["standing"])["begun_anew"] and now["rows"] == 200)
+        found = caller.status()
+        assert any("lost, replaced or set aside" in line for line in found["told"]["warnings"])
+        details = requests.get(f"{caller.url}/health/details", timeout=30).json()
+        assert (details["healer_restarts"], details["recording"]["problem"]) == (0, "")
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        assert "is not the one that was read up to request" in process.stderr.read()
+        assert process.wait(PATIENCE) == 0
+    outcomes = [e.data["outcome"] for e in recorded() if e.kind is Kind.RUN_FINISHED]
+    assert outcomes == ["FINISHED", "FINISHED"]
 
 
 class Healers:
