@@ -17,7 +17,7 @@ import torch
 from selfheal_cli.history.archive import find_run
 from selfheal_cli.history.event_log import read, verify
 from selfheal_cli.history.events import Kind
-from selfheal_cli.pipeline.predecessors import last_cursor, settle_earlier
+from selfheal_cli.pipeline.predecessors import settle_earlier, where_to_begin
 from selfheal_cli.pipeline.run import Surroundings
 from selfheal_cli.pipeline.served import Wanted, heal_served, open_served
 from selfheal_cli.registry.mlflow_registry import MlflowRegistry
@@ -197,10 +197,12 @@ def test_a_spool_of_0_1_0_is_healed_on_from_where_it_was_left(
     ended = settle_earlier("claims", WORKSPACE, registry, now, "ann", 5.0)
     assert len(ended) == 1  # the healer that was killed
     with closing(Spool(spool_path("claims", WORKSPACE))) as spool:
-        cursor = last_cursor("claims", WORKSPACE)
+        beginning = where_to_begin("claims", WORKSPACE, spool)
+        assert beginning.notice == ""
+        cursor = beginning.cursor
         left = spool.rows_beyond(cursor.answered)
         assert left > 0
-        pace = Pace(40, 1e9, 1_000_000, lambda: 0.0, lambda seconds: True)
+        pace = Pace(40, 1e9, lambda: 0.0, lambda seconds: True)
         wanted = Wanted("claims", {}, None, WORKSPACE)
         served = open_served(registry, wanted, spool, pace)
         around = Surroundings(registry, now, "ann", follow_seconds=0, workspace=WORKSPACE)
