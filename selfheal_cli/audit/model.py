@@ -30,7 +30,7 @@ from selfheal_cli.errors import (
 from selfheal_cli.history.archive import LOG_NAME, all_logs, model_of, run_folder
 from selfheal_cli.history.run_record import RunRecord
 from selfheal_cli.records import VersionRecord
-from selfheal_cli.registry.base import Registry
+from selfheal_cli.registry.base import DOUBLE_TAG, Registry
 from selfheal_cli.registry.journal import Lease, standing
 from selfheal_cli.registry.outbox import NAME as OUTBOX_NAME
 from selfheal_cli.registry.outbox import pending_in
@@ -141,6 +141,14 @@ class Look:
         journal: JournalRecord,
     ) -> None:
         for number, version in versions.items():
+            first = version.tags.get(DOUBLE_TAG)
+            if first is not None:
+                audit.seen(
+                    f"{self._model} v{number}",
+                    f"is marked as made twice, beside v{first}, since an answer of the store was "
+                    "lost: nothing counts it",
+                )
+                continue
             if number in journal.pruned:
                 audit.seen(
                     f"{self._model} v{number}",

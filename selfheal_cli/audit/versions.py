@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from selfheal_cli.audit.finding import Audit
-from selfheal_cli.errors import RegistryUnreachable, SelfhealError, VersionNotFound
+from selfheal_cli.errors import ModelError, RegistryUnreachable, SelfhealError, VersionNotFound
 from selfheal_cli.history.run_record import RunRecord
 from selfheal_cli.records import VersionRecord
 from selfheal_cli.registry.base import Registry
@@ -55,6 +55,8 @@ def audit_version(
         audit.checked["files"] += len(stored.files)
     except RegistryUnreachable:
         raise
+    except ModelError as exc:  # a class that nobody allowed is no fault of the version
+        audit.seen(where, f"was held against its record and not loaded: {exc}")
     except SelfhealError as exc:
         audit.found(where, str(exc).removeprefix(f"{where}: "))
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     help="Take the version as the registry has it, whatever its run wrote down.",
 )  # fmt: skip
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@options.allow_module
 @options.model_name
 @options.tracking_uri
 @options.as_json

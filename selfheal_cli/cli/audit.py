@@ -44,6 +44,7 @@ KEY = click.Path(exists=True, dir_okay=False, path_type=Path)
     "--statement", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
     help="The signed document.  [default: audit-MODEL.json]",
 )  # fmt: skip
+@options.allow_module
 @options.model_name
 @options.tracking_uri
 @options.as_json

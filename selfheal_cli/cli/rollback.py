@@ -58,6 +58,7 @@ FOR_BEST = ("by", "min_rows", "regime", "revalidate")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--reason", default="by hand", show_default=True, help="Why; kept in the history.")
 @options.policy
+@options.allow_module
 @options.model_name
 @options.tracking_uri
 @options.as_json

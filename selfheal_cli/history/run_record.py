@@ -29,6 +29,13 @@ class Account:
     manifest: str = ""
 
 
+# what a record of versions is folded from
+KINDS = (
+    Kind.RUN_STARTED, Kind.TRAINED, Kind.SNAPSHOT, Kind.SCORED, Kind.REGISTERED, Kind.RUN_FINISHED,
+    Kind.RUN_RESUMED,
+)  # fmt: skip
+
+
 @dataclass(slots=True)
 class RunRecord:
     """A run's log, folded. ``started`` is the data of its first event."""

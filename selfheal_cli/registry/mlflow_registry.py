@@ -22,11 +22,10 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from selfheal_cli.errors import RegistryError, VersionCorrupt, VersionNotFound
 from selfheal_cli.records import Base, Snapshot, Stored, VersionRecord, digest
 from selfheal_cli.registry import artifacts, mlmodel
-from selfheal_cli.registry.base import Added, Lineage, scored_tags
+from selfheal_cli.registry.base import DOUBLE_TAG, Added, Lineage, scored_tags
 from selfheal_cli.registry.carried import carried
 from selfheal_cli.registry.manifest import MANIFEST_FILE, Manifest, files_in, hashes_of
 from selfheal_cli.registry.mlflow_runs import (
-    DOUBLE_TAG,
     as_metrics,
     every,
     unless_gone,

@@ -18,13 +18,12 @@ from mlflow.exceptions import MlflowException
 from selfheal_cli.errors import RegistryError
 from selfheal_cli.records import StoredRun
 from selfheal_cli.registry.artifacts import MOVED, local_path
-from selfheal_cli.registry.base import MAX_PARAM, Outcome, StepMetrics
+from selfheal_cli.registry.base import DOUBLE_TAG, MAX_PARAM, Outcome, StepMetrics
 from selfheal_cli.registry.drivers import require_driver
 from selfheal_cli.registry.store import require_reachable, resolve, translated
 
 JOURNALS = "selfheal-journal"  # the experiment with the journals of all models
 BEGUN_TAG = "selfheal.begun"  # on a run: by whom it was begun, in this one call
-DOUBLE_TAG = "selfheal.double_of"  # on what a lost answer made twice
 # makes MLflow's interface show models with their metrics, not agents with their traces
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 

@@ -11,8 +11,8 @@ from typing import Protocol
 from selfheal_cli.config import WORKSPACE
 from selfheal_cli.errors import EventLogError, RegistryError, RegistryUnreachable, VersionCorrupt
 from selfheal_cli.history.archive import LOG_NAME, run_folder
-from selfheal_cli.history.event_log import read
-from selfheal_cli.history.run_record import Account, RunRecord
+from selfheal_cli.history.event_log import read_only
+from selfheal_cli.history.run_record import KINDS, Account, RunRecord
 from selfheal_cli.records import AnyVersion, ForeignVersion, Stored, VersionRecord
 from selfheal_cli.registry.base import Registry
 from selfheal_cli.registry.journal import EntryKind
@@ -168,6 +168,6 @@ class ByTheLog:
                 except RegistryError:
                     return None
             record = RunRecord()
-            for event in read(path):
+            for event in read_only(path, KINDS):
                 record.add(event)
             return record

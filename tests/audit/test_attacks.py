@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -54,7 +55,7 @@ def the_base_of_a_file() -> None:
 
 def the_loader_that_mlflow_runs() -> None:
     path = file_of("MLmodel")
-    path.write_text(path.read_text().replace("selfheal_cli.registry.pyfunc", "of_somebody.loader"))
+    path.write_text(re.sub("loader_module: .*", "loader_module: of_somebody", path.read_text()))
 
 
 def a_loader_behind_the_id() -> None:

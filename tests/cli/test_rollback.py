@@ -154,8 +154,10 @@ def test_nothing_moves_to_a_version_that_decides_otherwise_than_recorded(
 ) -> None:
     client = MlflowClient(f"sqlite:///{Path('mlflow.db').absolute()}")
     client.set_model_version_tag("fraud", "21", "selfheal.threshold", "0.01")
-    refused = invoke("rollback", "--to-best", "--yes", expect=4).stderr
-    assert re.search(r"v21: decides \d+ of 256 probe rows otherwise", refused)
+    refused = invoke("rollback", "--to", "21", "--yes", expect=4).stderr
+    assert "v21: tag selfheal.threshold is '0.01', the log says '0.5'" in refused
+    decides = invoke("rollback", "--to", "21", "--yes", "--unverified", expect=4).stderr
+    assert re.search(r"v21: decides \d+ of 256 probe rows otherwise", decides)
     assert champion() == 51
 
 
@@ -165,7 +167,8 @@ def test_nothing_moves_to_a_version_whose_file_was_changed(
 ) -> None:
     path = files_of(21) / name
     path.write_bytes(path.read_bytes()[:-4] + b"\xff\xff\xff\x7f")
-    assert "sha256" in invoke("rollback", "--to-best", "--yes", expect=4).stderr
+    assert "sha256" in invoke("rollback", "--to", "21", "--yes", expect=4).stderr
+    assert "sha256" in invoke("rollback", "--to", "21", "--yes", "--unverified", expect=4).stderr
     assert champion() == 51
 
 

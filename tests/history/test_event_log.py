@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from selfheal_cli.errors import EventLogError
-from selfheal_cli.history.event_log import GENESIS, EventLog, read, verify
+from selfheal_cli.history.event_log import GENESIS, EventLog, read, read_only, verify
 from selfheal_cli.history.events import Event, Kind
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=150)
@@ -284,3 +284,34 @@ def test_a_line_is_one_json_object(tmp_path: Path) -> None:
     records = [json.loads(line) for line in text.splitlines()]
     assert [record["sequence"] for record in records] == [1, 2, 3, 4, 5, 6]
     assert set(records[0]) == {"sequence", "at", "kind", "data", "previous", "digest"}
+
+
+@PROPERTY
+@given(entries=ENTRIES, kinds=st.sets(st.sampled_from(list(Kind)), max_size=4))
+def test_the_events_of_some_kinds_are_those_of_the_whole_log(
+    folder: Path, entries: list[tuple[Kind, dict[str, object]]], kinds: set[Kind]
+) -> None:
+    path = folder / "some.jsonl"
+    path.unlink(missing_ok=True)
+    log = EventLog(path, frozen)
+    for kind, data in entries:
+        log.append(kind, data)
+    log.close()
+    whole = [event for event in read(path) if event.kind in kinds]
+    assert list(read_only(path, kinds)) == whole
+
+
+@PROPERTY
+@given(data=st.data())
+def test_damage_to_a_line_of_another_kind_is_found_as_well(
+    folder: Path, lines: list[bytes], data: st.DataObject
+) -> None:
+    place = data.draw(st.integers(0, len(lines) - 1))
+    at = data.draw(st.integers(0, len(lines[place]) - 2))
+    byte = data.draw(st.integers(0, 255).filter(lambda one: one != lines[place][at]))
+    assume(byte != ord("\n"))
+    edited = lines[place][:at] + bytes([byte]) + lines[place][at + 1 :]
+    path = folder / "damaged.jsonl"
+    path.write_bytes(b"".join([*lines[:place], edited, *lines[place + 1 :]]))
+    with pytest.raises(EventLogError):
+        list(read_only(path, {Kind.RUN_STARTED}))

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from selfheal_cli.config import Policy
+import pytest
+
+from selfheal_cli.audit.finding import Audit
+from selfheal_cli.audit.model import audit_model
+from selfheal_cli.config import WORKSPACE, HealSettings, LabelSettings, Policy
+from selfheal_cli.errors import VersionNotFound
 from selfheal_cli.history.event_log import read
 from selfheal_cli.history.events import Event, Kind
 from selfheal_cli.pipeline.resume import resume
@@ -81,3 +87,26 @@ def test_the_log_of_a_run_has_the_hash_of_each_versions_manifest(empty_dir: Path
     for data in registered:
         stored = registry.stored(registry.version("fraud", data["version"]))
         assert data["manifest"] == digest(stored.files[MANIFEST_FILE])
+
+
+@pytest.mark.parametrize("recipe", ["article", "anchored"])
+def test_an_audit_beside_a_live_run_accuses_nobody_at_any_moment(
+    empty_dir: Path, recipe: str
+) -> None:
+    registry = MemoryRegistry()
+    looks: list[Audit] = []
+
+    def look(event: Event) -> None:
+        if event.sequence > 2:  # before, the model has no version and no name
+            with suppress(VersionNotFound):
+                looks.append(audit_model(registry, "fraud", WORKSPACE, alive=lambda _: True)[0])
+
+    late = LabelSettings(regime="delayed", delay=2) if recipe == "anchored" else LabelSettings()
+    settings = config(batches=6, heal=HealSettings(recipe=recipe), labels=late)
+    around = Surroundings(registry, lambda: datetime.now(UTC), "ann", on_event=look)
+    run(settings, stream_of(settings), around)
+    assert len(looks) > 20
+    assert [one.findings for one in looks if one.findings] == []
+    assert any("is under way" in note.problem for one in looks for note in one.notes)
+    after, _ = audit_model(registry, "fraud", WORKSPACE)
+    assert (after.findings, after.notes) == ([], [])
