@@ -141,12 +141,13 @@ class Look:
         journal: JournalRecord,
     ) -> None:
         for number, version in versions.items():
-            first = version.tags.get(DOUBLE_TAG)
-            if first is not None:
+            run = version.tags.get("selfheal.run_id", "")
+            record = records.get(run)
+            if _is_double(version, record):
                 audit.seen(
                     f"{self._model} v{number}",
-                    f"is marked as made twice, beside v{first}, since an answer of the store was "
-                    "lost: nothing counts it",
+                    f"was made twice, beside v{version.tags[DOUBLE_TAG]}, since an answer of the "
+                    "store was lost: nothing counts it",
                 )
                 continue
             if number in journal.pruned:
@@ -156,9 +157,7 @@ class Look:
                     "'selfheal prune' decides anew",
                 )
                 continue
-            run = version.tags.get("selfheal.run_id", "")
             arriving = run == self.live_run or self._pending(run) > 0
-            record = records.get(run)
             audit_version(audit, self._registry, version, record, arriving=arriving)
             copied = version.tags.get("selfheal.model") != self._model
             if journal.runs and run not in journal.runs and not copied:
@@ -229,3 +228,11 @@ class Look:
             audit_stored_run(audit, record, stored, figures, where, arriving=arriving)
         audit_base(audit, self._registry, record, where)
         return record, mark
+
+
+def _is_double(version: VersionRecord, record: RunRecord | None) -> bool:
+    """Whether a version is marked as made twice, and its run registered the other one."""
+    account = record.account(version.tags.get("selfheal.snapshot", "")) if record else None
+    return account is not None and version.tags.get(DOUBLE_TAG) == str(account.version) != str(
+        version.version
+    )

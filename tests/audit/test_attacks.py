@@ -100,6 +100,11 @@ def a_tag_of_selfheals_that_was_not_there() -> None:
     client().set_model_version_tag("fraud", str(BEST), "selfheal.rejected", "it is bad")
 
 
+def an_f1_behind_a_mark_of_doubles() -> None:
+    client().set_model_version_tag("fraud", str(BEST), "selfheal.double_of", "4")
+    an_f1_raised_by_the_client()
+
+
 def an_f1_raised_by_the_client() -> None:
     client().log_metric(run_id(), "f1", 0.999, step=2, model_id=model_id())
 
@@ -164,6 +169,7 @@ FOUND = {
     a_regime: "tag selfheal.regime is 'calm'",
     a_tag_of_selfheals_that_was_not_there: "tag selfheal.rejected is 'it is bad'",
     an_f1_raised_by_the_client: "metric f1 is 0.999",
+    an_f1_behind_a_mark_of_doubles: "metric f1 is 0.999",
     an_f1_raised_by_an_editor: "metric f1 is 0.999",
     counts_that_make_it_sure: "tag selfheal.counts is '9000,9000,1,1'",
     a_figure_of_the_run: "and 0.999 at batch 3",
@@ -233,3 +239,10 @@ def test_what_an_interrupted_prune_left_is_told_as_that(
         invoke("prune", "--apply", "--policy", "few.yaml", expect=4)
     report = json.loads(invoke("audit", "--json").stdout)
     assert "is left of a prune that was interrupted" in report["notes"][0]["problem"]
+
+
+def test_what_a_lost_answer_made_twice_is_told_as_that(short_copy: Path, invoke: Invoke) -> None:
+    a_version_in_the_clothes_of_the_best()
+    client().set_model_version_tag("fraud", "10", "selfheal.double_of", str(BEST))
+    report = json.loads(invoke("audit", "--json").stdout)
+    assert "was made twice, beside v5" in report["notes"][0]["problem"]
