@@ -17,6 +17,7 @@
     │   ├── VersionCorrupt           4   missing file, other bytes than recorded
     │   ├── Overtaken                4   somebody else moved the alias first
     │   ├── LeaseHeld                4   another run heals this model
+    │   ├── RegistryRestored         4   it knows less than it did: an earlier state came back
     │   └── ApprovalNeeded           4   four eyes: one person is not enough
     ├── NotWritten                   4   a file or folder: disk full, no rights
     ├── NoAnswer                     4   from a server
@@ -104,6 +105,10 @@ class Overtaken(RegistryError):
 
 class LeaseHeld(RegistryError):
     """Another run heals the model, or has taken the lease over."""
+
+
+class RegistryRestored(RegistryError):
+    """The registry was put back to an earlier state, so that numbers mean something else."""
 
 
 class ApprovalNeeded(RegistryError):

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     Columns = Mapping[str, NDArray[Any]]
 
 
+LEASE_TAG, STALE_TAG = "selfheal.lease", "selfheal.stale"  # on a version
+
+
 class Phase(StrEnum):
     """When in its life an adapter was snapshotted."""
 
@@ -189,6 +192,16 @@ class VersionRecord:
     def run_id(self) -> str:
         """Run that made the version."""
         return self.tags["selfheal.run_id"]
+
+    @property
+    def lease(self) -> int:
+        """The number of the lease that it was registered under; 0 where there was none."""
+        return int(self.tags.get(LEASE_TAG, "0"))
+
+    @property
+    def stale(self) -> bool:
+        """Whether it was registered by a run whose lease was somebody else's by then."""
+        return STALE_TAG in self.tags
 
     @property
     def eval_rows(self) -> int:

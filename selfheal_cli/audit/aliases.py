@@ -10,6 +10,7 @@ from selfheal_cli.audit.finding import Audit
 from selfheal_cli.errors import RegistryError, RegistryUnreachable
 from selfheal_cli.history.run_record import RunRecord
 from selfheal_cli.records import AliasMove
+from selfheal_cli.registry.aliases import unsettled
 from selfheal_cli.registry.base import Registry
 from selfheal_cli.registry.journal import EntryKind
 
@@ -100,6 +101,10 @@ def audit_aliases(audit: Audit, registry: Registry, journal: JournalRecord, mode
         audit.checked["aliases"] += 1
         reads = aliases.get(alias)
         if reads == move.target:
+            continue
+        left = unsettled(registry, model, alias)
+        if left is not None:
+            audit.seen(f"{model}@{alias}", f"{left}; the next command that moves it puts it right")
             continue
         shown = "gone" if reads is None else f"v{reads}"
         told = f"is {shown}; the last move, by {move.actor} at {move.at}, set v{move.target}"

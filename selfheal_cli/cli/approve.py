@@ -8,7 +8,13 @@ import click
 
 from selfheal_cli.actor import actor, now_text
 from selfheal_cli.cli import options
-from selfheal_cli.cli.rollback_plan import confirm, plan_document, show_plan, tell_move
+from selfheal_cli.cli.rollback_plan import (
+    confirm,
+    plan_document,
+    settle_first,
+    show_plan,
+    tell_move,
+)
 from selfheal_cli.cli.say import say
 
 if TYPE_CHECKING:
@@ -56,6 +62,7 @@ def command(
         _loosen(registry, model_name, asked, yes=yes, as_json=as_json)
         return
     load_checks()
+    settle_first(registry, model_name)
     trust = Unverified() if unverified else ByTheLog(registry)
     plan, found = plan_proposed(registry, model_name, proposal, trust)
     if not as_json:

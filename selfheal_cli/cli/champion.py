@@ -65,6 +65,7 @@ def _now(registry: Registry, model: str) -> dict[str, Any]:
     from dataclasses import asdict
 
     from selfheal_cli.records import ForeignVersion
+    from selfheal_cli.registry.aliases import unsettled
     from selfheal_cli.registry.base import CHAMPION
     from selfheal_cli.registry.journal import standing
     from selfheal_cli.rollback.plan import champion_of
@@ -76,7 +77,10 @@ def _now(registry: Registry, model: str) -> dict[str, Any]:
         found["registered"] = f"by another tool, from {serving.source}"
     elif serving is not None:
         found |= {"f1": serving.f1, "rows": serving.eval_rows, "phase": serving.phase.value}
-    if move is not None and serving is not None and move.target == serving.version:
+    left = unsettled(registry, model, CHAMPION, now)
+    if left is not None:
+        found["moved"] = f"{left}; the next command that moves it puts it right"
+    elif move is not None and serving is not None and move.target == serving.version:
         found |= _told(move)
     elif serving is not None:
         found["moved"] = "by another tool: it is not what the journal's last move set"

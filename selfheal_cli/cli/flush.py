@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from selfheal_cli.actor import clock
+from selfheal_cli.actor import actor, clock
 from selfheal_cli.cli import options
 from selfheal_cli.cli.say import say
 
@@ -40,7 +40,9 @@ def command(run: str | None, patience: float, tracking_uri: str | None, as_json:
         registry = MlflowRegistry(tracking_uri)
         with output.waiting("registry", quiet=as_json) as on_left:
             for path in found:
-                done.append(flush(path, registry, clock, patience=patience, on_left=on_left))
+                done.append(
+                    flush(path, registry, clock, actor(), patience=patience, on_left=on_left)
+                )
     if as_json:
         output.print_json([asdict(one) for one in done])
         return

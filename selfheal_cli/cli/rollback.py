@@ -13,6 +13,7 @@ from selfheal_cli.cli.rollback_plan import (
     confirm,
     nothing_moved,
     plan_document,
+    settle_first,
     show_plan,
     show_rescored,
     tell_move,
@@ -99,6 +100,8 @@ def command(
 
     load_checks()
     registry = MlflowRegistry(tracking_uri)
+    if not dry_run:
+        settle_first(registry, model_name)
     trust = Unverified() if unverified else ByTheLog(registry)
     plan, rescored = _plan(registry, model_name, number, to_previous, choice, trust)
     if not as_json:

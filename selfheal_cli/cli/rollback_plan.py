@@ -12,10 +12,19 @@ from selfheal_cli.cli.say import say
 if TYPE_CHECKING:
     from selfheal_cli.pipeline.recent import Rescored
     from selfheal_cli.records import AliasMove, AnyVersion
+    from selfheal_cli.registry.base import Registry
     from selfheal_cli.rollback.plan import Plan
 
 COLUMNS = ("", ">version", "phase", ">F1", ">95 % sure of", ">rows", "scored on rows", "recipe",
            "stream", ">age")  # fmt: skip
+
+
+def settle_first(registry: Registry, model: str) -> None:
+    """Finish what an interrupted command left of the model's aliases, and say so."""
+    from selfheal_cli.registry.aliases import settle
+
+    for left in settle(registry, model):
+        click.echo(f"Put right first: {left}.", err=True)
 
 
 def show_plan(plan: Plan) -> None:

@@ -6,17 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from selfheal_cli.config import WORKSPACE
-from selfheal_cli.errors import LeaseHeld
-from selfheal_cli.history.archive import ALIVE_LOCK, LOG_NAME
+from selfheal_cli.history.archive import LOG_NAME, model_of
 from selfheal_cli.history.event_log import Clock, EventLog, read, recover
 from selfheal_cli.history.events import Kind
+from selfheal_cli.pipeline.lease import RunLease, wrote
 from selfheal_cli.pipeline.ledger import as_event, identity
 from selfheal_cli.registry.base import Lineage, Registry
 from selfheal_cli.registry.outbox import NAME as OUTBOX_NAME
-from selfheal_cli.registry.outbox import Outbox
+from selfheal_cli.registry.outbox import Outbox, pending_in
 from selfheal_cli.registry.results import result_of
 from selfheal_cli.registry.writer import RegistryWriter
 
@@ -31,47 +29,61 @@ class Flushed:
 
 
 def outboxes(workspace: Path = WORKSPACE) -> list[Path]:
-    """Logs of the runs in this folder whose outbox holds something."""
-    found = []
-    for path in sorted((workspace / "runs").glob(f"*/{OUTBOX_NAME}")):
-        outbox = Outbox(path)
-        if outbox.lineage is not None and outbox.pending:
-            found.append(path)
-        outbox.close()
-    return found
+    """Those of the runs in this folder that hold something."""
+    return [
+        path for path in sorted((workspace / "runs").glob(f"*/{OUTBOX_NAME}")) if pending_in(path)
+    ]
 
 
 def flush(
     path: Path,
     registry: Registry,
     clock: Clock,
+    actor: str,
     *,
     patience: float,
     on_left: Callable[[int], None],
 ) -> Flushed:
-    """Empty one outbox, note in the run's log what came of it, and keep the log's new end.
+    """Empty one outbox under its model's lease, note in the run's log what came of it, and keep
+    the log's new end.
 
-    Raises `LeaseHeld` for a run that is running, `RegistryUnreachable` where the registry did not
-    answer for ``patience`` seconds; then the rest stays.
+    Raises `LeaseHeld` for a run that is running and where another run heals the model,
+    `RegistryRestored` where the registry knows less than when the run wrote into it,
+    `RegistryUnreachable` where it did not answer for ``patience`` seconds; then the rest stays.
     """
-    lock = FileLock(path.with_name(ALIVE_LOCK))
+    folder = path.parent
+    model = model_of(path.with_name(LOG_NAME))
+    lease = RunLease(
+        registry, model, folder.name, folder, actor, clock, four_eyes=False,
+        wrote=lambda: wrote(folder),
+    )  # fmt: skip
+    with lease:
+        return bring(path, registry, clock, lease, patience=patience, on_left=on_left)
+
+
+def bring(
+    path: Path,
+    registry: Registry,
+    clock: Clock,
+    lease: RunLease,
+    *,
+    patience: float,
+    on_left: Callable[[int], None],
+) -> Flushed:
+    """`flush` for whoever has the run's lease."""
+    outbox = Outbox(path)
+    wanted = outbox.pending
+    lineage = Lineage(**(outbox.lineage or {}))
+    writer = RegistryWriter(registry, lineage, outbox, lease=lease)
     try:
-        lock.acquire(timeout=0)
-    except Timeout as exc:
-        raise LeaseHeld(f"run {path.parent.name} is running and brings its writes itself") from exc
-    with lock:
-        outbox = Outbox(path)
-        wanted = outbox.pending
-        lineage = Lineage(**(outbox.lineage or {}))
-        writer = RegistryWriter(registry, lineage, outbox)
-        try:
-            writer.flush(patience, on_left)
-        finally:
-            writer.close()
-            log_path, ended = _note_results(path, clock)
-        if ended:
-            registry.log_files(lineage.run_id, [log_path])
-            registry.set_run_tags(lineage.run_id, {"selfheal.log_head": _head(log_path)})
+        writer.flush(patience, on_left)
+    finally:
+        writer.close()
+        log_path, ended = _note_results(path, clock)
+    if ended:
+        lease.require()
+        registry.log_files(lineage.run_id, [log_path])
+        registry.set_run_tags(lineage.run_id, {"selfheal.log_head": _head(log_path)})
     return Flushed(lineage.run_id, wanted, ended)
 
 

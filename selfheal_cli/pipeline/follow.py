@@ -10,8 +10,10 @@ from typing import Any, Protocol
 from selfheal_cli.errors import RegistryUnreachable, SelfhealError
 from selfheal_cli.model.network import Weights
 from selfheal_cli.records import AliasMove, VersionRecord
+from selfheal_cli.registry.aliases import Unsettled, settle, unsettled
 from selfheal_cli.registry.base import CHAMPION, Registry
 from selfheal_cli.registry.journal import Hold, standing
+from selfheal_cli.registry.staleness import StaleWatch
 from selfheal_cli.rollback.verify import load_verified
 
 EVERY_SECONDS = 1.0
@@ -76,6 +78,8 @@ class Follower:
         self._moved: Moved | None = None
         self._aside: tuple[int, int] | None = None  # an alias that no entry of the journal set
         self._aside_taken: tuple[int, int] | None = None
+        self._left: Unsettled | None = None
+        self._stale = StaleWatch(registry, model)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -103,6 +107,7 @@ class Follower:
         """Ask once."""
         now = standing(self._registry, self._model)
         self.hold = now.hold
+        self._stale.look(now)
         last = now.moves.get(CHAMPION)
         if last is not None and last.sequence > self._seen and last.run != self._run:
             self._moved, self._seen = self._load(last), last.sequence
@@ -121,6 +126,8 @@ class Follower:
         if found is None or (last is not None and last.target == found):
             self._aside_taken = None
             return None
+        if self._settled():
+            return None
         sequence = last.sequence if last else 0
         self._aside = (sequence, found)
         if self._aside == self._aside_taken or self._aside != before:
@@ -128,6 +135,17 @@ class Follower:
         self._aside_taken = self._aside
         source = last.target if last else None
         return AliasMove(self._model, CHAMPION, source, found, ASIDE, "", ASIDE, sequence)
+
+    def _settled(self) -> bool:
+        """Whether the alias is what an interrupted writer left, and is put right.
+
+        A move that was only begun may be on its way: it is finished at the second look.
+        """
+        left = unsettled(self._registry, self._model, CHAMPION)
+        before, self._left = self._left, left
+        if left is not None and (left.late or left == before):
+            settle(self._registry, self._model)
+        return left is not None
 
     def recall(self, recorded: Mapping[str, Any]) -> Moved:
         """See `Others`."""

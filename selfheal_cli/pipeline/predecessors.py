@@ -149,7 +149,7 @@ def settle_earlier(
         outbox = log.with_name(OUTBOX_NAME)
         unfinished = registry.run_status(run_id) == "RUNNING"
         if outbox.exists() and (unfinished or pending_in(outbox)):
-            flush(outbox, registry, clock, patience=patience, on_left=lambda left: None)
+            flush(outbox, registry, clock, actor, patience=patience, on_left=lambda left: None)
         if unfinished and registry.run_status(run_id) == "RUNNING":
             registry.end_run(run_id, "KILLED", {})
     return killed

@@ -13,7 +13,8 @@ from selfheal_cli.errors import EventLogError, RegistryUnreachable
 from selfheal_cli.history.event_log import EventLog, read, recover
 from selfheal_cli.history.events import Event, Kind
 from selfheal_cli.model.network import use_one_thread
-from selfheal_cli.pipeline.flush import flush
+from selfheal_cli.pipeline.flush import bring
+from selfheal_cli.pipeline.lease import RunLease, wrote
 from selfheal_cli.pipeline.predecessors import GONE_THROUGH
 from selfheal_cli.pipeline.prepare import prepare
 from selfheal_cli.pipeline.publish import publish
@@ -64,22 +65,52 @@ def resume(
 
     Training, healing and scoring give the same bytes from the same rows, and every recorded event
     is checked against what the rows give now. Raises `EventLogError` where they differ, and for a
-    run that has nothing left to do.
+    run that has nothing left to do, `LeaseHeld` and `RegistryRestored` before anything was changed.
     """
     use_one_thread()
-    recover(log_path)
-    record = read_record(log_path)
-    config = recorded(record.started.data["config"], where=str(log_path))
-    if record.outcome == "FINISHED":
-        return _complete(log_path, config, record, around)
-    source = open_rows(config)
-    prepared = prepare(config, source, around.on_epoch, wrapped_of(config, around.registry))
+    started = _first_event(log_path)
+    config = recorded(started.data["config"], where=str(log_path))
+    folder = log_path.parent
+    lease = RunLease(
+        around.registry, config.model_name, started.data["run_id"], folder, around.actor,
+        around.clock, four_eyes=config.policy.four_eyes, wrote=lambda: wrote(folder),
+    )  # fmt: skip
+    with lease:
+        recover(log_path)
+        record = read_record(log_path)
+        if record.outcome == "FINISHED":
+            return _complete(log_path, config, record, around, lease)
+        return _go_on(log_path, config, record, around, open_rows, lease)
+
+
+def _first_event(log_path: Path) -> Event:
+    """What the run is; the log's end may be cut short by a crash."""
+    with log_path.open("rb") as stream:
+        whole = stream.readline().endswith(b"\n")
+    first = next(read(log_path), None) if whole else None
+    if first is None:
+        raise EventLogError(f"{log_path}: nothing was recorded of this run yet; start it anew")
+    return first
+
+
+def _go_on(
+    log_path: Path,
+    config: RunConfig,
+    record: Record,
+    around: Surroundings,
+    open_rows: Callable[[RunConfig], Source],
+    lease: RunLease,
+) -> Finished:
+    with lease.kept_alive():
+        source = open_rows(config)
+        prepared = prepare(config, source, around.on_epoch, wrapped_of(config, around.registry))
+    lease.require()
     left = _left(log_path.with_name(OUTBOX_NAME))
     log = EventLog(log_path, around.clock)
     note = {"actor": around.actor, "batch": record.batch, "events": record.events}
     around.on_event(log.append(Kind.RUN_RESUMED, note))
     started = record.started.data
-    with closing(read(log_path)) as events:
+    with closing(log), closing(read(log_path)) as events:
         course = Course(
             config,
             source,
@@ -92,10 +123,12 @@ def resume(
             left,
             record.parts + 1,
         )
-        return go(course, around)
+        return go(course, around, lease)
 
 
-def _complete(log_path: Path, config: RunConfig, record: Record, around: Surroundings) -> Finished:
+def _complete(
+    log_path: Path, config: RunConfig, record: Record, around: Surroundings, lease: RunLease
+) -> Finished:
     """The stream had ended: bring what the registry lacks and make the files again."""
     path, run_id = log_path.with_name(OUTBOX_NAME), record.started.data["run_id"]
     outbox = Outbox(path)
@@ -105,23 +138,25 @@ def _complete(log_path: Path, config: RunConfig, record: Record, around: Surroun
             f"run {run_id} finished after {record.batch} batches and the registry has everything; "
             "there is nothing to resume"
         )
-    _bring(path, around)  # first, so that the files have the versions' numbers
+    _bring(path, around, lease)  # first, so that the files have the versions' numbers
     lineage = Lineage(**(outbox.lineage or {}))
     with closing(EventLog(log_path, around.clock)) as log:
-        writer = RegistryWriter(around.registry, lineage, outbox, before_commit=log.sync)
+        writer = RegistryWriter(
+            around.registry, lineage, outbox, before_commit=log.sync, lease=lease
+        )
         try:
             view, files = publish(config, log, record.parts, "FINISHED", writer)
         finally:
             writer.close()
-    away = _bring(path, around)
+    away = _bring(path, around, lease)
     return Finished(run_id, "FINISHED", log_path.parent, view, files, away=away)
 
 
-def _bring(path: Path, around: Surroundings) -> str:
+def _bring(path: Path, around: Surroundings, lease: RunLease) -> str:
     """Empty an outbox as far as the registry answers; returns why it does not have everything."""
     patience = around.patience or 0.0
     try:
-        flush(path, around.registry, around.clock, patience=patience, on_left=around.on_left)
+        bring(path, around.registry, around.clock, lease, patience=patience, on_left=around.on_left)
     except RegistryUnreachable as exc:
         return str(exc)
     return ""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 from selfheal_cli import __version__
@@ -34,8 +35,7 @@ from selfheal_cli.pipeline.sensitive import sensitive_auto
 from selfheal_cli.pipeline.sources import keep_rows
 from selfheal_cli.pipeline.wrapped import wrapped_of
 from selfheal_cli.records import Evaluation
-from selfheal_cli.registry.base import CHAMPION, Lineage, Outcome, Registry
-from selfheal_cli.registry.journal import standing
+from selfheal_cli.registry.base import Lineage, Outcome, Registry
 from selfheal_cli.registry.outbox import NAME as OUTBOX_NAME
 from selfheal_cli.registry.outbox import Outbox
 from selfheal_cli.registry.results import Result
@@ -130,40 +130,42 @@ def run(
     require_writable(around.workspace, config.export_dir)
     require_free(registry, model, around.workspace, around.clock)
     prepared = prepare(config, source, around.on_epoch, wrapped_of(config, around.registry))
-    last = standing(registry, model).moves.get(CHAMPION)
     tags = {"selfheal.model": model, "selfheal.actor": around.actor}
     run_id = registry.begin_run(config.experiment, config.parameters(), tags)
-    folder = run_folder(run_id, around.workspace)
-    log = EventLog(folder / LOG_NAME, around.clock)
-    keep_rows(config, source, folder)
-    known = last.sequence if last else 0
-    champion = champion_on(registry, model, prepared.base) if go_on else None
-    course = Course(
-        config, source, prepared, run_id, log, around.actor, known, continued=champion
-    )  # fmt: skip
-    return go(course, around)
-
-
-def go(course: Course, around: Surroundings) -> Finished:
-    """A run from its first event to its last, under the model's lease."""
-    config, folder = course.config, course.log.path.parent
-    with ExitStack() as stack:
-        stack.callback(course.log.close)
-        try:
-            lease = RunLease(
-                around.registry, config.model_name, course.run_id, folder, around.actor,
-                around.clock, four_eyes=config.policy.four_eyes,
+    with leased(config, run_id, around) as lease:
+        folder = run_folder(run_id, around.workspace)
+        with closing(EventLog(folder / LOG_NAME, around.clock)) as log:
+            keep_rows(config, source, folder)
+            champion = champion_on(registry, model, prepared.base) if go_on else None
+            course = Course(
+                config, source, prepared, run_id, log, around.actor, lease.known,
+                continued=champion,
             )  # fmt: skip
-        except SelfhealError:
-            if course.part == 0:
-                course.log.discard()
-                around.registry.end_run(course.run_id, "FAILED", {})
-            raise
-        stack.callback(lease.release)
-        return _under_lease(course, around, lease)
+            return go(course, around, lease)
 
 
-def _under_lease(course: Course, around: Surroundings, lease: RunLease) -> Finished:
+@contextmanager
+def leased(config: RunConfig, run_id: str, around: Surroundings) -> Iterator[RunLease]:
+    """The lease of a run that has just begun, before anything else is read or written.
+
+    A run that does not get it has failed, and leaves nothing in the folder.
+    """
+    folder = run_folder(run_id, around.workspace)
+    try:
+        lease = RunLease(
+            around.registry, config.model_name, run_id, folder, around.actor, around.clock,
+            four_eyes=config.policy.four_eyes,
+        )  # fmt: skip
+    except SelfhealError:
+        rmtree(folder, ignore_errors=True)
+        around.registry.end_run(run_id, "FAILED", {})
+        raise
+    with lease:
+        yield lease
+
+
+def go(course: Course, around: Surroundings, lease: RunLease) -> Finished:
+    """A run from its first event to its last, under the model's lease."""
     config, registry = course.config, around.registry
     base_id = registry.store_base(course.run_id, course.prepared.base)
     lineage = Lineage(
@@ -176,9 +178,7 @@ def _under_lease(course: Course, around: Surroundings, lease: RunLease) -> Finis
         config.policy.fidi_threshold,
     )
     outbox = Outbox(course.log.path.with_name(OUTBOX_NAME))
-    writer = RegistryWriter(
-        registry, lineage, outbox, before_commit=course.log.sync, beat=lease.beat
-    )
+    writer = RegistryWriter(registry, lineage, outbox, before_commit=course.log.sync, lease=lease)
     with ExitStack() as stack:
         stack.callback(writer.close)
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,11 @@ from selfheal_cli.pipeline.continuing import baseline_of, continued
 from selfheal_cli.pipeline.corridor import Corridor, serve
 from selfheal_cli.pipeline.labels import LabelFlow
 from selfheal_cli.pipeline.prepare import Prepared, prepare
-from selfheal_cli.pipeline.run import Course, Finished, Surroundings, go
+from selfheal_cli.pipeline.run import Course, Finished, Surroundings, go, leased
 from selfheal_cli.pipeline.sources import open_source
 from selfheal_cli.pipeline.wrapped import Wrapped
 from selfheal_cli.records import Base, VersionRecord
-from selfheal_cli.registry.base import CHAMPION, Registry
-from selfheal_cli.registry.journal import standing
+from selfheal_cli.registry.base import Registry
 from selfheal_cli.rollback.plan import serving_version
 from selfheal_cli.rollback.verify import load_verified
 from selfheal_cli.snapshot import ANCHOR, assemble, probe_rows
@@ -106,20 +105,20 @@ def heal_served(
     """Heal until the source ends, under the model's lease; raises `LeaseHeld` without it."""
     config, model = served.config, served.config.model_name
     served.source.begin(cursor)
-    last = standing(registry, model).moves.get(CHAMPION)
-    champion = None
-    if served.baseline is not None:
-        champion = continued(registry, _champion(registry, model), served.baseline)
     tags = {"selfheal.model": model, "selfheal.actor": around.actor, "selfheal.kind": "serve"}
     run_id = registry.begin_run(config.experiment, config.parameters(), tags)
-    log = EventLog(run_folder(run_id, around.workspace) / LOG_NAME, around.clock)
-    known = last.sequence if last else 0
-    course = Course(
-        config, served.source, served.prepared, run_id, log, around.actor, known,
-        continued=champion,
-    )  # fmt: skip
-    laid = _laid(served, around.on_laid)
-    return go(course, replace(around, on_laid=laid, behind=served.source.behind))
+    with leased(config, run_id, around) as lease:
+        champion = None
+        if served.baseline is not None:
+            champion = continued(registry, _champion(registry, model), served.baseline)
+        log = EventLog(run_folder(run_id, around.workspace) / LOG_NAME, around.clock)
+        course = Course(
+            config, served.source, served.prepared, run_id, log, around.actor, lease.known,
+            continued=champion,
+        )  # fmt: skip
+        laid = _laid(served, around.on_laid)
+        with closing(log):
+            return go(course, replace(around, on_laid=laid, behind=served.source.behind), lease)
 
 
 def _laid(served: Served, further: Callable[[Corridor], None]) -> Callable[[Corridor], None]:

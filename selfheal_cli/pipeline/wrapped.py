@@ -207,7 +207,7 @@ def _register(
         base_id = registry.store_base(run_id, base)
         lineage = Lineage(model, run_id, base_id, WRAPPED, "full", "1")
         outbox = Outbox(log.path.with_name(OUTBOX_NAME))
-        writer = RegistryWriter(registry, lineage, outbox, before_commit=log.sync, beat=lease.beat)
+        writer = RegistryWriter(registry, lineage, outbox, before_commit=log.sync, lease=lease)
         stack.callback(writer.close)
         known = last.sequence if last else 0
         ledger = RunLedger(log, writer, around.on_event, around.clock, around.actor, lambda: known)

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
+from selfheal_cli.errors import RegistryRestored
 from selfheal_cli.records import (
+    LEASE_TAG,
     AnyVersion,
     Base,
     Evaluation,
@@ -55,6 +57,12 @@ class Lineage:
     labels: str
     schema: str
     drift_threshold: float = 1.0
+    lease: int = 0  # the number of the lease that they are registered under
+
+    @property
+    def lease_tags(self) -> dict[str, str]:
+        """Of a version beside `tags`: what a run registers may be finished under another lease."""
+        return {LEASE_TAG: str(self.lease)} if self.lease else {}
 
     def tags(self, snapshot: Snapshot, parent: int | None) -> dict[str, str]:
         """The tags of a version, all of them text."""
@@ -98,6 +106,15 @@ def scored_tags(scores: AnyScores) -> dict[str, str]:
         "selfheal.eval_rows": str(scores.rows),
         **({"selfheal.counts": counts} if counts else {}),
     }
+
+
+def require_of_run(lineage: Lineage, number: int, run_id: str) -> None:
+    """Raises `RegistryRestored` where a version that a run registered is of another run by now."""
+    if run_id != lineage.run_id:
+        raise RegistryRestored(
+            f"'{lineage.model}' v{number} is of run {run_id or 'nobody'}, and run {lineage.run_id} "
+            "registered it: the registry was restored from an earlier state; begin a new run"
+        )
 
 
 def _counts(scores: AnyScores | None) -> str | None:
@@ -175,6 +192,11 @@ class Registry(JournalStore, Protocol):
     ) -> None:
         """Give a version the figures that it was registered without."""
 
+    def mark_stale(self, model: str, number: int, lease: int) -> None:
+        """Mark a version that a run registered once its ``lease`` was somebody else's, so that it
+        is never restored; one that was registered under another lease is left alone.
+        """
+
     def stored(self, version: VersionRecord) -> Stored:
         """All that is kept of a version; raises `VersionCorrupt` where its files are gone."""
 
@@ -201,7 +223,10 @@ class Registry(JournalStore, Protocol):
     def ranked(
         self, model: str, *, base: str, run_id: str | None = None
     ) -> Iterator[VersionRecord]:
-        """Post-heal versions on a base from the highest F1 down, those without one left out."""
+        """Post-heal versions on a base from the highest F1 down.
+
+        Those without one are left out, and those that a run registered once its lease was lost.
+        """
 
     def best(self, model: str, *, base: str, run_id: str | None = None) -> VersionRecord | None:
         """The post-heal version with the highest F1, among those on ``base``."""

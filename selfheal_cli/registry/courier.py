@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from selfheal_cli.errors import Overtaken, RegistryError
+from selfheal_cli.errors import Overtaken, RegistryError, RegistryRestored
 from selfheal_cli.history.run_record import Account
 from selfheal_cli.records import Evaluation, Phase, Snapshot
 from selfheal_cli.registry.base import Lineage, Registry, StepMetrics
@@ -26,7 +26,7 @@ def version_job(snapshot: Snapshot, adapter: bytes) -> Job:
 
 def move_job(wanted: Move, snapshot: str) -> Job:
     """Move an alias to a snapshot's version; ``wanted.target`` is not known yet."""
-    return Job(f"move:{wanted.key}", "move", asdict(wanted) | {"snapshot": snapshot})
+    return Job(f"move:{wanted.key}", "move", asdict(replace(wanted, snapshot=snapshot)))
 
 
 def score_job(snapshot: str, batch: int, metrics: Mapping[str, float], scores: AnyScores) -> Job:
@@ -79,7 +79,7 @@ def deliver(
     if job.kind == "version":
         return _version(registry, lineage, outbox, job, again=again)
     if job.kind == "move":
-        return _move(registry, outbox, job.data)
+        return _move(registry, lineage, outbox, job.data)
     if job.kind == "score":
         data = job.data
         number = _number(outbox, data["snapshot"])
@@ -113,15 +113,24 @@ def _version(
     base = registry.base(lineage.base)
     probe = probe_decisions(base, weights, snapshot.threshold, where=snapshot.id)
     snapshot = replace(snapshot, probe=probe)
+    before = outbox.last_version()
     added = registry.add_version(lineage, snapshot, adapter, parent, again=again)
+    if before is not None and added.version <= before["version"] and not again:
+        raise RegistryRestored(
+            f"'{lineage.model}' gave snapshot {snapshot.id} the number {added.version}, and "
+            f"{before['snapshot']} had {before['version']} before it: the registry was restored "
+            "from an earlier state; begin a new run"
+        )
     return {"snapshot": snapshot.id, **added._asdict()}
 
 
-def _move(registry: Registry, outbox: Outbox, data: Mapping[str, Any]) -> dict[str, Any]:
-    wanted = {name: value for name, value in data.items() if name != "snapshot"}
+def _move(
+    registry: Registry, lineage: Lineage, outbox: Outbox, data: Mapping[str, Any]
+) -> dict[str, Any]:
     target = _number(outbox, data["snapshot"])
+    wanted = replace(Move(**data), target=target, lease=lineage.lease)
     try:
-        return move_alias(registry, replace(Move(**wanted), target=target)).as_dict()
+        return move_alias(registry, wanted).as_dict()
     except Overtaken as exc:
         # a person moved it meanwhile, and a person's word counts for more than a heal's
         return {"key": data["key"], "alias": data["alias"], "refused": str(exc)}

@@ -44,6 +44,13 @@ class EntryKind(StrEnum):
     FOUR_EYES = "four-eyes"
 
 
+class Mark(StrEnum):
+    """What is said of a move after it was written down."""
+
+    CARRIED = "carried"  # by its writer: the alias was set
+    FINISHED = "finished"  # by another: what its writer left was done
+
+
 @dataclass(frozen=True, slots=True)
 class Lease:
     """The one run that heals a model. ``four_eyes`` is its policy's word on moves by hand."""
@@ -91,6 +98,28 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
+class Fence:
+    """A holder was taken for dead: of what it registers under its ``lease``, nothing counts that
+    is later than ``versions``, the last version when it was taken over; ``by`` is the new lease.
+    """
+
+    lease: int
+    versions: int
+    by: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenMove:
+    """A move that was written down, of which its writer did not say that the alias was set.
+
+    ``finished`` where somebody else saw to that: then the writer may still do it, late.
+    """
+
+    move: AliasMove
+    finished: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """What holds after an entry. ``moves`` has each alias's last move."""
 
@@ -100,6 +129,18 @@ class Standing:
     proposals: tuple[Proposal, ...] = ()
     four_eyes: bool = False
     removals: tuple[Removal, ...] = ()
+    fences: tuple[Fence, ...] = ()
+    open: tuple[OpenMove, ...] = field(default=(), compare=False)  # not by the entries alone
+
+    def is_fenced(self, lease: int, version: int) -> bool:
+        """Whether a version was registered under a lease that somebody else had by then."""
+        return any(one.lease == lease and version > one.versions for one in self.fences)
+
+    def marked(self, marks: Mapping[int, Mark]) -> Standing:
+        """With what was said of open moves since, by their numbers."""
+        left = [one for one in self.open if marks.get(one.move.sequence) is not Mark.CARRIED]
+        done = [replace(one, finished=True) if one.move.sequence in marks else one for one in left]
+        return replace(self, open=tuple(done))
 
     def as_dict(self) -> dict[str, Any]:
         """The standing as JSON."""
@@ -115,6 +156,10 @@ class Standing:
             tuple(Proposal(**one) for one in data["proposals"]),
             data["four_eyes"],
             tuple(Removal(**one) for one in data.get("removals", ())),
+            tuple(Fence(**one) for one in data.get("fences", ())),
+            tuple(
+                OpenMove(AliasMove(**one["move"]), one["finished"]) for one in data.get("open", ())
+            ),
         )
 
 
@@ -181,7 +226,11 @@ def fold(before: Standing, kind: EntryKind, data: Mapping[str, Any]) -> Standing
             move = AliasMove(**data)
             changes["moves"] = {**before.moves, move.alias: move}
             changes["proposals"] = without(before.proposals, move.proposal)
+            changes["open"] = (*before.open, OpenMove(move))
         case EntryKind.LEASED:
+            if before.lease is not None and "versions" in data:
+                fence = Fence(before.lease.sequence, data["versions"], data["sequence"])
+                changes["fences"] = (*before.fences, fence)
             changes["lease"] = Lease(**{key: data[key] for key in Lease.__slots__})
             changes["four_eyes"] = data["four_eyes"]
         case EntryKind.RELEASED:
@@ -228,6 +277,9 @@ class JournalStore(Protocol):
 
     def entries(self, model: str) -> Iterator[Entry]:
         """All entries, oldest first."""
+
+    def mark_move(self, model: str, sequence: int, mark: Mark) -> None:
+        """Say of a move that its alias was set; `Standing.open` tells of the others."""
 
 
 # from the standing before and the entry's number: the entry's data

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from selfheal_cli.errors import RegistryError, VersionCorrupt, VersionNotFound
 from selfheal_cli.records import (
+    STALE_TAG,
     AnyVersion,
     Base,
     ForeignVersion,
@@ -19,9 +20,17 @@ from selfheal_cli.records import (
     VersionRecord,
     digest,
 )
-from selfheal_cli.registry.base import Added, Lineage, Outcome, StepMetrics, scored_tags
-from selfheal_cli.registry.journal import Entry
+from selfheal_cli.registry.base import (
+    Added,
+    Lineage,
+    Outcome,
+    StepMetrics,
+    require_of_run,
+    scored_tags,
+)
+from selfheal_cli.registry.journal import Entry, Mark
 from selfheal_cli.registry.manifest import MANIFEST_FILE, Manifest
+from selfheal_cli.registry.staleness import not_stale
 from selfheal_cli.scores import AnyScores
 
 ADAPTER = "adapter"  # the name of the one file of a version
@@ -40,6 +49,7 @@ class MemoryRegistry:
         self._manifests: dict[tuple[str, int], bytes] = {}
         self._aliases: dict[tuple[str, str], int] = {}
         self._journals: dict[str, list[Entry]] = {}
+        self._marks: dict[str, dict[int, Mark]] = {}
         self._numbers: dict[str, int] = {}
         self._foreign: dict[tuple[str, int], ForeignVersion] = {}
 
@@ -125,6 +135,8 @@ class MemoryRegistry:
         if again:
             for known in self._versions.get(lineage.model, {}).values():
                 if (known.run_id, known.tags["selfheal.snapshot"]) == (lineage.run_id, snapshot.id):
+                    adopted = replace(known, tags={**known.tags, **lineage.lease_tags})
+                    self._versions[lineage.model][known.version] = adopted
                     manifest = self._manifests[lineage.model, known.version]
                     return Added(known.version, digest(manifest))
         tags = lineage.tags(snapshot, parent)
@@ -137,7 +149,7 @@ class MemoryRegistry:
             phase=snapshot.phase,
             batch=snapshot.batch,
             metrics=dict(snapshot.metrics),
-            tags=tags,
+            tags=tags | lineage.lease_tags,
             created_ms=time.time_ns() // 1_000_000,
         )
         self._adapters[lineage.model, number] = adapter
@@ -154,11 +166,19 @@ class MemoryRegistry:
     ) -> None:
         """See `Registry`."""
         known = self._versions[lineage.model][number]
+        require_of_run(lineage, number, known.run_id)
         self._versions[lineage.model][number] = replace(
             known,
             metrics={**known.metrics, **metrics},
             tags={**known.tags, **scored_tags(scores)},
         )
+
+    def mark_stale(self, model: str, number: int, lease: int) -> None:
+        """See `Registry`."""
+        known = self._versions[model][number]
+        if known.lease == lease:
+            tags = {**known.tags, STALE_TAG: str(lease)}
+            self._versions[model][number] = replace(known, tags=tags)
 
     def stored(self, version: VersionRecord) -> Stored:
         """See `Registry`."""
@@ -222,7 +242,8 @@ class MemoryRegistry:
             and v.f1 is not None
             and run_id in (None, v.run_id)
         ]
-        return iter(sorted(found, key=lambda v: (-v.metrics["f1"], -v.version)))
+        found.sort(key=lambda v: (-v.metrics["f1"], -v.version))
+        return not_stale(self, model, found)
 
     def best(self, model: str, *, base: str, run_id: str | None = None) -> VersionRecord | None:
         """See `Registry`."""
@@ -239,7 +260,10 @@ class MemoryRegistry:
     def last_entry(self, model: str) -> Entry | None:
         """See `JournalStore`."""
         found = self._journals.get(model)
-        return found[-1] if found else None
+        if not found:
+            return None
+        marks = self._marks.get(model, {})
+        return replace(found[-1], standing=found[-1].standing.marked(marks))
 
     def put_entry(self, model: str, entry: Entry) -> bool:
         """See `JournalStore`."""
@@ -251,6 +275,10 @@ class MemoryRegistry:
     def entries(self, model: str) -> Iterator[Entry]:
         """See `JournalStore`."""
         return iter(tuple(self._journals.get(model, ())))
+
+    def mark_move(self, model: str, sequence: int, mark: Mark) -> None:
+        """See `JournalStore`."""
+        self._marks.setdefault(model, {})[sequence] = mark
 
     def delete_version(self, version: VersionRecord) -> int:
         """See `Registry`."""

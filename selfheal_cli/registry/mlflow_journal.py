@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
-from mlflow.entities import Param, RunStatus
+from mlflow.entities import Param, Run, RunStatus
 from mlflow.exceptions import MlflowException
 
 from selfheal_cli.errors import RegistryError
-from selfheal_cli.registry.journal import MAX_ENTRY, Entry, Standing, parse_entry
+from selfheal_cli.registry.journal import MAX_ENTRY, Entry, Mark, Standing, parse_entry
 from selfheal_cli.registry.mlflow_runs import (
     JOURNALS,
     MlflowRuns,
@@ -23,6 +23,7 @@ JOURNAL_TAG = "selfheal.journal"  # on the registered model: the run with the fi
 LATEST_TAG = "latest."  # on the experiment, and a hint: the run that a model's journal is in now
 NEXT = "next"  # the parameter that names the run with the entries after this one's
 CHECKPOINT = "checkpoint."  # parameters with what stood before a page's first entry
+MARK = "selfheal.move."  # tags with what was said of a move after it was written down
 ENTRIES_A_RUN = 100  # reading a run reads all of its parameters
 PARAMS_AT_ONCE = 100  # as many as MLflow takes
 TAKEN = "INVALID_PARAMETER_VALUE"  # another value was written before
@@ -44,10 +45,16 @@ class _Place:
 class _Page:
     """What a run holds of a journal: entries by key, and the parts of a checkpoint before them."""
 
-    def __init__(self, run_id: str, parameters: Mapping[str, str]) -> None:
+    def __init__(self, run: Run) -> None:
+        parameters, tags = run.data.params, run.data.tags
+        self.marks = {
+            int(key.removeprefix(MARK)): Mark(value)
+            for key, value in tags.items()
+            if key.startswith(MARK)
+        }
         self.following = parameters.get(NEXT)
         self.entries = {key: text for key, text in parameters.items() if key.isdigit()}
-        self._run_id = run_id
+        self._run_id = str(run.info.run_id)
         self._parts = [parameters[key] for key in sorted(parameters) if key.startswith(CHECKPOINT)]
 
     @property
@@ -90,8 +97,20 @@ class MlflowJournal(MlflowRuns):
             if place is None:
                 return None
             self._places[model] = place
-            self._move_on(model, place)
+            try:
+                self._move_on(model, place)
+            except MlflowException as exc:
+                if exc.error_code not in ABSENT:
+                    raise
+                del self._places[model]  # the store was put back to an earlier state
+                return self._last_found(model)
             return place.last
+
+    def _last_found(self, model: str) -> Entry | None:
+        place = self._find(model)
+        if place is not None:
+            self._move_on(model, place)
+        return place.last if place else None
 
     def put_entry(self, model: str, entry: Entry) -> bool:
         """See `JournalStore`."""
@@ -130,7 +149,15 @@ class MlflowJournal(MlflowRuns):
             for entry in page.fold(model, before):
                 before = entry.standing
                 yield entry
+            before = before.marked(page.marks)  # else every move would stay open to the end
             run_id = page.following
+
+    def mark_move(self, model: str, sequence: int, mark: Mark) -> None:
+        """See `JournalStore`."""
+        with self._lock, self._doing(f"write into the journal of '{model}'"):
+            place = self._places.get(model) or self._find(model)
+            if place is not None:
+                self._client.set_tag(place.run_id, f"{MARK}{_key(sequence)}", mark.value)
 
     def delete_journal(self, model: str) -> None:
         """Remove a model's journal with the model."""
@@ -187,7 +214,8 @@ class MlflowJournal(MlflowRuns):
             entries = page.fold(model, page.begins(model) or Standing())
         else:  # 0.1.0 turned the page, and wrote no checkpoint: from the journal's start
             entries = (one for one in self.entries(model) if _key(one.sequence) in page.entries)
-        return max(entries, key=lambda entry: entry.sequence, default=None)
+        last = max(entries, key=lambda entry: entry.sequence, default=None)
+        return replace(last, standing=last.standing.marked(page.marks)) if last else None
 
     def _turn_page(self, model: str, place: _Place) -> None:
         """Go on in a new run; all who come here at once agree on one."""
@@ -199,7 +227,7 @@ class MlflowJournal(MlflowRuns):
                 return  # on the new page already
             fresh = self._new_run(model, 1 + last.sequence // ENTRIES_A_RUN)
             # whole before anybody can come there
-            self._write_checkpoint(fresh, last.standing)
+            self._write_checkpoint(fresh, _without_old(last))
             following = self._put(place.run_id, NEXT, fresh)
             if following != fresh:
                 self._client.delete_run(fresh)
@@ -213,7 +241,7 @@ class MlflowJournal(MlflowRuns):
             self._client.log_batch(run_id, params=params[start : start + PARAMS_AT_ONCE])
 
     def _page(self, run_id: str) -> _Page:
-        return _Page(run_id, self._client.get_run(run_id).data.params)
+        return _Page(self._client.get_run(run_id))
 
     def _put(self, run_id: str, key: str, value: str) -> str:
         """Write a parameter unless it is there; returns what is there."""
@@ -242,6 +270,17 @@ class MlflowJournal(MlflowRuns):
             if exc.error_code in ABSENT:
                 return {}
             raise
+
+
+def _without_old(last: Entry) -> Standing:
+    """What stands, without earlier moves whose writers were not heard of for a page."""
+    now = last.standing
+    left = [
+        one
+        for one in now.open
+        if one.move.sequence > last.sequence - ENTRIES_A_RUN or one.move in now.moves.values()
+    ]
+    return replace(now, open=tuple(left))
 
 
 def _hint(model: str) -> str:

@@ -20,9 +20,17 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from selfheal_cli.errors import RegistryError, VersionCorrupt, VersionNotFound
-from selfheal_cli.records import Base, Snapshot, Stored, VersionRecord, digest
+from selfheal_cli.records import (
+    LEASE_TAG,
+    STALE_TAG,
+    Base,
+    Snapshot,
+    Stored,
+    VersionRecord,
+    digest,
+)
 from selfheal_cli.registry import artifacts, mlmodel
-from selfheal_cli.registry.base import DOUBLE_TAG, Added, Lineage, scored_tags
+from selfheal_cli.registry.base import DOUBLE_TAG, Added, Lineage, require_of_run, scored_tags
 from selfheal_cli.registry.carried import carried
 from selfheal_cli.registry.manifest import MANIFEST_FILE, Manifest, files_in, hashes_of
 from selfheal_cli.registry.mlflow_runs import (
@@ -113,6 +121,8 @@ class MlflowRegistry(MlflowVersions):
                     tags=tags,
                 )
             if number is not None:
+                for key, value in lineage.lease_tags.items():
+                    self._client.set_model_version_tag(lineage.model, str(number), key, value)
                 manifest = digest(self._files(model.model_id, snapshot.id)[MANIFEST_FILE])
             else:
                 manifest = self._log_version(lineage, snapshot, adapter, model, tags)
@@ -121,15 +131,33 @@ class MlflowRegistry(MlflowVersions):
                     lineage.model,
                     f"models:/{model.model_id}",
                     run_id=lineage.run_id,
-                    tags=tags,
+                    tags=tags | lineage.lease_tags,
                     model_id=model.model_id,  # a server refuses the source without it
                 )
                 number = int(created.version)
             if self.may_repeat:
                 number = self._only_one(lineage, snapshot, model, number)
-            link = json.dumps([{"name": lineage.model, "version": str(number)}])
-            self._client.set_logged_model_tags(model.model_id, {VERSIONS_TAG: link})
+            self._link(model.model_id, lineage.model, number)
         return Added(number, manifest)
+
+    def _link(self, model_id: str, name: str, number: int) -> None:
+        link = json.dumps([{"name": name, "version": str(number)}])
+        self._client.set_logged_model_tags(model_id, {VERSIONS_TAG: link})
+
+    def mark_stale(self, model: str, number: int, lease: int) -> None:
+        """See `Registry`."""
+        with self._doing(f"mark {model} v{number}"):
+            entry = self._client.get_model_version(model, str(number))
+            if entry.tags.get(LEASE_TAG) != str(lease):
+                return
+            self._client.set_model_version_tag(model, str(number), STALE_TAG, str(lease))
+            # the run that has the lease may have registered the same snapshot
+            same = self._client.search_model_versions(
+                f"name = '{model}' AND source_path = '{entry.source}'"
+            )
+            sound = [int(one.version) for one in same if STALE_TAG not in one.tags]
+            if sound:
+                self._link(self._logged_model_of(entry), model, max(sound))
 
     def _begun(self, lineage: Lineage, snapshot: Snapshot) -> tuple[LoggedModel | None, int | None]:
         """The logged model that an earlier try left, and its version if it came to that."""
@@ -221,6 +249,7 @@ class MlflowRegistry(MlflowVersions):
         """See `Registry`."""
         with self._doing(f"score {lineage.model} v{number}"):
             entry = self._client.get_model_version(lineage.model, str(number))
+            require_of_run(lineage, number, entry.tags.get("selfheal.run_id", ""))
             model_id = self._logged_model_of(entry)
             figures = as_metrics(metrics, batch, model_id, at_ms=entry.creation_timestamp + 1)
             self._client.log_batch(lineage.run_id, metrics=figures)

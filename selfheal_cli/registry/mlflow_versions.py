@@ -18,6 +18,7 @@ from selfheal_cli.errors import VersionCorrupt, VersionNotFound
 from selfheal_cli.records import AnyVersion, ForeignVersion, Phase, VersionRecord, read_counts
 from selfheal_cli.registry.mlflow_journal import MlflowJournal
 from selfheal_cli.registry.mlflow_runs import every
+from selfheal_cli.registry.staleness import not_stale
 
 VERSIONS_TAG = "mlflow.modelVersions"  # on the logged model; the interface reads it too
 PHASE_TAG = "selfheal.phase"  # on each version that selfheal registers
@@ -107,7 +108,8 @@ class MlflowVersions(MlflowJournal):
             conditions += f" AND tags.`selfheal.run_id` = '{run_id}'"
         search = self._all if run_id is None else self._search
         found = search(model, conditions, "f1", at_once)
-        return takewhile(lambda version: version.f1 is not None, found)
+        scored = takewhile(lambda version: version.f1 is not None, found)
+        return not_stale(self, model, scored)
 
     def best(self, model: str, *, base: str, run_id: str | None = None) -> VersionRecord | None:
         """See `Registry`."""

@@ -7,8 +7,16 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from selfheal_cli.actor import same_person
-from selfheal_cli.errors import ApprovalNeeded, LeaseHeld, Overtaken, RegistryError
-from selfheal_cli.records import AliasMove, ForeignVersion
+from selfheal_cli.errors import (
+    ApprovalNeeded,
+    LeaseHeld,
+    Overtaken,
+    RegistryError,
+    RegistryRestored,
+    VersionNotFound,
+)
+from selfheal_cli.records import AliasMove, AnyVersion, ForeignVersion, VersionRecord
+from selfheal_cli.registry.aliases import carry_out, settle
 from selfheal_cli.registry.base import CHAMPION, Registry
 from selfheal_cli.registry.journal import (
     MAX_PROPOSALS,
@@ -43,25 +51,33 @@ class Move:
     proposal: int | None = None
     four_eyes: bool = False  # as the mover's own policy has it; the model's may be stricter
     promotes: bool = False  # puts a network in front that nobody healed: a hold forbids it
+    lease: int = 0  # the number of the lease that a run moves under
+    snapshot: str = ""  # what the target must be, where that is known
 
 
 def move_alias(registry: Registry, wanted: Move) -> AliasMove:
     """Write a move into the journal, then set the alias and read it back.
 
     Raises `VersionNotFound` for an unknown version, `Overtaken` where somebody else moved the
-    alias since ``after``, `ApprovalNeeded` where the model's policy wants a second person. A move
-    whose ``key`` is that of the alias's last move was made before: the alias is set again, and
-    nothing new is written.
+    alias since ``after``, `ApprovalNeeded` where the model's policy wants a second person,
+    `LeaseHeld` for a run whose ``lease`` was taken over. A move whose ``key`` is that of the
+    alias's last move was made before: the alias is set again, and nothing new is written. What an
+    interrupted writer left of the alias is settled first.
     """
-    last = standing(registry, wanted.model).moves.get(wanted.alias)
+    now = standing(registry, wanted.model)
+    last = now.moves.get(wanted.alias)
     if last is not None and wanted.key and last.key == wanted.key:
-        _set_alias(registry, last)
+        _require_lease(now, wanted)
+        carry_out(registry, last)
         return last
+    if now.open:
+        settle(registry, wanted.model, now)
 
     def draft(before: Standing, sequence: int) -> Mapping[str, Any]:
         # looked at in here: a prune that claimed it earlier has deleted it, and one that claims it
         # from now on writes the entry that this one was to be
-        registry.any_version(wanted.model, wanted.target)
+        _require_lease(before, wanted)
+        _require_snapshot(registry.any_version(wanted.model, wanted.target), wanted)
         require_kept(before, wanted.model, wanted.target)
         _require_not_overtaken(before, wanted)
         require_allowed(before, wanted)
@@ -85,7 +101,7 @@ def move_alias(registry: Registry, wanted: Move) -> AliasMove:
     who = {"actor": wanted.actor, "at": wanted.at}
     entry = write(registry, wanted.model, EntryKind.MOVED, draft, **who)
     move = entry.standing.moves[wanted.alias]
-    _set_alias(registry, move)
+    carry_out(registry, move)
     return move
 
 
@@ -95,25 +111,24 @@ def _source(registry: Registry, before: Standing, wanted: Move) -> int | None:
     Who made the last move writes it down first and sets the alias then: until that is done the
     alias reads as it did before.
     """
-    found = registry.alias(wanted.model, wanted.alias)
+    reads = registry.alias(wanted.model, wanted.alias)
     last = before.moves.get(wanted.alias)
-    return last.target if last is not None and found == last.source else found
+    under_way = last is not None and any(one.move == last for one in before.open)
+    return last.target if last is not None and under_way and reads == last.source else reads
 
 
-def _set_alias(registry: Registry, move: AliasMove) -> None:
-    """Set the alias as its last move in the journal has it, and read it back.
-
-    Whoever moved it later may have set it already; then the later move counts.
-    """
-    registry.set_alias(move.model, move.alias, move.target)
-    last = standing(registry, move.model).moves[move.alias]
-    if last.sequence != move.sequence:
-        registry.set_alias(move.model, move.alias, last.target)
-    found = registry.alias(move.model, move.alias)
-    if found != last.target and standing(registry, move.model).moves[move.alias] == last:
-        raise RegistryError(
-            f"alias '{move.alias}' of '{move.model}' was set to v{last.target} and reads "
-            f"v{found}: another tool moves it; see 'selfheal audit'"
+def _require_snapshot(target: AnyVersion, wanted: Move) -> None:
+    """The version that is meant: a registry that was restored may give its number to another."""
+    if not wanted.snapshot:
+        return
+    snapshot = "another tool's"
+    if isinstance(target, VersionRecord):
+        snapshot = target.tags["selfheal.snapshot"]
+    if snapshot != wanted.snapshot:
+        raise RegistryRestored(
+            f"'{wanted.model}' v{wanted.target} is {snapshot}, and {wanted.snapshot} was "
+            "registered under that number: the registry was restored from an earlier state; begin "
+            "a new run"
         )
 
 
@@ -129,6 +144,23 @@ def _require_own(registry: Registry, before: Standing, wanted: Move, source: int
             f"'{wanted.alias}' of '{wanted.model}' is {serving}: a run takes nothing from another "
             f"tool; 'selfheal rollback --to {wanted.target}' does"
         )
+
+
+def _require_lease(before: Standing, wanted: Move) -> None:
+    """A run's move counts only under the lease that it still holds."""
+    if wanted.lease:
+        require_held(before.lease, wanted.model, wanted.run, wanted.lease)
+
+
+def require_held(held: Lease | None, model: str, run: str, sequence: int) -> None:
+    """Raises `LeaseHeld` where the lease of a run was taken over, saying by whom."""
+    if held is not None and (held.run, held.sequence) == (run, sequence):
+        return
+    by = f"by run {held.run} of {held.holder} at {held.since}" if held else "and let go"
+    raise LeaseHeld(
+        f"the lease on '{model}' was taken over {by}, since run {run} gave no sign of life; it "
+        "writes nothing more"
+    )
 
 
 def _require_not_overtaken(before: Standing, wanted: Move) -> None:
@@ -220,10 +252,20 @@ def take_lease(
             raise held_by(held, model, sign)
         # a policy makes the model's rule stricter, never looser
         both = before.four_eyes or four_eyes
-        return {**asdict(lease), "sequence": sequence, "four_eyes": both}
+        data = {**asdict(lease), "sequence": sequence, "four_eyes": both}
+        # whoever is taken for dead may only be frozen: what it registers later will be known by it
+        return data if held is None else data | {"versions": _last_version(registry, model)}
 
     entry = write(registry, model, EntryKind.LEASED, draft, actor=lease.holder, at=lease.since)
     return replace(lease, sequence=entry.sequence)
+
+
+def _last_version(registry: Registry, model: str) -> int:
+    try:
+        latest = registry.versions(model, limit=1)
+    except VersionNotFound:
+        return 0
+    return latest[0].version if latest else 0
 
 
 def held_by(held: Lease, model: str, sign: str) -> LeaseHeld:

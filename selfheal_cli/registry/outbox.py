@@ -9,7 +9,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,6 +133,15 @@ class Outbox:
             row = self._database.execute("SELECT result FROM jobs WHERE key = ?", (key,)).fetchone()
         return None if row is None or row[0] is None else json.loads(row[0])
 
+    def last_version(self) -> Mapping[str, Any] | None:
+        """The result of the last snapshot that was registered."""
+        with self._told(), self._lock:
+            row = self._database.execute(
+                "SELECT result FROM jobs WHERE kind = 'version' AND result IS NOT NULL "
+                "ORDER BY number DESC LIMIT 1"
+            ).fetchone()
+        return json.loads(row[0]) if row else None
+
     def results(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Kind and result of every job that is done, in order."""
         with self._told(), self._lock:
@@ -177,9 +186,12 @@ class Outbox:
 
 
 def pending_in(path: Path) -> int:
-    """Jobs of a file that are not done."""
-    outbox = Outbox(path)
+    """Jobs of a file that are not done; whoever asks changes nothing of it."""
     try:
-        return outbox.pending
-    finally:
-        outbox.close()
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'jobs'").fetchone():
+                return 0  # whoever was to make it was killed first
+            row = database.execute("SELECT count(*) FROM jobs WHERE result IS NULL").fetchone()
+    except sqlite3.Error as exc:
+        raise RegistryError(f"{path}: cannot be read ({exc})") from exc
+    return int(row[0])

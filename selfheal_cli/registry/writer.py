@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from time import monotonic
+from typing import Any, Protocol
 
-from selfheal_cli.errors import LeaseHeld, RegistryError, RegistryUnreachable
+from selfheal_cli.errors import LeaseHeld, RegistryError, RegistryRestored, RegistryUnreachable
 from selfheal_cli.history.run_record import Account
 from selfheal_cli.records import Snapshot
 from selfheal_cli.registry import courier
 from selfheal_cli.registry.base import Lineage, Registry, StepMetrics
+from selfheal_cli.registry.journal import standing
 from selfheal_cli.registry.moves import Move
 from selfheal_cli.registry.outbox import Job, Outbox
 from selfheal_cli.registry.results import Result, result_of
@@ -27,15 +30,48 @@ from selfheal_cli.scores import AnyScores
 STEPS_AT_ONCE = 50
 BACKOFF_SECONDS = (0.1, 5.0)  # the first wait for a registry that is away, and the longest
 BEAT_SECONDS = 5.0
+CHECK_SECONDS = 0.25  # between two looks at the lease; the last comes after all that was carried
 LIMIT = 10_000  # jobs that may wait for the registry before healing pauses
+
+
+class HeldLease(Protocol):
+    """The lease that a run writes under."""
+
+    @property
+    def sequence(self) -> int:
+        """Its number in the journal."""
+
+    @property
+    def entry(self) -> Mapping[str, Any]:
+        """Data of its entry in the journal."""
+
+    def require(self) -> None:
+        """Ask the registry; raises `LeaseHeld` where it is another's, `RegistryRestored`."""
+
+    def beat(self) -> None:
+        """Give a sign of life."""
+
+
+class NoLease:
+    """`HeldLease` of whoever is alone."""
+
+    sequence = 0
+    entry: Mapping[str, Any] = {}
+
+    def require(self) -> None:
+        """See `HeldLease`."""
+
+    def beat(self) -> None:
+        """See `HeldLease`."""
 
 
 class RegistryWriter:
     """Takes a run's writes in the order of the calls.
 
     ``before_commit`` is called before anything becomes durable (the event log's sync: a snapshot's
-    event is on disk before the snapshot is). ``beat`` is called every few seconds from the
-    carrying thread while the registry answers; what it raises ends the carrying.
+    event is on disk before the snapshot is). The ``lease`` is looked at before and after what is
+    carried, and gives a sign of life every few seconds; where it is another's, nothing more is
+    carried, and a version that was registered meanwhile is marked.
     """
 
     def __init__(
@@ -45,14 +81,18 @@ class RegistryWriter:
         outbox: Outbox,
         *,
         before_commit: Callable[[], None] = lambda: None,
-        beat: Callable[[], None] = lambda: None,
+        lease: HeldLease | None = None,
     ) -> None:
         self._registry = registry
-        self._lineage = lineage
+        self._lease = lease or NoLease()
+        self._lineage = replace(lineage, lease=self._lease.sequence)
         self._outbox = outbox
         self._before_commit = before_commit
-        self._beat = beat
-        outbox.lineage = asdict(lineage)
+        self._checked = float("-inf")  # when the lease was seen to be held
+        self._unchecked: list[int] = []  # versions that were registered since
+        outbox.lineage = asdict(self._lineage)
+        # by it a registry is known again that was put back to an earlier state
+        outbox.know(f"lease:{self._lease.sequence}", "lease", self._lease.entry)
         self._handed: queue.SimpleQueue[Callable[[], Job] | None] = queue.SimpleQueue()
         self._results: queue.SimpleQueue[Result] = queue.SimpleQueue()
         self._changed = threading.Condition()
@@ -249,7 +289,8 @@ class RegistryWriter:
         while not self._stopping and self._failure is None and self._stuck is None:
             try:
                 if monotonic() - beaten >= BEAT_SECONDS:
-                    self._beat()
+                    self._lease.beat()
+                    self._check()
                     beaten = monotonic()
                 if not self._carry_next():
                     self._pause(BEAT_SECONDS)
@@ -260,7 +301,9 @@ class RegistryWriter:
                 self._reason, self._again = str(exc), True
                 self._pause(wait, idle=False)
                 wait = min(2 * wait, BACKOFF_SECONDS[1])
-            except LeaseHeld as exc:
+            except (LeaseHeld, RegistryRestored) as exc:
+                with suppress(RegistryError):  # by the fence that the next holder put up, if not so
+                    self._mark_stale()
                 self._fail(exc)
             except Exception as exc:  # whatever it is, whoever waits must hear of it
                 with self._changed:
@@ -270,18 +313,40 @@ class RegistryWriter:
     def _carry_next(self) -> bool:
         """Bring the oldest job; False where there is none."""
         job = self._outbox.next()
-        if job is None:
+        if job is None and not self._unchecked:
             return False
-        found = courier.deliver(self._registry, self._lineage, self._outbox, job, again=self._again)
-        self._outbox.done(job, found)
-        self._again = False
-        result = result_of(job.kind, found)
-        if result is not None:
-            self._results.put(result)
+        if job is None or monotonic() - self._checked > CHECK_SECONDS:
+            self._check()
+        if job is not None:
+            self._deliver(job)
         with self._changed:
-            self._undone = self._outbox.pending
+            # what was registered counts once the lease was looked at again
+            self._undone = self._outbox.pending or min(1, len(self._unchecked))
             self._changed.notify_all()
         return True
+
+    def _deliver(self, job: Job) -> None:
+        done = courier.deliver(self._registry, self._lineage, self._outbox, job, again=self._again)
+        if job.kind == "version":
+            self._unchecked.append(done["version"])
+        self._outbox.done(job, done)
+        self._again = False
+        result = result_of(job.kind, done)
+        if result is not None:
+            self._results.put(result)
+
+    def _check(self) -> None:
+        """See that the lease is held; then what was registered under it counts."""
+        self._lease.require()
+        self._unchecked.clear()
+        self._checked = monotonic()
+
+    def _mark_stale(self) -> None:
+        now = standing(self._registry, self._lineage.model)
+        for number in self._unchecked:
+            if not now.is_fenced(self._lease.sequence, number):
+                continue
+            self._registry.mark_stale(self._lineage.model, number, self._lease.sequence)
 
     def _pause(self, seconds: float, *, idle: bool = True) -> None:
         """Wait; where nothing was to do, only until something is."""

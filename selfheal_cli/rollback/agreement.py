@@ -8,7 +8,7 @@ from typing import Any
 
 from selfheal_cli.errors import VersionCorrupt
 from selfheal_cli.history.run_record import Account
-from selfheal_cli.records import Evaluation, Stored, digest
+from selfheal_cli.records import LEASE_TAG, STALE_TAG, Evaluation, Stored, digest
 from selfheal_cli.registry.manifest import MANIFEST_FILE, Manifest, file_hash, parse_manifest
 from selfheal_cli.scores import FIGURES, Scores, scores_from
 
@@ -146,6 +146,7 @@ def _of_entries(
     """Both entries and the figures, where ``complete`` none of which may have more than these."""
     for entry, of in zip((stored.tags, stored.logged), ENTRIES, strict=True):
         more = {name for name in entry if name.startswith(PREFIX)} if complete else set()
+        more -= {LEASE_TAG, STALE_TAG}  # the journal has them
         for name in sorted((tags.keys() | more) - set(unknown)):
             if entry.get(name) != tags.get(name):
                 yield f"tag {name}{of} is {entry.get(name)!r}, the log says {tags.get(name)!r}"

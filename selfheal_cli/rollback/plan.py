@@ -14,6 +14,7 @@ from selfheal_cli.errors import (
     VersionNotFound,
 )
 from selfheal_cli.records import AliasMove, AnyVersion, ForeignVersion, VersionRecord
+from selfheal_cli.registry.aliases import settle, unsettled
 from selfheal_cli.registry.base import CHAMPION, Registry
 from selfheal_cli.registry.journal import EntryKind, Proposal, Standing, standing
 from selfheal_cli.registry.moves import Move, move_alias, open_proposal, propose
@@ -175,9 +176,12 @@ def make_plan(
     Raises `VersionCorrupt` where the target is not what its run wrote down.
     """
     trust = trust or ByTheLog(registry)
-    last = standing(registry, target.model).moves.get(CHAMPION)
+    now = standing(registry, target.model)
+    last, left = now.moves.get(CHAMPION), unsettled(registry, target.model, CHAMPION, now)
     notes = []
-    if last is not None and (serving is None or serving.version != last.target):
+    if left is not None:
+        notes.append(f"{left}; that is put right first")
+    elif last is not None and (serving is None or serving.version != last.target):
         found = f"v{serving.version}" if serving else "nothing"
         notes.append(
             f"the champion is {found}, the journal's last move set v{last.target}: another tool "
@@ -223,7 +227,7 @@ def execute(
     None where the target serves already: then nothing is moved and nothing written.
     """
     check_target(registry, plan)
-    if plan.serves_already:
+    if plan.serves_already and not settle(registry, plan.target.model):
         return None
     reason = by.reason
     if isinstance(plan.serving, ForeignVersion):

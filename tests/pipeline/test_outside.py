@@ -224,7 +224,7 @@ def test_what_a_run_left_is_brought_by_flush_and_the_log_stays_whole(empty_dir: 
     assert "the store is away" in done.away
     registry.away = False
     (path,) = outboxes()
-    flushed = flush(path, registry, clock, patience=5.0, on_left=lambda left: None)
+    flushed = flush(path, registry, clock, "ann", patience=5.0, on_left=lambda left: None)
     assert (flushed.run_id, flushed.brought, flushed.ended) == (done.run_id, done.left, True)
     assert outboxes() == []
     events = events_of(done.folder)

@@ -1,0 +1,164 @@
+"""A holder that is frozen at any of its calls, taken for dead, and goes on or is killed."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selfheal_cli.errors import LeaseHeld, RegistryError
+from selfheal_cli.pipeline.follow import Follower
+from selfheal_cli.pipeline.lease import RunLease
+from selfheal_cli.records import Phase
+from selfheal_cli.registry import writer as writing
+from selfheal_cli.registry.base import CHAMPION, Lineage
+from selfheal_cli.registry.journal import standing
+from selfheal_cli.registry.memory import MemoryRegistry
+from selfheal_cli.registry.outbox import Outbox
+from selfheal_cli.registry.results import Refused, Result
+from selfheal_cli.registry.writer import RegistryWriter
+from tests.registry.chains import check_chain
+from tests.registry.stepping import WAIT, Freezing
+from tests.registry.test_contract import ADAPTER, NOW, a_base, snapshot
+
+PLENTY = 5.0  # seconds of patience; never waited for
+
+
+def clock() -> datetime:
+    return datetime.now(UTC)
+
+
+def an_hour_later() -> datetime:
+    return datetime(2100, 1, 1, tzinfo=UTC)
+
+
+class Holder:
+    """A run in a folder of its own, with its lease and its writer."""
+
+    def __init__(self, registry: Any, name: str, now: Any = clock) -> None:
+        self.registry = registry
+        run_id = registry.begin_run("trial", {}, {})
+        self.folder = Path(f"{name}/runs/{run_id}")
+        self.lease = RunLease(registry, "m", run_id, self.folder, name, now, four_eyes=False)
+        self.known = self.lease.known
+        base = registry.store_base(run_id, a_base())
+        self.lineage = Lineage("m", run_id, base, "article", "full", "1")
+        self.outbox = Outbox(self.folder / "outbox.db")
+        self.writer = RegistryWriter(registry, self.lineage, self.outbox, lease=self.lease)
+
+    def heal(self, number: int, f1: float) -> None:
+        """A snapshot that is champion from then on."""
+        self.writer.add(
+            replace(snapshot(number, Phase.POST_HEAL, f1), id=self.id_of(number)), ADAPTER
+        )
+        self.writer.point(
+            CHAMPION, self.id_of(number), actor="run", at=NOW, reason="healed",
+            after=self.known,
+        )  # fmt: skip
+
+    def heal_unrefused(self, number: int, f1: float, where: str) -> None:
+        self.heal(number, f1)
+        assert not [one for one in self.arrive() if isinstance(one, Refused)], where
+
+    def id_of(self, number: int) -> str:
+        return f"{self.lineage.run_id}-{number}"
+
+    def arrive(self) -> list[Result]:
+        """Until the registry has everything; raises what prevented that."""
+        self.writer.flush(PLENTY)
+        return self.writer.results()
+
+    def end(self) -> None:
+        self.writer.close()
+        with suppress(RegistryError):
+            self.lease.release()
+
+
+def calls_of_a_heal() -> list[str]:
+    """The calls that a writer makes from its first sign of life until a heal has arrived."""
+    registry = Freezing(MemoryRegistry(), 0, after=False)
+    holder = Holder(registry, "counting")
+    holder.heal(1, 0.5)
+    holder.arrive()
+    holder.end()
+    return registry.calls
+
+
+@pytest.fixture(params=[-1.0, 1e9], ids=["looks at each job", "looks at the end"])
+def looks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How often a writer looks at its lease: before each job, or only after all of them."""
+    monkeypatch.setattr(writing, "CHECK_SECONDS", request.param)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before a call", "after it"])
+@pytest.mark.parametrize("killed", [False, True], ids=["goes on", "is killed"])
+@pytest.mark.parametrize("moved", [False, True], ids=["the next has only its lease", "has moved"])
+def test_what_a_frozen_holder_does_late_is_undone_and_never_restored(
+    empty_dir: Path, looks: None, after: bool, killed: bool, moved: bool
+) -> None:
+    calls = calls_of_a_heal()
+    assert {"add_version", "put_entry", "set_alias", "mark_move"} <= set(calls)
+    for number, name in enumerate(calls, 1):
+        where = f"frozen at call {number}, {name}"
+        registry = MemoryRegistry()
+        earlier = Holder(registry, f"earlier{number}")
+        earlier.heal(1, 0.1)
+        earlier.arrive()
+        earlier.end()
+        frozen = Freezing(registry, number, after=after)
+        stale = Holder(frozen, f"stale{number}")
+        stale.heal(2, 0.9)
+        assert frozen.frozen.wait(WAIT), where
+        following = Holder(registry, f"following{number}", an_hour_later)
+        lineage = following.lineage
+        follower = Follower(registry, "m", lineage.run_id, lineage.base, following.known)
+        if moved:
+            following.heal_unrefused(3, 0.3, where)
+        frozen.dead = killed
+        frozen.thawed.set()
+        lost = _ends(stale, killed=killed)
+        follower.look()
+        follower.look()
+        following.heal_unrefused(4, 0.2, where)
+        _check(registry, following, stale, where)
+        assert lost or killed, where
+        following.end()
+
+
+def _ends(stale: Holder, *, killed: bool) -> bool:
+    """Whether the run heard that it had lost its lease."""
+    try:
+        if not killed:
+            stale.arrive()
+            stale.lease.require()
+    except LeaseHeld as exc:
+        assert "taken over" in str(exc)
+        return True
+    finally:
+        stale.writer.close()
+    return False
+
+
+def _check(registry: MemoryRegistry, following: Holder, stale: Holder, where: str) -> None:
+    now = standing(registry, "m")
+    last = now.moves[CHAMPION]
+    assert (registry.alias("m", CHAMPION), last.run) == (last.target, following.lineage.run_id), (
+        where
+    )
+    assert now.lease == following.lease.lease, where
+    assert check_chain(registry, "m") > 0
+    moves = [entry for entry in registry.entries("m") if entry.data.get("alias") == CHAMPION]
+    own = [entry.sequence for entry in moves if entry.data["run"] == stale.lineage.run_id]
+    assert max(own, default=0) < following.lease.sequence, where
+    late = {
+        version.version: version.stale
+        for version in registry.versions("m")
+        if version.run_id == stale.lineage.run_id and version.version > now.fences[-1].versions
+    }
+    assert all(late.values()), where
+    candidates = {one.version for one in registry.ranked("m", base=following.lineage.base)}
+    assert not candidates & late.keys(), where
