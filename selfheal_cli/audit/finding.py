@@ -16,11 +16,16 @@ class Finding:
 
 @dataclass(slots=True)
 class Audit:
-    """Everything that was checked, by kind; the findings and the notes in their order."""
+    """Everything that was checked, by kind; the findings and the notes in their order.
+
+    ``strangers`` are versions whose requirements ask for a distribution of ours, as 0.1.0 wrote
+    them: indexes have another project by that name.
+    """
 
     checked: Counter[str] = field(default_factory=Counter)
     findings: list[Finding] = field(default_factory=list)
     notes: list[Finding] = field(default_factory=list)
+    strangers: list[int] = field(default_factory=list)
 
     def found(self, where: str, problem: str) -> None:
         """Something does not hold."""

@@ -35,6 +35,11 @@ from selfheal_cli.registry.journal import Lease, standing
 from selfheal_cli.registry.outbox import NAME as OUTBOX_NAME
 from selfheal_cli.registry.outbox import pending_in
 
+STRANGERS = (
+    "{}: requirements.txt asks for 'selfheal', which is another project on PyPI: make no "
+    "environment of it; 'selfheal export VERSION --bundle DIR' writes the version anew"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Standing:
@@ -108,6 +113,8 @@ class Look:
         logs = {run: self._audit_run(audit, run, journal, marks.get(run)) for run in sorted(runs)}
         records = {run: log[0] for run, log in logs.items() if log is not None}
         self._audit_versions(audit, versions, records, journal)
+        if audit.strangers:
+            audit.seen(model, STRANGERS.format(", ".join(f"v{one}" for one in audit.strangers)))
         own = [one for one in records.values() if one.started.get("model") == model]
         for record in own:
             audit_presence(audit, record, numbers, journal.pruned, model)

@@ -9,6 +9,8 @@ from selfheal_cli.errors import ModelError, RegistryUnreachable, SelfhealError, 
 from selfheal_cli.history.run_record import RunRecord
 from selfheal_cli.records import VersionRecord
 from selfheal_cli.registry.base import Registry
+from selfheal_cli.registry.carried import strangers
+from selfheal_cli.registry.layout import REQUIREMENTS_FILE
 from selfheal_cli.rollback.agreement import differences
 from selfheal_cli.rollback.verify import load_verified
 
@@ -38,6 +40,8 @@ def audit_version(
     except SelfhealError as exc:
         audit.found(where, str(exc).removeprefix(f"{where}: "))
         return
+    if strangers(stored.files.get(REQUIREMENTS_FILE, b"").decode(errors="replace")):
+        audit.strangers.append(version.version)
     snapshot = version.tags.get("selfheal.snapshot", "")
     account = record.account(snapshot) if record is not None else None
     if record is not None and account is None:

@@ -15,7 +15,7 @@ import click
 
 from selfheal_cli import DISTRIBUTION, __version__
 from selfheal_cli.cli import options
-from selfheal_cli.errors import SelfhealError
+from selfheal_cli.errors import SelfhealError, VersionCorrupt
 from selfheal_cli.masking import masked_uri
 
 if TYPE_CHECKING:
@@ -125,10 +125,19 @@ def _policies() -> str:
 
 def _alias(registry: Registry, model: str, number: int) -> str:
     from selfheal_cli.records import ForeignVersion
+    from selfheal_cli.registry.carried import strangers
+    from selfheal_cli.registry.layout import REQUIREMENTS_FILE
     from selfheal_cli.rollback.verify import load_verified
 
     found = registry.any_version(model, number)
     if isinstance(found, ForeignVersion):
         return f"{found}: not looked at"
     load_verified(registry, found)
+    asked = strangers(registry.stored(found).files[REQUIREMENTS_FILE].decode(errors="replace"))
+    if asked:
+        raise VersionCorrupt(
+            f"v{number}: its requirements.txt asks for '{asked[0]}', which is another project on "
+            f"PyPI: make no environment of it; 'selfheal export {number} --model-name {model} "
+            "--bundle DIR' writes the version anew ('selfheal audit' names all such)"
+        )
     return f"v{number}: file, base and sha256 hold"

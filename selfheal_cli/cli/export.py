@@ -21,16 +21,33 @@ from selfheal_cli.cli.say import say
     help="Folder of the monitoring files.",
 )
 @click.option("--no-plots", is_flag=True, help="Draw no pictures.")
+@click.option(
+    "--bundle",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Instead: write version RUN of --model-name, a number or an alias, with all that it needs "
+    "to score, into this folder.",
+)
+@options.model_name
 @options.tracking_uri
 @options.as_json
 def command(
-    run: str, export_dir: Path, no_plots: bool, tracking_uri: str | None, as_json: bool
+    run: str,
+    export_dir: Path,
+    no_plots: bool,
+    bundle: Path | None,
+    model_name: str,
+    tracking_uri: str | None,
+    as_json: bool,
 ) -> None:
     """Make the monitoring files, page and plots of RUN again, from its event log alone.
 
     RUN is an id, the beginning of one, or latest. A run that is not in this folder is fetched
-    from the registry by its whole id.
+    from the registry by its whole id. With --bundle, mlflow.pyfunc.load_model(FOLDER) needs no
+    store and no selfheal; a version of 0.1.0 is written in today's form.
     """
+    if bundle is not None:
+        _bundle(run, bundle, model_name, tracking_uri, as_json=as_json)
+        return
     from selfheal_cli.cli import output
     from selfheal_cli.cli.event_logs import log_of
     from selfheal_cli.history.event_log import read
@@ -50,3 +67,28 @@ def command(
         output.print_json({"run_id": view.started["run_id"], "files": [str(f) for f in files]})
     else:
         say(f"{len(files)} files of run {view.started['run_id']} in {export_dir}/")
+
+
+def _bundle(
+    named: str, folder: Path, model: str, tracking_uri: str | None, *, as_json: bool
+) -> None:
+    from selfheal_cli.cli import output
+    from selfheal_cli.errors import VersionNotFound
+    from selfheal_cli.registry.bundle import write_bundle
+    from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+    from selfheal_cli.rollback.verify import load_verified
+
+    registry = MlflowRegistry(tracking_uri)
+    number = int(named) if named.isdecimal() else registry.alias(model, named)
+    if number is None:
+        raise VersionNotFound(
+            f"model '{model}' has no alias '{named}'; --bundle takes the number of a version or an "
+            "alias such as champion"
+        )
+    version = registry.version(model, number)
+    load_verified(registry, version)
+    write_bundle(registry, version, folder)
+    if as_json:
+        output.print_json({"model": model, "version": number, "folder": str(folder)})
+    else:
+        say(f"{model} v{number} in {folder}/: mlflow.pyfunc.load_model takes the folder")

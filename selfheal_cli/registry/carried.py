@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import io
 import json
+import re
 import sys
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,7 @@ from selfheal_cli.records import digest
 PACKAGE = "selfheal_cli"
 ENTRY = f"{PACKAGE}.registry.pyfunc"
 UNNAMED = "selfheal_scoring"  # what it is called comes from its content
+OURS = re.compile(r"selfheal([-_.]cli)?(?![\w.-])", re.IGNORECASE)
 LONG_AGO = (1980, 1, 1, 0, 0, 0)  # of each file in the archive, so that its bytes tell of nothing
 REQUIRED = (
     "mlflow", "numpy", "pandas", "pyarrow", "pydantic", "safetensors", "SQLAlchemy",
@@ -92,6 +94,17 @@ def closure(entry: str) -> dict[str, ast.Module]:
 def pinned(distribution: str) -> str:
     """A requirement by its public version: no index has what a local build calls itself."""
     return f"{distribution}=={version(distribution).partition('+')[0]}"
+
+
+def strangers(requirements: str) -> list[str]:
+    """Lines that ask an index for a distribution of ours.
+
+    Versions up to 0.1.0 do: where it is found, it is another project.
+
+    >>> strangers("selfheal==0.1.0\\nmlflow==3.13.0\\n")
+    ['selfheal==0.1.0']
+    """
+    return [line for line in requirements.splitlines() if OURS.match(line)]
 
 
 def _parsed(path: Path) -> ast.Module:

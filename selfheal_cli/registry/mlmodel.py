@@ -26,6 +26,8 @@ from selfheal_cli.registry.layout import (
 
 __all__ = ["ADAPTER_FILE", "BASE_DOCUMENT_FILE", "BASE_WEIGHTS_FILE"]
 
+# MLflow asks for both, whichever of the two it makes an environment with
+CONDA_FILE, PYTHON_FILE = "conda.yaml", "python_env.yaml"
 OWN = ("model_id", "model_uuid", "utc_time_created")  # what each version says of itself
 
 
@@ -38,12 +40,12 @@ def write_version(
     base_sha256: str,
     document: str,
     threshold: float,
-    model_id: str,
+    model_id: str | None,
     run_id: str,
 ) -> None:
     """Fill ``folder`` with the adapter, the link to its base, and MLflow's own description.
 
-    ``document`` is the base's.
+    ``document`` is the base's; ``model_id`` is None where no store has it.
     """
     (folder / ADAPTER_FILE).write_bytes(adapter)
     link = {
@@ -58,7 +60,7 @@ def write_version(
     for name, text in environment(code).items():
         (folder / name).write_text(text, encoding="utf-8")
     own = Model(model_id=model_id).to_dict()
-    text = _described(document, run_id) + _as_yaml({name: own[name] for name in OWN})
+    text = _described(document, run_id) + _as_yaml({name: own[name] for name in OWN if name in own})
     (folder / "MLmodel").write_text(text, encoding="utf-8")
 
 
@@ -83,7 +85,7 @@ def describe(
         "python_function",
         loader_module=code.loader if code else ENTRY,
         python_version=platform.python_version(),
-        env={"virtualenv": "python_env.yaml"},
+        env={"conda": CONDA_FILE, "virtualenv": PYTHON_FILE},
         **({"code": CODE_FILE} if code else {}),
     )
     return described
@@ -100,9 +102,17 @@ def environment(code: Carried) -> dict[str, str]:
         "build_dependencies": [],
         "dependencies": [f"-r {REQUIREMENTS_FILE}"],
     }
+    conda = {
+        "name": "mlflow-env",
+        "channels": ["conda-forge"],
+        "dependencies": [
+            f"python={platform.python_version()}", "pip", {"pip": list(code.requirements)}
+        ],
+    }  # fmt: skip
     return {
+        CONDA_FILE: yaml.safe_dump(conda, sort_keys=False),
         REQUIREMENTS_FILE: "\n".join(code.requirements) + "\n",
-        "python_env.yaml": yaml.safe_dump(python_env, sort_keys=False),
+        PYTHON_FILE: yaml.safe_dump(python_env, sort_keys=False),
     }
 
 

@@ -17,9 +17,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from selfheal_cli.errors import VersionCorrupt
 from selfheal_cli.registry import pyfunc
 from selfheal_cli.registry.carried import ENTRY, REQUIRED, carried, closure, scoring_package
 from tests.conftest import Invoke
+from tests.stored.test_0_1_0 import rows_of
 
 Answers = tuple[np.ndarray, list[str]]
 PLAIN = '{"network": {}}'
@@ -70,9 +72,7 @@ def test_a_version_scores_to_the_bit_where_selfheal_is_not_installed(
     in_article_run: Path, tmp_path: Path
 ) -> None:
     uri, source = f"sqlite:///{in_article_run / 'mlflow.db'}", "models:/fraud@champion"
-    names = [f"V{place}" for place in range(1, 29)] + ["Amount"]
-    mlflow.set_tracking_uri(uri)
-    names = mlflow.models.get_model_info(source).signature.inputs.input_names()
+    names = mlflow_names(uri, source)
     drawn = np.random.default_rng(3).standard_normal((40, len(names)))
     given = pd.DataFrame(drawn.round(3), columns=names)
     now, decided = here(uri, source, given)
@@ -165,3 +165,55 @@ def test_a_distribution_that_a_wrapped_network_is_from_is_required() -> None:
     assert len(carried(json.dumps({"network": {"foreign": foreign}})).code) == len(
         carried(PLAIN).code
     )
+
+
+@pytest.mark.parametrize("model", ["kinds", "wrapped"])
+def test_a_bundle_scores_without_any_store_also_of_a_version_of_0_1_0(
+    model: str, stored_by_0_1_0: Path, invoke: Invoke, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    number = "2"
+    uri, source = f"sqlite:///{stored_by_0_1_0 / 'mlflow.db'}", f"models:/{model}/{number}"
+    given = rows_of(model, mlflow_names(uri, source))
+    now, decided = here(uri, source, given)
+    away = tmp_path_factory.mktemp("bundle")
+    bundle = away / "bundle"
+    told = invoke("export", number, "--bundle", str(bundle), "--model-name", model).stdout
+    assert f"{model} v{number}" in told
+    scores, labels = elsewhere("sqlite:///nothing.db", str(bundle), given, away / "elsewhere")
+    assert np.array_equal(scores, now)
+    assert labels == decided
+    assert "selfheal" not in (bundle / "requirements.txt").read_text()
+    assert "not empty" in invoke(
+        "export", number, "--bundle", str(bundle), "--model-name", model, expect=3
+    ).stderr  # fmt: skip
+    weights = bytearray((bundle / "base.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (bundle / "base.safetensors").write_bytes(weights)
+    with pytest.raises(VersionCorrupt, match="not those that this version was registered with"):
+        pyfunc._load_pyfunc(str(bundle))
+
+
+def mlflow_names(uri: str, source: str) -> list[str]:
+    mlflow.set_tracking_uri(uri)
+    return mlflow.models.get_model_info(source).signature.inputs.input_names()
+
+
+def test_audit_and_doctor_name_versions_that_ask_for_a_strangers_package(
+    stored_by_0_1_0: Path, invoke: Invoke
+) -> None:
+    of = ("--model-name", "kinds")
+    audit = json.loads(invoke("audit", *of, "--json").stdout)
+    (note,) = (one for one in audit["notes"] if "another project on PyPI" in one["problem"])
+    assert note["problem"].startswith("v1, v2, ")
+    assert audit["holds"]
+    findings = json.loads(invoke("doctor", "--json", expect=4).stdout)["findings"]
+    (one,) = (one for one in findings if one["check"] == "kinds@champion")
+    assert "asks for 'selfheal==0.1.0'" in one["detail"]
+    assert "--bundle DIR" in one["detail"]
+
+
+def test_no_alias_of_that_name_can_be_bundled(
+    in_article_run: Path, invoke: Invoke, tmp_path: Path
+) -> None:
+    told = invoke("export", "nobody", "--bundle", str(tmp_path / "b"), expect=4).stderr
+    assert "no alias 'nobody'" in told
