@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from selfheal_cli.config import OWNER_ONLY
 from selfheal_cli.errors import EventLogError
-from selfheal_cli.history.events import Event, Kind
+from selfheal_cli.history.events import FORMAT, Event, Kind, format_of
 from selfheal_cli.history.writable import written
 
 Clock = Callable[[], datetime]
@@ -132,6 +132,12 @@ def read(path: Path) -> Generator[Event, None, None]:
                     raise EventLogError(
                         f"{path}:{number}: event {event.sequence} does not follow event "
                         f"{sequence}; a line was removed, swapped or put in"
+                    )
+                if event.kind is Kind.RUN_STARTED and format_of(event.data) > FORMAT:
+                    raise EventLogError(
+                        f"{path}: is of format {format_of(event.data)}, which a later selfheal "
+                        f"wrote ({event.data.get('versions', {}).get('selfheal', 'unknown')}); "
+                        f"this one reads formats up to {FORMAT}: use that one"
                     )
                 sequence, head = event.sequence, event.digest
                 yield event

@@ -7,6 +7,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+# What keys mean in a log and in the files beside it; raised with each change of that. A log that
+# names none is of selfheal 0.1.0.
+FIRST_FORMAT, FORMAT = 1, 2
+
+
+def format_of(started: Mapping[str, Any]) -> int:
+    """Of a record, by the data of its first event."""
+    return int(started.get("format", FIRST_FORMAT))
+
 
 class Kind(StrEnum):
     """What an event tells."""

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from selfheal_cli.errors import EventLogError
-from selfheal_cli.history.events import Event, Kind
+from selfheal_cli.history.events import FORMAT, Event, Kind, format_of
+from selfheal_cli.model.build import why_other_bytes
 
 # what the registry's writer, or the run's own end, wrote between the stream's events
 BESIDE = frozenset(
@@ -33,14 +34,19 @@ LATER = ("shifts", "features", "features_in_all")
 class Recorded:
     """The events of a log, to be matched one after the other.
 
-    ``beside`` takes those that are not the stream's own, in their place.
+    ``beside`` takes those that are not the stream's own, in their place. ``started`` is the data
+    of the run's first event, where that was taken before.
     """
 
     def __init__(
-        self, events: Iterable[Event], beside: Callable[[Event], None] = lambda event: None
+        self,
+        events: Iterable[Event],
+        beside: Callable[[Event], None] = lambda event: None,
+        started: Mapping[str, Any] | None = None,
     ) -> None:
         self._events = iter(events)
         self._beside = beside
+        self._started = started or {}
         self._next: Event | None = None
         self._advance()
 
@@ -57,14 +63,30 @@ class Recorded:
         event = self._next
         if event is None:
             return None
-        if event.kind is not kind or _plain(event.data) != _as_of(event.data, data):
+        if kind is Kind.RUN_STARTED and event.kind is kind:
+            self._started = event.data  # what a run is told is taken from there
+        elif event.kind is not kind or _plain(event.data) != self._as_of(event.data, data):
             raise EventLogError(
                 f"event {event.sequence}: recorded was {_told(event.kind, event.data)}, the same "
-                f"rows now give {_told(kind, data)}{_difference(event.data, data)}; the data or "
-                "the installed packages have changed since"
+                f"rows now give {_told(kind, data)}{self._difference(event.data, data)}; "
+                f"{why_other_bytes(self._started)}"
             )
         self._advance()
         return event
+
+    def _as_of(self, recorded: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+        """What a record of its age would have held."""
+        older = format_of(self._started) < FORMAT
+        new = {name for name in (data if older else LATER) if name not in recorded}
+        return {name: value for name, value in _plain(data).items() if name not in new}
+
+    def _difference(self, recorded: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+        """The first value that differs."""
+        before, after = _plain(recorded), self._as_of(recorded, now)
+        for name in sorted(before.keys() | after.keys()):
+            if before.get(name) != after.get(name):
+                return f" ({name} was {before.get(name)!r}, is {after.get(name)!r})"[:300]
+        return ""
 
     def _advance(self) -> None:
         for event in self._events:
@@ -81,20 +103,5 @@ def _plain(data: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in found.items() if name not in BY_CHANCE}
 
 
-def _as_of(recorded: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
-    """What a record of its age would have held."""
-    new = [name for name in LATER if name not in recorded]
-    return {name: value for name, value in _plain(data).items() if name not in new}
-
-
 def _told(kind: Kind, data: Mapping[str, Any]) -> str:
     return f"'{kind}'" + (f" of batch {data['batch']}" if "batch" in data else "")
-
-
-def _difference(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """The first value that differs."""
-    before, after = _plain(recorded), _as_of(recorded, now)
-    for name in sorted(before.keys() | after.keys()):
-        if before.get(name) != after.get(name):
-            return f" ({name} was {before.get(name)!r}, is {after.get(name)!r})"[:300]
-    return ""

@@ -13,6 +13,7 @@ from selfheal_cli.config import RunConfig, recorded
 from selfheal_cli.errors import EventLogError, VersionCorrupt
 from selfheal_cli.history.event_log import read
 from selfheal_cli.history.events import Event, Kind
+from selfheal_cli.model.build import why_other_bytes
 from selfheal_cli.model.network import use_one_thread
 from selfheal_cli.pipeline.corridor import lay, serve
 from selfheal_cli.pipeline.engines import make_engine
@@ -124,10 +125,11 @@ def reheal(registry: Registry, version: VersionRecord, log: Path, into: Path) ->
         if prepared.base.sha256 != trained.data["base_sha256"]:
             raise VersionCorrupt(
                 f"{where}: training again gives another base ({prepared.base.sha256[:12]}…, "
-                f"recorded was {trained.data['base_sha256'][:12]}…): the data or the installed "
-                "packages have changed since"
+                f"recorded was {trained.data['base_sha256'][:12]}…): "
+                f"{why_other_bytes(started.data)}"
             )
-        ledger = CheckLedger(Recorded(events), version.tags["selfheal.snapshot"])
+        recorded = Recorded(events, started=started.data)
+        ledger = CheckLedger(recorded, version.tags["selfheal.snapshot"])
         known = started.data["champion_move"]
         others = Follower(registry, version.model, version.run_id, version.base, known)
         try:

@@ -6,12 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
-from selfheal_cli import __version__
 from selfheal_cli.config import WORKSPACE, RunConfig
 from selfheal_cli.errors import RegistryUnreachable, SelfhealError
 from selfheal_cli.heal.live import LiveModel, Serving
@@ -19,6 +17,7 @@ from selfheal_cli.history.archive import LOG_NAME, run_folder
 from selfheal_cli.history.event_log import Clock, EventLog
 from selfheal_cli.history.events import Event, Kind
 from selfheal_cli.history.writable import require_writable
+from selfheal_cli.model.build import written_by
 from selfheal_cli.model.network import use_one_thread
 from selfheal_cli.monitor.prequential import score
 from selfheal_cli.pipeline.conclude import conclude
@@ -286,16 +285,12 @@ def baseline_scores(source: Source, prepared: Prepared) -> tuple[AnyScores, Eval
 
 def _started(course: Course, lineage: Lineage) -> dict[str, Any]:
     return {
+        **written_by(),
         "run_id": lineage.run_id,
         "model": lineage.model,
         "actor": course.actor,
         "champion_move": course.known,
         "config": course.config.model_dump(mode="json"),
-        "versions": {
-            "selfheal": __version__,
-            "mlflow": version("mlflow"),
-            "torch": version("torch"),
-        },
     }
 
 

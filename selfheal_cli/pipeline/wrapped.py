@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from selfheal_cli import __version__
 from selfheal_cli.config import RunConfig
 from selfheal_cli.errors import ConfigurationError, DataError, RegistryError, VersionNotFound
 from selfheal_cli.history.archive import LOG_NAME, run_folder
@@ -16,6 +15,7 @@ from selfheal_cli.history.events import Kind
 from selfheal_cli.inputs import RowSettings
 from selfheal_cli.model.adapters.kinds import AFFINE
 from selfheal_cli.model.allowed import remember
+from selfheal_cli.model.build import written_by
 from selfheal_cli.model.foreign import modules_of
 from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.pipeline.lease import RunLease, require_free
@@ -211,9 +211,14 @@ def _register(
         stack.callback(writer.close)
         known = last.sequence if last else 0
         ledger = RunLedger(log, writer, around.on_event, around.clock, around.actor, lambda: known)
-        started = {"run_id": run_id, "model": model, "actor": around.actor, "champion_move": known,
-                   "config": config.model_dump(mode="json"),
-                   "versions": {"selfheal": __version__}}  # fmt: skip
+        started = {
+            **written_by(),
+            "run_id": run_id,
+            "model": model,
+            "actor": around.actor,
+            "champion_move": known,
+            "config": config.model_dump(mode="json"),
+        }
         ledger.note(Kind.RUN_STARTED, started)
         ledger.note(Kind.TRAINED, {"base": base_id, "base_sha256": base.sha256, "origin": origin})
         snapshot = Snapshots(ledger, run_id).take(

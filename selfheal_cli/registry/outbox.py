@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from selfheal_cli.errors import RegistryError
+from selfheal_cli.history.database import require_format
 
 NAME = "outbox.db"
 LOCK_SECONDS = 60.0
@@ -57,6 +58,7 @@ class Outbox:
         with self._told():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(path, timeout=LOCK_SECONDS, check_same_thread=False)
+            require_format(self._database, path)
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = FULL")  # a commit is on disk
             self._database.executescript(SCHEMA)

@@ -17,6 +17,7 @@ from filelock import FileLock
 
 from selfheal_cli.config import OWNER_ONLY, WORKSPACE
 from selfheal_cli.errors import NotWritten
+from selfheal_cli.history.database import require_format
 
 NAME = "spool.db"
 LOCK_SECONDS = 30.0
@@ -93,6 +94,7 @@ class SpoolFile:
                 beside.unlink(missing_ok=True)  # of a file that is gone
         self._database = sqlite3.connect(self.path, timeout=LOCK_SECONDS, check_same_thread=False)
         try:
+            require_format(self._database, self.path)
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = FULL")
             self._database.executescript(self._schema)

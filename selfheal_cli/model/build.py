@@ -1,0 +1,67 @@
+"""What decides the last bit of a figure: the builds that compute, and the processor under them."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from selfheal_cli import __version__
+from selfheal_cli.history.events import FORMAT
+
+CHANGED = "the data or the installed packages have changed since"
+
+
+@cache
+def numeric_build() -> dict[str, str | int]:
+    """As a run records it."""
+    return {
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def written_by() -> dict[str, Any]:
+    """What a run's first words say of whoever writes its record."""
+    versions = {"selfheal": __version__, "mlflow": version("mlflow"), "torch": version("torch")}
+    return {"format": FORMAT, "build": numeric_build(), "versions": versions}
+
+
+def why_other_bytes(started: Mapping[str, Any]) -> str:
+    """Why the same rows give something else than a run of these first words recorded.
+
+    On another build or processor they may, and nobody has touched the record.
+    """
+    recorded, here = started.get("build"), numeric_build()
+    if recorded is None:
+        was = started.get("versions", {}).get("torch")
+        if was in (None, here["torch"]):
+            return f"{CHANGED}, or it was another processor, which was not recorded then"
+        recorded, here = {"torch": was}, {"torch": here["torch"]}
+    if recorded == here:
+        return CHANGED
+    different = [name for name in {**recorded, **here} if recorded.get(name) != here.get(name)]
+    told = "; ".join(f"{name} {recorded.get(name)}, here {here.get(name)}" for name in different)
+    return (
+        f"it was recorded on another processor or build ({told}), where the last bits of a figure "
+        "may differ: go on there, or begin a new run here"
+    )
+
+
+def _processor() -> str:
+    """Its model's name where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()

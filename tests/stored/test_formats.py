@@ -1,0 +1,142 @@
+"""A record says in which format and on which build it was made, and keeps its meaning."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selfheal_cli.config import RunConfig, checked
+from selfheal_cli.errors import EventLogError
+from selfheal_cli.history.event_log import EventLog, read
+from selfheal_cli.history.events import FORMAT, Kind
+from selfheal_cli.model.build import numeric_build, why_other_bytes, written_by
+from selfheal_cli.pipeline.recorded import Recorded
+from selfheal_cli.registry.outbox import Outbox
+from selfheal_cli.spool.file import spool_path
+from selfheal_cli.spool.store import Spool
+from tests.conftest import Invoke
+from tests.pipeline import faulty
+
+
+def first_of(log: Path) -> dict[str, Any]:
+    return dict(next(iter(read(log))).data)
+
+
+def rewritten(log: Path, **changes: Any) -> None:
+    """The same log, chained anew, as if its first event had said something else."""
+    events = list(read(log))
+    log.unlink()
+    times = iter([datetime.fromisoformat(event.at) for event in events])
+    writing = EventLog(log, lambda: next(times))
+    for event in events:
+        data = {**event.data, **changes} if event.kind is Kind.RUN_STARTED else event.data
+        writing.append(event.kind, data)
+    writing.close()
+
+
+def test_a_run_records_its_format_and_the_build_that_its_figures_come_from(
+    in_article_run: Path,
+) -> None:
+    (log,) = in_article_run.glob("mlruns/selfheal/runs/*/events.jsonl")
+    said = first_of(log)
+    assert said["format"] == FORMAT
+    assert {*said["build"]} == {"torch", "numpy", "capability", "processor", "threads"}
+    assert all(said["build"].values())
+    with closing(sqlite3.connect(log.with_name("outbox.db"))) as outbox:
+        assert outbox.execute("PRAGMA user_version").fetchone() == (FORMAT,)
+
+
+def test_what_0_1_0_recorded_of_a_configuration_is_what_a_run_is_told_today(
+    unpacked_0_1_0: Path,
+) -> None:
+    known = 0
+    for log in sorted(unpacked_0_1_0.glob("mlruns/selfheal/runs/*/events.jsonl")):
+        said = first_of(log)
+        assert "format" not in said
+        config = checked(RunConfig, said["config"], where=str(log))
+        assert config.model_dump(mode="json") == said["config"]
+        known += 1
+    assert known > 8
+
+
+def test_a_resume_on_another_processor_says_so_and_accuses_nobody(
+    workdir: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kill = faulty.at_batch(2, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    faulty.in_child("run", "--batches", "3", "--no-plots", "--batch-size", "50", prepare=kill)
+    (log,) = workdir.glob("mlruns/selfheal/runs/*/events.jsonl")
+    elsewhere = {**numeric_build(), "capability": "AVX512", "processor": "Another One"}
+    rewritten(log, build=elsewhere, config={**first_of(log)["config"], "seed": 43})
+    told = invoke("run", "--resume", "latest", expect=4).stderr
+    assert "another processor or build" in told
+    assert "capability AVX512, here" in told
+    assert "processor Another One, here" in told
+    assert "the data or the installed packages" not in told
+
+
+def test_an_older_record_is_gone_through_by_the_keys_that_it_has(tmp_path: Path) -> None:
+    log = tmp_path / "events.jsonl"
+    writing = EventLog(log, lambda: datetime(2026, 1, 1, tzinfo=UTC))
+    writing.append(Kind.RUN_STARTED, {"run_id": "r", "versions": {"selfheal": "0.1.0"}})
+    writing.append(Kind.BATCH, {"batch": 1, "z": 0.5})
+    writing.append(Kind.BATCH, {"batch": 2, "z": 0.5})
+    writing.close()
+    recorded = Recorded(read(log))
+    assert recorded.match(Kind.RUN_STARTED, {**written_by(), "run_id": "r"}) is not None
+    assert recorded.match(Kind.BATCH, {"batch": 1, "z": 0.5, "later": True}) is not None
+    with pytest.raises(EventLogError, match=r"z was 0\.5, is 0\.25"):
+        recorded.match(Kind.BATCH, {"batch": 2, "z": 0.25, "later": True})
+
+
+def test_a_record_of_today_has_to_come_out_with_all_its_keys(tmp_path: Path) -> None:
+    log = tmp_path / "events.jsonl"
+    writing = EventLog(log, lambda: datetime(2026, 1, 1, tzinfo=UTC))
+    writing.append(Kind.RUN_STARTED, written_by())
+    writing.append(Kind.BATCH, {"batch": 1})
+    writing.close()
+    recorded = Recorded(read(log))
+    recorded.match(Kind.RUN_STARTED, written_by())
+    with pytest.raises(EventLogError, match="later was None, is True"):
+        recorded.match(Kind.BATCH, {"batch": 1, "later": True})
+
+
+def test_what_a_later_selfheal_wrote_is_refused_in_words(
+    workdir: Path, invoke: Invoke, tmp_path: Path
+) -> None:
+    log = workdir / "mlruns" / "selfheal" / "runs" / "abc" / "events.jsonl"
+    writing = EventLog(log, lambda: datetime(2026, 1, 1, tzinfo=UTC))
+    writing.append(Kind.RUN_STARTED, {"format": FORMAT + 1, "versions": {"selfheal": "9.0.0"}})
+    writing.close()
+    told = invoke("report", "abc", expect=4).stderr
+    assert f"is of format {FORMAT + 1}, which a later selfheal wrote (9.0.0)" in told
+    for path, opened in ((tmp_path / "outbox.db", Outbox), (spool_path("m", tmp_path), Spool)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(path)) as database:
+            database.execute(f"PRAGMA user_version = {FORMAT + 1}")
+        with pytest.raises(EventLogError, match="a later selfheal wrote"):
+            opened(path)
+
+
+def test_a_file_of_0_1_0_stays_of_its_format(stored_by_0_1_0: Path) -> None:
+    path = spool_path("claims")
+    Spool(path).close()
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (0,)
+
+
+def test_why_bytes_differ_is_said_by_what_was_recorded() -> None:
+    here = numeric_build()
+    assert why_other_bytes({"build": here}) == (
+        "the data or the installed packages have changed since"
+    )
+    old = json.loads(json.dumps({"versions": {"torch": "2.6.0"}}))
+    assert f"torch 2.6.0, here {here['torch']}" in why_other_bytes(old)
+    assert "which was not recorded then" in why_other_bytes({"versions": {"torch": here["torch"]}})
