@@ -5,15 +5,11 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-
-from selfheal_cli import __version__
-from selfheal_cli.history.events import FORMAT
 
 CHANGED = "the data or the installed packages have changed since"
 
@@ -28,12 +24,6 @@ def numeric_build() -> dict[str, str | int]:
         "processor": _processor(),
         "threads": torch.get_num_threads(),
     }
-
-
-def written_by() -> dict[str, Any]:
-    """What a run's first words say of whoever writes its record."""
-    versions = {"selfheal": __version__, "mlflow": version("mlflow"), "torch": version("torch")}
-    return {"format": FORMAT, "build": numeric_build(), "versions": versions}
 
 
 def why_other_bytes(started: Mapping[str, Any]) -> str:

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import version
 from typing import Any
 
+from selfheal_cli import __version__
 from selfheal_cli.errors import EventLogError
 from selfheal_cli.history.events import FORMAT, Event, Kind, format_of
-from selfheal_cli.model.build import why_other_bytes
+from selfheal_cli.model.build import numeric_build, why_other_bytes
 
 # what the registry's writer, or the run's own end, wrote between the stream's events
 BESIDE = frozenset(
@@ -29,6 +31,12 @@ BESIDE = frozenset(
 BY_CHANCE = ("pending_writes",)  # depends on how fast the registry was
 # what earlier records do not have: they still can be gone through
 LATER = ("shifts", "features", "features_in_all")
+
+
+def written_by() -> dict[str, Any]:
+    """What a run's first words say of whoever writes its record."""
+    versions = {"selfheal": __version__, "mlflow": version("mlflow"), "torch": version("torch")}
+    return {"format": FORMAT, "build": numeric_build(), "versions": versions}
 
 
 class Recorded:

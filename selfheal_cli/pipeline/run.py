@@ -17,7 +17,6 @@ from selfheal_cli.history.archive import LOG_NAME, run_folder
 from selfheal_cli.history.event_log import Clock, EventLog
 from selfheal_cli.history.events import Event, Kind
 from selfheal_cli.history.writable import require_writable
-from selfheal_cli.model.build import written_by
 from selfheal_cli.model.network import use_one_thread
 from selfheal_cli.monitor.prequential import score
 from selfheal_cli.pipeline.conclude import conclude
@@ -30,6 +29,7 @@ from selfheal_cli.pipeline.ledger import RunLedger
 from selfheal_cli.pipeline.listen import listen, stopped_here
 from selfheal_cli.pipeline.prepare import OnEpoch, Prepared, prepare
 from selfheal_cli.pipeline.publish import publish
+from selfheal_cli.pipeline.recorded import written_by
 from selfheal_cli.pipeline.sensitive import sensitive_auto
 from selfheal_cli.pipeline.sources import keep_rows
 from selfheal_cli.pipeline.wrapped import wrapped_of

@@ -15,11 +15,11 @@ from selfheal_cli.history.events import Kind
 from selfheal_cli.inputs import RowSettings
 from selfheal_cli.model.adapters.kinds import AFFINE
 from selfheal_cli.model.allowed import remember
-from selfheal_cli.model.build import written_by
 from selfheal_cli.model.foreign import modules_of
 from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.pipeline.lease import RunLease, require_free
 from selfheal_cli.pipeline.ledger import RunLedger
+from selfheal_cli.pipeline.recorded import written_by
 from selfheal_cli.pipeline.snapshots import Snapshots
 from selfheal_cli.records import AliasMove, Base, Evaluation, Phase, VersionRecord
 from selfheal_cli.registry.base import BASELINE, CHAMPION, Lineage, Registry

@@ -17,8 +17,8 @@ from selfheal_cli.config import RunConfig, checked
 from selfheal_cli.errors import EventLogError
 from selfheal_cli.history.event_log import EventLog, read
 from selfheal_cli.history.events import FORMAT, Kind
-from selfheal_cli.model.build import numeric_build, why_other_bytes, written_by
-from selfheal_cli.pipeline.recorded import Recorded
+from selfheal_cli.model.build import numeric_build, why_other_bytes
+from selfheal_cli.pipeline.recorded import Recorded, written_by
 from selfheal_cli.registry.outbox import Outbox
 from selfheal_cli.spool.file import spool_path
 from selfheal_cli.spool.store import Spool
