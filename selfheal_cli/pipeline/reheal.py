@@ -128,8 +128,8 @@ def reheal(registry: Registry, version: VersionRecord, log: Path, into: Path) ->
                 f"recorded was {trained.data['base_sha256'][:12]}…): "
                 f"{why_other_bytes(started.data)}"
             )
-        recorded = Recorded(events, started=started.data)
-        ledger = CheckLedger(recorded, version.tags["selfheal.snapshot"])
+        matched = Recorded(events, started=started.data)
+        ledger = CheckLedger(matched, version.tags["selfheal.snapshot"])
         known = started.data["champion_move"]
         others = Follower(registry, version.model, version.run_id, version.base, known)
         try:

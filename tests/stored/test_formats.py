@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from selfheal_cli.config import RunConfig, checked
+from selfheal_cli.config import recorded
 from selfheal_cli.errors import EventLogError
 from selfheal_cli.history.event_log import EventLog, read
 from selfheal_cli.history.events import FORMAT, Kind
@@ -61,7 +61,7 @@ def test_what_0_1_0_recorded_of_a_configuration_is_what_a_run_is_told_today(
     for log in sorted(unpacked_0_1_0.glob("mlruns/selfheal/runs/*/events.jsonl")):
         said = first_of(log)
         assert "format" not in said
-        config = checked(RunConfig, said["config"], where=str(log))
+        config = recorded(said["config"], where=str(log))
         assert config.model_dump(mode="json") == said["config"]
         known += 1
     assert known > 8
@@ -89,11 +89,11 @@ def test_an_older_record_is_gone_through_by_the_keys_that_it_has(tmp_path: Path)
     writing.append(Kind.BATCH, {"batch": 1, "z": 0.5})
     writing.append(Kind.BATCH, {"batch": 2, "z": 0.5})
     writing.close()
-    recorded = Recorded(read(log))
-    assert recorded.match(Kind.RUN_STARTED, {**written_by(), "run_id": "r"}) is not None
-    assert recorded.match(Kind.BATCH, {"batch": 1, "z": 0.5, "later": True}) is not None
+    record = Recorded(read(log))
+    assert record.match(Kind.RUN_STARTED, {**written_by(), "run_id": "r"}) is not None
+    assert record.match(Kind.BATCH, {"batch": 1, "z": 0.5, "later": True}) is not None
     with pytest.raises(EventLogError, match=r"z was 0\.5, is 0\.25"):
-        recorded.match(Kind.BATCH, {"batch": 2, "z": 0.25, "later": True})
+        record.match(Kind.BATCH, {"batch": 2, "z": 0.25, "later": True})
 
 
 def test_a_record_of_today_has_to_come_out_with_all_its_keys(tmp_path: Path) -> None:
@@ -102,10 +102,10 @@ def test_a_record_of_today_has_to_come_out_with_all_its_keys(tmp_path: Path) -> 
     writing.append(Kind.RUN_STARTED, written_by())
     writing.append(Kind.BATCH, {"batch": 1})
     writing.close()
-    recorded = Recorded(read(log))
-    recorded.match(Kind.RUN_STARTED, written_by())
+    record = Recorded(read(log))
+    record.match(Kind.RUN_STARTED, written_by())
     with pytest.raises(EventLogError, match="later was None, is True"):
-        recorded.match(Kind.BATCH, {"batch": 1, "later": True})
+        record.match(Kind.BATCH, {"batch": 1, "later": True})
 
 
 def test_what_a_later_selfheal_wrote_is_refused_in_words(
