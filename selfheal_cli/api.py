@@ -22,14 +22,22 @@ from selfheal_cli.errors import DataError, SelfhealError
 from selfheal_cli.heal.live import LiveModel
 from selfheal_cli.heal.recipe import check_place, check_recipe
 from selfheal_cli.model.adapters.kinds import REFLEXIVE
+from selfheal_cli.model.answer import AUTO as ANY_OUTPUT
 from selfheal_cli.model.foreign import AUTO
 from selfheal_cli.model.wrapping import wrap
 from selfheal_cli.pipeline.origin import SAMPLE, Sample, base_of
 from selfheal_cli.pipeline.run import Finished, Surroundings, run
-from selfheal_cli.pipeline.wrapped import PREFIX, add_wrapped, find_wrapped, wrapped_on
+from selfheal_cli.pipeline.wrapped import (
+    PREFIX,
+    add_wrapped,
+    find_wrapped,
+    require_name,
+    wrapped_on,
+)
 from selfheal_cli.registry.mlflow_registry import MlflowRegistry
 from selfheal_cli.rollback.plan import By, execute, plan_best
 from selfheal_cli.rollback.select import Wanted
+from selfheal_cli.source.given import as_array, named_columns
 from selfheal_cli.source.pushed import PushedSource, Reference
 
 if TYPE_CHECKING:
@@ -51,6 +59,9 @@ class SelfHealing:
     A service that is begun again with the same module and rows goes on from the champion that was
     healed; another module, or other rows, are a new baseline, which becomes the champion if neither
     a hold nor four eyes forbid it.
+    Tables (DataFrames) are taken by their columns' names, arrays by position. ``output`` says what
+    the module gives where that cannot be seen: ``logits`` or ``probabilities``. Torch computes on
+    one thread in this process from here on.
     Heals run in a process of their own; with ``mode="sync"`` in this one, batch after batch, so
     that the same rows give the same bytes. Usable from any number of threads; close it, or use it
     as a context manager. Raises `SelfhealError` kinds.
@@ -70,19 +81,28 @@ class SelfHealing:
         recipe: str = "anchored",
         at: str = AUTO,
         adapter: str = REFLEXIVE,
+        init: Mapping[str, Any] | None = None,
+        output: str = ANY_OUTPUT,
         mode: Literal["async", "sync"] = "async",
         settings: Mapping[str, Any] | None = None,
         tracking_uri: str | None = None,
     ) -> None:
-        given = np.asarray(x)
+        require_name(name)
+        table = named_columns(x)
+        self._names = tuple(columns or table or ())
+        given = as_array(x, self._names)
         self._shape = given.shape[1:]
         integers = np.issubdtype(given.dtype, np.integer)
         flat = self._rows(given)
-        names = tuple(columns or (f"x{place}" for place in range(flat.shape[1])))
+        names = self._names or tuple(f"x{place}" for place in range(flat.shape[1]))
+        if len(names) != flat.shape[1]:
+            raise DataError(f"{len(names)} columns are named, a row has {flat.shape[1]} values")
+        self._names = names
         sample = Sample(flat[:SAMPLE], names, self._shape, "int64" if integers else "float32")
         network = wrap(
-            module, sample.rows, shape=sample.shape, dtype=sample.dtype, at=at, adapter=adapter
-        )
+            module, sample.rows, shape=sample.shape, dtype=sample.dtype, at=at, adapter=adapter,
+            init=init, output=output,
+        )  # fmt: skip
         heal = checked(
             HealSettings, {**(settings or {}), "recipe": recipe, "mode": mode}, where="SelfHealing"
         )
@@ -125,8 +145,11 @@ class SelfHealing:
 
     def predict(self, x: ArrayLike) -> FloatArray:
         """Rows (n, ...) to probabilities, (n,) for two classes, else (n, K); takes no lock."""
-        rows, live = self._rows(np.asarray(x)), self._live
-        return self._network.predict(rows) if live is None else live.predict(rows)
+        rows, live = self._rows(as_array(x, self._names)), self._live
+        try:
+            return self._network.predict(rows) if live is None else live.predict(rows)
+        except Exception as exc:  # the module's own code
+            raise DataError(f"the model fails on these rows: {' '.join(str(exc).split())}") from exc
 
     def observe(self, x: ArrayLike, labels: ArrayLike | None = None) -> bool:
         """Show rows (n, ...) that were scored, with their classes (n,) where they are known.
@@ -135,7 +158,7 @@ class SelfHealing:
         Raises what ended the background run, if something did.
         """
         self._require_running()
-        rows = self._rows(np.asarray(x))
+        rows = self._rows(as_array(x, self._names))
         unknown = np.full(len(rows), -1, dtype=np.int8)
         y = unknown if labels is None else self._classes(labels, len(rows))
         return self._source.push(rows, y)
@@ -156,8 +179,7 @@ class SelfHealing:
         if self._thread.is_alive():
             self._source.end()
             self._thread.join()
-        if self._error is not None:
-            raise self._error
+        self._require_no_error()
         if self.finished is None:
             raise SelfhealError(f"the run of '{self._name}' ended without a result")
         return self.finished
@@ -181,22 +203,30 @@ class SelfHealing:
         self._live = live
 
     def _require_running(self) -> None:
-        if self._error is not None:
-            raise self._error
+        self._require_no_error()
         if not self._thread.is_alive():
             raise SelfhealError(f"'{self._name}' is closed")
+
+    def _require_no_error(self) -> None:
+        """Raise what ended the background run, as an error of ours."""
+        if isinstance(self._error, SelfhealError) or not isinstance(self._error, Exception | None):
+            raise self._error
+        if self._error is not None:
+            reason = " ".join(str(self._error).split()) or type(self._error).__name__
+            raise SelfhealError(f"the run of '{self._name}' ended: {reason}") from self._error
 
     def _rows(self, x: NDArray[Any]) -> FloatArray:
         if x.shape[1:] != self._shape:
             raise DataError(f"rows have shape {x.shape[1:]}, the model takes {self._shape}")
-        rows = np.ascontiguousarray(x.reshape(len(x), prod(self._shape)), dtype=np.float32)
+        with np.errstate(over="ignore"):  # what is too large is infinite, and said to be below
+            rows = np.ascontiguousarray(x.reshape(len(x), prod(self._shape)), dtype=np.float32)
         if not np.isfinite(rows).all():
             row, place = np.argwhere(~np.isfinite(rows))[0]
             raise DataError(f"row {row}, value {place}: {rows[row, place]} is not a finite number")
         return rows
 
     def _classes(self, labels: ArrayLike, rows: int) -> LabelArray:
-        y = np.asarray(labels)
+        y = as_array(labels)
         if y.shape != (rows,):
             raise DataError(f"labels have shape {y.shape}, {rows} rows need ({rows},)")
         if not np.isin(y, np.arange(-1, len(self._labels))).all():

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from mlflow import MlflowClient
@@ -14,10 +15,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from selfheal_cli.api import SelfHealing
-from selfheal_cli.errors import DataError, SelfhealError
+from selfheal_cli.errors import ConfigurationError, DataError, ModelError, SelfhealError
 from selfheal_cli.registry.journal import standing
 from selfheal_cli.registry.mlflow_registry import MlflowRegistry
 from tests.conftest import Invoke
+from tests.model.oddities import Exponential
 
 Array = NDArray[np.float32]
 
@@ -161,3 +163,64 @@ def test_the_lines_of_the_readme_do_what_they_say(workdir: Path, module: nn.Modu
     code = lines.replace("    model.rollback", "    model.close()\n    model.rollback")
     exec(compile(code, "README.md", "exec"), given)  # noqa: S102 (the README's own lines)
     assert given["probabilities"].shape == (1_000,)
+
+
+def test_tables_are_taken_by_the_names_of_their_columns_in_whatever_order(
+    workdir: Path, module: nn.Module
+) -> None:
+    x, y = rows_of(500, 1)
+    names = ["age", "amount", "rate", "days"]
+    table = pd.DataFrame(x, columns=names)
+    turned = table[["rate", "days", "age", "amount"]].assign(extra="text")
+    with SelfHealing(module, table, y, name="named") as model:
+        expected = model.predict(x)
+        assert np.array_equal(model.predict(table), expected)
+        assert np.array_equal(model.predict(turned), expected)
+        assert np.array_equal(model.predict(torch.tensor(x, requires_grad=True)), expected)
+        assert np.array_equal(model.predict(pd.DataFrame(x)), expected)  # its columns are counted
+        assert model.predict(x[:0]).shape == (0,)
+        assert model.observe(turned[:60], y[:60])
+        with pytest.raises(DataError, match="no column 'age'; the model takes age, amount"):
+            model.predict(table.rename(columns={"age": "Age"}))
+        with pytest.raises(DataError, match="two columns 'age'"):
+            model.observe(pd.concat([table, table[["age"]]], axis=1))
+        with pytest.raises(DataError, match="numbers"):
+            model.predict(table.assign(age="old"))
+        with pytest.raises(DataError, match="a value is missing"):
+            model.observe(table.astype({"days": "Float64"}).assign(days=pd.NA))
+    described = MlflowRegistry().base(MlflowRegistry().version("named", 1).base).describe()
+    assert [one["name"] for one in described["encoding"]["columns"]] == names
+
+
+def test_a_row_that_the_module_overflows_on_ends_nothing(workdir: Path) -> None:
+    torch.manual_seed(0)
+    x, y = rows_of(500, 1)
+    with SelfHealing(Exponential(), x, y, name="overflow", batch_size=50) as model:
+        wild = x[:50].copy()
+        wild[7] = 1e4
+        assert model.observe(wild, y[:50])
+        assert model.observe(x[50:100], y[50:100])
+        with pytest.raises(DataError, match="not a finite number"):
+            model.observe(np.full((1, 4), 1e39), [1])
+        assert model.observe(x[100:101])  # a last batch of one row
+    assert model.finished is not None
+    rows = [row.rows for row in model.finished.view.rows.values()]
+    assert sum(rows) == 100
+
+
+@pytest.mark.parametrize("name", ["prod/credit", "kredit-ö", ""])
+def test_a_name_that_no_model_can_have_is_said_in_words(
+    workdir: Path, module: nn.Module, invoke: Invoke, name: str
+) -> None:
+    with pytest.raises(ConfigurationError, match="model_name"):
+        SelfHealing(module, *rows_of(500, 1), name=name)
+    Path("w.safetensors").touch()
+    arguments = ("--from", "torch.nn:Linear", "--weights", "w.safetensors", "--as", name)
+    said = invoke("wrap", *arguments, expect=3).stderr
+    assert f"the name '{name}': model_name" in said
+    assert "pydantic" not in said
+
+
+def test_what_is_no_module_of_pytorch_is_refused(workdir: Path) -> None:
+    with pytest.raises(ModelError, match=r"a dict is no torch.nn.Module"):
+        SelfHealing({}, *rows_of(500, 1), name="odd")  # type: ignore[arg-type]

@@ -88,32 +88,34 @@ def command(
         raise click.UsageError("--weights needs --from, the class that they belong to")
     if name is None and not listed:
         raise click.UsageError("--as NAME is needed, or --list")
+    shape, init = _shape(given["shape"]), _init(given["init_text"])
     from selfheal_cli.model.adapters.kinds import parse_adapter
     from selfheal_cli.model.allowed import allow
     from selfheal_cli.model.wrapping import put_in, take
     from selfheal_cli.pipeline.origin import Origin, base_of, read_origin, sample_rows
     from selfheal_cli.pipeline.run import Surroundings
-    from selfheal_cli.pipeline.wrapped import add_wrapped
+    from selfheal_cli.pipeline.wrapped import add_wrapped, require_name
     from selfheal_cli.registry.mlflow_registry import MlflowRegistry
 
     allow([(given["target"] or "").partition(":")[0]])
     parse_adapter(given["adapter"])
+    if name is not None:
+        require_name(name)
     registry = MlflowRegistry(tracking_uri, create=not listed)
     origin = Origin(
         given["model"],
         given["target"],
         given["weights"],
-        _init(given["init_text"]),
+        init,
         allow_pickle=given["allow_pickle"],
     )
-    module = read_origin(registry, origin)
-    shape = _shape(given["shape"])
-    sample = sample_rows(module, given["data"], given["drop"], shape, integers=given["integers"])
+    stored = read_origin(registry, origin)
+    sample = sample_rows(stored, given["data"], given["drop"], shape, integers=given["integers"])
     if listed:
-        _show_layers(module, sample, origin, given["output"], as_json=as_json)
+        _show_layers(stored.module, sample, origin, given["output"], as_json=as_json)
     elif name is not None:
         original = take(
-            module, sample.rows, shape=sample.shape, dtype=sample.dtype, init=origin.init,
+            stored.module, sample.rows, shape=sample.shape, dtype=sample.dtype, init=origin.init,
             output=given["output"],
         )  # fmt: skip
         network = put_in(original, at=given["at"], adapter=given["adapter"])

@@ -10,7 +10,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -109,14 +110,14 @@ def find_class(target: str) -> type[nn.Module]:
     Raises `ModelError` where it is none, or its module may not run here.
     """
     place, _, name = target.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
-    require_allowed(place)
     try:
-        found: Any = importlib.import_module(place)
+        with _looking_here():
+            require_allowed(place)
+            found: Any = importlib.import_module(place)
         for part in name.split("."):
             found = getattr(found, part)
+    except ModelError:
+        raise
     except (ImportError, AttributeError) as exc:
         raise ModelError(
             f"{target} cannot be imported here ({exc}); install its package, or stand in the "
@@ -127,6 +128,20 @@ def find_class(target: str) -> type[nn.Module]:
     if not (inspect.isclass(found) and issubclass(found, nn.Module)):
         raise ModelError(f"{target} is not a class of torch.nn.Module")
     return found
+
+
+@contextmanager
+def _looking_here() -> Iterator[None]:
+    """The working folder is looked in last for a moment; the program's path stays as it was."""
+    here = str(Path.cwd())
+    added = here not in sys.path
+    if added:
+        sys.path.append(here)
+    try:
+        yield
+    finally:
+        if added and here in sys.path:
+            sys.path.remove(here)
 
 
 def modules_of(spec: ModuleSpec) -> set[str]:

@@ -117,7 +117,7 @@ def take(
     with _evaluating(module):
         expected = outputs_of(module, given)
     one_a_row(expected, len(rows))
-    weights = {name: value.clone() for name, value in module.state_dict().items()}
+    weights = {name: _weight(name, value).clone() for name, value in module.state_dict().items()}
     copy, computes = _copy(spec, weights, given, expected)
     seen = watch(copy, given)
     answer = read_answer(expected, len(rows), output, direct=gives(seen, expected))
@@ -184,6 +184,16 @@ def first_width(module: nn.Module) -> int:
         if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Embedding):
             break
     raise ModelError("the shape of one row is not known: give --shape, as in --shape 1,8,8")
+
+
+def _weight(name: str, value: Any) -> Tensor:
+    """A weight that can be stored; raises `ModelError` for what quantised layers keep instead."""
+    if not isinstance(value, Tensor) or value.is_quantized:
+        raise ModelError(
+            f"weight '{name}' is no plain tensor ({type(value).__name__}): quantised models are "
+            "not supported"
+        )
+    return value
 
 
 def _require_weights_of_its_own(module: nn.Module) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from selfheal_cli.errors import DataError, ModelError
 from selfheal_cli.model.network import SelfHealingNetwork, use_one_thread
@@ -24,9 +25,10 @@ from selfheal_cli.model.stored import (
 from selfheal_cli.model.wrapping import first_width
 from selfheal_cli.records import Base
 from selfheal_cli.registry.base import Registry
+from selfheal_cli.registry.mlmodel import input_names
 from selfheal_cli.snapshot import make_base
 from selfheal_cli.source.encoding import Encoding
-from selfheal_cli.source.table_file import open_table
+from selfheal_cli.source.table_file import as_numbers, open_table
 
 if TYPE_CHECKING:
     from torch import nn
@@ -62,23 +64,33 @@ class Sample:
     drawn: bool = False  # and not the user's
 
 
-def read_origin(registry: Registry, origin: Origin) -> nn.Module:
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A model as it was stored; ``names`` are what its signature calls its columns, if it does."""
+
+    module: nn.Module
+    names: tuple[str, ...] | None = None
+
+
+def read_origin(registry: Registry, origin: Origin) -> Stored:
     """The model itself; raises `ModelError` where it cannot be had without a pickle."""
     use_one_thread()
     if origin.uri is None:
         if origin.target is None or origin.weights is None:
             raise ModelError("without a URI, a class and its weights are needed")
-        return from_class(origin.target, origin.init, read_safetensors(origin.weights))
+        return Stored(from_class(origin.target, origin.init, read_safetensors(origin.weights)))
     with tempfile.TemporaryDirectory() as into:
         folder = registry.model_files(origin.uri, Path(into))
         exported, pickled = folder / EXPORTED, folder / PICKLED
+        names = input_names(folder)
         if exported.exists():
             if origin.target is None:
                 raise ModelError(
                     f"{origin.uri}: is stored as a graph (pt2), which has weights and no class; "
                     "name its class with --from package.module:Class"
                 )
-            return from_class(origin.target, origin.init, read_exported(exported))
+            weights = read_exported(exported)
+            return Stored(from_class(origin.target, origin.init, weights), names)
         if not pickled.exists():
             raise ModelError(
                 f"{origin.uri}: is not of MLflow's pytorch flavour (no {EXPORTED} and no {PICKLED})"
@@ -89,45 +101,68 @@ def read_origin(registry: Registry, origin: Origin) -> nn.Module:
             warnings.simplefilter("ignore")  # torch's own words about pickles; ours were said
             found = read_pickle(pickled)
     if origin.target is None:
-        return found
-    return from_class(origin.target, origin.init, found.state_dict())
+        return Stored(found, names)
+    return Stored(from_class(origin.target, origin.init, found.state_dict()), names)
 
 
 def sample_rows(
-    module: nn.Module,
+    stored: Stored,
     data: Path | None,
     drop: Sequence[str],
     shape: tuple[int, ...] | None,
     *,
     integers: bool,
 ) -> Sample:
-    """Rows of a file, else drawn ones; raises `DataError` where they do not fill the shape."""
+    """Rows of a file, else drawn ones; raises `DataError` where they do not fill the shape.
+
+    The columns that the model's signature names are taken by name, in its order.
+    """
     dtype = "int64" if integers else "float32"
     if data is None:
-        wanted = shape or (first_width(module),)
+        wanted = shape or (first_width(stored.module),)
         drawn = np.random.default_rng(0)
         size = (SAMPLE, prod(wanted))
         rows = drawn.integers(0, 2, size) if integers else drawn.standard_normal(size)
-        names = tuple(f"x{place}" for place in range(size[1]))
+        names = stored.names or ()
+        if len(names) != size[1]:
+            names = tuple(f"x{place}" for place in range(size[1]))
         return Sample(rows.astype(np.float32), names, wanted, dtype, drawn=True)
     table = open_table(data, None)
     unknown = [name for name in drop if name not in table.columns]
     if unknown:
         known = ", ".join(table.columns)
         raise DataError(f"{data}: no column '{unknown[0]}' to drop; columns: {known}")
-    names = tuple(name for name in table.columns if name not in drop)
+    names = _columns(stored, data, [name for name in table.columns if name not in drop])
     wanted = shape or (len(names),)
     if len(names) != prod(wanted):
         raise DataError(
             f"{data}: {len(names)} columns are left, the model takes {prod(wanted)} "
             f"({' x '.join(map(str, wanted))}); leave the target and others out with --drop"
         )
-    frame = next(table.chunks(names))
-    rows = frame[list(names)].to_numpy(dtype=np.float32)[:SAMPLE]
-    if not np.isfinite(rows).all():
-        row, column = np.argwhere(~np.isfinite(rows))[0]
-        raise DataError(f"{data}: row {row + 1}, column '{names[column]}': a number is needed")
-    return Sample(np.ascontiguousarray(rows), names, wanted, dtype)
+    frame = next(table.chunks(None), pd.DataFrame(columns=list(names)))[:SAMPLE]
+    if frame.empty:
+        raise DataError(f"{data}: no rows below the header")
+    with np.errstate(over="ignore"):  # what is too large is infinite, and said to be below
+        taken = np.column_stack([as_numbers(frame[name]) for name in names]).astype(np.float32)
+    if not np.isfinite(taken).all():
+        row, column = np.argwhere(~np.isfinite(taken))[0]
+        value = frame[names[column]].iloc[row]
+        raise DataError(
+            f"{data}: row {row + 1}, column '{names[column]}': {value!r}, and a number is needed"
+        )
+    return Sample(np.ascontiguousarray(taken), names, wanted, dtype)
+
+
+def _columns(stored: Stored, data: Path, given: Sequence[str]) -> tuple[str, ...]:
+    if stored.names is None:
+        return tuple(given)
+    missing = [name for name in stored.names if name not in given]
+    if missing:
+        raise DataError(
+            f"{data}: no column '{missing[0]}', which the model's signature names; it takes "
+            f"{', '.join(stored.names)}"
+        )
+    return stored.names
 
 
 def base_of(network: SelfHealingNetwork, sample: Sample, labels: Sequence[str] | None) -> Base:

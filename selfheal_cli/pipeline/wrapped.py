@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from selfheal_cli.config import RunConfig
+from selfheal_cli.config import RunConfig, checked
 from selfheal_cli.errors import ConfigurationError, DataError, RegistryError, VersionNotFound
 from selfheal_cli.history.archive import LOG_NAME, run_folder
 from selfheal_cli.history.event_log import EventLog
@@ -132,6 +132,11 @@ class Placed:
     moved: tuple[AliasMove, ...]
 
 
+def require_name(model: str) -> None:
+    """Raise `ConfigurationError` for what cannot be the name of a registered model."""
+    checked(RunConfig, {"model_name": model}, where=f"the name '{model}'")
+
+
 def wrapped_on(registry: Registry, model: str, base: Base) -> int | None:
     """The version that was wrapped on this very base, and that runs of the model start from."""
     number = registry.alias(model, WRAPPED)
@@ -167,6 +172,7 @@ def add_wrapped(
     before anything is registered what forbids the promotion.
     """
     registry = around.registry
+    require_name(model)
     at = around.clock().isoformat(timespec="milliseconds")
     promotes = not is_known(registry, model) or promote
     now = standing(registry, model)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 from mlflow.types.schema import AnyType
@@ -71,6 +72,17 @@ def _described(document: str, run_id: str) -> str:
     """
     found = describe(json.loads(document), run_id=run_id, code=carried(document)).to_dict()
     return _as_yaml({name: value for name, value in found.items() if name not in OWN})
+
+
+def input_names(folder: Path) -> tuple[str, ...] | None:
+    """What a stored model's signature calls its columns; None where it says nothing of columns."""
+    try:
+        schema = Model.load(str(folder)).get_input_schema()  # type: ignore[no-untyped-call]
+    except (MlflowException, OSError, ValueError, TypeError):
+        return None
+    if schema is None or schema.is_tensor_spec() or not schema.has_input_names():
+        return None
+    return tuple(schema.input_names())
 
 
 def describe(

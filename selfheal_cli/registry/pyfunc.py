@@ -10,7 +10,7 @@ import pandas as pd
 
 from selfheal_cli.errors import VersionCorrupt
 from selfheal_cli.model.allowed import asked_by_mlflow
-from selfheal_cli.model.network import SelfHealingNetwork, use_one_thread
+from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.monitor.prequential import classify
 from selfheal_cli.registry.artifacts import base_in, read_base
 from selfheal_cli.registry.layout import ADAPTER_FILE, LINK_FILE, OUTPUTS
@@ -67,8 +67,10 @@ def as_answer(
 
 
 def _load_pyfunc(data_path: str) -> ProbabilityModel:
-    """Called by MLflow with the version's folder; raises `VersionCorrupt` on a wrong hash."""
-    use_one_thread()
+    """Called by MLflow with the version's folder; raises `VersionCorrupt` on a wrong hash.
+
+    The process is the caller's: threads and import path stay as they are.
+    """
     folder = Path(data_path)
     link = json.loads((folder / LINK_FILE).read_text(encoding="utf-8"))
     base = base_in(folder) or read_base(link["base"])

@@ -81,6 +81,19 @@ class Parametrised(nn.Module):
         return logits
 
 
+class Exponential(nn.Module):
+    """Overflows on a large value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = nn.Linear(4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, 4) to (n, 1)."""
+        logits: Tensor = self.out(3 * (torch.exp(x) - torch.exp(-x)))
+        return logits
+
+
 class Fails(nn.Module):
     """Raises something of its own, unless its kind is ``nothing``."""
 

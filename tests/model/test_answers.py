@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from mlflow.models import infer_signature
 from safetensors.torch import load_file, save_file
+from threadpoolctl import threadpool_info
 
 from tests.conftest import Invoke
 from tests.model.heads import Head, trained
@@ -123,6 +127,60 @@ def test_a_head_without_a_layer_of_its_own_is_never_taken_for_the_layer_before_i
     assert np.array_equal(served, torch.sigmoid(given("one logit", bare=True)).numpy()[:, 0])
     said = invoke(*wrapping("sigmoid", bare=True), "--at", at, expect=3).stderr
     assert "no linear layer of its own" in said
+
+
+def test_loading_a_version_leaves_threads_and_path_of_the_process_alone(
+    workdir: Path, invoke: Invoke
+) -> None:
+    invoke(*wrapping("one logit"))
+    before = (list(sys.path), torch.get_num_threads())
+    torch.set_num_threads(2)
+    try:
+        blas = [one["num_threads"] for one in threadpool_info()]
+        mlflow.pyfunc.load_model("models:/head@champion").predict(pd.read_csv("rows.csv"))
+        assert torch.get_num_threads() == 2
+        assert [one["num_threads"] for one in threadpool_info()] == blas
+        added = set(sys.path) - set(before[0])
+        assert all("/artifacts/code" in one for one in added)  # MLflow's own, of the version
+    finally:
+        torch.set_num_threads(before[1])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_columns_that_a_signature_names_are_found_in_any_order_or_missed(
+    workdir: Path, invoke: Invoke
+) -> None:
+    wrapping("one logit")
+    network = stored("one logit", bare=False)
+    frame = pd.read_csv("rows.csv")
+    with mlflow.start_run():
+        mlflow.pytorch.log_model(
+            network, name="m", registered_model_name="camera", serialization_format="pickle",
+            pip_requirements=["torch"],
+            signature=infer_signature(frame, network(torch.tensor(ROWS)).numpy()),
+        )  # fmt: skip
+    wrap = ("wrap", "models:/camera/1", "--allow-pickle", "--as", "head")
+    expected = torch.sigmoid(given("one logit")).numpy()[:, 0]
+    turned = frame[["c", "a", "d", "b"]].assign(target=1)
+    turned.to_csv("turned.csv", index=False)
+    for data in ((), ("--data", "turned.csv")):
+        told = json.loads(invoke(*wrap, *data, "--promote", "--json").stdout)
+        assert told["inputs"] == NAMES
+        served = mlflow.pyfunc.load_model("models:/head@champion").predict(turned)
+        assert np.array_equal(np.asarray(served), expected)
+    said = invoke(*wrap, "--data", "turned.csv", "--drop", "a", expect=3).stderr
+    assert "no column 'a', which the model's signature names; it takes a, b, c, d" in said
+
+
+def test_a_text_among_the_rows_is_named_with_its_column(workdir: Path, invoke: Invoke) -> None:
+    arguments = wrapping("one logit")
+    pd.read_csv("rows.csv").assign(b="AT").to_csv("rows.csv", index=False)
+    said = invoke(*arguments, expect=3).stderr
+    assert "'b'" in said
+    assert "AT" in said
+    pd.read_csv("rows.csv").to_parquet("rows.parquet")
+    texts = [one.replace("rows.csv", "rows.parquet") for one in arguments]
+    assert "'b'" in invoke(*texts, expect=3).stderr
 
 
 def test_the_user_may_say_that_numbers_between_0_and_1_are_logits(
