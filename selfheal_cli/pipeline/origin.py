@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from selfheal_cli.errors import DataError, ModelError
 from selfheal_cli.model.network import SelfHealingNetwork, use_one_thread
@@ -139,9 +138,10 @@ def sample_rows(
             f"{data}: {len(names)} columns are left, the model takes {prod(wanted)} "
             f"({' x '.join(map(str, wanted))}); leave the target and others out with --drop"
         )
-    frame = next(table.chunks(None), pd.DataFrame(columns=list(names)))[:SAMPLE]
-    if frame.empty:
+    frame = next(table.chunks(None), None)
+    if frame is None or frame.empty:
         raise DataError(f"{data}: no rows below the header")
+    frame = frame[:SAMPLE]
     with np.errstate(over="ignore"):  # what is too large is infinite, and said to be below
         taken = np.column_stack([as_numbers(frame[name]) for name in names]).astype(np.float32)
     if not np.isfinite(taken).all():
