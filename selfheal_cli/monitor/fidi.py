@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,12 +30,15 @@ CONSTANT = 1e-12  # relative spread below which a feature does not vary
 class Calibration:
     """Mean and standard deviation of the feature over the training rows; of a text, those of one
     ``category``'s share.
+
+    A value counts as at most ``clip`` standard deviations away, so that one row alone is no drift.
     """
 
     feature: str
     mean: float
     sd: float
     category: str | None = None
+    clip: float = inf  # as in selfheal 0.1.0
 
     def values(self, columns: Columns) -> Floats:
         """What is watched of a batch's columns: the numbers, or of a text 1 where it is the
@@ -49,7 +53,9 @@ def is_category(values: np.ndarray[Any, Any], category: str) -> Floats:
     return np.where(pd.isna(values), np.nan, (values == category).astype(np.float64))
 
 
-def calibrate(feature: str, moments: Moments, category: str | None = None) -> Calibration:
+def calibrate(
+    feature: str, moments: Moments, category: str | None = None, clip: float = inf
+) -> Calibration:
     """From the moments of the training values; raises `DataError` for a constant feature."""
     if moments.sd <= CONSTANT * max(1.0, abs(moments.mean)):
         raise DataError(
@@ -57,7 +63,7 @@ def calibrate(feature: str, moments: Moments, category: str | None = None) -> Ca
             f"({f'{moments.mean:g}' if moments.count else 'no value at all'}); "
             "name another with --sensitive"
         )
-    return Calibration(feature, moments.mean, moments.sd + FLOOR, category)
+    return Calibration(feature, moments.mean, moments.sd + FLOOR, category, clip)
 
 
 class Fidi:
@@ -76,12 +82,21 @@ class Fidi:
         self._means: deque[float] = deque(maxlen=policy.fidi_window)
 
     def observe(self, values: np.ndarray[Any, Any]) -> DriftReading:
-        """Take a batch's values (n,); a batch without any leaves the window as it is."""
+        """Take a batch's values (n,).
+
+        A batch without any leaves the window as it is; where values are clipped it is drift by
+        itself, since training had some.
+        """
+        known, clip = self.calibration, self.calibration.clip
         present = values[~np.isnan(values)]
+        vanished = clip < inf and len(values) > 0 and not len(present)
+        if clip < inf:
+            present = np.clip(present, known.mean - clip * known.sd, known.mean + clip * known.sd)
         if len(present):
             self._means.append(float(present.mean()))
         z = 0.0
         if len(self._means) >= min(self._policy.fidi_min_batches, self._policy.fidi_window):
             window = float(np.mean(self._means))
             z = abs(window - self.calibration.mean) / self.calibration.sd
-        return DriftReading(self.calibration.feature, z, drifting=z > self._policy.fidi_threshold)
+        drifting = vanished or z > self._policy.fidi_threshold
+        return DriftReading(self.calibration.feature, z, drifting=drifting)

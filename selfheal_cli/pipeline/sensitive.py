@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from math import inf
 from typing import Any
 
 from selfheal_cli.errors import DataError
@@ -13,7 +14,7 @@ from selfheal_cli.moments import Moments
 from selfheal_cli.monitor.fidi import Calibration, calibrate, is_category
 from selfheal_cli.monitor.rules import RuleSet
 from selfheal_cli.source.base import Source
-from selfheal_cli.source.encoding import Encoding
+from selfheal_cli.source.encoding import CLIP, Encoding
 from selfheal_cli.source.profile import nearest
 
 AUTO = "auto"
@@ -40,7 +41,8 @@ def calibrate_sensitive(named: str | None, source: Source, rules: RuleSet) -> Ca
     moments = Moments()
     for rows in source.training():
         moments.add(rows.columns[feature])
-    return calibrate(feature, moments)
+    clip = CLIP if source.encoding.contract == 2 else inf
+    return calibrate(feature, moments, clip=clip)
 
 
 def _calibrate_text(feature: str, source: Source) -> Calibration:

@@ -17,12 +17,13 @@ from pydantic import (
 )
 
 from selfheal_cli.source.table_file import as_text
-from selfheal_cli.source.values import RowContract, finite, numbers, texts
+from selfheal_cli.source.values import LARGEST, RowContract, finite, numbers, texts
 
 if TYPE_CHECKING:
     from selfheal_cli.records import Columns, FloatArray
 
 CLIP = 10.0  # standard deviations; one wild value shall not drown the rest of its row
+LARGEST_OF_OLD = 1e100  # in a table, by contract 1
 MISSING = "missing values"
 TOO_LARGE = "numbers beyond 3.4e38, taken as missing"
 
@@ -211,7 +212,7 @@ class Encoding(BaseModel):
         }
 
     def _finite(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        return finite(values) if self.contract == 2 else np.where(np.isinf(values), np.nan, values)
+        return finite(values, LARGEST if self.contract == 2 else LARGEST_OF_OLD)
 
     def raw(self, frame: pd.DataFrame) -> Columns:
         """A table as raw columns; raises KeyError naming what is missing, and ValueError for a text

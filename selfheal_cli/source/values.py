@@ -73,9 +73,9 @@ def texts(values: pd.Series[Any]) -> NDArray[Any]:
     return found
 
 
-def finite(values: Floats) -> Floats:
+def finite(values: Floats, largest: float = LARGEST) -> Floats:
     """The same numbers, those that no network's input holds missing."""
-    beyond = np.abs(values) > LARGEST
+    beyond = np.abs(values) > largest
     return np.where(beyond, nan, values) if beyond.any() else values
 
 
