@@ -98,7 +98,10 @@ class SelfHealing:
         if len(names) != flat.shape[1]:
             raise DataError(f"{len(names)} columns are named, a row has {flat.shape[1]} values")
         self._names = names
-        sample = Sample(flat[:SAMPLE], names, self._shape, "int64" if integers else "float32")
+        whole = flat[np.isfinite(flat).all(axis=1)]
+        if not len(whole):
+            raise DataError("x: every row misses a value; some whole rows are needed")
+        sample = Sample(whole[:SAMPLE], names, self._shape, "int64" if integers else "float32")
         network = wrap(
             module, sample.rows, shape=sample.shape, dtype=sample.dtype, at=at, adapter=adapter,
             init=init, output=output,
@@ -133,7 +136,7 @@ class SelfHealing:
         )
         wrapped = find_wrapped(self._registry, config.model or name)
         reference = Reference(flat, self._classes(y, len(flat)), names, self._labels)
-        self._source = PushedSource(reference, batch_size)
+        self._source = PushedSource(reference, batch_size, wrapped.encoding)
         self._live: LiveModel | None = None
         self._network = wrapped.network
         self._error: BaseException | None = None
@@ -146,6 +149,7 @@ class SelfHealing:
     def predict(self, x: ArrayLike) -> FloatArray:
         """Rows (n, ...) to probabilities, (n,) for two classes, else (n, K); takes no lock."""
         rows, live = self._rows(as_array(x, self._names)), self._live
+        rows = self._source.encoding.filled(rows)
         try:
             return self._network.predict(rows) if live is None else live.predict(rows)
         except Exception as exc:  # the module's own code
@@ -220,8 +224,8 @@ class SelfHealing:
             raise DataError(f"rows have shape {x.shape[1:]}, the model takes {self._shape}")
         with np.errstate(over="ignore"):  # what is too large is infinite, and said to be below
             rows = np.ascontiguousarray(x.reshape(len(x), prod(self._shape)), dtype=np.float32)
-        if not np.isfinite(rows).all():
-            row, place = np.argwhere(~np.isfinite(rows))[0]
+        if np.isinf(rows).any():
+            row, place = np.argwhere(np.isinf(rows))[0]
             raise DataError(f"row {row}, value {place}: {rows[row, place]} is not a finite number")
         return rows
 

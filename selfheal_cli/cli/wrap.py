@@ -137,6 +137,7 @@ def _tell(
     as_json: bool,
 ) -> None:
     from selfheal_cli.cli import output
+    from selfheal_cli.pipeline.origin import filled_with, fills
     from selfheal_cli.registry.base import CHAMPION
 
     number, moved = added.version, [move.as_dict() for move in added.moved]
@@ -154,6 +155,7 @@ def _tell(
         f"{name} v{number}: {origin}, adapter {kind} of {count:,} parameters {where}; decides as "
         f"the original on {seen}, bit for bit.",
         f"The original gives {answer.words}.",
+        f"A missing value goes in as {filled_with(fills(network, sample), sample)}.",
     )
     if added.moved:
         before = [f"{one.alias} (was v{one.source})" if one.source else one.alias

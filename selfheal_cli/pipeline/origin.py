@@ -165,6 +165,40 @@ def _columns(stored: Stored, data: Path, given: Sequence[str]) -> tuple[str, ...
     return stored.names
 
 
+def fills(network: SelfHealingNetwork, sample: Sample) -> list[float | None]:
+    """What goes in for a missing value of each input; None is NaN.
+
+    NaN where the network takes it by itself; else what its rows have in the mean, of whole numbers
+    the most frequent. Where no rows were given nobody knows: NaN, to which a network has no answer,
+    and of whole numbers 0.
+    """
+    width = len(sample.names)
+    if sample.dtype == "int64":
+        if sample.drawn:
+            return [0.0] * width
+        return [_commonest(sample.rows[:, place]) for place in range(width)]
+    holes = sample.rows[:width].copy()
+    places = np.arange(len(holes))
+    holes[places, places] = np.nan
+    if sample.drawn or np.isfinite(network.predict(holes)).all():
+        return [None] * width
+    return [float(mean) for mean in sample.rows.mean(axis=0, dtype=np.float64)]
+
+
+def filled_with(found: Sequence[float | None], sample: Sample) -> str:
+    """What goes in for a missing value, for a person."""
+    if None in found:
+        return "NaN, and a row that the model has no answer to is left out"
+    if sample.drawn:
+        return "0, since no rows were given with --data"
+    return "its column's commonest value" if sample.dtype == "int64" else "its column's mean"
+
+
+def _commonest(values: FloatArray) -> float:
+    known, counts = np.unique(values, return_counts=True)
+    return float(known[counts.argmax()])
+
+
 def base_of(network: SelfHealingNetwork, sample: Sample, labels: Sequence[str] | None) -> Base:
     """A wrapped network's frozen part, with some rows that each version is checked on."""
     outputs = network.architecture.outputs
@@ -172,6 +206,6 @@ def base_of(network: SelfHealingNetwork, sample: Sample, labels: Sequence[str] |
     names = list(labels or map(str, range(classes)))
     if len(names) != classes or len(set(names)) != classes:
         raise ModelError(f"--labels {','.join(names)}: the model tells {classes} classes apart")
-    encoding = Encoding.raw_columns(sample.names)
+    encoding = Encoding.raw_columns(sample.names, fills(network, sample))
     document = {"encoding": encoding.model_dump(mode="json"), "labels": names}
     return make_base(network, {}, document, sample.rows)

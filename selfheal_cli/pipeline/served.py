@@ -92,7 +92,7 @@ def open_served(registry: Registry, wanted: Wanted, spool: Spool, pace: Pace) ->
     baseline = baseline_of(registry, champion)
     network, fits = _network(registry, champion, base, baseline, config)
     labels = tuple(document["labels"])
-    wrapped = Wrapped(network, tuple(encoding.names), labels, champion)
+    wrapped = Wrapped(network, tuple(encoding.names), labels, champion, encoding)
     prepared = prepare(config, source, lambda done, total: None, wrapped)
     if not fits:
         return Served(config, source, prepared, champion, None)

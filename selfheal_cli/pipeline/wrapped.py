@@ -30,6 +30,7 @@ from selfheal_cli.registry.outbox import Outbox
 from selfheal_cli.registry.writer import RegistryWriter
 from selfheal_cli.rollback.verify import load_verified
 from selfheal_cli.snapshot import assemble
+from selfheal_cli.source.encoding import Encoding
 
 if TYPE_CHECKING:
     from selfheal_cli.pipeline.run import Surroundings
@@ -46,6 +47,7 @@ class Wrapped:
     inputs: tuple[str, ...]
     labels: tuple[str, ...]
     version: VersionRecord
+    encoding: Encoding
 
     def require_fit(self, labels: Sequence[str]) -> None:
         """Raise `DataError` where the data's target has other values than the model's."""
@@ -80,8 +82,8 @@ def find_wrapped(registry: Registry, name: str) -> Wrapped:
             "give its name or models:/NAME@wrapped"
         )
     network = assemble(base, load_verified(registry, version), where=f"{model} v{number}")
-    names = tuple(column["name"] for column in document["encoding"]["columns"])
-    return Wrapped(network, names, tuple(document["labels"]), version)
+    encoding = Encoding.model_validate(document["encoding"])
+    return Wrapped(network, tuple(encoding.names), tuple(document["labels"]), version, encoding)
 
 
 def for_wrapped(config: RunConfig, wrapped: Wrapped, model_name: str | None) -> RunConfig:
@@ -97,12 +99,16 @@ def for_wrapped(config: RunConfig, wrapped: Wrapped, model_name: str | None) -> 
         )
     version = wrapped.version
     positive = config.source.positive or (wrapped.labels[1] if len(wrapped.labels) == 2 else None)
-    source = config.source.model_copy(update={"inputs": wrapped.inputs, "positive": positive})
+    encoding = wrapped.encoding
+    source = config.source.model_copy(
+        update={"inputs": wrapped.inputs, "positive": positive, "missing": encoding.missing}
+    )
     return config.model_copy(
         update={
             "source": source,
             "model": f"{PREFIX}{version.model}/{version.version}",
             "model_name": model_name or version.model,
+            "row_contract": encoding.contract,
         }
     )
 

@@ -179,6 +179,13 @@ class Encoding(BaseModel):
         return [column.name for column in self.columns if column.kind == "categorical"]
 
     @property
+    def missing(self) -> tuple[float | None, ...]:
+        """What goes in for a missing value of each raw column; nothing by contract 1."""
+        if self.contract == 1:
+            return ()
+        return tuple(column.missing for column in self.columns if column.kind == "raw")
+
+    @property
     def width(self) -> int:
         """Inputs of the network."""
         return sum(column.width for column in self.columns)
@@ -202,6 +209,15 @@ class Encoding(BaseModel):
                 if beyond:
                     counts.update({MISSING: -beyond, TOO_LARGE: beyond})
         return x
+
+    def filled(self, x: FloatArray) -> FloatArray:
+        """Raw columns side by side (n, d) as inputs: what goes in where a value is missing."""
+        absent = np.isnan(x)
+        if not absent.any():
+            return x
+        fills = [column.missing for column in self.columns if column.kind == "raw"]
+        known = np.array([np.nan if fill is None else fill for fill in fills], dtype=np.float32)
+        return np.where(absent, known, x)
 
     def cleaned(self, columns: Columns) -> Columns:
         """Raw columns for all that measures them: of numbers, what is not finite is missing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from selfheal_cli.records import Batch, Rows
-from selfheal_cli.source.encoding import Encoding
+from selfheal_cli.source.encoding import MISSING, Encoding, occurred
 
 if TYPE_CHECKING:
     from selfheal_cli.records import FloatArray, LabelArray
@@ -38,13 +39,14 @@ class PushedSource:
     batch_count = None
     contract = None
 
-    def __init__(self, reference: Reference, batch_size: int) -> None:
+    def __init__(self, reference: Reference, batch_size: int, encoding: Encoding) -> None:
         self.labels = reference.labels
-        self.encoding = Encoding.raw_columns(reference.names)
+        self.encoding = encoding
         self._reference = reference
         self._batch_size = batch_size
         self._waiting: queue.Queue[tuple[FloatArray, LabelArray] | None] = queue.Queue(WAITING)
         self.turned_away = 0
+        self._unusual: Counter[str] = Counter()
 
     def push(self, x: FloatArray, y: LabelArray) -> bool:
         """Rows (n, d) and classes (n,), -1 where unknown; False where too much waits already."""
@@ -91,7 +93,7 @@ class PushedSource:
 
     def notes(self) -> Mapping[str, int]:
         """Rows that were turned away since too much waited."""
-        return {"rows turned away": self.turned_away} if self.turned_away else {}
+        return occurred({"rows turned away": self.turned_away, **self._unusual})
 
     def _batch(self, index: int, x: FloatArray, y: LabelArray) -> Batch:
         now = float(index)
@@ -101,4 +103,6 @@ class PushedSource:
     def _rows(self, x: FloatArray, y: LabelArray) -> Rows:
         names = self._reference.names
         wide = x.astype(np.float64)
-        return Rows(x, y, {name: wide[:, place] for place, name in enumerate(names)})
+        columns = {name: wide[:, place] for place, name in enumerate(names)}
+        self._unusual[MISSING] += int(np.isnan(x).sum())
+        return Rows(self.encoding.filled(x), y, columns)

@@ -1,0 +1,74 @@
+"""What goes into another's model where a value is missing: said, recorded, never a silent 0."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from selfheal_cli.pipeline.origin import Sample, filled_with, fills
+from selfheal_cli.source.encoding import MISSING, Encoding
+from selfheal_cli.source.pushed import PushedSource, Reference
+
+ROWS = np.array([[1.0, 10.0], [3.0, 30.0], [5.0, 20.0]], dtype=np.float32)
+
+
+class Answering:
+    """A network that takes NaN, or has no answer to it."""
+
+    def __init__(self, *, takes: bool) -> None:
+        self._takes = takes
+
+    def predict(self, x: Any) -> Any:
+        found = x.sum(axis=1)
+        return np.nan_to_num(found) if self._takes else found
+
+
+def sample(**values: Any) -> Sample:
+    given: dict[str, Any] = {"rows": ROWS, "names": ("a", "b"), "shape": (2,), "dtype": "float32"}
+    return Sample(**(given | values))
+
+
+@pytest.mark.parametrize(
+    ("takes", "values", "found", "words"),
+    [
+        (True, {}, [None, None], "NaN"),
+        (False, {}, [3.0, 20.0], "mean"),
+        (False, {"dtype": "int64", "rows": ROWS[[0, 1, 1]]}, [3.0, 30.0], "commonest"),
+        (False, {"drawn": True}, [None, None], "left out"),
+        (False, {"drawn": True, "dtype": "int64"}, [0.0, 0.0], "0, since no rows were given"),
+    ],
+    ids=["takes-nan", "mean", "tokens", "drawn", "drawn-tokens"],
+)
+def test_the_fill_is_what_the_rows_say_or_nan(
+    takes: bool, values: dict[str, Any], found: list[float | None], words: str
+) -> None:
+    network: Any = Answering(takes=takes)
+    known = fills(network, sample(**values))
+    assert known == found
+    assert words in filled_with(known, sample(**values))
+
+
+def test_a_missing_value_is_filled_as_recorded_and_counted() -> None:
+    encoding = Encoding.raw_columns(("a", "b"), (2.5, None))
+    again = Encoding.model_validate_json(encoding.model_dump_json())
+    columns = {"a": np.array([np.nan, 1.0]), "b": np.array([4.0, np.nan])}
+    x = again.encode(columns)
+    assert x[0].tolist() == [2.5, 4.0]
+    assert x[1, 0] == 1.0
+    assert np.isnan(x[1, 1])
+    source = PushedSource(Reference(ROWS, np.zeros(3, np.int8), ("a", "b"), ("0", "1")), 2, again)
+    pushed = np.array([[np.nan, 4.0], [1.0, 2.0]], dtype=np.float32)
+    source.push(pushed, np.zeros(2, np.int8))
+    source.end()
+    (batch,) = source.batches()
+    assert batch.rows.x.tolist() == [[2.5, 4.0], [1.0, 2.0]]
+    assert source.notes() == {MISSING: 1}
+
+
+def test_what_0_1_0_wrapped_keeps_its_nought() -> None:
+    old = Encoding.model_validate({"columns": [{"kind": "raw", "name": "a"}]})
+    assert old.encode({"a": np.array([np.nan])}).tolist() == [[0.0]]
+    assert old.missing == ()
+    assert old.model_dump(mode="json") == {"columns": [{"kind": "raw", "name": "a"}]}
