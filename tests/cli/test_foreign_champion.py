@@ -17,6 +17,7 @@ from selfheal_cli.registry.memory import MemoryRegistry
 from selfheal_cli.registry.mlflow_registry import MlflowRegistry
 from selfheal_cli.registry.moves import Move, move_alias
 from selfheal_cli.rollback.plan import By, execute, plan_best, plan_version
+from selfheal_cli.rollback.trust import Unverified
 from selfheal_cli.serve.facts import Seen
 from selfheal_cli.serve.operating import carry_out
 from selfheal_cli.serve.standing import Standing
@@ -128,7 +129,7 @@ def test_a_run_takes_the_champion_from_no_other_tool_and_a_person_may() -> None:
     of_run = Move("m", CHAMPION, 8, "ann", AT, "heal", run="r", key="r:1", after=2)
     with pytest.raises(Overtaken, match="a run takes nothing from another tool"):
         move_alias(registry, of_run)
-    move = execute(registry, plan_best(registry, "m"), By("ann", AT, "back"))
+    move = execute(registry, plan_best(registry, "m", trust=Unverified()), By("ann", AT, "back"))
     assert move is not None
     assert (move.source, move.target) == (9, 8)
     assert move_alias(registry, replace(of_run, target=7, after=move.sequence)).target == 7
