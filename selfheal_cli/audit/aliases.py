@@ -18,12 +18,14 @@ from selfheal_cli.registry.journal import EntryKind
 @dataclass(slots=True)
 class JournalRecord:
     """What a journal says: its moves by number, the last one of each alias, the runs that had the
-    lease and the versions that were pruned, each with the entry's number, and its last link.
+    lease and the versions that were pruned, each with the entry's number, what the logs of runs had
+    come to when they let go of it, and its last link.
     """
 
     moves: dict[int, AliasMove] = field(default_factory=dict)
     last: dict[str, AliasMove] = field(default_factory=dict)
     runs: dict[str, int] = field(default_factory=dict)
+    heads: dict[str, dict[str, int]] = field(default_factory=dict)
     pruned: dict[int, int] = field(default_factory=dict)
     mark: Mark = field(default_factory=Mark)
 
@@ -50,6 +52,9 @@ def audit_journal(
                 record.moves[entry.sequence] = record.last[move.alias] = move
             elif entry.kind is EntryKind.LEASED:
                 record.runs.setdefault(entry.data["run"], entry.sequence)
+            elif entry.kind is EntryKind.RELEASED and entry.data.get("log_head"):
+                heads = record.heads.setdefault(entry.data["run"], {})
+                heads[entry.data["log_head"]] = entry.sequence
             elif entry.kind is EntryKind.PRUNED:
                 record.pruned |= dict.fromkeys(entry.data["versions"], entry.sequence)
             elif entry.kind is EntryKind.SPARED:

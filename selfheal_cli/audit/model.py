@@ -28,6 +28,7 @@ from selfheal_cli.errors import (
     VersionNotFound,
 )
 from selfheal_cli.history.archive import LOG_NAME, all_logs, model_of, run_folder
+from selfheal_cli.history.events import Event
 from selfheal_cli.history.run_record import RunRecord
 from selfheal_cli.records import VersionRecord
 from selfheal_cli.registry.base import DOUBLE_TAG, Registry
@@ -206,6 +207,12 @@ class Look:
             audit.found(where, f"is gone from the registry{named}: {exc}")
             stored = None
         figures = RunFigures()
+        heads = dict(journal.heads.get(run, {}))
+
+        def on_event(event: Event) -> None:
+            figures.add(event)
+            heads.pop(event.digest, None)
+
         with tempfile.TemporaryDirectory() as into:
             if not log.exists():
                 try:
@@ -225,7 +232,13 @@ class Look:
                         )
                     return None
             record, mark = audit_log(
-                audit, log, where, alive=alive, signed=signed, on_event=figures.add
+                audit, log, where, alive=alive, signed=signed, on_event=on_event
+            )
+        for head, entry in heads.items():
+            audit.found(
+                where,
+                f"its log had come to {head[:12]}… by entry {entry} of the journal, and holds no "
+                "such event: it was cut, or the whole log was replaced",
             )
         waiting = self._pending(run)
         if waiting and not alive:

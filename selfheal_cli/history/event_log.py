@@ -169,6 +169,18 @@ def read_only(path: Path, kinds: Collection[Kind]) -> Generator[Event, None, Non
                 yield _event(json.loads(line), end["digest"].decode())
 
 
+def last_digest(path: Path) -> str:
+    """Of the last whole line of a log; empty where there is none."""
+    try:
+        with path.open("rb") as stream:
+            end = _whole(stream, stream.seek(0, os.SEEK_END))
+            stream.seek(max(0, end - LONGEST_END))
+            line = END.search(stream.read(min(end, LONGEST_END)))
+    except FileNotFoundError:
+        return ""
+    return line["digest"].decode() if line else ""
+
+
 def verify(path: Path) -> int:
     """Check the whole of a finished run's log; returns the number of events.
 

@@ -13,8 +13,8 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 
 from selfheal_cli.errors import LeaseHeld, RegistryError, RegistryRestored, RegistryUnreachable
-from selfheal_cli.history.archive import ALIVE_LOCK, is_running
-from selfheal_cli.history.event_log import Clock
+from selfheal_cli.history.archive import ALIVE_LOCK, LOG_NAME, is_running
+from selfheal_cli.history.event_log import Clock, last_digest
 from selfheal_cli.history.writable import written
 from selfheal_cli.registry.aliases import settle
 from selfheal_cli.registry.base import CHAMPION, Registry
@@ -48,6 +48,7 @@ class RunLease:
         self._model = model
         self._clock = clock
         self._runs = folder.parent
+        self._log = folder / LOG_NAME
         self._lock = FileLock(folder / ALIVE_LOCK)
         with written(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -129,7 +130,7 @@ class RunLease:
         """Give it back; where the registry is away the lease runs out by itself."""
         try:
             now = self._now().isoformat(timespec="milliseconds")
-            release_lease(self._registry, self._model, self.lease, now)
+            release_lease(self._registry, self._model, self.lease, now, last_digest(self._log))
         except RegistryError:
             pass  # the file lock is let go of all the same
         finally:

@@ -276,14 +276,16 @@ def held_by(held: Lease, model: str, sign: str) -> LeaseHeld:
     )
 
 
-def release_lease(registry: Registry, model: str, lease: Lease, at: str) -> None:
-    """Give the lease back, if it is still held."""
+def release_lease(
+    registry: Registry, model: str, lease: Lease, at: str, log_head: str = ""
+) -> None:
+    """Give the lease back, if it is still held; ``log_head`` is what the run's log has come to."""
     now = standing(registry, model)
     if now.lease is None or now.lease.sequence != lease.sequence:
         return
 
     def draft(before: Standing, sequence: int) -> Mapping[str, Any]:
-        return {"run": lease.run, "lease": lease.sequence}
+        return {"run": lease.run, "lease": lease.sequence, "log_head": log_head}
 
     write(registry, model, EntryKind.RELEASED, draft, actor=lease.holder, at=at)
 

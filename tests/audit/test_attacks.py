@@ -15,7 +15,8 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR
 
-from tests.audit.test_audit import client, the_log
+from selfheal_cli.history.event_log import last_digest
+from tests.audit.test_audit import client, the_log, the_whole_log_replaced_by_a_valid_one
 from tests.conftest import Invoke
 
 Change = Callable[[], None]
@@ -155,7 +156,13 @@ def a_version_of_plain_mlflow() -> None:
     client().create_model_version("fraud", str(best.source))
 
 
+def a_log_made_anew_with_the_end_that_the_run_keeps() -> None:
+    the_whole_log_replaced_by_a_valid_one()
+    client().set_tag(run_id(), "selfheal.log_head", last_digest(the_log()))
+
+
 FOUND = {
+    a_log_made_anew_with_the_end_that_the_run_keeps: "of the journal, and holds no such event",
     the_threshold_of_a_file: "file selfheal.json: the file was changed",
     the_base_of_a_file: "file selfheal.json: the file was changed",
     the_loader_that_mlflow_runs: "file MLmodel: the file was changed",

@@ -133,6 +133,9 @@ def test_a_run_takes_the_champion_from_no_other_tool_and_a_person_may() -> None:
     assert move is not None
     assert (move.source, move.target) == (9, 8)
     assert move_alias(registry, replace(of_run, target=7, after=move.sequence)).target == 7
-    assert execute(registry, plan_version(registry, "m", 9), By("ann", AT, "theirs")) is not None
+    assert (
+        execute(registry, plan_version(registry, "m", 9, Unverified()), By("ann", AT, "theirs"))
+        is not None
+    )
     with pytest.raises(Overtaken, match="selfheal rollback --to 8"):
         move_alias(registry, replace(of_run, after=99))  # put back by hand: theirs all the same

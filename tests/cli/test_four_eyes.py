@@ -13,6 +13,8 @@ from selfheal_cli.registry.base import CHAMPION
 from selfheal_cli.registry.memory import MemoryRegistry
 from selfheal_cli.registry.mlflow_registry import MlflowRegistry
 from selfheal_cli.registry.moves import set_four_eyes
+from selfheal_cli.rollback import plan
+from selfheal_cli.rollback.trust import Unverified
 from selfheal_cli.serve.operating import carry_out
 from tests.conftest import Invoke
 from tests.test_prune import AT, filled
@@ -45,11 +47,12 @@ def test_the_rule_is_the_models_and_is_loosened_by_two_people(
     assert "Everything holds" in invoke("audit").stdout
 
 
-def test_an_operator_alone_moves_nothing_behind_a_server() -> None:
+def test_an_operator_alone_moves_nothing_behind_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "ByTheLog", lambda _: Unverified())  # there are no logs
     registry = filled(MemoryRegistry())
     set_four_eyes(registry, "m", on=True, actor="ann", at=AT, reason="audit")
-    plan = carry_out(registry, "m", "plan", {"to": 3})["plan"]
-    order = {"to": 3, "digest": plan["digest"], "actor": "bob (claimed)"}
+    shown = carry_out(registry, "m", "plan", {"to": 3})["plan"]
+    order = {"to": 3, "digest": shown["digest"], "actor": "bob (claimed)"}
     refused = carry_out(registry, "m", "rollback", order)
     assert (refused["ok"], "wants two people" in refused["error"]) == (False, True)
     assert registry.alias("m", CHAMPION) == 7
