@@ -47,6 +47,7 @@ WORSE = Standing(
     conflicts=418,
     heals={"healed": 9, "rejected": 2, "refused": 0, "failed": 1, "coalesced": 0},
     rollbacks=1,
+    notes={"missing values": 3},
     labels=18_040,
     labels_unknown=12,
     labels_at="2026-11-25T21:58:11.204+00:00",
