@@ -13,6 +13,7 @@ from selfheal_cli import __version__
 from selfheal_cli.cli.say import say
 from selfheal_cli.errors import SelfhealError
 from selfheal_cli.masking import masked
+from selfheal_cli.visible import visible
 
 INTERRUPTED = 130
 # name: one line of help. A command's module is loaded when it is called, not before.
@@ -68,6 +69,15 @@ class Commands(click.Group):
         """The list in ``--help``."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse what is no text: neither a store nor a log could keep it."""
+        for one in args:
+            try:
+                one.encode()
+            except UnicodeEncodeError as exc:
+                raise click.UsageError(f"'{visible(one)}' is not UTF-8 text", ctx) from exc
+        return super().parse_args(ctx, args)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -101,7 +101,8 @@ def command(
     parse_adapter(given["adapter"])
     if name is not None:
         require_name(name)
-    registry = MlflowRegistry(tracking_uri, create=not listed)
+    needed = given["model"] is not None or not listed
+    registry = MlflowRegistry(tracking_uri, create=not listed) if needed else None
     origin = Origin(
         given["model"],
         given["target"],
@@ -113,7 +114,7 @@ def command(
     sample = sample_rows(stored, given["data"], given["drop"], shape, integers=given["integers"])
     if listed:
         _show_layers(stored.module, sample, origin, given["output"], as_json=as_json)
-    elif name is not None:
+    elif name is not None and registry is not None:
         original = take(
             stored.module, sample.rows, shape=sample.shape, dtype=sample.dtype, init=origin.init,
             output=given["output"],

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -30,7 +31,11 @@ PICKLE_RISK = (
 
 def from_class(target: str, init: Mapping[str, Any], weights: Mapping[str, Tensor]) -> nn.Module:
     """An instance of ``package.module:Class`` with the weights; raises `ModelError`."""
-    module = build_module(ModuleSpec(target=target, init=dict(init)))
+    try:
+        spec = ModuleSpec(target=target, init=dict(init))
+    except ValidationError as exc:
+        raise ModelError(f"'{target}' names no class: package.module:Class is needed") from exc
+    module = build_module(spec)
     try:
         module.load_state_dict(dict(weights))
     except RuntimeError as exc:

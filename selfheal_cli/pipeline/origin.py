@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from selfheal_cli.records import FloatArray
 
 SAMPLE = 1_024  # rows that a wrapped model is compared with its original on
+MOST_DRAWN = 1 << 25  # values of rows that are drawn: of wide rows, fewer
 EXPORTED, PICKLED = "data/model.pt2", "data/model.pth"  # MLflow's pytorch flavour
 
 
@@ -71,10 +72,13 @@ class Stored:
     names: tuple[str, ...] | None = None
 
 
-def read_origin(registry: Registry, origin: Origin) -> Stored:
-    """The model itself; raises `ModelError` where it cannot be had without a pickle."""
+def read_origin(registry: Registry | None, origin: Origin) -> Stored:
+    """The model itself; raises `ModelError` where it cannot be had without a pickle.
+
+    A ``registry`` is asked only for a URI.
+    """
     use_one_thread()
-    if origin.uri is None:
+    if origin.uri is None or registry is None:
         if origin.target is None or origin.weights is None:
             raise ModelError("without a URI, a class and its weights are needed")
         return Stored(from_class(origin.target, origin.init, read_safetensors(origin.weights)))
@@ -120,7 +124,7 @@ def sample_rows(
     if data is None:
         wanted = shape or (first_width(stored.module),)
         drawn = np.random.default_rng(0)
-        size = (SAMPLE, prod(wanted))
+        size = (max(2, min(SAMPLE, MOST_DRAWN // prod(wanted))), prod(wanted))
         rows = drawn.integers(0, 2, size) if integers else drawn.standard_normal(size)
         names = stored.names or ()
         if len(names) != size[1]:

@@ -11,6 +11,8 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import nn
 
 from selfheal_cli.cli.main import COMMANDS, main
 from tests.conftest import enter
@@ -139,3 +141,35 @@ def test_no_variable_is_unexpected(
             patch.setenv(name, value)
         assert not fell(list(command))
     os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("hold", "--reason", "a\udcff"), 2, r"'a\udcff' is not UTF-8 text"),
+        (("wrap", "--from", "nn.Linear", "--weights", "data.csv", "--list"), 3, "data.csv"),
+        (("wrap", "--from", "nn.Linear", "--weights", "w", "--list"), 3, "package.module:Class"),
+    ],
+)
+def test_what_was_unexpected_once_is_said_in_words(
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    code: int,
+    message: str,
+) -> None:
+    enter(place, monkeypatch)
+    save_file(nn.Linear(3, 1).state_dict(), "w")
+    result = CliRunner().invoke(main, arguments)
+    assert (result.exit_code, message in result.output) == (code, True), result.output
+
+
+def test_rows_that_are_drawn_fit_into_memory_whatever_the_shape(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enter(place, monkeypatch)
+    init = '{"in_features": 3, "out_features": 1}'
+    save_file(nn.Linear(3, 1).state_dict(), "w")
+    arguments = ["wrap", "--from", "torch.nn:Linear", "--init", init, "--weights", "w", "--list",
+                 "--shape", "16777216"]  # fmt: skip
+    assert "does not take rows of shape (16777216,)" in CliRunner().invoke(main, arguments).output
