@@ -54,7 +54,7 @@ class Wanted:
 
 def wanted(network: SelfHealingNetwork, source: SyntheticSource) -> Wanted:
     """One snapshot in a new run."""
-    registry = MlflowRegistry("sqlite:///mlflow.db")
+    registry = MlflowRegistry("sqlite:///mlflow.db", create=True)
     run_id = registry.begin_run("ours", {}, {})
     document = {
         "encoding": source.encoding.model_dump(mode="json"),
