@@ -162,7 +162,7 @@ def test_a_run_that_nobody_touched_holds(in_article_run: Path, invoke: Invoke) -
     assert found["findings"] == []
     assert found["holds"] is True
     assert found["checked"]["versions"] == 51
-    assert found["checked"]["files"] == 6 * 51
+    assert found["checked"]["files"] > 6 * 51  # of each version, the code that it carries too
     assert found["checked"]["event logs"] == 1
     assert "Everything holds" in invoke("audit").stdout
 
