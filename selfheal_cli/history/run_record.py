@@ -47,6 +47,7 @@ class RunRecord:
     sequence: int = 0
     head: str = ""
     ended: bool = False
+    ended_by: str = ""  # by whom, where it was killed: what it had in memory alone is lost
     snapshots: dict[str, Account] = field(default_factory=dict)
     moves: list[Mapping[str, Any]] = field(default_factory=list)
 
@@ -71,6 +72,7 @@ class RunRecord:
             self.moves.append(data)
         if event.kind in (Kind.RUN_FINISHED, Kind.RUN_RESUMED):
             self.ended = event.kind is Kind.RUN_FINISHED
+            self.ended_by = data.get("ended_by", "") if self.ended else ""
 
     def account(self, snapshot: str) -> Account | None:
         """Of a snapshot, with the version of its parent; None where the log knows none such."""

@@ -28,8 +28,8 @@ from selfheal_cli.spool.store import Spool
 from tests.conftest import Invoke, enter, moved
 
 WORKSPACE = Path("mlruns") / "selfheal"
-FINISHED = ("claims", "fraud", "kinds", "program", "wrapped")
-MODELS = (*FINISHED, "interrupted", "late", "unfinished")
+FINISHED = ("fraud", "kinds", "program", "wrapped")
+MODELS = (*FINISHED, "claims", "interrupted", "late", "unfinished")
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +140,14 @@ def test_own_settings_and_policies_are_read(said: dict[str, Any], invoke: Invoke
     assert "0.4" in json.dumps(config)  # the policy's fidi_threshold
 
 
+def test_the_audit_names_the_healer_that_was_killed_and_nothing_else(
+    said: dict[str, Any], invoke: Invoke
+) -> None:
+    told = json.loads(invoke("audit", "--model-name", "claims", "--json", expect=4).stdout)
+    (one,) = told["findings"]
+    assert "ends without its last event" in one["problem"]
+
+
 @pytest.mark.parametrize("model", ["fraud", "claims", "wrapped", "kinds"])
 def test_a_model_of_0_1_0_is_rolled_back(model: str, stored_by_0_1_0: Path, invoke: Invoke) -> None:
     of = ("--model-name", model)
@@ -150,7 +158,8 @@ def test_a_model_of_0_1_0_is_rolled_back(model: str, stored_by_0_1_0: Path, invo
     assert json.loads(invoke("champion", *of, "--json").stdout)["version"] == target
     invoke("rollback", "--to-previous", "--yes", *of)
     assert json.loads(invoke("champion", *of, "--json").stdout)["version"] == serves
-    invoke("audit", *of)
+    if model in FINISHED:
+        invoke("audit", *of)
 
 
 def versions_of(invoke: Invoke, model: str) -> list[dict[str, Any]]:
