@@ -244,7 +244,7 @@ class Look:
         if waiting and not alive:
             audit.seen(where, f"{waiting} writes wait here; 'selfheal flush' brings them")
         if stored is not None and record.started:
-            arriving = alive or waiting > 0 or not record.ended or bool(record.ended_by)
+            arriving = alive or waiting > 0 or not record.ended
             audit_stored_run(audit, record, stored, figures, where, arriving=arriving)
         audit_base(audit, self._registry, record, where)
         return record, mark

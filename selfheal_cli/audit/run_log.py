@@ -142,7 +142,7 @@ def _audit_figure(
         given.setdefault(step, []).append(value)
     for step, value in steps.items():
         now = given.pop(step, [])
-        if not now and arriving:
+        if not now and (arriving or record.ended_by):
             continue
         same = [isclose(one, value, rel_tol=1e-9, abs_tol=1e-12) for one in now]
         if not (any(same) if shared else now and all(same)):
