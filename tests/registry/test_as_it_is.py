@@ -1,4 +1,7 @@
-"""The registry is asked as it is: what others copied, renamed, deleted, collected or moved."""
+"""The registry is asked as it is: what others copied, renamed, deleted, collected or moved.
+
+The versions here are made without a run and so without a log: a rollback is told so.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +62,9 @@ def test_a_copied_version_is_shown_checked_and_restored_like_the_one_it_was_copi
     assert listed(invoke, "prod", "--sort", "f1", "--phase", "post-heal") == [2, 1]
     invoke("champion", "--model-name", "prod")
     done = json.loads(
-        invoke("rollback", "--to-best", "--yes", "--json", "--model-name", "prod").stdout
+        invoke(
+            "rollback", "--to-best", "--yes", "--unverified", "--json", "--model-name", "prod"
+        ).stdout
     )
     assert done["move"]["target"] == 2
     assert MlflowRegistry().alias("prod", CHAMPION) == 2
@@ -81,7 +86,7 @@ def test_a_renamed_model_keeps_its_versions_its_journal_and_the_way_back(
 ) -> None:
     MlflowClient().rename_registered_model("m", "n")
     assert listed(invoke, "n") == [3, 2, 1]
-    invoke("rollback", "--to", "1", "--yes", "--model-name", "n")
+    invoke("rollback", "--to", "1", "--yes", "--unverified", "--model-name", "n")
     assert json.loads(invoke("champion", "--json", "--model-name", "n").stdout)["version"] == 1
     registry = MlflowRegistry()
     later = Lineage("n", lineage.run_id, lineage.base, "article", "full", "abc")
@@ -108,7 +113,7 @@ def test_a_deleted_experiment_is_said_and_its_versions_are_found(invoke: Invoke)
     trial = client.get_experiment_by_name("trial").experiment_id
     client.delete_experiment(trial)
     assert listed(invoke, "m") == [3, 2, 1]
-    invoke("rollback", "--to", "1", "--yes", *OF_M)
+    invoke("rollback", "--to", "1", "--yes", "--unverified", *OF_M)
     said = f"mlflow experiments restore --experiment-id {trial}"
     found = json.loads(invoke("doctor", "--json", expect=4).stdout)["findings"]
     assert [one["check"] for one in found if not one["well"]] == ["experiment"]
@@ -126,11 +131,11 @@ def test_without_the_journals_experiment_moves_say_what_brings_it_back(invoke: I
     client.delete_experiment(journals)
     said = f"mlflow experiments restore --experiment-id {journals}"
     invoke("champion", *OF_M)
-    assert said in invoke("rollback", "--to", "1", "--yes", *OF_M, expect=4).stderr
+    assert said in invoke("rollback", "--to", "1", "--yes", "--unverified", *OF_M, expect=4).stderr
     assert said in invoke("hold", "--reason", "no", *OF_M, expect=4).stderr
     assert said in json.dumps(json.loads(invoke("doctor", "--json", expect=4).stdout))
     client.restore_experiment(journals)
-    invoke("rollback", "--to", "1", "--yes", *OF_M)
+    invoke("rollback", "--to", "1", "--yes", "--unverified", *OF_M)
 
 
 def test_a_collected_run_takes_its_figures_with_it_and_no_version(
@@ -138,10 +143,10 @@ def test_a_collected_run_takes_its_figures_with_it_and_no_version(
 ) -> None:
     MlflowClient().delete_run(lineage.run_id)
     _get_store()._hard_delete_run(lineage.run_id)  # as 'mlflow gc' does
-    said = invoke("rollback", "--to-best", "--yes", *OF_M, expect=5).stderr
+    said = invoke("rollback", "--to-best", "--yes", "--unverified", *OF_M, expect=5).stderr
     assert f"run {lineage.run_id} was removed from the store" in said
     assert "name one with --to VERSION" in said
-    invoke("rollback", "--to", "1", "--yes", *OF_M)
+    invoke("rollback", "--to", "1", "--yes", "--unverified", *OF_M)
     assert MlflowRegistry().alias("m", CHAMPION) == 1
 
 
@@ -168,7 +173,7 @@ def test_a_moved_folder_is_named_and_nothing_is_written_into_the_old_one(
     elsewhere: Callable[[Callable[..., object]], Path], invoke: Invoke
 ) -> None:
     one = elsewhere(shutil.move)
-    said = invoke("rollback", "--to", "1", "--yes", *OF_M, expect=4).stderr
+    said = invoke("rollback", "--to", "1", "--yes", "--unverified", *OF_M, expect=4).stderr
     assert f"{one}/mlruns" in said
     assert "if its folder was moved, move it back or put a link to it there" in said
     with pytest.raises(VersionCorrupt, match=f"{one}/mlruns"):
@@ -178,7 +183,7 @@ def test_a_moved_folder_is_named_and_nothing_is_written_into_the_old_one(
     assert f"experiment 'trial' keeps its files in {one}/mlruns" in said
     assert not one.exists()
     one.symlink_to(Path.cwd())
-    invoke("rollback", "--to", "1", "--yes", *OF_M)
+    invoke("rollback", "--to", "1", "--yes", "--unverified", *OF_M)
 
 
 def test_a_copied_folder_that_shares_its_files_says_so(
