@@ -24,7 +24,7 @@ def settle_first(registry: Registry, model: str) -> None:
     from selfheal_cli.registry.aliases import settle
 
     for left in settle(registry, model):
-        click.echo(f"Put right first: {left}.", err=True)
+        say(f"Put right first: {left}.", err=True)
 
 
 def show_plan(plan: Plan) -> None:

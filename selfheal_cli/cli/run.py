@@ -119,7 +119,7 @@ def command(
     log = require_log(resume) if resume else None
     registry = MlflowRegistry(tracking_uri, create=resume is None)
     if config is not None and (note := registry.copied_from(config.experiment)):
-        click.echo(f"selfheal: {note}", err=True)
+        say(f"selfheal: {note}", err=True)
     with (
         standing.naming_the_file(settled),
         RunScreen(quiet=as_json) as screen,
