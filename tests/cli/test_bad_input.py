@@ -61,11 +61,6 @@ def refused(arguments: Sequence[str], code: int, *parts: str) -> Result:
             ["row 401, column 'amount'", "'oops' is not a number"],
         ),
         (
-            HEADER + GOOD + "inf,a,1,0\n",
-            ["--target", "label"],
-            ["row 401, column 'amount'", "infinite"],
-        ),
-        (
             HEADER + GOOD + "1,a,1,\n",
             ["--target", "label"],
             ["row 401, column 'label'", "missing"],
