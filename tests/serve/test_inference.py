@@ -67,11 +67,10 @@ def test_only_the_outputs_that_were_asked_for_come(served: Running) -> None:
         [{"name": "x", "shape": [1], "datatype": "FP64", "data": [4711.5]}],
         [{"name": "x", "shape": [1, 10], "datatype": "FP64", "data": [4711.5]}],
         [{"name": "x", "shape": [1, 10], "datatype": "FP64", "data": ["4711"] * 10}],
-        [{"name": "x", "shape": [1, 10], "datatype": "BYTES", "data": ["4711"] * 10}],
+        [{"name": "x", "shape": [1, 10], "datatype": "BYTES", "data": ["4711 x"] * 10}],
         [{"name": "x", "shape": [1, 10], "datatype": "FP128", "data": [1] * 10}],
         [{"name": "x", "shape": [-1], "datatype": "FP64", "data": []}],
         [{"name": "x", "shape": [2, 10], "datatype": "FP64", "data": [[1] * 10, 4711]}],
-        [{"name": "x", "shape": [1, 10], "datatype": "INT64", "data": [10**400] * 10}],
     ],
 )
 def test_tensors_that_do_not_fit_are_refused_without_their_data(
