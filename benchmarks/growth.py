@@ -1,4 +1,6 @@
-"""How commands slow down as versions pile up: a real run, its versions copied by SQL.
+"""How commands slow down as versions, moves, aliases or models pile up in a store with a real run.
+
+Versions are copied by SQL; moves and aliases go through the one door, and take long to make.
 
 Each size is a SQLite store of its own. Queries are interleaved in rounds within this process;
 commands are whole processes. The best version is one of the real ones, so that a rollback has a
@@ -16,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +27,28 @@ from mlflow import MlflowClient
 from rich.console import Console
 from rich.table import Table
 
+from selfheal_cli.registry.journal import standing
 from selfheal_cli.registry.mlflow_registry import MlflowRegistry
 from selfheal_cli.registry.mlflow_versions import VERSIONS_TAG
+from selfheal_cli.registry.moves import Move, move_alias
 
 BATCHES = 3
 BLOCK = 5_000
-COMMANDS = {
+VERSIONS = {
     "rollback --to-best --yes": ("rollback", "--to-best", "--yes"),
     "champion": ("champion",),
     "snapshots --limit 20": ("snapshots", "--limit", "20"),
     "snapshots --sort f1 --limit 20": ("snapshots", "--sort", "f1", "--limit", "20"),
     "history --limit 20": ("history", "--limit", "20"),
+}
+COMMANDS = {
+    "versions": VERSIONS,
+    "moves": {
+        "champion": ("champion",),
+        "rollback --to 2 --yes": ("rollback", "--to", "2", "--yes"),
+    },
+    "aliases": {"champion": ("champion",), "doctor": ("doctor",)},
+    "models": {"champion": ("champion",), "doctor": ("doctor",)},
 }
 COPIED = ("logged_models", "logged_model_tags", "logged_model_metrics", "model_versions",
           "model_version_tags")  # fmt: skip
@@ -50,7 +64,26 @@ def selfheal(*arguments: str) -> float:
     return time.perf_counter() - start
 
 
-def fill(database: Path, versions: int) -> None:
+def fill(database: Path, what: str, count: int) -> None:
+    """As many ``what`` as ``count``."""
+    if what == "versions":
+        return copy_versions(database, count)
+    registry, client = (
+        MlflowRegistry(f"sqlite:///{database}"),
+        MlflowClient(f"sqlite:///{database}"),
+    )
+    if what == "models":
+        for number in range(count):
+            client.create_registered_model(f"other-{number}")
+        return None
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    for number in range(count):
+        alias = f"alias-{number}" if what == "aliases" else "canary"
+        move_alias(registry, Move("fraud", alias, 1 + number % 2, "benchmark", now, "to grow"))
+    return None
+
+
+def copy_versions(database: Path, versions: int) -> None:
     """Copies of one post-heal version, each with figures, tags and a number of its own."""
     with closing(sqlite3.connect(database)) as connection:
         connection.row_factory = sqlite3.Row
@@ -133,6 +166,7 @@ def queries(uri: str) -> dict[str, Callable[[], Any]]:
     return {
         "bare search_logged_models": bare,
         "registry.best": lambda: registry.best("fraud", base=base),
+        "what stands": lambda: standing(MlflowRegistry(uri), "fraud"),
     }
 
 
@@ -144,38 +178,39 @@ def timed(work: Callable[[], object]) -> float:
 
 
 @contextmanager
-def store_of(versions: int) -> Iterator[Path]:
-    """A temporary folder with a run and as many versions; the working folder meanwhile."""
+def store_of(what: str, count: int) -> Iterator[Path]:
+    """A temporary folder with a run and as many ``what``; the working folder meanwhile."""
     before = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         try:
             selfheal("run", "--batches", str(BATCHES), "--no-plots")
-            fill(Path("mlflow.db"), versions)
+            fill(Path(folder, "mlflow.db"), what, count)
             yield Path(folder)
         finally:
             os.chdir(before)
 
 
-def measure(versions: int, rounds: int) -> dict[str, float]:
+def measure(what: str, count: int, rounds: int) -> dict[str, float]:
     """Median seconds by question and command."""
-    with store_of(versions) as folder:
+    commands = COMMANDS[what]
+    with store_of(what, count) as folder:
         asked = queries(f"sqlite:///{folder}/mlflow.db")
         for work in asked.values():
             work()
-        found: dict[str, list[float]] = {name: [] for name in (*asked, *COMMANDS)}
+        found: dict[str, list[float]] = {name: [] for name in (*asked, *commands)}
         for _ in range(rounds):
             for name, work in asked.items():
                 found[name].append(timed(work))
-            for name, arguments in COMMANDS.items():
+            for name, arguments in commands.items():
                 found[name].append(selfheal(*arguments))
     return {name: float(np.median(seconds)) for name, seconds in found.items()}
 
 
-def lay_out(found: dict[int, dict[str, float]]) -> Table:
+def lay_out(what: str, found: dict[int, dict[str, float]]) -> Table:
     """Seconds by size; the last column compares the largest store with the smallest."""
     sizes: Sequence[int] = sorted(found)
-    table = Table(title="Seconds (medians) by number of versions")
+    table = Table(title=f"Seconds (medians) by number of {what}")
     table.add_column("what", no_wrap=True)
     for size in sizes:
         table.add_column(f"{size:,}", justify="right")
@@ -194,13 +229,14 @@ def lay_out(found: dict[int, dict[str, float]]) -> Table:
 
 def main() -> None:
     """Fill, measure, print."""
-    parser = argparse.ArgumentParser(description="Seconds by number of versions.")
-    parser.add_argument("--sizes", default="1000,10000,100000", help="numbers of versions")
+    parser = argparse.ArgumentParser(description="Seconds by what piles up.")
+    parser.add_argument("--what", choices=COMMANDS, default="versions")
+    parser.add_argument("--sizes", default="1000,10000,100000", help="how many of them")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     sizes = [int(size) for size in options.sizes.split(",")]
-    found = {size: measure(size, options.rounds) for size in sizes}
-    Console(width=120).print(lay_out(found))
+    found = {size: measure(options.what, size, options.rounds) for size in sizes}
+    Console(width=120).print(lay_out(options.what, found))
 
 
 if __name__ == "__main__":

@@ -96,7 +96,18 @@ def _translation(exc: MlflowException, doing: str, uri: str) -> RegistryError:
             f"{where}; you may not do this there: ask whoever runs the server for EDIT on the "
             "experiment and on the registered model, or look only"
         )
-    return (RegistryUnreachable if exc.error_code in TRANSIENT else RegistryError)(where)
+    return (RegistryUnreachable if _is_passing(exc) else RegistryError)(where)
+
+
+def _is_passing(exc: BaseException | None) -> bool:
+    """Whether the store was away or busy, also where MLflow wrapped that into another error."""
+    while exc is not None:
+        if isinstance(exc, sqlalchemy.exc.OperationalError):
+            return True
+        if isinstance(exc, MlflowException) and exc.error_code in TRANSIENT:
+            return True
+        exc = exc.__cause__ or exc.__context__
+    return False
 
 
 def _own_choice() -> str:

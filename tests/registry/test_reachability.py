@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.server
 import json
+import sqlite3
 import ssl
 import subprocess
 import threading
@@ -13,10 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import OperationalError
 
-from selfheal_cli.errors import NoStore, RegistryError
+from selfheal_cli.errors import NoStore, RegistryError, RegistryUnreachable
 from selfheal_cli.registry.mlflow_registry import MlflowRegistry
-from selfheal_cli.registry.store import resolve
+from selfheal_cli.registry.store import resolve, translated
 from tests.conftest import Invoke, enter
 
 READING = (
@@ -241,3 +244,17 @@ def test_a_store_out_of_reach_is_told_in_one_line(empty_dir: Path, invoke: Invok
         == "store"
     )
     assert list(empty_dir.iterdir()) == []
+
+
+def test_a_database_that_is_busy_is_tried_again_however_mlflow_wraps_what_it_says() -> None:
+    busy = OperationalError("UPDATE", {}, sqlite3.OperationalError("database is locked"))
+    with pytest.raises(RegistryUnreachable, match="is locked"), translated("tag", "sqlite:///x.db"):
+        try:
+            raise busy
+        except OperationalError as exc:
+            wrapped = MlflowException.invalid_parameter_value("database is locked")
+            raise wrapped from exc
+    plain = MlflowException.invalid_parameter_value("no such thing")
+    with pytest.raises(RegistryError) as told, translated("tag", "sqlite:///x.db"):
+        raise plain
+    assert not isinstance(told.value, RegistryUnreachable)
