@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,17 @@ def test_a_log_replaced_with_everything_that_would_show_it_is_found_by_the_signa
             client().set_model_version_tag("fraud", number, "selfheal.log_head", head)
             model_id = client().get_model_version("fraud", number).source.removeprefix("models:/")
             client().set_logged_model_tags(model_id, {"selfheal.log_head": head})
+    with closing(sqlite3.connect("mlflow.db")) as store:
+        ((journal, key, text),) = store.execute(
+            "SELECT run_uuid, key, value FROM params WHERE value LIKE '%log_head%'"
+        )
+        entry = json.loads(text)
+        entry["data"]["log_head"] = events[-1].digest
+        forged = json.dumps(entry, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        change = "UPDATE params SET value = ? WHERE run_uuid = ? AND key = ?"
+        store.execute(change, (forged, journal, key))
+        store.execute("UPDATE metrics SET value = 0 WHERE key = 'conflicts' AND step = 3")
+        store.commit()
     invoke("audit")  # everything agrees with everything
     assert "what was signed was replaced" in findings(invoke)
 
