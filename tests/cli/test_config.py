@@ -207,7 +207,7 @@ def test_the_file_s_policy_and_store_hold_for_other_commands(folder: Path, invok
     document = json.loads(invoke("doctor", "--json").stdout)
     stores = {one["check"]: one["detail"] for one in document["findings"]}
     assert stores["store"] == "sqlite:///store/other.db"
-    first = json.loads(invoke("snapshots", "--json").stdout)[0]["version"]
+    first = json.loads(invoke("snapshots", "--json").stdout)[-1]["version"]
     Path("selfheal.yaml").write_text(text.replace("base: strict", "base: strict, four_eyes: true"))
     refused(["rollback", "--to", str(first), "--yes", "--json"], 4, "--propose")
     told = invoke("rollback", "--to", str(first), "--yes", "--policy", "strict").stdout
