@@ -7,7 +7,7 @@ import gzip
 import io
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pandas as pd
@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from mlflow.pyfunc import scoring_server
 
 from selfheal_cli.errors import RequestRefused
+from selfheal_cli.registry.scoring import READERS
 from selfheal_cli.serve.extent import OTHERS, require_extent
 from selfheal_cli.serve.lanes import Lane
 from tests.serve.conftest import Running
@@ -76,7 +77,7 @@ def body_of(sent: Any) -> bytes:
 
 @pytest.fixture
 def frames(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """What MLflow was asked to make frames of."""
+    """What frames were asked to be made of, by MLflow or by the readers of files."""
     asked: list[str] = []
     ask = scoring_server.invocations
 
@@ -84,7 +85,16 @@ def frames(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         asked.append(content_type)
         return ask(data, content_type, *rest)
 
+    def reading(kind: str, read: Callable[[bytes], pd.DataFrame]) -> Callable[[bytes], Any]:
+        def recorded(body: bytes) -> pd.DataFrame:
+            asked.append(kind)
+            return read(body)
+
+        return recorded
+
     monkeypatch.setattr(scoring_server, "invocations", invocations)
+    for kind, read in READERS.items():
+        monkeypatch.setitem(READERS, kind, reading(kind, read))
     yield asked
 
 
@@ -99,7 +109,7 @@ def test_a_small_body_for_a_large_table_is_refused_before_a_frame_is_made(
     assert frames == []
 
 
-def test_ordinary_bodies_go_to_mlflow_as_before(served: Running, frames: list[str]) -> None:
+def test_of_ordinary_bodies_frames_are_made(served: Running, frames: list[str]) -> None:
     rows = served.rows(3)
     frame = pd.DataFrame(rows["data"], columns=rows["columns"])
     frame["a note"] = 'with "quotes", commas' + "," * 5_000 + "\nand lines" * 3
