@@ -68,7 +68,7 @@ class Contract:
             )
         asked = _Asked(self._described, score)
         read = self._readers.get(_media_type(content_type))
-        if read is not None:
+        if read is not None and _is_utf8(content_type):
             return self._answer_table(read, body, content_type, asked)
         try:
             found: Any = scoring_server.invocations(  # type: ignore[no-untyped-call]
@@ -189,6 +189,12 @@ def as_json(
 
 def _media_type(content_type: str) -> str:
     return content_type.split(";", maxsplit=1)[0].strip()
+
+
+def _is_utf8(content_type: str) -> bool:
+    """Whether its parameters are such as MLflow takes, which refuses the others itself."""
+    parameters = [part.strip().lower() for part in content_type.split(";")[1:]]
+    return all(part == "charset=utf-8" for part in parameters)
 
 
 READERS: dict[str, Callable[[bytes], pd.DataFrame]] = {

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import requests
 
 from selfheal_cli.history.events import Event, Kind
 from selfheal_cli.pipeline.stream import APART
+from selfheal_cli.records import AliasMove
 from selfheal_cli.registry.base import CHAMPION
+from selfheal_cli.registry.journal import EntryKind, write
+from selfheal_cli.registry.journal import Standing as JournalStanding
 from selfheal_cli.registry.memory import MemoryRegistry
 from selfheal_cli.registry.moves import Move, move_alias
 from selfheal_cli.serve.facts import Seen
@@ -17,6 +20,8 @@ from selfheal_cli.serve.standing import Standing
 from selfheal_cli.serve.teller import ByHand, EventFold, registry_facts
 from selfheal_cli.serve.telling import warnings
 from tests.serve.operating import FACTS, board_with, operator_app, serving
+
+AT = "2026-01-01T00:00:00+00:00"
 
 
 def registry_with(versions: int) -> MemoryRegistry:
@@ -26,9 +31,19 @@ def registry_with(versions: int) -> MemoryRegistry:
     return registry
 
 
-def move(registry: MemoryRegistry, target: int, run: str = "") -> None:
-    at = datetime(2026, 1, 1, tzinfo=UTC).isoformat()
-    move_alias(registry, Move("fraud", CHAMPION, target, "ann", at, "odd", run=run))
+def move(registry: MemoryRegistry, target: int) -> None:
+    move_alias(registry, Move("fraud", CHAMPION, target, "ann", AT, "odd"))
+
+
+def move_of_a_run(registry: MemoryRegistry, target: int) -> None:
+    """As its entry stands; a run itself takes nothing from versions of other tools."""
+
+    def draft(before: JournalStanding, sequence: int) -> dict[str, Any]:
+        source = before.moves[CHAMPION].target
+        made = AliasMove("fraud", CHAMPION, source, target, "ann", AT, "healed", sequence, "r1")
+        return made.as_dict()
+
+    write(registry, "fraud", EntryKind.MOVED, draft, actor="ann", at=AT)
 
 
 def test_rollbacks_by_people_are_counted_and_a_runs_moves_are_not() -> None:
@@ -43,7 +58,7 @@ def test_rollbacks_by_people_are_counted_and_a_runs_moves_are_not() -> None:
     assert by_hand.count == 2
     move(registry, 5)
     by_hand.look(registry, "fraud")
-    move(registry, 4, run="r1")
+    move_of_a_run(registry, 4)
     by_hand.look(registry, "fraud")
     assert by_hand.count == 2
     move(registry, 3)
