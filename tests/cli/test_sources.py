@@ -90,7 +90,9 @@ def test_a_stream_says_what_it_put_aside_and_show_what_rows_must_be(
     text.insert(210, "broken")
     text[220] = json.dumps(json.loads(text[220]) | {"amount": 99.0})
     done = CliRunner().invoke(
-        main, ["run", "-", "--train-rows", "200", *SHORT], input="\n".join(text)
+        main,
+        ["run", "-", "--train-rows", "200", "--no-reject-misfits", *SHORT],
+        input="\n".join(text),
     )
     assert done.exit_code == 0, done.output
     assert "1 lines put aside (rejects.ndjson)" in done.stdout
@@ -119,7 +121,9 @@ def test_a_row_against_the_contract_ends_the_run_and_names_it(
     text = lines()
     text[220] = json.dumps(json.loads(text[220]) | {"amount": "much"})
     done = CliRunner().invoke(
-        main, ["run", "-", "--train-rows", "200", *SHORT], input="\n".join(text)
+        main,
+        ["run", "-", "--train-rows", "200", "--no-reject-misfits", *SHORT],
+        input="\n".join(text),
     )
     assert done.exit_code == 3
     assert "standard input: line 221, column 'amount': 'much' is not a number" in done.stderr

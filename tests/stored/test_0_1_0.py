@@ -149,7 +149,11 @@ def test_the_audit_names_the_healer_that_was_killed_and_nothing_else(
 
 
 @pytest.mark.parametrize("model", ["fraud", "claims", "wrapped", "kinds"])
-def test_a_model_of_0_1_0_is_rolled_back(model: str, stored_by_0_1_0: Path, invoke: Invoke) -> None:
+def test_a_model_of_0_1_0_is_rolled_back(
+    model: str, stored_by_0_1_0: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 0.1.0 did not note which modules its user had allowed
+    monkeypatch.setenv("SELFHEAL_ALLOW_MODULE", "scoring_net")
     of = ("--model-name", model)
     numbers = [one["version"] for one in versions_of(invoke, model) if one["phase"] == "post-heal"]
     serves = json.loads(invoke("champion", *of, "--json").stdout)["version"]
