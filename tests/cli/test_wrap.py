@@ -264,7 +264,7 @@ def test_wrapping_as_a_name_that_exists_moves_nothing_unless_it_is_promoted(
     }  # fmt: skip
     assert {one["run"] for one in told["moved"]} == {""}  # a person's moves
     assert registry.aliases("small")["prod"] == 1
-    invoke("rollback", "--to-previous", "--yes", "--model-name", "small")
+    invoke("rollback", "--to-previous", "--yes", "--unverified", "--model-name", "small")
     assert registry.aliases("small")["champion"] == 1
 
     invoke("four-eyes", "--on", "--model-name", "small")
