@@ -74,8 +74,11 @@ def test_a_column_without_values_is_never_chosen() -> None:
     assert suggest_rule(rows, ["empty", "x"]).leaves[0].feature == "x"
 
 
-def test_no_numeric_feature_is_a_rule_error() -> None:
-    with pytest.raises(RuleError, match=r"no numeric feature .*give one with --rule"):
+def test_of_texts_alone_the_category_that_tells_most_is_the_rule() -> None:
+    country = np.array(["AT", "DE"] * 10, dtype=object)
+    rows = labelled(np.array([1, 0] * 10), country=country)
+    assert str(suggest_rule(rows, [], ["country"])) == "country == 'AT' => 1"
+    with pytest.raises(RuleError, match=r"no single category .*give a rule with --rule"):
         suggest_rule(labelled(np.array([0, 1])), [])
 
 
