@@ -41,7 +41,7 @@ VERSIONS = {
     "snapshots --sort f1 --limit 20": ("snapshots", "--sort", "f1", "--limit", "20"),
     "history --limit 20": ("history", "--limit", "20"),
 }
-COMMANDS = {
+COMMANDS: dict[str, dict[str, tuple[str, ...]]] = {
     "versions": VERSIONS,
     "moves": {
         "champion": ("champion",),

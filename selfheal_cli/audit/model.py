@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from selfheal_cli.audit.aliases import (
@@ -28,6 +29,7 @@ from selfheal_cli.errors import (
     VersionNotFound,
 )
 from selfheal_cli.history.archive import LOG_NAME, all_logs, model_of, run_folder
+from selfheal_cli.history.event_log import read
 from selfheal_cli.history.events import Event
 from selfheal_cli.history.run_record import RunRecord
 from selfheal_cli.records import VersionRecord
@@ -110,7 +112,7 @@ class Look:
         versions = self._versions(audit, numbers)
         marks = signed.runs if signed else {}
         runs = {version.tags.get("selfheal.run_id", "") for version in versions.values()} - {""}
-        runs |= self._runs_here(audit) | marks.keys() | journal.runs.keys()
+        runs |= self._runs_here(audit, journal) | marks.keys() | journal.runs.keys()
         logs = {run: self._audit_run(audit, run, journal, marks.get(run)) for run in sorted(runs)}
         records = {run: log[0] for run, log in logs.items() if log is not None}
         self._audit_versions(audit, versions, records, journal)
@@ -173,15 +175,23 @@ class Look:
                     f"{self._model} v{number}", f"its run {run} never had the model's lease"
                 )
 
-    def _runs_here(self, audit: Audit) -> set[str]:
-        """Runs of the model in this folder; a log that does not say whose it is is a finding."""
-        runs = set()
+    def _runs_here(self, audit: Audit, journal: JournalRecord) -> set[str]:
+        """Runs of the model in this folder; a log that does not say whose it is is a finding.
+
+        Those of an earlier model of the name, which was deleted since, are none of them.
+        """
+        runs, born = set[str](), self._registry.born_ms(self._model)
         for path in all_logs(self._workspace):
+            run = path.parent.name
             try:
-                if model_of(path) == self._model:
-                    runs.add(path.parent.name)
+                if model_of(path) != self._model:
+                    continue
+                if run not in journal.runs and _ended_before(path, born):
+                    audit.seen(f"run {run}", "is of an earlier model of this name, now deleted")
+                else:
+                    runs.add(run)
             except EventLogError as exc:
-                audit.found(f"run {path.parent.name}", str(exc))
+                audit.found(f"run {run}", str(exc))
         return runs
 
     def _pending(self, run: str) -> int:
@@ -256,3 +266,13 @@ def _is_double(version: VersionRecord, record: RunRecord | None) -> bool:
     return account is not None and version.tags.get(DOUBLE_TAG) == str(account.version) != str(
         version.version
     )
+
+
+def _ended_before(log: Path, born_ms: int) -> bool:
+    """Whether all of a log was written before a time, in milliseconds since 1970."""
+    try:
+        return all(
+            datetime.fromisoformat(event.at).timestamp() * 1000 < born_ms for event in read(log)
+        )
+    except EventLogError:
+        return False  # what is wrong with it is said where it is audited

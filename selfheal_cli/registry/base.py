@@ -209,6 +209,9 @@ class Registry(JournalStore, Protocol):
     def any_version(self, model: str, number: int) -> AnyVersion:
         """One version, whoever registered it; raises `VersionNotFound`."""
 
+    def born_ms(self, model: str) -> int:
+        """When a model was made, in milliseconds since 1970; a name may be taken again."""
+
     def numbers(self, model: str) -> list[int]:
         """Of every version there is, whoever made it; raises `VersionNotFound` without the model.
 

@@ -211,6 +211,10 @@ class MemoryRegistry:
             raise VersionNotFound(f"model '{model}' has no version {number}")
         return foreign
 
+    def born_ms(self, model: str) -> int:
+        """See `Registry`; nothing is older than this registry."""
+        return 0
+
     def numbers(self, model: str) -> list[int]:
         """See `Registry`."""
         if model not in self._versions:

@@ -12,6 +12,7 @@ from mlflow.entities import Param, Run, RunStatus
 from mlflow.exceptions import MlflowException
 
 from selfheal_cli.errors import RegistryError
+from selfheal_cli.registry.base import CHAMPION
 from selfheal_cli.registry.journal import MAX_ENTRY, Entry, Mark, Standing, parse_entry
 from selfheal_cli.registry.mlflow_runs import (
     JOURNALS,
@@ -173,11 +174,25 @@ class MlflowJournal(MlflowRuns):
     def _find(self, model: str) -> _Place | None:
         """Where to begin to read. MLflow reads every version of a model to tell its tags, so that
         the experiment, which has a few, is asked first.
+
+        What that says is of an earlier model of the name, which was deleted or renamed since,
+        where this one has no champion: then the model's own tag counts.
         """
         known = self._client.get_experiment_by_name(JOURNALS)
         hint = known.tags.get(_hint(model)) if known else None
-        run_id = hint or self._model_tags(model).get(JOURNAL_TAG)
+        if hint and self._has_champion(model):
+            return _Place(hint, hinted=hint)
+        run_id = self._model_tags(model).get(JOURNAL_TAG)
         return _Place(run_id, hinted=hint or "") if run_id else None
+
+    def _has_champion(self, model: str) -> bool:
+        try:
+            self._client.get_model_version_by_alias(model, CHAMPION)
+        except MlflowException as exc:
+            if exc.error_code in ABSENT:
+                return False
+            raise
+        return True
 
     def _remember(self, model: str, run_id: str) -> None:
         known = self._client.get_experiment_by_name(JOURNALS)

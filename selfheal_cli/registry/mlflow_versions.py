@@ -57,6 +57,11 @@ class MlflowVersions(MlflowJournal):
         with self._doing(f"read {model} v{number}"):
             return self._read(entry)
 
+    def born_ms(self, model: str) -> int:
+        """See `Registry`."""
+        with self._doing(f"look up '{model}'"):
+            return int(self._client.get_registered_model(model).creation_timestamp)
+
     def numbers(self, model: str) -> list[int]:
         """See `Registry`."""
         numbers: list[int] = []

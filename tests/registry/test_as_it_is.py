@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 from mlflow import MlflowClient
@@ -105,6 +107,25 @@ def test_a_name_that_is_taken_again_has_nothing_of_the_model_that_was_deleted(
     best = MlflowRegistry().best("m", base=lineage.base)
     assert best is not None
     assert best.version == 1
+
+
+@pytest.mark.parametrize("way", ["deleted", "renamed"])
+def test_a_name_that_is_taken_again_begins_a_journal_of_its_own(lineage: Lineage, way: str) -> None:
+    client = MlflowClient()
+    if way == "deleted":
+        client.delete_registered_model("m")
+    else:
+        client.rename_registered_model("m", "was-m")
+    assert MlflowRegistry().last_entry("m") is None
+    MlflowRegistry().add_version(lineage, snapshot(7, f1=0.7), ADAPTER, None)
+    move_alias(MlflowRegistry(), Move("m", CHAMPION, 1, "ann", NOW, "anew"))
+    (entry,) = MlflowRegistry().entries("m")
+    assert MlflowRegistry().last_entry("m") == replace(entry, standing=ANY)
+    assert (entry.sequence, entry.data["reason"]) == (1, "anew")
+    if way == "renamed":
+        last = MlflowRegistry().last_entry("was-m")
+        assert last is not None
+        assert last.data["reason"] == "first"
 
 
 @pytest.mark.usefixtures("lineage")
