@@ -5,14 +5,15 @@ from __future__ import annotations
 import pytest
 
 from selfheal_cli.errors import EventLogError
-from selfheal_cli.history.events import Event, Kind
+from selfheal_cli.history.events import FORMAT, Event, Kind
 from selfheal_cli.pipeline.recorded import Recorded
 
 OLD = {"batch": 1, "z": 0.5}
 
 
-def recorded(data: dict[str, object]) -> Recorded:
-    return Recorded([Event(1, "2026-01-01T00:00:00.000+00:00", Kind.BATCH, data, "", "d")])
+def recorded(data: dict[str, object], format_: int = FORMAT) -> Recorded:
+    event = Event(1, "2026-01-01T00:00:00.000+00:00", Kind.BATCH, data, "", "d")
+    return Recorded([event], started={"format": format_})
 
 
 def test_figures_that_were_not_yet_written_down_are_not_asked_for() -> None:
@@ -30,3 +31,4 @@ def test_figures_that_were_written_down_must_come_out_the_same() -> None:
 def test_anything_else_that_is_new_is_a_difference() -> None:
     with pytest.raises(EventLogError, match="extra was None, is 1"):
         recorded(OLD).match(Kind.BATCH, OLD | {"extra": 1})
+    assert recorded(OLD, format_=1).match(Kind.BATCH, OLD | {"extra": 1})  # which knew of none

@@ -21,7 +21,7 @@ from selfheal_cli.pipeline.predecessors import Beginning, settle_earlier, where_
 from selfheal_cli.pipeline.run import Finished, Surroundings, run
 from selfheal_cli.pipeline.served import Served, Wanted, heal_served, open_served
 from selfheal_cli.registry.base import BASELINE, CHAMPION
-from selfheal_cli.registry.journal import standing
+from selfheal_cli.registry.journal import EntryKind, standing
 from selfheal_cli.registry.memory import MemoryRegistry
 from selfheal_cli.snapshot import assemble, unpack
 from selfheal_cli.source.encoding import Encoding
@@ -204,6 +204,7 @@ def test_a_killed_run_is_ended_by_the_next_and_its_rows_are_not_lost(server: Ser
     assert b'"kind":"run-finished"' in b"".join(lines)
     last = next(i for i, line in enumerate(lines) if b'"kind":"run-finished"' in line)
     log.write_bytes(b"".join(lines[:last]) + b'{"half a li')  # as if nobody had ended it
+    assert server.registry._journals["fraud"].pop().kind is EntryKind.RELEASED
     server.registry.runs[run_id]["status"] = "RUNNING"
     killed = settle_earlier("fraud", WORKSPACE, server.registry, clock, "bob", 1.0)
     assert killed == [run_id]

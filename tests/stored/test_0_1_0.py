@@ -70,7 +70,7 @@ def test_each_version_scores_by_mlflow_to_the_bit_as_0_1_0_did(
 ) -> None:
     import mlflow
 
-    mlflow.set_tracking_uri("sqlite:///mlflow.db")
+    mlflow.set_tracking_uri(f"sqlite:///{Path('mlflow.db').absolute()}")
     same_build = said["build"]["capability"] == torch.backends.cpu.get_cpu_capability()
     same_build &= said["build"]["torch"] == torch.__version__
     for number, then in said["scores"][model].items():
