@@ -234,7 +234,8 @@ def fold(before: Standing, kind: EntryKind, data: Mapping[str, Any]) -> Standing
             changes["lease"] = Lease(**{key: data[key] for key in Lease.__slots__})
             changes["four_eyes"] = data["four_eyes"]
         case EntryKind.RELEASED:
-            if before.lease is not None and before.lease.sequence == data["lease"]:
+            held = before.lease
+            if held is not None and (held.run, held.sequence) == (data["run"], data["lease"]):
                 changes["lease"] = None
         case EntryKind.HELD:
             changes["hold"] = Hold(**data)

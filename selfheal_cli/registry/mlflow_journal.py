@@ -22,6 +22,7 @@ from selfheal_cli.registry.mlflow_runs import (
 
 JOURNAL_TAG = "selfheal.journal"  # on the registered model: the run with the first entries
 LATEST_TAG = "latest."  # on the experiment, and a hint: the run that a model's journal is in now
+FIRST_TAG = "first."  # beside it: the run that this journal begins with
 NEXT = "next"  # the parameter that names the run with the entries after this one's
 CHECKPOINT = "checkpoint."  # parameters with what stood before a page's first entry
 MARK = "selfheal.move."  # tags with what was said of a move after it was written down
@@ -35,12 +36,14 @@ ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 class _Place:
     """The run that the journal has come to, and the last entry that was seen in it.
 
-    ``hinted`` is the run that the experiment's hint names.
+    ``hinted`` is the run that the experiment's hint names, ``first`` the one that the journal
+    begins with; empty where that is to be looked up.
     """
 
     run_id: str
     last: Entry | None = None
     hinted: str = ""
+    first: str = ""
 
 
 class _Page:
@@ -126,7 +129,7 @@ class MlflowJournal(MlflowRuns):
             place.last = entry
             if place.hinted != place.run_id:
                 # only now: whoever starts from an empty page would find no journal
-                self._remember(model, place.run_id)
+                self._remember(model, place)
                 place.hinted = place.run_id
             return True
 
@@ -169,21 +172,24 @@ class MlflowJournal(MlflowRuns):
             with unless_gone():
                 self._client.delete_run(run_id)
             run_id = following
-        self._remember(model, "")
+        self._remember(model, _Place(""))
 
     def _find(self, model: str) -> _Place | None:
         """Where to begin to read. MLflow reads every version of a model to tell its tags, so that
         the experiment, which has a few, is asked first.
 
-        What that says is of an earlier model of the name, which was deleted or renamed since,
-        where this one has no champion: then the model's own tag counts.
+        What that says may be of an earlier model of the name, which was deleted or renamed since:
+        where this one has no champion, it counts only if both begin with the same run.
         """
         known = self._client.get_experiment_by_name(JOURNALS)
-        hint = known.tags.get(_hint(model)) if known else None
+        said = known.tags if known else {}
+        hint, first = said.get(_hint(model)), said.get(_hint(model, FIRST_TAG), "")
         if hint and self._has_champion(model):
-            return _Place(hint, hinted=hint)
-        run_id = self._model_tags(model).get(JOURNAL_TAG)
-        return _Place(run_id, hinted=hint or "") if run_id else None
+            return _Place(hint, hinted=hint if first else "", first=first)
+        own = self._model_tags(model).get(JOURNAL_TAG, "")
+        if hint and own and own == first:
+            return _Place(hint, hinted=hint, first=first)
+        return _Place(own, hinted=hint or "", first=own) if own else None
 
     def _has_champion(self, model: str) -> bool:
         try:
@@ -194,10 +200,12 @@ class MlflowJournal(MlflowRuns):
             raise
         return True
 
-    def _remember(self, model: str, run_id: str) -> None:
+    def _remember(self, model: str, place: _Place) -> None:
         known = self._client.get_experiment_by_name(JOURNALS)
         if known is not None:
-            self._client.set_experiment_tag(known.experiment_id, _hint(model), run_id)
+            first = place.first or self._model_tags(model).get(JOURNAL_TAG, "")
+            for tag, run_id in ((FIRST_TAG, first), (LATEST_TAG, place.run_id)):
+                self._client.set_experiment_tag(known.experiment_id, _hint(model, tag), run_id)
 
     def _found(self, model: str) -> _Place:
         """Begin a journal with the model itself: a model's name is taken once.
@@ -212,7 +220,8 @@ class MlflowJournal(MlflowRuns):
                 raise
             if JOURNAL_TAG not in self._model_tags(model):
                 self._client.set_registered_model_tag(model, JOURNAL_TAG, run_id)
-        return _Place(self._model_tags(model)[JOURNAL_TAG])
+        first = self._model_tags(model)[JOURNAL_TAG]
+        return _Place(first, first=first)
 
     def _move_on(self, model: str, place: _Place) -> None:
         """Read on to the last entry."""
@@ -298,9 +307,9 @@ def _without_old(last: Entry) -> Standing:
     return replace(now, open=tuple(left))
 
 
-def _hint(model: str) -> str:
+def _hint(model: str, tag: str = LATEST_TAG) -> str:
     """The experiment's tag for a model; its name may hold what a tag's may not."""
-    return LATEST_TAG + hashlib.sha256(model.encode()).hexdigest()[:32]
+    return tag + hashlib.sha256(model.encode()).hexdigest()[:32]
 
 
 def _opens_page(sequence: int) -> bool:

@@ -281,7 +281,7 @@ def release_lease(
 ) -> None:
     """Give the lease back, if it is still held; ``log_head`` is what the run's log has come to."""
     now = standing(registry, model)
-    if now.lease is None or now.lease.sequence != lease.sequence:
+    if now.lease != lease:  # or a registry that was put back gave its number to another run
         return
 
     def draft(before: Standing, sequence: int) -> Mapping[str, Any]:

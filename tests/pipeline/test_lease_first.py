@@ -6,7 +6,7 @@ import hashlib
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,14 @@ from selfheal_cli.registry.base import CHAMPION, Lineage, Registry
 from selfheal_cli.registry.journal import Lease, standing
 from selfheal_cli.registry.memory import MemoryRegistry
 from selfheal_cli.registry.mlflow_registry import MlflowRegistry
-from selfheal_cli.registry.moves import Move, take_lease
+from selfheal_cli.registry.moves import Move, move_alias, take_lease
 from selfheal_cli.registry.outbox import Outbox
 from tests.registry.chains import check_chain
 from tests.registry.stepping import Interleaving, Stepped
 from tests.registry.test_contract import ADAPTER, a_base, snapshot
 
 AT = "2026-01-01T00:00:00.000+00:00"
+BOBS = Lease("r2", "bob", AT)
 REFUSED = (LeaseHeld, EventLogError)  # the second where the first has brought it to its end
 
 
@@ -211,3 +212,25 @@ def test_a_registry_that_was_put_back_is_known_again_and_nothing_is_written(
         task(registry, folder)
     assert list(registry.entries("m")) == entries
     assert registry.alias("m", CHAMPION) is None
+
+
+@pytest.mark.parametrize("back_to", ["before its lease", "after its lease", "another run's"])
+def test_a_live_run_knows_a_registry_that_was_put_back(tmp_path: Path, back_to: str) -> None:
+    registry = MemoryRegistry()
+    run_id = registry.begin_run("trial", {}, {})
+    version = registry.add_foreign("m")
+    move_alias(registry, Move("m", CHAMPION, version, "ann", AT, "first"))
+    folder = tmp_path / "runs" / run_id
+    with RunLease(registry, "m", run_id, folder, "ann", clock, four_eyes=False) as lease:
+        move_alias(registry, Move("m", "canary", version, "ann", AT, "later"))
+        lease.require()
+        journal = registry._journals["m"]
+        kept = {"before its lease": 1, "after its lease": 2, "another run's": 1}[back_to]
+        del journal[kept:]
+        if back_to == "another run's":  # which wrote as many entries as there had been
+            take_lease(registry, "m", BOBS, four_eyes=False, alive=lambda _: "")
+            move_alias(registry, Move("m", "canary", version, "bob", AT, "other"))
+        with pytest.raises(RegistryRestored, match="restored from an earlier state"):
+            lease.require()
+    held = standing(registry, "m").lease
+    assert held == (None if back_to != "another run's" else replace(BOBS, sequence=2))
