@@ -159,12 +159,6 @@ def survey(config: RunConfig, source: Source, trained: Trained) -> Prepared:
         sample = sample_of(
             config, source, rows, trained.network, shadow, thresholds[0], trained.rules
         )
-    document: dict[str, Any] = {
-        "encoding": source.encoding.model_dump(mode="json"),
-        "labels": list(source.labels),
-    }
-    if source.contract is not None:
-        document["contract"] = source.contract.model_dump(mode="json")
     return Prepared(
         trained=trained,
         network=network,
@@ -178,9 +172,20 @@ def survey(config: RunConfig, source: Source, trained: Trained) -> Prepared:
         shifts=shifts.shifts(),
         thresholds=thresholds,
         probe=probe,
-        base=make_base(network, anchor.tensors(), document, probe),
+        base=make_base(network, anchor.tensors(), _document(source), probe),
         sample=sample,
     )
+
+
+def _document(source: Source) -> dict[str, Any]:
+    """What a base says of its rows: how they become inputs, their classes, what they must be."""
+    document: dict[str, Any] = {
+        "encoding": source.encoding.model_dump(mode="json"),
+        "labels": list(source.labels),
+    }
+    if source.contract is not None:
+        document["contract"] = source.contract.model_dump(mode="json")
+    return document
 
 
 def frozen_logit(probabilities: FloatArray) -> FloatArray:
