@@ -97,8 +97,8 @@ def test_the_status_of_a_server_says_that_it_does_not_serve(foreign: int, tmp_pa
     ) in warnings(seen)
     board = board_with(tmp_path, standing)
     with serving(operator_app(board)) as url:
-        page = requests.get(url, timeout=10).text
-        figures = requests.get(f"{url}/metrics", timeout=10).text
+        page = requests.get(url, timeout=30).text
+        figures = requests.get(f"{url}/metrics", timeout=30).text
     assert "The alias points to v52, which selfheal did not register" in page
     assert "selfheal_champion_foreign 1.0" in figures
 

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import (
+    JavascriptException,
+    NoSuchElementException,
+    StaleElementReferenceException,
+    TimeoutException,
+)
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 needs_browser = pytest.mark.skipif(
@@ -17,6 +26,9 @@ needs_browser = pytest.mark.skipif(
 )
 ARGUMENTS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
              "--no-first-run", "--disable-background-networking")  # fmt: skip
+PATIENCE = 30.0
+# what comes of reading while the browser goes from one page to the next
+IN_BETWEEN = (JavascriptException, NoSuchElementException, StaleElementReferenceException)
 
 
 @contextmanager
@@ -45,3 +57,26 @@ def look_at(driver: webdriver.Chrome, width: int, scheme: str = "light") -> None
     )
     wanted = [{"name": "prefers-color-scheme", "value": scheme}]
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": wanted})
+
+
+def until(driver: webdriver.Chrome, holds: Callable[[webdriver.Chrome], Any]) -> Any:
+    """What ``holds`` gives once it is true; a page that is not there yet is asked again."""
+    return WebDriverWait(driver, PATIENCE, 0.05, IN_BETWEEN).until(holds)
+
+
+def shows(driver: webdriver.Chrome, place: str, words: str) -> None:
+    """Wait until ``words`` stand at ``place``: a click ends before the page that it asks for."""
+    try:
+        until(driver, lambda d: words in d.find_element(By.CSS_SELECTOR, place).text)
+    except TimeoutException:
+        raise AssertionError(f"no {words!r} at {place} of:\n{driver.page_source}") from None
+
+
+def click(driver: webdriver.Chrome, place: str) -> None:
+    """Click what stands at ``place``, once it is there."""
+    until(driver, lambda d: d.find_element(By.CSS_SELECTOR, place).click() or True)
+
+
+def fill(driver: webdriver.Chrome, place: str, *keys: str) -> None:
+    """Type into the field at ``place``, once it is there."""
+    until(driver, lambda d: d.find_element(By.CSS_SELECTOR, place).send_keys(*keys) or True)

@@ -26,7 +26,7 @@ IDLE = (sys.executable, "-S", "-c", "import sys, time; sys.stdin.read(); time.sl
 
 def until(holds: Callable[[], bool]) -> None:
     """Wait for what another thread or process does, where nothing says when."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not holds():
         assert time.monotonic() < end
         time.sleep(0.01)

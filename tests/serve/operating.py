@@ -148,7 +148,7 @@ def board_with(path: Path, standing: Standing | None) -> Board:
     return board
 
 
-def operator_app(board: Board, tokens: Tokens | None = None, wait_seconds: float = 5.0) -> Gate:
+def operator_app(board: Board, tokens: Tokens | None = None, wait_seconds: float = 30.0) -> Gate:
     """The operator's routes alone, behind the gate."""
     app, meters, tokens = FastAPI(), Meters(), tokens or Tokens()
     explain_refusals(app, meters)

@@ -48,7 +48,7 @@ def kept(running: Running) -> int:
 def sent(running: Running, *parts: bytes) -> bytes:
     """The answer to raw bytes."""
     host, _, port = running.url.removeprefix("http://").partition(":")
-    with socket.create_connection((host, int(port)), timeout=10) as caller:
+    with socket.create_connection((host, int(port)), timeout=30) as caller:
         for part in parts:
             caller.sendall(part)
         answer = b""
@@ -118,7 +118,7 @@ def test_headers_that_do_not_come_end_the_connection(narrow: Running, begun: byt
 
 def test_headers_without_end_end_the_connection(narrow: Running) -> None:
     host, _, port = narrow.url.removeprefix("http://").partition(":")
-    with socket.create_connection((host, int(port)), timeout=10) as caller, pytest.raises(OSError):
+    with socket.create_connection((host, int(port)), timeout=30) as caller, pytest.raises(OSError):
         caller.sendall(b"GET / HTTP/1.1\r\n")
         for number in range(1000):
             caller.sendall(b"x-%d: " % number + b"y" * 4000 + b"\r\n")

@@ -28,7 +28,7 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 def scraped(url: str, token: str = "") -> Samples:
     answer = requests.get(
-        f"{url}/metrics", headers={"Authorization": f"Bearer {token}"}, timeout=10
+        f"{url}/metrics", headers={"Authorization": f"Bearer {token}"}, timeout=30
     )
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/plain; version=")
@@ -109,7 +109,7 @@ def test_a_file_that_cannot_be_read_takes_only_its_own_figures_away(board: Board
     database.close()
     with serving(operator_app(board)) as url:
         found = scraped(url)
-        status = requests.get(f"{url}/status", timeout=10)
+        status = requests.get(f"{url}/status", timeout=30)
     assert at(found, "board_up") == 0
     assert ("selfheal_rows_unrecorded_total", ()) in found
     assert not any(name == "selfheal_healer_up" for name, _ in found)
@@ -120,9 +120,9 @@ def test_a_file_that_cannot_be_read_takes_only_its_own_figures_away(board: Board
 def test_figures_are_for_who_has_a_token_where_one_is_asked_for(board: Board) -> None:
     app = operator_app(board, Tokens(scoring="s3cret", operating="0perate"))
     with serving(app) as url:
-        assert requests.get(f"{url}/metrics", timeout=10).status_code == 401
+        assert requests.get(f"{url}/metrics", timeout=30).status_code == 401
         wrong = requests.get(
-            f"{url}/metrics", headers={"Authorization": "Bearer s3cre\u00e9"}, timeout=10
+            f"{url}/metrics", headers={"Authorization": "Bearer s3cre\u00e9"}, timeout=30
         )
         assert wrong.status_code == 401
         assert "www-authenticate" in wrong.headers

@@ -39,7 +39,7 @@ def board(tmp_path: Path) -> Iterator[Board]:
 
 
 def post(url: str, kind: str, document: Any, **headers: str) -> requests.Response:
-    return requests.post(f"{url}/operate/{kind}", json=document, headers=headers, timeout=10)
+    return requests.post(f"{url}/operate/{kind}", json=document, headers=headers, timeout=30)
 
 
 def test_a_rollback_shows_its_plan_and_is_carried_out_by_its_digest(board: Board) -> None:
@@ -149,9 +149,9 @@ def test_whatever_is_ordered_the_answer_is_one_that_the_document_names(
 
 def test_the_status_has_the_healers_words_and_the_servers_facts(board: Board) -> None:
     with serving(operator_app(board, TOKENS)) as url:
-        assert requests.get(f"{url}/status", timeout=10).status_code == 401
+        assert requests.get(f"{url}/status", timeout=30).status_code == 401
         headers = {"Authorization": "Bearer score"}
-        found = requests.get(f"{url}/status", headers=headers, timeout=10).json()
+        found = requests.get(f"{url}/status", headers=headers, timeout=30).json()
     assert found["standing"] == WORSE.as_told()
     assert found["server"]["version"] == 12
     assert found["healer"]["up"]
@@ -160,13 +160,13 @@ def test_the_status_has_the_healers_words_and_the_servers_facts(board: Board) ->
 
 
 def form(url: str, fields: dict[str, str], **headers: str) -> requests.Response:
-    return requests.post(f"{url}/", data=fields, headers=headers, timeout=10)
+    return requests.post(f"{url}/", data=fields, headers=headers, timeout=30)
 
 
 def test_the_page_has_nothing_inline_and_asks_no_other_host(board: Board) -> None:
     with serving(operator_app(board)) as url:
-        page = requests.get(f"{url}/", timeout=10)
-        style, script = (requests.get(f"{url}/static/{n}", timeout=10)
+        page = requests.get(f"{url}/", timeout=30)
+        style, script = (requests.get(f"{url}/static/{n}", timeout=30)
                          for n in ("page.css", "page.js"))  # fmt: skip
     assert "unsafe" not in page.headers["content-security-policy"]
     assert "default-src 'none'" in page.headers["content-security-policy"]
@@ -198,7 +198,7 @@ def test_what_others_wrote_is_text_on_the_page(tmp_path: Path) -> None:
         "plan": {"ok": True, "plan": {"lines": [bad], "notes": [bad], "digest": bad}}
     }
     with Healer(board, answers), serving(operator_app(board)) as url:
-        pages = [requests.get(f"{url}/{name}", timeout=10) for name in ("", "live")]
+        pages = [requests.get(f"{url}/{name}", timeout=30) for name in ("", "live")]
         pages.append(form(url, {"do": "plan:best", "reason": '"' + bad, "actor": bad}))
     for page in pages:
         assert page.status_code == 200
@@ -235,7 +235,7 @@ def test_a_form_without_the_token_or_from_another_site_orders_nothing(board: Boa
         assert form(url, fields).status_code == 401
         fields = {"do": "hold", "token": "operate"}
         assert form(url, fields, Origin="http://evil.example").status_code == 403
-        assert requests.get(f"{url}/?do=hold&token=operate", timeout=10).status_code == 401
+        assert requests.get(f"{url}/?do=hold&token=operate", timeout=30).status_code == 401
     assert board.take_order(0.0) is None
 
 
@@ -255,15 +255,15 @@ def test_a_form_that_no_page_of_ours_sends_is_refused(board: Board) -> None:
     with serving(operator_app(board)) as url:
         for body, kind, code in NO_FORMS:
             headers = {"Content-Type": kind}
-            answer = requests.post(f"{url}/", data=body, headers=headers, timeout=10)
+            answer = requests.post(f"{url}/", data=body, headers=headers, timeout=30)
             assert answer.status_code == code, (body[:20], kind)
     assert board.take_order(0.0) is None
 
 
 def test_who_may_not_look_sees_nothing_of_the_model(board: Board) -> None:
     with serving(operator_app(board, TOKENS)) as url:
-        page = requests.get(f"{url}/", timeout=10)
-        live = requests.get(f"{url}/live", timeout=10)
+        page = requests.get(f"{url}/", timeout=30)
+        live = requests.get(f"{url}/live", timeout=30)
         opened = form(url, {"do": "look", "token": "score"})
     assert (page.status_code, live.status_code, opened.status_code) == (401, 401, 200)
     for text in (page.text, live.text):

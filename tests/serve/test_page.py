@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import cast
 
 import pytest
 from selenium import webdriver
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import WebDriverWait
 
 import selfheal_cli
 from selfheal_cli.serve.settings import Tokens
 from selfheal_cli.serve.standing import HEALER
 from selfheal_cli.spool.board import Board
-from tests.serve.browser import chromium, look_at, needs_browser
+from tests.serve.browser import chromium, click, fill, look_at, needs_browser, shows, until
 from tests.serve.operating import (
     ANSWERS,
     BETTER,
@@ -59,10 +60,6 @@ def board(tmp_path: Path) -> Iterator[Board]:
     found.close()
 
 
-def until(driver: Chrome, holds: Callable[[Chrome], object]) -> None:
-    WebDriverWait(driver, 20, 0.05).until(holds)
-
-
 def text(driver: Chrome, place: str) -> str:
     """At one moment: the page may renew a part between two calls of the driver."""
     found: str = driver.execute_script(
@@ -71,28 +68,34 @@ def text(driver: Chrome, place: str) -> str:
     return found
 
 
-def plain(driver: Chrome, place: str) -> str:
-    """The same where no script may run."""
-    return driver.find_element(By.CSS_SELECTOR, place).text
-
-
 def unlock(driver: Chrome, token: str) -> None:
-    driver.find_element(By.ID, "look-token").send_keys(token, Keys.ENTER)
+    fill(driver, "#look-token", token, Keys.ENTER)
     until(driver, lambda d: d.find_elements(By.ID, "now"))
 
 
-def press(driver: Chrome, key: str) -> None:
-    driver.switch_to.active_element.send_keys(key)
+def press(driver: Chrome, keys: str) -> None:
+    """To whatever has the focus."""
+    ActionChains(driver).send_keys(keys).perform()
 
 
-def tab_to(driver: Chrome, wanted: Callable[[str, str], bool]) -> None:
+def focused(driver: Chrome) -> dict[str, str]:
+    """What has the focus: its id, its words and its outline, at one moment."""
+    return cast("dict[str, str]", driver.execute_script(FOCUSED))
+
+
+FOCUSED = """
+const here = document.activeElement;
+return {id: here.id, words: here.innerText, outline: getComputedStyle(here).outlineStyle};
+"""
+
+
+def tab_to(driver: Chrome, **wanted: str) -> None:
     """Go on by Tab until the focus is there; each stop shows that it has the focus."""
     for _ in range(60):
         press(driver, Keys.TAB)
-        here = driver.switch_to.active_element
-        outline = driver.execute_script("return getComputedStyle(arguments[0]).outlineStyle", here)
-        assert outline != "none"
-        if wanted(here.get_attribute("id") or "", here.text):
+        here = focused(driver)
+        assert here["outline"] != "none"
+        if here.items() >= wanted.items():
             return
     raise AssertionError("not reached by keyboard")
 
@@ -116,14 +119,13 @@ def test_it_is_fresh_by_itself_and_says_when_it_is_not(driver: Chrome, board: Bo
     with serving(operator_app(board)) as url:
         driver.get(url)
         until(driver, lambda d: text(d, "#fresh") == "Updates by itself.")
-        button = driver.find_element(By.ID, "plan-9")
-        driver.execute_script("arguments[0].focus()", button)
+        driver.execute_script("document.getElementById('plan-9').focus()")
         candidates = tuple(one for one in BETTER.candidates if one.version != 1)
         board.tell(HEALER, BETTER.model_copy(update={"candidates": candidates}).as_told())
-        until(driver, lambda d: "Healing helps" in text(d, "#now"))
+        shows(driver, "#now", "Healing helps")
         assert not driver.find_elements(By.ID, "plan-1")
-        assert driver.switch_to.active_element.get_attribute("id") == "plan-9"
-    until(driver, lambda d: "No answer from the server since" in text(d, "#fresh"))
+        assert focused(driver)["id"] == "plan-9"
+    shows(driver, "#fresh", "No answer from the server since")
     assert "Healing helps" in text(driver, "#now")
 
 
@@ -132,28 +134,28 @@ def test_a_rollback_goes_by_keyboard_alone_with_its_plan_first(
 ) -> None:
     with Healer(board, ANSWERS) as healer, serving(operator_app(board, TOKENS)) as url:
         driver.get(url)
-        tab_to(driver, lambda name, _: name == "look-token")
+        tab_to(driver, id="look-token")
         press(driver, "score" + Keys.ENTER)
         until(driver, lambda d: d.find_elements(By.ID, "now"))
-        tab_to(driver, lambda name, _: name == "token")
+        tab_to(driver, id="token")
         press(driver, "0perate")
-        tab_to(driver, lambda name, _: name == "actor")
+        tab_to(driver, id="actor")
         press(driver, "ann")
-        tab_to(driver, lambda _, words: words == "Plan rollback to best")
+        tab_to(driver, words="Plan rollback to best")
         press(driver, Keys.ENTER)
-        until(driver, lambda d: "The plan: nothing has moved yet" in text(d, "#said"))
-        assert driver.switch_to.active_element.get_attribute("id") == "said"
+        shows(driver, "#said", "The plan: nothing has moved yet")
+        assert focused(driver)["id"] == "said"
         assert "would serve: v9, F1 0.584 on 700 rows" in text(driver, "#said")
         assert [kind for kind, _ in healer.orders] == ["plan"]
-        tab_to(driver, lambda name, _: name == "confirm-reason")
+        tab_to(driver, id="confirm-reason")
         press(driver, "worse")
-        tab_to(driver, lambda _, words: words == "Carry it out")
+        tab_to(driver, words="Carry it out")
         press(driver, Keys.ENTER)
-        until(driver, lambda d: "Rolled back: v9 is the champion" in text(d, "#said"))
+        shows(driver, "#said", "Rolled back: v9 is the champion")
         assert driver.current_url == f"{url}/"
         assert driver.get_cookies() == []
         assert not driver.find_element(By.ID, "token").is_displayed()
-        driver.find_element(By.ID, "forget").click()
+        click(driver, "#forget")
         assert driver.find_element(By.ID, "token").is_displayed()
         assert driver.execute_script("return sessionStorage.length") == 0
     assert healer.orders[1:] == [
@@ -165,9 +167,9 @@ def test_a_wrong_token_is_told_and_not_kept(driver: Chrome, board: Board) -> Non
     with serving(operator_app(board, TOKENS)) as url:
         driver.get(url)
         unlock(driver, "score")
-        driver.find_element(By.ID, "token").send_keys("guess")
-        driver.find_element(By.ID, "plan-9").click()
-        until(driver, lambda d: "the operating token is needed" in text(d, "#said"))
+        fill(driver, "#token", "guess")
+        click(driver, "#plan-9")
+        shows(driver, "#said", "the operating token is needed")
         until(driver, lambda d: d.find_element(By.ID, "token").is_displayed())
         assert driver.execute_script("return Object.values(sessionStorage)") == ["score"]
 
@@ -176,10 +178,10 @@ def test_what_was_overtaken_is_told(driver: Chrome, board: Board) -> None:
     answers = ANSWERS | {"rollback": REFUSED}
     with Healer(board, answers), serving(operator_app(board)) as url:
         driver.get(url)
-        driver.find_element(By.ID, "plan-1").click()
+        click(driver, "#plan-1")
         until(driver, lambda d: d.find_elements(By.ID, "confirm"))
-        driver.find_element(By.CSS_SELECTOR, "#confirm .strong").click()
-        until(driver, lambda d: "Nothing was changed: the champion was moved" in text(d, "#said"))
+        click(driver, "#confirm .strong")
+        shows(driver, "#said", "Nothing was changed: the champion was moved")
 
 
 def test_a_locked_page_opens_with_the_token(driver: Chrome, board: Board) -> None:
@@ -237,7 +239,7 @@ def test_every_text_stands_out_from_its_ground(driver: Chrome, board: Board, sch
     with Healer(board, ANSWERS), serving(operator_app(board)) as url:
         look_at(driver, 1200, scheme)
         driver.get(url)
-        driver.find_element(By.ID, "plan-9").click()
+        click(driver, "#plan-9")
         until(driver, lambda d: d.find_elements(By.ID, "confirm"))
         found = driver.execute_script(COLOURS)
     pale = {
@@ -285,19 +287,20 @@ def test_it_is_whole_without_script(board: Board) -> None:
     ):
         with serving(operator_app(board)) as open_url:
             driver.get(open_url)
-            assert "Healing makes it worse" in plain(driver, "#now")
+            shows(driver, "#now", "Healing makes it worse")
             board.tell(HEALER, BETTER.as_told())
-            driver.find_element(By.LINK_TEXT, "Refresh").click()
-            assert "Healing helps" in plain(driver, "#now")
+            click(driver, "#fresh a")
+            shows(driver, "#now", "Healing helps")
         driver.get(url)
-        driver.find_element(By.ID, "look-token").send_keys("score")
-        driver.find_element(By.CSS_SELECTOR, "#look button").click()
-        driver.find_element(By.ID, "token").send_keys("0perate")
-        driver.find_element(By.ID, "plan-9").click()
-        assert "would serve: v9, F1 0.584 on 700 rows" in plain(driver, "#said")
-        driver.find_element(By.ID, "confirm-token").send_keys("0perate")
-        driver.find_element(By.CSS_SELECTOR, "#confirm .strong").click()
-        assert "Rolled back" in plain(driver, "#said")
+        fill(driver, "#look-token", "score")
+        click(driver, "#look button")
+        shows(driver, "#now", "Healing helps")
+        fill(driver, "#token", "0perate")
+        click(driver, "#plan-9")
+        shows(driver, "#said", "would serve: v9, F1 0.584 on 700 rows")
+        fill(driver, "#confirm-token", "0perate")
+        click(driver, "#confirm .strong")
+        shows(driver, "#said", "Rolled back")
         assert driver.current_url == f"{url}/"
     assert [kind for kind, _ in healer.orders] == ["plan", "rollback"]
 
