@@ -30,7 +30,7 @@ from selfheal_cli.registry.base import (
 )
 from selfheal_cli.registry.journal import Entry, Mark
 from selfheal_cli.registry.manifest import MANIFEST_FILE, Manifest
-from selfheal_cli.registry.staleness import not_stale
+from selfheal_cli.registry.staleness import Sound
 from selfheal_cli.scores import AnyScores
 
 ADAPTER = "adapter"  # the name of the one file of a version
@@ -247,7 +247,7 @@ class MemoryRegistry:
             and run_id in (None, v.run_id)
         ]
         found.sort(key=lambda v: (-v.metrics["f1"], -v.version))
-        return not_stale(self, model, found)
+        return Sound().among(self, model, found)
 
     def best(self, model: str, *, base: str, run_id: str | None = None) -> VersionRecord | None:
         """See `Registry`."""

@@ -18,7 +18,7 @@ from selfheal_cli.errors import VersionCorrupt, VersionNotFound
 from selfheal_cli.records import AnyVersion, ForeignVersion, Phase, VersionRecord, read_counts
 from selfheal_cli.registry.mlflow_journal import MlflowJournal
 from selfheal_cli.registry.mlflow_runs import every
-from selfheal_cli.registry.staleness import not_stale
+from selfheal_cli.registry.staleness import Sound
 
 VERSIONS_TAG = "mlflow.modelVersions"  # on the logged model; the interface reads it too
 PHASE_TAG = "selfheal.phase"  # on each version that selfheal registers
@@ -36,6 +36,11 @@ FIRST = 2  # where one is: one whose version was deleted behind its logged model
 
 class MlflowVersions(MlflowJournal):
     """The part of `Registry` that reads versions."""
+
+    def __init__(self, uri: str | None = None, *, create: bool = False) -> None:
+        super().__init__(uri, create=create)
+        self._places_of_bases: dict[str, list[str]] = {}  # experiments, by base
+        self._sound = Sound()
 
     def version(self, model: str, number: int) -> VersionRecord:
         """See `Registry`."""
@@ -83,7 +88,7 @@ class MlflowVersions(MlflowJournal):
         self, model: str, *, phase: Phase | None = None, sort: str = "version", limit: int = 100
     ) -> list[VersionRecord]:
         """See `Registry`."""
-        conditions = f" AND tags.`selfheal.phase` = '{phase.value}'" if phase else ""
+        conditions = f"tags.`{PHASE_TAG}` = '{phase.value}'" if phase else ""
         found = list(islice(self._all(model, conditions, sort, limit), limit))
         if not found:  # only then, since MLflow reads every version to tell of a model
             self._require_known(model)
@@ -106,15 +111,42 @@ class MlflowVersions(MlflowJournal):
         self, model: str, base: str, run_id: str | None, at_once: int
     ) -> Iterator[VersionRecord]:
         conditions = (
-            f" AND tags.`{PHASE_TAG}` = '{Phase.POST_HEAL.value}'"
-            f" AND tags.`selfheal.base` = '{base}'"
+            f"tags.`{PHASE_TAG}` = '{Phase.POST_HEAL.value}' AND tags.`selfheal.base` = '{base}'"
         )
-        if run_id is not None:
+        if run_id is None:
+            versions = self._on_base(model, conditions, base, at_once)
+        else:
             conditions += f" AND tags.`selfheal.run_id` = '{run_id}'"
-        search = self._all if run_id is None else self._search
-        found = search(model, conditions, "f1", at_once)
-        scored = takewhile(lambda version: version.f1 is not None, found)
-        return not_stale(self, model, scored)
+            versions = self._search(model, conditions, "f1", at_once)
+        scored = takewhile(lambda version: version.f1 is not None, versions)
+        return self._sound.among(self, model, scored)
+
+    def _on_base(
+        self, model: str, conditions: str, base: str, at_once: int
+    ) -> Iterator[VersionRecord]:
+        """One query where all versions on a base are of one model.
+
+        Where another name shows up among them, its versions may have been copied or renamed to
+        ``model``: only then is that asked, and whatever lies further down.
+        """
+        told: set[int] = set()
+        for logged in self._logged(conditions, "f1", at_once, self._experiments_of(base)):
+            if logged.tags.get("selfheal.model") != model:
+                rest = self._all(model, conditions, "f1", at_once)
+                yield from (version for version in rest if version.version not in told)
+                return
+            version = self._confirmed(model, logged)
+            if version is not None:
+                told.add(version.version)
+                yield version
+
+    def _experiments_of(self, base: str) -> list[str]:
+        """Versions are kept where their base is."""
+        if base not in self._places_of_bases:
+            with suppress(MlflowException):  # a base that was deleted: its versions are asked for
+                place = str(self._client.get_logged_model(base).experiment_id)
+                self._places_of_bases[base] = [place]
+        return self._places_of_bases.get(base) or self._all_experiments()
 
     def best(self, model: str, *, base: str, run_id: str | None = None) -> VersionRecord | None:
         """See `Registry`."""
@@ -135,7 +167,8 @@ class MlflowVersions(MlflowJournal):
 
     def _adopted(self, model: str, conditions: str) -> Iterator[VersionRecord]:
         """Versions that were copied from another model, or whose model has had another name."""
-        wanted = f"name = '{model}' AND tags.`selfheal.model` != '{model}'{conditions}"
+        other = f"name = '{model}' AND tags.`selfheal.model` != '{model}'"
+        wanted = " AND ".join(filter(None, (other, conditions)))
         with self._doing(f"search the versions of '{model}'"):
             for entry in every(partial(self._client.search_model_versions, wanted)):
                 present = self._entry(model, int(entry.version))  # a search tells no aliases
@@ -146,14 +179,25 @@ class MlflowVersions(MlflowJournal):
     def _search(
         self, model: str, conditions: str, sort: str, at_once: int
     ) -> Iterator[VersionRecord]:
-        """A query on the logged models, page by page; each is confirmed to have a version still."""
+        """Versions that were registered under this name."""
+        experiments = self._experiments or self._all_experiments()
+        named = " AND ".join(filter(None, (f"tags.`selfheal.model` = '{model}'", conditions)))
+        for logged in self._logged(named, sort, at_once, experiments):
+            version = self._confirmed(model, logged)
+            if version is not None:
+                yield version
+
+    def _logged(
+        self, conditions: str, sort: str, at_once: int, experiments: list[str]
+    ) -> Iterator[LoggedModel]:
+        """A query on the logged models, page by page."""
         field = "creation_timestamp" if sort == "version" else f"metrics.{sort}"
         token = None
         while True:
-            with self._doing(f"search the versions of '{model}'"):
+            with self._doing("search the versions"):
                 page = self._client.search_logged_models(
-                    self._experiments or self._all_experiments(),
-                    filter_string=f"tags.`selfheal.model` = '{model}'{conditions}",
+                    experiments,
+                    filter_string=conditions,
                     order_by=[
                         {"field_name": field, "ascending": False},
                         {"field_name": "creation_timestamp", "ascending": False},
@@ -161,14 +205,18 @@ class MlflowVersions(MlflowJournal):
                     max_results=min(at_once, 100),
                     page_token=token,
                 )
-            for logged in page:
-                entry = self._entry_of(model, logged)
-                if entry is not None:
-                    with suppress(VersionCorrupt):  # whoever asks for it by number is told
-                        yield _record(entry, logged)
+            yield from page
             token = page.token
             if not token:
                 return
+
+    def _confirmed(self, model: str, logged: LoggedModel) -> VersionRecord | None:
+        """The version of a logged model, if there is one still that can be read."""
+        entry = self._entry_of(model, logged)
+        if entry is not None:
+            with suppress(VersionCorrupt):  # whoever asks for it by number is told
+                return _record(entry, logged)
+        return None
 
     def _entry(self, model: str, number: int) -> ModelVersion | None:
         try:

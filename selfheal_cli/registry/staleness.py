@@ -6,6 +6,7 @@ one then. They are marked as well, for whoever looks at them in MLflow.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 
 from selfheal_cli.errors import VersionNotFound
@@ -13,15 +14,34 @@ from selfheal_cli.records import VersionRecord
 from selfheal_cli.registry.base import Registry
 from selfheal_cli.registry.journal import JournalStore, Standing, standing
 
+SETTLED_MS = 60_000  # whoever counted versions to take a lease over has written it down by then
 
-def not_stale(
-    journal: JournalStore, model: str, versions: Iterable[VersionRecord]
-) -> Iterator[VersionRecord]:
-    """The versions that count."""
-    now: Standing | None = None
-    for version in versions:
-        now = now or standing(journal, model)
-        if not now.is_fenced(version.lease, version.version):
+
+class Sound:
+    """Versions that count, and will: a lease that is taken over cuts off what comes later alone.
+
+    So the journal is asked once about each. Versions of the last minute are asked about again,
+    since a lease may be being taken over that was counted before them.
+    """
+
+    def __init__(self) -> None:
+        self._known: set[tuple[str, int, str, int]] = set()
+
+    def among(
+        self, journal: JournalStore, model: str, versions: Iterable[VersionRecord]
+    ) -> Iterator[VersionRecord]:
+        """Those of the versions that count."""
+        now: Standing | None = None
+        for version in versions:
+            key = (model, version.version, version.tags.get("selfheal.snapshot", ""), version.lease)
+            if key in self._known:
+                yield version
+                continue
+            now = now or standing(journal, model)
+            if now.is_fenced(version.lease, version.version):
+                continue
+            if version.created_ms < time.time() * 1000 - SETTLED_MS:
+                self._known.add(key)
             yield version
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import mlflow
 import numpy as np
@@ -14,6 +15,7 @@ from mlflow import MlflowClient
 
 from selfheal_cli.config import SyntheticSettings
 from selfheal_cli.errors import RegistryError, RegistryUnreachable, VersionCorrupt
+from selfheal_cli.registry import staleness
 from selfheal_cli.registry.mlflow_registry import MlflowRegistry
 from selfheal_cli.registry.store import resolve
 from selfheal_cli.rollback.verify import load_verified
@@ -110,6 +112,20 @@ def test_best_passes_over_a_version_that_other_tools_deleted(article_copy: Path)
     best = registry.best("fraud", base=base)
     assert best is not None
     assert best.version == 27
+
+
+def test_where_all_versions_on_a_base_are_of_one_model_the_best_takes_one_search(
+    in_article_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(staleness, "SETTLED_MS", 0)
+    registry = MlflowRegistry()
+    base = registry.version("fraud", 1).base
+    first = registry.best("fraud", base=base)
+    client = Mock(wraps=registry._client)
+    monkeypatch.setattr(registry, "_client", client)
+    assert registry.best("fraud", base=base) == first
+    calls = [call[0] for call in client.method_calls]
+    assert calls == ["search_logged_models", "get_model_version"]
 
 
 def test_a_second_run_adds_its_versions_and_stores_no_second_base(
