@@ -24,10 +24,7 @@ from rich.table import Table
 from servers import tracking_server
 
 from selfheal_cli.config import HealSettings, Policy, RunConfig, SyntheticSettings
-from selfheal_cli.heal.engine import HealEngine, InlineEngine
-from selfheal_cli.heal.live import LiveModel
 from selfheal_cli.heal.recipe import Recipes
-from selfheal_cli.heal.worker_engine import WorkerEngine
 from selfheal_cli.history.event_log import EventLog
 from selfheal_cli.history.events import Event, Kind
 from selfheal_cli.model.network import use_one_thread
@@ -35,6 +32,7 @@ from selfheal_cli.monitor.prequential import score
 from selfheal_cli.pipeline.corridor import lay, serve
 from selfheal_cli.pipeline.follow import Nobody
 from selfheal_cli.pipeline.ledger import RunLedger
+from selfheal_cli.pipeline.outside import Live
 from selfheal_cli.pipeline.prepare import Prepared, prepare
 from selfheal_cli.records import Batch, Evaluation
 from selfheal_cli.registry.base import Lineage, Registry
@@ -102,9 +100,10 @@ def stream(
         stack.callback(writer.close)
         ledger = RunLedger(log, writer, count, lambda: datetime.now(UTC), "benchmark", lambda: 0)
         live = serve(prepared)
-        engine = engine_of(config, prepared, live)
-        stack.callback(engine.close)
-        corridor = lay(config, source, prepared, live, engine, ledger, registry, lineage, Nobody())
+        recipes = Recipes(prepared.network, prepared.anchor, config.heal)
+        world = Live(config, registry, lineage, ledger, Nobody(), live, recipes)
+        stack.callback(world.close)
+        corridor = lay(config, source, prepared, live, ledger, lineage, world)
         first = batches[0].rows
         clean = score(prepared.network.predict(first.x), first.y, live.serving.threshold)
         corridor.healing.baseline(clean, Evaluation.HELD_OUT)
@@ -120,14 +119,6 @@ def stream(
         ledger.catch_up(wait=True)
         end = time.perf_counter()
         return Pass(spent if pause else end - start, heals, end - streamed)
-
-
-def engine_of(config: RunConfig, prepared: Prepared, live: LiveModel) -> HealEngine:
-    """What the configuration asks for."""
-    recipes = Recipes(prepared.network, prepared.anchor, config.heal)
-    if config.heal.mode == "sync":
-        return InlineEngine(live, recipes)
-    return WorkerEngine(live, recipes)
 
 
 def lay_out(found: dict[str, list[Pass]], rows: int) -> Table:

@@ -7,7 +7,7 @@ from typing import Protocol
 from selfheal_cli.errors import HealError, HealRefused
 from selfheal_cli.heal.live import LiveModel
 from selfheal_cli.heal.recipe import Recipes
-from selfheal_cli.heal.task import HealFailure, HealOutcome, HealTask
+from selfheal_cli.heal.task import AdapterState, HealFailure, HealOutcome, HealTask
 
 
 class HealEngine(Protocol):
@@ -53,11 +53,18 @@ class InlineEngine:
         task, self._task = self._task, None
         if task is None:
             return None
-        try:
-            return self._recipes.heal(self._live.serving.adapter, task)
-        except (HealError, RuntimeError, ValueError) as exc:
-            reason = " ".join(str(exc).split())
-            return HealFailure(task, reason, refused=isinstance(exc, HealRefused))
+        return heal_or_fail(self._recipes, self._live.serving.adapter, task)
 
     def close(self) -> None:
         """Nothing to give back."""
+
+
+def heal_or_fail(
+    recipes: Recipes, before: AdapterState, task: HealTask
+) -> HealOutcome | HealFailure:
+    """Heal here and now; what goes wrong is an outcome as well."""
+    try:
+        return recipes.heal(before, task)
+    except (HealError, RuntimeError, ValueError) as exc:
+        reason = " ".join(str(exc).split())
+        return HealFailure(task, reason, refused=isinstance(exc, HealRefused))

@@ -6,20 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from selfheal_cli.config import RunConfig
-from selfheal_cli.heal.engine import HealEngine
 from selfheal_cli.heal.live import LiveModel, Serving
 from selfheal_cli.heal.task import AdapterState
 from selfheal_cli.pipeline.appraisal import Appraisal
-from selfheal_cli.pipeline.follow import Others
 from selfheal_cli.pipeline.healing import Healing
 from selfheal_cli.pipeline.labels import LabelFlow
 from selfheal_cli.pipeline.ledger import Ledger
+from selfheal_cli.pipeline.outside import Outside
 from selfheal_cli.pipeline.prepare import Prepared
 from selfheal_cli.pipeline.restore import Restore
 from selfheal_cli.pipeline.snapshots import Snapshots
 from selfheal_cli.pipeline.stream import Stream
 from selfheal_cli.pipeline.watch import Diagnosing
-from selfheal_cli.registry.base import Lineage, Registry
+from selfheal_cli.registry.base import Lineage
 from selfheal_cli.source.base import Source
 
 
@@ -48,21 +47,18 @@ def lay(
     source: Source,
     prepared: Prepared,
     live: LiveModel,
-    engine: HealEngine,
     ledger: Ledger,
-    registry: Registry,
     lineage: Lineage,
-    others: Others,
+    outside: Outside,
     *,
     verdicts: bool = True,
-    behind: Callable[[], str] = lambda: "",
 ) -> Corridor:
     """Join the rooms; without ``verdicts`` nobody diagnoses, which changes no heal."""
     flow = LabelFlow(config, prepared.label_watch, len(source.labels), ledger)
     snapshots = Snapshots(ledger, lineage.run_id)
-    restore = Restore(config, live, registry, lineage, ledger, others, behind)
+    restore = Restore(config, live, ledger, outside)
     appraisal = Appraisal(config, live, snapshots, flow.desk)
-    healing = Healing(config, live, engine, appraisal, snapshots, restore, ledger, lineage.run_id)
+    healing = Healing(config, live, outside, appraisal, snapshots, restore, ledger, lineage.run_id)
     diagnosing = Diagnosing(config, prepared if verdicts else None, source.labels, ledger)
     stream = Stream(
         config,
@@ -75,6 +71,7 @@ def lay(
         flow,
         diagnosing,
         ledger,
+        outside,
         source.labels,
     )
     return Corridor(stream, healing, flow, restore)

@@ -43,9 +43,6 @@ class Others(Protocol):
     def take(self) -> Moved | None:
         """A move of the champion by somebody else since the last call, ready to be served."""
 
-    def recall(self, recorded: Mapping[str, Any]) -> Moved | None:
-        """The move that a recorded run followed, from the event that it wrote."""
-
 
 class Nobody:
     """`Others` where there are none."""
@@ -53,10 +50,6 @@ class Nobody:
     hold = None
 
     def take(self) -> Moved | None:
-        """See `Others`."""
-        return None
-
-    def recall(self, recorded: Mapping[str, Any]) -> Moved | None:
         """See `Others`."""
         return None
 
@@ -148,7 +141,7 @@ class Follower:
         return left is not None
 
     def recall(self, recorded: Mapping[str, Any]) -> Moved:
-        """See `Others`."""
+        """The move that a recorded run followed, from the event that it wrote."""
         self.known = recorded["sequence"]
         self._seen = max(self._seen, self.known)
         who, why = recorded["actor"], recorded["reason"]

@@ -6,20 +6,18 @@ from dataclasses import replace
 from typing import Any
 
 from selfheal_cli.config import RunConfig
-from selfheal_cli.heal.engine import HealEngine
 from selfheal_cli.heal.live import LiveModel
 from selfheal_cli.heal.recipe import KINDS
 from selfheal_cli.heal.task import AdapterState, HealFailure, HealRows, HealTask
 from selfheal_cli.history.events import Kind
 from selfheal_cli.pipeline.appraisal import Appraisal, Appraised, Seen
 from selfheal_cli.pipeline.ledger import Ledger
+from selfheal_cli.pipeline.outside import Outside
 from selfheal_cli.pipeline.restore import Restore
 from selfheal_cli.pipeline.snapshots import Completed, Snapshots
 from selfheal_cli.records import Evaluation, Phase, VersionRecord
 from selfheal_cli.registry.base import BASELINE, CHAMPION
 from selfheal_cli.scores import AnyScores
-
-PUBLISHED = (Kind.HEAL, Kind.HEAL_REJECTED, Kind.HEAL_COALESCED)  # what ends a heal's waiting
 
 
 class Healing:
@@ -29,7 +27,7 @@ class Healing:
         self,
         config: RunConfig,
         live: LiveModel,
-        engine: HealEngine,
+        outside: Outside,
         appraisal: Appraisal,
         snapshots: Snapshots,
         restore: Restore,
@@ -41,7 +39,7 @@ class Healing:
         self._baseline = live.serving
         self._assumed = False  # what serves rests on an assumption, not on labels
         self._now = 0
-        self._engine = engine
+        self._outside = outside
         self._appraisal = appraisal
         self._snapshots = snapshots
         self._restore = restore
@@ -53,7 +51,7 @@ class Healing:
     @property
     def in_flight(self) -> bool:
         """A heal is under way beside live scoring."""
-        return self._engine.in_flight or self._ready is not None
+        return self._outside.heals.in_flight or self._ready is not None
 
     def baseline(self, scores: AnyScores, evaluation: Evaluation) -> None:
         """Snapshot the adapter as trained; it serves until the first heal."""
@@ -86,7 +84,7 @@ class Healing:
         heal_id = f"{self._run_id[:8]}-h{batch:05}"
         task = HealTask(heal_id, batch, reason, recipe, rows, share)
         self._seen[batch] = seen
-        replaced = self._engine.submit(task)
+        replaced = self._outside.heals.submit(task)
         if replaced is not None:
             self._seen.pop(replaced.batch)
             self._drop(replaced, "newer rows came before it could start", task.heal_id)
@@ -113,7 +111,7 @@ class Healing:
         while True:
             if self._ready is not None and not self._publish(self._ready, wait=wait_for_disk):
                 return
-            outcome = self._engine.take(wait=wait)
+            outcome = self._outside.heals.take(wait=wait)
             if outcome is None:
                 return
             if isinstance(outcome, HealFailure):
@@ -152,7 +150,7 @@ class Healing:
 
     def _publish(self, ready: Appraised, *, wait: bool) -> bool:
         """Let a heal serve, if it is on disk and nothing overtook it; False while it is not."""
-        if not self._is_kept(wait=wait):
+        if not self._outside.is_durable(wait=wait):
             return False
         self._ready = None
         task, serving = ready.outcome.task, self._live.serving
@@ -173,10 +171,3 @@ class Healing:
                 heal = Completed(task.heal_id, task.batch, ready.healed.after)
                 self._restore.observe(heal, task.rows, self._now)
         return True
-
-    def _is_kept(self, *, wait: bool) -> bool:
-        """Whether the snapshots are on disk; of a recorded heal, whether they were by then."""
-        expected = self._ledger.expected
-        if expected is not None:
-            return expected.kind in PUBLISHED
-        return self._ledger.is_kept(wait=wait)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from selfheal_cli.history.event_log import Clock, EventLog
 from selfheal_cli.history.events import Event, Kind
-from selfheal_cli.pipeline.recorded import Recorded
+from selfheal_cli.pipeline.recorded import RecordedEvents
 from selfheal_cli.records import AliasMove, Snapshot
 from selfheal_cli.registry.base import StepMetrics
 from selfheal_cli.registry.results import Refused, Result
@@ -31,10 +31,6 @@ class Ledger(Protocol):
     @property
     def full(self) -> bool:
         """So many writes wait that healing should pause."""
-
-    @property
-    def expected(self) -> Event | None:
-        """The event that comes next, where a recorded run is gone through again."""
 
     def note(self, kind: Kind, data: Mapping[str, Any]) -> None:
         """Append one event and show it."""
@@ -102,7 +98,7 @@ class RunLedger:
         self._clock = clock
         self._known = known
         self._told: set[tuple[Kind, object]] = set()
-        self._recorded = Recorded(recorded, self._beside)
+        self.record = RecordedEvents(recorded, self._beside)
         self._left = list(left)
         self._last: Event | None = None
 
@@ -116,19 +112,19 @@ class RunLedger:
         """See `Ledger`."""
         return self._writer.full
 
-    @property
-    def expected(self) -> Event | None:
-        """See `Ledger`."""
-        return self._recorded.expected
-
     def note(self, kind: Kind, data: Mapping[str, Any]) -> None:
         """See `Ledger`."""
-        event = self._recorded.match(kind, data)
+        event = self.record.match(kind, data)
         if event is None:
             self._take_left()
             event = self._log.append(kind, data)
         self._last = event
         self._observe(event)
+
+    def stop(self, batch: int) -> None:
+        """The stream ends before its time; within a record that is no event of its own."""
+        if self.record.expected is None:
+            self.note(Kind.STREAM_STOPPED, {"batch": batch})
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """The run's last event, however much of a record was gone through."""
@@ -195,7 +191,7 @@ class RunLedger:
         """See `Ledger`."""
         if wait:
             self._writer.send_steps()
-        if self.expected is not None:
+        if self.record.expected is not None:
             return  # the record says what had been written
         try:
             if wait:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from selfheal_cli.history.event_log import EventLog
-from selfheal_cli.history.events import Kind
 from selfheal_cli.pipeline.corridor import Corridor
-from selfheal_cli.pipeline.ledger import Ledger
+from selfheal_cli.pipeline.ledger import RunLedger
 from selfheal_cli.source.base import Source, Unbounded
 
 
 def listen(
-    source: Source, corridor: Corridor, ledger: Ledger, log: EventLog, stop: Callable[[], bool]
+    source: Source, corridor: Corridor, ledger: RunLedger, log: EventLog, stop: Callable[[], bool]
 ) -> bool:
     """Every batch until the source ends or is to stop; returns whether it was to.
 
@@ -23,9 +22,8 @@ def listen(
 
     def idle() -> bool:
         nonlocal stopped
-        if ledger.expected is None:
-            corridor.stream.follow(last + 1)
-            ledger.catch_up()
+        corridor.stream.follow(last + 1)
+        ledger.catch_up()
         stopped = stopped or stop()
         return stopped
 
@@ -33,27 +31,15 @@ def listen(
         raise TypeError(f"{type(source).__name__} has an end")
     try:
         source.attend(log.path.parent, idle)
-        stopped_here(0, corridor, ledger)
+        corridor.stream.rest(0)
         for batch in source.batches():
             last = batch.index
             corridor.stream.step(batch)
             log.sync()
             source.settle()
-            stopped_here(last, corridor, ledger)
+            corridor.stream.rest(last)
     finally:
         source.close()
-    if stopped and ledger.expected is None:
-        ledger.note(Kind.STREAM_STOPPED, {"batch": last})
+    if stopped:
+        ledger.stop(last)
     return stopped
-
-
-def stopped_here(batch: int, corridor: Corridor, ledger: Ledger) -> None:
-    """Where a recorded run was interrupted, it first finished the heals that were under way."""
-    while (expected := ledger.expected) is not None:
-        if expected.kind is not Kind.STREAM_STOPPED or expected.data["batch"] != batch:
-            if not corridor.stream.was_told(batch + 1):
-                return
-            corridor.stream.follow(batch + 1)
-            continue
-        ledger.note(Kind.STREAM_STOPPED, {"batch": batch})
-        corridor.healing.finish()

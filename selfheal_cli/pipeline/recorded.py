@@ -39,7 +39,7 @@ def written_by() -> dict[str, Any]:
     return {"format": FORMAT, "build": numeric_build(), "versions": versions}
 
 
-class Recorded:
+class RecordedEvents:
     """The events of a log, to be matched one after the other.
 
     ``beside`` takes those that are not the stream's own, in their place. ``started`` is the data

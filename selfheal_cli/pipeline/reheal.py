@@ -11,17 +11,18 @@ from typing import Any
 
 from selfheal_cli.config import RunConfig, recorded
 from selfheal_cli.errors import EventLogError, VersionCorrupt
+from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.history.event_log import read
-from selfheal_cli.history.events import Event, Kind
+from selfheal_cli.history.events import Kind
 from selfheal_cli.model.build import why_other_bytes
 from selfheal_cli.model.network import use_one_thread
 from selfheal_cli.pipeline.corridor import lay, serve
-from selfheal_cli.pipeline.engines import make_engine
 from selfheal_cli.pipeline.follow import Follower
 from selfheal_cli.pipeline.ledger import scored_data, snapshot_data
-from selfheal_cli.pipeline.listen import stopped_here
+from selfheal_cli.pipeline.outside import Live
 from selfheal_cli.pipeline.prepare import Prepared, prepare
-from selfheal_cli.pipeline.recorded import Recorded
+from selfheal_cli.pipeline.recorded import RecordedEvents
+from selfheal_cli.pipeline.replayed import Recorded
 from selfheal_cli.pipeline.run import baseline_scores
 from selfheal_cli.pipeline.sources import open_kept
 from selfheal_cli.pipeline.wrapped import wrapped_of
@@ -54,19 +55,14 @@ class CheckLedger:
 
     pending, full = 0, False
 
-    def __init__(self, recorded: Recorded, wanted: str) -> None:
-        self._recorded = recorded
+    def __init__(self, record: RecordedEvents, wanted: str) -> None:
+        self.record = record
         self._wanted = wanted
         self.matched = 0
 
-    @property
-    def expected(self) -> Event | None:
-        """See `Ledger`."""
-        return self._recorded.expected
-
     def note(self, kind: Kind, data: Mapping[str, Any]) -> None:
         """See `Ledger`; raises `EventLogError` for what was not recorded."""
-        if self._recorded.match(kind, data) is None:
+        if self.record.match(kind, data) is None:
             raise EventLogError(f"the record ends before snapshot {self._wanted} was taken")
         self.matched += 1
 
@@ -128,7 +124,7 @@ def reheal(registry: Registry, version: VersionRecord, log: Path, into: Path) ->
                 f"recorded was {trained.data['base_sha256'][:12]}…): "
                 f"{why_other_bytes(started.data)}"
             )
-        matched = Recorded(events, started=started.data)
+        matched = RecordedEvents(events, started=started.data)
         ledger = CheckLedger(matched, version.tags["selfheal.snapshot"])
         known = started.data["champion_move"]
         others = Follower(registry, version.model, version.run_id, version.base, known)
@@ -154,16 +150,18 @@ def _go_through(
         version.model, version.run_id, version.base, config.heal.recipe, str(config.labels), ""
     )
     live = serve(prepared)
-    engine = make_engine(config, prepared, live, ledger)
-    corridor = lay(config, source, prepared, live, engine, ledger, registry, lineage, others)
+    recipes = Recipes(prepared.network, prepared.anchor, config.heal)
+    world = Live(config, registry, lineage, ledger, others, live, recipes)
+    outside = Recorded(ledger.record, world, others)
+    corridor = lay(config, source, prepared, live, ledger, lineage, outside)
     try:
         corridor.healing.baseline(*baseline_scores(source, prepared))
         for batch in source.batches():
             corridor.stream.step(batch)
-            stopped_here(batch.index, corridor, ledger)
+            corridor.stream.rest(batch.index)
         corridor.healing.finish()
     finally:
-        engine.close()
+        world.close()
 
 
 def _compare(registry: Registry, version: VersionRecord, adapter: bytes, where: str) -> None:

@@ -8,13 +8,13 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from selfheal_cli.config import RunConfig
-from selfheal_cli.heal.engine import InlineEngine
 from selfheal_cli.heal.live import LiveModel
 from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask
-from selfheal_cli.history.events import Event, Kind
+from selfheal_cli.history.events import Kind
 from selfheal_cli.pipeline.corridor import Corridor, lay, serve
 from selfheal_cli.pipeline.follow import Nobody
+from selfheal_cli.pipeline.outside import Live
 from selfheal_cli.pipeline.prepare import Prepared
 from selfheal_cli.records import Batch, Evaluation, Phase, Snapshot, VersionRecord
 from selfheal_cli.registry.base import Lineage
@@ -37,7 +37,6 @@ class QuietLedger:
     def __init__(self, registry: MemoryRegistry, lineage: Lineage) -> None:
         self.pending = 0
         self.full = False
-        self.expected: Event | None = None
         self.counts: Counter[str] = Counter()
         self._registry = registry
         self._lineage = lineage
@@ -128,19 +127,10 @@ class Replay:
         self.ledger = QuietLedger(registry, lineage)
         self.live: LiveModel = serve(prepared)
         self._recipes = _Timed(prepared.network, prepared.anchor, config.heal)
-        engine = InlineEngine(self.live, self._recipes)
-        rooms = (
-            config,
-            source,
-            prepared,
-            self.live,
-            engine,
-            self.ledger,
-            registry,
-            lineage,
-            Nobody(),
+        outside = Live(config, registry, lineage, self.ledger, Nobody(), self.live, self._recipes)
+        self.corridor: Corridor = lay(
+            config, source, prepared, self.live, self.ledger, lineage, outside, verdicts=False
         )
-        self.corridor: Corridor = lay(*rooms, verdicts=False)
         nothing = Scores(0, 0, 0, 0)
         self.corridor.healing.baseline(nothing, Evaluation.HELD_OUT)
 

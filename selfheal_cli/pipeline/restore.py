@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 from selfheal_cli.config import RunConfig
 from selfheal_cli.decide.health import Health
-from selfheal_cli.errors import EventLogError, NothingToRestore, SelfhealError
+from selfheal_cli.errors import SelfhealError
 from selfheal_cli.heal.gate import compare
 from selfheal_cli.heal.live import LiveModel
 from selfheal_cli.heal.recipe import KINDS
 from selfheal_cli.heal.task import AdapterState, HealRows
 from selfheal_cli.history.events import Kind
 from selfheal_cli.model.network import Weights
-from selfheal_cli.pipeline.follow import Others
+from selfheal_cli.pipeline.follow import Moved
 from selfheal_cli.pipeline.ledger import Ledger
-from selfheal_cli.pipeline.question import Best, Fallen, Question
+from selfheal_cli.pipeline.outside import Best, HoldChange, Outside
 from selfheal_cli.pipeline.snapshots import Completed
 from selfheal_cli.records import AliasMove, VersionRecord
-from selfheal_cli.registry.base import CHAMPION, Lineage, Registry
-from selfheal_cli.rollback.select import Candidates
-from selfheal_cli.rollback.verify import load_verified
+from selfheal_cli.registry.base import CHAMPION
 
-ANSWERS = (Kind.ROLLBACK, Kind.ROLLBACK_DECLINED, Kind.ROLLBACK_FAILED)
-FULL = "as many writes wait for the registry as may"
+
+@dataclass(frozen=True, slots=True)
+class Fallen:
+    """A heal after which it was time to roll back, and why; ``rows`` are those by which the best
+    version will be compared with what serves.
+    """
+
+    heal_id: str
+    batch: int
+    reason: str
+    rows: HealRows
 
 
 class Restore:
@@ -31,32 +38,21 @@ class Restore:
 
     A guarded recipe is asked first whether the version would do better on held-out rows, and
     afterwards everything that was learned of the heals begins anew and healing pauses.
-    Beside live scoring the registry is asked from a thread: healing pauses until it has answered,
-    and what it said is carried out before the next batch. ``behind`` says why healing should pause
-    for now, if it should.
+    Beside live scoring the answer is not waited for: healing pauses until it has come, and it is
+    carried out before the next batch.
     """
 
     def __init__(
-        self,
-        config: RunConfig,
-        live: LiveModel,
-        registry: Registry,
-        lineage: Lineage,
-        ledger: Ledger,
-        others: Others,
-        behind: Callable[[], str] = lambda: "",
+        self, config: RunConfig, live: LiveModel, ledger: Ledger, outside: Outside
     ) -> None:
         self._policy = config.policy
         self._guarded = KINDS[config.heal.recipe].guarded
         self._live = live
-        self._registry = registry
-        self._lineage = lineage
         self._ledger = ledger
-        self._others = others
-        self._behind = behind
+        self._outside = outside
         self._beside = config.heal.mode == "async"
-        self._asked: Question | None = None
-        self._held = False
+        self._fallen: Fallen | None = None  # the best version was asked for
+        self.held = False
         self._health = Health(config.policy)
         self._quiet_until = 0
         self._last = 0  # batch of the last rollback of a guarded recipe
@@ -65,25 +61,14 @@ class Restore:
 
     def paused(self, batch: int) -> bool:
         """Whether healing pauses: around a rollback, or until what holds it is over."""
-        return batch <= self._quiet_until or self._held or self._asked is not None
+        return batch <= self._quiet_until or self.held or self._fallen is not None
 
     def overtook(self, batch: int) -> bool:
         """Whether a rollback came after a heal was asked for in ``batch``."""
         return batch <= self._last
 
-    def follow(self, batch: int) -> None:
-        """Take what others decided since the last batch: serve their champion, hold or go on."""
-        self._batch = batch
-        self._follow_hold(batch)
-        expected = self._ledger.expected
-        if expected is None:
-            moved = self._others.take()
-        elif expected.kind is Kind.FOLLOWED:
-            moved = self._others.recall(expected.data)
-        else:
-            return
-        if moved is None:
-            return
+    def follow(self, batch: int, moved: Moved) -> None:
+        """Serve the champion that somebody else set before ``batch``."""
         told = {"batch": batch, "from_snapshot": self._live.serving.snapshot}
         told |= {"version": moved.move.target, "sequence": moved.move.sequence}
         told |= {"actor": moved.move.actor, "reason": moved.move.reason}
@@ -93,8 +78,14 @@ class Restore:
         snapshot = moved.version.tags["selfheal.snapshot"]
         self._serve(moved.version, moved.weights, {})
         self._health, self._last = Health(self._policy), batch
-        self._asked = None  # it was about what served before
+        self._fallen = None  # it was about what served before
         self._ledger.note(Kind.FOLLOWED, told | {"to_snapshot": snapshot})
+
+    def hold(self, batch: int, change: HoldChange) -> None:
+        """Stop healing, or go on with it."""
+        self.held = change.held
+        kind = Kind.HEALING_HELD if change.held else Kind.HEALING_RELEASED
+        self._ledger.note(kind, {"batch": batch, "actor": change.actor, "reason": change.reason})
 
     def begin_from(self, version: VersionRecord, weights: Weights, move: AliasMove | None) -> None:
         """Serve a champion of an earlier run from the first batch on; ``move`` made it one."""
@@ -106,95 +97,38 @@ class Restore:
         told |= {"reason": move.reason if move else "the champion when the run began"}
         self._ledger.note(Kind.FOLLOWED, told)
 
-    def _follow_hold(self, batch: int) -> None:
-        expected = self._ledger.expected
-        if expected is None:
-            hold = self._others.hold
-            own = FULL if self._ledger.full else self._behind()
-            reason = hold.reason if hold else own
-            if bool(hold or reason) == self._held:
-                return
-            kind = Kind.HEALING_RELEASED if self._held else Kind.HEALING_HELD
-            told: dict[str, object] = {"batch": batch, "actor": hold.actor if hold else "selfheal"}
-            told["reason"] = reason or "nothing holds it any more"
-        elif expected.kind in (Kind.HEALING_HELD, Kind.HEALING_RELEASED):
-            kind, told = expected.kind, dict(expected.data)
-        else:
-            return
-        self._held = kind is Kind.HEALING_HELD
-        self._ledger.note(kind, told)
-
     def observe(self, heal: Completed, rows: HealRows, batch: int) -> None:
         """Take a heal's scores in ``batch``; where they have fallen, ask what to restore."""
         self._batch = batch
         reason = self._health.observe(heal.scores)
-        if reason is None or self._asked is not None:
+        if reason is None or self._fallen is not None:
             return
-        fallen = Fallen(heal.heal_id, heal.batch, reason)
-        self._asked = Question(fallen, rows, self._finding(self._ledger.arrival()))
+        self._fallen = Fallen(heal.heal_id, heal.batch, reason, rows)
+        self._outside.ask_best()
         if not self._beside:
             self.settle(wait=True)
-        elif self._ledger.expected is None:
-            self._asked.begin()
 
-    def settle(self, *, wait: bool = False) -> None:
+    def settle(self, batch: int | None = None, *, wait: bool = False) -> None:
         """Carry out what the registry answered, if it was asked and has."""
-        asked, expected = self._asked, self._ledger.expected
-        if asked is None:
+        self._batch = self._batch if batch is None else batch
+        fallen = self._fallen
+        if fallen is None:
             return
-        if expected is None:
-            if not (wait or asked.begin().done()):
-                return
-        elif self._beside and expected.kind not in ANSWERS:
-            return
-        self._asked = None
         try:
-            best = self._answer(asked)
+            best = self._outside.best(wait=wait)
         except SelfhealError as exc:
-            self._note(Kind.ROLLBACK_FAILED, asked.fallen, {"error": str(exc)})
+            self._fallen = None
+            self._note(Kind.ROLLBACK_FAILED, fallen, {"error": str(exc)})
             return
-        self._roll_back(best, asked)
+        if best is not None:
+            self._fallen = None
+            self._roll_back(best, fallen)
 
-    def _answer(self, asked: Question) -> Best:
-        """The registry's answer; where a recorded run is gone through again, its answer then."""
-        expected = self._ledger.expected
-        if expected is None:
-            try:
-                return asked.begin().result()
-            finally:
-                self._ledger.catch_up()
-        if expected.kind is Kind.ROLLBACK_FAILED:
-            raise NothingToRestore(expected.data["error"])
-        if "version" not in expected.data:
-            raise EventLogError(
-                f"event {expected.sequence}: recorded was '{expected.kind}', the same rows now "
-                "give a rollback"
-            )
-        best = self._registry.version(self._lineage.model, expected.data["version"])
-        passed_over = tuple(expected.data.get("passed_over", ()))
-        return Best(best, load_verified(self._registry, best), passed_over)
-
-    def _finding(self, arrival: Callable[[], None]) -> Callable[[], Best]:
-        """How the best version is found, from any thread, once what was written has arrived."""
-        lineage = self._lineage
-        within = lineage.run_id if self._policy.rollback_candidates == "run" else None
-
-        def find() -> Best:
-            arrival()
-            candidates = Candidates(
-                self._registry, lineage.model, lineage.base, self._ledger.trust, run_id=within
-            )
-            best = candidates.best()
-            weights = load_verified(self._registry, best)
-            return Best(best, weights, tuple(candidates.passed_over))
-
-        return find
-
-    def _roll_back(self, best: Best, asked: Question) -> None:
-        fallen, version = asked.fallen, best.version
+    def _roll_back(self, best: Best, fallen: Fallen) -> None:
+        version = best.version
         if self._guarded:
             self._health = Health(self._policy)
-            gain, error = self._gain(best.weights, asked.rows)
+            gain, error = self._gain(best.weights, fallen.rows)
             if error is not None and gain <= error:
                 why = (
                     f"v{version.version} is not better on the held-out rows: its log loss is lower "

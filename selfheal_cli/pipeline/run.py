@@ -13,6 +13,7 @@ from typing import Any
 from selfheal_cli.config import WORKSPACE, RunConfig
 from selfheal_cli.errors import RegistryUnreachable, SelfhealError
 from selfheal_cli.heal.live import LiveModel, Serving
+from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.history.archive import LOG_NAME, run_folder
 from selfheal_cli.history.event_log import Clock, EventLog
 from selfheal_cli.history.events import Event, Kind
@@ -22,14 +23,15 @@ from selfheal_cli.monitor.prequential import score
 from selfheal_cli.pipeline.conclude import conclude
 from selfheal_cli.pipeline.continuing import Continued, champion_on
 from selfheal_cli.pipeline.corridor import Corridor, lay, serve
-from selfheal_cli.pipeline.engines import make_engine
 from selfheal_cli.pipeline.follow import EVERY_SECONDS, Follower
 from selfheal_cli.pipeline.lease import RunLease, require_free
 from selfheal_cli.pipeline.ledger import RunLedger
-from selfheal_cli.pipeline.listen import listen, stopped_here
+from selfheal_cli.pipeline.listen import listen
+from selfheal_cli.pipeline.outside import Live
 from selfheal_cli.pipeline.prepare import OnEpoch, Prepared, prepare
 from selfheal_cli.pipeline.publish import publish
 from selfheal_cli.pipeline.recorded import written_by
+from selfheal_cli.pipeline.replayed import Recorded
 from selfheal_cli.pipeline.sensitive import sensitive_auto
 from selfheal_cli.pipeline.sources import keep_rows
 from selfheal_cli.pipeline.wrapped import wrapped_of
@@ -214,12 +216,13 @@ def _record(
             ledger.note(Kind.TRAINED, _trained(source, prepared, lineage.base))
             live = serve(prepared, partial(around.on_publish, lineage.base))
             around.on_live(live)
-            engine = make_engine(config, prepared, live, ledger)
-            stack.callback(engine.close)
-            corridor = lay(
-                config, source, prepared, live, engine, ledger, around.registry, lineage, others,
-                behind=around.behind,
-            )  # fmt: skip
+            recipes = Recipes(prepared.network, prepared.anchor, config.heal)
+            world = Live(
+                config, around.registry, lineage, ledger, others, live, recipes, around.behind
+            )
+            stack.callback(world.close)
+            outside = Recorded(ledger.record, world, others) if ledger.record.expected else world
+            corridor = lay(config, source, prepared, live, ledger, lineage, outside)
             _begin(course, corridor)
             around.on_laid(corridor)
             if around.follow_seconds:
@@ -268,10 +271,9 @@ def _walk(course: Course, corridor: Corridor, ledger: RunLedger, around: Surroun
     for batch in source.batches():
         corridor.stream.step(batch)
         if stop():
-            if ledger.expected is None:
-                ledger.note(Kind.STREAM_STOPPED, {"batch": batch.index})
+            ledger.stop(batch.index)
             return True
-        stopped_here(batch.index, corridor, ledger)
+        corridor.stream.rest(batch.index)
     return False
 
 

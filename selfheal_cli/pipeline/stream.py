@@ -23,10 +23,12 @@ from selfheal_cli.monitor.label_desk import Scored
 from selfheal_cli.monitor.prequential import RunningScores, classify, counts
 from selfheal_cli.pipeline.answering import answer
 from selfheal_cli.pipeline.appraisal import Appraisal, Seen
+from selfheal_cli.pipeline.follow import Moved
 from selfheal_cli.pipeline.healing import Healing
 from selfheal_cli.pipeline.labels import LabelFlow
 from selfheal_cli.pipeline.ledger import Ledger
 from selfheal_cli.pipeline.monitoring import Monitoring
+from selfheal_cli.pipeline.outside import Change, HoldChange, Outside
 from selfheal_cli.pipeline.prepare import Prepared
 from selfheal_cli.pipeline.restore import Restore
 from selfheal_cli.pipeline.snapshots import Snapshots
@@ -34,7 +36,6 @@ from selfheal_cli.pipeline.watch import Diagnosing, RuleWatch
 from selfheal_cli.records import Batch, Conflicts, DriftReading
 from selfheal_cli.scores import AnyScores
 
-OTHERS = (Kind.FOLLOWED, Kind.HEALING_HELD, Kind.HEALING_RELEASED)
 # batches that an assumption must hold on before it heals, and labelled ones that overrule it
 ENOUGH = 5
 MOST_APART = 3  # batches in a row that cannot be gone through before the stream ends
@@ -61,6 +62,7 @@ class Stream:
         flow: LabelFlow,
         diagnosing: Diagnosing,
         ledger: Ledger,
+        outside: Outside,
         labels: Sequence[str],
     ) -> None:
         self._config = config
@@ -72,6 +74,7 @@ class Stream:
         self._snapshots = snapshots
         self._flow = flow
         self._ledger = ledger
+        self._outside = outside
         self._never = config.labels.regime == "none"
         self._full = config.labels.regime == "full"
         self._kind = KINDS[config.heal.recipe]
@@ -89,7 +92,7 @@ class Stream:
 
     def idle(self) -> None:
         """Nothing to score: take what others decided, and what is done meanwhile."""
-        self._restore.follow(self.last)
+        self.follow(self.last)
         self._restore.settle()
         self._healing.settle()
         self._ledger.catch_up()
@@ -132,7 +135,7 @@ class Stream:
         if not len(batch.rows):
             return
         rollbacks = self._restore.rollbacks
-        self._restore.settle()
+        self._restore.settle(batch.index)
         answered = answer(batch, self._prepared, self._live)
         batch = answered.batch
         self.left_out.update(answered.left_out)
@@ -180,16 +183,23 @@ class Stream:
         self._note(batch.index, scored, live, shadow, reading, conflicts, told)
 
     def follow(self, batch: int) -> None:
-        """Take what others decided before ``batch``: once now, or as often as is on record."""
-        recorded = self._ledger.expected is not None
-        self._restore.follow(batch)
-        while recorded and self.was_told(batch):
-            self._restore.follow(batch)
+        """Carry out what others decided before ``batch``."""
+        for change in self._outside.changes(batch, held=self._restore.held):
+            self._carry_out(batch, change)
 
-    def was_told(self, batch: int) -> bool:
-        """Whether what others decided before ``batch`` is the next on record."""
-        expected = self._ledger.expected
-        return expected is not None and expected.kind in OTHERS and expected.data["batch"] == batch
+    def rest(self, batch: int) -> None:
+        """Carry out what is known to have come between ``batch`` and the next one."""
+        for change in self._outside.meanwhile(batch):
+            self._carry_out(batch + 1, change)
+
+    def _carry_out(self, batch: int, change: Change) -> None:
+        if isinstance(change, HoldChange):
+            self._restore.hold(batch, change)
+        elif isinstance(change, Moved):
+            self._restore.follow(batch, change)
+        else:  # the stream was stopped here, after the heals that were under way
+            self._ledger.note(Kind.STREAM_STOPPED, {"batch": batch - 1})
+            self._healing.finish()
 
     def finish(self) -> None:
         """The stream is over: count the rows whose labels are still on their way."""

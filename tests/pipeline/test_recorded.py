@@ -6,14 +6,14 @@ import pytest
 
 from selfheal_cli.errors import EventLogError
 from selfheal_cli.history.events import FORMAT, Event, Kind
-from selfheal_cli.pipeline.recorded import Recorded
+from selfheal_cli.pipeline.recorded import RecordedEvents
 
 OLD = {"batch": 1, "z": 0.5}
 
 
-def recorded(data: dict[str, object], format_: int = FORMAT) -> Recorded:
+def recorded(data: dict[str, object], format_: int = FORMAT) -> RecordedEvents:
     event = Event(1, "2026-01-01T00:00:00.000+00:00", Kind.BATCH, data, "", "d")
-    return Recorded([event], started={"format": format_})
+    return RecordedEvents([event], started={"format": format_})
 
 
 def test_figures_that_were_not_yet_written_down_are_not_asked_for() -> None:

@@ -18,7 +18,7 @@ from selfheal_cli.errors import EventLogError
 from selfheal_cli.history.event_log import EventLog, read
 from selfheal_cli.history.events import FORMAT, Kind
 from selfheal_cli.model.build import numeric_build, why_other_bytes
-from selfheal_cli.pipeline.recorded import Recorded, written_by
+from selfheal_cli.pipeline.recorded import RecordedEvents, written_by
 from selfheal_cli.registry.outbox import Outbox
 from selfheal_cli.spool.file import spool_path
 from selfheal_cli.spool.store import Spool
@@ -89,7 +89,7 @@ def test_an_older_record_is_gone_through_by_the_keys_that_it_has(tmp_path: Path)
     writing.append(Kind.BATCH, {"batch": 1, "z": 0.5})
     writing.append(Kind.BATCH, {"batch": 2, "z": 0.5})
     writing.close()
-    record = Recorded(read(log))
+    record = RecordedEvents(read(log))
     assert record.match(Kind.RUN_STARTED, {**written_by(), "run_id": "r"}) is not None
     assert record.match(Kind.BATCH, {"batch": 1, "z": 0.5, "later": True}) is not None
     with pytest.raises(EventLogError, match=r"z was 0\.5, is 0\.25"):
@@ -102,7 +102,7 @@ def test_a_record_of_today_has_to_come_out_with_all_its_keys(tmp_path: Path) -> 
     writing.append(Kind.RUN_STARTED, written_by())
     writing.append(Kind.BATCH, {"batch": 1})
     writing.close()
-    record = Recorded(read(log))
+    record = RecordedEvents(read(log))
     record.match(Kind.RUN_STARTED, written_by())
     with pytest.raises(EventLogError, match="later was None, is True"):
         record.match(Kind.BATCH, {"batch": 1, "later": True})
