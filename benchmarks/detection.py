@@ -19,17 +19,14 @@ from typing import Any
 import numpy as np
 
 from selfheal_cli.config import MonitorSettings, NetworkSettings, RunConfig, SyntheticSettings
+from selfheal_cli.drift.detector import BatchView, Level, TrainingSample
+from selfheal_cli.drift.detectors import require_river
+from selfheal_cli.drift.registry import KINDS, build, parse_monitor
+from selfheal_cli.metrics import classify
 from selfheal_cli.model.network import use_one_thread
-from selfheal_cli.monitor.monitors.base import BatchView, Level
-from selfheal_cli.monitor.monitors.changes import require_river
-from selfheal_cli.monitor.monitors.kinds import KINDS, build
-from selfheal_cli.monitor.monitors.parse import parse_monitor
-from selfheal_cli.monitor.monitors.sample import TrainingSample
-from selfheal_cli.monitor.prequential import classify
-from selfheal_cli.pipeline.prepare import Prepared, prepare
+from selfheal_cli.pipeline.prepare.baseline import Prepared, prepare
 from selfheal_cli.records import Rows
-from selfheal_cli.source.article import RULE
-from selfheal_cli.source.synthetic import NAMES, V14, SyntheticSource
+from selfheal_cli.sources.synthetic import NAMES, RULE, V14, SyntheticSource
 
 V9 = NAMES.index("V9")
 KINDS_OF_SHOP = ("web", "shop", "phone", "post")
@@ -120,10 +117,10 @@ def scene(seed: int) -> Scene:
 
 def monitors() -> dict[str, MonitorSettings]:
     """Every kind at its defaults, and river's once more on the errors."""
-    found = {name: parse_monitor(name) for name in KINDS}
+    by_name = {name: parse_monitor(name) for name in KINDS}
     for name in ON_ERRORS:
-        found[f"{name} on errors"] = parse_monitor(f"{name}:on=errors")
-    return found
+        by_name[f"{name} on errors"] = parse_monitor(f"{name}:on=errors")
+    return by_name
 
 
 def river_alone(sample: TrainingSample, feature: str) -> dict[str, Any]:
@@ -173,11 +170,11 @@ def false_alarms(sizes: list[int], batches: int, seeds: int) -> None:
 
 def fires(detector: Any, view: BatchView, feature: str) -> bool:
     """Whether river's detector spoke up at any row of the batch."""
-    found = False
+    fired = False
     for value in view.values(feature).tolist():
         detector.update(value)
-        found = found or detector.drift_detected
-    return found
+        fired = fired or detector.drift_detected
+    return fired
 
 
 def article(batch: int) -> Drift:
@@ -216,16 +213,16 @@ SHIFTS: dict[str, tuple[Shift, int]] = {
 
 def delays(rows: int, seeds: int) -> None:
     """Batches from the drift's begin to the alarm: 1 is the first that drifts."""
-    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    by_key: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for seed in range(1, seeds + 1):
         place = scene(seed)
         for title, (shift, wait) in SHIFTS.items():
             for key, delay in one_stream(place, rows, shift, wait):
-                found[key][title].append(delay)
+                by_key[key][title].append(delay)
     print(f"{seeds} seeds, batches of {rows}\n")
     print(f"| monitor | {' | '.join(SHIFTS)} |")
     print("|---" * (1 + len(SHIFTS)) + "|")
-    for key, by_title in found.items():
+    for key, by_title in by_key.items():
         cells = [told(by_title[title]) for title in SHIFTS]
         print(f"| {key} | {' | '.join(cells)} |")
 

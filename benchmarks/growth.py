@@ -28,10 +28,10 @@ from mlflow import MlflowClient
 from rich.console import Console
 from rich.table import Table
 
+from selfheal_cli.registry.aliases import Move, move_alias
 from selfheal_cli.registry.journal import standing
-from selfheal_cli.registry.mlflow_registry import MlflowRegistry
-from selfheal_cli.registry.mlflow_versions import VERSIONS_TAG
-from selfheal_cli.registry.moves import Move, move_alias
+from selfheal_cli.registry.mlflow.registry import MlflowRegistry
+from selfheal_cli.registry.mlflow.versions import VERSIONS_TAG
 
 BATCHES = 3
 BLOCK = 5_000
@@ -132,29 +132,29 @@ class Template:
         fresh = f"m-{number:032x}"
         lower = 0.2 + 0.5 * drawn.random()
         for row in self._rows[table]:
-            found = dict(row)
+            fresh_row = dict(row)
             for name, value in row.items():
                 if isinstance(value, str):
-                    found[name] = value.replace(self._id, fresh)
-            if "version" in found:
-                found["version"] = number
+                    fresh_row[name] = value.replace(self._id, fresh)
+            if "version" in fresh_row:
+                fresh_row["version"] = number
             for name in ("creation_timestamp_ms", "creation_time"):
-                if name in found:
-                    found[name] += number
+                if name in fresh_row:
+                    fresh_row[name] += number
             if table == "logged_model_metrics":
-                found["metric_value"] *= lower
-            if found.get("tag_key") == VERSIONS_TAG:
-                found["tag_value"] = f'[{{"name": "fraud", "version": "{number}"}}]'
-            if "selfheal.snapshot" in (found.get("tag_key"), found.get("key")):
-                found["tag_value" if "tag_key" in found else "value"] = f"copy-{number}"
-            yield found
+                fresh_row["metric_value"] *= lower
+            if fresh_row.get("tag_key") == VERSIONS_TAG:
+                fresh_row["tag_value"] = f'[{{"name": "fraud", "version": "{number}"}}]'
+            if "selfheal.snapshot" in (fresh_row.get("tag_key"), fresh_row.get("key")):
+                fresh_row["tag_value" if "tag_key" in fresh_row else "value"] = f"copy-{number}"
+            yield fresh_row
 
 
 def queries(uri: str) -> dict[str, Callable[[], Any]]:
     """Ours, and the same question put to MLflow's client directly."""
     registry, client = MlflowRegistry(uri), MlflowClient(uri)
     base = registry.versions("fraud", limit=1)[0].base
-    experiments = [found.experiment_id for found in client.search_experiments()]
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     conditions = (
         "tags.`selfheal.model` = 'fraud' AND tags.`selfheal.phase` = 'post-heal' "
         f"AND tags.`selfheal.base` = '{base}'"
@@ -201,29 +201,29 @@ def measure(what: str, count: int, rounds: int) -> dict[str, float]:
         asked = queries(f"sqlite:///{folder}/mlflow.db")
         for work in asked.values():
             work()
-        found: dict[str, list[float]] = {name: [] for name in (*asked, *commands)}
+        timings: dict[str, list[float]] = {name: [] for name in (*asked, *commands)}
         for _ in range(rounds):
             for name, work in asked.items():
-                found[name].append(timed(work))
+                timings[name].append(timed(work))
             for name, arguments in commands.items():
-                found[name].append(selfheal(*arguments))
-    return {name: float(np.median(seconds)) for name, seconds in found.items()}
+                timings[name].append(selfheal(*arguments))
+    return {name: float(np.median(seconds)) for name, seconds in timings.items()}
 
 
-def lay_out(what: str, found: dict[int, dict[str, float]]) -> Table:
+def lay_out(what: str, timings: dict[int, dict[str, float]]) -> Table:
     """Seconds by size; the last column compares the largest store with the smallest."""
-    sizes: Sequence[int] = sorted(found)
+    sizes: Sequence[int] = sorted(timings)
     table = Table(title=f"Seconds (medians) by number of {what}")
     table.add_column("what", no_wrap=True)
     for size in sizes:
         table.add_column(f"{size:,}", justify="right")
     table.add_column(f"{sizes[-1]:,} / {sizes[0]:,}", justify="right")
-    for name in found[sizes[0]]:
-        seconds = [found[size][name] for size in sizes]
+    for name in timings[sizes[0]]:
+        seconds = [timings[size][name] for size in sizes]
         shown = [f"{value:.3f}" for value in seconds]
         table.add_row(name, *shown, f"{seconds[-1] / seconds[0]:.2f}")
     ratios = [
-        f"{found[size]['registry.best'] / found[size]['bare search_logged_models']:.2f}"
+        f"{timings[size]['registry.best'] / timings[size]['bare search_logged_models']:.2f}"
         for size in sizes
     ]
     table.add_row("best / bare", *ratios, "")
@@ -238,8 +238,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     sizes = [int(size) for size in options.sizes.split(",")]
-    found = {size: measure(options.what, size, options.rounds) for size in sizes}
-    Console(width=120).print(lay_out(options.what, found))
+    timings = {size: measure(options.what, size, options.rounds) for size in sizes}
+    Console(width=120).print(lay_out(options.what, timings))
 
 
 if __name__ == "__main__":

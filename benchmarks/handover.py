@@ -20,20 +20,19 @@ from rich.console import Console
 from rich.table import Table
 
 from selfheal_cli.config import SyntheticSettings
-from selfheal_cli.history.event_log import EventLog
-from selfheal_cli.history.events import Kind
+from selfheal_cli.events.log import EventLog
+from selfheal_cli.events.types import Kind
+from selfheal_cli.metrics import score
+from selfheal_cli.model.checkpoint import Packed, make_base, pack
 from selfheal_cli.model.network import Architecture, SelfHealingNetwork, Weights, use_one_thread
-from selfheal_cli.model.packing import Packed, pack
-from selfheal_cli.monitor.prequential import score
-from selfheal_cli.pipeline.ledger import RunLedger, snapshot_data
-from selfheal_cli.pipeline.snapshots import Snapshots
+from selfheal_cli.pipeline.record.recorder import RunLedger, snapshot_data
+from selfheal_cli.pipeline.stream.snapshots import Snapshots
 from selfheal_cli.records import Evaluation, Phase, Snapshot, digest
 from selfheal_cli.registry.base import Lineage
 from selfheal_cli.registry.memory import MemoryRegistry
 from selfheal_cli.registry.outbox import Outbox
 from selfheal_cli.registry.writer import RegistryWriter
-from selfheal_cli.snapshot import make_base
-from selfheal_cli.source.synthetic import SyntheticSource
+from selfheal_cli.sources.synthetic import SyntheticSource
 
 
 def parts(folder: Path, stack: ExitStack) -> dict[str, Callable[[], object]]:
@@ -62,9 +61,9 @@ def parts(folder: Path, stack: ExitStack) -> dict[str, Callable[[], object]]:
     packed = Packed.of(weights)
     adapter = packed.data
 
-    def take(snapshots: Snapshots, found: Weights, packed: Packed | None = None) -> str:
+    def take(snapshots: Snapshots, weights: Weights, packed: Packed | None = None) -> str:
         return snapshots.take(
-            found, packed=packed, phase=Phase.POST_HEAL, batch=1, scores=scores,
+            weights, packed=packed, phase=Phase.POST_HEAL, batch=1, scores=scores,
             evaluation=Evaluation.HELD_OUT, reason="benchmark", threshold=0.5,
         )  # fmt: skip
 
@@ -99,8 +98,8 @@ def main() -> None:
     table = Table(title=f"ms of the scoring thread, {options.turns} turns")
     for title in ("what", "least", "10 %", "median"):
         table.add_column(title, justify="left" if title == "what" else "right", no_wrap=True)
-    for name, found in taken.items():
-        least, tenth, middle = np.percentile(found, (0, 10, 50))
+    for name, seconds in taken.items():
+        least, tenth, middle = np.percentile(seconds, (0, 10, 50))
         table.add_row(name, f"{least:.3f}", f"{tenth:.3f}", f"{middle:.3f}")
     Console(width=100).print(table)
 

@@ -20,15 +20,13 @@ import numpy as np
 
 from selfheal_cli.config import HealSettings, LabelSettings, RunConfig, SyntheticSettings
 from selfheal_cli.heal.recipe import KINDS, Recipes
-from selfheal_cli.heal.task import AdapterState, HealTask
-from selfheal_cli.heal.window import Window
+from selfheal_cli.heal.task import AdapterState, HealTask, Window
 from selfheal_cli.model.network import use_one_thread
-from selfheal_cli.pipeline.compare import Result, compare, summarise
-from selfheal_cli.pipeline.prepare import Prepared, prepare, survey, train_networks
-from selfheal_cli.pipeline.replay import Replay
+from selfheal_cli.pipeline.offline.compare import Result, compare, summarise
+from selfheal_cli.pipeline.prepare.baseline import Prepared, prepare, survey, train_networks
+from selfheal_cli.pipeline.stream.session import Replay
 from selfheal_cli.records import Batch, Rows
-from selfheal_cli.source.article import RULE
-from selfheal_cli.source.synthetic import SyntheticSource
+from selfheal_cli.sources.synthetic import RULE, SyntheticSource
 
 DRIFTS = (1.0, 2.2, 3.5)
 REGIMES: dict[str, tuple[LabelSettings, HealSettings, tuple[str, ...]]] = {
@@ -81,8 +79,8 @@ def ends(seeds: int) -> None:
         settings = SyntheticSettings(phases=((10, 0.0), (25, drift), (15, 0.0)))
         for recipe in ("article", "gradient", "anchored"):
             config = config_for(settings, heal=HealSettings(recipe=recipe))
-            found = [_last_ten(config, maker(settings, None)(seed), seed) for seed in range(seeds)]
-            cells = " | ".join(f"{fmean(column):.3f}" for column in zip(*found, strict=True))
+            runs = [_last_ten(config, maker(settings, None)(seed), seed) for seed in range(seeds)]
+            cells = " | ".join(f"{fmean(column):.3f}" for column in zip(*runs, strict=True))
             print(f"| {drift:g} | {recipe} | {cells} |", flush=True)
 
 
@@ -102,11 +100,11 @@ def flips(seeds: int) -> None:
         settings = SyntheticSettings(fresh=True, drift_strength=drift)
         for recipe in ("gradient", "anchored"):
             config = config_for(settings, heal=HealSettings(recipe=recipe))
-            found = []
+            runs = []
             for seed in range(seeds):
                 source = Flipped(settings, seed=seed, batch_size=100, batches=25)
-                found.append(_while_flipped(config, source, seed))
-            cells = " | ".join(f"{fmean(column):.3f}" for column in zip(*found, strict=True))
+                runs.append(_while_flipped(config, source, seed))
+            cells = " | ".join(f"{fmean(column):.3f}" for column in zip(*runs, strict=True))
             print(f"| {drift:g} | {recipe} | {cells} |", flush=True)
 
 

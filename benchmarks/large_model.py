@@ -21,16 +21,14 @@ from torch import nn
 
 from selfheal_cli.config import HealSettings
 from selfheal_cli.heal.anchor import AnchorRows
-from selfheal_cli.heal.engine import InlineEngine
-from selfheal_cli.heal.live import LiveModel, Serving
+from selfheal_cli.heal.engine import InlineEngine, LiveModel, Serving
 from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealRows, HealTask
 from selfheal_cli.heal.worker import decode_recipes, encode_recipes
 from selfheal_cli.heal.worker_engine import WorkerEngine
+from selfheal_cli.model.checkpoint import make_base, pack
 from selfheal_cli.model.network import SelfHealingNetwork, use_one_thread
-from selfheal_cli.model.packing import pack
 from selfheal_cli.model.wrapping import wrap
-from selfheal_cli.snapshot import make_base
 
 INPUTS, WIDE, LAST = 256, 4_096, 64
 CASES = (("auto", "reflexive", "anchored"), ("auto", "reflexive", "gradient"),
@@ -86,16 +84,16 @@ def heal_times(
     """
     start = AdapterState(recipes.network.adapter.state_dict(), {})
     alone = decode_recipes(encode_recipes(recipes))  # never had a backbone
-    found: dict[str, list[float]] = {"cached": [], "alone": [], "anew": []}
+    timings: dict[str, list[float]] = {"cached": [], "alone": [], "anew": []}
     for turn in range(rounds + 1):
         pair = [("cached", recipes), ("alone", alone)]
         for name, one in pair if turn % 2 else reversed(pair):
             taken = seconds(lambda one=one: one.heal(start, task))  # type: ignore[misc]
-            found[name].append(taken)
+            timings[name].append(taken)
         if turn < 2:  # slow, and not close
             forward = seconds(lambda: recipes.network.features(x))
-            found["anew"].append(5 * forward + found["cached"][-1])
-    cached, alone_s, anew = (statistics.median(found[name][1:]) for name in found)
+            timings["anew"].append(5 * forward + timings["cached"][-1])
+    cached, alone_s, anew = (statistics.median(timings[name][1:]) for name in timings)
     return cached, alone_s, anew
 
 

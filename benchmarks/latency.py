@@ -27,15 +27,14 @@ from rich.console import Console
 from rich.table import Table
 
 from selfheal_cli.config import HealSettings, RunConfig, SyntheticSettings
-from selfheal_cli.heal.engine import HealEngine
-from selfheal_cli.heal.live import LiveModel, Serving
+from selfheal_cli.heal.engine import HealEngine, LiveModel, Serving
 from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.heal.task import AdapterState, HealFailure, HealOutcome, HealRows, HealTask
 from selfheal_cli.heal.worker import decode_recipes, encode_recipes
 from selfheal_cli.heal.worker_engine import WorkerEngine
 from selfheal_cli.model.network import use_one_thread
-from selfheal_cli.pipeline.prepare import Prepared, prepare
-from selfheal_cli.source.synthetic import SyntheticSource
+from selfheal_cli.pipeline.prepare.baseline import Prepared, prepare
+from selfheal_cli.sources.synthetic import SyntheticSource
 
 if TYPE_CHECKING:
     from selfheal_cli.records import FloatArray
@@ -216,7 +215,7 @@ def rounds(
     trained: AdapterState,
 ) -> dict[tuple[float, str], list[Segment]]:
     """Every variant at every pause once a round, each round beginning with another variant."""
-    found: dict[tuple[float, str], list[Segment]] = {
+    runs: dict[tuple[float, str], list[Segment]] = {
         (pause, subject.name): [] for pause in PAUSES for subject in subjects
     }
     for number in range(-1, count):  # the first round warms up
@@ -225,21 +224,21 @@ def rounds(
             for subject in subjects[first:] + subjects[:first]:
                 segment = measure(subject, rows, seconds, pause, trained)
                 if number >= 0:
-                    found[pause, subject.name].append(segment)
-    return found
+                    runs[pause, subject.name].append(segment)
+    return runs
 
 
-def lay_out(found: dict[tuple[float, str], list[Segment]]) -> Table:
+def lay_out(runs: dict[tuple[float, str], list[Segment]]) -> Table:
     """Medians over the rounds; a ratio is the median of the rounds' ratios."""
-    table = Table(title=f"One-row predictions, ms: medians over {len(found[0.0, IDLE])} rounds")
+    table = Table(title=f"One-row predictions, ms: medians over {len(runs[0.0, IDLE])} rounds")
     table.add_column("pause ms", justify="right")
     table.add_column("beside live scoring", no_wrap=True)
     for title in ("p50", "p99", "p99 / idle", "max", "max of all", "hand-over", "heals / s"):
         table.add_column(title, justify="right", min_width=len(title))
-    for (pause, name), segments in found.items():
+    for (pause, name), segments in runs.items():
         if name == IDLE:
             table.add_section()
-        resting = found[pause, IDLE]
+        resting = runs[pause, IDLE]
         ratios = [own.p99 / other.p99 for own, other in zip(segments, resting, strict=True)]
         heals = np.median([s.heals for s in segments])
         table.add_row(
@@ -266,9 +265,9 @@ def subjects_of(
     def subject(name: str, engine: Callable[[LiveModel], HealEngine]) -> Subject:
         network = prepared.network.with_adapter(trained.weights)
         live = LiveModel(Serving(network, trained, "trained", 0.5))
-        found = Subject(name, live, engine(live), live.predict, cycle(tasks))
-        stack.callback(found.engine.close)
-        return found
+        new_subject = Subject(name, live, engine(live), live.predict, cycle(tasks))
+        stack.callback(new_subject.engine.close)
+        return new_subject
 
     lock = RLock()
     one_lock = subject(
@@ -294,12 +293,12 @@ def subjects_of(
 
 def tasks_of(prepared: Prepared, source: SyntheticSource) -> list[HealTask]:
     """A heal of 100 rows for each batch of the stream."""
-    found = []
+    tasks = []
     for batch in source.batches():
         verdict = prepared.trained.rules.judge(batch.rows.columns)
         probabilities = prepared.network.predict(batch.rows.x)
         conflicts = verdict.conflicts_with(probabilities, batch.rows.y, 0.30)
-        found.append(
+        tasks.append(
             HealTask(
                 heal_id=f"h{batch.index}",
                 batch=batch.index,
@@ -315,7 +314,7 @@ def tasks_of(prepared: Prepared, source: SyntheticSource) -> list[HealTask]:
                 positive_share=conflicts.positive_share,
             )
         )
-    return found
+    return tasks
 
 
 def main() -> None:
@@ -332,8 +331,8 @@ def main() -> None:
     rows = [drifted[number : number + 1] for number in range(len(drifted))]
     with ExitStack() as stack:
         subjects = subjects_of(prepared, tasks_of(prepared, source), trained, stack)
-        found = rounds(subjects, rows, options.rounds, options.seconds, trained)
-    Console(width=120).print(lay_out(found))
+        runs = rounds(subjects, rows, options.rounds, options.seconds, trained)
+    Console(width=120).print(lay_out(runs))
 
 
 if __name__ == "__main__":

@@ -47,9 +47,9 @@ def main() -> None:
     for (kind, options), sizes in zip(KINDS.items(), (asked.sizes, asked.healed), strict=True):
         first = 0.0
         for size in [int(text) for text in sizes.split(",") if text]:
-            found = largest(size, *options)
-            first = first or found
-            table.add_row(kind, f"{size:,}", f"{found:.0f}", f"{found / first:.2f}")
+            peak = largest(size, *options)
+            first = first or peak
+            table.add_row(kind, f"{size:,}", f"{peak:.0f}", f"{peak / first:.2f}")
     Console(width=100).print(table)
 
 

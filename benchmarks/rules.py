@@ -16,7 +16,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from selfheal_cli.monitor.rules import RuleSet, parse_rule
+from selfheal_cli.rules.ruleset import RuleSet, parse_rule
 
 if TYPE_CHECKING:
     from selfheal_cli.records import Columns
@@ -67,9 +67,9 @@ def main() -> None:
         for name, rules in variants.items():
             took[name].append(seconds(lambda rules=rules: rules.judge(columns)))  # type: ignore[misc]
     table = Table("rules", "median s", "longest s", "rows a second")
-    for name, found in took.items():
-        middle = median(found)
-        table.add_row(name, f"{middle:.3f}", f"{max(found):.3f}", f"{given.rows / middle:,.0f}")
+    for name, spent in took.items():
+        middle = median(spent)
+        table.add_row(name, f"{middle:.3f}", f"{max(spent):.3f}", f"{given.rows / middle:,.0f}")
     Console(width=110).print(table)
 
 

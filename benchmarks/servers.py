@@ -23,8 +23,8 @@ from typing import Any
 
 import uvicorn
 
-from selfheal_cli.serve.standing import HEALER
-from selfheal_cli.spool.board import Board
+from selfheal_cli.serve.operator.status import HEALER
+from selfheal_cli.spool.control import ControlChannel
 from selfheal_cli.spool.file import spool_path
 
 EAGER = "fidi_threshold: 0\nfidi_min_batches: 1\n"  # a policy that finds reason in every batch
@@ -61,12 +61,12 @@ class Server:
 
     def healer(self) -> int | None:
         """The process beside it."""
-        found: int | None = get(f"{self.url}/health/details").get("healer_pid")
-        return found
+        pid: int | None = get(f"{self.url}/health/details").get("healer_pid")
+        return pid
 
     def standing(self) -> Mapping[str, Any]:
         """What the healer says."""
-        with contextlib.closing(Board(self.spool)) as board:
+        with contextlib.closing(ControlChannel(self.spool)) as board:
             return board.told(HEALER)[0]
 
     def heals(self) -> int:
@@ -97,8 +97,8 @@ def selfheal_server(
     if not target.exists():
         ignore = shutil.ignore_patterns("serving")
         shutil.copytree(known / "mlruns" / "selfheal", target, ignore=ignore)
-    with process([*command, "--tracking-uri", uri], workspace, port) as found:
-        yield Server(f"http://127.0.0.1:{port}", found.pid, workspace, model)
+    with process([*command, "--tracking-uri", uri], workspace, port) as child:
+        yield Server(f"http://127.0.0.1:{port}", child.pid, workspace, model)
 
 
 @contextmanager
@@ -130,24 +130,24 @@ def process(
     scripts = Path(uvicorn.__file__).parents[4] / "bin"  # MLflow calls uvicorn by its name
     path = {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
     with (folder / "server.log").open("ab") as log:
-        found = subprocess.Popen(
+        server = subprocess.Popen(
             command, cwd=folder, env={**os.environ, **path, **(env or {})}, stdout=log, stderr=log,
             process_group=0,
         )  # fmt: skip
     try:
-        _await(f"http://127.0.0.1:{port}/{route}", command, found)
-        yield found
+        _await(f"http://127.0.0.1:{port}/{route}", command, server)
+        yield server
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(found.pid, signal.SIGTERM)
-        found.wait(120)
+            os.killpg(server.pid, signal.SIGTERM)
+        server.wait(120)
 
 
-def _await(url: str, command: Sequence[str], found: subprocess.Popen[bytes]) -> None:
+def _await(url: str, command: Sequence[str], server: subprocess.Popen[bytes]) -> None:
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end:
-        if found.poll() is not None:
-            raise SystemExit(f"{' '.join(command)} ended with {found.returncode}")
+        if server.poll() is not None:
+            raise SystemExit(f"{' '.join(command)} ended with {server.returncode}")
         try:
             with urllib.request.urlopen(url, timeout=2):  # noqa: S310
                 return
@@ -176,10 +176,10 @@ def ask(url: str, body: bytes, seconds: float, *, callers: int = 1, pause: float
         done = subprocess.run(
             [*command, f"{url}/invocations"], capture_output=True, text=True, check=True
         )
-    found = re.search(r"RESULT (\S+) (\S+) (\d+) (\d+)", done.stdout)
-    if found is None:
+    match = re.search(r"RESULT (\S+) (\S+) (\d+) (\d+)", done.stdout)
+    if match is None:
         raise SystemExit(done.stdout + done.stderr)
-    p50, p99, count, failed = map(float, found.groups())
+    p50, p99, count, failed = map(float, match.groups())
     return Measured(p50 / 1000, p99 / 1000, count / seconds, int(count), int(failed))
 
 
@@ -209,8 +209,8 @@ def every(seconds: float, step: Callable[[], None]) -> Iterator[None]:
 def get(url: str) -> dict[str, Any]:
     """An answer in JSON."""
     with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310
-        found: dict[str, Any] = json.load(answer)
-        return found
+        document: dict[str, Any] = json.load(answer)
+        return document
 
 
 def post(url: str, body: bytes, headers: Mapping[str, str] | None = None) -> bytes:
@@ -224,5 +224,5 @@ def post(url: str, body: bytes, headers: Mapping[str, str] | None = None) -> byt
 
 def free_port() -> int:
     """A port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])

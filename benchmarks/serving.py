@@ -58,7 +58,7 @@ while True:
 def main() -> None:
     """Start all three, take turns, print medians and ratios."""
     options = _options()
-    found: dict[tuple[str, int], list[Measured]] = {}
+    measurements: dict[tuple[str, int], list[Measured]] = {}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         (folder / "eager.yaml").write_text(EAGER)
@@ -81,9 +81,9 @@ def main() -> None:
                             turn.enter_context(_busy())
                         turn.enter_context(_batches(urls[name], bodies[100], labels=name != MLFLOW))
                         measured = ask(urls[name], body, options.seconds, pause=options.pause)
-                    found.setdefault((name, rows), []).append(measured)
+                    measurements.setdefault((name, rows), []).append(measured)
         heals = on.heals() - heals
-    _print(found, heals, options)
+    _print(measurements, heals, options)
 
 
 def _options() -> argparse.Namespace:
@@ -93,9 +93,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--pause", type=float, default=2.0, help="milliseconds after an answer")
-    found = parser.parse_args()
-    found.folder = found.folder.resolve()
-    return found
+    given = parser.parse_args()
+    given.folder = given.folder.resolve()
+    return given
 
 
 def _selfheal(stack: ExitStack, options: argparse.Namespace, *more: str) -> Server:
@@ -135,11 +135,11 @@ def _batches(url: str, body: bytes, *, labels: bool) -> Iterator[None]:
 def _busy() -> Iterator[None]:
     """Beside a process that computes."""
     threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    with subprocess.Popen([sys.executable, "-c", COMPUTE], env=os.environ | threads) as found:
+    with subprocess.Popen([sys.executable, "-c", COMPUTE], env=os.environ | threads) as computing:
         try:
             yield
         finally:
-            found.kill()
+            computing.kill()
 
 
 @contextmanager
@@ -156,7 +156,7 @@ def _asleep(server: Server) -> Iterator[None]:
 
 
 def _print(
-    found: dict[tuple[str, int], list[Measured]], heals: int, options: argparse.Namespace
+    measurements: dict[tuple[str, int], list[Measured]], heals: int, options: argparse.Namespace
 ) -> None:
     table = Table(title=f"Medians of {options.rounds} rounds of {options.seconds:g} s, 1 caller")
     for column in ("rows", "server", "p50 ms", "p99 ms", "requests/s", "p50 / off", "p99 / off",
@@ -164,7 +164,7 @@ def _print(
         table.add_column(column, justify="left" if column == "server" else "right")
     for rows in (1, 100):
         for name in VARIANTS:
-            turns, base = found[name, rows], found[OFF, rows]
+            turns, base = measurements[name, rows], measurements[OFF, rows]
             ratios = [
                 median(
                     getattr(a, what) / getattr(b, what) for a, b in zip(turns, base, strict=True)

@@ -86,8 +86,8 @@ def main() -> None:
         policy = ("--policy", "eager.yaml", "--timeout", "5")
         with selfheal_server(MODEL, registry.uri, known, work, *policy) as server:
             one, hundred = (body_of(server.url, MODEL, rows) for rows in (1, 100))
-            found: list[Measured] = []
-            with load(server, one, found), every(1.0, Caller(server, hundred, seen).ask):
+            measurements: list[Measured] = []
+            with load(server, one, measurements), every(1.0, Caller(server, hundred, seen).ask):
                 checks += [
                     *registry_away(server, registry),
                     *healer_killed(server),
@@ -96,8 +96,8 @@ def main() -> None:
                 ]
             drain(server)
             lost = int(counter(server, "selfheal_rows_unrecorded_total"))
-        answered = sum(one.answered for one in found)
-        failed = sum(one.failed for one in found)
+        answered = sum(one.answered for one in measurements)
+        failed = sum(one.failed for one in measurements)
         print(f"{answered} requests of one row, {len(seen.answers)} of a hundred answered")
         checks += [
             require("others' requests that failed", failed + len(seen.failures), 0, seen.failures),
@@ -125,9 +125,9 @@ def disk(folder: Path) -> Iterator[bool]:
 
 
 @contextmanager
-def load(server: Server, body: bytes, found: list[Measured]) -> Iterator[None]:
+def load(server: Server, body: bytes, measurements: list[Measured]) -> Iterator[None]:
     """Ask all the time, some seconds at once."""
-    with every(0.0, lambda: found.append(ask(server.url, body, 2.0, callers=4, pause=10))):
+    with every(0.0, lambda: measurements.append(ask(server.url, body, 2.0, callers=4, pause=10))):
         yield
 
 

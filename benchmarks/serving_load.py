@@ -30,14 +30,14 @@ import numpy as np
 import requests
 from servers import EAGER, Server, ask, body_of, every, post, selfheal_server
 
-from selfheal_cli.history.event_log import read
-from selfheal_cli.history.events import Kind
+from selfheal_cli.events.log import read
+from selfheal_cli.events.types import Kind
+from selfheal_cli.model.checkpoint import assemble
 from selfheal_cli.records import VersionRecord
-from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from selfheal_cli.registry.outbox import pending_in
 from selfheal_cli.rollback.verify import load_verified
-from selfheal_cli.snapshot import assemble
-from selfheal_cli.source.encoding import Encoding
+from selfheal_cli.sources.encoding import Encoding
 from selfheal_cli.spool.store import Spool
 
 MODEL = "fraud"
@@ -74,17 +74,17 @@ def main() -> None:
             drain(server)
             heals = server.heals()
             with _all_beside(server, hundred, options.every, seen):
-                found = ask(server.url, one, options.seconds, callers=CALLERS, pause=pause)
+                measured = ask(server.url, one, options.seconds, callers=CALLERS, pause=pause)
             heals = server.heals() - heals
             drain(server)
-        rate = f"{found.rate:.0f}/s ({found.rate / peak:.0%})"
+        rate = f"{measured.rate:.0f}/s ({measured.rate / peak:.0%})"
         print(f"peak {peak:.0f}/s; asked at {rate} for {options.seconds:g} s")
-        print(f"p50 {found.p50:.2f} ms, p99 {found.p99:.2f} ms; {heals} heals")
+        print(f"p50 {measured.p50:.2f} ms, p99 {measured.p99:.2f} ms; {heals} heals")
         print(f"{len(seen.answers)} answers of 100 rows labelled")
         known_versions = _versions(uri)
         _print_moves(seen, known_versions)
         checks = [
-            require("failed requests", found.failed + len(seen.failures), 0, seen.failures[:3]),
+            require("failed requests", measured.failed + len(seen.failures), 0, seen.failures[:3]),
             require(
                 "answers that are not one snapshot's", _mixed(uri, known_versions, hundred, seen), 0
             ),
@@ -129,17 +129,17 @@ def selfheal(folder: Path, *arguments: str, uri: str = "") -> int:
     return done.returncode
 
 
-def require(what: str, found: float, most: float, more: object = "") -> bool:
+def require(what: str, measured: float, most: float, more: object = "") -> bool:
     """Print a check; whether it holds."""
-    holds = found <= most
-    print(f"{'ok ' if holds else 'NOT'} {what}: {found:g} (at most {most:g})", more or "")
+    holds = measured <= most
+    print(f"{'ok ' if holds else 'NOT'} {what}: {measured:g} (at most {most:g})", more or "")
     return holds
 
 
-def reached(what: str, found: float, least: float) -> bool:
+def reached(what: str, measured: float, least: float) -> bool:
     """Print a check; whether it holds."""
-    holds = found >= least
-    print(f"{'ok ' if holds else 'NOT'} {what}: {found:g} (at least {least:g})")
+    holds = measured >= least
+    print(f"{'ok ' if holds else 'NOT'} {what}: {measured:g} (at least {least:g})")
     return holds
 
 
@@ -157,8 +157,8 @@ def _pause_for(server: Server, body: bytes, rate: float) -> float:
     """Milliseconds that the callers pause so that they come to a rate together."""
     pause = 1000 * CALLERS / rate
     for _ in range(3):
-        found = ask(server.url, body, 3.0, callers=CALLERS, pause=max(1.0, pause))
-        pause += 1000 * CALLERS * (1 / rate - 1 / found.rate)
+        measured = ask(server.url, body, 3.0, callers=CALLERS, pause=max(1.0, pause))
+        pause += 1000 * CALLERS * (1 / rate - 1 / measured.rate)
     return max(1.0, pause)
 
 
@@ -196,11 +196,11 @@ class Caller:
             self._seen.failures.append(answer.text[:200])
             return
         snapshot = answer.headers["x-selfheal-snapshot"]
-        found = answer.json()["predictions"]
-        self._seen.answers.append((snapshot, found))
+        predictions = answer.json()["predictions"]
+        self._seen.answers.append((snapshot, predictions))
         self._seen.served.append((time.time(), snapshot))
         classes = [
-            "fraud" if (number + place) % 7 == 0 else "normal" for place in range(len(found))
+            "fraud" if (number + place) % 7 == 0 else "normal" for place in range(len(predictions))
         ]
         self._untold.append({"request_id": name, "labels": classes})
         self._tell()
@@ -239,8 +239,8 @@ def resident(pid: int) -> int:
 
 def _versions(uri: str) -> dict[str, VersionRecord]:
     """By snapshot."""
-    found = MlflowRegistry(uri).versions(MODEL, limit=1_000_000)
-    return {one.tags["selfheal.snapshot"]: one for one in found}
+    versions = MlflowRegistry(uri).versions(MODEL, limit=1_000_000)
+    return {one.tags["selfheal.snapshot"]: one for one in versions}
 
 
 def _print_moves(seen: Beside, known: dict[str, VersionRecord]) -> None:
@@ -270,7 +270,7 @@ def _mixed(uri: str, known: dict[str, VersionRecord], body: bytes, seen: Beside)
         x = Encoding.model_validate(base.describe()["encoding"]).encode(columns)
         expected[snapshot] = json.loads(json.dumps(network.predict(x).tolist()))
     print(f"    {len(expected)} snapshots answered")
-    return sum(found != expected[snapshot] for snapshot, found in seen.answers)
+    return sum(answer != expected[snapshot] for snapshot, answer in seen.answers)
 
 
 def every_row_once(work: Path) -> bool:

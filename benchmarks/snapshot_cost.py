@@ -27,14 +27,13 @@ from rich.console import Console
 from rich.table import Table
 
 from selfheal_cli.config import SyntheticSettings
+from selfheal_cli.metrics import score
+from selfheal_cli.model.checkpoint import make_base, pack
 from selfheal_cli.model.network import Architecture, SelfHealingNetwork, use_one_thread
-from selfheal_cli.model.packing import pack
-from selfheal_cli.monitor.prequential import score
 from selfheal_cli.records import Evaluation, Phase, Rows, Snapshot, digest
 from selfheal_cli.registry.base import Lineage
-from selfheal_cli.registry.mlflow_registry import MlflowRegistry
-from selfheal_cli.snapshot import make_base
-from selfheal_cli.source.synthetic import SyntheticSource
+from selfheal_cli.registry.mlflow.registry import MlflowRegistry
+from selfheal_cli.sources.synthetic import SyntheticSource
 
 OURS = "selfheal: MlflowRegistry.add_version"
 BARE = "five bare client calls"
@@ -150,7 +149,7 @@ def own_folder() -> Iterator[None]:
 
 def measure(ways: dict[str, tuple[Take, int]], rounds: int) -> dict[str, list[Seconds]]:
     """Median seconds a snapshot, by way and round; within a round the ways take turns."""
-    found: dict[str, list[Seconds]] = {name: [] for name in ways}
+    timings: dict[str, list[Seconds]] = {name: [] for name in ways}
     for number in range(-1, rounds):  # the first round warms up
         taken: dict[str, list[Seconds]] = {name: [] for name in ways}
         for turn in range(max(repeats for _, repeats in ways.values())):
@@ -163,18 +162,18 @@ def measure(ways: dict[str, tuple[Take, int]], rounds: int) -> dict[str, list[Se
         if number >= 0:
             for name, seconds in taken.items():
                 elapsed, computed = np.median(seconds, axis=0)
-                found[name].append((float(elapsed), float(computed)))
-    return found
+                timings[name].append((float(elapsed), float(computed)))
+    return timings
 
 
-def lay_out(found: dict[str, list[Seconds]]) -> Table:
+def lay_out(timings: dict[str, list[Seconds]]) -> Table:
     """Medians over the rounds; a ratio is the median of the rounds' ratios."""
-    table = Table(title=f"One snapshot: medians over {len(found[OURS])} rounds")
+    table = Table(title=f"One snapshot: medians over {len(timings[OURS])} rounds")
     table.add_column("way", no_wrap=True)
     for title in ("seconds", "times bare", "of the processor", "times bare"):
         table.add_column(title, justify="right")
-    for name, rounds in found.items():
-        own, bare = np.array(rounds), np.array(found[BARE])
+    for name, rounds in timings.items():
+        own, bare = np.array(rounds), np.array(timings[BARE])
         cells = []
         for which in (0, 1):
             seconds, ratio = np.median(own[:, which]), np.median(own[:, which] / bare[:, which])
@@ -205,8 +204,8 @@ def main() -> None:
             pickled = (hastened(network), options.repeats)
             ways["log_model, requirements given, pickle"] = pickled
             ways["log_model as documented"] = (documented(network, clean), 1)
-        found = measure(ways, options.rounds)
-    Console(width=120).print(lay_out(found))
+        timings = measure(ways, options.rounds)
+    Console(width=120).print(lay_out(timings))
 
 
 if __name__ == "__main__":

@@ -70,14 +70,14 @@ def _die(replicas: list[Server], number: int, within: float) -> Iterator[bool]:
 
 def _healer(server: Server) -> int | None:
     """The process that holds the lease."""
-    found = server.standing()
-    return found["pid"] if found.get("run_id") and found.get("batch") is not None else None
+    standing = server.standing()
+    return standing["pid"] if standing.get("run_id") and standing.get("batch") is not None else None
 
 
-def until(found: Callable[[], T | None]) -> T:
+def until(holds: Callable[[], T | None]) -> T:
     """What is true in other processes, once it is."""
     end = time.monotonic() + PATIENCE_SECONDS
-    while not (value := found()):
+    while not (value := holds()):
         if time.monotonic() > end:
             raise SystemExit(f"nothing came of it within {PATIENCE_SECONDS:g} s")
         time.sleep(0.02)

@@ -24,23 +24,23 @@ from rich.table import Table
 from servers import tracking_server
 
 from selfheal_cli.config import HealSettings, Policy, RunConfig, SyntheticSettings
+from selfheal_cli.events.log import EventLog
+from selfheal_cli.events.types import Event, Kind
 from selfheal_cli.heal.recipe import Recipes
-from selfheal_cli.history.event_log import EventLog
-from selfheal_cli.history.events import Event, Kind
+from selfheal_cli.metrics import score
 from selfheal_cli.model.network import use_one_thread
-from selfheal_cli.monitor.prequential import score
-from selfheal_cli.pipeline.corridor import lay, serve
-from selfheal_cli.pipeline.follow import Nobody
-from selfheal_cli.pipeline.ledger import RunLedger
-from selfheal_cli.pipeline.outside import Live
-from selfheal_cli.pipeline.prepare import Prepared, prepare
+from selfheal_cli.pipeline.prepare.baseline import Prepared, prepare
+from selfheal_cli.pipeline.record.recorder import RunLedger
+from selfheal_cli.pipeline.stream.champion import NullWatcher
+from selfheal_cli.pipeline.stream.outside import Live
+from selfheal_cli.pipeline.stream.session import lay, serve
 from selfheal_cli.records import Batch, Evaluation
 from selfheal_cli.registry.base import Lineage, Registry
 from selfheal_cli.registry.memory import MemoryRegistry
-from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from selfheal_cli.registry.outbox import Outbox
 from selfheal_cli.registry.writer import RegistryWriter
-from selfheal_cli.source.synthetic import SyntheticSource
+from selfheal_cli.sources.synthetic import SyntheticSource
 
 BARE = "forward pass alone"
 BATCH_ROWS = 100
@@ -101,7 +101,7 @@ def stream(
         ledger = RunLedger(log, writer, count, lambda: datetime.now(UTC), "benchmark", lambda: 0)
         live = serve(prepared)
         recipes = Recipes(prepared.network, prepared.anchor, config.heal)
-        world = Live(config, registry, lineage, ledger, Nobody(), live, recipes)
+        world = Live(config, registry, lineage, ledger, NullWatcher(), live, recipes)
         stack.callback(world.close)
         corridor = lay(config, source, prepared, live, ledger, lineage, world)
         first = batches[0].rows
@@ -121,16 +121,16 @@ def stream(
         return Pass(spent if pause else end - start, heals, end - streamed)
 
 
-def lay_out(found: dict[str, list[Pass]], rows: int) -> Table:
+def lay_out(by_variant: dict[str, list[Pass]], rows: int) -> Table:
     """Medians over the rounds; a ratio is the median of the rounds' ratios."""
-    bare = found[BARE]
+    bare = by_variant[BARE]
     table = Table(
         title=f"{rows:,} rows in batches of {BATCH_ROWS}: medians over {len(bare)} rounds"
     )
     table.add_column("variant", no_wrap=True)
     for title in ("rows / s", "share of forward", "ms a batch", "heals"):
         table.add_column(title, justify="right")
-    for name, passes in found.items():
+    for name, passes in by_variant.items():
         seconds = float(np.median([one.seconds for one in passes]))
         shares = [other.seconds / own.seconds for own, other in zip(passes, bare, strict=True)]
         table.add_row(
@@ -155,15 +155,15 @@ def stores(source: SyntheticSource, prepared: Prepared, rounds: int) -> Table:
         stack.enter_context(chdir(folder))
         served = stack.enter_context(tracking_server(folder))
         uris = {"SQLite": "sqlite:///mlflow.db", "server over HTTP, artifacts through it": served}
-        found: dict[str, list[Pass]] = {name: [] for name in uris}
+        by_store: dict[str, list[Pass]] = {name: [] for name in uris}
         for number in range(-1, rounds):
             for name, uri in uris.items():
                 registry = MlflowRegistry(uri)
                 one = stream(config, source, prepared, batches, registry, PAUSE_SECONDS)
                 if number >= 0:
-                    found[name].append(one)
-    for name, passes in found.items():
-        shares = [a.seconds / b.seconds for a, b in zip(found["SQLite"], passes, strict=True)]
+                    by_store[name].append(one)
+    for name, passes in by_store.items():
+        shares = [a.seconds / b.seconds for a, b in zip(by_store["SQLite"], passes, strict=True)]
         rate = np.median([len(batches) * BATCH_ROWS / one.seconds for one in passes])
         heals = np.median([one.heals for one in passes])
         arrival = np.median([one.arrival for one in passes])
@@ -190,14 +190,14 @@ def main() -> None:
         Console(width=120).print(stores(source, prepared, options.rounds))
         return
     batches = list(source.batches())
-    found: dict[str, list[Pass]] = {BARE: [], **{name: [] for name in VARIANTS}}
+    by_variant: dict[str, list[Pass]] = {BARE: [], **{name: [] for name in VARIANTS}}
     for number in range(-1, options.rounds):  # the first round warms up
         passes = [forward(prepared, batches)]
         passes += [stream(config, source, prepared, batches) for config in VARIANTS.values()]
         if number >= 0:
-            for own, one in zip(found.values(), passes, strict=True):
+            for own, one in zip(by_variant.values(), passes, strict=True):
                 own.append(one)
-    Console(width=120).print(lay_out(found, options.batches * BATCH_ROWS))
+    Console(width=120).print(lay_out(by_variant, options.batches * BATCH_ROWS))
 
 
 if __name__ == "__main__":

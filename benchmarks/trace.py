@@ -26,11 +26,11 @@ from rich.table import Table
 import selfheal_cli
 from selfheal_cli.actor import clock
 from selfheal_cli.config import RunConfig
-from selfheal_cli.pipeline.run import Surroundings, run
-from selfheal_cli.pipeline.sources import open_source
+from selfheal_cli.pipeline.prepare.rows import open_source
+from selfheal_cli.pipeline.runs.run import Surroundings, run
 from selfheal_cli.records import Batch
-from selfheal_cli.registry.mlflow_registry import MlflowRegistry
-from selfheal_cli.source.base import Source
+from selfheal_cli.registry.mlflow.registry import MlflowRegistry
+from selfheal_cli.sources.base import Source
 
 PACKAGE = f"{Path(selfheal_cli.__file__).parent}/"
 WRITER = ("outbox", "courier")  # names of the threads that write to the registry

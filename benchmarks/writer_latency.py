@@ -23,18 +23,17 @@ from rich.console import Console
 from rich.table import Table
 
 from selfheal_cli.config import SyntheticSettings
-from selfheal_cli.heal.live import LiveModel, Serving
+from selfheal_cli.heal.engine import LiveModel, Serving
 from selfheal_cli.heal.task import AdapterState
+from selfheal_cli.metrics import score
+from selfheal_cli.model.checkpoint import make_base, pack
 from selfheal_cli.model.network import Architecture, SelfHealingNetwork, use_one_thread
-from selfheal_cli.model.packing import pack
-from selfheal_cli.monitor.prequential import score
 from selfheal_cli.records import Evaluation, Phase, Snapshot, digest
 from selfheal_cli.registry.base import Lineage
-from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from selfheal_cli.registry.outbox import Outbox
 from selfheal_cli.registry.writer import RegistryWriter
-from selfheal_cli.snapshot import make_base
-from selfheal_cli.source.synthetic import SyntheticSource
+from selfheal_cli.sources.synthetic import SyntheticSource
 
 if TYPE_CHECKING:
     from selfheal_cli.records import FloatArray
@@ -119,14 +118,14 @@ def measure(
     return Segment(p50, p99, largest, written / seconds)
 
 
-def lay_out(found: dict[float, list[tuple[Segment, Segment]]]) -> Table:
+def lay_out(by_pause: dict[float, list[tuple[Segment, Segment]]]) -> Table:
     """Medians over the rounds; a ratio is the median of the rounds' ratios."""
-    table = Table(title=f"One-row predictions, ms: medians over {len(found[0.0])} rounds")
+    table = Table(title=f"One-row predictions, ms: medians over {len(by_pause[0.0])} rounds")
     table.add_column("pause ms", justify="right")
     table.add_column("beside live scoring", no_wrap=True)
     for title in ("p50", "p99", "p99 / idle", "max", "max of all", "versions / s"):
         table.add_column(title, justify="right", min_width=len(title))
-    for pause, pairs in found.items():
+    for pause, pairs in by_pause.items():
         table.add_section()
         for place, name in enumerate(("nothing written (idle)", "versions written (ours)")):
             segments = [pair[place] for pair in pairs]
@@ -170,7 +169,7 @@ def main() -> None:
     live = LiveModel(Serving(network, trained, "", 0.5))
     drifted = source.held_out()["drifted"].x
     rows = [drifted[number : number + 1] for number in range(len(drifted))]
-    found: dict[float, list[tuple[Segment, Segment]]] = {pause: [] for pause in PAUSES}
+    by_pause: dict[float, list[tuple[Segment, Segment]]] = {pause: [] for pause in PAUSES}
     with own_folder():
         feed = feed_of(network, source)
         for number in range(-1, options.rounds):  # the first round warms up
@@ -178,9 +177,9 @@ def main() -> None:
                 idle = measure(live, rows, None, options.seconds, pause)
                 busy = measure(live, rows, feed, options.seconds, pause)
                 if number >= 0:
-                    found[pause].append((idle, busy))
+                    by_pause[pause].append((idle, busy))
         feed.writer.close()
-    Console(width=120).print(lay_out(found))
+    Console(width=120).print(lay_out(by_pause))
 
 
 if __name__ == "__main__":

@@ -26,9 +26,11 @@ def reference() -> str:
         parts.append(_section(context))
         if isinstance(command, click.Group):
             for inner in command.list_commands(context):
-                found = command.get_command(context, inner)
-                if found is not None:
-                    parts.append(_section(click.Context(found, info_name=inner, parent=context)))
+                inner_command = command.get_command(context, inner)
+                if inner_command is not None:
+                    parts.append(
+                        _section(click.Context(inner_command, info_name=inner, parent=context))
+                    )
     return "\n".join(parts)
 
 

@@ -9,11 +9,11 @@ from typing import Any
 from pydantic import BaseModel
 
 from selfheal_cli.cli.config import NO_SETTING
+from selfheal_cli.cli.configured import key_of
 from selfheal_cli.cli.run import command as run
-from selfheal_cli.cli.standing import key_of
-from selfheal_cli.settings.layer import dotted
-from selfheal_cli.settings.page import flow
-from selfheal_cli.settings.shape import KINDS, RunFile, json_schema, models_in, settings_of
+from selfheal_cli.settings.layers import dotted
+from selfheal_cli.settings.reference import flow
+from selfheal_cli.settings.schema import KINDS, RunFile, json_schema, models_in, settings_of
 
 PAGE = Path(__file__).with_name("configuration.md")
 BEGIN = "<!-- made by `python docs/make_configuration.py` from the schema: -->\n"

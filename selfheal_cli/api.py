@@ -11,34 +11,22 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 
 from selfheal_cli.actor import actor, clock, now_text
-from selfheal_cli.config import (
-    HealSettings,
-    LabelSettings,
-    PushedSettings,
-    RunConfig,
-    checked,
-)
+from selfheal_cli.config import HealSettings, LabelSettings, PushedSettings, RunConfig, checked
 from selfheal_cli.errors import DataError, SelfhealError
-from selfheal_cli.heal.live import LiveModel
+from selfheal_cli.heal.engine import LiveModel
 from selfheal_cli.heal.recipe import check_place, check_recipe
-from selfheal_cli.model.adapters.kinds import REFLEXIVE
+from selfheal_cli.model.adapters import REFLEXIVE
 from selfheal_cli.model.answer import AUTO as ANY_OUTPUT
-from selfheal_cli.model.foreign import AUTO
+from selfheal_cli.model.cutting import AUTO
 from selfheal_cli.model.wrapping import wrap
-from selfheal_cli.pipeline.origin import SAMPLE, Sample, base_of
-from selfheal_cli.pipeline.run import Finished, Surroundings, run
-from selfheal_cli.pipeline.wrapped import (
-    PREFIX,
-    add_wrapped,
-    find_wrapped,
-    require_name,
-    wrapped_on,
-)
-from selfheal_cli.registry.mlflow_registry import MlflowRegistry
-from selfheal_cli.rollback.plan import By, execute, plan_best
-from selfheal_cli.rollback.select import Wanted
-from selfheal_cli.source.given import as_array, named_columns
-from selfheal_cli.source.pushed import PushedSource, Reference
+from selfheal_cli.pipeline.prepare.foreign import SAMPLE, Sample, base_of
+from selfheal_cli.pipeline.prepare.wrapped import PREFIX, find_wrapped
+from selfheal_cli.pipeline.runs.run import Finished, Surroundings, run
+from selfheal_cli.pipeline.runs.wrap import add_wrapped, require_name, wrapped_on
+from selfheal_cli.registry.mlflow.registry import MlflowRegistry
+from selfheal_cli.rollback.plan import By, VersionCriteria, execute, plan_best
+from selfheal_cli.sources.given import as_array, named_columns
+from selfheal_cli.sources.pushed import PushedSource, Reference
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -174,7 +162,7 @@ class SelfHealing:
         where somebody else moved the champion meanwhile (ask again), `ApprovalNeeded` where the
         model wants two people for that.
         """
-        plan = plan_best(self._registry, self._name, Wanted())
+        plan = plan_best(self._registry, self._name, VersionCriteria())
         execute(self._registry, plan, By(actor(), now_text(), reason))
         return plan.target.version
 

@@ -20,8 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from selfheal_cli.errors import ConfigurationError
-from selfheal_cli.inputs import (
+from selfheal_cli.config_sources import (
     AnySource,
     Count,
     Name,
@@ -34,6 +33,7 @@ from selfheal_cli.inputs import (
     SyntheticSettings,
     TableSettings,
 )
+from selfheal_cli.errors import ConfigurationError
 from selfheal_cli.masking import masked_value
 
 # settings of sources are part of a run's, and are imported from here

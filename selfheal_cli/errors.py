@@ -99,7 +99,7 @@ class VersionCorrupt(RegistryError):
     """A version whose file is gone or is not what was recorded."""
 
 
-class Overtaken(RegistryError):
+class ConflictError(RegistryError):
     """Somebody else came first: moved the alias, removes the version, or holds the model."""
 
 
@@ -115,7 +115,7 @@ class ApprovalNeeded(RegistryError):
     """The policy wants a second person, who did not propose it."""
 
 
-class NotWritten(SelfhealError):
+class StorageError(SelfhealError):
     """A file that could not be written: the disk is full, or the rights are missing."""
 
     exit_code = 4
@@ -152,7 +152,7 @@ class EventLogError(SelfhealError):
     exit_code = 4
 
 
-class NothingToRestore(SelfhealError):
+class NoCandidateError(SelfhealError):
     """No version fits what was asked for."""
 
     exit_code = 5

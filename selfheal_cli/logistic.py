@@ -32,8 +32,8 @@ def fit(a: Matrix, offset: Matrix, target: Matrix, ridge: Matrix, start: Matrix)
 def row_losses(logits: Matrix, y: Any) -> Matrix:
     """Log loss of each row, (n,)."""
     if logits.shape[1] == 1:
-        found: Matrix = np.logaddexp(0.0, logits[:, 0]) - y * logits[:, 0]
-        return found
+        losses: Matrix = np.logaddexp(0.0, logits[:, 0]) - y * logits[:, 0]
+        return losses
     chosen = np.take_along_axis(logits, np.asarray(y, dtype=np.int64)[:, None], axis=1)[:, 0]
     lost: Matrix = np.logaddexp.reduce(logits, axis=1) - chosen
     return lost
@@ -45,14 +45,14 @@ def targets(a: Matrix, y: Any, outputs: int) -> Matrix:
         binary: Matrix = (np.asarray(y, dtype=np.float64) @ a / len(a))[:, None]
         return binary
     one_hot = np.eye(outputs)[np.asarray(y, dtype=np.int64)]
-    found: Matrix = a.T @ one_hot / len(a)
-    return found
+    means: Matrix = a.T @ one_hot / len(a)
+    return means
 
 
 def sigmoid(logits: Matrix) -> Matrix:
     """1 / (1 + exp(-z)) without overflow."""
-    found: Matrix = 0.5 * (1.0 + np.tanh(0.5 * logits))
-    return found
+    probabilities: Matrix = 0.5 * (1.0 + np.tanh(0.5 * logits))
+    return probabilities
 
 
 def _newton(a: Matrix, offset: Matrix, target: Matrix, ridge: Matrix, start: Matrix) -> Matrix:
@@ -109,12 +109,12 @@ def _lbfgs(a: Matrix, offset: Matrix, target: Matrix, ridge: Matrix, start: Matr
         gradient = a.T @ (powers / total) / len(a) - target + shrunk
         return value + 0.5 * float((shrunk * theta).sum()), gradient.ravel()
 
-    found = minimize(
+    minimum = minimize(
         objective,
         start.ravel(),
         jac=True,
         method="L-BFGS-B",
         options=CLOSELY,
     )
-    theta: Matrix = found.x.reshape(start.shape)
+    theta: Matrix = minimum.x.reshape(start.shape)
     return theta

@@ -101,7 +101,7 @@ def _cut_at_secret(rest: str) -> str:
     return rest
 
 
-def _quoted(found: re.Match[str]) -> str:
-    closing = CLOSING.search(found[0])
-    end = closing.start() if closing else len(found[0])
-    return masked_uri(found[0][:end]) + found[0][end:]
+def _quoted(match: re.Match[str]) -> str:
+    closing = CLOSING.search(match[0])
+    end = closing.start() if closing else len(match[0])
+    return masked_uri(match[0][:end]) + match[0][end:]

@@ -214,8 +214,8 @@ class VersionRecord:
 
         None where there are more than two classes, no labels yet, or an older version.
         """
-        found = self.tags.get("selfheal.counts")
-        return None if found is None else read_counts(found)
+        tag = self.tags.get("selfheal.counts")
+        return None if tag is None else read_counts(tag)
 
     @property
     def regime(self) -> str:
@@ -250,7 +250,7 @@ class StoredRun:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredVersion:
     """All that a registry keeps of a version: the tags of both of its entries, figures, files.
 
     ``logged`` are the tags of MLflow's logged model, by which versions are searched.
@@ -326,8 +326,8 @@ class Base:
 
     def describe(self) -> dict[str, Any]:
         """The document."""
-        found: dict[str, Any] = json.loads(self.document)
-        return found
+        document: dict[str, Any] = json.loads(self.document)
+        return document
 
 
 def digest(data: bytes) -> str:

@@ -17,7 +17,7 @@ from torch import nn
 from selfheal_cli.api import SelfHealing
 from selfheal_cli.errors import ConfigurationError, DataError, ModelError, SelfhealError
 from selfheal_cli.registry.journal import standing
-from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from tests.conftest import Invoke
 from tests.model.oddities import Exponential
 

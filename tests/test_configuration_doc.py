@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from selfheal_cli.config import TableSettings
-from selfheal_cli.settings.document import MAX_BYTES, parse_document
-from selfheal_cli.settings.settle import settle
+from selfheal_cli.settings.resolve import resolve
+from selfheal_cli.settings.sources import MAX_BYTES, parse_document
 from tests.conftest import Invoke
 
 ROOT = Path(__file__).parents[1]
@@ -52,7 +52,7 @@ def test_the_commands_of_the_page_run_in_their_order(
 
 def test_the_file_of_the_page_is_valid() -> None:
     (text,) = blocks("yaml")
-    config = settle([parse_document(text, "selfheal.yaml")]).config
+    config = resolve([parse_document(text, "selfheal.yaml")]).config
     assert isinstance(config.source, TableSettings)
     assert (config.labels.delay, config.objective.fn, config.policy.cooldown) == (5, 5000, 5)
     assert len(config.monitors) == 2

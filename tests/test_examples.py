@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from selfheal_cli.api import SelfHealing
-from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -51,8 +51,8 @@ def test_it_drifts_is_healed_and_rolled_back(
 def test_the_camera_loses_contrast_and_shifts(example: Any) -> None:
     digits = example("digits")
     (clean, _), (stream, _) = digits.rows()
-    found = digits.aged(clean)
-    np.testing.assert_allclose(found[:, 1:], 0.35 + 0.45 * clean[:, :-1])
+    aged = digits.aged(clean)
+    np.testing.assert_allclose(aged[:, 1:], 0.35 + 0.45 * clean[:, :-1])
     quarter = len(stream) // 4
     assert stream[quarter:].std() < 0.6 * stream[:quarter].std()
 

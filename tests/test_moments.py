@@ -27,16 +27,16 @@ def test_chunks_give_the_moments_of_the_whole_without_missing_values(
 ) -> None:
     whole = np.array(values, dtype=np.float64)
     present = whole[~np.isnan(whole)]
-    found = moments_of(*np.split(whole, sorted(cuts)))
-    assert found.count == len(present)
-    assert found.mean == pytest.approx(present.mean() if len(present) else 0.0, abs=1e-6)
-    assert found.sd == pytest.approx(present.std() if len(present) else 0.0, rel=1e-6, abs=1e-6)
+    moments = moments_of(*np.split(whole, sorted(cuts)))
+    assert moments.count == len(present)
+    assert moments.mean == pytest.approx(present.mean() if len(present) else 0.0, abs=1e-6)
+    assert moments.sd == pytest.approx(present.std() if len(present) else 0.0, rel=1e-6, abs=1e-6)
 
 
 @pytest.mark.parametrize("chunks", [(), ([],), ([np.nan, np.nan], [])])
 def test_without_values_everything_is_nought(chunks: tuple[list[float], ...]) -> None:
-    found = moments_of(*(np.array(chunk, dtype=float) for chunk in chunks))
-    assert (found.count, found.mean, found.sd) == (0, 0.0, 0.0)
+    moments = moments_of(*(np.array(chunk, dtype=float) for chunk in chunks))
+    assert (moments.count, moments.mean, moments.sd) == (0, 0.0, 0.0)
 
 
 def test_the_sd_is_the_population_s() -> None:
@@ -50,6 +50,6 @@ def test_a_small_spread_far_from_nought_is_kept() -> None:
 
 def test_float32_values_are_summed_as_float64() -> None:
     values = np.full(2_000_000, 0.1, dtype=np.float32)
-    found = moments_of(*np.split(values, 20))
-    assert found.mean == pytest.approx(float(np.float32(0.1)), rel=1e-12)
-    assert found.sd < 1e-12
+    moments = moments_of(*np.split(values, 20))
+    assert moments.mean == pytest.approx(float(np.float32(0.1)), rel=1e-12)
+    assert moments.sd < 1e-12

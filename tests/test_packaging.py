@@ -24,15 +24,15 @@ BUILD = (
 # from anywhere but a checkout, with the site-packages given first
 LOOK = (
     "import sys; sys.path.insert(0, sys.argv[1]); "
-    "from selfheal_cli.decide.policy_file import SHIPPED, available, load; "
+    "from selfheal_cli.settings.policy_file import SHIPPED, available, load; "
     "import selfheal_cli; print(selfheal_cli.__file__, SHIPPED, load('strict').cooldown)"
 )
 
 
 def setup_of(root: Path) -> configparser.ConfigParser:
-    found = configparser.ConfigParser()
-    found.read(root / "setup.cfg")
-    return found
+    configuration = configparser.ConfigParser()
+    configuration.read(root / "setup.cfg")
+    return configuration
 
 
 def python(*arguments: str, folder: Path, path: Path | None = None) -> str:

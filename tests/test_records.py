@@ -57,12 +57,12 @@ def test_figures_equal_scikit_learn(scores: Scores) -> None:
         assert (scores.accuracy, scores.f1) == (0.0, 0.0)
         return
     assert scores.accuracy == pytest.approx(accuracy_score(truth, answer))
-    for found, expected in (
+    for figure, expected in (
         (scores.precision, precision_score(truth, answer, zero_division=0)),
         (scores.recall, recall_score(truth, answer, zero_division=0)),
         (scores.f1, f1_score(truth, answer, zero_division=0)),
     ):
-        assert found == pytest.approx(expected, abs=1e-6)
+        assert figure == pytest.approx(expected, abs=1e-6)
     assert scores.kappa == pytest.approx(kappa_of(truth, answer))
 
 
@@ -83,13 +83,13 @@ def test_figures_of_many_classes_equal_scikit_learn(scores: ClassScores) -> None
         assert {scores.figures()[name] for name in DERIVED} == {0.0}
         return
     assert scores.accuracy == pytest.approx(accuracy_score(truth, answer))
-    for found, scorer in (
+    for figure, scorer in (
         (scores.precision, precision_score),
         (scores.recall, recall_score),
         (scores.f1, f1_score),
     ):
         expected = scorer(truth, answer, average="macro", zero_division=0)
-        assert found == pytest.approx(expected, abs=1e-6)
+        assert figure == pytest.approx(expected, abs=1e-6)
     assert scores.kappa == pytest.approx(kappa_of(truth, answer))
 
 

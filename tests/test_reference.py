@@ -31,16 +31,16 @@ def stage(results: dict[str, Any], key: str) -> tuple[float, ...]:
 def results_of(folder: Path) -> dict[str, Any]:
     """The last event of the only run in a folder."""
     (log,) = (folder / "mlruns" / "selfheal" / "runs").glob("*/events.jsonl")
-    found: dict[str, Any] = json.loads(log.read_text().splitlines()[-1])["data"]
-    return found
+    finished: dict[str, Any] = json.loads(log.read_text().splitlines()[-1])["data"]
+    return finished
 
 
 def test_every_batch_is_the_references_to_the_character(in_article_run: Path) -> None:
     reference = (REFERENCE / "batches.csv").read_text().splitlines()
     ours = Path("monitoring_export/metrics.csv").read_text().splitlines()
     assert len(ours) == len(reference)
-    for expected, found in zip(reference, ours, strict=True):
-        assert found.startswith(f"{expected},")
+    for expected, line in zip(reference, ours, strict=True):
+        assert line.startswith(f"{expected},")
 
 
 def test_every_snapshot_is_the_references_in_the_registry(

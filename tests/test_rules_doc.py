@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from selfheal_cli.monitor.rule_file import read_rules, write_rules
-from selfheal_cli.monitor.rules import check_features, parse_rule
+from selfheal_cli.rules.ruleset import check_features, parse_rule, read_rules, write_rules
 from tests.conftest import Invoke
 
 PAGE = Path(__file__).parents[1] / "docs/rules.md"
@@ -25,9 +24,9 @@ def blocks(language: str) -> list[str]:
 
 
 def test_the_sessions_print_what_the_page_says() -> None:
-    found = doctest.testfile(str(PAGE), module_relative=False, encoding="utf-8")
-    assert found.attempted >= 8
-    assert found.failed == 0
+    tally = doctest.testfile(str(PAGE), module_relative=False, encoding="utf-8")
+    assert tally.attempted >= 8
+    assert tally.failed == 0
 
 
 @pytest.mark.parametrize("line", blocks("rules")[0].splitlines())

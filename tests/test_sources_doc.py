@@ -14,8 +14,8 @@ from click.testing import CliRunner
 
 from selfheal_cli.cli.main import main
 from tests.cli.test_run import make_table
-from tests.source.kinds import records
-from tests.source.test_kafka import WAIT
+from tests.sources.kinds import records
+from tests.sources.test_kafka import WAIT
 
 TEXT = (Path(__file__).parents[1] / "docs/sources.md").read_text()
 COMMANDS = re.findall(r"```sh\n(.*?)\n```", TEXT, re.DOTALL)
@@ -39,11 +39,11 @@ def rows(workdir: Path) -> list[dict[str, Any]]:
     Path("parts").mkdir()
     frame[:300].to_parquet("parts/1.parquet")
     frame[300:].to_parquet("parts/2.parquet")
-    found = records(frame)
-    Path("rows.ndjson").write_text("".join(json.dumps(row) + "\n" for row in found))
+    objects = records(frame)
+    Path("rows.ndjson").write_text("".join(json.dumps(row) + "\n" for row in objects))
     engine = create_engine("sqlite:///shop.db", poolclass=NullPool)
     frame.assign(id=frame.index).to_sql("payments", engine, index=False)
-    return found
+    return objects
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda text: text[:50])

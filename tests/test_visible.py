@@ -23,10 +23,10 @@ from rich.table import Table
 import selfheal_cli.cli
 from selfheal_cli.cli.output import line, make_table
 from selfheal_cli.cli.say import say
-from selfheal_cli.history.events import Kind
+from selfheal_cli.events.types import Kind
 from selfheal_cli.report.canvas import Figure, make_figure, name_names, save
 from selfheal_cli.report.page import render
-from selfheal_cli.report.story import tell
+from selfheal_cli.report.summary import tell
 from selfheal_cli.visible import visible
 from tests.conftest import Invoke
 from tests.report.logs import log

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
-from selfheal_cli.audit.chain import ChainWatch, Mark
-from selfheal_cli.audit.finding import Audit
+from selfheal_cli.audit.finding import Audit, ChainHead, ChainWatch
 from selfheal_cli.errors import RegistryError, RegistryUnreachable
-from selfheal_cli.history.run_record import RunRecord
+from selfheal_cli.events.run_record import RunRecord
 from selfheal_cli.records import AliasMove
 from selfheal_cli.registry.aliases import unsettled
 from selfheal_cli.registry.base import Registry
@@ -27,11 +26,11 @@ class JournalRecord:
     runs: dict[str, int] = field(default_factory=dict)
     heads: dict[str, dict[str, int]] = field(default_factory=dict)
     pruned: dict[int, int] = field(default_factory=dict)
-    mark: Mark = field(default_factory=Mark)
+    mark: ChainHead = field(default_factory=ChainHead)
 
 
 def audit_journal(
-    audit: Audit, registry: Registry, model: str, signed: Mark | None = None
+    audit: Audit, registry: Registry, model: str, signed: ChainHead | None = None
 ) -> JournalRecord:
     """Walk the journal; what of it holds is returned, even where the rest does not."""
     where = f"journal of {model}"
@@ -41,7 +40,7 @@ def audit_journal(
         for entry in registry.entries(model):
             before = watch.mark
             if (entry.sequence, entry.previous) != (before.sequence + 1, before.digest):
-                audit.found(
+                audit.report(
                     where, f"entry {entry.sequence} does not follow entry {before.sequence}"
                 )
             watch.see(entry.sequence, entry.digest)
@@ -63,7 +62,7 @@ def audit_journal(
     except RegistryUnreachable:
         raise
     except (RegistryError, TypeError, KeyError) as exc:
-        audit.found(where, str(exc))
+        audit.report(where, str(exc))
     record.mark = watch.end()
     return record
 
@@ -76,7 +75,7 @@ def audit_moves(
         for data in record.moves:
             move = moves.get(data["sequence"])
             if move is None or move.as_dict() != {**move.as_dict(), **data}:
-                audit.found(
+                audit.report(
                     f"journal of {model}",
                     f"entry {data['sequence']} is not the move of '{data['alias']}' to "
                     f"v{data['target']} that run {record.run_id} wrote down",
@@ -89,7 +88,7 @@ def audit_targets(
     """Versions that served or should have, and that are there no more."""
     for sequence, move in journal.moves.items():
         if move.target not in present and move.target not in journal.pruned:
-            audit.found(
+            audit.report(
                 f"{model} v{move.target}",
                 f"was made {move.alias} by entry {sequence} of the journal and is gone; no "
                 "'selfheal prune' removed it",
@@ -113,13 +112,13 @@ def audit_aliases(audit: Audit, registry: Registry, journal: JournalRecord, mode
             continue
         shown = "gone" if reads is None else f"v{reads}"
         told = f"is {shown}; the last move, by {move.actor} at {move.at}, set v{move.target}"
-        audit.found(f"{model}@{alias}", f"{told}: another tool moved it")
+        audit.report(f"{model}@{alias}", f"{told}: another tool moved it")
 
 
 def _audit_source(audit: Audit, move: AliasMove, before: AliasMove | None, where: str) -> None:
     """Each move must begin where the one before ended."""
     if before is not None and move.source != before.target:
-        audit.found(
+        audit.report(
             where,
             f"'{move.alias}' was v{before.target} after entry {before.sequence} and v{move.source} "
             f"before entry {move.sequence}: another tool moved it in between",

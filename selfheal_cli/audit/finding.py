@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +30,54 @@ class Audit:
     notes: list[Finding] = field(default_factory=list)
     strangers: list[int] = field(default_factory=list)
 
-    def found(self, where: str, problem: str) -> None:
+    def report(self, where: str, problem: str) -> None:
         """Something does not hold."""
         self.findings.append(Finding(where, problem))
 
     def seen(self, where: str, what: str) -> None:
         """Something that a reader should know, and that speaks against nobody."""
         self.notes.append(Finding(where, what))
+
+
+GENESIS = "0" * 64
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class ChainHead(BaseModel):
+    """The number of a chain's last link, and that link's digest."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    sequence: int = Field(default=0, ge=0)
+    digest: Digest = GENESIS
+
+
+class ChainWatch:
+    """Looks on while a chain is walked; ``signed`` is where it stood once, by a signature."""
+
+    def __init__(self, audit: Audit, where: str, signed: ChainHead | None) -> None:
+        self._audit = audit
+        self._where = where
+        self._signed = signed
+        self.mark = ChainHead()
+
+    def see(self, sequence: int, digest: str) -> None:
+        """The next link."""
+        self.mark = ChainHead(sequence=sequence, digest=digest)
+        if self._signed is not None and sequence == self._signed.sequence:
+            self._audit.checked["signed marks"] += 1
+            if digest != self._signed.digest:
+                self._audit.report(
+                    self._where,
+                    f"number {sequence} is {digest[:12]}…, signed was {self._signed.digest[:12]}…: "
+                    "what was signed was replaced",
+                )
+
+    def end(self) -> ChainHead:
+        """Where the chain stands."""
+        if self._signed is not None and self.mark.sequence < self._signed.sequence:
+            self._audit.report(
+                self._where,
+                f"ends at number {self.mark.sequence}; there were {self._signed.sequence} when it "
+                "was signed",
+            )
+        return self.mark

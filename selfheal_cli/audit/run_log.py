@@ -6,14 +6,13 @@ from collections.abc import Callable
 from math import isclose
 from pathlib import Path
 
-from selfheal_cli.audit.chain import ChainWatch, Mark
-from selfheal_cli.audit.finding import Audit
+from selfheal_cli.audit.finding import Audit, ChainHead, ChainWatch
 from selfheal_cli.config import flattened
+from selfheal_cli.drift.figures import batch_figures
 from selfheal_cli.errors import EventLogError
-from selfheal_cli.history.event_log import AFTER_THE_END, read
-from selfheal_cli.history.events import Event, Kind
-from selfheal_cli.history.run_record import RunRecord
-from selfheal_cli.monitor.figures import batch_figures
+from selfheal_cli.events.log import AFTER_THE_END, read
+from selfheal_cli.events.run_record import RunRecord
+from selfheal_cli.events.types import Event, Kind
 from selfheal_cli.records import StoredRun
 from selfheal_cli.registry.base import MAX_PARAM
 
@@ -42,28 +41,28 @@ def audit_log(
     where: str,
     *,
     alive: bool,
-    signed: Mark | None = None,
+    signed: ChainHead | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
-) -> tuple[RunRecord, Mark]:
+) -> tuple[RunRecord, ChainHead]:
     """Walk a log; what of it holds is returned, even where the rest does not."""
     record = RunRecord()
     watch = ChainWatch(audit, where, signed)
     try:
         for event in read(path):
             if record.ended and event.kind not in AFTER_THE_END:
-                audit.found(where, f"event {event.sequence} comes after the run's end")
+                audit.report(where, f"event {event.sequence} comes after the run's end")
             record.add(event)
             on_event(event)
             watch.see(event.sequence, event.digest)
             audit.checked["events"] += 1
     except (EventLogError, KeyError) as exc:
-        audit.found(where, str(exc))
-        return record, Mark()
+        audit.report(where, str(exc))
+        return record, ChainHead()
     mark = watch.end()
     if alive:
         audit.seen(where, "is under way: this is what there was at one moment")
     elif not record.ended:
-        audit.found(
+        audit.report(
             where,
             "ends without its last event: the run was killed, or the end was cut off; "
             "'selfheal run --resume' tells",
@@ -83,7 +82,7 @@ def audit_stored_run(
 ) -> None:
     """What the registry keeps of a run against its log; less may be there while writes arrive."""
     if stored.deleted:
-        audit.found(
+        audit.report(
             where, f"was deleted in the registry; 'mlflow runs restore --run-id {record.run_id}'"
         )
     _audit_head(audit, record, stored, where, arriving=arriving)
@@ -102,9 +101,9 @@ def _audit_head(
     if arriving or not record.ended or kept == record.head:
         return
     if kept is None:
-        audit.found(where, "the registry keeps no end of this log; 'selfheal flush' brings it")
+        audit.report(where, "the registry keeps no end of this log; 'selfheal flush' brings it")
     else:
-        audit.found(
+        audit.report(
             where,
             f"its last event is {record.head[:12]}…, the registry keeps {kept[:12]}…: lines were "
             "put in or taken away at the end, or the whole log was replaced",
@@ -119,9 +118,9 @@ def _audit_parameters(audit: Audit, record: RunRecord, stored: StoredRun, where:
     for name, value in sorted(expected.items()):
         if name.split(".")[0] in UNLIKE_THE_FILE:
             continue
-        found = given.get(name)
-        if found != value[:MAX_PARAM]:
-            audit.found(where, f"parameter {name} is {found!r}, the log says {value!r}")
+        kept = given.get(name)
+        if kept != value[:MAX_PARAM]:
+            audit.report(where, f"parameter {name} is {kept!r}, the log says {value!r}")
 
 
 def _audit_figure(
@@ -151,7 +150,7 @@ def _audit_figure(
     if not (arriving or shared):
         differing += [f"{now[-1]} at batch {step}, the log has none" for step, now in given.items()]
     for one in differing[:MAX_SHOWN]:
-        audit.found(where, f"metric {name} is {one}")
+        audit.report(where, f"metric {name} is {one}")
     if len(differing) > MAX_SHOWN:
         more = len(differing) - MAX_SHOWN
-        audit.found(where, f"metric {name} differs at {more} batches more")
+        audit.report(where, f"metric {name} differs at {more} batches more")

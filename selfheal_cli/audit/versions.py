@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from selfheal_cli.audit.finding import Audit
 from selfheal_cli.errors import ModelError, RegistryUnreachable, SelfhealError, VersionNotFound
-from selfheal_cli.history.run_record import RunRecord
+from selfheal_cli.events.run_record import RunRecord
 from selfheal_cli.records import VersionRecord
 from selfheal_cli.registry.base import Registry
 from selfheal_cli.registry.carried import strangers
@@ -38,20 +38,20 @@ def audit_version(
     except VersionNotFound:
         return  # it went while the audit looked on
     except SelfhealError as exc:
-        audit.found(where, str(exc).removeprefix(f"{where}: "))
+        audit.report(where, str(exc).removeprefix(f"{where}: "))
         return
     if strangers(stored.files.get(REQUIREMENTS_FILE, b"").decode(errors="replace")):
         audit.strangers.append(version.version)
     snapshot = version.tags.get("selfheal.snapshot", "")
     account = record.account(snapshot) if record is not None else None
     if record is not None and account is None:
-        audit.found(where, f"the log of run {record.run_id} knows no such snapshot '{snapshot}'")
+        audit.report(where, f"the log of run {record.run_id} knows no such snapshot '{snapshot}'")
         return
     number = version.version
     if account is not None and version.tags.get("selfheal.model") != version.model:
         number = account.version or number  # a copy, under the name of another model
     for one in differences(stored, account, number, in_flight=arriving):
-        audit.found(where, one)
+        audit.report(where, one)
     if account is not None and account.version is not None and not account.manifest:
         audit.checked[BEFORE] += 1
     try:
@@ -62,7 +62,7 @@ def audit_version(
     except ModelError as exc:  # a class that nobody allowed is no fault of the version
         audit.seen(where, f"was held against its record and not loaded: {exc}")
     except SelfhealError as exc:
-        audit.found(where, str(exc).removeprefix(f"{where}: "))
+        audit.report(where, str(exc).removeprefix(f"{where}: "))
 
 
 def audit_presence(
@@ -72,7 +72,7 @@ def audit_presence(
     for account in record.snapshots.values():
         number = account.version
         if number is not None and number not in present and number not in pruned:
-            audit.found(
+            audit.report(
                 f"{model} v{number}",
                 f"was registered by run {record.run_id} (snapshot {account.data['id']}) and is "
                 "gone; no 'selfheal prune' removed it",
@@ -85,14 +85,14 @@ def audit_base(audit: Audit, registry: Registry, record: RunRecord, where: str) 
         return
     audit.checked["bases"] += 1
     try:
-        found = registry.base(record.base).sha256
+        stored = registry.base(record.base).sha256
     except RegistryUnreachable:
         raise
     except SelfhealError as exc:
-        audit.found(where, str(exc))
+        audit.report(where, str(exc))
         return
-    if found != record.base_sha256:
-        audit.found(
+    if stored != record.base_sha256:
+        audit.report(
             where,
-            f"base {record.base} has sha256 {found[:12]}…, trained was {record.base_sha256[:12]}…",
+            f"base {record.base} has sha256 {stored[:12]}…, trained was {record.base_sha256[:12]}…",
         )

@@ -8,13 +8,7 @@ import click
 
 from selfheal_cli.actor import actor, now_text
 from selfheal_cli.cli import options
-from selfheal_cli.cli.rollback_plan import (
-    confirm,
-    plan_document,
-    settle_first,
-    show_plan,
-    tell_move,
-)
+from selfheal_cli.cli.rollback import confirm, plan_document, settle_first, show_plan, tell_move
 from selfheal_cli.cli.say import say
 
 if TYPE_CHECKING:
@@ -50,9 +44,9 @@ def command(
     if as_json and not yes:
         raise click.UsageError("--json asks nothing: give --yes with it")
     from selfheal_cli.cli import output
+    from selfheal_cli.registry.aliases import open_proposal
     from selfheal_cli.registry.journal import standing
-    from selfheal_cli.registry.mlflow_registry import MlflowRegistry
-    from selfheal_cli.registry.moves import open_proposal
+    from selfheal_cli.registry.mlflow.registry import MlflowRegistry
     from selfheal_cli.rollback.plan import By, execute, load_checks, plan_proposed
     from selfheal_cli.rollback.trust import ByTheLog, Unverified
 
@@ -64,12 +58,12 @@ def command(
     load_checks()
     settle_first(registry, model_name)
     trust = Unverified() if unverified else ByTheLog(registry)
-    plan, found = plan_proposed(registry, model_name, proposal, trust)
+    plan, proposed = plan_proposed(registry, model_name, proposal, trust)
     if not as_json:
         show_plan(plan)
-        say(f"Proposed by {found.actor} at {found.at}: {found.reason}")
+        say(f"Proposed by {proposed.actor} at {proposed.at}: {proposed.reason}")
     confirm(f"Make v{plan.target.version} the champion?", yes=yes)
-    by = By(actor(), now_text(), f"{found.reason} (proposed by {found.actor})")
+    by = By(actor(), now_text(), f"{proposed.reason} (proposed by {proposed.actor})")
     move = execute(registry, plan, by, proposal)
     if as_json:
         output.print_json(plan_document(plan) | {"move": move and move.as_dict()})
@@ -79,7 +73,7 @@ def command(
 
 def _loosen(registry: Registry, model: str, asked: Proposal, *, yes: bool, as_json: bool) -> None:
     from selfheal_cli.cli import output
-    from selfheal_cli.registry.moves import set_four_eyes
+    from selfheal_cli.registry.aliases import set_four_eyes
 
     if not as_json:
         say(f"Proposed by {asked.actor} at {asked.at}: {asked.reason}")

@@ -12,10 +12,10 @@ from selfheal_cli.cli import options
 from selfheal_cli.cli.say import say
 
 if TYPE_CHECKING:
+    from selfheal_cli.audit.checks import AuditCheckpoint
     from selfheal_cli.audit.finding import Audit
-    from selfheal_cli.audit.model import Standing
-    from selfheal_cli.audit.statement import Statement
-    from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+    from selfheal_cli.audit.signature import Statement
+    from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 
 FAILED = 4
 NOT_SIGNED = (
@@ -71,10 +71,10 @@ def command(
         raise click.UsageError("--replay, --sign and --verify are one at a time")
     if statement is not None and sign_key is None and verify_key is None:
         raise click.UsageError("--statement goes with --sign or --verify")
-    from selfheal_cli.audit.model import audit_model
+    from selfheal_cli.audit.checks import audit_model
     from selfheal_cli.config import WORKSPACE
-    from selfheal_cli.pipeline.lease import is_alive
-    from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+    from selfheal_cli.pipeline.prepare.lease import is_alive
+    from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 
     path = statement or Path(f"audit-{model_name}.json")
     signed = _signed(path, verify_key, model_name) if verify_key else None
@@ -83,43 +83,43 @@ def command(
         _replay(registry, model_name, replay, as_json=as_json)
         return
     runs = WORKSPACE / "runs"
-    found, standing = audit_model(
+    audit, standing = audit_model(
         registry,
         model_name,
         signed=signed,
         alive=lambda held: is_alive(registry, held, runs, clock),
     )
     written = None
-    if sign_key is not None and not found.findings:
+    if sign_key is not None and not audit.findings:
         _sign(standing, sign_key, model_name, registry.uri, path)
         written = path
-    _show(found, model_name, written, signed, as_json=as_json)
-    if found.findings:
+    _show(audit, model_name, written, signed, as_json=as_json)
+    if audit.findings:
         ctx.exit(FAILED)
 
 
 def _show(
-    found: Audit, model: str, written: Path | None, signed: Statement | None, *, as_json: bool
+    audit: Audit, model: str, written: Path | None, signed: Statement | None, *, as_json: bool
 ) -> None:
     from dataclasses import asdict
 
     from selfheal_cli.cli import output
 
     if as_json:
-        output.print_json({"checked": dict(found.checked), "holds": not found.findings,
-                           "findings": [asdict(one) for one in found.findings],
-                           "notes": [asdict(one) for one in found.notes],
+        output.print_json({"checked": dict(audit.checked), "holds": not audit.findings,
+                           "findings": [asdict(one) for one in audit.findings],
+                           "notes": [asdict(one) for one in audit.notes],
                            "signed": written and str(written),
                            "signed_at": signed and signed.at.isoformat()})  # fmt: skip
         return
-    checked = ", ".join(f"{count:,} {name}" for name, count in found.checked.items())
+    checked = ", ".join(f"{count:,} {name}" for name, count in audit.checked.items())
     say(f"Checked of '{model}': {checked or 'nothing'}.")
-    for one in found.notes:
+    for one in audit.notes:
         say(f"Seen: {one.where} {one.problem}.")
     if signed is not None:
         say(f"Held against what {signed.by} signed at {signed.at.isoformat()}.")
-    if found.findings:
-        rows = [[one.where, one.problem] for one in found.findings]
+    if audit.findings:
+        rows = [[one.where, one.problem] for one in audit.findings]
         title = f"{len(rows)} things do not hold"
         output.make_console().print(output.make_table(title, ("where", "what"), rows))
         return
@@ -128,9 +128,9 @@ def _show(
         say(f"Signed: {written}. Give it to the auditor with the public key.")
 
 
-def _sign(standing: Standing, key: Path, model: str, uri: str, path: Path) -> None:
+def _sign(standing: AuditCheckpoint, key: Path, model: str, uri: str, path: Path) -> None:
     from selfheal_cli.audit import signature
-    from selfheal_cli.audit.statement import Statement
+    from selfheal_cli.audit.signature import Statement
     from selfheal_cli.masking import masked_uri
 
     statement = Statement(
@@ -153,10 +153,10 @@ def _signed(path: Path, key: Path, model: str) -> Statement:
     from selfheal_cli.audit import signature
     from selfheal_cli.errors import AuditFailed
 
-    found = signature.verified(path, signature.public_key(key))
-    if found.model != model:
-        raise AuditFailed(f"{path}: is about model '{found.model}', not '{model}'")
-    return found
+    statement = signature.verified(path, signature.public_key(key))
+    if statement.model != model:
+        raise AuditFailed(f"{path}: is about model '{statement.model}', not '{model}'")
+    return statement
 
 
 def _replay(registry: MlflowRegistry, model: str, number: int, *, as_json: bool) -> None:
@@ -164,17 +164,17 @@ def _replay(registry: MlflowRegistry, model: str, number: int, *, as_json: bool)
     from dataclasses import asdict
 
     from selfheal_cli.cli import output
-    from selfheal_cli.cli.event_logs import log_of
-    from selfheal_cli.pipeline.reheal import reheal
+    from selfheal_cli.cli.output import log_of
+    from selfheal_cli.pipeline.offline.replay import reheal
 
     version = registry.version(model, number)
     with tempfile.TemporaryDirectory() as folder:
         log = log_of(version.run_id, registry.uri, Path(folder))
-        found = reheal(registry, version, log, Path(folder))
+        rerun = reheal(registry, version, log, Path(folder))
     if as_json:
-        output.print_json(asdict(found))
+        output.print_json(asdict(rerun))
         return
     say(
-        f"v{number} comes out the same: sha256 {found.sha256[:12]}…, after {found.batches} batches "
-        f"and {found.events} recorded events, each of which came out as recorded."
+        f"v{number} comes out the same: sha256 {rerun.sha256[:12]}…, after {rerun.batches} batches "
+        f"and {rerun.events} recorded events, each of which came out as recorded."
     )

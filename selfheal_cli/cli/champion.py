@@ -22,13 +22,13 @@ class Moment(click.ParamType[str]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """To UTC with milliseconds, as the journal has it."""
         try:
-            found = datetime.fromisoformat(value)
+            moment = datetime.fromisoformat(value)
         except ValueError:
             self.fail(f"{value!r}: a time such as 2026-01-31T14:05 is expected", param, ctx)
         if len(value) == len("2026-01-31"):
-            found = found.replace(hour=23, minute=59, second=59, microsecond=999_000)
-        found = found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
-        return found.isoformat(timespec="milliseconds")
+            moment = moment.replace(hour=23, minute=59, second=59, microsecond=999_000)
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        return moment.isoformat(timespec="milliseconds")
 
 
 @click.command("champion")
@@ -39,7 +39,7 @@ class Moment(click.ParamType[str]):
 def command(at: str | None, model_name: str, tracking_uri: str | None, as_json: bool) -> None:
     """Show what serves, since when, by whom and why; and what waits for approval."""
     from selfheal_cli.cli import output
-    from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+    from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 
     registry = MlflowRegistry(tracking_uri)
     document = _then(registry, model_name, at) if at else _now(registry, model_name)
@@ -52,12 +52,12 @@ def command(at: str | None, model_name: str, tracking_uri: str | None, as_json: 
 
 
 def _then(registry: Registry, model: str, at: str) -> dict[str, Any]:
-    from selfheal_cli.errors import NothingToRestore
-    from selfheal_cli.registry.moves import champion_at
+    from selfheal_cli.errors import NoCandidateError
+    from selfheal_cli.registry.aliases import champion_at
 
     move = champion_at(registry, model, at)
     if move is None:
-        raise NothingToRestore(f"model '{model}': nothing is recorded to have served at {at}")
+        raise NoCandidateError(f"model '{model}': nothing is recorded to have served at {at}")
     return _told(move)
 
 
@@ -72,23 +72,23 @@ def _now(registry: Registry, model: str) -> dict[str, Any]:
 
     serving, now = champion_of(registry, model), standing(registry, model)
     move = now.moves.get(CHAMPION)
-    found: dict[str, Any] = {"version": serving.version if serving else None}
+    facts: dict[str, Any] = {"version": serving.version if serving else None}
     if isinstance(serving, ForeignVersion):
-        found["registered"] = f"by another tool, from {serving.source}"
+        facts["registered"] = f"by another tool, from {serving.source}"
     elif serving is not None:
-        found |= {"f1": serving.f1, "rows": serving.eval_rows, "phase": serving.phase.value}
+        facts |= {"f1": serving.f1, "rows": serving.eval_rows, "phase": serving.phase.value}
     left = unsettled(registry, model, CHAMPION, now)
     if left is not None:
-        found["moved"] = f"{left}; the next command that moves it puts it right"
+        facts["moved"] = f"{left}; the next command that moves it puts it right"
     elif move is not None and serving is not None and move.target == serving.version:
-        found |= _told(move)
+        facts |= _told(move)
     elif serving is not None:
-        found["moved"] = "by another tool: it is not what the journal's last move set"
-    found["healing"] = f"held by {now.hold.actor}: {now.hold.reason}" if now.hold else "allowed"
-    found["lease"] = f"run {now.lease.run} of {now.lease.holder}" if now.lease else None
-    found["people_for_a_move"] = 2 if now.four_eyes else 1
-    found["proposals"] = [asdict(one) for one in now.proposals]
-    return found
+        facts["moved"] = "by another tool: it is not what the journal's last move set"
+    facts["healing"] = f"held by {now.hold.actor}: {now.hold.reason}" if now.hold else "allowed"
+    facts["lease"] = f"run {now.lease.run} of {now.lease.holder}" if now.lease else None
+    facts["people_for_a_move"] = 2 if now.four_eyes else 1
+    facts["proposals"] = [asdict(one) for one in now.proposals]
+    return facts
 
 
 def _told(move: AliasMove) -> dict[str, Any]:

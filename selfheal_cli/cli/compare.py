@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from selfheal_cli.cli import options, run_options, standing
+from selfheal_cli.cli import configured as standing
+from selfheal_cli.cli import options
+from selfheal_cli.cli import options as run_options
 from selfheal_cli.cli.say import say
 from selfheal_cli.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from selfheal_cli.config import RunConfig
-    from selfheal_cli.pipeline.compare import Line, Result
-    from selfheal_cli.settings.settle import Settled
-    from selfheal_cli.source.base import Source
+    from selfheal_cli.pipeline.offline.compare import ComparisonRow, Result
+    from selfheal_cli.settings.resolve import ResolvedSettings
+    from selfheal_cli.sources.base import Source
 
 COLUMNS = (
     ("accuracy", "accuracy", 3),
@@ -98,9 +100,9 @@ def command(
         config, make_source = _prepare(settled.config)
     from selfheal_cli.cli import output
     from selfheal_cli.model.network import use_one_thread
-    from selfheal_cli.peers.river_models import river_peers
-    from selfheal_cli.pipeline.compare import compare, summarise
-    from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+    from selfheal_cli.pipeline.offline.baselines import river_peers
+    from selfheal_cli.pipeline.offline.compare import compare, summarise
+    from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 
     peers: dict[str, Any] = dict(river_peers()) if river else {}
     use_one_thread()
@@ -123,7 +125,7 @@ def command(
     say(f"Picture in {plot}; in MLflow: run {run_id} with {len(lines)} child runs.")
 
 
-def _settle(ctx: click.Context) -> Settled:
+def _settle(ctx: click.Context) -> ResolvedSettings:
     """What holds; each recipe is put in its place later, and a network is trained for each."""
     settled = standing.settle_here(ctx, FIXED)
     if settled.config.model is not None:
@@ -137,8 +139,8 @@ def _settle(ctx: click.Context) -> Settled:
 def _prepare(config: RunConfig) -> tuple[RunConfig, Callable[[int], Source]]:
     """The configuration, and a maker of the source by seed."""
     from selfheal_cli.config import SyntheticSettings
-    from selfheal_cli.inputs import UnboundedSettings
-    from selfheal_cli.pipeline.sources import open_source
+    from selfheal_cli.config_sources import UnboundedSettings
+    from selfheal_cli.pipeline.prepare.rows import open_source
 
     if isinstance(config.source, SyntheticSettings):
         fresh = {"fresh": True, "test_rows": SEPARATE_ROWS}
@@ -161,7 +163,7 @@ def _limit(source: Source) -> dict[str, float]:
     return {} if limit is None else asdict(limit)
 
 
-def _show(lines: list[Line], seeds: int) -> None:
+def _show(lines: list[ComparisonRow], seeds: int) -> None:
     from selfheal_cli.cli import output
 
     shown = [column for column in COLUMNS if any(column[0] in line.mean for line in lines)]
@@ -172,7 +174,7 @@ def _show(lines: list[Line], seeds: int) -> None:
     output.make_console().print(output.make_table(title, columns, rows))
 
 
-def _cell(line: Line, name: str, digits: int) -> str:
+def _cell(line: ComparisonRow, name: str, digits: int) -> str:
     if name not in line.mean:
         return "-"
     spread = line.spread[name]
@@ -181,9 +183,13 @@ def _cell(line: Line, name: str, digits: int) -> str:
 
 
 def _draw(
-    results: list[Result], lines: list[Line], limit: dict[str, float], config: RunConfig, path: Path
+    results: list[Result],
+    lines: list[ComparisonRow],
+    limit: dict[str, float],
+    config: RunConfig,
+    path: Path,
 ) -> Path:
-    from selfheal_cli.report.comparison import draw_comparison
+    from selfheal_cli.report.plots import draw_comparison
 
     curves = {
         line.title: [
@@ -208,7 +214,7 @@ def _draw(
     return draw_comparison(curves, bars, limit, title, path)
 
 
-def _log(registry: Any, config: RunConfig, lines: list[Line], picture: Path) -> str:
+def _log(registry: Any, config: RunConfig, lines: list[ComparisonRow], picture: Path) -> str:
     from selfheal_cli.actor import clock
     from selfheal_cli.registry.base import StepMetrics
 
@@ -228,7 +234,11 @@ def _log(registry: Any, config: RunConfig, lines: list[Line], picture: Path) -> 
 
 
 def _document(
-    run_id: str, results: list[Result], lines: list[Line], limit: dict[str, float], plot: Path
+    run_id: str,
+    results: list[Result],
+    lines: list[ComparisonRow],
+    limit: dict[str, float],
+    plot: Path,
 ) -> dict[str, Any]:
     from dataclasses import asdict
 

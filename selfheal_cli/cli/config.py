@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from selfheal_cli.cli import run, standing
+from selfheal_cli.cli import configured as standing
+from selfheal_cli.cli import run
 from selfheal_cli.cli.say import say
 
 if TYPE_CHECKING:
-    from selfheal_cli.settings.layer import Origin
-    from selfheal_cli.settings.settle import Settled
+    from selfheal_cli.settings.layers import Origin
+    from selfheal_cli.settings.resolve import ResolvedSettings
 
 NO_SETTING = ("resume", "no_wait")  # options of a run that decide nothing of its result
 
@@ -57,11 +58,11 @@ def show(ctx: click.Context, /, as_json: bool, **given: Any) -> None:
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 def check(file: Path | None) -> None:
     """Check FILE, or selfheal.yaml; exit 3 with file, line and key where it is wrong."""
-    from selfheal_cli.settings.document import NAME, read_file
-    from selfheal_cli.settings.settle import settle
+    from selfheal_cli.settings.resolve import resolve
+    from selfheal_cli.settings.sources import NAME, read_file
 
     path = file or NAME
-    config = settle([read_file(path)]).config
+    config = resolve([read_file(path)]).config
     say(f"{path}: a valid configuration of model '{config.model_name}'")
 
 
@@ -69,8 +70,8 @@ def check(file: Path | None) -> None:
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="File to write it to.")
 def schema(out: Path | None) -> None:
     """Print the JSON schema of selfheal.yaml, which editors complete and check by."""
-    from selfheal_cli.errors import NotWritten
-    from selfheal_cli.settings.shape import schema_text
+    from selfheal_cli.errors import StorageError
+    from selfheal_cli.settings.schema import schema_text
 
     text = schema_text()
     if out is None:
@@ -79,12 +80,12 @@ def schema(out: Path | None) -> None:
     try:
         out.write_text(text, encoding="utf-8")
     except OSError as exc:
-        raise NotWritten(f"{out}: cannot be written ({exc.strerror})") from exc
+        raise StorageError(f"{out}: cannot be written ({exc.strerror})") from exc
 
 
-def _rows(settled: Settled) -> list[tuple[str, Any, Origin]]:
+def _rows(settled: ResolvedSettings) -> list[tuple[str, Any, Origin]]:
     """Each effective value by key; passwords are left out."""
-    from selfheal_cli.settings.layer import DEFAULT, Origin, dotted, leaves
+    from selfheal_cli.settings.layers import DEFAULT, Origin, dotted, leaves
 
     values = settled.config.model_dump(mode="json")
     values.setdefault("monitors", [])
@@ -114,6 +115,6 @@ def _safe(value: Any) -> Any:
 
 def _text(value: Any) -> str:
     """As it would stand in a file."""
-    from selfheal_cli.settings.page import flow
+    from selfheal_cli.settings.reference import flow
 
     return flow(value)

@@ -20,33 +20,34 @@ def command(
     """Hold version SECOND against version FIRST: figures, tags, weights, decisions."""
     from dataclasses import asdict
 
-    from selfheal_cli.audit.difference import compare_versions
+    from selfheal_cli.audit.diff import compare_versions
     from selfheal_cli.cli import output
-    from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+    from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 
     registry = MlflowRegistry(tracking_uri)
     versions = [registry.version(model_name, number) for number in (first, second)]
-    found = compare_versions(registry, versions[0], versions[1])
+    comparison = compare_versions(registry, versions[0], versions[1])
     if as_json:
-        output.print_json(asdict(found))
+        output.print_json(asdict(comparison))
         return
     rows = []
-    for name, (a, b) in found.metrics.items():
+    for name, (a, b) in comparison.metrics.items():
         change = "" if a is None or b is None else f"{b - a:+.4f}"
         rows.append([name, output.figure(a, 4), output.figure(b, 4), change])
-    for key, (old, new) in found.tags.items():
+    for key, (old, new) in comparison.tags.items():
         rows.append([key.removeprefix("selfheal."), old or "-", new or "-", ""])
-    for name, moved in (found.weights or {}).items():
+    for name, moved in (comparison.weights or {}).items():
         share = "" if moved.relative is None else f"{moved.relative:.1%}"
         rows.append([f"moved: {name}", "", f"{moved.distance:.4f}", share])
     columns = ("what", f"v{first}", f"v{second}", ">change")
     title = f"Model '{model_name}', v{first} and v{second}"
     output.make_console().print(output.make_table(title, columns, rows))
-    if found.weights is None:
+    if comparison.weights is None:
         say("The adapters are of different kinds: their weights cannot be compared.")
-    if found.decided_differently is None:
+    if comparison.decided_differently is None:
         say("They share no probe rows: their decisions cannot be compared.")
     else:
         say(
-            f"They decide {found.decided_differently} of {found.probe_rows} probe rows differently."
+            f"They decide {comparison.decided_differently} of {comparison.probe_rows} "
+            "probe rows differently."
         )

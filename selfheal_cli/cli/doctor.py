@@ -27,7 +27,7 @@ OLD_DISTRIBUTION, PACKAGE = "selfheal", "selfheal_cli"
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class HealthCheck:
     """One check: what was looked at, whether it is well, and what is known or to be done."""
 
     check: str
@@ -46,13 +46,14 @@ def command(ctx: click.Context, tracking_uri: str | None, as_json: bool) -> None
     """
     from selfheal_cli.cli import output
 
-    found = list(_examine(tracking_uri))
-    well = all(finding.well for finding in found)
+    findings = list(_examine(tracking_uri))
+    well = all(finding.well for finding in findings)
     if as_json:
-        output.print_json({"well": well, "findings": [asdict(finding) for finding in found]})
+        output.print_json({"well": well, "findings": [asdict(finding) for finding in findings]})
     else:
         rows: list[list[output.Part]] = [
-            [("ok", "green") if f.well else ("NOT WELL", "red"), f.check, f.detail] for f in found
+            [("ok", "green") if f.well else ("NOT WELL", "red"), f.check, f.detail]
+            for f in findings
         ]
         table = output.make_table("Doctor", ("", "check", "detail"), rows)
         output.make_console().print(table)
@@ -60,32 +61,32 @@ def command(ctx: click.Context, tracking_uri: str | None, as_json: bool) -> None
         ctx.exit(UNWELL)
 
 
-def _examine(tracking_uri: str | None) -> Iterator[Finding]:
-    yield Finding("python", well=True, detail=platform.python_version())
+def _examine(tracking_uri: str | None) -> Iterator[HealthCheck]:
+    yield HealthCheck("python", well=True, detail=platform.python_version())
     yield _own_distribution()
     for name in PACKAGES:
-        yield Finding(name, well=True, detail=version(name))
+        yield HealthCheck(name, well=True, detail=version(name))
     writable = os.access(".", os.W_OK)
     todo = "" if writable else ": not writable; run selfheal in a folder of your own"
-    yield Finding("this folder", writable, str(Path.cwd()) + todo)
+    yield HealthCheck("this folder", writable, str(Path.cwd()) + todo)
     yield _tried("policies", _policies)
-    from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+    from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 
     try:
         registry = MlflowRegistry(tracking_uri)
     except SelfhealError as exc:
-        yield Finding("store", well=False, detail=str(exc))
+        yield HealthCheck("store", well=False, detail=str(exc))
         return
-    yield Finding("store", well=True, detail=masked_uri(registry.uri))
+    yield HealthCheck("store", well=True, detail=masked_uri(registry.uri))
     yield _tried("store writable", lambda: _writable(registry))
     for told in registry.deleted_experiments():
-        yield Finding("experiment", well=False, detail=told)
+        yield HealthCheck("experiment", well=False, detail=told)
     for model, aliases in sorted(registry.all_aliases().items()):
         for alias, number in sorted(aliases.items()):
             yield _tried(f"{model}@{alias}", partial(_alias, registry, model, number))
 
 
-def _own_distribution() -> Finding:
+def _own_distribution() -> HealthCheck:
     """Up to 0.1.0 the distribution was called as another project on PyPI is."""
     old = [
         f"{one.name} {one.version} in {one.locate_file('')}"
@@ -93,8 +94,8 @@ def _own_distribution() -> Finding:
         if any(file.parts[0] == PACKAGE for file in one.files or ())
     ]
     if not old:
-        return Finding("selfheal", well=True, detail=__version__)
-    return Finding(
+        return HealthCheck("selfheal", well=True, detail=__version__)
+    return HealthCheck(
         "selfheal",
         well=False,
         detail=f"{old[0]} owns {PACKAGE}/ as {DISTRIBUTION} {__version__} does: 'pip uninstall "
@@ -102,11 +103,11 @@ def _own_distribution() -> Finding:
     )
 
 
-def _tried(check: str, look: Callable[[], str]) -> Finding:
+def _tried(check: str, look: Callable[[], str]) -> HealthCheck:
     try:
-        return Finding(check, well=True, detail=look())
+        return HealthCheck(check, well=True, detail=look())
     except SelfhealError as exc:
-        return Finding(check, well=False, detail=str(exc))
+        return HealthCheck(check, well=False, detail=str(exc))
 
 
 def _writable(registry: Registry) -> str:
@@ -115,12 +116,12 @@ def _writable(registry: Registry) -> str:
 
 
 def _policies() -> str:
-    from selfheal_cli.decide import policy_file
+    from selfheal_cli.settings import policy_file
 
-    found = policy_file.available()
-    for path in found.values():
+    policies = policy_file.available()
+    for path in policies.values():
         policy_file.read(path)
-    return ", ".join(found)
+    return ", ".join(policies)
 
 
 def _alias(registry: Registry, model: str, number: int) -> str:
@@ -129,11 +130,11 @@ def _alias(registry: Registry, model: str, number: int) -> str:
     from selfheal_cli.registry.layout import REQUIREMENTS_FILE
     from selfheal_cli.rollback.verify import load_verified
 
-    found = registry.any_version(model, number)
-    if isinstance(found, ForeignVersion):
-        return f"{found}: not looked at"
-    load_verified(registry, found)
-    asked = strangers(registry.stored(found).files[REQUIREMENTS_FILE].decode(errors="replace"))
+    target = registry.any_version(model, number)
+    if isinstance(target, ForeignVersion):
+        return f"{target}: not looked at"
+    load_verified(registry, target)
+    asked = strangers(registry.stored(target).files[REQUIREMENTS_FILE].decode(errors="replace"))
     if asked:
         raise VersionCorrupt(
             f"v{number}: its requirements.txt asks for '{asked[0]}', which is another project on "

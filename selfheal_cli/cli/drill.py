@@ -41,12 +41,12 @@ def command(
     from selfheal_cli.cli import output
     from selfheal_cli.cli.run import stop_on_interrupt
     from selfheal_cli.config import NetworkSettings, RunConfig, SyntheticSettings, checked
-    from selfheal_cli.decide import policy_file
-    from selfheal_cli.pipeline.drill import drill
-    from selfheal_cli.pipeline.run import Surroundings
-    from selfheal_cli.pipeline.sources import open_source
-    from selfheal_cli.registry.mlflow_registry import MlflowRegistry
-    from selfheal_cli.source.article import RULE
+    from selfheal_cli.pipeline.offline.drill import drill
+    from selfheal_cli.pipeline.prepare.rows import open_source
+    from selfheal_cli.pipeline.runs.run import Surroundings
+    from selfheal_cli.registry.mlflow.registry import MlflowRegistry
+    from selfheal_cli.settings import policy_file
+    from selfheal_cli.sources.synthetic import RULE
 
     drift = {} if drift_strength is None else {"drift_strength": drift_strength}
     values = {

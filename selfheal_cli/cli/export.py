@@ -49,11 +49,11 @@ def command(
         _bundle(run, bundle, model_name, tracking_uri, as_json=as_json)
         return
     from selfheal_cli.cli import output
-    from selfheal_cli.cli.event_logs import log_of
-    from selfheal_cli.history.event_log import read
+    from selfheal_cli.cli.output import log_of
+    from selfheal_cli.events.log import read
     from selfheal_cli.report.export import export
     from selfheal_cli.report.page import PAGE, write_page
-    from selfheal_cli.report.story import tell
+    from selfheal_cli.report.summary import tell
 
     with tempfile.TemporaryDirectory() as folder:
         story = tell(read(log_of(run, tracking_uri, Path(folder))))
@@ -75,7 +75,7 @@ def _bundle(
     from selfheal_cli.cli import output
     from selfheal_cli.errors import VersionNotFound
     from selfheal_cli.registry.bundle import write_bundle
-    from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+    from selfheal_cli.registry.mlflow.registry import MlflowRegistry
     from selfheal_cli.rollback.verify import load_verified
 
     registry = MlflowRegistry(tracking_uri)

@@ -31,15 +31,15 @@ def command(run: str | None, patience: float, tracking_uri: str | None, as_json:
     from dataclasses import asdict
 
     from selfheal_cli.cli import output
-    from selfheal_cli.pipeline.flush import flush
-    from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+    from selfheal_cli.pipeline.runs.recovery import flush
+    from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 
-    found = _outboxes(run)
+    paths = _outboxes(run)
     done = []
-    if found:
+    if paths:
         registry = MlflowRegistry(tracking_uri)
         with output.waiting("registry", quiet=as_json) as on_left:
-            for path in found:
+            for path in paths:
                 done.append(
                     flush(path, registry, clock, actor(), patience=patience, on_left=on_left)
                 )
@@ -54,11 +54,11 @@ def command(run: str | None, patience: float, tracking_uri: str | None, as_json:
 
 
 def _outboxes(run: str | None) -> list[Path]:
-    from selfheal_cli.cli.event_logs import require_log
-    from selfheal_cli.pipeline.flush import outboxes
+    from selfheal_cli.cli.output import require_log
+    from selfheal_cli.pipeline.runs.recovery import outboxes
 
-    found = outboxes()
+    paths = outboxes()
     if run is None:
-        return found
+        return paths
     folder = require_log(run).parent
-    return [path for path in found if path.parent == folder]
+    return [path for path in paths if path.parent == folder]

@@ -13,7 +13,7 @@ from selfheal_cli.cli import options
 from selfheal_cli.cli.champion import Moment
 
 if TYPE_CHECKING:
-    from selfheal_cli.pipeline.chronicle import Happening
+    from selfheal_cli.pipeline.offline.history import HistoryEntry
 
 FIELDS = ("at", "kind", "actor", "run", "batch", "before", "after", "reason")
 
@@ -53,12 +53,12 @@ def command(
     if as_csv and as_json:
         raise click.UsageError("--csv and --json exclude each other")
     from selfheal_cli.cli import output
-    from selfheal_cli.pipeline.chronicle import until
+    from selfheal_cli.pipeline.offline.history import until
 
-    found = _happenings(run_name, model_name, tracking_uri)
-    found = until(found, at) if at else found
-    found = [one for one in found if number is None or one.concerns(number)]
-    shown = found[-limit:]
+    happenings = _happenings(run_name, model_name, tracking_uri)
+    happenings = until(happenings, at) if at else happenings
+    happenings = [one for one in happenings if number is None or one.concerns(number)]
+    shown = happenings[-limit:]
     if as_json:
         output.print_json([{**one.data, **asdict(one)} for one in shown])
     elif as_csv:
@@ -68,33 +68,33 @@ def command(
     else:
         rows = [_row(one) for one in shown]
         subject = f"Run {run_name}" if run_name else f"Model '{model_name}'"
-        title = f"{subject}: {len(shown)} of {len(found)} entries"
+        title = f"{subject}: {len(shown)} of {len(happenings)} entries"
         columns = ("when (UTC)", "what", ">batch", "change", "F1", "who", "why")
         output.make_console().print(output.make_table(title, columns, rows))
 
 
-def _happenings(run_name: str | None, model: str, tracking_uri: str | None) -> list[Happening]:
+def _happenings(run_name: str | None, model: str, tracking_uri: str | None) -> list[HistoryEntry]:
     import tempfile
     from pathlib import Path
 
-    from selfheal_cli.cli.event_logs import log_of
-    from selfheal_cli.pipeline.chronicle import chronicle, of_run
+    from selfheal_cli.cli.output import log_of
+    from selfheal_cli.pipeline.offline.history import chronicle, of_run
 
     if run_name is not None:
         with tempfile.TemporaryDirectory() as folder:
             return of_run(log_of(run_name, tracking_uri, Path(folder)))
-    from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+    from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 
     return chronicle(model, MlflowRegistry(tracking_uri))
 
 
-def _row(one: Happening) -> list[str]:
+def _row(one: HistoryEntry) -> list[str]:
     when = one.at[:19].replace("T", " ")
     batch = "" if one.batch is None else str(one.batch)
     return [when, one.kind, batch, _change(one), _f1(one.data), one.actor, one.reason]
 
 
-def _change(one: Happening) -> str:
+def _change(one: HistoryEntry) -> str:
     alias = f"{one.data['alias']}: " if "alias" in one.data else ""
     if one.before is None and one.after is None:
         return str(one.data.get("heal_id") or one.data.get("rule") or one.data.get("advice") or "")

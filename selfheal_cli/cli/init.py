@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from selfheal_cli.cli import options, run_options
+from selfheal_cli.cli import options
+from selfheal_cli.cli import options as run_options
 from selfheal_cli.cli.say import say
 
 if TYPE_CHECKING:
-    from selfheal_cli.settings.draft import Draft
+    from selfheal_cli.settings.scaffold import Scaffold
 
 SCHEMA = "selfheal.schema.json"  # beside the file, for editors
 
@@ -45,7 +46,7 @@ def command(
         raise click.UsageError(f"--{given[0]} needs a DATA file")
     from selfheal_cli.cli import output
     from selfheal_cli.errors import ConfigurationError
-    from selfheal_cli.settings.shape import schema_text
+    from selfheal_cli.settings.schema import schema_text
 
     if out.exists() and not force:
         raise ConfigurationError(f"{out}: is there already; --force writes over it, --out beside")
@@ -64,26 +65,26 @@ def command(
     say(f"Written {out}: look through it, then 'selfheal run{there}'.")
 
 
-def _draft(data: Path | None, out: Path, columns: dict[str, Any], schema: str | None) -> Draft:
+def _draft(data: Path | None, out: Path, columns: dict[str, Any], schema: str | None) -> Scaffold:
     """The text, which is read back as a run will read it."""
-    from selfheal_cli.settings.document import parse_document
-    from selfheal_cli.settings.draft import Wishes, draft_synthetic, draft_table
-    from selfheal_cli.settings.settle import settle
+    from selfheal_cli.settings.resolve import resolve
+    from selfheal_cli.settings.scaffold import ScaffoldOptions, draft_synthetic, draft_table
+    from selfheal_cli.settings.sources import parse_document
 
     if data is None:
         draft = draft_synthetic(schema)
     else:
         named = data if data.is_absolute() else Path(os.path.relpath(data, out.parent))
-        draft = draft_table(data, named.as_posix(), Wishes(**columns), schema)
-    settle([parse_document(draft.text, str(out))])
+        draft = draft_table(data, named.as_posix(), ScaffoldOptions(**columns), schema)
+    resolve([parse_document(draft.text, str(out))])
     return draft
 
 
 def _write(path: Path, text: str) -> None:
-    from selfheal_cli.errors import NotWritten
+    from selfheal_cli.errors import StorageError
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     except OSError as exc:
-        raise NotWritten(f"{path}: cannot be written ({exc.strerror})") from exc
+        raise StorageError(f"{path}: cannot be written ({exc.strerror})") from exc

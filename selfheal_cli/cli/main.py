@@ -60,10 +60,10 @@ class Commands(click.Group):
         """The command, from ``selfheal_cli.cli.NAME``, a hyphen being an underscore there."""
         if cmd_name not in COMMANDS:
             return None
-        found: click.Command = import_module(
+        command: click.Command = import_module(
             f"selfheal_cli.cli.{cmd_name.replace('-', '_')}"
         ).command
-        return found
+        return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list in ``--help``."""

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
@@ -64,11 +65,11 @@ def waiting(what: str, *, quiet: bool) -> Iterator[Callable[[int], None]]:
 
 def line(*parts: Part) -> Text:
     """Text for rich: the one way in, past its markup. A part with a style is (text, style)."""
-    found = Text()
+    rich_text = Text()
     for part in parts:
         text, style = (part, "") if isinstance(part, str) else part
-        found.append(visible(text), style)
-    return found
+        rich_text.append(visible(text), style)
+    return rich_text
 
 
 def make_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Part]]) -> Table:
@@ -76,14 +77,14 @@ def make_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Part]
 
     Every text in it stands as it is.
     """
-    found = Table(title=line(title), title_justify="left", header_style="bold")
+    table = Table(title=line(title), title_justify="left", header_style="bold")
     for name in columns:
         right = name.startswith(">")
         header = line(name.removeprefix(">"))
-        found.add_column(header, justify="right" if right else "left", overflow="fold")
+        table.add_column(header, justify="right" if right else "left", overflow="fold")
     for row in rows:
-        found.add_row(*map(line, row))
-    return found
+        table.add_row(*map(line, row))
+    return table
 
 
 def figure(value: float | None, digits: int = 3) -> str:
@@ -98,3 +99,35 @@ def age(then_ms: int) -> str:
         if seconds >= size:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds:.0f} s"
+
+
+def require_log(run_name: str) -> Path:
+    """The log of a run in this folder; raises `EventLogError` where it is not here."""
+    from selfheal_cli.errors import EventLogError
+    from selfheal_cli.events.archive import find_run
+
+    log = find_run(run_name)
+    if log is None:
+        raise EventLogError(
+            f"no run '{run_name}' in mlruns/selfheal/runs of this folder: stand in the folder in "
+            "which it was begun"
+        )
+    return log
+
+
+def log_of(run_name: str, tracking_uri: str | None, into: Path) -> Path:
+    """The log of a run; fetched into ``into`` where it is not in this folder.
+
+    Raises `RegistryError` where the registry does not have it either.
+    """
+    from selfheal_cli.errors import EventLogError
+    from selfheal_cli.events.archive import LATEST, LOG_NAME, find_run
+
+    log = find_run(run_name)
+    if log is not None:
+        return log
+    if run_name == LATEST:
+        raise EventLogError("no run was made in this folder: mlruns/selfheal/runs is empty")
+    from selfheal_cli.registry.mlflow.registry import MlflowRegistry
+
+    return MlflowRegistry(tracking_uri).run_file(run_name, LOG_NAME, into)

@@ -20,16 +20,18 @@ def command() -> None:
 def list_policies(as_json: bool) -> None:
     """List the policies of this folder's registry_policies/ and those that selfheal ships."""
     from selfheal_cli.cli import output
-    from selfheal_cli.decide import policy_file
+    from selfheal_cli.settings import policy_file
 
-    found = {name: (path, policy_file.read(path)) for name, path in policy_file.available().items()}
+    policies = {
+        name: (path, policy_file.read(path)) for name, path in policy_file.available().items()
+    }
     if as_json:
         output.print_json(
             {name: {"path": str(path), **policy.model_dump()}
-             for name, (path, policy) in found.items()}
+             for name, (path, policy) in policies.items()}
         )  # fmt: skip
         return
-    rows = [[name, policy.description, str(path)] for name, (path, policy) in found.items()]
+    rows = [[name, policy.description, str(path)] for name, (path, policy) in policies.items()]
     output.make_console().print(
         output.make_table("Policies", ("name", "what it is for", "file"), rows)
     )
@@ -42,7 +44,7 @@ def show(name: str, as_json: bool) -> None:
     """Show every threshold of a policy, by NAME or file, with what it means."""
     from selfheal_cli.cli import output
     from selfheal_cli.config import Policy
-    from selfheal_cli.decide import policy_file
+    from selfheal_cli.settings import policy_file
 
     policy = policy_file.load(name)
     if as_json:
@@ -62,7 +64,7 @@ def show(name: str, as_json: bool) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 def validate(file: Path) -> None:
     """Check a policy FILE; exit 3 with file, key and value where it is wrong."""
-    from selfheal_cli.decide import policy_file
+    from selfheal_cli.settings import policy_file
 
     policy_file.read(file)
     say(f"{file}: a valid policy")

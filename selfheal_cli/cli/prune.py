@@ -7,7 +7,8 @@ from collections.abc import Iterable
 import click
 
 from selfheal_cli.actor import actor, clock
-from selfheal_cli.cli import options, standing
+from selfheal_cli.cli import configured as standing
+from selfheal_cli.cli import options
 from selfheal_cli.cli.say import say
 
 
@@ -30,35 +31,35 @@ def command(
     from collections import Counter
 
     from selfheal_cli.cli import output
-    from selfheal_cli.registry.mlflow_registry import MlflowRegistry
-    from selfheal_cli.retention import Pruned, look, prune
+    from selfheal_cli.registry.mlflow.registry import MlflowRegistry
+    from selfheal_cli.rollback.retention import Pruned, look, prune
 
     retention = standing.policy_here(click.get_current_context(), policy).retention
     registry = MlflowRegistry(tracking_uri)
-    found = look(registry, model_name, retention, clock)
+    split = look(registry, model_name, retention, clock)
     done = Pruned((), {}, 0)
     if really:
-        done = prune(registry, model_name, found, actor=actor(), clock=clock)
-    going = [version.version for version in found.going]
+        done = prune(registry, model_name, split, actor=actor(), clock=clock)
+    going = [version.version for version in split.going]
     if as_json:
         output.print_json(
             {
                 "applied": really,
-                "kept": {**found.kept, **done.stayed},
+                "kept": {**split.kept, **done.stayed},
                 "going": done.removed if really else going,
-                "interrupted": sorted(found.begun),
+                "interrupted": sorted(split.begun),
                 "bytes": done.freed,
             }
         )
         return
-    counted = Counter(why.split(" of ")[0] for why in found.kept.values())
+    counted = Counter(why.split(" of ")[0] for why in split.kept.values())
     rows = [[why, str(count)] for why, count in counted.most_common()]
-    title = f"Of {len(found.kept) + len(going)} versions of '{model_name}' {len(found.kept)} stay"
+    title = f"Of {len(split.kept) + len(going)} versions of '{model_name}' {len(split.kept)} stay"
     output.make_console().print(output.make_table(title, ("because", ">versions"), rows))
-    if found.begun:
-        goes, stays = found.begun & set(going), found.begun - set(going)
+    if split.begun:
+        goes, stays = split.begun & set(going), split.begun - set(going)
         say(
-            f"An interrupted prune had meant to remove {_numbers(found.begun)}; decided anew: "
+            f"An interrupted prune had meant to remove {_numbers(split.begun)}; decided anew: "
             f"{_numbers(goes)} may go, {_numbers(stays)} stay."
         )
     if really:

@@ -28,11 +28,11 @@ def command(run: str, out: Path | None, tracking_uri: str | None, as_json: bool)
     from the registry by its whole id.
     """
     from selfheal_cli.cli import output
-    from selfheal_cli.cli.event_logs import log_of
+    from selfheal_cli.cli.output import log_of
     from selfheal_cli.errors import EventLogError
-    from selfheal_cli.history.event_log import read
+    from selfheal_cli.events.log import read
     from selfheal_cli.report.page import write_page
-    from selfheal_cli.report.story import tell
+    from selfheal_cli.report.summary import tell
 
     with tempfile.TemporaryDirectory() as folder:
         log = log_of(run, tracking_uri, Path(folder))

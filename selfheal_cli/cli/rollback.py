@@ -2,29 +2,133 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from selfheal_cli.actor import actor, now_text
-from selfheal_cli.cli import options, standing
-from selfheal_cli.cli.rollback_plan import (
-    confirm,
-    nothing_moved,
-    plan_document,
-    settle_first,
-    show_plan,
-    show_rescored,
-    tell_move,
-)
+from selfheal_cli.cli import configured as standing
+from selfheal_cli.cli import options
 from selfheal_cli.cli.say import say
 
 if TYPE_CHECKING:
-    from selfheal_cli.pipeline.recent import Rescored
-    from selfheal_cli.registry.mlflow_registry import MlflowRegistry
-    from selfheal_cli.rollback.plan import Plan
+    from selfheal_cli.pipeline.offline.rescore import Rescored
+    from selfheal_cli.records import AliasMove, AnyVersion
+    from selfheal_cli.registry.base import Registry
+    from selfheal_cli.registry.mlflow.registry import MlflowRegistry
+    from selfheal_cli.rollback.plan import RollbackPlan
     from selfheal_cli.rollback.trust import Trust
+
+
+COLUMNS = ("", ">version", "phase", ">F1", ">95 % sure of", ">rows", "scored on rows", "recipe",
+           "stream", ">age")  # fmt: skip
+
+
+def settle_first(registry: Registry, model: str) -> None:
+    """Finish what an interrupted command left of the model's aliases, and say so."""
+    from selfheal_cli.registry.aliases import settle
+
+    for left in settle(registry, model):
+        say(f"Put right first: {left}.", err=True)
+
+
+def show_plan(plan: RollbackPlan) -> None:
+    """The plan as a table, and what should be known before agreeing."""
+    from selfheal_cli.cli import output
+
+    rows = [_row(plan, "serves now", plan.serving), _row(plan, "target", plan.target)]
+    title = f"Rollback of '{plan.target.model}': {plan.criterion}"
+    console = output.make_console()
+    console.print(output.make_table(title, COLUMNS, rows))
+    for note in plan.notes:
+        console.print(output.line(("Note:", "yellow"), f" {note}."), soft_wrap=True)
+
+
+def show_rescored(rescored: list[Rescored]) -> None:
+    """Versions on the recent rows, the best first."""
+    from selfheal_cli.cli import output
+
+    rows = [
+        [
+            f"v{one.version.version}",
+            output.figure(one.version.f1),
+            str(one.version.eval_rows),
+            output.figure(one.scores.f1),
+            output.figure(one.scores.accuracy),
+            str(one.scores.rows),
+            "" if one.new else "it may have learned from them",
+        ]
+        for one in rescored
+    ]
+    columns = (">version", ">F1 then", ">rows then", ">F1 now", ">accuracy now", ">rows now", "")
+    title = "Scored again on the latest labelled rows"
+    output.make_console().print(output.make_table(title, columns, rows))
+
+
+def plan_document(plan: RollbackPlan) -> dict[str, Any]:
+    """The plan as JSON."""
+    from selfheal_cli.records import ForeignVersion
+
+    def told(version: AnyVersion) -> dict[str, Any]:
+        if isinstance(version, ForeignVersion):
+            return {**version.as_dict(), "foreign": True}
+        return {**version.as_dict(), "f1_lower_bound": plan.sure_of(version)}
+
+    return {
+        "serving": told(plan.serving) if plan.serving else None,
+        "target": told(plan.target),
+        "criterion": plan.criterion,
+        "notes": list(plan.notes),
+    }
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask on a terminal; elsewhere ``--yes`` must have said it."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError("not a terminal: give --yes to go ahead, or --dry-run to look")
+    click.confirm(question, abort=True)
+
+
+def tell_move(plan: RollbackPlan, move: AliasMove | None) -> None:
+    """What was done."""
+    if move is None:
+        say(nothing_moved(plan))
+        return
+    source = f"v{move.source}" if move.source else "nothing"
+    say(f"champion of '{move.model}' moved from {source} to v{move.target}: {move.reason}")
+
+
+def nothing_moved(plan: RollbackPlan) -> str:
+    """What is said where the target serves already."""
+    return f"v{plan.target.version} serves already; nothing was moved."
+
+
+def _row(plan: RollbackPlan, name: str, version: AnyVersion | None) -> list[str]:
+    from selfheal_cli.cli import output
+    from selfheal_cli.records import ForeignVersion
+
+    if version is None:
+        return [name, *["-"] * (len(COLUMNS) - 1)]
+    if isinstance(version, ForeignVersion):
+        told = [name, f"v{version.version}", "another tool's"]
+        return [*told, *["-"] * (len(COLUMNS) - 1 - len(told)), output.age(version.created_ms)]
+    return [
+        name,
+        f"v{version.version}",
+        version.phase.value,
+        output.figure(version.f1),
+        output.figure(plan.sure_of(version)),
+        str(version.eval_rows),
+        version.tags["selfheal.evaluation"],
+        version.tags["selfheal.recipe"],
+        version.regime or "-",
+        output.age(version.created_ms),
+    ]
+
 
 FOR_BEST = ("by", "min_rows", "regime", "revalidate")
 
@@ -88,14 +192,8 @@ def command(
         raise click.UsageError("--json asks nothing: give --yes, --dry-run or --propose with it")
     from selfheal_cli.cli import output
     from selfheal_cli.records import VersionRecord
-    from selfheal_cli.registry.mlflow_registry import MlflowRegistry
-    from selfheal_cli.rollback.plan import (
-        By,
-        check_target,
-        execute,
-        load_checks,
-        make_proposal,
-    )
+    from selfheal_cli.registry.mlflow.registry import MlflowRegistry
+    from selfheal_cli.rollback.plan import By, check_target, execute, load_checks, make_proposal
     from selfheal_cli.rollback.trust import ByTheLog, Unverified
 
     load_checks()
@@ -153,7 +251,7 @@ def _plan(
     to_previous: bool,
     choice: dict[str, Any],
     trust: Trust,
-) -> tuple[Plan, list[Rescored]]:
+) -> tuple[RollbackPlan, list[Rescored]]:
     """The plan, and with ``--revalidate`` the versions that it was chosen from."""
     from selfheal_cli.rollback.plan import plan_previous, plan_version
 
@@ -166,15 +264,14 @@ def _plan(
 
 def _plan_best(
     registry: MlflowRegistry, model: str, choice: dict[str, Any], trust: Trust
-) -> tuple[Plan, list[Rescored]]:
+) -> tuple[RollbackPlan, list[Rescored]]:
     from dataclasses import replace
 
-    from selfheal_cli.errors import NothingToRestore
-    from selfheal_cli.rollback.plan import make_plan, plan_best, present_regime
-    from selfheal_cli.rollback.select import Wanted
+    from selfheal_cli.errors import NoCandidateError
+    from selfheal_cli.rollback.plan import VersionCriteria, make_plan, plan_best, present_regime
 
     regime = present_regime(registry, model) if choice["regime"] else ""
-    wanted = Wanted(choice["by"] or "f1", choice["min_rows"] or 0, regime)
+    wanted = VersionCriteria(choice["by"] or "f1", choice["min_rows"] or 0, regime)
     plan = plan_best(registry, model, wanted, trust)
     count = choice["revalidate"]
     if count is None:
@@ -182,7 +279,7 @@ def _plan_best(
     rescored = _rescore(registry, plan, wanted, count, trust)
     best = next((one for one in rescored if one.new), None)
     if best is None:
-        raise NothingToRestore(
+        raise NoCandidateError(
             f"model '{model}': every version that fits may have learned from the latest labelled "
             "rows; choose without --revalidate"
         )
@@ -194,16 +291,16 @@ def _plan_best(
 
 
 def _rescore(
-    registry: MlflowRegistry, plan: Plan, wanted: Any, count: int, trust: Trust
+    registry: MlflowRegistry, plan: RollbackPlan, wanted: Any, count: int, trust: Trust
 ) -> list[Rescored]:
     import tempfile
     from itertools import islice
 
-    from selfheal_cli.cli.event_logs import log_of
+    from selfheal_cli.cli.output import log_of
     from selfheal_cli.model.network import use_one_thread
-    from selfheal_cli.pipeline.recent import recent_rows, rescore
+    from selfheal_cli.pipeline.offline.rescore import recent_rows, rescore
     from selfheal_cli.records import VersionRecord
-    from selfheal_cli.rollback.select import Candidates
+    from selfheal_cli.rollback.plan import Candidates
 
     use_one_thread()
     own = [one for one in (plan.serving, plan.target) if isinstance(one, VersionRecord)]

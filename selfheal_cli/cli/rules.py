@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from selfheal_cli.cli import options, run_options, standing
+from selfheal_cli.cli import configured as standing
+from selfheal_cli.cli import options
+from selfheal_cli.cli import options as run_options
 from selfheal_cli.cli.say import say
 
 if TYPE_CHECKING:
-    from selfheal_cli.monitor.rule_check import Check, Checked, Counts
-    from selfheal_cli.monitor.rule_search import Suggestion
     from selfheal_cli.records import FloatArray
-    from selfheal_cli.source.whole import WholeTable
+    from selfheal_cli.rules.check import Check, Checked, Counts
+    from selfheal_cli.rules.search import Suggestion
+    from selfheal_cli.sources.table import WholeTable
 
 COLUMNS = ("rule", "=>", ">fires on", ">coverage", ">precision", ">base rate", ">recall",
            ">of labels", ">network against", "stale")  # fmt: skip
@@ -59,16 +61,15 @@ def check(
     other, and whether it has become stale. The policy says what is improbable and stale.
     """
     from selfheal_cli.cli import output
-    from selfheal_cli.monitor.rule_check import check_rules
-    from selfheal_cli.monitor.rule_file import read_rules
-    from selfheal_cli.monitor.rules import check_features
+    from selfheal_cli.rules.check import check_rules
+    from selfheal_cli.rules.ruleset import check_features, read_rules
 
     rules = read_rules(file)
     thresholds = standing.policy_here(click.get_current_context(), policy)
     table = _read(data, given)
     check_features([named.rule for named in rules], table.numeric, table.text)
     labels, probabilities = _asked(model, tracking_uri, table)
-    found = check_rules(
+    checked = check_rules(
         rules,
         table.columns,
         table.y,
@@ -79,9 +80,9 @@ def check(
         latest=latest,
     )
     if as_json:
-        output.print_json(_document(found, labels))
+        output.print_json(_document(checked, labels))
     else:
-        _show(found, labels, f"{file} on {data}, {len(table):,} rows")
+        _show(checked, labels, f"{file} on {data}, {len(table):,} rows")
 
 
 @command.command("suggest")
@@ -116,10 +117,10 @@ def suggest(
     if given["target"] is None:
         raise click.UsageError(f"--target COLUMN is needed with {data}")
     from selfheal_cli.cli import output
-    from selfheal_cli.monitor.rule_search import suggest_rules
+    from selfheal_cli.rules.search import suggest_rules
 
     table = _read(data, given)
-    found = suggest_rules(
+    suggestions = suggest_rules(
         table.columns,
         table.numeric,
         table.text,
@@ -129,13 +130,15 @@ def suggest(
         held_out=held_out,
     )
     if as_json:
-        output.print_json({"labels": list(table.labels), "rules": [_told(one) for one in found]})
+        output.print_json(
+            {"labels": list(table.labels), "rules": [_told(one) for one in suggestions]}
+        )
         return
-    _print_file(found, table, held_out)
+    _print_file(suggestions, table, held_out)
 
 
 def _read(data: Path, given: dict[str, Any]) -> WholeTable:
-    from selfheal_cli.source.whole import read_whole
+    from selfheal_cli.sources.table import read_whole
 
     return read_whole(data, **given)
 
@@ -146,25 +149,25 @@ def _asked(
     """Labels, and the champion's probabilities where a model is named."""
     if model is None:
         return table.labels, None
-    from selfheal_cli.pipeline.rule_network import served_probabilities
-    from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+    from selfheal_cli.pipeline.offline.rescore import served_probabilities
+    from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 
     return served_probabilities(MlflowRegistry(tracking_uri), model, table)
 
 
-def _print_file(found: tuple[Suggestion, ...], table: WholeTable, held_out: float) -> None:
+def _print_file(suggestions: tuple[Suggestion, ...], table: WholeTable, held_out: float) -> None:
     """A file of rules; what is not a rule is a comment."""
-    from selfheal_cli.monitor.rule_file import NamedRule, write_rules
+    from selfheal_cli.rules.ruleset import NamedRule, write_rules
 
     labels = ", ".join(f"{place} is {label!r}" for place, label in enumerate(table.labels))
     head = f"# {table.path.name}, {len(table):,} rows, the last {held_out:.0%} held out; {labels}"
     say(head)
-    if not found:
+    if not suggestions:
         click.echo("# No rule holds on the rows held out.\n[]")
         return
     named = [
         NamedRule(f"suggested-{place}", one.rule, note=_note(one))
-        for place, one in enumerate(found, 1)
+        for place, one in enumerate(suggestions, 1)
     ]
     click.echo(write_rules(named), nl=False)
 
@@ -184,23 +187,23 @@ def _share(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f} %"
 
 
-def _show(found: Check, labels: tuple[str, ...], title: str) -> None:
+def _show(checked: Check, labels: tuple[str, ...], title: str) -> None:
     from selfheal_cli.cli import output
 
-    rows = [_row(one, labels) for one in found.rules]
+    rows = [_row(one, labels) for one in checked.rules]
     console = output.make_console()
     console.print(output.make_table(title, COLUMNS, rows))
-    shown = found.contradictions[:MOST_SHOWN]
+    shown = checked.contradictions[:MOST_SHOWN]
     if shown:
         pairs = [[one.first, one.second, f"{one.both:,}"] for one in shown]
         console.print(output.make_table("Contradictions", ("rule", "and rule", ">rows"), pairs))
     right = ""
-    if found.judged:
-        share = _share(found.right / found.judged)
-        right = f"; right on {share} of {found.judged:,} labelled ones"
+    if checked.judged:
+        share = _share(checked.right / checked.judged)
+        right = f"; right on {share} of {checked.judged:,} labelled ones"
     say(
-        f"The vote labels {found.voted:,} rows{right}. It is a tie on "
-        f"{found.tied:,}, and no rule fires on {found.silent:,}."
+        f"The vote labels {checked.voted:,} rows{right}. It is a tie on "
+        f"{checked.tied:,}, and no rule fires on {checked.silent:,}."
     )
 
 
@@ -220,10 +223,10 @@ def _row(one: Checked, labels: tuple[str, ...]) -> list[str]:
     ]
 
 
-def _document(found: Check, labels: tuple[str, ...]) -> dict[str, Any]:
+def _document(checked: Check, labels: tuple[str, ...]) -> dict[str, Any]:
     from dataclasses import asdict
 
-    whole = asdict(found)
+    whole = asdict(checked)
     whole["rules"] = [
         {
             "name": one.named.name,
@@ -234,7 +237,7 @@ def _document(found: Check, labels: tuple[str, ...]) -> dict[str, Any]:
             "disagreed": one.disagreed,
             "stale": one.stale,
         }
-        for one in found.rules
+        for one in checked.rules
     ]
     return {"labels": list(labels), **whole}
 

@@ -12,7 +12,10 @@ import click
 from click.core import ParameterSource
 
 from selfheal_cli.actor import actor, clock
-from selfheal_cli.cli import options, row_options, run_options, standing
+from selfheal_cli.cli import configured as standing
+from selfheal_cli.cli import options
+from selfheal_cli.cli import options as row_options
+from selfheal_cli.cli import options as run_options
 from selfheal_cli.cli.say import say
 from selfheal_cli.errors import RegistryUnreachable
 
@@ -100,13 +103,13 @@ def command(
         settled = standing.settle_here(ctx)
     config = settled.config if settled else None
     from selfheal_cli.cli import output
-    from selfheal_cli.cli.event_logs import require_log
+    from selfheal_cli.cli.output import require_log
     from selfheal_cli.cli.run_screen import RunScreen, as_document, batches_of
-    from selfheal_cli.pipeline import resume as resuming
-    from selfheal_cli.pipeline.run import PATIENCE_SECONDS, Surroundings, run
-    from selfheal_cli.pipeline.sources import open_kept, open_source
-    from selfheal_cli.pipeline.wrapped import find_wrapped, for_wrapped
-    from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+    from selfheal_cli.pipeline.prepare.rows import open_kept, open_source
+    from selfheal_cli.pipeline.prepare.wrapped import find_wrapped, for_wrapped
+    from selfheal_cli.pipeline.runs import recovery as resuming
+    from selfheal_cli.pipeline.runs.run import PATIENCE_SECONDS, Surroundings, run
+    from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 
     if settled is not None and config is not None and config.model is not None:
         registry = MlflowRegistry(tracking_uri)

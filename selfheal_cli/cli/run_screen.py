@@ -10,12 +10,11 @@ from typing import Any, Self
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from selfheal_cli.cli.output import Part, figure, line, make_console, make_table
-from selfheal_cli.history.events import Event, Kind
+from selfheal_cli.events.state import Row, RowFold, RunView
+from selfheal_cli.events.types import Event, Kind
 from selfheal_cli.masking import masked_uri
-from selfheal_cli.pipeline.monitoring import describe
-from selfheal_cli.pipeline.run import Finished
-from selfheal_cli.report.fold import RunView
-from selfheal_cli.report.rows import Row, RowFold
+from selfheal_cli.pipeline.runs.run import Finished
+from selfheal_cli.pipeline.stream.monitoring import describe
 
 COLOURS = {"HEALTHY": "green", "DRIFTING": "yellow", "HEALING": "blue", "ROLLED_BACK": "red"}
 HEADER = (

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from selfheal_cli.cli import options, run_options
+from selfheal_cli.cli import options
+from selfheal_cli.cli import options as run_options
 from selfheal_cli.cli.say import say
 
 if TYPE_CHECKING:
@@ -100,10 +101,10 @@ def command(name: str, **given: Any) -> None:
     """
     _require_extra()
     settings = _settings(name, given)
-    from selfheal_cli.serve.front import Front
     from selfheal_cli.serve.server import serve
+    from selfheal_cli.serve.service import ScoringService
 
-    def on_ready(url: str, front: Front) -> None:
+    def on_ready(url: str, front: ScoringService) -> None:
         served = front.scorer.served
         say(f"selfheal: '{name}' v{served.shown_version} is served at {url}", err=True)
 
@@ -125,7 +126,7 @@ def _require_extra() -> None:
 def _settings(name: str, given: dict[str, Any]) -> ServerSettings:
     from selfheal_cli.actor import actor
     from selfheal_cli.config import checked
-    from selfheal_cli.serve.access import read_tokens, require_guarded
+    from selfheal_cli.serve.http.auth import read_tokens, require_guarded
     from selfheal_cli.serve.settings import HealerSettings, Limits, ServerSettings, Tokens
 
     tokens = read_tokens(given["token_file"]) if given["token_file"] else Tokens()
@@ -160,19 +161,19 @@ def _settings(name: str, given: dict[str, Any]) -> ServerSettings:
 
 def _overrides(given: dict[str, Any]) -> dict[str, Any]:
     """What was asked for, as keys of a run's configuration."""
-    from selfheal_cli.decide import policy_file
-    from selfheal_cli.settings.short_forms import monitor_from
+    from selfheal_cli.settings import policy_file
+    from selfheal_cli.settings.schema import monitor_from
 
-    found: dict[str, Any] = {}
+    overrides: dict[str, Any] = {}
     if given["recipe"] is not None:
-        found["heal"] = {"recipe": given["recipe"]}
+        overrides["heal"] = {"recipe": given["recipe"]}
     if given["policy"] is not None:
-        found["policy"] = policy_file.load(given["policy"]).model_dump(mode="json")
+        overrides["policy"] = policy_file.load(given["policy"]).model_dump(mode="json")
     if given["batch_size"] is not None:
-        found["batch_size"] = given["batch_size"]
+        overrides["batch_size"] = given["batch_size"]
     if given["monitors"]:
-        found["monitors"] = [monitor_from(one, "--monitor") for one in given["monitors"]]
-    return found
+        overrides["monitors"] = [monitor_from(one, "--monitor") for one in given["monitors"]]
+    return overrides
 
 
 def _reference(given: dict[str, Any]) -> dict[str, Any] | None:

@@ -16,26 +16,26 @@ def command(version: int, model_name: str, tracking_uri: str | None, as_json: bo
     """Show one version: its figures, its tags, and whether its file still holds."""
     from selfheal_cli.cli import output
     from selfheal_cli.errors import VersionCorrupt
-    from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+    from selfheal_cli.registry.mlflow.registry import MlflowRegistry
     from selfheal_cli.rollback.verify import load_verified
-    from selfheal_cli.source.contract import Contract
+    from selfheal_cli.sources.contract import Contract
 
     registry = MlflowRegistry(tracking_uri)
-    found = registry.version(model_name, version)
+    record = registry.version(model_name, version)
     fault, contract = None, None
     try:
-        load_verified(registry, found)
-        contract = registry.base(found.base).describe().get("contract")
+        load_verified(registry, record)
+        contract = registry.base(record.base).describe().get("contract")
     except VersionCorrupt as exc:
         fault = exc
     if as_json:
-        output.print_json({**found.as_dict(), "verified": fault is None, "contract": contract})
+        output.print_json({**record.as_dict(), "verified": fault is None, "contract": contract})
     else:
         rows = [
-            ["created", f"{output.age(found.created_ms)} ago"],
-            ["aliases", ", ".join(found.aliases) or "-"],
-            *([name, f"{value:.4f}"] for name, value in sorted(found.metrics.items())),
-            *([key.removeprefix("selfheal."), value] for key, value in sorted(found.tags.items())),
+            ["created", f"{output.age(record.created_ms)} ago"],
+            ["aliases", ", ".join(record.aliases) or "-"],
+            *([name, f"{value:.4f}"] for name, value in sorted(record.metrics.items())),
+            *([key.removeprefix("selfheal."), value] for key, value in sorted(record.tags.items())),
             ["file", "its sha256 holds" if fault is None else "DOES NOT HOLD"],
         ]
         title = f"Model '{model_name}', version {version}"

@@ -39,14 +39,14 @@ def command(
     """List a model's versions: phase, batch, figures with the rows behind them, aliases."""
     from selfheal_cli.cli import output
     from selfheal_cli.records import Phase
-    from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+    from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 
     registry = MlflowRegistry(tracking_uri)
-    found = registry.versions(
+    versions = registry.versions(
         model_name, phase=Phase(phase) if phase else None, sort=sort, limit=limit
     )
     if as_json:
-        output.print_json([version.as_dict() for version in found])
+        output.print_json([version.as_dict() for version in versions])
         return
     rows = [
         [
@@ -58,9 +58,9 @@ def command(
             version.tags["selfheal.evaluation"],
             ", ".join(version.aliases),
         ]
-        for version in found
+        for version in versions
     ]
     columns = (">version", "phase", ">batch", ">F1", ">accuracy", ">ROC AUC", ">rows",
                "scored on rows", "alias")  # fmt: skip
-    title = f"Model '{model_name}', {len(found)} versions, highest {sort} first"
+    title = f"Model '{model_name}', {len(versions)} versions, highest {sort} first"
     output.make_console().print(output.make_table(title, columns, rows))

@@ -27,7 +27,7 @@ def command(host: str, port: int, tracking_uri: str | None) -> None:
     The versions are under Models; every run's metrics and files are under its experiment.
     """
     from selfheal_cli.masking import masked_uri
-    from selfheal_cli.registry.store import require_reachable, resolve
+    from selfheal_cli.registry.mlflow.store import require_reachable, resolve
 
     uri = resolve(tracking_uri)
     require_reachable(uri)

@@ -16,10 +16,10 @@ from selfheal_cli.cli.say import say
 if TYPE_CHECKING:
     from torch import nn
 
-    from selfheal_cli.model.answer import Answer
+    from selfheal_cli.model.answer import ModelOutput
     from selfheal_cli.model.network import SelfHealingNetwork
-    from selfheal_cli.pipeline.origin import Origin, Sample
-    from selfheal_cli.pipeline.wrapped import Placed
+    from selfheal_cli.pipeline.prepare.foreign import ForeignOrigin, Sample
+    from selfheal_cli.pipeline.runs.wrap import Placed
     from selfheal_cli.registry.base import Registry
 
 LISTED = 16  # rows that places are tried on
@@ -89,13 +89,18 @@ def command(
     if name is None and not listed:
         raise click.UsageError("--as NAME is needed, or --list")
     shape, init = _shape(given["shape"]), _init(given["init_text"])
-    from selfheal_cli.model.adapters.kinds import parse_adapter
+    from selfheal_cli.model.adapters import parse_adapter
     from selfheal_cli.model.allowed import allow
     from selfheal_cli.model.wrapping import put_in, take
-    from selfheal_cli.pipeline.origin import Origin, base_of, read_origin, sample_rows
-    from selfheal_cli.pipeline.run import Surroundings
-    from selfheal_cli.pipeline.wrapped import add_wrapped, require_name
-    from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+    from selfheal_cli.pipeline.prepare.foreign import (
+        ForeignOrigin,
+        base_of,
+        read_origin,
+        sample_rows,
+    )
+    from selfheal_cli.pipeline.runs.run import Surroundings
+    from selfheal_cli.pipeline.runs.wrap import add_wrapped, require_name
+    from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 
     allow([(given["target"] or "").partition(":")[0]])
     parse_adapter(given["adapter"])
@@ -103,7 +108,7 @@ def command(
         require_name(name)
     needed = given["model"] is not None or not listed
     registry = MlflowRegistry(tracking_uri, create=not listed) if needed else None
-    origin = Origin(
+    origin = ForeignOrigin(
         given["model"],
         given["target"],
         given["weights"],
@@ -130,15 +135,15 @@ def _tell(
     registry: Registry,
     added: Placed,
     network: SelfHealingNetwork,
-    answer: Answer,
+    answer: ModelOutput,
     sample: Sample,
-    origin: Origin,
+    origin: ForeignOrigin,
     name: str,
     *,
     as_json: bool,
 ) -> None:
     from selfheal_cli.cli import output
-    from selfheal_cli.pipeline.origin import filled_with, fills
+    from selfheal_cli.pipeline.prepare.foreign import filled_with, fills
     from selfheal_cli.registry.base import CHAMPION
 
     number, moved = added.version, [move.as_dict() for move in added.moved]
@@ -175,7 +180,7 @@ def _tell(
 
 
 def _show_layers(
-    module: nn.Module, sample: Sample, origin: Origin, output_is: str, *, as_json: bool
+    module: nn.Module, sample: Sample, origin: ForeignOrigin, output_is: str, *, as_json: bool
 ) -> None:
     from dataclasses import asdict
 
@@ -183,22 +188,22 @@ def _show_layers(
     from selfheal_cli.heal.recipe import fitting
     from selfheal_cli.model.wrapping import layers
 
-    found = layers(
+    listing = layers(
         module, sample.rows[:LISTED], shape=sample.shape, dtype=sample.dtype, init=origin.init,
         output=output_is,
     )  # fmt: skip
     if as_json:
         output.print_json([{**asdict(layer), "recipes": fitting(layer.adapters)}
-                           for layer in found])  # fmt: skip
+                           for layer in listing])  # fmt: skip
         return
     rows = [
         [layer.name, layer.kind, _size(layer.takes), _size(layer.gives), f"{layer.parameters:,}",
          ", ".join(layer.adapters) or "none", ", ".join(fitting(layer.adapters))]
-        for layer in found
+        for layer in listing
     ]  # fmt: skip
     columns = ("layer", "kind", "takes", "gives", ">parameters", "adapters (--adapter)", "recipes")
     output.make_console().print(output.make_table("Layers, as they start", columns, rows))
-    for layer in found:
+    for layer in listing:
         if layer.why:
             say(f"{layer.name}: {layer.why}")
 
@@ -211,23 +216,23 @@ def _shape(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     try:
-        found = tuple(int(part) for part in text.split(","))
+        shape = tuple(int(part) for part in text.split(","))
     except ValueError:
-        found = ()
-    if not found or min(found) < 1 or prod(found) > 1 << 24:
+        shape = ()
+    if not shape or min(shape) < 1 or prod(shape) > 1 << 24:
         raise click.BadParameter(f"{text!r}: numbers from 1 are allowed, as in 1,8,8",
                                  param_hint="--shape")  # fmt: skip
-    return found
+    return shape
 
 
 def _init(text: str | None) -> dict[str, Any]:
     if text is None:
         return {}
     try:
-        found = json.loads(text)
+        arguments = json.loads(text)
     except ValueError as exc:
         raise click.BadParameter(f"{text!r}: {exc}", param_hint="--init") from exc
-    if not isinstance(found, dict):
+    if not isinstance(arguments, dict):
         raise click.BadParameter(f"{text!r}: an object is needed, as in {{\"width\": 64}}",
                                  param_hint="--init")  # fmt: skip
-    return found
+    return arguments

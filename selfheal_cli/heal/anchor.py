@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     Matrix = NDArray[np.float64]
 
+
 LEVELS = np.linspace(0.01, 0.99, 50)  # of the inputs' quantiles
 SAMPLE = 20_000  # training rows that the quantiles are taken from, evenly spread
 FLOOR = 0.05  # of the median standard deviation, below which a feature counts as constant
@@ -73,8 +74,8 @@ class _Spread:
 
     @property
     def sd(self) -> Matrix:
-        found: Matrix = np.sqrt(self._squares / max(self.count, 1))
-        return found
+        deviations: Matrix = np.sqrt(self._squares / max(self.count, 1))
+        return deviations
 
 
 class AnchorRows:
@@ -123,8 +124,8 @@ class AnchorRows:
 
 def quantiles(x: FloatArray, mean: Matrix, sd: Matrix) -> Matrix:
     """Of the standardised inputs, (levels, inputs)."""
-    found: Matrix = np.quantile((x - mean) / sd, LEVELS, axis=0)
-    return found
+    points: Matrix = np.quantile((x - mean) / sd, LEVELS, axis=0)
+    return points
 
 
 def frozen_logits(network: SelfHealingNetwork, features: FloatArray) -> Matrix:
@@ -135,8 +136,8 @@ def frozen_logits(network: SelfHealingNetwork, features: FloatArray) -> Matrix:
             logits: Matrix = network.head(network.adapter(torch.from_numpy(features))).numpy()
         return logits.astype(np.float64)
     weight, bias = (one.numpy() for one in network.linear_head())
-    found: Matrix = features[:, :hidden].astype(np.float64) @ weight.T + bias
-    return found
+    frozen: Matrix = features[:, :hidden].astype(np.float64) @ weight.T + bias
+    return frozen
 
 
 def _floored(sd: Matrix) -> Matrix:
@@ -144,3 +145,56 @@ def _floored(sd: Matrix) -> Matrix:
     positive: Any = sd[sd > 0]
     floor = FLOOR * float(np.median(positive)) if len(positive) else 1.0
     return np.maximum(sd, floor)
+
+
+class Design:
+    """Rows as the regression sees them: [(f - mean) / sd, standardised frozen logits, 1].
+
+    ``columns`` is features + outputs + 1. The frozen logits stand apart so that they can be
+    scaled as a whole with hardly any penalty (Platt 1999).
+    """
+
+    def __init__(self, network: SelfHealingNetwork, anchor: Anchor) -> None:
+        self.network = network
+        self.anchor = anchor
+        size = network.architecture
+        self.features, self.outputs = size.features, size.outputs
+        self.columns = size.features + size.outputs + 1
+        self._head, self._bias = (one.numpy() for one in network.linear_head())
+        self._inverse = _tensor(np.linalg.pinv(self._head))
+
+    def offset(self, features: FloatArray) -> Matrix:
+        """Logits (n, outputs) before any heal."""
+        hidden = self._head.shape[1]
+        logits: Matrix = features[:, :hidden].astype(np.float64) @ self._head.T + self._bias
+        return logits
+
+    def rows(self, features: FloatArray, offset: Matrix) -> Matrix:
+        """(n, columns) float64."""
+        a = np.empty((len(features), self.columns))
+        np.subtract(features, self.anchor.mean, out=a[:, : self.features])
+        a[:, : self.features] /= self.anchor.sd
+        a[:, self.features : -1] = (offset - self.anchor.logit_mean) / self.anchor.logit_sd
+        a[:, -1] = 1.0
+        return a
+
+    def fold(self, theta: Matrix) -> dict[str, Tensor]:
+        """The affine adapter that adds ``rows @ theta`` (columns, outputs) to the logits."""
+        anchor, size = self.anchor, self.network.architecture
+        on_features = theta[: self.features] / anchor.sd[:, None]
+        on_logits = theta[self.features : -1] / anchor.logit_sd[:, None]
+        constant = (
+            theta[-1] - anchor.mean @ on_features + (self._bias - anchor.logit_mean) @ on_logits
+        )
+        on_features[: size.hidden] += self._head.T @ on_logits
+        return {
+            "weight": _tensor(on_features.T),
+            "bias": _tensor(constant),
+            "direction": self._inverse,
+            "scale": torch.ones(size.inputs),
+            "shift": torch.zeros(size.inputs),
+        }
+
+
+def _tensor(values: Any) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))

@@ -114,8 +114,8 @@ def _losses(probabilities: FloatArray, y: Any) -> Matrix:
         chosen = np.where(y == 1, wide, 1.0 - wide)
     else:
         chosen = np.take_along_axis(wide, np.asarray(y, dtype=np.int64)[:, None], axis=1)[:, 0]
-    found: Matrix = -np.log(np.maximum(chosen, SMALLEST))
-    return found
+    losses: Matrix = -np.log(np.maximum(chosen, SMALLEST))
+    return losses
 
 
 def _discounted(difference: Matrix, arrival: Any) -> tuple[float, float]:

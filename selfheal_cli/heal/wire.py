@@ -12,8 +12,8 @@ from torch import Tensor
 
 from selfheal_cli.errors import HealRefused
 from selfheal_cli.heal.task import AdapterState, HealFailure, HealOutcome, HealRows, HealTask
+from selfheal_cli.model.checkpoint import Packed
 from selfheal_cli.model.network import unshared
-from selfheal_cli.model.packing import Packed
 
 _HEAD = struct.Struct("<I")
 TASK_FIELDS = ("heal_id", "batch", "reason", "recipe", "positive_share")

@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 
 from selfheal_cli.errors import HealError
 from selfheal_cli.heal import wire, worker
-from selfheal_cli.heal.live import LiveModel
+from selfheal_cli.heal.engine import LiveModel
 from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.heal.task import HealFailure, HealOutcome, HealTask
 

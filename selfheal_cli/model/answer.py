@@ -22,7 +22,7 @@ OTHERWISE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ModelOutput:
     """``kind`` of an output; ``columns`` of it; the ``probabilities``, (n,) or (n, K), that its
     callers read in it; and in ``words`` what was seen.
     """
@@ -33,7 +33,9 @@ class Answer:
     words: str
 
 
-def read_answer(output: Tensor, rows: int, wanted: str = AUTO, *, direct: bool = False) -> Answer:
+def read_answer(
+    output: Tensor, rows: int, wanted: str = AUTO, *, direct: bool = False
+) -> ModelOutput:
     """What ``rows`` rows were answered with; ``direct``: as a linear layer or convolution gave it.
 
     Outputs between 0 and 1 are probabilities, and nothing else is made of them. Raises `ModelError`
@@ -58,7 +60,7 @@ def read_answer(output: Tensor, rows: int, wanted: str = AUTO, *, direct: bool =
             _require_logits(table, words, direct=direct)
         chosen = as_probabilities(table)
     hint = " (--output logits if they are)" if (kind, wanted) == (PROBABILITIES, AUTO) else ""
-    return Answer(kind, table.shape[1], chosen, f"{words}, read as {kind}{hint}")
+    return ModelOutput(kind, table.shape[1], chosen, f"{words}, read as {kind}{hint}")
 
 
 def one_a_row(output: Tensor, rows: int) -> Tensor:

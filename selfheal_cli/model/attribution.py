@@ -34,8 +34,8 @@ def input_gradients(network: SelfHealingNetwork, x: FloatArray) -> FloatArray:
     adapted = network.adapter(network.backbone(network.adapter.align(inputs)))
     logits = network.head(adapted)
     torch.autograd.backward(logits.max(dim=-1).values.sum())
-    found: Any = inputs.grad
-    return found.numpy()  # type: ignore[no-any-return]
+    gradients: Any = inputs.grad
+    return gradients.numpy()  # type: ignore[no-any-return]
 
 
 def gradient_times_input(network: SelfHealingNetwork, blocks: Iterable[FloatArray]) -> Floats:
@@ -44,5 +44,5 @@ def gradient_times_input(network: SelfHealingNetwork, blocks: Iterable[FloatArra
     for x in blocks:
         total += np.abs(input_gradients(network, x) * x).sum(axis=0, dtype=np.float64)
         rows += len(x)
-    found: Floats = total / max(rows, 1)
-    return found
+    means: Floats = total / max(rows, 1)
+    return means

@@ -12,10 +12,15 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from selfheal_cli.model import cutting
-from selfheal_cli.model.adapters.base import Adapter, Room
-from selfheal_cli.model.adapters.kinds import AFFINE, REFLEXIVE, parse_adapter
-from selfheal_cli.model.adapters.reflexive import ReflexiveLayer
-from selfheal_cli.model.foreign import Foreign
+from selfheal_cli.model.adapters import (
+    AFFINE,
+    REFLEXIVE,
+    Adapter,
+    ReflexiveLayer,
+    Room,
+    parse_adapter,
+)
+from selfheal_cli.model.cutting import Foreign
 
 if TYPE_CHECKING:
     from selfheal_cli.records import FloatArray
@@ -67,10 +72,10 @@ class Architecture:
 
     def as_dict(self) -> dict[str, Any]:
         """As it stands in the base's document."""
-        found = asdict(self)
+        document = asdict(self)
         if self.foreign is None:
-            del found["foreign"]
-        return found
+            del document["foreign"]
+        return document
 
 
 class _Predictor(nn.Module):
@@ -193,8 +198,8 @@ class SelfHealingNetwork(_Predictor):
     def features(self, x: FloatArray) -> FloatArray:
         """What the frozen backbone makes of rows (n, inputs): (n, features) float32."""
         with torch.inference_mode():
-            found: Any = self.backbone(torch.from_numpy(x)).numpy()
-        return found  # type: ignore[no-any-return]
+            features: Any = self.backbone(torch.from_numpy(x)).numpy()
+        return features  # type: ignore[no-any-return]
 
     def predict_features(self, features: FloatArray) -> FloatArray:
         """Probabilities of rows whose features (n, features) are known.
@@ -204,8 +209,8 @@ class SelfHealingNetwork(_Predictor):
         if self.adapter.aligns:
             return self.predict(np.ascontiguousarray(features[:, self.architecture.hidden :]))
         with torch.inference_mode():
-            found: Any = self.decide(self.adapter(torch.from_numpy(features))).numpy()
-        return found  # type: ignore[no-any-return]
+            probabilities: Any = self.decide(self.adapter(torch.from_numpy(features))).numpy()
+        return probabilities  # type: ignore[no-any-return]
 
     def without_backbone(self) -> SelfHealingNetwork:
         """The same adapter and head, for those who have features and no rows."""
@@ -290,14 +295,14 @@ def rebuild(
 
 def unshared(weights: Weights) -> dict[str, Tensor]:
     """Contiguous tensors of which no two share memory, as layers with tied weights do."""
-    found: dict[str, Tensor] = {}
+    separate: dict[str, Tensor] = {}
     known: set[int] = set()
     for name, given in weights.items():
         value = given.contiguous()
         place = value.untyped_storage().data_ptr()
-        found[name] = value.clone() if place in known else value
+        separate[name] = value.clone() if place in known else value
         known.add(place)
-    return found
+    return separate
 
 
 def use_one_thread() -> None:

@@ -2,16 +2,118 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import IO, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.adam import adam
 
 from selfheal_cli.config import NetworkSettings
-from selfheal_cli.model.adam import Adam
-from selfheal_cli.model.spool import SpooledRows
+from selfheal_cli.records import Rows
+
+
+class SpooledRows:
+    """Training blocks that are read once each epoch: one stays in memory, more go to a file."""
+
+    def __init__(self, blocks: Iterator[Rows]) -> None:
+        first = next(blocks)
+        self._width = first.x.shape[1]
+        self._first = (first.x, first.y.astype(np.float32))
+        self._sizes: list[int] = []
+        self._file: IO[bytes] | None = None
+        for block in blocks:
+            self._spool(block)
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+        yield self._first
+        if self._file is None:
+            return
+        self._file.seek(0)
+        for rows in self._sizes:
+            data = np.frombuffer(self._file.read(rows * (self._width + 1) * 4), dtype=np.float32)
+            block = data.reshape(rows, self._width + 1)
+            yield block[:, :-1].copy(), block[:, -1].copy()
+
+    def close(self) -> None:
+        """Give the file back."""
+        if self._file is not None:
+            self._file.close()
+
+    def _spool(self, block: Rows) -> None:
+        if self._file is None:
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `close`)
+        joined = np.column_stack([block.x, block.y.astype(np.float32)])
+        self._file.write(np.ascontiguousarray(joined).tobytes())
+        self._sizes.append(len(block))
+
+
+# The arithmetic is torch's own functional form, to the same bits as `torch.optim.Adam`; that class
+# would load torch's compiler, more than a second, on its first use.
+
+
+KINDS = ("step", "exp_avg", "exp_avg_sq")
+
+
+class Adam:
+    """Steps named parameters; ``moments`` holds ``KIND.NAME`` tensors of an earlier Adam."""
+
+    def __init__(
+        self,
+        named: Mapping[str, nn.Parameter],
+        *,
+        learning_rate: float,
+        moments: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        self._named = dict(named)
+        self._rate = learning_rate
+        if moments:
+            self._state = {key: value.clone() for key, value in moments.items()}
+        else:
+            self._state = {
+                f"{kind}.{name}": torch.tensor(0.0)
+                if kind == "step"
+                else torch.zeros_like(parameter)
+                for name, parameter in self._named.items()
+                for kind in KINDS
+            }
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for parameter in self._named.values():
+            parameter.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One update from the gradients; every parameter needs one."""
+        lists: dict[str, list[Tensor]] = {
+            kind: [self._state[f"{kind}.{name}"] for name in self._named] for kind in KINDS
+        }
+        adam(
+            list(self._named.values()),
+            [parameter.grad for parameter in self._named.values()],  # type: ignore[misc]
+            lists["exp_avg"],
+            lists["exp_avg_sq"],
+            [],
+            lists["step"],
+            foreach=False,
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.999,
+            lr=self._rate,
+            weight_decay=0.0,
+            eps=1e-8,
+            maximize=False,
+        )
+
+    def moments(self) -> dict[str, Tensor]:
+        """The state, to go on from later."""
+        return dict(self._state)
+
 
 SMALLEST = torch.finfo(torch.float32).tiny
 

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from selfheal_cli.errors import ModelError
 from selfheal_cli.model import cutting
-from selfheal_cli.model.adapters.kinds import AFFINE, KINDS, REFLEXIVE, Chosen, parse_adapter
+from selfheal_cli.model.adapters import AFFINE, KINDS, REFLEXIVE, Chosen, parse_adapter
 from selfheal_cli.model.answer import AUTO as ANY_OUTPUT
-from selfheal_cli.model.answer import PROBABILITIES, Answer, one_a_row, read_answer
-from selfheal_cli.model.foreign import AUTO, Foreign, ModuleSpec, Place, build_module, describe
+from selfheal_cli.model.answer import PROBABILITIES, ModelOutput, one_a_row, read_answer
+from selfheal_cli.model.cutting import AUTO, Foreign, ModuleSpec, Place, build_module, describe
+from selfheal_cli.model.insertion import Calls, gives, last_linear, outputs_of, place_at, watch
 from selfheal_cli.model.network import Architecture, SelfHealingNetwork
-from selfheal_cli.model.places import Calls, gives, last_linear, outputs_of, place_at, watch
 from selfheal_cli.model.training import seeded
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ SEED = 0  # of the adapter's first matrix; the last one is zero
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class NetworkLayer:
     """A layer of a network: what it takes and gives for some rows, and its parameters with those
     of what is inside it.
 
@@ -56,7 +56,7 @@ class Original:
     rows: FloatArray
     shape: tuple[int, ...]
     dtype: str
-    answer: Answer
+    answer: ModelOutput
     seen: Mapping[str, Calls]
     computes: bool  # its constructor, values that no state dictionary holds
 
@@ -142,11 +142,11 @@ def layers(
     dtype: str = "float32",
     init: Mapping[str, Any] | None = None,
     output: str = ANY_OUTPUT,
-) -> list[Layer]:
+) -> list[NetworkLayer]:
     """What runs in a network, in order, and where each adapter can go: each is tried."""
     original = take(module, rows, shape=shape, dtype=dtype, init=init, output=output)
     last = last_linear(original.seen)
-    found = []
+    listing = []
     for name, calls in original.seen.items():
         fit, why = [], ""
         for kind in KINDS:
@@ -156,8 +156,8 @@ def layers(
             except ModelError as exc:
                 why = why or str(exc)
         count = sum(one.numel() for one in calls.layer.parameters())
-        found.append(
-            Layer(
+        listing.append(
+            NetworkLayer(
                 name=name,
                 kind=type(calls.layer).__name__,
                 takes=_size(calls.taken),
@@ -167,7 +167,7 @@ def layers(
                 why="" if fit else why,
             )
         )
-    return found
+    return listing
 
 
 def as_tensor(rows: FloatArray, shape: tuple[int, ...], dtype: str) -> Tensor:

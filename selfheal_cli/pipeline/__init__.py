@@ -1,5 +1,6 @@
-"""The corridor: the one place that knows all rooms.
+"""The pipeline: the one place that knows the order of the stages.
 
-``prepare`` trains and freezes, ``stream`` walks one batch through the rooms, ``ledger`` writes
-down what happened, ``conclude`` adds it up, and ``run`` does these in order.
+``prepare`` trains and freezes, ``stream`` takes one batch through the stages, ``record``
+writes down what happened, ``runs`` begins, resumes and ends a run, ``offline`` works on what was
+recorded.
 """

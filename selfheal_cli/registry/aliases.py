@@ -7,12 +7,34 @@ killed or frozen in between is seen by the marks that are missing in the journal
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
-from selfheal_cli.errors import RegistryError
-from selfheal_cli.records import AliasMove
-from selfheal_cli.registry.base import Registry
-from selfheal_cli.registry.journal import ATTEMPTS, EntryKind, Mark, Standing, standing
+from selfheal_cli.actor import same_person
+from selfheal_cli.errors import (
+    ApprovalNeeded,
+    ConflictError,
+    LeaseHeld,
+    RegistryError,
+    RegistryRestored,
+    VersionNotFound,
+)
+from selfheal_cli.records import AliasMove, AnyVersion, ForeignVersion, VersionRecord
+from selfheal_cli.registry.base import CHAMPION, Registry
+from selfheal_cli.registry.journal import (
+    ATTEMPTS,
+    MAX_PROPOSALS,
+    MAX_TEXT,
+    EntryKind,
+    Hold,
+    JournalState,
+    Lease,
+    Mark,
+    Proposal,
+    standing,
+    write,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +79,7 @@ def carry_out(registry: Registry, move: AliasMove, mark: Mark = Mark.CARRIED) ->
 
 
 def unsettled(
-    registry: Registry, model: str, alias: str, now: Standing | None = None
+    registry: Registry, model: str, alias: str, now: JournalState | None = None
 ) -> Unsettled | None:
     """What an interrupted writer left of an alias, if one did; ``now`` is what the journal says."""
     now = now or standing(registry, model)
@@ -76,7 +98,7 @@ def unsettled(
     return None
 
 
-def settle(registry: Registry, model: str, now: Standing | None = None) -> list[Unsettled]:
+def settle(registry: Registry, model: str, now: JournalState | None = None) -> list[Unsettled]:
     """Finish what interrupted writers left, and undo what they did late; returns what it was."""
     now = now or standing(registry, model)
     settled = []
@@ -101,3 +123,353 @@ def _targets(registry: Registry, model: str, alias: str, since: int) -> set[int]
         and entry.kind is EntryKind.MOVED
         and entry.data["alias"] == alias
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A move that is wanted.
+
+    ``after`` is the number of the last move of the alias that was known when it was decided: a
+    later one by anybody else (another run, or a person) refuses it. None asks for no such thing.
+    """
+
+    model: str
+    alias: str
+    target: int
+    actor: str
+    at: str
+    reason: str
+    run: str = ""
+    key: str = ""
+    after: int | None = None
+    proposal: int | None = None
+    four_eyes: bool = False  # as the mover's own policy has it; the model's may be stricter
+    promotes: bool = False  # puts a network in front that nobody healed: a hold forbids it
+    lease: int = 0  # the number of the lease that a run moves under
+    snapshot: str = ""  # what the target must be, where that is known
+
+
+def move_alias(registry: Registry, wanted: Move) -> AliasMove:
+    """Write a move into the journal, then set the alias and read it back.
+
+    Raises `VersionNotFound` for an unknown version, `ConflictError` where somebody else moved the
+    alias since ``after``, `ApprovalNeeded` where the model's policy wants a second person,
+    `LeaseHeld` for a run whose ``lease`` was taken over. A move whose ``key`` is that of the
+    alias's last move was made before: the alias is set again, and nothing new is written. What an
+    interrupted writer left of the alias is settled first.
+    """
+    now = standing(registry, wanted.model)
+    last = now.moves.get(wanted.alias)
+    if last is not None and wanted.key and last.key == wanted.key:
+        _require_lease(now, wanted)
+        carry_out(registry, last)
+        return last
+    if now.open:
+        settle(registry, wanted.model, now)
+
+    def draft(before: JournalState, sequence: int) -> Mapping[str, Any]:
+        # looked at in here: a prune that claimed it earlier has deleted it, and one that claims it
+        # from now on writes the entry that this one was to be
+        _require_lease(before, wanted)
+        _require_snapshot(registry.any_version(wanted.model, wanted.target), wanted)
+        require_kept(before, wanted.model, wanted.target)
+        _require_not_overtaken(before, wanted)
+        require_allowed(before, wanted)
+        source = _source(registry, before, wanted)
+        _require_own(registry, before, wanted, source)
+        move = AliasMove(
+            wanted.model,
+            wanted.alias,
+            source,
+            wanted.target,
+            wanted.actor,
+            wanted.at,
+            wanted.reason[:MAX_TEXT],
+            sequence,
+            wanted.run,
+            wanted.key,
+            wanted.proposal,
+        )
+        return move.as_dict()
+
+    who = {"actor": wanted.actor, "at": wanted.at}
+    entry = write(registry, wanted.model, EntryKind.MOVED, draft, **who)
+    move = entry.standing.moves[wanted.alias]
+    carry_out(registry, move)
+    return move
+
+
+def _source(registry: Registry, before: JournalState, wanted: Move) -> int | None:
+    """What the alias points to now; another than the last move's target if another tool moved it.
+
+    Who made the last move writes it down first and sets the alias then: until that is done the
+    alias reads as it did before.
+    """
+    reads = registry.alias(wanted.model, wanted.alias)
+    last = before.moves.get(wanted.alias)
+    under_way = last is not None and any(one.move == last for one in before.open)
+    return last.target if last is not None and under_way and reads == last.source else reads
+
+
+def _require_snapshot(target: AnyVersion, wanted: Move) -> None:
+    """The version that is meant: a registry that was restored may give its number to another."""
+    if not wanted.snapshot:
+        return
+    snapshot = "another tool's"
+    if isinstance(target, VersionRecord):
+        snapshot = target.tags["selfheal.snapshot"]
+    if snapshot != wanted.snapshot:
+        raise RegistryRestored(
+            f"'{wanted.model}' v{wanted.target} is {snapshot}, and {wanted.snapshot} was "
+            "registered under that number: the registry was restored from an earlier state; begin "
+            "a new run"
+        )
+
+
+def _require_own(
+    registry: Registry, before: JournalState, wanted: Move, source: int | None
+) -> None:
+    """A run takes the champion from no other tool; a person may."""
+    last = before.moves.get(wanted.alias)
+    by_run = last is not None and last.run and last.target == source
+    if not wanted.run or wanted.alias != CHAMPION or source is None or by_run:
+        return
+    serving = registry.any_version(wanted.model, source)
+    if isinstance(serving, ForeignVersion):
+        raise ConflictError(
+            f"'{wanted.alias}' of '{wanted.model}' is {serving}: a run takes nothing from another "
+            f"tool; 'selfheal rollback --to {wanted.target}' does"
+        )
+
+
+def _require_lease(before: JournalState, wanted: Move) -> None:
+    """A run's move counts only under the lease that it still holds."""
+    if wanted.lease:
+        require_held(before.lease, wanted.model, wanted.run, wanted.lease)
+
+
+def require_held(held: Lease | None, model: str, run: str, sequence: int) -> None:
+    """Raises `LeaseHeld` where the lease of a run was taken over, saying by whom."""
+    if held is not None and (held.run, held.sequence) == (run, sequence):
+        return
+    by = f"by run {held.run} of {held.holder} at {held.since}" if held else "and let go"
+    raise LeaseHeld(
+        f"the lease on '{model}' was taken over {by}, since run {run} gave no sign of life; it "
+        "writes nothing more"
+    )
+
+
+def _require_not_overtaken(before: JournalState, wanted: Move) -> None:
+    last = before.moves.get(wanted.alias)
+    if wanted.after is None or last is None or last.sequence <= wanted.after:
+        return
+    if wanted.run and last.run == wanted.run:
+        return
+    raise ConflictError(
+        f"'{wanted.alias}' of '{wanted.model}' was moved to v{last.target} by {last.actor} at "
+        f"{last.at} ({last.reason}) since this move to v{wanted.target} was planned; look again "
+        "with 'selfheal champion'"
+    )
+
+
+def require_kept(now: JournalState, model: str, version: int) -> None:
+    """Raise `ConflictError` for a version that a prune is about to delete."""
+    for removal in now.removals:
+        if removal.version == version:
+            raise ConflictError(
+                f"{model} v{version} is being removed by the 'selfheal prune' of {removal.actor} "
+                f"since {removal.at}; if that was interrupted, the next one decides anew"
+            )
+
+
+def require_allowed(before: JournalState, wanted: Move) -> None:
+    """Raise what forbids a move of the champion: `ConflictError` by a hold where it promotes a
+    network that was not healed, and for a person four eyes without a proposal by somebody else.
+    """
+    if wanted.alias != CHAMPION:
+        return
+    if wanted.promotes and before.hold is not None:
+        held = before.hold
+        raise ConflictError(
+            f"'{wanted.model}' is held by {held.actor} since {held.at} ({held.reason}): no new "
+            "network becomes its champion until 'selfheal release'"
+        )
+    if wanted.run:
+        return
+    if wanted.proposal is None:
+        if before.four_eyes or wanted.four_eyes:
+            raise ApprovalNeeded(
+                f"'{wanted.model}' wants two people for a move of its champion: propose it with "
+                "'selfheal rollback --propose', and let somebody else run 'selfheal approve'"
+            )
+        return
+    proposal = _second_person(before, wanted.model, wanted.proposal, wanted.actor)
+    if proposal.target != wanted.target:
+        raise RegistryError(f"proposal {proposal.sequence} is for v{proposal.target}")
+
+
+def _second_person(now: JournalState, model: str, proposal: int, actor: str) -> Proposal:
+    """An open proposal, for somebody who did not make it."""
+    proposed = open_proposal(now, model, proposal)
+    if same_person(proposed.actor, actor):
+        raise ApprovalNeeded(
+            f"proposal {proposed.sequence} is {proposed.actor}'s own; somebody else must approve it"
+        )
+    return proposed
+
+
+def open_proposal(now: JournalState, model: str, sequence: int) -> Proposal:
+    """An open proposal by its number; raises `RegistryError` naming those that are open."""
+    for proposal in now.proposals:
+        if proposal.sequence == sequence:
+            return proposal
+    numbers = ", ".join(str(one.sequence) for one in now.proposals) or "none"
+    raise RegistryError(f"model '{model}' has no open proposal {sequence}; open: {numbers}")
+
+
+def take_lease(
+    registry: Registry,
+    model: str,
+    lease: Lease,
+    *,
+    four_eyes: bool,
+    alive: Callable[[Lease], str],
+) -> Lease:
+    """Become the one run that heals a model.
+
+    ``alive`` says how it is known that a holder still runs, or nothing where it does not; then
+    the lease is taken over. Raises `LeaseHeld`.
+    """
+
+    def draft(before: JournalState, sequence: int) -> Mapping[str, Any]:
+        held = before.lease
+        sign = alive(held) if held is not None and held.run != lease.run else ""
+        if held is not None and sign:
+            raise held_by(held, model, sign)
+        # a policy makes the model's rule stricter, never looser
+        both = before.four_eyes or four_eyes
+        data = {**asdict(lease), "sequence": sequence, "four_eyes": both}
+        # whoever is taken for dead may only be frozen: what it registers later will be known by it
+        return data if held is None else data | {"versions": _last_version(registry, model)}
+
+    entry = write(registry, model, EntryKind.LEASED, draft, actor=lease.holder, at=lease.since)
+    return replace(lease, sequence=entry.sequence)
+
+
+def _last_version(registry: Registry, model: str) -> int:
+    try:
+        latest = registry.versions(model, limit=1)
+    except VersionNotFound:
+        return 0
+    return latest[0].version if latest else 0
+
+
+def held_by(held: Lease, model: str, sign: str) -> LeaseHeld:
+    """The refusal: who holds it, since when, and how that is known."""
+    return LeaseHeld(
+        f"run {held.run} of {held.holder} heals '{model}' since {held.since} ({sign}); "
+        "wait for its end, or give another --model-name"
+    )
+
+
+def release_lease(
+    registry: Registry, model: str, lease: Lease, at: str, log_head: str = ""
+) -> None:
+    """Give the lease back, if it is still held; ``log_head`` is what the run's log has come to."""
+    now = standing(registry, model)
+    if now.lease != lease:  # or a registry that was put back gave its number to another run
+        return
+
+    def draft(before: JournalState, sequence: int) -> Mapping[str, Any]:
+        return {"run": lease.run, "lease": lease.sequence, "log_head": log_head}
+
+    write(registry, model, EntryKind.RELEASED, draft, actor=lease.holder, at=at)
+
+
+def hold(
+    registry: Registry, model: str, wanted: Hold | None, *, actor: str, at: str
+) -> JournalState:
+    """Stop the healing of a model, or with None allow it again; returns what stood before."""
+    seen: list[JournalState] = []
+
+    def draft(before: JournalState, sequence: int) -> Mapping[str, Any]:
+        seen.append(before)
+        return asdict(wanted) if wanted else {}
+
+    kind = EntryKind.HELD if wanted else EntryKind.RESUMED
+    write(registry, model, kind, draft, actor=actor, at=at)
+    return seen[-1]
+
+
+def propose(registry: Registry, model: str, wanted: Proposal) -> Proposal:
+    """Write a proposal down; its number is given by the journal."""
+
+    def draft(before: JournalState, sequence: int) -> Mapping[str, Any]:
+        if len(before.proposals) >= MAX_PROPOSALS:
+            raise RegistryError(
+                f"model '{model}' has {MAX_PROPOSALS} open proposals; approve or reject one first"
+            )
+        require_kept(before, model, wanted.target)
+        return asdict(replace(wanted, sequence=sequence, reason=wanted.reason[:MAX_TEXT]))
+
+    who = {"actor": wanted.actor, "at": wanted.at}
+    entry = write(registry, model, EntryKind.PROPOSED, draft, **who)
+    return entry.standing.proposals[-1]
+
+
+def reject(
+    registry: Registry, model: str, sequence: int, *, actor: str, at: str, reason: str
+) -> Proposal:
+    """Close a proposal without carrying it out; its own author may do it as well."""
+    closed: list[Proposal] = []
+
+    def draft(before: JournalState, _: int) -> Mapping[str, Any]:
+        closed.append(open_proposal(before, model, sequence))
+        return {"proposal": sequence, "reason": reason[:MAX_TEXT]}
+
+    write(registry, model, EntryKind.REJECTED, draft, actor=actor, at=at)
+    return closed[-1]
+
+
+def set_four_eyes(
+    registry: Registry,
+    model: str,
+    *,
+    on: bool,
+    actor: str,
+    at: str,
+    reason: str,
+    proposal: int | None = None,
+) -> None:
+    """Have a model want two people for a move of its champion, or no more.
+
+    Anybody may set the rule. To loosen it takes an open proposal by somebody else; raises
+    `ApprovalNeeded`.
+    """
+
+    def draft(before: JournalState, _: int) -> Mapping[str, Any]:
+        if before.four_eyes and not on:
+            if proposal is None:
+                raise ApprovalNeeded(
+                    f"'{model}' wants two people, also to want that no more: propose it with "
+                    "'selfheal four-eyes --off', and let somebody else run 'selfheal approve'"
+                )
+            if not _second_person(before, model, proposal, actor).loosens:
+                raise RegistryError(f"proposal {proposal} is a rollback, and loosens no rule")
+        return {"on": on, "proposal": proposal, "reason": reason[:MAX_TEXT]}
+
+    write(registry, model, EntryKind.FOUR_EYES, draft, actor=actor, at=at)
+
+
+def champion_at(registry: Registry, model: str, at: str) -> AliasMove | None:
+    """The move by which something served at a time (ISO 8601, UTC), None before the first.
+
+    Entries count in their order: where a clock was set back, the later entry is the later one.
+    """
+    latest, move = "", None
+    for entry in registry.entries(model):
+        latest = max(latest, entry.at)
+        if latest > at:
+            break
+        move = entry.standing.moves.get(CHAMPION)
+    return move

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from selfheal_cli.errors import RegistryRestored
 from selfheal_cli.records import (
     LEASE_TAG,
+    AliasMove,
     AnyVersion,
     Base,
     Evaluation,
     Phase,
     Snapshot,
-    Stored,
     StoredRun,
+    StoredVersion,
     VersionRecord,
 )
 from selfheal_cli.registry.journal import JournalStore
@@ -66,7 +67,7 @@ class Lineage:
 
     def tags(self, snapshot: Snapshot, parent: int | None) -> dict[str, str]:
         """The tags of a version, all of them text."""
-        found = {
+        facts = {
             "phase": snapshot.phase.value,
             "batch": snapshot.batch,
             "heal_id": snapshot.heal_id,
@@ -89,7 +90,7 @@ class Lineage:
             "regime": self._regime(snapshot),
             "schema": self.schema,
         }
-        return {f"selfheal.{key}": str(value) for key, value in found.items() if value is not None}
+        return {f"selfheal.{key}": str(value) for key, value in facts.items() if value is not None}
 
     def _regime(self, snapshot: Snapshot) -> str | None:
         drift = snapshot.metrics.get("drift_z")
@@ -197,7 +198,7 @@ class Registry(JournalStore, Protocol):
         is never restored; one that was registered under another lease is left alone.
         """
 
-    def stored(self, version: VersionRecord) -> Stored:
+    def stored(self, version: VersionRecord) -> StoredVersion:
         """All that is kept of a version; raises `VersionCorrupt` where its files are gone."""
 
     def adapter(self, version: VersionRecord) -> bytes:
@@ -260,3 +261,38 @@ class Registry(JournalStore, Protocol):
 
     def require_writable(self) -> None:
         """Write something and take it away again; raises `RegistryError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A snapshot became a version; ``manifest`` is the hash of the version's manifest.
+
+    It is empty where 0.1.0 registered the version, which knew of no manifests.
+    """
+
+    snapshot: str
+    version: int
+    manifest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An alias was not moved, since somebody else had moved it."""
+
+    key: str
+    alias: str
+    reason: str
+
+
+Result = Registered | AliasMove | Refused
+
+
+def result_of(kind: str, answer: Mapping[str, Any]) -> Result | None:
+    """The result of a job of this kind; None for those that nobody waits to hear of."""
+    if kind == "version":
+        return Registered(**answer)
+    if kind == "move":
+        if "refused" in answer:
+            return Refused(answer["key"], answer["alias"], answer["refused"])
+        return AliasMove(**answer)
+    return None

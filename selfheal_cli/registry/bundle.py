@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from selfheal_cli.errors import ConfigurationError, NotWritten
+from selfheal_cli.errors import ConfigurationError, StorageError
 from selfheal_cli.records import VersionRecord
 from selfheal_cli.registry.base import Registry
 from selfheal_cli.registry.layout import BASE_DOCUMENT_FILE, BASE_WEIGHTS_FILE
-from selfheal_cli.registry.mlmodel import write_version
+from selfheal_cli.registry.mlflow.format import write_version
 
 
 def write_bundle(registry: Registry, version: VersionRecord, folder: Path) -> None:
     """Write a version anew with its base beside it, in the form that versions have today.
 
     ``mlflow.pyfunc.load_model(folder)`` checks adapter and base by their recorded hashes. Raises
-    `ConfigurationError` for a folder that holds something, and `NotWritten`.
+    `ConfigurationError` for a folder that holds something, and `StorageError`.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigurationError(f"{folder}: is there and not empty; name a folder that is not")
@@ -37,7 +37,7 @@ def write_bundle(registry: Registry, version: VersionRecord, folder: Path) -> No
         (folder / BASE_WEIGHTS_FILE).write_bytes(base.weights)
         (folder / BASE_DOCUMENT_FILE).write_text(base.document, encoding="utf-8")
     except OSError as exc:
-        raise NotWritten(
+        raise StorageError(
             f"{exc.filename or folder}: cannot be written ({exc.strerror or exc}); make room or "
             "give the rights"
         ) from exc

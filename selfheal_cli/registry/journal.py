@@ -120,7 +120,7 @@ class OpenMove:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class JournalState:
     """What holds after an entry. ``moves`` has each alias's last move."""
 
     moves: Mapping[str, AliasMove] = field(default_factory=dict)
@@ -136,7 +136,7 @@ class Standing:
         """Whether a version was registered under a lease that somebody else had by then."""
         return any(one.lease == lease and version > one.versions for one in self.fences)
 
-    def marked(self, marks: Mapping[int, Mark]) -> Standing:
+    def marked(self, marks: Mapping[int, Mark]) -> JournalState:
         """With what was said of open moves since, by their numbers."""
         left = [one for one in self.open if marks.get(one.move.sequence) is not Mark.CARRIED]
         done = [replace(one, finished=True) if one.move.sequence in marks else one for one in left]
@@ -147,7 +147,7 @@ class Standing:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Standing:
+    def from_dict(cls, data: Mapping[str, Any]) -> JournalState:
         """What `as_dict` gave, or what an entry of 0.1.0 holds."""
         return cls(
             {alias: AliasMove(**move) for alias, move in data["moves"].items()},
@@ -176,7 +176,7 @@ class Entry:
     at: str
     actor: str
     data: Mapping[str, Any]
-    standing: Standing
+    standing: JournalState
     previous: str
     nonce: str
     stored: Mapping[str, Any] | None = None
@@ -194,7 +194,7 @@ class Entry:
         return hashlib.sha256(self.as_text().encode()).hexdigest()
 
 
-def parse_entry(text: str, where: str, before: Standing) -> Entry:
+def parse_entry(text: str, where: str, before: JournalState) -> Entry:
     """An entry from its text and what stood before it; raises `RegistryError` naming ``where`` if
     it is none.
     """
@@ -202,7 +202,7 @@ def parse_entry(text: str, where: str, before: Standing) -> Entry:
         stored = json.loads(text)
         kind, data = EntryKind(stored["kind"]), stored["data"]
         whole = stored.get("standing")
-        after = fold(before, kind, data) if whole is None else Standing.from_dict(whole)
+        after = fold(before, kind, data) if whole is None else JournalState.from_dict(whole)
         return Entry(
             stored["sequence"],
             kind,
@@ -218,7 +218,7 @@ def parse_entry(text: str, where: str, before: Standing) -> Entry:
         raise RegistryError(f"{where}: not an entry of a journal ({exc})") from exc
 
 
-def fold(before: Standing, kind: EntryKind, data: Mapping[str, Any]) -> Standing:
+def fold(before: JournalState, kind: EntryKind, data: Mapping[str, Any]) -> JournalState:
     """What stands after an entry."""
     changes: dict[str, Any] = {}
     match kind:
@@ -280,17 +280,17 @@ class JournalStore(Protocol):
         """All entries, oldest first."""
 
     def mark_move(self, model: str, sequence: int, mark: Mark) -> None:
-        """Say of a move that its alias was set; `Standing.open` tells of the others."""
+        """Say of a move that its alias was set; `JournalState.open` tells of the others."""
 
 
 # from the standing before and the entry's number: the entry's data
-Draft = Callable[[Standing, int], Mapping[str, Any]]
+Draft = Callable[[JournalState, int], Mapping[str, Any]]
 
 
-def standing(store: JournalStore, model: str) -> Standing:
+def standing(store: JournalStore, model: str) -> JournalState:
     """What holds now."""
     last = store.last_entry(model)
-    return last.standing if last else Standing()
+    return last.standing if last else JournalState()
 
 
 def write(
@@ -302,7 +302,7 @@ def write(
     """
     for _ in range(ATTEMPTS):
         last = store.last_entry(model)
-        before, sequence = (last.standing, last.sequence + 1) if last else (Standing(), 1)
+        before, sequence = (last.standing, last.sequence + 1) if last else (JournalState(), 1)
         data = draft(before, sequence)
         previous = last.digest if last else GENESIS
         after = fold(before, kind, data)

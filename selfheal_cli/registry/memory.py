@@ -15,8 +15,8 @@ from selfheal_cli.records import (
     ForeignVersion,
     Phase,
     Snapshot,
-    Stored,
     StoredRun,
+    StoredVersion,
     VersionRecord,
     digest,
 )
@@ -180,32 +180,32 @@ class MemoryRegistry:
             tags = {**known.tags, STALE_TAG: str(lease)}
             self._versions[model][number] = replace(known, tags=tags)
 
-    def stored(self, version: VersionRecord) -> Stored:
+    def stored(self, version: VersionRecord) -> StoredVersion:
         """See `Registry`."""
         known = self.version(version.model, version.version)
         files = {ADAPTER: self.adapter(version)}
         files[MANIFEST_FILE] = self._manifests[version.model, version.version]
-        return Stored(known.tags, known.tags, known.metrics, files)
+        return StoredVersion(known.tags, known.tags, known.metrics, files)
 
     def adapter(self, version: VersionRecord) -> bytes:
         """See `Registry`."""
-        found = self._adapters.get((version.model, version.version))
-        if found is None:
+        adapter = self._adapters.get((version.model, version.version))
+        if adapter is None:
             raise VersionCorrupt(f"{version.model} v{version.version}: the adapter file is gone")
-        return found
+        return adapter
 
     def version(self, model: str, number: int) -> VersionRecord:
         """See `Registry`."""
-        found = self.any_version(model, number)
-        if isinstance(found, ForeignVersion):
+        version = self.any_version(model, number)
+        if isinstance(version, ForeignVersion):
             raise VersionNotFound(f"{model} v{number} was not registered by selfheal")
-        return found
+        return version
 
     def any_version(self, model: str, number: int) -> AnyVersion:
         """See `Registry`."""
-        found = self._versions.get(model, {}).get(number)
-        if found is not None:
-            return self._aliased(found)
+        version = self._versions.get(model, {}).get(number)
+        if version is not None:
+            return self._aliased(version)
         foreign = self._foreign.get((model, number))
         if foreign is None:
             raise VersionNotFound(f"model '{model}' has no version {number}")
@@ -228,17 +228,17 @@ class MemoryRegistry:
         """See `Registry`."""
         if model not in self._versions:
             raise VersionNotFound(f"no registered model '{model}'")
-        found = [v for v in self._versions[model].values() if phase in (None, v.phase)]
-        found.sort(key=lambda v: -v.version)
+        versions = [v for v in self._versions[model].values() if phase in (None, v.phase)]
+        versions.sort(key=lambda v: -v.version)
         if sort != "version":
-            found.sort(key=lambda v: -v.metrics.get(sort, float("-inf")))
-        return [self._aliased(v) for v in found[:limit]]
+            versions.sort(key=lambda v: -v.metrics.get(sort, float("-inf")))
+        return [self._aliased(v) for v in versions[:limit]]
 
     def ranked(
         self, model: str, *, base: str, run_id: str | None = None
     ) -> Iterator[VersionRecord]:
         """See `Registry`."""
-        found = [
+        candidates = [
             self._aliased(v)
             for v in self._versions.get(model, {}).values()
             if v.phase is Phase.POST_HEAL
@@ -246,8 +246,8 @@ class MemoryRegistry:
             and v.f1 is not None
             and run_id in (None, v.run_id)
         ]
-        found.sort(key=lambda v: (-v.metrics["f1"], -v.version))
-        return Sound().among(self, model, found)
+        candidates.sort(key=lambda v: (-v.metrics["f1"], -v.version))
+        return Sound().among(self, model, candidates)
 
     def best(self, model: str, *, base: str, run_id: str | None = None) -> VersionRecord | None:
         """See `Registry`."""
@@ -263,11 +263,11 @@ class MemoryRegistry:
 
     def last_entry(self, model: str) -> Entry | None:
         """See `JournalStore`."""
-        found = self._journals.get(model)
-        if not found:
+        entries = self._journals.get(model)
+        if not entries:
             return None
         marks = self._marks.get(model, {})
-        return replace(found[-1], standing=found[-1].standing.marked(marks))
+        return replace(entries[-1], standing=entries[-1].standing.marked(marks))
 
     def put_entry(self, model: str, entry: Entry) -> bool:
         """See `JournalStore`."""

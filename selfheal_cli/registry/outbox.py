@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from selfheal_cli.errors import RegistryError
-from selfheal_cli.history.database import require_format
+from selfheal_cli.events.database import require_format
 
 NAME = "outbox.db"
 LOCK_SECONDS = 60.0

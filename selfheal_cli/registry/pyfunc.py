@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from selfheal_cli.errors import VersionCorrupt
+from selfheal_cli.metrics import classify
 from selfheal_cli.model.allowed import asked_by_mlflow
+from selfheal_cli.model.checkpoint import assemble, unpack
 from selfheal_cli.model.network import SelfHealingNetwork
-from selfheal_cli.monitor.prequential import classify
-from selfheal_cli.registry.artifacts import base_in, read_base
 from selfheal_cli.registry.layout import ADAPTER_FILE, LINK_FILE, OUTPUTS
-from selfheal_cli.snapshot import assemble, unpack
-from selfheal_cli.source.encoding import Encoding
+from selfheal_cli.registry.mlflow.artifacts import base_in, read_base
+from selfheal_cli.sources.encoding import Encoding
 
 if TYPE_CHECKING:
     from selfheal_cli.records import FloatArray

@@ -20,9 +20,9 @@ from mlflow.version import VERSION
 
 from selfheal_cli.errors import RequestRefused
 from selfheal_cli.registry.layout import OUTPUTS
-from selfheal_cli.registry.mlmodel import describe
+from selfheal_cli.registry.mlflow.format import describe
 from selfheal_cli.registry.pyfunc import as_answer, asked_output
-from selfheal_cli.source.table_file import csv_frame, parquet_frame
+from selfheal_cli.sources.files import csv_frame, parquet_frame
 
 if TYPE_CHECKING:
     from selfheal_cli.records import FloatArray
@@ -43,7 +43,7 @@ def quiet() -> None:
     logging.getLogger("mlflow").setLevel(logging.ERROR)
 
 
-class Contract:
+class ScoringContract:
     """What MLflow checks and reads for a version on this base's ``document``."""
 
     def __init__(self, document: dict[str, Any]) -> None:
@@ -71,7 +71,7 @@ class Contract:
         if read is not None and _is_utf8(content_type):
             return self._answer_table(read, body, content_type, asked)
         try:
-            found: Any = scoring_server.invocations(  # type: ignore[no-untyped-call]
+            response: Any = scoring_server.invocations(  # type: ignore[no-untyped-call]
                 body, content_type, asked, self._schema_for(content_type)
             )
         except RequestRefused:
@@ -80,7 +80,7 @@ class Contract:
             if asked.failure is not None:
                 raise asked.failure from None
             raise self._refused(exc, body, content_type, asked) from None
-        return found.response, found.status, found.mimetype
+        return response.response, response.status, response.mimetype
 
     def _answer_table(
         self,
@@ -91,9 +91,9 @@ class Contract:
     ) -> tuple[str, int, str]:
         """As MLflow's server does, but for how the table is read."""
         try:
-            found = asked.predict(read(body))
+            predictions = asked.predict(read(body))
             answer = StringIO()
-            scoring_server.predictions_to_json(found, answer)  # type: ignore[no-untyped-call]
+            scoring_server.predictions_to_json(predictions, answer)  # type: ignore[no-untyped-call]
         except Exception as exc:
             if asked.failure is not None:
                 raise asked.failure from None
@@ -182,9 +182,9 @@ def as_json(
     if not isinstance(answer, pd.DataFrame):  # the same text by the encoder that is written in C
         plain = answer if isinstance(answer, list) else answer.tolist()
         return json.dumps({"predictions": plain})
-    found = StringIO()
-    scoring_server.predictions_to_json(answer, found)  # type: ignore[no-untyped-call]
-    return found.getvalue()
+    body = StringIO()
+    scoring_server.predictions_to_json(answer, body)  # type: ignore[no-untyped-call]
+    return body.getvalue()
 
 
 def _media_type(content_type: str) -> str:
@@ -207,8 +207,8 @@ def _texts(schema: Schema) -> Schema | None:
     """The columns of texts alone: of the others, which take any number, MLflow does not know how
     to read them from CSV.
     """
-    found = [column for column in schema.inputs if column.type == DataType.string]
-    return Schema(found) if found else None
+    texts = [column for column in schema.inputs if column.type == DataType.string]
+    return Schema(texts) if texts else None
 
 
 def _code(exc: Exception) -> str:
@@ -238,4 +238,4 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(f"'{name}'" for name in names[:20]) + more
 
 
-__all__ = ["MLFLOW_VERSION", "Contract", "Score", "as_json", "quiet"]
+__all__ = ["MLFLOW_VERSION", "Score", "ScoringContract", "as_json", "quiet"]

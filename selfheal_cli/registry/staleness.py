@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from selfheal_cli.errors import VersionNotFound
 from selfheal_cli.records import VersionRecord
 from selfheal_cli.registry.base import Registry
-from selfheal_cli.registry.journal import JournalStore, Standing, standing
+from selfheal_cli.registry.journal import JournalState, JournalStore, standing
 
 SETTLED_MS = 60_000  # whoever counted versions to take a lease over has written it down by then
 
@@ -31,7 +31,7 @@ class Sound:
         self, journal: JournalStore, model: str, versions: Iterable[VersionRecord]
     ) -> Iterator[VersionRecord]:
         """Those of the versions that count."""
-        now: Standing | None = None
+        now: JournalState | None = None
         for version in versions:
             key = (model, version.version, version.tags.get("selfheal.snapshot", ""), version.lease)
             if key in self._known:
@@ -56,7 +56,7 @@ class StaleWatch:
         self._model = model
         self._next: int | None = None
 
-    def look(self, now: Standing) -> None:
+    def look(self, now: JournalState) -> None:
         """Mark those that came since the last look."""
         if now.lease is None or not now.fences or now.fences[-1].by != now.lease.sequence:
             return

@@ -17,14 +17,13 @@ from time import monotonic
 from typing import Any, Protocol
 
 from selfheal_cli.errors import LeaseHeld, RegistryError, RegistryRestored, RegistryUnreachable
-from selfheal_cli.history.run_record import Account
+from selfheal_cli.events.run_record import Account
 from selfheal_cli.records import Snapshot
-from selfheal_cli.registry import courier
-from selfheal_cli.registry.base import Lineage, Registry, StepMetrics
+from selfheal_cli.registry import delivery as courier
+from selfheal_cli.registry.aliases import Move
+from selfheal_cli.registry.base import Lineage, Registry, Result, StepMetrics, result_of
 from selfheal_cli.registry.journal import standing
-from selfheal_cli.registry.moves import Move
 from selfheal_cli.registry.outbox import Job, Outbox
-from selfheal_cli.registry.results import Result, result_of
 from selfheal_cli.scores import AnyScores
 
 STEPS_AT_ONCE = 50

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from selfheal_cli.config import MonitorSettings, Policy
-from selfheal_cli.decide.policy_file import thresholds
-from selfheal_cli.history.writable import whole
-from selfheal_cli.report.fold import RunView
-from selfheal_cli.report.rows import Row
+from selfheal_cli.events.log import whole
+from selfheal_cli.events.state import Row, RunView
+from selfheal_cli.settings.policy_file import thresholds
 
 METRICS, EVENTS, THRESHOLDS = "metrics.csv", "events.json", "threshold_config.json"
 

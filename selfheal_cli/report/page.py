@@ -2,24 +2,169 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from heapq import nsmallest
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-from selfheal_cli.history.events import Kind
-from selfheal_cli.history.writable import whole
+from selfheal_cli.events.log import whole
+from selfheal_cli.events.state import LATEST, Action, RunView, SnapshotRow
+from selfheal_cli.events.types import Kind
 from selfheal_cli.report import pictures
-from selfheal_cli.report.advice import steps
-from selfheal_cli.report.fold import LATEST, Action, RunView, SnapshotRow
-from selfheal_cli.report.story import Story
-from selfheal_cli.report.telling import NOT_SERVED, compared, telling
+from selfheal_cli.report.summary import RunSummary
+from selfheal_cli.report.verdict import NOT_SERVED, WORSE, compared, telling
 from selfheal_cli.visible import on_page
 
 if TYPE_CHECKING:
     from jinja2 import Template
+
+
+FEW_ROWS = 500  # behind a version's F1, from which on it may be trusted as it is
+MODEL = "fraud"  # the commands' own default
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Something to do. ``commands`` may be none where it is not this tool that does it."""
+
+    title: str
+    why: str
+    commands: tuple[str, ...] = ()
+
+
+def steps(story: RunSummary) -> list[Step]:
+    """Most pressing first; never empty."""
+    advised = [*_the_run(story), *_retrain(story), *_the_model(story), *_the_world(story)]
+    name = _model_name(story)
+    look = Step(
+        "Look closer",
+        "Which version serves and why, what was done to the model by whom, and each version's "
+        "figures.",
+        (f"selfheal champion{name}", f"selfheal history --run {_run(story)}", "selfheal ui"),
+    )
+    calm = Step("Nothing presses", "The run ended, and nothing in its log asks for a person.")
+    return [*(advised or [calm]), look]
+
+
+def _the_run(story: RunSummary) -> Iterator[Step]:
+    """Is the run itself whole?"""
+    outcome = story.view.finished.get("outcome")
+    if outcome != "FINISHED":
+        yield Step(
+            "Go on with the run" if outcome else "If the run's process has died, go on with it",
+            "Its recorded batches are gone through again, and the rest follows.",
+            (f"selfheal run --resume {_run(story)}",),
+        )
+    left = sum(row.version is None for row in story.view.snapshots.values())
+    if left:
+        yield Step(
+            "Bring what waits to the registry",
+            f"{left:,} snapshots have no version yet: they are on the disk of the machine that "
+            "made them.",
+            (f"selfheal flush {_run(story)}",),
+        )
+    if story.held:
+        yield Step(
+            "Allow healing again when its reason is gone",
+            "Healing was held when the log ended.",
+            (f"selfheal release{_model_name(story)}",),
+        )
+
+
+def _the_model(story: RunSummary) -> Iterator[Step]:
+    """Should something else serve?"""
+    view, name = story.view, _model_name(story)
+    baseline = next((row for row in view.snapshots.values() if row.phase == "baseline"), None)
+    serving, best = story.serving, view.best()
+    harmed = telling(story).tone == WORSE
+    if harmed and baseline is not None and baseline.version is not None:
+        yield Step(
+            "Serve the trained version again",
+            "Healing did worse than doing nothing. Look at the plan first; nothing moves in a dry "
+            "run.",
+            (
+                f"selfheal rollback --to {baseline.version} --dry-run{name}",
+                f"selfheal hold --reason 'healing did harm'{name}",
+            ),
+        )
+    elif serving is not None and best is not None and best.f1 and best.id != serving.id:
+        few = best.rows < FEW_ROWS
+        why = f"v{best.version} had F1 {best.f1:.3f} on {best.rows:,} rows; v{serving.version} "
+        why += "serves. " if serving.f1 is None else f"serves, with {serving.f1:.3f}. "
+        why += "Each was scored on the rows of its own time"
+        why += ", few of them: let both be scored again on the latest rows." if few else "."
+        again = " --revalidate 5" if few else ""
+        yield Step(
+            "Consider the version with the highest F1",
+            why,
+            (f"selfheal rollback --to-best{again} --dry-run{name}",),
+        )
+
+
+def _retrain(story: RunSummary) -> Iterator[Step]:
+    """What no heal can mend."""
+    diagnoses = story.view.latest(Kind.DIAGNOSIS)
+    if diagnoses and diagnoses[-1]["advice"] == "gone":
+        yield Step(
+            "Retrain with new features",
+            f"The last diagnosis (batch {diagnoses[-1]['batch']}) says that the information which "
+            "told the classes apart is gone; no heal brings it back.",
+        )
+
+
+def _the_world(story: RunSummary) -> Iterator[Step]:
+    """Rules, labels and assumptions, for a person to look at."""
+    view = story.view
+    if story.stale:
+        yield Step(
+            "Look at the rules",
+            f"Stale at the end: {'; '.join(story.stale)}. A rule that no longer fires as in "
+            "training teaches the wrong thing.",
+        )
+    odd = view.latest(Kind.QUARANTINED)
+    if odd:
+        yield Step(
+            "Look where the labels come from",
+            f"{view.times(Kind.QUARANTINED):,} times their rate was out of all proportion, last in "
+            f"batch {odd[-1]['batch']}.",
+        )
+    refused = view.latest(Kind.HEAL_REFUSED)
+    if refused:
+        yield Step(
+            "Get labels, or another assumption",
+            f"{view.times(Kind.HEAL_REFUSED):,} heals without labels were refused, last in batch "
+            f"{refused[-1]['batch']}: {refused[-1]['reason']}",
+        )
+    config = view.started.get("config", {})
+    heal, regime = config.get("heal", {}), config.get("labels", {}).get("regime")
+    healed = view.times(Kind.HEAL) > 0
+    if regime == "none" and not heal.get("assume"):
+        yield Step(
+            "Name an assumption, or let labels come",
+            "Without labels nothing heals unless it is said what may be relied on; the assumption "
+            "is tested on every window.",
+            ("selfheal run --help",),
+        )
+    if heal.get("recipe") == "article" and healed:
+        yield Step(
+            "Hold the recipes against each other",
+            "The article's recipe is judged on the rows it learned from, and no guard acts on it.",
+            ("selfheal compare --recipes article,anchored",),
+        )
+
+
+def _run(story: RunSummary) -> str:
+    return str(story.view.started.get("run_id", "latest"))[:8]
+
+
+def _model_name(story: RunSummary) -> str:
+    name = str(story.view.started.get("model", MODEL))
+    return "" if name == MODEL else f" --model-name {shlex.quote(name)}"
+
 
 PAGE = "report.html"
 TEMPLATE = "page.html.j2"
@@ -33,7 +178,7 @@ APART = LEARNING | BACK | {Kind.ALIAS_MOVED.value, Kind.DIAGNOSIS.value}
 WHY = ("error", "declined", "rejected", "sentence", "reason")  # the first that there is
 
 
-def write_page(story: Story, path: Path) -> Path:
+def write_page(story: RunSummary, path: Path) -> Path:
     """Write the page; it appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as stream:
@@ -41,7 +186,7 @@ def write_page(story: Story, path: Path) -> Path:
     return path
 
 
-def render(story: Story) -> str:
+def render(story: RunSummary) -> str:
     """The page as text."""
     view, drifts = story.view, story.drifts()
     beside = [kind for kind in view.happened if kind not in APART]
@@ -86,7 +231,7 @@ def _template() -> Template:
     return rooms.get_template(TEMPLATE)
 
 
-def _facts(story: Story) -> list[tuple[str, str]]:
+def _facts(story: RunSummary) -> list[tuple[str, str]]:
     """How the run was begun."""
     view = story.view
     config: Mapping[str, Any] = view.started.get("config", {})
@@ -109,7 +254,10 @@ def _facts(story: Story) -> list[tuple[str, str]]:
         ("Outcome", str(view.finished.get("outcome", "no end yet")).lower()),
     ]
     software = view.started.get("versions", {})
-    return [*facts, ("Software", ", ".join(f"{name} {found}" for name, found in software.items()))]
+    return [
+        *facts,
+        ("Software", ", ".join(f"{name} {version}" for name, version in software.items())),
+    ]
 
 
 def _data(source: Mapping[str, Any]) -> str:
@@ -121,7 +269,7 @@ def _data(source: Mapping[str, Any]) -> str:
     return PurePath(path).name if path else names.get(kind, f"the {kind} stream")
 
 
-def _duration(story: Story) -> str:
+def _duration(story: RunSummary) -> str:
     if not story.first:
         return "nothing"
     span = datetime.fromisoformat(story.last) - datetime.fromisoformat(story.first)
@@ -146,16 +294,16 @@ def _stages(lines: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _outcomes(view: RunView) -> list[dict[str, Any]]:
     """What became of heals: how often, when, and why the last time."""
-    found = []
+    outcomes = []
     for kind, one in view.happened.items():
         if kind in LEARNING:
             last = one.latest[-1][1]
             told = {"times": one.times, "last": last["batch"], "why": _why(last)}
-            found.append({"kind": kind, "batch": one.first["batch"]} | told)
-    return found
+            outcomes.append({"kind": kind, "batch": one.first["batch"]} | told)
+    return outcomes
 
 
-def _heals(story: Story) -> list[dict[str, Any]]:
+def _heals(story: RunSummary) -> list[dict[str, Any]]:
     """The latest heals, newest first, with what they were judged on."""
     return [
         {
@@ -183,7 +331,7 @@ def _why(one: Mapping[str, Any]) -> str:
     return next((str(one[name]) for name in WHY if one.get(name)), "")
 
 
-def _versions(story: Story) -> list[dict[str, Any]]:
+def _versions(story: RunSummary) -> list[dict[str, Any]]:
     """The baseline, what serves, and the highest F1 among healed ones."""
     serving, best = story.serving, story.view.best()
     marked = {row.id for row in (serving, best) if row is not None}
@@ -203,9 +351,9 @@ def _versions(story: Story) -> list[dict[str, Any]]:
 
 
 def _version(
-    story: Story, row: SnapshotRow, serving: SnapshotRow | None, best: SnapshotRow | None
+    story: RunSummary, row: SnapshotRow, serving: SnapshotRow | None, best: SnapshotRow | None
 ) -> dict[str, Any]:
-    marks = [name for name, found in (("serving", serving), ("best", best)) if found == row]
+    marks = [name for name, marked in (("serving", serving), ("best", best)) if marked == row]
     told = story.reasons.get(row.id, {})
     return {
         "version": row.version,

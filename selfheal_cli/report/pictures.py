@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from math import ceil, fsum, sqrt
 
+from selfheal_cli.events.state import Pair, Row
 from selfheal_cli.report.charts import Chart, Frame, Points, Shape, Tick, frame_of
-from selfheal_cli.report.drift import Drift
-from selfheal_cli.report.rows import Pair, Row
-from selfheal_cli.report.story import Story
+from selfheal_cli.report.summary import DriftSeries, RunSummary
 
 MOST_DOTS = 1_000  # versions; beyond, one of a few
 MOST_DRIFTS = 12  # pictures; all features are in the table below them
@@ -23,22 +22,22 @@ STATES = ("HEALTHY", "DRIFTING", "HEALING", "ROLLED_BACK")
 class DriftPicture:
     """A feature's small picture and what it comes to. ``watched`` is the sensitive one."""
 
-    drift: Drift
+    drift: DriftSeries
     chart: Chart
     watched: bool
 
 
-def accuracy(story: Story) -> Chart:
+def accuracy(story: RunSummary) -> Chart:
     """Accuracy by batch, live and shadow."""
     return _against(story, "Accuracy by batch", "accuracy", lambda scores: scores.accuracy, True)
 
 
-def f1(story: Story) -> Chart:
+def f1(story: RunSummary) -> Chart:
     """F1 by batch, live and shadow."""
     return _against(story, "F1 by batch", "F1", lambda scores: scores.f1, False)
 
 
-def lift(story: Story) -> Chart:
+def lift(story: RunSummary) -> Chart:
     """Live minus shadow accuracy by batch, in percentage points."""
 
     def lifts() -> Iterator[tuple[int, float]]:
@@ -61,7 +60,7 @@ def lift(story: Story) -> Chart:
     return _chart(frame, "What healing gained in accuracy", text, shapes, "percentage points")
 
 
-def watched(story: Story) -> Chart:
+def watched(story: RunSummary) -> Chart:
     """Distance of the sensitive feature's mean, with the threshold, over the states."""
     limit = float(story.view.started["config"]["policy"]["fidi_threshold"])
     most = max((row.z_score for row in _rows(story)), default=0.0)
@@ -78,21 +77,21 @@ def watched(story: Story) -> Chart:
     return _chart(frame, f"{name}: how far from training, and the state", text, shapes, "|z|")
 
 
-def _states(story: Story, frame: Frame) -> list[Shape]:
+def _states(story: RunSummary, frame: Frame) -> list[Shape]:
     """Areas by state; of several batches in one point, the state of most."""
-    found: dict[str, list[int]] = {state: [] for state in STATES}
+    by_state: dict[str, list[int]] = {state: [] for state in STATES}
     for start, rows in groupby(_rows(story), key=lambda row: frame.start(row.batch_idx)):
         ((state, _),) = Counter(row.state for row in rows).most_common(1)
-        found[state].append(start)
+        by_state[state].append(start)
     shapes = []
-    for state, starts in found.items():
+    for state, starts in by_state.items():
         if starts:
             name = state.lower().replace("_", " ")
             shapes.append(Shape(frame.stretches(starts), f"state {name.replace(' ', '-')}", name))
     return shapes
 
 
-def _crossed(story: Story, limit: float) -> str:
+def _crossed(story: RunSummary, limit: float) -> str:
     """When the threshold was crossed, in words."""
     over = first = last = 0
     for row in _rows(story):
@@ -107,10 +106,10 @@ def _crossed(story: Story, limit: float) -> str:
     return f"above the threshold from batch {first} on"
 
 
-def drifts(story: Story, found: Sequence[Drift]) -> list[DriftPicture]:
+def drifts(story: RunSummary, moved: Sequence[DriftSeries]) -> list[DriftPicture]:
     """The features that moved furthest; the sensitive one first. All numbers share one scale."""
     name = story.view.trained.get("sensitive")
-    ranked = sorted(found, key=lambda one: one.name != name)
+    ranked = sorted(moved, key=lambda one: one.name != name)
     shown = [one for one in ranked if one.shifts][:MOST_DRIFTS]
     spans = [one.span for one in shown if one.numeric]
     low = min(-1.0, *(low for low, _ in spans), -1.0)
@@ -120,7 +119,7 @@ def drifts(story: Story, found: Sequence[Drift]) -> list[DriftPicture]:
     return [_drift(one, low, high, chance, watched=one.name == name) for one in shown]
 
 
-def _median_rows(story: Story) -> float | None:
+def _median_rows(story: RunSummary) -> float | None:
     """Rows of a batch, half of the batches have no more."""
     sizes = Counter(row.rows for row in _rows(story))
     half = sizes.total() / 2
@@ -136,7 +135,7 @@ def _median_rows(story: Story) -> float | None:
     return lower
 
 
-def versions(story: Story) -> Chart | None:
+def versions(story: RunSummary) -> Chart | None:
     """F1 of each version, by phase; None where the registry gave fewer than three."""
 
     def known() -> Iterator[tuple[int, float, str]]:
@@ -173,7 +172,7 @@ def versions(story: Story) -> Chart | None:
 
 
 def _against(
-    story: Story,
+    story: RunSummary,
     title: str,
     what: str,
     figure: Callable[..., float],
@@ -215,7 +214,9 @@ def _pooled(frame: Frame, what: str) -> str:
     return f" {what} are means of {frame.step} batches." if frame.step > 1 else ""
 
 
-def _drift(one: Drift, low: float, high: float, chance: float, *, watched: bool) -> DriftPicture:
+def _drift(
+    one: DriftSeries, low: float, high: float, chance: float, *, watched: bool
+) -> DriftPicture:
     first, last = one.batches
     frame = frame_of(one.batches, low, high) if one.numeric else frame_of(one.batches, 0.0, 1.0)
     shapes = []
@@ -235,7 +236,7 @@ def _drift(one: Drift, low: float, high: float, chance: float, *, watched: bool)
     return DriftPicture(one, Chart(one.name, text, tuple(shapes), sides, ticks, "sd"), watched)
 
 
-def _edge(value: float, one: Drift) -> str:
+def _edge(value: float, one: DriftSeries) -> str:
     if not one.numeric:
         return f"{value:.0%}"
     return f"{value:+g}" if value else "0"
@@ -247,10 +248,10 @@ def _chart(
     return Chart(title, text, tuple(shapes), frame.x_ticks(), frame.y_ticks(), unit, along)
 
 
-def _rows(story: Story) -> Iterator[Row]:
+def _rows(story: RunSummary) -> Iterator[Row]:
     return iter(story.view.rows.values())
 
 
-def _labelled(story: Story) -> Iterator[tuple[int, Pair]]:
+def _labelled(story: RunSummary) -> Iterator[tuple[int, Pair]]:
     """Batches whose labels came, with live and shadow."""
     return ((batch, pair) for batch, pair in story.scores.items() if pair[0].rows)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from math import ceil
 from pathlib import Path
 
+from selfheal_cli.events.state import Row, RunView, SnapshotRow
 from selfheal_cli.report.canvas import Axes, Patch, make_figure, save
-from selfheal_cli.report.charts import ends, step_of
-from selfheal_cli.report.fold import RunView, SnapshotRow
-from selfheal_cli.report.rows import Row
-from selfheal_cli.report.thinned import thinned
+from selfheal_cli.report.charts import ends, step_of, thinned
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart
 LIVE, SHADOW, BASELINE, ALARM = "#0072B2", "#7F7F7F", "#E69F00", "#D55E00"
@@ -157,8 +155,8 @@ def snapshots(axes: Axes, drawn: Drawn) -> None:
     """F1 of every snapshot in the registry, the best post-heal one marked."""
     dots = [one for one in _known(drawn.view) if one.phase in dict(PHASES)]
     for phase, colour in PHASES:
-        found = [(s.version, s.f1) for s in dots if s.phase == phase]
-        known = [(float(v), f1) for v, f1 in found if v is not None and f1 is not None]
+        pairs = [(s.version, s.f1) for s in dots if s.phase == phase]
+        known = [(float(v), f1) for v, f1 in pairs if v is not None and f1 is not None]
         axes.scatter([x for x, _ in known], [y for _, y in known], color=colour, label=phase)
     best = drawn.view.best()
     if best is not None and best.version is not None and best.f1 is not None:
@@ -179,17 +177,17 @@ def snapshots(axes: Axes, drawn: Drawn) -> None:
 
 def costs(axes: Axes, drawn: Drawn) -> None:
     """Which model for which cost: expected cost by the ratio of a miss to a false alarm."""
-    found = drawn.view.finished["costs"]
-    ratio = found["ratio"]
-    blind = [min(pair) for pair in zip(found["nothing"], found["everything"], strict=True)]
+    curves = drawn.view.finished["costs"]
+    ratio = curves["ratio"]
+    blind = [min(pair) for pair in zip(curves["nothing"], curves["everything"], strict=True)]
     for key, colour, style, label in (
         ("healed", LIVE, "-", "healed"),
         ("unhealed", SHADOW, "--", "un-healed"),
     ):
-        values = [cost / least for cost, least in zip(found[key], blind, strict=True)]
+        values = [cost / least for cost, least in zip(curves[key], blind, strict=True)]
         axes.plot(ratio, values, style, color=colour, label=label)
     axes.axhline(1, color=ALARM, linestyle=":", label="flag nothing or everything")
-    for place in _crossings(found["healed"], found["unhealed"]):
+    for place in _crossings(curves["healed"], curves["unhealed"]):
         axes.axvline(ratio[place], color=GOOD, linewidth=0.8)
         axes.annotate(
             f" {ratio[place]:,.0f}:1" if ratio[place] >= 1 else f" 1:{1 / ratio[place]:.1f}",
@@ -288,3 +286,56 @@ def _finish(
     axes.grid(visible=True, axis="y", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(handles=handles, fontsize=8, framealpha=0.9, ncols=columns)
+
+
+COLOURS = ("#7F7F7F", "#E69F00", "#BBBBBB", "#CC79A7", "#56B4E9", "#0072B2", "#009E73", "#D55E00",
+           "#000000", "#F0E442")  # fmt: skip
+SMOOTHED = 60  # batches beyond which curves are means over a tenth of them
+
+
+def draw_comparison(
+    curves: Mapping[str, Sequence[float]],
+    bars: Mapping[str, Mapping[str, float]],
+    limit: Mapping[str, float],
+    title: str,
+    path: Path,
+) -> Path:
+    """Write a PNG: ``curves`` of accuracy by batch, ``bars`` of figures by name and contestant."""
+    figure = make_figure(13.0, 5.4)
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(curves)}
+    for name, values in curves.items():
+        smooth = _smoothed(values)
+        left.plot(range(1, len(smooth) + 1), smooth, color=colours[name], label=name, linewidth=1.4)
+    left.set_xlabel("batch" if _step(curves) == 1 else f"batches, means of {_step(curves)}")
+    left.set_ylabel("accuracy before learning from the batch")
+    left.set_title("Predict, then learn")
+    left.grid(visible=True, axis="y", alpha=0.3)
+    left.legend(fontsize=8, framealpha=0.9)
+    width = 0.8 / max(len(curves), 1)
+    for place, name in enumerate(curves):
+        at = [index + (place - len(curves) / 2 + 0.5) * width for index in range(len(bars))]
+        right.bar(at, [figures[name] for figures in bars.values()], width, color=colours[name])
+    for index, name in enumerate(bars):
+        if name in limit:
+            right.hlines(limit[name], index - 0.45, index + 0.45, color="black", linestyle="--")
+    right.set_xticks(range(len(bars)), [name.replace("_", " ") for name in bars])
+    right.set_ylim(0, 1)
+    right.set_title("At the end (dashed: the limit)" if limit else "Over the stream")
+    right.grid(visible=True, axis="y", alpha=0.3)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return save(figure, path)
+
+
+def _step(curves: Mapping[str, Sequence[float]]) -> int:
+    longest = max((len(values) for values in curves.values()), default=0)
+    return 1 if longest <= SMOOTHED else longest // SMOOTHED + 1
+
+
+def _smoothed(values: Sequence[float]) -> list[float]:
+    step = 1 if len(values) <= SMOOTHED else len(values) // SMOOTHED + 1
+    parts = [values[at : at + step] for at in range(0, len(values), step)]
+    return [sum(part) / len(part) for part in parts]

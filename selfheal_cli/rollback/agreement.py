@@ -7,8 +7,8 @@ from math import isclose
 from typing import Any
 
 from selfheal_cli.errors import VersionCorrupt
-from selfheal_cli.history.run_record import Account
-from selfheal_cli.records import LEASE_TAG, STALE_TAG, Evaluation, Stored, digest
+from selfheal_cli.events.run_record import Account
+from selfheal_cli.records import LEASE_TAG, STALE_TAG, Evaluation, StoredVersion, digest
 from selfheal_cli.registry.manifest import MANIFEST_FILE, Manifest, file_hash, parse_manifest
 from selfheal_cli.scores import FIGURES, Scores, scores_from
 
@@ -20,7 +20,7 @@ ENTRIES = ("", " of the logged model")
 
 
 def differences(
-    stored: Stored, account: Account | None, number: int, *, in_flight: bool = False
+    stored: StoredVersion, account: Account | None, number: int, *, in_flight: bool = False
 ) -> list[str]:
     """What of a version is not as it was written down; nothing where all of it agrees.
 
@@ -34,7 +34,7 @@ def differences(
 
 
 def _differences(
-    stored: Stored, account: Account | None, number: int, *, in_flight: bool
+    stored: StoredVersion, account: Account | None, number: int, *, in_flight: bool
 ) -> Iterator[str]:
     if account is not None and account.version not in (None, number):
         yield f"its run registered snapshot {account.data['id']} as v{account.version}"
@@ -55,7 +55,7 @@ def _differences(
     yield from min((list(_of_entries(stored, *one, complete, unknown)) for one in allowed), key=len)
 
 
-def _manifest(stored: Stored, account: Account | None) -> Manifest | None:
+def _manifest(stored: StoredVersion, account: Account | None) -> Manifest | None:
     """The manifest once it is the one that was written down; None for a version of 0.1.0."""
     data = stored.files.get(MANIFEST_FILE)
     if data is None:
@@ -71,17 +71,17 @@ def _manifest(stored: Stored, account: Account | None) -> Manifest | None:
     return parse_manifest(data, "the version")
 
 
-def _of_files(stored: Stored, manifest: Manifest) -> Iterator[str]:
-    found = {name: file_hash(name, data) for name, data in stored.files.items()}
-    del found[MANIFEST_FILE]
-    for name in sorted(found.keys() | manifest.files.keys()):
-        if name not in found:
+def _of_files(stored: StoredVersion, manifest: Manifest) -> Iterator[str]:
+    files = {name: file_hash(name, data) for name, data in stored.files.items()}
+    del files[MANIFEST_FILE]
+    for name in sorted(files.keys() | manifest.files.keys()):
+        if name not in files:
             yield f"file {name} is gone"
         elif name not in manifest.files:
             yield f"file {name} was put in later"
-        elif found[name] != manifest.files[name]:
+        elif files[name] != manifest.files[name]:
             yield (
-                f"file {name}: the file was changed (sha256 {found[name][:12]}…, the manifest says "
+                f"file {name}: the file was changed (sha256 {files[name][:12]}…, the manifest says "
                 f"{manifest.files[name][:12]}…)"
             )
 
@@ -122,22 +122,22 @@ def _late(account: Account | None) -> tuple[dict[str, str | None], dict[str, flo
 
 
 def _scored(scores: Mapping[str, Any] | None) -> dict[str, Any]:
-    found = scores_from(scores) if scores else None
-    tags: dict[str, Any] = {"eval_rows": found.rows if found else 0}
-    if isinstance(found, Scores):
-        tags["counts"] = f"{found.tp},{found.tn},{found.fp},{found.fn}"
+    parsed = scores_from(scores) if scores else None
+    tags: dict[str, Any] = {"eval_rows": parsed.rows if parsed else 0}
+    if isinstance(parsed, Scores):
+        tags["counts"] = f"{parsed.tp},{parsed.tn},{parsed.fp},{parsed.fn}"
     return tags
 
 
 def _figures(scores: Mapping[str, Any] | None) -> dict[str, float]:
     if not scores:
         return {}
-    found = scores_from(scores)
-    return {**found.figures(), "rows": float(found.rows)}
+    parsed = scores_from(scores)
+    return {**parsed.figures(), "rows": float(parsed.rows)}
 
 
 def _of_entries(
-    stored: Stored,
+    stored: StoredVersion,
     tags: Mapping[str, str | None],
     figures: Mapping[str, float],
     complete: bool,

@@ -3,27 +3,169 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from importlib import import_module
+from math import sqrt
+from typing import Literal
 
 from selfheal_cli.errors import (
-    NothingToRestore,
-    Overtaken,
+    ConflictError,
+    NoCandidateError,
     RegistryError,
+    RegistryUnreachable,
     VersionCorrupt,
     VersionNotFound,
 )
-from selfheal_cli.records import AliasMove, AnyVersion, ForeignVersion, VersionRecord
-from selfheal_cli.registry.aliases import settle, unsettled
+from selfheal_cli.records import AliasMove, AnyVersion, ForeignVersion, Phase, VersionRecord
+from selfheal_cli.registry.aliases import (
+    Move,
+    move_alias,
+    open_proposal,
+    propose,
+    settle,
+    unsettled,
+)
 from selfheal_cli.registry.base import CHAMPION, Registry
-from selfheal_cli.registry.journal import EntryKind, Proposal, Standing, standing
-from selfheal_cli.registry.moves import Move, move_alias, open_proposal, propose
-from selfheal_cli.rollback.select import FEW_ROWS, Candidates, Wanted, f1_lower_bound
+from selfheal_cli.registry.journal import EntryKind, JournalState, Proposal, standing
 from selfheal_cli.rollback.trust import ByTheLog, Trust, told
+
+Criterion = Literal["f1", "f1_lcb"]
+Z = 1.96  # two-sided 95 %
+FEW_ROWS = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class VersionCriteria:
+    """What a version must be: by which figure the best, on how many rows, from which regime."""
+
+    by: Criterion = "f1"
+    min_rows: int = 0
+    regime: str = ""
+
+    def __str__(self) -> str:
+        text = "highest F1" if self.by == "f1" else "highest lower bound of F1"
+        text += " of the post-heal versions on this base"
+        text += f" with {self.min_rows} rows or more" if self.min_rows else ""
+        return text + (f" from a {self.regime} stream" if self.regime else "")
+
+
+@dataclass(slots=True)
+class Candidates:
+    """Versions of a model that a rollback may go to, taken at their word only where they are what
+    their runs wrote down. ``passed_over`` says of each other one that came up what is wrong.
+    """
+
+    registry: Registry
+    model: str
+    base: str
+    trust: Trust
+    wanted: VersionCriteria = VersionCriteria()
+    run_id: str | None = None
+    passed_over: list[str] = field(default_factory=list)
+
+    def best(self) -> VersionRecord:
+        """The best version that fits; raises `NoCandidateError` saying what none fits.
+
+        By the lower bound the walk ends where no F1 that follows can reach the best bound so far.
+        """
+        best = next(iter(self), None) if self.wanted.by == "f1" else self._surest()
+        if best is None:
+            raise self._none()
+        return best
+
+    def __iter__(self) -> Iterator[VersionRecord]:
+        """Those that fit and are trusted, the highest F1 first."""
+        return filter(self._is_trusted, self._fitting())
+
+    def _surest(self) -> VersionRecord | None:
+        best: VersionRecord | None = None
+        bound = -1.0
+        for version in self._fitting():
+            if version.f1 is not None and version.f1 <= bound:
+                break
+            lower = f1_lower_bound(version)
+            if lower is not None and lower > bound and self._is_trusted(version):
+                best, bound = version, lower
+        return best
+
+    def _fitting(self) -> Iterator[VersionRecord]:
+        for version in self.registry.ranked(self.model, base=self.base, run_id=self.run_id):
+            fits = version.eval_rows >= self.wanted.min_rows
+            if fits and self.wanted.regime in ("", version.regime):
+                yield version
+
+    def _is_trusted(self, version: VersionRecord) -> bool:
+        doubts = self.trust.judge(version).doubts
+        if doubts:
+            self.passed_over.append(f"v{version.version} was passed over: {told(doubts)}")
+        return not doubts
+
+    def _none(self) -> NoCandidateError:
+        if self.passed_over:
+            count = len(self.passed_over)
+            return NoCandidateError(
+                f"model '{self.model}': {count} versions fit, and none is what its run wrote down "
+                f"({self.passed_over[0]}); see 'selfheal audit', --unverified takes it all the same"
+            )
+        if self.wanted == VersionCriteria(self.wanted.by):
+            self._require_unscored()
+            within = f" of run {self.run_id}" if self.run_id else ""
+            return NoCandidateError(
+                f"model '{self.model}' has no post-heal version{within} on the base that serves; "
+                "a heal must come first: see 'selfheal snapshots --phase post-heal'"
+            )
+        return NoCandidateError(f"model '{self.model}' has no version with the {self.wanted}")
+
+    def _require_unscored(self) -> None:
+        """Raises `NoCandidateError` where there are healed versions, and no F1 to choose by."""
+        healed = [
+            version
+            for version in self.registry.versions(self.model, phase=Phase.POST_HEAL)
+            if version.base == self.base and self.run_id in (None, version.run_id)
+        ]
+        if not healed:
+            return
+        why = "their labels have not come yet"
+        try:
+            self.registry.run_status(healed[0].run_id)
+        except RegistryUnreachable:
+            raise
+        except RegistryError:
+            why = f"run {healed[0].run_id} was removed from the store, and its figures with it"
+        raise NoCandidateError(
+            f"model '{self.model}' has healed versions, as v{healed[0].version}, and none with an "
+            f"F1 to choose by: {why}; name one with --to VERSION"
+        )
+
+
+def f1_lower_bound(version: VersionRecord) -> float | None:
+    """Lower end of the 95 % interval of a version's F1; None where its counts are not known.
+
+    F1 = 2p / (1 + p) rises with p = tp / (tp + fp + fn), the share of right ones among the rows
+    that are positive or were called so. p's interval is Wilson's (Journal of the American
+    Statistical Association 22, 1927, 209-212).
+
+    >>> from types import SimpleNamespace as One
+    >>> round(f1_lower_bound(One(counts=(9, 9, 1, 1))), 3), f1_lower_bound(One(counts=(0, 9, 0, 0)))
+    (0.687, 0.0)
+    """
+    counts = version.counts
+    if counts is None:
+        return None
+    tp, _, fp, fn = counts
+    n = tp + fp + fn
+    if n == 0:
+        return 0.0
+    p = tp / n
+    middle = p + Z**2 / (2 * n)
+    spread = Z * sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
+    lower = max(0.0, (middle - spread) / (1 + Z**2 / n))
+    return 2 * lower / (1 + lower)
+
+
+@dataclass(frozen=True, slots=True)
+class RollbackPlan:
     """What serves now, what would, and why it was chosen.
 
     ``after`` is the champion's last move when it was looked at; ``notes`` say what a person should
@@ -70,10 +212,13 @@ def load_checks() -> None:
 
 
 def plan_best(
-    registry: Registry, model: str, wanted: Wanted | None = None, trust: Trust | None = None
-) -> Plan:
+    registry: Registry,
+    model: str,
+    wanted: VersionCriteria | None = None,
+    trust: Trust | None = None,
+) -> RollbackPlan:
     """To the best post-heal version that shares the base of what serves."""
-    wanted, trust = wanted or Wanted(), trust or ByTheLog(registry)
+    wanted, trust = wanted or VersionCriteria(), trust or ByTheLog(registry)
     serving = champion_of(registry, model)
     own = serving if isinstance(serving, VersionRecord) else last_own(registry, model)
     candidates = Candidates(registry, model, own.base, trust, wanted)
@@ -91,14 +236,16 @@ def plan_best(
     return plan
 
 
-def plan_version(registry: Registry, model: str, number: int, trust: Trust | None = None) -> Plan:
+def plan_version(
+    registry: Registry, model: str, number: int, trust: Trust | None = None
+) -> RollbackPlan:
     """To a version that somebody named; raises `VersionCorrupt` for one that is not trusted."""
     serving, target = champion_of(registry, model), registry.any_version(model, number)
     return make_plan(registry, serving, target, "named", trust)
 
 
-def plan_previous(registry: Registry, model: str, trust: Trust | None = None) -> Plan:
-    """To what served before; raises `NothingToRestore` where nothing did."""
+def plan_previous(registry: Registry, model: str, trust: Trust | None = None) -> RollbackPlan:
+    """To what served before; raises `NoCandidateError` where nothing did."""
     serving = champion_of(registry, model)
     last = standing(registry, model).moves.get(CHAMPION)
     before = last.target if last is not None else None
@@ -106,7 +253,7 @@ def plan_previous(registry: Registry, model: str, trust: Trust | None = None) ->
         moves = (move for move in _champion_moves(registry, model) if move.source != move.target)
         before = last.source if last.source != last.target else next(moves, last).source
     if before is None:
-        raise NothingToRestore(f"model '{model}': nothing is recorded to have served before")
+        raise NoCandidateError(f"model '{model}': nothing is recorded to have served before")
     target = registry.any_version(model, before)
     return make_plan(registry, serving, target, "what served before", trust)
 
@@ -114,13 +261,13 @@ def plan_previous(registry: Registry, model: str, trust: Trust | None = None) ->
 def present_regime(registry: Registry, model: str) -> str:
     """The drift regime that the model's latest version was made in."""
     latest = registry.versions(model, limit=1)
-    found = latest[0].regime if latest else ""
-    if not found:
-        raise NothingToRestore(
+    regime = latest[0].regime if latest else ""
+    if not regime:
+        raise NoCandidateError(
             f"model '{model}': its latest version does not say whether the stream drifted; leave "
             "--regime out"
         )
-    return found
+    return regime
 
 
 def champion_of(registry: Registry, model: str) -> AnyVersion | None:
@@ -136,10 +283,10 @@ def serving_version(registry: Registry, model: str) -> VersionRecord | None:
     """The champion, if there is one; raises `VersionNotFound` for an unknown model, or where
     another tool registered the champion.
     """
-    found = champion_of(registry, model)
-    if isinstance(found, ForeignVersion):
-        return registry.version(model, found.version)  # which says so
-    return found
+    champion = champion_of(registry, model)
+    if isinstance(champion, ForeignVersion):
+        return registry.version(model, champion.version)  # which says so
+    return champion
 
 
 def last_own(registry: Registry, model: str) -> VersionRecord:
@@ -151,7 +298,7 @@ def last_own(registry: Registry, model: str) -> VersionRecord:
             continue  # another tool's as well, or removed
     for latest in registry.versions(model, limit=1):
         return latest
-    raise NothingToRestore(f"model '{model}' has no version; run 'selfheal run' first")
+    raise NoCandidateError(f"model '{model}' has no version; run 'selfheal run' first")
 
 
 def _champion_moves(registry: Registry, model: str) -> list[AliasMove]:
@@ -170,7 +317,7 @@ def make_plan(
     target: AnyVersion,
     criterion: str,
     trust: Trust | None = None,
-) -> Plan:
+) -> RollbackPlan:
     """A plan that holds only as long as nobody else moves the champion.
 
     Raises `VersionCorrupt` where the target is not what its run wrote down.
@@ -182,14 +329,14 @@ def make_plan(
     if left is not None:
         notes.append(f"{left}; that is put right first")
     elif last is not None and (serving is None or serving.version != last.target):
-        found = f"v{serving.version}" if serving else "nothing"
+        actual = f"v{serving.version}" if serving else "nothing"
         notes.append(
-            f"the champion is {found}, the journal's last move set v{last.target}: another tool "
+            f"the champion is {actual}, the journal's last move set v{last.target}: another tool "
             "moved it"
         )
     if isinstance(serving, ForeignVersion):
         notes.append(f"the champion is {serving} ({serving.source}): nothing of it can be compared")
-    plan = Plan(serving, target, criterion, last.sequence if last else 0)
+    plan = RollbackPlan(serving, target, criterion, last.sequence if last else 0)
     if plan.serves_already:
         notes.append(f"v{target.version} serves already")
     else:
@@ -211,7 +358,7 @@ def _judged(target: AnyVersion, trust: Trust) -> list[str]:
     return [f"v{target.version} {verdict.note}"] if verdict.note else []
 
 
-def check_target(registry: Registry, plan: Plan) -> None:
+def check_target(registry: Registry, plan: RollbackPlan) -> None:
     """Raise what forbids to serve a plan's target; another tool's version cannot be checked."""
     from selfheal_cli.rollback.verify import load_verified
 
@@ -220,7 +367,7 @@ def check_target(registry: Registry, plan: Plan) -> None:
 
 
 def execute(
-    registry: Registry, plan: Plan, by: By, proposal: int | None = None
+    registry: Registry, plan: RollbackPlan, by: By, proposal: int | None = None
 ) -> AliasMove | None:
     """Check the target, then move the alias to it; raises what forbids it, before it moved.
 
@@ -248,7 +395,7 @@ def execute(
     )
 
 
-def make_proposal(registry: Registry, plan: Plan, by: By) -> Proposal:
+def make_proposal(registry: Registry, plan: RollbackPlan, by: By) -> Proposal:
     """Write a plan down for somebody else to approve, once its target was checked."""
     check_target(registry, plan)
     target = plan.target
@@ -258,23 +405,23 @@ def make_proposal(registry: Registry, plan: Plan, by: By) -> Proposal:
 
 def plan_proposed(
     registry: Registry, model: str, number: int, trust: Trust | None = None
-) -> tuple[Plan, Proposal]:
-    """The plan of an open proposal; raises `Overtaken` where the champion moved since, or the
+) -> tuple[RollbackPlan, Proposal]:
+    """The plan of an open proposal; raises `ConflictError` where the champion moved since, or the
     version is not what was proposed.
     """
-    now: Standing = standing(registry, model)
-    found = open_proposal(now, model, number)
-    if found.loosens:
+    now: JournalState = standing(registry, model)
+    proposal = open_proposal(now, model, number)
+    if proposal.loosens:
         raise RegistryError(f"proposal {number} is no rollback: it would loosen four eyes")
-    plan = plan_version(registry, model, found.target, trust)
-    if plan.after != found.after:
+    plan = plan_version(registry, model, proposal.target, trust)
+    if plan.after != proposal.after:
         last = now.moves[CHAMPION]
-        raise Overtaken(
+        raise ConflictError(
             f"proposal {number} was made before {last.actor} moved the champion to v{last.target} "
             f"at {last.at} ({last.reason}); reject it and propose anew"
         )
-    if plan.target_sha256 != found.sha256:
-        raise Overtaken(
-            f"proposal {number} is for other bytes than v{found.target} has now; reject it"
+    if plan.target_sha256 != proposal.sha256:
+        raise ConflictError(
+            f"proposal {number} is for other bytes than v{proposal.target} has now; reject it"
         )
-    return replace(plan, criterion=f"proposed by {found.actor}"), found
+    return replace(plan, criterion=f"proposed by {proposal.actor}"), proposal

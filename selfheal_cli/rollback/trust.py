@@ -10,10 +10,10 @@ from typing import Protocol
 
 from selfheal_cli.config import WORKSPACE
 from selfheal_cli.errors import EventLogError, RegistryError, RegistryUnreachable, VersionCorrupt
-from selfheal_cli.history.archive import LOG_NAME, run_folder
-from selfheal_cli.history.event_log import read_only
-from selfheal_cli.history.run_record import KINDS, Account, RunRecord
-from selfheal_cli.records import AnyVersion, ForeignVersion, Stored, VersionRecord
+from selfheal_cli.events.archive import LOG_NAME, run_folder
+from selfheal_cli.events.log import read_only
+from selfheal_cli.events.run_record import KINDS, Account, RunRecord
+from selfheal_cli.records import AnyVersion, ForeignVersion, StoredVersion, VersionRecord
 from selfheal_cli.registry.base import Registry
 from selfheal_cli.registry.journal import EntryKind
 from selfheal_cli.rollback.agreement import differences
@@ -25,7 +25,7 @@ BEFORE = "was made before manifests; its adapter, tags and figures are as its ru
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class TrustVerdict:
     """What speaks against a version, and what a person should know where nothing does.
 
     ``counted``: its figures are known to rest on rows that its run counted.
@@ -45,16 +45,16 @@ def told(doubts: Sequence[str]) -> str:
 class Trust(Protocol):
     """Judges versions by what is known of them beside the registry's word."""
 
-    def judge(self, version: AnyVersion) -> Verdict:
+    def judge(self, version: AnyVersion) -> TrustVerdict:
         """Raises `RegistryUnreachable`, and nothing where a version is not what it should be."""
 
 
 class Unverified:
     """`Trust` in whatever the registry says."""
 
-    def judge(self, version: AnyVersion) -> Verdict:
+    def judge(self, version: AnyVersion) -> TrustVerdict:
         """Nothing is known."""
-        return Verdict(note="is taken as the registry has it: its record was not looked at")
+        return TrustVerdict(note="is taken as the registry has it: its record was not looked at")
 
 
 class ByTheLog:
@@ -74,21 +74,23 @@ class ByTheLog:
         self._workspace = workspace
         self._own_run = own_run
         self._own = own
-        self._verdicts: dict[tuple[str, int], Verdict] = {}
+        self._verdicts: dict[tuple[str, int], TrustVerdict] = {}
         self._records: dict[str, RunRecord | None] = {}
 
-    def judge(self, version: AnyVersion) -> Verdict:
+    def judge(self, version: AnyVersion) -> TrustVerdict:
         """See `Trust`."""
         key = version.model, version.version
         if key not in self._verdicts:
             self._verdicts[key] = (
-                Verdict((OTHERS,)) if isinstance(version, ForeignVersion) else self._judge(version)
+                TrustVerdict((OTHERS,))
+                if isinstance(version, ForeignVersion)
+                else self._judge(version)
             )
         return self._verdicts[key]
 
-    def _judge(self, version: VersionRecord) -> Verdict:
+    def _judge(self, version: VersionRecord) -> TrustVerdict:
         if not version.tags.keys() >= OWN_TAGS:
-            return Verdict(("it has not the tags that each of selfheal's versions has",))
+            return TrustVerdict(("it has not the tags that each of selfheal's versions has",))
         run_id, snapshot = version.run_id, version.tags["selfheal.snapshot"]
         try:
             if run_id == self._own_run:
@@ -99,44 +101,46 @@ class ByTheLog:
                     return self._by_itself(version)
                 account, under_way = record.account(snapshot), not record.ended
             if account is None or (account.version is None and not under_way):
-                return Verdict((f"the log of run {run_id} knows no such version",))
+                return TrustVerdict((f"the log of run {run_id} knows no such version",))
             return self._compare(version, account, under_way=under_way)
         except RegistryUnreachable:
             raise
         except (VersionCorrupt, EventLogError) as exc:
-            return Verdict((str(exc).removeprefix(f"{version.model} v{version.version}: "),))
+            return TrustVerdict((str(exc).removeprefix(f"{version.model} v{version.version}: "),))
 
-    def _compare(self, version: VersionRecord, account: Account, *, under_way: bool) -> Verdict:
+    def _compare(
+        self, version: VersionRecord, account: Account, *, under_way: bool
+    ) -> TrustVerdict:
         if self._registry.base(version.base).sha256 != account.base_sha256:
-            return Verdict((f"its base {version.base} is not the one that its run trained",))
+            return TrustVerdict((f"its base {version.base} is not the one that its run trained",))
         stored = self._stored(version)
         number = version.version
         if version.tags["selfheal.model"] != version.model:
             number = account.version or number  # a copy, under the name of another model
         doubts = differences(stored, account, number, in_flight=under_way)
         if doubts:
-            return Verdict(tuple(doubts))
+            return TrustVerdict(tuple(doubts))
         before = account.version is not None and not account.manifest
-        return Verdict(note=BEFORE if before else "", counted=True)
+        return TrustVerdict(note=BEFORE if before else "", counted=True)
 
-    def _stored(self, version: VersionRecord) -> Stored:
+    def _stored(self, version: VersionRecord) -> StoredVersion:
         """By its number: a search goes by the tags of logged models, which may name another's."""
         stored = self._registry.stored(version)
         if stored.figures.get("f1") != version.f1:
             raise VersionCorrupt(f"its F1 is {stored.figures.get('f1')}, searched was {version.f1}")
         return stored
 
-    def _by_itself(self, version: VersionRecord) -> Verdict:
+    def _by_itself(self, version: VersionRecord) -> TrustVerdict:
         """Where no log can be had: only a run that is under way elsewhere has a reason for that."""
         run_id = version.run_id
         if not self._is_under_way(version.model, run_id):
-            return Verdict((f"the log of run {run_id} is neither here nor in the registry",))
+            return TrustVerdict((f"the log of run {run_id} is neither here nor in the registry",))
         doubts = differences(self._stored(version), None, version.version)
         note = (
             f"was held against its own manifest alone: its run {run_id} is under way, and its log "
             "is not in this folder"
         )
-        return Verdict(tuple(doubts), note)
+        return TrustVerdict(tuple(doubts), note)
 
     def _is_under_way(self, model: str, run_id: str) -> bool:
         """Whether the journal knows the run, and its end is not in the registry yet."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 
 from selfheal_cli.errors import VersionCorrupt
+from selfheal_cli.model.checkpoint import assemble, probe_decisions, unpack
 from selfheal_cli.model.network import Weights
 from selfheal_cli.records import VersionRecord
 from selfheal_cli.registry.base import Registry
-from selfheal_cli.snapshot import assemble, probe_decisions, unpack
 
 # share of the probe rows that another processor's rounding may decide differently
 ROUNDING = 1 / 128
@@ -32,11 +32,11 @@ def load_verified(registry: Registry, version: VersionRecord) -> Weights:
     return weights
 
 
-def _check_decisions(version: VersionRecord, found: str, where: str) -> None:
+def _check_decisions(version: VersionRecord, decisions: str, where: str) -> None:
     recorded = version.tags.get("selfheal.probe")
-    if recorded is None or recorded == found:  # versions from before probes have no record
+    if recorded is None or recorded == decisions:  # versions from before probes have no record
         return
-    now, then = bytes.fromhex(found), bytes.fromhex(recorded)
+    now, then = bytes.fromhex(decisions), bytes.fromhex(recorded)
     differing = sum(a != b for a, b in zip(now, then, strict=False))
     if len(now) != len(then) or differing > ROUNDING * len(then):
         raise VersionCorrupt(

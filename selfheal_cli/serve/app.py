@@ -17,11 +17,11 @@ from starlette.exceptions import HTTPException
 from selfheal_cli import __version__
 from selfheal_cli.errors import RequestRefused
 from selfheal_cli.registry.scoring import MLFLOW_VERSION
-from selfheal_cli.serve import inference
-from selfheal_cli.serve.facts import Facts
-from selfheal_cli.serve.feedback import Labels, Outcome
-from selfheal_cli.serve.front import Front
-from selfheal_cli.serve.gate import (
+from selfheal_cli.serve.http import v2 as inference
+from selfheal_cli.serve.http.feedback import Labels, Outcome
+from selfheal_cli.serve.http.invocations import AT_ONCE_BYTES, ScoredRequest
+from selfheal_cli.serve.http.metrics import ServerMetrics
+from selfheal_cli.serve.http.middleware import (
     FAILED,
     GIVEN,
     REQUEST,
@@ -32,10 +32,10 @@ from selfheal_cli.serve.gate import (
     again,
     problem,
 )
-from selfheal_cli.serve.meters import Meters
-from selfheal_cli.serve.openapi import INVOCATIONS, PROBLEMS, TEXT, V2_PROBLEMS, documented
-from selfheal_cli.serve.operator_routes import operator_routes
-from selfheal_cli.serve.protocol import AT_ONCE_BYTES, Scored
+from selfheal_cli.serve.http.openapi import INVOCATIONS, PROBLEMS, TEXT, V2_PROBLEMS, documented
+from selfheal_cli.serve.operator.routes import operator_routes
+from selfheal_cli.serve.operator.status import ServerInfo
+from selfheal_cli.serve.service import ScoringService
 from selfheal_cli.serve.tracing import ROWS
 
 JSON = "application/json"
@@ -62,7 +62,7 @@ class Details(BaseModel):
     healer_restarts: int
 
 
-def create_app(front: Front) -> FastAPI:
+def create_app(front: ScoringService) -> FastAPI:
     """The application with its routes; `guarded` puts the gate before it."""
     app = FastAPI(
         title="selfheal",
@@ -83,7 +83,7 @@ def create_app(front: Front) -> FastAPI:
     return app
 
 
-def explain_refusals(app: FastAPI, meters: Meters) -> None:
+def explain_refusals(app: FastAPI, meters: ServerMetrics) -> None:
     """Every refusal is counted and said in one form."""
     app.add_exception_handler(RequestRefused, _refused(meters))
     app.add_exception_handler(RequestValidationError, _invalid(meters))
@@ -91,13 +91,13 @@ def explain_refusals(app: FastAPI, meters: Meters) -> None:
     app.add_exception_handler(Exception, _broken)
 
 
-def facts_of(front: Front) -> Callable[[], Facts]:
+def facts_of(front: ScoringService) -> Callable[[], ServerInfo]:
     """What the scoring process knows of itself, whenever it is asked."""
     started = time.time()
 
-    def facts() -> Facts:
+    def facts() -> ServerInfo:
         served, recorder = front.scorer.served, front.recorder
-        return Facts(
+        return ServerInfo(
             model=front.model,
             version=served.version,
             snapshot=served.snapshot,
@@ -116,12 +116,12 @@ def facts_of(front: Front) -> Callable[[], Facts]:
     return facts
 
 
-def guarded(app: FastAPI, front: Front) -> Gate:
+def guarded(app: FastAPI, front: ScoringService) -> Gate:
     """The application behind the gate: tokens, limits, counters."""
     return Gate(app, front.settings.tokens, front.settings.limits, front.meters)
 
 
-def _mlflow_routes(app: FastAPI, front: Front) -> None:
+def _mlflow_routes(app: FastAPI, front: ScoringService) -> None:
     async def ping(request: Request) -> Response:
         """Whether the model can be asked; the body is a line break, as MLflow has it."""
         request.scope[ROUTE] = request.url.path
@@ -157,7 +157,9 @@ def _mlflow_routes(app: FastAPI, front: Front) -> None:
         return Response(answer.text, answer.status, served.headers() | headers, answer.media_type)
 
 
-async def _recorded(front: Front, scope: Scope, scored: Scored, body: bytes) -> dict[str, str]:
+async def _recorded(
+    front: ScoringService, scope: Scope, scored: ScoredRequest, body: bytes
+) -> dict[str, str]:
     """Have the rows written down; returns what the answer says of that."""
     front.record(scored, scope[REQUEST])
     scope[ROWS] = len(scored.probabilities)
@@ -165,7 +167,7 @@ async def _recorded(front: Front, scope: Scope, scored: Scored, body: bytes) -> 
     return {} if known else {"x-selfheal-recorded": "no"}
 
 
-def _label_routes(app: FastAPI, front: Front) -> None:
+def _label_routes(app: FastAPI, front: ScoringService) -> None:
     @app.post("/feedback", responses={200: {"model": Outcome}, **PROBLEMS["feedback"]})
     async def feedback(request: Request, told: Labels) -> Response:
         """Say what rows really were: late, in any order, more than once."""
@@ -173,7 +175,7 @@ def _label_routes(app: FastAPI, front: Front) -> None:
         return _json(await front.lanes.labels.run(0, partial(front.join, told)))
 
 
-def _v2_routes(app: FastAPI, front: Front) -> None:
+def _v2_routes(app: FastAPI, front: ScoringService) -> None:
     model, at = "/v2/models/{model}", "/v2/models/{model}/versions/{number}"
 
     @app.get("/v2", responses=TEXT)
@@ -227,17 +229,17 @@ def _v2_routes(app: FastAPI, front: Front) -> None:
         scope[VERSION] = served.shown_version
         return _json(answer, served.headers() | headers)
 
-    found: dict[Any, Any] = V2_PROBLEMS["read"]
+    problems: dict[Any, Any] = V2_PROBLEMS["read"]
     for path in (model, at):
         name = "_at" if path == at else ""
-        read = {200: {"model": inference.Metadata}, **found}
+        read = {200: {"model": inference.Metadata}, **problems}
         app.get(path, operation_id=f"metadata{name}", responses=read)(metadata)
-        app.get(f"{path}/ready", operation_id=f"ready{name}", responses=found)(model_ready)
+        app.get(f"{path}/ready", operation_id=f"ready{name}", responses=problems)(model_ready)
         scored = {200: {"model": inference.Response}, **V2_PROBLEMS["infer"]}
         app.post(f"{path}/infer", operation_id=f"infer{name}", responses=scored)(infer)
 
 
-def _require_served(front: Front, model: str, number: str | None) -> None:
+def _require_served(front: ScoringService, model: str, number: str | None) -> None:
     served = front.scorer.served.shown_version
     if model != front.model or number not in (None, served):
         raise RequestRefused(
@@ -246,7 +248,7 @@ def _require_served(front: Front, model: str, number: str | None) -> None:
         )  # fmt: skip
 
 
-def _details(front: Front) -> Details:
+def _details(front: ScoringService) -> Details:
     served, recorder = front.scorer.served, front.recorder
     return Details(
         model=front.model,
@@ -262,11 +264,11 @@ def _details(front: Front) -> Details:
     )
 
 
-def _json(found: BaseModel, headers: dict[str, str] | None = None) -> Response:
-    return Response(found.model_dump_json(), headers=headers, media_type=JSON)
+def _json(document: BaseModel, headers: dict[str, str] | None = None) -> Response:
+    return Response(document.model_dump_json(), headers=headers, media_type=JSON)
 
 
-def _refused(meters: Meters) -> Any:
+def _refused(meters: ServerMetrics) -> Any:
     async def handle(request: Request, exc: RequestRefused) -> Response:
         meters.refused.labels(exc.reason).inc()
         return Response(
@@ -276,7 +278,7 @@ def _refused(meters: Meters) -> Any:
     return handle
 
 
-def _invalid(meters: Meters) -> Any:
+def _invalid(meters: ServerMetrics) -> Any:
     async def handle(request: Request, exc: RequestValidationError) -> Response:
         meters.refused.labels("malformed").inc()
         refusal = RequestRefused(_first_complaint(exc))
@@ -285,7 +287,7 @@ def _invalid(meters: Meters) -> Any:
     return handle
 
 
-def _refused_by_fastapi(meters: Meters) -> Any:
+def _refused_by_fastapi(meters: ServerMetrics) -> Any:
     """An unknown path or method is answered as MLflow's server does, all else as we do."""
 
     async def handle(request: Request, exc: HTTPException) -> Response:

@@ -7,9 +7,9 @@ import threading
 import time
 from contextlib import suppress
 
-from selfheal_cli.errors import NotWritten
-from selfheal_cli.serve.facts import last_word
-from selfheal_cli.spool.board import Board
+from selfheal_cli.errors import StorageError
+from selfheal_cli.serve.operator.status import last_word
+from selfheal_cli.spool.control import ControlChannel
 from selfheal_cli.spool.store import Spool
 
 LOOK_SECONDS = 2.0
@@ -25,7 +25,7 @@ class Keeper:
     were forgotten.
     """
 
-    def __init__(self, board: Board, spool: Spool, keep_rows: int) -> None:
+    def __init__(self, board: ControlChannel, spool: Spool, keep_rows: int) -> None:
         self.kept = self.unread = self.lost = 0
         self._board = board
         self._spool = spool
@@ -43,7 +43,7 @@ class Keeper:
         self._thread.join()
 
     def look(self) -> None:
-        """Count, and forget what is too much. Raises `NotWritten`."""
+        """Count, and forget what is too much. Raises `StorageError`."""
         word = last_word(self._board, time.time())
         read_to = word.standing.read_to
         kept, unread = self._spool.count(read_to)
@@ -65,7 +65,7 @@ class Keeper:
     def _run(self) -> None:
         while True:
             began = time.monotonic()
-            with suppress(NotWritten):  # the recorder says so
+            with suppress(StorageError):  # the recorder says so
                 self.look()
             took = time.monotonic() - began
             if self._stop.wait(max(LOOK_SECONDS, took / SHARE)):

@@ -15,27 +15,26 @@ import numpy as np
 import uvicorn
 
 from selfheal_cli.errors import ConfigurationError
+from selfheal_cli.model.checkpoint import Packed
 from selfheal_cli.model.network import use_one_thread
-from selfheal_cli.model.packing import Packed
-from selfheal_cli.pipeline.lease import healed_here
-from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+from selfheal_cli.pipeline.prepare.lease import healed_here
+from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from selfheal_cli.registry.scoring import quiet
-from selfheal_cli.serve import companion
 from selfheal_cli.serve.app import create_app, guarded
-from selfheal_cli.serve.companion import Companion
-from selfheal_cli.serve.connection import patient
-from selfheal_cli.serve.following import Following
-from selfheal_cli.serve.front import Front
+from selfheal_cli.serve.healer import supervisor as companion
+from selfheal_cli.serve.healer.supervisor import Supervisor
+from selfheal_cli.serve.http.invocations import full_answer
+from selfheal_cli.serve.http.lanes import Lanes
+from selfheal_cli.serve.http.metrics import ServerMetrics
+from selfheal_cli.serve.http.middleware import patient
+from selfheal_cli.serve.http.model import ModelReloader, Scorer, ServedModel, load_champion
+from selfheal_cli.serve.http.recent import RecentIds
+from selfheal_cli.serve.http.recorder import Recorder
 from selfheal_cli.serve.keeper import Keeper
-from selfheal_cli.serve.lanes import Lanes
-from selfheal_cli.serve.meters import Meters
-from selfheal_cli.serve.protocol import full_answer
-from selfheal_cli.serve.recent import Recent
-from selfheal_cli.serve.recorder import Recorder
-from selfheal_cli.serve.scorer import Scorer, Served, load_champion
+from selfheal_cli.serve.service import ScoringService
 from selfheal_cli.serve.settings import ServerSettings
 from selfheal_cli.serve.tracing import open_tracing
-from selfheal_cli.spool.board import Board, Published
+from selfheal_cli.spool.control import ControlChannel, Published
 from selfheal_cli.spool.file import spool_path
 from selfheal_cli.spool.store import Spool
 
@@ -45,7 +44,7 @@ KEEP_ALIVE_SECONDS = 75  # longer than balancers keep an idle connection
 
 def serve(
     settings: ServerSettings,
-    on_ready: Callable[[str, Front], None],
+    on_ready: Callable[[str, ScoringService], None],
     command: Sequence[str] = companion.COMMAND,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, then finish what is under way.
@@ -65,7 +64,7 @@ def serve(
 
 
 @contextmanager
-def opened(settings: ServerSettings, command: Sequence[str]) -> Iterator[Front]:
+def opened(settings: ServerSettings, command: Sequence[str]) -> Iterator[ScoringService]:
     """The champion, warm, with all that stands around it; ended in order."""
     use_one_thread()
     quiet()
@@ -73,29 +72,29 @@ def opened(settings: ServerSettings, command: Sequence[str]) -> Iterator[Front]:
     path = spool_path(healer.model, healer.workspace)
     registry = MlflowRegistry(healer.tracking_uri)
     with ExitStack() as stack:
-        board, spool = Board(path), Spool(path)
+        board, spool = ControlChannel(path), Spool(path)
         stack.callback(board.close)
         stack.callback(spool.close)
         scorer = Scorer(load_champion(registry, healer.model))
         here = healed_here(registry, healer.model, healer.workspace)
         since = _published(board, scorer.served, beside_healer=here)
         warm(scorer.served)
-        meters = Meters()
+        meters = ServerMetrics()
         tracing = open_tracing("selfheal")
         stack.callback(tracing.close)
-        front = Front(
+        front = ScoringService(
             settings=settings,
             scorer=scorer,
             board=board,
             spool=spool,
             recorder=Recorder(spool, meters),
-            following=Following(scorer, board, lambda: registry, meters, since),
+            following=ModelReloader(scorer, board, lambda: registry, meters, since),
             keeper=Keeper(board, spool, healer.keep_rows),
-            companion=Companion(healer, meters, command),
+            companion=Supervisor(healer, meters, command),
             meters=meters,
             tracing=tracing,
             lanes=Lanes(),
-            recent=Recent(),
+            recent=RecentIds(),
         )
         stack.callback(front.lanes.close)
         front.companion.start()
@@ -109,7 +108,7 @@ def opened(settings: ServerSettings, command: Sequence[str]) -> Iterator[Front]:
         yield front
 
 
-def _published(board: Board, served: Served, *, beside_healer: bool) -> int:
+def _published(board: ControlChannel, served: ServedModel, *, beside_healer: bool) -> int:
     """Up to which publication is served. The board may be from before a restart: then it says
     again what serves. Where a healer is at work here, what it published last is taken instead.
     """
@@ -140,7 +139,7 @@ def _undisturbed() -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
 
 
-def warm(served: Served) -> None:
+def warm(served: ServedModel) -> None:
     """Score a row once each way, so that the first caller does not wait for what loads late."""
     columns = {
         column.name: np.array([""], dtype=object) if column.kind == "categorical" else np.zeros(1)
@@ -156,15 +155,15 @@ def warm(served: Served) -> None:
 def bound(host: str, port: int) -> Iterator[socket.socket]:
     """A socket that has the port and does not listen yet."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as found:
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            found.bind((host, port))
+            listener.bind((host, port))
         except OSError as exc:
             raise ConfigurationError(
                 f"cannot listen on {host}, port {port} ({exc.strerror}); give another --port"
             ) from exc
-        yield found
+        yield listener
 
 
 class Server(uvicorn.Server):
@@ -186,7 +185,7 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def config(settings: ServerSettings, front: Front) -> uvicorn.Config:
+def config(settings: ServerSettings, front: ScoringService) -> uvicorn.Config:
     """How uvicorn serves the routes, behind the gate."""
     return uvicorn.Config(
         front.tracing.traced(guarded(create_app(front), front)),

@@ -8,16 +8,20 @@ OpenTelemetry is loaded and nothing stands before a request. No span holds a val
 from __future__ import annotations
 
 import os
+from collections import OrderedDict
 from collections.abc import Mapping, MutableMapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from selfheal_cli import __version__
 from selfheal_cli.errors import ConfigurationError
-from selfheal_cli.serve.access import OPEN
-from selfheal_cli.serve.gate import ROUTE, App, Message, Receive, Scope, Send
+from selfheal_cli.events.types import Event, Kind
+from selfheal_cli.serve.http.auth import OPEN
+from selfheal_cli.serve.http.middleware import ROUTE, App, Message, Receive, Scope, Send
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
+
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
@@ -105,15 +109,15 @@ class _Otlp(Tracing):
             with tracer.start_as_current_span(
                 scope["method"], context=parent, kind=SpanKind.SERVER, record_exception=False
             ) as span:
-                found: dict[str, Any] = {"http.request.method": scope["method"]}
-                await app(scope, receive, _noting(send, found))
+                attributes: dict[str, Any] = {"http.request.method": scope["method"]}
+                await app(scope, receive, _noting(send, attributes))
                 route = scope.get(ROUTE) or "refused"
                 span.update_name(f"{scope['method']} {route}")
-                found["http.route"] = route
+                attributes["http.route"] = route
                 if ROWS in scope:
-                    found[ROWS] = scope[ROWS]
-                span.set_attributes(found)
-                if found.get("http.response.status_code", 500) >= 500:
+                    attributes[ROWS] = scope[ROWS]
+                span.set_attributes(attributes)
+                if attributes.get("http.response.status_code", 500) >= 500:
                     span.set_status(StatusCode.ERROR)
 
         return call
@@ -157,15 +161,60 @@ def _traceparent(scope: Scope) -> dict[str, str]:
     }
 
 
-def _noting(send: Send, found: MutableMapping[str, Any]) -> Send:
+def _noting(send: Send, attributes: MutableMapping[str, Any]) -> Send:
     """Notes status, version and snapshot of an answer as it passes."""
 
     async def noting(message: Message) -> None:
         if message["type"] == "http.response.start":
-            found["http.response.status_code"] = message["status"]
+            attributes["http.response.status_code"] = message["status"]
             for key, value in message.get("headers", ()):
                 if key in TOLD:
-                    found[TOLD[key]] = value.decode("latin-1")
+                    attributes[TOLD[key]] = value.decode("latin-1")
         await send(message)
 
     return noting
+
+
+OUTCOMES = {
+    Kind.HEAL: "healed",
+    Kind.HEAL_REJECTED: "rejected",
+    Kind.HEAL_REFUSED: "refused",
+    Kind.HEAL_FAILED: "failed",
+    Kind.HEAL_COALESCED: "coalesced",
+}
+BATCHES = 1_000  # whose times are remembered
+
+
+class HealSpans:
+    """A heal begins when its batch was looked at, and ends with what became of it."""
+
+    def __init__(self, tracing: Tracing) -> None:
+        self._tracing = tracing
+        self._recipe = ""
+        self._begun: OrderedDict[int, float] = OrderedDict()
+
+    def add(self, event: Event) -> None:
+        """Take the run's next event."""
+        data, at = event.data, datetime.fromisoformat(event.at).timestamp()
+        if event.kind is Kind.RUN_STARTED:
+            self._recipe = data["config"]["heal"]["recipe"]
+            self._begun.clear()
+        elif event.kind is Kind.BATCH:
+            self._begun[data["batch"]] = at
+            if len(self._begun) > BATCHES:
+                self._begun.popitem(last=False)
+        elif event.kind in OUTCOMES:
+            attributes: dict[str, str | int] = {
+                "selfheal.heal_id": str(data["heal_id"]),
+                "selfheal.batch": data["batch"],
+                "selfheal.outcome": OUTCOMES[event.kind],
+                "selfheal.recipe": str(data.get("recipe") or self._recipe),
+            }
+            rows = (data.get("after") or {}).get("rows")
+            if rows is not None:
+                attributes["selfheal.judged_rows"] = rows
+            if data.get("to_snapshot"):
+                attributes["selfheal.snapshot"] = str(data["to_snapshot"])
+            failed = str(data["reason"]) if event.kind is Kind.HEAL_FAILED else ""
+            begun = self._begun.get(data["batch"], at)
+            self._tracing.record("heal", begun, at, attributes, failed=failed)

@@ -16,8 +16,8 @@ from typing import Any
 from filelock import FileLock
 
 from selfheal_cli.config import OWNER_ONLY, WORKSPACE
-from selfheal_cli.errors import NotWritten
-from selfheal_cli.history.database import require_format
+from selfheal_cli.errors import StorageError
+from selfheal_cli.events.database import require_format
 
 NAME = "spool.db"
 LOCK_SECONDS = 30.0
@@ -35,7 +35,7 @@ def spool_path(model: str, workspace: Path = WORKSPACE) -> Path:
 class SpoolFile:
     """One connection to it, with the tables of whoever opens it. A commit is on disk.
 
-    Any thread may call. Raises `NotWritten` where the disk is full or the file cannot be used;
+    Any thread may call. Raises `StorageError` where the disk is full or the file cannot be used;
     what was committed before stays whole. A file that is corrupt is set aside under another name,
     and one that was taken away or replaced is not written to any more: in both cases work goes on
     with what is at the path then, which has another identity.
@@ -151,7 +151,7 @@ class SpoolFile:
         except sqlite3.DatabaseError as exc:
             if _is_corrupt(exc):
                 self._begin_anew(exc)
-                raise NotWritten(
+                raise StorageError(
                     f"{self.path}: was corrupt ({exc}); it was set aside and a new one is begun"
                 ) from exc
             raise self._unusable(exc) from exc
@@ -166,8 +166,8 @@ class SpoolFile:
         except (sqlite3.Error, OSError) as exc:
             raise self._unusable(exc) from exc
 
-    def _unusable(self, exc: Exception) -> NotWritten:
-        return NotWritten(
+    def _unusable(self, exc: Exception) -> StorageError:
+        return StorageError(
             f"{self.path}: cannot be read or written ({exc}); what is in it stays whole: "
             "make room or give the rights"
         )
@@ -180,7 +180,7 @@ def _is_corrupt(exc: sqlite3.Error) -> bool:
 
 def _inode(path: Path) -> Inode:
     try:
-        found = path.stat()
+        status = path.stat()
     except FileNotFoundError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino

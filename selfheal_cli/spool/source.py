@@ -10,15 +10,75 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from selfheal_cli.records import Answers, Batch, LateLabels, Rows
-from selfheal_cli.source.base import Source
-from selfheal_cli.source.contract import Departures
-from selfheal_cli.source.encoding import Encoding, occurred
-from selfheal_cli.spool.rows import Answered
-from selfheal_cli.spool.store import Cursor, Label, Spool, mark_of
-from selfheal_cli.spool.whereabouts import Part, Whereabouts
+from selfheal_cli.sources.base import Source
+from selfheal_cli.sources.contract import RangeViolations
+from selfheal_cli.sources.encoding import Encoding, occurred
+from selfheal_cli.spool.store import Cursor, Label, LoggedRequest, Spool, mark_of
 
 if TYPE_CHECKING:
     from selfheal_cli.records import LabelArray
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rows ``start`` to before ``stop`` of a request."""
+
+    one: LoggedRequest
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    """Rows of a request that stand in a batch from place ``at`` on."""
+
+    start: int
+    stop: int
+    batch: int
+    at: int
+
+
+class RowIndex:
+    """Remembers the latest ``keep`` rows; ``forgotten`` counts labels of older ones."""
+
+    def __init__(self, keep: int) -> None:
+        self._keep = keep
+        self._segments: dict[int, list[_Segment]] = {}
+        self._rows = 0
+        self._oldest = 0  # requests up to here are forgotten
+        self.forgotten = 0
+
+    def note(self, batch: int, parts: Sequence[Part]) -> None:
+        """A batch was made of these, in this order."""
+        at = 0
+        for part in parts:
+            segment = _Segment(part.start, part.stop, batch, at)
+            self._segments.setdefault(part.one.number, []).append(segment)
+            at += len(part)
+        self._rows += at
+        while self._rows > self._keep:
+            self._oldest = next(iter(self._segments))
+            gone = self._segments.pop(self._oldest)
+            self._rows -= sum(one.stop - one.start for one in gone)
+
+    def late(self, labels: Sequence[Label]) -> LateLabels | None:
+        """Labels by batch and place; those whose rows are in no batch yet are left out."""
+        placed = [(*went, one.y) for one in labels if (went := self._where(one)) is not None]
+        if not placed:
+            return None
+        batch, place, y = zip(*placed, strict=True)
+        return LateLabels(np.array(batch), np.array(place), np.array(y, dtype=np.int8))
+
+    def _where(self, label: Label) -> tuple[int, int] | None:
+        self.forgotten += label.answered <= self._oldest
+        for one in self._segments.get(label.answered, ()):
+            if one.start <= label.place < one.stop:
+                return one.batch, one.at + label.place - one.start
+        return None
+
 
 POLL_SECONDS = 0.05
 READ_AT_ONCE = 500  # requests
@@ -74,7 +134,7 @@ class SpoolSource:
         self._remember = remember
         self.contract = reference.contract
         self._unusual: Counter[str] = Counter()
-        self._departures = Departures(self.contract) if self.contract else None
+        self._departures = RangeViolations(self.contract) if self.contract else None
         self._pending: deque[Part] = deque()
         self._is_behind = False
         self._since = 0.0  # when the oldest pending row was read
@@ -85,7 +145,7 @@ class SpoolSource:
         self.cursor = replace(cursor, spool=cursor.spool or self._spool.identity())
         self._read_to, self._skip = cursor.answered, cursor.place
         self._pending.clear()
-        self._went = Whereabouts(self._remember)
+        self._went = RowIndex(self._remember)
 
     def training(self) -> Iterator[Rows]:
         """The reference rows, as the served network takes them."""
@@ -182,12 +242,12 @@ class SpoolSource:
                 else:
                     self._leave_out(one, start)
 
-    def _is_ours(self, one: Answered) -> bool:
+    def _is_ours(self, one: LoggedRequest) -> bool:
         """Whether a request has this model's columns and classes."""
         width = one.probabilities.shape[1] if one.probabilities.ndim == 2 else 2
         return width == len(self.labels) and one.columns.keys() >= set(self.encoding.names)
 
-    def _leave_out(self, one: Answered, start: int) -> None:
+    def _leave_out(self, one: LoggedRequest, start: int) -> None:
         self._unusual[OF_OTHERS] += len(one) - start
         if not self._pending:
             self.cursor = self._after(Part(one, start, len(one)), self.cursor.labels)

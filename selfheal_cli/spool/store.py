@@ -6,17 +6,74 @@ The server appends; the healer reads from where it was.
 from __future__ import annotations
 
 import hashlib
+import json
 import sqlite3
+import struct
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from selfheal_cli.errors import DataError
 from selfheal_cli.spool.file import SpoolFile
-from selfheal_cli.spool.rows import Answered, pack_columns, unpack_columns
+
+if TYPE_CHECKING:
+    from selfheal_cli.records import Columns, FloatArray
+
+
+_HEAD = struct.Struct("<I")
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedRequest:
+    """The rows of one request and what they were answered.
+
+    ``columns`` are raw, (n,) each: float64 numbers or texts, None where missing.
+    ``probabilities`` (n,) or (n, K); ``snapshot`` is what decided, at ``threshold``. ``keys``
+    names each row for labels that come later, where rows have names; ``at`` is in seconds since
+    1970. ``number`` is its place in the spool, 0 before it is there.
+    """
+
+    request: str
+    columns: Columns
+    probabilities: FloatArray
+    snapshot: str
+    threshold: float
+    at: float
+    keys: tuple[str, ...] | None = None
+    number: int = 0
+
+    def __len__(self) -> int:
+        return len(self.probabilities)
+
+
+def pack_columns(columns: Columns) -> bytes:
+    """Columns (n,) to bytes; the inverse of `unpack_columns`."""
+    numbers = [name for name, values in columns.items() if values.dtype.kind != "O"]
+    texts = {name: values.tolist() for name, values in columns.items() if name not in numbers}
+    matrix = np.stack([columns[name] for name in numbers]) if numbers else np.empty((0, 0))
+    header = {"order": list(columns), "numbers": numbers, "texts": texts, "rows": matrix.shape[1]}
+    text = json.dumps(header).encode()
+    return _HEAD.pack(len(text)) + text + matrix.astype("<f8", copy=False).tobytes()
+
+
+def unpack_columns(data: bytes) -> Columns:
+    """Bytes to columns (n,); raises `DataError` for what `pack_columns` did not write."""
+    try:
+        (length,) = _HEAD.unpack_from(data)
+        header: dict[str, Any] = json.loads(data[_HEAD.size : _HEAD.size + length])
+        matrix = np.frombuffer(data, "<f8", offset=_HEAD.size + length)
+        matrix = matrix.reshape(len(header["numbers"]), header["rows"])
+        columns = dict(zip(header["numbers"], matrix, strict=True))
+        columns |= {
+            name: np.array(values, dtype=object) for name, values in header["texts"].items()
+        }
+        return {name: columns[name] for name in header["order"]}
+    except (struct.error, ValueError, KeyError, TypeError) as exc:
+        raise DataError(f"rows in the spool cannot be read ({exc})") from exc
+
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS answered (
@@ -131,7 +188,7 @@ class Spool:
         """See `SpoolFile`."""
         return self._file.identity()
 
-    def append(self, answers: Sequence[Answered]) -> Kept:
+    def append(self, answers: Sequence[LoggedRequest]) -> Kept:
         """Keep answered requests, all or none.
 
         A request id that is there already is not taken a second time. If it comes with other rows,
@@ -167,14 +224,16 @@ class Spool:
                 if row is None:
                     unknown += 1
                     continue
-                found = database.execute(
+                cursor = database.execute(
                     "INSERT OR IGNORE INTO labels (answered, place, y) VALUES (?, ?, ?)",
                     (*row, one.y),
                 )
-                joined += found.rowcount
+                joined += cursor.rowcount
         return Joined(joined, len(labels) - joined - unknown, unknown)
 
-    def rows_after(self, number: int, limit: int, most_rows: int = MOST_ROWS) -> list[Answered]:
+    def rows_after(
+        self, number: int, limit: int, most_rows: int = MOST_ROWS
+    ) -> list[LoggedRequest]:
         """Answered requests in the order in which they were committed: at most ``limit``, and no
         more once they have ``most_rows`` rows, of which one alone may have more.
         """
@@ -183,12 +242,12 @@ class Spool:
 
     def first_within(self, rows: int, last: int) -> int:
         """The first of the latest requests up to ``last`` that have at most ``rows`` rows."""
-        found = self._file.all(
+        fetched = self._file.all(
             "SELECT min(number) FROM (SELECT number, sum(rows) OVER (ORDER BY number DESC) "
             "AS newer FROM answered WHERE number <= ?) WHERE newer <= ?",
             (last, rows),
         )
-        return last + 1 if found[0][0] is None else int(found[0][0])
+        return last + 1 if fetched[0][0] is None else int(fetched[0][0])
 
     def labels_after(self, number: int, limit: int) -> list[Label]:
         """Labels in the order in which they were joined."""
@@ -247,23 +306,23 @@ def mark_of(request: str, at: float) -> int:
     return int.from_bytes(hashlib.blake2b(told, digest_size=6).digest())
 
 
-def _insert(database: sqlite3.Connection, one: Answered) -> int:
+def _insert(database: sqlite3.Connection, one: LoggedRequest) -> int:
     p = one.probabilities
-    found = database.execute(
+    cursor = database.execute(
         "INSERT OR IGNORE INTO answered (request, rows, classes, columns, probabilities, snapshot, "
         "threshold, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (one.request, len(p), 1 if p.ndim == 1 else p.shape[1], pack_columns(one.columns),
          p.astype("<f4", copy=False).tobytes(), one.snapshot, one.threshold, one.at),
     )  # fmt: skip
-    if found.rowcount and one.keys is not None:
+    if cursor.rowcount and one.keys is not None:
         database.executemany(
             "INSERT OR REPLACE INTO keys VALUES (?, ?, ?)",
-            [(key, found.lastrowid, place) for place, key in enumerate(one.keys)],
+            [(key, cursor.lastrowid, place) for place, key in enumerate(one.keys)],
         )
-    return found.rowcount
+    return cursor.rowcount
 
 
-def _is_shared(database: sqlite3.Connection, one: Answered) -> bool:
+def _is_shared(database: sqlite3.Connection, one: LoggedRequest) -> bool:
     """Whether the request that is kept under this one's id has other rows."""
     query = "SELECT columns FROM answered WHERE request = ?"
     if database.execute(query, (one.request,)).fetchone()[0] == pack_columns(one.columns):
@@ -276,8 +335,8 @@ def _find(database: sqlite3.Connection, one: Feedback) -> tuple[int, int] | None
     """The row that a label is for."""
     if one.key is not None:
         query = "SELECT answered, place FROM keys WHERE key = ?"
-        found: tuple[int, int] | None = database.execute(query, (one.key,)).fetchone()
-        return found
+        located: tuple[int, int] | None = database.execute(query, (one.key,)).fetchone()
+        return located
     row = database.execute(
         "SELECT number FROM answered WHERE request = ? AND rows > ? "
         "AND request NOT IN (SELECT request FROM shared)",
@@ -286,7 +345,7 @@ def _find(database: sqlite3.Connection, one: Feedback) -> tuple[int, int] | None
     return None if row is None or one.place < 0 else (row[0], one.place)
 
 
-def _answered(row: tuple[Any, ...]) -> Answered:
+def _answered(row: tuple[Any, ...]) -> LoggedRequest:
     request, classes, packed, probabilities, snapshot, threshold, at, number = row
     p = np.frombuffer(probabilities, "<f4")
     p = p if classes == 1 else p.reshape(-1, classes)
@@ -294,4 +353,4 @@ def _answered(row: tuple[Any, ...]) -> Answered:
         columns = unpack_columns(packed)
     except DataError:
         columns = {}  # whoever reads them leaves them out, and counts them
-    return Answered(request, columns, p, snapshot, threshold, at, None, number)
+    return LoggedRequest(request, columns, p, snapshot, threshold, at, None, number)

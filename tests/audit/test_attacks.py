@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR
 
-from selfheal_cli.history.event_log import last_digest
+from selfheal_cli.events.log import last_digest
 from tests.audit.test_audit import client, the_log, the_whole_log_replaced_by_a_valid_one
 from tests.conftest import Invoke
 
@@ -140,8 +140,8 @@ def the_run_deleted() -> None:
 
 def the_run_deleted_with_all_that_it_made() -> None:
     client().delete_run(run_id())
-    for found in client().search_model_versions("name = 'fraud'"):
-        client().delete_model_version("fraud", found.version)
+    for version in client().search_model_versions("name = 'fraud'"):
+        client().delete_model_version("fraud", version.version)
     shutil.rmtree(Path("mlruns", "1"))
     shutil.rmtree(the_log().parent)
 

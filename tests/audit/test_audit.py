@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from selfheal_cli.history.event_log import EventLog
-from selfheal_cli.history.events import Kind
+from selfheal_cli.events.log import EventLog
+from selfheal_cli.events.types import Kind
 from tests.conftest import Invoke
 
 Change = Callable[[], None]
@@ -44,9 +44,9 @@ def the_last_line_removed() -> None:
 
 
 def swapped_lines() -> None:
-    found = lines()
-    found[40], found[41] = found[41], found[40]
-    the_log().write_text("".join(found))
+    swapped = lines()
+    swapped[40], swapped[41] = swapped[41], swapped[40]
+    the_log().write_text("".join(swapped))
 
 
 def a_line_appended_with_a_valid_chain() -> None:
@@ -61,7 +61,7 @@ def the_whole_log_replaced_by_a_valid_one() -> None:
     """The same events with one figure changed, and every hash made anew."""
     from datetime import datetime
 
-    from selfheal_cli.history.event_log import read
+    from selfheal_cli.events.log import read
 
     path = the_log()
     events = list(read(path))
@@ -158,20 +158,20 @@ FOUND = {
 
 
 def test_a_run_that_nobody_touched_holds(in_article_run: Path, invoke: Invoke) -> None:
-    found = json.loads(invoke("audit", "--json").stdout)
-    assert found["findings"] == []
-    assert found["holds"] is True
-    assert found["checked"]["versions"] == 51
-    assert found["checked"]["files"] > 6 * 51  # of each version, the code that it carries too
-    assert found["checked"]["event logs"] == 1
+    audit = json.loads(invoke("audit", "--json").stdout)
+    assert audit["findings"] == []
+    assert audit["holds"] is True
+    assert audit["checked"]["versions"] == 51
+    assert audit["checked"]["files"] > 6 * 51  # of each version, the code that it carries too
+    assert audit["checked"]["event logs"] == 1
     assert "Everything holds" in invoke("audit").stdout
 
 
 @pytest.mark.parametrize("change", FOUND, ids=lambda change: change.__name__)
 def test_what_was_changed_is_found(article_copy: Path, invoke: Invoke, change: Change) -> None:
     change()
-    found = json.loads(invoke("audit", "--json", expect=4).stdout)
-    assert any(FOUND[change] in one["problem"] for one in found["findings"]), found["findings"]
+    audit = json.loads(invoke("audit", "--json", expect=4).stdout)
+    assert any(FOUND[change] in one["problem"] for one in audit["findings"]), audit["findings"]
 
 
 def test_a_rollback_by_hand_leaves_everything_whole(article_copy: Path, invoke: Invoke) -> None:

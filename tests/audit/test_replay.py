@@ -13,11 +13,11 @@ from tests.conftest import Invoke
 
 @pytest.mark.parametrize("version", [1, 2, 21, 51])
 def test_a_version_comes_out_the_same(in_article_run: Path, invoke: Invoke, version: int) -> None:
-    found = json.loads(invoke("audit", "--replay", str(version), "--json").stdout)
+    rerun = json.loads(invoke("audit", "--replay", str(version), "--json").stdout)
     client = MlflowClient(f"sqlite:///{Path('mlflow.db').absolute()}")
     tags = client.get_model_version("fraud", str(version)).tags
-    assert found["sha256"] == tags["selfheal.sha256"]
-    assert found["batches"] == int(tags["selfheal.batch"])
+    assert rerun["sha256"] == tags["selfheal.sha256"]
+    assert rerun["batches"] == int(tags["selfheal.batch"])
 
 
 def test_a_version_of_other_bytes_is_found(article_copy: Path, invoke: Invoke) -> None:

@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from selfheal_cli.history.event_log import read
-from selfheal_cli.history.events import Kind
+from selfheal_cli.events.log import read
+from selfheal_cli.events.types import Kind
 from tests.audit.test_audit import client, the_log, the_whole_log_replaced_by_a_valid_one
 from tests.conftest import Invoke
 
@@ -49,18 +49,18 @@ def signed(article_copy: Path, invoke: Invoke) -> Path:
 
 
 def findings(invoke: Invoke) -> str:
-    found = json.loads(invoke("audit", "--verify", "ann.pub", "--json", expect=4).stdout)
-    return json.dumps(found["findings"], ensure_ascii=False)
+    audit = json.loads(invoke("audit", "--verify", "ann.pub", "--json", expect=4).stdout)
+    return json.dumps(audit["findings"], ensure_ascii=False)
 
 
 def test_what_came_after_the_signature_does_not_break_it(signed: Path, invoke: Invoke) -> None:
     invoke("rollback", "--to-best", "--yes")
     invoke("run", "--batches", "2", "--no-plots")
-    found = json.loads(invoke("audit", "--verify", "ann.pub", "--json").stdout)
-    assert found["holds"]
-    assert found["checked"]["signed versions"] == 51
-    assert found["checked"]["signed marks"] == 2  # the run's log and the journal
-    assert found["signed_at"]
+    audit = json.loads(invoke("audit", "--verify", "ann.pub", "--json").stdout)
+    assert audit["holds"]
+    assert audit["checked"]["signed versions"] == 51
+    assert audit["checked"]["signed marks"] == 2  # the run's log and the journal
+    assert audit["signed_at"]
 
 
 def test_a_log_replaced_with_everything_that_would_show_it_is_found_by_the_signature(

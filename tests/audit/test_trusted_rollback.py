@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from selfheal_cli.registry.base import CHAMPION
-from selfheal_cli.registry.mlflow_registry import MlflowRegistry
-from selfheal_cli.serve.operating import carry_out
+from selfheal_cli.registry.mlflow.registry import MlflowRegistry
+from selfheal_cli.serve.healer.commands import carry_out
 from tests.audit import test_attacks as attacks
 from tests.audit.test_attacks import BEST, by_sql, client, run_id
 from tests.audit.test_audit import the_log

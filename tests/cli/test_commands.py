@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from selfheal_cli.cli.main import COMMANDS, main
-from selfheal_cli.history.event_log import read
-from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+from selfheal_cli.events.log import read
+from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from tests.conftest import Invoke
 from tests.registry.test_mlflow_registry import artifact
 
@@ -86,10 +86,10 @@ def test_an_edited_log_is_not_told_as_history(article_copy: Path, invoke: Invoke
 
 
 def test_snapshots_sort_and_filter(in_article_run: Path, invoke: Invoke) -> None:
-    found = json.loads(
+    versions = json.loads(
         invoke("snapshots", "--sort", "f1", "--phase", "post-heal", "--limit", "3", "--json").stdout
     )
-    assert [version["version"] for version in found] == [21, 27, 49]
+    assert [version["version"] for version in versions] == [21, 27, 49]
     table = invoke("snapshots", "--phase", "baseline").stdout
     assert re.search(r"v1 .*baseline.*0\.754.*0\.929.*1000.*held-out.*baseline", table)
 
@@ -97,10 +97,10 @@ def test_snapshots_sort_and_filter(in_article_run: Path, invoke: Invoke) -> None
 def test_show_tells_tags_figures_and_that_the_file_holds(
     in_article_run: Path, invoke: Invoke
 ) -> None:
-    found = json.loads(invoke("show", "21", "--json").stdout)
-    assert found["verified"] is True
-    assert found["tags"]["selfheal.evaluation"] == "in-sample"
-    assert found["tags"]["selfheal.parent"] == "20"
+    shown = json.loads(invoke("show", "21", "--json").stdout)
+    assert shown["verified"] is True
+    assert shown["tags"]["selfheal.evaluation"] == "in-sample"
+    assert shown["tags"]["selfheal.parent"] == "20"
     assert "its sha256 holds" in invoke("show", "21").stdout
 
 
@@ -138,16 +138,16 @@ def test_a_drill_without_a_rollback_fails_with_exit_6(workdir: Path, invoke: Inv
 
 
 def test_the_doctor_is_content_with_a_whole_run(article_copy: Path, invoke: Invoke) -> None:
-    found = json.loads(invoke("doctor", "--json").stdout)
-    assert found["well"] is True
-    checks = {finding["check"] for finding in found["findings"]}
+    report = json.loads(invoke("doctor", "--json").stdout)
+    assert report["well"] is True
+    checks = {finding["check"] for finding in report["findings"]}
     assert {"mlflow", "store", "store writable", "fraud@champion", "fraud@baseline"} <= checks
 
 
 def test_the_doctor_names_an_alias_whose_file_is_gone(article_copy: Path, invoke: Invoke) -> None:
     artifact(51, "adapter.safetensors").unlink()
-    found = json.loads(invoke("doctor", "--json", expect=4).stdout)
-    bad = [finding for finding in found["findings"] if not finding["well"]]
+    report = json.loads(invoke("doctor", "--json", expect=4).stdout)
+    bad = [finding for finding in report["findings"] if not finding["well"]]
     assert [finding["check"] for finding in bad] == ["fraud@champion"]
     assert "v51" in bad[0]["detail"]
 

@@ -101,7 +101,7 @@ def test_mlflow_has_one_run_and_a_child_run_a_contestant(
         for name, value in line["mean"].items():
             assert run.data.metrics[name] == pytest.approx(value)
         assert run.data.metrics["accuracy_sd"] == pytest.approx(line["spread"]["accuracy"])
-    kept = [found.path for found in MlflowClient().list_artifacts(document["run_id"])]
+    kept = [file.path for file in MlflowClient().list_artifacts(document["run_id"])]
     assert kept == ["comparison.png"]
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from selfheal_cli.cli.compare import command as compare
+from selfheal_cli.cli.configured import variable_of
 from selfheal_cli.cli.run import command as run
-from selfheal_cli.cli.standing import variable_of
 from tests.cli.test_bad_input import GOOD, HEADER, refused
 from tests.conftest import Invoke
 

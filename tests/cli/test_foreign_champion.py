@@ -11,21 +11,20 @@ import mlflow
 import pytest
 import requests
 
-from selfheal_cli.errors import NothingToRestore, Overtaken
+from selfheal_cli.errors import ConflictError, NoCandidateError
+from selfheal_cli.registry.aliases import Move, move_alias
 from selfheal_cli.registry.base import CHAMPION
 from selfheal_cli.registry.memory import MemoryRegistry
-from selfheal_cli.registry.mlflow_registry import MlflowRegistry
-from selfheal_cli.registry.moves import Move, move_alias
+from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from selfheal_cli.rollback.plan import By, execute, plan_best, plan_version
 from selfheal_cli.rollback.trust import Unverified
-from selfheal_cli.serve.facts import Seen
-from selfheal_cli.serve.operating import carry_out
-from selfheal_cli.serve.standing import Standing
-from selfheal_cli.serve.teller import registry_facts
-from selfheal_cli.serve.telling import warnings
+from selfheal_cli.serve.healer.commands import carry_out
+from selfheal_cli.serve.healer.status import registry_facts
+from selfheal_cli.serve.operator.status import ModelStatus, StatusSnapshot
+from selfheal_cli.serve.operator.verdict import warnings
 from tests.conftest import Invoke
+from tests.rollback.test_prune import AT, filled
 from tests.serve.operating import FACTS, board_with, operator_app, serving
-from tests.test_prune import AT, filled
 
 
 class Doubled(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc]
@@ -58,8 +57,8 @@ def test_it_is_named_as_what_it_is(foreign: int, invoke: Invoke) -> None:
     said = invoke("status", "--model-name", "fraud").stdout
     assert "Champion: v52, which selfheal did not register" in said
     checks = json.loads(invoke("doctor", "--json").stdout)["findings"]
-    found = next(one for one in checks if one["check"] == "fraud@champion")
-    assert found["detail"] == "v52, which selfheal did not register: not looked at"
+    check = next(one for one in checks if one["check"] == "fraud@champion")
+    assert check["detail"] == "v52, which selfheal did not register: not looked at"
 
 
 def test_every_way_back_from_it_works_and_the_alias_can_be_put_back(
@@ -86,11 +85,11 @@ def test_every_way_back_from_it_works_and_the_alias_can_be_put_back(
 
 def test_the_status_of_a_server_says_that_it_does_not_serve(foreign: int, tmp_path: Path) -> None:
     known = registry_facts(MlflowRegistry(), "fraud")
-    standing = Standing(**known)
+    standing = ModelStatus(**known)
     assert standing.champion is not None
     assert (standing.champion.version, standing.champion.foreign) == (foreign, True)
     assert {one.version for one in standing.candidates} >= {21}
-    seen = Seen(server=FACTS, standing=standing, age=1.0, at=0.0)
+    seen = StatusSnapshot(server=FACTS, standing=standing, age=1.0, at=0.0)
     assert (
         f"The alias champion points to v{foreign}, which selfheal did not register and does not "
         "serve: v12 answers; a rollback puts the alias right."
@@ -119,7 +118,7 @@ def test_a_model_that_only_another_tool_filled_has_nothing_to_restore() -> None:
     registry = MemoryRegistry()
     number = registry.add_foreign("m")
     registry.set_alias("m", CHAMPION, number)
-    with pytest.raises(NothingToRestore):
+    with pytest.raises(NoCandidateError):
         plan_best(registry, "m")
 
 
@@ -127,7 +126,7 @@ def test_a_run_takes_the_champion_from_no_other_tool_and_a_person_may() -> None:
     registry = filled(MemoryRegistry())
     registry.set_alias("m", CHAMPION, registry.add_foreign("m"))
     of_run = Move("m", CHAMPION, 8, "ann", AT, "heal", run="r", key="r:1", after=2)
-    with pytest.raises(Overtaken, match="a run takes nothing from another tool"):
+    with pytest.raises(ConflictError, match="a run takes nothing from another tool"):
         move_alias(registry, of_run)
     move = execute(registry, plan_best(registry, "m", trust=Unverified()), By("ann", AT, "back"))
     assert move is not None
@@ -137,5 +136,5 @@ def test_a_run_takes_the_champion_from_no_other_tool_and_a_person_may() -> None:
         execute(registry, plan_version(registry, "m", 9, Unverified()), By("ann", AT, "theirs"))
         is not None
     )
-    with pytest.raises(Overtaken, match="selfheal rollback --to 8"):
+    with pytest.raises(ConflictError, match="selfheal rollback --to 8"):
         move_alias(registry, replace(of_run, after=99))  # put back by hand: theirs all the same

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from selfheal_cli.actor import actor, same_person
+from selfheal_cli.registry.aliases import set_four_eyes
 from selfheal_cli.registry.base import CHAMPION
 from selfheal_cli.registry.memory import MemoryRegistry
-from selfheal_cli.registry.mlflow_registry import MlflowRegistry
-from selfheal_cli.registry.moves import set_four_eyes
+from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from selfheal_cli.rollback import plan
 from selfheal_cli.rollback.trust import Unverified
-from selfheal_cli.serve.operating import carry_out
+from selfheal_cli.serve.healer.commands import carry_out
 from tests.conftest import Invoke
-from tests.test_prune import AT, filled
+from tests.rollback.test_prune import AT, filled
 
 
 def test_the_rule_is_the_models_and_is_loosened_by_two_people(

@@ -52,15 +52,15 @@ def fell(arguments: list[str]) -> str:
 def options_of() -> dict[tuple[str, ...], list[str]]:
     """Each command, a group's as well, with its options."""
     context = click.Context(main)
-    found: dict[tuple[str, ...], list[str]] = {}
+    by_command: dict[tuple[str, ...], list[str]] = {}
     for name in COMMANDS.keys() - LONG:
         command = main.get_command(context, name)
         inside = command.commands if isinstance(command, click.Group) else {"": command}
         for below, one in inside.items():
             assert one is not None
             options = [max(o.opts, key=len) for o in one.params if isinstance(o, click.Option)]
-            found[(name, below) if below else (name,)] = options
-    return found
+            by_command[(name, below) if below else (name,)] = options
+    return by_command
 
 
 @settings(FEW, max_examples=60)
@@ -133,11 +133,14 @@ LOOKING = [("config", "show"), ("snapshots",), ("champion",), ("doctor",), ("his
 @settings(FEW, max_examples=40)
 @given(st.sampled_from(LOOKING), st.dictionaries(st.sampled_from(VARIABLES), ODD, max_size=3))
 def test_no_variable_is_unexpected(
-    place: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], found: dict[str, str]
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: tuple[str, ...],
+    variables: dict[str, str],
 ) -> None:
     enter(place, monkeypatch)
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in found.items():
+        for name, value in variables.items():
             patch.setenv(name, value)
         assert not fell(list(command))
     os.environ.pop("MLFLOW_TRACKING_URI", None)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from selfheal_cli.pipeline.follow import Follower
+from selfheal_cli.pipeline.stream.champion import ChampionWatcher
 from selfheal_cli.records import AliasMove
+from selfheal_cli.registry.aliases import Move, move_alias
 from selfheal_cli.registry.base import CHAMPION
 from selfheal_cli.registry.journal import standing
-from selfheal_cli.registry.mlflow_registry import MlflowRegistry
-from selfheal_cli.registry.moves import Move, move_alias
+from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from tests.conftest import Invoke
 
 AT = "2026-01-01T00:00:00.000+00:00"
@@ -84,7 +84,7 @@ def test_a_follower_finishes_it_at_its_second_look(article_copy: Path) -> None:
     killed_before_the_alias(registry, 2)
     version = registry.version("fraud", 2)
     now = standing(registry, "fraud").moves[CHAMPION].sequence
-    follower = Follower(registry, "fraud", "another-run", version.base, now)
+    follower = ChampionWatcher(registry, "fraud", "another-run", version.base, now)
     follower.look()
     assert registry.alias("fraud", CHAMPION) != 2  # it may be on its way
     follower.look()

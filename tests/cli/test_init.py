@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from selfheal_cli.settings.document import parse_document
-from selfheal_cli.settings.settle import Settled, settle
+from selfheal_cli.settings.resolve import ResolvedSettings, resolve
+from selfheal_cli.settings.sources import parse_document
 from tests.cli.test_bad_input import GOOD, HEADER, refused
 from tests.cli.test_real_streams import DATA
 from tests.conftest import Invoke
@@ -34,9 +34,9 @@ def frame(**columns: Any) -> pd.DataFrame:
     return pd.DataFrame({"amount": amount, **columns, "outcome": outcome})
 
 
-def settled(path: str = "selfheal.yaml") -> Settled:
+def settled(path: str = "selfheal.yaml") -> ResolvedSettings:
     """What the file that was written says."""
-    return settle([parse_document(Path(path).read_text(encoding="utf-8"), path)])
+    return resolve([parse_document(Path(path).read_text(encoding="utf-8"), path)])
 
 
 def source(path: str = "selfheal.yaml") -> dict[str, Any]:
@@ -104,12 +104,12 @@ def test_what_is_seen_is_written_and_runs_unchanged(
         pytest.skip("alike in both")
     invoke("init", f"rows.{suffix}")
     text = Path("selfheal.yaml").read_text(encoding="utf-8")
-    found = source()
-    assert {key: found[key] for key in expected} == expected
+    written = source()
+    assert {key: written[key] for key in expected} == expected
     assert all(part in text for part in said), text
     everything_on = OFF.sub(r"\1", text)
     assert len(OFF.findall(text)) > 30
-    assert settle([parse_document(everything_on, "selfheal.yaml")]).config == settled().config
+    assert resolve([parse_document(everything_on, "selfheal.yaml")]).config == settled().config
     document = json.loads(invoke("run", *QUICK).stdout)
     assert document["model"] == "rows"
 
@@ -119,8 +119,8 @@ def test_the_rule_is_the_one_that_a_run_would_have_found(workdir: Path, invoke: 
     invoke("init", "rows.csv")
     written = json.loads(invoke("run", *QUICK).stdout)
     with_none = ("run", "rows.csv", "--no-config", "--target", "outcome", *QUICK)
-    found = json.loads(invoke(*with_none, "--batch-size", "30", "--model-name", "b").stdout)
-    assert written["trained"]["rules"] == found["trained"]["rules"]
+    unconfigured = json.loads(invoke(*with_none, "--batch-size", "30", "--model-name", "b").stdout)
+    assert written["trained"]["rules"] == unconfigured["trained"]["rules"]
     assert list(written["config"]["rules"]) == written["trained"]["rules"]
 
 
@@ -167,9 +167,9 @@ def test_what_the_user_says_is_not_guessed(workdir: Path, invoke: Invoke) -> Non
     said = ("--target", "kind", "--positive", "a", "--drop", "label", "--separator", ";",
             "--categorical", "age")  # fmt: skip
     invoke("init", "rows.csv", *said)
-    found = source()
-    assert (found["target"], found["positive"], found["separator"]) == ("kind", "a", ";")
-    assert (found["drop"], found["categorical"]) == (("label",), ("age",))
+    written = source()
+    assert (written["target"], written["positive"], written["separator"]) == ("kind", "a", ";")
+    assert (written["drop"], written["categorical"]) == (("label",), ("age",))
     document = json.loads(invoke("init", "rows.csv", "--force", "--json").stdout)
     assert document["file"] == "selfheal.yaml"
     assert any("target 'label'" in note for note in document["notes"])

@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from selfheal_cli.history.event_log import read
-from selfheal_cli.history.events import Event
+from selfheal_cli.events.log import read
+from selfheal_cli.events.types import Event
 from selfheal_cli.records import VersionRecord
-from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from tests.cli.test_bad_input import refused
 from tests.conftest import Invoke
 
@@ -50,10 +50,10 @@ def versions(model: str = "fraud") -> list[VersionRecord]:
     return MlflowRegistry().versions(model)[::-1]
 
 
-def steps(found: list[Event]) -> Iterator[tuple[int, Event]]:
+def steps(log: list[Event]) -> Iterator[tuple[int, Event]]:
     """Events with the number of the batch that was being worked on."""
     step = 1
-    for event in found:
+    for event in log:
         yield step, event
         step += event.kind == "batch"
 
@@ -71,10 +71,10 @@ def test_late_labels_reach_the_json_the_files_and_mlflows_versions(
     with Path("monitoring_export/metrics.csv").open() as stream:
         written = list(csv.DictReader(stream))
     assert [row["pre_f1"] == "" for row in written] == [False] * 5 + [True] * 3
-    found = events()
-    came = {step: e.data["batch"] for step, e in steps(found) if e.kind == "labels"}
+    log = events()
+    came = {step: e.data["batch"] for step, e in steps(log) if e.kind == "labels"}
     assert came == {step: step - 3 for step in range(4, 9)}
-    scored = {e.data["snapshot"]: e.data["scores"] for e in found if e.kind == "snapshot-scored"}
+    scored = {e.data["snapshot"]: e.data["scores"] for e in log if e.kind == "snapshot-scored"}
     assert scored
     for version in versions()[1:]:
         tags = version.tags

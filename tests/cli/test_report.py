@@ -6,9 +6,9 @@ import json
 import shutil
 from pathlib import Path
 
-from selfheal_cli.history.event_log import read
-from selfheal_cli.history.events import Kind
-from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+from selfheal_cli.events.log import read
+from selfheal_cli.events.types import Kind
+from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from tests.conftest import Invoke
 
 
@@ -29,8 +29,8 @@ def test_the_run_left_the_same_page_in_its_folder_and_with_its_artifacts(
     article_copy: Path, invoke: Invoke, tmp_path: Path
 ) -> None:
     (run,) = Path("mlruns/selfheal/runs").iterdir()
-    found = json.loads(invoke("report", run.name[:6], "--out", "a/b.html", "--json").stdout)
-    assert found == {"run_id": run.name, "report": "a/b.html"}
+    document = json.loads(invoke("report", run.name[:6], "--out", "a/b.html", "--json").stdout)
+    assert document == {"run_id": run.name, "report": "a/b.html"}
     page = Path("a/b.html").read_bytes()
     assert page == Path("monitoring_export/report.html").read_bytes()
     (tmp_path / "kept").mkdir()

@@ -12,10 +12,10 @@ import pytest
 from mlflow import MlflowClient
 
 from selfheal_cli.records import AliasMove
+from selfheal_cli.registry.aliases import Move, move_alias
 from selfheal_cli.registry.base import CHAMPION
 from selfheal_cli.registry.journal import EntryKind, standing
-from selfheal_cli.registry.mlflow_registry import MlflowRegistry
-from selfheal_cli.registry.moves import Move, move_alias
+from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from tests.conftest import Invoke
 from tests.registry.chains import check_chain
 
@@ -31,8 +31,8 @@ def champion() -> int | None:
 def champion_moves() -> list[AliasMove]:
     """Every move of the champion, in the order of the journal."""
     entries = MlflowRegistry().entries("fraud")
-    found = [AliasMove(**entry.data) for entry in entries if entry.kind is EntryKind.MOVED]
-    return [move for move in found if move.alias == CHAMPION]
+    moves = [AliasMove(**entry.data) for entry in entries if entry.kind is EntryKind.MOVED]
+    return [move for move in moves if move.alias == CHAMPION]
 
 
 def files_of(version: int) -> Path:

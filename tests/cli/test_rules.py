@@ -72,9 +72,9 @@ def test_check_gives_each_rules_figures(invoke: Invoke, frame: pd.DataFrame) -> 
 
 @pytest.mark.usefixtures("files")
 def test_check_without_labels_gives_coverage_and_says_what_it_cannot(invoke: Invoke) -> None:
-    found = json.loads(invoke("rules", "check", "rules.yaml", "data.csv", "--json").stdout)
-    assert {one["precision"] for one in found["rules"]} == {None}
-    assert found["rules"][0]["fired"] > 0
+    checked = json.loads(invoke("rules", "check", "rules.yaml", "data.csv", "--json").stdout)
+    assert {one["precision"] for one in checked["rules"]} == {None}
+    assert checked["rules"][0]["fired"] > 0
     shown = invoke("rules", "check", "rules.yaml", "data.csv").stdout
     assert "large" in shown
     assert "Contradictions" in shown
@@ -88,8 +88,8 @@ def test_a_rule_that_stopped_firing_is_stale(
     frame.to_csv("data.csv", index=False)
     Path("rules.yaml").write_text(RULES)
     options = ("--latest", "0.2", "--json")
-    found = json.loads(invoke("rules", "check", "rules.yaml", "data.csv", *options).stdout)
-    assert "does not fire on any of the latest 240 rows" in found["rules"][0]["stale"]
+    checked = json.loads(invoke("rules", "check", "rules.yaml", "data.csv", *options).stdout)
+    assert "does not fire on any of the latest 240 rows" in checked["rules"][0]["stale"]
 
 
 def test_check_holds_rules_against_the_champion_and_run_votes_by_the_file(
@@ -119,13 +119,13 @@ def test_check_holds_rules_against_the_champion_and_run_votes_by_the_file(
     assert sum(one["abstained"] for one in batches) == (tied | silent).sum()
 
     against = ("--target", "label", "--model", "data", "--json")
-    found = json.loads(invoke("rules", "check", "rules.yaml", "data.csv", *against).stdout)
+    checked = json.loads(invoke("rules", "check", "rules.yaml", "data.csv", *against).stdout)
     import mlflow
 
     mlflow.set_tracking_uri("sqlite:///mlflow.db")
     model = mlflow.pyfunc.load_model("models:/data@champion")
     improbable = model.predict(frame.drop(columns="label")) < 0.3
-    assert found["rules"][0]["disagreed"] == (improbable & (frame["amount"] > 1)).sum() > 0
+    assert checked["rules"][0]["disagreed"] == (improbable & (frame["amount"] > 1)).sum() > 0
 
 
 def test_a_table_that_the_model_was_not_trained_on_is_refused(
@@ -148,12 +148,12 @@ def test_one_rule_from_a_file_is_the_same_run_as_from_the_command_line(
     frame.to_csv("data.csv", index=False)
     Path("one.yaml").write_text("- {name: large, rule: amount > 1.0 => 1}\n")
     options = ("--target", "label", "--no-plots", "--json")
-    found = [
+    runs = [
         json.loads(invoke("run", "data.csv", *options, *rules).stdout)
         for rules in (("--rule", "amount > 1.0 => 1"), ("--rules", "one.yaml"))
     ]
-    assert found[0]["results"] == found[1]["results"]
-    assert found[0]["trained"] == found[1]["trained"]
+    assert runs[0]["results"] == runs[1]["results"]
+    assert runs[0]["trained"] == runs[1]["trained"]
     log = next(Path("mlruns/selfheal/runs").glob("*/events.jsonl"))
     assert "abstained" not in log.read_text()
 

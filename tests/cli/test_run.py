@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from selfheal_cli.history.event_log import read, verify
-from selfheal_cli.report.fold import fold
+from selfheal_cli.events.log import read, verify
+from selfheal_cli.events.state import fold
 from tests.conftest import Invoke
 
 QUICK = ("--batches", "3", "--no-plots")

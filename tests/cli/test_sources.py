@@ -13,11 +13,11 @@ import pytest
 from click.testing import CliRunner
 
 from selfheal_cli.cli.main import main
-from selfheal_cli.history.event_log import read, verify
+from selfheal_cli.events.log import read, verify
 from tests.cli.test_run import logs, make_table
 from tests.conftest import Invoke
 from tests.registry.stores import PASSWORD, postgres_server
-from tests.source.kinds import as_lines, into_database
+from tests.sources.kinds import as_lines, into_database
 
 SHORT = ("--target", "label", "--no-plots", "--batch-size", "50", "--batches", "2")
 

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from selfheal_cli.config import RunConfig
-from selfheal_cli.inputs import NdjsonSettings, TableSettings
-from selfheal_cli.pipeline.sources import open_source
+from selfheal_cli.config_sources import NdjsonSettings, TableSettings
+from selfheal_cli.pipeline.prepare.rows import open_source
 from tests.conftest import Invoke
 
 

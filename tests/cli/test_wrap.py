@@ -14,7 +14,7 @@ import torch
 from mlflow import MlflowClient
 from torch import nn
 
-from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from tests.conftest import Invoke
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -105,12 +105,12 @@ def test_a_recipe_that_does_not_fit_the_place_is_refused_with_the_one_that_does(
 
 
 def test_layers_are_listed_and_nothing_is_registered(digits_dir: Path, invoke: Invoke) -> None:
-    found = json.loads(invoke("wrap", *STORED, "--list", "--json").stdout)
-    fits = {one["name"]: one["adapters"] for one in found}
+    layers = json.loads(invoke("wrap", *STORED, "--list", "--json").stdout)
+    fits = {one["name"]: one["adapters"] for one in layers}
     assert fits["convolutions.0"] == ["reflexive"]
     assert fits["hidden"] == ["reflexive", "lora"]
     assert fits["out"] == ["reflexive", "affine", "lora"]
-    recipes = {one["name"]: one["recipes"] for one in found}
+    recipes = {one["name"]: one["recipes"] for one in layers}
     assert recipes["hidden"] == ["gradient", "article"]
     assert recipes["out"] == ["anchored", "gradient", "article"]
     assert "n x 16 x 8 x 8" in invoke("wrap", *STORED, "--list").stdout
@@ -137,9 +137,9 @@ def log_model(form: str) -> str:
 def test_mlflows_graph_gives_its_weights_without_a_pickle(digits_dir: Path, invoke: Invoke) -> None:
     uri = log_model("pt2")
     assert "--from package.module:Class" in invoke("wrap", uri, "--as", "d", expect=3).stderr
-    found = json.loads(invoke("wrap", uri, *DIGITS, *DATA, "--as", "d", "--json").stdout)
+    wrapped = json.loads(invoke("wrap", uri, *DIGITS, *DATA, "--as", "d", "--json").stdout)
     same = json.loads(invoke("wrap", *STORED, *DATA, "--as", "e", "--json").stdout)
-    assert (found["at"], same["at"]) == ("out", "out")
+    assert (wrapped["at"], same["at"]) == ("out", "out")
     digests = [
         json.loads(invoke("show", "1", "--model-name", name, "--json").stdout)["tags"]
         for name in ("d", "e")

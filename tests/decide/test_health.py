@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfheal_cli.config import Policy
-from selfheal_cli.decide.health import Health
+from selfheal_cli.decide import Health
 from selfheal_cli.scores import Scores
 
 GOOD = Scores(tp=40, tn=50, fp=5, fn=5)
@@ -43,20 +43,20 @@ def test_a_fall_of_accuracy_is_told_where_f1_did_not_fall() -> None:
 
 def test_nothing_is_told_before_enough_heals() -> None:
     policy = Policy(health_min_heals=4, health_window=5)
-    found = told(policy, GOOD, *[BAD_F1] * 4)
-    assert [reason is None for reason in found] == [True, True, True, False, False]
+    reasons = told(policy, GOOD, *[BAD_F1] * 4)
+    assert [reason is None for reason in reasons] == [True, True, True, False, False]
 
 
 def test_a_window_shorter_than_the_heals_to_wait_for_is_enough() -> None:
     policy = Policy(health_min_heals=3, health_window=1)
-    found = told(policy, GOOD, BAD_F1, BAD_F1, GOOD)
-    assert [reason is None for reason in found] == [True, True, False, True]
+    reasons = told(policy, GOOD, BAD_F1, BAD_F1, GOOD)
+    assert [reason is None for reason in reasons] == [True, True, False, True]
 
 
 def test_old_heals_leave_the_window() -> None:
     policy = Policy(health_min_heals=1, health_window=2)
-    found = told(policy, GOOD, BAD_F1, GOOD, GOOD)
-    assert [reason is None for reason in found] == [True, False, False, True]
+    reasons = told(policy, GOOD, BAD_F1, GOOD, GOOD)
+    assert [reason is None for reason in reasons] == [True, False, False, True]
 
 
 def test_the_first_heal_stays_the_baseline_though_it_left_the_window() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfheal_cli.config import Objective
-from selfheal_cli.decide.objective import RECENT, parse_objective, threshold_for
+from selfheal_cli.decide import RECENT, parse_objective, threshold_for
 from selfheal_cli.errors import ConfigurationError
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=100)
@@ -31,8 +31,8 @@ def test_an_objective_reads_as_it_is_written(text: str) -> None:
 
 
 def test_costs_are_those_of_a_miss_and_of_a_false_alarm() -> None:
-    found = parse_objective("cost:5000,15")
-    assert (found.kind, found.fn, found.fp) == ("cost", 5000.0, 15.0)
+    objective = parse_objective("cost:5000,15")
+    assert (objective.kind, objective.fn, objective.fp) == ("cost", 5000.0, 15.0)
 
 
 @pytest.mark.parametrize(
@@ -88,18 +88,18 @@ def test_accuracy_decides_at_one_half(probabilities: np.ndarray) -> None:
 def test_costs_decide_where_missing_and_alarming_cost_the_same(
     probabilities: np.ndarray, fn: float, fp: float
 ) -> None:
-    found = threshold_for(Objective(kind="cost", fn=fn, fp=fp), probabilities)
-    assert 0 < found < 1
-    assert found * fn == pytest.approx((1 - found) * fp)
+    threshold = threshold_for(Objective(kind="cost", fn=fn, fp=fp), probabilities)
+    assert 0 < threshold < 1
+    assert threshold * fn == pytest.approx((1 - threshold) * fp)
 
 
 @PROPERTY
 @given(probabilities=PROBABILITIES)
 def test_no_cut_gives_a_higher_expected_f1(probabilities: np.ndarray) -> None:
     threshold = threshold_for(F1, probabilities)
-    found = expected_f1(probabilities, probabilities >= threshold)
+    at_threshold = expected_f1(probabilities, probabilities >= threshold)
     cuts = [expected_f1(probabilities, probabilities >= cut) for cut in probabilities]
-    assert found == pytest.approx(max(cuts), abs=1e-12)
+    assert at_threshold == pytest.approx(max(cuts), abs=1e-12)
 
 
 @PROPERTY
@@ -107,9 +107,9 @@ def test_no_cut_gives_a_higher_expected_f1(probabilities: np.ndarray) -> None:
 def test_no_set_of_rows_gives_a_higher_expected_f1(values: list[float]) -> None:
     probabilities = np.array(values, dtype=np.float32)
     threshold = threshold_for(F1, probabilities)
-    found = expected_f1(probabilities, probabilities >= threshold)
+    at_threshold = expected_f1(probabilities, probabilities >= threshold)
     sets = np.array(np.meshgrid(*[[False, True]] * len(values))).reshape(len(values), -1).T
-    assert found >= max(expected_f1(probabilities, flagged) for flagged in sets) - 1e-12
+    assert at_threshold >= max(expected_f1(probabilities, flagged) for flagged in sets) - 1e-12
 
 
 @PROPERTY

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfheal_cli.config import Policy
-from selfheal_cli.decide.policy import Decision, decide
+from selfheal_cli.decide import Decision, decide
 from selfheal_cli.records import Conflicts, DriftReading
 
 POLICY = Policy(fidi_threshold=1.5, conflict_min=4)

@@ -12,9 +12,8 @@ from selfheal_cli.heal.anchor import Anchor, AnchorRows
 from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealRows, HealTask
 from selfheal_cli.model.network import Architecture, SelfHealingNetwork, Weights
-from selfheal_cli.model.spool import SpooledRows
-from selfheal_cli.model.training import seeded, train
-from selfheal_cli.source.synthetic import SyntheticSource
+from selfheal_cli.model.training import SpooledRows, seeded, train
+from selfheal_cli.sources.synthetic import SyntheticSource
 
 INPUTS, HIDDEN = 4, 8
 

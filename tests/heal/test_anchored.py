@@ -12,17 +12,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 
 from selfheal_cli.config import HealSettings, SyntheticSettings
-from selfheal_cli.heal.anchor import Anchor, AnchorRows
-from selfheal_cli.heal.convex import Design
+from selfheal_cli.heal.anchor import Anchor, AnchorRows, Design
 from selfheal_cli.heal.recipes.anchored import NAMES, Anchored
-from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask
-from selfheal_cli.heal.window import Window
+from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask, Window
 from selfheal_cli.logistic import fit, row_losses, targets
 from selfheal_cli.model.network import Architecture, SelfHealingNetwork, use_one_thread
 from selfheal_cli.model.training import seeded
 from selfheal_cli.records import Rows
-from selfheal_cli.source.limit import bayes_limit, posterior
-from selfheal_cli.source.synthetic import V14, SyntheticSource
+from selfheal_cli.sources.synthetic import V14, SyntheticSource, bayes_limit, posterior
 from tests.heal.small import Trained, trained_on
 
 SEED = 0
@@ -103,8 +100,8 @@ def drifted(trained: Trained) -> list[HealOutcome]:
 def logits_of(network: SelfHealingNetwork, features: np.ndarray) -> np.ndarray:
     """What the head gives for adapted features."""
     with torch.inference_mode():
-        found: np.ndarray = network.head(network.adapter(torch.from_numpy(features))).numpy()
-    return found
+        logits: np.ndarray = network.head(network.adapter(torch.from_numpy(features))).numpy()
+    return logits
 
 
 def problem(
@@ -167,8 +164,8 @@ def test_the_folded_adapter_gives_the_logits_of_the_solution(outputs: int, besid
     theta = np.random.default_rng(2).normal(size=(design.columns, outputs))
     offset = design.offset(features)
     expected = offset + design.rows(features, offset) @ theta
-    found = logits_of(network.with_adapter(design.fold(theta)), features)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    logits = logits_of(network.with_adapter(design.fold(theta)), features)
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_folded_adapter_of_a_trained_network_gives_the_logits_of_the_solution(
@@ -180,8 +177,8 @@ def test_the_folded_adapter_of_a_trained_network_gives_the_logits_of_the_solutio
     a, y = design.rows(features, offset), source().held_out()["drifted"].y
     ridge = np.r_[np.full(design.features, 5.0), 1.0, 1e-3]
     theta = fit(a, offset, targets(a, y, 1), ridge, np.zeros((design.columns, 1)))
-    found = logits_of(trained.network.with_adapter(design.fold(theta)), features)
-    np.testing.assert_allclose(found, offset + a @ theta, rtol=1e-3, atol=1e-3)
+    logits = logits_of(trained.network.with_adapter(design.fold(theta)), features)
+    np.testing.assert_allclose(logits, offset + a @ theta, rtol=1e-3, atol=1e-3)
 
 
 @OUTPUTS

@@ -18,15 +18,7 @@ from selfheal_cli.errors import HealError
 from selfheal_cli.heal.recipes.article import Article
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask
 from selfheal_cli.model.network import SelfHealingNetwork, use_one_thread
-from tests.heal.small import (
-    INPUTS,
-    anchor_of,
-    bytes_of,
-    outcome_bytes,
-    rows_of,
-    start,
-    with_rows,
-)
+from tests.heal.small import INPUTS, anchor_of, bytes_of, outcome_bytes, rows_of, start, with_rows
 from tests.heal.small import small_network as network
 
 if TYPE_CHECKING:
@@ -132,7 +124,7 @@ def test_other_rows_labels_rules_shares_and_settings_give_other_bytes() -> None:
     task = task_of(1)
     other = task_of(2)
     built = network()
-    found = [
+    healed = [
         heal(built, start(built), changed, chosen).after.weights
         for changed, chosen in [
             (task, ARTICLE),
@@ -147,7 +139,7 @@ def test_other_rows_labels_rules_shares_and_settings_give_other_bytes() -> None:
             (task, HealSettings(entropy_weight=0.5)),
         ]
     ]
-    assert len({str(bytes_of(weights)) for weights in found}) == len(found)
+    assert len({str(bytes_of(weights)) for weights in healed}) == len(healed)
 
 
 def test_a_heal_does_not_change_its_inputs() -> None:
@@ -211,11 +203,11 @@ def test_probabilities_are_those_of_the_adapters_before_and_after() -> None:
     built, task = network(), task_of(2)
     state = heal(built, start(built), task_of(1), ARTICLE).after
     outcome = heal(built, state, task, ARTICLE)
-    for weights, found in (
+    for weights, probabilities in (
         (state.weights, outcome.probabilities_before),
         (outcome.after.weights, outcome.probabilities_after),
     ):
-        np.testing.assert_array_equal(built.with_adapter(weights).predict(x_of(2)), found)
+        np.testing.assert_array_equal(built.with_adapter(weights).predict(x_of(2)), probabilities)
     assert not np.array_equal(outcome.probabilities_before, outcome.probabilities_after)
 
 

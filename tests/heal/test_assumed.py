@@ -15,8 +15,7 @@ from selfheal_cli.heal.recipe import Recipes, label_free
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealRows, HealTask
 from selfheal_cli.model.network import use_one_thread
 from selfheal_cli.records import Rows
-from selfheal_cli.source.limit import posterior
-from selfheal_cli.source.synthetic import V14, SyntheticSource, as_rows
+from selfheal_cli.sources.synthetic import V14, SyntheticSource, as_rows, posterior
 from tests.heal.small import Trained, trained_on
 
 SEED = 0

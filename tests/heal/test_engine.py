@@ -15,8 +15,7 @@ import pytest
 
 from selfheal_cli.config import HealSettings
 from selfheal_cli.errors import HealError
-from selfheal_cli.heal.engine import HealEngine, InlineEngine
-from selfheal_cli.heal.live import LiveModel, Serving
+from selfheal_cli.heal.engine import HealEngine, InlineEngine, LiveModel, Serving
 from selfheal_cli.heal.task import HealFailure, HealOutcome, HealTask
 from selfheal_cli.heal.worker_engine import MAX_STARTS, WorkerEngine
 from selfheal_cli.model.network import use_one_thread
@@ -259,11 +258,11 @@ def test_every_recipe_gives_the_same_in_a_worker_as_in_place(
         task = HealTask(f"h{batch}", batch, "drift", recipe, rows)
         for engine in (inline, worker):
             engine.submit(task)
-        expected, found = inline.take(), worker.take(wait=True)
+        expected, outcome = inline.take(), worker.take(wait=True)
         if isinstance(expected, HealFailure):
-            assert found == expected
+            assert outcome == expected
             continue
-        assert outcome_bytes(found) == outcome_bytes(expected)
+        assert outcome_bytes(outcome) == outcome_bytes(expected)
         healed.add(recipe)
         for live in (here, there):
             live.publish(expected.after, task.heal_id, 0.5)

@@ -72,13 +72,13 @@ def test_a_heal_that_is_worse_on_held_out_rows_is_rejected_with_the_figures(
     network: SelfHealingNetwork,
 ) -> None:
     before, after = probabilities(1, 3.0), probabilities(1, -1.0)
-    found = judged(network, outcome_of(network, before, after))
+    judgement = judged(network, outcome_of(network, before, after))
     worse = losses(after, TRUTH)[HELD] - losses(before, TRUTH)[HELD]
     error = worse.std(ddof=1) / np.sqrt(HELD.sum())
-    assert found.worse_by == pytest.approx(worse.mean())
-    assert found.error == pytest.approx(error)
-    assert found.rows == 20
-    assert found.rejected == (
+    assert judgement.worse_by == pytest.approx(worse.mean())
+    assert judgement.error == pytest.approx(error)
+    assert judgement.rows == 20
+    assert judgement.rejected == (
         f"log loss on 20 held-out rows rises by {worse.mean():.4f}, more than 2 standard errors "
         f"({error:.4f})"
     )
@@ -87,11 +87,11 @@ def test_a_heal_that_is_worse_on_held_out_rows_is_rejected_with_the_figures(
 def test_a_heal_that_is_better_on_held_out_rows_is_let_through(
     network: SelfHealingNetwork,
 ) -> None:
-    found = judged(network, outcome_of(network, probabilities(1, 0.5), probabilities(1, 3.0)))
-    assert found.rejected == ""
-    assert found.worse_by is not None
-    assert found.worse_by < 0
-    assert found.rows == 20
+    judgement = judged(network, outcome_of(network, probabilities(1, 0.5), probabilities(1, 3.0)))
+    assert judgement.rejected == ""
+    assert judgement.worse_by is not None
+    assert judgement.worse_by < 0
+    assert judgement.rows == 20
 
 
 def test_a_heal_that_changes_nothing_is_let_through(network: SelfHealingNetwork) -> None:
@@ -105,10 +105,10 @@ def test_a_heal_may_be_worse_by_the_tolerance_and_no_more(
     network: SelfHealingNetwork, seed: int, strength: float, tolerance: float
 ) -> None:
     outcome = outcome_of(network, probabilities(1, 1.0), probabilities(seed, strength))
-    found = judged(network, outcome, tolerance)
-    assert found.worse_by is not None
-    assert found.error is not None
-    assert bool(found.rejected) == (found.worse_by > tolerance * found.error)
+    judgement = judged(network, outcome, tolerance)
+    assert judgement.worse_by is not None
+    assert judgement.error is not None
+    assert bool(judgement.rejected) == (judgement.worse_by > tolerance * judgement.error)
 
 
 def test_rows_that_were_learned_from_say_nothing(network: SelfHealingNetwork) -> None:
@@ -126,9 +126,9 @@ def test_held_out_rows_without_a_label_say_nothing(network: SelfHealingNetwork) 
     y = np.where(np.arange(ROWS) < 50, -1, TRUTH).astype(np.int8)
     good, bad = probabilities(1, 3.0), probabilities(1, -3.0)
     after = np.where(y < 0, bad, good).astype(np.float32)
-    found = judged(network, outcome_of(network, probabilities(1, 1.0), after, y=y))
-    assert found.rejected == ""
-    assert found.rows == 10
+    judgement = judged(network, outcome_of(network, probabilities(1, 1.0), after, y=y))
+    assert judgement.rejected == ""
+    assert judgement.rows == 10
 
 
 @pytest.mark.parametrize("recent_is_better", [True, False])
@@ -140,30 +140,30 @@ def test_the_present_counts_more_than_the_past(
     better, worse = probabilities(1, 3.0), probabilities(1, -1.0)
     after = np.where(recent == recent_is_better, better, worse).astype(np.float32)
     before = probabilities(1, 1.0)
-    found = judged(network, outcome_of(network, before, after, arrival=arrival))
-    assert bool(found.rejected) is not recent_is_better
+    judgement = judged(network, outcome_of(network, before, after, arrival=arrival))
+    assert bool(judgement.rejected) is not recent_is_better
     known = compare(before[HELD], after[HELD], TRUTH[HELD], arrival[HELD])
-    assert known == (found.worse_by, found.error)
+    assert known == (judgement.worse_by, judgement.error)
 
 
 def test_of_three_classes_the_loss_is_that_of_the_true_one(network: SelfHealingNetwork) -> None:
     draw = np.random.default_rng(0)
     y = draw.integers(0, 3, ROWS).astype(np.int8)
     before, after = (draw.dirichlet(np.ones(3), ROWS).astype(np.float32) for _ in range(2))
-    found = judged(network, outcome_of(network, before, after, y=y))
+    judgement = judged(network, outcome_of(network, before, after, y=y))
     picked = np.arange(ROWS), y
     expected = (np.log(before[picked]) - np.log(after[picked]))[HELD].mean()
-    assert found.worse_by == pytest.approx(expected, rel=1e-5)
+    assert judgement.worse_by == pytest.approx(expected, rel=1e-5)
 
 
 def test_probabilities_that_are_certain_and_wrong_are_a_finite_loss(
     network: SelfHealingNetwork,
 ) -> None:
     before = probabilities(1, 1.0)
-    found = judged(network, outcome_of(network, before, (1.0 - TRUTH).astype(np.float32)))
-    assert found.worse_by is not None
-    assert 10 < found.worse_by < 30
-    assert found.rejected != ""
+    judgement = judged(network, outcome_of(network, before, (1.0 - TRUTH).astype(np.float32)))
+    assert judgement.worse_by is not None
+    assert 10 < judgement.worse_by < 30
+    assert judgement.rejected != ""
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -172,14 +172,14 @@ def test_a_probability_that_is_not_finite_is_a_collapse(
 ) -> None:
     after = probabilities(1, 3.0)
     after[3] = value
-    found = judged(network, outcome_of(network, probabilities(1, 1.0), after))
-    assert found == Judgement("a probability is not finite", 0)
+    judgement = judged(network, outcome_of(network, probabilities(1, 1.0), after))
+    assert judgement == Judgement("a probability is not finite", 0)
 
 
 def test_one_probability_for_all_rows_is_a_collapse(network: SelfHealingNetwork) -> None:
     after = np.full(ROWS, 0.25, dtype=np.float32)
-    found = judged(network, outcome_of(network, probabilities(1, -3.0), after))
-    assert found == Judgement("every row gets the same probability", 0)
+    judgement = judged(network, outcome_of(network, probabilities(1, -3.0), after))
+    assert judgement == Judgement("every row gets the same probability", 0)
     assert judged(network, outcome_of(network, after, after)).rejected == ""
 
 
@@ -188,8 +188,8 @@ def test_one_distribution_for_all_rows_is_a_collapse(network: SelfHealingNetwork
     y = draw.integers(0, 3, ROWS).astype(np.int8)
     before = draw.dirichlet(np.ones(3), ROWS).astype(np.float32)
     after = np.tile(np.array([0.3, 0.3, 0.4], dtype=np.float32), (ROWS, 1))
-    found = judged(network, outcome_of(network, before, after, y=y))
-    assert found == Judgement("every row gets the same probability", 0)
+    judgement = judged(network, outcome_of(network, before, after, y=y))
+    assert judgement == Judgement("every row gets the same probability", 0)
 
 
 def test_features_that_explode_are_a_collapse(network: SelfHealingNetwork) -> None:
@@ -202,9 +202,9 @@ def test_features_that_explode_are_a_collapse(network: SelfHealingNetwork) -> No
         outcome.probabilities_before,
         outcome.probabilities_after,
     )
-    found = judged(network, blown)
-    assert found.rejected.startswith("adapted features grew from ")
-    assert found.rows == 0
+    judgement = judged(network, blown)
+    assert judgement.rejected.startswith("adapted features grew from ")
+    assert judgement.rows == 0
 
 
 def test_one_class_for_all_rows_passes_only_with_a_clear_fall_of_log_loss(
@@ -262,5 +262,5 @@ def test_without_held_out_rows_nothing_is_held_against_a_heal(
 def test_one_held_out_row_is_no_evidence(network: SelfHealingNetwork) -> None:
     before, after = probabilities(1, 1.0), probabilities(1, 0.95)
     held_out = np.arange(ROWS) == 7
-    found = judged(network, outcome_of(network, before, after, held_out=held_out))
-    assert found.rejected == ""
+    judgement = judged(network, outcome_of(network, before, after, held_out=held_out))
+    assert judgement.rejected == ""

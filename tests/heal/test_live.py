@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from selfheal_cli.heal.live import LiveModel, Serving
+from selfheal_cli.heal.engine import LiveModel, Serving
 from selfheal_cli.heal.task import AdapterState
 from tests.heal.small import small_network as network
 
@@ -99,9 +99,9 @@ def test_predictions_beside_a_publishing_thread_are_each_by_one_set_of_weights()
     publisher = threading.Thread(target=publish)
     publisher.start()
     try:
-        found = {live.predict(X).tobytes() for _ in range(500)}
+        answers = {live.predict(X).tobytes() for _ in range(500)}
     finally:
         done.set()
         publisher.join()
     assert len(expected) == 2
-    assert found <= expected
+    assert answers <= expected

@@ -160,15 +160,15 @@ def test_probabilities_are_those_of_the_network_before_and_after(name: str, clas
     task = task_of(recipes, name, classes, seed=2)
     outcome = recipes.heal(state, task)
     x, _ = drawn(2, ROWS, classes)
-    for weights, found in (
+    for weights, probabilities in (
         (state.weights, outcome.probabilities_before),
         (outcome.after.weights, outcome.probabilities_after),
     ):
         network = recipes.network.with_adapter(weights)
-        assert found.dtype == np.float32
-        assert found.shape == ((ROWS,) if classes == 2 else (ROWS, classes))
-        np.testing.assert_array_equal(found, network.predict_features(task.rows.features))
-        np.testing.assert_array_equal(found, network.predict(x))
+        assert probabilities.dtype == np.float32
+        assert probabilities.shape == ((ROWS,) if classes == 2 else (ROWS, classes))
+        np.testing.assert_array_equal(probabilities, network.predict_features(task.rows.features))
+        np.testing.assert_array_equal(probabilities, network.predict(x))
 
 
 @pytest.mark.parametrize(("name", "classes"), CASES)
@@ -179,10 +179,10 @@ def test_a_heal_in_a_worker_gives_the_same_bytes(name: str, classes: int) -> Non
     for seed in (1, 2):  # the second with a memory
         task = task_of(here, name, classes, seed)
         expected = here.heal(before, task)
-        found, state = wire.decode_task(wire.encode_task(task, before))
+        decoded, state = wire.decode_task(wire.encode_task(task, before))
         assert state_bytes(state) == state_bytes(before)
-        assert row_bytes(found.rows) == row_bytes(task.rows)
-        answer = wire.decode_outcome(wire.encode_outcome(there.heal(state, found)), task)
+        assert row_bytes(decoded.rows) == row_bytes(task.rows)
+        answer = wire.decode_outcome(wire.encode_outcome(there.heal(state, decoded)), task)
         assert isinstance(answer, HealOutcome)
         assert answer.task is task
         assert outcome_bytes(answer) == outcome_bytes(expected)
@@ -203,8 +203,8 @@ def test_labels_of_rows_held_out_have_no_say(name: str, classes: int) -> None:
     other_y[rows.held_out] = (other_y[rows.held_out] + 1) % classes
     other_rule[rows.held_out] = (other_rule[rows.held_out] + 2) % classes
     changed = with_rows(task, y=other_y, rule_label=other_rule)
-    expected, found = (recipes.heal(start(recipes), one) for one in (task, changed))
-    assert outcome_bytes(found) == outcome_bytes(expected)
+    expected, outcome = (recipes.heal(start(recipes), one) for one in (task, changed))
+    assert outcome_bytes(outcome) == outcome_bytes(expected)
 
 
 @pytest.mark.parametrize(("name", "classes"), LABELLED)
@@ -213,8 +213,8 @@ def test_labels_of_rows_that_are_learned_have_a_say(name: str, classes: int) -> 
     task = task_of(recipes, name, classes)
     flipped = (task.rows.y + 1) % classes
     changed = with_rows(task, y=np.where(task.rows.held_out, task.rows.y, flipped).astype(np.int8))
-    expected, found = (recipes.heal(start(recipes), one) for one in (task, changed))
-    assert bytes_of(found.after.weights) != bytes_of(expected.after.weights)
+    expected, outcome = (recipes.heal(start(recipes), one) for one in (task, changed))
+    assert bytes_of(outcome.after.weights) != bytes_of(expected.after.weights)
 
 
 @pytest.mark.parametrize("rows", ["unknown", "held-out", "none"])

@@ -6,8 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfheal_cli.heal.task import HealRows
-from selfheal_cli.heal.window import Window
+from selfheal_cli.heal.task import HealRows, Window
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)
 
@@ -38,12 +37,12 @@ def test_the_last_arrivals_are_kept_oldest_first(batches: int, arrivals: int, ro
     for arrival in range(1, arrivals + 1):
         add(window, arrival, rows)
     kept = list(range(max(1, arrivals - batches + 1), arrivals + 1))
-    found = window.rows()
+    in_window = window.rows()
     assert len(window) == len(kept)
-    assert found.arrival.tolist() == np.repeat(kept, rows).tolist()
-    assert found.features[:, 0].tolist() == np.repeat(kept, rows).tolist()
-    assert found.y.tolist() == (np.repeat(kept, rows) % 2).tolist()
-    assert set(found.rule_label.tolist()) == {-1}
+    assert in_window.arrival.tolist() == np.repeat(kept, rows).tolist()
+    assert in_window.features[:, 0].tolist() == np.repeat(kept, rows).tolist()
+    assert in_window.y.tolist() == (np.repeat(kept, rows) % 2).tolist()
+    assert set(in_window.rule_label.tolist()) == {-1}
 
 
 def test_columns_keep_their_types() -> None:

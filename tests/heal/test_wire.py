@@ -17,7 +17,7 @@ from selfheal_cli.config import HealSettings
 from selfheal_cli.errors import HealError, HealRefused
 from selfheal_cli.heal import wire, worker
 from selfheal_cli.heal.task import AdapterState, HealFailure, HealOutcome, HealRows, HealTask
-from selfheal_cli.model.packing import Packed
+from selfheal_cli.model.checkpoint import Packed
 from tests.heal.small import anchor_of, bytes_of, recipes_of, small_network
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)
@@ -93,11 +93,11 @@ def test_a_frame_is_its_header_and_its_tensors(
 @PROPERTY
 @given(task=tasks(), before=STATES)
 def test_a_task_arrives_as_it_was_sent(task: HealTask, before: AdapterState) -> None:
-    found, state = wire.decode_task(wire.encode_task(task, before))
+    decoded, state = wire.decode_task(wire.encode_task(task, before))
     for name in ("heal_id", "batch", "reason", "recipe", "positive_share"):
-        assert getattr(found, name) == getattr(task, name)
+        assert getattr(decoded, name) == getattr(task, name)
     for name in ("features", "y", "rule_label", "arrival", "held_out"):
-        assert same_arrays(getattr(found.rows, name), getattr(task.rows, name))
+        assert same_arrays(getattr(decoded.rows, name), getattr(task.rows, name))
     assert same_state(state, before)
 
 
@@ -119,14 +119,14 @@ def test_an_outcome_arrives_as_it_was_sent_with_the_task_that_was_kept(
     drawn = np.random.default_rng(seed).random((2, len(task.rows), *shape), dtype=np.float32)
     before_p, after_p = drawn
     sent = HealOutcome(task, after, before_p, after_p, measured)
-    found = wire.decode_outcome(wire.encode_outcome(sent), task)
-    assert isinstance(found, HealOutcome)
-    assert found.task is task
-    assert same_state(found.after, after)
-    assert same_arrays(found.probabilities_before, before_p)
-    assert same_arrays(found.probabilities_after, after_p)
-    assert found.measured == measured
-    assert found.packed == Packed.of(after.weights)  # so that nobody packs it again
+    decoded = wire.decode_outcome(wire.encode_outcome(sent), task)
+    assert isinstance(decoded, HealOutcome)
+    assert decoded.task is task
+    assert same_state(decoded.after, after)
+    assert same_arrays(decoded.probabilities_before, before_p)
+    assert same_arrays(decoded.probabilities_after, after_p)
+    assert decoded.measured == measured
+    assert decoded.packed == Packed.of(after.weights)  # so that nobody packs it again
 
 
 @PROPERTY
@@ -134,10 +134,10 @@ def test_an_outcome_arrives_as_it_was_sent_with_the_task_that_was_kept(
 def test_an_error_arrives_as_its_reason_on_one_line_and_whether_it_was_a_refusal(
     task: HealTask, reason: str, kind: type[Exception]
 ) -> None:
-    found = wire.decode_outcome(wire.encode_failure(kind(reason)), task)
+    decoded = wire.decode_outcome(wire.encode_failure(kind(reason)), task)
     refused = kind is HealRefused
-    assert found == HealFailure(task, " ".join(reason.split()), refused=refused)
-    assert found.task is task
+    assert decoded == HealFailure(task, " ".join(reason.split()), refused=refused)
+    assert decoded.task is task
 
 
 @pytest.mark.parametrize("adapter", ["reflexive", "affine"])
@@ -146,11 +146,11 @@ def test_a_worker_gets_network_anchor_and_settings_as_they_are(adapter: str) -> 
     if adapter == "affine":
         network = network.anchored(beside=True)
     sent = recipes_of(network, HealSettings(recipe="anchored", steps=9, assume="inputs-shifted"))
-    found = worker.decode_recipes(worker.encode_recipes(sent))
-    assert found.settings == sent.settings
-    assert found.network.architecture == network.architecture
-    assert bytes_of(found.network.state_dict()) == bytes_of(network.state_dict())
-    assert bytes_of(found.anchor.tensors()) == bytes_of(anchor_of(network).tensors())
+    decoded = worker.decode_recipes(worker.encode_recipes(sent))
+    assert decoded.settings == sent.settings
+    assert decoded.network.architecture == network.architecture
+    assert bytes_of(decoded.network.state_dict()) == bytes_of(network.state_dict())
+    assert bytes_of(decoded.anchor.tensors()) == bytes_of(anchor_of(network).tensors())
 
 
 def test_rows_do_not_go_back_with_the_outcome() -> None:

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from selfheal_cli.model.adam import Adam
-from selfheal_cli.model.training import seeded
+from selfheal_cli.model.training import Adam, seeded
 
 
 def layers() -> nn.Sequential:

@@ -11,13 +11,11 @@ import torch
 from torch import Tensor
 
 from selfheal_cli.errors import ConfigurationError
-from selfheal_cli.model.adapters.base import Adapter, Room
-from selfheal_cli.model.adapters.kinds import KINDS, AdapterKind, parse_adapter
+from selfheal_cli.model.adapters import KINDS, Adapter, AdapterKind, Room, parse_adapter
+from selfheal_cli.model.checkpoint import pack, unpack
 from selfheal_cli.model.network import use_one_thread
-from selfheal_cli.model.packing import pack
 from selfheal_cli.model.training import seeded
 from selfheal_cli.records import digest
-from selfheal_cli.snapshot import unpack
 
 ROWS = 12
 # what an adapter is given: one row, tokens, pixels; one logit and several
@@ -71,9 +69,9 @@ def learned(adapter: Adapter, room: Room, steps: int = 3) -> dict[str, Tensor]:
         parameter.requires_grad = True
     for _ in range(steps):
         loss = (own(features(room)) - 1).square().mean()
-        found = torch.autograd.grad(loss, list(learning.values()))
+        gradients = torch.autograd.grad(loss, list(learning.values()))
         with torch.no_grad():
-            for parameter, gradient in zip(learning.values(), found, strict=True):
+            for parameter, gradient in zip(learning.values(), gradients, strict=True):
                 parameter.sub_(0.1 * gradient)
     return {name: value.detach() for name, value in own.state_dict().items()}
 
@@ -87,9 +85,9 @@ def _one_thread() -> None:
 @pytest.mark.parametrize(("name", "room"), CASES)
 def test_it_starts_as_identity_and_keeps_the_shape(name: str, room: Room) -> None:
     given = features(room)
-    found = built(name, room)(given)
-    assert found.shape == (ROWS, room.hidden)
-    assert torch.equal(found, unchanged(room, given))
+    adapted = built(name, room)(given)
+    assert adapted.shape == (ROWS, room.hidden)
+    assert torch.equal(adapted, unchanged(room, given))
 
 
 @pytest.mark.parametrize(("name", "room"), CASES)
@@ -105,8 +103,8 @@ def test_it_learns_from_its_first_steps_and_lessens_what_it_descends(name: str, 
 
 @pytest.mark.parametrize(("name", "room"), CASES)
 def test_the_same_seed_and_steps_give_the_same_bytes(name: str, room: Room) -> None:
-    found = [pack(learned(built(name, room), room)) for _ in range(2)]
-    assert found[0] == found[1]
+    packed = [pack(learned(built(name, room), room)) for _ in range(2)]
+    assert packed[0] == packed[1]
 
 
 @pytest.mark.parametrize(("name", "room"), CASES)

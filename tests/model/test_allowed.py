@@ -12,7 +12,7 @@ from torch import nn
 
 from selfheal_cli.errors import ModelError
 from selfheal_cli.model.allowed import VARIABLE, allow, asked_by_mlflow, remember
-from selfheal_cli.model.foreign import ModuleSpec, build_module, find_class, modules_of
+from selfheal_cli.model.cutting import ModuleSpec, build_module, find_class, modules_of
 
 CODE = """
 from pathlib import Path
@@ -69,10 +69,10 @@ def test_a_module_that_somebody_here_allowed_is_run(
         __import__("planted")
     if how == "by MLflow":
         with asked_by_mlflow():
-            found = find_class("planted:Net")
+            loaded = find_class("planted:Net")
     else:
-        found = find_class("planted:Net")
-    assert issubclass(found, nn.Linear) and mark.exists()
+        loaded = find_class("planted:Net")
+    assert issubclass(loaded, nn.Linear) and mark.exists()
 
 
 def test_what_is_allowed_is_that_module_and_what_is_in_it(here: Path) -> None:

@@ -69,18 +69,18 @@ def test_layers_are_drawn_in_the_order_of_the_data() -> None:
     with seeded(42):
         layers = [nn.Linear(10, 64), *(nn.Linear(64, 64) for _ in range(3)), nn.Linear(64, 1)]
     inner = built.adapter.adapter
-    found = [built.backbone[0], built.backbone[2], inner[0], inner[2], built.head]
-    for layer, expected in zip(found, layers, strict=True):
+    modules = [built.backbone[0], built.backbone[2], inner[0], inner[2], built.head]
+    for layer, expected in zip(modules, layers, strict=True):
         assert torch.equal(layer.weight, expected.weight)
         assert torch.equal(layer.bias, expected.bias)
 
 
 @pytest.mark.parametrize("rows", [0, 1, 7])
 def test_a_prediction_is_one_probability_a_row_without_gradients(rows: int) -> None:
-    found = network().predict(X[:rows])
-    assert found.shape == (rows,)
-    assert found.dtype == np.float32
-    assert ((found > 0) & (found < 1)).all()
+    probabilities = network().predict(X[:rows])
+    assert probabilities.shape == (rows,)
+    assert probabilities.dtype == np.float32
+    assert ((probabilities > 0) & (probabilities < 1)).all()
 
 
 def test_rows_do_not_influence_one_another() -> None:
@@ -118,10 +118,10 @@ def test_a_network_of_several_classes_gives_one_probability_each() -> None:
     with seeded(0):
         built = SelfHealingNetwork.build(Architecture(3, 4, outputs=5))
     built.freeze()
-    found = built.predict(X)
-    assert (found.shape, found.dtype) == ((len(X), 5), np.float32)
-    np.testing.assert_allclose(found.sum(axis=1), 1.0, rtol=1e-5)
-    np.testing.assert_array_equal(built.anchored(beside=True).predict(X), found)
+    probabilities = built.predict(X)
+    assert (probabilities.shape, probabilities.dtype) == ((len(X), 5), np.float32)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, rtol=1e-5)
+    np.testing.assert_array_equal(built.anchored(beside=True).predict(X), probabilities)
 
 
 def test_the_base_is_everything_but_the_adapter() -> None:
@@ -173,11 +173,11 @@ def test_with_adapter_gives_a_frozen_network() -> None:
 
 def test_rebuild_gives_the_same_network_frozen() -> None:
     built = network()
-    found = rebuild(SMALL, built.base_weights(), built.adapter.state_dict())
-    np.testing.assert_array_equal(found.predict(X), built.predict(X))
-    assert found.architecture == SMALL
-    assert not found.training
-    assert not any(parameter.requires_grad for parameter in found.parameters())
+    rebuilt = rebuild(SMALL, built.base_weights(), built.adapter.state_dict())
+    np.testing.assert_array_equal(rebuilt.predict(X), built.predict(X))
+    assert rebuilt.architecture == SMALL
+    assert not rebuilt.training
+    assert not any(parameter.requires_grad for parameter in rebuilt.parameters())
 
 
 @pytest.mark.parametrize("hidden", [3, 5])

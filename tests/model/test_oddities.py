@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from selfheal_cli.errors import ModelError
+from selfheal_cli.model.checkpoint import assemble, make_base
 from selfheal_cli.model.network import use_one_thread
 from selfheal_cli.model.wrapping import wrap
-from selfheal_cli.snapshot import assemble, make_base
 from tests.model import oddities
 
 ROWS = np.random.default_rng(5).standard_normal((200, 8)).astype(np.float32)

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from selfheal_cli.errors import ModelError
-from selfheal_cli.model.adapters.kinds import KINDS
-from selfheal_cli.model.foreign import Foreign
+from selfheal_cli.model.adapters import KINDS
+from selfheal_cli.model.checkpoint import assemble, make_base
+from selfheal_cli.model.cutting import Foreign
 from selfheal_cli.model.network import SelfHealingNetwork, as_probabilities, use_one_thread
-from selfheal_cli.model.wrapping import Layer, layers, wrap
-from selfheal_cli.snapshot import assemble, make_base
+from selfheal_cli.model.wrapping import NetworkLayer, layers, wrap
 from tests.model import networks
 
 DRAW = np.random.default_rng(7)
@@ -222,17 +222,17 @@ def test_probabilities_that_no_linear_layer_gives_and_token_numbers_are_refused(
         wrap(networks.Transformer(), TOKENS, at="embedding", **WORDS)
 
 
-def listed(case: str) -> dict[str, Layer]:
+def listed(case: str) -> dict[str, NetworkLayer]:
     _, rows, takes = KNOWN[case]
     return {one.name: one for one in layers(made(case), rows[:5], **takes)}
 
 
 @pytest.mark.parametrize("case", ["mlp", "convolutions", "short transformer"])
 def test_what_is_listed_can_be_wrapped_and_what_is_not_cannot(case: str) -> None:
-    found = listed(case)
-    assert found["out"].adapters == tuple(KINDS)
+    by_name = listed(case)
+    assert by_name["out"].adapters == tuple(KINDS)
     _, rows, takes = KNOWN[case]
-    for name, layer in found.items():
+    for name, layer in by_name.items():
         if "." in name and not name.endswith(("layers.1", "linear1")):
             continue  # of one block, two layers are enough
         assert bool(layer.adapters) != bool(layer.why)
@@ -244,12 +244,12 @@ def test_what_is_listed_can_be_wrapped_and_what_is_not_cannot(case: str) -> None
 
 
 def test_shapes_and_parameters_are_listed_for_blocks_and_for_what_is_in_them() -> None:
-    found = listed("short transformer")
-    block = found["encoder.layers.0"]
+    by_name = listed("short transformer")
+    block = by_name["encoder.layers.0"]
     assert (block.takes, block.gives) == ((5, 7, 16), (5, 7, 16))
-    inside = [one for name, one in found.items() if name.startswith("encoder.layers.0.")]
+    inside = [one for name, one in by_name.items() if name.startswith("encoder.layers.0.")]
     assert block.parameters == sum(one.parameters for one in inside) > 0
-    assert found["embedding"].adapters == ()
+    assert by_name["embedding"].adapters == ()
 
 
 def test_a_document_of_before_places_were_known_reads_as_it_did() -> None:

@@ -14,8 +14,7 @@ from selfheal_cli.model.network import (
     SelfHealingNetwork,
     use_one_thread,
 )
-from selfheal_cli.model.spool import SpooledRows
-from selfheal_cli.model.training import seeded, train
+from selfheal_cli.model.training import SpooledRows, seeded, train
 from selfheal_cli.records import Rows
 
 SMALL = Architecture(inputs=3, hidden=8)
@@ -94,7 +93,7 @@ def test_training_learns_and_freezes() -> None:
 
 def test_training_equals_a_plain_loop_with_torch_s_adam() -> None:
     rows = rows_of(150)
-    found = trained([rows])
+    weights = trained([rows])
     x, y = torch.from_numpy(rows.x), torch.from_numpy(rows.y).float()
     with seeded(1):
         network = SelfHealingNetwork.build(SMALL)
@@ -107,7 +106,7 @@ def test_training_equals_a_plain_loop_with_torch_s_adam() -> None:
                 functional.binary_cross_entropy(network(x[chosen]), y[chosen]).backward()
                 optimiser.step()
     expected = b"".join(value.numpy().tobytes() for value in network.state_dict().values())
-    assert found == expected
+    assert weights == expected
 
 
 def test_each_epoch_is_told() -> None:
@@ -122,9 +121,9 @@ def test_blocks_come_from_the_spool_as_they_went_in_each_time() -> None:
     blocks = cut(rows_of(100), 10, 60, 61)
     spool = SpooledRows(iter(blocks))
     for _ in range(3):
-        found = list(spool)
-        assert len(found) == len(blocks)
-        for (x, y), block in zip(found, blocks, strict=True):
+        spooled = list(spool)
+        assert len(spooled) == len(blocks)
+        for (x, y), block in zip(spooled, blocks, strict=True):
             np.testing.assert_array_equal(x, block.x)
             np.testing.assert_array_equal(y, block.y)
             assert (x.dtype, y.dtype) == (np.float32, np.float32)

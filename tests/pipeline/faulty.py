@@ -19,12 +19,12 @@ from sqlalchemy.engine import Engine
 
 from selfheal_cli.cli.main import main
 from selfheal_cli.cli.run_screen import RunScreen
-from selfheal_cli.history.events import Event, Kind
+from selfheal_cli.events.types import Event, Kind
 
 RUN = ("run", "--batches", "8", "--no-plots")
 RESUME = ("run", "--resume", "latest")
 CRASHED = 99
-PATIENCE = "selfheal_cli.pipeline.run.PATIENCE_SECONDS"
+PATIENCE = "selfheal_cli.pipeline.runs.run.PATIENCE_SECONDS"
 LOCK = """
 import sqlite3, sys
 database = sqlite3.connect("mlflow.db", timeout=60, isolation_level=None)

@@ -20,13 +20,13 @@ from typing import Any
 
 from selfheal_cli.config import NetworkSettings, RunConfig, SyntheticSettings
 from selfheal_cli.errors import EventLogError
-from selfheal_cli.history.archive import find_run
-from selfheal_cli.history.event_log import read, verify
-from selfheal_cli.history.events import Kind
-from selfheal_cli.pipeline.resume import resume
-from selfheal_cli.pipeline.run import Surroundings, run
-from selfheal_cli.pipeline.sources import open_source
-from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+from selfheal_cli.events.archive import find_run
+from selfheal_cli.events.log import read, verify
+from selfheal_cli.events.types import Kind
+from selfheal_cli.pipeline.prepare.rows import open_source
+from selfheal_cli.pipeline.runs.recovery import resume
+from selfheal_cli.pipeline.runs.run import Surroundings, run
+from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from tests.registry.chains import check_chain
 
 CALLS = ("call", "c_call")

@@ -18,16 +18,16 @@ from selfheal_cli.config import (
     RunConfig,
     SyntheticSettings,
 )
+from selfheal_cli.events.log import read
+from selfheal_cli.events.types import Event
 from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask
-from selfheal_cli.history.event_log import read
-from selfheal_cli.history.events import Event
+from selfheal_cli.model.checkpoint import assemble, unpack
 from selfheal_cli.model.network import SelfHealingNetwork
-from selfheal_cli.pipeline.run import Finished, Surroundings, run
+from selfheal_cli.pipeline.runs.run import Finished, Surroundings, run
 from selfheal_cli.records import Batch, VersionRecord
 from selfheal_cli.registry.memory import MemoryRegistry
-from selfheal_cli.snapshot import assemble, unpack
-from selfheal_cli.source.synthetic import SyntheticSource
+from selfheal_cli.sources.synthetic import SyntheticSource
 
 RULE = "V14 < -1.5 => 1"
 ANCHORED = HealSettings(recipe="anchored")
@@ -99,8 +99,8 @@ class Ran:
 
     def versions(self, phase: str | None = None) -> list[VersionRecord]:
         """In the order in which they were registered."""
-        found = self.registry.versions("fraud", limit=1000)[::-1]
-        return [version for version in found if phase in (None, version.phase.value)]
+        versions = self.registry.versions("fraud", limit=1000)[::-1]
+        return [version for version in versions if phase in (None, version.phase.value)]
 
     def by_snapshot(self, snapshot: str) -> VersionRecord:
         return next(v for v in self.versions() if v.tags["selfheal.snapshot"] == snapshot)

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from selfheal_cli.errors import DataError, RegistryUnreachable
-from selfheal_cli.history.event_log import read
+from selfheal_cli.events.log import read
 from selfheal_cli.model.network import SelfHealingNetwork
-from selfheal_cli.pipeline.answering import chosen
-from selfheal_cli.pipeline.stream import Stream
+from selfheal_cli.pipeline.stream.answering import chosen
+from selfheal_cli.pipeline.stream.batch import Stream
 from selfheal_cli.records import Answers, Batch, Rows
 from tests.pipeline.small import DELAYED, Altered, Change, config, ran, stream_of
 

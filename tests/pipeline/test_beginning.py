@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from selfheal_cli.history.event_log import EventLog, recover
-from selfheal_cli.history.events import Kind
-from selfheal_cli.pipeline.predecessors import MOST_TRIES, where_to_begin
-from selfheal_cli.spool.rows import Answered
-from selfheal_cli.spool.store import Cursor, Spool, mark_of
+from selfheal_cli.events.log import EventLog, recover
+from selfheal_cli.events.types import Kind
+from selfheal_cli.pipeline.runs.recovery import MOST_TRIES, where_to_begin
+from selfheal_cli.spool.store import Cursor, LoggedRequest, Spool, mark_of
 from tests.pipeline.test_served import Server, events_of
 
 OLD = ("answered", "place", "labels")  # the keys of a cursor in 0.1.0
@@ -30,7 +29,7 @@ class Folder:
     def answer(self, *requests: str) -> None:
         for one in requests:
             x = np.zeros(1)
-            self.spool.append([Answered(one, {"x": x}, x.astype(np.float32), "s", 0.5, 1.0)])
+            self.spool.append([LoggedRequest(one, {"x": x}, x.astype(np.float32), "s", 0.5, 1.0)])
 
     def at(self, number: int) -> Cursor:
         """A cursor behind a request that is there."""
@@ -54,9 +53,9 @@ class Folder:
         return log.path
 
     def begin(self, run: str = "", batch: int = 0) -> tuple[int, str]:
-        found = where_to_begin("fraud", self.path, self.spool, run, batch)
-        assert found.cursor.spool in (0, self.spool.identity())
-        return found.cursor.answered, found.notice
+        beginning = where_to_begin("fraud", self.path, self.spool, run, batch)
+        assert beginning.cursor.spool in (0, self.spool.identity())
+        return beginning.cursor.answered, beginning.notice
 
     def _tick(self) -> datetime:
         self._now += timedelta(seconds=1)

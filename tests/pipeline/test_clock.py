@@ -11,14 +11,14 @@ import pytest
 
 from selfheal_cli.cli.run_screen import RunScreen
 from selfheal_cli.errors import LeaseHeld
-from selfheal_cli.history.archive import find_run
-from selfheal_cli.history.event_log import read, verify
-from selfheal_cli.history.events import Event, Kind
-from selfheal_cli.pipeline.run import Surroundings, run
+from selfheal_cli.events.archive import find_run
+from selfheal_cli.events.log import read, verify
+from selfheal_cli.events.types import Event, Kind
+from selfheal_cli.pipeline.runs.run import Surroundings, run
 from selfheal_cli.registry.base import CHAMPION
 from selfheal_cli.registry.journal import standing
 from selfheal_cli.registry.memory import MemoryRegistry
-from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from tests.conftest import Invoke
 from tests.pipeline.small import config, stream_of
 from tests.pipeline.test_outside import Acting
@@ -57,8 +57,8 @@ def set_back_at_4(workdir: Path, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
 
 
 def of(invoke: Invoke, *arguments: str, expect: int = 0) -> Any:
-    found = invoke(*arguments, "--json", expect=expect)
-    return json.loads(found.stdout) if expect == 0 else found.stderr
+    answer = invoke(*arguments, "--json", expect=expect)
+    return json.loads(answer.stdout) if expect == 0 else answer.stderr
 
 
 def test_a_clock_that_is_set_back_costs_a_run_neither_its_lease_nor_its_order(

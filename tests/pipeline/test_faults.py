@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from selfheal_cli.history.archive import find_run
-from selfheal_cli.history.event_log import read
-from selfheal_cli.history.events import Kind
+from selfheal_cli.events.archive import find_run
+from selfheal_cli.events.log import read
+from selfheal_cli.events.types import Kind
 from tests.conftest import Invoke, enter
 from tests.pipeline import faulty
 from tests.pipeline.killed import what_came_of_it

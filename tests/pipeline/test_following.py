@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from selfheal_cli.config import HealSettings
-from selfheal_cli.history.event_log import read, verify
-from selfheal_cli.history.events import Event, Kind
-from selfheal_cli.pipeline import follow
-from selfheal_cli.pipeline.run import Surroundings, run
+from selfheal_cli.events.log import read, verify
+from selfheal_cli.events.types import Event, Kind
+from selfheal_cli.pipeline.runs.run import Surroundings, run
+from selfheal_cli.pipeline.stream import champion as follow
 from selfheal_cli.records import Batch
 from selfheal_cli.registry.base import CHAMPION
-from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from tests.conftest import Invoke
 from tests.pipeline.faulty import MOVE, Elsewhere
 from tests.pipeline.small import config, stream_of

@@ -20,15 +20,14 @@ from selfheal_cli.config import (
     SyntheticSettings,
     TableSettings,
 )
-from selfheal_cli.heal.engine import InlineEngine
-from selfheal_cli.heal.live import LiveModel
+from selfheal_cli.events.types import Event
+from selfheal_cli.heal.engine import InlineEngine, LiveModel
 from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask
-from selfheal_cli.history.events import Event
-from selfheal_cli.monitor.rules import RuleSet, parse_rule
-from selfheal_cli.pipeline import run as corridor
-from selfheal_cli.pipeline.prepare import Prepared
-from selfheal_cli.pipeline.sources import open_source
+from selfheal_cli.pipeline.prepare.baseline import Prepared
+from selfheal_cli.pipeline.prepare.rows import open_source
+from selfheal_cli.pipeline.runs import run as corridor
+from selfheal_cli.rules.ruleset import RuleSet, parse_rule
 from tests.pipeline.small import (
     DELAYED,
     RULE,

@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from selfheal_cli.config import HealSettings, LabelSettings, NetworkSettings, SyntheticSettings
 from selfheal_cli.records import Batch
-from selfheal_cli.source.synthetic import NAMES, as_rows
+from selfheal_cli.sources.synthetic import NAMES, as_rows
 from tests.pipeline.small import (
     DELAYED,
     NONE,
@@ -67,9 +67,9 @@ def test_labels_come_three_batches_later_with_the_figures_of_that_batch(delayed:
     assert came == [(number, number - 3) for number in range(4, 9)]
     for event in delayed.of("labels"):
         served, rows = delayed.served_in(event.data["batch"]), delayed.rows(event.data["batch"])
-        found = by_hand(delayed.network(served).predict(rows.x), rows.y, served.threshold)
+        figures = by_hand(delayed.network(served).predict(rows.x), rows.y, served.threshold)
         assert {name: event.data["live"][name] for name in COUNTS} == {
-            name: found[name] for name in COUNTS
+            name: figures[name] for name in COUNTS
         }
         assert event.data["rows"] == 100
 
@@ -123,12 +123,12 @@ def test_late_figures_are_those_of_the_stored_weights_on_the_rows_that_waited(de
         waiting = [delayed.rows(batch) for batch in range(version.batch - 2, version.batch + 1)]
         x, y = (np.concatenate([getattr(rows, name) for rows in waiting]) for name in "xy")
         probabilities = delayed.network(version).predict(x)
-        found = by_hand(probabilities, y, version.threshold)
+        figures = by_hand(probabilities, y, version.threshold)
         assert {name: event.data["scores"][name] for name in COUNTS} == {
-            name: found[name] for name in COUNTS
+            name: figures[name] for name in COUNTS
         }
-        assert version.metrics["accuracy"] == pytest.approx(found["accuracy"])
-        assert version.f1 == pytest.approx(found["f1"], abs=1e-6)
+        assert version.metrics["accuracy"] == pytest.approx(figures["accuracy"])
+        assert version.f1 == pytest.approx(figures["f1"], abs=1e-6)
         assert version.metrics["roc_auc"] == pytest.approx(roc_auc_score(y, probabilities))
 
 

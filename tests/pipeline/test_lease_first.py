@@ -15,20 +15,19 @@ import pytest
 
 from selfheal_cli.config import RunConfig
 from selfheal_cli.errors import EventLogError, LeaseHeld, RegistryRestored
-from selfheal_cli.history.event_log import EventLog, read
-from selfheal_cli.history.events import Kind
-from selfheal_cli.pipeline import resume as resuming
-from selfheal_cli.pipeline.flush import flush
-from selfheal_cli.pipeline.lease import RunLease
-from selfheal_cli.pipeline.resume import resume
-from selfheal_cli.pipeline.run import Course, Finished, Surroundings
+from selfheal_cli.events.log import EventLog, read
+from selfheal_cli.events.types import Kind
+from selfheal_cli.pipeline.prepare.lease import RunLease
+from selfheal_cli.pipeline.runs import recovery as resuming
+from selfheal_cli.pipeline.runs.recovery import flush, resume
+from selfheal_cli.pipeline.runs.run import Course, Finished, Surroundings
 from selfheal_cli.records import Phase
-from selfheal_cli.registry import courier
+from selfheal_cli.registry import delivery as courier
+from selfheal_cli.registry.aliases import Move, move_alias, take_lease
 from selfheal_cli.registry.base import CHAMPION, Lineage, Registry
 from selfheal_cli.registry.journal import Lease, standing
 from selfheal_cli.registry.memory import MemoryRegistry
-from selfheal_cli.registry.mlflow_registry import MlflowRegistry
-from selfheal_cli.registry.moves import Move, move_alias, take_lease
+from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from selfheal_cli.registry.outbox import Outbox
 from tests.registry.chains import check_chain
 from tests.registry.stepping import Interleaving, Stepped

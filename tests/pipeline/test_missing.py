@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from selfheal_cli.pipeline.origin import Sample, filled_with, fills
-from selfheal_cli.source.encoding import MISSING, Encoding
-from selfheal_cli.source.pushed import PushedSource, Reference
+from selfheal_cli.pipeline.prepare.foreign import Sample, filled_with, fills
+from selfheal_cli.sources.encoding import MISSING, Encoding
+from selfheal_cli.sources.pushed import PushedSource, Reference
 
 ROWS = np.array([[1.0, 10.0], [3.0, 30.0], [5.0, 20.0]], dtype=np.float32)
 
@@ -21,8 +21,8 @@ class Answering:
         self._takes = takes
 
     def predict(self, x: Any) -> Any:
-        found = x.sum(axis=1)
-        return np.nan_to_num(found) if self._takes else found
+        sums = x.sum(axis=1)
+        return np.nan_to_num(sums) if self._takes else sums
 
 
 def sample(**values: Any) -> Sample:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from selfheal_cli.config import HealSettings, Policy, RunConfig
-from selfheal_cli.history.event_log import read
+from selfheal_cli.drift.registry import parse_monitor
+from selfheal_cli.events.log import read
 from selfheal_cli.model.attribution import gradient_times_input, input_gradients
 from selfheal_cli.model.network import Architecture, SelfHealingNetwork
-from selfheal_cli.monitor.monitors.parse import parse_monitor
 from tests.pipeline.small import Ran, config, ran
 
 DEAF = Policy(fidi_threshold=100, conflict_min=10_000, stale_rules="keep")
@@ -23,12 +23,12 @@ def with_monitors(*texts: str, **changes: Any) -> RunConfig:
     return config(monitors=tuple(map(parse_monitor, texts)), **changes)
 
 
-def stripped(found: Ran) -> list[Any]:
+def stripped(run: Ran) -> list[Any]:
     """A run's batches, without what the monitors wrote and how fast the registry was."""
     beside = ("monitors", "pending_writes", "reason", "heal_requested", "state")
     return [
         {name: value for name, value in event.data.items() if name not in beside}
-        for event in found.of("batch")
+        for event in run.of("batch")
     ]
 
 
@@ -47,10 +47,10 @@ def test_monitors_that_start_nothing_change_nothing(workdir: Path) -> None:
 
 
 def test_readings_are_in_every_batch_and_in_its_metrics(workdir: Path) -> None:
-    found = ran(with_monitors("psi", "fidi:on=V14+V9"))
-    (run_id,) = {event.data["run_id"] for event in found.of("run-started")}
-    steps = {step.batch: step.figures for step in found.registry.metrics[run_id]}
-    for event in found.of("batch"):
+    run = ran(with_monitors("psi", "fidi:on=V14+V9"))
+    (run_id,) = {event.data["run_id"] for event in run.of("run-started")}
+    steps = {step.batch: step.figures for step in run.registry.metrics[run_id]}
+    for event in run.of("batch"):
         assert set(event.data["monitors"]) == {"psi", "fidi:V14+V9"}
         told = event.data["monitors"]["fidi:V14+V9"]
         assert steps[event.data["batch"]]["monitor_fidi:V14_V9"] == told["value"]
@@ -61,8 +61,8 @@ def test_readings_are_in_every_batch_and_in_its_metrics(workdir: Path) -> None:
 
 
 def test_an_alarm_is_one_event_until_it_ends(workdir: Path) -> None:
-    found = ran(with_monitors("psi:threshold=0.3"))
-    (alarm,) = found.of("monitor-alarm")
+    run = ran(with_monitors("psi:threshold=0.3"))
+    (alarm,) = run.of("monitor-alarm")
     assert alarm.data["monitor"] == "psi"
     assert alarm.data["threshold"] == 0.3
     assert alarm.data["features"] == ["V14"]
@@ -75,27 +75,27 @@ def test_an_alarm_heals_where_it_may_and_says_so(workdir: Path, triggers: str) -
     settings = with_monitors(
         f"psi:on=V14,triggers={triggers}", policy=DEAF, heal=ARTICLE, source=config().source
     )
-    found = ran(settings)
+    run = ran(settings)
     if triggers == "nothing":
-        assert not found.of("heal")
+        assert not run.of("heal")
         return
-    alarm = found.of("monitor-alarm")[0].data["batch"]
-    assert found.batches("heal")[0] == alarm
-    assert found.of("heal")[0].data["reason"].startswith("monitor psi:V14: ")
-    batch = found.of("batch")[alarm - 1].data
+    alarm = run.of("monitor-alarm")[0].data["batch"]
+    assert run.batches("heal")[0] == alarm
+    assert run.of("heal")[0].data["reason"].startswith("monitor psi:V14: ")
+    batch = run.of("batch")[alarm - 1].data
     assert (batch["heal_requested"], batch["state"]) == (True, "DRIFTING")
 
 
 def test_an_alarm_may_ask_for_a_verdict_alone(workdir: Path) -> None:
-    found = ran(with_monitors("psi:triggers=diagnosis", policy=DEAF, heal=ARTICLE))
-    assert not found.of("heal")
-    assert found.of("diagnosis")
-    assert found.of("diagnosis")[0].data["reason"] == "drift began"
+    run = ran(with_monitors("psi:triggers=diagnosis", policy=DEAF, heal=ARTICLE))
+    assert not run.of("heal")
+    assert run.of("diagnosis")
+    assert run.of("diagnosis")[0].data["reason"] == "drift began"
 
 
 def test_sensitive_auto_takes_what_the_network_uses_and_writes_down_why(workdir: Path) -> None:
-    found = ran(config(sensitive="auto", rules=("V9 > 1 => 1",)))
-    trained = found.of("trained")[0].data
+    run = ran(config(sensitive="auto", rules=("V9 > 1 => 1",)))
+    trained = run.of("trained")[0].data
     assert trained["sensitive"] == "V14"  # the classes differ in nothing else
     shares = [one["share"] for one in trained["sensitive_auto"]]
     assert trained["sensitive_auto"][0]["feature"] == "V14"
@@ -112,7 +112,7 @@ def test_gradients_are_those_of_differences() -> None:
         network = SelfHealingNetwork.build(Architecture(4, 8))
     network.freeze()
     x = np.random.default_rng(3).normal(size=(20, 4)).astype(np.float32)
-    found, step = input_gradients(network, x), 1e-2
+    gradients, step = input_gradients(network, x), 1e-2
 
     def logit(rows: Any) -> Any:
         p = network.predict(rows.astype(np.float32)).astype(np.float64)
@@ -122,14 +122,12 @@ def test_gradients_are_those_of_differences() -> None:
         move = np.zeros(4)
         move[place] = step
         slope = (logit(x + move) - logit(x - move)) / (2 * step)
-        assert np.median(np.abs(found[:, place] - slope)) < 1e-3
+        assert np.median(np.abs(gradients[:, place] - slope)) < 1e-3
     whole = gradient_times_input(network, [x[:7], x[7:]])
-    assert whole == pytest.approx(np.abs(found * x).mean(axis=0))
+    assert whole == pytest.approx(np.abs(gradients * x).mean(axis=0))
 
 
 def test_a_recorded_alarm_is_in_the_log_with_its_p_value(workdir: Path) -> None:
-    found = ran(with_monitors("two-sample"))
-    (alarm,) = [
-        e for e in read(found.finished.folder / "events.jsonl") if e.kind == "monitor-alarm"
-    ]
+    run = ran(with_monitors("two-sample"))
+    (alarm,) = [e for e in read(run.finished.folder / "events.jsonl") if e.kind == "monitor-alarm"]
     assert 0 <= alarm.data["p"] <= 1e-4

@@ -10,19 +10,18 @@ import pytest
 
 from selfheal_cli.config import HealSettings, LabelSettings
 from selfheal_cli.errors import LeaseHeld, RegistryUnreachable
-from selfheal_cli.history.archive import find_run
-from selfheal_cli.history.event_log import read, verify
-from selfheal_cli.history.events import Event, Kind
-from selfheal_cli.pipeline import follow
-from selfheal_cli.pipeline.flush import flush, outboxes
-from selfheal_cli.pipeline.resume import resume
-from selfheal_cli.pipeline.run import Surroundings, run
-from selfheal_cli.pipeline.sources import open_source
+from selfheal_cli.events.archive import find_run
+from selfheal_cli.events.log import read, verify
+from selfheal_cli.events.types import Event, Kind
+from selfheal_cli.pipeline.prepare.rows import open_source
+from selfheal_cli.pipeline.runs.recovery import flush, outboxes, resume
+from selfheal_cli.pipeline.runs.run import Surroundings, run
+from selfheal_cli.pipeline.stream import champion as follow
 from selfheal_cli.records import Batch
+from selfheal_cli.registry.aliases import Move, hold, move_alias, take_lease
 from selfheal_cli.registry.base import CHAMPION, Added
 from selfheal_cli.registry.journal import Hold, Lease, standing
 from selfheal_cli.registry.memory import MemoryRegistry
-from selfheal_cli.registry.moves import Move, hold, move_alias, take_lease
 from tests.pipeline.small import config, stream_of
 
 AT = "2026-01-01T00:00:00.000+00:00"
@@ -53,10 +52,10 @@ class Acting:
         return {}
 
 
-class Looking(follow.Follower):
+class Looking(follow.ChampionWatcher):
     """A follower without a thread, that looks whenever it is asked."""
 
-    def take(self) -> follow.Moved | None:
+    def take(self) -> follow.ChampionMove | None:
         self.look()
         return super().take()
 
@@ -78,7 +77,7 @@ def events_of(folder: Path) -> list[Event]:
 def test_a_run_serves_what_somebody_else_made_champion_and_heals_from_there(
     empty_dir: Path, monkeypatch: pytest.MonkeyPatch, mode: Any
 ) -> None:
-    monkeypatch.setattr("selfheal_cli.pipeline.run.Follower", Looking)
+    monkeypatch.setattr("selfheal_cli.pipeline.runs.run.Follower", Looking)
     registry = MemoryRegistry()
 
     def move() -> None:
@@ -118,7 +117,7 @@ def test_a_held_model_is_scored_and_not_healed_until_it_is_released(
         def hold(self, value: Hold | None) -> None:
             pass
 
-    monkeypatch.setattr("selfheal_cli.pipeline.run.Follower", Always)
+    monkeypatch.setattr("selfheal_cli.pipeline.runs.run.Follower", Always)
     registry = MemoryRegistry()
     settings = config(batches=12)
     actions = {
@@ -201,16 +200,16 @@ def test_a_registry_that_is_away_in_mid_stream_gets_everything_in_order_and_once
         done = run(settings, source, Surroundings(registry, clock, "ann", follow_seconds=0))
         assert (done.outcome, done.left, done.away) == ("FINISHED", 0, "")
         verify(done.folder / "events.jsonl")
-        found = registry.versions("fraud", limit=1000)
-        return [(v.version, v.phase, v.batch, v.sha256, v.metrics) for v in found]
+        versions = registry.versions("fraud", limit=1000)
+        return [(v.version, v.phase, v.batch, v.sha256, v.metrics) for v in versions]
 
     interrupted = went_away(Flaky())
     steady = config(batches=12)
     registry = MemoryRegistry()
     around = Surroundings(registry, clock, "ann", workspace=Path("steady"), follow_seconds=0)
     run(steady, Acting(stream_of(steady), {}), around)
-    found = registry.versions("fraud", limit=1000)
-    assert interrupted == [(v.version, v.phase, v.batch, v.sha256, v.metrics) for v in found]
+    versions = registry.versions("fraud", limit=1000)
+    assert interrupted == [(v.version, v.phase, v.batch, v.sha256, v.metrics) for v in versions]
 
 
 def test_what_a_run_left_is_brought_by_flush_and_the_log_stays_whole(empty_dir: Path) -> None:

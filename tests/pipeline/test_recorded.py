@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from selfheal_cli.errors import EventLogError
-from selfheal_cli.history.events import FORMAT, Event, Kind
-from selfheal_cli.pipeline.recorded import RecordedEvents
+from selfheal_cli.events.types import FORMAT, Event, Kind
+from selfheal_cli.pipeline.record.replayed import RecordedEvents
 
 OLD = {"batch": 1, "z": 0.5}
 
@@ -17,9 +17,9 @@ def recorded(data: dict[str, object], format_: int = FORMAT) -> RecordedEvents:
 
 
 def test_figures_that_were_not_yet_written_down_are_not_asked_for() -> None:
-    found = recorded(OLD).match(Kind.BATCH, OLD | {"shifts": [0.1]})
-    assert found is not None
-    assert "shifts" not in found.data
+    event = recorded(OLD).match(Kind.BATCH, OLD | {"shifts": [0.1]})
+    assert event is not None
+    assert "shifts" not in event.data
 
 
 def test_figures_that_were_written_down_must_come_out_the_same() -> None:

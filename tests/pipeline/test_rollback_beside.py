@@ -11,15 +11,15 @@ import pytest
 
 from selfheal_cli.config import HealSettings, Policy, RunConfig
 from selfheal_cli.errors import RegistryUnreachable
-from selfheal_cli.history.event_log import read, verify
-from selfheal_cli.history.events import Event, Kind
-from selfheal_cli.pipeline.resume import resume
-from selfheal_cli.pipeline.run import Surroundings, run
+from selfheal_cli.events.log import read, verify
+from selfheal_cli.events.types import Event, Kind
+from selfheal_cli.pipeline.runs.recovery import resume
+from selfheal_cli.pipeline.runs.run import Surroundings, run
 from selfheal_cli.records import VersionRecord
+from selfheal_cli.registry.aliases import Move, move_alias
 from selfheal_cli.registry.base import CHAMPION
 from selfheal_cli.registry.journal import standing
 from selfheal_cli.registry.memory import MemoryRegistry
-from selfheal_cli.registry.moves import Move, move_alias
 from tests.pipeline.small import Altered, config, flipped, stream_of
 from tests.pipeline.test_following import Paced
 from tests.pipeline.test_outside import AT, Looking, clock
@@ -127,7 +127,7 @@ def test_a_registry_that_went_away_while_it_was_asked_fails_the_rollback_not_the
 def test_a_person_who_moves_the_champion_meanwhile_is_followed_and_nothing_is_rolled_back(
     empty_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("selfheal_cli.pipeline.run.Follower", Looking)
+    monkeypatch.setattr("selfheal_cli.pipeline.runs.run.Follower", Looking)
     registry = Slow()
     course = Course(
         registry, then=lambda: move_alias(registry, Move("fraud", CHAMPION, 1, "bob", AT, "mine"))

@@ -14,18 +14,18 @@ import pytest
 
 from selfheal_cli.config import HealSettings, NetworkSettings, Policy, RunConfig, SyntheticSettings
 from selfheal_cli.errors import DrillFailed, RegistryError
+from selfheal_cli.events.log import read, verify
+from selfheal_cli.events.types import Event
 from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask
 from selfheal_cli.heal.worker_engine import WorkerEngine
-from selfheal_cli.history.event_log import read, verify
-from selfheal_cli.history.events import Event
-from selfheal_cli.pipeline import run as corridor
-from selfheal_cli.pipeline.drill import drill
-from selfheal_cli.pipeline.run import Finished, Surroundings, run
+from selfheal_cli.pipeline.offline.drill import drill
+from selfheal_cli.pipeline.runs import run as corridor
+from selfheal_cli.pipeline.runs.run import Finished, Surroundings, run
 from selfheal_cli.records import VersionRecord
 from selfheal_cli.registry.memory import MemoryRegistry
 from selfheal_cli.registry.outbox import Outbox
-from selfheal_cli.source.synthetic import SyntheticSource
+from selfheal_cli.sources.synthetic import SyntheticSource
 
 Clock = Callable[[], datetime]
 RULE = "V14 < -1.5 => 1"

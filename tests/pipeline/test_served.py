@@ -10,24 +10,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from selfheal_cli.audit.model import audit_model
+from selfheal_cli.audit.checks import audit_model
 from selfheal_cli.config import HealSettings
-from selfheal_cli.errors import ConfigurationError, NothingToRestore
-from selfheal_cli.history.event_log import EventLog, read
-from selfheal_cli.history.events import Event, Kind
-from selfheal_cli.pipeline import follow
-from selfheal_cli.pipeline.corridor import Corridor
-from selfheal_cli.pipeline.predecessors import Beginning, settle_earlier, where_to_begin
-from selfheal_cli.pipeline.run import Finished, Surroundings, run
-from selfheal_cli.pipeline.served import Served, Wanted, heal_served, open_served
+from selfheal_cli.errors import ConfigurationError, NoCandidateError
+from selfheal_cli.events.log import EventLog, read
+from selfheal_cli.events.types import Event, Kind
+from selfheal_cli.model.checkpoint import assemble, unpack
+from selfheal_cli.pipeline.runs.recovery import Beginning, settle_earlier, where_to_begin
+from selfheal_cli.pipeline.runs.run import Finished, Surroundings, run
+from selfheal_cli.pipeline.runs.serving import ServedRun, ServingOptions, heal_served, open_served
+from selfheal_cli.pipeline.stream import champion as follow
+from selfheal_cli.pipeline.stream.session import Corridor
 from selfheal_cli.registry.base import BASELINE, CHAMPION
 from selfheal_cli.registry.journal import EntryKind, standing
 from selfheal_cli.registry.memory import MemoryRegistry
-from selfheal_cli.snapshot import assemble, unpack
-from selfheal_cli.source.encoding import Encoding
-from selfheal_cli.spool.rows import Answered
+from selfheal_cli.sources.encoding import Encoding
 from selfheal_cli.spool.source import Pace
-from selfheal_cli.spool.store import Feedback, Spool
+from selfheal_cli.spool.store import Feedback, LoggedRequest, Spool
 from tests.pipeline.small import config, stream_of
 
 WORKSPACE = Path("mlruns") / "selfheal"
@@ -67,12 +66,14 @@ class Server:
             for at in range(0, len(batch.rows), REQUEST):
                 part = slice(at, at + REQUEST)
                 columns = {name: v[part] for name, v in batch.rows.columns.items()}
-                found = network.predict(encoding.encode(columns))
-                found = found if p is None else np.full_like(found, p)
+                probabilities = network.predict(encoding.encode(columns))
+                probabilities = probabilities if p is None else np.full_like(probabilities, p)
                 request = f"r{len(self.truth)}"
                 self.truth[request] = batch.rows.y[part].tolist()
                 snapshot = version.tags["selfheal.snapshot"]
-                one = Answered(request, columns, found, snapshot, version.threshold, 0.0)
+                one = LoggedRequest(
+                    request, columns, probabilities, snapshot, version.threshold, 0.0
+                )
                 self.spool.append([one])
 
     def label(self, requests: list[str]) -> None:
@@ -81,15 +82,15 @@ class Server:
                 [Feedback(y, request=request, place=i) for i, y in enumerate(self.truth[request])]
             )
 
-    def open(self, **overrides: Any) -> Served:
+    def open(self, **overrides: Any) -> ServedRun:
         pace = Pace(100, 1e9, lambda: 0.0, lambda seconds: True)
         return open_served(
-            self.registry, Wanted("fraud", overrides, None, WORKSPACE), self.spool, pace
+            self.registry, ServingOptions("fraud", overrides, None, WORKSPACE), self.spool, pace
         )
 
     def serve(
         self,
-        served: Served | None = None,
+        served: ServedRun | None = None,
         on_event: Callable[[Event], None] = lambda event: None,
         on_laid: Callable[[Corridor], None] = lambda corridor: None,
     ) -> Finished:
@@ -98,8 +99,8 @@ class Server:
             self.registry, clock, "ann", on_event=on_event, on_laid=on_laid, follow_seconds=0,
             workspace=WORKSPACE,
         )  # fmt: skip
-        found = served or self.open()
-        return heal_served(found, self.registry, around, self.beginning().cursor)
+        source = served or self.open()
+        return heal_served(source, self.registry, around, self.beginning().cursor)
 
     def beginning(self) -> Beginning:
         return where_to_begin("fraud", WORKSPACE, self.spool)
@@ -267,7 +268,7 @@ def test_the_statistics_that_heals_are_held_by_are_those_of_the_base(server: Ser
 
 def test_a_model_without_a_champion_says_what_to_do(server: Server) -> None:
     del server.registry._aliases["fraud", CHAMPION]
-    with pytest.raises(NothingToRestore, match="no champion; run 'selfheal run'"):
+    with pytest.raises(NoCandidateError, match="no champion; run 'selfheal run'"):
         server.open()
 
 
@@ -309,7 +310,9 @@ def test_an_alias_that_a_tool_without_the_journal_moved_is_followed_at_the_secon
 ) -> None:
     registry = server.registry
     last = standing(registry, "fraud").moves[CHAMPION]
-    follower = follow.Follower(registry, "fraud", "run-9", server.champion().base, last.sequence)
+    follower = follow.ChampionWatcher(
+        registry, "fraud", "run-9", server.champion().base, last.sequence
+    )
     registry.set_alias("fraud", CHAMPION, 1)
     follower.look()
     assert follower.take() is None

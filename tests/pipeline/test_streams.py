@@ -12,19 +12,18 @@ import numpy as np
 import pytest
 
 from selfheal_cli.config import LabelSettings, NetworkSettings, RunConfig
+from selfheal_cli.config_sources import StdinSettings
 from selfheal_cli.errors import DataError
+from selfheal_cli.events.log import read, verify
 from selfheal_cli.heal.recipe import Recipes
-from selfheal_cli.history.event_log import read, verify
-from selfheal_cli.inputs import StdinSettings
-from selfheal_cli.pipeline.resume import resume
-from selfheal_cli.pipeline.run import Finished, Surroundings, run
-from selfheal_cli.pipeline.sources import past_of
+from selfheal_cli.pipeline.prepare.rows import past_of
+from selfheal_cli.pipeline.runs.recovery import resume
+from selfheal_cli.pipeline.runs.run import Finished, Surroundings, run
 from selfheal_cli.records import LateLabels
 from selfheal_cli.registry.memory import MemoryRegistry
-from selfheal_cli.source.feed import Keeping, KeepingFeed, KeptLines, Past, positions_in
-from selfheal_cli.source.stdin import PARTITION
-from selfheal_cli.source.unbounded import KEPT, UnboundedSource
-from tests.source.kinds import Clock, ScriptedFeed, as_lines
+from selfheal_cli.sources.feed import PARTITION, Keeping, KeepingFeed, KeptLines, Past, positions_in
+from selfheal_cli.sources.stream import KEPT, UnboundedSource
+from tests.sources.kinds import Clock, ScriptedFeed, as_lines
 
 ROWS = 160
 TRAIN = 60
@@ -104,8 +103,8 @@ def place(empty_dir: Path) -> Place:
 
 
 def log_of() -> Path:
-    (found,) = Path("work").glob("runs/*/events.jsonl")
-    return found
+    (log,) = Path("work").glob("runs/*/events.jsonl")
+    return log
 
 
 def taken(log: Path) -> list[tuple[int, int, int]]:

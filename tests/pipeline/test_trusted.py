@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from selfheal_cli.audit.checks import audit_model
 from selfheal_cli.audit.finding import Audit
-from selfheal_cli.audit.model import audit_model
 from selfheal_cli.config import WORKSPACE, HealSettings, LabelSettings, Policy
 from selfheal_cli.errors import VersionNotFound
-from selfheal_cli.history.event_log import read
-from selfheal_cli.history.events import Event, Kind
-from selfheal_cli.pipeline.resume import resume
-from selfheal_cli.pipeline.run import Surroundings, run
+from selfheal_cli.events.log import read
+from selfheal_cli.events.types import Event, Kind
+from selfheal_cli.pipeline.runs.recovery import resume
+from selfheal_cli.pipeline.runs.run import Surroundings, run
 from selfheal_cli.registry.base import Lineage
 from selfheal_cli.registry.memory import MemoryRegistry
 from selfheal_cli.scores import Scores
@@ -38,11 +38,11 @@ class Edited:
             self.rollbacks.append(event)
         if event.kind is not Kind.REGISTERED or self.version:
             return
-        found = self.registry.version("fraud", event.data["version"])
-        if found.phase.value == "post-heal":
-            self.version = found.version
-            lineage = Lineage("fraud", found.run_id, found.base, "article", "full", "1")
-            self.registry.score_version(lineage, found.version, 1, RAISED.figures(), RAISED)
+        version = self.registry.version("fraud", event.data["version"])
+        if version.phase.value == "post-heal":
+            self.version = version.version
+            lineage = Lineage("fraud", version.run_id, version.base, "article", "full", "1")
+            self.registry.score_version(lineage, version.version, 1, RAISED.figures(), RAISED)
 
     def stop(self) -> bool:
         return bool(self.rollbacks)

@@ -11,7 +11,7 @@ import pytest
 
 from selfheal_cli.registry.base import Registry
 from selfheal_cli.registry.memory import MemoryRegistry
-from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from tests.registry.stores import S3, Postgres, postgres_server, tracking_server
 
 STORES = ("memory", "sqlite", "postgres", "server", "s3")

@@ -82,7 +82,7 @@ class S3:
     def objects(self) -> list[str]:
         """The objects in the bucket."""
         pages = self._client().get_paginator("list_objects_v2").paginate(Bucket=self.bucket)
-        return [found["Key"] for page in pages for found in page.get("Contents", ())]
+        return [entry["Key"] for page in pages for entry in page.get("Contents", ())]
 
     def upload(self, folder: Path) -> None:
         """Everything under a folder, with its path there as the key."""
@@ -159,11 +159,11 @@ def postgres_server() -> Iterator[Postgres]:
 def _postgres_binaries() -> Path:
     """The folder of ``initdb``; without one CI fails, and other machines skip."""
     on_path = shutil.which("initdb")
-    found = [Path(on_path)] if on_path else []
+    binaries = [Path(on_path)] if on_path else []
     for place in PLACES:
-        found += Path("/").glob(f"{place[1:]}/initdb")
-    if found:
-        return max(found, key=_major).parent
+        binaries += Path("/").glob(f"{place[1:]}/initdb")
+    if binaries:
+        return max(binaries, key=_major).parent
     message = (
         f"no PostgreSQL server here: no 'initdb' on the PATH nor in {' or '.join(PLACES)}; "
         "install one, as with 'apt-get install postgresql'"

@@ -17,9 +17,9 @@ from mlflow import MlflowClient
 from mlflow.tracking._tracking_service.utils import _get_store
 
 from selfheal_cli.errors import RegistryError, VersionCorrupt
+from selfheal_cli.registry.aliases import Move, move_alias
 from selfheal_cli.registry.base import CHAMPION, Lineage
-from selfheal_cli.registry.mlflow_registry import MlflowRegistry
-from selfheal_cli.registry.moves import Move, move_alias
+from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from tests.conftest import Invoke, enter
 from tests.registry.test_contract import ADAPTER, NOW, a_base, snapshot
 
@@ -136,9 +136,9 @@ def test_a_deleted_experiment_is_said_and_its_versions_are_found(invoke: Invoke)
     assert listed(invoke, "m") == [3, 2, 1]
     invoke("rollback", "--to", "1", "--yes", "--unverified", *OF_M)
     said = f"mlflow experiments restore --experiment-id {trial}"
-    found = json.loads(invoke("doctor", "--json", expect=4).stdout)["findings"]
-    assert [one["check"] for one in found if not one["well"]] == ["experiment"]
-    assert any(said in one["detail"] for one in found)
+    findings = json.loads(invoke("doctor", "--json", expect=4).stdout)["findings"]
+    assert [one["check"] for one in findings if not one["well"]] == ["experiment"]
+    assert any(said in one["detail"] for one in findings)
     with pytest.raises(RegistryError, match=said):
         MlflowRegistry().begin_run("trial", {}, {})
     client.restore_experiment(trial)

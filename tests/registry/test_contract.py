@@ -12,26 +12,16 @@ import torch
 
 from selfheal_cli.errors import (
     ApprovalNeeded,
+    ConflictError,
     LeaseHeld,
-    Overtaken,
     RegistryError,
     VersionCorrupt,
     VersionNotFound,
 )
+from selfheal_cli.model.checkpoint import make_base, pack
 from selfheal_cli.model.network import Architecture, SelfHealingNetwork
-from selfheal_cli.model.packing import pack
 from selfheal_cli.records import Base, Evaluation, Phase, Snapshot, digest
-from selfheal_cli.registry.base import CHAMPION, Lineage, Registry
-from selfheal_cli.registry.journal import (
-    Hold,
-    Lease,
-    Proposal,
-    Standing,
-    standing,
-)
-from selfheal_cli.registry.manifest import MANIFEST_FILE, file_hash, parse_manifest
-from selfheal_cli.registry.mlflow_registry import MlflowRegistry
-from selfheal_cli.registry.moves import (
+from selfheal_cli.registry.aliases import (
     Move,
     hold,
     move_alias,
@@ -40,9 +30,12 @@ from selfheal_cli.registry.moves import (
     set_four_eyes,
     take_lease,
 )
+from selfheal_cli.registry.base import CHAMPION, Lineage, Registry
+from selfheal_cli.registry.journal import Hold, JournalState, Lease, Proposal, standing
+from selfheal_cli.registry.manifest import MANIFEST_FILE, file_hash, parse_manifest
+from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from selfheal_cli.scores import Scores
-from selfheal_cli.snapshot import make_base
-from selfheal_cli.source.encoding import Encoding
+from selfheal_cli.sources.encoding import Encoding
 from tests.registry.chains import check_chain
 
 NAMES = ["a", "b", "c"]
@@ -52,9 +45,9 @@ NOW = "2026-01-01T00:00:00+00:00"
 def network() -> SelfHealingNetwork:
     with torch.random.fork_rng():
         torch.manual_seed(7)
-        found = SelfHealingNetwork.build(Architecture(len(NAMES), 8))
-    found.freeze()
-    return found
+        built = SelfHealingNetwork.build(Architecture(len(NAMES), 8))
+    built.freeze()
+    return built
 
 
 def a_base(note: str = "") -> Base:
@@ -101,15 +94,15 @@ def test_versions_count_from_one_and_say_what_they_are(
 ) -> None:
     added = [registry.add_version(lineage, snapshot(n), ADAPTER, n - 1 or None) for n in (1, 2)]
     assert [one.version for one in added] == [1, 2]
-    found = registry.version("m", 2)
-    assert (found.phase, found.batch, found.f1, found.eval_rows) == (Phase.POST_HEAL, 2, 0.5, 10)
-    assert found.sha256 == digest(ADAPTER)
-    assert (found.base, found.run_id) == (lineage.base, lineage.run_id)
+    entry = registry.version("m", 2)
+    assert (entry.phase, entry.batch, entry.f1, entry.eval_rows) == (Phase.POST_HEAL, 2, 0.5, 10)
+    assert entry.sha256 == digest(ADAPTER)
+    assert (entry.base, entry.run_id) == (lineage.base, lineage.run_id)
     expected = {"parent": "1", "recipe": "article", "labels": "full", "reason": "because",
                 "evaluation": "held-out", "snapshot": "s2", "schema": "1",
                 "threshold": "0.4"}  # fmt: skip
     assert (
-        expected.items() <= {k.removeprefix("selfheal."): v for k, v in found.tags.items()}.items()
+        expected.items() <= {k.removeprefix("selfheal."): v for k, v in entry.tags.items()}.items()
     )
 
 
@@ -188,7 +181,7 @@ def test_a_move_is_refused_when_somebody_else_moved_since_it_was_planned(
         registry.add_version(lineage, snapshot(number), ADAPTER, None)
     planned = move_alias(registry, move(1)).sequence
     move_alias(registry, move(2, actor="bob", reason="mine"))
-    with pytest.raises(Overtaken, match=r"moved to v2 by bob .*\(mine\)"):
+    with pytest.raises(ConflictError, match=r"moved to v2 by bob .*\(mine\)"):
         move_alias(registry, move(3, after=planned))
     assert registry.alias("m", CHAMPION) == 2
     assert check_chain(registry, "m") == 2
@@ -202,7 +195,7 @@ def test_a_runs_moves_follow_one_another_until_a_person_moves(
     move_alias(registry, move(1, run="r", key="k1", after=0))
     move_alias(registry, move(2, run="r", key="k2", after=0))
     move_alias(registry, move(1, actor="bob"))
-    with pytest.raises(Overtaken, match="by bob"):
+    with pytest.raises(ConflictError, match="by bob"):
         move_alias(registry, move(3, run="r", key="k3", after=0))
 
 
@@ -343,7 +336,7 @@ def test_what_is_not_there_is_not_found(registry: Registry, lineage: Lineage) ->
         registry.versions("nobody")
     with pytest.raises(VersionCorrupt):
         registry.base("m-0123456789abcdef0123456789abcdef")
-    assert standing(registry, "m") == Standing()
+    assert standing(registry, "m") == JournalState()
     assert registry.last_entry("nobody") is None
 
 

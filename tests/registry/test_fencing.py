@@ -11,15 +11,14 @@ from typing import Any
 import pytest
 
 from selfheal_cli.errors import LeaseHeld, RegistryError
-from selfheal_cli.pipeline.follow import Follower
-from selfheal_cli.pipeline.lease import RunLease
+from selfheal_cli.pipeline.prepare.lease import RunLease
+from selfheal_cli.pipeline.stream.champion import ChampionWatcher
 from selfheal_cli.records import Phase
 from selfheal_cli.registry import writer as writing
-from selfheal_cli.registry.base import CHAMPION, Lineage
+from selfheal_cli.registry.base import CHAMPION, Lineage, Refused, Result
 from selfheal_cli.registry.journal import standing
 from selfheal_cli.registry.memory import MemoryRegistry
 from selfheal_cli.registry.outbox import Outbox
-from selfheal_cli.registry.results import Refused, Result
 from selfheal_cli.registry.writer import RegistryWriter
 from tests.registry.chains import check_chain
 from tests.registry.stepping import WAIT, Freezing
@@ -115,7 +114,7 @@ def test_what_a_frozen_holder_does_late_is_undone_and_never_restored(
         assert frozen.frozen.wait(WAIT), where
         following = Holder(registry, f"following{number}", an_hour_later)
         lineage = following.lineage
-        follower = Follower(registry, "m", lineage.run_id, lineage.base, following.known)
+        follower = ChampionWatcher(registry, "m", lineage.run_id, lineage.base, following.known)
         if moved:
             following.heal_unrefused(3, 0.3, where)
         frozen.dead = killed

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from selfheal_cli.errors import RegistryError
 from selfheal_cli.records import AliasMove
+from selfheal_cli.registry.aliases import hold, propose, reject, release_lease, take_lease
 from selfheal_cli.registry.base import CHAMPION, Registry
 from selfheal_cli.registry.journal import (
     GENESIS,
@@ -19,18 +20,17 @@ from selfheal_cli.registry.journal import (
     Entry,
     EntryKind,
     Hold,
+    JournalState,
     Lease,
     Proposal,
-    Standing,
     fold,
     parse_entry,
     standing,
     write,
 )
 from selfheal_cli.registry.memory import MemoryRegistry
-from selfheal_cli.registry.mlflow_journal import CHECKPOINT, ENTRIES_A_RUN
-from selfheal_cli.registry.mlflow_registry import MlflowRegistry
-from selfheal_cli.registry.moves import hold, propose, reject, release_lease, take_lease
+from selfheal_cli.registry.mlflow.journal import CHECKPOINT, ENTRIES_A_RUN
+from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from tests.registry.chains import check_chain
 
 AT = "2026-01-01T00:00:00.000+00:00"
@@ -50,14 +50,14 @@ OLD = (  # as 0.1.0 stored it
 def moved(registry: Registry, alias: str, target: int) -> Entry:
     """A move in the journal; no version need be there."""
 
-    def draft(before: Standing, sequence: int) -> dict[str, object]:
+    def draft(before: JournalState, sequence: int) -> dict[str, object]:
         return AliasMove("m", alias, None, target, "ann", AT, "why", sequence).as_dict()
 
     return write(registry, "m", EntryKind.MOVED, draft, **WHO)
 
 
 def test_an_entry_of_0_1_0_keeps_its_bytes_and_what_stood_after_it() -> None:
-    entry = parse_entry(OLD, "here", Standing())
+    entry = parse_entry(OLD, "here", JournalState())
     assert entry.as_text() == OLD
     assert entry.standing.moves[CHAMPION].target == 3
     assert entry.standing.lease == Lease("r", "bob", "t", 1)
@@ -67,7 +67,7 @@ def test_a_journal_that_0_1_0_began_goes_on_with_entries_of_their_own_move_only(
     workdir: Path,
 ) -> None:
     registry = MlflowRegistry()
-    old = parse_entry(OLD, "here", Standing())
+    old = parse_entry(OLD, "here", JournalState())
     assert registry.put_entry("m", old)
     moved(registry, "shadow", 4)
     fresh = MlflowRegistry()
@@ -85,7 +85,7 @@ def test_a_journal_that_0_1_0_began_goes_on_with_entries_of_their_own_move_only(
 def test_a_page_that_0_1_0_turned_without_a_checkpoint_is_read_from_the_start(
     workdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("selfheal_cli.registry.mlflow_journal.ENTRIES_A_RUN", 2)
+    monkeypatch.setattr("selfheal_cli.registry.mlflow.journal.ENTRIES_A_RUN", 2)
     with monkeypatch.context() as old:
         old.setattr(MlflowRegistry, "_write_checkpoint", lambda *_: None)
         registry = MlflowRegistry()
@@ -100,7 +100,7 @@ def test_a_page_that_0_1_0_turned_without_a_checkpoint_is_read_from_the_start(
 def test_what_stands_is_read_from_one_page_whatever_came_before(
     workdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("selfheal_cli.registry.mlflow_journal.ENTRIES_A_RUN", 10)
+    monkeypatch.setattr("selfheal_cli.registry.mlflow.journal.ENTRIES_A_RUN", 10)
     registry = MlflowRegistry()
     for number in range(45):
         moved(registry, f"a{number}", number + 1)
@@ -122,7 +122,7 @@ def test_a_thousand_aliases_of_one_model_are_a_checkpoint_in_many_parts(workdir:
         f"alias-{number}": AliasMove("m", f"alias-{number}", None, 1, "ann", AT, "why", number)
         for number in range(1_000)
     }
-    stands = Standing(moves, Lease("r", "ann", AT, 7), four_eyes=True)
+    stands = JournalState(moves, Lease("r", "ann", AT, 7), four_eyes=True)
     moved(registry, CHAMPION, 1)
     place = registry._places["m"]
     run_id = registry._new_run("m", 2)
@@ -142,7 +142,7 @@ def test_a_checkpoint_that_was_edited_is_told(
 ) -> None:
     from sqlalchemy import create_engine, text
 
-    monkeypatch.setattr("selfheal_cli.registry.mlflow_journal.ENTRIES_A_RUN", 2)
+    monkeypatch.setattr("selfheal_cli.registry.mlflow.journal.ENTRIES_A_RUN", 2)
     registry = MlflowRegistry()
     for number in (1, 2, 3):
         moved(registry, CHAMPION, number)
@@ -190,13 +190,13 @@ def test_what_stands_is_the_same_from_texts_as_it_was_when_they_were_written(
             propose(registry, "m", Proposal(number, "sha", words, AT, words, after=0))
         elif step == "reject" and now.proposals:
             reject(registry, "m", now.proposals[0].sequence, **WHO, reason=words)
-    before = Standing()
+    before = JournalState()
     for entry in registry.entries("m"):
         again = parse_entry(entry.as_text(), "here", before)
         assert (again, again.digest) == (entry, entry.digest)
         before = fold(before, entry.kind, entry.data)
         assert before == entry.standing
-    assert Standing.from_dict(json.loads(json.dumps(before.as_dict()))) == before
+    assert JournalState.from_dict(json.loads(json.dumps(before.as_dict()))) == before
 
 
 def test_a_run_holds_as_many_entries_as_ever() -> None:

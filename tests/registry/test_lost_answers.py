@@ -18,10 +18,10 @@ from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
 from selfheal_cli.errors import RegistryError
+from selfheal_cli.registry.aliases import Move, move_alias
 from selfheal_cli.registry.base import CHAMPION, Lineage
-from selfheal_cli.registry.mlflow_registry import MlflowRegistry
-from selfheal_cli.registry.mlflow_runs import DOUBLE_TAG
-from selfheal_cli.registry.moves import Move, move_alias
+from selfheal_cli.registry.mlflow.registry import MlflowRegistry
+from selfheal_cli.registry.mlflow.runs import DOUBLE_TAG
 from tests.conftest import Invoke
 from tests.registry.chains import check_chain
 from tests.registry.stores import tracking_server

@@ -15,12 +15,12 @@ from mlflow import MlflowClient
 
 from selfheal_cli.config import SyntheticSettings
 from selfheal_cli.errors import RegistryError, RegistryUnreachable, VersionCorrupt
+from selfheal_cli.model.checkpoint import assemble
 from selfheal_cli.registry import staleness
-from selfheal_cli.registry.mlflow_registry import MlflowRegistry
-from selfheal_cli.registry.store import resolve
+from selfheal_cli.registry.mlflow.registry import MlflowRegistry
+from selfheal_cli.registry.mlflow.store import resolve
 from selfheal_cli.rollback.verify import load_verified
-from selfheal_cli.snapshot import assemble
-from selfheal_cli.source.synthetic import NAMES, SyntheticSource
+from selfheal_cli.sources.synthetic import NAMES, SyntheticSource
 from tests.conftest import Invoke
 
 

@@ -18,8 +18,8 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import OperationalError
 
 from selfheal_cli.errors import NoStore, RegistryError, RegistryUnreachable
-from selfheal_cli.registry.mlflow_registry import MlflowRegistry
-from selfheal_cli.registry.store import resolve, translated
+from selfheal_cli.registry.mlflow.registry import MlflowRegistry
+from selfheal_cli.registry.mlflow.store import resolve, translated
 from tests.conftest import Invoke, enter
 
 READING = (

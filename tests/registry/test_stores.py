@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 
 from selfheal_cli.errors import RegistryError, RegistryUnreachable, VersionCorrupt
-from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from tests.conftest import Invoke
 from tests.registry.conftest import SERVER_DATABASE, SharedServer
 from tests.registry.stores import S3, Postgres

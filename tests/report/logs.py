@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from selfheal_cli.config import Policy, RunConfig
-from selfheal_cli.history.events import Event, Kind
-from selfheal_cli.report.summary import Stage, verdict
+from selfheal_cli.events.types import Event, Kind
+from selfheal_cli.report.verdict import Stage, verdict
 from selfheal_cli.scores import Scores
 
 RUN_ID = "0123456789abcdef"
@@ -70,8 +70,8 @@ def _events(
         yield Kind.RUN_FINISHED, _end(live, shadow)
 
 
-def _snapshot(name: str, phase: str, batch: int, found: Scores) -> dict[str, Any]:
-    told = {"id": name, "phase": phase, "batch": batch, "scores": found.as_dict()}
+def _snapshot(name: str, phase: str, batch: int, counts: Scores) -> dict[str, Any]:
+    told = {"id": name, "phase": phase, "batch": batch, "scores": counts.as_dict()}
     return told | {"evaluation": "held-out", "threshold": 0.5, "reason": "new labels"}
 
 
@@ -124,7 +124,7 @@ def _end(live: Sequence[int], shadow: Sequence[int]) -> dict[str, Any]:
 
 
 def _pooled(rights: Sequence[int]) -> Scores:
-    found = Scores(0, 0, 0, 0)
+    total = Scores(0, 0, 0, 0)
     for right in rights:
-        found = found.plus(scores(right))
-    return found
+        total = total.plus(scores(right))
+    return total

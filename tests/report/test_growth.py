@@ -11,16 +11,15 @@ from typing import Any
 
 import pytest
 
-from selfheal_cli.history.event_log import recover
-from selfheal_cli.history.events import Event, Kind
+from selfheal_cli.events.log import recover
+from selfheal_cli.events.shelf import DiskDict
+from selfheal_cli.events.state import LATEST, RowFold, fold
+from selfheal_cli.events.types import Event, Kind
+from selfheal_cli.report.charts import thinned
 from selfheal_cli.report.export import export
-from selfheal_cli.report.fold import LATEST, fold
 from selfheal_cli.report.page import write_page
 from selfheal_cli.report.pictures import MOST_DOTS
-from selfheal_cli.report.rows import RowFold
-from selfheal_cli.report.shelf import Shelf
-from selfheal_cli.report.story import tell
-from selfheal_cli.report.thinned import thinned
+from selfheal_cli.report.summary import tell
 from tests.report.logs import log
 
 
@@ -67,7 +66,7 @@ def test_folding_and_files_take_the_same_memory_for_six_times_the_batches(tmp_pa
 
 def test_what_a_shelf_gives_back_is_what_memory_would_have(tmp_path: Path) -> None:
     events = list(stretched(2))
-    in_memory, on_disk = RowFold(), RowFold.on(Shelf())
+    in_memory, on_disk = RowFold(), RowFold.on(DiskDict())
     for event in events:
         in_memory.add(event)
         on_disk.add(event)

@@ -12,11 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import selfheal_cli.report
-from selfheal_cli.history.events import Event, Kind
-from selfheal_cli.report.advice import steps
-from selfheal_cli.report.page import render
-from selfheal_cli.report.story import STRETCHES, STUDENT, tell
-from selfheal_cli.report.telling import compared, telling
+from selfheal_cli.events.types import Event, Kind
+from selfheal_cli.report.page import render, steps
+from selfheal_cli.report.summary import STRETCHES, STUDENT, tell
+from selfheal_cli.report.verdict import compared, telling
 from tests.report.logs import log
 
 UP, DOWN = [80, 82, 81, 83, 80, 84] * 4, [60, 58, 61, 59, 60, 62] * 4
@@ -128,9 +127,9 @@ def test_late_labels_count_for_the_batch_that_they_belong_to() -> None:
 
 
 def test_every_feature_has_a_picture_and_the_watched_one_is_first() -> None:
-    found = Checked(page(log(UP, DOWN, names=["quiet", "loud", "third"]))).words
-    assert found.index("quiet (watched)") < found.index("All 3 features")
-    assert "mean -1.25 sd, furthest -2.40 in batch 24" in found
+    words = Checked(page(log(UP, DOWN, names=["quiet", "loud", "third"]))).words
+    assert words.index("quiet (watched)") < words.index("All 3 features")
+    assert "mean -1.25 sd, furthest -2.40 in batch 24" in words
 
 
 def test_a_log_of_old_without_features_still_renders() -> None:
@@ -139,8 +138,8 @@ def test_a_log_of_old_without_features_still_renders() -> None:
         new = ("features", "features_in_all", "shifts")
         data = {name: value for name, value in event.data.items() if name not in new}
         events.append(replace(event, data=data))
-    found = Checked(page(events)).words
-    assert "This log is of an earlier version of selfheal" in found
+    words = Checked(page(events)).words
+    assert "This log is of an earlier version of selfheal" in words
 
 
 def test_a_run_that_failed_before_its_first_batch_still_has_a_page() -> None:
@@ -178,20 +177,20 @@ def test_the_page_asks_for_nothing_outside_itself() -> None:
 
 
 def test_the_page_can_be_read_by_a_machine_and_heard() -> None:
-    found = Checked(page(log(UP, DOWN)))
-    assert found.headings[:2] == [1, 2]
-    assert found.headings.count(1) == 1
-    steps_down = zip(found.headings, found.headings[1:], strict=False)
+    checked = Checked(page(log(UP, DOWN)))
+    assert checked.headings[:2] == [1, 2]
+    assert checked.headings.count(1) == 1
+    steps_down = zip(checked.headings, checked.headings[1:], strict=False)
     assert all(after - before <= 1 for before, after in steps_down)
-    named = dict(found.tags)
+    named = dict(checked.tags)
     assert named["html"]["lang"] == "en"
     assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in (
-        found.tags
+        checked.tags
     )
-    assert all(attributes.get("scope") for tag, attributes in found.tags if tag == "th")
-    ids = [attributes["id"] for _, attributes in found.tags if "id" in attributes]
+    assert all(attributes.get("scope") for tag, attributes in checked.tags if tag == "th")
+    ids = [attributes["id"] for _, attributes in checked.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
-    for tag, attributes in found.tags:
+    for tag, attributes in checked.tags:
         if tag == "svg":
             assert attributes.get("aria-hidden") == "true" or attributes["role"] == "img"
         for name in (attributes.get("aria-labelledby") or "").split():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from selfheal_cli.config import Objective
-from selfheal_cli.report.summary import verdict
+from selfheal_cli.report.verdict import verdict
 from selfheal_cli.scores import ClassScores, Scores
 
 UNHEALED = Scores(tp=100, tn=400, fp=450, fn=50, roc_auc=0.6)
@@ -19,24 +19,24 @@ STAGES = {
 
 
 def test_figures_that_rose_helped_and_that_fell_hurt() -> None:
-    found = verdict(STAGES, Objective())
-    assert found["accuracy"] == "hurt"
-    assert found["F1"] == "helped"
-    assert "cost" not in str(found)
-    assert found["sentence"].endswith("accuracy 0.850, above the healed model's 0.440.")
+    told = verdict(STAGES, Objective())
+    assert told["accuracy"] == "hurt"
+    assert told["F1"] == "helped"
+    assert "cost" not in str(told)
+    assert told["sentence"].endswith("accuracy 0.850, above the healed model's 0.440.")
 
 
 def test_with_costs_a_lower_cost_is_what_helped() -> None:
-    found = verdict(STAGES, Objective(kind="cost", fn=100, fp=10))
-    assert found["cost per 100 rows"] == "helped"
-    assert "helped cost per 100 rows (950.0 to 650.0)" in found["sentence"]
-    assert "accuracy 0.850, above" not in found["sentence"]
-    assert found["sentence"].endswith("on 1,000 rows.")
+    told = verdict(STAGES, Objective(kind="cost", fn=100, fp=10))
+    assert told["cost per 100 rows"] == "helped"
+    assert "helped cost per 100 rows (950.0 to 650.0)" in told["sentence"]
+    assert "accuracy 0.850, above" not in told["sentence"]
+    assert told["sentence"].endswith("on 1,000 rows.")
 
 
 def test_with_costs_a_blind_decision_that_is_cheaper_is_named() -> None:
-    found = verdict(STAGES, Objective(kind="cost", fn=10_000, fp=1))
-    assert "Flagging everything would have cost 85.0 per 100 rows" in found["sentence"]
+    told = verdict(STAGES, Objective(kind="cost", fn=10_000, fp=1))
+    assert "Flagging everything would have cost 85.0 per 100 rows" in told["sentence"]
 
 
 def test_without_labels_nothing_is_said_of_healing() -> None:

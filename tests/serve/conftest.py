@@ -16,8 +16,8 @@ import pytest
 import requests
 import uvicorn
 
-from selfheal_cli.serve.front import Front
 from selfheal_cli.serve.server import Server, bound, config, opened, url_of
+from selfheal_cli.serve.service import ScoringService
 from selfheal_cli.serve.settings import HealerSettings, Limits, ServerSettings, Tokens
 
 # in the healer's place: takes its settings and lives on
@@ -37,7 +37,7 @@ class Running:
     """A server that answers."""
 
     url: str
-    front: Front
+    front: ScoringService
 
     def post(self, path: str, **named: Any) -> requests.Response:
         return requests.post(self.url + path, timeout=30, **named)

@@ -12,28 +12,28 @@ import uvicorn
 from fastapi import FastAPI
 
 from selfheal_cli.serve.app import explain_refusals
-from selfheal_cli.serve.facts import Facts
-from selfheal_cli.serve.gate import Gate
-from selfheal_cli.serve.meters import Meters
-from selfheal_cli.serve.openapi import documented
-from selfheal_cli.serve.operator_routes import operator_routes
-from selfheal_cli.serve.server import bound, url_of
-from selfheal_cli.serve.settings import Limits, Tokens
-from selfheal_cli.serve.standing import (
+from selfheal_cli.serve.http.metrics import ServerMetrics
+from selfheal_cli.serve.http.middleware import Gate
+from selfheal_cli.serve.http.openapi import documented
+from selfheal_cli.serve.operator.routes import operator_routes
+from selfheal_cli.serve.operator.status import (
     HEALER,
     Candidate,
     Champion,
     Drift,
     Happening,
     Judged,
-    Standing,
+    ModelStatus,
+    ServerInfo,
 )
-from selfheal_cli.spool.board import Board
+from selfheal_cli.serve.server import bound, url_of
+from selfheal_cli.serve.settings import Limits, Tokens
+from selfheal_cli.spool.control import ControlChannel
 from tests.serve.conftest import in_thread
 
-FACTS = Facts(model="fraud", version=12, snapshot="s-12", threshold=0.41, queue=2)
+FACTS = ServerInfo(model="fraud", version=12, snapshot="s-12", threshold=0.41, queue=2)
 DIGEST = "5f1c" * 16
-WORSE = Standing(
+WORSE = ModelStatus(
     state="ROLLED_BACK",
     pid=4711,
     run_id="8d1f0a6c2b7e4f3a9c5d1e2f3a4b5c6d",
@@ -88,7 +88,7 @@ BETTER = WORSE.model_copy(
 class Healer:
     """Answers orders from the board as the healer does, and keeps what it was asked."""
 
-    def __init__(self, board: Board, answers: Mapping[str, Mapping[str, Any]]) -> None:
+    def __init__(self, board: ControlChannel, answers: Mapping[str, Mapping[str, Any]]) -> None:
         self.orders: list[tuple[str, Mapping[str, Any]]] = []
         self._board = board
         self._answers = answers
@@ -140,17 +140,19 @@ def serving(app: Gate) -> Iterator[str]:
         yield url_of(listening)
 
 
-def board_with(path: Path, standing: Standing | None) -> Board:
+def board_with(path: Path, standing: ModelStatus | None) -> ControlChannel:
     """A board on which a healer said this."""
-    board = Board(path / "spool.db")
+    board = ControlChannel(path / "spool.db")
     if standing is not None:
         board.tell(HEALER, standing.as_told())
     return board
 
 
-def operator_app(board: Board, tokens: Tokens | None = None, wait_seconds: float = 30.0) -> Gate:
+def operator_app(
+    board: ControlChannel, tokens: Tokens | None = None, wait_seconds: float = 30.0
+) -> Gate:
     """The operator's routes alone, behind the gate."""
-    app, meters, tokens = FastAPI(), Meters(), tokens or Tokens()
+    app, meters, tokens = FastAPI(), ServerMetrics(), tokens or Tokens()
     explain_refusals(app, meters)
     app.include_router(operator_routes(board, meters, lambda: FACTS, tokens, wait_seconds))
     documented(app)

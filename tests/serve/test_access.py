@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from selfheal_cli.errors import ConfigurationError, RequestRefused
-from selfheal_cli.serve.access import (
+from selfheal_cli.serve.http.auth import (
     Need,
     Rates,
     need_of,

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from selfheal_cli.serve import companion
-from selfheal_cli.serve.companion import Companion
-from selfheal_cli.serve.meters import Meters
+from selfheal_cli.serve.healer import supervisor as companion
+from selfheal_cli.serve.healer.supervisor import Supervisor
+from selfheal_cli.serve.http.metrics import ServerMetrics
 from selfheal_cli.serve.settings import HealerSettings, Priority
 from tests.serve.conftest import until
 
@@ -45,37 +45,39 @@ def test_it_is_told_its_settings_gives_way_as_wanted_and_ends_in_order(
 ) -> None:
     settings = SETTINGS.model_copy(update={"priority": priority})
     said = tmp_path / "said"
-    found = Companion(settings, Meters(), (sys.executable, "-S", "-c", LIVES, str(said)))
-    found.start()
+    healer = Supervisor(settings, ServerMetrics(), (sys.executable, "-S", "-c", LIVES, str(said)))
+    healer.start()
     until(lambda: len(lines(said)) == 2)
     assert HealerSettings(**json.loads(lines(said)[0])) == settings
     # in the server's session: in one of its own, niceness would count for nothing
     assert lines(said)[1] == f"{niceness} {scheduling} {os.getsid(0)}"
-    assert found.pid is not None
-    found.stop()
+    assert healer.pid is not None
+    healer.stop()
     assert lines(said)[2:] == ["ended"]
-    assert (found.pid, found.restarts) == (None, 0)
+    assert (healer.pid, healer.restarts) == (None, 0)
 
 
 def test_one_that_ends_by_itself_is_begun_again_and_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(companion, "FIRST_WAIT", 0.01)
-    meters = Meters()
-    found = Companion(SETTINGS, meters, (sys.executable, "-S", "-c", "raise SystemExit(1)"))
-    found.start()
-    until(lambda: found.restarts >= 3)
-    found.stop()
+    meters = ServerMetrics()
+    healer = Supervisor(SETTINGS, meters, (sys.executable, "-S", "-c", "raise SystemExit(1)"))
+    healer.start()
+    until(lambda: healer.restarts >= 3)
+    healer.stop()
     counted = meters.registry.get_sample_value("selfheal_healer_restarts_total")
-    assert counted == found.restarts
+    assert counted == healer.restarts
 
 
 def test_one_that_does_not_end_is_killed(tmp_path: Path) -> None:
     stubborn = "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
     stubborn += "sys.stdin.read(); open(sys.argv[1], 'w').write('x'); time.sleep(600)"
     said = tmp_path / "said"
-    found = Companion(SETTINGS, Meters(), (sys.executable, "-S", "-c", stubborn, str(said)))
-    found.start()
+    healer = Supervisor(
+        SETTINGS, ServerMetrics(), (sys.executable, "-S", "-c", stubborn, str(said))
+    )
+    healer.start()
     until(lambda: bool(lines(said)))
-    found.stop(patience=0.1)
-    assert found.pid is None
+    healer.stop(patience=0.1)
+    assert healer.pid is None

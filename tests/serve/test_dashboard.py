@@ -15,7 +15,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from selfheal_cli.serve.standing import HEALER
+from selfheal_cli.serve.operator.status import HEALER
 from tests.serve.conftest import serving
 from tests.serve.operating import WORSE
 
@@ -54,13 +54,13 @@ def given(
         assert server.post("/feedback", json={"labels": [label]}).status_code == 200
         server.front.board.tell(HEALER, WORSE.as_told())
         text = server.get("/metrics").text
-    found: dict[str, Given] = {"up": Given("gauge")}
+    by_name: dict[str, Given] = {"up": Given("gauge")}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            one = found.setdefault(sample.name, Given(family.type))
+            one = by_name.setdefault(sample.name, Given(family.type))
             for name, value in sample.labels.items():
                 one.labels.setdefault(name, set()).add(value)
-    yield found
+    yield by_name
 
 
 def expressions() -> Iterator[tuple[str, str, str]]:

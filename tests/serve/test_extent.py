@@ -18,8 +18,8 @@ from mlflow.pyfunc import scoring_server
 
 from selfheal_cli.errors import RequestRefused
 from selfheal_cli.registry.scoring import READERS
-from selfheal_cli.serve.extent import OTHERS, require_extent
-from selfheal_cli.serve.lanes import Lane
+from selfheal_cli.serve.http.extent import OTHERS, require_extent
+from selfheal_cli.serve.http.lanes import Lane
 from tests.serve.conftest import Running
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)

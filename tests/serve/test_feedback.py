@@ -19,19 +19,19 @@ def scored(running: Running, n: int = 3, **more: Any) -> str:
 def told(running: Running, *labels: dict[str, Any]) -> dict[str, int]:
     answer = running.post("/feedback", json={"labels": list(labels)})
     assert answer.status_code == 200, answer.text
-    found: dict[str, int] = answer.json()
-    return found
+    counts: dict[str, int] = answer.json()
+    return counts
 
 
 def test_labels_join_the_rows_that_were_just_answered(served: Running) -> None:
     one, other = scored(served), scored(served)
-    found = told(
+    counts = told(
         served,
         {"request_id": other, "labels": ["fraud", None, "normal"]},
         {"request_id": one, "place": 2, "label": "fraud"},
         {"request_id": one, "label": "normal"},
     )
-    assert found == {"joined": 4, "repeated": 0, "unknown": 0}
+    assert counts == {"joined": 4, "repeated": 0, "unknown": 0}
     joined = served.front.spool.labels_after(0, 100_000)[-4:]
     assert [(label.place, label.y) for label in joined] == [(0, 1), (2, 0), (2, 1), (0, 0)]
 
@@ -39,14 +39,14 @@ def test_labels_join_the_rows_that_were_just_answered(served: Running) -> None:
 def test_a_label_that_comes_again_is_repeated_and_of_no_known_row_unknown(served: Running) -> None:
     one = scored(served)
     assert told(served, {"request_id": one, "label": "fraud"})["joined"] == 1
-    found = told(
+    counts = told(
         served,
         {"request_id": one, "label": "normal"},
         {"request_id": one, "place": 3, "label": "fraud"},
         {"request_id": "never-seen", "label": "fraud"},
         {"key": "never-seen", "label": "fraud"},
     )
-    assert found == {"joined": 0, "repeated": 1, "unknown": 3}
+    assert counts == {"joined": 0, "repeated": 1, "unknown": 3}
 
 
 @pytest.mark.parametrize("form", ["dataframe_split", "dataframe_records", "csv"])
@@ -65,10 +65,10 @@ def test_rows_are_found_by_the_key_that_came_with_them(served: Running, form: st
         records = [dict(zip(names, row, strict=True)) for row in data]
         answer = served.post("/invocations", json={form: records})
     assert answer.status_code == 200, answer.text
-    found = told(
+    counts = told(
         served, {"key": first + 1, "label": "fraud"}, {"key": str(first), "label": " Normal "}
     )
-    assert found == {"joined": 2, "repeated": 0, "unknown": 0}
+    assert counts == {"joined": 2, "repeated": 0, "unknown": 0}
 
 
 def test_what_is_kept_are_the_raw_columns_and_the_answered_probabilities(served: Running) -> None:

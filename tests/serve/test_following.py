@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from selfheal_cli.actor import clock
-from selfheal_cli.pipeline.lease import RunLease
-from selfheal_cli.registry.mlflow_registry import MlflowRegistry
-from selfheal_cli.spool.board import Board, Published
+from selfheal_cli.pipeline.prepare.lease import RunLease
+from selfheal_cli.registry.mlflow.registry import MlflowRegistry
+from selfheal_cli.spool.control import ControlChannel, Published
 from selfheal_cli.spool.file import spool_path
 from tests.serve.conftest import Running, serving, until
 
@@ -99,9 +99,9 @@ def test_no_answer_mixes_versions_while_they_change(followed: Running) -> None:
         front.board.publish(wanted[turn % 3])
         body = {"dataframe_split": {"columns": names, "data": [row] * 50}}
         answer = followed.post("/invocations", json=body)
-        found = {round(p, 6) for p in answer.json()["predictions"]}  # vectors round by place
-        assert len(found) == 1
-        seen.setdefault(answer.headers["x-selfheal-snapshot"], set()).update(found)
+        rounded = {round(p, 6) for p in answer.json()["predictions"]}  # vectors round by place
+        assert len(rounded) == 1
+        seen.setdefault(answer.headers["x-selfheal-snapshot"], set()).update(rounded)
     mixed = {snapshot: values for snapshot, values in seen.items() if snapshot.startswith("mixed")}
     assert mixed and all(len(values) == 1 for values in mixed.values())
 
@@ -118,7 +118,7 @@ def test_a_server_that_begins_beside_a_healer_serves_what_that_published_last(
     )
     if not alive:
         lease.release()
-    board = Board(spool_path("fraud", workspace))
+    board = ControlChannel(spool_path("fraud", workspace))
     version = registry.version("fraud", 2)
     board.publish(
         Published(

@@ -21,21 +21,20 @@ import pytest
 import requests
 
 from selfheal_cli.config import SyntheticSettings
-from selfheal_cli.history.event_log import read
-from selfheal_cli.history.events import Event, Kind
-from selfheal_cli.pipeline.predecessors import Beginning
-from selfheal_cli.registry.mlflow_registry import MlflowRegistry
-from selfheal_cli.serve import healer
+from selfheal_cli.events.log import read
+from selfheal_cli.events.types import Event, Kind
+from selfheal_cli.model.checkpoint import assemble, unpack
+from selfheal_cli.pipeline.runs.recovery import Beginning
+from selfheal_cli.registry.mlflow.registry import MlflowRegistry
+from selfheal_cli.serve.healer import process as healer
+from selfheal_cli.serve.operator.status import HEALER
 from selfheal_cli.serve.settings import HealerSettings
-from selfheal_cli.serve.standing import HEALER
-from selfheal_cli.snapshot import assemble, unpack
-from selfheal_cli.source.encoding import Encoding
-from selfheal_cli.source.synthetic import SyntheticSource
-from selfheal_cli.spool.board import Board
+from selfheal_cli.sources.encoding import Encoding
+from selfheal_cli.sources.synthetic import SyntheticSource
+from selfheal_cli.spool.control import ControlChannel
 from selfheal_cli.spool.file import spool_path
-from selfheal_cli.spool.rows import Answered
 from selfheal_cli.spool.source import ENDLESS
-from selfheal_cli.spool.store import Cursor, Feedback, Spool
+from selfheal_cli.spool.store import Cursor, Feedback, LoggedRequest, Spool
 from tests.conftest import Invoke
 
 WORKSPACE = Path("mlruns") / "selfheal"
@@ -47,10 +46,10 @@ PATIENCE = 120.0
 def until(holds: Callable[[], Any]) -> Any:
     """What becomes true in another process, once it is."""
     end = time.monotonic() + PATIENCE
-    while not (found := holds()):
+    while not (became := holds()):
         assert time.monotonic() < end, "nothing came of it"
         time.sleep(0.05)
-    return found
+    return became
 
 
 def drifted(batches: int, seed: int = 7) -> Iterator[tuple[dict[str, list[float]], list[int]]]:
@@ -65,12 +64,12 @@ def drifted(batches: int, seed: int = 7) -> Iterator[tuple[dict[str, list[float]
 
 def recorded() -> list[Event]:
     """Events of every run that served."""
-    found = []
+    all_events = []
     for log in sorted(WORKSPACE.glob("runs/*/events.jsonl")):
         events = list(read(log))
         if events[0].data["config"]["source"]["kind"] == "served":
-            found += events
-    return found
+            all_events += events
+    return all_events
 
 
 def require_every_row_once(spool: Spool) -> None:
@@ -89,8 +88,8 @@ class Caller:
         self.headers: dict[str, str] = {}
 
     def status(self) -> dict[str, Any]:
-        found: dict[str, Any] = requests.get(f"{self.url}/status", timeout=30).json()
-        return found
+        status: dict[str, Any] = requests.get(f"{self.url}/status", timeout=30).json()
+        return status
 
     def call(self, batches: int, seed: int) -> None:
         for columns, y in drifted(batches, seed):
@@ -178,8 +177,8 @@ def test_neither_an_infinite_value_nor_a_spool_that_is_lost_ends_healing(
         shutil.rmtree(spool_path("fraud", WORKSPACE).parent)
         caller.call(2, seed=3)
         until(lambda: (now := caller.status()["standing"])["begun_anew"] and now["rows"] == 200)
-        found = caller.status()
-        assert any("lost, replaced or set aside" in line for line in found["told"]["warnings"])
+        status = caller.status()
+        assert any("lost, replaced or set aside" in line for line in status["told"]["warnings"])
         details = requests.get(f"{caller.url}/health/details", timeout=30).json()
         assert (details["healer_restarts"], details["recording"]["problem"]) == (0, "")
         process.send_signal(signal.SIGTERM)
@@ -194,7 +193,7 @@ class Healers:
     """Some healers on one folder, as replicas on one machine have them."""
 
     def __init__(self, stack: ExitStack) -> None:
-        self.board = Board(spool_path("fraud", WORKSPACE))
+        self.board = ControlChannel(spool_path("fraud", WORKSPACE))
         self.spool = Spool(spool_path("fraud", WORKSPACE))
         self._stack = stack
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
@@ -223,9 +222,9 @@ class Healers:
 
     def holder(self) -> int | None:
         """The process that heals, by its own word of late."""
-        found, at = self.board.told(HEALER)
-        heals = found.get("state") in ("STARTING", "HEALTHY", "DRIFTING", "HEALING", "ROLLED_BACK")
-        return found["pid"] if heals and found.get("run_id") and time.time() - at < 3 else None
+        word, at = self.board.told(HEALER)
+        heals = word.get("state") in ("STARTING", "HEALTHY", "DRIFTING", "HEALING", "ROLLED_BACK")
+        return word["pid"] if heals and word.get("run_id") and time.time() - at < 3 else None
 
     def answer(self, batches: int, seed: int) -> None:
         """What fronts would do: answer by what is published, and take labels."""
@@ -240,7 +239,11 @@ class Healers:
             p = network.predict(encoding.encode(raw))
             request = f"r{self._sent}"
             self.spool.append(
-                [Answered(request, raw, p, published.snapshot, published.threshold, time.time())]
+                [
+                    LoggedRequest(
+                        request, raw, p, published.snapshot, published.threshold, time.time()
+                    )
+                ]
             )
             self.spool.label([Feedback(one, request=request, place=i) for i, one in enumerate(y)])
 
@@ -262,7 +265,7 @@ def test_another_replica_takes_over_from_a_healer_that_was_killed_and_nothing_is
         os.kill(first, signal.SIGKILL)
         healers.processes[first].wait()
         healers.answer(2, seed=2)
-        second = until(lambda: (found := healers.holder()) not in (None, first) and found)
+        second = until(lambda: (holder := healers.holder()) not in (None, first) and holder)
         until(healers.all_read)
         for pid, process in healers.processes.items():
             if pid != first:
@@ -277,17 +280,17 @@ def test_another_replica_takes_over_from_a_healer_that_was_killed_and_nothing_is
 def test_whoever_heals_says_so_though_another_one_healed_when_it_looked(
     empty_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    registry, stop, found = Mock(), threading.Event(), dict[str, Any]()
+    registry, stop, standing = Mock(), threading.Event(), dict[str, Any]()
     opened = Mock()
     opened.source.backlog.return_value = 0
     opened.source.cursor = Cursor()
     opened.source.notes.return_value = {}
-    board = Board(spool_path("fraud", WORKSPACE))
+    board = ControlChannel(spool_path("fraud", WORKSPACE))
 
     def heal(*_: object) -> None:
         begun = time.time()
         until(lambda: board.told(HEALER)[1] > begun)
-        found.update(board.told(HEALER)[0])
+        standing.update(board.told(HEALER)[0])
         stop.set()
 
     def hang(*_: object) -> dict[str, Any]:  # nor does a registry that is away keep it silent
@@ -302,5 +305,5 @@ def test_whoever_heals_says_so_though_another_one_healed_when_it_looked(
     monkeypatch.setattr(healer, "heal_served", heal)
     monkeypatch.setattr(healer, "registry_facts", hang)
     told = HealerSettings(model="fraud", actor="replica")
-    healer.Healer(told, registry, stop).run()
-    assert found["pid"] == os.getpid()
+    healer.HealerProcess(told, registry, stop).run()
+    assert standing["pid"] == os.getpid()

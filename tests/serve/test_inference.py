@@ -17,12 +17,12 @@ def matrix(running: Running, n: int = 3) -> dict[str, Any]:
 
 
 def test_the_metadata_names_columns_and_outputs(served: Running) -> None:
-    found = served.get("/v2/models/fraud").json()
-    assert [one["name"] for one in found["inputs"]] == served.rows()["columns"]
-    assert [one["name"] for one in found["outputs"]] == ["probability", "label"]
+    metadata = served.get("/v2/models/fraud").json()
+    assert [one["name"] for one in metadata["inputs"]] == served.rows()["columns"]
+    assert [one["name"] for one in metadata["outputs"]] == ["probability", "label"]
     version = served.front.scorer.served.shown_version
-    assert found["versions"] == [version]
-    assert served.get(f"/v2/models/fraud/versions/{version}").json() == found
+    assert metadata["versions"] == [version]
+    assert served.get(f"/v2/models/fraud/versions/{version}").json() == metadata
     assert served.get("/v2").json()["name"] == "selfheal"
     for path in ("/v2/health/live", "/v2/health/ready", "/v2/models/fraud/ready"):
         assert served.get(path).status_code == 200
@@ -45,10 +45,10 @@ def test_one_tensor_and_a_tensor_a_column_give_what_invocations_gives(served: Ru
     ]
     for inputs in ([matrix(served)], [flat], columns):
         answer = served.post(INFER, json={"id": "v2-1", "inputs": inputs})
-        found = answer.json()
-        assert answer.status_code == 200, found
-        assert found["id"] == answer.headers["x-request-id"] == "v2-1"
-        probability, label = found["outputs"]
+        document = answer.json()
+        assert answer.status_code == 200, document
+        assert document["id"] == answer.headers["x-request-id"] == "v2-1"
+        probability, label = document["outputs"]
         assert (probability["data"], probability["shape"]) == (expected, [3])
         threshold = served.front.scorer.served.threshold
         assert label["data"] == ["fraud" if p >= threshold else "normal" for p in expected]
@@ -56,8 +56,8 @@ def test_one_tensor_and_a_tensor_a_column_give_what_invocations_gives(served: Ru
 
 def test_only_the_outputs_that_were_asked_for_come(served: Running) -> None:
     asked = {"inputs": [matrix(served)], "outputs": [{"name": "label"}]}
-    found = served.post(INFER, json=asked).json()
-    assert [one["name"] for one in found["outputs"]] == ["label"]
+    document = served.post(INFER, json=asked).json()
+    assert [one["name"] for one in document["outputs"]] == ["label"]
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,12 @@ import numpy as np
 import pytest
 
 from selfheal_cli.serve import keeper as module
-from selfheal_cli.serve.facts import Facts, look
 from selfheal_cli.serve.keeper import Keeper
-from selfheal_cli.serve.standing import HEALER, Standing
-from selfheal_cli.spool.board import Board
-from selfheal_cli.spool.rows import Answered
-from selfheal_cli.spool.store import Spool
+from selfheal_cli.serve.operator.status import HEALER, ModelStatus, ServerInfo, look
+from selfheal_cli.spool.control import ControlChannel
+from selfheal_cli.spool.store import LoggedRequest, Spool
 
-FACTS = Facts(model="fraud")
+FACTS = ServerInfo(model="fraud")
 
 
 @pytest.fixture
@@ -24,26 +22,26 @@ def spool(tmp_path: Path) -> Spool:
 
 
 @pytest.fixture
-def board(tmp_path: Path) -> Board:
-    return Board(tmp_path / "spool.db")
+def board(tmp_path: Path) -> ControlChannel:
+    return ControlChannel(tmp_path / "spool.db")
 
 
 def fill(spool: Spool, requests: int) -> None:
     x = np.zeros(10)
     last = spool.count(0)[0]
     spool.append(
-        [Answered(f"r{last + one}", {"x": x}, x.astype(np.float32), "s", 0.5, 0.0)
+        [LoggedRequest(f"r{last + one}", {"x": x}, x.astype(np.float32), "s", 0.5, 0.0)
          for one in range(requests)]
     )  # fmt: skip
 
 
-def say(board: Board, state: str, read_to: int = 0) -> None:
-    board.tell(HEALER, Standing.model_validate({"state": state, "read_to": read_to}).as_told())
+def say(board: ControlChannel, state: str, read_to: int = 0) -> None:
+    board.tell(HEALER, ModelStatus.model_validate({"state": state, "read_to": read_to}).as_told())
 
 
 @pytest.mark.parametrize("state", ["", "WATCHING", "FOLLOWING"])
 def test_rows_are_forgotten_and_told_as_waiting_where_nothing_heals(
-    spool: Spool, board: Board, state: str
+    spool: Spool, board: ControlChannel, state: str
 ) -> None:
     if state:
         say(board, state, read_to=1)
@@ -55,7 +53,9 @@ def test_rows_are_forgotten_and_told_as_waiting_where_nothing_heals(
     assert look(board, lambda: facts).standing.waiting == 1_000
 
 
-def test_rows_that_a_healer_here_has_still_to_read_are_kept(spool: Spool, board: Board) -> None:
+def test_rows_that_a_healer_here_has_still_to_read_are_kept(
+    spool: Spool, board: ControlChannel
+) -> None:
     fill(spool, 200)
     say(board, "HEALTHY", read_to=50)
     keeper = Keeper(board, spool, keep_rows=1_000)
@@ -67,7 +67,10 @@ def test_rows_that_a_healer_here_has_still_to_read_are_kept(spool: Spool, board:
 
 
 def test_a_healer_that_does_not_come_after_loses_the_oldest_and_it_is_said(
-    spool: Spool, board: Board, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    spool: Spool,
+    board: ControlChannel,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(module, "MOST_UNREAD", 1_400)
     fill(spool, 200)
@@ -79,7 +82,7 @@ def test_a_healer_that_does_not_come_after_loses_the_oldest_and_it_is_said(
 
 
 def test_a_healer_that_has_fallen_silent_keeps_nothing_from_being_forgotten(
-    spool: Spool, board: Board, monkeypatch: pytest.MonkeyPatch
+    spool: Spool, board: ControlChannel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     say(board, "HEALTHY")
     fill(spool, 200)
@@ -91,7 +94,7 @@ def test_a_healer_that_has_fallen_silent_keeps_nothing_from_being_forgotten(
 
 
 def test_the_cursor_of_a_healer_holds_though_its_rows_were_forgotten(
-    spool: Spool, board: Board
+    spool: Spool, board: ControlChannel
 ) -> None:
     fill(spool, 3)
     keeper = Keeper(board, spool, keep_rows=10)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from selfheal_cli.errors import NotWritten
+from selfheal_cli.errors import StorageError
 from tests.serve.conftest import Limits, Running, Tokens, serving, until
 from tests.serve.test_access import OPERATING, SCORING, TOKENS
 
@@ -139,7 +139,7 @@ def test_scoring_goes_on_while_the_disk_is_full(
     before = kept(served)
 
     def full(answers: object) -> int:
-        raise NotWritten("no space left on device")
+        raise StorageError("no space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr(type(served.front.spool), "append", lambda self, answers: full(answers))
@@ -163,7 +163,7 @@ def test_no_data_and_no_trace_are_logged_or_answered_when_the_server_fails(
         raise RuntimeError("secret-4711")
 
     with monkeypatch.context() as patch:
-        patch.setattr("selfheal_cli.serve.scorer.Served.score", broken)
+        patch.setattr("selfheal_cli.serve.http.model.ServedModel.score", broken)
         patch.setattr(logging.getLogger("uvicorn.error"), "handlers", [caplog.handler])
         answer = served.post("/invocations", json={"dataframe_split": served.rows()})
         until(lambda: bool(caplog.text))  # it is answered before it is logged

@@ -14,12 +14,10 @@ from hypothesis import strategies as st
 from prometheus_client import Counter
 from prometheus_client.parser import text_string_to_metric_families
 
-from selfheal_cli.serve.facts import look
-from selfheal_cli.serve.last_versions import LastVersions, Summed
-from selfheal_cli.serve.meters import Meters
+from selfheal_cli.serve.http.metrics import LastVersions, ServerMetrics, Summed
+from selfheal_cli.serve.operator.status import HEALER, Judged, ModelStatus, look
 from selfheal_cli.serve.settings import Tokens
-from selfheal_cli.serve.standing import HEALER, Judged, Standing
-from selfheal_cli.spool.board import Board
+from selfheal_cli.spool.control import ControlChannel
 from tests.serve.operating import FACTS, WORSE, board_with, operator_app, serving
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)
@@ -44,80 +42,80 @@ def at(samples: Samples, name: str, **labels: str) -> float:
 
 
 @pytest.fixture
-def board(tmp_path: Path) -> Iterator[Board]:
-    found = board_with(tmp_path, WORSE)
-    yield found
-    found.close()
+def board(tmp_path: Path) -> Iterator[ControlChannel]:
+    new_board = board_with(tmp_path, WORSE)
+    yield new_board
+    new_board.close()
 
 
-def test_what_the_healer_says_is_there_when_prometheus_asks(board: Board) -> None:
+def test_what_the_healer_says_is_there_when_prometheus_asks(board: ControlChannel) -> None:
     with serving(operator_app(board)) as url:
-        found = scraped(url)
+        samples = scraped(url)
         board.tell(HEALER, WORSE.model_copy(update={"batch": 213, "state": "HEALING"}).as_told())
         later = scraped(url)
-    assert at(found, "healer_up") == 1
-    assert 0 <= at(found, "healer_word_age_seconds") < 15
-    assert at(found, "drift_z", feature="V14") == 2.31
-    assert at(found, "drift_threshold", feature="V14") == 1.0
-    assert at(found, "drifting", feature="V14") == 1
-    assert at(found, "monitor_reading", monitor="psi") == 0.31
-    assert at(found, "conflicts") == 418
-    assert at(found, "heals_total", outcome="rejected") == 2
-    assert at(found, "heals_total", outcome="coalesced") == 0
-    assert at(found, "rollbacks_total") == 1
-    assert at(found, "waiting_rows") == 37
-    assert at(found, "pending_writes") == 1
-    assert at(found, "recorder_queue_rows") == 2
-    assert at(found, "f1", who="shadow") == 0.517
-    assert at(found, "judged_rows", who="live") == 18_040
-    assert at(found, "lift", figure="f1") == pytest.approx(-0.115)
-    assert at(found, "champion_version") == 12
-    assert at(found, "champion_foreign") == 0
-    assert at(found, "served_version") == 12
-    assert at(found, "server_info", model="fraud") == 1
-    assert at(found, "state", state="ROLLED_BACK") == 1
-    assert sum(value for (name, _), value in found.items() if name == "selfheal_state") == 1
-    assert (at(found, "batches_total"), at(later, "batches_total")) == (212, 213)
+    assert at(samples, "healer_up") == 1
+    assert 0 <= at(samples, "healer_word_age_seconds") < 15
+    assert at(samples, "drift_z", feature="V14") == 2.31
+    assert at(samples, "drift_threshold", feature="V14") == 1.0
+    assert at(samples, "drifting", feature="V14") == 1
+    assert at(samples, "monitor_reading", monitor="psi") == 0.31
+    assert at(samples, "conflicts") == 418
+    assert at(samples, "heals_total", outcome="rejected") == 2
+    assert at(samples, "heals_total", outcome="coalesced") == 0
+    assert at(samples, "rollbacks_total") == 1
+    assert at(samples, "waiting_rows") == 37
+    assert at(samples, "pending_writes") == 1
+    assert at(samples, "recorder_queue_rows") == 2
+    assert at(samples, "f1", who="shadow") == 0.517
+    assert at(samples, "judged_rows", who="live") == 18_040
+    assert at(samples, "lift", figure="f1") == pytest.approx(-0.115)
+    assert at(samples, "champion_version") == 12
+    assert at(samples, "champion_foreign") == 0
+    assert at(samples, "served_version") == 12
+    assert at(samples, "server_info", model="fraud") == 1
+    assert at(samples, "state", state="ROLLED_BACK") == 1
+    assert sum(value for (name, _), value in samples.items() if name == "selfheal_state") == 1
+    assert (at(samples, "batches_total"), at(later, "batches_total")) == (212, 213)
     assert at(later, "state", state="HEALING") == 1
     assert at(later, "state", state="ROLLED_BACK") == 0
 
 
 def test_a_healer_that_never_spoke_is_down_and_nothing_is_made_up(tmp_path: Path) -> None:
     with serving(operator_app(board_with(tmp_path, None))) as url:
-        found = scraped(url)
-    names = {name for name, _ in found}
-    assert at(found, "healer_up") == 0
+        samples = scraped(url)
+    names = {name for name, _ in samples}
+    assert at(samples, "healer_up") == 0
     unknown = {"healer_word_age_seconds", "last_label_age_seconds", "f1", "lift", "drift_z",
                "champion_version", "champion_foreign", "judged_rows"}  # fmt: skip
     assert not {f"selfheal_{name}" for name in unknown} & names
 
 
-def test_ages_are_of_the_moment_of_looking(board: Board) -> None:
+def test_ages_are_of_the_moment_of_looking(board: ControlChannel) -> None:
     _, said = board.told(HEALER)
     seen = look(board, lambda: FACTS, clock=lambda: said + 100)
     assert seen.age == 100
     assert not seen.healer_up
     assert look(board, lambda: FACTS, clock=lambda: said - 5).age == 0  # a clock that was set back
-    standing = Standing(labels_at="2026-01-01T00:00:10+00:00")
+    standing = ModelStatus(labels_at="2026-01-01T00:00:10+00:00")
     board.tell(HEALER, standing.as_told())
     assert look(board, lambda: FACTS, clock=lambda: 1_767_225_640.0).label_age == 30
 
 
-def test_a_file_that_cannot_be_read_takes_only_its_own_figures_away(board: Board) -> None:
+def test_a_file_that_cannot_be_read_takes_only_its_own_figures_away(board: ControlChannel) -> None:
     with sqlite3.connect(board._file.path) as database:
         database.execute("DROP TABLE told")
     database.close()
     with serving(operator_app(board)) as url:
-        found = scraped(url)
+        samples = scraped(url)
         status = requests.get(f"{url}/status", timeout=30)
-    assert at(found, "board_up") == 0
-    assert ("selfheal_rows_unrecorded_total", ()) in found
-    assert not any(name == "selfheal_healer_up" for name, _ in found)
+    assert at(samples, "board_up") == 0
+    assert ("selfheal_rows_unrecorded_total", ()) in samples
+    assert not any(name == "selfheal_healer_up" for name, _ in samples)
     assert status.status_code == 503
     assert "cannot be used" in status.json()["message"]
 
 
-def test_figures_are_for_who_has_a_token_where_one_is_asked_for(board: Board) -> None:
+def test_figures_are_for_who_has_a_token_where_one_is_asked_for(board: ControlChannel) -> None:
     app = operator_app(board, Tokens(scoring="s3cret", operating="0perate"))
     with serving(app) as url:
         assert requests.get(f"{url}/metrics", timeout=30).status_code == 401
@@ -131,22 +129,22 @@ def test_figures_are_for_who_has_a_token_where_one_is_asked_for(board: Board) ->
 
 
 def test_counts_of_old_versions_stay_in_the_sums_and_their_series_go() -> None:
-    meters = Meters()
+    meters = ServerMetrics()
     for version in range(1, 301):
         meters.requests.labels("/invocations", "200", str(version)).inc(2)
         meters.rows.labels(str(version)).inc(10)
         meters.seconds.labels("/invocations", str(version)).observe(0.004)
         if version % 7 == 0:
             list(meters.registry.collect())
-    found = {family.name: family.samples for family in meters.registry.collect()}
-    versions = {sample.labels["version"] for sample in found["selfheal_requests"]}
+    families = {family.name: family.samples for family in meters.registry.collect()}
+    versions = {sample.labels["version"] for sample in families["selfheal_requests"]}
     assert versions == {"296", "297", "298", "299", "300"}
-    assert [s.value for s in found["selfheal_all_requests"]] == [600]
-    assert [s.value for s in found["selfheal_all_rows"]] == [3000]
-    buckets = {s.labels.get("le"): s.value for s in found["selfheal_all_request_seconds"]}
+    assert [s.value for s in families["selfheal_all_requests"]] == [600]
+    assert [s.value for s in families["selfheal_all_rows"]] == [3000]
+    buckets = {s.labels.get("le"): s.value for s in families["selfheal_all_request_seconds"]}
     assert buckets["0.003"] == 0
     assert buckets["0.005"] == buckets["+Inf"] == 300
-    assert {s.name.rpartition("_")[2] for s in found["selfheal_all_request_seconds"]} == {
+    assert {s.name.rpartition("_")[2] for s in families["selfheal_all_request_seconds"]} == {
         "bucket", "count", "sum",
     }  # fmt: skip
 
@@ -180,8 +178,8 @@ def test_the_sum_is_what_was_counted_whatever_served_when(
 
 
 def test_live_without_shadow_gives_no_lift(tmp_path: Path) -> None:
-    standing = Standing(live=Judged(rows=5, figures={"f1": 0.5}))
+    standing = ModelStatus(live=Judged(rows=5, figures={"f1": 0.5}))
     with serving(operator_app(board_with(tmp_path, standing))) as url:
-        found = scraped(url)
-    assert at(found, "f1", who="live") == 0.5
-    assert not any(name == "selfheal_lift" for name, _ in found)
+        samples = scraped(url)
+    assert at(samples, "f1", who="live") == 0.5
+    assert not any(name == "selfheal_lift" for name, _ in samples)

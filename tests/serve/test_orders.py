@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import requests
 
+from selfheal_cli.serve.operator.status import Happening
 from selfheal_cli.serve.settings import Tokens
-from selfheal_cli.serve.standing import Happening
-from selfheal_cli.spool.board import Board
+from selfheal_cli.spool.control import ControlChannel
 from tests.serve.operating import (
     ANSWERS,
     DIGEST,
@@ -32,17 +32,17 @@ OPERATOR = {"Authorization": "Bearer operate"}
 
 
 @pytest.fixture
-def board(tmp_path: Path) -> Iterator[Board]:
-    found = board_with(tmp_path, WORSE)
-    yield found
-    found.close()
+def board(tmp_path: Path) -> Iterator[ControlChannel]:
+    new_board = board_with(tmp_path, WORSE)
+    yield new_board
+    new_board.close()
 
 
 def post(url: str, kind: str, document: Any, **headers: str) -> requests.Response:
     return requests.post(f"{url}/operate/{kind}", json=document, headers=headers, timeout=30)
 
 
-def test_a_rollback_shows_its_plan_and_is_carried_out_by_its_digest(board: Board) -> None:
+def test_a_rollback_shows_its_plan_and_is_carried_out_by_its_digest(board: ControlChannel) -> None:
     with Healer(board, ANSWERS) as healer, serving(operator_app(board, TOKENS)) as url:
         plan = post(url, "plan", {"to": 9}, **OPERATOR)
         assert (plan.status_code, plan.json()["plan"]["digest"]) == (200, DIGEST)
@@ -60,14 +60,14 @@ def test_a_rollback_shows_its_plan_and_is_carried_out_by_its_digest(board: Board
     ]
 
 
-def test_what_the_healer_refuses_comes_back_with_its_reason(board: Board) -> None:
+def test_what_the_healer_refuses_comes_back_with_its_reason(board: ControlChannel) -> None:
     with Healer(board, ANSWERS | {"rollback": REFUSED}), serving(operator_app(board)) as url:
         answer = post(url, "rollback", {"to": "best", "digest": DIGEST})
     assert answer.status_code == 409
     assert answer.json() == {"error_code": "CONFLICT", "message": REFUSED["error"]}
 
 
-def test_an_order_that_nobody_takes_is_taken_back(board: Board) -> None:
+def test_an_order_that_nobody_takes_is_taken_back(board: ControlChannel) -> None:
     with serving(operator_app(board, wait_seconds=0.1)) as url:
         answer = post(url, "hold", {})
     assert answer.status_code == 503
@@ -75,14 +75,16 @@ def test_an_order_that_nobody_takes_is_taken_back(board: Board) -> None:
     assert board.take_order(0.0) is None
 
 
-def test_an_order_that_was_taken_may_still_be_carried_out_and_that_is_said(board: Board) -> None:
+def test_an_order_that_was_taken_may_still_be_carried_out_and_that_is_said(
+    board: ControlChannel,
+) -> None:
     number = board.order("hold", {})
     assert board.take_order(0.0) is not None
     assert not board.withdraw(number)
 
 
 @pytest.mark.parametrize("kind", ["plan", "rollback", "hold", "release"])
-def test_nobody_else_orders(board: Board, kind: str) -> None:
+def test_nobody_else_orders(board: ControlChannel, kind: str) -> None:
     document = {"plan": {"to": "best"}, "rollback": {"to": 1, "digest": "d"}}.get(kind, {})
     others: list[tuple[dict[str, str], int]] = [
         ({}, 401),
@@ -99,7 +101,9 @@ def test_nobody_else_orders(board: Board, kind: str) -> None:
     assert board.take_order(0.0) is None
 
 
-def test_without_a_token_a_site_whose_name_points_here_orders_nothing(board: Board) -> None:
+def test_without_a_token_a_site_whose_name_points_here_orders_nothing(
+    board: ControlChannel,
+) -> None:
     with Healer(board, ANSWERS) as healer, serving(operator_app(board)) as url:
         here = url.removeprefix("http://")
         rebound = {"Host": "evil.example:80", "Origin": "http://evil.example:80"}
@@ -123,7 +127,7 @@ NO_ORDERS: list[tuple[str, Any]] = [
 ]
 
 
-def test_what_is_no_order_is_told_so(board: Board) -> None:
+def test_what_is_no_order_is_told_so(board: ControlChannel) -> None:
     with serving(operator_app(board)) as url:
         for kind, document in NO_ORDERS:
             assert post(url, kind, document).status_code == 400, (kind, document)
@@ -131,7 +135,7 @@ def test_what_is_no_order_is_told_so(board: Board) -> None:
 
 
 def test_whatever_is_ordered_the_answer_is_one_that_the_document_names(
-    board: Board, tmp_path: Path
+    board: ControlChannel, tmp_path: Path
 ) -> None:
     with Healer(board, ANSWERS), serving(operator_app(board)) as url:
         command = [
@@ -147,23 +151,23 @@ def test_whatever_is_ordered_the_answer_is_one_that_the_document_names(
     assert "Test cases:" in done.stdout
 
 
-def test_the_status_has_the_healers_words_and_the_servers_facts(board: Board) -> None:
+def test_the_status_has_the_healers_words_and_the_servers_facts(board: ControlChannel) -> None:
     with serving(operator_app(board, TOKENS)) as url:
         assert requests.get(f"{url}/status", timeout=30).status_code == 401
         headers = {"Authorization": "Bearer score"}
-        found = requests.get(f"{url}/status", headers=headers, timeout=30).json()
-    assert found["standing"] == WORSE.as_told()
-    assert found["server"]["version"] == 12
-    assert found["healer"]["up"]
-    assert found["told"]["tone"] == "worse"
-    assert found["told"]["headline"].startswith("Healing makes it worse: F1 0.402 against 0.517")
+        status = requests.get(f"{url}/status", headers=headers, timeout=30).json()
+    assert status["standing"] == WORSE.as_told()
+    assert status["server"]["version"] == 12
+    assert status["healer"]["up"]
+    assert status["told"]["tone"] == "worse"
+    assert status["told"]["headline"].startswith("Healing makes it worse: F1 0.402 against 0.517")
 
 
 def form(url: str, fields: dict[str, str], **headers: str) -> requests.Response:
     return requests.post(f"{url}/", data=fields, headers=headers, timeout=30)
 
 
-def test_the_page_has_nothing_inline_and_asks_no_other_host(board: Board) -> None:
+def test_the_page_has_nothing_inline_and_asks_no_other_host(board: ControlChannel) -> None:
     with serving(operator_app(board)) as url:
         page = requests.get(f"{url}/", timeout=30)
         style, script = (requests.get(f"{url}/static/{n}", timeout=30)
@@ -206,7 +210,9 @@ def test_what_others_wrote_is_text_on_the_page(tmp_path: Path) -> None:
         assert "&lt;img" in page.text
 
 
-def test_a_form_shows_the_plan_and_moves_nothing_until_it_is_confirmed(board: Board) -> None:
+def test_a_form_shows_the_plan_and_moves_nothing_until_it_is_confirmed(
+    board: ControlChannel,
+) -> None:
     with Healer(board, ANSWERS) as healer, serving(operator_app(board, TOKENS)) as url:
         plan = form(url, {"do": "plan:previous", "token": "operate", "actor": "ann"})
         assert plan.status_code == 200
@@ -229,7 +235,9 @@ def test_a_form_shows_the_plan_and_moves_nothing_until_it_is_confirmed(board: Bo
     ]
 
 
-def test_a_form_without_the_token_or_from_another_site_orders_nothing(board: Board) -> None:
+def test_a_form_without_the_token_or_from_another_site_orders_nothing(
+    board: ControlChannel,
+) -> None:
     with serving(operator_app(board, TOKENS)) as url:
         fields = {"do": "hold", "token": "score"}
         assert form(url, fields).status_code == 401
@@ -251,7 +259,7 @@ NO_FORMS = [
 ]
 
 
-def test_a_form_that_no_page_of_ours_sends_is_refused(board: Board) -> None:
+def test_a_form_that_no_page_of_ours_sends_is_refused(board: ControlChannel) -> None:
     with serving(operator_app(board)) as url:
         for body, kind, code in NO_FORMS:
             headers = {"Content-Type": kind}
@@ -260,7 +268,7 @@ def test_a_form_that_no_page_of_ours_sends_is_refused(board: Board) -> None:
     assert board.take_order(0.0) is None
 
 
-def test_who_may_not_look_sees_nothing_of_the_model(board: Board) -> None:
+def test_who_may_not_look_sees_nothing_of_the_model(board: ControlChannel) -> None:
     with serving(operator_app(board, TOKENS)) as url:
         page = requests.get(f"{url}/", timeout=30)
         live = requests.get(f"{url}/live", timeout=30)

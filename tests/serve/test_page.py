@@ -15,9 +15,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 import selfheal_cli
+from selfheal_cli.serve.operator.status import HEALER
 from selfheal_cli.serve.settings import Tokens
-from selfheal_cli.serve.standing import HEALER
-from selfheal_cli.spool.board import Board
+from selfheal_cli.spool.control import ControlChannel
 from tests.serve.browser import chromium, click, fill, look_at, needs_browser, shows, until
 from tests.serve.operating import (
     ANSWERS,
@@ -38,8 +38,8 @@ Chrome = webdriver.Chrome
 
 @pytest.fixture(scope="module")
 def scripted() -> Iterator[Chrome]:
-    with chromium() as found:
-        yield found
+    with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture
@@ -54,18 +54,18 @@ def driver(scripted: Chrome) -> Iterator[Chrome]:
 
 
 @pytest.fixture
-def board(tmp_path: Path) -> Iterator[Board]:
-    found = board_with(tmp_path, WORSE)
-    yield found
-    found.close()
+def board(tmp_path: Path) -> Iterator[ControlChannel]:
+    new_board = board_with(tmp_path, WORSE)
+    yield new_board
+    new_board.close()
 
 
 def text(driver: Chrome, place: str) -> str:
     """At one moment: the page may renew a part between two calls of the driver."""
-    found: str = driver.execute_script(
+    words: str = driver.execute_script(
         "return document.querySelector(arguments[0]).innerText", place
     )
-    return found
+    return words
 
 
 def unlock(driver: Chrome, token: str) -> None:
@@ -101,7 +101,7 @@ def tab_to(driver: Chrome, **wanted: str) -> None:
 
 
 def test_it_says_that_healing_makes_it_worse_and_on_how_many_rows(
-    driver: Chrome, board: Board
+    driver: Chrome, board: ControlChannel
 ) -> None:
     with serving(operator_app(board)) as url:
         driver.get(url)
@@ -115,7 +115,9 @@ def test_it_says_that_healing_makes_it_worse_and_on_how_many_rows(
         assert "v12 serves since 2026-11-25 21:57:02 UTC" in text(driver, "#versions")
 
 
-def test_it_is_fresh_by_itself_and_says_when_it_is_not(driver: Chrome, board: Board) -> None:
+def test_it_is_fresh_by_itself_and_says_when_it_is_not(
+    driver: Chrome, board: ControlChannel
+) -> None:
     with serving(operator_app(board)) as url:
         driver.get(url)
         until(driver, lambda d: text(d, "#fresh") == "Updates by itself.")
@@ -130,7 +132,7 @@ def test_it_is_fresh_by_itself_and_says_when_it_is_not(driver: Chrome, board: Bo
 
 
 def test_a_rollback_goes_by_keyboard_alone_with_its_plan_first(
-    driver: Chrome, board: Board
+    driver: Chrome, board: ControlChannel
 ) -> None:
     with Healer(board, ANSWERS) as healer, serving(operator_app(board, TOKENS)) as url:
         driver.get(url)
@@ -163,7 +165,7 @@ def test_a_rollback_goes_by_keyboard_alone_with_its_plan_first(
     ]
 
 
-def test_a_wrong_token_is_told_and_not_kept(driver: Chrome, board: Board) -> None:
+def test_a_wrong_token_is_told_and_not_kept(driver: Chrome, board: ControlChannel) -> None:
     with serving(operator_app(board, TOKENS)) as url:
         driver.get(url)
         unlock(driver, "score")
@@ -174,7 +176,7 @@ def test_a_wrong_token_is_told_and_not_kept(driver: Chrome, board: Board) -> Non
         assert driver.execute_script("return Object.values(sessionStorage)") == ["score"]
 
 
-def test_what_was_overtaken_is_told(driver: Chrome, board: Board) -> None:
+def test_what_was_overtaken_is_told(driver: Chrome, board: ControlChannel) -> None:
     answers = ANSWERS | {"rollback": REFUSED}
     with Healer(board, answers), serving(operator_app(board)) as url:
         driver.get(url)
@@ -184,7 +186,7 @@ def test_what_was_overtaken_is_told(driver: Chrome, board: Board) -> None:
         shows(driver, "#said", "Nothing was changed: the champion was moved")
 
 
-def test_a_locked_page_opens_with_the_token(driver: Chrome, board: Board) -> None:
+def test_a_locked_page_opens_with_the_token(driver: Chrome, board: ControlChannel) -> None:
     with serving(operator_app(board, TOKENS)) as url:
         driver.get(url)
         until(driver, lambda d: text(d, "#fresh") == "A token is needed to look.")
@@ -194,7 +196,7 @@ def test_a_locked_page_opens_with_the_token(driver: Chrome, board: Board) -> Non
 
 
 @pytest.mark.parametrize("width", [360, 768, 1200])
-def test_it_fits_the_screen(driver: Chrome, board: Board, width: int) -> None:
+def test_it_fits_the_screen(driver: Chrome, board: ControlChannel, width: int) -> None:
     with serving(operator_app(board)) as url:
         look_at(driver, width)
         driver.get(url)
@@ -208,7 +210,7 @@ def test_it_fits_the_screen(driver: Chrome, board: Board, width: int) -> None:
             assert min(min(size) for size in sizes) >= 24  # WCAG 2.2, 2.5.8
 
 
-def test_a_screen_reader_has_a_name_for_everything(driver: Chrome, board: Board) -> None:
+def test_a_screen_reader_has_a_name_for_everything(driver: Chrome, board: ControlChannel) -> None:
     with serving(operator_app(board, TOKENS)) as url:
         driver.get(url)
         unlock(driver, "score")
@@ -235,18 +237,20 @@ def test_a_screen_reader_has_a_name_for_everything(driver: Chrome, board: Board)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_text_stands_out_from_its_ground(driver: Chrome, board: Board, scheme: str) -> None:
+def test_every_text_stands_out_from_its_ground(
+    driver: Chrome, board: ControlChannel, scheme: str
+) -> None:
     with Healer(board, ANSWERS), serving(operator_app(board)) as url:
         look_at(driver, 1200, scheme)
         driver.get(url)
         click(driver, "#plan-9")
         until(driver, lambda d: d.find_elements(By.ID, "confirm"))
-        found = driver.execute_script(COLOURS)
+        colours = driver.execute_script(COLOURS)
     pale = {
-        (words, ratio) for words, ink, ground in found if (ratio := contrast(ink, ground)) < 4.5
+        (words, ratio) for words, ink, ground in colours if (ratio := contrast(ink, ground)) < 4.5
     }
     assert pale == set()
-    grounds = {ground for _, _, ground in found}
+    grounds = {ground for _, _, ground in colours}
     assert ("rgb(18, 22, 27)" in grounds) == (scheme == "dark")
 
 
@@ -279,7 +283,7 @@ def contrast(ink: str, ground: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-def test_it_is_whole_without_script(board: Board) -> None:
+def test_it_is_whole_without_script(board: ControlChannel) -> None:
     with (
         chromium(script=False) as driver,
         Healer(board, ANSWERS) as healer,

@@ -13,8 +13,8 @@ import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from selfheal_cli.serve import tables
-from selfheal_cli.serve.protocol import JSON, full_answer, quick_answer
+from selfheal_cli.serve.http import tables
+from selfheal_cli.serve.http.invocations import JSON, full_answer, quick_answer
 from tests.serve.conftest import Running
 
 SHARED = settings(
@@ -104,8 +104,8 @@ def test_mlflows_own_client_is_answered(served: Running, mlflow_model: Any) -> N
     client = ScoringServerClient(host, port)
     client.ping()
     frame = frame_of(served)
-    found = client.invoke(frame).get_predictions()
-    assert found[0].astype(np.float32).tolist() == mlflow_model.predict(frame).tolist()
+    predictions = client.invoke(frame).get_predictions()
+    assert predictions[0].astype(np.float32).tolist() == mlflow_model.predict(frame).tolist()
     labels = client.invoke(frame, params={"output": "label"}).get_predictions()
     assert labels[0].astype(str).tolist() == mlflow_model.predict(frame, params={"output": "label"})
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from selfheal_cli.serve.recent import Recent
+from selfheal_cli.serve.http.recent import RecentIds
 from tests.serve.conftest import Running
 
 OWN, COMMON, RECORDED = "X-Selfheal-Request-Id", "X-Request-Id", "x-selfheal-recorded"
@@ -101,7 +101,7 @@ def test_the_id_in_a_v2_request_is_held_to_the_same(served: Running) -> None:
 
 @pytest.mark.parametrize("most", [1, 3])
 def test_only_the_latest_ids_are_remembered(most: int) -> None:
-    recent = Recent(most)
+    recent = RecentIds(most)
     assert all(recent.stands_for(f"r{one}", one) for one in range(most))
     assert not recent.stands_for("r0", 7)
     assert recent.stands_for("new", 1)

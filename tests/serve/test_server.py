@@ -63,10 +63,10 @@ def test_a_port_that_is_taken_is_said(in_article_run: Path, invoke: Invoke) -> N
 
 
 def test_a_missing_extra_is_named(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = importlib.util.find_spec
+    find_spec = importlib.util.find_spec
 
     def without(name: str, *more: Any) -> Any:
-        return None if name == "uvicorn" else found(name, *more)
+        return None if name == "uvicorn" else find_spec(name, *more)
 
     monkeypatch.setattr(importlib.util, "find_spec", without)
     assert "selfheal-cli[serve]" in invoke("serve", "fraud", expect=3).stderr

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pytest
 
+from selfheal_cli.serve.operator.status import HEALER
 from selfheal_cli.serve.settings import Tokens
-from selfheal_cli.serve.standing import HEALER
-from selfheal_cli.spool.board import Board
+from selfheal_cli.spool.control import ControlChannel
 from tests.conftest import Invoke
 from tests.serve.operating import BETTER, WORSE, board_with, operator_app, serving
 
@@ -31,13 +31,13 @@ INTERRUPTIBLE = "import signal; signal.signal(signal.SIGINT, signal.default_int_
 
 
 @pytest.fixture
-def board(tmp_path: Path) -> Iterator[Board]:
-    found = board_with(tmp_path, WORSE)
-    yield found
-    found.close()
+def board(tmp_path: Path) -> Iterator[ControlChannel]:
+    new_board = board_with(tmp_path, WORSE)
+    yield new_board
+    new_board.close()
 
 
-def test_it_says_what_the_page_says(board: Board, invoke: Invoke) -> None:
+def test_it_says_what_the_page_says(board: ControlChannel, invoke: Invoke) -> None:
     with serving(operator_app(board)) as url:
         text = invoke("status", url).stdout
         document = json.loads(invoke("status", url.removeprefix("http://"), "--json").stdout)
@@ -52,7 +52,9 @@ def test_it_says_what_the_page_says(board: Board, invoke: Invoke) -> None:
     assert document["standing"] == WORSE.as_told()
 
 
-def test_it_takes_the_token_from_a_file(board: Board, invoke: Invoke, tmp_path: Path) -> None:
+def test_it_takes_the_token_from_a_file(
+    board: ControlChannel, invoke: Invoke, tmp_path: Path
+) -> None:
     path = tmp_path / "tokens"
     path.write_text(f"scoring: {SCORING}\n")
     path.chmod(0o600)
@@ -157,7 +159,7 @@ def read_until(terminal: int, wanted: str, seconds: float = 60.0) -> str:
     return shown
 
 
-def test_watching_goes_on_and_ends_with_ctrl_c(board: Board) -> None:
+def test_watching_goes_on_and_ends_with_ctrl_c(board: ControlChannel) -> None:
     ours, theirs = pty.openpty()
     environ = os.environ | {"COLUMNS": "160", "LINES": "60", "TERM": "xterm"}
     with serving(operator_app(board)) as url:

@@ -7,18 +7,17 @@ from typing import Any
 
 import requests
 
-from selfheal_cli.history.events import Event, Kind
-from selfheal_cli.pipeline.stream import APART
+from selfheal_cli.events.types import Event, Kind
+from selfheal_cli.pipeline.stream.batch import APART
 from selfheal_cli.records import AliasMove
+from selfheal_cli.registry.aliases import Move, move_alias
 from selfheal_cli.registry.base import CHAMPION
 from selfheal_cli.registry.journal import EntryKind, write
-from selfheal_cli.registry.journal import Standing as JournalStanding
+from selfheal_cli.registry.journal import JournalState as JournalStanding
 from selfheal_cli.registry.memory import MemoryRegistry
-from selfheal_cli.registry.moves import Move, move_alias
-from selfheal_cli.serve.facts import Seen
-from selfheal_cli.serve.standing import Standing
-from selfheal_cli.serve.teller import ByHand, EventFold, registry_facts
-from selfheal_cli.serve.telling import warnings
+from selfheal_cli.serve.healer.status import ByHand, EventFold, registry_facts
+from selfheal_cli.serve.operator.status import ModelStatus, StatusSnapshot
+from selfheal_cli.serve.operator.verdict import warnings
 from tests.serve.operating import FACTS, board_with, operator_app, serving
 
 AT = "2026-01-01T00:00:00+00:00"
@@ -72,9 +71,9 @@ def test_an_alias_that_was_taken_away_or_points_to_nothing_is_a_warning(tmp_path
     move(registry, 2)
     assert registry_facts(registry, "none").get("no_champion")
     del registry._aliases["fraud", CHAMPION]
-    standing = Standing(**registry_facts(registry, "fraud"))
+    standing = ModelStatus(**registry_facts(registry, "fraud"))
     assert standing.champion is None
-    (warning,) = warnings(Seen(server=FACTS, standing=standing, age=1.0, at=0.0))
+    (warning,) = warnings(StatusSnapshot(server=FACTS, standing=standing, age=1.0, at=0.0))
     assert "There is no champion (no version of 'fraud' has the alias champion): v12 answers" in (
         warning
     )
@@ -94,7 +93,7 @@ def test_what_healing_could_not_take_is_counted_in_status_page_and_metrics(tmp_p
         fold.add(Event(number, at, Kind.BATCH, data, "", ""))
     apart = {"batch": 4, "rows": 100, "reason": "IndexError: out of range"}
     fold.add(Event(4, at, Kind.BATCH_SET_APART, apart, "", ""))
-    standing = Standing(**fold.facts)
+    standing = ModelStatus(**fold.facts)
     assert standing.notes == {"rows without an answer": 4, APART: 100}
     assert standing.happenings[0].text == "batch 4 set apart: IndexError: out of range"
     with serving(operator_app(board_with(tmp_path, standing))) as url:
@@ -105,7 +104,7 @@ def test_what_healing_could_not_take_is_counted_in_status_page_and_metrics(tmp_p
 
 
 def test_reading_that_began_anew_is_told_in_status_page_and_metrics(tmp_path: Path) -> None:
-    standing = Standing(spool="the spool is not the one that was read", begun_anew=1)
+    standing = ModelStatus(spool="the spool is not the one that was read", begun_anew=1)
     told = "Reading did not go on where it was left: the spool is not the one that was read"
     with serving(operator_app(board_with(tmp_path, standing))) as url:
         assert told in requests.get(f"{url}/status", timeout=30).json()["told"]["warnings"]

@@ -17,9 +17,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from selfheal_cli.errors import ConfigurationError
-from selfheal_cli.history.events import Event, Kind
-from selfheal_cli.serve.heal_spans import HealSpans
-from selfheal_cli.serve.tracing import Tracing, open_tracing
+from selfheal_cli.events.types import Event, Kind
+from selfheal_cli.serve.tracing import HealSpans, Tracing, open_tracing
 from tests.serve.conftest import serving
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -45,21 +44,21 @@ class Collector:
 
     @property
     def resource(self) -> dict[str, str]:
-        found = self.requests[0].resource_spans[0].resource.attributes
-        return {one.key: one.value.string_value for one in found}
+        resource_attributes = self.requests[0].resource_spans[0].resource.attributes
+        return {one.key: one.value.string_value for one in resource_attributes}
 
 
 @pytest.fixture
 def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
-    found = Collector()
+    new_collector = Collector()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             assert self.path == "/v1/traces"
             request = ExportTraceServiceRequest()
             request.ParseFromString(self.rfile.read(int(self.headers["Content-Length"])))
-            found.requests.append(request)
-            found.headers.append(self.headers)
+            new_collector.requests.append(request)
+            new_collector.headers.append(self.headers)
             self.send_response(200)
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -69,7 +68,7 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
 
     with running(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as port:
         monkeypatch.setenv(ENDPOINT, f"http://127.0.0.1:{port}")
-        yield found
+        yield new_collector
 
 
 @contextmanager

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfheal_cli.errors import ConfigurationError
-from selfheal_cli.settings.document import MAX_BYTES, parse_document, parse_value, read_file
-from selfheal_cli.settings.layer import leaves
+from selfheal_cli.settings.layers import leaves
+from selfheal_cli.settings.sources import MAX_BYTES, parse_document, parse_value, read_file
 
 WORDS = st.text(st.characters(codec="utf-8", exclude_characters="\x85\u2028\u2029"), max_size=12)
 SCALARS = (

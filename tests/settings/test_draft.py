@@ -12,13 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfheal_cli.config import TableSettings
-from selfheal_cli.settings.document import parse_document
-from selfheal_cli.settings.draft import Wishes, draft_synthetic, draft_table
-from selfheal_cli.settings.settle import settle
-from selfheal_cli.settings.tells import tell
-from selfheal_cli.source.look import likely_ids, likely_targets, look_at
-from selfheal_cli.source.table import TableSource
-from selfheal_cli.source.table_file import open_table
+from selfheal_cli.settings.inspection import likely_ids, likely_targets, look_at
+from selfheal_cli.settings.resolve import resolve
+from selfheal_cli.settings.scaffold import ScaffoldOptions, draft_synthetic, draft_table, tell
+from selfheal_cli.settings.sources import parse_document
+from selfheal_cli.sources.files import open_table
+from selfheal_cli.sources.table import TableSource
 
 ROWS = 80
 NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=9)
@@ -43,21 +42,21 @@ def test_any_names_of_columns_come_back_from_the_file(names: list[str]) -> None:
     })  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         path = table(Path(folder), frame)
-        draft = draft_table(path, path.as_posix(), Wishes(target=target, drop=[left_out]))
-        found = settle([parse_document(draft.text, "selfheal.yaml")]).config
-        source = found.source
+        draft = draft_table(path, path.as_posix(), ScaffoldOptions(target=target, drop=[left_out]))
+        config = resolve([parse_document(draft.text, "selfheal.yaml")]).config
+        source = config.source
         assert isinstance(source, TableSettings)
         assert (source.path, source.target, source.drop) == (path, target, (left_out,))
         assert source.positive == "yes"
-        assert found.sensitive == number
+        assert config.sensitive == number
         TableSource(
-            source, open_table(source.path, None), batch_size=found.batch_size, batches=None
+            source, open_table(source.path, None), batch_size=config.batch_size, batches=None
         )  # and a run can open it
 
 
 def test_the_synthetic_draft_is_a_run_s_configuration() -> None:
-    config = settle([parse_document(draft_synthetic("s.json").text, "f.yaml")]).config
-    bare = settle([]).config
+    config = resolve([parse_document(draft_synthetic("s.json").text, "f.yaml")]).config
+    bare = resolve([]).config
     assert config == bare.model_copy(update={"sensitive": "V14"})
 
 
@@ -100,8 +99,8 @@ def test_what_a_column_tells_is_the_area_under_its_roc_curve(tmp_path: Path) -> 
     settings_ = TableSettings(path=table(tmp_path, frame), target="y", train_fraction=0.9)
     opened = open_table(settings_.path, None)
     rows = next(TableSource(settings_, opened, batch_size=20, batches=None).training())
-    found = tell(rows, ["weak", "down", "noise"])
-    assert list(found)[:2] == ["down", "text"] or list(found)[:2] == ["text", "down"]
-    assert found["weak"] == pytest.approx(roc_auc_score(y[:360], frame["weak"][:360]))
-    assert found["text"] == 1.0
-    assert 0.5 <= found["noise"] < 0.6
+    areas = tell(rows, ["weak", "down", "noise"])
+    assert list(areas)[:2] == ["down", "text"] or list(areas)[:2] == ["text", "down"]
+    assert areas["weak"] == pytest.approx(roc_auc_score(y[:360], frame["weak"][:360]))
+    assert areas["text"] == 1.0
+    assert 0.5 <= areas["noise"] < 0.6

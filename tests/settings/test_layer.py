@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfheal_cli.settings.layer import DEFAULT, Key, Layer, Origin, leaves, merge
+from selfheal_cli.settings.layers import DEFAULT, Key, Layer, Origin, leaves, merge
 
 NAMES = st.sampled_from(["seed", "plots", "network", "hidden", "epochs"])
 TREES: st.SearchStrategy[Any] = st.recursive(

@@ -22,11 +22,10 @@ from selfheal_cli.config import (
     TableSettings,
 )
 from selfheal_cli.errors import ConfigurationError, OptionError
-from selfheal_cli.settings.document import parse_document, parse_value
-from selfheal_cli.settings.environment import read_environment
-from selfheal_cli.settings.layer import Key, Layer, Origin, merge, single
-from selfheal_cli.settings.settle import Settled, settle
-from selfheal_cli.settings.shape import KINDS
+from selfheal_cli.settings.layers import Key, Layer, Origin, merge, single
+from selfheal_cli.settings.resolve import ResolvedSettings, resolve
+from selfheal_cli.settings.schema import KINDS
+from selfheal_cli.settings.sources import parse_document, parse_value, read_environment
 
 TABLE = "source:\n  kind: table\n  path: t.csv\n  target: y\n"
 NAMES = st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "S"]), min_size=1)
@@ -64,9 +63,9 @@ CONFIGS = st.builds(
 )
 
 
-def of_text(text: str, *above: Layer) -> Settled:
+def of_text(text: str, *above: Layer) -> ResolvedSettings:
     """Settle a file's text, with layers over it."""
-    return settle([parse_document(text, "f.yaml"), *above])
+    return resolve([parse_document(text, "f.yaml"), *above])
 
 
 @settings(deadline=None, derandomize=True, max_examples=100)
@@ -233,14 +232,14 @@ def test_an_option_that_does_not_fit_the_file_says_which_line_is_in_the_way() ->
 
 def test_paths_in_a_file_are_relative_to_it_and_others_to_the_working_folder() -> None:
     text = f"{TABLE}export_dir: out\n"
-    config = settle([parse_document(text, "deep/er/f.yaml")]).config
+    config = resolve([parse_document(text, "deep/er/f.yaml")]).config
     assert config.source == TableSettings(path=Path("deep/er/t.csv"), target="y")
     assert config.export_dir == Path("deep/er/out")
     path = option(("source", "path"), Path("here.csv"), "DATA")
-    config = settle([parse_document(text, "deep/f.yaml"), path]).config
+    config = resolve([parse_document(text, "deep/f.yaml"), path]).config
     assert config.source == TableSettings(path=Path("here.csv"), target="y")
     absolute = TABLE.replace("t.csv", "/data/t.csv")
-    config = settle([parse_document(absolute, "deep/f.yaml")]).config
+    config = resolve([parse_document(absolute, "deep/f.yaml")]).config
     assert config.source == TableSettings(path=Path("/data/t.csv"), target="y")
     assert config.export_dir == Path("monitoring_export")
 
@@ -268,7 +267,7 @@ def test_a_slip_in_a_variable_is_an_error_and_a_cluster_s_own_are_left_alone() -
     cluster = {"SELFHEAL_PORT": "tcp://1", "SELFHEAL_SERVICE_HOST": "1", "SELFHEAL_X__Y": "2"}
     assert read_environment(cluster, ["SELFHEAL_BATCH_SIZE"]).values == {}
     with pytest.raises(ConfigurationError, match=r"^SELFHEAL_HEAL__WINDW \(heal.windw\): unknown"):
-        settle([read_environment({"SELFHEAL_HEAL__WINDW": "3"}, [])])
+        resolve([read_environment({"SELFHEAL_HEAL__WINDW": "3"}, [])])
 
 
 def test_the_text_of_a_variable_is_kept_where_text_is_wanted() -> None:
@@ -279,8 +278,8 @@ def test_the_text_of_a_variable_is_kept_where_text_is_wanted() -> None:
 
 
 def test_every_setting_of_a_run_can_be_said_in_a_file() -> None:
-    from selfheal_cli.settings.fit import WHERE
-    from selfheal_cli.settings.shape import RunFile
+    from selfheal_cli.settings.resolve import WHERE
+    from selfheal_cli.settings.schema import RunFile
 
     assert set(RunConfig.model_fields) <= set(RunFile.model_fields)
     kinds = {"synthetic", "table", "folder", "ndjson", "sql", "stdin", "kafka"}

@@ -9,15 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from selfheal_cli.errors import NotWritten
-from selfheal_cli.spool.board import Board
-from selfheal_cli.spool.rows import Answered
-from selfheal_cli.spool.store import Cursor, Feedback, Spool, mark_of
+from selfheal_cli.errors import StorageError
+from selfheal_cli.spool.control import ControlChannel
+from selfheal_cli.spool.store import Cursor, Feedback, LoggedRequest, Spool, mark_of
 
 
-def answered(request: str, value: float = 1.0, at: float = 1.0) -> Answered:
+def answered(request: str, value: float = 1.0, at: float = 1.0) -> LoggedRequest:
     x = np.array([value])
-    return Answered(request, {"x": x}, x.astype(np.float32), "s", 0.5, at)
+    return LoggedRequest(request, {"x": x}, x.astype(np.float32), "s", 0.5, at)
 
 
 def requests(spool: Spool) -> list[str]:
@@ -34,7 +33,7 @@ def test_only_its_owner_can_read_what_callers_sent(tmp_path: Path) -> None:
 
 def test_a_spool_has_one_identity_for_all_who_open_it_and_no_other_has_it(tmp_path: Path) -> None:
     first, again = Spool(tmp_path / "a.db"), Spool(tmp_path / "a.db")
-    assert first.identity() == again.identity() == Board(tmp_path / "a.db").identity()
+    assert first.identity() == again.identity() == ControlChannel(tmp_path / "a.db").identity()
     assert Spool(tmp_path / "b.db").identity() != first.identity()
 
 
@@ -77,7 +76,7 @@ def test_a_spool_that_turns_out_corrupt_in_use_is_set_aside_and_the_next_write_g
     data[half:] = b"?" * (len(data) - half)
     path.write_bytes(data)
     spool, other = Spool(path), Spool(path)
-    with pytest.raises(NotWritten, match="set aside"):
+    with pytest.raises(StorageError, match="set aside"):
         spool.rows_after(0, 9_999)
     spool.append([answered("new")])
     assert requests(other) == requests(spool) == ["new"]

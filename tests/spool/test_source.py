@@ -14,11 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfheal_cli.records import Batch, Rows
-from selfheal_cli.source.encoding import Encoding
+from selfheal_cli.sources.encoding import Encoding
 from selfheal_cli.spool import source as module
-from selfheal_cli.spool.rows import Answered
 from selfheal_cli.spool.source import Pace, SpoolSource
-from selfheal_cli.spool.store import Cursor, Feedback, Spool
+from selfheal_cli.spool.store import Cursor, Feedback, LoggedRequest, Spool
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=80)
 BATCH = 4
@@ -59,10 +58,10 @@ def source(spool: Spool, cursor: Cursor, *, waits: int = 1, max_wait: float = 1e
     return SpoolSource(reference, ENCODING, spool, cursor, pace, remember=1_000)
 
 
-def answered(request: str, ids: list[int], threshold: float = 0.5) -> Answered:
+def answered(request: str, ids: list[int], threshold: float = 0.5) -> LoggedRequest:
     """Rows that are told apart by their value."""
     x = np.array(ids, dtype=np.float64)
-    return Answered(request, {"x": x}, x.astype(np.float32) / 1e4, "s", threshold, 0.0)
+    return LoggedRequest(request, {"x": x}, x.astype(np.float32) / 1e4, "s", threshold, 0.0)
 
 
 def ids_of(batch: Batch) -> list[int]:
@@ -162,11 +161,11 @@ def test_each_row_is_in_one_batch_and_each_label_counts_once_over_restarts(
 def test_a_batch_has_rows_that_one_threshold_decided(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "spool.db")
     spool.append([answered("a", [0, 1]), answered("b", [2, 3, 4], 0.3)])
-    found = [
+    batches = [
         (ids_of(one), one.answers.threshold) for one in source(spool, Cursor()).batches()
         if one.answers
     ]  # fmt: skip
-    assert found == [([0, 1], 0.5), ([2, 3, 4], 0.3)]
+    assert batches == [([0, 1], 0.5), ([2, 3, 4], 0.3)]
 
 
 def test_while_many_rows_wait_batches_are_wider_and_none_waits_to_be_full(tmp_path: Path) -> None:
@@ -227,7 +226,7 @@ def test_labels_of_rows_that_are_forgotten_are_counted(tmp_path: Path) -> None:
 def test_what_no_network_can_take_counts_as_missing_and_the_answer_stays(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "spool.db")
     values = np.array([1.0, np.inf, -np.inf, 1e39, 3e38])
-    spool.append([Answered("a", {"x": values}, np.full(5, 0.25, np.float32), "s", 0.5, 0.0)])
+    spool.append([LoggedRequest("a", {"x": values}, np.full(5, 0.25, np.float32), "s", 0.5, 0.0)])
     stream = source(spool, Cursor())
     batches = list(stream.batches())
     seen = np.concatenate([one.rows.columns["x"] for one in batches])
@@ -245,8 +244,10 @@ def test_rows_of_another_model_and_rows_that_cannot_be_read_are_left_out_and_cou
     spool.append(
         [
             answered("a", [1]),
-            Answered("columns", {"y": np.zeros(1)}, p, "s", 0.5, 0.0),
-            Answered("classes", {"x": np.zeros(1)}, np.full((1, 3), 1 / 3, "f4"), "s", 0.5, 0.0),
+            LoggedRequest("columns", {"y": np.zeros(1)}, p, "s", 0.5, 0.0),
+            LoggedRequest(
+                "classes", {"x": np.zeros(1)}, np.full((1, 3), 1 / 3, "f4"), "s", 0.5, 0.0
+            ),
             answered("torn", [2]),
         ]
     )

@@ -12,9 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfheal_cli.errors import DataError
-from selfheal_cli.spool.board import Board, Published
-from selfheal_cli.spool.rows import Answered, pack_columns, unpack_columns
-from selfheal_cli.spool.store import Feedback, Joined, Kept, Spool
+from selfheal_cli.spool.control import ControlChannel, Published
+from selfheal_cli.spool.store import (
+    Feedback,
+    Joined,
+    Kept,
+    LoggedRequest,
+    Spool,
+    pack_columns,
+    unpack_columns,
+)
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)
 NUMBERS = st.floats(allow_nan=True, allow_infinity=True)
@@ -34,10 +41,10 @@ TABLES = st.integers(0, 5).flatmap(
 )
 
 
-def answered(request: str, rows: int = 2, keys: tuple[str, ...] | None = None) -> Answered:
+def answered(request: str, rows: int = 2, keys: tuple[str, ...] | None = None) -> LoggedRequest:
     """A request whose rows say how many there are."""
     columns = {"amount": np.arange(rows, dtype=np.float64), "place": np.array(["a"] * rows, object)}
-    return Answered(request, columns, np.full(rows, 0.25, np.float32), "s1", 0.5, 1.0, keys)
+    return LoggedRequest(request, columns, np.full(rows, 0.25, np.float32), "s1", 0.5, 1.0, keys)
 
 
 @PROPERTY
@@ -46,10 +53,10 @@ def test_columns_come_back_as_they_were(columns: dict[str, np.ndarray]) -> None:
     columns = {
         name: v.astype(np.float64) if v.dtype != object else v for name, v in columns.items()
     }
-    found = unpack_columns(pack_columns(columns))
-    assert list(found) == list(columns)
+    unpacked = unpack_columns(pack_columns(columns))
+    assert list(unpacked) == list(columns)
     for name, values in columns.items():
-        np.testing.assert_array_equal(found[name], values)
+        np.testing.assert_array_equal(unpacked[name], values)
 
 
 @PROPERTY
@@ -63,19 +70,19 @@ def test_requests_come_back_in_order_and_one_that_is_repeated_once(tmp_path: Pat
     spool = Spool(tmp_path / "spool.db")
     assert spool.append([answered("a"), answered("b", 3)]) == Kept(new=2, conflicting=0)
     assert spool.append([answered("b", 3), answered("c", 1)]) == Kept(new=1, conflicting=0)
-    found = spool.rows_after(0, 10)
-    assert [(one.request, len(one)) for one in found] == [("a", 2), ("b", 3), ("c", 1)]
-    assert [one.request for one in spool.rows_after(found[0].number, 1)] == ["b"]
-    assert spool.rows_beyond(found[0].number) == 4
-    assert spool.first_within(rows=4, last=found[2].number) == found[1].number
-    assert spool.first_within(rows=2, last=found[1].number) == found[1].number + 1
-    np.testing.assert_array_equal(found[1].columns["amount"], [0.0, 1.0, 2.0])
+    requests = spool.rows_after(0, 10)
+    assert [(one.request, len(one)) for one in requests] == [("a", 2), ("b", 3), ("c", 1)]
+    assert [one.request for one in spool.rows_after(requests[0].number, 1)] == ["b"]
+    assert spool.rows_beyond(requests[0].number) == 4
+    assert spool.first_within(rows=4, last=requests[2].number) == requests[1].number
+    assert spool.first_within(rows=2, last=requests[1].number) == requests[1].number + 1
+    np.testing.assert_array_equal(requests[1].columns["amount"], [0.0, 1.0, 2.0])
 
 
 def test_many_classes_keep_their_shape(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "spool.db")
     p = np.array([[0.5, 0.25, 0.25]], np.float32)
-    spool.append([Answered("k", {"x": np.zeros(1)}, p, "s1", 0.5, 1.0)])
+    spool.append([LoggedRequest("k", {"x": np.zeros(1)}, p, "s1", 0.5, 1.0)])
     np.testing.assert_array_equal(spool.rows_after(0, 1)[0].probabilities, p)
 
 
@@ -114,13 +121,15 @@ def test_the_oldest_requests_are_forgotten_but_none_that_is_still_to_be_read(
 
 
 def test_what_is_published_is_seen_by_another_process(tmp_path: Path) -> None:
-    board = Board(tmp_path / "spool.db")
+    board = ControlChannel(tmp_path / "spool.db")
     assert (board.standing(), board.published()) == ((0, None), None)
     board.publish(Published("s1", 0.5, "m-1", "ab", b"bytes", "a heal"))
     board.numbered("s1", 7)
     code = (
-        "import sys; from pathlib import Path; from selfheal_cli.spool.board import Board\n"
-        "b = Board(Path(sys.argv[1])); p = b.published(); print(b.standing(), p.adapter, p.version)"
+        "import sys; from pathlib import Path\n"
+        "from selfheal_cli.spool.control import ControlChannel\n"
+        "b = ControlChannel(Path(sys.argv[1]))\n"
+        "p = b.published(); print(b.standing(), p.adapter, p.version)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "spool.db")],
@@ -130,7 +139,7 @@ def test_what_is_published_is_seen_by_another_process(tmp_path: Path) -> None:
 
 
 def test_an_order_is_taken_by_one_and_answered(tmp_path: Path) -> None:
-    board, other = Board(tmp_path / "spool.db"), Board(tmp_path / "spool.db")
+    board, other = ControlChannel(tmp_path / "spool.db"), ControlChannel(tmp_path / "spool.db")
     number = board.order("hold", {"reason": "odd"})
     taken = other.take_order(not_before=0.0)
     assert taken is not None
@@ -142,7 +151,7 @@ def test_an_order_is_taken_by_one_and_answered(tmp_path: Path) -> None:
 
 
 def test_the_latest_word_on_a_topic_counts(tmp_path: Path) -> None:
-    board = Board(tmp_path / "spool.db")
+    board = ControlChannel(tmp_path / "spool.db")
     assert board.told("healer") == ({}, 0.0)
     board.tell("healer", {"state": "HEALTHY"})
     board.tell("healer", {"state": "DRIFTING"})

@@ -14,13 +14,13 @@ import pandas as pd
 import pytest
 import torch
 
-from selfheal_cli.history.archive import find_run
-from selfheal_cli.history.event_log import read, verify
-from selfheal_cli.history.events import Kind
-from selfheal_cli.pipeline.predecessors import settle_earlier, where_to_begin
-from selfheal_cli.pipeline.run import Surroundings
-from selfheal_cli.pipeline.served import Wanted, heal_served, open_served
-from selfheal_cli.registry.mlflow_registry import MlflowRegistry
+from selfheal_cli.events.archive import find_run
+from selfheal_cli.events.log import read, verify
+from selfheal_cli.events.types import Kind
+from selfheal_cli.pipeline.runs.recovery import settle_earlier, where_to_begin
+from selfheal_cli.pipeline.runs.run import Surroundings
+from selfheal_cli.pipeline.runs.serving import ServingOptions, heal_served, open_served
+from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from selfheal_cli.registry.outbox import pending_in
 from selfheal_cli.spool.file import spool_path
 from selfheal_cli.spool.source import Pace
@@ -168,8 +168,8 @@ def test_a_model_of_0_1_0_is_rolled_back(
 
 def versions_of(invoke: Invoke, model: str) -> list[dict[str, Any]]:
     told = json.loads(invoke("snapshots", "--model-name", model, "--json").stdout)
-    found: list[dict[str, Any]] = told["versions"] if isinstance(told, dict) else told
-    return found
+    versions: list[dict[str, Any]] = told["versions"] if isinstance(told, dict) else told
+    return versions
 
 
 def run_of(model: str, said: dict[str, Any]) -> str:
@@ -216,7 +216,7 @@ def test_a_spool_of_0_1_0_is_healed_on_from_where_it_was_left(
         left = spool.rows_beyond(cursor.answered)
         assert left > 0
         pace = Pace(40, 1e9, lambda: 0.0, lambda seconds: True)
-        wanted = Wanted("claims", {}, None, WORKSPACE)
+        wanted = ServingOptions("claims", {}, None, WORKSPACE)
         served = open_served(registry, wanted, spool, pace)
         around = Surroundings(registry, now, "ann", follow_seconds=0, workspace=WORKSPACE)
         done = heal_served(served, registry, around, cursor)

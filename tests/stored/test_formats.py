@@ -15,10 +15,10 @@ import pytest
 
 from selfheal_cli.config import recorded
 from selfheal_cli.errors import EventLogError
-from selfheal_cli.history.event_log import EventLog, read
-from selfheal_cli.history.events import FORMAT, Kind
+from selfheal_cli.events.log import EventLog, read
+from selfheal_cli.events.types import FORMAT, Kind
 from selfheal_cli.model.build import numeric_build, why_other_bytes
-from selfheal_cli.pipeline.recorded import RecordedEvents, written_by
+from selfheal_cli.pipeline.record.replayed import RecordedEvents, written_by
 from selfheal_cli.registry.outbox import Outbox
 from selfheal_cli.spool.file import spool_path
 from selfheal_cli.spool.store import Spool

@@ -21,8 +21,7 @@ import torch
 from torch import Tensor
 
 from selfheal_cli.config import HealSettings
-from selfheal_cli.heal.anchor import Anchor
-from selfheal_cli.heal.convex import Design
+from selfheal_cli.heal.anchor import Anchor, Design
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask, require_finite
 from selfheal_cli.logistic import fit, row_losses, targets
 from selfheal_cli.model.network import SelfHealingNetwork
@@ -99,14 +98,14 @@ class Anchored:
         steps = np.unique(arrival)
         recent = arrival >= steps[-SHORT:][0]
         tail, outputs = self._tail, self._design.outputs
-        found = np.zeros_like(thetas)
+        solutions = np.zeros_like(thetas)
         for place, rows in ((1, recent), (2, slice(None))):
             part = a[rows, -tail:]
             goal = targets(part, y[rows], outputs)
             start = thetas[place, -tail:]
-            found[place, -tail:] = fit(part, offset[rows], goal, self._ridge[-tail:], start)
-        found[3] = fit(a, offset, targets(a, y, outputs), self._ridge, thetas[3])
-        return found
+            solutions[place, -tail:] = fit(part, offset[rows], goal, self._ridge[-tail:], start)
+        solutions[3] = fit(a, offset, targets(a, y, outputs), self._ridge, thetas[3])
+        return solutions
 
 
 def _discounted(
@@ -133,8 +132,8 @@ def _weights(losses: Matrix) -> Matrix:
     score = -TEMPER * losses
     score[0] += FROZEN_BONUS
     powers = np.exp(score - score.max())
-    found: Matrix = powers / powers.sum()
-    return found
+    weights: Matrix = powers / powers.sum()
+    return weights
 
 
 def _memory(thetas: Matrix, losses: Matrix, last: int) -> dict[str, Tensor]:

@@ -13,8 +13,8 @@ from torch.nn import functional
 from selfheal_cli.config import HealSettings
 from selfheal_cli.heal.anchor import Anchor
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask, require_finite
-from selfheal_cli.model.adam import Adam
 from selfheal_cli.model.network import SelfHealingNetwork
+from selfheal_cli.model.training import Adam
 
 ADVICE = "try a smaller --heal-lr"
 

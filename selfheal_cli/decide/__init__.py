@@ -1,1 +1,0 @@
-"""DECIDE: pure functions from what was observed to what is to be done."""

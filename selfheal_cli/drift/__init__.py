@@ -1,0 +1,1 @@
+"""Drift: what a batch says about the features and the scores."""

@@ -1,0 +1,95 @@
+"""How far each feature is from where it was in training: one figure a feature and batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from selfheal_cli.records import FloatArray
+
+MOST = 64  # features whose figures are kept; bounds what a batch adds to the log
+DIGITS = 3
+FLAT = 1e-9  # spread of an input below which training saw one value
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """A feature and the ``width`` inputs that it takes: one number, or one input a category."""
+
+    name: str
+    kind: Literal["numeric", "categorical"]
+    width: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shifts:
+    """The training part's ``mean`` and ``sd`` (p,) by input; ``watched`` are places in features.
+
+    A number's shift is (mean of the batch - mean in training) / sd in training; of one that was
+    constant, how many more rows are above it than below. A text's shift is the share of rows
+    that would have to change category to have the training part's shares. Missing numbers count
+    as the mean: a feature that vanishes does not move.
+
+    >>> one = Shifts((Feature("a", "numeric", 1),), (0,), np.array([1.0]), np.array([2.0]))
+    >>> one.of(np.array([[3.0], [5.0]], dtype=np.float32))
+    [1.5]
+    """
+
+    features: tuple[Feature, ...]
+    watched: tuple[int, ...]
+    mean: NDArray[np.float64]
+    sd: NDArray[np.float64]
+
+    def of(self, x: FloatArray) -> list[float]:
+        """The shifts of a batch's inputs (n, p), in the order of `names`."""
+        away = x.mean(axis=0, dtype=np.float64) - self.mean
+        starts = np.cumsum([0] + [feature.width for feature in self.features])
+        shifts = []
+        for place in self.watched:
+            part = away[starts[place] : starts[place + 1]]
+            if self.features[place].kind == "numeric":
+                shift = float(part[0] / self.sd[starts[place]])
+            else:  # what the shares lack to 1 are categories that training never saw
+                shift = float(np.abs(part).sum() + abs(part.sum())) / 2
+            shifts.append(round(shift, DIGITS) + 0.0)  # no -0.0
+        return shifts
+
+    def told(self) -> list[dict[str, Any]]:
+        """What the figures are of, for the log."""
+        chosen = [self.features[place] for place in self.watched]
+        return [{"name": feature.name, "kind": feature.kind} for feature in chosen]
+
+
+class ShiftRows:
+    """Accumulates `Shifts` from training rows that come in blocks."""
+
+    def __init__(self, features: Sequence[Feature], first: str) -> None:
+        """Of more than `MOST` features, ``first`` and those that come first are watched."""
+        self._features = tuple(features)
+        places = range(len(self._features))
+        ranked = sorted(places, key=lambda place: self._features[place].name != first)
+        self._watched = tuple(ranked[:MOST])
+        width = sum(feature.width for feature in features)
+        self._rows, self._mean, self._squares = 0, np.zeros(width), np.zeros(width)
+
+    def add(self, x: FloatArray) -> None:
+        """Take inputs (n, p)."""
+        if not len(x):
+            return
+        mean, spread = x.mean(axis=0, dtype=np.float64), x.var(axis=0, dtype=np.float64)
+        total = self._rows + len(x)
+        delta = mean - self._mean
+        self._squares += len(x) * spread + delta**2 * (self._rows * len(x) / total)
+        self._mean += delta * (len(x) / total)
+        self._rows = total
+
+    def shifts(self) -> Shifts:
+        """Everything so far."""
+        sd = np.sqrt(self._squares / max(self._rows, 1))
+        return Shifts(self._features, self._watched, self._mean, np.where(sd > FLAT, sd, 1.0))

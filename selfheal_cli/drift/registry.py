@@ -1,0 +1,154 @@
+"""Where monitors are found by name: what each reads, its defaults, and how it is built.
+
+A new monitor is a class in a module here, a line in `KINDS`, and a name in the configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from selfheal_cli.config import MonitorSettings, checked
+from selfheal_cli.drift import detectors as changes
+from selfheal_cli.drift.detector import ERRORS, SCORES, AlarmLimits, Monitor, TrainingSample
+from selfheal_cli.drift.detectors import (
+    Category,
+    Missing,
+    PredictionRate,
+    Psi,
+    RuleConflicts,
+    TwoSample,
+)
+from selfheal_cli.drift.fidi import WeightedFidi
+from selfheal_cli.errors import ConfigurationError
+
+ALL = "all"
+NUMERIC, TEXT = "numeric features", "text features"
+Build = Callable[[MonitorSettings, AlarmLimits, Sequence[str], TrainingSample], Monitor]
+
+
+@dataclass(frozen=True, slots=True)
+class MonitorKind:
+    """``reads``: what may stand in ``on``; nothing where there is no choice.
+
+    ``threshold`` is an effect size, in the unit that ``docs/monitors.md`` gives; it
+    warns from half of it.
+    """
+
+    build: Build
+    reads: tuple[str, ...]
+    threshold: float
+    default: str = ALL
+    river: bool = False
+
+
+STREAMS = (NUMERIC, SCORES, ERRORS)
+KINDS = {
+    "fidi": MonitorKind(WeightedFidi, (NUMERIC,), 0.5),
+    "adwin": MonitorKind(partial(changes.Changes, changes.adwin), STREAMS, 0.2, river=True),
+    "kswin": MonitorKind(
+        partial(changes.Changes, changes.kswin), STREAMS, 0.2, default=SCORES, river=True
+    ),
+    "page-hinkley": MonitorKind(
+        partial(changes.Changes, changes.page_hinkley), STREAMS, 0.2, river=True
+    ),
+    "psi": MonitorKind(Psi, (NUMERIC, TEXT, SCORES), 0.2),
+    "two-sample": MonitorKind(TwoSample, (NUMERIC, TEXT, SCORES), 0.1),
+    "prediction-rate": MonitorKind(PredictionRate, (), 0.2),
+    "missing": MonitorKind(Missing, (NUMERIC, TEXT), 0.2),
+    "category": MonitorKind(Category, (TEXT,), 0.1),
+    "conflicts": MonitorKind(RuleConflicts, (), 0.2),
+}
+
+
+def targets_of(
+    settings: MonitorSettings, numeric: Sequence[str], text: Sequence[str]
+) -> tuple[str, ...]:
+    """What a monitor looks at; raises `ConfigurationError` for what it cannot look at.
+
+    Also where it needs river and river is not installed.
+    """
+    kind = KINDS[settings.name]
+    if kind.river:
+        changes.require_river()
+    if not kind.reads:
+        if settings.on:
+            raise _refused(settings, settings.on[0], ())
+        return ()
+    features = [
+        *(numeric if NUMERIC in kind.reads else ()),
+        *(text if TEXT in kind.reads else ()),
+    ]
+    special = [name for name in (SCORES, ERRORS) if name in kind.reads]
+    asked = settings.on or (kind.default,)
+    if asked == (ALL,):
+        if not features:
+            raise ConfigurationError(
+                f"monitor '{settings.name}' looks at {' and '.join(kind.reads)}; there are none"
+            )
+        return tuple(features)
+    for name in asked:
+        if name not in features and name not in special:
+            raise _refused(settings, name, (ALL, *special, *features))
+    return tuple(dict.fromkeys(asked))
+
+
+def build(settings: MonitorSettings, sample: TrainingSample) -> Monitor:
+    """A monitor as configured, fitted on the training rows."""
+    targets = targets_of(settings, sample.numeric, tuple(sample.categories))
+    return KINDS[settings.name].build(settings, limits_of(settings), targets, sample)
+
+
+def limits_of(settings: MonitorSettings) -> AlarmLimits:
+    """Threshold and warning as given, or the kind's own and half of the threshold.
+
+    >>> limits_of(MonitorSettings(name="psi", threshold=0.05))
+    Limits(threshold=0.05, warning=0.025, alpha=0.0001)
+    """
+    kind = KINDS[settings.name]
+    threshold, warning = settings.threshold, settings.warning
+    if threshold is None:
+        threshold = max(kind.threshold, warning or 0.0)
+    if warning is None:
+        warning = threshold / 2
+    return AlarmLimits(threshold, warning, settings.alpha)
+
+
+def _refused(settings: MonitorSettings, name: str, known: Sequence[str]) -> ConfigurationError:
+    from difflib import get_close_matches
+
+    if not known:
+        return ConfigurationError(
+            f"monitor '{settings.name}': on = '{name}': it looks at nothing that could be chosen; "
+            "leave 'on' out"
+        )
+    near = get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    return ConfigurationError(
+        f"monitor '{settings.name}': on = '{name}' is not among what it looks at{hint}; "
+        f"allowed: {', '.join(known)}"
+    )
+
+
+def parse_monitor(text: str, where: str = "--monitor") -> MonitorSettings:
+    """One monitor; several features in ``on`` are joined by ``+``.
+
+    Raises `ConfigurationError` from ``where``.
+
+    >>> parse_monitor("psi:on=V14+V9,threshold=0.3").on
+    ('V14', 'V9')
+    """
+    name, _, options = text.partition(":")
+    values: dict[str, object] = {"name": name}
+    for option in options.split(",") if options else ():
+        key, equals, value = option.partition("=")
+        if not equals or not value:
+            raise ConfigurationError(
+                f"{where} {text!r}: {option!r} is not KEY=VALUE; write it like: "
+                "psi:on=V14+V9,threshold=0.3,triggers=heal"
+            )
+        if key in values:
+            raise ConfigurationError(f"{where} {text!r}: '{key}' is given twice")
+        values[key] = tuple(value.split("+")) if key == "on" else value
+    return checked(MonitorSettings, values, where=f"{where} {text!r}")

@@ -1,0 +1,292 @@
+"""An append-only log of JSON lines, numbered and chained by hash.
+
+Each line holds the sha256 of itself and of the line before it, so that an edit, a removal or a
+swap shows; the end of a finished log is its `run-finished` line.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO
+
+from selfheal_cli.config import OWNER_ONLY
+from selfheal_cli.errors import EventLogError, StorageError
+from selfheal_cli.events.types import FORMAT, Event, Kind, format_of
+
+
+@contextmanager
+def written(path: Path) -> Iterator[None]:
+    """Turn what the system says of a file of a run into `StorageError`."""
+    try:
+        yield
+    except OSError as exc:
+        raise StorageError(
+            f"{exc.filename or path}: cannot be written ({exc.strerror or exc}); make room or give "
+            "the rights, then go on with 'selfheal run --resume'"
+        ) from exc
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[TextIO]:
+    """A text that appears whole or not at all; what a killed writer left beside it goes away."""
+    beside = f".{path.name}."
+    for left in path.parent.glob(f"{glob.escape(beside)}*"):
+        writer = left.name.removeprefix(beside)
+        if writer.isdecimal() and not _is_alive(int(writer)):
+            left.unlink(missing_ok=True)
+    partial = path.with_name(f"{beside}{os.getpid()}")
+    try:
+        with partial.open("w", encoding="utf-8", newline="") as stream:
+            yield stream
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True  # somebody else's
+    return True
+
+
+def require_writable(*folders: Path) -> None:
+    """Refuse early; raises `StorageError` for a folder that cannot be made or written in."""
+    for folder in folders:
+        there = folder.absolute()
+        while not there.exists():
+            there = there.parent
+        if not there.is_dir():
+            raise StorageError(f"{folder}: {there} is no folder; name another, or move it away")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise StorageError(
+                f"{folder}: {there} is not writable; give the rights, or name another"
+            )
+
+
+Clock = Callable[[], datetime]
+GENESIS = "0" * 64
+BLOCK = 65_536  # bytes that are looked at together
+END_OF_LINE = b',"digest":"' + b"0" * 64 + b'"}\n'
+# what each line ends with: keys are in the order of their names, the digest comes last
+END = re.compile(
+    rb',"kind":"(?P<kind>[a-z-]+)","previous":"(?P<previous>[0-9a-f]{64})",'
+    rb'"sequence":(?P<sequence>\d+),"digest":"(?P<digest>[0-9a-f]{64})"}\n\Z'
+)
+LONGEST_END = 320  # bytes, with the longest name of a kind and twenty digits
+AFTER_THE_END = (Kind.REGISTERED, Kind.ALIAS_MOVED, Kind.MOVE_REFUSED, Kind.RUN_RESUMED)
+
+
+class EventLog:
+    """The writing end of a log. One writer at a time; each line is handed to the system whole.
+
+    Raises `NotWritten` where the disk is full or the rights are missing; what was appended before
+    stays whole.
+    """
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self.path = path
+        self._clock = clock
+        self._sequence, self._head = 0, GENESIS
+        with written(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists():
+                for event in read(path):
+                    self._sequence, self._head = event.sequence, event.digest
+            path.touch(OWNER_ONLY)
+            self._stream = path.open("ab", buffering=0)
+            self._size = os.fstat(self._stream.fileno()).st_size
+
+    @property
+    def head(self) -> str:
+        """Digest of the last line."""
+        return self._head
+
+    def append(self, kind: Kind, data: Mapping[str, Any]) -> Event:
+        """Write one event; raises ValueError for what JSON cannot hold (NaN, infinity)."""
+        at = self._clock().isoformat(timespec="milliseconds")
+        body = _body(self._sequence + 1, at, kind, data, self._head)
+        event = Event(self._sequence + 1, at, kind, data, self._head, _digest(body))
+        self._write(_line(body, event.digest).encode())
+        self._sequence, self._head = event.sequence, event.digest
+        return event
+
+    def _write(self, line: bytes) -> None:
+        with written(self.path):
+            try:
+                left = memoryview(line)
+                while left:  # the system may take a part of it, on a disk that is nearly full
+                    left = left[self._stream.write(left) :]
+            except OSError:
+                self._stream.truncate(self._size)  # no half line, should there be room again
+                raise
+        self._size += len(line)
+
+    def sync(self) -> None:
+        """What was appended is on disk when it returns. Any thread may call."""
+        with written(self.path):
+            os.fsync(self._stream.fileno())
+
+    def discard(self) -> None:
+        """Remove a log that nothing was written to."""
+        self.close()
+        if self._sequence == 0:
+            self.path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """No more events."""
+        self._stream.close()
+
+
+def recover(path: Path) -> int:
+    """Cut off a last line that a crash left half-written; returns the bytes that went."""
+    try:
+        with path.open("r+b") as stream:
+            size = stream.seek(0, os.SEEK_END)
+            whole = _whole(stream, size)
+            if whole < size:
+                stream.truncate(whole)
+                os.fsync(stream.fileno())
+    except FileNotFoundError as exc:
+        raise EventLogError(f"{path}: no such event log") from exc
+    return size - whole
+
+
+def _whole(stream: BinaryIO, size: int) -> int:
+    """Where the last whole line ends; looked for from the end."""
+    end = size
+    while end > 0:
+        start = max(0, end - BLOCK)
+        stream.seek(start)
+        newline = stream.read(end - start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        end = start
+    return 0
+
+
+def read(path: Path) -> Generator[Event, None, None]:
+    """The events of a log; raises `EventLogError` at the first line that does not hold."""
+    sequence, head = 0, GENESIS
+    try:
+        with path.open(encoding="utf-8", newline="\n") as stream:
+            for number, line in enumerate(stream, 1):
+                event = _parse(line, f"{path}:{number}")
+                if (event.sequence, event.previous) != (sequence + 1, head):
+                    raise EventLogError(
+                        f"{path}:{number}: event {event.sequence} does not follow event "
+                        f"{sequence}; a line was removed, swapped or put in"
+                    )
+                if event.kind is Kind.RUN_STARTED and format_of(event.data) > FORMAT:
+                    raise EventLogError(
+                        f"{path}: is of format {format_of(event.data)}, which a later selfheal "
+                        f"wrote ({event.data.get('versions', {}).get('selfheal', 'unknown')}); "
+                        f"this one reads formats up to {FORMAT}: use that one"
+                    )
+                sequence, head = event.sequence, event.digest
+                yield event
+    except FileNotFoundError as exc:
+        raise EventLogError(f"{path}: no such event log") from exc
+    except UnicodeDecodeError as exc:
+        raise EventLogError(f"{path}: not text after event {sequence}") from exc
+
+
+def read_only(path: Path, kinds: Collection[Kind]) -> Generator[Event, None, None]:
+    """The events of some kinds, the whole chain checked: only these
+    are parsed, and none is written out again to compare. Raises `EventLogError` as `read` does.
+    """
+    wanted = {kind.value.encode() for kind in kinds}
+    sequence, head = 0, GENESIS.encode()
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, 1):
+            end = END.search(line, max(0, len(line) - LONGEST_END))
+            body = line[: -len(END_OF_LINE)] + b"}"
+            if end is None or hashlib.sha256(body).hexdigest().encode() != end["digest"]:
+                raise EventLogError(f"{path}:{number}: its hash does not fit: the line was edited")
+            if (int(end["sequence"]), end["previous"]) != (sequence + 1, head):
+                raise EventLogError(
+                    f"{path}:{number}: event {int(end['sequence'])} does not follow event "
+                    f"{sequence}; a line was removed, swapped or put in"
+                )
+            sequence, head = sequence + 1, end["digest"]
+            if end["kind"] in wanted:
+                yield _event(json.loads(line), end["digest"].decode())
+
+
+def last_digest(path: Path) -> str:
+    """Of the last whole line of a log; empty where there is none."""
+    try:
+        with path.open("rb") as stream:
+            end = _whole(stream, stream.seek(0, os.SEEK_END))
+            stream.seek(max(0, end - LONGEST_END))
+            line = END.search(stream.read(min(end, LONGEST_END)))
+    except FileNotFoundError:
+        return ""
+    return line["digest"].decode() if line else ""
+
+
+def verify(path: Path) -> int:
+    """Check the whole of a finished run's log; returns the number of events.
+
+    After a run's end there may be what the registry was brought later, or the run was resumed.
+    Raises `EventLogError` where a line was edited, removed (the last included), swapped or added.
+    """
+    count, ended = 0, False
+    for event in read(path):
+        count += 1
+        if ended and event.kind not in AFTER_THE_END:
+            raise EventLogError(f"{path}:{count}: an event after the run's end")
+        if event.kind in (Kind.RUN_FINISHED, Kind.RUN_RESUMED):
+            ended = event.kind is Kind.RUN_FINISHED
+    if not ended:
+        raise EventLogError(f"{path}: ends after {count} events without '{Kind.RUN_FINISHED}'")
+    return count
+
+
+def _parse(line: str, where: str) -> Event:
+    try:
+        if not line.endswith("\n"):
+            raise ValueError("the line is cut short")
+        record = json.loads(line)
+        digest = record.pop("digest")
+        body = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        if _line(body, digest) != line or _digest(body) != digest:
+            raise ValueError("its hash does not fit: the line was edited")
+        return _event(record, digest)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
+        raise EventLogError(f"{where}: {exc}") from exc
+
+
+def _event(record: Mapping[str, Any], digest: str) -> Event:
+    return Event(
+        record["sequence"],
+        record["at"],
+        Kind(record["kind"]),
+        record["data"],
+        record["previous"],
+        digest,
+    )
+
+
+def _body(sequence: int, at: str, kind: Kind, data: Mapping[str, Any], previous: str) -> str:
+    record = {"sequence": sequence, "at": at, "kind": kind, "data": data, "previous": previous}
+    return json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _digest(body: str) -> str:
+    return hashlib.sha256(body.encode()).hexdigest()
+
+
+def _line(body: str, digest: str) -> str:
+    return f'{body[:-1]},"digest":"{digest}"}}\n'

@@ -1,1 +1,0 @@
-"""HISTORY: what happened, in order, and why. Everything that is shown is folded from it."""

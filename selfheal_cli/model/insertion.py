@@ -1,0 +1,183 @@
+"""Where in a foreign network an adapter can go: the network is run once and watched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from selfheal_cli.errors import ModelError
+from selfheal_cli.model.adapters import Chosen
+from selfheal_cli.model.cutting import Place, layer_of
+
+MAX_VALUES = 1 << 17  # of one row at the cut: a heal keeps thousands of rows
+# layers that take (n, channels, ...); for others of two sizes the last one describes a token
+CHANNELS_FIRST = (
+    nn.modules.conv._ConvNd,
+    nn.modules.batchnorm._BatchNorm,
+    nn.modules.instancenorm._InstanceNorm,
+    nn.modules.pooling._MaxPoolNd,
+    nn.modules.pooling._AvgPoolNd,
+    nn.modules.pooling._AdaptiveMaxPoolNd,
+    nn.modules.pooling._AdaptiveAvgPoolNd,
+    nn.GroupNorm,
+)
+CHANNELS_LAST = (nn.Linear, nn.LayerNorm, nn.MultiheadAttention, nn.TransformerEncoderLayer)
+
+
+@dataclass(slots=True)
+class Calls:
+    """When a layer ran, and on what: ``started`` and ``ended`` count all layers' calls."""
+
+    layer: nn.Module
+    started: list[int] = field(default_factory=list)
+    ended: list[int] = field(default_factory=list)
+    taken: Any = None
+    given: Any = None
+
+
+def watch(module: nn.Module, given: Tensor) -> dict[str, Calls]:
+    """Every layer that runs, by name, in the order in which they start."""
+    by_name: dict[str, Calls] = {}
+    clock = 0
+
+    def start(layer: nn.Module, taken: tuple[Any, ...], name: str) -> None:
+        nonlocal clock
+        clock += 1
+        calls = by_name.setdefault(name, Calls(layer))
+        calls.started.append(clock)
+        calls.taken = taken[0] if taken else None
+
+    def end(_layer: nn.Module, _taken: Any, result: Any, name: str) -> None:
+        nonlocal clock
+        clock += 1
+        by_name[name].ended.append(clock)
+        by_name[name].given = result
+
+    with ExitStack() as stack:
+        for name, layer in module.named_modules():
+            if name:
+                hook = layer.register_forward_pre_hook(
+                    lambda layer, taken, name=name: start(layer, taken, name)
+                )
+                stack.callback(hook.remove)
+                hook = layer.register_forward_hook(
+                    lambda layer, taken, result, name=name: end(layer, taken, result, name)
+                )
+                stack.callback(hook.remove)
+        outputs_of(module, given)
+    return by_name
+
+
+def outputs_of(module: nn.Module, given: Tensor) -> Tensor:
+    """What the module makes of rows; raises `ModelError` where it does not take them."""
+    try:
+        with torch.inference_mode():
+            output = module(given)
+    except Exception as exc:  # the author's code, which may raise anything
+        raise ModelError(
+            f"the model does not take rows of shape {tuple(given.shape[1:])}, {given.dtype} "
+            f"({' '.join(str(exc).split())[:300]}); say what it takes with --shape and --integers"
+        ) from exc
+    if not isinstance(output, Tensor):
+        raise ModelError(f"the model gives a {type(output).__name__}; one tensor is needed")
+    return output
+
+
+def gives(seen: Mapping[str, Calls], output: Tensor) -> bool:
+    """Whether an output is what a linear layer or a convolution gave, and nothing came after it."""
+    return any(
+        isinstance(calls.given, Tensor) and torch.equal(calls.given.flatten(), output.flatten())
+        for calls in seen.values()
+        if isinstance(calls.layer, nn.Linear | nn.Bilinear | nn.modules.conv._ConvNd)
+    )
+
+
+def last_linear(seen: Mapping[str, Calls]) -> str | None:
+    """The linear layer that is computed last."""
+    linear = [name for name, calls in seen.items() if isinstance(calls.layer, nn.Linear)]
+    return max(linear, key=lambda name: seen[name].started[-1], default=None)
+
+
+def place_at(
+    module: nn.Module, seen: Mapping[str, Calls], at: str, adapter: Chosen, end: str | None
+) -> Place:
+    """How a network is cut for an adapter at a layer; raises `ModelError` where it cannot be."""
+    layer, calls = layer_of(module, at), seen.get(at)
+    if calls is None or len(calls.started) != 1:
+        times = "never runs by itself" if calls is None else f"runs {len(calls.started)} times"
+        raise ModelError(f"layer '{at}' {times}; the adapter needs a layer that runs once")
+    sizes = _sizes(calls.taken, at, "takes")
+    taken = 0
+    if adapter.kind.on:
+        if not isinstance(layer, nn.Linear):
+            linear = ", ".join(n for n, c in seen.items() if isinstance(c.layer, nn.Linear))
+            raise ModelError(
+                f"adapter {adapter.name} goes on a linear layer and '{at}' is a "
+                f"{type(layer).__name__}; linear: {linear or 'none'}"
+            )
+        taken = layer.in_features
+        sizes = (*sizes[:-1], taken + layer.out_features)
+    if prod(sizes) > MAX_VALUES:
+        raise ModelError(
+            f"layer '{at}' takes {prod(sizes):,} values a row; at most {MAX_VALUES:,} are kept of "
+            "one: choose a later layer"
+        )
+    sides: dict[str, list[str]] = {"before": [], "after": []}
+    for name, side in _parts(module, seen, at):
+        sides[side].append(name)
+    ended = end is not None and (end == at or seen[end].started[0] > calls.started[0])
+    return Place(
+        sizes=sizes,
+        axis=_axis(layer, sizes),
+        taken=taken,
+        before=tuple(sides["before"]),
+        after=tuple(sides["after"]),
+        end=end if ended else None,
+    )
+
+
+def _parts(
+    module: nn.Module, seen: Mapping[str, Calls], at: str, prefix: str = ""
+) -> Iterator[tuple[str, str]]:
+    """The largest parts that run only before, or only after, the layer ``at``; not itself."""
+    cut = seen[at].started[0]
+    for child, part in module.named_children():
+        name = f"{prefix}{child}"
+        calls = seen.get(name)
+        if name == at:
+            continue
+        if calls is not None and max(calls.ended) < cut:
+            yield name, "before"
+        elif calls is not None and min(calls.started) > cut:
+            yield name, "after"
+        else:  # it holds the layer, runs on both sides, or is only a list of others
+            yield from _parts(part, seen, at, f"{name}.")
+
+
+def _sizes(value: Any, at: str, verb: str) -> tuple[int, ...]:
+    if not isinstance(value, Tensor) or value.ndim < 2 or not value.is_floating_point():
+        what = f"{value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+        shape = f" of shape {tuple(value.shape)}" if isinstance(value, Tensor) else ""
+        raise ModelError(
+            f"layer '{at}' {verb} {what}{shape}; the adapter needs one that {verb} floats "
+            "(n, d), (n, tokens, d) or (n, channels, h, w)"
+        )
+    return tuple(value.shape[1:])
+
+
+def _axis(layer: nn.Module, sizes: tuple[int, ...]) -> int:
+    """Which size describes one token or pixel."""
+    if len(sizes) == 1:
+        return -1
+    first = next((one for one in layer.modules() if not list(one.children())), layer)
+    if isinstance(layer, CHANNELS_LAST) or isinstance(first, CHANNELS_LAST):
+        return -1
+    if isinstance(first, CHANNELS_FIRST):
+        return 0
+    return -1 if len(sizes) == 2 else 0

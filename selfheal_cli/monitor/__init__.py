@@ -1,1 +1,0 @@
-"""MONITOR: what a batch says about the data, the rules and the model."""

@@ -1,1 +1,0 @@
-"""Monitors by name, one file a family; `kinds.py` finds them."""

@@ -1,0 +1,1 @@
+"""What works on rows and records after the fact: compare, replay, rescore, drill, history."""

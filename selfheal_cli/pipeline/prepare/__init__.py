@@ -1,0 +1,1 @@
+"""Before the first batch: rows, the baseline, a model of the user's, the lease."""

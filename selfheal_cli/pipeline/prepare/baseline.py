@@ -1,0 +1,367 @@
+"""Before the stream: train on clean rows, freeze, and measure what normal looks like."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from selfheal_cli.config import RunConfig
+from selfheal_cli.decide import RECENT, threshold_for
+from selfheal_cli.drift.detector import Reservoir, TrainingSample
+from selfheal_cli.drift.diagnosis import ReferenceRows, TrainingReference
+from selfheal_cli.drift.features import Feature, ShiftRows, Shifts
+from selfheal_cli.drift.fidi import Calibration, calibrate, is_category
+from selfheal_cli.drift.registry import targets_of
+from selfheal_cli.errors import DataError
+from selfheal_cli.heal.anchor import Anchor, AnchorRows
+from selfheal_cli.heal.recipe import KINDS, check_place, check_recipe
+from selfheal_cli.labels.quarantine import LabelWatch
+from selfheal_cli.metrics import classify
+from selfheal_cli.model.adapters import AFFINE
+from selfheal_cli.model.attribution import gradient_times_input, input_gradients
+from selfheal_cli.model.checkpoint import PROBE_ROWS, make_base
+from selfheal_cli.model.network import Architecture, Classifier, PlainNetwork, SelfHealingNetwork
+from selfheal_cli.model.training import SpooledRows, seeded, train
+from selfheal_cli.moments import Moments
+from selfheal_cli.pipeline.prepare.wrapped import Wrapped
+from selfheal_cli.records import Base, Rows
+from selfheal_cli.rules.health import Calibrated, calibrate_rules
+from selfheal_cli.rules.ruleset import RuleSet, check_features, parse_rule
+from selfheal_cli.rules.search import suggest_rule
+from selfheal_cli.sources.base import Source
+from selfheal_cli.sources.encoding import CLIP, Encoding
+from selfheal_cli.sources.profile import nearest
+
+if TYPE_CHECKING:
+    from selfheal_cli.records import Columns, FloatArray, LabelArray
+
+
+AUTO = "auto"
+TOLD = 5  # features whose shares are written down
+
+
+def calibrate_sensitive(named: str | None, source: Source, rules: RuleSet) -> Calibration:
+    """Mean and spread of the named feature, or of the first rule's numeric one.
+
+    Raises `DataError` where there is none, or it never varies.
+    """
+    numeric = source.encoding.numeric
+    features = [part.feature for rule in rules.rules for part in rule.leaves]
+    if not numeric and source.encoding.columns:
+        return _calibrate_text(named or (features or source.encoding.names)[0], source)
+    feature = named or next((name for name in features if name in numeric), "")
+    if feature not in numeric:
+        what = (
+            f"'{feature}' is not a numeric feature{nearest(feature, numeric)}"
+            if feature
+            else ("no rule names a numeric feature")
+        )
+        raise DataError(f"{what}; give --sensitive one of: {', '.join(numeric) or 'none'}")
+    moments = Moments()
+    for rows in source.training():
+        moments.add(rows.columns[feature])
+    clip = CLIP if source.encoding.contract == 2 else inf
+    return calibrate(feature, moments, clip=clip)
+
+
+def _calibrate_text(feature: str, source: Source) -> Calibration:
+    """Of a table without numbers: the share of a text's commonest category."""
+    if feature not in source.encoding.names:
+        near = nearest(feature, source.encoding.names)
+        names = ", ".join(source.encoding.names)
+        raise DataError(f"'{feature}' is not a feature{near}; give --sensitive one of: {names}")
+    counts: Counter[str] = Counter()
+    for rows in source.training():
+        counts.update(text for text in rows.columns[feature] if isinstance(text, str))
+    category = min(counts, key=lambda name: (-counts[name], name), default="")
+    moments = Moments()
+    for rows in source.training():
+        moments.add(is_category(rows.columns[feature], category))
+    return calibrate(feature, moments, category)
+
+
+def most_used(network: SelfHealingNetwork, source: Source) -> dict[str, float]:
+    """Numeric features by their share of ``|gradient * input|``, largest first; they sum to 1."""
+    attributions = gradient_times_input(network, (rows.x for rows in source.training()))
+    used = {name: float(attributions[place]) for name, place in numeric_inputs(source.encoding)}
+    total = sum(used.values()) or 1.0
+    ranked = sorted(used, key=lambda name: -used[name])
+    return {name: used[name] / total for name in ranked}
+
+
+def sensitive_auto(used: Mapping[str, float]) -> dict[str, Any]:
+    """What is written down of the choice; nothing where there was none."""
+    most = [{"feature": name, "share": share} for name, share in used.items()]
+    return {"sensitive_auto": most[:TOLD]} if most else {}
+
+
+def numeric_inputs(encoding: Encoding) -> Iterator[tuple[str, int]]:
+    """Each numeric feature with the network's input that it is."""
+    place = 0
+    for column in encoding.columns:
+        if column.kind == "numeric":
+            yield column.name, place
+        place += column.width
+
+
+def check_monitors(config: RunConfig, source: Source) -> None:
+    """Raise `ConfigurationError` for a monitor that cannot be, before training takes its time."""
+    numeric = source.encoding.numeric
+    text = [name for name in source.encoding.names if name not in numeric]
+    for settings in config.monitors:
+        targets_of(settings, numeric, text)
+
+
+def sample_of(
+    config: RunConfig,
+    source: Source,
+    rows: Rows,
+    network: SelfHealingNetwork,
+    shadow: Classifier,
+    threshold: float,
+    rules: RuleSet,
+) -> TrainingSample:
+    """What monitors compare with: sampled training rows, seen by the network as it was trained."""
+    probabilities = network.predict(rows.x)
+    unknown = np.full(len(rows), -1, dtype=np.int8)
+    least = config.policy.conflict_probability
+    conflicts = rules.judge(rows.columns).conflicts_with(probabilities, unknown, least)
+    categories = {
+        column.name: column.categories
+        for column in source.encoding.columns
+        if column.kind == "categorical"
+    }
+    return TrainingSample(
+        rows,
+        shadow.predict(rows.x),
+        classify(probabilities, threshold),
+        conflicts.count,
+        tuple(source.labels),
+        tuple(source.encoding.numeric),
+        categories,
+        _gradients(source, network, rows.x),
+    )
+
+
+def _gradients(source: Source, network: SelfHealingNetwork, x: FloatArray) -> dict[str, float]:
+    """By numeric feature: mean of |gradient| times the input's standard deviation."""
+    gradients = np.abs(input_gradients(network, x)).mean(axis=0, dtype=np.float64)
+    gradients *= x.std(axis=0, dtype=np.float64)
+    return {name: float(gradients[place]) for name, place in numeric_inputs(source.encoding)}
+
+
+OnEpoch = Callable[[int, int], None]
+SURE = 1e-7  # a float32 probability beyond has no finite logit
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """Networks as training left them, frozen, and what is watched; the same for every recipe.
+
+    ``suggested`` when the rule was not the user's; ``used`` holds each numeric feature's share in
+    the network's decisions where the sensitive one was chosen by it.
+    """
+
+    network: SelfHealingNetwork
+    plain: Classifier | None
+    rules: RuleSet
+    suggested: bool
+    calibration: Calibration
+    used: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What the stream needs, for one recipe.
+
+    ``reference`` is None where there are more than two classes: the diagnosis is for two.
+    ``thresholds`` are those of network and shadow before any heal; ``probe`` (n, inputs) are the
+    rows that every version decides on; ``sample`` is what monitors compare with, if there are any.
+    """
+
+    trained: Trained
+    network: SelfHealingNetwork
+    shadow: Classifier
+    anchor: Anchor
+    reference: TrainingReference | None
+    rule_calibration: tuple[Calibrated, ...]
+    label_watch: LabelWatch
+    shifts: Shifts
+    thresholds: tuple[float, float]
+    probe: FloatArray
+    base: Base
+    sample: TrainingSample | None = None
+
+
+def prepare(
+    config: RunConfig, source: Source, on_epoch: OnEpoch, wrapped: Wrapped | None = None
+) -> Prepared:
+    """Check names first, since training takes a while; then train, freeze and measure.
+
+    A ``wrapped`` model was trained elsewhere: the training rows then only say what is normal.
+    """
+    check_recipe(config.heal, config.labels, len(source.labels))
+    check_monitors(config, source)
+    if wrapped is not None:
+        wrapped.require_fit(source.labels)
+        check_place(config.heal, wrapped.network)
+    return survey(config, source, train_networks(config, source, on_epoch, wrapped))
+
+
+def train_networks(
+    config: RunConfig, source: Source, on_epoch: OnEpoch, wrapped: Wrapped | None = None
+) -> Trained:
+    """Train what every recipe starts from."""
+    rules, suggested = _rules(config, source)
+    numeric = source.encoding.numeric
+    auto = config.sensitive == AUTO and bool(numeric) and AUTO not in numeric
+    named = None if config.sensitive == AUTO and not numeric else config.sensitive
+    calibration = None if auto else calibrate_sensitive(named, source, rules)
+    plain: Classifier | None = None
+    if wrapped is not None:
+        network = wrapped.network
+    else:
+        network, plain = _train(config, source, on_epoch)
+    used = {} if calibration else most_used(network, source)
+    calibration = calibration or calibrate_sensitive(next(iter(used), None), source, rules)
+    return Trained(network, plain, rules, suggested, calibration, used)
+
+
+def survey(config: RunConfig, source: Source, trained: Trained) -> Prepared:
+    """One walk through the training rows with the recipe's network: what is normal?"""
+    kind = KINDS[config.heal.recipe]
+    network = trained.network
+    if kind.adapter == AFFINE and network.architecture.adapter != AFFINE:
+        network = network.anchored(beside=network.may_look_beside)
+    classes = len(source.labels)
+    anchors = AnchorRows(network, classes)
+    references = ReferenceRows(_input_names(source)) if classes == 2 else None
+    shifts = ShiftRows(_features(source), trained.calibration.feature)
+    labels: list[LabelArray] = []
+    recent: list[FloatArray] = []
+    reservoir = Reservoir() if config.monitors else None
+
+    def walk() -> Iterator[Columns]:
+        for rows in source.training():
+            features = network.features(rows.x)
+            anchors.add(rows.x, features, rows.y)
+            shifts.add(rows.x)
+            if references is not None:
+                frozen = network.predict_features(features)
+                references.add(rows.x, rows.y, frozen_logit(frozen))
+            labels.append(rows.y)
+            recent[:] = [rows.x[-RECENT:]]
+            if reservoir is not None:
+                reservoir.add(rows)
+            yield rows.columns
+
+    calibrated = calibrate_rules(trained.rules.rules, walk(), config.batch_size)
+    anchor = anchors.anchor()
+    policy = config.policy
+    shadow = trained.plain or network.with_adapter(network.adapter.state_dict())
+    probe = recent[0][-PROBE_ROWS:]
+    thresholds = (
+        threshold_for(config.objective, network.predict(recent[0])),
+        threshold_for(config.objective, shadow.predict(recent[0])),
+    )
+    sample = None
+    if reservoir is not None:
+        rows = reservoir.rows()
+        sample = sample_of(
+            config, source, rows, trained.network, shadow, thresholds[0], trained.rules
+        )
+    return Prepared(
+        trained=trained,
+        network=network,
+        shadow=shadow,
+        anchor=anchor,
+        reference=references.reference() if references else None,
+        rule_calibration=tuple(calibrated),
+        label_watch=LabelWatch(
+            labels, classes, config.batch_size, policy.label_rate_z, policy.quarantine_limit
+        ),
+        shifts=shifts.shifts(),
+        thresholds=thresholds,
+        probe=probe,
+        base=make_base(network, anchor.tensors(), _document(source), probe),
+        sample=sample,
+    )
+
+
+def _document(source: Source) -> dict[str, Any]:
+    """What a base says of its rows: how they become inputs, their classes, what they must be."""
+    document: dict[str, Any] = {
+        "encoding": source.encoding.model_dump(mode="json"),
+        "labels": list(source.labels),
+    }
+    if source.contract is not None:
+        document["contract"] = source.contract.model_dump(mode="json")
+    return document
+
+
+def frozen_logit(probabilities: FloatArray) -> FloatArray:
+    """Probabilities (n,) to logits (n,)."""
+    bounded = np.clip(probabilities, SURE, 1 - SURE)
+    logits: FloatArray = np.log(bounded / (1 - bounded))
+    return logits
+
+
+def _features(source: Source) -> list[Feature]:
+    numeric = set(source.encoding.numeric)
+    return [
+        Feature(column.name, "numeric" if column.name in numeric else "categorical", column.width)
+        for column in source.encoding.columns
+    ]
+
+
+def _input_names(source: Source) -> list[str]:
+    """A name for each input of the network."""
+    return [
+        column.name if column.width == 1 else f"{column.name}[{place}]"
+        for column in source.encoding.columns
+        for place in range(column.width)
+    ]
+
+
+def _train(
+    config: RunConfig, source: Source, on_epoch: OnEpoch
+) -> tuple[SelfHealingNetwork, Classifier | None]:
+    settings, classes = config.network, len(source.labels)
+    architecture = Architecture(
+        source.encoding.width, settings.hidden, 1 if classes == 2 else classes
+    )
+    total = settings.epochs * (2 if settings.shadow == "plain" else 1)
+    done = 0
+
+    def tick() -> None:
+        nonlocal done
+        done += 1
+        on_epoch(done, total)
+
+    rows = SpooledRows(source.training())
+    with seeded(config.seed):
+        network = SelfHealingNetwork.build(architecture)
+        if settings.shadow == "frozen":
+            train(network, rows, settings, tick)
+            rows.close()
+            return network, None
+        plain = PlainNetwork(architecture)
+        train(network, rows, settings, tick)
+        train(plain, rows, settings, tick)
+    rows.close()
+    return network, plain
+
+
+def _rules(config: RunConfig, source: Source) -> tuple[RuleSet, bool]:
+    encoding = source.encoding
+    if not config.rules:
+        rule = suggest_rule(next(source.training()), encoding.numeric, encoding.text)
+        return RuleSet([rule], classes=len(source.labels)), True
+    rules = [parse_rule(text) for text in config.rules]
+    check_features(rules, encoding.numeric, encoding.text)
+    return RuleSet(rules, classes=len(source.labels)), False

@@ -1,0 +1,1 @@
+"""A run as a whole: begun, resumed, served, and its results."""

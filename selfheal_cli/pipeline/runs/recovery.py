@@ -1,0 +1,434 @@
+"""A run that was interrupted goes on where its record ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from selfheal_cli.config import WORKSPACE, RunConfig, recorded
+from selfheal_cli.errors import EventLogError, RegistryUnreachable
+from selfheal_cli.events.archive import ALIVE_LOCK, LOG_NAME, logs_of, model_of
+from selfheal_cli.events.log import Clock, EventLog, read, recover
+from selfheal_cli.events.types import Event, Kind
+from selfheal_cli.model.network import use_one_thread
+from selfheal_cli.pipeline.prepare.baseline import prepare
+from selfheal_cli.pipeline.prepare.lease import RunLease, wrote
+from selfheal_cli.pipeline.prepare.wrapped import wrapped_of
+from selfheal_cli.pipeline.record.recorder import as_event, identity
+from selfheal_cli.pipeline.runs.results import publish
+from selfheal_cli.pipeline.runs.run import Course, Finished, Surroundings, go
+from selfheal_cli.registry.base import Lineage, Registry, Result, result_of
+from selfheal_cli.registry.outbox import NAME as OUTBOX_NAME
+from selfheal_cli.registry.outbox import Outbox, pending_in
+from selfheal_cli.registry.writer import RegistryWriter
+from selfheal_cli.sources.base import Source
+from selfheal_cli.spool.store import Cursor, Spool
+
+
+@dataclass(frozen=True, slots=True)
+class Flushed:
+    """A run whose writes were brought: how many, and whether the run itself had ended."""
+
+    run_id: str
+    brought: int
+    ended: bool
+
+
+def outboxes(workspace: Path = WORKSPACE) -> list[Path]:
+    """Those of the runs in this folder that hold something."""
+    return [
+        path for path in sorted((workspace / "runs").glob(f"*/{OUTBOX_NAME}")) if pending_in(path)
+    ]
+
+
+def flush(
+    path: Path,
+    registry: Registry,
+    clock: Clock,
+    actor: str,
+    *,
+    patience: float,
+    on_left: Callable[[int], None],
+) -> Flushed:
+    """Empty one outbox under its model's lease, note in the run's log what came of it, and keep
+    the log's new end.
+
+    Raises `LeaseHeld` for a run that is running and where another run heals the model,
+    `RegistryRestored` where the registry knows less than when the run wrote into it,
+    `RegistryUnreachable` where it did not answer for ``patience`` seconds; then the rest stays.
+    """
+    folder = path.parent
+    model = model_of(path.with_name(LOG_NAME))
+    lease = RunLease(
+        registry, model, folder.name, folder, actor, clock, four_eyes=False,
+        wrote=lambda: wrote(folder),
+    )  # fmt: skip
+    with lease:
+        return bring(path, registry, clock, lease, patience=patience, on_left=on_left)
+
+
+def bring(
+    path: Path,
+    registry: Registry,
+    clock: Clock,
+    lease: RunLease,
+    *,
+    patience: float,
+    on_left: Callable[[int], None],
+) -> Flushed:
+    """`flush` for whoever has the run's lease."""
+    outbox = Outbox(path)
+    wanted = outbox.pending
+    lineage = Lineage(**(outbox.lineage or {}))
+    writer = RegistryWriter(registry, lineage, outbox, lease=lease)
+    try:
+        writer.flush(patience, on_left)
+    finally:
+        writer.close()
+        log_path, ended = _note_results(path, clock)
+    if ended:
+        lease.require()
+        registry.log_files(lineage.run_id, [log_path])
+        registry.set_run_tags(lineage.run_id, {"selfheal.log_head": _head(log_path)})
+    return Flushed(lineage.run_id, wanted, ended)
+
+
+def _note_results(path: Path, clock: Clock) -> tuple[Path, bool]:
+    """Append what the registry gave since the log was written; whether the run had ended."""
+    log_path = path.with_name(LOG_NAME)
+    recover(log_path)
+    told, ended = set(), False
+    for event in read(log_path):
+        told.add(identity(event.kind, event.data))
+        ended = event.kind is Kind.RUN_FINISHED or (ended and event.kind is not Kind.RUN_RESUMED)
+    outbox = Outbox(path)
+    results = [result_of(kind, answer) for kind, answer in outbox.results()]
+    outbox.close()
+    if not ended:
+        return log_path, ended  # the run notes them itself when it is resumed
+    log = EventLog(log_path, clock)
+    for kind, data in (as_event(result) for result in results if result is not None):
+        if identity(kind, data) not in told:
+            log.append(kind, data)
+    log.sync()
+    log.close()
+    return log_path, ended
+
+
+def _head(log: Path) -> str:
+    head = ""
+    for event in read(log):
+        head = event.digest
+    return head
+
+
+MOST_TRIES = 3  # processes that end in the same batch before it is left out
+GONE_THROUGH = (Kind.BATCH, Kind.BATCH_SET_APART)
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """Where to read the spool from; ``notice`` says what is not as it was left, if anything."""
+
+    cursor: Cursor
+    notice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What the logs of earlier runs say of reading: cursors of batches that were gone through, each
+    with its time, the cursors of those that were begun only, and the last batch of each run.
+    """
+
+    through: Sequence[tuple[str, Cursor]]
+    begun: Sequence[Cursor]
+    batches: Mapping[str, int]
+
+
+def where_to_begin(
+    model: str, workspace: Path, spool: Spool, run: str = "", batch: int = 0
+) -> Beginning:
+    """Where the spool was read to, by the events of every run in this folder, if it is the spool
+    that was read. ``run`` is the one that last spoke of itself there, at ``batch``.
+    """
+    read_before = _read_before(model, workspace)
+    beginning = _in_this(spool, read_before)
+    batches = read_before.batches
+    if not beginning.notice and run and batches.get(run, -1) < batch:
+        known = f"ends at batch {batches[run]}" if run in batches else "is not here"
+        notice = (
+            f"the event log of run {run}, which read the spool up to batch {batch}, {known}: "
+            f"rows are read again from {_place(beginning.cursor)} on"
+        )
+        beginning = replace(beginning, notice=notice)
+    return _beyond_what_kills(beginning, read_before.begun)
+
+
+def _in_this(spool: Spool, read_before: Read) -> Beginning:
+    """After the furthest batch whose rows are where they were then."""
+    identity = spool.identity()
+    through = sorted(read_before.through, key=lambda one: (one[1].answered, one[1].place))
+    own = [one for one in through if one[1].spool == identity]
+    if not any(one.spool for _, one in through):
+        own = through[-1:]  # nobody wrote down which spool was read: the last place must tell
+    for _, cursor in reversed(own):
+        if spool.holds(cursor):
+            latest = _latest(own)
+            if not latest.is_beyond(cursor):
+                return Beginning(cursor)
+            return Beginning(
+                cursor,
+                f"the spool is an older copy of the one that was read up to {_place(latest)}: "
+                f"rows are read from {_place(cursor)} on",
+            )
+    anew = Cursor(spool=identity)
+    if not through:
+        return Beginning(anew)
+    latest = _latest(through)
+    return Beginning(
+        anew,
+        f"the spool is not the one that was read up to {_place(latest)}: it was lost, replaced or "
+        "set aside; rows are read from the beginning of the new one",
+    )
+
+
+def _beyond_what_kills(beginning: Beginning, begun: Sequence[Cursor]) -> Beginning:
+    """Past a batch in which several processes have ended, so that it is not tried for ever."""
+    own = [
+        one for one in begun
+        if one.spool == beginning.cursor.spool and one.is_beyond(beginning.cursor)
+    ]  # fmt: skip
+    if len(own) < MOST_TRIES:
+        return beginning
+    least = min(own, key=lambda one: (one.answered, one.place))
+    return Beginning(
+        least,
+        f"{len(own)} processes ended in the batch after {_place(beginning.cursor)}: its rows up to "
+        f"{_place(least)} are left out",
+    )
+
+
+def _latest(through: Sequence[tuple[str, Cursor]]) -> Cursor:
+    return max(through, key=lambda one: (one[0], one[1].answered, one[1].place))[1]
+
+
+def _place(cursor: Cursor) -> str:
+    return f"request {cursor.answered}" + (f", row {cursor.place}" if cursor.place else "")
+
+
+def _read_before(model: str, workspace: Path) -> Read:
+    through: list[tuple[str, Cursor]] = []
+    begun: list[Cursor] = []
+    batches: dict[str, int] = {}
+    for log in _served(model, workspace):
+        taken = None
+        batches[log.parent.name] = 0
+        for event in read(log):
+            if event.kind is Kind.ROWS_TAKEN:
+                taken = Cursor(**event.data["offsets"])
+            elif event.kind in GONE_THROUGH and taken is not None:
+                through.append((event.at, taken))
+                batches[log.parent.name] = event.data["batch"]
+                taken = None
+        if taken is not None:
+            begun.append(taken)
+    return Read(through, begun, batches)
+
+
+def settle_earlier(
+    model: str, workspace: Path, registry: Registry, clock: Clock, actor: str, patience: float
+) -> list[str]:
+    """Finish what runs that served the model before have left: writes that the registry does not
+    have, and the last event of those that were killed. Returns the ids of the latter.
+
+    Raises `RegistryUnreachable` where the registry does not answer; then it can be done again.
+    """
+    killed = []
+    for log in list(_served(model, workspace)):
+        run_id = log.parent.name
+        try:
+            if _end(log, clock, actor):
+                killed.append(run_id)
+        except Timeout:
+            continue  # it is running
+        outbox = log.with_name(OUTBOX_NAME)
+        unfinished = registry.run_status(run_id) == "RUNNING"
+        if outbox.exists() and (unfinished or pending_in(outbox)):
+            flush(outbox, registry, clock, actor, patience=patience, on_left=lambda left: None)
+        if unfinished and registry.run_status(run_id) == "RUNNING":
+            registry.end_run(run_id, "KILLED", {})
+    return killed
+
+
+def _end(log: Path, clock: Clock, actor: str) -> bool:
+    """Write the last event of a run that has none; raises filelock's `Timeout` for one that runs.
+
+    Returns whether it was needed.
+    """
+    with FileLock(log.with_name(ALIVE_LOCK)).acquire(timeout=0):
+        recover(log)
+        if any(event.kind is Kind.RUN_FINISHED for event in read(log)):
+            return False
+        writing = EventLog(log, clock)
+        writing.append(Kind.RUN_FINISHED, {"outcome": "KILLED", "ended_by": actor})
+        writing.sync()
+        writing.close()
+    return True
+
+
+def _served(model: str, workspace: Path) -> Iterator[Path]:
+    for log in logs_of(model, workspace):
+        first = next(read(log), None)
+        if first is not None and first.data["config"]["source"]["kind"] == "served":
+            yield log
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a run's log says of it: its first event, how far it came, and whether it ended."""
+
+    started: Event
+    events: int
+    batch: int
+    parts: int  # how often it was resumed
+    outcome: str  # empty where it has no end
+
+
+def read_record(log: Path) -> Record:
+    """Walk a log once; raises `EventLogError` where nothing was recorded."""
+    started: Event | None = None
+    events = batch = parts = 0
+    outcome = ""
+    for event in read(log):
+        events += 1
+        started = started or event
+        if event.kind in GONE_THROUGH:
+            batch = event.data["batch"]
+        elif event.kind is Kind.RUN_FINISHED:
+            outcome = event.data["outcome"]
+        elif event.kind is Kind.RUN_RESUMED:
+            parts, outcome = parts + 1, ""
+    if started is None:
+        raise EventLogError(f"{log}: nothing was recorded of this run yet; start it anew")
+    return Record(started, events, batch, parts, outcome)
+
+
+def resume(
+    log_path: Path, around: Surroundings, open_rows: Callable[[RunConfig], Source]
+) -> Finished:
+    """Go through a run's record again, then on from the batch after the last one.
+
+    Training, healing and scoring give the same bytes from the same rows, and every recorded event
+    is checked against what the rows give now. Raises `EventLogError` where they differ, and for a
+    run that has nothing left to do, `LeaseHeld` and `RegistryRestored` before anything was changed.
+    """
+    use_one_thread()
+    started = _first_event(log_path)
+    config = recorded(started.data["config"], where=str(log_path))
+    folder = log_path.parent
+    lease = RunLease(
+        around.registry, config.model_name, started.data["run_id"], folder, around.actor,
+        around.clock, four_eyes=config.policy.four_eyes, wrote=lambda: wrote(folder),
+    )  # fmt: skip
+    with lease:
+        recover(log_path)
+        record = read_record(log_path)
+        if record.outcome == "FINISHED":
+            return _complete(log_path, config, record, around, lease)
+        return _go_on(log_path, config, record, around, open_rows, lease)
+
+
+def _first_event(log_path: Path) -> Event:
+    """What the run is; the log's end may be cut short by a crash."""
+    with log_path.open("rb") as stream:
+        whole = stream.readline().endswith(b"\n")
+    first = next(read(log_path), None) if whole else None
+    if first is None:
+        raise EventLogError(f"{log_path}: nothing was recorded of this run yet; start it anew")
+    return first
+
+
+def _go_on(
+    log_path: Path,
+    config: RunConfig,
+    record: Record,
+    around: Surroundings,
+    open_rows: Callable[[RunConfig], Source],
+    lease: RunLease,
+) -> Finished:
+    with lease.kept_alive():
+        source = open_rows(config)
+        prepared = prepare(config, source, around.on_epoch, wrapped_of(config, around.registry))
+    lease.require()
+    left = _left(log_path.with_name(OUTBOX_NAME))
+    log = EventLog(log_path, around.clock)
+    note = {"actor": around.actor, "batch": record.batch, "events": record.events}
+    around.on_event(log.append(Kind.RUN_RESUMED, note))
+    started = record.started.data
+    with closing(log), closing(read(log_path)) as events:
+        course = Course(
+            config,
+            source,
+            prepared,
+            started["run_id"],
+            log,
+            started["actor"],
+            started["champion_move"],
+            islice(events, record.events),
+            left,
+            record.parts + 1,
+        )
+        return go(course, around, lease)
+
+
+def _complete(
+    log_path: Path, config: RunConfig, record: Record, around: Surroundings, lease: RunLease
+) -> Finished:
+    """The stream had ended: bring what the registry lacks and make the files again."""
+    path, run_id = log_path.with_name(OUTBOX_NAME), record.started.data["run_id"]
+    outbox = Outbox(path)
+    if outbox.result(f"end:{record.parts}") is not None and not outbox.pending:
+        outbox.close()
+        raise EventLogError(
+            f"run {run_id} finished after {record.batch} batches and the registry has everything; "
+            "there is nothing to resume"
+        )
+    _bring(path, around, lease)  # first, so that the files have the versions' numbers
+    lineage = Lineage(**(outbox.lineage or {}))
+    with closing(EventLog(log_path, around.clock)) as log:
+        writer = RegistryWriter(
+            around.registry, lineage, outbox, before_commit=log.sync, lease=lease
+        )
+        try:
+            view, files = publish(config, log, record.parts, "FINISHED", writer)
+        finally:
+            writer.close()
+    away = _bring(path, around, lease)
+    return Finished(run_id, "FINISHED", log_path.parent, view, files, away=away)
+
+
+def _bring(path: Path, around: Surroundings, lease: RunLease) -> str:
+    """Empty an outbox as far as the registry answers; returns why it does not have everything."""
+    patience = around.patience or 0.0
+    try:
+        bring(path, around.registry, around.clock, lease, patience=patience, on_left=around.on_left)
+    except RegistryUnreachable as exc:
+        return str(exc)
+    return ""
+
+
+def _left(path: Path) -> list[Result]:
+    """What the writer had done; some of it may not have been noted."""
+    if not path.exists():
+        return []
+    outbox = Outbox(path)
+    try:
+        answers = [result_of(kind, result) for kind, result in outbox.results()]
+    finally:
+        outbox.close()
+    return [result for result in answers if result is not None]

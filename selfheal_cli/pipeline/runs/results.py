@@ -1,0 +1,188 @@
+"""After the stream: what it came to, on rows that the table can be honest about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from selfheal_cli.config import RunConfig
+from selfheal_cli.events.log import EventLog, read, written
+from selfheal_cli.events.state import RunView
+from selfheal_cli.heal.engine import LiveModel
+from selfheal_cli.metrics import commonest, constant, score
+from selfheal_cli.model.checkpoint import make_base, pack
+from selfheal_cli.model.network import Classifier
+from selfheal_cli.pipeline.prepare.baseline import Prepared, survey
+from selfheal_cli.pipeline.prepare.rows import kept_rows
+from selfheal_cli.pipeline.stream.session import Corridor, Replay
+from selfheal_cli.records import Batch, Rows, digest
+from selfheal_cli.registry.base import Outcome
+from selfheal_cli.registry.writer import RegistryWriter
+from selfheal_cli.report.export import export
+from selfheal_cli.report.page import PAGE, write_page
+from selfheal_cli.report.summary import tell
+from selfheal_cli.report.verdict import Stage, limit_line, verdict
+from selfheal_cli.scores import AnyScores, Scores
+from selfheal_cli.sources.base import REJECTS, Source
+
+IN_SAMPLE = (
+    "The healed model learned from batches drawn from these very rows, as in the article: "
+    "its figures are optimistic."
+)
+HELD_OUT = "The rows of this table were drawn beside the stream: nothing learned from them."
+PREQUENTIAL = "Every row was scored by the network as it was before anything learned from the row."
+LATE = " Labels that had not come by the end are used for this table and for nothing else."
+RATIOS = tuple(10 ** (exponent / 8) for exponent in range(-8, 33))  # 0.1 to 10,000
+
+
+def conclude(
+    config: RunConfig, source: Source, prepared: Prepared, live: LiveModel, corridor: Corridor
+) -> dict[str, Any]:
+    """The results table, the verdict, and the check that the frozen part did not move."""
+    held_out, stream = source.held_out(), corridor.stream
+    stream.finish()
+    if "drifted" in held_out and stream.live_scores.scores().rows:
+        evaluation = IN_SAMPLE
+        if _never_seen(config):
+            evaluation = HELD_OUT
+        stages = _held_out(prepared, live, held_out["clean"], held_out["drifted"])
+        if config.heal.recipe == "article":
+            walked = islice(source.batches(), stream.last)  # of a stream that was stopped, no more
+            stages[5:5] = [_alternative(config, source, walked, prepared, held_out["drifted"])]
+    else:
+        evaluation = PREQUENTIAL
+        stages = _prequential(corridor)
+    if config.labels.regime != "full":
+        evaluation += LATE
+    lines = [stage.as_dict(config.objective) for stage in stages]
+    limit = source.limit()
+    if limit is not None:
+        lines.append(limit_line(limit))
+    document = prepared.base.describe()
+    document.pop("network")
+    frozen = make_base(live.serving.network, prepared.anchor.tensors(), document, prepared.probe)
+    return {
+        "stages": lines,
+        "evaluation": evaluation,
+        "verdict": verdict({stage.key: stage.scores for stage in stages}, config.objective),
+        "costs": _costs(corridor),
+        "base_unchanged": frozen.sha256 == prepared.base.sha256,
+        "serving_sha256": digest(pack(live.serving.adapter.weights)),
+        "notes": dict(source.notes()) | _held_back(corridor),
+        "departures": {name: dict(counts) for name, counts in source.departures().items()},
+    }
+
+
+def _never_seen(config: RunConfig) -> bool:
+    """Whether the rows that were held out are not those that the stream is drawn from."""
+    return config.source.kind == "synthetic" and bool(config.source.fresh or config.source.phases)
+
+
+def _alternative(
+    config: RunConfig, source: Source, walked: Iterable[Batch], prepared: Prepared, drifted: Rows
+) -> Stage:
+    """What the recipe for users' own data gives on the same batches."""
+    heal = config.heal.model_copy(update={"recipe": "anchored", "mode": "sync"})
+    own = config.model_copy(update={"heal": heal})
+    replay = Replay(own, source, survey(own, source, prepared.trained))
+    for batch in walked:
+        replay.step(batch)
+    serving = replay.live.serving
+    scores = score(serving.network.predict(drifted.x), drifted.y, serving.threshold)
+    return Stage("anchored", "Under drift, recipe anchored", scores)
+
+
+def _held_back(corridor: Corridor) -> dict[str, int]:
+    rows = corridor.flow.quarantined_rows
+    held = {"rows with implausible labels, held back from healing and figures": rows}
+    return (held if rows else {}) | dict(corridor.stream.left_out)
+
+
+def _held_out(prepared: Prepared, live: LiveModel, clean: Rows, drifted: Rows) -> list[Stage]:
+    own, shadow_threshold = prepared.thresholds
+    serving = live.serving
+
+    def scored(network: Classifier, rows: Rows, threshold: float) -> AnyScores:
+        return score(network.predict(rows.x), rows.y, threshold)
+
+    unhealed = scored(prepared.shadow, drifted, shadow_threshold)
+    on_clean = scored(prepared.network, clean, own)
+    plain = scored(prepared.shadow, clean, shadow_threshold)
+    healed = scored(serving.network, drifted, serving.threshold)
+    return [
+        Stage("clean", "Clean rows, self-healing network", on_clean),
+        Stage("clean_plain", "Clean rows, plain baseline", plain),
+        Stage("unhealed", "Under drift, no healing", unhealed),
+        Stage("shadow", "Under drift, shadow (frozen)", unhealed),
+        Stage("healed", "Under drift, self-healed", healed),
+        *_constants(unhealed),
+    ]
+
+
+def _prequential(corridor: Corridor) -> list[Stage]:
+    shadow = corridor.stream.shadow_scores.scores()
+    return [
+        Stage("healed", "Live (healing)", corridor.stream.live_scores.scores()),
+        Stage("unhealed", "Shadow (frozen)", shadow),
+        *_constants(shadow),
+    ]
+
+
+def _constants(scores: AnyScores) -> list[Stage]:
+    """What flagging all or nothing, or with K classes always the commonest, would have given."""
+    if isinstance(scores, Scores):
+        return [
+            Stage("nothing", "Flag nothing", constant(scores, flag=False)),
+            Stage("everything", "Flag everything", constant(scores, flag=True)),
+        ]
+    return [Stage("nothing", "Always the commonest class", commonest(scores))]
+
+
+def _costs(corridor: Corridor) -> dict[str, list[float]]:
+    """Expected cost per 100 rows by the ratio of a miss to a false alarm, live and shadow."""
+    live, shadow = corridor.stream.live_scores, corridor.stream.shadow_scores
+    scores = live.scores()
+    if not isinstance(scores, Scores) or not scores.rows:
+        return {}
+    share = (scores.tp + scores.fn) / scores.rows
+    return {
+        "ratio": list(RATIOS),
+        "healed": live.curve(RATIOS),
+        "unhealed": shadow.curve(RATIOS),
+        "nothing": [100 * share * ratio for ratio in RATIOS],
+        "everything": [100 * (1 - share)] * len(RATIOS),
+    }
+
+
+CONFIG_NAME = "config.json"
+
+
+def publish(
+    config: RunConfig, log: EventLog, part: int, outcome: Outcome, writer: RegistryWriter
+) -> tuple[RunView, tuple[Path, ...]]:
+    """Files and pictures from the log, to be kept with the run; then the run is closed."""
+    story = tell(read(log.path))
+    view = story.view
+    settings = log.path.with_name(CONFIG_NAME)
+    with written(config.export_dir):
+        files = [*export(view, config.export_dir), write_page(story, config.export_dir / PAGE)]
+        settings.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        plots = _draw(config, view)
+    kept: list[tuple[Path, str | None]] = [(log.path, None), (settings, None)]
+    rows = kept_rows(config, log.path.parent)
+    rejects = log.path.with_name(REJECTS)
+    kept += [(path, None) for path in (rows, rejects) if path is not None and path.exists()]
+    kept += [(path, "monitoring_export") for path in files]
+    kept += [(path, "plots") for path in plots]
+    writer.finish(str(part), kept, outcome, {"selfheal.log_head": log.head})
+    return view, (*files, *plots)
+
+
+def _draw(config: RunConfig, view: RunView) -> list[Path]:
+    if not (config.plots and view.rows):
+        return []
+    from selfheal_cli.report.plots import draw_all
+
+    return draw_all(view, config.export_dir / "plots")

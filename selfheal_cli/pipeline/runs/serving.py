@@ -1,0 +1,253 @@
+"""A model behind a server: its champion goes on healing on the rows that are answered."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load
+
+from selfheal_cli.config import (
+    RunConfig,
+    ServedSettings,
+    SyntheticSettings,
+    TableSettings,
+    checked,
+    recorded,
+)
+from selfheal_cli.errors import ConfigurationError, NoCandidateError, RegistryError
+from selfheal_cli.events.archive import LOG_NAME, run_folder
+from selfheal_cli.events.log import EventLog, read
+from selfheal_cli.events.types import Kind
+from selfheal_cli.heal.anchor import Anchor
+from selfheal_cli.heal.recipe import KINDS
+from selfheal_cli.labels.queue import Scored
+from selfheal_cli.model.adapters import AFFINE
+from selfheal_cli.model.checkpoint import ANCHOR, assemble, probe_rows
+from selfheal_cli.model.network import SelfHealingNetwork, use_one_thread
+from selfheal_cli.pipeline.prepare.baseline import Prepared, prepare
+from selfheal_cli.pipeline.prepare.rows import open_source
+from selfheal_cli.pipeline.prepare.wrapped import Wrapped
+from selfheal_cli.pipeline.runs.continuing import baseline_of, continued
+from selfheal_cli.pipeline.runs.run import Course, Finished, Surroundings, go, leased
+from selfheal_cli.pipeline.stream.answering import AnsweredBatch, answer
+from selfheal_cli.pipeline.stream.batch import LabelFlow
+from selfheal_cli.pipeline.stream.session import Corridor, serve
+from selfheal_cli.records import Base, VersionRecord
+from selfheal_cli.registry.base import Registry
+from selfheal_cli.rollback.plan import serving_version
+from selfheal_cli.rollback.verify import load_verified
+from selfheal_cli.sources.encoding import Encoding
+from selfheal_cli.spool.source import Pace, SpoolSource
+from selfheal_cli.spool.store import Cursor, Spool
+
+
+@dataclass(frozen=True, slots=True)
+class ServingOptions:
+    """What a served model is to do: ``overrides`` of its champion's configuration, and a table
+    that says what is normal where the champion's own is gone.
+    """
+
+    model: str
+    overrides: Mapping[str, Any]
+    reference: TableSettings | None
+    workspace: Path
+
+
+@dataclass(frozen=True, slots=True)
+class ServedRun:
+    """A model that is ready to be healed behind its server.
+
+    ``baseline`` is None where the champion's base is not of the kind that the recipe heals: then
+    the run begins with a baseline of its own, which decides as the champion does.
+    """
+
+    config: RunConfig
+    source: SpoolSource
+    prepared: Prepared
+    champion: VersionRecord
+    baseline: VersionRecord | None
+
+
+def open_served(registry: Registry, wanted: ServingOptions, spool: Spool, pace: Pace) -> ServedRun:
+    """Read the champion and what is normal.
+
+    Raises `ConfigurationError` kinds where that cannot be had: then the model can be served, and
+    not healed.
+    """
+    use_one_thread()
+    champion = _champion(registry, wanted.model)
+    base = registry.base(champion.base)
+    config = _config(registry, champion, wanted)
+    pace = replace(pace, batch_size=config.batch_size)
+    document = base.describe()
+    encoding = Encoding.model_validate(document["encoding"])
+    assert isinstance(config.source, ServedSettings)  # noqa: S101 - as _config made it
+    reference = open_source(config.model_copy(update={"source": config.source.reference}))
+    source = SpoolSource(reference, encoding, spool, Cursor(), pace, config.labels.keep)
+    baseline = baseline_of(registry, champion)
+    network, fits = _network(registry, champion, base, baseline, config)
+    labels = tuple(document["labels"])
+    wrapped = Wrapped(network, tuple(encoding.names), labels, champion, encoding)
+    prepared = prepare(config, source, lambda done, total: None, wrapped)
+    if not fits:
+        return ServedRun(config, source, prepared, champion, None)
+    return ServedRun(config, source, _as_stored(prepared, base), champion, baseline)
+
+
+def heal_served(
+    served: ServedRun, registry: Registry, around: Surroundings, cursor: Cursor
+) -> Finished:
+    """Heal until the source ends, under the model's lease; raises `LeaseHeld` without it."""
+    config, model = served.config, served.config.model_name
+    served.source.begin(cursor)
+    tags = {"selfheal.model": model, "selfheal.actor": around.actor, "selfheal.kind": "serve"}
+    run_id = registry.begin_run(config.experiment, config.parameters(), tags)
+    with leased(config, run_id, around) as lease:
+        champion = None
+        if served.baseline is not None:
+            champion = continued(registry, _champion(registry, model), served.baseline)
+        log = EventLog(run_folder(run_id, around.workspace) / LOG_NAME, around.clock)
+        course = Course(
+            config, served.source, served.prepared, run_id, log, around.actor, lease.known,
+            continued=champion,
+        )  # fmt: skip
+        laid = _laid(served, around.on_laid)
+        with closing(log):
+            return go(course, replace(around, on_laid=laid, behind=served.source.behind), lease)
+
+
+def _laid(served: ServedRun, further: Callable[[Corridor], None]) -> Callable[[Corridor], None]:
+    """Before the first batch: what earlier runs saw is learned from again, and waits for labels."""
+
+    def laid(corridor: Corridor) -> None:
+        served.source.idle = corridor.stream.idle
+        live = serve(served.prepared)
+        for batch in served.source.history():
+            with suppress(Exception):  # it is left out, and was counted when it first came
+                _recall(answer(batch, served.prepared, live), served.prepared, corridor.flow)
+        further(corridor)
+
+    return laid
+
+
+def _recall(answered: AnsweredBatch, prepared: Prepared, flow: LabelFlow) -> None:
+    batch, features = answered.batch, answered.features
+    rule_label = prepared.trained.rules.judge(batch.rows.columns).label
+    known = batch.rows.y >= 0
+    if known.any():
+        flow.recall(features[known], batch.rows.y[known], rule_label[known])
+    if not known.all():
+        scored = Scored.of(
+            batch, features, answered.answers, answered.shadow, prepared.thresholds[1], rule_label
+        )
+        flow.desk.take(scored.where(~known), None, None)
+
+
+def _champion(registry: Registry, model: str) -> VersionRecord:
+    champion = serving_version(registry, model)
+    if champion is None:
+        raise NoCandidateError(
+            f"model '{model}' has no champion; run 'selfheal run' or 'selfheal wrap' first, or "
+            "'selfheal rollback --to VERSION'"
+        )
+    return champion
+
+
+def _config(registry: Registry, champion: VersionRecord, wanted: ServingOptions) -> RunConfig:
+    """The champion's run's configuration, with what is wanted otherwise."""
+    config = _recorded_config(registry, champion, wanted.workspace)
+    known = recorded(config, where=f"run {champion.run_id}")
+    reference = wanted.reference or _reference(known, champion)
+    values = known.model_dump()
+    for key, value in wanted.overrides.items():
+        group = isinstance(value, Mapping) and isinstance(values.get(key), Mapping)
+        values[key] = {**values[key], **value} if group else value
+    values["source"] = ServedSettings(reference=reference)
+    values["labels"] = {**values["labels"], "regime": "arriving"}
+    values["heal"] = {**values["heal"], "mode": "sync", "assume": None}
+    values |= {"model_name": wanted.model, "model": None, "batches": None}
+    return checked(RunConfig, values, where=f"serving '{wanted.model}'")
+
+
+def _recorded_config(registry: Registry, champion: VersionRecord, workspace: Path) -> Any:
+    """From the run's log, here or in the registry."""
+    with tempfile.TemporaryDirectory() as into:
+        path = run_folder(champion.run_id, workspace) / LOG_NAME
+        try:
+            path = (
+                path if path.exists() else registry.run_file(champion.run_id, LOG_NAME, Path(into))
+            )
+            first = next(read(path), None)
+        except RegistryError as exc:
+            raise ConfigurationError(
+                f"{champion.model} v{champion.version}: its run's log is neither here nor in the "
+                f"registry, so that nobody knows what it was healed by ({exc})"
+            ) from exc
+    if first is None or first.kind is not Kind.RUN_STARTED:
+        raise ConfigurationError(f"run {champion.run_id}: its log does not say how it was begun")
+    return first.data["config"]
+
+
+def _reference(recorded: RunConfig, champion: VersionRecord) -> SyntheticSettings | TableSettings:
+    source = recorded.source
+    if isinstance(source, ServedSettings):
+        source = source.reference
+    if isinstance(source, SyntheticSettings) and champion.tags["selfheal.recipe"] != "wrapped":
+        return source
+    if isinstance(source, TableSettings) and source.path.exists():
+        return source
+    raise ConfigurationError(
+        f"{champion.model} v{champion.version}: the rows that say what is normal are not here; "
+        "give a table of labelled rows with --reference FILE --target COLUMN"
+    )
+
+
+def _network(
+    registry: Registry,
+    champion: VersionRecord,
+    base: Base,
+    baseline: VersionRecord | None,
+    config: RunConfig,
+) -> tuple[SelfHealingNetwork, bool]:
+    """The network as trained; and whether the recipe heals it as it is.
+
+    Where it does not, an adapter of the recipe's is put behind the champion as it decides now.
+    """
+    kind, stored = KINDS[config.heal.recipe], base.describe()["network"]["adapter"]
+    if stored not in (kind.adapter, *kind.takes):
+        raise ConfigurationError(
+            f"{champion.model} v{champion.version} heals by adapter {stored}, which recipe "
+            f"{config.heal.recipe} cannot heal; leave --recipe out"
+        )
+    measured = any(name.startswith(ANCHOR) for name in load(base.weights))
+    fits = measured and not (kind.adapter == AFFINE and stored != AFFINE)
+    if fits and baseline is None:
+        raise ConfigurationError(
+            f"{champion.model} v{champion.version}: its baseline was removed, so that nothing says "
+            "what the trained network decided; register one with 'selfheal run'"
+        )
+    start = baseline if fits and baseline is not None else champion
+    weights = load_verified(registry, start)
+    return assemble(base, weights, where=f"{start.model} v{start.version}"), fits
+
+
+def _as_stored(prepared: Prepared, base: Base) -> Prepared:
+    """Held by the statistics that lie in the base, whatever the reference rows are."""
+    tensors = load(base.weights)
+    anchor = {
+        name.removeprefix(ANCHOR): value
+        for name, value in tensors.items()
+        if name.startswith(ANCHOR)
+    }
+    probe = probe_rows(base)
+    return replace(
+        prepared,
+        base=base,
+        anchor=Anchor.from_tensors(anchor),
+        probe=prepared.probe if probe is None else probe,
+    )

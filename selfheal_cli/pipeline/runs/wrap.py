@@ -1,0 +1,154 @@
+"""Split off."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from selfheal_cli.config import RunConfig, checked
+from selfheal_cli.errors import RegistryError, VersionNotFound
+from selfheal_cli.events.archive import LOG_NAME, run_folder
+from selfheal_cli.events.log import EventLog
+from selfheal_cli.events.types import Kind
+from selfheal_cli.model.allowed import remember
+from selfheal_cli.model.cutting import modules_of
+from selfheal_cli.model.network import SelfHealingNetwork
+from selfheal_cli.pipeline.prepare.lease import RunLease, require_free
+from selfheal_cli.pipeline.record.recorder import RunLedger
+from selfheal_cli.pipeline.record.replayed import written_by
+from selfheal_cli.pipeline.stream.snapshots import Snapshots
+from selfheal_cli.records import AliasMove, Base, Evaluation, Phase, VersionRecord
+from selfheal_cli.registry.aliases import Move, move_alias, require_allowed
+from selfheal_cli.registry.base import BASELINE, CHAMPION, Lineage, Registry
+from selfheal_cli.registry.journal import standing
+from selfheal_cli.registry.outbox import NAME as OUTBOX_NAME
+from selfheal_cli.registry.outbox import Outbox
+from selfheal_cli.registry.writer import RegistryWriter
+from selfheal_cli.rollback.verify import load_verified
+
+if TYPE_CHECKING:
+    from selfheal_cli.pipeline.runs.run import Surroundings
+from selfheal_cli.pipeline.prepare.wrapped import WRAPPED
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A wrapped network became a version; ``moved`` are the moves by which it serves, none where
+    the model had versions before.
+    """
+
+    version: int
+    moved: tuple[AliasMove, ...]
+
+
+def require_name(model: str) -> None:
+    """Raise `ConfigurationError` for what cannot be the name of a registered model."""
+    checked(RunConfig, {"model_name": model}, where=f"the name '{model}'")
+
+
+def wrapped_on(registry: Registry, model: str, base: Base) -> int | None:
+    """The version that was wrapped on this very base, and that runs of the model start from."""
+    number = registry.alias(model, WRAPPED)
+    if number is None:
+        return None
+    version = registry.any_version(model, number)
+    same = isinstance(version, VersionRecord) and registry.base(version.base).sha256 == base.sha256
+    return number if same else None
+
+
+def is_known(registry: Registry, model: str) -> bool:
+    """Whether there is a registered model of that name, whoever made it."""
+    try:
+        registry.versions(model, limit=1)
+    except VersionNotFound:
+        return False
+    return True
+
+
+def add_wrapped(
+    network: SelfHealingNetwork,
+    base: Base,
+    model: str,
+    origin: str,
+    around: Surroundings,
+    *,
+    promote: bool,
+) -> Placed:
+    """Register a wrapped network; it becomes baseline and champion of a new model, and of one that
+    is known only where that is to be ``promoted``.
+
+    ``around`` are a run's `Surroundings`. Raises `LeaseHeld` where a run heals the model, and
+    before anything is registered what forbids the promotion.
+    """
+    registry = around.registry
+    require_name(model)
+    at = around.clock().isoformat(timespec="milliseconds")
+    promotes = not is_known(registry, model) or promote
+    now = standing(registry, model)
+    last = now.moves.get(CHAMPION)
+    wanted = Move(
+        model, CHAMPION, 0, around.actor, at, f"wrapped {origin}",
+        after=last.sequence if last else 0, promotes=True,
+    )  # fmt: skip
+    if promotes:
+        require_allowed(now, wanted)
+    number = _register(network, base, model, origin, around)
+    if not promotes:
+        return Placed(number, ())
+    load_verified(registry, registry.version(model, number))
+    # the champion first: where that is refused, nothing else was moved
+    moves = [replace(wanted, alias=alias, target=number) for alias in (CHAMPION, WRAPPED, BASELINE)]
+    moves[1:] = [replace(move, after=None) for move in moves[1:]]
+    return Placed(number, tuple(move_alias(registry, move) for move in moves))
+
+
+def _register(
+    network: SelfHealingNetwork, base: Base, model: str, origin: str, around: Surroundings
+) -> int:
+    """A run of its own with one version, under the model's lease; returns its number."""
+    registry = around.registry
+    require_free(registry, model, around.workspace, around.clock)
+    config = RunConfig(model_name=model)
+    last = standing(registry, model).moves.get(CHAMPION)
+    tags = {"selfheal.model": model, "selfheal.actor": around.actor, "selfheal.kind": "wrap"}
+    run_id = registry.begin_run(config.experiment, {"origin": origin}, tags)
+    log = EventLog(run_folder(run_id, around.workspace) / LOG_NAME, around.clock)
+    with ExitStack() as stack:
+        stack.callback(log.close)
+        lease = RunLease(
+            registry, model, run_id, log.path.parent, around.actor, around.clock, four_eyes=False
+        )
+        stack.callback(lease.release)
+        base_id = registry.store_base(run_id, base)
+        lineage = Lineage(model, run_id, base_id, WRAPPED, "full", "1")
+        outbox = Outbox(log.path.with_name(OUTBOX_NAME))
+        writer = RegistryWriter(registry, lineage, outbox, before_commit=log.sync, lease=lease)
+        stack.callback(writer.close)
+        known = last.sequence if last else 0
+        ledger = RunLedger(log, writer, around.on_event, around.clock, around.actor, lambda: known)
+        started = {
+            **written_by(),
+            "run_id": run_id,
+            "model": model,
+            "actor": around.actor,
+            "champion_move": known,
+            "config": config.model_dump(mode="json"),
+        }
+        ledger.note(Kind.RUN_STARTED, started)
+        ledger.note(Kind.TRAINED, {"base": base_id, "base_sha256": base.sha256, "origin": origin})
+        snapshot = Snapshots(ledger, run_id).take(
+            network.adapter.state_dict(), phase=Phase.BASELINE, batch=0, scores=None,
+            evaluation=Evaluation.AWAITING, reason=f"wrapped {origin}", threshold=0.5,
+        )  # fmt: skip
+        writer.flush(patience=around.patience or 0.0)
+        ledger.catch_up()
+        ledger.finish({"outcome": "FINISHED"})
+        writer.finish("0", [(log.path, None)], "FINISHED", {"selfheal.log_head": log.head})
+        writer.flush(patience=around.patience or 0.0)
+        version = outbox.result(f"version:{snapshot}")
+    if version is None:
+        raise RegistryError(f"model '{model}': snapshot {snapshot} of run {run_id} is no version")
+    if network.architecture.other is not None:
+        remember(modules_of(network.architecture.other.module))
+    return int(version["version"])

@@ -1,0 +1,1 @@
+"""One batch through the stages: score, monitor, heal, snapshot, roll back."""

@@ -1,0 +1,173 @@
+"""Looks, beside the stream, for what others decide about the model: its champion, a hold."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from selfheal_cli.errors import RegistryUnreachable, SelfhealError
+from selfheal_cli.model.network import Weights
+from selfheal_cli.records import AliasMove, VersionRecord
+from selfheal_cli.registry.aliases import Unsettled, settle, unsettled
+from selfheal_cli.registry.base import CHAMPION, Registry
+from selfheal_cli.registry.journal import Hold, standing
+from selfheal_cli.registry.staleness import StaleWatch
+from selfheal_cli.rollback.verify import load_verified
+
+EVERY_SECONDS = 1.0
+ASIDE = "another tool"
+
+
+@dataclass(frozen=True, slots=True)
+class ChampionMove:
+    """Somebody else moved the champion: the move, and the version, checked and loaded.
+
+    ``error`` says why the version cannot be served; then there are no weights.
+    """
+
+    move: AliasMove
+    version: VersionRecord | None
+    weights: Weights
+    error: str = ""
+
+
+class Others(Protocol):
+    """What others decide about a run's model."""
+
+    @property
+    def hold(self) -> Hold | None:
+        """Healing is stopped from outside."""
+
+    def take(self) -> ChampionMove | None:
+        """A move of the champion by somebody else since the last call, ready to be served."""
+
+
+class NullWatcher:
+    """`Others` where there are none."""
+
+    hold = None
+
+    def take(self) -> ChampionMove | None:
+        """See `Others`."""
+        return None
+
+
+class ChampionWatcher:
+    """Asks the registry every second from a thread of its own; the stream only picks up.
+
+    `look` may be called instead of `start`, by whoever wants to say when.
+    """
+
+    def __init__(self, registry: Registry, model: str, run_id: str, base: str, known: int) -> None:
+        self._registry = registry
+        self._model = model
+        self._run = run_id
+        self._base = base
+        self._seen = known
+        self.known = known  # the last move by others that the stream picked up
+        self.hold: Hold | None = standing(registry, model).hold
+        self._moved: ChampionMove | None = None
+        self._aside: tuple[int, int] | None = None  # an alias that no entry of the journal set
+        self._aside_taken: tuple[int, int] | None = None
+        self._left: Unsettled | None = None
+        self._stale = StaleWatch(registry, model)
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, every: float = EVERY_SECONDS) -> None:
+        """Look from a thread."""
+        self._thread = threading.Thread(
+            target=self._keep_looking, args=(every,), name="follower", daemon=True
+        )
+        self._thread.start()
+
+    def close(self) -> None:
+        """Look no more."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def take(self) -> ChampionMove | None:
+        """See `Others`."""
+        moved, self._moved = self._moved, None
+        if moved is not None:
+            self.known = moved.move.sequence
+        return moved
+
+    def look(self) -> None:
+        """Ask once."""
+        now = standing(self._registry, self._model)
+        self.hold = now.hold
+        self._stale.look(now)
+        last = now.moves.get(CHAMPION)
+        if last is not None and last.sequence > self._seen and last.run != self._run:
+            self._moved, self._seen = self._load(last), last.sequence
+            return
+        move = self._moved_aside(last)
+        if move is not None:
+            self._moved = self._load(move)
+
+    def _moved_aside(self, last: AliasMove | None) -> AliasMove | None:
+        """A move by a tool that keeps no journal: the alias reads otherwise, twice in a row.
+
+        Once may be a move that is written down already and not carried out yet.
+        """
+        number = self._registry.alias(self._model, CHAMPION)
+        before, self._aside = self._aside, None
+        if number is None or (last is not None and last.target == number):
+            self._aside_taken = None
+            return None
+        if self._settled():
+            return None
+        sequence = last.sequence if last else 0
+        self._aside = (sequence, number)
+        if self._aside == self._aside_taken or self._aside != before:
+            return None
+        self._aside_taken = self._aside
+        source = last.target if last else None
+        return AliasMove(self._model, CHAMPION, source, number, ASIDE, "", ASIDE, sequence)
+
+    def _settled(self) -> bool:
+        """Whether the alias is what an interrupted writer left, and is put right.
+
+        A move that was only begun may be on its way: it is finished at the second look.
+        """
+        left = unsettled(self._registry, self._model, CHAMPION)
+        before, self._left = self._left, left
+        if left is not None and (left.late or left == before):
+            settle(self._registry, self._model)
+        return left is not None
+
+    def recall(self, recorded: Mapping[str, Any]) -> ChampionMove:
+        """The move that a recorded run followed, from the event that it wrote."""
+        self.known = recorded["sequence"]
+        self._seen = max(self._seen, self.known)
+        who, why = recorded["actor"], recorded["reason"]
+        move = AliasMove(self._model, CHAMPION, None, recorded["version"], who, "", why, self.known)
+        return (
+            ChampionMove(move, None, {}, recorded["error"])
+            if "error" in recorded
+            else self._load(move)
+        )
+
+    def _load(self, move: AliasMove) -> ChampionMove:
+        try:
+            version = self._registry.version(self._model, move.target)
+            if version.base != self._base:
+                raise SelfhealError(
+                    f"v{version.version} is on another base than this run's network"
+                )
+            return ChampionMove(move, version, load_verified(self._registry, version))
+        except RegistryUnreachable:
+            raise
+        except SelfhealError as exc:
+            return ChampionMove(move, None, {}, str(exc))
+
+    def _keep_looking(self, every: float) -> None:
+        while not self._stop.wait(every):
+            try:
+                self.look()
+            except SelfhealError:
+                continue  # away for now; the writer says so

@@ -1,0 +1,380 @@
+"""What a heal leads to: published and watched, held back, or overtaken."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from selfheal_cli.config import RunConfig
+from selfheal_cli.decide import RECENT, threshold_for
+from selfheal_cli.events.types import Kind
+from selfheal_cli.heal.engine import LiveModel
+from selfheal_cli.heal.gate import Judgement, judge
+from selfheal_cli.heal.recipe import KINDS
+from selfheal_cli.heal.task import AdapterState, HealFailure, HealOutcome, HealRows, HealTask
+from selfheal_cli.labels.estimate import estimate
+from selfheal_cli.labels.queue import LabelQueue
+from selfheal_cli.metrics import lift, score
+from selfheal_cli.model.network import SelfHealingNetwork
+from selfheal_cli.pipeline.record.recorder import Ledger
+from selfheal_cli.pipeline.stream.outside import Outside
+from selfheal_cli.pipeline.stream.rollback import AutoRollback
+from selfheal_cli.pipeline.stream.snapshots import Completed, Snapshots
+from selfheal_cli.records import Evaluation, Phase, VersionRecord
+from selfheal_cli.registry.base import BASELINE, CHAMPION
+from selfheal_cli.scores import AnyScores
+
+if TYPE_CHECKING:
+    from selfheal_cli.records import FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReading:
+    """What was read of a batch, kept until its heal is done.
+
+    ``shadow`` is None where the batch's labels had not come.
+    """
+
+    drift_z: float
+    conflicts: int
+    shadow: AnyScores | None = None
+
+    def metrics(self, scores: AnyScores | None) -> dict[str, float]:
+        """By metric name, as they go with a snapshot; ``scores`` must be of the shadow's rows."""
+        metrics = {"drift_z": self.drift_z, "conflicts": float(self.conflicts)}
+        if scores is None or self.shadow is None:
+            return metrics
+        gained = lift(scores, self.shadow)
+        return {"lift_accuracy": gained.accuracy, "lift_f1": gained.f1} | metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Healed:
+    """Scores before and after a heal, on the rows that ``evaluation`` names."""
+
+    before: AnyScores | None
+    after: AnyScores | None
+    evaluation: Evaluation
+    estimates: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluatedHeal:
+    """A heal whose snapshots are written down, and which is published once they are on disk."""
+
+    outcome: HealOutcome
+    healed: Healed
+    snapshot: str
+    threshold: float
+    rejected: str
+    told: dict[str, Any]
+
+
+class HealEvaluator:
+    """Looks at outcomes of heals; what serves stays as it is."""
+
+    def __init__(
+        self, config: RunConfig, live: LiveModel, snapshots: Snapshots, desk: LabelQueue
+    ) -> None:
+        self._config = config
+        self._live = live
+        self._frozen = live.serving.network
+        self._snapshots = snapshots
+        self._desk = desk
+        self._recent: deque[FloatArray] = deque()
+
+    def remember(self, features: FloatArray) -> None:
+        """Keep the latest rows that were scored: the threshold for F1 is chosen by them."""
+        if self._config.objective.kind != "f1":
+            return
+        self._recent.append(features)
+        while sum(map(len, self._recent)) - len(self._recent[0]) >= RECENT:
+            self._recent.popleft()
+
+    def appraise(self, outcome: HealOutcome, seen: BatchReading) -> EvaluatedHeal:
+        """Choose the threshold, score before and after, judge, and write both snapshots down."""
+        task, kind = outcome.task, KINDS[outcome.task.recipe]
+        serving = self._live.serving
+        network = serving.network.with_adapter(outcome.after.weights)
+        threshold = self._threshold(network, outcome)
+        healed = self._score(outcome, serving.threshold, threshold)
+        judgement = Judgement("", 0)
+        if kind.guarded:
+            tolerance = self._config.policy.gate_tolerance
+            judgement = judge(self._frozen, network, outcome, tolerance)
+        first = self._snapshot(task, Phase.PRE_HEAL, outcome, healed, seen, serving.snapshot)
+        second = self._snapshot(
+            task,
+            Phase.REJECTED if judgement.rejected else Phase.POST_HEAL,
+            outcome,
+            healed,
+            seen,
+            first,
+            threshold=threshold,
+            rejected=judgement.rejected,
+        )
+        if healed.evaluation is Evaluation.AWAITING:
+            waiting = self._desk.waiting
+            before = (serving.network, serving.threshold)
+            self._snapshots.await_labels(first, task.batch, *before, waiting)
+            heal_id = None if judgement.rejected else task.heal_id
+            after = (network, threshold)
+            self._snapshots.await_labels(second, task.batch, *after, waiting, heal_id)
+        told = self._told(outcome, healed, judgement, first, second, threshold)
+        rejected = judgement.rejected
+        return EvaluatedHeal(outcome, healed, second, threshold, rejected, told)
+
+    def _labels_to_come(self) -> bool:
+        """Whether a new adapter can be scored on rows that were scored and wait for labels."""
+        regime = self._config.labels.regime
+        if regime in ("timed", "arriving"):  # they may all have come with their rows, or never do
+            return any(bool((part.y >= 0).any()) for part in self._desk.waiting)
+        return regime != "full"
+
+    def _threshold(self, network: SelfHealingNetwork, outcome: HealOutcome) -> float:
+        """By the latest rows under the healed adapter."""
+        if self._recent:
+            recent = network.predict_features(np.concatenate(self._recent))
+        else:
+            recent = outcome.probabilities_after
+        return threshold_for(self._config.objective, recent)
+
+    def _score(self, outcome: HealOutcome, before: float, after: float) -> Healed:
+        """On held-out rows where there are any; on none while labels are awaited."""
+        rows, kind = outcome.task.rows, KINDS[outcome.task.recipe]
+        if kind.rows == "unlabelled":
+            estimates = estimate(outcome.probabilities_after, after).figures()
+            late = self._config.labels.regime != "none"
+            return Healed(
+                None, None, Evaluation.AWAITING if late else Evaluation.ESTIMATED, estimates
+            )
+        if kind.guarded and self._labels_to_come():
+            return Healed(None, None, Evaluation.AWAITING, {})
+        chosen, evaluation = rows.held_out & (rows.y >= 0), Evaluation.HELD_OUT
+        if not chosen.any():
+            chosen, evaluation = rows.y >= 0, Evaluation.IN_SAMPLE
+        y = rows.y[chosen]
+        return Healed(
+            score(outcome.probabilities_before[chosen], y, before),
+            score(outcome.probabilities_after[chosen], y, after),
+            evaluation,
+            {},
+        )
+
+    def _snapshot(
+        self,
+        task: HealTask,
+        phase: Phase,
+        outcome: HealOutcome,
+        healed: Healed,
+        seen: BatchReading,
+        parent: str,
+        *,
+        threshold: float | None = None,
+        rejected: str = "",
+    ) -> str:
+        before = phase is Phase.PRE_HEAL
+        scores = healed.before if before else healed.after
+        evaluation = healed.evaluation
+        if before and evaluation is Evaluation.IN_SAMPLE:
+            evaluation = Evaluation.PREQUENTIAL  # nothing had learned from the batch yet
+        if evaluation is Evaluation.HELD_OUT:
+            seen = replace(seen, shadow=None)  # other rows than the shadow's
+        serving = self._live.serving
+        return self._snapshots.take(
+            serving.adapter.weights if before else outcome.after.weights,
+            phase=phase,
+            batch=task.batch,
+            scores=scores,
+            evaluation=evaluation,
+            reason=task.reason,
+            threshold=serving.threshold if threshold is None else threshold,
+            parent=parent,
+            heal_id=task.heal_id,
+            rejected=rejected,
+            extra={**seen.metrics(scores), **({} if before else healed.estimates)},
+            packed=None if before else outcome.packed,
+        )
+
+    def _told(
+        self,
+        outcome: HealOutcome,
+        healed: Healed,
+        judgement: Judgement,
+        first: str,
+        second: str,
+        threshold: float,
+    ) -> dict[str, Any]:
+        task = outcome.task
+        return {
+            "heal_id": task.heal_id,
+            "batch": task.batch,
+            "reason": task.reason,
+            "recipe": task.recipe,
+            "from_snapshot": first,
+            "to_snapshot": second,
+            "before": healed.before.as_dict() if healed.before else None,
+            "after": healed.after.as_dict() if healed.after else None,
+            "evaluation": healed.evaluation.value,
+            "threshold": threshold,
+            "own_rows": bool((task.rows.arrival == task.batch).all()),
+            "gate": {"worse_by": judgement.worse_by, "error": judgement.error},
+            **outcome.measured,
+        }
+
+
+class Healing:
+    """The live model's adapter from snapshot to snapshot."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        live: LiveModel,
+        outside: Outside,
+        appraisal: HealEvaluator,
+        snapshots: Snapshots,
+        restore: AutoRollback,
+        ledger: Ledger,
+        run_id: str,
+    ) -> None:
+        self._config = config
+        self._live = live
+        self._baseline = live.serving
+        self._assumed = False  # what serves rests on an assumption, not on labels
+        self._now = 0
+        self._outside = outside
+        self._appraisal = appraisal
+        self._snapshots = snapshots
+        self._restore = restore
+        self._ledger = ledger
+        self._run_id = run_id
+        self._seen: dict[int, BatchReading] = {}
+        self._ready: EvaluatedHeal | None = None
+
+    @property
+    def in_flight(self) -> bool:
+        """A heal is under way beside live scoring."""
+        return self._outside.heals.in_flight or self._ready is not None
+
+    def baseline(self, scores: AnyScores, evaluation: Evaluation) -> None:
+        """Snapshot the adapter as trained; it serves until the first heal."""
+        reason = "trained on clean rows"
+        serving = self._live.serving
+        snapshot = self._snapshots.take(
+            serving.adapter.weights,
+            phase=Phase.BASELINE,
+            batch=0,
+            scores=scores,
+            evaluation=evaluation,
+            reason=reason,
+            threshold=serving.threshold,
+        )
+        self._live.publish(serving.adapter, snapshot, serving.threshold)
+        self._baseline = self._live.serving
+        for alias in (BASELINE, CHAMPION):
+            self._ledger.point(alias, snapshot, reason, promotes=True)
+
+    def know_baseline(self, version: VersionRecord) -> None:
+        """The version, of an earlier run, that has the adapter as trained."""
+        snapshot = version.tags["selfheal.snapshot"]
+        self._ledger.restored(snapshot, version.version)
+        self._baseline = replace(self._baseline, snapshot=snapshot)
+
+    def request(
+        self, batch: int, recipe: str, rows: HealRows, seen: BatchReading, reason: str, share: float
+    ) -> None:
+        """Ask for a heal on rows; ``share`` is that of positives among the batch's conflicts."""
+        heal_id = f"{self._run_id[:8]}-h{batch:05}"
+        task = HealTask(heal_id, batch, reason, recipe, rows, share)
+        self._seen[batch] = seen
+        replaced = self._outside.heals.submit(task)
+        if replaced is not None:
+            self._seen.pop(replaced.batch)
+            self._drop(replaced, "newer rows came before it could start", task.heal_id)
+
+    def _drop(self, task: HealTask, reason: str, replaced_by: str | None) -> None:
+        self._ledger.note(
+            Kind.HEAL_COALESCED,
+            {
+                "heal_id": task.heal_id,
+                "batch": task.batch,
+                "reason": reason,
+                "replaced_by": replaced_by,
+            },
+        )
+
+    def settle(self, batch: int | None = None, *, wait: bool = False) -> None:
+        """Take the heals that are done by ``batch``: publish them, or say why not.
+
+        Nothing is published before its snapshots are on disk. A synchronous run waits for that,
+        beside live scoring it is looked at again after the next batch.
+        """
+        self._now = self._now if batch is None else batch
+        wait_for_disk = wait or self._config.heal.mode == "sync"
+        while True:
+            if self._ready is not None and not self._publish(self._ready, wait=wait_for_disk):
+                return
+            outcome = self._outside.heals.take(wait=wait)
+            if outcome is None:
+                return
+            if isinstance(outcome, HealFailure):
+                self._fail(outcome)
+            elif self._restore.overtook(outcome.task.batch):
+                self._seen.pop(outcome.task.batch)
+                self._drop(outcome.task, "a rollback came before it was done", None)
+            else:
+                seen = self._seen.pop(outcome.task.batch)
+                self._ready = self._appraisal.appraise(outcome, seen)
+
+    def finish(self) -> None:
+        """Wait for the heal that is under way, and for the rollback that it may lead to."""
+        self.settle(wait=True)
+        self._restore.settle(wait=True)
+
+    def _fail(self, failure: HealFailure) -> None:
+        task = failure.task
+        self._seen.pop(task.batch)
+        note = {"heal_id": task.heal_id, "batch": task.batch, "reason": failure.reason}
+        if failure.refused:
+            self._refuse(note)
+            return
+        note["worker_restarted"] = failure.worker_restarted
+        self._ledger.note(Kind.HEAL_FAILED, note)
+
+    def _refuse(self, note: dict[str, Any]) -> None:
+        """A refuted assumption takes with it what it healed before: the trained weights serve."""
+        trained = self._baseline
+        if self._assumed:
+            self._assumed = False
+            self._live.publish(trained.adapter, trained.snapshot, trained.threshold)
+            note["to_snapshot"] = trained.snapshot
+            self._ledger.point(CHAMPION, trained.snapshot, f"refuted: {note['reason']}")
+        self._ledger.note(Kind.HEAL_REFUSED, note)
+
+    def _publish(self, ready: EvaluatedHeal, *, wait: bool) -> bool:
+        """Let a heal serve, if it is on disk and nothing overtook it; False while it is not."""
+        if not self._outside.is_durable(wait=wait):
+            return False
+        self._ready = None
+        task, serving = ready.outcome.task, self._live.serving
+        if self._restore.overtook(task.batch):
+            self._drop(task, "the champion was moved before it was published", None)
+        elif ready.rejected:
+            # the old weights go on serving; what the recipe learned of itself goes on as well
+            state = AdapterState(serving.adapter.weights, ready.outcome.after.memory)
+            self._live.publish(state, serving.snapshot, serving.threshold)
+            self._ledger.note(Kind.HEAL_REJECTED, ready.told | {"rejected": ready.rejected})
+        else:
+            self._live.publish(ready.outcome.after, ready.snapshot, ready.threshold)
+            self._assumed = KINDS[task.recipe].rows == "unlabelled"
+            self._ledger.note(Kind.HEAL, ready.told)
+            reason = f"heal {task.heal_id}: {task.reason}"
+            self._ledger.point(CHAMPION, ready.snapshot, reason)
+            if ready.healed.after is not None:
+                heal = Completed(task.heal_id, task.batch, ready.healed.after)
+                self._restore.observe(heal, task.rows, self._now)
+        return True

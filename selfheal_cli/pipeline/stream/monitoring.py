@@ -1,0 +1,230 @@
+"""The monitors of a run: fitted on its training rows, read after each batch."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from selfheal_cli.config import MonitorSettings, RunConfig
+from selfheal_cli.drift.detector import BatchView, Level, Monitor, Reading, TrainingSample
+from selfheal_cli.drift.diagnosis import Advice, diagnose
+from selfheal_cli.drift.registry import build, limits_of
+from selfheal_cli.events.types import Kind
+from selfheal_cli.heal.recipe import KINDS
+from selfheal_cli.labels.queue import Scored
+from selfheal_cli.metrics import classify
+from selfheal_cli.pipeline.prepare.baseline import Prepared, frozen_logit
+from selfheal_cli.pipeline.record.recorder import Ledger
+from selfheal_cli.records import Conflicts
+from selfheal_cli.rules.health import RuleHealth
+
+if TYPE_CHECKING:
+    from selfheal_cli.records import Columns
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A batch's readings by monitor; ``reasons`` to heal, ``drifting`` where there is a verdict."""
+
+    readings: Mapping[str, Reading] = field(default_factory=dict)
+    reasons: tuple[str, ...] = ()
+    drifting: bool = False
+
+    def told(self) -> dict[str, Any]:
+        """For the batch's event; nothing where there are no monitors."""
+        if not self.readings:
+            return {}
+        return {"monitors": {key: reading.as_dict() for key, reading in self.readings.items()}}
+
+
+NOTHING = Watched()
+
+
+class Monitoring:
+    """All monitors of a stream; without any it does nothing."""
+
+    def __init__(self, config: RunConfig, sample: TrainingSample | None, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._monitors: list[tuple[MonitorSettings, Monitor]] = []
+        if sample is not None:
+            self._monitors = [(settings, build(settings, sample)) for settings in config.monitors]
+        self._alarmed: frozenset[str] = frozenset()
+
+    def observe(
+        self, scored: Scored, columns: Columns, conflicts: Conflicts, learned: Sequence[Scored]
+    ) -> Watched:
+        """Let every monitor see a batch, and the labels that came with it."""
+        if not self._monitors:
+            return NOTHING
+        view = BatchView(
+            columns,
+            scored.shadow,
+            classify(scored.probabilities, scored.threshold),
+            conflicts.count,
+            _errors(learned),
+        )
+        readings = {settings.key: one.update(view) for settings, one in self._monitors}
+        loud = [
+            (settings, one.limits.threshold, readings[settings.key])
+            for settings, one in self._monitors
+            if readings[settings.key].level is Level.ALARM
+        ]
+        for settings, threshold, reading in loud:
+            if settings.key not in self._alarmed:
+                self._note(scored.batch, settings, threshold, reading)
+        self._alarmed = frozenset(settings.key for settings, _, _ in loud)
+        return Watched(
+            readings,
+            tuple(_reason(s.key, t, r) for s, t, r in loud if s.triggers == "heal"),
+            any(settings.triggers != "nothing" for settings, _, _ in loud),
+        )
+
+    def _note(
+        self, batch: int, settings: MonitorSettings, threshold: float, reading: Reading
+    ) -> None:
+        told = {"monitor": settings.key, "threshold": threshold, "triggers": settings.triggers}
+        reason = _reason(settings.key, threshold, reading)
+        self._ledger.note(
+            Kind.MONITOR_ALARM, {"batch": batch, "reason": reason} | told | reading.as_dict()
+        )
+
+
+def describe(monitor: Mapping[str, Any]) -> str:
+    """A configured monitor in words."""
+    settings = MonitorSettings.model_validate(monitor)
+    limits = limits_of(settings)
+    started = "nothing" if settings.triggers == "nothing" else f"a {settings.triggers}"
+    return (
+        f"{settings.key}: warns from {limits.warning:g}, alarms from {limits.threshold:g}, "
+        f"starts {started}"
+    )
+
+
+def _errors(learned: Sequence[Scored]) -> Any:
+    """One a label: 1.0 where what served was wrong."""
+    wrong = [classify(one.probabilities, one.threshold) != one.y for one in learned]
+    return np.concatenate(wrong).astype(np.float64) if wrong else np.empty(0)
+
+
+def _reason(key: str, threshold: float, reading: Reading) -> str:
+    named = f" ({', '.join(reading.features)})" if reading.features else ""
+    return f"monitor {key}: {reading.value:.3f} >= {threshold:g}{named}"
+
+
+RECOVERED = 10  # batches in range before a stale rule counts as sound, or it would flicker
+AGAIN = 10  # labelled batches after a change until the verdict is given once more
+
+
+class Diagnosing:
+    """Gives a verdict before the first heal and whenever drift changes; two classes only.
+
+    Without ``prepared`` it gives none.
+    """
+
+    def __init__(
+        self, config: RunConfig, prepared: Prepared | None, labels: Sequence[str], ledger: Ledger
+    ) -> None:
+        self._prepared = prepared
+        self._labels = (labels[0], labels[1])
+        self._ledger = ledger
+        self._parts: deque[Scored] = deque(maxlen=config.heal.window)
+        self._drifting: bool | None = None
+        self._wait = 0  # labelled batches until a verdict may be given again
+        self._reason = ""  # why one is due
+        self.verdict: dict[str, Any] | None = None
+
+    def observe(self, batch: int, learned: Sequence[Scored], *, drifting: bool) -> None:
+        """Take what labels came, and judge where something changed; not more often than needed."""
+        self._parts.extend(learned)
+        if drifting != self._drifting and (drifting or self._drifting is not None):
+            self._reason = "drift began" if drifting else "drift ended"
+        self._drifting = drifting
+        if not learned:
+            return
+        self._wait = max(0, self._wait - 1)
+        undecided = self.verdict is not None and self.verdict["advice"] == Advice.UNDECIDED.value
+        if undecided or (self._reason and not self._wait):
+            self._judge(batch, self._reason or "more labels came")
+
+    def before_heal(self, batch: int) -> None:
+        """The first heal is about to be asked for."""
+        if self.verdict is None:
+            self._judge(batch, "before the first heal")
+
+    def _judge(self, batch: int, reason: str) -> None:
+        if self._prepared is None or self._prepared.reference is None or not self._parts:
+            return
+        reference, network = self._prepared.reference, self._prepared.network
+        hidden = network.architecture.hidden
+        features = np.concatenate([part.features for part in self._parts])
+        diagnosis = diagnose(
+            reference,
+            self._labels,
+            np.concatenate([part.x for part in self._parts]),
+            features[:, :hidden],
+            frozen_logit(network.predict_features(features)),
+            np.concatenate([part.y for part in self._parts]),
+        ).as_dict()
+        if self.verdict is None or _gist(self.verdict) != _gist(diagnosis):
+            self._ledger.note(Kind.DIAGNOSIS, {"batch": batch, "reason": reason} | diagnosis)
+        self.verdict = diagnosis
+        # the window still holds rows from before the change: look once more when they are gone
+        self._reason = "the window is new" if reason.startswith("drift") else ""
+        self._wait = AGAIN
+
+
+def _gist(verdict: dict[str, Any]) -> tuple[Any, ...]:
+    """What must change for a verdict to be worth repeating."""
+    return tuple(verdict[name] for name in ("advice", "base_rate_moved", "inputs_moved"))
+
+
+class RuleWatch:
+    """The rules as they count now: stale ones left out or moved, as the policy says."""
+
+    def __init__(self, config: RunConfig, prepared: Prepared, ledger: Ledger) -> None:
+        self._health = RuleHealth(prepared.rule_calibration, z=config.policy.rule_rate_z)
+        self._given = prepared.trained.rules
+        self._ledger = ledger
+        guarded = KINDS[config.heal.recipe].guarded
+        self._treatment = config.policy.stale_rules if guarded else "keep"
+        self._stale: frozenset[str] = frozenset()
+        self._sound: dict[str, int] = {}  # batches in range again, of those that are stale
+        self.rules = prepared.trained.rules
+        self.several = len(self._given.rules) > 1  # then they vote, and may abstain
+
+    def observe(self, batch: int, columns: Columns) -> None:
+        """Take a batch; says which rules have become stale, and which are sound again."""
+        self._health.observe(columns)
+        by_name = {str(stale.rule): stale for stale in self._health.stale()}
+        self._sound = {
+            name: self._sound.get(name, 0) + 1 for name in self._stale if name not in by_name
+        }
+        recovered = {name for name, batches in self._sound.items() if batches >= RECOVERED}
+        if not recovered and frozenset(by_name) <= self._stale:
+            return
+        for name in sorted(frozenset(by_name) - self._stale):
+            rule = by_name[name].rule
+            moved = self._health.reanchored(rule) if self._treatment == "reanchor" else None
+            note = {"batch": batch, "treatment": self._treatment, "reason": str(by_name[name])}
+            note |= {"now": str(moved)} if moved else {}
+            self._ledger.note(Kind.RULE_STALE, note | by_name[name].as_dict())
+        for name in sorted(recovered):
+            reason = f"rule '{name}' fires as often as in training again"
+            self._ledger.note(Kind.RULE_STALE, {"batch": batch, "rule": name, "reason": reason})
+        self._stale = (self._stale | frozenset(by_name)) - recovered
+        self._apply()
+
+    def _apply(self) -> None:
+        if self._treatment == "keep":
+            return
+        rules = []
+        for rule in self._given.rules:
+            if str(rule) not in self._stale:
+                rules.append(rule)
+            elif self._treatment == "reanchor":
+                rules.append(self._health.reanchored(rule))
+        self.rules = self._given.with_rules(rules)

@@ -1,0 +1,168 @@
+"""The one seam between a stream and the world beside it: `Outside`, and the world as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from selfheal_cli.config import RunConfig
+from selfheal_cli.heal.engine import HealEngine, InlineEngine, LiveModel
+from selfheal_cli.heal.recipe import Recipes
+from selfheal_cli.model.network import Weights
+from selfheal_cli.pipeline.record.recorder import Ledger
+from selfheal_cli.pipeline.stream.champion import ChampionMove, Others
+from selfheal_cli.records import VersionRecord
+from selfheal_cli.registry.base import Lineage, Registry
+from selfheal_cli.rollback.plan import Candidates
+from selfheal_cli.rollback.verify import load_verified
+
+FULL = "as many writes wait for the registry as may"
+RELEASED = "nothing holds it any more"
+SELFHEAL = "selfheal"  # who holds healing where nobody does by hand
+
+
+@dataclass(frozen=True, slots=True)
+class HoldChange:
+    """Healing is held from now on, or no longer; by whom, and why."""
+
+    held: bool
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The stream was stopped, and resumed later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The best version that is what its run wrote down; ``passed_over`` says what others were."""
+
+    version: VersionRecord
+    weights: Weights
+    passed_over: tuple[str, ...] = ()
+
+
+Change = ChampionMove | HoldChange | Stopped
+
+
+class Outside(Protocol):
+    """All that a stream asks of the world; where a record is gone through, it answers instead."""
+
+    @property
+    def heals(self) -> HealEngine:
+        """Where heals are asked for, and taken when they are done."""
+
+    def changes(self, batch: int, *, held: bool) -> Iterator[Change]:
+        """What others changed before ``batch``, where healing was ``held`` or not until then.
+
+        Each is to be carried out before the next is asked for.
+        """
+
+    def meanwhile(self, batch: int) -> Iterator[Change]:
+        """What came after ``batch`` and is known before the next batch comes."""
+
+    def ask_best(self) -> None:
+        """Ask which version is best; an earlier question is dropped."""
+
+    def best(self, *, wait: bool) -> Best | None:
+        """The answer to `ask_best`, None where it is not there yet; raises `SelfhealError` kinds.
+
+        It is given once.
+        """
+
+    def is_durable(self, *, wait: bool) -> bool:
+        """Whether all that was noted and kept is on disk; ``wait`` until it is."""
+
+
+class Live(Outside):
+    """The world as it is: other people, the registry, the disk.
+
+    Heals run as the configuration wants them, in an engine that is begun when it is first needed.
+    The registry is asked for the best version in a thread of its own. ``behind`` says why healing
+    should pause, if it should.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        registry: Registry,
+        lineage: Lineage,
+        ledger: Ledger,
+        others: Others,
+        serving: LiveModel,
+        recipes: Recipes,
+        behind: Callable[[], str] = lambda: "",
+    ) -> None:
+        self.config, self.registry, self.lineage = config, registry, lineage
+        self.serving, self.recipes = serving, recipes
+        self._ledger, self._others, self._behind = ledger, others, behind
+        self._heals: HealEngine | None = None
+        self._answer: Future[Best] | None = None
+
+    @property
+    def heals(self) -> HealEngine:
+        """Begun when it is first needed."""
+        if self._heals is None:
+            self._heals = _engine(self.config, self.serving, self.recipes)
+        return self._heals
+
+    def changes(self, batch: int, *, held: bool) -> Iterator[Change]:
+        """As they stand now."""
+        hold = self._others.hold
+        reason = hold.reason if hold else FULL if self._ledger.full else self._behind()
+        if bool(hold or reason) != held:
+            yield HoldChange(not held, hold.actor if hold else SELFHEAL, reason or RELEASED)
+        moved = self._others.take()
+        if moved is not None:
+            yield moved
+
+    def meanwhile(self, batch: int) -> Iterator[Change]:
+        """Nobody knows yet."""
+        return iter(())
+
+    def ask_best(self) -> None:
+        """From a thread of its own, once what was written has arrived."""
+        thread = ThreadPoolExecutor(1, thread_name_prefix="question")
+        self._answer = thread.submit(partial(self._find_best, self._ledger.arrival()))
+        thread.shutdown(wait=False)
+
+    def best(self, *, wait: bool) -> Best | None:
+        """What the registry answered, if it has."""
+        if self._answer is None or not (wait or self._answer.done()):
+            return None
+        try:
+            return self._answer.result()
+        finally:
+            self._answer = None
+            self._ledger.catch_up()
+
+    def is_durable(self, *, wait: bool) -> bool:
+        """By the log and the outbox."""
+        return self._ledger.is_kept(wait=wait)
+
+    def _find_best(self, arrival: Callable[[], None]) -> Best:
+        arrival()
+        lineage, trust = self.lineage, self._ledger.trust
+        within = lineage.run_id if self.config.policy.rollback_candidates == "run" else None
+        candidates = Candidates(self.registry, lineage.model, lineage.base, trust, run_id=within)
+        best = candidates.best()
+        weights = load_verified(self.registry, best)
+        return Best(best, weights, tuple(candidates.passed_over))
+
+    def close(self) -> None:
+        """Give back what the engine holds."""
+        if self._heals is not None:
+            self._heals.close()
+
+
+def _engine(config: RunConfig, serving: LiveModel, recipes: Recipes) -> HealEngine:
+    if config.heal.mode == "sync":
+        return InlineEngine(serving, recipes)
+    from selfheal_cli.heal.worker_engine import WorkerEngine
+
+    return WorkerEngine(serving, recipes)

@@ -1,0 +1,147 @@
+"""A recorded run's answers in place of the world's, until the record ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from selfheal_cli.errors import EventLogError, NoCandidateError
+from selfheal_cli.events.types import Kind
+from selfheal_cli.heal.engine import HealEngine, heal_or_fail
+from selfheal_cli.heal.task import AdapterState, HealFailure, HealOutcome, HealTask
+from selfheal_cli.pipeline.record.replayed import RecordedEvents
+from selfheal_cli.pipeline.stream.champion import ChampionWatcher
+from selfheal_cli.pipeline.stream.outside import Best, Change, HoldChange, Live, Outside, Stopped
+from selfheal_cli.rollback.verify import load_verified
+
+HOLDS = (Kind.HEALING_HELD, Kind.HEALING_RELEASED)
+ANSWERS = (Kind.ROLLBACK, Kind.ROLLBACK_DECLINED, Kind.ROLLBACK_FAILED)
+PUBLISHED = (Kind.HEAL, Kind.HEAL_REJECTED, Kind.HEAL_COALESCED)  # what ends a heal's waiting
+
+
+class Recorded(Outside):
+    """What the next recorded event says, then ``live``, to which what is under way is handed over.
+
+    It is its own engine: a heal is done again when the record says that it was done. One that
+    failed by chance (its worker died) fails again.
+    """
+
+    def __init__(self, record: RecordedEvents, live: Live, others: ChampionWatcher) -> None:
+        self._record, self._live, self._others = record, live, others
+        self._waits = live.config.heal.mode == "sync"  # for the answer, where it is asked for
+        self._asked = False
+        self._running: tuple[HealTask, AdapterState] | None = None  # and what served before
+        self._waiting: HealTask | None = None
+
+    @property
+    def heals(self) -> HealEngine:
+        """The record's own."""
+        return self
+
+    def changes(self, batch: int, *, held: bool) -> Iterator[Change]:
+        """Those of ``batch`` that come next on record."""
+        if self._is_over():
+            yield from self._live.changes(batch, held=held)
+            return
+        while (event := self._record.expected) and event.data.get("batch") == batch:
+            if event.kind in HOLDS:
+                is_held = event.kind is Kind.HEALING_HELD
+                yield HoldChange(is_held, event.data["actor"], event.data["reason"])
+            elif event.kind is Kind.FOLLOWED:
+                yield self._others.recall(event.data)
+            else:
+                return
+
+    def meanwhile(self, batch: int) -> Iterator[Change]:
+        """A stop, and what was decided before it."""
+        while event := self._record.expected:
+            if event.kind is Kind.STREAM_STOPPED and event.data["batch"] == batch:
+                yield Stopped()
+            else:
+                yield from self.changes(batch + 1, held=False)
+                if self._record.expected is event:
+                    return
+
+    def ask_best(self) -> None:
+        """Nobody is asked while the record says what was answered."""
+        self._asked = True
+        self._is_over()
+
+    def best(self, *, wait: bool) -> Best | None:
+        """The version that was gone back to, or was not; raises what was recorded."""
+        if self._is_over():
+            return self._live.best(wait=wait)
+        event = self._record.expected
+        if event is None or not self._asked or not (self._waits or event.kind in ANSWERS):
+            return None
+        self._asked = False
+        if event.kind is Kind.ROLLBACK_FAILED:
+            raise NoCandidateError(event.data["error"])
+        if "version" not in event.data:
+            raise EventLogError(
+                f"event {event.sequence}: recorded was '{event.kind}', the same rows now "
+                "give a rollback"
+            )
+        registry = self._live.registry
+        best = registry.version(self._live.lineage.model, event.data["version"])
+        weights = load_verified(registry, best)
+        return Best(best, weights, tuple(event.data.get("passed_over", ())))
+
+    def is_durable(self, *, wait: bool) -> bool:
+        """A heal was published once it was."""
+        if self._is_over():
+            return self._live.is_durable(wait=wait)
+        event = self._record.expected
+        return event is not None and event.kind in PUBLISHED
+
+    @property
+    def in_flight(self) -> bool:
+        """Something was asked for, and the record did not say yet that it was done."""
+        if self._is_over():
+            return self._live.heals.in_flight
+        return self._running is not None or self._waiting is not None
+
+    def submit(self, task: HealTask) -> HealTask | None:
+        """One heal runs, one waits."""
+        if self._is_over():
+            return self._live.heals.submit(task)
+        replaced, self._waiting = self._waiting, task
+        self._begin()
+        return replaced
+
+    def take(self, *, wait: bool = False) -> HealOutcome | HealFailure | None:
+        """Heal again, where the next event is about the heal that runs."""
+        if self._is_over():
+            return self._live.heals.take(wait=wait)
+        self._begin()
+        event = self._record.expected
+        if self._running is None or event is None:
+            return None
+        task, before = self._running
+        if event.data.get("heal_id") != task.heal_id:
+            return None
+        self._running = None
+        if event.data.get("worker_restarted"):
+            return HealFailure(task, event.data["reason"], worker_restarted=True)
+        return heal_or_fail(self._live.recipes, before, task)
+
+    def close(self) -> None:
+        """The world is closed by whoever opened it."""
+
+    def _begin(self) -> None:
+        if self._running is None and self._waiting is not None:
+            self._running = self._waiting, self._live.serving.serving.adapter
+            self._waiting = None
+
+    def _is_over(self) -> bool:
+        """Whether the record has ended; then what is under way is begun anew in the world."""
+        if self._record.expected is not None:
+            return False
+        running, self._running = self._running, None
+        waiting, self._waiting = self._waiting, None
+        for task in (running and running[0], waiting):
+            if task is not None:
+                self._live.heals.submit(task)
+        if self._asked:
+            self._asked = False
+            self._live.ask_best()
+        return True

@@ -1,0 +1,1 @@
+"""The registry that MLflow keeps: versions, runs, the journal, and the store behind them."""

@@ -1,0 +1,369 @@
+"""The verdict of a run in plain words: what happened, and was healing better than doing nothing?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+from selfheal_cli.config import Objective
+from selfheal_cli.events.types import Kind
+from selfheal_cli.records import Limit
+from selfheal_cli.report.summary import Gain, RunSummary
+from selfheal_cli.scores import AnyScores, Scores
+
+FLAG_NOTHING, FLAG_EVERYTHING = "Flagging nothing", "Flagging everything"
+COMMONEST = "Always saying the commonest class"
+COST = "cost per 100 rows"
+INDISTINCT = 0.0005  # figures closer than this read the same at three digits
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One line of the results table."""
+
+    key: str
+    title: str
+    scores: AnyScores
+
+    def as_dict(self, objective: Objective) -> dict[str, Any]:
+        """The line as JSON; with its cost per 100 rows where errors have costs."""
+        line = {"key": self.key, "title": self.title, **self.scores.as_dict()}
+        if objective.kind == "cost" and isinstance(self.scores, Scores):
+            line["cost"] = self.scores.cost(objective.fn, objective.fp)
+        return line
+
+
+def limit_line(limit: Limit) -> dict[str, Any]:
+    """The Bayes limit as a line: expected figures, no counts."""
+    return {"key": "limit", "title": "Limit for any model (exact)", **asdict(limit)}
+
+
+def verdict(stages: Mapping[str, AnyScores], objective: Objective) -> dict[str, Any]:
+    """Did healing help? Per figure, and in one sentence; from the stages unhealed, healed and
+    those that decide blindly. Where errors have costs, cost comes first.
+    """
+    unhealed, healed = stages["unhealed"], stages["healed"]
+    if not healed.rows:
+        return {"sentence": "No label is known: nothing can be said of what healing did."}
+    told: dict[str, list[str]] = {"helped": [], "hurt": [], "did not change": []}
+    words = {}
+    for name, before, after in _compared(unhealed, healed, objective):
+        word = _compare(before, after)
+        if name == COST:
+            word = {"helped": "hurt", "hurt": "helped"}.get(word, word)
+        words[name] = word
+        digits = 1 if name == COST else 3
+        told[word].append(f"{name} ({before:,.{digits}f} to {after:,.{digits}f})")
+    parts = [f"{word} {_listed(names)}" for word, names in told.items() if names]
+    sentence = f"Healing {_listed(parts)} on {healed.rows:,} rows."
+    return {"sentence": sentence + _blindly(stages, objective), **words}
+
+
+def _compared(
+    unhealed: AnyScores, healed: AnyScores, objective: Objective
+) -> Iterator[tuple[str, float, float]]:
+    """Figures with their value before and after."""
+    if objective.kind == "cost" and isinstance(unhealed, Scores) and isinstance(healed, Scores):
+        fn, fp = objective.fn, objective.fp
+        yield COST, unhealed.cost(fn, fp), healed.cost(fn, fp)
+    yield "accuracy", unhealed.accuracy, healed.accuracy
+    yield "F1", unhealed.f1, healed.f1
+    if unhealed.roc_auc is not None and healed.roc_auc is not None:
+        yield "ROC AUC", unhealed.roc_auc, healed.roc_auc
+
+
+def _blindly(stages: Mapping[str, AnyScores], objective: Objective) -> str:
+    """What deciding without a model would have given, where that is better."""
+    healed, nothing = stages["healed"], stages["nothing"]
+    if objective.kind == "cost" and isinstance(healed, Scores):
+        blind = {
+            title: scores.cost(objective.fn, objective.fp)
+            for title, key in ((FLAG_NOTHING, "nothing"), (FLAG_EVERYTHING, "everything"))
+            if isinstance(scores := stages[key], Scores)
+        }
+        title, least = min(blind.items(), key=lambda pair: pair[1])
+        own = healed.cost(objective.fn, objective.fp)
+        return (
+            f" {title} would have cost {least:,.1f} per 100 rows, less than the healed model's "
+            f"{own:,.1f}."
+            if least < own
+            else ""
+        )
+    if nothing.accuracy <= healed.accuracy:
+        return ""
+    title = FLAG_NOTHING if isinstance(nothing, Scores) else COMMONEST
+    return (
+        f" {title} would have had accuracy {nothing.accuracy:.3f}, above the healed model's "
+        f"{healed.accuracy:.3f}."
+    )
+
+
+def _compare(before: float, after: float) -> str:
+    if abs(after - before) < INDISTINCT:
+        return "did not change"
+    return "helped" if after > before else "hurt"
+
+
+def _listed(parts: Sequence[str]) -> str:
+    if len(parts) < 2:
+        return "".join(parts)
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+BETTER, WORSE, MIXED = "better", "worse", "mixed"
+SAME, NONE, UNKNOWN = "same", "none", "unknown"
+FIGURES = (COST, "accuracy", "F1", "ROC AUC")
+BADGES = {
+    BETTER: "healing helped",
+    WORSE: "healing did harm",
+    MIXED: "healing helped and hurt",
+    SAME: "no difference made",
+    NONE: "nothing was healed",
+    UNKNOWN: "not known",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One figure of the stream, without and with healing. ``less`` where lower is better."""
+
+    name: str
+    gain: Gain
+    digits: int
+    less: bool = False
+
+    @property
+    def shadow(self) -> str:
+        """Doing nothing."""
+        return f"{self.gain.shadow:.{self.digits}f}"
+
+    @property
+    def live(self) -> str:
+        """Healing."""
+        return f"{self.gain.live:.{self.digits}f}"
+
+    @property
+    def difference(self) -> str:
+        """With its sign."""
+        return _signed(self.gain.difference, self.digits)
+
+    @property
+    def interval(self) -> str:
+        """Where the difference lies with 95 % certainty."""
+        gain = self.gain
+        if gain.low is None or gain.high is None:
+            return "too few batches"
+        return f"{_signed(gain.low, self.digits)} to {_signed(gain.high, self.digits)}"
+
+    @property
+    def reading(self) -> str:
+        """In a word or two."""
+        better = self.gain.difference < 0 if self.less else self.gain.difference > 0
+        if abs(self.gain.difference) < 0.5 * 10**-self.digits:
+            return "no difference"
+        word = "better" if better else "worse"
+        if self.gain.low is None:
+            return f"{word}, certainty not known"
+        return f"{word}, but may be chance" if self.gain.chance else f"{word}, beyond chance"
+
+
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """What the page says first. ``tone`` colours it, ``badge`` says the same in words;
+    ``doubt`` where the stream was too short to tell from chance.
+    """
+
+    tone: str
+    headline: str
+    sentences: tuple[str, ...]
+    doubt: bool = False
+
+    @property
+    def badge(self) -> str:
+        """The tone in words."""
+        return BADGES[self.tone] + (", perhaps by chance" if self.doubt else "")
+
+
+def compared(story: RunSummary) -> list[Compared]:
+    """Accuracy and F1, and before them the cost where errors have costs; empty without labels."""
+    objective = _objective(story)
+    measures = []
+    if objective.kind == "cost" and _two_classes(story):
+        figure: Callable[[AnyScores], float] = partial(_cost, objective=objective)
+        measures.append((COST, figure, 1, True))
+    measures += [("accuracy", _accuracy, 3, False), ("F1", _f1, 3, False)]
+    if objective.kind == "f1":
+        measures.reverse()
+    gains = [(name, story.gain(figure), digits, less) for name, figure, digits, less in measures]
+    return [
+        Compared(name, gain, digits, less) for name, gain, digits, less in gains if gain is not None
+    ]
+
+
+def telling(story: RunSummary) -> Telling:
+    """The verdict, from the results table or, where the run did not get there, from the stream."""
+    words = _words(story)
+    sentences = [
+        *_end(story), *_recorded(story), *_stream(story), *_beside(story), *_made(story)
+    ]  # fmt: skip
+    if not _count(story, Kind.HEAL):
+        return Telling(NONE, _no_heal(story), tuple(sentences))
+    helped = [name for name, word in words.items() if word == "helped"]
+    hurt = [name for name, word in words.items() if word == "hurt"]
+    if not words:
+        tone, headline = UNKNOWN, "No label is known: whether healing helped cannot be said"
+    elif helped and hurt:
+        tone, headline = (
+            MIXED,
+            f"Healing helped {_and_listed(helped)}, and hurt {_and_listed(hurt)}",
+        )
+    elif helped:
+        headline = f"Healing helped: {_and_listed(helped)} better than doing nothing"
+        tone = BETTER
+    elif hurt:
+        headline = f"Healing made it worse: {_and_listed(hurt)} worse than doing nothing"
+        tone = WORSE
+    else:
+        tone, headline = SAME, "Healing changed nothing that can be measured"
+    doubt = tone in (BETTER, WORSE, MIXED) and _doubt(story, both=tone == MIXED)
+    headline += ", though that may be chance" if doubt else ""
+    return Telling(tone, headline, tuple(sentences), doubt)
+
+
+def _words(story: RunSummary) -> dict[str, str]:
+    """Helped, hurt or did not change, by figure."""
+    verdict = story.view.finished.get("verdict", {})
+    verdicts = {name: verdict[name] for name in FIGURES if name in verdict}
+    if verdicts or story.view.finished.get("stages"):
+        return verdicts
+    words = {}
+    for one in compared(story):
+        reading = one.reading
+        word = "helped" if reading.startswith("better") else "hurt"
+        words[one.name] = "did not change" if reading == "no difference" else word
+    return words
+
+
+def _end(story: RunSummary) -> list[str]:
+    outcome = story.view.finished.get("outcome")
+    batches = len(story.view.rows)
+    if outcome is None:
+        return [f"The run has no end yet: everything below is of its {batches:,} batches so far."]
+    if outcome == "KILLED":
+        return [f"The run was interrupted: everything below is of its {batches:,} batches."]
+    if outcome == "FAILED":
+        return [f"The run failed: everything below is of the {batches:,} batches before that."]
+    return []
+
+
+def _recorded(story: RunSummary) -> list[str]:
+    sentence = story.view.finished.get("verdict", {}).get("sentence")
+    return [str(sentence)] if sentence and _count(story, Kind.HEAL) else []
+
+
+def _stream(story: RunSummary) -> list[str]:
+    """The difference on the stream, with its uncertainty."""
+    told = []
+    for one in compared(story)[:1]:
+        gain = one.gain
+        if gain.low is None:
+            certainty = f"; {gain.batches} batches are too few for an interval"
+        else:
+            certainty = f" (95 % interval {one.interval})"
+            certainty += "; that may be chance" if gain.chance else ""
+        told.append(
+            f"On the stream, each row scored before anything learned from it: {one.name} "
+            f"{one.live} with healing, {one.shadow} without, {one.difference}{certainty}; "
+            f"{gain.rows:,} labelled rows in {gain.batches:,} batches."
+        )
+    return told
+
+
+def _doubt(story: RunSummary, *, both: bool) -> bool:
+    """Whether the first figure's difference may be chance, or ``both`` that of all figures."""
+    comparisons = compared(story)
+    return bool(comparisons) and all(
+        one.gain.chance for one in (comparisons if both else comparisons[:1])
+    )
+
+
+def _beside(story: RunSummary) -> list[str]:
+    """What no model at all, and the best possible one, would have given."""
+    told = []
+    for line in story.view.finished.get("stages", []):
+        if line["key"] == "nothing":
+            told.append(f"“{line['title']}” has accuracy {line['accuracy']:.3f}")
+        elif line["key"] == "limit":
+            told.append(
+                f"no model at all can expect more than accuracy {line['accuracy']:.3f} and F1 "
+                f"{line['f1']:.3f}"
+            )
+    return [f"To hold it against: {_and_listed(told)}."] if told else []
+
+
+def _made(story: RunSummary) -> list[str]:
+    """Heals, rollbacks and versions in one sentence."""
+    counts = [
+        (_count(story, Kind.HEAL), "heal"),
+        (sum(_count(story, kind) for kind in NOT_SERVED), "heal that did not serve"),
+        (_count(story, Kind.ROLLBACK), "rollback"),
+        (story.view.versions(), "version"),
+    ]
+    told = [_plural(count, name) for count, name in counts if count or "that" not in name]
+    return [f"{_and_listed(told)} in {_plural(len(story.view.rows), 'batch')}."]
+
+
+NOT_SERVED = (Kind.HEAL_REJECTED, Kind.HEAL_REFUSED, Kind.HEAL_FAILED, Kind.HEAL_COALESCED)
+
+
+def _no_heal(story: RunSummary) -> str:
+    refused = sum(_count(story, kind) for kind in NOT_SERVED)
+    if refused:
+        return f"Nothing was healed: {_plural(refused, 'heal')} came to nothing"
+    if story.view.started.get("config", {}).get("labels", {}).get("regime") == "none":
+        return "Nothing was healed: no labels come, and no assumption to heal on was named"
+    return "Nothing was healed: no batch gave a reason to"
+
+
+def _count(story: RunSummary, kind: Kind) -> int:
+    return story.view.times(kind)
+
+
+def _plural(count: int, name: str) -> str:
+    if count == 1:
+        return f"1 {name}"
+    head, _, tail = name.partition(" ")
+    several = f"{head}es" if head.endswith("ch") else f"{head}s"
+    return f"{count:,} {several}{tail and ' ' + tail}"
+
+
+def _objective(story: RunSummary) -> Objective:
+    config: Mapping[str, Any] = story.view.started.get("config", {})
+    return Objective.model_validate(config.get("objective", {}))
+
+
+def _two_classes(story: RunSummary) -> bool:
+    return all(isinstance(live, Scores) for live, _ in story.parts())
+
+
+def _accuracy(scores: AnyScores) -> float:
+    return scores.accuracy
+
+
+def _f1(scores: AnyScores) -> float:
+    return scores.f1
+
+
+def _cost(scores: AnyScores, objective: Objective) -> float:
+    return scores.cost(objective.fn, objective.fp) if isinstance(scores, Scores) else 0.0
+
+
+def _signed(value: float, digits: int) -> str:
+    text = f"{value:+.{digits}f}"
+    return text if float(text) else f"{0:.{digits}f}"
+
+
+def _and_listed(parts: list[str]) -> str:
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)

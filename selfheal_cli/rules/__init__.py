@@ -1,0 +1,1 @@
+"""Domain rules: conditions in a language of their own, and what they weakly label."""

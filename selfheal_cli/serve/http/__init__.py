@@ -1,0 +1,1 @@
+"""What callers meet: scoring, feedback, tokens, limits and metrics."""

@@ -1,0 +1,276 @@
+"""The way in for every request: named, allowed, whole and in time before a route sees it; counted
+and timed when it is answered. Plain ASGI, since it stands before each score.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import time
+import traceback
+import uuid
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from selfheal_cli.errors import RequestRefused
+from selfheal_cli.serve.http.auth import Need, Rates, need_of, require_allowed
+from selfheal_cli.serve.http.feedback import REQUEST_ID
+from selfheal_cli.serve.http.metrics import ServerMetrics
+from selfheal_cli.serve.settings import Limits, Tokens
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+REQUEST = "selfheal.request"  # keys of the scope: the request's id,
+GIVEN = "selfheal.given"  # whether the caller gave it,
+CALLERS = "selfheal.callers"  # the X-Request-Id that came,
+VERSION = "selfheal.version"  # the version that answered
+ROUTE = "selfheal.route"  # and its route, as it is counted
+OWN_ID, COMMON_ID = "X-Selfheal-Request-Id", "X-Request-Id"
+_ID = re.compile(REQUEST_ID)
+CLIENT_CLOSED = 499
+FAILED = RequestRefused(
+    "the server failed; its log says where", status=500, code="INTERNAL_ERROR", reason="failure"
+)
+_log = logging.getLogger("uvicorn.error")  # MLflow turns off those that it does not know
+
+
+class Gate:
+    """An ASGI application around another one."""
+
+    def __init__(self, app: App, tokens: Tokens, limits: Limits, meters: ServerMetrics) -> None:
+        self._app = app
+        self._tokens = tokens
+        self._limits = limits
+        self._meters = meters
+        self._rates = Rates(limits)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun = time.perf_counter()
+        answer = _Answer(scope, send)
+        try:
+            async with asyncio.timeout(self._limits.seconds):
+                await self._admitted(scope, receive, answer)
+        except RequestRefused as exc:
+            self._meters.refused.labels(exc.reason).inc()
+            await answer.refuse(exc)
+        except TimeoutError:
+            self._meters.refused.labels("time").inc()
+            await answer.refuse(
+                RequestRefused(
+                    f"not there and answered within {self._limits.seconds:g} s",
+                    status=408 if scope.get(ROUTE) is None else 504,
+                    code="DEADLINE_EXCEEDED",
+                )
+            )
+        except _Gone:
+            answer.status = CLIENT_CLOSED
+        except Exception as exc:  # the message may hold data: where it happened is enough
+            place = traceback.extract_tb(exc.__traceback__)[-1]
+            _log.error("%s at %s:%d", type(exc).__name__, place.filename, place.lineno)
+            await answer.refuse(FAILED)
+        finally:
+            self._count(scope, answer.status, time.perf_counter() - begun)
+
+    async def _admitted(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+        headers = {
+            key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]
+        }
+        own, common = headers.get(OWN_ID.lower()), headers.get(COMMON_ID.lower())
+        callers = common if own is None else own
+        scope[GIVEN] = callers is not None
+        scope[REQUEST] = _request_id(callers, OWN_ID if own is not None else COMMON_ID)
+        scope[CALLERS] = common or ""
+        method, path = scope["method"], scope["path"]
+        need = need_of(method, path)
+        require_allowed(need, headers, self._tokens)
+        if need is not Need.NOTHING or method == "POST":
+            self._rates.take((scope.get("client") or ("?",))[0])
+        if method not in ("GET", "HEAD", "OPTIONS"):
+            body = await self._body(headers, receive)
+            receive = _told(body, receive)
+        scope[ROUTE] = "other"
+        await self._app(scope, receive, answer.send)
+
+    async def _body(self, headers: dict[str, str], receive: Receive) -> bytes:
+        """The whole body, counted while it comes in."""
+        most = self._limits.body_bytes
+        length = headers.get("content-length", "0")
+        if length.isdecimal() and int(length) > most:
+            raise _too_large(most)
+        parts, size = [], 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise _Gone
+            part = message.get("body", b"")
+            size += len(part)
+            if size > most:
+                raise _too_large(most)
+            parts.append(part)
+            if not message.get("more_body"):
+                return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _count(self, scope: Scope, status: int, seconds: float) -> None:
+        route, version = scope.get(ROUTE) or "refused", scope.get(VERSION, "")
+        self._meters.requests.labels(route, str(status), version).inc()
+        self._meters.seconds.labels(route, version).observe(seconds)
+
+
+class _Gone(Exception):
+    """The caller hung up."""
+
+
+class _Answer:
+    """What goes back, with the request's id; refusals where nothing went back yet."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self.status = 500
+        self._begun = False
+        self._scope = scope
+        self._send = send
+
+    async def send(self, message: Message) -> None:
+        """See ASGI."""
+        if message["type"] == "http.response.start":
+            self._begun = True
+            self.status = message["status"]
+            name = self._scope.get(REQUEST)
+            if name:
+                common = self._scope.get(CALLERS, "")
+                common = common if _ID.match(common) else name
+                message["headers"] = [
+                    *message["headers"],
+                    (COMMON_ID.lower().encode(), common.encode()),
+                    (OWN_ID.lower().encode(), name.encode()),
+                ]
+        await self._send(message)
+
+    async def refuse(self, exc: RequestRefused) -> None:
+        """Say why; the connection ends where the body was not read to its end."""
+        if self._begun:
+            return
+        body = problem(self._scope["path"], exc)
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+        ]
+        if exc.status in (408, 413) and self._scope.get(ROUTE) is None:
+            headers.append((b"connection", b"close"))
+        if exc.status == 401:
+            read = self._scope["method"] in ("GET", "HEAD")
+            headers.append((b"www-authenticate", b'Basic realm="selfheal"' if read else b"Bearer"))
+        headers += [(name.encode(), value.encode()) for name, value in again(exc.status).items()]
+        await self.send({"type": "http.response.start", "status": exc.status, "headers": headers})
+        await self.send({"type": "http.response.body", "body": body})
+
+
+def again(status: int) -> dict[str, str]:
+    """When to come back, where that helps."""
+    return {"retry-after": "1"} if status in (429, 503) else {}
+
+
+def problem(path: str, exc: RequestRefused) -> bytes:
+    """The body of a refusal: as MLflow has it, or as the V2 protocol has it under its paths."""
+    if path.startswith("/v2"):
+        return json.dumps({"error": str(exc)}).encode()
+    return json.dumps({"error_code": exc.code, "message": str(exc)}).encode()
+
+
+def _request_id(given: str | None, header: str) -> str:
+    if given is None:
+        return str(uuid.uuid4())
+    if not _ID.match(given):
+        raise RequestRefused(
+            f"{header}: up to 128 letters, digits, '.', '_', ':' and '-' are allowed",
+            reason="request_id",
+        )
+    return given
+
+
+def _too_large(most: int) -> RequestRefused:
+    return RequestRefused(
+        f"more than {most} bytes; send the rows in parts",
+        status=413, code="REQUEST_LIMIT_EXCEEDED", reason="body",
+    )  # fmt: skip
+
+
+def _told(body: bytes, receive: Receive) -> Receive:
+    """The body at once, then whatever else there is to hear."""
+    told: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def whole() -> Message:
+        return told.pop() if told else await receive()
+
+    return whole
+
+
+HEADER_BYTES = 64 * 1024
+
+
+class PatientConnection(HttpToolsProtocol):
+    """uvicorn's, which gives headers any time: here they are there after ``header_seconds``.
+
+    `gate` minds the body.
+    """
+
+    header_seconds = 30.0
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._timer: asyncio.TimerHandle | None = None
+        self._taken = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """See asyncio."""
+        super().connection_made(transport)
+        self._await_headers()
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio."""
+        if self._timer is not None:
+            self._taken += len(data)
+        super().data_received(data)
+        if self._timer is not None and self._taken > HEADER_BYTES:
+            self.transport.close()
+
+    def on_message_begin(self) -> None:
+        """See httptools."""
+        super().on_message_begin()
+        if self._timer is None:
+            self._await_headers()
+
+    def on_headers_complete(self) -> None:
+        """See httptools."""
+        self._no_timer()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio."""
+        self._no_timer()
+        super().connection_lost(exc)
+
+    def _await_headers(self) -> None:
+        self._taken = 0
+        self._timer = self.loop.call_later(self.header_seconds, self.transport.close)
+
+    def _no_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def patient(seconds: float) -> type[PatientConnection]:
+    """The class of connections that give headers so many seconds."""
+    return type("Connection", (PatientConnection,), {"header_seconds": seconds})

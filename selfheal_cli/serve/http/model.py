@@ -1,0 +1,203 @@
+"""What serves now: one immutable reference, replaced whole when something else is to serve."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from selfheal_cli.errors import SelfhealError, StorageError, VersionCorrupt, VersionNotFound
+from selfheal_cli.model.checkpoint import assemble, unpack
+from selfheal_cli.model.network import SelfHealingNetwork
+from selfheal_cli.registry.base import Registry
+from selfheal_cli.registry.scoring import ScoringContract
+from selfheal_cli.rollback.plan import serving_version
+from selfheal_cli.rollback.verify import load_verified
+from selfheal_cli.serve.http.metrics import ServerMetrics
+from selfheal_cli.sources.encoding import Encoding, QuickEncoding
+from selfheal_cli.spool.control import ControlChannel, Published
+
+if TYPE_CHECKING:
+    from selfheal_cli.records import Base, Columns, FloatArray
+
+
+PENDING = "pending"  # a version that the registry has not numbered yet
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A network with all that its answers hang on. ``version`` is None until the registry has one.
+
+    ``labels`` names the classes in their order.
+    """
+
+    network: SelfHealingNetwork
+    quick: QuickEncoding
+    contract: ScoringContract
+    labels: tuple[str, ...]
+    base: str
+    snapshot: str
+    threshold: float
+    version: int | None
+
+    @property
+    def shown_version(self) -> str:
+        """The version for a person or a header."""
+        return PENDING if self.version is None else str(self.version)
+
+    def score(self, columns: Columns, matrix: FloatArray | None = None) -> FloatArray:
+        """Raw columns (n,) each to probabilities (n,) or (n, K); see `QuickEncoding`."""
+        return self.network.predict(self.quick.encode(columns, matrix))
+
+    def headers(self) -> dict[str, str]:
+        """What an answer says of what gave it."""
+        return {
+            "x-selfheal-version": self.shown_version,
+            "x-selfheal-snapshot": self.snapshot,
+            "x-selfheal-threshold": repr(float(self.threshold)),
+        }
+
+
+class Scorer:
+    """Takes no lock: reading and replacing one attribute are each atomic in CPython."""
+
+    def __init__(self, served: ServedModel) -> None:
+        self.served = served
+
+    def number(self, version: int) -> None:
+        """The registry gave what serves its number."""
+        self.served = replace(self.served, version=version)
+
+    def take(self, wanted: Published, registry: Registry) -> None:
+        """Serve it from the next request on; raises `VersionCorrupt` where it does not hold.
+
+        Another base is fetched from the registry, which may raise `RegistryError`.
+        """
+        where = f"snapshot {wanted.snapshot}"
+        adapter = unpack(wanted.adapter, sha256=wanted.sha256, where=where)
+        now = self.served
+        if wanted.base == now.base:
+            try:
+                network = now.network.with_adapter(adapter)
+            except RuntimeError as exc:
+                raise VersionCorrupt(f"{where}: does not fit its base ({exc})") from exc
+            fresh = replace(now, network=network)
+        else:
+            base = registry.base(wanted.base)
+            fresh = _on_base(base, wanted.base, assemble(base, adapter, where=where))
+        broken = [name for name, value in adapter.items() if not torch.isfinite(value).all()]
+        if broken or not np.isfinite(wanted.threshold):
+            raise VersionCorrupt(f"{where}: {broken[0] if broken else 'threshold'} is not finite")
+        self.served = replace(
+            fresh,
+            snapshot=wanted.snapshot,
+            threshold=wanted.threshold,
+            version=wanted.version,
+        )
+
+
+def load_champion(registry: Registry, model: str) -> ServedModel:
+    """The champion, verified; raises `RegistryError`."""
+    version = serving_version(registry, model)
+    if version is None:
+        raise VersionNotFound(
+            f"model '{model}' has no champion; choose one with 'selfheal rollback --to VERSION'"
+        )
+    adapter = load_verified(registry, version)
+    base = registry.base(version.base)
+    network = assemble(base, adapter, where=f"{model} v{version.version}")
+    return replace(
+        _on_base(base, version.base, network),
+        snapshot=version.tags.get("selfheal.snapshot", ""),
+        threshold=version.threshold,
+        version=version.version,
+    )
+
+
+def _on_base(base: Base, base_id: str, network: SelfHealingNetwork) -> ServedModel:
+    document = base.describe()
+    encoding = Encoding.model_validate(document["encoding"])
+    return ServedModel(
+        network=network,
+        quick=QuickEncoding(encoding),
+        contract=ScoringContract(document),
+        labels=tuple(document["labels"]),
+        base=base_id,
+        snapshot="",
+        threshold=0.5,
+        version=None,
+    )
+
+
+LOOK_SECONDS = 0.05
+AGAIN_SECONDS = 1.0  # before a publication that could not be taken is tried again
+
+
+class ModelReloader:
+    """Serves what is published after ``since``; ``problem`` says why something is not served."""
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        board: ControlChannel,
+        registry: Callable[[], Registry],
+        meters: ServerMetrics,
+        since: int,
+    ) -> None:
+        self.problem = ""
+        self._scorer = scorer
+        self._board = board
+        self._registry = registry
+        self._meters = meters
+        self._taken = since
+        self._board_read = board.identity()
+        self._refused = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="following", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._stop.set()
+        self._thread.join()
+
+    def look(self) -> bool:
+        """Take what is new; False where it could not be taken and may be later."""
+        try:
+            identity = self._board.identity()
+            if identity != self._board_read:  # another board counts from 1 again
+                self._board_read, self._taken = identity, 0
+            sequence, version = self._board.standing()
+            if sequence <= self._taken:
+                if sequence and version is not None and self._unnumbered(sequence):
+                    self._scorer.number(version)
+                return True
+            wanted = self._board.published()
+            if wanted is None:
+                return True
+            self._scorer.take(wanted, self._registry())
+        except StorageError as exc:
+            self.problem = str(exc)
+            return False
+        except SelfhealError as exc:
+            self.problem = str(exc)
+            if sequence != self._refused:
+                self._refused = sequence
+                self._meters.publications_refused.inc()
+            return False
+        self._taken, self.problem = wanted.sequence, ""
+        return True
+
+    def _unnumbered(self, sequence: int) -> bool:
+        return sequence == self._taken and self._scorer.served.version is None
+
+    def _run(self) -> None:
+        while not self._stop.wait(LOOK_SECONDS if self.look() else AGAIN_SECONDS):
+            pass

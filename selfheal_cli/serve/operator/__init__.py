@@ -1,0 +1,1 @@
+"""What an operator meets: status, the page, and the orders that it gives."""

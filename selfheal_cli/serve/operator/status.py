@@ -1,0 +1,228 @@
+"""What the healer says of a model on the board, and what an operator may order there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from time import time
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from selfheal_cli.spool.control import ControlChannel
+
+HEALER = "healer"  # the board's topic
+
+
+class _Reported(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Drift(_Reported):
+    """The last reading of the sensitive feature, in training standard deviations."""
+
+    feature: str
+    z: float
+    threshold: float
+    drifting: bool
+
+
+class Judged(_Reported):
+    """Figures on ``rows`` rows whose labels have come, before anything learned from them."""
+
+    rows: int
+    figures: dict[str, float] = Field(default_factory=dict)
+
+
+class Champion(_Reported):
+    """What the alias points to: since when, by whom, why; and whether another tool registered it,
+    so that it is not served.
+    """
+
+    version: int
+    since: str
+    by: str
+    reason: str
+    foreign: bool = False
+
+
+class Candidate(_Reported):
+    """A version that a rollback could restore."""
+
+    version: int
+    f1: float | None
+    rows: int
+    phase: str
+    recipe: str
+    at: str
+
+
+class Happening(_Reported):
+    """A heal, a rollback or a move, newest first; ``text`` is one line for a person."""
+
+    at: str
+    kind: str
+    text: str
+
+
+class ModelStatus(_Reported):
+    """How a model stands, by the process that heals or follows it. Times are ISO 8601 in UTC.
+
+    ``state`` is HEALTHY, DRIFTING, HEALING or ROLLED_BACK where this process heals, FOLLOWING
+    where another holds the lease (``holder``), WATCHING where healing is off (``error`` says why,
+    or it was asked for), STARTING before the first batch. ``heals`` counts by outcome: healed,
+    rejected, refused, failed, coalesced. ``waiting`` counts rows that were answered and not looked
+    at yet, ``pending_writes`` what the registry does not have yet. ``labels_at`` is when a label
+    came last. ``read_to`` is the request up to which the spool was read, ``spool`` says why reading
+    did not go on where it was left, and ``begun_anew`` how often. ``notes`` counts rows and values
+    that healing could not take as they came. ``no_champion`` says why there is none.
+    """
+
+    state: Literal[
+        "STARTING", "HEALTHY", "DRIFTING", "HEALING", "ROLLED_BACK", "FOLLOWING", "WATCHING"
+    ] = "STARTING"
+    pid: int = 0
+    run_id: str = ""
+    holder: str = ""
+    held_by: str = ""
+    held_reason: str = ""
+    error: str = ""
+    batch: int = 0
+    rows: int = 0
+    waiting: int = 0
+    pending_writes: int = 0
+    drift: Drift | None = None
+    monitors: dict[str, float] = Field(default_factory=dict)
+    alarms: tuple[str, ...] = ()
+    conflicts: int = 0
+    heals: dict[str, int] = Field(default_factory=dict)
+    rollbacks: int = 0
+    labels: int = 0
+    labels_unknown: int = 0
+    labels_at: str = ""
+    live: Judged | None = None
+    shadow: Judged | None = None
+    champion: Champion | None = None
+    candidates: tuple[Candidate, ...] = ()
+    happenings: tuple[Happening, ...] = ()
+    registry_away: str = ""
+    read_to: int = 0
+    spool: str = ""
+    begun_anew: int = 0
+    notes: dict[str, int] = Field(default_factory=dict)
+    no_champion: str = ""
+
+    @property
+    def reads(self) -> bool:
+        """Whether the one who says so has a run that reads the spool, or is about to."""
+        return self.state not in ("FOLLOWING", "WATCHING")
+
+    def as_told(self) -> dict[str, Any]:
+        """As it stands on the board."""
+        return self.model_dump(mode="json")
+
+
+def lifts(standing: ModelStatus) -> dict[str, float]:
+    """Live minus shadow, of F1 and accuracy where both are known."""
+    if standing.live is None or standing.shadow is None:
+        return {}
+    live, shadow = standing.live.figures, standing.shadow.figures
+    return {
+        name: live[name] - shadow[name]
+        for name in ("f1", "accuracy")
+        if name in live and name in shadow
+    }
+
+
+SILENT_SECONDS = 15.0  # after so long without a word the healer counts as down
+
+
+class ServerInfo(BaseModel):
+    """What the scoring process knows of itself.
+
+    ``version`` is what it answers with now, None while the registry has not numbered it.
+    ``queue`` counts rows that are not on disk yet, ``unrecorded`` those that never will be, and
+    ``conflicting`` those of them whose request id stood for other rows already; ``kept`` rows are
+    in the spool, and ``unread`` of them no healer here has looked at; ``lost`` were forgotten
+    before the healer read them. ``recording`` and ``following`` say what does not work there.
+    ``started`` is in seconds since 1970.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    version: int | None = None
+    snapshot: str = ""
+    threshold: float | None = None
+    queue: int = 0
+    unrecorded: int = 0
+    conflicting: int = 0
+    kept: int = 0
+    unread: int = 0
+    lost: int = 0
+    recording: str = ""
+    following: str = ""
+    started: float = 0.0
+
+
+class Word(BaseModel):
+    """The healer's last word, ``age`` seconds old; None where it never said one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    standing: ModelStatus
+    age: float | None
+
+    @property
+    def heals(self) -> bool:
+        """Whether a run heals here, which reads the spool."""
+        return self.age is not None and self.age < SILENT_SECONDS and self.standing.reads
+
+
+class StatusSnapshot(BaseModel):
+    """The whole of it at one moment, ``at`` in seconds since 1970.
+
+    ``age`` is the seconds since the healer's last word, None where it never said one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    server: ServerInfo
+    standing: ModelStatus = Field(default_factory=ModelStatus)
+    age: float | None = None
+    at: float
+
+    @property
+    def healer_up(self) -> bool:
+        """Whether the healer has spoken lately."""
+        return self.age is not None and self.age < SILENT_SECONDS
+
+    @property
+    def label_age(self) -> float | None:
+        """Seconds since a label came last, None where none ever did."""
+        return since(self.standing.labels_at, self.at)
+
+
+def look(
+    board: ControlChannel, facts: Callable[[], ServerInfo], clock: Callable[[], float] = time
+) -> StatusSnapshot:
+    """Read the board once. Raises `NotWritten` where its file cannot be used."""
+    now, server = clock(), facts()
+    word = last_word(board, now)
+    standing = word.standing
+    if not word.heals:  # then nobody else counts them
+        standing = standing.model_copy(update={"waiting": server.unread})
+    return StatusSnapshot(server=server, standing=standing, age=word.age, at=now)
+
+
+def last_word(board: ControlChannel, now: float) -> Word:
+    """What the healer said last. Raises `NotWritten` where the board cannot be used."""
+    data, said = board.told(HEALER)
+    return Word(standing=ModelStatus(**data), age=max(0.0, now - said) if said else None)
+
+
+def since(moment: str, now: float) -> float | None:
+    """Seconds from an ISO 8601 time until ``now``; None for no time."""
+    if not moment:
+        return None
+    return max(0.0, now - datetime.fromisoformat(moment).timestamp())

@@ -1,0 +1,319 @@
+"""What stands on the board in words, for the status page and the terminal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from selfheal_cli.actor import printable
+from selfheal_cli.serve.operator.status import (
+    Judged,
+    ModelStatus,
+    ServerInfo,
+    StatusSnapshot,
+    lifts,
+)
+
+Tone = Literal["better", "worse", "mixed", "same", "unknown"]
+FEW_ROWS = 200  # below which chance may make a difference of several points
+SAME = 0.0005  # a lift that rounds to nothing
+LABEL_SILENCE = 86_400.0  # seconds
+TITLES = {
+    "f1": "F1",
+    "accuracy": "Accuracy",
+    "precision": "Precision",
+    "recall": "Recall",
+    "roc_auc": "ROC AUC",
+    "pr_auc": "PR AUC",
+    "log_loss": "Log loss",
+    "cost": "Cost",
+}
+LESS_IS_BETTER = ("log_loss", "cost", "ece")
+STATES = {
+    "STARTING": "Starting: no batch has been looked at yet",
+    "HEALTHY": "Healthy: the stream looks as it did in training",
+    "DRIFTING": "Drifting: the stream has moved away from training",
+    "HEALING": "Healing: the adapter learns",
+    "ROLLED_BACK": "Rolled back: an earlier version serves again",
+    "FOLLOWING": "Following: another process heals this model",
+    "WATCHING": "Watching: healing is off",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Live beside shadow in words."""
+
+    tone: Tone
+    badge: str
+    headline: str
+    sentences: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A figure of live and shadow; ``tone`` says which is better."""
+
+    title: str
+    live: float | None
+    shadow: float | None
+    lift: float | None
+    tone: Tone
+
+
+def state_words(standing: ModelStatus) -> str:
+    """The state as a sentence."""
+    text = STATES[standing.state]
+    if standing.state == "FOLLOWING" and standing.holder:
+        return f"Following: {standing.holder} heals this model"
+    if standing.state == "WATCHING" and standing.error:
+        return f"{text} ({standing.error})"
+    return text
+
+
+def verdict_of(standing: ModelStatus) -> Verdict:
+    """Whether healing helps, and on how many rows."""
+    live, shadow, lift = standing.live, standing.shadow, lifts(standing)
+    if live is None or shadow is None or not live.rows or not lift:
+        return Verdict(
+            "unknown", "not known", "No label has come yet: whether healing helps is not known"
+        )
+    signs = {name: _sign(value) for name, value in lift.items()}
+    pairs = ", ".join(
+        f"{_named(name)} {live.figures[name]:.3f} against {shadow.figures[name]:.3f} without it"
+        for name in lift
+    )
+    rows = _rows(live, shadow)
+    if set(signs.values()) == {-1, 1}:
+        gained, lost = (
+            _listed([_named(name) for name in signs if signs[name] == sign]) for sign in (1, -1)
+        )
+        return Verdict("mixed", "mixed", f"Healing gains {gained} and costs {lost}: {pairs}", rows)
+    if -1 in signs.values():
+        advice = "Doing nothing would have been better on these rows: roll back, or hold healing."
+        return Verdict("worse", "worse", f"Healing makes it worse: {pairs}", (*rows, advice))
+    if 1 in signs.values():
+        return Verdict("better", "better", f"Healing helps: {pairs}", rows)
+    return Verdict("same", "no difference", f"Healing makes no difference: {pairs}", rows)
+
+
+def warnings(seen: StatusSnapshot) -> list[str]:
+    """What an operator should know at once."""
+    standing, messages = seen.standing, []
+    if seen.age is None:
+        messages.append("The healer has not said anything yet; what is scored is kept for it.")
+    elif not seen.healer_up:
+        messages.append(
+            f"The healer has said nothing for {span(seen.age)}: scoring goes on, nothing heals, "
+            "and what is below is as old as that."
+        )
+    if standing.error:
+        messages.append(f"The healer reports: {standing.error}")
+    if standing.spool:
+        messages.append(f"Reading did not go on where it was left: {standing.spool}")
+    if seen.server.conflicting:
+        messages.append(
+            f"{seen.server.conflicting:,} rows were not recorded, since their request's id stood "
+            "for other rows already: give each request an X-Selfheal-Request-Id of its own."
+        )
+    if seen.server.lost:
+        messages.append(
+            f"{seen.server.lost:,} rows were forgotten before the healer read them: more come than "
+            "it can look at."
+        )
+    if seen.server.recording:
+        messages.append(f"Answers are not written down: {seen.server.recording}")
+    if seen.server.following:
+        messages.append(f"What should serve does not: {seen.server.following}")
+    if standing.registry_away:
+        messages.append(f"The registry is away: {standing.registry_away}")
+    if standing.held_by:
+        why = f": {standing.held_reason}" if standing.held_reason else ""
+        messages.append(f"Healing is held by {standing.held_by}{why}")
+    messages += _of_champion(seen.server.version, standing)
+    if seen.label_age is not None and seen.label_age > LABEL_SILENCE:
+        messages.append(f"No label has come for {span(seen.label_age)}.")
+    return messages
+
+
+def _of_champion(served: int | None, standing: ModelStatus) -> list[str]:
+    """Where the alias does not point to what serves."""
+    champion = standing.champion
+    serves = "no version" if served is None else f"v{served}"
+    if standing.no_champion:
+        return [
+            f"There is no champion ({standing.no_champion}): {serves} answers; choose one with "
+            "'selfheal rollback --to VERSION'."
+        ]
+    if champion is not None and champion.foreign:
+        return [
+            f"The alias champion points to v{champion.version}, which selfheal did not register "
+            f"and does not serve: {serves} answers; a rollback puts the alias right."
+        ]
+    if served is not None and champion is not None and served != champion.version:
+        return [f"Requests are answered by v{served}, the champion is v{champion.version}."]
+    return []
+
+
+def lines(standing: ModelStatus) -> list[Line]:
+    """Every figure that is known of live or shadow."""
+    live = standing.live.figures if standing.live else {}
+    shadow = standing.shadow.figures if standing.shadow else {}
+    names = [name for name in TITLES if name in live or name in shadow]
+    names += sorted((set(live) | set(shadow)) - set(names))
+    return [_line(name, live.get(name), shadow.get(name)) for name in names]
+
+
+def span(seconds: float) -> str:
+    """A time in the largest unit that fits."""
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _line(name: str, live: float | None, shadow: float | None) -> Line:
+    lift = None if live is None or shadow is None else live - shadow
+    good = 0 if lift is None else _sign(-lift if name in LESS_IS_BETTER else lift)
+    tone: Tone = "better" if good > 0 else "worse" if good < 0 else "same"
+    return Line(TITLES.get(name, name.replace("_", " ")), live, shadow, lift, tone)
+
+
+def _rows(live: Judged, shadow: Judged) -> tuple[str, ...]:
+    count = f"{live.rows:,}" if live.rows == shadow.rows else f"{live.rows:,} and {shadow.rows:,}"
+    text = f"On {count} labelled rows, scored before anything learned from them."
+    if min(live.rows, shadow.rows) < FEW_ROWS:
+        return (text, "On so few rows it may be chance.")
+    return (text,)
+
+
+def _sign(value: float) -> int:
+    return 0 if abs(value) < SAME else (1 if value > 0 else -1)
+
+
+def _named(name: str) -> str:
+    return "F1" if name == "f1" else name.replace("_", " ")
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join(names)
+
+
+MAX_REASON = 300
+Reason = Annotated[
+    str,
+    Field(max_length=MAX_REASON, description="kept in the history"),
+    AfterValidator(printable),
+]
+Target = Literal["best", "previous"] | Annotated[int, Field(ge=1, le=2**31, strict=True)]
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Told(_Closed):
+    """The same in words."""
+
+    state: str
+    tone: Tone
+    badge: str
+    headline: str
+    sentences: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+class Healer(_Closed):
+    """Whether it has spoken lately, and the seconds since its last word."""
+
+    up: bool
+    age_seconds: float | None
+
+
+class Status(_Closed):
+    """How a served model stands; ``at`` in seconds since 1970."""
+
+    at: float
+    server: ServerInfo
+    healer: Healer
+    label_age_seconds: float | None
+    told: Told
+    standing: ModelStatus
+
+
+class PlanOrder(_Closed):
+    """Which version a rollback would restore: the best, what served before, or a number."""
+
+    to: Target
+
+
+class RollbackOrder(_Closed):
+    """Carry out a plan that was shown; ``digest`` is the plan's."""
+
+    to: Target
+    digest: Annotated[str, Field(min_length=1, max_length=200)]
+    reason: Reason = "by hand"
+
+
+class HealingOrder(_Closed):
+    """Stop healing, or allow it again."""
+
+    reason: Reason = "by hand"
+
+
+class Plan(_Closed):
+    """A rollback as it would be carried out: ``lines`` and ``notes`` are for a person."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    lines: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    source: int | None = Field(default=None, alias="from")
+    to: int
+    digest: str
+
+
+class Planned(_Closed):
+    """What `/operate/plan` answers."""
+
+    ok: Literal[True]
+    plan: Plan
+
+
+class Moved(_Closed):
+    """What `/operate/rollback` answers; ``move`` is the journal's entry, null where the version
+    serves already.
+    """
+
+    ok: Literal[True]
+    move: dict[str, Any] | None
+
+
+class HealingSet(_Closed):
+    """What `/operate/hold` and `/operate/release` answer."""
+
+    ok: Literal[True]
+    reason: str
+
+
+def status(seen: StatusSnapshot) -> Status:
+    """The document of one look."""
+    verdict = verdict_of(seen.standing)
+    told = Told(
+        state=state_words(seen.standing),
+        tone=verdict.tone,
+        badge=verdict.badge,
+        headline=verdict.headline,
+        sentences=verdict.sentences,
+        warnings=tuple(warnings(seen)),
+    )
+    return Status(
+        at=seen.at,
+        server=seen.server,
+        healer=Healer(up=seen.healer_up, age_seconds=seen.age),
+        label_age_seconds=seen.label_age,
+        told=told,
+        standing=seen.standing,
+    )

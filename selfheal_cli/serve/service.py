@@ -1,0 +1,102 @@
+"""What the routes of the scoring process share."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+from selfheal_cli.errors import RequestRefused, StorageError
+from selfheal_cli.serve.healer.supervisor import Supervisor
+from selfheal_cli.serve.http.feedback import Labels, Outcome, as_feedback
+from selfheal_cli.serve.http.invocations import (
+    AT_ONCE_BYTES,
+    Answer,
+    ScoredRequest,
+    full_answer,
+    quick_answer,
+)
+from selfheal_cli.serve.http.lanes import Lanes
+from selfheal_cli.serve.http.metrics import ServerMetrics
+from selfheal_cli.serve.http.model import ModelReloader, Scorer
+from selfheal_cli.serve.http.recent import RecentIds
+from selfheal_cli.serve.http.recorder import Recorder
+from selfheal_cli.serve.keeper import Keeper
+from selfheal_cli.serve.settings import ServerSettings
+from selfheal_cli.serve.tracing import Tracing
+from selfheal_cli.spool.control import ControlChannel
+from selfheal_cli.spool.store import LoggedRequest, Spool
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringService:
+    """One a server."""
+
+    settings: ServerSettings
+    scorer: Scorer
+    board: ControlChannel
+    spool: Spool
+    recorder: Recorder
+    following: ModelReloader
+    keeper: Keeper
+    companion: Supervisor
+    meters: ServerMetrics
+    tracing: Tracing
+    lanes: Lanes
+    recent: RecentIds
+
+    @property
+    def model(self) -> str:
+        """The registered model's name."""
+        return self.settings.healer.model
+
+    async def invoke(self, body: bytes, content_type: str | None) -> Answer:
+        """Score a body: small ordinary ones at once, all others in a thread."""
+        asked = (self.scorer.served, body, content_type, self.settings.key,
+                 self.settings.limits.rows)  # fmt: skip
+        if len(body) <= AT_ONCE_BYTES:
+            quick = quick_answer(*asked)
+            if quick is not None:
+                return quick
+            return await self.lanes.small.run(len(body), lambda: full_answer(*asked))
+
+        def either() -> Answer:
+            return quick_answer(*asked) or full_answer(*asked)
+
+        return await self.lanes.large.run(len(body), either)
+
+    async def stands_for(self, request_id: str, body: bytes) -> bool:
+        """Whether a caller's id is new, or stood for the same body before."""
+        content = hash(body) if len(body) <= AT_ONCE_BYTES else await asyncio.to_thread(hash, body)
+        return self.recent.stands_for(request_id, content)
+
+    def record(self, scored: ScoredRequest, request_id: str) -> None:
+        """Have what was answered written down."""
+        served = scored.served
+        self.meters.rows.labels(served.shown_version).inc(len(scored.probabilities))
+        self.recorder.take(
+            LoggedRequest(
+                request=request_id,
+                columns=scored.columns,
+                probabilities=scored.probabilities,
+                snapshot=served.snapshot,
+                threshold=served.threshold,
+                at=time.time(),
+                keys=scored.keys,
+            )
+        )
+
+    def join(self, told: Labels) -> Outcome:
+        """Join labels to their rows, those that were answered just now among them."""
+        labels = as_feedback(told, self.scorer.served.labels, self.settings.limits.rows)
+        try:
+            self.recorder.flush()
+            counts = self.spool.label(labels)
+        except StorageError as exc:
+            raise RequestRefused(
+                "labels cannot be kept now; send them again later",
+                status=503, code="TEMPORARILY_UNAVAILABLE", reason="disk",
+            ) from exc  # fmt: skip
+        for outcome in ("joined", "repeated", "unknown"):
+            self.meters.labels.labels(outcome).inc(getattr(counts, outcome))
+        return Outcome(joined=counts.joined, repeated=counts.repeated, unknown=counts.unknown)

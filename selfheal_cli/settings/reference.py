@@ -1,0 +1,156 @@
+"""The lines of a commented ``selfheal.yaml``: keys that hold, and behind ``#`` the defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import PurePath
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from selfheal_cli import __version__
+from selfheal_cli.config import Policy
+from selfheal_cli.settings.layers import shown
+from selfheal_cli.settings.resolve import FOR_GRADIENTS
+from selfheal_cli.settings.schema import KINDS, RunFile, settings_of
+
+ENDLESS = 1 << 20  # columns of a line
+ASIDE = 34  # column from which on comments stand
+MOST_LISTED = 8
+MONITORS = "[psi, 'fidi:threshold=0.5,triggers=heal']"
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first few, and how many more there are."""
+    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
+    return ", ".join(names[:MOST_LISTED]) + more
+
+
+def percent(part: int, whole: int) -> str:
+    """A share."""
+    return f"{100 * part / whole:.1f} %" if whole else "-"
+
+
+def flow(value: Any) -> str:
+    """A value on one line of YAML.
+
+    >>> flow(["no", 1, None])
+    "['no', 1, null]"
+    """
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    if isinstance(value, PurePath):
+        value = str(value)
+    if isinstance(value, tuple):
+        value = [one.model_dump(mode="json") if isinstance(one, BaseModel) else one
+                 for one in value]  # fmt: skip
+    text = yaml.safe_dump(value, default_flow_style=True, width=ENDLESS, allow_unicode=True,
+                          sort_keys=False)  # fmt: skip
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+class Page:
+    """Gathers lines; the order of the calls is that of the file."""
+
+    def __init__(self, made_by: str, schema: str | None) -> None:
+        self._lines: list[str] = []
+        if schema is not None:
+            self._lines.append(f"# yaml-language-server: $schema={schema}")
+        self.note(f"Written by '{made_by}' (selfheal {__version__}). 'selfheal run' here uses it.")
+        self.note("Options stand over it, and SELFHEAL_* variables between: 'selfheal config show'")
+        self.note("says what holds and why. A key behind # shows its default: take the # away to")
+        self.note("change it. docs/configuration.md explains the keys; paths are relative to here.")
+        self.blank()
+
+    def text(self) -> str:
+        """The file."""
+        return "\n".join(line.rstrip() for line in self._lines) + "\n"
+
+    def blank(self) -> None:
+        """An empty line."""
+        self._lines.append("")
+
+    def put(self, line: str) -> None:
+        """A line as it is."""
+        self._lines.append(line)
+
+    def note(self, text: str, depth: int = 0) -> None:
+        """A comment."""
+        indent = len(text) - len(text.lstrip())
+        self._lines.append(f"{'  ' * depth}# {' ' * indent}{shown(text.strip())}")
+
+    def value(self, key: str, value: Any, comment: str = "", depth: int = 0) -> None:
+        """A key that holds."""
+        self._entry(f"{'  ' * depth}{key}: {flow(value)}", comment)
+
+    def default(self, key: str, value: Any, comment: str, depth: int = 0) -> None:
+        """A key that does not hold, with its default."""
+        self._entry(f"{'  ' * depth}#{key}: {flow(value)}", comment)
+
+    def defaults(self, group: str, done: Iterable[str], depth: int, kind: str = "") -> None:
+        """The keys of a group that are not ``done``, each with its default and meaning."""
+        model: type[BaseModel] = KINDS[kind] if kind else settings_of(group)
+        for name, field in model.model_fields.items():
+            if name not in done and not field.is_required():
+                self.default(name, field.default, field.description or "", depth)
+
+    def registry(self, model_name: str) -> None:
+        """Where versions go."""
+        self.value("model_name", model_name or "fraud", "registered model; of snapshots, rollback")
+        for name in ("tracking_uri", "experiment", "model"):
+            self._default_of(name)
+
+    def learning(
+        self,
+        recipe: str,
+        labels: str,
+        shadow: str,
+        *,
+        rules: Sequence[str],
+        sensitive: str,
+        batch_size: int,
+        note: str = "",
+    ) -> None:
+        """What comes after the source."""
+        self.blank()
+        self.value("sensitive", sensitive, "feature whose drift is watched; or auto")
+        self.put("rules:")
+        if note:
+            self.note(note, 1)
+        for rule in rules:
+            self.put(f"  - {flow(rule)}")
+        self._default_of("rules_file")
+        self.value("monitors", [], f"such as {MONITORS}; docs/monitors.md")
+        self.blank()
+        self.put("heal:")
+        self.value("recipe", recipe, "how to heal: article, gradient, anchored; docs/healing.md", 1)
+        unused = FOR_GRADIENTS if recipe == "anchored" else ()
+        self.defaults("heal", ("recipe", *unused), 1)
+        self.value("labels", labels, "when they come: full, delayed:K or none")
+        self.value("objective", "accuracy", "what decisions are for: accuracy, f1 or cost:FN,FP")
+        self.put("policy:")
+        self.value("base", "default", "'selfheal policy list'; single thresholds stand over it", 1)
+        self.default("thresholds", None, "an exported threshold_config.json, put over base", 1)
+        for name, field in Policy.model_fields.items():
+            if name != "description":
+                self.default(name, field.default, field.description or "", 1)
+        self.blank()
+        self.put("network:")
+        self.value("shadow", shadow, "what doing nothing is: a plain network, or frozen", 1)
+        self.defaults("network", ("shadow",), 1)
+        self.value("batch_size", batch_size, "rows scored together")
+        written = {"source", "network", "heal", "labels", "objective", "policy", "model"}
+        written |= {"sensitive", "rules", "rules_file", "monitors", "batch_size", "model_name"}
+        written |= {"experiment", "tracking_uri"}
+        for name in RunFile.model_fields:
+            if name not in written:
+                self._default_of(name)
+
+    def _default_of(self, name: str) -> None:
+        field = RunFile.model_fields[name]
+        self.default(name, field.default, field.description or "")
+
+    def _entry(self, text: str, comment: str) -> None:
+        said = comment.replace("None:", "null:")
+        self._lines.append(f"{text.ljust(ASIDE - 2)}  # {shown(said)}" if said else text)

@@ -1,1 +1,0 @@
-"""SOURCE: rows to train on, then a stream of batches."""

@@ -1,0 +1,1 @@
+"""Sources: rows to train on, then a stream of batches."""

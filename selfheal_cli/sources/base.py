@@ -1,0 +1,136 @@
+"""What every source offers to the rooms behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from selfheal_cli.records import Batch, Limit, Rows
+from selfheal_cli.sources.contract import Contract
+from selfheal_cli.sources.encoding import Encoding
+
+if TYPE_CHECKING:
+    from selfheal_cli.records import Columns
+
+
+REJECTS = "rejects.ndjson"  # in a run's folder: lines that could not be taken
+
+
+class Source(Protocol):
+    """Rows in time order: a part to train on, then a stream.
+
+    ``labels`` names the target's values in the order of the classes; of two, the second is the
+    positive. ``batch_count`` is None when nobody knows.
+    """
+
+    @property
+    def encoding(self) -> Encoding:
+        """How raw columns become the network's inputs, fitted on the training part alone."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The target's values; ``Rows.y`` holds positions in it."""
+
+    @property
+    def batch_count(self) -> int | None:
+        """Batches in the stream."""
+
+    def training(self) -> Iterator[Rows]:
+        """The training part, in blocks that fit in memory; may be asked for again."""
+
+    def batches(self, start: int = 1) -> Iterator[Batch]:
+        """The stream from batch ``start`` on."""
+
+    def held_out(self) -> Mapping[str, Rows]:
+        """Rows that no network trains on, by stage; empty where the stream is the only judge."""
+
+    def limit(self) -> Limit | None:
+        """The best that any model can do on the stream, where the generator is known."""
+
+    @property
+    def contract(self) -> Contract | None:
+        """What every row must be; None where rows are drawn, not read."""
+
+    def departures(self) -> Mapping[str, Mapping[str, int]]:
+        """Counts of values that training did not have the like of, by column, so far."""
+
+    def notes(self) -> Mapping[str, int]:
+        """Counts of what was not as in training (missing values, unseen categories) so far."""
+
+
+@runtime_checkable
+class Unbounded(Protocol):
+    """What a `Source` has beside that whose rows keep coming; it is read once.
+
+    ``begin`` and ``stream`` say, by partition, where it was read from and where its stream began.
+    """
+
+    begin: Mapping[str, int]
+    stream: Mapping[str, int]
+
+    def attend(self, folder: Path, idle: Callable[[], bool]) -> None:
+        """The stream is about to begin; what is put aside or kept goes to ``folder``.
+
+        ``idle`` is called several times a second while nothing comes; True ends the stream.
+        """
+
+    def settle(self) -> None:
+        """The batches that were given are scored, and that is on disk."""
+
+    def close(self) -> None:
+        """No more is read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Rows, their times (n,) and those of their labels (n,), where the table has them."""
+
+    rows: Rows
+    at: NDArray[np.float64] | None = None
+    label_at: NDArray[np.float64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def cut(self, start: int, stop: int) -> Block:
+        """The rows from ``start`` to before ``stop``."""
+        part, rows = slice(start, stop), self.rows
+        return Block(
+            Rows(rows.x[part], rows.y[part], {name: v[part] for name, v in rows.columns.items()}),
+            None if self.at is None else self.at[part],
+            None if self.label_at is None else self.label_at[part],
+        )
+
+    def batch(self, index: int) -> Batch:
+        """All rows as a batch."""
+        now = None if self.at is None else float(self.at.max())
+        return Batch(index, self.rows, now, self.label_at)
+
+
+def joined(parts: Sequence[Block]) -> Block:
+    """Blocks one below the other."""
+    if len(parts) == 1:
+        return parts[0]
+    rows = [part.rows for part in parts]
+    columns: Columns = {
+        name: np.concatenate([part.columns[name] for part in rows]) for name in rows[0].columns
+    }
+    return Block(
+        Rows(
+            np.concatenate([part.x for part in rows]),
+            np.concatenate([part.y for part in rows]),
+            columns,
+        ),
+        _times([part.at for part in parts]),
+        _times([part.label_at for part in parts]),
+    )
+
+
+def _times(parts: Sequence[NDArray[np.float64] | None]) -> NDArray[np.float64] | None:
+    known = [part for part in parts if part is not None]
+    return np.concatenate(known) if known else None

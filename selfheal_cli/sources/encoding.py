@@ -1,0 +1,293 @@
+"""Raw columns to network inputs: standardised numbers, one-hot categories, kept as JSON."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
+
+from selfheal_cli.sources.files import as_text
+from selfheal_cli.sources.values import LARGEST, RowContract, finite, numbers, texts
+
+if TYPE_CHECKING:
+    from selfheal_cli.records import Columns, FloatArray
+
+
+CLIP = 10.0  # standard deviations; one wild value shall not drown the rest of its row
+LARGEST_OF_OLD = 1e100  # in a table, by contract 1
+MISSING = "missing values"
+TOO_LARGE = "numbers beyond 3.4e38, taken as missing"
+
+
+def constant_sd(mean: float) -> float:
+    """The standard deviation up to which numbers are one and the same: what rounding makes."""
+    return 1e-12 * max(1.0, abs(mean))
+
+
+class NumericColumn(BaseModel):
+    """A number: (value - mean) / sd; a missing value is the training mean.
+
+    A ``constant`` was always ``mean`` in training: the network never learned a weight for it, so
+    that it comes through as -1, 0 or 1, below, at or above ``mean``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: Literal["numeric"] = "numeric"
+    name: str
+    mean: float
+    sd: float
+    constant: bool = False
+
+    @property
+    def width(self) -> int:
+        """Inputs that the column takes."""
+        return 1
+
+    def encode(self, values: np.ndarray[Any, Any], out: FloatArray) -> dict[str, int]:
+        """Write (n,) values into ``out`` (n, 1); returns counts of what was unusual."""
+        missing = np.isnan(values)
+        centred = values - self.mean
+        if self.constant:
+            moved = np.abs(centred) > constant_sd(self.mean)
+            scaled = np.where(moved, np.sign(centred), 0.0)
+        else:
+            scaled = centred / self.sd
+        out[:, 0] = np.clip(np.where(missing, 0.0, scaled), -CLIP, CLIP)
+        return {MISSING: int(missing.sum())}
+
+
+class RawColumn(BaseModel):
+    """A number that goes in as it is, for a network that somebody else trained.
+
+    ``missing`` is what goes in for a value that is not there: None is NaN, which some networks
+    take, and others answer with NaN.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: Literal["raw"] = "raw"
+    name: str
+    missing: Annotated[float | None, Field(allow_inf_nan=False)] = 0.0
+
+    @property
+    def width(self) -> int:
+        """Inputs that the column takes."""
+        return 1
+
+    def encode(self, values: np.ndarray[Any, Any], out: FloatArray) -> dict[str, int]:
+        """Write (n,) values into ``out`` (n, 1); returns counts of what was unusual."""
+        missing = np.isnan(values)
+        fill = np.nan if self.missing is None else self.missing
+        out[:, 0] = np.where(missing, fill, values)
+        return {MISSING: int(missing.sum())}
+
+
+class CategoricalColumn(BaseModel):
+    """Text: one input a category, one for missing; a category not seen in training is all zero."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: Literal["categorical"] = "categorical"
+    name: str
+    categories: tuple[str, ...]
+
+    @property
+    def width(self) -> int:
+        """Inputs that the column takes."""
+        return len(self.categories) + 1
+
+    def encode(self, values: np.ndarray[Any, Any], out: FloatArray) -> dict[str, int]:
+        """Write (n,) texts into ``out`` (n, width); returns counts of what was unusual."""
+        missing = pd.isna(values)
+        codes = pd.Index(self.categories).get_indexer(pd.Index(np.where(missing, "", values)))
+        codes[missing] = len(self.categories)
+        seen = codes >= 0
+        out[:] = 0.0
+        out[np.flatnonzero(seen), codes[seen]] = 1.0
+        return {
+            MISSING: int(missing.sum()),
+            "unseen categories": int((~seen).sum()),
+        }
+
+
+Column = Annotated[NumericColumn | RawColumn | CategoricalColumn, Field(discriminator="kind")]
+
+
+class Encoding(BaseModel):
+    """The columns in the order of the network's inputs; fitted once, immutable after.
+
+    ``contract`` says what values mean: 2 as in `values`, 1 as in selfheal 0.1.0, whose encodings
+    do not name one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    columns: tuple[Column, ...]
+    contract: RowContract = 1
+
+    @model_serializer(mode="wrap")
+    def _as_of_its_contract(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What selfheal 0.1.0 wrote keeps its bytes."""
+        values: dict[str, Any] = dump(self)
+        if self.contract == 1:
+            del values["contract"]
+            for column in values["columns"]:
+                column.pop("missing", None)
+        return values
+
+    @classmethod
+    def raw_columns(
+        cls,
+        names: Sequence[str],
+        missing: Sequence[float | None] = (),
+        contract: RowContract = 2,
+    ) -> Encoding:
+        """Columns for a network that has its own way with them, in this order.
+
+        ``missing`` is what each takes for a value that is not there; nothing given, 0.
+        """
+        fills = missing or [0.0] * len(names)
+        pairs = zip(names, fills, strict=True)
+        columns = tuple(RawColumn(name=name, missing=fill) for name, fill in pairs)
+        return cls(columns=columns, contract=contract)
+
+    @classmethod
+    def identity(cls, names: list[str], contract: RowContract = 2) -> Encoding:
+        """Columns that the network takes as they are."""
+        columns = tuple(NumericColumn(name=name, mean=0.0, sd=1.0) for name in names)
+        return cls(columns=columns, contract=contract)
+
+    @property
+    def names(self) -> list[str]:
+        """Feature names in order."""
+        return [column.name for column in self.columns]
+
+    @property
+    def numeric(self) -> list[str]:
+        """Names of the numeric features."""
+        return [column.name for column in self.columns if column.kind != "categorical"]
+
+    @property
+    def text(self) -> list[str]:
+        """Names of the text features."""
+        return [column.name for column in self.columns if column.kind == "categorical"]
+
+    @property
+    def missing(self) -> tuple[float | None, ...]:
+        """What goes in for a missing value of each raw column; nothing by contract 1."""
+        if self.contract == 1:
+            return ()
+        return tuple(column.missing for column in self.columns if column.kind == "raw")
+
+    @property
+    def width(self) -> int:
+        """Inputs of the network."""
+        return sum(column.width for column in self.columns)
+
+    def encode(self, columns: Columns, counts: Counter[str] | None = None) -> FloatArray:
+        """Raw columns, (n,) each, to (n, width) float32; adds what was unusual to ``counts``."""
+        rows = len(next(iter(columns.values())))
+        x = np.empty((rows, self.width), dtype=np.float32)
+        start = 0
+        for column in self.columns:
+            values = columns[column.name]
+            beyond = 0
+            if self.contract == 2 and column.kind != "categorical":
+                given = int(np.isnan(values).sum())
+                values = finite(values) + 0.0  # no -0.0
+                beyond = int(np.isnan(values).sum()) - given
+            unusual = column.encode(values, x[:, start : start + column.width])
+            start += column.width
+            if counts is not None:
+                counts.update(unusual)
+                if beyond:
+                    counts.update({MISSING: -beyond, TOO_LARGE: beyond})
+        return x
+
+    def filled(self, x: FloatArray) -> FloatArray:
+        """Raw columns side by side (n, d) as inputs: what goes in where a value is missing."""
+        absent = np.isnan(x)
+        if not absent.any():
+            return x
+        fills = [column.missing for column in self.columns if column.kind == "raw"]
+        known = np.array([np.nan if fill is None else fill for fill in fills], dtype=np.float32)
+        return np.where(absent, known, x)
+
+    def cleaned(self, columns: Columns) -> Columns:
+        """Raw columns for all that measures them: of numbers, what is not finite is missing."""
+        numeric = set(self.numeric)
+        return {
+            name: self._finite(values) if name in numeric else values
+            for name, values in columns.items()
+        }
+
+    def _finite(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return finite(values, LARGEST if self.contract == 2 else LARGEST_OF_OLD)
+
+    def raw(self, frame: pd.DataFrame) -> Columns:
+        """A table as raw columns; raises KeyError naming what is missing, and ValueError for a text
+        where a number must be.
+        """
+        absent = [name for name in self.names if name not in frame.columns]
+        if absent:
+            raise KeyError(f"missing columns: {', '.join(absent)}; expected: {self.names}")
+        return {
+            column.name: self._numbers(frame[column.name])
+            if column.kind != "categorical"
+            else self._texts(frame[column.name])
+            for column in self.columns
+        }
+
+    def _numbers(self, values: pd.Series[Any]) -> np.ndarray[Any, Any]:
+        if self.contract == 1:
+            return values.to_numpy(dtype=np.float64)
+        try:
+            return numbers(values)
+        except ValueError as exc:
+            raise ValueError(f"column '{values.name}': {exc}") from exc
+
+    def _texts(self, values: pd.Series[Any]) -> np.ndarray[Any, Any]:
+        return texts(values) if self.contract == 2 else as_text(values).to_numpy(dtype=object)
+
+
+def occurred(counts: Mapping[str, int]) -> dict[str, int]:
+    """Only what did occur."""
+    return {name: count for name, count in counts.items() if count}
+
+
+# A fitted encoding for one request after another: the same inputs to the last bit, all numeric
+# columns in one step.
+
+
+class QuickEncoding:
+    """`Encoding.encode` where every column is a number; ``exact`` says whether it is that."""
+
+    def __init__(self, encoding: Encoding) -> None:
+        self.encoding = encoding
+        columns = encoding.columns
+        self.exact = all(isinstance(one, NumericColumn) and not one.constant for one in columns)
+        if self.exact:
+            numeric: list[Any] = list(columns)
+            self._mean = np.array([one.mean for one in numeric])
+            self._sd = np.array([one.sd for one in numeric])
+            self._largest = LARGEST if encoding.contract == 2 else np.inf
+
+    def encode(self, columns: Columns, matrix: FloatArray | None) -> FloatArray:
+        """Raw columns to (n, width) float32; ``matrix`` (n, columns) float64 holds the same
+        numbers side by side, where somebody has them so.
+        """
+        if matrix is None or not self.exact:
+            return self.encoding.encode(columns)
+        scaled = (matrix - self._mean) / self._sd
+        scaled[~(np.abs(matrix) <= self._largest)] = 0.0
+        if self.encoding.contract == 2:
+            scaled += 0.0  # no -0.0
+        encoded: FloatArray = np.clip(scaled, -CLIP, CLIP).astype(np.float32)
+        return encoded

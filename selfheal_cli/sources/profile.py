@@ -1,0 +1,363 @@
+"""One pass over a whole table before anything is written: its size, its kinds, its mistakes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from math import inf, isfinite
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from selfheal_cli.config_sources import BoundedSettings, RowSettings
+from selfheal_cli.errors import DataError
+from selfheal_cli.sources.files import TableFile, as_numbers, as_text
+from selfheal_cli.sources.times import Times
+from selfheal_cli.sources.values import (
+    ABSENT,
+    RowContract,
+    flags,
+    is_plain,
+    one_text,
+    parsed,
+    texts,
+)
+
+TRUE_WORDS = ("1", "1.0", "true", "yes", "y", "t", "positive", "pos", "fraud", "up")
+MOST_CLASSES = 64
+MOST_COUNTED = 1_000  # more values are not told apart: a target of numbers could have millions
+MOST_LISTED = 5
+ALLOWED = f"2 to {MOST_CLASSES} are allowed, such as 0 and 1 or no and yes"
+UNKNOWN = -1  # in `Rows.y`
+
+
+class Target:
+    """What a whole target column held; rows count from 1, below the header."""
+
+    def __init__(
+        self,
+        where: str,
+        name: str,
+        *,
+        missing_allowed: bool = False,
+        place: Callable[[int], str] | None = None,
+        contract: RowContract = 2,
+    ) -> None:
+        self.contract = contract
+        self.counts: Counter[str] = Counter()
+        self._where, self._name = where, name
+        self._place = place or (lambda row: f"{where}: row {row}")
+        self._missing_allowed = missing_allowed
+        self._first_row: dict[str, int] = {}
+        self._first_missing: int | None = None
+
+    def add(self, values: pd.Series[Any], offset: int) -> None:
+        """Take the values after the first ``offset`` rows; blanks are missing values too."""
+        held = as_labels(values, self.contract)
+        missing = held.isna().to_numpy()
+        if missing.any():
+            self._miss(offset + int(np.flatnonzero(missing)[0]) + 1)
+        codes, distinct = pd.factorize(held)
+        counts = np.bincount(codes[codes >= 0], minlength=len(distinct)).tolist()
+        for code, (value, count) in enumerate(zip(distinct, counts, strict=True)):
+            self.counts[value] += count
+            if value not in self._first_row:
+                self._first_row[value] = offset + int(np.argmax(codes == code)) + 1
+        if len(self.counts) > MOST_COUNTED:
+            raise self._refused(f"more than {MOST_COUNTED:,}")
+
+    def _miss(self, row: int) -> None:
+        if self._first_missing is None or row < self._first_missing:
+            self._first_missing = row
+        if not self._missing_allowed:
+            raise self._missing("every row needs one, unless labels may come later (--labels)")
+
+    def require_classes(self) -> None:
+        """Raise `DataError` where there are too few or too many values for classes."""
+        words = [value for value in self.counts if value in ABSENT]
+        if self.contract == 2 and all(_size(v) < inf for v in self.counts if v not in words):
+            for word in words:  # among numbers NA is no class of its own
+                del self.counts[word]
+                self._miss(self._first_row.pop(word))
+        if not 2 <= len(self.counts) <= MOST_CLASSES:
+            raise self._refused(str(len(self.counts)))
+
+    def require_trained(self, train_rows: int) -> None:
+        """Raise `DataError` unless the first ``train_rows`` rows have labels, and every value."""
+        if self._first_missing is not None and self._first_missing <= train_rows:
+            raise self._missing(
+                f"the first {train_rows} rows train the network and need one: "
+                "leave the row out or give a smaller --train-fraction"
+            )
+        trained = [value for value, row in self._first_row.items() if row <= train_rows]
+        if len(trained) < 2:
+            raise DataError(
+                f"{self._where}: the first {train_rows} rows hold only {listed(trained)} in "
+                f"'{self._name}'; training needs every value: give a larger --train-fraction"
+            )
+        for value, row in self._first_row.items():
+            if row > train_rows and self.contract == 2:
+                del self.counts[value]  # in the stream it is a label that nobody knows
+            elif row > train_rows:
+                raise DataError(
+                    f"{self._place(row)}, column '{self._name}': {value!r} first occurs here; "
+                    f"the {train_rows} rows that train the network hold {listed(trained)}: "
+                    "give a larger --train-fraction or leave such rows out"
+                )
+
+    def labels(self, positive: str | None) -> tuple[str, ...]:
+        """See `order_labels`."""
+        if self.contract == 2 and positive is not None:
+            positive = one_text(positive)
+        return order_labels(self.counts, positive, where=self._where)
+
+    def _missing(self, then: str) -> DataError:
+        return DataError(
+            f"{self._place(self._first_missing or 1)}, column '{self._name}': "
+            f"the target is missing; {then}"
+        )
+
+    def _refused(self, count: str) -> DataError:
+        names = f" ({listed(self.counts)})" if self.counts else ""
+        return DataError(
+            f"{self._where}: target '{self._name}' has {count} "
+            f"value{'' if count == '1' else 's'}{names}; {ALLOWED}"
+        )
+
+
+def order_labels(values: Counter[str], positive: str | None, *, where: str) -> tuple[str, ...]:
+    """The values in the order of the classes; of two, the second is the positive.
+
+    That is the named one, else a word for true, else the rarer value. More than two are sorted,
+    numbers by size and texts by alphabet.
+
+    >>> order_labels(Counter({"no": 9, "yes": 1}), None, where="t.csv")
+    ('no', 'yes')
+    >>> order_labels(Counter({"10": 3, "9": 3, "8": 3}), None, where="t.csv")
+    ('8', '9', '10')
+    """
+    if len(values) > 2:
+        if positive is not None:
+            raise DataError(
+                f"{where}: --positive {positive} is for a target of two values; it has "
+                f"{len(values)} ({listed(values)}): leave --positive out"
+            )
+        return tuple(in_order(values))
+    if positive is not None and positive not in values:
+        raise DataError(
+            f"{where}: '{positive}' is not a value of the target; it has {listed(values)}"
+        )
+    if positive is None:
+        spoken = [value for value in values if value.lower() in TRUE_WORDS]
+        positive = spoken[0] if len(spoken) == 1 else min(values, key=lambda v: (values[v], v))
+    negative = next(value for value in values if value != positive)
+    return negative, positive
+
+
+def as_labels(values: pd.Series[Any], contract: RowContract = 2) -> pd.Series[str]:
+    """Targets (n,) as texts; blanks are missing values too."""
+    if contract == 2:
+        return pd.Series(texts(values), index=values.index, dtype="str")
+    held = as_text(values)
+    return held.mask(held == "")
+
+
+def as_classes(
+    values: pd.Series[Any], labels: tuple[str, ...], contract: RowContract = 2
+) -> NDArray[np.int8]:
+    """Targets (n,) as positions in ``labels``, `UNKNOWN` where a value is missing or not there."""
+    places = pd.Index(labels, dtype="str").get_indexer(pd.Index(as_labels(values, contract)))
+    return places.astype(np.int8)
+
+
+def in_order(values: Iterable[str]) -> list[str]:
+    """Values by size where all are numbers, else by text."""
+    texts = sorted(values)
+    sizes = {value: _size(value) for value in texts}
+    return sorted(texts, key=sizes.__getitem__) if all(map(isfinite, sizes.values())) else texts
+
+
+def listed(values: Iterable[str]) -> str:
+    """The first few values, and how many more there are."""
+    names = in_order(values)
+    more = f", and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
+    return ", ".join(repr(name) for name in names[:MOST_LISTED]) + more
+
+
+def _size(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return inf
+
+
+LARGEST = 1e100  # numbers beyond it have no standard deviation in float64
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What the whole table is: rows, numeric and text features, its target, its times."""
+
+    rows: int
+    numeric: tuple[str, ...]
+    text: tuple[str, ...]
+    target: Target
+    times: Times | None
+
+
+@dataclass(slots=True)
+class _ColumnTally:
+    """What one column held so far; rows count from 1, below the header."""
+
+    numbers: int = 0
+    first_text: tuple[int, str] | None = None
+    texts: int = 0
+    first_infinite: int | None = None
+
+    def read(self, values: pd.Series[Any], offset: int) -> None:
+        """Contract 2: a truth value alone makes no column of numbers, and is one among them."""
+        numbers, texts = parsed(values)
+        told = flags(values)
+        self.numbers += int((~np.isnan(numbers) & ~told).sum())
+        self.texts += int((texts | told).sum())
+        if self.first_text is None and texts.any():
+            at = int(np.argmax(texts))
+            self.first_text = (offset + at + 1, str(values.iloc[at]))
+
+    def add(self, values: pd.Series[Any], offset: int) -> None:
+        numbers = as_numbers(values)
+        present = values.notna().to_numpy()
+        text = present & np.isnan(numbers)
+        self.numbers += int(present.sum() - text.sum())
+        self.texts += int(text.sum())
+        if self.first_text is None and text.any():
+            at = int(np.flatnonzero(text)[0])
+            self.first_text = (offset + at + 1, str(values.iloc[at]))
+        infinite = np.abs(numbers) > LARGEST
+        if self.first_infinite is None and infinite.any():
+            self.first_infinite = offset + int(np.flatnonzero(infinite)[0]) + 1
+
+
+class Kinds:
+    """Which features are numbers and which are text; those in ``categorical`` are text."""
+
+    def __init__(
+        self, table: TableFile, features: Sequence[str], categorical: Sequence[str]
+    ) -> None:
+        self._table, self._features = table, features
+        self._tallies = {name: _ColumnTally() for name in features if name not in categorical}
+
+    def add(self, frame: pd.DataFrame, offset: int) -> None:
+        """Take the rows after the first ``offset``; raises `DataError` for an odd type."""
+        for name, tally in self._tallies.items():
+            _refuse_odd_type(self._table, name, frame[name])
+            if self._table.contract == 1:
+                tally.add(frame[name], offset)
+            else:
+                tally.read(frame[name], offset)
+
+    def split(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Numeric and text features; raises `DataError` for a text among numbers."""
+        tallies = self._tallies
+        numeric = tuple(name for name, tally in tallies.items() if tally.numbers >= tally.texts)
+        for name in numeric:
+            _require_finite_numbers(self._table, name, tallies[name])
+        return numeric, tuple(name for name in self._features if name not in numeric)
+
+
+def profile(table: TableFile, settings: RowSettings) -> Profile:
+    """Read the table once.
+
+    A column is numeric when most of its values are numbers; then a text in it is a mistake.
+    Raises `DataError` naming file, row, column and value for the first mistake.
+    """
+    kinds = Kinds(table, _features(table, settings), settings.categorical)
+    target = Target(
+        table.where, settings.target, missing_allowed=settings.unlabelled, place=table.place,
+        contract=table.contract,
+    )  # fmt: skip
+    times = None
+    if isinstance(settings, BoundedSettings) and settings.time is not None:
+        times = Times(table.where, settings.time, settings.label_time, place=table.place)
+    rows = 0
+    for frame in table.chunks(None):
+        target.add(frame[settings.target], rows)
+        if times is not None:
+            times.check(frame, rows)
+        kinds.add(frame, rows)
+        rows += len(frame)
+    if rows == 0:
+        raise DataError(f"{table.where}: no rows below the header{_left_out(table)}")
+    target.require_classes()
+    numeric, text = kinds.split()
+    return Profile(rows, numeric, text, target, times)
+
+
+def _left_out(table: TableFile) -> str:
+    return "".join(f"; {count:,} {reason}" for reason, count in table.notes().items())
+
+
+def _features(table: TableFile, settings: RowSettings) -> list[str]:
+    target = settings.target
+    clocks = clocks_of(settings)
+    for name in (target, *settings.drop, *settings.categorical, *clocks):
+        require_column(table, name)
+    if target in settings.drop:
+        raise DataError(f"{table.where}: '{target}' is both the target and dropped")
+    if target in clocks:
+        raise DataError(f"{table.where}: '{target}' is both the target and a time; name another")
+    apart = {target, *settings.drop, *clocks}
+    features = [name for name in table.columns if name not in apart]
+    if not features:
+        raise DataError(f"{table.where}: no feature column is left beside the target '{target}'")
+    return features
+
+
+def clocks_of(settings: RowSettings) -> list[str]:
+    """The columns that hold times."""
+    if not isinstance(settings, BoundedSettings):
+        return []
+    return [name for name in (settings.time, settings.label_time) if name is not None]
+
+
+def require_column(table: TableFile, name: str) -> None:
+    """Raise `DataError` with the nearest name where the table has no such column."""
+    if name not in table.columns:
+        raise DataError(
+            f"{table.where}: no column '{name}'{nearest(name, table.columns)}; "
+            f"columns: {', '.join(table.columns)}"
+        )
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """``; did you mean 'x'?`` or nothing."""
+    matches = get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean '{matches[0]}'?" if matches else ""
+
+
+def _require_finite_numbers(table: TableFile, name: str, tally: _ColumnTally) -> None:
+    if tally.first_text is not None:
+        row, value = tally.first_text
+        raise DataError(
+            f"{table.place(row)}, column '{name}': {value!r} is not a number; "
+            f"correct it, leave it empty, or give --categorical {name} or --drop {name}"
+        )
+    if tally.first_infinite is not None:
+        raise DataError(
+            f"{table.place(tally.first_infinite)}, column '{name}': an infinite value, or "
+            f"one beyond {LARGEST:g}; leave it empty or correct it"
+        )
+
+
+def _refuse_odd_type(table: TableFile, name: str, values: pd.Series[Any]) -> None:
+    kinds = pd.api.types
+    plain = kinds.is_numeric_dtype(values) or kinds.is_string_dtype(values)
+    if not (plain if table.contract == 1 else is_plain(values)):
+        raise DataError(
+            f"{table.where}: column '{name}' holds {values.dtype}; numbers and text are "
+            f"supported: give --drop {name} or convert it"
+        )

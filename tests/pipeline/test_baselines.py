@@ -1,0 +1,148 @@
+"""Every peer keeps the same promises: each check runs over each of them."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from selfheal_cli.config import SyntheticSettings
+from selfheal_cli.model.network import Architecture, SelfHealingNetwork
+from selfheal_cli.model.training import seeded
+from selfheal_cli.pipeline.offline.baselines import (
+    Constant,
+    FineTune,
+    Frozen,
+    LabelRate,
+    Peer,
+    Posterior,
+    river_peers,
+)
+
+INPUTS = 10  # as many as the synthetic stream has
+RIVER = importlib.util.find_spec("river") is not None
+Make = Callable[[int], Peer]
+
+
+def network(seed: int = 0) -> SelfHealingNetwork:
+    with seeded(seed):
+        built = SelfHealingNetwork.build(Architecture(INPUTS, 8))
+    built.freeze()
+    return built
+
+
+MAKERS: dict[str, Make] = {
+    "frozen": lambda seed: Frozen(network(seed)),
+    "constant": lambda seed: Constant(0.0),
+    "label rate": lambda seed: LabelRate(0.15),
+    "posterior": lambda seed: Posterior(SyntheticSettings()),
+    "fine-tune": lambda seed: FineTune(network(seed), 0.01),
+    **(river_peers() if RIVER else {}),
+}
+LEARNERS = sorted(set(MAKERS) - {"frozen", "constant", "posterior"})
+
+
+@pytest.fixture(params=list(MAKERS))
+def make(request: pytest.FixtureRequest) -> Make:
+    return MAKERS[request.param]
+
+
+def rows(count: int = 60, seed: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    draw = np.random.default_rng(seed)
+    x = draw.normal(size=(count, INPUTS)).astype(np.float32)
+    return x, (x[:, 0] + 0.3 * x[:, 1] > 0).astype(np.int8)
+
+
+def test_a_peer_gives_one_probability_a_row(make: Make) -> None:
+    peer = make(1)
+    for _ in range(2):  # before and after it has learned
+        for count in (1, 7, 60):
+            probabilities = peer.predict(rows(count)[0])
+            assert probabilities.shape == (count,)
+            assert probabilities.dtype == np.float32
+            assert ((probabilities >= 0) & (probabilities <= 1)).all()
+        peer.learn(*rows())
+
+
+def test_predicting_teaches_nothing(make: Make) -> None:
+    peer, other = make(1), make(1)
+    x, y = rows()
+    peer.learn(x, y)
+    other.learn(x, y)
+    first = peer.predict(x)
+    peer.predict(rows(seed=9)[0] + 5)
+    assert (peer.predict(x) == first).all()
+    peer.learn(*rows(seed=4))
+    other.learn(*rows(seed=4))
+    assert (peer.predict(x) == other.predict(x)).all()
+
+
+def test_the_same_seed_gives_the_same_peer(make: Make) -> None:
+    answers = []
+    for _ in range(2):
+        peer = make(5)
+        for seed in range(3):
+            peer.learn(*rows(seed=seed))
+        answers.append(peer.predict(rows(seed=8)[0]))
+    assert (answers[0] == answers[1]).all()
+
+
+def test_rows_are_left_as_they_are(make: Make) -> None:
+    x, y = rows()
+    before = x.copy(), y.copy()
+    peer = make(1)
+    peer.predict(x)
+    peer.learn(x, y)
+    assert (x == before[0]).all()
+    assert (y == before[1]).all()
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_a_learner_changes_its_mind(name: str) -> None:
+    peer = MAKERS[name](1)
+    x, y = rows(200)
+    before = peer.predict(x)
+    for _ in range(3):
+        peer.learn(x, y)
+    assert (peer.predict(x) != before).any()
+
+
+@pytest.mark.parametrize("name", ["frozen", "constant", "posterior"])
+def test_what_does_not_learn_never_changes_its_mind(name: str) -> None:
+    peer = MAKERS[name](1)
+    x, y = rows(200)
+    before = peer.predict(x)
+    peer.learn(x, y)
+    assert (peer.predict(x) == before).all()
+
+
+def test_fine_tuning_leaves_the_network_that_it_started_from() -> None:
+    start = network()
+    x, y = rows()
+    before = start.predict(x)
+    FineTune(start, 0.1).learn(x, y)
+    assert (start.predict(x) == before).all()
+
+
+def test_the_label_rate_is_of_the_last_ten_batches_weighed_by_rows() -> None:
+    peer, x = LabelRate(0.15), rows(3)[0]
+    assert peer.predict(x) == pytest.approx([0.15] * 3)
+    peer.learn(*(part[:10] for part in (rows()[0], np.ones(60, dtype=np.int8))))
+    for _ in range(9):
+        peer.learn(rows()[0][:30], np.zeros(30, dtype=np.int8))
+    assert peer.predict(x) == pytest.approx([10 / 280] * 3)
+    peer.learn(rows()[0][:30], np.zeros(30, dtype=np.int8))
+    assert peer.predict(x) == pytest.approx([0.0] * 3)
+
+
+@pytest.mark.skipif(not RIVER, reason="river is not installed")
+def test_the_river_learners_learn_what_tells_the_classes_apart() -> None:
+    x, y = rows(400)
+    for title, make_one in river_peers().items():
+        peer = make_one(1)
+        peer.learn(x, y)
+        fresh, truth = rows(200, seed=77)
+        accuracy = float(((peer.predict(fresh) >= 0.5) == (truth == 1)).mean())
+        assert accuracy > 0.7, title

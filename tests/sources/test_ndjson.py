@@ -1,0 +1,86 @@
+"""Files with a JSON object a line: types, what is missing, and the first mistake."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from selfheal_cli.errors import DataError
+from selfheal_cli.sources.files import CHUNK_ROWS
+from selfheal_cli.sources.ndjson import NdjsonTable, as_frame, parse_object
+from selfheal_cli.sources.values import texts
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+
+
+def table(folder: Path, *rows: Any) -> NdjsonTable:
+    path = folder / "t.ndjson"
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return NdjsonTable(path)
+
+
+def read(table_file: NdjsonTable) -> list[dict[str, Any]]:
+    return [row for chunk in table_file.chunks(None) for row in chunk.to_dict("records")]
+
+
+@settings(deadline=None, derandomize=True, max_examples=150)
+@given(line=st.binary(max_size=40) | st.text(max_size=20).map(str.encode))
+def test_any_bytes_are_an_object_or_a_reason(line: bytes) -> None:
+    try:
+        assert isinstance(parse_object(line), dict)
+    except ValueError as exc:
+        assert "\n" not in str(exc)
+
+
+@settings(deadline=None, derandomize=True, max_examples=100)
+@given(row=st.dictionaries(st.text(max_size=5), SCALARS, max_size=5))
+def test_an_object_of_scalars_comes_back(row: dict[str, Any]) -> None:
+    line = json.dumps(row)
+    assert parse_object(line.encode()) == json.loads(line)
+
+
+def test_large_whole_numbers_are_not_rounded_into_one_another() -> None:
+    frame = as_frame([{"id": 2**60}, {"id": 2**60 + 1}, {"id": None}], ["id"])
+    assert texts(frame["id"]).tolist() == [str(2**60), str(2**60 + 1), None]
+
+
+def test_null_and_absent_are_missing_values(tmp_path: Path) -> None:
+    table_file = table(tmp_path, {"a": 1, "b": "x"}, {"a": None}, "", {"a": 2.5, "b": None})
+    frame = next(table_file.chunks(None))
+    assert frame["a"].isna().tolist() == [False, True, False]
+    assert frame["b"].isna().tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "the file is empty"),
+        ([{"a": 1}, "soon"], r"t\.ndjson: row 2: not JSON"),
+        ([{"a": 1}, {"a": {"b": 1}}], r"row 2: column 'a' holds an object"),
+        ([{"": 1}], "column 1 has no name"),
+        ([{f"c{n}": 1 for n in range(10_001)}], "10,001 columns; at most 10,000 are read"),
+    ],
+    ids=["empty", "broken", "nested", "no-name", "wide"],
+)
+def test_a_mistake_is_told_with_its_row(rows: list[Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        read(table(tmp_path, *rows))
+
+
+def test_a_column_that_ceases_or_begins_late_is_told(tmp_path: Path) -> None:
+    rows = [{"a": 1, "b": 2}] * CHUNK_ROWS
+    with pytest.raises(DataError, match=rf"row {CHUNK_ROWS + 1}: column 'b' is missing"):
+        read(table(tmp_path, *rows, {"a": 1}))
+    with pytest.raises(DataError, match=rf"row {CHUNK_ROWS + 1}: column 'c' first occurs here"):
+        read(table(tmp_path, *rows, {"a": 1, "b": 2, "c": 3}))
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none\.ndjson: no such file"):
+        NdjsonTable(tmp_path / "none.ndjson")
