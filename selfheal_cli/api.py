@@ -158,9 +158,9 @@ class SelfHealing:
     def rollback(self, reason: str = "asked for by the program") -> int:
         """Make the best post-heal version the champion, once everything about it is checked.
 
-        It serves within about a second. Returns its number. Raises `NothingToRestore`, `Overtaken`
-        where somebody else moved the champion meanwhile (ask again), `ApprovalNeeded` where the
-        model wants two people for that.
+        It serves within about a second. Returns its number. Raises `NoCandidateError`,
+        `ConflictError` where somebody else moved the champion meanwhile (ask again),
+        `ApprovalNeeded` where the model wants two people for that.
         """
         plan = plan_best(self._registry, self._name, VersionCriteria())
         execute(self._registry, plan, By(actor(), now_text(), reason))

@@ -1,4 +1,4 @@
-"""The frozen records that rooms hand to one another."""
+"""The frozen records that stages hand to one another."""
 
 from __future__ import annotations
 

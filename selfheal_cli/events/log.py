@@ -91,7 +91,7 @@ AFTER_THE_END = (Kind.REGISTERED, Kind.ALIAS_MOVED, Kind.MOVE_REFUSED, Kind.RUN_
 class EventLog:
     """The writing end of a log. One writer at a time; each line is handed to the system whole.
 
-    Raises `NotWritten` where the disk is full or the rights are missing; what was appended before
+    Raises `StorageError` where the disk is full or the rights are missing; what was appended before
     stays whole.
     """
 

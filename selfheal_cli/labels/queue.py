@@ -140,7 +140,7 @@ def _labelled(parts: list[Scored]) -> list[Scored]:
 
 
 class LabelJoiner:
-    """A `Desk` that joins labels to their rows by batch and place.
+    """A `LabelQueue` that joins labels to their rows by batch and place.
 
     Labels trickle in; they are handed on once ``together`` have come, so that what learns from
     them has a batch of rows. At most ``keep`` rows wait; the oldest are forgotten first.
@@ -158,11 +158,11 @@ class LabelJoiner:
 
     @property
     def waiting(self) -> tuple[Scored, ...]:
-        """See `Desk`."""
+        """See `LabelQueue`."""
         return (*self._come, *self._waiting.values())
 
     def take(self, scored: Scored, now: float | None, late: LateLabels | None) -> list[Scored]:
-        """See `Desk`."""
+        """See `LabelQueue`."""
         if late is not None:
             self._join(late)
         known = scored.y >= 0

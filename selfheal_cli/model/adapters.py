@@ -1,4 +1,7 @@
-"""What every adapter is, and the room that it is put into."""
+"""The adapters, the room that one is put into, and `KINDS`: a new one is a class and a line there.
+
+tests/model/test_adapters.py holds each to the contract.
+"""
 
 from __future__ import annotations
 
@@ -205,10 +208,6 @@ class ReflexiveLayer(Adapter):
         rows = self.room.apart(features)
         corrected: Tensor = rows + self.scale * self.adapter(rows)
         return self.room.together(corrected, len(features))
-
-
-# A new one is a file beside this one and a line in `KINDS`; tests/model/test_adapters.py then
-# holds it to the contract.
 
 
 REFLEXIVE, AFFINE, LORA = "reflexive", "affine", "lora"

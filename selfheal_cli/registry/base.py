@@ -1,4 +1,4 @@
-"""What the other rooms ask of a registry, whoever keeps it."""
+"""What is asked of a registry, of whichever kind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every source offers to the rooms behind it."""
+"""What every source offers to the stages behind it."""
 
 from __future__ import annotations
 

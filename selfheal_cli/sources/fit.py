@@ -84,7 +84,7 @@ class Fitted:
     times: Times | None
 
     def block(self, frame: pd.DataFrame, seen: RangeViolations | None = None) -> Block:
-        """Rows of a table as they go through the rooms; ``seen`` counts what was unusual."""
+        """Rows of a table as they go through the stages; ``seen`` counts what was unusual."""
         raw, contract = self.encoding.raw(frame), self.encoding.contract
         columns = self.encoding.cleaned(raw)
         y = as_classes(frame[self.target], self.labels, contract)

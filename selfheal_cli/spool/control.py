@@ -55,7 +55,7 @@ class Order:
 
 
 class ControlChannel:
-    """Any thread and any process may call. Raises `NotWritten` where the file cannot be used."""
+    """Any thread and any process may call. Raises `StorageError` where the file cannot be used."""
 
     def __init__(self, path: Path) -> None:
         self._file = SpoolFile(path, SCHEMA)

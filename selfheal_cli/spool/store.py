@@ -178,7 +178,7 @@ class Label:
 class Spool:
     """Any thread and any process of this machine may call.
 
-    Raises `NotWritten` where the disk is full or the file cannot be used.
+    Raises `StorageError` where the disk is full or the file cannot be used.
     """
 
     def __init__(self, path: Path) -> None:

@@ -44,7 +44,7 @@ async def ask(
     """Have it done, and wait for what comes of it; an order that nobody took is taken back.
 
     Raises `RequestRefused`: 409 where it was refused, 503 where no answer came in ``seconds``; and
-    `NotWritten` where the board cannot be used.
+    `StorageError` where the board cannot be used.
     """
     number = await asyncio.to_thread(board.order, kind, argument)
     loop = asyncio.get_running_loop()

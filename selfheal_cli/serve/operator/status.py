@@ -206,7 +206,7 @@ class StatusSnapshot(BaseModel):
 def look(
     board: ControlChannel, facts: Callable[[], ServerInfo], clock: Callable[[], float] = time
 ) -> StatusSnapshot:
-    """Read the board once. Raises `NotWritten` where its file cannot be used."""
+    """Read the board once. Raises `StorageError` where its file cannot be used."""
     now, server = clock(), facts()
     word = last_word(board, now)
     standing = word.standing
@@ -216,7 +216,7 @@ def look(
 
 
 def last_word(board: ControlChannel, now: float) -> Word:
-    """What the healer said last. Raises `NotWritten` where the board cannot be used."""
+    """What the healer said last. Raises `StorageError` where the board cannot be used."""
     data, said = board.told(HEALER)
     return Word(standing=ModelStatus(**data), age=max(0.0, now - said) if said else None)
 
