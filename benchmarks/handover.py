@@ -25,7 +25,7 @@ from selfheal_cli.events.types import Kind
 from selfheal_cli.metrics import score
 from selfheal_cli.model.checkpoint import Packed, make_base, pack
 from selfheal_cli.model.network import Architecture, SelfHealingNetwork, Weights, use_one_thread
-from selfheal_cli.pipeline.record.recorder import RunLedger, snapshot_data
+from selfheal_cli.pipeline.record.recorder import RunRecorder, snapshot_data
 from selfheal_cli.pipeline.stream.snapshots import Snapshots
 from selfheal_cli.records import Evaluation, Phase, Snapshot, digest
 from selfheal_cli.registry.base import Lineage
@@ -52,7 +52,7 @@ def parts(folder: Path, stack: ExitStack) -> dict[str, Callable[[], object]]:
     stack.callback(log.close)
     writer = RegistryWriter(registry, lineage, Outbox(folder / "outbox.db"))
     stack.callback(writer.close)
-    ledger = RunLedger(
+    ledger = RunRecorder(
         log, writer, lambda event: None, lambda: datetime.now(UTC), "benchmark", lambda: 0
     )
     beside, in_place = Snapshots(ledger, run_id), Snapshots(ledger, run_id)

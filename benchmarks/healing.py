@@ -24,7 +24,7 @@ from selfheal_cli.heal.task import AdapterState, HealTask, Window
 from selfheal_cli.model.network import use_one_thread
 from selfheal_cli.pipeline.offline.compare import Result, compare, summarise
 from selfheal_cli.pipeline.prepare.baseline import Prepared, prepare, survey, train_networks
-from selfheal_cli.pipeline.stream.session import Replay
+from selfheal_cli.pipeline.stream.memory import Replay
 from selfheal_cli.records import Batch, Rows
 from selfheal_cli.sources.synthetic import RULE, SyntheticSource
 

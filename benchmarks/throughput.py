@@ -30,10 +30,11 @@ from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.metrics import score
 from selfheal_cli.model.network import use_one_thread
 from selfheal_cli.pipeline.prepare.baseline import Prepared, prepare
-from selfheal_cli.pipeline.record.recorder import RunLedger
+from selfheal_cli.pipeline.record.recorder import RunRecorder
 from selfheal_cli.pipeline.stream.champion import NullWatcher
+from selfheal_cli.pipeline.stream.context import SessionContext, serve
 from selfheal_cli.pipeline.stream.outside import Live
-from selfheal_cli.pipeline.stream.session import lay, serve
+from selfheal_cli.pipeline.stream.session import Session
 from selfheal_cli.records import Batch, Evaluation
 from selfheal_cli.registry.base import Lineage, Registry
 from selfheal_cli.registry.memory import MemoryRegistry
@@ -98,25 +99,30 @@ def stream(
         stack.callback(log.close)
         writer = RegistryWriter(registry, lineage, Outbox(folder / "outbox.db"))
         stack.callback(writer.close)
-        ledger = RunLedger(log, writer, count, lambda: datetime.now(UTC), "benchmark", lambda: 0)
+        recorder = RunRecorder(
+            log, writer, count, lambda: datetime.now(UTC), "benchmark", lambda: 0
+        )
         live = serve(prepared)
         recipes = Recipes(prepared.network, prepared.anchor, config.heal)
-        world = Live(config, registry, lineage, ledger, NullWatcher(), live, recipes)
+        world = Live(config, registry, lineage, writer, NullWatcher(), live, recipes)
         stack.callback(world.close)
-        corridor = lay(config, source, prepared, live, ledger, lineage, world)
+        context = SessionContext(config, source, prepared, live, lineage, recorder, world)
+        session = Session(context)
         first = batches[0].rows
         clean = score(prepared.network.predict(first.x), first.y, live.serving.threshold)
-        corridor.healing.baseline(clean, Evaluation.HELD_OUT)
+        session.healing.baseline(clean, Evaluation.HELD_OUT)
         start = time.perf_counter()
         spent = 0.0
         for batch in batches:
             time.sleep(pause)
             begun = time.perf_counter()
-            corridor.stream.step(batch)
+            session.step(batch)
             spent += time.perf_counter() - begun
         streamed = time.perf_counter()
-        corridor.healing.finish()
-        ledger.catch_up(wait=True)
+        session.finish()
+        writer.send_steps()
+        writer.flush(0.0)
+        recorder.catch_up()
         end = time.perf_counter()
         return Pass(spent if pause else end - start, heals, end - streamed)
 

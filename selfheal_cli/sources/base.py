@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,44 @@ if TYPE_CHECKING:
 REJECTS = "rejects.ndjson"  # in a run's folder: lines that could not be taken
 
 
-class Source(Protocol):
+class Around(Protocol):
+    """What a session asks of a source around its batches.
+
+    What is answered here is right where all rows are there from the beginning. An ``endless``
+    source is read once, and ended by being stopped.
+    """
+
+    endless: bool = False
+
+    def positions(self) -> Mapping[str, Mapping[str, int]]:
+        """By partition, where it was read from (``begin``) and where its stream began."""
+        return {}
+
+    def history(self) -> Iterator[Batch]:
+        """Batches before the stream, to learn from once more; their labels may still come."""
+        return iter(())
+
+    def behind(self) -> str:
+        """Why healing should pause, if it should: more rows come than can be looked at."""
+        return ""
+
+    def attend(self, folder: Path, idle: Callable[[], bool]) -> None:
+        """The stream is about to begin; what is put aside or kept goes to ``folder``.
+
+        ``idle`` is called several times a second while nothing comes; True ends the stream.
+        """
+        return
+
+    def settle(self, keep: Callable[[], None]) -> None:
+        """The batches that were given are scored; ``keep`` brings that to disk."""
+        return
+
+    def close(self) -> None:
+        """No more is read."""
+        return
+
+
+class Source(Around, Protocol):
     """Rows in time order: a part to train on, then a stream.
 
     ``labels`` names the target's values in the order of the classes; of two, the second is the
@@ -61,29 +98,6 @@ class Source(Protocol):
 
     def notes(self) -> Mapping[str, int]:
         """Counts of what was not as in training (missing values, unseen categories) so far."""
-
-
-@runtime_checkable
-class Unbounded(Protocol):
-    """What a `Source` has beside that whose rows keep coming; it is read once.
-
-    ``begin`` and ``stream`` say, by partition, where it was read from and where its stream began.
-    """
-
-    begin: Mapping[str, int]
-    stream: Mapping[str, int]
-
-    def attend(self, folder: Path, idle: Callable[[], bool]) -> None:
-        """The stream is about to begin; what is put aside or kept goes to ``folder``.
-
-        ``idle`` is called several times a second while nothing comes; True ends the stream.
-        """
-
-    def settle(self) -> None:
-        """The batches that were given are scored, and that is on disk."""
-
-    def close(self) -> None:
-        """No more is read."""
 
 
 @dataclass(frozen=True, slots=True)

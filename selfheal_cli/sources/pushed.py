@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from selfheal_cli.records import Batch, Rows
+from selfheal_cli.sources.base import Around
 from selfheal_cli.sources.encoding import MISSING, Encoding, occurred
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Reference:
     labels: tuple[str, ...]
 
 
-class PushedSource:
+class PushedSource(Around):
     """A `Source` whose stream is what `push` is given, cut into batches; `end` ends it.
 
     `push` may be called from any thread and never waits.

@@ -15,7 +15,7 @@ from selfheal_cli.config import OWNER_ONLY
 from selfheal_cli.config_sources import KafkaSettings, UnboundedSettings
 from selfheal_cli.errors import DataError
 from selfheal_cli.records import Batch, Rows
-from selfheal_cli.sources.base import REJECTS
+from selfheal_cli.sources.base import REJECTS, Around
 from selfheal_cli.sources.contract import Contract, RangeViolations, schema_violations
 from selfheal_cli.sources.feed import Feed, FeedLine, Keeping, Past, Positions, on_disk
 from selfheal_cli.sources.fit import Fitted, fit
@@ -161,7 +161,7 @@ class Pending:
 KEPT = "rows.jsonl"
 
 
-class UnboundedSource:
+class UnboundedSource(Around):
     """A `Source` over a `Feed`, read once.
 
     A batch is full, or what has come ``max_wait`` seconds after its first row. Within a batch rows
@@ -191,16 +191,22 @@ class UnboundedSource:
         self._keeping = keeping
         self._idle: Callable[[], bool] = lambda: False
         self._stopped = False
-        self.begin: Positions = dict(self._past.begin or feed.positions())
-        self._pending = Pending(feed, self._rejects, self.begin, clock, contract)
+        self._begin: Positions = dict(self._past.begin or feed.positions())
+        self._pending = Pending(feed, self._rejects, self._begin, clock, contract)
         self._fitted = self._fit(table or self._first_rows())
-        self.stream: Positions = dict(self._pending.upto)
+        self._stream: Positions = dict(self._pending.upto)
         self._seen = RangeViolations(self._fitted.contract)
         self._join: LabelJoin | None = None
         if isinstance(settings, KafkaSettings) and settings.key is not None:
             labels = self._fitted.labels
             self._join = LabelJoin(settings.key, settings.target, labels, contract)
         self.encoding, self.labels = self._fitted.encoding, self._fitted.labels
+
+    endless = True
+
+    def positions(self) -> Mapping[str, Positions]:
+        """By partition: where it was read from, and where its stream began."""
+        return {"begin": self._begin, "stream": self._stream}
 
     @property
     def contract(self) -> Contract:
@@ -217,8 +223,9 @@ class UnboundedSource:
         if self._keeping is not None:
             self._keeping.to(folder / KEPT)
 
-    def settle(self) -> None:
-        """The batches that were given are scored, and that is on disk."""
+    def settle(self, keep: Callable[[], None]) -> None:
+        """Positions are committed once the batches are on disk as scored."""
+        keep()
         self._feed.commit(self._pending.upto)
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from selfheal_cli.config import SyntheticSettings
 from selfheal_cli.records import Batch, Limit, Rows
+from selfheal_cli.sources.base import Around
 from selfheal_cli.sources.encoding import Encoding
 from selfheal_cli.sources.values import RowContract
 
@@ -89,7 +90,7 @@ V14 = NAMES.index("V14")
 BATCHES = 25
 
 
-class SyntheticSource:
+class SyntheticSource(Around):
     """A `Source` that draws everything from one seed."""
 
     labels: tuple[str, ...] = ("normal", "fraud")

@@ -13,7 +13,7 @@ import pandas as pd
 from selfheal_cli.config_sources import BoundedSettings
 from selfheal_cli.errors import DataError
 from selfheal_cli.records import Batch, Rows
-from selfheal_cli.sources.base import Block, joined
+from selfheal_cli.sources.base import Around, Block, joined
 from selfheal_cli.sources.contract import Contract, RangeViolations
 from selfheal_cli.sources.files import TableFile, open_table
 from selfheal_cli.sources.fit import fit
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 BLOCK_ROWS = 65_536
 
 
-class TableSource:
+class TableSource(Around):
     """A `Source` over rows that end. Reads them in chunks: memory does not grow with the rows."""
 
     def __init__(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from selfheal_cli.records import Answers, Batch, LateLabels, Rows
-from selfheal_cli.sources.base import Source
+from selfheal_cli.sources.base import Around, Source
 from selfheal_cli.sources.contract import RangeViolations
 from selfheal_cli.sources.encoding import Encoding, occurred
 from selfheal_cli.spool.store import Cursor, Label, LoggedRequest, Spool, mark_of
@@ -104,7 +105,7 @@ class Pace:
     wait: Callable[[float], bool]
 
 
-class SpoolSource:
+class SpoolSource(Around):
     """A `Source` whose training rows are ``reference``'s and whose stream is the spool's.
 
     One threshold decided all rows of a batch. A label counts with its row's batch if it is there
@@ -127,7 +128,7 @@ class SpoolSource:
     ) -> None:
         self.labels = reference.labels
         self.encoding = encoding
-        self.idle: Callable[[], None] = lambda: None
+        self._idle: Callable[[], bool] = lambda: False
         self._reference = reference
         self._spool = spool
         self._pace = pace
@@ -146,6 +147,10 @@ class SpoolSource:
         self._read_to, self._skip = cursor.answered, cursor.place
         self._pending.clear()
         self._went = RowIndex(self._remember)
+
+    def attend(self, folder: Path, idle: Callable[[], bool]) -> None:
+        """``idle`` is called while no row comes; True ends the stream."""
+        self._idle = idle
 
     def training(self) -> Iterator[Rows]:
         """The reference rows, as the served network takes them."""
@@ -223,8 +228,7 @@ class SpoolSource:
                 self._read()
             if ending or self._spool.identity() != self.cursor.spool:
                 return
-            self.idle()
-            ending = self._pace.wait(POLL_SECONDS)
+            ending = self._idle() or self._pace.wait(POLL_SECONDS)
 
     def _read(self) -> None:
         wide = WIDE if self.behind() else 1

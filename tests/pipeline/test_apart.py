@@ -14,7 +14,7 @@ from selfheal_cli.errors import DataError, RegistryUnreachable
 from selfheal_cli.events.log import read
 from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.pipeline.stream.answering import chosen
-from selfheal_cli.pipeline.stream.batch import Stream
+from selfheal_cli.pipeline.stream.session import Session
 from selfheal_cli.records import Answers, Batch, Rows
 from tests.pipeline.small import DELAYED, Altered, Change, config, ran, stream_of
 
@@ -113,10 +113,10 @@ def test_three_such_batches_in_a_row_end_the_run_in_words(empty_dir: Path, picky
 def test_an_error_of_the_registrys_ends_the_run_as_before(
     empty_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def away(stream: Stream, batch: Batch) -> None:
+    def away(session: Session, batch: Batch) -> None:
         raise RegistryUnreachable("no answer")
 
-    monkeypatch.setattr(Stream, "_step", away)
+    monkeypatch.setattr(Session, "_step", away)
     with pytest.raises(RegistryUnreachable):
         ran(config())
 

@@ -24,9 +24,8 @@ from selfheal_cli.events.types import Event
 from selfheal_cli.heal.engine import InlineEngine, LiveModel
 from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask
-from selfheal_cli.pipeline.prepare.baseline import Prepared
 from selfheal_cli.pipeline.prepare.rows import open_source
-from selfheal_cli.pipeline.runs import run as corridor
+from selfheal_cli.pipeline.runs import run as running
 from selfheal_cli.rules.ruleset import RuleSet, parse_rule
 from tests.pipeline.small import (
     DELAYED,
@@ -242,7 +241,7 @@ def test_a_rollback_restores_the_versions_own_threshold(
 ) -> None:
     watch_heals(monkeypatch, spoil={6, 7, 8})
     lives: list[LiveModel] = []
-    serve = corridor.serve
+    serve = running.serve
     served: list[float] = []
 
     def remember(*arguments: object) -> LiveModel:
@@ -253,7 +252,7 @@ def test_a_rollback_restores_the_versions_own_threshold(
         if event.kind == "rollback":
             served.append(lives[0].serving.threshold)
 
-    monkeypatch.setattr(corridor, "serve", remember)
+    monkeypatch.setattr(running, "serve", remember)
     objective = Objective(kind="f1")
     done = ran(config(policy=WATCHFUL, batches=10, objective=objective), on_event=look)
     (rollback,) = done.of("rollback")
@@ -325,10 +324,10 @@ class BusyEngine(InlineEngine):
 def test_a_heal_under_way_when_a_rollback_comes_is_not_published_in_the_pause(
     empty_dir: Path, monkeypatch: pytest.MonkeyPatch, labels: LabelSettings
 ) -> None:
-    def busy(settings: RunConfig, prepared: Prepared, live: LiveModel, _: object) -> BusyEngine:
-        return BusyEngine(live, Recipes(prepared.network, prepared.anchor, settings.heal))
+    def busy(settings: RunConfig, live: LiveModel, recipes: Recipes) -> BusyEngine:
+        return BusyEngine(live, recipes)
 
-    monkeypatch.setattr(corridor, "make_engine", busy)
+    monkeypatch.setattr("selfheal_cli.pipeline.stream.outside.engine_of", busy)
     done = late_rollback(monkeypatch, labels)
     back = next(step for step, event in by_step(done.events) if event.kind == "rollback")
     after = done.events[done.events.index(done.of("rollback")[0]) :]

@@ -12,8 +12,11 @@ OLD = {"batch": 1, "z": 0.5}
 
 
 def recorded(data: dict[str, object], format_: int = FORMAT) -> RecordedEvents:
-    event = Event(1, "2026-01-01T00:00:00.000+00:00", Kind.BATCH, data, "", "d")
-    return RecordedEvents([event], started={"format": format_})
+    at, started = "2026-01-01T00:00:00.000+00:00", {"format": format_}
+    first = Event(1, at, Kind.RUN_STARTED, started, "", "c")
+    record = RecordedEvents([first, Event(2, at, Kind.BATCH, data, "c", "d")])
+    assert record.match(Kind.RUN_STARTED, started) is first
+    return record
 
 
 def test_figures_that_were_not_yet_written_down_are_not_asked_for() -> None:

@@ -12,7 +12,7 @@ from safetensors.numpy import load
 from selfheal_cli.config import HealSettings, NetworkSettings, Objective, Policy, RunConfig
 from selfheal_cli.model.checkpoint import pack
 from selfheal_cli.pipeline.prepare.baseline import prepare
-from selfheal_cli.pipeline.stream.session import Replay
+from selfheal_cli.pipeline.stream.memory import Replay
 from selfheal_cli.records import digest
 from tests.pipeline.small import ANCHORED, DELAYED, NONE, config, ran, stream_of
 

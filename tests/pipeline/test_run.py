@@ -1,4 +1,4 @@
-"""The corridor over the in-memory registry: what happens when something goes wrong on the way."""
+"""A run over the in-memory registry: what happens when something goes wrong on the way."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask
 from selfheal_cli.heal.worker_engine import WorkerEngine
 from selfheal_cli.pipeline.offline.drill import drill
-from selfheal_cli.pipeline.runs import run as corridor
 from selfheal_cli.pipeline.runs.run import Finished, Surroundings, run
+from selfheal_cli.pipeline.stream import outside
 from selfheal_cli.records import VersionRecord
 from selfheal_cli.registry.memory import MemoryRegistry
 from selfheal_cli.registry.outbox import Outbox
@@ -207,7 +207,7 @@ def test_a_killed_worker_is_an_event_and_later_batches_heal_again(
     empty_dir: Path, fake_clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engines: list[WorkerEngine] = []
-    build = corridor.make_engine
+    build = outside.engine_of
 
     def remember(*arguments: Any) -> WorkerEngine:
         engine = build(*arguments)
@@ -215,7 +215,7 @@ def test_a_killed_worker_is_an_event_and_later_batches_heal_again(
         engines.append(engine)
         return engine
 
-    monkeypatch.setattr(corridor, "make_engine", remember)
+    monkeypatch.setattr(outside, "engine_of", remember)
     killed: list[int] = []
 
     def kill_once(event: Event) -> None:

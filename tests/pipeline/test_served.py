@@ -20,7 +20,7 @@ from selfheal_cli.pipeline.runs.recovery import Beginning, settle_earlier, where
 from selfheal_cli.pipeline.runs.run import Finished, Surroundings, run
 from selfheal_cli.pipeline.runs.serving import ServedRun, ServingOptions, heal_served, open_served
 from selfheal_cli.pipeline.stream import champion as follow
-from selfheal_cli.pipeline.stream.session import Corridor
+from selfheal_cli.pipeline.stream.batch import LabelFlow
 from selfheal_cli.registry.base import BASELINE, CHAMPION
 from selfheal_cli.registry.journal import EntryKind, standing
 from selfheal_cli.registry.memory import MemoryRegistry
@@ -92,11 +92,10 @@ class Server:
         self,
         served: ServedRun | None = None,
         on_event: Callable[[Event], None] = lambda event: None,
-        on_laid: Callable[[Corridor], None] = lambda corridor: None,
     ) -> Finished:
         """Heal on all that was answered by now."""
         around = Surroundings(
-            self.registry, clock, "ann", on_event=on_event, on_laid=on_laid, follow_seconds=0,
+            self.registry, clock, "ann", on_event=on_event, follow_seconds=0,
             workspace=WORKSPACE,
         )  # fmt: skip
         source = served or self.open()
@@ -168,7 +167,7 @@ def test_labels_that_come_after_their_batch_are_joined_by_a_later_one(server: Se
 
 
 def test_a_restart_reads_no_row_twice_and_learns_again_from_what_was_labelled(
-    server: Server,
+    server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.answer(4)
     server.label(list(server.truth))
@@ -176,8 +175,15 @@ def test_a_restart_reads_no_row_twice_and_learns_again_from_what_was_labelled(
     server.answer(2)
     server.label([f"r{one}" for one in range(16, 24)])
     known: list[int] = []
-    second = server.serve(on_laid=lambda laid: known.append(len(laid.flow.labelled.rows().y)))
-    assert known == [400]
+    recall = LabelFlow.recall
+
+    def learn(flow: LabelFlow, features: Any, y: Any, rule_label: Any) -> None:
+        known.append(len(y))
+        recall(flow, features, y, rule_label)
+
+    monkeypatch.setattr(LabelFlow, "recall", learn)
+    second = server.serve()
+    assert sum(known) == 400
     batches = [len(events_of(done, Kind.BATCH)) for done in (first, second)]
     assert batches == [4, 2]
     offsets = events_of(second, Kind.ROWS_TAKEN)[-1].data["offsets"]

@@ -8,7 +8,7 @@ from typing import Any
 import requests
 
 from selfheal_cli.events.types import Event, Kind
-from selfheal_cli.pipeline.stream.batch import APART
+from selfheal_cli.pipeline.stream.session import APART
 from selfheal_cli.records import AliasMove
 from selfheal_cli.registry.aliases import Move, move_alias
 from selfheal_cli.registry.base import CHAMPION

@@ -192,7 +192,7 @@ def test_rows_that_fill_no_batch_are_one_when_they_waited_long_enough(tmp_path: 
     spool.append([answered("a", [0, 1])])
     stream = source(spool, Cursor(), waits=1_000, max_wait=0.2)
     waited = []
-    stream.idle = lambda: waited.append(1)
+    stream.attend(tmp_path, lambda: bool(waited.append(1)))
     batch = next(stream.batches())
     assert (ids_of(batch), len(waited)) == ([0, 1], 4)
 

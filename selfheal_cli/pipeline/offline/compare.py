@@ -25,7 +25,8 @@ from selfheal_cli.pipeline.offline.baselines import (
     Posterior,
 )
 from selfheal_cli.pipeline.prepare.baseline import Trained, survey, train_networks
-from selfheal_cli.pipeline.stream.session import Replay
+from selfheal_cli.pipeline.stream.memory import Replay
+from selfheal_cli.pipeline.stream.session import each
 from selfheal_cli.records import Batch
 from selfheal_cli.scores import Scores
 from selfheal_cli.sources.base import Source
@@ -202,7 +203,9 @@ class WithPeer:
 def _run(title: str, contestant: BaselineModel, config: RunConfig, source: Source) -> Result:
     judge, by_batch = BaselineScorer(_objective(config)), list[float]()
     held, rows, predicting, stepping = source.held_out().get("drifted"), 0, 0.0, 0.0
-    for batch in source.batches():
+
+    def step(batch: Batch) -> None:
+        nonlocal rows, predicting, stepping
         start = perf_counter()
         probabilities = contestant.predict(batch.rows.x)
         predicting += perf_counter() - start
@@ -211,6 +214,8 @@ def _run(title: str, contestant: BaselineModel, config: RunConfig, source: Sourc
         contestant.step(batch)
         stepping += perf_counter() - start
         rows += len(batch.rows)
+
+    each(source.batches(), step)
     if held is not None:
         _refresh(judge, contestant.predict, source)
         judge.judge(contestant.predict(held.x), held.y)

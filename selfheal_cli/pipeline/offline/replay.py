@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from selfheal_cli.actor import clock
 from selfheal_cli.config import RunConfig, recorded
 from selfheal_cli.errors import EventLogError, VersionCorrupt
 from selfheal_cli.events.log import read
-from selfheal_cli.events.types import Kind
+from selfheal_cli.events.types import Event, Kind
 from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.model.build import why_other_bytes
 from selfheal_cli.model.network import use_one_thread
 from selfheal_cli.pipeline.prepare.baseline import Prepared, prepare
 from selfheal_cli.pipeline.prepare.rows import open_kept
 from selfheal_cli.pipeline.prepare.wrapped import wrapped_of
-from selfheal_cli.pipeline.record.recorder import scored_data, snapshot_data
-from selfheal_cli.pipeline.record.replayed import RecordedEvents
-from selfheal_cli.pipeline.runs.run import baseline_scores
+from selfheal_cli.pipeline.record.recorder import RunRecorder, Writer
+from selfheal_cli.pipeline.record.replayed import BESIDE
 from selfheal_cli.pipeline.stream.champion import ChampionWatcher
+from selfheal_cli.pipeline.stream.context import SessionContext, serve
 from selfheal_cli.pipeline.stream.outside import Live
 from selfheal_cli.pipeline.stream.recorded import Recorded
-from selfheal_cli.pipeline.stream.session import lay, serve
+from selfheal_cli.pipeline.stream.session import Session, each
 from selfheal_cli.records import Snapshot, VersionRecord, digest
 from selfheal_cli.registry.base import Lineage, Registry
-from selfheal_cli.rollback.trust import Trust, Unverified
-from selfheal_cli.scores import AnyScores
 from selfheal_cli.sources.base import Source
 
 
@@ -50,58 +49,40 @@ class _Reached(BaseException):  # not an error: the stream does not set the batc
         self.adapter, self.batch = adapter, batch
 
 
-class CheckLedger:
-    """A `Ledger` that writes nothing: everything must be in the record already."""
+class _Matched:
+    """Counts the stream's own events after the two that say how the run began."""
 
-    pending, full = 0, False
+    def __init__(self) -> None:
+        self.events = -2
 
-    def __init__(self, record: RecordedEvents, wanted: str) -> None:
-        self.record = record
+    def __call__(self, event: Event) -> None:
+        self.events += event.kind not in BESIDE
+
+
+class EndOfRecord:
+    """A log that nothing may be appended to: everything is on record already."""
+
+    def __init__(self, wanted: str) -> None:
         self._wanted = wanted
-        self.matched = 0
 
-    def note(self, kind: Kind, data: Mapping[str, Any]) -> None:
-        """See `Ledger`; raises `EventLogError` for what was not recorded."""
-        if self.record.match(kind, data) is None:
-            raise EventLogError(f"the record ends before snapshot {self._wanted} was taken")
-        self.matched += 1
+    def append(self, kind: Kind, data: Mapping[str, Any]) -> Event:
+        """Raises `EventLogError`."""
+        raise EventLogError(f"the record ends before snapshot {self._wanted} was taken")
 
-    def keep(self, snapshot: Snapshot, adapter: bytes) -> None:
-        """See `Ledger`."""
-        self.note(Kind.SNAPSHOT, snapshot_data(snapshot))
+    def sync(self) -> None:
+        """It is on disk."""
+
+
+class Awaiting(Writer):
+    """Registers nothing, and ends the walk at the wanted snapshot."""
+
+    def __init__(self, wanted: str) -> None:
+        self._wanted = wanted
+
+    def add(self, snapshot: Snapshot, adapter: bytes) -> None:
+        """Raises `_Reached` for the wanted one."""
         if snapshot.id == self._wanted:
             raise _Reached(adapter, snapshot.batch)
-
-    def is_kept(self, *, wait: bool) -> bool:
-        """It was, by the record."""
-        return True
-
-    def score_later(
-        self, snapshot: str, batch: int, scores: AnyScores, metrics: Mapping[str, float]
-    ) -> None:
-        """See `Ledger`."""
-        self.note(Kind.SCORED, scored_data(snapshot, batch, scores))
-
-    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
-        """They are in the registry."""
-
-    def point(self, alias: str, snapshot: str, reason: str, *, promotes: bool = False) -> None:
-        """It was, by the record."""
-
-    def restored(self, snapshot: str, version: int) -> None:
-        """It was, by the record."""
-
-    def arrival(self) -> Callable[[], None]:
-        """There is nothing to write."""
-        return lambda: None
-
-    @property
-    def trust(self) -> Trust:
-        """What was gone back to is in the record."""
-        return Unverified()
-
-    def catch_up(self, *, wait: bool = False) -> None:
-        """There is nothing to write."""
 
 
 def reheal(registry: Registry, version: VersionRecord, log: Path, into: Path) -> Rehealed:
@@ -124,15 +105,13 @@ def reheal(registry: Registry, version: VersionRecord, log: Path, into: Path) ->
                 f"recorded was {trained.data['base_sha256'][:12]}…): "
                 f"{why_other_bytes(started.data)}"
             )
-        matched = RecordedEvents(events, started=started.data)
-        ledger = CheckLedger(matched, version.tags["selfheal.snapshot"])
-        known = started.data["champion_move"]
-        others = ChampionWatcher(registry, version.model, version.run_id, version.base, known)
+        matched = _Matched()
         try:
-            _go_through(config, source, prepared, registry, version, ledger, others)
+            along = chain((started, trained), events)
+            _go_through(config, source, prepared, registry, version, along, matched)
         except _Reached as reached:
             _compare(registry, version, reached.adapter, where)
-            return Rehealed(version.version, version.sha256, ledger.matched, reached.batch)
+            return Rehealed(version.version, version.sha256, matched.events, reached.batch)
     raise EventLogError(f"{where}: its snapshot does not come about in the rows of its run")
 
 
@@ -142,24 +121,32 @@ def _go_through(
     prepared: Prepared,
     registry: Registry,
     version: VersionRecord,
-    ledger: CheckLedger,
-    others: ChampionWatcher,
+    events: Iterator[Event],
+    matched: _Matched,
 ) -> None:
     """The run once more; raises `_Reached` at the wanted snapshot."""
     lineage = Lineage(
         version.model, version.run_id, version.base, config.heal.recipe, str(config.labels), ""
     )
+    wanted = version.tags["selfheal.snapshot"]
+    writer = Awaiting(wanted)
+    recorder = RunRecorder(EndOfRecord(wanted), writer, matched, clock, "", recorded=events)
+    known = 0
+    for _ in range(2):  # how it began was checked before
+        event = recorder.record.expected
+        if event is not None:
+            known = event.data.get("champion_move", known)
+            recorder.note(event.kind, event.data)
+    others = ChampionWatcher(registry, version.model, version.run_id, version.base, known)
     live = serve(prepared)
     recipes = Recipes(prepared.network, prepared.anchor, config.heal)
-    world = Live(config, registry, lineage, ledger, others, live, recipes)
-    outside = Recorded(ledger.record, world, others)
-    corridor = lay(config, source, prepared, live, ledger, lineage, outside)
+    world = Live(config, registry, lineage, writer, others, live, recipes)
+    outside = Recorded(recorder.record, world, others)
+    session = Session(SessionContext(config, source, prepared, live, lineage, recorder, outside))
     try:
-        corridor.healing.baseline(*baseline_scores(source, prepared))
-        for batch in source.batches():
-            corridor.stream.step(batch)
-            corridor.stream.rest(batch.index)
-        corridor.healing.finish()
+        session.begin()
+        each(source.batches(), session.step)
+        session.finish()
     finally:
         world.close()
 

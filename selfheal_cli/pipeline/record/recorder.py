@@ -5,88 +5,114 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
-from functools import partial
 from typing import Any, Protocol
 
-from selfheal_cli.events.log import Clock, EventLog
+from selfheal_cli.events.log import Clock
 from selfheal_cli.events.types import Event, Kind
 from selfheal_cli.pipeline.record.replayed import RecordedEvents
 from selfheal_cli.records import AliasMove, Snapshot
 from selfheal_cli.registry.base import Refused, Result, StepMetrics
-from selfheal_cli.registry.writer import RegistryWriter
-from selfheal_cli.rollback.trust import ByTheLog, Trust
 from selfheal_cli.scores import AnyScores
 
 Observer = Callable[[Event], None]
 
 
-class Ledger(Protocol):
-    """What the rooms of a stream need of whoever writes down."""
+class Log(Protocol):
+    """Where events are appended to."""
+
+    def append(self, kind: Kind, data: Mapping[str, Any]) -> Event:
+        """Write one down."""
+
+    def sync(self) -> None:
+        """What was appended is on disk when it returns."""
+
+
+class Writer(Protocol):
+    """What the registry is told; of itself it keeps nothing, and everything is done at once."""
 
     @property
     def pending(self) -> int:
-        """Writes to the registry that are still to be done."""
+        """Writes that are still to be done."""
+        return 0
+
+    @property
+    def given(self) -> int:
+        """Writes that were handed over by now."""
+        return 0
 
     @property
     def full(self) -> bool:
         """So many writes wait that healing should pause."""
-
-    def note(self, kind: Kind, data: Mapping[str, Any]) -> None:
-        """Append one event and show it."""
-
-    def keep(self, snapshot: Snapshot, adapter: bytes) -> None:
-        """Note a snapshot, then have it registered."""
-
-    def is_kept(self, *, wait: bool) -> bool:
-        """Whether all that was noted and kept is on disk; ``wait`` until it is."""
-
-    def score_later(
-        self, snapshot: str, batch: int, scores: AnyScores, metrics: Mapping[str, float]
-    ) -> None:
-        """A snapshot's labels have come: note its figures, then have them registered."""
-
-    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
-        """Figures of a batch, for the registry's run."""
-
-    def point(self, alias: str, snapshot: str, reason: str, *, promotes: bool = False) -> None:
-        """Have an alias moved to a snapshot's version; ``promotes`` where nobody healed it."""
-
-    def restored(self, snapshot: str, version: int) -> None:
-        """A snapshot that serves again, perhaps of an earlier run."""
-
-    def arrival(self) -> Callable[[], None]:
-        """A wait, for any thread, until the registry has all that was written by now.
-
-        It raises `RegistryUnreachable` at once where the registry does not answer.
-        """
+        return False
 
     @property
-    def trust(self) -> Trust:
-        """By which versions are judged that a rollback may go to, as things are now."""
+    def safe(self) -> bool:
+        """Whether all that was handed over is on disk."""
+        return True
 
-    def catch_up(self, *, wait: bool = False) -> None:
-        """Note what has been written by now; ``wait`` for all of it.
+    def add(self, snapshot: Snapshot, adapter: bytes) -> None:
+        """Register a snapshot as a version."""
+        return
 
-        Raises `RegistryUnreachable` at once where the registry does not answer.
-        """
+    def score(
+        self, snapshot: str, batch: int, metrics: dict[str, float], scores: AnyScores
+    ) -> None:
+        """Figures of a snapshot that was added before its labels came."""
+        return
+
+    def point(self, alias: str, snapshot: str, *, actor: str, at: str, reason: str,
+              after: int, promotes: bool = False) -> None:  # fmt: skip
+        """Point an alias to the version of a snapshot."""
+        return
+
+    def log_metrics(self, step: StepMetrics) -> None:
+        """Figures of a batch."""
+        return
+
+    def knows(self, snapshot: str, version: int) -> None:
+        """A snapshot that serves again, perhaps of an earlier run."""
+        return
+
+    def results(self) -> list[Result]:
+        """What was done since the last call, in order."""
+        return []
+
+    def send_steps(self) -> None:
+        """Hand over the figures of the batches until now."""
+        return
+
+    def sync(self) -> None:
+        """Wait until all that was handed over is on disk."""
+        return
+
+    def flush(
+        self,
+        patience: float,
+        on_left: Callable[[int], None] = lambda left: None,
+        *,
+        until: int | None = None,
+    ) -> None:
+        """Wait until the registry has everything, or the first ``until`` that were handed over."""
+        return
 
 
-class RunLedger:
-    """The one appender of a run's log; it also takes back what the registry's writer did.
+class RunRecorder:
+    """Writes down what happens: the log first, the registry second.
 
-    ``known`` is the last move of the champion by others that the run knows of. The ``recorded``
-    events were written before the run was interrupted: they are matched and shown, not written
-    again. ``left`` is what the registry's writer had done by then.
+    It is the one appender of a session's log, and takes back what the registry's writer did.
+    ``known`` is the last move of the champion by others that is known of. The ``recorded`` events
+    were written before: they are matched and shown, not written again. ``left`` is what the
+    registry's writer had done by then.
     """
 
     def __init__(
         self,
-        log: EventLog,
-        writer: RegistryWriter,
+        log: Log,
+        writer: Writer,
         observe: Observer,
         clock: Clock,
         actor: str,
-        known: Callable[[], int],
+        known: Callable[[], int] = lambda: 0,
         recorded: Iterable[Event] = (),
         left: Sequence[Result] = (),
     ) -> None:
@@ -103,19 +129,15 @@ class RunLedger:
 
     @property
     def pending(self) -> int:
-        """See `Ledger`."""
+        """Writes to the registry that are still to be done."""
         return self._writer.pending
 
-    @property
-    def full(self) -> bool:
-        """See `Ledger`."""
-        return self._writer.full
-
     def note(self, kind: Kind, data: Mapping[str, Any]) -> None:
-        """See `Ledger`."""
+        """Append one event and show it; of a record, match the next one."""
         event = self.record.match(kind, data)
         if event is None:
-            self._take_left()
+            if self._left:
+                self._take_left()
             event = self._log.append(kind, data)
         self._last = event
         self._observe(event)
@@ -126,9 +148,13 @@ class RunLedger:
             self.note(Kind.STREAM_STOPPED, {"batch": batch})
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """The run's last event, however much of a record was gone through."""
+        """The last event, however much of a record was gone through."""
         self._take_left()
         self._observe(self._log.append(Kind.RUN_FINISHED, result))
+
+    def sync(self) -> None:
+        """What was noted is on disk when it returns."""
+        self._log.sync()
 
     def _take_left(self) -> None:
         left, self._left = self._left, []
@@ -140,62 +166,41 @@ class RunLedger:
         self._observe(event)
 
     def keep(self, snapshot: Snapshot, adapter: bytes) -> None:
-        """See `Ledger`."""
+        """Note a snapshot, then have it registered."""
         self.note(Kind.SNAPSHOT, snapshot_data(snapshot))
         head = self._last.digest if self._last else ""
         self._writer.add(replace(snapshot, log_head=head), adapter)
 
-    def is_kept(self, *, wait: bool) -> bool:
-        """See `Ledger`."""
-        if wait:
-            self._writer.sync()
-        return self._writer.safe
-
     def score_later(
         self, snapshot: str, batch: int, scores: AnyScores, metrics: Mapping[str, float]
     ) -> None:
-        """See `Ledger`."""
+        """A snapshot's labels have come: note its figures, then have them registered."""
         self.note(Kind.SCORED, scored_data(snapshot, batch, scores))
         self._writer.score(snapshot, batch, dict(metrics), scores)
 
     def point(self, alias: str, snapshot: str, reason: str, *, promotes: bool = False) -> None:
-        """See `Ledger`."""
+        """Have an alias moved to a snapshot's version; ``promotes`` where nobody healed it."""
         self._writer.point(
             alias, snapshot, actor=self._actor, at=self._at(), reason=reason, after=self._known(),
             promotes=promotes,
         )  # fmt: skip
 
     def log_metrics(self, metrics: dict[str, float], step: int) -> None:
-        """See `Ledger`."""
+        """Figures of a batch, for the registry's run."""
         at_ms = round(datetime.fromisoformat(self._at()).timestamp() * 1000)
         self._writer.log_metrics(StepMetrics(step, metrics, at_ms))
 
+    def send_steps(self) -> None:
+        """Hand over the figures of the batches until now: at the same place on each walk."""
+        self._writer.send_steps()
+
     def restored(self, snapshot: str, version: int) -> None:
-        """See `Ledger`."""
+        """A snapshot that serves again, perhaps of an earlier run."""
         self._writer.knows(snapshot, version)
 
-    def arrival(self) -> Callable[[], None]:
-        """See `Ledger`."""
-        self._writer.send_steps()
-        return partial(self._writer.flush, 0.0, until=self._writer.given)
-
-    @property
-    def trust(self) -> Trust:
-        """See `Ledger`; the run's own versions by its outbox, from any thread."""
-        folder = self._log.path.parent
-        account = self._writer.account
-        return ByTheLog(self._writer.registry, folder.parent.parent, folder.name, account)
-
-    def catch_up(self, *, wait: bool = False) -> None:
-        """See `Ledger`."""
-        if wait:
-            self._writer.send_steps()
-        if self.record.expected is not None:
-            return  # the record says what had been written
-        try:
-            if wait:
-                self._writer.flush(patience=0.0)
-        finally:
+    def catch_up(self) -> None:
+        """Note what the registry was brought by now; a record says that itself."""
+        if self.record.expected is None:
             self.take(self._writer.results())
 
     def take(self, results: Sequence[Result]) -> None:

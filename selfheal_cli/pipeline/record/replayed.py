@@ -42,19 +42,17 @@ def written_by() -> dict[str, Any]:
 class RecordedEvents:
     """The events of a log, to be matched one after the other.
 
-    ``beside`` takes those that are not the stream's own, in their place. ``started`` is the data
-    of the run's first event, where that was taken before.
+    ``beside`` takes those that are not the stream's own, in their place.
     """
 
     def __init__(
         self,
         events: Iterable[Event],
         beside: Callable[[Event], None] = lambda event: None,
-        started: Mapping[str, Any] | None = None,
     ) -> None:
         self._events = iter(events)
         self._beside = beside
-        self._started = started or {}
+        self._started: Mapping[str, Any] = {}
         self._next: Event | None = None
         self._advance()
 

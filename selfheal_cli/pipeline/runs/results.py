@@ -16,7 +16,8 @@ from selfheal_cli.model.checkpoint import make_base, pack
 from selfheal_cli.model.network import Classifier
 from selfheal_cli.pipeline.prepare.baseline import Prepared, survey
 from selfheal_cli.pipeline.prepare.rows import kept_rows
-from selfheal_cli.pipeline.stream.session import Corridor, Replay
+from selfheal_cli.pipeline.stream.memory import Replay
+from selfheal_cli.pipeline.stream.session import Session, each
 from selfheal_cli.records import Batch, Rows, digest
 from selfheal_cli.registry.base import Outcome
 from selfheal_cli.registry.writer import RegistryWriter
@@ -37,23 +38,23 @@ LATE = " Labels that had not come by the end are used for this table and for not
 RATIOS = tuple(10 ** (exponent / 8) for exponent in range(-8, 33))  # 0.1 to 10,000
 
 
-def conclude(
-    config: RunConfig, source: Source, prepared: Prepared, live: LiveModel, corridor: Corridor
-) -> dict[str, Any]:
+def conclude(session: Session) -> dict[str, Any]:
     """The results table, the verdict, and the check that the frozen part did not move."""
-    held_out, stream = source.held_out(), corridor.stream
-    stream.finish()
-    if "drifted" in held_out and stream.live_scores.scores().rows:
+    run = session.run
+    config, source, prepared, live = run.config, run.source, run.prepared, run.live
+    held_out = source.held_out()
+    session.count_waiting()
+    if "drifted" in held_out and session.live_scores.scores().rows:
         evaluation = IN_SAMPLE
         if _never_seen(config):
             evaluation = HELD_OUT
         stages = _held_out(prepared, live, held_out["clean"], held_out["drifted"])
         if config.heal.recipe == "article":
-            walked = islice(source.batches(), stream.last)  # of a stream that was stopped, no more
+            walked = islice(source.batches(), run.state.batch)  # of a stopped stream no more
             stages[5:5] = [_alternative(config, source, walked, prepared, held_out["drifted"])]
     else:
         evaluation = PREQUENTIAL
-        stages = _prequential(corridor)
+        stages = _prequential(session)
     if config.labels.regime != "full":
         evaluation += LATE
     lines = [stage.as_dict(config.objective) for stage in stages]
@@ -67,10 +68,10 @@ def conclude(
         "stages": lines,
         "evaluation": evaluation,
         "verdict": verdict({stage.key: stage.scores for stage in stages}, config.objective),
-        "costs": _costs(corridor),
+        "costs": _costs(session),
         "base_unchanged": frozen.sha256 == prepared.base.sha256,
         "serving_sha256": digest(pack(live.serving.adapter.weights)),
-        "notes": dict(source.notes()) | _held_back(corridor),
+        "notes": dict(source.notes()) | _held_back(session),
         "departures": {name: dict(counts) for name, counts in source.departures().items()},
     }
 
@@ -87,17 +88,16 @@ def _alternative(
     heal = config.heal.model_copy(update={"recipe": "anchored", "mode": "sync"})
     own = config.model_copy(update={"heal": heal})
     replay = Replay(own, source, survey(own, source, prepared.trained))
-    for batch in walked:
-        replay.step(batch)
+    each(walked, replay.step)
     serving = replay.live.serving
     scores = score(serving.network.predict(drifted.x), drifted.y, serving.threshold)
     return Stage("anchored", "Under drift, recipe anchored", scores)
 
 
-def _held_back(corridor: Corridor) -> dict[str, int]:
-    rows = corridor.flow.quarantined_rows
+def _held_back(session: Session) -> dict[str, int]:
+    rows = session.flow.quarantined_rows
     held = {"rows with implausible labels, held back from healing and figures": rows}
-    return (held if rows else {}) | dict(corridor.stream.left_out)
+    return (held if rows else {}) | dict(session.left_out)
 
 
 def _held_out(prepared: Prepared, live: LiveModel, clean: Rows, drifted: Rows) -> list[Stage]:
@@ -121,10 +121,10 @@ def _held_out(prepared: Prepared, live: LiveModel, clean: Rows, drifted: Rows) -
     ]
 
 
-def _prequential(corridor: Corridor) -> list[Stage]:
-    shadow = corridor.stream.shadow_scores.scores()
+def _prequential(session: Session) -> list[Stage]:
+    shadow = session.shadow_scores.scores()
     return [
-        Stage("healed", "Live (healing)", corridor.stream.live_scores.scores()),
+        Stage("healed", "Live (healing)", session.live_scores.scores()),
         Stage("unhealed", "Shadow (frozen)", shadow),
         *_constants(shadow),
     ]
@@ -140,9 +140,9 @@ def _constants(scores: AnyScores) -> list[Stage]:
     return [Stage("nothing", "Always the commonest class", commonest(scores))]
 
 
-def _costs(corridor: Corridor) -> dict[str, list[float]]:
+def _costs(session: Session) -> dict[str, list[float]]:
     """Expected cost per 100 rows by the ratio of a miss to a false alarm, live and shadow."""
-    live, shadow = corridor.stream.live_scores, corridor.stream.shadow_scores
+    live, shadow = session.live_scores, session.shadow_scores
     scores = live.scores()
     if not isinstance(scores, Scores) or not scores.rows:
         return {}

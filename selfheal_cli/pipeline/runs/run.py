@@ -18,63 +18,26 @@ from selfheal_cli.events.state import RunView
 from selfheal_cli.events.types import Event, Kind
 from selfheal_cli.heal.engine import LiveModel, Serving
 from selfheal_cli.heal.recipe import Recipes
-from selfheal_cli.metrics import score
 from selfheal_cli.model.network import use_one_thread
 from selfheal_cli.pipeline.prepare.baseline import OnEpoch, Prepared, prepare, sensitive_auto
+from selfheal_cli.pipeline.prepare.continuing import Continued, champion_on
 from selfheal_cli.pipeline.prepare.lease import RunLease, require_free
 from selfheal_cli.pipeline.prepare.rows import keep_rows
 from selfheal_cli.pipeline.prepare.wrapped import wrapped_of
-from selfheal_cli.pipeline.record.recorder import RunLedger
+from selfheal_cli.pipeline.record.recorder import RunRecorder
 from selfheal_cli.pipeline.record.replayed import written_by
-from selfheal_cli.pipeline.runs.continuing import Continued, champion_on
 from selfheal_cli.pipeline.runs.results import conclude, publish
 from selfheal_cli.pipeline.stream.champion import EVERY_SECONDS, ChampionWatcher
+from selfheal_cli.pipeline.stream.context import SessionContext, serve
 from selfheal_cli.pipeline.stream.outside import Live
 from selfheal_cli.pipeline.stream.recorded import Recorded
-from selfheal_cli.pipeline.stream.session import Corridor, lay, serve
-from selfheal_cli.records import Evaluation
+from selfheal_cli.pipeline.stream.session import Session
 from selfheal_cli.registry.base import Lineage, Outcome, Registry, Result
 from selfheal_cli.registry.outbox import NAME as OUTBOX_NAME
 from selfheal_cli.registry.outbox import Outbox
 from selfheal_cli.registry.writer import RegistryWriter
-from selfheal_cli.scores import AnyScores
-from selfheal_cli.sources.base import Source, Unbounded
-
-
-def listen(
-    source: Source, corridor: Corridor, ledger: RunLedger, log: EventLog, stop: Callable[[], bool]
-) -> bool:
-    """Every batch until the source ends or is to stop; returns whether it was to.
-
-    The source hears that a batch is done once the log is on disk. While it is quiet the champion
-    that others set is served, and what the registry was brought is noted.
-    """
-    last, stopped = 0, False
-
-    def idle() -> bool:
-        nonlocal stopped
-        corridor.stream.follow(last + 1)
-        ledger.catch_up()
-        stopped = stopped or stop()
-        return stopped
-
-    if not isinstance(source, Unbounded):
-        raise TypeError(f"{type(source).__name__} has an end")
-    try:
-        source.attend(log.path.parent, idle)
-        corridor.stream.rest(0)
-        for batch in source.batches():
-            last = batch.index
-            corridor.stream.step(batch)
-            log.sync()
-            source.settle()
-            corridor.stream.rest(last)
-    finally:
-        source.close()
-    if stopped:
-        ledger.stop(last)
-    return stopped
-
+from selfheal_cli.rollback.trust import ByTheLog
+from selfheal_cli.sources.base import Source
 
 SCHEMA = "1"
 PATIENCE_SECONDS = 60.0
@@ -89,8 +52,7 @@ class Surroundings:
     how many seconds a registry that does not answer is waited for then, None for not at all.
     ``follow_seconds`` is how often the champion is looked at; 0 for never. ``on_live`` is given
     what scores, as soon as it does; ``on_publish`` the base's id and what serves whenever that
-    has changed; ``on_laid`` the corridor, before the first batch. ``behind`` says why healing
-    should pause for now, if it should.
+    has changed.
     """
 
     registry: Registry
@@ -105,8 +67,6 @@ class Surroundings:
     follow_seconds: float = EVERY_SECONDS
     on_live: Callable[[LiveModel], None] = lambda live: None
     on_publish: Callable[[str, Serving], None] = lambda base, serving: None
-    on_laid: Callable[[Corridor], None] = lambda corridor: None
-    behind: Callable[[], str] = lambda: ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,8 +183,7 @@ def go(course: Course, around: Surroundings, lease: RunLease) -> Finished:
         view, files = publish(config, course.log, course.part, outcome, writer)
         away = away or _flush(writer, around)
         left = writer.pending
-    endless = isinstance(course.source, Unbounded)
-    folder = course.log.path.parent
+    folder, endless = course.log.path.parent, course.source.endless
     return Finished(course.run_id, outcome, folder, view, files, left, away, endless)
 
 
@@ -232,54 +191,60 @@ def _record(
     course: Course, around: Surroundings, lineage: Lineage, writer: RegistryWriter
 ) -> tuple[Outcome, str]:
     """Everything between a run's first and last event; and why writes are left, if any are."""
-    config, source, prepared = course.config, course.source, course.prepared
     result: dict[str, Any] = {"outcome": "FAILED"}
+    others = ChampionWatcher(
+        around.registry, lineage.model, lineage.run_id, lineage.base, course.known
+    )
+    recorder = RunRecorder(
+        course.log, writer, around.on_event, around.clock, around.actor,
+        lambda: others.known, course.recorded, course.left,
+    )  # fmt: skip
     with ExitStack() as stack:
-        others = ChampionWatcher(
-            around.registry, lineage.model, lineage.run_id, lineage.base, course.known
-        )
-        ledger = RunLedger(
-            course.log, writer, around.on_event, around.clock, around.actor,
-            lambda: others.known, course.recorded, course.left,
-        )  # fmt: skip
         try:
-            ledger.note(Kind.RUN_STARTED, _started(course, lineage))
-            ledger.note(Kind.TRAINED, _trained(source, prepared, lineage.base))
-            live = serve(prepared, partial(around.on_publish, lineage.base))
-            around.on_live(live)
-            recipes = Recipes(prepared.network, prepared.anchor, config.heal)
-            world = Live(
-                config, around.registry, lineage, ledger, others, live, recipes, around.behind
-            )
-            stack.callback(world.close)
-            outside = Recorded(ledger.record, world, others) if ledger.record.expected else world
-            corridor = lay(config, source, prepared, live, ledger, lineage, outside)
-            _begin(course, corridor)
-            around.on_laid(corridor)
+            recorder.note(Kind.RUN_STARTED, _started(course, lineage))
+            recorder.note(Kind.TRAINED, _trained(course.source, course.prepared, lineage.base))
+            context = _context(course, around, lineage, writer, recorder, others, stack)
+            session = Session(context)
+            session.begin(course.continued)
             if around.follow_seconds:
                 others.start(around.follow_seconds)
                 stack.callback(others.close)
-            stopped = _walk(course, corridor, ledger, around)
-            corridor.healing.finish()
+            stopped = session.go_through(course.log.path.parent, around.stop)
+            session.finish()
             writer.send_steps()
             away = _flush(writer, around)
-            ledger.catch_up()
-            result = conclude(config, source, prepared, live, corridor)
+            recorder.catch_up()
+            result = conclude(session)
             result["outcome"] = "KILLED" if stopped else "FINISHED"
         finally:
-            ledger.finish(result)
+            recorder.finish(result)
     outcome: Outcome = result["outcome"]
     return outcome, away
 
 
-def _begin(course: Course, corridor: Corridor) -> None:
-    """What serves first: the network as trained, or the champion that is gone on from."""
-    continued = course.continued
-    if continued is None:
-        corridor.healing.baseline(*baseline_scores(course.source, course.prepared))
-        return
-    corridor.healing.know_baseline(continued.baseline)
-    corridor.restore.begin_from(continued.champion, continued.weights, continued.move)
+def _context(
+    course: Course,
+    around: Surroundings,
+    lineage: Lineage,
+    writer: RegistryWriter,
+    recorder: RunRecorder,
+    others: ChampionWatcher,
+    stack: ExitStack,
+) -> SessionContext:
+    """A session's context in the world as it is, or along its record first."""
+    config, source, prepared = course.config, course.source, course.prepared
+    live = serve(prepared, partial(around.on_publish, lineage.base))
+    around.on_live(live)
+    folder = course.log.path.parent
+    world = Live(
+        config, around.registry, lineage, writer, others, live,
+        Recipes(prepared.network, prepared.anchor, config.heal),
+        trust=lambda: ByTheLog(around.registry, folder.parent.parent, folder.name, writer.account),
+        behind=source.behind,
+    )  # fmt: skip
+    stack.callback(world.close)
+    outside = Recorded(recorder.record, world, others) if recorder.record.expected else world
+    return SessionContext(config, source, prepared, live, lineage, recorder, outside)
 
 
 def _flush(writer: RegistryWriter, around: Surroundings) -> str:
@@ -292,28 +257,6 @@ def _flush(writer: RegistryWriter, around: Surroundings) -> str:
     except RegistryUnreachable as exc:
         return str(exc)
     return ""
-
-
-def _walk(course: Course, corridor: Corridor, ledger: RunLedger, around: Surroundings) -> bool:
-    """Every batch, unless told to stop; returns whether it was."""
-    source, stop = course.source, around.stop
-    if isinstance(source, Unbounded):
-        return listen(source, corridor, ledger, course.log, stop)
-    for batch in source.batches():
-        corridor.stream.step(batch)
-        if stop():
-            ledger.stop(batch.index)
-            return True
-        corridor.stream.rest(batch.index)
-    return False
-
-
-def baseline_scores(source: Source, prepared: Prepared) -> tuple[AnyScores, Evaluation]:
-    """On rows held out from training where the source has some, else on training rows."""
-    held_out = source.held_out().get("clean")
-    rows = held_out if held_out is not None else next(iter(source.training()))
-    scores = score(prepared.network.predict(rows.x), rows.y, prepared.thresholds[0])
-    return scores, Evaluation.IN_SAMPLE if held_out is None else Evaluation.HELD_OUT
 
 
 def _started(course: Course, lineage: Lineage) -> dict[str, Any]:
@@ -344,7 +287,7 @@ def _trained(source: Source, prepared: Prepared, base_id: str) -> dict[str, Any]
         **sensitive_auto(prepared.trained.used),
         "features": prepared.shifts.told(),
         "features_in_all": len(prepared.shifts.features),
-        **_positions(source),
+        **({"positions": positions} if (positions := source.positions()) else {}),
         "batches": source.batch_count,
         "held_out": {
             name: {
@@ -354,10 +297,3 @@ def _trained(source: Source, prepared: Prepared, base_id: str) -> dict[str, Any]
             for name, rows in source.held_out().items()
         },
     }
-
-
-def _positions(source: Source) -> dict[str, Any]:
-    """Where rows that keep coming were read from, so that they can be read again."""
-    if not isinstance(source, Unbounded):
-        return {}
-    return {"positions": {"begin": dict(source.begin), "stream": dict(source.stream)}}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
-from contextlib import closing, suppress
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,18 +25,14 @@ from selfheal_cli.events.log import EventLog, read
 from selfheal_cli.events.types import Kind
 from selfheal_cli.heal.anchor import Anchor
 from selfheal_cli.heal.recipe import KINDS
-from selfheal_cli.labels.queue import Scored
 from selfheal_cli.model.adapters import AFFINE
 from selfheal_cli.model.checkpoint import ANCHOR, assemble, probe_rows
 from selfheal_cli.model.network import SelfHealingNetwork, use_one_thread
 from selfheal_cli.pipeline.prepare.baseline import Prepared, prepare
+from selfheal_cli.pipeline.prepare.continuing import baseline_of, continued
 from selfheal_cli.pipeline.prepare.rows import open_source
 from selfheal_cli.pipeline.prepare.wrapped import Wrapped
-from selfheal_cli.pipeline.runs.continuing import baseline_of, continued
 from selfheal_cli.pipeline.runs.run import Course, Finished, Surroundings, go, leased
-from selfheal_cli.pipeline.stream.answering import AnsweredBatch, answer
-from selfheal_cli.pipeline.stream.batch import LabelFlow
-from selfheal_cli.pipeline.stream.session import Corridor, serve
 from selfheal_cli.records import Base, VersionRecord
 from selfheal_cli.registry.base import Registry
 from selfheal_cli.rollback.plan import serving_version
@@ -116,36 +112,8 @@ def heal_served(
             config, served.source, served.prepared, run_id, log, around.actor, lease.known,
             continued=champion,
         )  # fmt: skip
-        laid = _laid(served, around.on_laid)
         with closing(log):
-            return go(course, replace(around, on_laid=laid, behind=served.source.behind), lease)
-
-
-def _laid(served: ServedRun, further: Callable[[Corridor], None]) -> Callable[[Corridor], None]:
-    """Before the first batch: what earlier runs saw is learned from again, and waits for labels."""
-
-    def laid(corridor: Corridor) -> None:
-        served.source.idle = corridor.stream.idle
-        live = serve(served.prepared)
-        for batch in served.source.history():
-            with suppress(Exception):  # it is left out, and was counted when it first came
-                _recall(answer(batch, served.prepared, live), served.prepared, corridor.flow)
-        further(corridor)
-
-    return laid
-
-
-def _recall(answered: AnsweredBatch, prepared: Prepared, flow: LabelFlow) -> None:
-    batch, features = answered.batch, answered.features
-    rule_label = prepared.trained.rules.judge(batch.rows.columns).label
-    known = batch.rows.y >= 0
-    if known.any():
-        flow.recall(features[known], batch.rows.y[known], rule_label[known])
-    if not known.all():
-        scored = Scored.of(
-            batch, features, answered.answers, answered.shadow, prepared.thresholds[1], rule_label
-        )
-        flow.desk.take(scored.where(~known), None, None)
+            return go(course, around, lease)
 
 
 def _champion(registry: Registry, model: str) -> VersionRecord:

@@ -15,7 +15,7 @@ from selfheal_cli.model.allowed import remember
 from selfheal_cli.model.cutting import modules_of
 from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.pipeline.prepare.lease import RunLease, require_free
-from selfheal_cli.pipeline.record.recorder import RunLedger
+from selfheal_cli.pipeline.record.recorder import RunRecorder
 from selfheal_cli.pipeline.record.replayed import written_by
 from selfheal_cli.pipeline.stream.snapshots import Snapshots
 from selfheal_cli.records import AliasMove, Base, Evaluation, Phase, VersionRecord
@@ -126,7 +126,9 @@ def _register(
         writer = RegistryWriter(registry, lineage, outbox, before_commit=log.sync, lease=lease)
         stack.callback(writer.close)
         known = last.sequence if last else 0
-        ledger = RunLedger(log, writer, around.on_event, around.clock, around.actor, lambda: known)
+        ledger = RunRecorder(
+            log, writer, around.on_event, around.clock, around.actor, lambda: known
+        )
         started = {
             **written_by(),
             "run_id": run_id,

@@ -22,7 +22,7 @@ ASIDE = "another tool"
 
 @dataclass(frozen=True, slots=True)
 class ChampionMove:
-    """Somebody else moved the champion: the move, and the version, checked and loaded.
+    """Somebody else moved the champion by ``batch``: the move, and the version, checked and loaded.
 
     ``error`` says why the version cannot be served; then there are no weights.
     """
@@ -31,6 +31,7 @@ class ChampionMove:
     version: VersionRecord | None
     weights: Weights
     error: str = ""
+    batch: int = 0
 
 
 class Others(Protocol):

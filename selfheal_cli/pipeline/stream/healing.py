@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from selfheal_cli.config import RunConfig
 from selfheal_cli.decide import RECENT, threshold_for
 from selfheal_cli.events.types import Kind
-from selfheal_cli.heal.engine import LiveModel
 from selfheal_cli.heal.gate import Judgement, judge
 from selfheal_cli.heal.recipe import KINDS
 from selfheal_cli.heal.task import AdapterState, HealFailure, HealOutcome, HealRows, HealTask
@@ -20,8 +18,7 @@ from selfheal_cli.labels.estimate import estimate
 from selfheal_cli.labels.queue import LabelQueue
 from selfheal_cli.metrics import lift, score
 from selfheal_cli.model.network import SelfHealingNetwork
-from selfheal_cli.pipeline.record.recorder import Ledger
-from selfheal_cli.pipeline.stream.outside import Outside
+from selfheal_cli.pipeline.stream.context import SessionContext
 from selfheal_cli.pipeline.stream.rollback import AutoRollback
 from selfheal_cli.pipeline.stream.snapshots import Completed, Snapshots
 from selfheal_cli.records import Evaluation, Phase, VersionRecord
@@ -77,12 +74,10 @@ class EvaluatedHeal:
 class HealEvaluator:
     """Looks at outcomes of heals; what serves stays as it is."""
 
-    def __init__(
-        self, config: RunConfig, live: LiveModel, snapshots: Snapshots, desk: LabelQueue
-    ) -> None:
-        self._config = config
-        self._live = live
-        self._frozen = live.serving.network
+    def __init__(self, run: SessionContext, snapshots: Snapshots, desk: LabelQueue) -> None:
+        self._config = run.config
+        self._live = run.live
+        self._frozen = run.live.serving.network
         self._snapshots = snapshots
         self._desk = desk
         self._recent: deque[FloatArray] = deque()
@@ -232,26 +227,22 @@ class Healing:
 
     def __init__(
         self,
-        config: RunConfig,
-        live: LiveModel,
-        outside: Outside,
+        run: SessionContext,
         appraisal: HealEvaluator,
         snapshots: Snapshots,
         restore: AutoRollback,
-        ledger: Ledger,
-        run_id: str,
     ) -> None:
-        self._config = config
-        self._live = live
-        self._baseline = live.serving
-        self._assumed = False  # what serves rests on an assumption, not on labels
-        self._now = 0
-        self._outside = outside
+        self._config = run.config
+        self._live = run.live
+        self._state = run.state
+        self._outside = run.outside
+        self._recorder = run.recorder
+        self._run_id = run.lineage.run_id
         self._appraisal = appraisal
         self._snapshots = snapshots
         self._restore = restore
-        self._ledger = ledger
-        self._run_id = run_id
+        self._baseline = run.live.serving
+        self._assumed = False  # what serves rests on an assumption, not on labels
         self._seen: dict[int, BatchReading] = {}
         self._ready: EvaluatedHeal | None = None
 
@@ -276,12 +267,12 @@ class Healing:
         self._live.publish(serving.adapter, snapshot, serving.threshold)
         self._baseline = self._live.serving
         for alias in (BASELINE, CHAMPION):
-            self._ledger.point(alias, snapshot, reason, promotes=True)
+            self._recorder.point(alias, snapshot, reason, promotes=True)
 
     def know_baseline(self, version: VersionRecord) -> None:
         """The version, of an earlier run, that has the adapter as trained."""
         snapshot = version.tags["selfheal.snapshot"]
-        self._ledger.restored(snapshot, version.version)
+        self._recorder.restored(snapshot, version.version)
         self._baseline = replace(self._baseline, snapshot=snapshot)
 
     def request(
@@ -297,7 +288,7 @@ class Healing:
             self._drop(replaced, "newer rows came before it could start", task.heal_id)
 
     def _drop(self, task: HealTask, reason: str, replaced_by: str | None) -> None:
-        self._ledger.note(
+        self._recorder.note(
             Kind.HEAL_COALESCED,
             {
                 "heal_id": task.heal_id,
@@ -307,13 +298,12 @@ class Healing:
             },
         )
 
-    def settle(self, batch: int | None = None, *, wait: bool = False) -> None:
-        """Take the heals that are done by ``batch``: publish them, or say why not.
+    def settle(self, *, wait: bool = False) -> None:
+        """Take the heals that are done: publish them, or say why not.
 
         Nothing is published before its snapshots are on disk. A synchronous run waits for that,
         beside live scoring it is looked at again after the next batch.
         """
-        self._now = self._now if batch is None else batch
         wait_for_disk = wait or self._config.heal.mode == "sync"
         while True:
             if self._ready is not None and not self._publish(self._ready, wait=wait_for_disk):
@@ -323,7 +313,7 @@ class Healing:
                 return
             if isinstance(outcome, HealFailure):
                 self._fail(outcome)
-            elif self._restore.overtook(outcome.task.batch):
+            elif outcome.task.batch <= self._state.overtaken:
                 self._seen.pop(outcome.task.batch)
                 self._drop(outcome.task, "a rollback came before it was done", None)
             else:
@@ -343,7 +333,7 @@ class Healing:
             self._refuse(note)
             return
         note["worker_restarted"] = failure.worker_restarted
-        self._ledger.note(Kind.HEAL_FAILED, note)
+        self._recorder.note(Kind.HEAL_FAILED, note)
 
     def _refuse(self, note: dict[str, Any]) -> None:
         """A refuted assumption takes with it what it healed before: the trained weights serve."""
@@ -352,8 +342,8 @@ class Healing:
             self._assumed = False
             self._live.publish(trained.adapter, trained.snapshot, trained.threshold)
             note["to_snapshot"] = trained.snapshot
-            self._ledger.point(CHAMPION, trained.snapshot, f"refuted: {note['reason']}")
-        self._ledger.note(Kind.HEAL_REFUSED, note)
+            self._recorder.point(CHAMPION, trained.snapshot, f"refuted: {note['reason']}")
+        self._recorder.note(Kind.HEAL_REFUSED, note)
 
     def _publish(self, ready: EvaluatedHeal, *, wait: bool) -> bool:
         """Let a heal serve, if it is on disk and nothing overtook it; False while it is not."""
@@ -361,20 +351,20 @@ class Healing:
             return False
         self._ready = None
         task, serving = ready.outcome.task, self._live.serving
-        if self._restore.overtook(task.batch):
+        if task.batch <= self._state.overtaken:
             self._drop(task, "the champion was moved before it was published", None)
         elif ready.rejected:
             # the old weights go on serving; what the recipe learned of itself goes on as well
             state = AdapterState(serving.adapter.weights, ready.outcome.after.memory)
             self._live.publish(state, serving.snapshot, serving.threshold)
-            self._ledger.note(Kind.HEAL_REJECTED, ready.told | {"rejected": ready.rejected})
+            self._recorder.note(Kind.HEAL_REJECTED, ready.told | {"rejected": ready.rejected})
         else:
             self._live.publish(ready.outcome.after, ready.snapshot, ready.threshold)
             self._assumed = KINDS[task.recipe].rows == "unlabelled"
-            self._ledger.note(Kind.HEAL, ready.told)
+            self._recorder.note(Kind.HEAL, ready.told)
             reason = f"heal {task.heal_id}: {task.reason}"
-            self._ledger.point(CHAMPION, ready.snapshot, reason)
+            self._recorder.point(CHAMPION, ready.snapshot, reason)
             if ready.healed.after is not None:
                 heal = Completed(task.heal_id, task.batch, ready.healed.after)
-                self._restore.observe(heal, task.rows, self._now)
+                self._restore.observe(heal, task.rows)
         return True

@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from selfheal_cli.config import MonitorSettings, RunConfig
-from selfheal_cli.drift.detector import BatchView, Level, Monitor, Reading, TrainingSample
+from selfheal_cli.config import MonitorSettings
+from selfheal_cli.drift.detector import BatchView, Level, Monitor, Reading
 from selfheal_cli.drift.diagnosis import Advice, diagnose
 from selfheal_cli.drift.registry import build, limits_of
 from selfheal_cli.events.types import Kind
 from selfheal_cli.heal.recipe import KINDS
 from selfheal_cli.labels.queue import Scored
 from selfheal_cli.metrics import classify
-from selfheal_cli.pipeline.prepare.baseline import Prepared, frozen_logit
-from selfheal_cli.pipeline.record.recorder import Ledger
+from selfheal_cli.pipeline.prepare.baseline import frozen_logit
+from selfheal_cli.pipeline.stream.context import SessionContext
 from selfheal_cli.records import Conflicts
 from selfheal_cli.rules.health import RuleHealth
+from selfheal_cli.rules.ruleset import RuleVerdict
 
 if TYPE_CHECKING:
     from selfheal_cli.records import Columns
@@ -47,11 +48,12 @@ NOTHING = Watched()
 class Monitoring:
     """All monitors of a stream; without any it does nothing."""
 
-    def __init__(self, config: RunConfig, sample: TrainingSample | None, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, run: SessionContext) -> None:
+        self._recorder = run.recorder
         self._monitors: list[tuple[MonitorSettings, Monitor]] = []
+        sample = run.prepared.sample
         if sample is not None:
-            self._monitors = [(settings, build(settings, sample)) for settings in config.monitors]
+            self._monitors = [(one, build(one, sample)) for one in run.config.monitors]
         self._alarmed: frozenset[str] = frozenset()
 
     def observe(
@@ -88,7 +90,7 @@ class Monitoring:
     ) -> None:
         told = {"monitor": settings.key, "threshold": threshold, "triggers": settings.triggers}
         reason = _reason(settings.key, threshold, reading)
-        self._ledger.note(
+        self._recorder.note(
             Kind.MONITOR_ALARM, {"batch": batch, "reason": reason} | told | reading.as_dict()
         )
 
@@ -122,16 +124,15 @@ AGAIN = 10  # labelled batches after a change until the verdict is given once mo
 class Diagnosing:
     """Gives a verdict before the first heal and whenever drift changes; two classes only.
 
-    Without ``prepared`` it gives none.
+    Without ``verdicts`` it gives none.
     """
 
-    def __init__(
-        self, config: RunConfig, prepared: Prepared | None, labels: Sequence[str], ledger: Ledger
-    ) -> None:
-        self._prepared = prepared
-        self._labels = (labels[0], labels[1])
-        self._ledger = ledger
-        self._parts: deque[Scored] = deque(maxlen=config.heal.window)
+    def __init__(self, run: SessionContext, *, verdicts: bool) -> None:
+        self._reference = run.prepared.reference if verdicts else None
+        self._network = run.prepared.network
+        self._labels = (run.source.labels[0], run.source.labels[1])
+        self._recorder = run.recorder
+        self._parts: deque[Scored] = deque(maxlen=run.config.heal.window)
         self._drifting: bool | None = None
         self._wait = 0  # labelled batches until a verdict may be given again
         self._reason = ""  # why one is due
@@ -156,9 +157,9 @@ class Diagnosing:
             self._judge(batch, "before the first heal")
 
     def _judge(self, batch: int, reason: str) -> None:
-        if self._prepared is None or self._prepared.reference is None or not self._parts:
+        reference, network = self._reference, self._network
+        if reference is None or not self._parts:
             return
-        reference, network = self._prepared.reference, self._prepared.network
         hidden = network.architecture.hidden
         features = np.concatenate([part.features for part in self._parts])
         diagnosis = diagnose(
@@ -170,7 +171,7 @@ class Diagnosing:
             np.concatenate([part.y for part in self._parts]),
         ).as_dict()
         if self.verdict is None or _gist(self.verdict) != _gist(diagnosis):
-            self._ledger.note(Kind.DIAGNOSIS, {"batch": batch, "reason": reason} | diagnosis)
+            self._recorder.note(Kind.DIAGNOSIS, {"batch": batch, "reason": reason} | diagnosis)
         self.verdict = diagnosis
         # the window still holds rows from before the change: look once more when they are gone
         self._reason = "the window is new" if reason.startswith("drift") else ""
@@ -185,10 +186,11 @@ def _gist(verdict: dict[str, Any]) -> tuple[Any, ...]:
 class RuleWatch:
     """The rules as they count now: stale ones left out or moved, as the policy says."""
 
-    def __init__(self, config: RunConfig, prepared: Prepared, ledger: Ledger) -> None:
+    def __init__(self, run: SessionContext) -> None:
+        config, prepared = run.config, run.prepared
         self._health = RuleHealth(prepared.rule_calibration, z=config.policy.rule_rate_z)
         self._given = prepared.trained.rules
-        self._ledger = ledger
+        self._recorder = run.recorder
         guarded = KINDS[config.heal.recipe].guarded
         self._treatment = config.policy.stale_rules if guarded else "keep"
         self._stale: frozenset[str] = frozenset()
@@ -196,26 +198,31 @@ class RuleWatch:
         self.rules = prepared.trained.rules
         self.several = len(self._given.rules) > 1  # then they vote, and may abstain
 
-    def observe(self, batch: int, columns: Columns) -> None:
-        """Take a batch; says which rules have become stale, and which are sound again."""
+    def judge(self, batch: int, columns: Columns) -> RuleVerdict:
+        """What the rules say of a batch; then which became stale, and which are sound again."""
+        verdict = self.rules.judge(columns)
+        self._observe(batch, columns)
+        return verdict
+
+    def _observe(self, batch: int, columns: Columns) -> None:
         self._health.observe(columns)
-        by_name = {str(stale.rule): stale for stale in self._health.stale()}
+        stale = {str(one.rule): one for one in self._health.stale()}
         self._sound = {
-            name: self._sound.get(name, 0) + 1 for name in self._stale if name not in by_name
+            name: self._sound.get(name, 0) + 1 for name in self._stale if name not in stale
         }
         recovered = {name for name, batches in self._sound.items() if batches >= RECOVERED}
-        if not recovered and frozenset(by_name) <= self._stale:
+        if not recovered and frozenset(stale) <= self._stale:
             return
-        for name in sorted(frozenset(by_name) - self._stale):
-            rule = by_name[name].rule
+        for name in sorted(frozenset(stale) - self._stale):
+            rule = stale[name].rule
             moved = self._health.reanchored(rule) if self._treatment == "reanchor" else None
-            note = {"batch": batch, "treatment": self._treatment, "reason": str(by_name[name])}
+            note = {"batch": batch, "treatment": self._treatment, "reason": str(stale[name])}
             note |= {"now": str(moved)} if moved else {}
-            self._ledger.note(Kind.RULE_STALE, note | by_name[name].as_dict())
+            self._recorder.note(Kind.RULE_STALE, note | stale[name].as_dict())
         for name in sorted(recovered):
             reason = f"rule '{name}' fires as often as in training again"
-            self._ledger.note(Kind.RULE_STALE, {"batch": batch, "rule": name, "reason": reason})
-        self._stale = (self._stale | frozenset(by_name)) - recovered
+            self._recorder.note(Kind.RULE_STALE, {"batch": batch, "rule": name, "reason": reason})
+        self._stale = (self._stale | frozenset(stale)) - recovered
         self._apply()
 
     def _apply(self) -> None:

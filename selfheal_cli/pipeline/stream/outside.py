@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -12,11 +12,12 @@ from selfheal_cli.config import RunConfig
 from selfheal_cli.heal.engine import HealEngine, InlineEngine, LiveModel
 from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.model.network import Weights
-from selfheal_cli.pipeline.record.recorder import Ledger
+from selfheal_cli.pipeline.record.recorder import Writer
 from selfheal_cli.pipeline.stream.champion import ChampionMove, Others
 from selfheal_cli.records import VersionRecord
 from selfheal_cli.registry.base import Lineage, Registry
 from selfheal_cli.rollback.plan import Candidates
+from selfheal_cli.rollback.trust import Trust, Unverified
 from selfheal_cli.rollback.verify import load_verified
 
 FULL = "as many writes wait for the registry as may"
@@ -26,8 +27,9 @@ SELFHEAL = "selfheal"  # who holds healing where nobody does by hand
 
 @dataclass(frozen=True, slots=True)
 class HoldChange:
-    """Healing is held from now on, or no longer; by whom, and why."""
+    """Healing is held from ``batch`` on, or no longer; by whom, and why."""
 
+    batch: int
     held: bool
     actor: str
     reason: str
@@ -35,7 +37,9 @@ class HoldChange:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """The stream was stopped, and resumed later."""
+    """The stream was stopped after ``batch``, and resumed later."""
+
+    batch: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +62,13 @@ class Outside(Protocol):
         """Where heals are asked for, and taken when they are done."""
 
     def changes(self, batch: int, *, held: bool) -> Iterator[Change]:
-        """What others changed before ``batch``, where healing was ``held`` or not until then.
+        """What others changed by ``batch``, where healing was ``held`` or not until then."""
+
+    def meanwhile(self) -> Iterator[Change]:
+        """What is known to have come before the next batch, since it is on record.
 
         Each is to be carried out before the next is asked for.
         """
-
-    def meanwhile(self, batch: int) -> Iterator[Change]:
-        """What came after ``batch`` and is known before the next batch comes."""
 
     def ask_best(self) -> None:
         """Ask which version is best; an earlier question is dropped."""
@@ -92,15 +96,17 @@ class Live(Outside):
         config: RunConfig,
         registry: Registry,
         lineage: Lineage,
-        ledger: Ledger,
+        writer: Writer,
         others: Others,
         serving: LiveModel,
         recipes: Recipes,
+        *,
+        trust: Callable[[], Trust] = Unverified,
         behind: Callable[[], str] = lambda: "",
     ) -> None:
         self.config, self.registry, self.lineage = config, registry, lineage
         self.serving, self.recipes = serving, recipes
-        self._ledger, self._others, self._behind = ledger, others, behind
+        self._writer, self._others, self._trust, self._behind = writer, others, trust, behind
         self._heals: HealEngine | None = None
         self._answer: Future[Best] | None = None
 
@@ -108,46 +114,46 @@ class Live(Outside):
     def heals(self) -> HealEngine:
         """Begun when it is first needed."""
         if self._heals is None:
-            self._heals = _engine(self.config, self.serving, self.recipes)
+            self._heals = engine_of(self.config, self.serving, self.recipes)
         return self._heals
 
     def changes(self, batch: int, *, held: bool) -> Iterator[Change]:
         """As they stand now."""
         hold = self._others.hold
-        reason = hold.reason if hold else FULL if self._ledger.full else self._behind()
+        reason = hold.reason if hold else FULL if self._writer.full else self._behind()
         if bool(hold or reason) != held:
-            yield HoldChange(not held, hold.actor if hold else SELFHEAL, reason or RELEASED)
+            yield HoldChange(batch, not held, hold.actor if hold else SELFHEAL, reason or RELEASED)
         moved = self._others.take()
         if moved is not None:
-            yield moved
+            yield replace(moved, batch=batch)
 
-    def meanwhile(self, batch: int) -> Iterator[Change]:
+    def meanwhile(self) -> Iterator[Change]:
         """Nobody knows yet."""
         return iter(())
 
     def ask_best(self) -> None:
         """From a thread of its own, once what was written has arrived."""
+        arrival = partial(self._writer.flush, 0.0, until=self._writer.given)
         thread = ThreadPoolExecutor(1, thread_name_prefix="question")
-        self._answer = thread.submit(partial(self._find_best, self._ledger.arrival()))
+        self._answer = thread.submit(self._find_best, arrival)
         thread.shutdown(wait=False)
 
     def best(self, *, wait: bool) -> Best | None:
         """What the registry answered, if it has."""
         if self._answer is None or not (wait or self._answer.done()):
             return None
-        try:
-            return self._answer.result()
-        finally:
-            self._answer = None
-            self._ledger.catch_up()
+        answer, self._answer = self._answer, None
+        return answer.result()
 
     def is_durable(self, *, wait: bool) -> bool:
         """By the log and the outbox."""
-        return self._ledger.is_kept(wait=wait)
+        if wait:
+            self._writer.sync()
+        return self._writer.safe
 
     def _find_best(self, arrival: Callable[[], None]) -> Best:
         arrival()
-        lineage, trust = self.lineage, self._ledger.trust
+        lineage, trust = self.lineage, self._trust()
         within = lineage.run_id if self.config.policy.rollback_candidates == "run" else None
         candidates = Candidates(self.registry, lineage.model, lineage.base, trust, run_id=within)
         best = candidates.best()
@@ -160,7 +166,8 @@ class Live(Outside):
             self._heals.close()
 
 
-def _engine(config: RunConfig, serving: LiveModel, recipes: Recipes) -> HealEngine:
+def engine_of(config: RunConfig, serving: LiveModel, recipes: Recipes) -> HealEngine:
+    """In place, or in a process of its own, as the configuration wants it."""
     if config.heal.mode == "sync":
         return InlineEngine(serving, recipes)
     from selfheal_cli.heal.worker_engine import WorkerEngine

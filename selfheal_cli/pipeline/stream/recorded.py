@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from selfheal_cli.errors import EventLogError, NoCandidateError
 from selfheal_cli.events.types import Kind
@@ -38,28 +39,22 @@ class Recorded(Outside):
         return self
 
     def changes(self, batch: int, *, held: bool) -> Iterator[Change]:
-        """Those of ``batch`` that come next on record."""
-        if self._is_over():
-            yield from self._live.changes(batch, held=held)
-            return
-        while (event := self._record.expected) and event.data.get("batch") == batch:
-            if event.kind in HOLDS:
-                is_held = event.kind is Kind.HEALING_HELD
-                yield HoldChange(is_held, event.data["actor"], event.data["reason"])
+        """Nothing that the record has not told of already."""
+        return self._live.changes(batch, held=held) if self._is_over() else iter(())
+
+    def meanwhile(self) -> Iterator[Change]:
+        """Stops, moves and holds that come next on record."""
+        while event := self._record.expected:
+            data = event.data
+            if event.kind is Kind.STREAM_STOPPED:
+                yield Stopped(data["batch"])
             elif event.kind is Kind.FOLLOWED:
-                yield self._others.recall(event.data)
+                yield replace(self._others.recall(data), batch=data["batch"])
+            elif event.kind in HOLDS:
+                held = event.kind is Kind.HEALING_HELD
+                yield HoldChange(data["batch"], held, data["actor"], data["reason"])
             else:
                 return
-
-    def meanwhile(self, batch: int) -> Iterator[Change]:
-        """A stop, and what was decided before it."""
-        while event := self._record.expected:
-            if event.kind is Kind.STREAM_STOPPED and event.data["batch"] == batch:
-                yield Stopped()
-            else:
-                yield from self.changes(batch + 1, held=False)
-                if self._record.expected is event:
-                    return
 
     def ask_best(self) -> None:
         """Nobody is asked while the record says what was answered."""

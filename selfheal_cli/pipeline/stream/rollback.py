@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from selfheal_cli.config import RunConfig
 from selfheal_cli.decide import Health
 from selfheal_cli.errors import SelfhealError
 from selfheal_cli.events.types import Kind
-from selfheal_cli.heal.engine import LiveModel
 from selfheal_cli.heal.gate import compare
 from selfheal_cli.heal.recipe import KINDS
 from selfheal_cli.heal.task import AdapterState, HealRows
 from selfheal_cli.model.network import Weights
-from selfheal_cli.pipeline.record.recorder import Ledger
 from selfheal_cli.pipeline.stream.champion import ChampionMove
-from selfheal_cli.pipeline.stream.outside import Best, HoldChange, Outside
+from selfheal_cli.pipeline.stream.context import Fallen, SessionContext
+from selfheal_cli.pipeline.stream.outside import Best, HoldChange
 from selfheal_cli.pipeline.stream.snapshots import Completed
 from selfheal_cli.records import AliasMove, VersionRecord
 from selfheal_cli.registry.base import CHAMPION
-
-
-@dataclass(frozen=True, slots=True)
-class Fallen:
-    """A heal after which it was time to roll back, and why; ``rows`` are those by which the best
-    version will be compared with what serves.
-    """
-
-    heal_id: str
-    batch: int
-    reason: str
-    rows: HealRows
 
 
 class AutoRollback:
@@ -42,50 +26,37 @@ class AutoRollback:
     carried out before the next batch.
     """
 
-    def __init__(
-        self, config: RunConfig, live: LiveModel, ledger: Ledger, outside: Outside
-    ) -> None:
-        self._policy = config.policy
-        self._guarded = KINDS[config.heal.recipe].guarded
-        self._live = live
-        self._ledger = ledger
-        self._outside = outside
-        self._beside = config.heal.mode == "async"
-        self._fallen: Fallen | None = None  # the best version was asked for
-        self.held = False
-        self._health = Health(config.policy)
-        self._quiet_until = 0
-        self._last = 0  # batch of the last rollback of a guarded recipe
-        self._batch = 0
-        self.rollbacks = 0
+    def __init__(self, run: SessionContext) -> None:
+        self._policy = run.config.policy
+        self._guarded = KINDS[run.config.heal.recipe].guarded
+        self._beside = run.config.heal.mode == "async"
+        self._live = run.live
+        self._recorder = run.recorder
+        self._outside = run.outside
+        self._state = run.state
+        self._health = Health(run.config.policy)
 
-    def paused(self, batch: int) -> bool:
-        """Whether healing pauses: around a rollback, or until what holds it is over."""
-        return batch <= self._quiet_until or self.held or self._fallen is not None
-
-    def overtook(self, batch: int) -> bool:
-        """Whether a rollback came after a heal was asked for in ``batch``."""
-        return batch <= self._last
-
-    def follow(self, batch: int, moved: ChampionMove) -> None:
-        """Serve the champion that somebody else set before ``batch``."""
-        told = {"batch": batch, "from_snapshot": self._live.serving.snapshot}
+    def follow(self, moved: ChampionMove) -> None:
+        """Serve the champion that somebody else set."""
+        told = {"batch": moved.batch, "from_snapshot": self._live.serving.snapshot}
         told |= {"version": moved.move.target, "sequence": moved.move.sequence}
         told |= {"actor": moved.move.actor, "reason": moved.move.reason}
         if moved.version is None:
-            self._ledger.note(Kind.FOLLOWED, told | {"error": moved.error})
+            self._recorder.note(Kind.FOLLOWED, told | {"error": moved.error})
             return
         snapshot = moved.version.tags["selfheal.snapshot"]
         self._serve(moved.version, moved.weights, {})
-        self._health, self._last = Health(self._policy), batch
-        self._fallen = None  # it was about what served before
-        self._ledger.note(Kind.FOLLOWED, told | {"to_snapshot": snapshot})
+        self._health = Health(self._policy)
+        self._state.overtaken = moved.batch
+        self._state.fallen = None  # it was about what served before
+        self._recorder.note(Kind.FOLLOWED, told | {"to_snapshot": snapshot})
 
-    def hold(self, batch: int, change: HoldChange) -> None:
+    def hold(self, change: HoldChange) -> None:
         """Stop healing, or go on with it."""
-        self.held = change.held
+        self._state.held = change.held
         kind = Kind.HEALING_HELD if change.held else Kind.HEALING_RELEASED
-        self._ledger.note(kind, {"batch": batch, "actor": change.actor, "reason": change.reason})
+        told = {"batch": change.batch, "actor": change.actor, "reason": change.reason}
+        self._recorder.note(kind, told)
 
     def begin_from(self, version: VersionRecord, weights: Weights, move: AliasMove | None) -> None:
         """Serve a champion of an earlier run from the first batch on; ``move`` made it one."""
@@ -95,33 +66,34 @@ class AutoRollback:
         told |= {"sequence": move.sequence if move else 0}
         told |= {"actor": move.actor if move else "another tool"}
         told |= {"reason": move.reason if move else "the champion when the run began"}
-        self._ledger.note(Kind.FOLLOWED, told)
+        self._recorder.note(Kind.FOLLOWED, told)
 
-    def observe(self, heal: Completed, rows: HealRows, batch: int) -> None:
-        """Take a heal's scores in ``batch``; where they have fallen, ask what to restore."""
-        self._batch = batch
+    def observe(self, heal: Completed, rows: HealRows) -> None:
+        """Take a heal's scores; where they have fallen, ask what to restore."""
         reason = self._health.observe(heal.scores)
-        if reason is None or self._fallen is not None:
+        if reason is None or self._state.fallen is not None:
             return
-        self._fallen = Fallen(heal.heal_id, heal.batch, reason, rows)
+        self._state.fallen = Fallen(heal.heal_id, heal.batch, reason, rows)
+        self._recorder.send_steps()
         self._outside.ask_best()
         if not self._beside:
             self.settle(wait=True)
 
-    def settle(self, batch: int | None = None, *, wait: bool = False) -> None:
+    def settle(self, *, wait: bool = False) -> None:
         """Carry out what the registry answered, if it was asked and has."""
-        self._batch = self._batch if batch is None else batch
-        fallen = self._fallen
+        fallen = self._state.fallen
         if fallen is None:
             return
         try:
             best = self._outside.best(wait=wait)
         except SelfhealError as exc:
-            self._fallen = None
+            self._state.fallen = None
+            self._recorder.catch_up()
             self._note(Kind.ROLLBACK_FAILED, fallen, {"error": str(exc)})
             return
         if best is not None:
-            self._fallen = None
+            self._state.fallen = None
+            self._recorder.catch_up()
             self._roll_back(best, fallen)
 
     def _roll_back(self, best: Best, fallen: Fallen) -> None:
@@ -137,8 +109,8 @@ class AutoRollback:
                 facts = {"version": version.version, "declined": why, **_told(best)}
                 self._note(Kind.ROLLBACK_DECLINED, fallen, facts)
                 return
-            self._last = self._batch
-            self._quiet_until = self._batch + self._policy.cooldown
+            self._state.overtaken = self._state.batch
+            self._state.quiet_until = self._state.batch + self._policy.cooldown
         self._restore(best, fallen)
 
     def _gain(self, weights: Weights, rows: HealRows) -> tuple[float, float | None]:
@@ -159,7 +131,7 @@ class AutoRollback:
         restored = version.tags["selfheal.snapshot"]
         # the article keeps its optimiser
         self._serve(version, best.weights, {} if self._guarded else serving.adapter.memory)
-        self.rollbacks += 1
+        self._state.rollbacks += 1
         facts = {
             "from_snapshot": serving.snapshot,
             "to_snapshot": restored,
@@ -170,16 +142,16 @@ class AutoRollback:
             **_told(best),
         }
         self._note(Kind.ROLLBACK, fallen, facts)
-        self._ledger.point(CHAMPION, restored, f"rollback: {fallen.reason}")
+        self._recorder.point(CHAMPION, restored, f"rollback: {fallen.reason}")
 
     def _serve(self, version: VersionRecord, weights: Weights, memory: Weights) -> None:
         snapshot = version.tags["selfheal.snapshot"]
-        self._ledger.restored(snapshot, version.version)
+        self._recorder.restored(snapshot, version.version)
         self._live.publish(AdapterState(weights, memory), snapshot, version.threshold)
 
     def _note(self, kind: Kind, fallen: Fallen, facts: dict[str, object]) -> None:
         told = {"heal_id": fallen.heal_id, "batch": fallen.batch, "reason": fallen.reason}
-        self._ledger.note(kind, told | facts)
+        self._recorder.note(kind, told | facts)
 
 
 def _told(best: Best) -> dict[str, object]:

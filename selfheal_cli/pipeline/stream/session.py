@@ -1,216 +1,380 @@
-"""The rooms of one stream, laid out in order: the same for a run and for a replay."""
+"""One loop: batch after batch is scored, its labels taken, monitors read, healed, written down."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from time import perf_counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfheal_cli.config import RunConfig
+import numpy as np
+
+from selfheal_cli.decide import Decision, decide, state_after
+from selfheal_cli.drift.fidi import Fidi
+from selfheal_cli.drift.figures import batch_figures
+from selfheal_cli.errors import DataError, SelfhealError
 from selfheal_cli.events.types import Kind
-from selfheal_cli.heal.engine import LiveModel, Serving
-from selfheal_cli.heal.recipe import Recipes
-from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask
+from selfheal_cli.heal.recipe import KINDS, label_free
+from selfheal_cli.heal.task import HealRows
+from selfheal_cli.labels.estimate import estimate
+from selfheal_cli.labels.queue import Scored
+from selfheal_cli.metrics import RunningScores, classify, counts, score
 from selfheal_cli.pipeline.prepare.baseline import Prepared
-from selfheal_cli.pipeline.record.recorder import Ledger
-from selfheal_cli.pipeline.stream.batch import LabelFlow, Stream
-from selfheal_cli.pipeline.stream.champion import NullWatcher
-from selfheal_cli.pipeline.stream.healing import HealEvaluator, Healing
-from selfheal_cli.pipeline.stream.monitoring import Diagnosing
-from selfheal_cli.pipeline.stream.outside import Live, Outside
+from selfheal_cli.pipeline.prepare.continuing import Continued
+from selfheal_cli.pipeline.stream.answering import AnsweredBatch, answer
+from selfheal_cli.pipeline.stream.batch import LabelFlow
+from selfheal_cli.pipeline.stream.champion import ChampionMove
+from selfheal_cli.pipeline.stream.context import SessionContext
+from selfheal_cli.pipeline.stream.healing import BatchReading, HealEvaluator, Healing
+from selfheal_cli.pipeline.stream.monitoring import Diagnosing, Monitoring, RuleWatch, Watched
+from selfheal_cli.pipeline.stream.outside import Change, HoldChange
 from selfheal_cli.pipeline.stream.rollback import AutoRollback
 from selfheal_cli.pipeline.stream.snapshots import Snapshots
-from selfheal_cli.records import Batch, Evaluation, Phase, Snapshot, VersionRecord
-from selfheal_cli.registry.base import Lineage
-from selfheal_cli.registry.memory import MemoryRegistry
-from selfheal_cli.rollback.trust import Trust, Unverified
-from selfheal_cli.scores import AnyScores, Scores
+from selfheal_cli.records import (
+    Batch,
+    Conflicts,
+    DriftReading,
+    Evaluation,
+)
+from selfheal_cli.rules.ruleset import RuleVerdict
+from selfheal_cli.scores import AnyScores
 from selfheal_cli.sources.base import Source
 
 if TYPE_CHECKING:
-    from selfheal_cli.records import FloatArray
+    from selfheal_cli.records import Columns
+
+
+# batches that an assumption must hold on before it heals, and labelled ones that overrule it
+ENOUGH = 5
+MOST_APART = 3  # batches in a row that cannot be gone through before the stream ends
+LONGEST_REASON = 200
+APART = "rows of batches that could not be gone through"
 
 
 @dataclass(frozen=True, slots=True)
-class Corridor:
-    """A stream with the healing and the labels that belong to it."""
+class Readings:
+    """What was read of one batch; ``live`` and ``shadow`` count rows whose labels came with it."""
 
-    stream: Stream
-    healing: Healing
-    flow: LabelFlow
-    restore: AutoRollback
-
-
-def serve(
-    prepared: Prepared, on_publish: Callable[[Serving], None] = lambda serving: None
-) -> LiveModel:
-    """The network as trained, serving."""
-    weights = prepared.network.adapter.state_dict()
-    frozen = prepared.network.with_adapter(weights)
-    serving = Serving(frozen, AdapterState(weights, {}), "", prepared.thresholds[0])
-    return LiveModel(serving, on_publish)
+    drift: DriftReading
+    conflicts: Conflicts
+    watched: Watched
+    drifting: bool
+    decision: Decision
+    live: AnyScores
+    shadow: AnyScores
 
 
-def lay(
-    config: RunConfig,
-    source: Source,
-    prepared: Prepared,
-    live: LiveModel,
-    ledger: Ledger,
-    lineage: Lineage,
-    outside: Outside,
-    *,
-    verdicts: bool = True,
-) -> Corridor:
-    """Join the rooms; without ``verdicts`` nobody diagnoses, which changes no heal."""
-    flow = LabelFlow(config, prepared.label_watch, len(source.labels), ledger)
-    snapshots = Snapshots(ledger, lineage.run_id)
-    restore = AutoRollback(config, live, ledger, outside)
-    appraisal = HealEvaluator(config, live, snapshots, flow.desk)
-    healing = Healing(config, live, outside, appraisal, snapshots, restore, ledger, lineage.run_id)
-    diagnosing = Diagnosing(config, prepared if verdicts else None, source.labels, ledger)
-    stream = Stream(
-        config,
-        prepared,
-        live,
-        healing,
-        appraisal,
-        restore,
-        snapshots,
-        flow,
-        diagnosing,
-        ledger,
-        outside,
-        source.labels,
-    )
-    return Corridor(stream, healing, flow, restore)
+def never() -> bool:
+    """Nobody stops the stream."""
+    return False
 
 
-MODEL = "replay"
+def each(
+    batches: Iterable[Batch],
+    step: Callable[[Batch], None],
+    stop: Callable[[], bool] = never,
+) -> bool:
+    """Every batch, until told to stop after one; returns whether it was."""
+    for batch in batches:
+        step(batch)
+        if stop():
+            return True
+    return False
 
 
-class QuietLedger:
-    """A `Ledger` that counts events, and keeps in memory the one version that a rollback could
-    restore: the post-heal version with the highest F1.
+class Session:
+    """A running model: made from its context, begun, stepped by anyone, and finished.
+
+    Scoring reads what serves; everything else happens around it. Without ``verdicts`` nobody
+    diagnoses, which changes no heal. ``live_scores`` and ``shadow_scores`` hold every row whose
+    label has come; `count_waiting` adds those that the source knows though they were not allowed to
+    come. They are for the table at the end.
     """
 
-    def __init__(self, registry: MemoryRegistry, lineage: Lineage) -> None:
-        self.pending = 0
-        self.full = False
-        self.counts: Counter[str] = Counter()
-        self._registry = registry
-        self._lineage = lineage
-        self._unscored: dict[str, int] = {}  # versions by snapshot
-        self._best: VersionRecord | None = None
+    def __init__(self, run: SessionContext, *, verdicts: bool = True) -> None:
+        self.run = run
+        config, classes = run.config, len(run.source.labels)
+        self.flow = LabelFlow(run)
+        self._snapshots = Snapshots(run.recorder, run.lineage.run_id)
+        self._restore = AutoRollback(run)
+        self._appraisal = HealEvaluator(run, self._snapshots, self.flow.desk)
+        self.healing = Healing(run, self._appraisal, self._snapshots, self._restore)
+        self._diagnosing = Diagnosing(run, verdicts=verdicts)
+        self._rules = RuleWatch(run)
+        self._monitors = Monitoring(run)
+        self._fidi = Fidi(run.prepared.trained.calibration, config.policy)
+        self._never = config.labels.regime == "none"
+        self._full = config.labels.regime == "full"
+        self._kind = KINDS[config.heal.recipe]
+        self._free = label_free(config.heal)
+        self._classes = classes
+        self.live_scores = RunningScores(classes)
+        self.shadow_scores = RunningScores(classes)
+        self.left_out: Counter[str] = Counter()  # rows that nothing was learned from, by reason
+        self._apart = 0  # batches in a row that could not be gone through
 
-    def note(self, kind: Kind, data: Mapping[str, Any]) -> None:
-        """See `Ledger`."""
-        self.counts[kind.value] += 1
+    def begin(self, continued: Continued | None = None) -> None:
+        """What serves first: the network as trained, or the champion that is gone on from.
 
-    def keep(self, snapshot: Snapshot, adapter: bytes) -> None:
-        """See `Ledger`."""
-        if snapshot.phase is not Phase.POST_HEAL:
-            return
-        number = self._registry.add_version(self._lineage, snapshot, adapter, None).version
-        if snapshot.evaluation is Evaluation.AWAITING:
-            self._unscored[snapshot.id] = number
+        What came before the stream is learned from again, and waits for its labels.
+        """
+        for batch in self.run.source.history():
+            with suppress(Exception):  # it is left out, and was counted when it first came
+                self._recall(batch)
+        if continued is None:
+            self.healing.baseline(*baseline_scores(self.run.source, self.run.prepared))
         else:
-            self._rank(number)
+            self.healing.know_baseline(continued.baseline)
+            self._restore.begin_from(continued.champion, continued.weights, continued.move)
+        self._rest()
 
-    def _rank(self, number: int) -> None:
-        """Forget the version, or the one that was best until now."""
-        fresh = self._registry.version(MODEL, number)
-        best = self._best
-        if fresh.f1 is None or (best is not None and (best.f1 or 0.0) > fresh.f1):
-            self._registry.delete_version(fresh)
-            return
-        if best is not None:
-            self._registry.delete_version(best)
-        self._best = fresh
+    def go_through(self, folder: Path, stop: Callable[[], bool]) -> bool:
+        """The source from its first batch to its last, or until ``stop``; returns whether it was.
 
-    def is_kept(self, *, wait: bool) -> bool:
-        """Memory is all there is."""
-        return True
+        What the source keeps goes to ``folder``. One that has no end is not stopped between batches
+        that are there, but while it is quiet.
+        """
+        source, stopped = self.run.source, False
 
-    def score_later(
-        self, snapshot: str, batch: int, scores: AnyScores, metrics: Mapping[str, float]
-    ) -> None:
-        """See `Ledger`."""
-        number = self._unscored.pop(snapshot, None)
-        if number is not None:
-            self._registry.score_version(self._lineage, number, batch, metrics, scores)
-            self._rank(number)
+        def idle() -> bool:
+            nonlocal stopped
+            self.idle()
+            stopped = stopped or stop()
+            return stopped
 
-    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
-        """Nobody looks."""
+        def step(batch: Batch) -> None:
+            self.step(batch)
+            source.settle(self.run.recorder.sync)
 
-    def point(self, alias: str, snapshot: str, reason: str, *, promotes: bool = False) -> None:
-        """Nothing is served from here."""
-
-    def restored(self, snapshot: str, version: int) -> None:
-        """Versions are known by their numbers alone."""
-
-    def arrival(self) -> Callable[[], None]:
-        """All is written at once."""
-        return lambda: None
-
-    @property
-    def trust(self) -> Trust:
-        """Nobody else writes into its memory."""
-        return Unverified()
-
-    def catch_up(self, *, wait: bool = False) -> None:
-        """All is written at once."""
-
-
-class _Timed(Recipes):
-    """Recipes that say how long they took."""
-
-    spent = 0.0
-
-    def heal(self, before: AdapterState, task: HealTask) -> HealOutcome:
-        """See `Recipes`."""
-        start = perf_counter()
         try:
-            return super().heal(before, task)
+            source.attend(folder, idle)
+            until = never if source.endless else stop
+            stopped = each(source.batches(), step, until) or stopped
         finally:
-            self.spent += perf_counter() - start
+            source.close()
+        if stopped:
+            self.run.recorder.stop(self.run.state.batch)
+        return stopped
 
-
-class Replay:
-    """One recipe on one stream; ``live`` is what serves after each step."""
-
-    def __init__(self, config: RunConfig, source: Source, prepared: Prepared) -> None:
-        registry = MemoryRegistry()
-        base = registry.store_base(MODEL, prepared.base)
-        lineage = Lineage(MODEL, MODEL, base, config.heal.recipe, str(config.labels), "1")
-        self.ledger = QuietLedger(registry, lineage)
-        self.live: LiveModel = serve(prepared)
-        self._recipes = _Timed(prepared.network, prepared.anchor, config.heal)
-        outside = Live(
-            config, registry, lineage, self.ledger, NullWatcher(), self.live, self._recipes
-        )
-        self.corridor: Corridor = lay(
-            config, source, prepared, self.live, self.ledger, lineage, outside, verdicts=False
-        )
-        nothing = Scores(0, 0, 0, 0)
-        self.corridor.healing.baseline(nothing, Evaluation.HELD_OUT)
-
-    def predict(self, x: FloatArray) -> FloatArray:
-        """Probabilities by what serves now."""
-        return self.live.predict(x)
+    def idle(self) -> None:
+        """Nothing to score: take what others changed, and what is done meanwhile."""
+        self._follow(self.run.state.batch)
+        self._restore.settle()
+        self.healing.settle()
+        self.run.recorder.catch_up()
 
     def step(self, batch: Batch) -> None:
-        """Score, monitor, label, heal."""
-        self.corridor.stream.step(batch)
+        """Score a batch with what serves now, then let every stage look at it.
 
-    @property
-    def learning(self) -> float:
-        """Seconds in heals alone."""
-        return self._recipes.spent
+        One that cannot be gone through is set apart with its cause, and the stream goes on; raises
+        `DataError` after `MOST_APART` of them in a row.
+        """
+        try:
+            self._step(batch)
+        except Exception as exc:
+            if isinstance(exc, SelfhealError) and not isinstance(exc, DataError):
+                raise
+            self._set_apart(batch, exc)
+        else:
+            self._apart = 0
+        self._rest()
 
-    def counts(self) -> dict[str, float]:
-        """How often what happened, by kind of event."""
-        return {name: float(count) for name, count in self.ledger.counts.items()}
+    def finish(self) -> None:
+        """Wait for the heals that are under way, and for what they lead to."""
+        self.healing.finish()
+
+    def _set_apart(self, batch: Batch, cause: Exception) -> None:
+        self._apart += 1
+        self.left_out[APART] += len(batch.rows)
+        kind = "" if isinstance(cause, SelfhealError) else f"{type(cause).__name__}: "
+        reason = f"{kind}{str(cause).partition(chr(10))[0][:LONGEST_REASON]}"
+        told = {"batch": batch.index, "rows": len(batch.rows), "reason": reason}
+        self.run.recorder.note(Kind.BATCH_SET_APART, told)
+        self.run.recorder.log_metrics({"rows_left_out": float(self.left_out.total())}, batch.index)
+        if self._apart >= MOST_APART:
+            raise DataError(
+                f"batch {batch.index}: {reason}; {self._apart} batches in a row could not be gone "
+                "through, so that the run ends: look at the rows, and at the model, and start anew"
+            ) from cause
+
+    def _step(self, batch: Batch) -> None:
+        run, state = self.run, self.run.state
+        state.batch = batch.index
+        self._follow(batch.index)
+        if batch.offsets:
+            taken = {"batch": batch.index, "rows": len(batch.rows), "offsets": dict(batch.offsets)}
+            run.recorder.note(Kind.ROWS_TAKEN, taken)
+        if not len(batch.rows):
+            return
+        rollbacks = state.rollbacks
+        self._restore.settle()
+        answered = answer(batch, run.prepared, run.live)
+        self.left_out.update(answered.left_out)
+        self._appraisal.remember(answered.features)
+        verdict = self._rules.judge(batch.index, answered.batch.rows.columns)
+        scored = _scored(answered, run.prepared, verdict)
+        learned = self._take_labels(scored, batch)
+        read = self._read(scored, answered.batch.rows.columns, verdict, learned)
+        asked = self._ask(read, learned)
+        self.healing.settle()
+        told = {
+            "state": state_after(
+                drifting=read.drifting,
+                in_flight=self.healing.in_flight,
+                rolled_back=state.rollbacks > rollbacks,
+            ).value,
+            "heal_requested": asked,
+            "reason": read.decision.reason,
+            **({"abstained": verdict.abstained} if self._rules.several else {}),
+            **({"left_out": dict(answered.left_out)} if answered.left_out else {}),
+            **read.watched.told(),
+        }
+        self._note(scored, read, told)
+
+    def _take_labels(self, scored: Scored, batch: Batch) -> list[Scored]:
+        """Rows whose labels came with a batch, to learn from; heals whose labels are complete."""
+        learned, held_back = self.flow.take(scored, batch.now, batch.late)
+        for part in [scored] if self._never else learned:
+            self._count(part)
+        for heal in self._snapshots.labels_came(learned, held_back):
+            if len(self.flow.labelled):
+                self._restore.observe(heal, self.flow.labelled.rows())
+        return learned
+
+    def _read(
+        self, scored: Scored, columns: Columns, verdict: RuleVerdict, learned: Sequence[Scored]
+    ) -> Readings:
+        """What monitors say of a batch, and what follows by the policy."""
+        policy = self.run.config.policy
+        reading = self._fidi.observe(self._fidi.calibration.values(columns))
+        known = scored.y if self._full else np.full(len(scored), -1, dtype=np.int8)
+        conflicts = verdict.conflicts_with(scored.probabilities, known, policy.conflict_probability)
+        watched = self._monitors.observe(scored, columns, conflicts, learned)
+        drifting = reading.drifting or watched.drifting
+        self._diagnosing.observe(scored.batch, learned, drifting=drifting)
+        live = classify(scored.probabilities, scored.threshold)
+        shadow = classify(scored.shadow, scored.shadow_threshold)
+        return Readings(
+            reading,
+            conflicts,
+            watched,
+            drifting,
+            decide(reading, conflicts, policy, watched.reasons),
+            counts(live, known, self._classes),
+            counts(shadow, known, self._classes),
+        )
+
+    def _follow(self, batch: int) -> None:
+        """Carry out what others changed before ``batch``."""
+        for change in self.run.outside.changes(batch, held=self.run.state.held):
+            self._carry_out(change)
+
+    def _rest(self) -> None:
+        """Carry out what is known to have come before the next batch."""
+        for change in self.run.outside.meanwhile():
+            self._carry_out(change)
+
+    def _carry_out(self, change: Change) -> None:
+        if isinstance(change, HoldChange):
+            self._restore.hold(change)
+        elif isinstance(change, ChampionMove):
+            self._restore.follow(change)
+        else:  # the stream was stopped here, after the heals that were under way
+            self.run.recorder.note(Kind.STREAM_STOPPED, {"batch": change.batch})
+            self.healing.finish()
+
+    def count_waiting(self) -> None:
+        """The stream is over: count the rows whose labels are still on their way."""
+        for part in self.flow.desk.waiting:
+            self._count(part)
+
+    def _count(self, part: Scored) -> None:
+        self.live_scores.add(part.probabilities, part.threshold, part.y)
+        self.shadow_scores.add(part.shadow, part.shadow_threshold, part.y)
+
+    def _ask(self, read: Readings, learned: Sequence[Scored]) -> bool:
+        """Ask for a heal where there is a reason and there are rows; True if it was."""
+        chosen = self._rows_to_heal_on(read.decision, learned)
+        if chosen is None or self.run.state.paused:
+            return False
+        recipe, rows = chosen
+        batch, decision = self.run.state.batch, read.decision
+        reason = decision.reason if decision.heal else "new labels"
+        if recipe == self._free:
+            reason = f"{decision.reason}, no labels: {self.run.config.heal.assume} is assumed"
+        self._diagnosing.before_heal(batch)
+        shadow = read.shadow if read.shadow.rows else None
+        seen = BatchReading(read.drift.z, read.conflicts.count, shadow)
+        self.healing.request(batch, recipe, rows, seen, reason, read.conflicts.positive_share)
+        return True
+
+    def _rows_to_heal_on(
+        self, decision: Decision, learned: Sequence[Scored]
+    ) -> tuple[str, HealRows] | None:
+        name = self.run.config.heal.recipe
+        if self._kind.rows == "batch":
+            if not (decision.heal and learned):
+                return None
+            last = learned[-1]
+            steps = np.full(len(last), last.batch, dtype=np.int32)
+            none = np.zeros(len(last), dtype=bool)
+            return name, HealRows(last.features, last.y, last.rule_label, steps, none)
+        labelled = self.flow.labelled
+        if self._free is not None and len(labelled) < ENOUGH:
+            unlabelled = self.flow.unlabelled
+            return (self._free, unlabelled.rows()) if len(unlabelled) >= ENOUGH else None
+        return (name, labelled.rows()) if learned else None
+
+    def _note(self, scored: Scored, read: Readings, told: dict[str, Any]) -> None:
+        recorder, batch = self.run.recorder, scored.batch
+        known, pending = read.live.rows > 0, recorder.pending
+        estimates = {} if known else estimate(scored.probabilities, scored.threshold).figures()
+        data = {
+            "batch": batch,
+            "rows": len(scored),
+            "live": read.live.as_dict() if known else None,
+            "shadow": read.shadow.as_dict() if known else None,
+            "estimates": estimates,
+            "z": read.drift.z,
+            "drifting": read.drift.drifting,
+            "conflicts": read.conflicts.count,
+            "positive_share": read.conflicts.positive_share,
+            "shifts": self.run.prepared.shifts.of(scored.x),
+            "pending_writes": pending,
+            **told,
+        }
+        recorder.note(Kind.BATCH, data)
+        figures = batch_figures(data)
+        if self.left_out:
+            figures["rows_left_out"] = float(self.left_out.total())
+        recorder.log_metrics({**figures, "pending_writes": float(pending)}, step=batch)
+        recorder.catch_up()
+
+    def _recall(self, batch: Batch) -> None:
+        """Learn from rows of an earlier run; those without a label wait for it."""
+        answered = answer(batch, self.run.prepared, self.run.live)
+        batch = answered.batch
+        verdict = self.run.prepared.trained.rules.judge(batch.rows.columns)
+        known = batch.rows.y >= 0
+        if known.any():
+            self.flow.recall(answered.features[known], batch.rows.y[known], verdict.label[known])
+        if not known.all():
+            scored = _scored(answered, self.run.prepared, verdict)
+            self.flow.desk.take(scored.where(~known), None, None)
+
+
+def baseline_scores(source: Source, prepared: Prepared) -> tuple[AnyScores, Evaluation]:
+    """On rows held out from training where the source has some, else on training rows."""
+    held_out = source.held_out().get("clean")
+    rows = held_out if held_out is not None else next(iter(source.training()))
+    scores = score(prepared.network.predict(rows.x), rows.y, prepared.thresholds[0])
+    return scores, Evaluation.IN_SAMPLE if held_out is None else Evaluation.HELD_OUT
+
+
+def _scored(answered: AnsweredBatch, prepared: Prepared, verdict: RuleVerdict) -> Scored:
+    return Scored.of(
+        answered.batch, answered.features, answered.answers, answered.shadow,
+        prepared.thresholds[1], verdict.label,
+    )  # fmt: skip

@@ -11,7 +11,7 @@ from selfheal_cli.labels.queue import Scored
 from selfheal_cli.metrics import score
 from selfheal_cli.model.checkpoint import Packed
 from selfheal_cli.model.network import SelfHealingNetwork, Weights
-from selfheal_cli.pipeline.record.recorder import Ledger
+from selfheal_cli.pipeline.record.recorder import RunRecorder
 from selfheal_cli.records import Evaluation, Phase, Snapshot
 from selfheal_cli.scores import AnyScores
 
@@ -44,8 +44,8 @@ class Completed:
 class Snapshots:
     """Numbers, packs and keeps the snapshots of one run."""
 
-    def __init__(self, ledger: Ledger, run_id: str) -> None:
-        self._ledger = ledger
+    def __init__(self, recorder: RunRecorder, run_id: str) -> None:
+        self._recorder = recorder
         self._prefix = run_id[:8]
         self._count = 0
         self._awaiting: list[_Awaiting] = []
@@ -87,7 +87,7 @@ class Snapshots:
             rejected=rejected,
             metrics={**_figures(scores), **(extra or {})},
         )
-        self._ledger.keep(snapshot, packed.data)
+        self._recorder.keep(snapshot, packed.data)
         return snapshot.id
 
     def _bytes_of(self, weights: Weights, packed: Packed | None) -> Packed:
@@ -160,7 +160,7 @@ class Snapshots:
     def _complete(self, awaiting: _Awaiting) -> AnyScores:
         labels = np.array(awaiting.labels, dtype=np.int8)
         scores = score(np.array(awaiting.scored, dtype=np.float32), labels, awaiting.threshold)
-        self._ledger.score_later(awaiting.snapshot, awaiting.batch, scores, _figures(scores))
+        self._recorder.score_later(awaiting.snapshot, awaiting.batch, scores, _figures(scores))
         return scores
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from selfheal_cli.errors import VersionNotFound
 from selfheal_cli.events.types import Event, Kind
-from selfheal_cli.pipeline.stream.batch import APART
+from selfheal_cli.pipeline.stream.session import APART
 from selfheal_cli.records import AliasMove, ForeignVersion
 from selfheal_cli.registry.base import CHAMPION, Registry
 from selfheal_cli.registry.journal import EntryKind

@@ -1,0 +1,70 @@
+"""What all stages of a session share, and the state in which they leave it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from selfheal_cli.config import RunConfig
+from selfheal_cli.heal.engine import LiveModel, Serving
+from selfheal_cli.heal.task import AdapterState, HealRows
+from selfheal_cli.pipeline.prepare.baseline import Prepared
+from selfheal_cli.pipeline.record.recorder import RunRecorder
+from selfheal_cli.pipeline.stream.outside import Outside
+from selfheal_cli.registry.base import Lineage
+from selfheal_cli.sources.base import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Fallen:
+    """A heal after which it was time to roll back, and why; ``rows`` are those by which the best
+    version will be compared with what serves.
+    """
+
+    heal_id: str
+    batch: int
+    reason: str
+    rows: HealRows
+
+
+@dataclass(slots=True)
+class StreamState:
+    """Where a stream is, and what keeps it from healing."""
+
+    batch: int = 0  # the one that was taken last
+    held: bool = False  # from outside
+    quiet_until: int = 0  # batch up to which healing pauses after a rollback
+    overtaken: int = 0  # heals asked for up to this batch come too late: the champion was moved
+    rollbacks: int = 0
+    fallen: Fallen | None = None  # the best version was asked for
+
+    @property
+    def paused(self) -> bool:
+        """No heal is asked for: held, around a rollback, or until the best version is known."""
+        return self.held or self.batch <= self.quiet_until or self.fallen is not None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionContext:
+    """What every stage is given: what is wanted, what was prepared, what serves, who writes down,
+    and the world.
+    """
+
+    config: RunConfig
+    source: Source
+    prepared: Prepared
+    live: LiveModel
+    lineage: Lineage
+    recorder: RunRecorder
+    outside: Outside
+    state: StreamState = field(default_factory=StreamState)
+
+
+def serve(
+    prepared: Prepared, on_publish: Callable[[Serving], None] = lambda serving: None
+) -> LiveModel:
+    """The network as trained, serving."""
+    weights = prepared.network.adapter.state_dict()
+    frozen = prepared.network.with_adapter(weights)
+    serving = Serving(frozen, AdapterState(weights, {}), "", prepared.thresholds[0])
+    return LiveModel(serving, on_publish)

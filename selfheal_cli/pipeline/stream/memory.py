@@ -1,0 +1,141 @@
+"""A session that leaves nothing behind: its log and its registry are in memory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from selfheal_cli.actor import clock
+from selfheal_cli.config import RunConfig
+from selfheal_cli.events.types import Event, Kind
+from selfheal_cli.heal.engine import LiveModel
+from selfheal_cli.heal.recipe import Recipes
+from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask
+from selfheal_cli.pipeline.prepare.baseline import Prepared
+from selfheal_cli.pipeline.record.recorder import RunRecorder, Writer
+from selfheal_cli.pipeline.stream.champion import NullWatcher
+from selfheal_cli.pipeline.stream.context import SessionContext, serve
+from selfheal_cli.pipeline.stream.outside import Live
+from selfheal_cli.pipeline.stream.session import Session
+from selfheal_cli.records import (
+    Batch,
+    Evaluation,
+    Phase,
+    Snapshot,
+    VersionRecord,
+)
+from selfheal_cli.registry.base import Lineage
+from selfheal_cli.registry.memory import MemoryRegistry
+from selfheal_cli.scores import AnyScores
+from selfheal_cli.sources.base import Source
+
+if TYPE_CHECKING:
+    from selfheal_cli.records import FloatArray
+
+MODEL = "replay"
+AT = "1970-01-01T00:00:00.000+00:00"
+
+
+class CountingLog:
+    """Keeps of events how many there were of each kind."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def append(self, kind: Kind, data: Mapping[str, Any]) -> Event:
+        """Count one; snapshots are no event of the stream's."""
+        self.counts[kind.value] += kind not in (Kind.SNAPSHOT, Kind.SCORED)
+        return Event(0, AT, kind, data, "", "")
+
+    def sync(self) -> None:
+        """Nothing is on disk."""
+
+
+class BestInMemory(Writer):
+    """Keeps the one version that a rollback could restore: the post-heal one of the highest F1."""
+
+    def __init__(self, registry: MemoryRegistry, lineage: Lineage) -> None:
+        self._registry = registry
+        self._lineage = lineage
+        self._unscored: dict[str, int] = {}  # versions by snapshot
+        self._best: VersionRecord | None = None
+
+    def add(self, snapshot: Snapshot, adapter: bytes) -> None:
+        """Keep a post-heal snapshot, if it is the best or may come to be."""
+        if snapshot.phase is not Phase.POST_HEAL:
+            return
+        number = self._registry.add_version(self._lineage, snapshot, adapter, None).version
+        if snapshot.evaluation is Evaluation.AWAITING:
+            self._unscored[snapshot.id] = number
+        else:
+            self._rank(number)
+
+    def score(
+        self, snapshot: str, batch: int, metrics: dict[str, float], scores: AnyScores
+    ) -> None:
+        """Now it is known whether it is the best."""
+        number = self._unscored.pop(snapshot, None)
+        if number is not None:
+            self._registry.score_version(self._lineage, number, batch, metrics, scores)
+            self._rank(number)
+
+    def _rank(self, number: int) -> None:
+        """Forget the version, or the one that was best until now."""
+        fresh = self._registry.version(MODEL, number)
+        best = self._best
+        if fresh.f1 is None or (best is not None and (best.f1 or 0.0) > fresh.f1):
+            self._registry.delete_version(fresh)
+            return
+        if best is not None:
+            self._registry.delete_version(best)
+        self._best = fresh
+
+
+class _Timed(Recipes):
+    """Recipes that say how long they took."""
+
+    spent = 0.0
+
+    def heal(self, before: AdapterState, task: HealTask) -> HealOutcome:
+        """See `Recipes`."""
+        start = perf_counter()
+        try:
+            return super().heal(before, task)
+        finally:
+            self.spent += perf_counter() - start
+
+
+class Replay:
+    """One recipe on one stream; ``live`` is what serves after each step."""
+
+    def __init__(self, config: RunConfig, source: Source, prepared: Prepared) -> None:
+        registry = MemoryRegistry()
+        base = registry.store_base(MODEL, prepared.base)
+        lineage = Lineage(MODEL, MODEL, base, config.heal.recipe, str(config.labels), "1")
+        self._log, writer = CountingLog(), BestInMemory(registry, lineage)
+        recorder = RunRecorder(self._log, writer, lambda event: None, clock, MODEL)
+        self.live: LiveModel = serve(prepared)
+        self._recipes = _Timed(prepared.network, prepared.anchor, config.heal)
+        world = Live(config, registry, lineage, writer, NullWatcher(), self.live, self._recipes)
+        context = SessionContext(config, source, prepared, self.live, lineage, recorder, world)
+        self._session = Session(context, verdicts=False)
+        self._session.begin()
+
+    def predict(self, x: FloatArray) -> FloatArray:
+        """Probabilities by what serves now."""
+        return self.live.predict(x)
+
+    def step(self, batch: Batch) -> None:
+        """Score, monitor, label, heal."""
+        self._session.step(batch)
+
+    @property
+    def learning(self) -> float:
+        """Seconds in heals alone."""
+        return self._recipes.spent
+
+    def counts(self) -> dict[str, float]:
+        """How often what happened, by kind of event."""
+        return {name: float(count) for name, count in self._log.counts.items()}
