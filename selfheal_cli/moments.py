@@ -1,16 +1,20 @@
-"""Mean and variance that merge: chunk by chunk, or one day machine by machine."""
+"""Means and standard deviations that are added up block by block (Chan, Golub and LeVeque 1979)."""
 
 from __future__ import annotations
 
 from math import sqrt
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+SD_FLOOR = 0.05  # of the median standard deviation, below which a column counts as constant
 
 
 class Moments:
-    """Count, mean and sum of squared deviations (Chan, Golub and LeVeque 1979)."""
+    """Count, mean and standard deviation of values."""
 
     def __init__(self) -> None:
         self.count, self.mean, self._squares = 0, 0.0, 0.0
@@ -31,3 +35,36 @@ class Moments:
     def sd(self) -> float:
         """Standard deviation of the population; 0 without values."""
         return sqrt(self._squares / self.count) if self.count else 0.0
+
+
+class ColumnMoments:
+    """Count, and mean and standard deviation (p,) of the columns of a matrix without gaps."""
+
+    def __init__(self, width: int) -> None:
+        self.count = 0
+        self.mean, self._squares = np.zeros(width), np.zeros(width)
+
+    def add(self, values: Floats) -> None:
+        """Take rows (n, p)."""
+        if not len(values):
+            return
+        mean, total = values.mean(axis=0), self.count + len(values)
+        delta = mean - self.mean
+        self._squares += ((values - mean) ** 2).sum(axis=0)
+        self._squares += delta**2 * (self.count * len(values) / total)
+        self.mean = self.mean + delta * (len(values) / total)
+        self.count = total
+
+    @property
+    def sd(self) -> Floats:
+        """Standard deviations of the population; 0 without rows."""
+        return np.asarray(np.sqrt(self._squares / max(self.count, 1)))
+
+
+def floored(sd: Floats) -> Floats:
+    """Standard deviations (p,) that are safe to divide by.
+
+    One of nearly nothing would make the smallest change a large one.
+    """
+    positive = sd[sd > 0]
+    return np.maximum(sd, SD_FLOOR * float(np.median(positive)) if len(positive) else 1.0)

@@ -41,8 +41,8 @@ cli
 FLOOR = {room: number for number, line in enumerate(FLOORS) for room in line.split()}
 # which rooms load a heavy library together with themselves; elsewhere it loads inside a function
 HEAVY = {
-    "numpy": "api decide drift heal labels logistic metrics model pipeline rules serve settings "
-    "sources spool",
+    "numpy": "api decide drift heal labels logistic metrics model moments pipeline rules serve "
+    "settings sources spool",
     "pandas": "drift registry rules settings sources",
     "pyarrow": "sources",
     "torch": "heal model pipeline rollback serve",

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import chdtrc
 
+from selfheal_cli.config import MonitorSettings
 from selfheal_cli.records import Rows
 
 if TYPE_CHECKING:
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
 SCORES, ERRORS = "scores", "errors"
 MOST_NAMED = 5  # features in a reading
+SIZE = 10_000  # rows of a sample; a share of them is known to half a percentage point
+SEED = 14
+LEAST_EXPECTED = 5.0  # rows a cell, for the chi-squared approximation to hold (Cochran 1954)
+CONSTANT = 1e-12  # relative spread below which a feature does not vary
 
 
 class Level(StrEnum):
@@ -39,10 +44,10 @@ class Level(StrEnum):
 class BatchView:
     """What monitors may see of a batch of n rows.
 
-    ``columns`` (n,) each as they came; ``scores`` (n,), or (n, K) of K classes, by the network as
-    it was trained, which no heal moves; ``classes`` (n,) as decided by what serves; ``conflicts``
-    of rules with it; ``errors`` one a label that came with this batch, 1.0 where what served was
-    wrong.
+    ``columns``: each feature's values (n,) as the source gave them. ``scores``: probabilities of
+    the frozen baseline, (n,) or (n, K). ``classes`` (n,): decided by the serving version.
+    ``conflicts``: rows where a rule disagrees with it. ``errors`` (m,): one for each label that
+    came with this batch, 1.0 where the answer was wrong.
     """
 
     columns: Columns
@@ -60,7 +65,7 @@ class BatchView:
 
 @dataclass(frozen=True, slots=True)
 class FeatureReading:
-    """What was found in one feature: an effect, which rows do not enlarge, and its p-value."""
+    """How far one feature moved: an effect size, which rows do not enlarge, and its p-value."""
 
     feature: str
     effect: float
@@ -109,7 +114,7 @@ class AlarmLimits:
 
 
 class Monitor(Protocol):
-    """Looks at one batch after another; the same batches give the same readings."""
+    """Reads one batch after another; the same batches give the same readings."""
 
     limits: AlarmLimits
 
@@ -139,24 +144,25 @@ def holm(p: Floats) -> Floats:
     return corrected
 
 
-def read(findings: Sequence[FeatureReading], limits: AlarmLimits) -> Reading:
-    """The furthest feature of those that moved significantly, else of all."""
-    if not findings:
+def read(readings: Sequence[FeatureReading], limits: AlarmLimits) -> Reading:
+    """The reading of the feature that moved furthest: of the significant ones, else of all."""
+    if not readings:
         return QUIET
-    corrected = holm(np.array([one.p for one in findings])).tolist()
-    both = zip(findings, corrected, strict=True)
-    ranked = sorted(both, key=lambda one: (one[1] > limits.alpha, -one[0].effect))
+    corrected = holm(np.array([reading.p for reading in readings])).tolist()
+    pairs = zip(readings, corrected, strict=True)
+    # a significant small effect says more than a large one that may be chance
+    ranked = sorted(pairs, key=lambda pair: (pair[1] > limits.alpha, -pair[0].effect))
     top, p = ranked[0]
-    loud = [f.feature for f, q in ranked if limits.level(f.effect, q) is not Level.QUIET]
-    return Reading(top.effect, limits.level(top.effect, p), p, tuple(loud[:MOST_NAMED]))
-
-
-SIZE = 10_000  # rows; a share of them is known to half a percentage point
-SEED = 14
+    moved = [r.feature for r, q in ranked if limits.level(r.effect, q) is not Level.QUIET]
+    return Reading(top.effect, limits.level(top.effect, p), p, tuple(moved[:MOST_NAMED]))
 
 
 class Reservoir:
-    """A uniform sample of rows that come in blocks, in their order; at most ``size`` of them."""
+    """A uniform sample of rows that come in blocks, in their order; at most ``size`` of them.
+
+    Each row gets a random key and the largest keys go: that is uniform however the blocks are
+    cut, and needs no number of rows beforehand.
+    """
 
     def __init__(self, size: int = SIZE) -> None:
         self._size = size
@@ -174,7 +180,7 @@ class Reservoir:
         self._rows, self._keys = joined, keys
 
     def rows(self) -> Rows:
-        """The sample; raises ValueError where no block came."""
+        """The sample; raises `ValueError` where no block came."""
         if self._rows is None:
             raise ValueError("no training rows were given")
         return self._rows
@@ -182,11 +188,12 @@ class Reservoir:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingSample:
-    """The sampled rows with what the trained network made of them.
+    """A sample of n training rows with the frozen baseline's answers.
 
     ``scores`` as in `BatchView`; ``classes`` (n,) as it decided; ``conflicts`` counts rows where a
-    rule and it disagree; ``categories`` the known values of text features; ``gradients`` how much
-    the logit moves with one standard deviation of each numeric feature.
+    rule and it disagree; ``labels`` are the names of the classes, ``categories`` the values of
+    each text feature; ``gradients`` how much the logit moves with one standard deviation of each
+    numeric feature.
     """
 
     rows: Rows
@@ -206,6 +213,21 @@ class TrainingSample:
         return numbers(self.rows.columns, self.scores, target)
 
 
+@dataclass(frozen=True, slots=True)
+class MonitorSetup:
+    """What a monitor is built from; ``targets`` are the features, scores or errors it reads."""
+
+    settings: MonitorSettings
+    limits: AlarmLimits
+    targets: tuple[str, ...]
+    sample: TrainingSample
+
+
+def varies(values: Floats) -> bool:
+    """Whether a feature's values (n,) have a standard deviation to measure shifts by."""
+    return bool(len(values)) and values.std() > CONSTANT * max(1.0, abs(float(values.mean())))
+
+
 def _joined(first: Rows, second: Rows) -> Rows:
     columns = {
         name: np.concatenate([values, second.columns[name]])
@@ -219,9 +241,6 @@ def _chosen(rows: Rows, kept: NDArray[np.intp]) -> Rows:
     return Rows(rows.x[kept], rows.y[kept], columns)
 
 
-LEAST_EXPECTED = 5.0  # rows a cell, for the chi-squared approximation to hold
-
-
 class Quantiles:
     """Cells between quantiles of a reference; equal quantiles make one cell."""
 
@@ -231,25 +250,28 @@ class Quantiles:
 
     def count(self, values: Floats) -> Counts:
         """How many values (n,) lie in each cell; an edge belongs to the cell below it."""
-        places = np.searchsorted(self.edges, values, side="left")
-        return np.bincount(places, minlength=len(self.edges) + 1)
+        cells = np.searchsorted(self.edges, values, side="left")
+        return np.bincount(cells, minlength=len(self.edges) + 1)
 
 
 class Categories:
-    """A cell a category, and one for whatever training did not have; missing texts count not."""
+    """A cell for each category, and one for texts that training lacks; missing ones do not count.
+
+    ``known`` are the categories of the training rows.
+    """
 
     def __init__(self, known: Sequence[str]) -> None:
         self._index = pd.Index(known)
 
     def count(self, values: NDArray[Any]) -> Counts:
-        """How many texts (n,) are in each category, unseen ones last."""
+        """How many texts (n,) are in each category, new ones last."""
         present = values[~pd.isna(values)]
         codes = self._index.get_indexer(pd.Index(present, dtype=object))
         return np.bincount(np.where(codes < 0, len(self._index), codes), minlength=self.cells)
 
     @property
     def cells(self) -> int:
-        """Known categories and one."""
+        """Number of cells: the known categories and one."""
         return len(self._index) + 1
 
 
@@ -274,7 +296,7 @@ class CountWindow:
 def homogeneity(first: Counts, second: Counts) -> float:
     """The p-value of two rows of counts (k,) having the same shares: the likelihood-ratio test.
 
-    Cells in which too few rows of the second are expected are put together.
+    Cells in which too few rows are expected are put together.
 
     >>> homogeneity(np.array([500, 500]), np.array([50, 50]))
     1.0
@@ -286,23 +308,23 @@ def homogeneity(first: Counts, second: Counts) -> float:
     cells = _pooled(pair, least=LEAST_EXPECTED * rows.sum() / rows.min())
     if cells.shape[1] < 2:
         return 1.0
-    under = np.outer(rows, cells.sum(axis=0)) / rows.sum()
-    parts = np.zeros_like(cells)
-    np.log(cells / under, out=parts, where=cells > 0)
-    statistic = max(0.0, 2 * float((cells * parts).sum()))
+    expected = np.outer(rows, cells.sum(axis=0)) / rows.sum()
+    ratios = np.zeros_like(cells)
+    np.log(cells / expected, out=ratios, where=cells > 0)  # an empty cell adds 0 ln 0 = 0
+    statistic = max(0.0, 2 * float((cells * ratios).sum()))
     return float(chdtrc(cells.shape[1] - 1, statistic))
 
 
 def _pooled(pair: Floats, least: float) -> Floats:
     """Columns (2, k) put together, smallest first, until each sums to ``least``."""
     pair = pair[:, np.argsort(pair.sum(axis=0), kind="stable")]
-    starts, inside = [0], 0.0
-    for place, size in enumerate(pair.sum(axis=0).tolist()):
-        if inside >= least:
-            starts.append(place)
-            inside = 0.0
-        inside += size
-    if inside < least and len(starts) > 1:
+    starts, rows = [0], 0.0
+    for column, size in enumerate(pair.sum(axis=0).tolist()):
+        if rows >= least:
+            starts.append(column)
+            rows = 0.0
+        rows += size
+    if rows < least and len(starts) > 1:  # the last group is too small: it joins the one before
         starts.pop()
     pooled: Floats = np.add.reduceat(pair, starts, axis=1)
     return pooled

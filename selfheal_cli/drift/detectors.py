@@ -1,4 +1,9 @@
-"""Whole distributions against training's: PSI, a two-sample test, categories."""
+"""The monitors: features, scores and decisions of a window of batches against training.
+
+``Psi``, ``TwoSample`` and ``Category`` compare distributions over cells, ``PredictionRate``,
+``Missing`` and ``RuleConflicts`` shares of the rows, and ``Changes`` means, where one of river's
+change detectors has fired (needs selfheal-cli[monitors]). FIDI is in `fidi`.
+"""
 
 from __future__ import annotations
 
@@ -13,22 +18,20 @@ import numpy as np
 import pandas as pd
 from scipy.special import kolmogorov
 
-from selfheal_cli.config import MonitorSettings
 from selfheal_cli.drift.detector import (
     ERRORS,
-    AlarmLimits,
     BatchView,
     Categories,
     CountWindow,
     FeatureReading,
+    MonitorSetup,
     Quantiles,
     Reading,
-    TrainingSample,
     apart,
     homogeneity,
     read,
+    varies,
 )
-from selfheal_cli.drift.fidi import CONSTANT
 from selfheal_cli.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -43,161 +46,159 @@ if TYPE_CHECKING:
 PSI_CELLS = 10
 TEST_CELLS = 50  # the distance between two curves is looked for at so many places
 LEAST_SHARE = 1e-4  # of a cell, so that an empty one has a logarithm
+PARTS = 5  # values of a batch that a change detector gets
+WARM_UP = 100  # parts of the training rows that a detector knows before the first batch
+LARGEST = 20.0  # standard errors; one wild value shall not stay in the detectors' means for ever
+ALLOWANCE = 0.5  # Page-Hinkley: a shift of less than twice this many standard errors is no matter
+SEED = 14
 
 
-class _Watched:
-    """One feature's cells: training's counts, and those of the last batches."""
+class _FeatureCells:
+    """One feature's cells: the counts of the training rows, and those of the last batches."""
 
-    def __init__(
-        self, target: str, settings: MonitorSettings, sample: TrainingSample, cells: int
-    ) -> None:
-        self.target = target
-        self.ordered = target not in sample.categories
+    def __init__(self, feature: str, setup: MonitorSetup, cells: int) -> None:
+        sample = setup.sample
+        self.feature = feature
+        self.ordered = feature not in sample.categories
         self._cells: Quantiles | Categories
         if self.ordered:
-            self._cells = Quantiles(sample.values(target), cells)
-            self.trained = self._cells.count(sample.values(target))
+            self._cells = Quantiles(sample.values(feature), cells)
+            self.reference = self._cells.count(sample.values(feature))
         else:
-            self._cells = Categories(sample.categories[target])
-            self.trained = self._cells.count(sample.rows.columns[target])
-        self._window = CountWindow(settings.window)
+            self._cells = Categories(sample.categories[feature])
+            self.reference = self._cells.count(sample.rows.columns[feature])
+        self._window = CountWindow(setup.settings.window)
 
     def update(self, view: BatchView) -> Counts:
         """The window's counts with this batch."""
-        values: Any = view.values(self.target) if self.ordered else view.columns[self.target]
+        values: Any = view.values(self.feature) if self.ordered else view.columns[self.feature]
         return self._window.add(self._cells.count(values))
 
 
 class _Distributions(ABC):
-    """One measure of distance a feature, all together under Holm's correction."""
+    """One measure of distance for each feature, all together under Holm's correction."""
 
     cells = PSI_CELLS
 
-    def __init__(
-        self,
-        settings: MonitorSettings,
-        limits: AlarmLimits,
-        targets: Sequence[str],
-        sample: TrainingSample,
-    ) -> None:
-        self.limits = limits
-        self._watched = [_Watched(name, settings, sample, self.cells) for name in targets]
+    def __init__(self, setup: MonitorSetup) -> None:
+        self.limits = setup.limits
+        self._features = [_FeatureCells(name, setup, self.cells) for name in setup.targets]
 
     def update(self, view: BatchView) -> Reading:
-        """See `Monitor`."""
-        return read([self._find(one, one.update(view)) for one in self._watched], self.limits)
+        """Take a batch."""
+        readings = [self._compare(feature, feature.update(view)) for feature in self._features]
+        return read(readings, self.limits)
 
     @abstractmethod
-    def _find(self, watched: _Watched, now: Counts) -> FeatureReading:
-        """How far a feature's window is from training."""
+    def _compare(self, feature: _FeatureCells, current: Counts) -> FeatureReading:
+        """How far the window's counts ``current`` (k,) are from training's."""
 
 
 class Psi(_Distributions):
     """Population stability index over the deciles of training, or over categories."""
 
-    def _find(self, watched: _Watched, now: Counts) -> FeatureReading:
+    def _compare(self, feature: _FeatureCells, current: Counts) -> FeatureReading:
+        reference = feature.reference
         return FeatureReading(
-            watched.target, psi(watched.trained, now), homogeneity(watched.trained, now)
+            feature.feature, psi(reference, current), homogeneity(reference, current)
         )
 
 
-class TwoSample(_Distributions):
-    """Kolmogorov-Smirnov for numbers, the likelihood-ratio test for categories."""
+class Category(_Distributions):
+    """Total variation distance of a text's categories; those that training lacks are one more."""
+
+    def _compare(self, feature: _FeatureCells, current: Counts) -> FeatureReading:
+        reference = feature.reference
+        return FeatureReading(
+            feature.feature, apart(reference, current), homogeneity(reference, current)
+        )
+
+
+class TwoSample(Category):
+    """Kolmogorov-Smirnov for numbers; for categories as `Category`."""
 
     cells = TEST_CELLS
 
-    def _find(self, watched: _Watched, now: Counts) -> FeatureReading:
-        if watched.ordered:
-            return FeatureReading(watched.target, *kolmogorov_smirnov(watched.trained, now))
-        distance = apart(watched.trained, now)
-        return FeatureReading(watched.target, distance, homogeneity(watched.trained, now))
+    def _compare(self, feature: _FeatureCells, current: Counts) -> FeatureReading:
+        if not feature.ordered:
+            return super()._compare(feature, current)
+        return FeatureReading(feature.feature, *kolmogorov_smirnov(feature.reference, current))
 
 
-class Category(_Distributions):
-    """Total variation distance of a text's categories, those that training had not among them."""
-
-    def _find(self, watched: _Watched, now: Counts) -> FeatureReading:
-        distance = apart(watched.trained, now)
-        return FeatureReading(watched.target, distance, homogeneity(watched.trained, now))
-
-
-def psi(trained: Counts, now: Counts) -> float:
+def psi(reference: Counts, current: Counts) -> float:
     """``sum of (q - p) ln(q / p)`` over cells (k,), p and q their shares; 0 without rows.
 
     >>> psi(np.array([10, 10]), np.array([5, 5]))
     0.0
     """
-    if not (trained.any() and now.any()):
+    if not (reference.any() and current.any()):
         return 0.0
-    p = np.maximum(trained / trained.sum(), LEAST_SHARE)
-    q = np.maximum(now / now.sum(), LEAST_SHARE)
+    p = np.maximum(reference / reference.sum(), LEAST_SHARE)
+    q = np.maximum(current / current.sum(), LEAST_SHARE)
     return float(((q - p) * np.log(q / p)).sum())
 
 
-def kolmogorov_smirnov(trained: Counts, now: Counts) -> tuple[float, float]:
+def kolmogorov_smirnov(reference: Counts, current: Counts) -> tuple[float, float]:
     """Largest distance of two distributions over the same ordered cells (k,), and its p-value.
 
-    The distance between cells is not seen, so that the p-value errs to the safe side.
+    The curves are compared at the edges of the cells only, so the p-value is too large rather
+    than too small.
     """
-    rows = (int(trained.sum()), int(now.sum()))
+    rows = (int(reference.sum()), int(current.sum()))
     if not all(rows):
         return 0.0, 1.0
-    curves = np.cumsum(trained) / rows[0] - np.cumsum(now) / rows[1]
+    curves = np.cumsum(reference) / rows[0] - np.cumsum(current) / rows[1]
     distance = float(np.abs(curves).max())
     return distance, float(kolmogorov(distance * sqrt(rows[0] * rows[1] / sum(rows))))
 
 
 class _Shares:
-    """Several shares of the same rows; each of ``names`` has its counts of training."""
+    """Shares of the same rows, one for each of ``names``.
+
+    ``reference`` (k,) counts the training rows of each; with ``only_more`` a share that fell is
+    no drift.
+    """
 
     def __init__(
         self,
-        settings: MonitorSettings,
-        limits: AlarmLimits,
+        setup: MonitorSetup,
         names: Sequence[str],
-        trained: Counts,
-        rows: int,
+        reference: Counts,
         *,
         only_more: bool = False,
     ) -> None:
-        self.limits = limits
+        self.limits = setup.limits
         self._names = tuple(names)
-        self._trained, self._trained_rows = trained, rows
+        self._reference, self._reference_rows = reference, len(setup.sample)
         self._only_more = only_more
-        self._window = CountWindow(settings.window)
+        self._window = CountWindow(setup.settings.window)
 
     def _observe(self, counts: Counts, rows: int) -> Reading:
-        *now, seen = self._window.add(np.append(counts, rows)).tolist()
-        both = zip(self._names, self._trained.tolist(), now, strict=True)
-        return read([self._find(name, before, hits, seen) for name, before, hits in both],
+        *current, total = self._window.add(np.append(counts, rows)).tolist()
+        names = zip(self._names, self._reference.tolist(), current, strict=True)
+        return read([self._compare(name, before, now, total) for name, before, now in names],
                     self.limits)  # fmt: skip
 
-    def _find(self, name: str, before: int, hits: int, seen: int) -> FeatureReading:
-        rows = self._trained_rows
-        if not (rows and seen) or (self._only_more and hits / seen <= before / rows):
+    def _compare(self, name: str, before: int, now: int, total: int) -> FeatureReading:
+        rows = self._reference_rows
+        if not (rows and total) or (self._only_more and now / total <= before / rows):
             return FeatureReading(name, 0.0, 1.0)
-        pair = np.array([before, rows - before]), np.array([hits, seen - hits])
-        return FeatureReading(name, effect_size(before / rows, hits / seen), homogeneity(*pair))
+        pair = np.array([before, rows - before]), np.array([now, total - now])
+        return FeatureReading(name, effect_size(before / rows, now / total), homogeneity(*pair))
 
 
 class PredictionRate(_Shares):
-    """The share of rows that are decided as each class, by whatever serves."""
+    """The share of rows that the serving version decides as each class."""
 
-    def __init__(
-        self,
-        settings: MonitorSettings,
-        limits: AlarmLimits,
-        targets: Sequence[str],
-        sample: TrainingSample,
-    ) -> None:
-        # of two classes the one's share is all but the other's
-        self._classes = range(1 if len(sample.labels) == 2 else 0, len(sample.labels))
-        names = [sample.labels[place] for place in self._classes]
-        trained = self._decided(sample.classes)
-        super().__init__(settings, limits, names, trained, len(sample))
+    def __init__(self, setup: MonitorSetup) -> None:
+        labels = setup.sample.labels
+        # of two classes one share says all: the other is 1 minus it
+        self._classes = range(1 if len(labels) == 2 else 0, len(labels))
+        names = [labels[place] for place in self._classes]
+        super().__init__(setup, names, self._decided(setup.sample.classes))
 
     def update(self, view: BatchView) -> Reading:
-        """See `Monitor`."""
+        """Take a batch."""
         return self._observe(self._decided(view.classes), len(view.classes))
 
     def _decided(self, classes: LabelArray) -> Counts:
@@ -207,40 +208,26 @@ class PredictionRate(_Shares):
 class Missing(_Shares):
     """The share of missing values of each feature."""
 
-    def __init__(
-        self,
-        settings: MonitorSettings,
-        limits: AlarmLimits,
-        targets: Sequence[str],
-        sample: TrainingSample,
-    ) -> None:
-        self._targets = tuple(targets)
-        trained = self._absent(sample.rows.columns)
-        super().__init__(settings, limits, targets, trained, len(sample))
+    def __init__(self, setup: MonitorSetup) -> None:
+        self._features = setup.targets
+        super().__init__(setup, setup.targets, self._absent(setup.sample.rows.columns))
 
     def update(self, view: BatchView) -> Reading:
-        """See `Monitor`."""
+        """Take a batch."""
         return self._observe(self._absent(view.columns), len(view.classes))
 
     def _absent(self, columns: Columns) -> Counts:
-        return np.array([int(pd.isna(columns[name]).sum()) for name in self._targets])
+        return np.array([int(pd.isna(columns[name]).sum()) for name in self._features])
 
 
 class RuleConflicts(_Shares):
-    """The share of rows where a rule and what serves disagree; only more of them count."""
+    """The share of rows where a rule and the serving version disagree; fewer of them are fine."""
 
-    def __init__(
-        self,
-        settings: MonitorSettings,
-        limits: AlarmLimits,
-        targets: Sequence[str],
-        sample: TrainingSample,
-    ) -> None:
-        trained = np.array([sample.conflicts])
-        super().__init__(settings, limits, ["rules"], trained, len(sample), only_more=True)
+    def __init__(self, setup: MonitorSetup) -> None:
+        super().__init__(setup, ["rules"], np.array([setup.sample.conflicts]), only_more=True)
 
     def update(self, view: BatchView) -> Reading:
-        """See `Monitor`."""
+        """Take a batch."""
         return self._observe(np.array([view.conflicts]), len(view.classes))
 
 
@@ -251,19 +238,6 @@ def effect_size(first: float, second: float) -> float:
     (0.2, 0.201)
     """
     return abs(2 * asin(sqrt(first)) - 2 * asin(sqrt(second)))
-
-
-# A batch of any size gives each detector at most five values: means of its parts in units of their
-# standard error. Row by row the detectors would test a batch of 10,000 rows 10,000 times. Needs
-# selfheal-cli[monitors].
-
-
-PARTS = 5  # values a batch
-WARM_UP = 100  # parts of the training rows that a detector knows before the first batch
-LARGEST = 20.0  # standard errors; one wild value shall not stay in the detectors' means for ever
-ALLOWANCE = 0.5  # Page-Hinkley: a shift of less than twice this many standard errors is no matter
-SEED = 14
-MakeDetector = Callable[[float], Any]  # by the chance of a false alarm a value
 
 
 def require_river() -> Any:
@@ -279,70 +253,76 @@ def require_river() -> Any:
 
 
 def adwin(chance: float) -> Any:
-    """Looks for a change after each value."""
+    """ADWIN (Bifet and Gavaldà 2007), looking for a change after each value.
+
+    ``chance``, here and below, is that of a false alarm at one value.
+    """
     return require_river().ADWIN(delta=chance, clock=1)
 
 
 def kswin(chance: float) -> Any:
-    """The last 30 values against 30 of the 70 before."""
+    """KSWIN (Raab, Heusinger and Schleif 2020): the last 30 values against 30 of the 70 before."""
     return require_river().KSWIN(alpha=chance, seed=SEED)
 
 
 def page_hinkley(chance: float) -> Any:
-    """Alarms at ``ln(1 / chance)``: of a sum with allowance k that is the chance of exp(-2 k h)."""
+    """Page-Hinkley (Page 1954): alarms where a sum of deviations has risen by ``threshold``."""
+    # a sum with allowance k exceeds h by chance with probability exp(-2 k h): solved for h
     height = log(1 / chance) / (2 * ALLOWANCE)
     return require_river().PageHinkley(delta=ALLOWANCE, threshold=height)
 
 
 @dataclass(frozen=True, slots=True)
-class _Normal:
-    """What is normal: mean and standard deviation of so many values."""
+class _Reference:
+    """Mean and standard deviation of ``rows`` values without drift."""
 
     mean: float
     sd: float
     rows: int
 
     @classmethod
-    def of(cls, values: Floats) -> _Normal:
+    def of(cls, values: Floats) -> _Reference:
         return cls(float(values.mean()), float(values.std()), len(values))
 
     def parts(self, values: Floats, parts: int) -> list[float]:
-        """Means of up to so many parts of the values, in standard errors from normal."""
+        """Means of up to ``parts`` parts of the values, in standard errors from the mean."""
         if not len(values):
             return []
         pieces = np.array_split(values, min(parts, len(values)))
         deviations = [(float(p.mean()) - self.mean) / self.sd * sqrt(len(p)) for p in pieces]
-        return [min(max(one, -LARGEST), LARGEST) for one in deviations]
+        return [min(max(deviation, -LARGEST), LARGEST) for deviation in deviations]
 
 
-class _Target:
-    """A detector for one feature, the scores or the errors."""
+class _ChangeDetector:
+    """A detector of river's for one feature, the scores or the errors."""
 
     def __init__(self, target: str, window: int, detector: Any) -> None:
         self.target = target
         self._detector = detector
-        self._normal: _Normal | None = None
+        self._reference: _Reference | None = None
         self._first: list[Floats] = []
         self._last: deque[tuple[float, int]] = deque(maxlen=window)
-        self._since = window  # batches since the detector spoke up
+        self._since = window  # batches since the detector fired
         self._window = window
 
     def learn(self, values: Floats) -> None:
-        """What is normal; a target that never varied there is not watched."""
+        """Take the values (n,) without drift that the batches are compared with."""
         if self.target == ERRORS and len(values):
-            rate = (values.sum() + 0.5) / (len(values) + 1)  # none so far is not none ever
-            self._normal = _Normal(float(rate), sqrt(rate * (1 - rate)), len(values))
+            # half an error more: a first window without errors does not mean that none may come
+            rate = (values.sum() + 0.5) / (len(values) + 1)
+            self._reference = _Reference(float(rate), sqrt(rate * (1 - rate)), len(values))
         else:
-            self._normal = _Normal.of(values)
-        for value in self._normal.parts(values, WARM_UP):
+            self._reference = _Reference.of(values)
+        for value in self._reference.parts(values, WARM_UP):
             self._detector.update(value)
 
     def update(self, values: Floats) -> FeatureReading:
         """Take a batch's values (n,)."""
-        if self._normal is None:
+        if self._reference is None:
             return self._begin(values)
         self._since += 1
-        for value in self._normal.parts(values, PARTS):
+        # means of parts, because row by row 10,000 rows would be 10,000 tests
+        for value in self._reference.parts(values, PARTS):
             self._detector.update(value)
             if self._detector.drift_detected:
                 self._since = 0
@@ -350,14 +330,14 @@ class _Target:
         total, rows = (sum(part) for part in zip(*self._last, strict=True))
         if self._since >= self._window or not rows:
             return FeatureReading(self.target, 0.0, 1.0)
-        shift = (total / rows - self._normal.mean) / self._normal.sd
+        shift = (total / rows - self._reference.mean) / self._reference.sd
         if self.target == ERRORS and shift < 0:
             return FeatureReading(self.target, 0.0, 1.0)  # fewer of them are no alarm
-        error = sqrt(1 / rows + 1 / self._normal.rows)
+        error = sqrt(1 / rows + 1 / self._reference.rows)
         return FeatureReading(self.target, abs(shift), erfc(abs(shift) / error / sqrt(2)))
 
     def _begin(self, values: Floats) -> FeatureReading:
-        """Errors have no training to be compared with: the first window is what is normal."""
+        """Training knows no errors of a serving version: the first window is the reference."""
         if len(values):
             self._first.append(values)
         if len(self._first) == self._window:
@@ -367,32 +347,25 @@ class _Target:
 
 
 class Changes:
-    """Alarms where a detector spoke up within the window, and the window's mean has moved."""
+    """Alarms where a detector fired within the window, and the window's mean has moved.
 
-    def __init__(
-        self,
-        make: MakeDetector,
-        settings: MonitorSettings,
-        limits: AlarmLimits,
-        targets: Sequence[str],
-        sample: TrainingSample,
-    ) -> None:
-        self.limits = limits
-        chance = settings.alpha / (PARTS * max(len(targets), 1))
-        self._targets = []
-        for name in targets:
-            known = np.empty(0) if name == ERRORS else sample.values(name)
-            if name != ERRORS and not _varies(known):
-                continue
-            one = _Target(name, settings.window, make(chance))
+    ``make`` gives a detector by the chance of a false alarm at one value.
+    """
+
+    def __init__(self, make: Callable[[float], Any], setup: MonitorSetup) -> None:
+        self.limits = setup.limits
+        chance = setup.settings.alpha / (PARTS * max(len(setup.targets), 1))
+        self._detectors = []
+        for name in setup.targets:
+            reference = np.empty(0) if name == ERRORS else setup.sample.values(name)
+            if name != ERRORS and not varies(reference):
+                continue  # without a standard deviation there is nothing to measure by
+            detector = _ChangeDetector(name, setup.settings.window, make(chance))
             if name != ERRORS:
-                one.learn(known)
-            self._targets.append(one)
+                detector.learn(reference)
+            self._detectors.append(detector)
 
     def update(self, view: BatchView) -> Reading:
-        """See `Monitor`."""
-        return read([one.update(view.values(one.target)) for one in self._targets], self.limits)
-
-
-def _varies(values: Floats) -> bool:
-    return bool(len(values)) and values.std() > CONSTANT * max(1.0, abs(float(values.mean())))
+        """Take a batch."""
+        readings = [detector.update(view.values(detector.target)) for detector in self._detectors]
+        return read(readings, self.limits)

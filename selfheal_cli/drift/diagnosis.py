@@ -1,7 +1,8 @@
-"""A verdict before healing: what moved, and can the frozen features still tell the classes apart?
+"""A diagnosis before healing: what moved, and can the frozen features still separate the classes?
 
-The frozen network is held against refits on its own features, all scored on rows that they did
-not learn from. A skill is 1 - log loss / entropy of the base rate: 0 for a constant, 1 for a seer.
+The frozen baseline is compared with refits on its own features, all scored on rows that they did
+not learn from. A skill is 1 - log loss / entropy of the base rate: 0 for a constant, 1 for a
+model that is always certain and right.
 """
 
 from __future__ import annotations
@@ -17,13 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfheal_cli.logistic import fit, row_losses, targets
-from selfheal_cli.moments import Moments
+from selfheal_cli.moments import Moments, floored
 
 if TYPE_CHECKING:
     from selfheal_cli.records import FloatArray, LabelArray
-
-
-# A skill is 1 - log loss / entropy of the base rate: 0 for a constant, 1 for a seer.
 
 
 Floats = NDArray[np.float64]
@@ -35,18 +33,23 @@ PENALTIES = (30.0, 300.0)  # of a standardised feature's weight; the better one 
 SCALE_PENALTY, LEVEL_PENALTY = 1.0, 1e-3  # of the logit's own weight and of the intercept
 SIGNIFICANT = 3.0  # z of paired losses
 MATERIAL = 0.15  # of the best skill; an overfit network gains up to a tenth where nothing moved
-GONE_SKILL = 0.05
-GONE_UPPER = 0.12  # two standard errors above the skill found must stay below
-SD_FLOOR = 0.05  # of the median sd
+GONE_SKILL = 0.05  # below it the features say next to nothing of the label
+GONE_UPPER = 0.12  # two standard errors above the best skill must stay below
 LARGEST = 30.0  # a logit beyond is as good as certain
+MIN_CLASS_ROWS = 20
+BASE_RATE_Z = 4.0
+INPUT_ERROR = 1e-3  # chance that any of the inputs is named though none moved
+INPUT_SHIFT = 0.2  # in the class's training sd; less is not worth a word
+TOGETHER = 0.6  # ratio of the classes' shifts from which they count as one
 
 
 @dataclass(frozen=True, slots=True)
 class Refit:
-    """Skills on rows not learned from; ``z`` is of the refit's gain over the two others.
+    """Skills of three models on ``rows`` rows that they did not learn from.
 
-    ``bias`` is the frozen network with its intercept refitted, ``error`` the standard error of the
-    refit's skill.
+    ``skill`` and ``auc`` (ROC) are of a logistic regression on the frozen features, ``error`` the
+    standard error of that skill; ``frozen_skill`` is of the frozen baseline, ``bias_skill`` of it
+    with its intercept refitted. The ``z`` are of the regression's gain over each of the two.
     """
 
     rows: int
@@ -69,8 +72,9 @@ class Refit:
         return MATERIAL * max(self.best, GONE_SKILL)
 
     @property
-    def wanted(self) -> int:
-        """About how many more rows would settle it, as errors fall with the root of the rows."""
+    def rows_needed(self) -> int:
+        """About how many more rows would settle it."""
+        # standard errors fall with the root of the rows
         proof = SIGNIFICANT / max(self.z_over_frozen, 1.0)
         width = 2 * self.error / (GONE_UPPER - GONE_SKILL) if self.best < GONE_SKILL else 0.0
         return max(ceil(self.rows * (max(proof, width) ** 2 - 1) / 100) * 100, 100)
@@ -82,7 +86,10 @@ class Refit:
 
 
 def refit_of(features: FloatArray, logits: FloatArray, y: LabelArray, group: Ints) -> Refit:
-    """Refit on features (n, d) and the frozen logits (n,); ``group`` (n,) as `copies` gives it."""
+    """The frozen baseline against refits on its features (n, d) and logits (n,).
+
+    ``y`` (n,) is 0 or 1, and ``group`` (n,) as `copies` gives it.
+    """
     from threadpoolctl import threadpool_limits
 
     # threads of BLAS that wait for a core of their own take seconds instead of 25 ms
@@ -93,11 +100,11 @@ def refit_of(features: FloatArray, logits: FloatArray, y: LabelArray, group: Int
 def _compared(features: FloatArray, logits: FloatArray, y: LabelArray, group: Ints) -> Refit:
     from sklearn.metrics import roc_auc_score
 
-    target, offset, one = y.astype(np.float64), bounded(logits), np.ones((len(y), 1))
+    target, offset, intercept = y.astype(np.float64), bounded(logits), np.ones((len(y), 1))
     inputs = _standardised(np.nan_to_num(features.astype(np.float64)))
-    design = np.hstack([inputs, _standardised(offset[:, None]), one])
+    design = np.hstack([inputs, _standardised(offset[:, None]), intercept])
     fold = _folds(y, group)
-    bias = _held_out(one, offset, target, np.array([LEVEL_PENALTY]), fold)
+    bias = _held_out(intercept, offset, target, np.array([LEVEL_PENALTY]), fold)
     weights = [np.full(design.shape[1], penalty) for penalty in PENALTIES]
     for penalty in weights:
         penalty[-2:] = SCALE_PENALTY, LEVEL_PENALTY
@@ -105,7 +112,7 @@ def _compared(features: FloatArray, logits: FloatArray, y: LabelArray, group: In
     best = min(refits, key=lambda refit: float(log_losses(refit, target).sum()))
     share = float(target.mean())
     level = np.full(len(y), log(share / (1 - share)))
-    # copies of a row are one piece of evidence
+    # losses are summed over the copies of a row, which are one piece of evidence
     frozen, biased, refitted, constant = (
         np.bincount(group, log_losses(logit, target)).astype(np.float64)
         for logit in (offset, bias, best, level)
@@ -124,13 +131,14 @@ def _compared(features: FloatArray, logits: FloatArray, y: LabelArray, group: In
 
 
 def _held_out(design: Floats, offset: Floats, y: Floats, penalty: Floats, fold: Ints) -> Floats:
-    """Each row's logit (n,) from a fit that saw neither it nor a copy of it."""
+    """Cross-validation: each row's logit (n,) from a fit without it and without its copies."""
+    # the fit on all rows is close to each fold's, which then takes a step or two
     start = _refitted(design, offset, y, penalty, np.zeros(design.shape[1]))
     logits = offset.copy()
     for number in range(FOLDS):
-        seen = fold != number
-        weights = _refitted(design[seen], offset[seen], y[seen], penalty, start)
-        logits[~seen] += design[~seen] @ weights
+        learned = fold != number
+        weights = _refitted(design[learned], offset[learned], y[learned], penalty, start)
+        logits[~learned] += design[~learned] @ weights
     return logits
 
 
@@ -150,18 +158,18 @@ def _folds(y: LabelArray, group: Ints) -> Ints:
 
 
 def copies(x: FloatArray) -> Ints:
-    """(n,) one number for all copies of a row, in order of appearance.
+    """The group (n,) of each row of ``x`` (n, p): copies of a row have the same number.
 
     A stream may draw its rows with replacement. With few different rows (a table of categories)
-    each stands for itself: leaving all of a kind out would ask for more than a refit can know.
+    each row is a group: leaving all of a kind out would ask for more than a refit can know.
     """
-    seen: dict[bytes, int] = {}
-    group = np.array([seen.setdefault(row.tobytes(), len(seen)) for row in x], dtype=np.int64)
-    return group if len(seen) >= MIN_ROWS else np.arange(len(x))
+    numbers: dict[bytes, int] = {}
+    group = np.array([numbers.setdefault(row.tobytes(), len(numbers)) for row in x], dtype=np.int64)
+    return group if len(numbers) >= MIN_ROWS else np.arange(len(x))
 
 
 def effective_rows(group: Ints) -> float:
-    """How many independent rows these are worth (Kish)."""
+    """How many independent rows these are worth (Kish 1965)."""
     counts = np.unique(group, return_counts=True)[1]
     return len(group) ** 2 / float((counts**2).sum())
 
@@ -176,12 +184,6 @@ def _standardised(columns: Floats) -> Floats:
     return np.asarray((columns - columns.mean(axis=0)) / floored(sd))
 
 
-def floored(sd: Floats) -> Floats:
-    """A column that hardly varies must not turn into a loud one."""
-    positive = sd[sd > 0]
-    return np.maximum(sd, SD_FLOOR * float(np.median(positive)) if len(positive) else 1.0)
-
-
 def log_losses(logits: Floats, y: Floats) -> Floats:
     """Log loss of each row, (n,), from logits (n,)."""
     return row_losses(logits[:, None], y)
@@ -193,19 +195,13 @@ def entropy(share: float) -> float:
 
 
 def _paired_z(gains: Floats) -> float:
+    """Mean of paired differences (n,) in its standard errors; 0 where they are all alike."""
     spread = float(gains.std())
     return float(gains.mean()) / spread * sqrt(len(gains)) if spread else 0.0
 
 
-MIN_CLASS_ROWS = 20
-BASE_RATE_Z = 4.0
-INPUT_ERROR = 1e-3  # chance that any of the inputs is named though none moved
-INPUT_SHIFT = 0.2  # in the class's training sd; less is not worth a word
-TOGETHER = 0.6  # ratio of the classes' shifts from which they count as one
-
-
 class Advice(StrEnum):
-    """What to do about it."""
+    """Whether to heal: the features' information may also be gone, or the rows too few to say."""
 
     UNDECIDED = "undecided"
     HOLDS = "holds"
@@ -215,7 +211,7 @@ class Advice(StrEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingReference:
-    """The training rows: ``mean`` and ``sd`` (2, p) of the inputs by class, ``rows`` by class.
+    """Statistics of the training rows: ``mean`` and ``sd`` (2, p) of the inputs, ``rows`` by class.
 
     ``skill`` is the network's on the training rows themselves; None where it was not measured.
     """
@@ -243,10 +239,10 @@ class MovedInput:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What moved and whether healing can help, with the verdict in words.
+    """What moved and whether healing can help, with the advice in words.
 
-    ``base_rate`` is (in training, now). ``auc`` and ``skill`` are the best refit's on rows that it
-    did not learn from; ``ceiling_accuracy`` is what always naming the larger class scores.
+    ``base_rate`` is (in training, in the window). ``auc`` and ``skill`` are the best refit's on
+    rows that it did not learn from; ``ceiling_accuracy`` is that of always naming the larger class.
     """
 
     rows: int
@@ -293,15 +289,15 @@ class ReferenceRows:
             self._scored += len(y)
 
     def reference(self) -> TrainingReference:
-        """Everything so far."""
-        normal, positive = (int(count) for count in self._rows)
-        total = normal + positive
+        """The reference of all rows so far."""
+        negative, positive = (int(count) for count in self._rows)
+        total = negative + positive
         skill = None
-        if normal and positive and self._scored == total:
+        if negative and positive and self._scored == total:
             skill = 1 - self._loss / total / entropy(positive / total)
-        mean = np.array([[one.mean for one in moments] for moments in self._moments])
-        sd = np.array([[one.sd for one in moments] for moments in self._moments])
-        return TrainingReference(self._names, mean, sd, (normal, positive), skill)
+        mean = np.array([[moment.mean for moment in moments] for moments in self._moments])
+        sd = np.array([[moment.sd for moment in moments] for moments in self._moments])
+        return TrainingReference(self._names, mean, sd, (negative, positive), skill)
 
 
 def diagnose(
@@ -312,10 +308,10 @@ def diagnose(
     logits: FloatArray,
     y: LabelArray,
 ) -> Diagnosis:
-    """Judge a labelled window.
+    """Diagnose a labelled window of n rows.
 
-    Inputs ``x`` (n, p), what the frozen head sees of them ``features`` (n, d), the frozen
-    network's ``logits`` (n,) and labels ``y`` (n,) 0 or 1; ``labels`` are the classes' names.
+    ``x`` (n, p) inputs, ``features`` (n, d) that the frozen head gets of them, ``logits`` (n,) of
+    the frozen baseline, ``y`` (n,) 0 or 1; ``labels`` are the classes' names.
     """
     rows, positives = len(y), int(np.count_nonzero(y))
     rates = (reference.base_rate, positives / rows if rows else 0.0)
@@ -325,11 +321,11 @@ def diagnose(
     moved = _moved_inputs(reference, labels, x, y, group) if enough else []
     refit = refit_of(features, logits, y, group) if enough else None
     if refit is None:
-        advice, sentence = Advice.UNDECIDED, _wanting(reference, labels, rows, positives)
+        advice, sentence = Advice.UNDECIDED, _too_few(reference, labels, rows, positives)
     else:
-        what = _what_moved(reference, labels, moved, rates if rate_moved else None)
-        advice = _advise(reference, refit, rate_moved, bool(what))
-        sentence = _in_words(advice, refit, what, rates[1])
+        cause = _what_moved(reference, labels, moved, rates if rate_moved else None)
+        advice = _advise(reference, refit, rate_moved=rate_moved, moved=bool(cause))
+        sentence = _sentence(advice, refit, cause, rates[1])
     return Diagnosis(
         rows=rows,
         positives=positives,
@@ -347,7 +343,7 @@ def diagnose(
 
 
 def _rates_differ(reference: TrainingReference, share: float, rows: float) -> bool:
-    """Likelihood ratio of two shares; unlike the normal approximation it holds for rare ones."""
+    """Likelihood-ratio test of two shares; the normal approximation fails for rare positives."""
     trained = float(sum(reference.rows))
     both = (reference.rows[1] + share * rows) / (trained + rows)
     ratio = 0.0
@@ -360,7 +356,9 @@ def _rates_differ(reference: TrainingReference, share: float, rows: float) -> bo
 def _moved_inputs(
     reference: TrainingReference, labels: tuple[str, str], x: FloatArray, y: LabelArray, group: Ints
 ) -> list[MovedInput]:
-    """Inputs whose mean moved within a class, furthest first: not for a base rate that moved."""
+    """Inputs whose mean moved within a class, furthest first."""
+    # by class, since a base rate that moves moves the mean of all rows with no input moving;
+    # Bonferroni's correction over inputs, classes and both sides
     limit = NormalDist().inv_cdf(1 - INPUT_ERROR / (4 * max(len(reference.names), 1)))
     moved = []
     for label, name in enumerate(labels):
@@ -374,46 +372,46 @@ def _moved_inputs(
         for column in np.flatnonzero(far):
             shift = float(delta[column] / sd[column])
             moved.append(MovedInput(name, reference.names[column], shift))
-    return sorted(moved, key=lambda one: -abs(one.shift))
+    return sorted(moved, key=lambda m: -abs(m.shift))
 
 
-def _advise(reference: TrainingReference, refit: Refit, rate_moved: bool, seen: bool) -> Advice:
-    """``seen``: something moved by itself, whatever the losses say."""
+def _advise(reference: TrainingReference, refit: Refit, *, rate_moved: bool, moved: bool) -> Advice:
+    """``moved``: an input or the base rate did, whatever the losses say."""
     gone = refit.best < GONE_SKILL
     if gone and (reference.skill is None or refit.best < reference.skill / 2):
         sure = refit.best + 2 * refit.error < GONE_UPPER
         return Advice.GONE if sure else Advice.UNDECIDED
     material = refit.skill - refit.frozen_skill > refit.material
-    # a base rate that was seen to move needs less of a proof in the losses
+    # where the base rate has moved already, the losses need to prove less
     if rate_moved and refit.z_over_frozen > SIGNIFICANT - 1:
         return Advice.HEAL
     if material and refit.z_over_frozen > SIGNIFICANT:
         return Advice.HEAL
-    return Advice.UNDECIDED if material and seen else Advice.HOLDS
+    return Advice.UNDECIDED if material and moved else Advice.HOLDS
 
 
-def _in_words(advice: Advice, refit: Refit, what: str, share: float) -> str:
+def _sentence(advice: Advice, refit: Refit, cause: str, share: float) -> str:
     if advice is Advice.GONE:
         flag = "nothing" if share <= 0.5 else "everything"
         return (
-            f"the information is gone{what and f' ({what})'}: on these features no model can "
+            f"the information is gone{cause and f' ({cause})'}: on these features no model can "
             f"beat accuracy {max(share, 1 - share):.3f} (flag {flag}); do not expect F1 to "
             "return; retrain with new features"
         )
     skills = f"skill {refit.skill:.2f}, now {refit.frozen_skill:.2f}"
     if advice is Advice.UNDECIDED:
         return (
-            f"undecided{what and f': {what}'}; what a refit of the frozen features would gain "
-            f"({skills}) may yet be chance on {refit.rows:,} rows; about {refit.wanted:,} more are "
-            "needed"
+            f"undecided{cause and f': {cause}'}; what a refit of the frozen features would gain "
+            f"({skills}) may yet be chance on {refit.rows:,} rows; about {refit.rows_needed:,} "
+            "more are needed"
         )
     if advice is Advice.HOLDS:
         return (
-            f"holds{what and f', although {what}'}: a refit of the frozen features would do little "
-            f"better ({skills}); no heal is needed"
+            f"holds{cause and f', although {cause}'}: a refit of the frozen features would do "
+            f"little better ({skills}); no heal is needed"
         )
     return (
-        f"heal: {what or 'the relation of inputs and label moved, though no mean did'}; a refit "
+        f"heal: {cause or 'the relation of inputs and label moved, though no mean did'}; a refit "
         f"of the frozen features reaches ROC AUC {refit.auc:.2f} ({skills})"
     )
 
@@ -426,13 +424,11 @@ def _what_moved(
 ) -> str:
     parts = []
     if moved and _together(reference, labels, moved):
-        pair = [one for one in moved if one.name == moved[0].name]
-        shifts = " and ".join(f"{_sd(one.shift)} in '{one.label}' rows" for one in pair)
+        pair = [m for m in moved if m.name == moved[0].name]
+        shifts = " and ".join(f"{_sd(m.shift)} in '{m.label}' rows" for m in pair)
         parts.append(f"the inputs of both classes moved together: {moved[0].name} by {shifts}")
     else:
-        parts += [
-            f"in '{one.label}' rows {one.name} moved by {_sd(one.shift)}" for one in moved[:3]
-        ]
+        parts += [f"in '{m.label}' rows {m.name} moved by {_sd(m.shift)}" for m in moved[:3]]
     if rates is not None:
         parts.append(f"the base rate moved from {rates[0]:.3f} to {rates[1]:.3f}")
     return ", ".join(parts)
@@ -446,29 +442,29 @@ def _sd(shift: float) -> str:
 def _together(
     reference: TrainingReference, labels: tuple[str, str], moved: Sequence[MovedInput]
 ) -> bool:
-    """Did the input that moved furthest move alike in both classes, in its own unit?"""
+    """Whether the input that moved furthest moved alike in both classes, in its own unit."""
     column = reference.names.index(moved[0].name)
     shifts = [
-        one.shift * float(floored(reference.sd[labels.index(one.label)])[column])
-        for one in moved
-        if one.name == moved[0].name
+        m.shift * float(floored(reference.sd[labels.index(m.label)])[column])
+        for m in moved
+        if m.name == moved[0].name
     ]
     low, high = min(shifts, key=abs), max(shifts, key=abs)
     return len(shifts) == 2 and low / high > TOGETHER
 
 
-def _wanting(
+def _too_few(
     reference: TrainingReference, labels: tuple[str, str], rows: int, positives: int
 ) -> str:
-    """How many more rows it takes, at the shares seen so far or else in training."""
-    wanted = MIN_ROWS - rows
+    """How many more rows it takes, at the window's shares of the classes or else training's."""
+    needed = MIN_ROWS - rows
     counts = (rows - positives, positives)
     for count, trained in zip(counts, (1 - reference.base_rate, reference.base_rate), strict=True):
         share = count / rows if count else trained
         missing = MIN_CLASS_ROWS - count
-        wanted = max(wanted, ceil(missing / share) if share else missing)
+        needed = max(needed, ceil(missing / share) if share else missing)
     return (
         f"undecided: {rows:,} labelled rows are in, {counts[0]:,} '{labels[0]}' and "
-        f"{counts[1]:,} '{labels[1]}'; about {wanted:,} more are needed for {MIN_ROWS} rows "
+        f"{counts[1]:,} '{labels[1]}'; about {needed:,} more are needed for {MIN_ROWS} rows "
         f"and {MIN_CLASS_ROWS} of each class"
     )

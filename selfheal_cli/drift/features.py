@@ -1,4 +1,4 @@
-"""How far each feature is from where it was in training: one figure a feature and batch."""
+"""How far each feature moved from training: one figure for each feature and batch."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+
+from selfheal_cli.moments import ColumnMoments
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,15 +31,15 @@ class Feature:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shifts:
-    """The training part's ``mean`` and ``sd`` (p,) by input; ``watched`` are places in features.
+    """The training rows' ``mean`` and ``sd`` (p,) by input; ``watched`` are indices of features.
 
     A number's shift is (mean of the batch - mean in training) / sd in training; of one that was
     constant, how many more rows are above it than below. A text's shift is the share of rows
-    that would have to change category to have the training part's shares. Missing numbers count
+    that would have to change category to have the training rows' shares. Missing numbers count
     as the mean: a feature that vanishes does not move.
 
-    >>> one = Shifts((Feature("a", "numeric", 1),), (0,), np.array([1.0]), np.array([2.0]))
-    >>> one.of(np.array([[3.0], [5.0]], dtype=np.float32))
+    >>> shifts = Shifts((Feature("a", "numeric", 1),), (0,), np.array([1.0]), np.array([2.0]))
+    >>> shifts.of(np.array([[3.0], [5.0]], dtype=np.float32))
     [1.5]
     """
 
@@ -47,7 +49,7 @@ class Shifts:
     sd: NDArray[np.float64]
 
     def of(self, x: FloatArray) -> list[float]:
-        """The shifts of a batch's inputs (n, p), in the order of `names`."""
+        """The shifts of a batch's inputs (n, p), in the order of ``watched``."""
         away = x.mean(axis=0, dtype=np.float64) - self.mean
         starts = np.cumsum([0] + [feature.width for feature in self.features])
         shifts = []
@@ -60,8 +62,8 @@ class Shifts:
             shifts.append(round(shift, DIGITS) + 0.0)  # no -0.0
         return shifts
 
-    def told(self) -> list[dict[str, Any]]:
-        """What the figures are of, for the log."""
+    def described(self) -> list[dict[str, Any]]:
+        """Name and kind of the features that `of` gives figures of, for the log."""
         chosen = [self.features[place] for place in self.watched]
         return [{"name": feature.name, "kind": feature.kind} for feature in chosen]
 
@@ -75,21 +77,13 @@ class ShiftRows:
         places = range(len(self._features))
         ranked = sorted(places, key=lambda place: self._features[place].name != first)
         self._watched = tuple(ranked[:MOST])
-        width = sum(feature.width for feature in features)
-        self._rows, self._mean, self._squares = 0, np.zeros(width), np.zeros(width)
+        self._moments = ColumnMoments(sum(feature.width for feature in features))
 
     def add(self, x: FloatArray) -> None:
         """Take inputs (n, p)."""
-        if not len(x):
-            return
-        mean, spread = x.mean(axis=0, dtype=np.float64), x.var(axis=0, dtype=np.float64)
-        total = self._rows + len(x)
-        delta = mean - self._mean
-        self._squares += len(x) * spread + delta**2 * (self._rows * len(x) / total)
-        self._mean += delta * (len(x) / total)
-        self._rows = total
+        self._moments.add(x.astype(np.float64))
 
     def shifts(self) -> Shifts:
-        """Everything so far."""
-        sd = np.sqrt(self._squares / max(self._rows, 1))
-        return Shifts(self._features, self._watched, self._mean, np.where(sd > FLAT, sd, 1.0))
+        """The shifts against all rows so far."""
+        mean, sd = self._moments.mean, self._moments.sd
+        return Shifts(self._features, self._watched, mean, np.where(sd > FLAT, sd, 1.0))

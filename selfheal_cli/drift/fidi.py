@@ -1,9 +1,11 @@
-"""FIDI: has the mean of a sensitive feature left where it was in training?"""
+"""FIDI: has the mean of a sensitive feature left where it was in training?
+
+`Fidi` is the article's detector on one feature, `WeightedFidi` the monitor over several.
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, sqrt
 from typing import TYPE_CHECKING, Any
@@ -12,16 +14,17 @@ import numpy as np
 import pandas as pd
 from scipy.special import erfc
 
-from selfheal_cli.config import MonitorSettings, Policy
+from selfheal_cli.config import Policy
 from selfheal_cli.drift.detector import (
+    CONSTANT,
     MOST_NAMED,
     QUIET,
-    AlarmLimits,
     BatchView,
     Level,
+    MonitorSetup,
     Reading,
-    TrainingSample,
     holm,
+    varies,
 )
 from selfheal_cli.errors import DataError
 from selfheal_cli.moments import Moments
@@ -36,15 +39,14 @@ if TYPE_CHECKING:
 
 
 FLOOR = 1e-8  # added to the standard deviation, as the article does
-CONSTANT = 1e-12  # relative spread below which a feature does not vary
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Mean and standard deviation of the feature over the training rows; of a text, those of one
-    ``category``'s share.
+    """Mean and standard deviation of the feature over the training rows.
 
-    A value counts as at most ``clip`` standard deviations away, so that one row alone is no drift.
+    Of a text they are those of the indicator of ``category``. A value counts as at most ``clip``
+    standard deviations away, so that one row alone is no drift.
     """
 
     feature: str
@@ -54,22 +56,20 @@ class Calibration:
     clip: float = inf  # as in selfheal 0.1.0
 
     def values(self, columns: Columns) -> Floats:
-        """What is watched of a batch's columns: the numbers, or of a text 1 where it is the
-        category and 0 where it is another.
-        """
+        """The values (n,) to observe: the feature's numbers, or a text's indicator."""
         values = columns[self.feature]
         return values if self.category is None else is_category(values, self.category)
 
 
 def is_category(values: np.ndarray[Any, Any], category: str) -> Floats:
-    """1 where a text (n,) is the category, NaN where it is missing."""
+    """Indicator (n,) of a category: 1.0, 0.0 for another text, NaN for a missing one."""
     return np.where(pd.isna(values), np.nan, (values == category).astype(np.float64))
 
 
 def calibrate(
     feature: str, moments: Moments, category: str | None = None, clip: float = inf
 ) -> Calibration:
-    """From the moments of the training values; raises `DataError` for a constant feature."""
+    """The calibration by the training values' moments; a constant feature is a `DataError`."""
     if moments.sd <= CONSTANT * max(1.0, abs(moments.mean)):
         raise DataError(
             f"sensitive feature '{feature}' is constant in the training part "
@@ -95,22 +95,22 @@ class Fidi:
         self._means: deque[float] = deque(maxlen=policy.fidi_window)
 
     def observe(self, values: np.ndarray[Any, Any]) -> DriftReading:
-        """Take a batch's values (n,).
+        """Take a batch's values (n,), NaN where missing.
 
-        A batch without any leaves the window as it is; where values are clipped it is drift by
-        itself, since training had some.
+        A batch whose values are all missing leaves the window as it is. It is drift by itself,
+        since training had values, but not under a calibration of 0.1.0, which did not clip.
         """
-        known, clip = self.calibration, self.calibration.clip
+        mean, sd, clip = self.calibration.mean, self.calibration.sd, self.calibration.clip
         present = values[~np.isnan(values)]
         vanished = clip < inf and len(values) > 0 and not len(present)
         if clip < inf:
-            present = np.clip(present, known.mean - clip * known.sd, known.mean + clip * known.sd)
+            present = np.clip(present, mean - clip * sd, mean + clip * sd)
         if len(present):
             self._means.append(float(present.mean()))
         z = 0.0
         if len(self._means) >= min(self._policy.fidi_min_batches, self._policy.fidi_window):
-            window = float(np.mean(self._means))
-            z = abs(window - self.calibration.mean) / self.calibration.sd
+            # every batch counts once, however many rows it has: the article's mean of means
+            z = abs(float(np.mean(self._means)) - mean) / sd
         drifting = vanished or z > self._policy.fidi_threshold
         return DriftReading(self.calibration.feature, z, drifting=drifting)
 
@@ -121,55 +121,44 @@ class WeightedFidi:
     With one feature this is the article's z itself.
     """
 
-    def __init__(
-        self,
-        settings: MonitorSettings,
-        limits: AlarmLimits,
-        targets: Sequence[str],
-        sample: TrainingSample,
-    ) -> None:
-        self.limits = limits
-        values = {name: sample.values(name) for name in targets}
-        self._names = tuple(name for name in targets if _varies(values[name]))
+    def __init__(self, setup: MonitorSetup) -> None:
+        self.limits = setup.limits
+        values = {name: setup.sample.values(name) for name in setup.targets}
+        self._names = tuple(name for name in setup.targets if varies(values[name]))
         self._mean = np.array([values[name].mean() for name in self._names])
         self._sd = np.array([values[name].std() for name in self._names]) + FLOOR
         self._trained = np.array([len(values[name]) for name in self._names])
-        self._weights = _weights(settings, self._names, sample)
-        self._means: deque[Floats] = deque(maxlen=settings.window)
-        self._rows: deque[Floats] = deque(maxlen=settings.window)
+        self._weights = _weights(setup, self._names)
+        self._means: deque[Floats] = deque(maxlen=setup.settings.window)
+        self._rows: deque[Floats] = deque(maxlen=setup.settings.window)
 
     def update(self, view: BatchView) -> Reading:
-        """See `Monitor`; a feature without values in a batch keeps those of the others."""
+        """Take a batch; a feature without values in it keeps those of the window's others."""
         if not self._names:
             return QUIET
-        values = [view.values(name) for name in self._names]
-        rows = np.array([len(one) for one in values], dtype=np.float64)
-        means = [one.mean() if len(one) else np.nan for one in values]
-        self._means.append(np.array(means))
-        self._rows.append(rows)
-        seen = np.sum(self._rows, axis=0)
+        columns = [view.values(name) for name in self._names]
+        self._means.append(np.array([c.mean() if len(c) else np.nan for c in columns]))
+        self._rows.append(np.array([len(c) for c in columns], dtype=np.float64))
+        rows = np.sum(self._rows, axis=0)
         batches = np.maximum(np.sum(np.array(self._rows) > 0, axis=0), 1)
-        window = np.where(seen > 0, np.nansum(self._means, axis=0) / batches, self._mean)
+        window = np.where(rows > 0, np.nansum(self._means, axis=0) / batches, self._mean)
         z = np.abs(window - self._mean) / self._sd
-        error = np.sqrt(1 / np.maximum(seen, 1) + 1 / self._trained)
-        p = holm(np.where(seen > 0, erfc(z / error / sqrt(2)), 1.0))
-        share = np.sqrt(self._weights) * z
-        value, least = float(np.sqrt(np.sum(share**2))), float(p.min())
+        # of a difference of two means, both with the training standard deviation
+        error = np.sqrt(1 / np.maximum(rows, 1) + 1 / self._trained)
+        p = holm(np.where(rows > 0, erfc(z / error / sqrt(2)), 1.0))
+        contribution = np.sqrt(self._weights) * z
+        value, least = float(np.sqrt(np.sum(contribution**2))), float(p.min())
         level = self.limits.level(value, least)
-        ranked = np.argsort(-share, kind="stable")
+        ranked = np.argsort(-contribution, kind="stable")
         moved = [self._names[place] for place in ranked if p[place] <= self.limits.alpha]
         named = () if level is Level.QUIET else tuple(moved[:MOST_NAMED])
         return Reading(value, level, least, named)
 
 
-def _weights(settings: MonitorSettings, names: Sequence[str], sample: TrainingSample) -> Floats:
-    weights = np.array([sample.gradients.get(name, 0.0) for name in names])
-    if settings.weights == "equal" or not weights.any():
+def _weights(setup: MonitorSetup, names: tuple[str, ...]) -> Floats:
+    """Weights (d,) that sum to 1: how far the logit moves with each feature, or equal ones."""
+    weights = np.array([setup.sample.gradients.get(name, 0.0) for name in names])
+    if setup.settings.weights == "equal" or not weights.any():
         weights = np.ones(len(names))
     shares: Floats = weights / max(weights.sum(), FLOOR)
     return shares
-
-
-def _varies(values: Floats) -> bool:
-    """A feature that was constant in training has no standard deviation to measure by."""
-    return bool(len(values)) and values.std() > CONSTANT * max(1.0, abs(float(values.mean())))

@@ -1,4 +1,4 @@
-"""The figures of a batch as the registry's run keeps them, from the batch's event."""
+"""The metrics of a batch that go to the registry's run, from the batch's event."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ UNFIT = re.compile(r"[^A-Za-z0-9_\-. /:]")  # what a metric's name may not hold
 
 
 def batch_figures(data: Mapping[str, Any]) -> dict[str, float]:
-    """By the names of metrics; what an event of an earlier version lacks is left out.
+    """Values by metric name; what an event of an earlier version lacks is left out.
 
     >>> batch_figures({"z": 1.5, "conflicts": 2, "live": None, "monitors": {"a|b": {"value": 0.1}}})
     {'drift_z': 1.5, 'conflicts': 2.0, 'monitor_a_b': 0.1}

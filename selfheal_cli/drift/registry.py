@@ -1,6 +1,6 @@
-"""Where monitors are found by name: what each reads, its defaults, and how it is built.
+"""Monitors by name: what each reads, its defaults, and how it is built.
 
-A new monitor is a class in a module here, a line in `KINDS`, and a name in the configuration.
+A new monitor is a class in `detectors`, a line in `KINDS`, and a name in the configuration.
 """
 
 from __future__ import annotations
@@ -10,33 +10,44 @@ from dataclasses import dataclass
 from functools import partial
 
 from selfheal_cli.config import MonitorSettings, checked
-from selfheal_cli.drift import detectors as changes
-from selfheal_cli.drift.detector import ERRORS, SCORES, AlarmLimits, Monitor, TrainingSample
+from selfheal_cli.drift.detector import (
+    ERRORS,
+    SCORES,
+    AlarmLimits,
+    Monitor,
+    MonitorSetup,
+    TrainingSample,
+)
 from selfheal_cli.drift.detectors import (
     Category,
+    Changes,
     Missing,
     PredictionRate,
     Psi,
     RuleConflicts,
     TwoSample,
+    adwin,
+    kswin,
+    page_hinkley,
+    require_river,
 )
 from selfheal_cli.drift.fidi import WeightedFidi
 from selfheal_cli.errors import ConfigurationError
 
 ALL = "all"
 NUMERIC, TEXT = "numeric features", "text features"
-Build = Callable[[MonitorSettings, AlarmLimits, Sequence[str], TrainingSample], Monitor]
 
 
 @dataclass(frozen=True, slots=True)
 class MonitorKind:
-    """``reads``: what may stand in ``on``; nothing where there is no choice.
+    """A kind of monitor.
 
-    ``threshold`` is an effect size, in the unit that ``docs/monitors.md`` gives; it
-    warns from half of it.
+    ``reads``: what may stand in ``on``; nothing where there is no choice. ``threshold``: an effect
+    size, in the unit that ``docs/monitors.md`` gives; the monitor warns from half of it on.
+    ``river``: it needs that package.
     """
 
-    build: Build
+    build: Callable[[MonitorSetup], Monitor]
     reads: tuple[str, ...]
     threshold: float
     default: str = ALL
@@ -46,13 +57,9 @@ class MonitorKind:
 STREAMS = (NUMERIC, SCORES, ERRORS)
 KINDS = {
     "fidi": MonitorKind(WeightedFidi, (NUMERIC,), 0.5),
-    "adwin": MonitorKind(partial(changes.Changes, changes.adwin), STREAMS, 0.2, river=True),
-    "kswin": MonitorKind(
-        partial(changes.Changes, changes.kswin), STREAMS, 0.2, default=SCORES, river=True
-    ),
-    "page-hinkley": MonitorKind(
-        partial(changes.Changes, changes.page_hinkley), STREAMS, 0.2, river=True
-    ),
+    "adwin": MonitorKind(partial(Changes, adwin), STREAMS, 0.2, river=True),
+    "kswin": MonitorKind(partial(Changes, kswin), STREAMS, 0.2, default=SCORES, river=True),
+    "page-hinkley": MonitorKind(partial(Changes, page_hinkley), STREAMS, 0.2, river=True),
     "psi": MonitorKind(Psi, (NUMERIC, TEXT, SCORES), 0.2),
     "two-sample": MonitorKind(TwoSample, (NUMERIC, TEXT, SCORES), 0.1),
     "prediction-rate": MonitorKind(PredictionRate, (), 0.2),
@@ -65,13 +72,14 @@ KINDS = {
 def targets_of(
     settings: MonitorSettings, numeric: Sequence[str], text: Sequence[str]
 ) -> tuple[str, ...]:
-    """What a monitor looks at; raises `ConfigurationError` for what it cannot look at.
+    """The features, scores or errors that a monitor reads.
 
-    Also where it needs river and river is not installed.
+    Raises `ConfigurationError` for one that it cannot read, and where it needs river and river is
+    not installed.
     """
     kind = KINDS[settings.name]
     if kind.river:
-        changes.require_river()
+        require_river()
     if not kind.reads:
         if settings.on:
             raise _refused(settings, settings.on[0], ())
@@ -97,14 +105,15 @@ def targets_of(
 def build(settings: MonitorSettings, sample: TrainingSample) -> Monitor:
     """A monitor as configured, fitted on the training rows."""
     targets = targets_of(settings, sample.numeric, tuple(sample.categories))
-    return KINDS[settings.name].build(settings, limits_of(settings), targets, sample)
+    setup = MonitorSetup(settings, limits_of(settings), targets, sample)
+    return KINDS[settings.name].build(setup)
 
 
 def limits_of(settings: MonitorSettings) -> AlarmLimits:
-    """Threshold and warning as given, or the kind's own and half of the threshold.
+    """Threshold and warning as configured; by default the kind's threshold, and half of it.
 
     >>> limits_of(MonitorSettings(name="psi", threshold=0.05))
-    Limits(threshold=0.05, warning=0.025, alpha=0.0001)
+    AlarmLimits(threshold=0.05, warning=0.025, alpha=0.0001)
     """
     kind = KINDS[settings.name]
     threshold, warning = settings.threshold, settings.warning
@@ -132,9 +141,9 @@ def _refused(settings: MonitorSettings, name: str, known: Sequence[str]) -> Conf
 
 
 def parse_monitor(text: str, where: str = "--monitor") -> MonitorSettings:
-    """One monitor; several features in ``on`` are joined by ``+``.
+    """One monitor from its text; several features in ``on`` are joined by ``+``.
 
-    Raises `ConfigurationError` from ``where``.
+    Raises `ConfigurationError`, whose message begins with ``where``.
 
     >>> parse_monitor("psi:on=V14+V9,threshold=0.3").on
     ('V14', 'V9')

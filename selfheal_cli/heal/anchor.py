@@ -1,4 +1,4 @@
-"""What the frozen network saw in training: what the anchored recipes measure change against."""
+"""Training statistics of the frozen network, which the anchored recipes measure change against."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from selfheal_cli.model.network import SelfHealingNetwork
+from selfheal_cli.moments import ColumnMoments, floored
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 LEVELS = np.linspace(0.01, 0.99, 50)  # of the inputs' quantiles
 SAMPLE = 20_000  # training rows that the quantiles are taken from, evenly spread
-FLOOR = 0.05  # of the median standard deviation, below which a feature counts as constant
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,66 +55,45 @@ class Anchor:
         return cls(**{name: tensors[name].numpy() for name in cls.__slots__})
 
 
-class _Spread:
-    """Means and standard deviations of columns, block by block (Chan, Golub and LeVeque 1979)."""
-
-    def __init__(self, width: int) -> None:
-        self.count = 0
-        self.mean, self._squares = np.zeros(width), np.zeros(width)
-
-    def add(self, values: Matrix) -> None:
-        if not len(values):
-            return
-        mean, total = values.mean(axis=0), self.count + len(values)
-        delta = mean - self.mean
-        self._squares += ((values - mean) ** 2).sum(axis=0)
-        self._squares += delta**2 * (self.count * len(values) / total)
-        self.mean = self.mean + delta * (len(values) / total)
-        self.count = total
-
-    @property
-    def sd(self) -> Matrix:
-        deviations: Matrix = np.sqrt(self._squares / max(self.count, 1))
-        return deviations
-
-
 class AnchorRows:
     """Accumulates an `Anchor` from training rows that come in blocks."""
 
     def __init__(self, network: SelfHealingNetwork, classes: int) -> None:
         size = network.architecture
         self._network = network
-        self._features, self._inputs = _Spread(size.features), _Spread(size.inputs)
-        self._logits = _Spread(size.outputs)
+        self._features, self._inputs = ColumnMoments(size.features), ColumnMoments(size.inputs)
+        self._logits = ColumnMoments(size.outputs)
         self._sample: list[FloatArray] = []
         self._stride = 1
-        self._by_class = [_Spread(size.features) for _ in range(classes)]
+        self._by_class = [ColumnMoments(size.features) for _ in range(classes)]
 
     def add(self, x: FloatArray, features: FloatArray, y: LabelArray) -> None:
-        """Take inputs (n, inputs), what the backbone makes of them, and labels (n,)."""
+        """Take inputs (n, inputs), the backbone's features (n, features), and labels (n,)."""
         wide = features.astype(np.float64)
         self._features.add(wide)
         self._inputs.add(x.astype(np.float64))
         self._sample.append(x[:: self._stride])
+        # every second row goes and the stride doubles, so that the sample stays evenly spread
+        # over a stream whose length nobody knows beforehand
         while sum(map(len, self._sample)) > SAMPLE:
             self._sample = [rows[::2] for rows in self._sample]
             self._stride *= 2
         self._logits.add(frozen_logits(self._network, features))
-        for label, spread in enumerate(self._by_class):
-            spread.add(wide[y == label])
+        for label, moments in enumerate(self._by_class):
+            moments.add(wide[y == label])
 
     def anchor(self) -> Anchor:
-        """Everything so far."""
-        counts = np.array([spread.count for spread in self._by_class], dtype=np.float64)
+        """The statistics of all rows so far."""
+        counts = np.array([moments.count for moments in self._by_class], dtype=np.float64)
         sample = np.concatenate(self._sample)
-        input_sd = _floored(self._inputs.sd)
+        input_sd = floored(self._inputs.sd)
         return Anchor(
             mean=self._features.mean,
-            sd=_floored(self._features.sd),
-            class_mean=np.array([spread.mean for spread in self._by_class]),
+            sd=floored(self._features.sd),
+            class_mean=np.array([moments.mean for moments in self._by_class]),
             class_share=counts / counts.sum(),
             logit_mean=self._logits.mean,
-            logit_sd=_floored(self._logits.sd),
+            logit_sd=floored(self._logits.sd),
             input_quantiles=quantiles(sample, self._inputs.mean, input_sd),
             quantile_rows=np.array([float(len(sample))]),
             input_mean=self._inputs.mean,
@@ -123,35 +102,28 @@ class AnchorRows:
 
 
 def quantiles(x: FloatArray, mean: Matrix, sd: Matrix) -> Matrix:
-    """Of the standardised inputs, (levels, inputs)."""
+    """Quantiles (levels, inputs) of the inputs (n, inputs), standardised by ``mean`` and ``sd``."""
     points: Matrix = np.quantile((x - mean) / sd, LEVELS, axis=0)
     return points
 
 
 def frozen_logits(network: SelfHealingNetwork, features: FloatArray) -> Matrix:
-    """The logits (n, outputs) that the head gives without any heal, float64."""
+    """The logits (n, outputs) of the frozen baseline, float64."""
     hidden = network.architecture.hidden
     if not network.ends_in_linear:
         with torch.inference_mode():
             logits: Matrix = network.head(network.adapter(torch.from_numpy(features))).numpy()
         return logits.astype(np.float64)
-    weight, bias = (one.numpy() for one in network.linear_head())
+    weight, bias = (tensor.numpy() for tensor in network.linear_head())
     frozen: Matrix = features[:, :hidden].astype(np.float64) @ weight.T + bias
     return frozen
 
 
-def _floored(sd: Matrix) -> Matrix:
-    """No standard deviation of (nearly) nothing, by which anything would be far away."""
-    positive: Any = sd[sd > 0]
-    floor = FLOOR * float(np.median(positive)) if len(positive) else 1.0
-    return np.maximum(sd, floor)
-
-
 class Design:
-    """Rows as the regression sees them: [(f - mean) / sd, standardised frozen logits, 1].
+    """The regression's design matrix: [(f - mean) / sd, standardised frozen logits, 1].
 
-    ``columns`` is features + outputs + 1. The frozen logits stand apart so that they can be
-    scaled as a whole with hardly any penalty (Platt 1999).
+    ``columns`` is features + outputs + 1. The frozen logits have columns of their own so that
+    they can be scaled as a whole with hardly any penalty (Platt 1999).
     """
 
     def __init__(self, network: SelfHealingNetwork, anchor: Anchor) -> None:
@@ -160,17 +132,17 @@ class Design:
         size = network.architecture
         self.features, self.outputs = size.features, size.outputs
         self.columns = size.features + size.outputs + 1
-        self._head, self._bias = (one.numpy() for one in network.linear_head())
+        self._head, self._bias = (tensor.numpy() for tensor in network.linear_head())
         self._inverse = _tensor(np.linalg.pinv(self._head))
 
     def offset(self, features: FloatArray) -> Matrix:
-        """Logits (n, outputs) before any heal."""
+        """The frozen baseline's logits (n, outputs) of features (n, features)."""
         hidden = self._head.shape[1]
         logits: Matrix = features[:, :hidden].astype(np.float64) @ self._head.T + self._bias
         return logits
 
     def rows(self, features: FloatArray, offset: Matrix) -> Matrix:
-        """(n, columns) float64."""
+        """The design matrix (n, columns) of features (n, features) and their offset; float64."""
         a = np.empty((len(features), self.columns))
         np.subtract(features, self.anchor.mean, out=a[:, : self.features])
         a[:, : self.features] /= self.anchor.sd
@@ -179,8 +151,9 @@ class Design:
         return a
 
     def fold(self, theta: Matrix) -> dict[str, Tensor]:
-        """The affine adapter that adds ``rows @ theta`` (columns, outputs) to the logits."""
+        """The affine adapter that adds ``rows @ theta`` to the logits, theta (columns, outputs)."""
         anchor, size = self.anchor, self.network.architecture
+        # the standardising is undone in the weights, so that scoring need not know of it
         on_features = theta[: self.features] / anchor.sd[:, None]
         on_logits = theta[self.features : -1] / anchor.logit_sd[:, None]
         constant = (

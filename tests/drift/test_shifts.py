@@ -48,5 +48,5 @@ def test_of_very_many_features_the_sensitive_one_is_among_those_kept() -> None:
     rows = ShiftRows(features, "f150")
     rows.add(RNG.normal(size=(30, 200)).astype(np.float32))
     shifts = rows.shifts()
-    assert len(shifts.told()) == len(shifts.of(np.zeros((5, 200), dtype=np.float32))) == MOST
-    assert [one["name"] for one in shifts.told()][:2] == ["f150", "f0"]
+    assert len(shifts.described()) == len(shifts.of(np.zeros((5, 200), dtype=np.float32))) == MOST
+    assert [one["name"] for one in shifts.described()][:2] == ["f150", "f0"]

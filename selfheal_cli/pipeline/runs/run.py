@@ -285,7 +285,7 @@ def _trained(source: Source, prepared: Prepared, base_id: str) -> dict[str, Any]
         "sd": calibration.sd,
         **({} if calibration.category is None else {"sensitive_category": calibration.category}),
         **sensitive_auto(prepared.trained.used),
-        "features": prepared.shifts.told(),
+        "features": prepared.shifts.described(),
         "features_in_all": len(prepared.shifts.features),
         **({"positions": positions} if (positions := source.positions()) else {}),
         "batches": source.batch_count,
