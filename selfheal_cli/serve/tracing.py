@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from selfheal_cli import __version__
 from selfheal_cli.errors import ConfigurationError
@@ -95,32 +95,23 @@ class _Otlp(Tracing):
         self._tracer = self._provider.get_tracer("selfheal", __version__)
 
     def traced(self, app: App) -> App:
-        """A span a request; see `Tracing`."""
-        from opentelemetry.trace import SpanKind, StatusCode
-        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+        """A span a request by OpenTelemetry's own middleware; see `Tracing`."""
+        # the names that are stable by now; who wants the older ones sets it to nothing
+        os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")
+        from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+        from opentelemetry.metrics import NoOpMeterProvider
+        from opentelemetry.util.http import ExcludeList
 
-        tracer, propagator = self._tracer, TraceContextTextMapPropagator()
-
-        async def call(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["type"] != "http" or scope["path"] in OPEN:
-                await app(scope, receive, send)
-                return
-            parent = propagator.extract(_traceparent(scope))
-            with tracer.start_as_current_span(
-                scope["method"], context=parent, kind=SpanKind.SERVER, record_exception=False
-            ) as span:
-                attributes: dict[str, Any] = {"http.request.method": scope["method"]}
-                await app(scope, receive, _noting(send, attributes))
-                route = scope.get(ROUTE) or "refused"
-                span.update_name(f"{scope['method']} {route}")
-                attributes["http.route"] = route
-                if ROWS in scope:
-                    attributes[ROWS] = scope[ROWS]
-                span.set_attributes(attributes)
-                if attributes.get("http.response.status_code", 500) >= 500:
-                    span.set_status(StatusCode.ERROR)
-
-        return call
+        traced: App = OpenTelemetryMiddleware(
+            _named(app),
+            excluded_urls=ExcludeList([f"[^/]{path}$" for path in OPEN]),
+            # a query is the caller's words and stays out
+            default_span_details=lambda scope: (scope["method"], {"url.query": ""}),
+            tracer_provider=self._provider,
+            meter_provider=NoOpMeterProvider(),
+            exclude_spans=["receive", "send"],
+        )
+        return traced
 
     def record(
         self, name: str, begun: float, ended: float, attributes: Attributes, *, failed: str = ""
@@ -152,27 +143,28 @@ def _has_name(environ: Mapping[str, str]) -> bool:
     )
 
 
-def _traceparent(scope: Scope) -> dict[str, str]:
-    """The caller's trace, as W3C has it."""
-    return {
-        key.decode("latin-1"): value.decode("latin-1")
-        for key, value in scope["headers"]
-        if key in (b"traceparent", b"tracestate")
-    }
+def _named(app: App) -> App:
+    """The application, which gives the span around it the name of its route and what it scored."""
+    from opentelemetry.trace import get_current_span
 
+    async def call(scope: Scope, receive: Receive, send: Send) -> None:
+        span = get_current_span()
 
-def _noting(send: Send, attributes: MutableMapping[str, Any]) -> Send:
-    """Notes status, version and snapshot of an answer as it passes."""
+        async def noting(message: Message) -> None:
+            if message["type"] == "http.response.start":  # the span ends with the body
+                route = scope.get(ROUTE) or "refused"
+                span.update_name(f"{scope['method']} {route}")
+                span.set_attribute("http.route", route)
+                if ROWS in scope:
+                    span.set_attribute(ROWS, scope[ROWS])
+                for key, value in message.get("headers", ()):
+                    if key in TOLD:
+                        span.set_attribute(TOLD[key], value.decode("latin-1"))
+            await send(message)
 
-    async def noting(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            attributes["http.response.status_code"] = message["status"]
-            for key, value in message.get("headers", ()):
-                if key in TOLD:
-                    attributes[TOLD[key]] = value.decode("latin-1")
-        await send(message)
+        await app(scope, receive, noting)
 
-    return noting
+    return call
 
 
 OUTCOMES = {
