@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from selfheal_cli.config import MonitorSettings, NetworkSettings, RunConfig, SyntheticSettings
-from selfheal_cli.drift.detector import BatchView, Level, TrainingSample
-from selfheal_cli.drift.detectors import require_river
-from selfheal_cli.drift.registry import KINDS, build, parse_monitor
+from selfheal_cli.drift.kinds import KINDS, build, parse_monitor
+from selfheal_cli.drift.monitor import BatchView, Level, TrainingSample
+from selfheal_cli.drift.monitors import require_river
 from selfheal_cli.metrics import classify
 from selfheal_cli.model.network import use_one_thread
 from selfheal_cli.pipeline.prepare.baseline import Prepared, prepare

@@ -34,6 +34,7 @@ from selfheal_cli.config_sources import (
     TableSettings,
 )
 from selfheal_cli.errors import ConfigurationError
+from selfheal_cli.kinds import MonitorName, RecipeName
 from selfheal_cli.masking import masked_value
 
 # settings of sources are part of a run's, and are imported from here
@@ -171,7 +172,7 @@ class Objective(Settings):
 class HealSettings(Settings):
     """One heal: a recipe and its figures. ``steps`` to ``entropy_weight`` are for gradients."""
 
-    recipe: Literal["article", "gradient", "anchored"] = Field(
+    recipe: RecipeName = Field(
         default="article", description="how to heal; anchored unless the stream is synthetic"
     )
     mode: Literal["sync", "async"] = Field(
@@ -204,10 +205,7 @@ class MonitorSettings(Settings):
     ``on``: features, or one of "all", "scores" and "errors"; empty for the kind's own choice.
     """
 
-    name: Literal[
-        "fidi", "adwin", "kswin", "page-hinkley", "psi", "two-sample", "prediction-rate",
-        "missing", "category", "conflicts",
-    ] = Field(description="which monitor; see docs/monitors.md")  # fmt: skip
+    name: MonitorName = Field(description="which monitor; see docs/monitors.md")
     on: tuple[str, ...] = Field(
         default=(), description="features, or one of all, scores, errors; empty: the kind's choice"
     )

@@ -17,7 +17,7 @@ PACKAGE = Path(selfheal_cli.__file__).parent
 # from the ground up; a room imports from lines above its own, and from itself
 FLOORS = """\
 masking moments scores visible actor logistic
-errors records config_sources
+errors kinds records config_sources
 config metrics
 events
 decide drift labels model rules sources

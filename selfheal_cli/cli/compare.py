@@ -13,6 +13,7 @@ from selfheal_cli.cli import options
 from selfheal_cli.cli import options as run_options
 from selfheal_cli.cli.say import say
 from selfheal_cli.errors import ConfigurationError
+from selfheal_cli.kinds import RECIPES
 
 if TYPE_CHECKING:
     from selfheal_cli.config import RunConfig
@@ -43,7 +44,7 @@ SEPARATE_ROWS = 20_000  # that everyone is judged on at the end of a synthetic s
 @click.option(
     "--recipes",
     metavar="NAME,NAME",
-    default=",".join(options.RECIPES),
+    default=",".join(RECIPES),
     show_default=True,
     help="Recipes to compare.",
 )
@@ -90,10 +91,10 @@ def command(
     as one run with a child run for each contestant.
     """
     chosen = [name.strip() for name in recipes.split(",") if name.strip()]
-    unknown = [name for name in chosen if name not in options.RECIPES]
+    unknown = [name for name in chosen if name not in RECIPES]
     if unknown or not chosen:
         raise click.BadParameter(
-            f"{recipes!r}: known are {', '.join(options.RECIPES)}", param_hint="--recipes"
+            f"{recipes!r}: known are {', '.join(RECIPES)}", param_hint="--recipes"
         )
     settled = _settle(ctx)
     with standing.naming_the_file(settled):

@@ -10,7 +10,6 @@ from typing import Any
 import click
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-RECIPES = ("article", "gradient", "anchored")  # as in the configuration, which is slow to load
 CONFIG, NO_CONFIG = "selfheal.config", "selfheal.no_config"  # in click's context
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,127}")
 

@@ -18,6 +18,7 @@ from selfheal_cli.cli import options as row_options
 from selfheal_cli.cli import options as run_options
 from selfheal_cli.cli.say import say
 from selfheal_cli.errors import RegistryUnreachable
+from selfheal_cli.kinds import RECIPES
 
 INTERRUPTED = 130
 BESIDE_RESUME = (
@@ -36,7 +37,7 @@ BESIDE_RESUME = (
 @row_options.elsewhere
 @click.option(
     "--recipe",
-    type=click.Choice(options.RECIPES),
+    type=click.Choice(RECIPES),
     help="How to heal; see docs/healing.md. [default: article, or anchored for DATA]",
 )
 @click.option(

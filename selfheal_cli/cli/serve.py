@@ -10,6 +10,7 @@ import click
 from selfheal_cli.cli import options
 from selfheal_cli.cli import options as run_options
 from selfheal_cli.cli.say import say
+from selfheal_cli.kinds import RECIPES
 
 if TYPE_CHECKING:
     from selfheal_cli.serve.settings import ServerSettings
@@ -21,7 +22,7 @@ healing = options.group(
     click.option("--no-heal", is_flag=True, help="Score and watch; heal nothing."),
     click.option(
         "--recipe",
-        type=click.Choice(options.RECIPES),
+        type=click.Choice(RECIPES),
         help="How it heals. [default: as the run that the champion is from]",
     ),
     click.option(

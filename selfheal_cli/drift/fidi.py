@@ -15,7 +15,7 @@ import pandas as pd
 from scipy.special import erfc
 
 from selfheal_cli.config import Policy
-from selfheal_cli.drift.detector import (
+from selfheal_cli.drift.monitor import (
     CONSTANT,
     MOST_NAMED,
     QUIET,

@@ -12,8 +12,7 @@ from typing import Literal, Protocol
 from selfheal_cli.config import HealSettings, LabelSettings
 from selfheal_cli.errors import ConfigurationError
 from selfheal_cli.heal.anchor import Anchor
-from selfheal_cli.heal.recipes import anchored, article, assumed, gradient
-from selfheal_cli.heal.recipes import assumed as aligned
+from selfheal_cli.heal.recipes import aligned, anchored, article, assumed, gradient
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask
 from selfheal_cli.model.adapters import AFFINE, LORA, REFLEXIVE, parse_adapter
 from selfheal_cli.model.network import MOST_BESIDE, SelfHealingNetwork

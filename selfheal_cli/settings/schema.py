@@ -26,7 +26,7 @@ from selfheal_cli.config import (
     checked,
 )
 from selfheal_cli.decide import parse_objective
-from selfheal_cli.drift.registry import parse_monitor
+from selfheal_cli.drift.kinds import parse_monitor
 from selfheal_cli.errors import ConfigurationError
 from selfheal_cli.settings.layers import Key, Layer, Origin
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from selfheal_cli.drift.detector import BatchView, Level, Reading, TrainingSample
-from selfheal_cli.drift.registry import build, parse_monitor
+from selfheal_cli.drift.kinds import build, parse_monitor
+from selfheal_cli.drift.monitor import BatchView, Level, Reading, TrainingSample
 from selfheal_cli.records import Rows
 
 TEXTS = ("web", "shop", "phone")

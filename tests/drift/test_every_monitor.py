@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from selfheal_cli.drift.detector import BatchView, Level
-from selfheal_cli.drift.registry import KINDS
+from selfheal_cli.drift.kinds import KINDS
+from selfheal_cli.drift.monitor import BatchView, Level
 from tests.drift.streams import batch, levels, readings
 
 DRIFTS = {  # each monitor with the drift that it is there for

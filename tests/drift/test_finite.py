@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfheal_cli.config import MonitorSettings, Policy
-from selfheal_cli.drift.detector import BatchView, TrainingSample
 from selfheal_cli.drift.fidi import Calibration, Fidi
-from selfheal_cli.drift.registry import build
+from selfheal_cli.drift.kinds import build
+from selfheal_cli.drift.monitor import BatchView, TrainingSample
 from selfheal_cli.records import Rows
 from selfheal_cli.sources.encoding import CLIP, Encoding, NumericColumn
 from selfheal_cli.sources.values import RowContract

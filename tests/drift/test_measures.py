@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy.stats import chi2_contingency, ks_2samp
 
 from selfheal_cli.config import Policy
-from selfheal_cli.drift.detector import (
+from selfheal_cli.drift.fidi import Calibration, Fidi
+from selfheal_cli.drift.monitor import (
     AlarmLimits,
     BatchView,
     Categories,
@@ -23,8 +24,7 @@ from selfheal_cli.drift.detector import (
     homogeneity,
     read,
 )
-from selfheal_cli.drift.detectors import effect_size, kolmogorov_smirnov, psi
-from selfheal_cli.drift.fidi import Calibration, Fidi
+from selfheal_cli.drift.monitors import effect_size, kolmogorov_smirnov, psi
 from selfheal_cli.records import Rows
 from tests.drift.streams import batch, readings, sample
 

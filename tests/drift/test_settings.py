@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfheal_cli.config import MonitorSettings, RunConfig
-from selfheal_cli.drift.registry import KINDS, limits_of, parse_monitor, targets_of
+from selfheal_cli.drift.kinds import KINDS, limits_of, parse_monitor, targets_of
 from selfheal_cli.errors import ConfigurationError
 
 NAMES = st.text("abcXYZ_019 .", min_size=1, max_size=6).filter(lambda name: name.strip() == name)

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from selfheal_cli.cli.options import RECIPES
 from selfheal_cli.config import HealSettings, LabelSettings
 from selfheal_cli.errors import ConfigurationError
 from selfheal_cli.heal import wire
@@ -17,6 +16,7 @@ from selfheal_cli.heal.anchor import AnchorRows
 from selfheal_cli.heal.recipe import KINDS, Recipes, check_recipe
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealRows, HealTask
 from selfheal_cli.heal.worker import decode_recipes, encode_recipes
+from selfheal_cli.kinds import RECIPES
 from selfheal_cli.model.network import Architecture, SelfHealingNetwork, Weights, use_one_thread
 from selfheal_cli.model.training import seeded
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from selfheal_cli.config import HealSettings, Policy, RunConfig
-from selfheal_cli.drift.registry import parse_monitor
+from selfheal_cli.drift.kinds import parse_monitor
 from selfheal_cli.events.log import read
 from selfheal_cli.model.attribution import gradient_times_input, input_gradients
 from selfheal_cli.model.network import Architecture, SelfHealingNetwork

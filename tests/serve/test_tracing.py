@@ -113,14 +113,17 @@ def test_a_request_is_a_span_in_its_callers_trace(
     assert first.parent_span_id.hex() == PARENT
     assert first.name == "POST /invocations"
     assert first.kind == Span.SPAN_KIND_SERVER
-    assert attributes(first).items() >= {
-        "http.request.method": "POST",
-        "http.route": "/invocations",
-        "http.response.status_code": 200,
-        "selfheal.rows": 3,
-        "selfheal.version": served.shown_version,
-        "selfheal.snapshot": served.snapshot,
-    }.items()
+    assert (
+        attributes(first).items()
+        >= {
+            "http.request.method": "POST",
+            "http.route": "/invocations",
+            "http.response.status_code": 200,
+            "selfheal.rows": 3,
+            "selfheal.version": served.shown_version,
+            "selfheal.snapshot": served.snapshot,
+        }.items()
+    )
     others = {span.name: span for span in collector.spans if span is not first}
     assert set(others) == {"POST /invocations", "GET other"}
     assert attributes(others["POST /invocations"])["http.response.status_code"] == 400

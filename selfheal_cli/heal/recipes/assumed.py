@@ -10,11 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from selfheal_cli.config import HealSettings
 from selfheal_cli.errors import HealRefused
-from selfheal_cli.heal.anchor import Anchor, Design, quantiles
+from selfheal_cli.heal.anchor import Anchor, Design
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask, require_finite
 from selfheal_cli.logistic import fit, sigmoid
 from selfheal_cli.model.network import SelfHealingNetwork
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Matrix = NDArray[np.float64]
-    from selfheal_cli.records import FloatArray
-
 
 # of rho. Where positives are stable it is about 0.1 to 0.7, at 500 rows up to 1.2; where negatives
 # are, a chance excess of the window goes straight into the target, so less is tolerated
@@ -91,61 +88,3 @@ class Assumed:
         gap = (p @ a / len(a) - target)[kept]
         # a's columns have variance 1 in training, the intercept none
         return float(np.linalg.norm(gap) / np.sqrt(share * (len(kept) - 1) / len(a)))
-
-
-# Each input is moved back to the mean and standard deviation that it had in training, before the
-# backbone sees it. Where that was all that happened, each input's distribution has the shape that
-# it had in training; where it has not, the assumption is false and the heal is refused.
-
-
-UNLIKELY_RHO = 1.5  # of rho: above it in 1 of 25 windows where the assumption holds
-SMALLEST = 1e-6  # standard deviation below which an input is not stretched
-
-
-class Aligned:
-    """See `Recipe`. Needs a network whose backbone gives the inputs beside the features."""
-
-    def __init__(self, network: SelfHealingNetwork, anchor: Anchor, settings: HealSettings) -> None:
-        self._network = network
-        self._anchor = anchor
-
-    def heal(self, before: AdapterState, task: HealTask) -> HealOutcome:
-        """See `Recipe`. Measures ``rho``, how far the inputs' shapes are from training's."""
-        hidden = self._network.architecture.hidden
-        features = task.rows.features
-        x = features[:, hidden:]
-        mean, sd = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
-        varies = sd > SMALLEST
-        scale = np.where(varies, self._anchor.input_sd / np.where(varies, sd, 1.0), 1.0)
-        shift = np.where(varies, self._anchor.input_mean - mean * scale, 0.0)
-        start = self._network.adapter.state_dict()
-        folded = {
-            **start,
-            "scale": torch.from_numpy(scale.astype(np.float32)),
-            "shift": torch.from_numpy(shift.astype(np.float32)),
-        }
-        require_finite(folded, task, "check the rows of the window")
-        rho = self._rho(x, mean, sd)
-        if not rho <= UNLIKELY_RHO:
-            raise HealRefused(
-                f"--assume inputs-shifted does not hold on the last {len(x):,} rows: an input's "
-                f"distribution has another shape than in training, rho {rho:.2f} is above "
-                f"{UNLIKELY_RHO:g}; wait for labels"
-            )
-        return HealOutcome(
-            task,
-            AdapterState(folded, {}),
-            self._network.with_adapter(before.weights).predict(x),
-            self._network.with_adapter(folded).predict(x),
-            {"rho": rho},
-        )
-
-    def _rho(self, x: FloatArray, mean: Matrix, sd: Matrix) -> float:
-        """The largest mean distance of an input's quantiles from training's, once both are
-        standardised, in sampling errors.
-        """
-        anchor, rows = self._anchor, len(x)
-        now = quantiles(x, mean, np.where(sd > SMALLEST, sd, 1.0))
-        gap = np.abs(now - anchor.input_quantiles).mean(axis=0)
-        trained = float(anchor.quantile_rows[0])
-        return float(np.sqrt(rows * trained / (rows + trained)) * gap.max())

@@ -12,11 +12,11 @@ import numpy as np
 
 from selfheal_cli.config import RunConfig
 from selfheal_cli.decide import RECENT, threshold_for
-from selfheal_cli.drift.detector import Reservoir, TrainingSample
 from selfheal_cli.drift.diagnosis import ReferenceRows, TrainingReference
 from selfheal_cli.drift.features import Feature, ShiftRows, Shifts
 from selfheal_cli.drift.fidi import Calibration, calibrate, is_category
-from selfheal_cli.drift.registry import targets_of
+from selfheal_cli.drift.kinds import targets_of
+from selfheal_cli.drift.monitor import Reservoir, TrainingSample
 from selfheal_cli.errors import DataError
 from selfheal_cli.heal.anchor import Anchor, AnchorRows
 from selfheal_cli.heal.recipe import KINDS, check_place, check_recipe

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from selfheal_cli.config import MonitorSettings
-from selfheal_cli.drift.detector import BatchView, Level, Monitor, Reading
 from selfheal_cli.drift.diagnosis import Advice, diagnose
-from selfheal_cli.drift.registry import build, limits_of
+from selfheal_cli.drift.kinds import build, limits_of
+from selfheal_cli.drift.monitor import BatchView, Level, Monitor, Reading
 from selfheal_cli.events.types import Kind
 from selfheal_cli.heal.recipe import KINDS
 from selfheal_cli.labels.queue import Scored

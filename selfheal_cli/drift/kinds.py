@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from selfheal_cli.config import MonitorSettings, checked
-from selfheal_cli.drift.detector import (
+from selfheal_cli.drift.fidi import WeightedFidi
+from selfheal_cli.drift.monitor import (
     ERRORS,
     SCORES,
     AlarmLimits,
@@ -18,7 +19,7 @@ from selfheal_cli.drift.detector import (
     MonitorSetup,
     TrainingSample,
 )
-from selfheal_cli.drift.detectors import (
+from selfheal_cli.drift.monitors import (
     Category,
     Changes,
     Missing,
@@ -31,7 +32,6 @@ from selfheal_cli.drift.detectors import (
     page_hinkley,
     require_river,
 )
-from selfheal_cli.drift.fidi import WeightedFidi
 from selfheal_cli.errors import ConfigurationError
 
 ALL = "all"

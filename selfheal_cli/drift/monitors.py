@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import kolmogorov
 
-from selfheal_cli.drift.detector import (
+from selfheal_cli.drift.monitor import (
     ERRORS,
     BatchView,
     Categories,
