@@ -31,7 +31,7 @@ import requests
 from servers import EAGER, Server, ask, body_of, every, post, selfheal_server
 
 from selfheal_cli.events.log import read
-from selfheal_cli.events.types import Kind
+from selfheal_cli.events.types import BatchScored, RunStarted
 from selfheal_cli.model.checkpoint import assemble
 from selfheal_cli.records import VersionRecord
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
@@ -278,9 +278,9 @@ def every_row_once(work: Path) -> bool:
     spool = Spool(next(work.glob("mlruns/selfheal/serving/**/*.db")))
     logged = 0
     for log in work.glob("mlruns/selfheal/runs/*/events.jsonl"):
-        events = list(read(log))
-        if events[0].data["config"]["source"]["kind"] == "served":
-            logged += sum(one.data["rows"] for one in events if one.kind is Kind.BATCH)
+        first, *events = read(log)
+        if isinstance(first, RunStarted) and first.config["source"]["kind"] == "served":
+            logged += sum(one.rows for one in events if isinstance(one, BatchScored))
     answered = spool.rows_beyond(0)
     spool.close()
     print(f"    {answered} rows answered, {logged} in the log")

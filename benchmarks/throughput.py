@@ -25,7 +25,7 @@ from servers import tracking_server
 
 from selfheal_cli.config import HealSettings, Policy, RunConfig, SyntheticSettings
 from selfheal_cli.events.log import EventLog
-from selfheal_cli.events.types import Event, Kind
+from selfheal_cli.events.types import Event, HealPublished
 from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.metrics import score
 from selfheal_cli.model.network import use_one_thread
@@ -87,7 +87,7 @@ def stream(
 
     def count(event: Event) -> None:
         nonlocal heals
-        heals += event.kind is Kind.HEAL
+        heals += isinstance(event, HealPublished)
 
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))

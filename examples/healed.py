@@ -50,7 +50,7 @@ def show(
         for at in range(0, len(y), STEP):
             model.observe(x[at : at + STEP], y[at : at + STEP])
     view = model.close().view
-    accuracy = {stage["title"]: stage["accuracy"] for stage in view.finished["stages"]}
+    accuracy = {stage["title"]: stage["accuracy"] for stage in view.finished.stages}
     story = Story(
         no_heal=accuracy["Shadow (frozen)"],
         healed=accuracy["Live (healing)"],

@@ -72,13 +72,12 @@ def audit_moves(
 ) -> None:
     """Moves that runs wrote into their logs against the journal."""
     for record in records:
-        for data in record.moves:
-            move = moves.get(data["sequence"])
-            if move is None or move.as_dict() != {**move.as_dict(), **data}:
+        for logged in record.moves:
+            if moves.get(logged.sequence) != logged:
                 audit.report(
                     f"journal of {model}",
-                    f"entry {data['sequence']} is not the move of '{data['alias']}' to "
-                    f"v{data['target']} that run {record.run_id} wrote down",
+                    f"entry {logged.sequence} is not the move of '{logged.alias}' to "
+                    f"v{logged.target} that run {record.run_id} wrote down",
                 )
 
 

@@ -117,7 +117,7 @@ class Look:
         self._audit_versions(audit, versions, records, journal)
         if audit.strangers:
             audit.seen(model, STRANGERS.format(", ".join(f"v{one}" for one in audit.strangers)))
-        own = [one for one in records.values() if one.started.get("model") == model]
+        own = [one for one in records.values() if one.model == model]
         for record in own:
             audit_presence(audit, record, numbers, journal.pruned, model)
         audit_moves(audit, own, journal.moves, model)
@@ -253,7 +253,7 @@ class Look:
         if waiting and not alive:
             audit.seen(where, f"{waiting} writes wait here; 'selfheal flush' brings them")
         if stored is not None and record.started:
-            arriving = alive or waiting > 0 or not record.ended
+            arriving = alive or waiting > 0 or not record.finished
             audit_stored_run(audit, record, stored, figures, where, arriving=arriving)
         audit_base(audit, self._registry, record, where)
         return record, mark

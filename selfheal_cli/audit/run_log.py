@@ -12,7 +12,7 @@ from selfheal_cli.drift.figures import batch_figures
 from selfheal_cli.errors import EventLogError
 from selfheal_cli.events.log import AFTER_THE_END, read
 from selfheal_cli.events.run_record import RunRecord
-from selfheal_cli.events.types import Event, Kind
+from selfheal_cli.events.types import BatchScored, Event
 from selfheal_cli.records import StoredRun
 from selfheal_cli.registry.base import MAX_PARAM
 
@@ -30,9 +30,9 @@ class RunFigures:
 
     def add(self, event: Event) -> None:
         """Take the next event."""
-        if event.kind is Kind.BATCH:
-            for name, value in batch_figures(event.data).items():
-                self.steps.setdefault(name, {})[event.data["batch"]] = value
+        if isinstance(event, BatchScored):
+            for name, value in batch_figures(event).items():
+                self.steps.setdefault(name, {})[event.batch] = value
 
 
 def audit_log(
@@ -49,19 +49,19 @@ def audit_log(
     watch = ChainWatch(audit, where, signed)
     try:
         for event in read(path):
-            if record.ended and event.kind not in AFTER_THE_END:
+            if record.finished and not isinstance(event, AFTER_THE_END):
                 audit.report(where, f"event {event.sequence} comes after the run's end")
-            record.add(event)
+            record.apply(event)
             on_event(event)
             watch.see(event.sequence, event.digest)
             audit.checked["events"] += 1
-    except (EventLogError, KeyError) as exc:
+    except EventLogError as exc:
         audit.report(where, str(exc))
         return record, ChainHead()
     mark = watch.end()
     if alive:
         audit.seen(where, "is under way: this is what there was at one moment")
-    elif not record.ended:
+    elif not record.finished:
         audit.report(
             where,
             "ends without its last event: the run was killed, or the end was cut off; "
@@ -98,7 +98,7 @@ def _audit_head(
 ) -> None:
     """The log's end against the one that the registry keeps."""
     kept = stored.tags.get("selfheal.log_head")
-    if arriving or not record.ended or kept == record.head:
+    if arriving or not record.finished or kept == record.head:
         return
     if kept is None:
         audit.report(where, "the registry keeps no end of this log; 'selfheal flush' brings it")
@@ -111,7 +111,7 @@ def _audit_head(
 
 
 def _audit_parameters(audit: Audit, record: RunRecord, stored: StoredRun, where: str) -> None:
-    expected = flattened(record.started.get("config", {}))
+    expected = flattened(record.config)
     given = flattened({k: v for k, v in stored.parameters.items() if k in expected})
     if not given:  # what registers a wrapped model has parameters of its own
         return
@@ -141,7 +141,7 @@ def _audit_figure(
         given.setdefault(step, []).append(value)
     for step, value in steps.items():
         now = given.pop(step, [])
-        if not now and (arriving or record.ended_by):
+        if not now and (arriving or (record.finished and record.finished.ended_by)):
             continue
         same = [isclose(one, value, rel_tol=1e-9, abs_tol=1e-12) for one in now]
         if not (any(same) if shared else now and all(same)):

@@ -74,7 +74,7 @@ def audit_presence(
         if number is not None and number not in present and number not in pruned:
             audit.report(
                 f"{model} v{number}",
-                f"was registered by run {record.run_id} (snapshot {account.data['id']}) and is "
+                f"was registered by run {record.run_id} (snapshot {account.taken.id}) and is "
                 "gone; no 'selfheal prune' removed it",
             )
 

@@ -64,9 +64,9 @@ def command(
 
         files += draw_all(view, export_dir / "plots")
     if as_json:
-        output.print_json({"run_id": view.started["run_id"], "files": [str(f) for f in files]})
+        output.print_json({"run_id": view.run_id, "files": [str(f) for f in files]})
     else:
-        say(f"{len(files)} files of run {view.started['run_id']} in {export_dir}/")
+        say(f"{len(files)} files of run {view.run_id} in {export_dir}/")
 
 
 def _bundle(

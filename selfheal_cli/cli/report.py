@@ -37,9 +37,9 @@ def command(run: str, out: Path | None, tracking_uri: str | None, as_json: bool)
     with tempfile.TemporaryDirectory() as folder:
         log = log_of(run, tracking_uri, Path(folder))
         story = tell(read(log))
-    if not story.view.started:
+    if story.view.started is None:
         raise EventLogError(f"{log}: no run was begun in it, there is nothing to report")
-    run_id = story.view.started["run_id"]
+    run_id = story.view.run_id
     path = write_page(story, out or Path(f"report-{run_id[:8]}.html"))
     if as_json:
         output.print_json({"run_id": run_id, "report": str(path)})

@@ -10,8 +10,28 @@ from typing import Any, Self
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from selfheal_cli.cli.output import Part, figure, line, make_console, make_table
+from selfheal_cli.events.log import keys_of
 from selfheal_cli.events.state import Row, RowFold, RunView
-from selfheal_cli.events.types import Event, Kind
+from selfheal_cli.events.types import (
+    AliasMoved,
+    BatchScored,
+    BatchSetApart,
+    ChampionFollowed,
+    Diagnosed,
+    Event,
+    HealCoalesced,
+    HealFailed,
+    HealPublished,
+    HealRefuted,
+    HealRejected,
+    ModelTrained,
+    OfBatch,
+    RollbackDeclined,
+    RollbackFailed,
+    RolledBack,
+    RunResumed,
+    RunStarted,
+)
 from selfheal_cli.masking import masked_uri
 from selfheal_cli.pipeline.runs.run import Finished
 from selfheal_cli.pipeline.stream.monitoring import describe
@@ -27,28 +47,15 @@ FIGURES = ("accuracy", "precision", "recall", "f1", "roc_auc", "pr_auc", "log_lo
 
 
 OTHER_ENDS = {
-    "heal-failed": "failed heals",
-    "heal-coalesced": "heals coalesced",
-    "heal-rejected": "heals rejected",
-    "heal-refused": "heals refused",
-    "rollback-declined": "rollbacks declined",
+    HealFailed: "failed heals",
+    HealCoalesced: "heals coalesced",
+    HealRejected: "heals rejected",
+    HealRefuted: "heals refused",
+    RollbackDeclined: "rollbacks declined",
 }
-ALARMING = (Kind.HEAL_FAILED, Kind.ROLLBACK_FAILED, Kind.BATCH_SET_APART)
-TOLD = (
-    *ALARMING,
-    Kind.HEAL_REFUSED,
-    Kind.ROLLBACK_DECLINED,
-    Kind.QUARANTINED,
-    Kind.RULE_STALE,
-    Kind.MONITOR_ALARM,
-    Kind.DIAGNOSIS,
-    Kind.MOVE_REFUSED,
-    Kind.FOLLOWED,
-    Kind.HEALING_HELD,
-    Kind.HEALING_RELEASED,
-)
+ALARMING = (HealFailed, RollbackFailed, BatchSetApart)
+UNTOLD = (HealPublished, HealRejected, HealCoalesced, AliasMoved)  # their batch's line has them
 MOST_TOLD = 5  # columns
-WHY = ("error", "declined", "reason")  # the first that an event has is what to say
 
 
 class RunScreen:
@@ -58,8 +65,7 @@ class RunScreen:
         self._console = make_console()
         self._quiet = quiet
         self._rows = RowFold()
-        self._started: Mapping[str, Any] = {}
-        self._trained: Mapping[str, Any] = {}
+        self._config: Mapping[str, Any] = {}
         self._refused = -1  # the last batch in which a heal was refused
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -101,64 +107,63 @@ class RunScreen:
         if self._quiet:
             return
         self._rows.add(event)
-        if event.kind is Kind.RUN_STARTED:
-            self._started = event.data
-        elif event.kind is Kind.TRAINED:
-            self._trained = event.data
-            self._progress.update(self._training, visible=False)
-            self._progress.update(self._stream, visible=True, total=event.data["batches"])
-            self._introduce()
-        elif event.kind is Kind.BATCH:
-            self._progress.update(self._stream, completed=event.data["batch"])
-            self._line(self._rows.rows[event.data["batch"]])
-            self._rows.forget(event.data["batch"])
-        elif event.kind is Kind.ROLLBACK:
-            self._say(
-                ("rollback", "red"),
-                f" to v{event.data['version']} (F1 {event.data['f1']:.3f} on "
-                f"{event.data['rows']} rows): {event.data['reason']}",
-            )
-        elif event.kind is Kind.RUN_RESUMED:
-            self._say(
-                ("Resumed", "bold"),
-                f" after batch {event.data['batch']}: its {event.data['events']} "
-                "recorded events are gone through again, and each must come out the same.",
-            )
-        elif event.kind in TOLD:
-            self._tell(event)
+        match event:
+            case RunStarted():
+                self._config = event.config
+            case ModelTrained():
+                self._progress.update(self._training, visible=False)
+                self._progress.update(self._stream, visible=True, total=event.batches)
+                self._introduce(event)
+            case BatchScored():
+                self._progress.update(self._stream, completed=event.batch)
+                self._line(self._rows.rows[event.batch])
+                self._rows.forget(event.batch)
+            case RolledBack():
+                self._say(
+                    ("rollback", "red"),
+                    f" to v{event.version} (F1 {event.f1:.3f} on {event.rows} rows): {event.why}",
+                )
+            case Diagnosed():
+                self._say(("diagnosis", "bold"), f" in batch {event.batch}: {event.why}")
+            case RunResumed():
+                self._say(
+                    ("Resumed", "bold"),
+                    f" after batch {event.batch}: its {event.events} "
+                    "recorded events are gone through again, and each must come out the same.",
+                )
+            case _ if event.is_action and not isinstance(event, UNTOLD):
+                self._tell(event)
 
     def _tell(self, event: Event) -> None:
         """What happened beside the batches, unless the same was just said."""
-        data = event.data
-        if event.kind is Kind.DIAGNOSIS:
-            self._say(("diagnosis", "bold"), f" in batch {data['batch']}: {data['sentence']}")
-            return
-        why = next(data[key] for key in WHY if key in data)
-        colour = "red" if event.kind in ALARMING else "yellow"
-        if event.kind is not Kind.HEAL_REFUSED or self._refused != data["batch"] - 1:
-            where = f" in batch {data['batch']}" if "batch" in data else ""
-            who = f" (by {data['actor']}, v{data['version']})" if "sequence" in data else ""
-            self._say((event.kind.value, colour), f"{where}: {why}{who}")
-        if event.kind is Kind.HEAL_REFUSED:
-            self._refused = data["batch"]
+        where = f" in batch {event.batch}" if isinstance(event, OfBatch) else ""
+        who = ""
+        if isinstance(event, ChampionFollowed):
+            who = f" (by {event.actor}, v{event.version})"
+        elif isinstance(event, HealRefuted):
+            before, self._refused = self._refused, event.batch
+            if before == event.batch - 1:
+                return
+        colour = "red" if isinstance(event, ALARMING) else "yellow"
+        self._say((event.kind, colour), f"{where}: {event.why}{who}")
 
     def conclude(self, finished: Finished, tracking_uri: str | None) -> None:
         """The results table, the verdict, and what to do next."""
         view, end = finished.view, finished.view.finished
-        if "stages" not in end:
+        if end is None or end.stages is None:
             return
-        costs = any("cost" in line for line in end["stages"])
-        rows = [_cells(line, costs=costs) for line in end["stages"]]
+        costs = any("cost" in line for line in end.stages)
+        rows = [_cells(line, costs=costs) for line in end.stages]
         columns = [name for name in COLUMNS if costs or name != ">cost"]
         self._say("")
         self._console.print(make_table("Results", columns, rows))
-        self._say((end["verdict"]["sentence"], "bold"))
-        self._say(end["evaluation"])
-        for name, count in end["notes"].items():
+        self._say(((end.verdict or {}).get("sentence", ""), "bold"))
+        self._say(end.evaluation or "")
+        for name, count in (end.notes or {}).items():
             self._say(f"In the stream: {count:,} {name}.")
-        if end.get("departures"):
-            self._say(f"Not as in training: {_departures(end['departures'])}.")
-        frozen = "unchanged" if end["base_unchanged"] else ("CHANGED", "red")
+        if end.departures:
+            self._say(f"Not as in training: {_departures(end.departures)}.")
+        frozen = "unchanged" if end.base_unchanged else ("CHANGED", "red")
         self._say("Backbone and head are ", frozen, " by every heal (checked by sha256).")
         self._say(_tally(view))
         where = f"{finished.files[0].parent}/" if finished.files else "nowhere"
@@ -175,7 +180,7 @@ class RunScreen:
                 ("selfheal flush", "bold"),
                 " brings them.",
             )
-        model = view.started["model"]
+        model = view.model
         suffix = f" --model-name {model}" if model != "fraud" else ""
         store = f" --tracking-uri {masked_uri(tracking_uri)}" if tracking_uri else ""
         self._say(
@@ -186,35 +191,34 @@ class RunScreen:
             " to restore the best.",
         )
 
-    def _introduce(self) -> None:
-        trained = self._trained
+    def _introduce(self, trained: ModelTrained) -> None:
         self._say(
-            f"Network of {trained['parameters']:,} parameters, {trained['adapter_parameters']:,} "
+            f"Network of {trained.parameters:,} parameters, {trained.adapter_parameters:,} "
             f"of them in the adapter; backbone and head are frozen."
         )
-        origin = "suggested from the training part" if trained["rules_suggested"] else "given"
-        self._say(f"Rules ({origin}): {'; '.join(trained['rules'])}")
+        origin = "suggested from the training part" if trained.rules_suggested else "given"
+        self._say(f"Rules ({origin}): {'; '.join(trained.rules)}")
         self._say(
-            f"FIDI watches {trained['sensitive']}: mean {trained['mean']:.3f}, standard deviation "
-            f"{trained['sd']:.3f}, threshold "
-            f"{self._started['config']['policy']['fidi_threshold']:g}"
+            f"FIDI watches {trained.sensitive}: mean {trained.mean:.3f}, standard deviation "
+            f"{trained.sd:.3f}, threshold "
+            f"{self._config['policy']['fidi_threshold']:g}"
         )
-        if "sensitive_auto" in trained:
-            shares = [f"{one['feature']} {one['share']:.0%}" for one in trained["sensitive_auto"]]
+        if trained.sensitive_auto:
+            shares = [f"{one['feature']} {one['share']:.0%}" for one in trained.sensitive_auto]
             self._say(
-                f"{trained['sensitive']} was chosen: by gradient times input over the training "
+                f"{trained.sensitive} was chosen: by gradient times input over the training "
                 f"rows the network's decisions hang on {', '.join(shares)}"
             )
-        for monitor in self._started["config"].get("monitors", ()):
+        for monitor in self._config.get("monitors", ()):
             self._say(f"Monitor {describe(monitor)}")
-        for name, seen in trained["held_out"].items():
+        for name, seen in trained.held_out.items():
             self._say(
-                f"{trained['sensitive']} in {name} rows: mean {seen['mean']:.3f}; rules fire on "
+                f"{trained.sensitive} in {name} rows: mean {seen['mean']:.3f}; rules fire on "
                 f"{100 * seen['rule_share']:.1f} %"
             )
-        labels = [f"{place} is '{label}'" for place, label in enumerate(trained["labels"])]
+        labels = [f"{place} is '{label}'" for place, label in enumerate(trained.labels)]
         self._say(f"Labels: {', '.join(labels)}")
-        if self._started["config"]["labels"]["regime"] != "full":
+        if self._config["labels"]["regime"] != "full":
             self._say("Figures with ~ are estimated from the network's confidence, not measured.")
         self._say((HEADER, "bold"))
 
@@ -241,12 +245,12 @@ def as_document(finished: Finished, store: str) -> dict[str, Any]:
     return {
         "run_id": finished.run_id,
         "outcome": finished.outcome,
-        "model": view.started["model"],
+        "model": view.model,
         "tracking_uri": masked_uri(store),
-        "config": view.started["config"],
-        "trained": view.trained,
+        "config": view.config,
+        "trained": keys_of(view.stored) if view.stored else {},
         "batches": [],
-        "results": view.finished,
+        "results": keys_of(view.finished) if view.finished else {},
         "versions": view.versions(),
         "best": asdict(best) if best else None,
         "files": [str(path) for path in finished.files],
@@ -263,14 +267,14 @@ def batches_of(finished: Finished) -> Iterator[dict[str, Any]]:
         yield asdict(row) | ({"monitors": readings} if readings is not None else {})
 
 
-def _cells(line: dict[str, Any], *, costs: bool) -> list[str]:
+def _cells(line: Mapping[str, Any], *, costs: bool) -> list[str]:
     counts = [str(line[name]) if name in line else "-" for name in ("tp", "tn", "fp", "fn")]
     rows = f"{line['rows']:,}" if "rows" in line else "-"
     cost = [figure(line.get("cost"), 1)] if costs else []
     return [line["title"], rows, *(figure(line.get(name)) for name in FIGURES), *cost, *counts]
 
 
-def _departures(columns: dict[str, dict[str, int]]) -> str:
+def _departures(columns: Mapping[str, Mapping[str, int]]) -> str:
     """The columns with the most values that training did not have the like of."""
     told = [f"{name} ({sum(counts.values()):,})" for name, counts in columns.items()]
     return ", ".join(told[:MOST_TOLD]) + (" and others" if len(told) > MOST_TOLD else "")
@@ -286,7 +290,7 @@ def _known(value: float | None, layout: str, estimate: float | None = None) -> s
 
 def _tally(view: RunView) -> str:
     best = view.best()
-    text = f"{view.times('heal')} heals, {view.times('rollback')} rollbacks, "
+    text = f"{view.times(HealPublished)} heals, {view.times(RolledBack)} rollbacks, "
     text += f"{view.versions()} versions"
     for kind, name in OTHER_ENDS.items():
         if view.times(kind):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from selfheal_cli.events.types import WatchedFeature
 from selfheal_cli.moments import ColumnMoments
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Shifts:
             shifts.append(round(shift, DIGITS) + 0.0)  # no -0.0
         return shifts
 
-    def described(self) -> list[dict[str, Any]]:
+    def described(self) -> list[WatchedFeature]:
         """Name and kind of the features that `of` gives figures of, for the log."""
         chosen = [self.features[place] for place in self.watched]
         return [{"name": feature.name, "kind": feature.kind} for feature in chosen]

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
+from selfheal_cli.events.types import BatchScored
 from selfheal_cli.metrics import lift
-from selfheal_cli.scores import scores_from
 
 UNFIT = re.compile(r"[^A-Za-z0-9_\-. /:]")  # what a metric's name may not hold
 
 
-def batch_figures(data: Mapping[str, Any]) -> dict[str, float]:
-    """Values by metric name; what an event of an earlier version lacks is left out.
-
-    >>> batch_figures({"z": 1.5, "conflicts": 2, "live": None, "monitors": {"a|b": {"value": 0.1}}})
-    {'drift_z': 1.5, 'conflicts': 2.0, 'monitor_a_b': 0.1}
-    """
-    figures = {"drift_z": data["z"], "conflicts": float(data["conflicts"])}
-    figures |= data.get("estimates", {})
-    if "abstained" in data:
-        figures["rules_abstained"] = float(data["abstained"])
-    for key, reading in data.get("monitors", {}).items():
+def batch_figures(event: BatchScored) -> dict[str, float]:
+    """Values by metric name; what an event of an earlier version lacks is left out."""
+    figures = {"drift_z": event.z, "conflicts": float(event.conflicts), **event.estimates}
+    if event.abstained is not None:
+        figures["rules_abstained"] = float(event.abstained)
+    for key, reading in event.monitors.items():
         figures[f"monitor_{UNFIT.sub('_', key)}"] = reading["value"]
-    if data["live"] is not None:
-        live, shadow = scores_from(data["live"]), scores_from(data["shadow"])
+    live, shadow = event.live, event.shadow
+    if live is not None and shadow is not None:
         gained = lift(live, shadow)
         figures |= {f"live_{name}": value for name, value in live.figures().items()}
         figures |= {

@@ -13,6 +13,7 @@ import pandas as pd
 from scipy.special import chdtrc
 
 from selfheal_cli.config import MonitorSettings
+from selfheal_cli.events.types import MonitorReading
 from selfheal_cli.records import Rows
 
 if TYPE_CHECKING:
@@ -85,8 +86,8 @@ class Reading:
     p: float
     features: tuple[str, ...] = ()
 
-    def as_dict(self) -> dict[str, Any]:
-        """The reading as JSON."""
+    def as_dict(self) -> MonitorReading:
+        """The reading as an event has it."""
         return {
             "value": self.value,
             "level": self.level.value,

@@ -10,6 +10,7 @@ from filelock import FileLock, Timeout
 from selfheal_cli.config import WORKSPACE
 from selfheal_cli.errors import EventLogError
 from selfheal_cli.events.log import read
+from selfheal_cli.events.types import RunStarted
 
 LOG_NAME = "events.jsonl"
 LATEST = "latest"
@@ -46,7 +47,7 @@ def all_logs(workspace: Path = WORKSPACE) -> list[Path]:
 def model_of(log: Path) -> str:
     """The model that a run heals, by the log's first line; empty where nothing was recorded."""
     first = next(read(log), None)
-    return "" if first is None else str(first.data.get("model", ""))
+    return first.model if isinstance(first, RunStarted) else ""
 
 
 def logs_of(model: str, workspace: Path = WORKSPACE) -> Iterator[Path]:

@@ -13,13 +13,24 @@ import os
 import re
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from selfheal_cli.config import OWNER_ONLY
 from selfheal_cli.errors import EventLogError, StorageError
-from selfheal_cli.events.types import FORMAT, Event, Kind, format_of
+from selfheal_cli.events.types import (
+    FORMAT,
+    AliasMoved,
+    Event,
+    MoveRefused,
+    RunFinished,
+    RunResumed,
+    RunStarted,
+    VersionRegistered,
+    event_of,
+)
 
 
 @contextmanager
@@ -85,7 +96,7 @@ END = re.compile(
     rb'"sequence":(?P<sequence>\d+),"digest":"(?P<digest>[0-9a-f]{64})"}\n\Z'
 )
 LONGEST_END = 320  # bytes, with the longest name of a kind and twenty digits
-AFTER_THE_END = (Kind.REGISTERED, Kind.ALIAS_MOVED, Kind.MOVE_REFUSED, Kind.RUN_RESUMED)
+AFTER_THE_END = (VersionRegistered, AliasMoved, MoveRefused, RunResumed)
 
 
 class EventLog:
@@ -113,11 +124,15 @@ class EventLog:
         """Digest of the last line."""
         return self._head
 
-    def append(self, kind: Kind, data: Mapping[str, Any]) -> Event:
-        """Write one event; raises ValueError for what JSON cannot hold (NaN, infinity)."""
+    def append(self, event: Event) -> Event:
+        """Write one event, and return it as it stands in the log.
+
+        Raises ValueError for what JSON cannot hold (NaN, infinity).
+        """
         at = self._clock().isoformat(timespec="milliseconds")
-        body = _body(self._sequence + 1, at, kind, data, self._head)
-        event = Event(self._sequence + 1, at, kind, data, self._head, _digest(body))
+        event = replace(event, sequence=self._sequence + 1, at=at, previous=self._head)
+        body = _body(event)
+        event = replace(event, digest=_digest(body))
         self._write(_line(body, event.digest).encode())
         self._sequence, self._head = event.sequence, event.digest
         return event
@@ -188,10 +203,10 @@ def read(path: Path) -> Generator[Event, None, None]:
                         f"{path}:{number}: event {event.sequence} does not follow event "
                         f"{sequence}; a line was removed, swapped or put in"
                     )
-                if event.kind is Kind.RUN_STARTED and format_of(event.data) > FORMAT:
+                if isinstance(event, RunStarted) and event.format > FORMAT:
                     raise EventLogError(
-                        f"{path}: is of format {format_of(event.data)}, which a later selfheal "
-                        f"wrote ({event.data.get('versions', {}).get('selfheal', 'unknown')}); "
+                        f"{path}: is of format {event.format}, which a later selfheal wrote "
+                        f"({event.versions.get('selfheal', 'unknown')}); "
                         f"this one reads formats up to {FORMAT}: use that one"
                     )
                 sequence, head = event.sequence, event.digest
@@ -202,11 +217,11 @@ def read(path: Path) -> Generator[Event, None, None]:
         raise EventLogError(f"{path}: not text after event {sequence}") from exc
 
 
-def read_only(path: Path, kinds: Collection[Kind]) -> Generator[Event, None, None]:
+def read_only(path: Path, kinds: Collection[type[Event]]) -> Generator[Event, None, None]:
     """The events of some kinds, the whole chain checked: only these
     are parsed, and none is written out again to compare. Raises `EventLogError` as `read` does.
     """
-    wanted = {kind.value.encode() for kind in kinds}
+    wanted = {kind.kind.encode() for kind in kinds}
     sequence, head = 0, GENESIS.encode()
     with path.open("rb") as stream:
         for number, line in enumerate(stream, 1):
@@ -221,7 +236,7 @@ def read_only(path: Path, kinds: Collection[Kind]) -> Generator[Event, None, Non
                 )
             sequence, head = sequence + 1, end["digest"]
             if end["kind"] in wanted:
-                yield _event(json.loads(line), end["digest"].decode())
+                yield _event(json.loads(line), end["digest"].decode(), f"{path}:{number}")
 
 
 def last_digest(path: Path) -> str:
@@ -245,12 +260,12 @@ def verify(path: Path) -> int:
     count, ended = 0, False
     for event in read(path):
         count += 1
-        if ended and event.kind not in AFTER_THE_END:
+        if ended and not isinstance(event, AFTER_THE_END):
             raise EventLogError(f"{path}:{count}: an event after the run's end")
-        if event.kind in (Kind.RUN_FINISHED, Kind.RUN_RESUMED):
-            ended = event.kind is Kind.RUN_FINISHED
+        if isinstance(event, (RunFinished, RunResumed)):
+            ended = isinstance(event, RunFinished)
     if not ended:
-        raise EventLogError(f"{path}: ends after {count} events without '{Kind.RUN_FINISHED}'")
+        raise EventLogError(f"{path}: ends after {count} events without '{RunFinished.kind}'")
     return count
 
 
@@ -260,27 +275,42 @@ def _parse(line: str, where: str) -> Event:
             raise ValueError("the line is cut short")
         record = json.loads(line)
         digest = record.pop("digest")
-        body = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        body = _json(record)
         if _line(body, digest) != line or _digest(body) != digest:
             raise ValueError("its hash does not fit: the line was edited")
-        return _event(record, digest)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
+        raise EventLogError(f"{where}: {exc}") from exc
+    return _event(record, digest, where)
+
+
+def _event(record: Mapping[str, Any], digest: str, where: str) -> Event:
+    """The event that a line holds; raises `EventLogError` for what is none."""
+    try:
+        line = {name: record[name] for name in ("sequence", "at", "previous")}
+        return event_of(record["kind"], record["data"], **line, digest=digest)
+    except (ValueError, KeyError, TypeError, AttributeError) as exc:
         raise EventLogError(f"{where}: {exc}") from exc
 
 
-def _event(record: Mapping[str, Any], digest: str) -> Event:
-    return Event(
-        record["sequence"],
-        record["at"],
-        Kind(record["kind"]),
-        record["data"],
-        record["previous"],
-        digest,
+def keys_of(event: Event) -> dict[str, Any]:
+    """The event's own keys as they come back from a log."""
+    keys: dict[str, Any] = json.loads(_json(event.as_dict()))
+    return keys
+
+
+def _body(event: Event) -> str:
+    return _json(
+        {
+            "sequence": event.sequence,
+            "at": event.at,
+            "kind": event.kind,
+            "data": event.as_dict(),
+            "previous": event.previous,
+        }
     )
 
 
-def _body(sequence: int, at: str, kind: Kind, data: Mapping[str, Any], previous: str) -> str:
-    record = {"sequence": sequence, "at": at, "kind": kind, "data": data, "previous": previous}
+def _json(record: Mapping[str, Any]) -> str:
     return json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 

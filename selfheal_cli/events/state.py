@@ -7,23 +7,31 @@ not grow with the run.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Collection, Mapping, MutableMapping
 from dataclasses import asdict, astuple, dataclass, field
 from heapq import merge
-from typing import Any
+from typing import Any, TypeVar
 
+from selfheal_cli.events.log import keys_of
+from selfheal_cli.events.run_record import RunState
 from selfheal_cli.events.shelf import DiskDict, Shelved
-from selfheal_cli.events.types import ACTIONS, Event, Kind
+from selfheal_cli.events.types import (
+    BatchScored,
+    Event,
+    HealEnded,
+    HealPublished,
+    LabelsArrived,
+    MonitorReading,
+    OfBatch,
+    RolledBack,
+    SnapshotScored,
+    SnapshotTaken,
+    VersionRegistered,
+)
 from selfheal_cli.records import Evaluation
 from selfheal_cli.scores import AnyScores, Scores, scores_from
 
 Pair = tuple[AnyScores, AnyScores]
-NOT_HEALED = (Kind.HEAL_FAILED, Kind.HEAL_COALESCED, Kind.HEAL_REJECTED, Kind.HEAL_REFUSED)
-NOT_HEALED_WORDS = {
-    "replaced_by": "COALESCED",
-    "rejected": "REJECTED",
-    "worker_restarted": "FAILED",
-}
 UNKNOWN = (
     *("baseline_acc", "shadow_acc", "healed_acc", "baseline_f1", "shadow_f1", "healed_f1"),
     *("acc_lift", "f1_lift", "pre_acc", "pre_f1", "precision", "recall"),
@@ -78,14 +86,14 @@ class Row:
 class RowFold:
     """A run's rows so far. `add` takes its events in order.
 
-    ``scores`` holds live and shadow by batch, as they were before anything learned from it.
+    ``monitors`` holds readings by batch, ``scores`` live and shadow by batch, as they were before
+    anything learned from it.
     """
 
     rows: MutableMapping[int, Row] = field(default_factory=dict)
-    monitors: MutableMapping[int, Mapping[str, Any]] = field(default_factory=dict)  # readings
+    monitors: MutableMapping[int, Mapping[str, MonitorReading]] = field(default_factory=dict)
     scores: MutableMapping[int, Pair] = field(default_factory=dict)
-    _heals: dict[int, Mapping[str, Any]] = field(default_factory=dict)
-    _others: dict[int, str] = field(default_factory=dict)
+    _heals: dict[int, HealEnded] = field(default_factory=dict)
     _restored: dict[int, int] = field(default_factory=dict)
     _forgotten: int = -1
 
@@ -105,15 +113,19 @@ class RowFold:
 
     def add(self, event: Event) -> None:
         """Take the next event."""
-        taken: Callable[[Mapping[str, Any]], None] | None = {
-            Kind.LABELS: self._take_labels,
-            Kind.HEAL: self._heal,
-            **dict.fromkeys(NOT_HEALED, self._not_healed),
-            Kind.ROLLBACK: self._rollback,
-            Kind.BATCH: self._batch,
-        }.get(event.kind)
-        if taken is not None and event.data["batch"] > self._forgotten:
-            taken(event.data)
+        if not isinstance(event, OfBatch) or event.batch <= self._forgotten:
+            return
+        match event:
+            case BatchScored():
+                self._batch(event)
+            case LabelsArrived():
+                self._take_labels(event)
+            case HealEnded():
+                self._heals[event.batch] = event
+                self._fill(event.batch)
+            case RolledBack():
+                self._restored[event.batch] = event.version
+                self._fill(event.batch)
 
     def registered(self, batch: int, version: int) -> None:
         """The version of a batch's heal is known."""
@@ -126,63 +138,49 @@ class RowFold:
         """Let go of all batches until this one; what comes of them later is passed over."""
         self._forgotten = batch
         for known in (
-            self.rows, self.monitors, self.scores, self._heals, self._others, self._restored
+            self.rows, self.monitors, self.scores, self._heals, self._restored
         ):  # fmt: skip
             for old in [number for number in known if number <= batch]:
                 del known[old]
 
-    def _heal(self, data: Mapping[str, Any]) -> None:
-        self._heals[data["batch"]] = data
-        self._fill(data["batch"])
-
-    def _not_healed(self, data: Mapping[str, Any]) -> None:
-        word = next((word for key, word in NOT_HEALED_WORDS.items() if key in data), "REFUSED")
-        self._others[data["batch"]] = word
-        self._fill(data["batch"])
-
-    def _rollback(self, data: Mapping[str, Any]) -> None:
-        self._restored[data["batch"]] = data["version"]
-        self._fill(data["batch"])
-
-    def _take_labels(self, data: Mapping[str, Any]) -> None:
+    def _take_labels(self, event: LabelsArrived) -> None:
         """Labels of an earlier batch, perhaps not all of them at once."""
-        live, shadow = self._score(data)
-        row = self.rows.get(data["batch"])
+        live, shadow = self._score(event.batch, event.live, event.shadow)
+        row = self.rows.get(event.batch)
         if row is not None:
             _score(row, live, shadow)
-            self.rows[data["batch"]] = row
+            self.rows[event.batch] = row
 
-    def _score(self, data: Mapping[str, Any]) -> Pair:
-        live, shadow = scores_from(data["live"]), scores_from(data["shadow"])
-        before = self.scores.get(data["batch"])
+    def _score(self, batch: int, live: AnyScores, shadow: AnyScores) -> Pair:
+        before = self.scores.get(batch)
         if before is not None:
             live, shadow = before[0].plus(live), before[1].plus(shadow)
-        self.scores[data["batch"]] = (live, shadow)
+        self.scores[batch] = (live, shadow)
         return live, shadow
 
-    def _batch(self, data: Mapping[str, Any]) -> None:
+    def _batch(self, event: BatchScored) -> None:
         row = Row(
-            batch_idx=data["batch"],
-            z_score=round(data["z"], 4),
-            n_conflicts=data["conflicts"],
+            batch_idx=event.batch,
+            z_score=round(event.z, 4),
+            n_conflicts=event.conflicts,
             **dict.fromkeys(UNKNOWN),
-            state=data["state"],
-            action="QUEUED" if data["heal_requested"] else "NONE",
+            state=event.state,
+            action="QUEUED" if event.heal_requested else "NONE",
             rolled_back=False,
             bce_real=0.0,
             bce_const=0.0,
-            rows=data["rows"] if "rows" in data else data["live"]["rows"],
-            positive_share=round(data["positive_share"], 4),
+            rows=event.rows,
+            positive_share=round(event.positive_share, 4),
             positive_weight=0.0,
         )
-        if "monitors" in data:
-            self.monitors[row.batch_idx] = data["monitors"]
+        if event.monitors:
+            self.monitors[event.batch] = event.monitors
         for name in ("est_accuracy", "est_f1"):
-            if name in data.get("estimates", {}):
-                setattr(row, name, round(data["estimates"][name], 4))
-        if data["live"] is not None:
-            self._score(data)
-        pair = self.scores.get(row.batch_idx)  # labels may have come just before their batch's end
+            if name in event.estimates:
+                setattr(row, name, round(event.estimates[name], 4))
+        if event.live is not None and event.shadow is not None:
+            self._score(event.batch, event.live, event.shadow)
+        pair = self.scores.get(event.batch)  # labels may have come just before their batch's end
         if pair is not None:
             _score(row, *pair)
         self._put(row, pair[1] if pair else None)
@@ -195,32 +193,32 @@ class RowFold:
     def _put(self, row: Row, shadow: AnyScores | None = None) -> None:
         """Put in what is known of the batch's heal by now."""
         batch = row.batch_idx
-        if batch in self._heals:
-            data = self._heals.pop(batch)
-            row.action = "HEALED"
-            row.bce_real = round(data.get("label_loss", 0.0), 4)
-            row.bce_const = round(data.get("rule_loss", 0.0), 4)
-            row.positive_weight = round(data.get("positive_weight", 0.0), 4)
-            if data["evaluation"] == Evaluation.IN_SAMPLE.value and data.get("own_rows", True):
-                _heal_row(row, data, shadow)
-        elif batch in self._others:
-            row.action = self._others.pop(batch)
+        heal = self._heals.pop(batch, None)
+        if heal is not None:
+            row.action = heal.outcome.upper()
+        if isinstance(heal, HealPublished):
+            row.bce_real = round(heal.more.get("label_loss", 0.0), 4)
+            row.bce_const = round(heal.more.get("rule_loss", 0.0), 4)
+            row.positive_weight = round(heal.more.get("positive_weight", 0.0), 4)
+            if heal.evaluation is Evaluation.IN_SAMPLE and heal.own_rows:
+                _heal_row(row, heal, shadow)
         if batch in self._restored:
             row.rolled_back = True
             row.restored_version = self._restored.pop(batch)
         self.rows[batch] = row
 
 
-def _heal_row(row: Row, data: Mapping[str, Any], shadow: AnyScores | None) -> None:
+def _heal_row(row: Row, heal: HealPublished, shadow: AnyScores | None) -> None:
     """The article's way: a batch's figures are those of the heal on it."""
-    before, after = scores_from(data["before"]), scores_from(data["after"])
-    row.pre_acc, row.pre_f1 = round(before.accuracy, 4), round(before.f1, 4)
-    _figures(row, after)
+    if heal.before is None or heal.after is None:
+        return
+    row.pre_acc, row.pre_f1 = round(heal.before.accuracy, 4), round(heal.before.f1, 4)
+    _figures(row, heal.after)
     accuracy = shadow.accuracy if shadow else row.shadow_acc
     f1 = shadow.f1 if shadow else row.shadow_f1
     if accuracy is not None and f1 is not None:
-        row.acc_lift = round(after.accuracy - accuracy, 4)
-        row.f1_lift = round(after.f1 - f1, 4)
+        row.acc_lift = round(heal.after.accuracy - accuracy, 4)
+        row.f1_lift = round(heal.after.f1 - f1, 4)
 
 
 def _score(row: Row, live: AnyScores, shadow: AnyScores) -> None:
@@ -242,6 +240,7 @@ def _figures(row: Row, scores: AnyScores) -> None:
 
 LATEST = 100  # actions of a kind that are kept at hand
 Action = Mapping[str, Any]
+E = TypeVar("E", bound=Event)
 
 
 @dataclass(slots=True)
@@ -259,29 +258,25 @@ class SnapshotRow:
 
 @dataclass(slots=True)
 class Happened:
-    """Actions of one kind: how many, the first, and the latest with their places in the log."""
+    """Actions of one kind: the first, and the latest."""
 
-    first: Action
-    times: int = 0
-    latest: deque[tuple[int, Action]] = field(default_factory=lambda: deque(maxlen=LATEST))
+    first: Event
+    latest: deque[Event] = field(default_factory=lambda: deque(maxlen=LATEST))
 
 
-@dataclass(slots=True)
-class RunView:
-    """A run so far. `add` takes its events in order."""
+@dataclass
+class RunView(RunState):
+    """A run so far, as it is shown: a row a batch, snapshots, and what was done."""
 
     shelf: DiskDict = field(default_factory=DiskDict)
-    started: Mapping[str, Any] = field(default_factory=dict)
-    trained: Mapping[str, Any] = field(default_factory=dict)
-    finished: Mapping[str, Any] = field(default_factory=dict)
-    happened: dict[str, Happened] = field(default_factory=dict)
+    happened: dict[type[Event], Happened] = field(default_factory=dict)
     by_batch: RowFold = field(init=False)
     snapshots: MutableMapping[str, SnapshotRow] = field(init=False)
     _actions: MutableMapping[int, Action] = field(init=False)
 
     def __post_init__(self) -> None:
         self.by_batch = RowFold.on(self.shelf)
-        self.snapshots = Shelved(self.shelf, str, astuple, lambda stored: SnapshotRow(*stored))
+        self.snapshots = Shelved(self.shelf, str, astuple, lambda row: SnapshotRow(*row))
         self._actions = Shelved(self.shelf, int)
 
     @property
@@ -294,31 +289,30 @@ class RunView:
         """What changed the model, in order."""
         return self._actions.values()
 
-    def add(self, event: Event) -> None:
+    def apply(self, event: Event) -> None:
         """Take the next event."""
+        super().apply(event)
         self.by_batch.add(event)
-        taken: Callable[[Mapping[str, Any]], None] | None = {
-            Kind.RUN_STARTED: self._start,
-            Kind.TRAINED: self._train,
-            Kind.SNAPSHOT: self._snapshot,
-            Kind.SCORED: self._score_snapshot,
-            Kind.REGISTERED: self._register,
-            Kind.RUN_FINISHED: self._finish,
-        }.get(event.kind)
-        if taken is not None:
-            taken(event.data)
-        if event.kind in ACTIONS:
+        match event:
+            case SnapshotTaken():
+                row = SnapshotRow(event.id, event.phase, event.batch, None, None, 0)
+                if event.scores is not None:
+                    _score_row(row, event.scores)
+                self.snapshots[row.id] = row
+            case SnapshotScored() if event.snapshot in self.snapshots:
+                row = self.snapshots[event.snapshot]
+                _score_row(row, event.scores)
+                self.snapshots[row.id] = row
+            case VersionRegistered() if event.snapshot in self.snapshots:
+                self._register(self.snapshots[event.snapshot], event.version)
+        if event.is_action:
             self._act(event)
 
-    def times(self, *kinds: str) -> int:
-        """How often something was done."""
-        return sum(self.happened[kind].times for kind in kinds if kind in self.happened)
-
-    def latest(self, *kinds: str) -> Sequence[Action]:
+    def latest(self, *kinds: type[E]) -> list[E]:
         """The latest actions of these kinds, in order; no more than `LATEST`."""
-        known = [self.happened[kind].latest for kind in kinds if kind in self.happened]
-        actions = merge(*known, key=lambda pair: pair[0])
-        return [action for _, action in actions][-LATEST:]
+        known = [one.latest for kind, one in self.happened.items() if issubclass(kind, kinds)]
+        ordered = merge(*known, key=lambda event: event.sequence)
+        return [event for event in ordered if isinstance(event, kinds)][-LATEST:]
 
     def versions(self) -> int:
         """Snapshots that the registry has."""
@@ -334,49 +328,15 @@ class RunView:
         return max(healed, key=lambda row: row.f1 or 0.0, default=None)
 
     def _act(self, event: Event) -> None:
-        action = {"sequence": event.sequence, "at": event.at, "kind": event.kind.value}
-        action |= dict(event.data)
-        self._actions[event.sequence] = action
-        known = self.happened.setdefault(event.kind.value, Happened(action))
-        known.times += 1
-        known.latest.append((event.sequence, action))
+        line = {"sequence": event.sequence, "at": event.at, "kind": event.kind}
+        self._actions[event.sequence] = line | keys_of(event)
+        self.happened.setdefault(type(event), Happened(event)).latest.append(event)
 
-    def _start(self, data: Mapping[str, Any]) -> None:
-        self.started = data
-
-    def _train(self, data: Mapping[str, Any]) -> None:
-        self.trained = data
-
-    def _finish(self, data: Mapping[str, Any]) -> None:
-        self.finished = data
-
-    def _snapshot(self, data: Mapping[str, Any]) -> None:
-        row = SnapshotRow(data["id"], data["phase"], data["batch"], None, None, 0)
-        if data["scores"] is not None:
-            _score_row(row, scores_from(data["scores"]))
+    def _register(self, row: SnapshotRow, version: int) -> None:
+        row.version = version
         self.snapshots[row.id] = row
-
-    def _score_snapshot(self, data: Mapping[str, Any]) -> None:
-        row = self.snapshots.get(data["snapshot"])
-        if row is not None:
-            _score_row(row, scores_from(data["scores"]))
-            self.snapshots[row.id] = row
-
-    def _register(self, data: Mapping[str, Any]) -> None:
-        row = self.snapshots.get(data["snapshot"])
-        if row is not None:
-            row.version = data["version"]
-            self.snapshots[row.id] = row
-            if row.phase == "post-heal":
-                self.by_batch.registered(row.batch, data["version"])
-
-
-def fold(events: Iterable[Event]) -> RunView:
-    """A whole log."""
-    view = RunView()
-    for event in events:
-        view.add(event)
-    return view
+        if row.phase == "post-heal":
+            self.by_batch.registered(row.batch, version)
 
 
 def _score_row(row: SnapshotRow, scores: AnyScores) -> None:

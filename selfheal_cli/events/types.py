@@ -1,88 +1,652 @@
-"""Events and the kinds there are."""
+"""The events of a run: a frozen class a kind, whose fields are the keys of its lines in a log.
+
+A field without a default is a key that every line of the kind has. One with a default is left out
+of the line where it has that value, which is also what its absence means in an older log.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypedDict, cast, dataclass_transform
+
+from selfheal_cli.records import AliasMove, Evaluation, Phase
+from selfheal_cli.scores import AnyScores, scores_from
 
 # What keys mean in a log and in the files beside it; raised with each change of that. A log that
 # names none is of selfheal 0.1.0.
 FIRST_FORMAT, FORMAT = 1, 2
 
 
-def format_of(started: Mapping[str, Any]) -> int:
-    """Of a record, by the data of its first event."""
-    return int(started.get("format", FIRST_FORMAT))
+class MonitorReading(TypedDict):
+    """What a monitor said of a batch."""
+
+    value: float
+    level: str
+    p: float
+    features: Sequence[str]
 
 
-class Kind(StrEnum):
-    """What an event tells."""
+class InputShift(TypedDict):
+    """An input whose mean moved within the rows of a class, in that class's training sd."""
 
-    RUN_STARTED = "run-started"
-    TRAINED = "trained"
-    ROWS_TAKEN = "rows-taken"
-    BATCH = "batch"
-    BATCH_SET_APART = "batch-set-apart"
-    LABELS = "labels"
-    QUARANTINED = "labels-quarantined"
-    DIAGNOSIS = "diagnosis"
-    RULE_STALE = "rule-stale"
-    MONITOR_ALARM = "monitor-alarm"
-    SNAPSHOT = "snapshot"
-    SCORED = "snapshot-scored"
-    REGISTERED = "registered"
-    HEAL = "heal"
-    HEAL_FAILED = "heal-failed"
-    HEAL_COALESCED = "heal-coalesced"
-    HEAL_REJECTED = "heal-rejected"
-    HEAL_REFUSED = "heal-refused"
-    ROLLBACK = "rollback"
-    ROLLBACK_FAILED = "rollback-failed"
-    ROLLBACK_DECLINED = "rollback-declined"
-    ALIAS_MOVED = "alias-moved"
-    MOVE_REFUSED = "move-refused"
-    FOLLOWED = "champion-followed"
-    HEALING_HELD = "healing-held"
-    HEALING_RELEASED = "healing-released"
-    STREAM_STOPPED = "stream-stopped"
-    RUN_FINISHED = "run-finished"
-    RUN_RESUMED = "run-resumed"
+    label: str
+    name: str
+    shift: float
 
 
-# what changed a model, as opposed to what was seen of it
-ACTIONS = frozenset(
-    {
-        Kind.BATCH_SET_APART,
-        Kind.HEAL,
-        Kind.HEAL_FAILED,
-        Kind.HEAL_COALESCED,
-        Kind.HEAL_REJECTED,
-        Kind.HEAL_REFUSED,
-        Kind.QUARANTINED,
-        Kind.DIAGNOSIS,
-        Kind.RULE_STALE,
-        Kind.MONITOR_ALARM,
-        Kind.ROLLBACK,
-        Kind.ROLLBACK_FAILED,
-        Kind.ROLLBACK_DECLINED,
-        Kind.ALIAS_MOVED,
-        Kind.MOVE_REFUSED,
-        Kind.FOLLOWED,
-        Kind.HEALING_HELD,
-        Kind.HEALING_RELEASED,
-    }
-)
+class WatchedFeature(TypedDict):
+    """A feature whose shift is written down with each batch."""
+
+    name: str
+    kind: str
+
+
+class FeatureShare(TypedDict):
+    """By how much the network uses a feature; the shares of all features sum to 1."""
+
+    feature: str
+    share: float
+
+
+class HeldOutRows(TypedDict):
+    """Rows that nothing learns from: the sensitive feature's mean, and the rules' share."""
+
+    mean: float
+    rule_share: float
+
+
+class GateMargin(TypedDict):
+    """By how much a heal's log loss is worse than what served, and the standard error of that."""
+
+    worse_by: float | None
+    error: float | None
+
+
+def _scores(scores: Mapping[str, Any] | None) -> AnyScores | None:
+    return None if scores is None else scores_from(scores)
+
+
+TYPES: dict[str, type[Event]] = {}  # by kind
+SCORES = {"decode": _scores}
+EVALUATION = {"decode": Evaluation}
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
+class _Kinds:
+    """Makes a frozen dataclass of each event, and knows those that stand in logs by their kind."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+    kind: ClassVar[str] = ""
+
+    def __init_subclass__(cls, kind: str = "") -> None:
+        dataclass(frozen=True, kw_only=True)(cls)
+        cls.kind = kind or cls.kind
+        if kind:
+            TYPES[kind] = cast("type[Event]", cls)
+
+
+class Event(_Kinds):
+    """One line of a log, or what is to become one; of a ``kind``, by which the log knows it.
+
+    ``sequence``, ``at``, ``previous`` (the digest of the line before) and ``digest`` (over all the
+    rest of the line) are given by the log. ``more`` holds keys beside the typed ones: what a recipe
+    measured, and what a later version wrote.
+    """
+
+    is_action: ClassVar[bool] = False  # whether it changed a model, as opposed to being seen of it
+    more: Mapping[str, Any] = field(default_factory=dict)
+    sequence: int = field(default=0, compare=False)
+    at: str = field(default="", compare=False)
+    previous: str = field(default="", compare=False)
+    digest: str = field(default="", compare=False)
+
+    @property
+    def why(self) -> str:
+        """The reason that a person is told; empty where it needs none."""
+        return ""
+
+    def __str__(self) -> str:
+        """One line for a person; empty for what nobody needs to read."""
+        return ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Its own keys, as they stand in a log."""
+        told: dict[str, Any] = {}
+        for key in _keys(type(self)):
+            value = getattr(self, key.field)
+            if key.default is MISSING or value != key.default:
+                told[key.name] = value.as_dict() if hasattr(value, "as_dict") else value
+        return told | dict(self.more)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """As `as_dict`."""
+        return self.as_dict()
+
+    if not TYPE_CHECKING:  # in our own code a wrong key must not pass
+
+        def __getitem__(self, key: str) -> Any:
+            """By key, as the Python interface of 0.1.0 gave the events of a run's view."""
+            return self.as_dict()[key]
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], **line: Any) -> Self:
+        """The inverse of `as_dict`; raises ValueError where a key is missing."""
+        given, known = dict(data), _keys(cls)
+        values = {k.field: k.decode(given.pop(k.name)) for k in known if k.name in given}
+        lacking = [k.name for k in known if k.default is MISSING and k.field not in values]
+        if lacking:
+            raise ValueError(f"event '{cls.kind}' has no {' and no '.join(lacking)}")
+        return cls(**values, more=given, **line)
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
-    """One line of a log. ``digest`` covers the other fields and ``previous``, the line before's."""
+class _Key:
+    """A field and its name in a log; ``default`` is MISSING for one that every line has."""
 
-    sequence: int
-    at: str
-    kind: Kind
-    data: Mapping[str, Any]
-    previous: str
-    digest: str
+    field: str
+    name: str
+    default: object
+    decode: Callable[[Any], Any]
+
+
+def _keys(event: type[Event]) -> tuple[_Key, ...]:
+    """The keys of a kind; they are looked at once."""
+    if event not in _KEYS:
+        _KEYS[event] = tuple(_read_keys(event))
+    return _KEYS[event]
+
+
+def _read_keys(event: type[Event]) -> Iterator[_Key]:
+    line = {one.name for one in fields(Event)}
+    return (
+        _Key(
+            one.name,
+            one.metadata.get("name", one.name),
+            one.default if one.default_factory is MISSING else one.default_factory(),
+            one.metadata.get("decode", _as_it_is),
+        )
+        for one in fields(event)
+        if one.name not in line
+    )
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+_KEYS: dict[type[Event], tuple[_Key, ...]] = {}
+
+
+class OfBatch(Event):
+    """What belongs to a batch, by its number."""
+
+    batch: int
+
+
+class Action(OfBatch):
+    """What changed a model, and why."""
+
+    is_action: ClassVar[bool] = True
+    reason: str
+
+    @property
+    def why(self) -> str:
+        """The reason."""
+        return self.reason
+
+
+class RunStarted(Event, kind="run-started"):
+    """A run began. ``champion_move`` is the champion's last move until then, in the journal."""
+
+    run_id: str
+    model: str
+    actor: str
+    champion_move: int
+    config: Mapping[str, Any]
+    versions: Mapping[str, str]
+    format: int = FIRST_FORMAT
+    build: Mapping[str, Any] | None = None
+
+
+class BaseStored(Event, kind="trained"):
+    """The frozen part is in the registry, as ``base``."""
+
+    base: str
+    base_sha256: str
+
+
+class ModelWrapped(BaseStored):
+    """A model of somebody else's became a baseline; ``origin`` says where it was."""
+
+    origin: str
+
+
+class ModelTrained(BaseStored):
+    """The network was trained. ``mean`` and ``sd`` are those of the sensitive feature;
+    ``batches`` is None where the stream has no end.
+    """
+
+    parameters: int
+    adapter_parameters: int
+    labels: Sequence[str]
+    rules: Sequence[str]
+    rules_suggested: bool
+    sensitive: str
+    mean: float
+    sd: float
+    batches: int | None
+    held_out: Mapping[str, HeldOutRows]
+    sensitive_category: str | None = None
+    sensitive_auto: Sequence[FeatureShare] = ()
+    features: Sequence[WatchedFeature] | None = None
+    features_in_all: int | None = None
+    positions: Mapping[str, Mapping[str, int]] | None = None
+
+
+class RowsTaken(OfBatch, kind="rows-taken"):
+    """Rows were read; ``offsets`` say, by name, up to where the source was read with them."""
+
+    rows: int
+    offsets: Mapping[str, int]
+
+
+class BatchScored(OfBatch, kind="batch"):
+    """A batch was gone through: scores of the live and of the frozen network, None where no label
+    has come (then there are ``estimates``), and what was read of it.
+
+    ``shifts`` are in the order of `ModelTrained.features`; ``left_out`` counts rows by reason.
+    """
+
+    rows: int
+    live: AnyScores | None = field(metadata=SCORES)
+    shadow: AnyScores | None = field(metadata=SCORES)
+    estimates: Mapping[str, float]
+    z: float
+    drifting: bool
+    conflicts: int
+    positive_share: float
+    pending_writes: int
+    state: str
+    heal_requested: bool
+    reason: str
+    shifts: Sequence[float] | None = None
+    abstained: int | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    monitors: Mapping[str, MonitorReading] = field(default_factory=dict)
+
+
+class BatchSetApart(Action, kind="batch-set-apart"):
+    """A batch could not be gone through; the stream went on."""
+
+    rows: int
+
+    def __str__(self) -> str:
+        return f"batch {self.batch} set apart: {self.reason}"
+
+
+class LabelsArrived(OfBatch, kind="labels"):
+    """Labels of rows of a batch came, perhaps not all at once: the scores are of these rows."""
+
+    rows: int
+    live: AnyScores = field(metadata=SCORES)
+    shadow: AnyScores = field(metadata=SCORES)
+
+
+class LabelsQuarantined(Action, kind="labels-quarantined"):
+    """Labels whose rate was out of all proportion, or ``believed`` after all.
+
+    ``z`` is of the share of class ``label``, on the logit scale.
+    """
+
+    rows: int
+    held_back: bool
+    implausible: bool
+    label: int
+    share: float
+    expected: float
+    z: float
+    believed: bool
+
+    def __str__(self) -> str:
+        return f"implausible labels in batch {self.batch}"
+
+
+class Diagnosed(Action, kind="diagnosis"):
+    """What moved, and whether healing can help; ``sentence`` is the verdict in words.
+
+    ``base_rate`` is (in training, now).
+    """
+
+    rows: int
+    positives: int
+    advice: str
+    base_rate: Sequence[float]
+    base_rate_moved: bool
+    inputs_moved: bool
+    relation_moved: bool
+    moved: Sequence[InputShift]
+    auc: float | None
+    skill: float | None
+    ceiling_accuracy: float
+    sentence: str
+
+    @property
+    def why(self) -> str:
+        """The verdict."""
+        return self.sentence
+
+
+class RuleStale(Action, kind="rule-stale"):
+    """A rule no longer fires as in training; without a ``treatment`` it does so again.
+
+    ``now`` is the rule with its limit moved, where the policy has it moved.
+    """
+
+    rule: str
+    treatment: str = ""
+    now: str = ""
+    trained_rate: float | None = None
+    rate: float | None = None
+    rows: int | None = None
+    z: float | None = None
+
+
+class MonitorAlarmed(Action, kind="monitor-alarm"):
+    """A monitor began to alarm: ``value`` reached ``threshold``."""
+
+    monitor: str
+    threshold: float
+    triggers: str
+    value: float
+    level: str
+    p: float
+    features: Sequence[str]
+
+    def __str__(self) -> str:
+        return f"monitor {self.monitor} alarms"
+
+
+class SnapshotTaken(OfBatch, kind="snapshot"):
+    """An adapter's weights, by hash, with what was measured of them; see `records.Snapshot`."""
+
+    id: str
+    phase: Phase = field(metadata={"decode": Phase})
+    sha256: str
+    scores: AnyScores | None = field(metadata=SCORES)
+    evaluation: Evaluation = field(metadata=EVALUATION)
+    reason: str
+    threshold: float
+    rejected: str
+    parent: str | None
+    heal_id: str | None
+
+
+class SnapshotScored(OfBatch, kind="snapshot-scored"):
+    """The labels that a snapshot waited for have come."""
+
+    snapshot: str
+    scores: AnyScores = field(metadata=SCORES)
+
+
+class VersionRegistered(Event, kind="registered"):
+    """A snapshot became a version; ``manifest`` is the hash of the version's manifest, empty where
+    0.1.0 registered it, which knew of none.
+    """
+
+    snapshot: str
+    version: int
+    manifest: str = ""
+
+
+class HealEnded(Action):
+    """What became of a heal, in a word its ``outcome``."""
+
+    outcome: ClassVar[str]
+    heal_id: str
+
+
+class HealJudged(HealEnded):
+    """A heal with the snapshots before and after it, scored on the rows that ``evaluation`` names.
+
+    ``own_rows`` where it learned from its own batch alone; ``more`` is what the recipe measured.
+    """
+
+    recipe: str
+    from_snapshot: str
+    to_snapshot: str
+    before: AnyScores | None = field(metadata=SCORES)
+    after: AnyScores | None = field(metadata=SCORES)
+    evaluation: Evaluation = field(metadata=EVALUATION)
+    threshold: float
+    own_rows: bool
+    gate: GateMargin
+
+
+class HealPublished(HealJudged, kind="heal"):
+    """A heal serves."""
+
+    outcome: ClassVar[str] = "healed"
+
+    def __str__(self) -> str:
+        return f"heal {self.heal_id} serves ({self.reason})"
+
+
+class HealRejected(HealJudged, kind="heal-rejected"):
+    """A heal was worse than what served, which goes on serving."""
+
+    outcome: ClassVar[str] = "rejected"
+    rejected: str
+
+    @property
+    def why(self) -> str:
+        """Why it does not serve."""
+        return self.rejected
+
+    def __str__(self) -> str:
+        return f"heal {self.heal_id} held back: {self.rejected}"
+
+
+class HealFailed(HealEnded, kind="heal-failed"):
+    """A heal ended in an error, or its worker did."""
+
+    outcome: ClassVar[str] = "failed"
+    worker_restarted: bool
+
+    def __str__(self) -> str:
+        return f"heal {self.heal_id} failed: {self.reason}"
+
+
+class HealCoalesced(HealEnded, kind="heal-coalesced"):
+    """A heal was overtaken: by the newer one ``replaced_by``, or by a move of the champion."""
+
+    outcome: ClassVar[str] = "coalesced"
+    replaced_by: str | None
+
+
+class HealRefuted(HealEnded, kind="heal-refused"):
+    """The assumption that a heal without labels rests on does not hold; ``to_snapshot`` serves
+    again where a heal on the same assumption had served.
+    """
+
+    outcome: ClassVar[str] = "refused"
+    to_snapshot: str = ""
+
+    def __str__(self) -> str:
+        return f"heal {self.heal_id} refused: {self.reason}"
+
+
+class RollbackAsked(Action):
+    """Heals went bad, the last of them ``heal_id``, and what came of asking for a better version.
+
+    ``passed_over`` says of versions that looked better why they were not chosen.
+    """
+
+    heal_id: str
+
+
+class RolledBack(RollbackAsked, kind="rollback"):
+    """An earlier version serves again; ``f1`` is the registry's, on so many ``rows``."""
+
+    from_snapshot: str
+    to_snapshot: str
+    version: int
+    f1: float | None
+    rows: int
+    sha256: str
+    passed_over: Sequence[str] = ()
+
+    def __str__(self) -> str:
+        return f"rolled back to v{self.version}: {self.reason}"
+
+
+class RollbackFailed(RollbackAsked, kind="rollback-failed"):
+    """The registry gave no version to go back to."""
+
+    error: str
+
+    @property
+    def why(self) -> str:
+        """What went wrong."""
+        return self.error
+
+    def __str__(self) -> str:
+        return f"no rollback: {self.error}"
+
+
+class RollbackDeclined(RollbackAsked, kind="rollback-declined"):
+    """The registry's best version is no better than what serves."""
+
+    version: int
+    declined: str
+    passed_over: Sequence[str] = ()
+
+    @property
+    def why(self) -> str:
+        """Why what serves stays."""
+        return self.declined
+
+    def __str__(self) -> str:
+        return f"no rollback: {self.declined}"
+
+
+class AliasMoved(Event, kind="alias-moved"):
+    """The run moved an alias; the line has the keys of ``move``."""
+
+    is_action: ClassVar[bool] = True
+    move: AliasMove
+
+    @property
+    def why(self) -> str:
+        """The move's reason."""
+        return self.move.reason
+
+    def as_dict(self) -> dict[str, Any]:
+        """The move."""
+        return self.move.as_dict() | dict(self.more)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], **line: Any) -> Self:
+        """The inverse of `as_dict`; raises TypeError where a key is missing."""
+        names = {one.name for one in fields(AliasMove)}
+        move = {name: value for name, value in data.items() if name in names}
+        more = {name: value for name, value in data.items() if name not in names}
+        return cls(move=AliasMove(**move), more=more, **line)
+
+
+class MoveRefused(Event, kind="move-refused"):
+    """An alias was not moved, since somebody else had moved it."""
+
+    is_action: ClassVar[bool] = True
+    key: str
+    alias: str
+    reason: str
+
+    @property
+    def why(self) -> str:
+        """Who came first."""
+        return self.reason
+
+
+class ChampionFollowed(Action, kind="champion-followed"):
+    """Somebody else moved the champion to ``version``: it serves, or there is an ``error``.
+
+    ``move_sequence`` is the move's place in the journal.
+    """
+
+    from_snapshot: str
+    version: int
+    move_sequence: int = field(metadata={"name": "sequence"})
+    actor: str
+    to_snapshot: str = ""
+    error: str = ""
+
+    @property
+    def why(self) -> str:
+        """Why it is not followed, else why it was moved."""
+        return self.error or self.reason
+
+    def __str__(self) -> str:
+        follows = "does not follow" if self.error else "follows"
+        return f"{follows} v{self.version} of {self.actor}: {self.why}"
+
+
+class HealingHeld(Action, kind="healing-held"):
+    """Healing pauses until it is released."""
+
+    actor: str
+
+    def __str__(self) -> str:
+        return f"healing held by {self.actor}: {self.reason}"
+
+
+class HealingReleased(Action, kind="healing-released"):
+    """Healing goes on."""
+
+    actor: str
+
+    def __str__(self) -> str:
+        return f"healing allowed again: {self.reason}"
+
+
+class StreamStopped(OfBatch, kind="stream-stopped"):
+    """The run was told to stop after a batch."""
+
+
+class RunFinished(Event, kind="run-finished"):
+    """A run ended: FINISHED, KILLED or FAILED; all else only where it came to a conclusion.
+
+    ``ended_by`` names who wrote this down of a run that had died. ``stages`` are the lines of the
+    results table; ``costs`` per 100 rows by the ratio of a miss to a false alarm; ``departures``
+    count, by column, values that training had not the like of.
+    """
+
+    outcome: str
+    ended_by: str = ""
+    stages: Sequence[Mapping[str, Any]] | None = None
+    evaluation: str | None = None
+    verdict: Mapping[str, str] | None = None
+    costs: Mapping[str, Sequence[float]] | None = None
+    base_unchanged: bool | None = None
+    serving_sha256: str | None = None
+    notes: Mapping[str, int] | None = None
+    departures: Mapping[str, Mapping[str, int]] | None = None
+
+
+class RunResumed(Event, kind="run-resumed"):
+    """An interrupted run goes on: its ``events`` until ``batch`` are gone through again."""
+
+    actor: str
+    batch: int
+    events: int
+
+
+def event_of(kind: str, data: Mapping[str, Any], **line: Any) -> Event:
+    """The event of a line of a log; raises ValueError for a kind that there is not."""
+    known = TYPES.get(kind)
+    if known is None:
+        raise ValueError(f"'{kind}' is not a kind of event")
+    if known is BaseStored:
+        known = ModelWrapped if "origin" in data else ModelTrained
+    return known.from_dict(data, **line)

@@ -26,14 +26,15 @@ def numeric_build() -> dict[str, str | int]:
     }
 
 
-def why_other_bytes(started: Mapping[str, Any]) -> str:
-    """Why the same rows give something else than a run of these first words recorded.
+def why_other_bytes(recorded: Mapping[str, Any] | None, versions: Mapping[str, str]) -> str:
+    """Why the same rows give something else than a run recorded that was made on this build.
 
-    On another build or processor they may, and nobody has touched the record.
+    On another build or processor they may, and nobody has touched the record. Where no build was
+    recorded, the ``versions`` of packages must tell.
     """
-    recorded, here = started.get("build"), numeric_build()
+    here = numeric_build()
     if recorded is None:
-        was = started.get("versions", {}).get("torch")
+        was = versions.get("torch")
         if was in (None, here["torch"]):
             return f"{CHANGED}, or it was another processor, which was not recorded then"
         recorded, here = {"torch": was}, {"torch": here["torch"]}

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 from selfheal_cli.errors import RegistryRestored
+from selfheal_cli.events.types import AliasMoved, Event, MoveRefused, VersionRegistered
 from selfheal_cli.records import (
     LEASE_TAG,
-    AliasMove,
     AnyVersion,
     Base,
     Evaluation,
@@ -263,36 +263,21 @@ class Registry(JournalStore, Protocol):
         """Write something and take it away again; raises `RegistryError`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Registered:
-    """A snapshot became a version; ``manifest`` is the hash of the version's manifest.
-
-    It is empty where 0.1.0 registered the version, which knew of no manifests.
-    """
-
-    snapshot: str
-    version: int
-    manifest: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """An alias was not moved, since somebody else had moved it."""
-
-    key: str
-    alias: str
-    reason: str
-
-
-Result = Registered | AliasMove | Refused
-
-
-def result_of(kind: str, answer: Mapping[str, Any]) -> Result | None:
-    """The result of a job of this kind; None for those that nobody waits to hear of."""
+def result_of(kind: str, result: Mapping[str, Any]) -> Event | None:
+    """Of a job of this kind that is done; None for those that nobody waits to hear of."""
     if kind == "version":
-        return Registered(**answer)
+        return VersionRegistered.from_dict(result)
     if kind == "move":
-        if "refused" in answer:
-            return Refused(answer["key"], answer["alias"], answer["refused"])
-        return AliasMove(**answer)
+        if "refused" in result:
+            return MoveRefused(key=result["key"], alias=result["alias"], reason=result["refused"])
+        return AliasMoved.from_dict(result)
     return None
+
+
+def identity(event: Event) -> tuple[str, str]:
+    """What tells one result from another."""
+    if isinstance(event, VersionRegistered):
+        return event.kind, event.snapshot
+    if isinstance(event, AliasMoved):
+        return event.kind, event.move.key
+    return event.kind, event.key if isinstance(event, MoveRefused) else ""

@@ -10,6 +10,7 @@ from typing import Any
 
 from selfheal_cli.errors import ConflictError, RegistryError, RegistryRestored
 from selfheal_cli.events.run_record import Account
+from selfheal_cli.events.types import SnapshotTaken
 from selfheal_cli.model.checkpoint import probe_decisions, unpack
 from selfheal_cli.records import Evaluation, Phase, Snapshot
 from selfheal_cli.registry.aliases import Move, move_alias
@@ -47,9 +48,9 @@ def account_of(outbox: Outbox, snapshot: str, lineage: Lineage, base_sha256: str
         lineage.run_id,
         lineage.base,
         base_sha256,
-        data,
+        SnapshotTaken.from_dict(data),
         data["log_head"],
-        late.data["scores"] if late else None,
+        scores_from(late.data["scores"]) if late else None,
         before["version"] if before else None,
         result.get("version"),
         result.get("manifest", ""),

@@ -18,10 +18,11 @@ from typing import Any, Protocol
 
 from selfheal_cli.errors import LeaseHeld, RegistryError, RegistryRestored, RegistryUnreachable
 from selfheal_cli.events.run_record import Account
+from selfheal_cli.events.types import Event
 from selfheal_cli.records import Snapshot
 from selfheal_cli.registry import delivery as courier
 from selfheal_cli.registry.aliases import Move
-from selfheal_cli.registry.base import Lineage, Registry, Result, StepMetrics, result_of
+from selfheal_cli.registry.base import Lineage, Registry, StepMetrics, result_of
 from selfheal_cli.registry.journal import standing
 from selfheal_cli.registry.outbox import Job, Outbox
 from selfheal_cli.scores import AnyScores
@@ -93,7 +94,7 @@ class RegistryWriter:
         # by it a registry is known again that was put back to an earlier state
         outbox.know(f"lease:{self._lease.sequence}", "lease", self._lease.entry)
         self._handed: queue.SimpleQueue[Callable[[], Job] | None] = queue.SimpleQueue()
-        self._results: queue.SimpleQueue[Result] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._changed = threading.Condition()
         self._given, self._safe = 0, 0  # jobs handed over, and how many of them are on disk
         self._undone = outbox.pending  # of those on disk, how many the registry does not have
@@ -198,7 +199,7 @@ class RegistryWriter:
         lineage, base = self._lineage, self._registry.base(self._lineage.base)
         return courier.account_of(self._outbox, snapshot, lineage, base.sha256)
 
-    def results(self) -> list[Result]:
+    def results(self) -> list[Event]:
         """What was done since the last call, in order."""
         done = []
         while not self._results.empty():

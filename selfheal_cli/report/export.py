@@ -20,7 +20,7 @@ METRICS, EVENTS, THRESHOLDS = "metrics.csv", "events.json", "threshold_config.js
 def export(view: RunView, folder: Path) -> list[Path]:
     """Write the three files; each appears whole or not at all. Returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    policy = Policy.model_validate(view.started["config"]["policy"])
+    policy = Policy.model_validate(view.config["policy"])
     return [
         _write(folder / METRICS, lambda stream: _write_metrics(view, stream)),
         _write(folder / EVENTS, lambda stream: _write_events(view, stream)),
@@ -31,7 +31,7 @@ def export(view: RunView, folder: Path) -> list[Path]:
 def _write_metrics(view: RunView, stream: TextIO) -> None:
     """One line a batch, in order; a monitor's value and level are the last columns."""
     writer = csv.writer(stream, lineterminator="\n")
-    asked = view.started["config"].get("monitors", ()) if view.started else ()
+    asked = view.config.get("monitors", ())
     keys = [MonitorSettings.model_validate(monitor).key for monitor in asked]
     names = [name for key in keys for name in (f"monitor_{key}", f"monitor_{key}_level")]
     writer.writerow([*(field.name for field in fields(Row)), *names])

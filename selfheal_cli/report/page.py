@@ -12,11 +12,20 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from selfheal_cli.events.log import whole
-from selfheal_cli.events.state import LATEST, Action, RunView, SnapshotRow
-from selfheal_cli.events.types import Kind
+from selfheal_cli.events.state import LATEST, RunView, SnapshotRow
+from selfheal_cli.events.types import (
+    AliasMoved,
+    Diagnosed,
+    HealEnded,
+    HealJudged,
+    HealPublished,
+    HealRefuted,
+    LabelsQuarantined,
+    RollbackAsked,
+)
 from selfheal_cli.report import pictures
 from selfheal_cli.report.summary import RunSummary
-from selfheal_cli.report.verdict import NOT_SERVED, WORSE, compared, telling
+from selfheal_cli.report.verdict import WORSE, compared, telling
 from selfheal_cli.visible import on_page
 
 if TYPE_CHECKING:
@@ -52,7 +61,7 @@ def steps(story: RunSummary) -> list[Step]:
 
 def _the_run(story: RunSummary) -> Iterator[Step]:
     """Is the run itself whole?"""
-    outcome = story.view.finished.get("outcome")
+    outcome = story.view.finished.outcome if story.view.finished else ""
     if outcome != "FINISHED":
         yield Step(
             "Go on with the run" if outcome else "If the run's process has died, go on with it",
@@ -67,7 +76,7 @@ def _the_run(story: RunSummary) -> Iterator[Step]:
             "made them.",
             (f"selfheal flush {_run(story)}",),
         )
-    if story.held:
+    if story.view.held:
         yield Step(
             "Allow healing again when its reason is gone",
             "Healing was held when the log ended.",
@@ -107,11 +116,11 @@ def _the_model(story: RunSummary) -> Iterator[Step]:
 
 def _retrain(story: RunSummary) -> Iterator[Step]:
     """What no heal can mend."""
-    diagnoses = story.view.latest(Kind.DIAGNOSIS)
-    if diagnoses and diagnoses[-1]["advice"] == "gone":
+    diagnoses = story.view.latest(Diagnosed)
+    if diagnoses and diagnoses[-1].advice == "gone":
         yield Step(
             "Retrain with new features",
-            f"The last diagnosis (batch {diagnoses[-1]['batch']}) says that the information which "
+            f"The last diagnosis (batch {diagnoses[-1].batch}) says that the information which "
             "told the classes apart is gone; no heal brings it back.",
         )
 
@@ -119,29 +128,29 @@ def _retrain(story: RunSummary) -> Iterator[Step]:
 def _the_world(story: RunSummary) -> Iterator[Step]:
     """Rules, labels and assumptions, for a person to look at."""
     view = story.view
-    if story.stale:
+    if view.stale:
         yield Step(
             "Look at the rules",
-            f"Stale at the end: {'; '.join(story.stale)}. A rule that no longer fires as in "
+            f"Stale at the end: {'; '.join(view.stale)}. A rule that no longer fires as in "
             "training teaches the wrong thing.",
         )
-    odd = view.latest(Kind.QUARANTINED)
+    odd = view.latest(LabelsQuarantined)
     if odd:
         yield Step(
             "Look where the labels come from",
-            f"{view.times(Kind.QUARANTINED):,} times their rate was out of all proportion, last in "
-            f"batch {odd[-1]['batch']}.",
+            f"{view.times(LabelsQuarantined):,} times their rate was out of all proportion, "
+            f"last in batch {odd[-1].batch}.",
         )
-    refused = view.latest(Kind.HEAL_REFUSED)
+    refused = view.latest(HealRefuted)
     if refused:
         yield Step(
             "Get labels, or another assumption",
-            f"{view.times(Kind.HEAL_REFUSED):,} heals without labels were refused, last in batch "
-            f"{refused[-1]['batch']}: {refused[-1]['reason']}",
+            f"{view.times(HealRefuted):,} heals without labels were refused, last in batch "
+            f"{refused[-1].batch}: {refused[-1].reason}",
         )
-    config = view.started.get("config", {})
-    heal, regime = config.get("heal", {}), config.get("labels", {}).get("regime")
-    healed = view.times(Kind.HEAL) > 0
+    heal = view.config.get("heal", {})
+    regime = view.config.get("labels", {}).get("regime")
+    healed = view.times(HealPublished) > 0
     if regime == "none" and not heal.get("assume"):
         yield Step(
             "Name an assumption, or let labels come",
@@ -158,11 +167,11 @@ def _the_world(story: RunSummary) -> Iterator[Step]:
 
 
 def _run(story: RunSummary) -> str:
-    return str(story.view.started.get("run_id", "latest"))[:8]
+    return (story.view.run_id or "latest")[:8]
 
 
 def _model_name(story: RunSummary) -> str:
-    name = str(story.view.started.get("model", MODEL))
+    name = story.view.model or MODEL
     return "" if name == MODEL else f" --model-name {shlex.quote(name)}"
 
 
@@ -172,10 +181,7 @@ MOST_LINES = LATEST  # of a table; the history has the rest
 MOST_VERSIONS = 12
 FIGURES = ("accuracy", "precision", "recall", "f1", "roc_auc", "log_loss", "cost")
 TITLES = {"f1": "F1", "roc_auc": "ROC AUC", "log_loss": "log loss", "cost": "cost per 100 rows"}
-LEARNING = {Kind.HEAL.value, *(kind.value for kind in NOT_SERVED)}
-BACK = {Kind.ROLLBACK.value, Kind.ROLLBACK_FAILED.value, Kind.ROLLBACK_DECLINED.value}
-APART = LEARNING | BACK | {Kind.ALIAS_MOVED.value, Kind.DIAGNOSIS.value}
-WHY = ("error", "declined", "rejected", "sentence", "reason")  # the first that there is
+APART = (HealEnded, RollbackAsked, AliasMoved, Diagnosed)  # which have tables of their own
 
 
 def write_page(story: RunSummary, path: Path) -> Path:
@@ -189,14 +195,15 @@ def write_page(story: RunSummary, path: Path) -> Path:
 def render(story: RunSummary) -> str:
     """The page as text."""
     view, drifts = story.view, story.drifts()
-    beside = [kind for kind in view.happened if kind not in APART]
+    beside = [kind for kind in view.happened if not issubclass(kind, APART)]
+    end = view.finished
     return _template().render(
         story=story,
         view=view,
         told=telling(story),
         compared=compared(story),
         facts=_facts(story),
-        stages=_stages(view.finished.get("stages", [])),
+        stages=_stages((end and end.stages) or ()),
         watched=pictures.watched(story) if view.rows else None,
         drifts=pictures.drifts(story, drifts),
         all_drifts=drifts,
@@ -204,16 +211,16 @@ def render(story: RunSummary) -> str:
         f1=pictures.f1(story),
         lift=pictures.lift(story) if story.scores else None,
         version_chart=pictures.versions(story),
-        diagnoses=_lines(view.latest(Kind.DIAGNOSIS)),
+        diagnoses=view.latest(Diagnosed),
         outcomes=_outcomes(view),
         heals=_heals(story),
-        heals_left_out=max(0, view.times(*LEARNING) - MOST_LINES),
-        happenings=_lines(view.latest(*beside)),
-        rollbacks=_lines(view.latest(*BACK)),
+        heals_left_out=max(0, view.times(HealEnded) - MOST_LINES),
+        happenings=view.latest(*beside),
+        rollbacks=view.latest(RollbackAsked),
         versions=_versions(story),
         moves=list(reversed(story.moves)),
         steps=steps(story),
-        departures=list(view.finished.get("departures", {}).items())[:MOST_LINES],
+        departures=list(((end and end.departures) or {}).items())[:MOST_LINES],
     )
 
 
@@ -234,7 +241,8 @@ def _template() -> Template:
 def _facts(story: RunSummary) -> list[tuple[str, str]]:
     """How the run was begun."""
     view = story.view
-    config: Mapping[str, Any] = view.started.get("config", {})
+    config, started = view.config, view.started
+    actor = started.actor if started else "?"
     source, labels = config.get("source", {}), config.get("labels", {})
     regime = labels.get("regime", "full")
     come = {
@@ -248,12 +256,12 @@ def _facts(story: RunSummary) -> list[tuple[str, str]]:
         ("Stream", f"{rows:,} rows in {len(view.rows):,} batches"),
         ("Recipe", str(config.get("heal", {}).get("recipe", "unknown"))),
         ("Labels come", come),
-        ("Rules", "; ".join(view.trained.get("rules", [])) or "none"),
-        ("Begun", f"{story.first[:19].replace('T', ' ')} UTC by {view.started.get('actor', '?')}"),
-        ("Took", _duration(story)),
-        ("Outcome", str(view.finished.get("outcome", "no end yet")).lower()),
+        ("Rules", "; ".join(view.trained.rules if view.trained else ()) or "none"),
+        ("Begun", f"{view.first[:19].replace('T', ' ')} UTC by {actor}"),
+        ("Took", _duration(view)),
+        ("Outcome", (view.finished.outcome if view.finished else "no end yet").lower()),
     ]
-    software = view.started.get("versions", {})
+    software = started.versions if started else {}
     return [
         *facts,
         ("Software", ", ".join(f"{name} {version}" for name, version in software.items())),
@@ -269,15 +277,15 @@ def _data(source: Mapping[str, Any]) -> str:
     return PurePath(path).name if path else names.get(kind, f"the {kind} stream")
 
 
-def _duration(story: RunSummary) -> str:
-    if not story.first:
+def _duration(view: RunView) -> str:
+    if not view.first:
         return "nothing"
-    span = datetime.fromisoformat(story.last) - datetime.fromisoformat(story.first)
+    span = datetime.fromisoformat(view.last) - datetime.fromisoformat(view.first)
     seconds = span.total_seconds()
     return f"{seconds:,.1f} s" if seconds < 120 else f"{seconds / 60:,.0f} min"
 
 
-def _stages(lines: list[dict[str, Any]]) -> dict[str, Any]:
+def _stages(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The results table with the columns that something is known of."""
     names = [name for name in FIGURES if any(line.get(name) is not None for line in lines)]
     cells = [
@@ -296,39 +304,31 @@ def _outcomes(view: RunView) -> list[dict[str, Any]]:
     """What became of heals: how often, when, and why the last time."""
     outcomes = []
     for kind, one in view.happened.items():
-        if kind in LEARNING:
-            last = one.latest[-1][1]
-            told = {"times": one.times, "last": last["batch"], "why": _why(last)}
-            outcomes.append({"kind": kind, "batch": one.first["batch"]} | told)
+        first, last = one.first, one.latest[-1]
+        if isinstance(first, HealEnded) and isinstance(last, HealEnded):
+            told = {"times": view.times(kind), "last": last.batch, "why": last.why}
+            outcomes.append({"kind": kind.kind, "batch": first.batch} | told)
     return outcomes
 
 
 def _heals(story: RunSummary) -> list[dict[str, Any]]:
     """The latest heals, newest first, with what they were judged on."""
-    return [
-        {
-            "batch": one["batch"],
-            "kind": one["kind"],
-            "why": _why(one),
-            "before": (one.get("before") or {}).get("f1"),
-            "after": (one.get("after") or {}).get("f1"),
-            "rows": (one.get("after") or {}).get("rows"),
-            "evaluation": one.get("evaluation", ""),
-        }
-        for one in reversed(story.view.latest(*LEARNING))
-    ]
-
-
-def _lines(actions: Sequence[Action]) -> list[dict[str, Any]]:
-    """Actions with their reasons."""
-    return [
-        {"batch": one.get("batch"), "kind": one["kind"], "why": _why(one), "data": one}
-        for one in actions
-    ]
-
-
-def _why(one: Mapping[str, Any]) -> str:
-    return next((str(one[name]) for name in WHY if one.get(name)), "")
+    heals = []
+    for one in reversed(story.view.latest(HealEnded)):
+        judged = one if isinstance(one, HealJudged) else None
+        before, after = (judged.before, judged.after) if judged else (None, None)
+        heals.append(
+            {
+                "batch": one.batch,
+                "kind": one.kind,
+                "why": one.why,
+                "before": before.f1 if before else None,
+                "after": after.f1 if after else None,
+                "rows": after.rows if after else None,
+                "evaluation": judged.evaluation if judged else "",
+            }
+        )
+    return heals
 
 
 def _versions(story: RunSummary) -> list[dict[str, Any]]:

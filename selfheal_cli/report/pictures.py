@@ -62,7 +62,7 @@ def lift(story: RunSummary) -> Chart:
 
 def watched(story: RunSummary) -> Chart:
     """Distance of the sensitive feature's mean, with the threshold, over the states."""
-    limit = float(story.view.started["config"]["policy"]["fidi_threshold"])
+    limit = float(story.view.config["policy"]["fidi_threshold"])
     most = max((row.z_score for row in _rows(story)), default=0.0)
     frame = frame_of(story.view.rows, 0.0, max(most, limit))
     shapes = _states(story, frame)
@@ -71,7 +71,7 @@ def watched(story: RunSummary) -> Chart:
         Shape(frame.line(values), "live line", "distance"),
         Shape(frame.across(limit), "alarm dashed", f"threshold {limit:g}"),
     ]
-    name = story.view.trained.get("sensitive", "the sensitive feature")
+    name = story.view.trained.sensitive if story.view.trained else "the sensitive feature"
     text = f"Furthest {most:.2f} training standard deviations; {_crossed(story, limit)}."
     text += _pooled(frame, "Points")
     return _chart(frame, f"{name}: how far from training, and the state", text, shapes, "|z|")
@@ -108,7 +108,7 @@ def _crossed(story: RunSummary, limit: float) -> str:
 
 def drifts(story: RunSummary, moved: Sequence[DriftSeries]) -> list[DriftPicture]:
     """The features that moved furthest; the sensitive one first. All numbers share one scale."""
-    name = story.view.trained.get("sensitive")
+    name = story.view.trained.sensitive if story.view.trained else None
     ranked = sorted(moved, key=lambda one: one.name != name)
     shown = [one for one in ranked if one.shifts][:MOST_DRIFTS]
     spans = [one.span for one in shown if one.numeric]

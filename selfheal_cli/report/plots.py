@@ -39,7 +39,7 @@ class Drawn:
     @cached_property
     def in_sample(self) -> bool:
         """The article's recipe alone is judged by the batch that it just learned from."""
-        return bool(self.view.started["config"]["heal"]["recipe"] == "article")
+        return bool(self.view.config["heal"]["recipe"] == "article")
 
     @property
     def live_label(self) -> str:
@@ -61,7 +61,7 @@ def draw_all(view: RunView, folder: Path) -> list[Path]:
     drawn = Drawn(view, step_of(*ends(view.rows), MOST))
     paths = []
     for name, panel in PANELS.items():
-        if name == "costs" and not view.finished.get("costs"):
+        if name == "costs" and not (view.finished and view.finished.costs):
             continue  # more than two classes: errors have no two costs
         figure = make_figure(*WIDE)
         panel(figure.add_subplot(), drawn)
@@ -69,7 +69,7 @@ def draw_all(view: RunView, folder: Path) -> list[Path]:
     figure = make_figure(13.0, 8.0)
     for axes, panel in zip(figure.subplots(2, 2).flat, (accuracy, lift, fidi, f1), strict=True):
         panel(axes, drawn)
-    figure.suptitle(f"selfheal run {view.started['run_id'][:8]}: model '{view.started['model']}'")
+    figure.suptitle(f"selfheal run {view.run_id[:8]}: model '{view.model}'")
     paths.append(save(figure, folder / "dashboard.png"))
     return paths
 
@@ -105,8 +105,8 @@ def lift(axes: Axes, drawn: Drawn) -> None:
 def fidi(axes: Axes, drawn: Drawn) -> None:
     """Drift of the sensitive feature."""
     rows = drawn.rows
-    threshold = drawn.view.started["config"]["policy"]["fidi_threshold"]
-    name = drawn.view.trained["sensitive"]
+    threshold = drawn.view.config["policy"]["fidi_threshold"]
+    name = drawn.view.trained.sensitive if drawn.view.trained else "the sensitive feature"
     _line(axes, rows, [row.z_score for row in rows], f"|z| of {name}", LIVE)
     axes.axhline(threshold, color=ALARM, linestyle="--", label=f"threshold {threshold:g}")
     label = "|z| (training standard deviations)"
@@ -177,7 +177,7 @@ def snapshots(axes: Axes, drawn: Drawn) -> None:
 
 def costs(axes: Axes, drawn: Drawn) -> None:
     """Which model for which cost: expected cost by the ratio of a miss to a false alarm."""
-    curves = drawn.view.finished["costs"]
+    curves = (drawn.view.finished and drawn.view.finished.costs) or {}
     ratio = curves["ratio"]
     blind = [min(pair) for pair in zip(curves["nothing"], curves["everything"], strict=True)]
     for key, colour, style, label in (
@@ -210,7 +210,8 @@ def _crossings(one: Sequence[float], other: Sequence[float]) -> list[int]:
 
 def stages(axes: Axes, drawn: Drawn) -> None:
     """Four metrics for each line of the results table that has them."""
-    lines = [line for line in drawn.view.finished.get("stages", []) if "precision" in line]
+    end = drawn.view.finished
+    lines = [line for line in (end and end.stages) or () if "precision" in line]
     width = 0.8 / len(STAGE_METRICS)
     for place, (metric, colour) in enumerate(STAGE_METRICS):
         at = [index + (place - 1.5) * width for index in range(len(lines))]

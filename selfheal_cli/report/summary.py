@@ -11,7 +11,8 @@ from typing import Any
 
 from selfheal_cli.events.shelf import Shelved
 from selfheal_cli.events.state import LATEST, Pair, RunView, SnapshotRow
-from selfheal_cli.events.types import Event, Kind
+from selfheal_cli.events.types import AliasMoved, BatchScored, Event, LabelsArrived, SnapshotTaken
+from selfheal_cli.records import AliasMove
 from selfheal_cli.report.charts import ends, step_of
 from selfheal_cli.scores import AnyScores
 
@@ -127,20 +128,12 @@ class RunSummary:
     """A run so far. `add` takes its events in order.
 
     ``reasons`` holds what a snapshot was judged on, and its threshold; ``moves`` the latest moves
-    of the champion, of ``moved`` in all; ``stale`` the rules that are;
-    ``labelled`` counts the batches that `parts` are of.
+    of the champion, of ``moved`` in all; ``labelled`` counts the batches that `parts` are of.
     """
 
     view: RunView = field(default_factory=RunView)
-    moves: deque[Mapping[str, Any]] = field(default_factory=lambda: deque(maxlen=LATEST))
+    moves: deque[AliasMove] = field(default_factory=lambda: deque(maxlen=LATEST))
     moved: int = 0
-    stale: dict[str, None] = field(default_factory=dict)
-    first: str = ""
-    last: str = ""
-    events: int = 0
-    head: str = ""
-    resumed: int = 0
-    held: bool = False
     labelled: int = 0
     shifts: MutableMapping[int, Sequence[float]] = field(init=False)
     reasons: MutableMapping[str, Mapping[str, Any]] = field(init=False)
@@ -152,34 +145,20 @@ class RunSummary:
 
     def add(self, event: Event) -> None:
         """Take the next event."""
-        self.view.add(event)
-        self.first, self.last = self.first or event.at, event.at
-        self.events, self.head = self.events + 1, event.digest
-        kind, data = event.kind, event.data
-        if kind is Kind.BATCH or kind is Kind.LABELS:
-            self._parts = None
-            if "shifts" in data:
-                self.shifts[data["batch"]] = data["shifts"]
-        elif kind is Kind.SNAPSHOT:
-            told = {name: data[name] for name in ("evaluation", "threshold") if name in data}
-            self.reasons[data["id"]] = told
-        elif kind is Kind.ALIAS_MOVED and data["alias"] == CHAMPION:
-            self.moves.append(data)
-            self.moved += 1
-        elif kind is Kind.RULE_STALE:
-            self._judge(data)
-        elif kind in (Kind.HEALING_HELD, Kind.HEALING_RELEASED):
-            self.held = kind is Kind.HEALING_HELD
-        elif kind is Kind.RUN_RESUMED:
-            self.resumed += 1
-            self.view.finished = {}
-
-    def _judge(self, data: Mapping[str, Any]) -> None:
-        """A rule went stale, or fires again as in training."""
-        if "treatment" in data:
-            self.stale[data["rule"]] = None
-        else:
-            self.stale.pop(data["rule"], None)
+        self.view.apply(event)
+        match event:
+            case BatchScored():
+                self._parts = None
+                if event.shifts is not None:
+                    self.shifts[event.batch] = event.shifts
+            case LabelsArrived():
+                self._parts = None
+            case SnapshotTaken():
+                judged_on = {"evaluation": event.evaluation, "threshold": event.threshold}
+                self.reasons[event.id] = judged_on
+            case AliasMoved() if event.move.alias == CHAMPION:
+                self.moves.append(event.move)
+                self.moved += 1
 
     @property
     def scores(self) -> Mapping[int, Pair]:
@@ -191,13 +170,13 @@ class RunSummary:
         """The snapshot that the run last made champion, as far as the registry has said."""
         if not self.moves:
             return None
-        target = self.moves[-1]["target"]
+        target = self.moves[-1].target
         rows = self.view.snapshots.values()
         return next((row for row in rows if row.version == target), None)
 
     def drifts(self) -> list[DriftSeries]:
         """Every feature that is watched, furthest from training first; none in logs of old."""
-        features = self.view.trained.get("features", [])
+        features = (self.view.trained and self.view.trained.features) or ()
         first, last = ends(self.shifts)
         folds = [DriftFold(first, step_of(first, last)) for _ in features]
         for batch, values in self.shifts.items():

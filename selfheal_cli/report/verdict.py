@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from selfheal_cli.config import Objective
-from selfheal_cli.events.types import Kind
+from selfheal_cli.events.types import HealEnded, HealPublished, RolledBack
 from selfheal_cli.records import Limit
 from selfheal_cli.report.summary import Gain, RunSummary
 from selfheal_cli.scores import AnyScores, Scores
@@ -208,7 +208,7 @@ def telling(story: RunSummary) -> Telling:
     sentences = [
         *_end(story), *_recorded(story), *_stream(story), *_beside(story), *_made(story)
     ]  # fmt: skip
-    if not _count(story, Kind.HEAL):
+    if not story.view.times(HealPublished):
         return Telling(NONE, _no_heal(story), tuple(sentences))
     helped = [name for name, word in words.items() if word == "helped"]
     hurt = [name for name, word in words.items() if word == "hurt"]
@@ -234,11 +234,11 @@ def telling(story: RunSummary) -> Telling:
 
 def _words(story: RunSummary) -> dict[str, str]:
     """Helped, hurt or did not change, by figure."""
-    verdict = story.view.finished.get("verdict", {})
-    verdicts = {name: verdict[name] for name in FIGURES if name in verdict}
-    if verdicts or story.view.finished.get("stages"):
-        return verdicts
-    words = {}
+    end = story.view.finished
+    recorded = (end and end.verdict) or {}
+    words = {name: recorded[name] for name in FIGURES if name in recorded}
+    if words or (end and end.stages):
+        return words
     for one in compared(story):
         reading = one.reading
         word = "helped" if reading.startswith("better") else "hurt"
@@ -247,7 +247,7 @@ def _words(story: RunSummary) -> dict[str, str]:
 
 
 def _end(story: RunSummary) -> list[str]:
-    outcome = story.view.finished.get("outcome")
+    outcome = story.view.finished.outcome if story.view.finished else None
     batches = len(story.view.rows)
     if outcome is None:
         return [f"The run has no end yet: everything below is of its {batches:,} batches so far."]
@@ -259,8 +259,9 @@ def _end(story: RunSummary) -> list[str]:
 
 
 def _recorded(story: RunSummary) -> list[str]:
-    sentence = story.view.finished.get("verdict", {}).get("sentence")
-    return [str(sentence)] if sentence and _count(story, Kind.HEAL) else []
+    end = story.view.finished
+    sentence = end.verdict.get("sentence") if end and end.verdict else None
+    return [sentence] if sentence and story.view.times(HealPublished) else []
 
 
 def _stream(story: RunSummary) -> list[str]:
@@ -292,7 +293,7 @@ def _doubt(story: RunSummary, *, both: bool) -> bool:
 def _beside(story: RunSummary) -> list[str]:
     """What no model at all, and the best possible one, would have given."""
     told = []
-    for line in story.view.finished.get("stages", []):
+    for line in (story.view.finished and story.view.finished.stages) or ():
         if line["key"] == "nothing":
             told.append(f"“{line['title']}” has accuracy {line['accuracy']:.3f}")
         elif line["key"] == "limit":
@@ -306,29 +307,26 @@ def _beside(story: RunSummary) -> list[str]:
 def _made(story: RunSummary) -> list[str]:
     """Heals, rollbacks and versions in one sentence."""
     counts = [
-        (_count(story, Kind.HEAL), "heal"),
-        (sum(_count(story, kind) for kind in NOT_SERVED), "heal that did not serve"),
-        (_count(story, Kind.ROLLBACK), "rollback"),
+        (story.view.times(HealPublished), "heal"),
+        (_not_served(story), "heal that did not serve"),
+        (story.view.times(RolledBack), "rollback"),
         (story.view.versions(), "version"),
     ]
     told = [_plural(count, name) for count, name in counts if count or "that" not in name]
     return [f"{_and_listed(told)} in {_plural(len(story.view.rows), 'batch')}."]
 
 
-NOT_SERVED = (Kind.HEAL_REJECTED, Kind.HEAL_REFUSED, Kind.HEAL_FAILED, Kind.HEAL_COALESCED)
+def _not_served(story: RunSummary) -> int:
+    return story.view.times(HealEnded) - story.view.times(HealPublished)
 
 
 def _no_heal(story: RunSummary) -> str:
-    refused = sum(_count(story, kind) for kind in NOT_SERVED)
+    refused = _not_served(story)
     if refused:
         return f"Nothing was healed: {_plural(refused, 'heal')} came to nothing"
-    if story.view.started.get("config", {}).get("labels", {}).get("regime") == "none":
+    if story.view.config.get("labels", {}).get("regime") == "none":
         return "Nothing was healed: no labels come, and no assumption to heal on was named"
     return "Nothing was healed: no batch gave a reason to"
-
-
-def _count(story: RunSummary, kind: Kind) -> int:
-    return story.view.times(kind)
 
 
 def _plural(count: int, name: str) -> str:
@@ -340,8 +338,7 @@ def _plural(count: int, name: str) -> str:
 
 
 def _objective(story: RunSummary) -> Objective:
-    config: Mapping[str, Any] = story.view.started.get("config", {})
-    return Objective.model_validate(config.get("objective", {}))
+    return Objective.model_validate(story.view.config.get("objective", {}))
 
 
 def _two_classes(story: RunSummary) -> bool:

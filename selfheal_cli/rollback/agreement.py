@@ -10,7 +10,7 @@ from selfheal_cli.errors import VersionCorrupt
 from selfheal_cli.events.run_record import Account
 from selfheal_cli.records import LEASE_TAG, STALE_TAG, Evaluation, StoredVersion, digest
 from selfheal_cli.registry.manifest import MANIFEST_FILE, Manifest, file_hash, parse_manifest
-from selfheal_cli.scores import FIGURES, Scores, scores_from
+from selfheal_cli.scores import FIGURES, AnyScores, Scores
 
 AS_LOGGED = ("phase", "batch", "sha256", "reason", "threshold", "heal_id")
 DECIDING = (*FIGURES, "rows")  # figures that nobody may give a version later
@@ -37,7 +37,7 @@ def _differences(
     stored: StoredVersion, account: Account | None, number: int, *, in_flight: bool
 ) -> Iterator[str]:
     if account is not None and account.version not in (None, number):
-        yield f"its run registered snapshot {account.data['id']} as v{account.version}"
+        yield f"its run registered snapshot {account.taken.id} as v{account.version}"
         return
     manifest = _manifest(stored, account)
     if manifest is not None:
@@ -94,18 +94,18 @@ def _born(
     figures = dict(manifest.figures) if manifest else {}
     if account is not None:
         tags |= _logged_tags(account)
-        figures |= _figures(account.data["scores"])
+        figures |= _figures(account.taken.scores)
     return tags, figures
 
 
 def _logged_tags(account: Account) -> dict[str, str | None]:
-    data = account.data
-    expected = {name: data[name] for name in AS_LOGGED}
-    expected["evaluation"] = data["evaluation"]
-    expected["rejected"] = data["rejected"] or None
+    taken = account.taken
+    expected: dict[str, Any] = {name: getattr(taken, name) for name in AS_LOGGED}
+    expected["evaluation"] = taken.evaluation
+    expected["rejected"] = taken.rejected or None
     expected["log_head"] = account.digest
     expected["base"], expected["run_id"] = account.base, account.run_id
-    expected |= _scored(data["scores"])
+    expected |= _scored(taken.scores)
     if account.parent is not None:
         expected["parent"] = account.parent
     return {
@@ -121,19 +121,15 @@ def _late(account: Account | None) -> tuple[dict[str, str | None], dict[str, flo
     return {PREFIX + name: str(value) for name, value in tags.items()}, _figures(account.scored)
 
 
-def _scored(scores: Mapping[str, Any] | None) -> dict[str, Any]:
-    parsed = scores_from(scores) if scores else None
-    tags: dict[str, Any] = {"eval_rows": parsed.rows if parsed else 0}
-    if isinstance(parsed, Scores):
-        tags["counts"] = f"{parsed.tp},{parsed.tn},{parsed.fp},{parsed.fn}"
+def _scored(scores: AnyScores | None) -> dict[str, Any]:
+    tags: dict[str, Any] = {"eval_rows": scores.rows if scores else 0}
+    if isinstance(scores, Scores):
+        tags["counts"] = f"{scores.tp},{scores.tn},{scores.fp},{scores.fn}"
     return tags
 
 
-def _figures(scores: Mapping[str, Any] | None) -> dict[str, float]:
-    if not scores:
-        return {}
-    parsed = scores_from(scores)
-    return {**parsed.figures(), "rows": float(parsed.rows)}
+def _figures(scores: AnyScores | None) -> dict[str, float]:
+    return {**scores.figures(), "rows": float(scores.rows)} if scores else {}
 
 
 def _of_entries(

@@ -12,7 +12,7 @@ from selfheal_cli.config import WORKSPACE
 from selfheal_cli.errors import EventLogError, RegistryError, RegistryUnreachable, VersionCorrupt
 from selfheal_cli.events.archive import LOG_NAME, run_folder
 from selfheal_cli.events.log import read_only
-from selfheal_cli.events.run_record import KINDS, Account, RunRecord
+from selfheal_cli.events.run_record import OF_VERSIONS, Account, RunRecord
 from selfheal_cli.records import AnyVersion, ForeignVersion, StoredVersion, VersionRecord
 from selfheal_cli.registry.base import Registry
 from selfheal_cli.registry.journal import EntryKind
@@ -99,7 +99,7 @@ class ByTheLog:
                 record = self._record(run_id)
                 if record is None:
                     return self._by_itself(version)
-                account, under_way = record.account(snapshot), not record.ended
+                account, under_way = record.account(snapshot), record.finished is None
             if account is None or (account.version is None and not under_way):
                 return TrustVerdict((f"the log of run {run_id} knows no such version",))
             return self._compare(version, account, under_way=under_way)
@@ -171,7 +171,4 @@ class ByTheLog:
                     raise
                 except RegistryError:
                     return None
-            record = RunRecord()
-            for event in read_only(path, KINDS):
-                record.add(event)
-            return record
+            return RunRecord.of(read_only(path, OF_VERSIONS))

@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING
 
 from selfheal_cli import __version__
 from selfheal_cli.errors import ConfigurationError
-from selfheal_cli.events.types import Event, Kind
+from selfheal_cli.events.types import (
+    BatchScored,
+    Event,
+    HealEnded,
+    HealFailed,
+    HealJudged,
+    HealRefuted,
+    RunStarted,
+)
 from selfheal_cli.serve.http.auth import OPEN
 from selfheal_cli.serve.http.middleware import ROUTE, App, Message, Receive, Scope, Send
 
@@ -167,13 +175,6 @@ def _named(app: App) -> App:
     return call
 
 
-OUTCOMES = {
-    Kind.HEAL: "healed",
-    Kind.HEAL_REJECTED: "rejected",
-    Kind.HEAL_REFUSED: "refused",
-    Kind.HEAL_FAILED: "failed",
-    Kind.HEAL_COALESCED: "coalesced",
-}
 BATCHES = 1_000  # whose times are remembered
 
 
@@ -187,26 +188,31 @@ class HealSpans:
 
     def add(self, event: Event) -> None:
         """Take the run's next event."""
-        data, at = event.data, datetime.fromisoformat(event.at).timestamp()
-        if event.kind is Kind.RUN_STARTED:
-            self._recipe = data["config"]["heal"]["recipe"]
-            self._begun.clear()
-        elif event.kind is Kind.BATCH:
-            self._begun[data["batch"]] = at
-            if len(self._begun) > BATCHES:
-                self._begun.popitem(last=False)
-        elif event.kind in OUTCOMES:
-            attributes: dict[str, str | int] = {
-                "selfheal.heal_id": str(data["heal_id"]),
-                "selfheal.batch": data["batch"],
-                "selfheal.outcome": OUTCOMES[event.kind],
-                "selfheal.recipe": str(data.get("recipe") or self._recipe),
-            }
-            rows = (data.get("after") or {}).get("rows")
-            if rows is not None:
-                attributes["selfheal.judged_rows"] = rows
-            if data.get("to_snapshot"):
-                attributes["selfheal.snapshot"] = str(data["to_snapshot"])
-            failed = str(data["reason"]) if event.kind is Kind.HEAL_FAILED else ""
-            begun = self._begun.get(data["batch"], at)
-            self._tracing.record("heal", begun, at, attributes, failed=failed)
+        at = datetime.fromisoformat(event.at).timestamp()
+        match event:
+            case RunStarted():
+                self._recipe = event.config["heal"]["recipe"]
+                self._begun.clear()
+            case BatchScored():
+                self._begun[event.batch] = at
+                if len(self._begun) > BATCHES:
+                    self._begun.popitem(last=False)
+            case HealEnded():
+                self._record(event, at)
+
+    def _record(self, heal: HealEnded, at: float) -> None:
+        attributes: dict[str, str | int] = {
+            "selfheal.heal_id": heal.heal_id,
+            "selfheal.batch": heal.batch,
+            "selfheal.outcome": heal.outcome,
+            "selfheal.recipe": self._recipe,
+        }
+        if isinstance(heal, HealJudged):
+            attributes["selfheal.recipe"] = heal.recipe
+            if heal.after is not None:
+                attributes["selfheal.judged_rows"] = heal.after.rows
+        if isinstance(heal, (HealJudged, HealRefuted)) and heal.to_snapshot:
+            attributes["selfheal.snapshot"] = heal.to_snapshot
+        failed = heal.reason if isinstance(heal, HealFailed) else ""
+        begun = self._begun.get(heal.batch, at)
+        self._tracing.record("heal", begun, at, attributes, failed=failed)

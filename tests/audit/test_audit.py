@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
 from selfheal_cli.events.log import EventLog
-from selfheal_cli.events.types import Kind
+from selfheal_cli.events.types import BatchScored, VersionRegistered
 from tests.conftest import Invoke
 
 Change = Callable[[], None]
@@ -53,7 +54,7 @@ def a_line_appended_with_a_valid_chain() -> None:
     from datetime import UTC, datetime
 
     log = EventLog(the_log(), lambda: datetime.now(UTC))
-    log.append(Kind.REGISTERED, {"snapshot": "none", "version": 99})
+    log.append(VersionRegistered(snapshot="none", version=99))
     log.close()
 
 
@@ -69,10 +70,8 @@ def the_whole_log_replaced_by_a_valid_one() -> None:
     times = iter([datetime.fromisoformat(event.at) for event in events])
     log = EventLog(path, lambda: next(times))
     for event in events:
-        data = json.loads(json.dumps(event.data))
-        if event.kind is Kind.BATCH and data["batch"] == 3:
-            data["conflicts"] = 0
-        log.append(event.kind, data)
+        edited = isinstance(event, BatchScored) and event.batch == 3
+        log.append(replace(event, conflicts=0) if edited else event)
     log.close()
 
 

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from selfheal_cli.events.log import read
-from selfheal_cli.events.types import Kind
+from selfheal_cli.events.types import SnapshotTaken, VersionRegistered
 from tests.audit.test_audit import client, the_log, the_whole_log_replaced_by_a_valid_one
 from tests.conftest import Invoke
 
@@ -70,9 +70,9 @@ def test_a_log_replaced_with_everything_that_would_show_it_is_found_by_the_signa
     events = list(read(the_log()))
     run_id = events[0].data["run_id"]
     client().set_tag(run_id, "selfheal.log_head", events[-1].digest)
-    digests = {e.data["id"]: e.digest for e in events if e.kind is Kind.SNAPSHOT}
+    digests = {e.data["id"]: e.digest for e in events if isinstance(e, SnapshotTaken)}
     for event in events:
-        if event.kind is Kind.REGISTERED:
+        if isinstance(event, VersionRegistered):
             number, head = str(event.data["version"]), digests[event.data["snapshot"]]
             client().set_model_version_tag("fraud", number, "selfheal.log_head", head)
             model_id = client().get_model_version("fraud", number).source.removeprefix("models:/")

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 
 from selfheal_cli.events.log import read, verify
-from selfheal_cli.events.state import fold
+from selfheal_cli.events.state import RunView
 from tests.conftest import Invoke
 
 QUICK = ("--batches", "3", "--no-plots")
@@ -49,7 +49,7 @@ def make_table(path: Path, rows: int = 1200) -> pd.DataFrame:
 def plain_rows(article_run: Path) -> list[dict[str, object]]:
     """The first three batches of a run without options."""
     (log,) = (article_run / "mlruns/selfheal/runs").glob("*/events.jsonl")
-    view = fold(read(log))
+    view = RunView.of(read(log))
     return [asdict(view.rows[batch]) for batch in (1, 2, 3)]
 
 

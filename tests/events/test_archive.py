@@ -12,17 +12,18 @@ import pytest
 from selfheal_cli.errors import EventLogError
 from selfheal_cli.events.archive import find_run, logs_of, run_folder
 from selfheal_cli.events.log import EventLog
-from selfheal_cli.events.types import Kind
+from selfheal_cli.events.types import BatchScored, Event, HealPublished, RolledBack, RunStarted
+from tests.events.examples import example
 
 Clock = Callable[[], datetime]
 
 
-def run_of(model: str, run_id: str, workspace: Path, clock: Clock, *kinds: Kind) -> Path:
+def run_of(model: str, run_id: str, workspace: Path, clock: Clock, *kinds: type[Event]) -> Path:
     """A log of a run that went through these kinds of events."""
     log = EventLog(run_folder(run_id, workspace) / "events.jsonl", clock)
-    log.append(Kind.RUN_STARTED, {"model": model})
+    log.append(example(RunStarted, model=model))
     for kind in kinds:
-        log.append(kind, {"run": run_id})
+        log.append(example(kind))
     log.close()
     return log.path
 
@@ -65,15 +66,15 @@ def test_without_runs_none_is_found(tmp_path: Path) -> None:
 
 
 def test_a_model_s_logs_are_those_of_its_runs(tmp_path: Path, fake_clock: Clock) -> None:
-    second = run_of("fraud", "bb", tmp_path, fake_clock, Kind.BATCH, Kind.HEAL)
-    run_of("churn", "cc", tmp_path, fake_clock, Kind.HEAL)
-    first = run_of("fraud", "aa", tmp_path, fake_clock, Kind.ROLLBACK)
+    second = run_of("fraud", "bb", tmp_path, fake_clock, BatchScored, HealPublished)
+    run_of("churn", "cc", tmp_path, fake_clock, HealPublished)
+    first = run_of("fraud", "aa", tmp_path, fake_clock, RolledBack)
     assert list(logs_of("fraud", tmp_path)) == [first, second]
     assert list(logs_of("nobody", tmp_path)) == []
 
 
 def test_a_damaged_log_is_not_passed_over(tmp_path: Path, fake_clock: Clock) -> None:
-    log = run_of("fraud", "aa", tmp_path, fake_clock, Kind.HEAL)
+    log = run_of("fraud", "aa", tmp_path, fake_clock, HealPublished)
     log.write_bytes(log.read_bytes().replace(b'"model":"fraud"', b'"model":"fraut"'))
     with pytest.raises(EventLogError, match=r"events\.jsonl:1: its hash does not fit"):
         list(logs_of("fraud", tmp_path))

@@ -19,7 +19,7 @@ from sqlalchemy.engine import Engine
 
 from selfheal_cli.cli.main import main
 from selfheal_cli.cli.run_screen import RunScreen
-from selfheal_cli.events.types import Event, Kind
+from selfheal_cli.events.types import BatchScored, Event
 
 RUN = ("run", "--batches", "8", "--no-plots")
 RESUME = ("run", "--resume", "latest")
@@ -93,7 +93,7 @@ def at_batch(batch: int, fault: Callable[[], None], patience: float = 0.2) -> Ca
 
         def on_event(screen: RunScreen, event: Event) -> None:
             shown(screen, event)
-            if event.kind is Kind.BATCH and event.data["batch"] == batch:
+            if isinstance(event, BatchScored) and event.data["batch"] == batch:
                 fault()
 
         pytest.MonkeyPatch().setattr(RunScreen, "on_event", on_event)

@@ -22,7 +22,7 @@ from selfheal_cli.config import NetworkSettings, RunConfig, SyntheticSettings
 from selfheal_cli.errors import EventLogError
 from selfheal_cli.events.archive import find_run
 from selfheal_cli.events.log import read, verify
-from selfheal_cli.events.types import Kind
+from selfheal_cli.events.types import RunFinished
 from selfheal_cli.pipeline.prepare.rows import open_source
 from selfheal_cli.pipeline.runs.recovery import resume
 from selfheal_cli.pipeline.runs.run import Surroundings, run
@@ -75,7 +75,7 @@ def what_came_of_it() -> dict[str, Any]:
     (log,) = [path for path in logs if path.stat().st_size]  # killed before anything was recorded
     verify(log)
     events = list(read(log))
-    (*_, end) = (event.data for event in events if event.kind is Kind.RUN_FINISHED)
+    (*_, end) = (event.data for event in events if isinstance(event, RunFinished))
     versions = registry.versions("fraud", limit=1000)
     assert check_chain(registry, "fraud") > 0
     return {
@@ -86,7 +86,7 @@ def what_came_of_it() -> dict[str, Any]:
         "champion": registry.alias("fraud", "champion"),
         "table": end["stages"],
         "serving": end["serving_sha256"],
-        "actions": [e.kind for e in events if e.kind.value in ACTIONS],
+        "actions": [e.kind for e in events if e.kind in ACTIONS],
         "registered": sorted(e.data["version"] for e in events if e.kind == "registered"),
         "metrics.csv": Path("monitoring_export/metrics.csv").read_text(),
     }

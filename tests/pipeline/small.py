@@ -92,7 +92,7 @@ class Ran:
     source: Any
 
     def of(self, *kinds: str) -> list[Event]:
-        return [event for event in self.events if event.kind.value in kinds]
+        return [event for event in self.events if event.kind in kinds]
 
     def batches(self, *kinds: str) -> list[int]:
         return [event.data["batch"] for event in self.of(*kinds)]
@@ -106,11 +106,11 @@ class Ran:
         return next(v for v in self.versions() if v.tags["selfheal.snapshot"] == snapshot)
 
     def stage(self, key: str) -> dict[str, Any]:
-        return next(line for line in self.finished.view.finished["stages"] if line["key"] == key)
+        return next(line for line in self.finished.view.finished.stages if line["key"] == key)
 
     @property
     def serving(self) -> str:
-        return str(self.finished.view.finished["serving_sha256"])
+        return str(self.finished.view.finished.serving_sha256)
 
     def network(self, version: VersionRecord) -> SelfHealingNetwork:
         """From the bytes that are stored, as anyone else would load it."""

@@ -56,7 +56,7 @@ def test_rows_that_the_model_gives_no_finite_number_for_are_left_out_and_counted
     assert third.data["rows"] == 98
     (reason,) = third.data["left_out"]
     assert "no finite number" in reason
-    assert done.finished.view.finished["notes"][reason] == 2
+    assert done.finished.view.finished.notes[reason] == 2
     assert done.batches("batch") == list(range(1, 9))
     assert done.stage("healed")["rows"] == 798
 
@@ -68,7 +68,7 @@ def test_a_row_that_the_model_fails_on_is_found_among_the_others_and_left_out(
     done = ran(settings, Altered(stream_of(settings), with_inputs({2, 5}, [41], POISON)))
     rows = {event.data["batch"]: event.data["rows"] for event in done.of("batch")}
     assert rows == {n: 99 if n in (2, 5) else 100 for n in range(1, 9)}
-    assert done.finished.view.finished["notes"]["rows that the model fails on, left out"] == 2
+    assert done.finished.view.finished.notes["rows that the model fails on, left out"] == 2
 
 
 def test_rows_beside_one_that_was_left_out_keep_their_places_for_late_labels(
@@ -94,7 +94,7 @@ def test_a_batch_that_cannot_be_gone_through_is_set_apart_and_the_run_goes_on(
     first = done.of("batch-set-apart")[0].data
     assert first["rows"] == 100
     assert first["reason"] == "IndexError: index out of range in self"
-    notes = done.finished.view.finished["notes"]
+    notes = done.finished.view.finished.notes
     assert notes["rows of batches that could not be gone through"] == 300
 
 
@@ -105,7 +105,7 @@ def test_three_such_batches_in_a_row_end_the_run_in_words(empty_dir: Path, picky
         ran(settings, Altered(stream_of(settings), poisoned))
     assert caught.value.exit_code == 3
     (log,) = Path().glob("workspace-0/**/events.jsonl")
-    kinds = [event.kind.value for event in read(log)]
+    kinds = [event.kind for event in read(log)]
     assert kinds.count("batch-set-apart") == 3
     assert kinds[-1] == "run-finished"
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from selfheal_cli.events.log import EventLog, recover
-from selfheal_cli.events.types import Kind
+from selfheal_cli.events.types import BatchScored, LabelsArrived, RowsTaken, RunStarted
 from selfheal_cli.pipeline.runs.recovery import MOST_TRIES, where_to_begin
 from selfheal_cli.spool.store import Cursor, LoggedRequest, Spool, mark_of
+from tests.events.examples import example
 from tests.pipeline.test_served import Server, events_of
 
 OLD = ("answered", "place", "labels")  # the keys of a cursor in 0.1.0
@@ -43,12 +44,12 @@ class Folder:
         """A run that went through some batches, and began one."""
         log = EventLog(self.path / "runs" / name / "events.jsonl", self._tick)
         config = {"source": {"kind": "served"}}
-        log.append(Kind.RUN_STARTED, {"model": "fraud", "run_id": name, "config": config})
+        log.append(example(RunStarted, run_id=name, config=config))
         for batch, cursor in enumerate([*through, *([begun] if begun else [])], start=1):
             offsets = {key: cursor.as_dict()[key] for key in keys}
-            log.append(Kind.ROWS_TAKEN, {"batch": batch, "rows": 1, "offsets": offsets})
+            log.append(RowsTaken(batch=batch, rows=1, offsets=offsets))
             if batch <= len(through):
-                log.append(Kind.BATCH, {"batch": batch, "rows": 1})
+                log.append(example(BatchScored, batch=batch, rows=1))
         log.close()
         return log.path
 
@@ -155,6 +156,6 @@ def test_healing_goes_on_with_the_spool_that_takes_the_place_of_a_lost_one(
     server.label([one for one in server.truth if one not in before])
     assert "was lost, replaced or set aside" in server.beginning().notice
     done = server.serve()
-    assert sum(one.data["rows"] for one in events_of(done, Kind.BATCH)) == 100
-    assert sum(one.data["rows"] for one in events_of(done, Kind.LABELS)) == 100
+    assert sum(one.data["rows"] for one in events_of(done, BatchScored)) == 100
+    assert sum(one.data["rows"] for one in events_of(done, LabelsArrived)) == 100
     assert server.beginning().notice == ""

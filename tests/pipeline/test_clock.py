@@ -13,7 +13,7 @@ from selfheal_cli.cli.run_screen import RunScreen
 from selfheal_cli.errors import LeaseHeld
 from selfheal_cli.events.archive import find_run
 from selfheal_cli.events.log import read, verify
-from selfheal_cli.events.types import Event, Kind
+from selfheal_cli.events.types import BatchScored, Event
 from selfheal_cli.pipeline.runs.run import Surroundings, run
 from selfheal_cli.registry.base import CHAMPION
 from selfheal_cli.registry.journal import standing
@@ -46,7 +46,7 @@ def set_back_at_4(workdir: Path, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
 
     def on_event(screen: RunScreen, event: Event) -> None:
         shown(screen, event)
-        if event.kind is Kind.BATCH and event.data["batch"] == 4:
+        if isinstance(event, BatchScored) and event.data["batch"] == 4:
             clock.now -= HOUR
 
     monkeypatch.setattr(RunScreen, "on_event", on_event)
@@ -70,7 +70,7 @@ def test_a_clock_that_is_set_back_costs_a_run_neither_its_lease_nor_its_order(
     events = list(read(log))
     times = [event.at for event in events]
     assert times != sorted(times)
-    assert [e.data["batch"] for e in events if e.kind is Kind.BATCH] == list(range(1, 9))
+    assert [e.data["batch"] for e in events if isinstance(e, BatchScored)] == list(range(1, 9))
     assert events[-1].data["outcome"] == "FINISHED"
     invoke("audit")
     told = [one for one in of(invoke, "history") if one["kind"] == "heal"]

@@ -11,7 +11,7 @@ import pytest
 
 from selfheal_cli.config import HealSettings
 from selfheal_cli.events.log import read, verify
-from selfheal_cli.events.types import Event, Kind
+from selfheal_cli.events.types import BatchScored, ChampionFollowed, Event, VersionRegistered
 from selfheal_cli.pipeline.runs.run import Surroundings, run
 from selfheal_cli.pipeline.stream import champion as follow
 from selfheal_cli.records import Batch
@@ -61,7 +61,7 @@ class Watched:
 
     def on_event(self, event: Event) -> None:
         self.events.append(event)
-        if self._moving is None and len(self.of(Kind.REGISTERED)) > ENOUGH_HEALS:
+        if self._moving is None and len(self.of(VersionRegistered)) > ENOUGH_HEALS:
             self._moving = threading.Thread(target=self._move)
             self._moving.start()
 
@@ -70,12 +70,12 @@ class Watched:
         self.moved.append(int(self._mover.hear()))
 
     def stop(self) -> bool:
-        followed = self.of(Kind.FOLLOWED)
+        followed = self.of(ChampionFollowed)
         later = [one for one in self.events if followed and one.sequence > followed[0].sequence]
-        return len([one for one in later if one.kind is Kind.BATCH]) > 1
+        return len([one for one in later if isinstance(one, BatchScored)]) > 1
 
-    def of(self, kind: Kind) -> list[Event]:
-        return [event for event in self.events if event.kind is kind]
+    def of(self, kind: type[Event]) -> list[Event]:
+        return [event for event in self.events if isinstance(event, kind)]
 
 
 @pytest.mark.parametrize("recipe", ["anchored", "article"])
@@ -95,12 +95,12 @@ def test_a_move_made_by_another_process_is_followed_and_read_beside_the_stream(
         registry, clock, "ann", on_event=watched.on_event, stop=watched.stop, follow_seconds=0.02
     )
     done = run(settings, Paced(stream_of(settings)), around)
-    (followed,) = watched.of(Kind.FOLLOWED)
+    (followed,) = watched.of(ChampionFollowed)
     assert followed.data["sequence"] == watched.moved[0]
     assert (followed.data["actor"], followed.data["version"]) == ("bob", 1)
     assert followed.data["to_snapshot"] == registry.version("fraud", 1).tags["selfheal.snapshot"]
     assert readers == ["follower"]  # the stream's own thread read nothing of the registry
-    batches = [event.data["batch"] for event in watched.of(Kind.BATCH)]
+    batches = [event.data["batch"] for event in watched.of(BatchScored)]
     assert batches == list(range(1, len(batches) + 1))
     log = done.folder / "events.jsonl"
     verify(log)

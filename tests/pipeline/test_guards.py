@@ -76,7 +76,7 @@ def test_a_batch_with_flipped_labels_is_held_back_from_healing_and_from_the_tabl
     assert arrived == set(range(1, 11)) - {5}
     for stage in ("healed", "unhealed", "nothing", "everything"):
         assert done.stage(stage)["rows"] == 900
-    assert list(done.finished.view.finished["notes"].values()) == [100]
+    assert list(done.finished.view.finished.notes.values()) == [100]
     assert action(5) == "NONE"
 
 
@@ -119,7 +119,7 @@ def test_implausible_labels_that_come_late_are_held_back_from_the_table_too(
 ) -> None:
     settings = config(batches=10, labels=DELAYED)
     done = ran(settings, Altered(stream_of(settings), flipped({4})))
-    assert list(done.finished.view.finished["notes"].values()) == [100]
+    assert list(done.finished.view.finished.notes.values()) == [100]
     assert done.stage("healed")["rows"] == 900
 
 
@@ -409,7 +409,7 @@ def test_a_rule_that_fires_as_in_training_is_not_called_stale(empty_dir: Path) -
 
 def test_a_verdict_is_given_before_the_first_heal(empty_dir: Path) -> None:
     done = ran(config(batches=3))
-    kinds = [event.kind.value for event in done.events]
+    kinds = [event.kind for event in done.events]
     assert kinds.index("diagnosis") < kinds.index("heal")
     assert done.of("diagnosis")[0].data["reason"] == "before the first heal"
 

@@ -197,7 +197,7 @@ def assuming(assumption: str) -> HealSettings:
 def told(done: Ran) -> list[dict[str, Any]]:
     """Every event but the end, and but when the writing thread said what."""
     return [
-        {"kind": event.kind.value}
+        {"kind": event.kind}
         | {name: value for name, value in event.data.items() if name not in TIMES_AND_PLACES}
         for event in done.events
         if event.kind not in ("registered", "alias-moved", "run-finished")
@@ -214,7 +214,7 @@ def test_labels_that_never_come_decide_nothing_but_the_table_at_the_end(
     assert told(plain) == told(other)
     assert plain.serving == other.serving
     assert plain.stage("healed")["accuracy"] != other.stage("healed")["accuracy"]
-    assert "used for this table and for nothing else" in plain.finished.view.finished["evaluation"]
+    assert "used for this table and for nothing else" in plain.finished.view.finished.evaluation
 
 
 def test_an_assumption_that_does_not_hold_is_refused_and_the_shadow_goes_on_serving(

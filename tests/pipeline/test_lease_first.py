@@ -16,7 +16,7 @@ import pytest
 from selfheal_cli.config import RunConfig
 from selfheal_cli.errors import EventLogError, LeaseHeld, RegistryRestored
 from selfheal_cli.events.log import EventLog, read
-from selfheal_cli.events.types import Kind
+from selfheal_cli.events.types import RunFinished, RunStarted, StreamStopped
 from selfheal_cli.pipeline.prepare.lease import RunLease
 from selfheal_cli.pipeline.runs import recovery as resuming
 from selfheal_cli.pipeline.runs.recovery import flush, resume
@@ -29,6 +29,7 @@ from selfheal_cli.registry.journal import Lease, standing
 from selfheal_cli.registry.memory import MemoryRegistry
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from selfheal_cli.registry.outbox import Outbox
+from tests.events.examples import example
 from tests.registry.chains import check_chain
 from tests.registry.stepping import Interleaving, Stepped
 from tests.registry.test_contract import ADAPTER, a_base, snapshot
@@ -49,10 +50,9 @@ def killed_run(registry: Registry, workspace: Path) -> Path:
     run_id = registry.begin_run("trial", {}, {})
     folder = workspace / "runs" / run_id
     config = RunConfig(model_name="m")
-    started = {"run_id": run_id, "model": "m", "actor": "ann", "champion_move": 0}
-    started["config"] = config.model_dump(mode="json")  # type: ignore[assignment]
+    started = example(RunStarted, run_id=run_id, model="m", config=config.model_dump(mode="json"))
     with closing(EventLog(folder / "events.jsonl", clock)) as log:
-        log.append(Kind.RUN_STARTED, started)
+        log.append(started)
     with (folder / "events.jsonl").open("ab") as stream:
         stream.write(b'{"sequence":2,"at":"20')
     take_lease(registry, "m", Lease(run_id, "ann", AT), four_eyes=False, alive=lambda _: "")
@@ -81,9 +81,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     def go(course: Course, around: Surroundings, lease: RunLease) -> Finished:
         for number in (1, 2):
             around.registry.run_tags(course.run_id)  # somebody else may go on here
-            course.log.append(Kind.STREAM_STOPPED, {"batch": number})
+            course.log.append(StreamStopped(batch=number))
         lease.require()
-        course.log.append(Kind.RUN_FINISHED, {"outcome": "KILLED"})
+        course.log.append(RunFinished(outcome="KILLED"))
         return Finished(course.run_id, "KILLED", course.log.path.parent, None, ())  # type: ignore[arg-type]
 
     monkeypatch.setattr(resuming, "go", go)

@@ -12,7 +12,17 @@ from selfheal_cli.config import HealSettings, LabelSettings
 from selfheal_cli.errors import LeaseHeld, RegistryUnreachable
 from selfheal_cli.events.archive import find_run
 from selfheal_cli.events.log import read, verify
-from selfheal_cli.events.types import Event, Kind
+from selfheal_cli.events.types import (
+    BatchScored,
+    ChampionFollowed,
+    Event,
+    HealingHeld,
+    HealingReleased,
+    MoveRefused,
+    RunResumed,
+    SnapshotTaken,
+    VersionRegistered,
+)
 from selfheal_cli.pipeline.prepare.rows import open_source
 from selfheal_cli.pipeline.runs.recovery import flush, outboxes, resume
 from selfheal_cli.pipeline.runs.run import Surroundings, run
@@ -64,7 +74,7 @@ def drained(registry: MemoryRegistry) -> None:
     """Until every version that was handed over is registered."""
     log = find_run("latest")
     assert log is not None
-    taken = sum(event.kind is Kind.SNAPSHOT for event in read(log))
+    taken = sum(isinstance(event, SnapshotTaken) for event in read(log))
     while len(registry.versions("fraud", limit=1000)) < taken:
         pass
 
@@ -88,14 +98,14 @@ def test_a_run_serves_what_somebody_else_made_champion_and_heals_from_there(
     source = Acting(stream_of(settings), {6: move})
     done = run(settings, source, Surroundings(registry, clock, "ann", follow_seconds=0))
     events = events_of(done.folder)
-    (followed,) = [event for event in events if event.kind is Kind.FOLLOWED]
+    (followed,) = [event for event in events if isinstance(event, ChampionFollowed)]
     baseline = registry.version("fraud", 1).tags["selfheal.snapshot"]
     assert (followed.data["batch"], followed.data["actor"]) == (6, "bob")
     assert followed.data["to_snapshot"] == baseline
     later = [
         event.data["parent"]
         for event in events
-        if event.kind is Kind.SNAPSHOT
+        if isinstance(event, SnapshotTaken)
         and event.sequence > followed.sequence
         and event.data["phase"] == "pre-heal"
     ]
@@ -127,11 +137,13 @@ def test_a_held_model_is_scored_and_not_healed_until_it_is_released(
     source = Acting(stream_of(settings), actions)
     done = run(settings, source, Surroundings(registry, clock, "ann", follow_seconds=0))
     events = events_of(done.folder)
-    asked = [e.data["batch"] for e in events if e.kind is Kind.BATCH and e.data["heal_requested"]]
+    asked = [
+        e.data["batch"] for e in events if isinstance(e, BatchScored) and e.data["heal_requested"]
+    ]
     assert asked == [1, 2, 3, 8, 9, 10, 11, 12]
-    told = [(e.kind, e.data["batch"]) for e in events if "healing-" in e.kind.value]
-    assert told == [(Kind.HEALING_HELD, 4), (Kind.HEALING_RELEASED, 8)]
-    assert sum(e.kind is Kind.BATCH for e in events) == 12
+    told = [(type(e), e.data["batch"]) for e in events if "healing-" in e.kind]
+    assert told == [(HealingHeld, 4), (HealingReleased, 8)]
+    assert sum(isinstance(e, BatchScored) for e in events) == 12
 
 
 def test_the_baseline_of_a_run_on_a_held_model_does_not_become_the_champion(
@@ -144,7 +156,7 @@ def test_the_baseline_of_a_run_on_a_held_model_does_not_become_the_champion(
     hold(registry, "fraud", wait, **WHO)
     done = run(config(batches=3), stream_of(config(batches=3)), around)
     assert registry.alias("fraud", CHAMPION) == champion
-    refused = [one.data for one in events_of(done.folder) if one.kind is Kind.MOVE_REFUSED]
+    refused = [one.data for one in events_of(done.folder) if isinstance(one, MoveRefused)]
     assert [one["alias"] for one in refused] == [CHAMPION]
     assert "is held by bob" in refused[0]["reason"]
 
@@ -227,8 +239,8 @@ def test_what_a_run_left_is_brought_by_flush_and_the_log_stays_whole(empty_dir: 
     assert (flushed.run_id, flushed.brought, flushed.ended) == (done.run_id, done.left, True)
     assert outboxes() == []
     events = events_of(done.folder)
-    taken = [event.data["id"] for event in events if event.kind is Kind.SNAPSHOT]
-    assert [e.data["snapshot"] for e in events if e.kind is Kind.REGISTERED] == taken
+    taken = [event.data["id"] for event in events if isinstance(event, SnapshotTaken)]
+    assert [e.data["snapshot"] for e in events if isinstance(e, VersionRegistered)] == taken
     verify(done.folder / "events.jsonl")
     assert registry.runs[done.run_id]["selfheal.log_head"] == events[-1].digest
     assert registry.runs[done.run_id]["status"] == "FINISHED"
@@ -249,8 +261,8 @@ def test_an_interrupted_stream_goes_on_where_it_was(
     again = resume(log, Surroundings(registry, clock, "bob", follow_seconds=0), open_source)
     assert again.outcome == "FINISHED"
     events = events_of(again.folder)
-    assert [e.data["batch"] for e in events if e.kind is Kind.BATCH] == list(range(1, 11))
-    (resumed,) = [e for e in events if e.kind is Kind.RUN_RESUMED]
+    assert [e.data["batch"] for e in events if isinstance(e, BatchScored)] == list(range(1, 11))
+    (resumed,) = [e for e in events if isinstance(e, RunResumed)]
     assert (resumed.data["actor"], resumed.data["batch"]) == ("bob", 6)
     verify(log)
     if mode == "sync":

@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from selfheal_cli.errors import EventLogError
-from selfheal_cli.events.types import FORMAT, Event, Kind
+from selfheal_cli.events.types import FIRST_FORMAT, FORMAT, BatchScored, RunStarted
 from selfheal_cli.pipeline.record.replayed import RecordedEvents
+from tests.events.examples import example
 
-OLD = {"batch": 1, "z": 0.5}
+OLD = example(BatchScored)
 
 
-def recorded(data: dict[str, object], format_: int = FORMAT) -> RecordedEvents:
-    at, started = "2026-01-01T00:00:00.000+00:00", {"format": format_}
-    first = Event(1, at, Kind.RUN_STARTED, started, "", "c")
-    record = RecordedEvents([first, Event(2, at, Kind.BATCH, data, "c", "d")])
-    assert record.match(Kind.RUN_STARTED, started) is first
+def recorded(event: BatchScored, format_: int = FORMAT) -> RecordedEvents:
+    first = example(RunStarted, format=format_)
+    record = RecordedEvents([first, event])
+    assert record.match(first) is first
     return record
 
 
 def test_figures_that_were_not_yet_written_down_are_not_asked_for() -> None:
-    event = recorded(OLD).match(Kind.BATCH, OLD | {"shifts": [0.1]})
-    assert event is not None
-    assert "shifts" not in event.data
+    known = recorded(OLD).match(replace(OLD, shifts=[0.1]))
+    assert isinstance(known, BatchScored)
+    assert known.shifts is None
 
 
 def test_figures_that_were_written_down_must_come_out_the_same() -> None:
-    assert recorded(OLD | {"shifts": [0.1]}).match(Kind.BATCH, OLD | {"shifts": [0.1]})
+    new = replace(OLD, shifts=[0.1])
+    assert recorded(new).match(new)
     with pytest.raises(EventLogError, match=r"shifts was \[0.1\], is \[0.2\]"):
-        recorded(OLD | {"shifts": [0.1]}).match(Kind.BATCH, OLD | {"shifts": [0.2]})
+        recorded(new).match(replace(OLD, shifts=[0.2]))
 
 
 def test_anything_else_that_is_new_is_a_difference() -> None:
+    more = replace(OLD, more={"extra": 1})
     with pytest.raises(EventLogError, match="extra was None, is 1"):
-        recorded(OLD).match(Kind.BATCH, OLD | {"extra": 1})
-    assert recorded(OLD, format_=1).match(Kind.BATCH, OLD | {"extra": 1})  # which knew of none
+        recorded(OLD).match(more)
+    assert recorded(OLD, FIRST_FORMAT).match(more)  # which knew of none

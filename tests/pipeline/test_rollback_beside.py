@@ -12,7 +12,13 @@ import pytest
 from selfheal_cli.config import HealSettings, Policy, RunConfig
 from selfheal_cli.errors import RegistryUnreachable
 from selfheal_cli.events.log import read, verify
-from selfheal_cli.events.types import Event, Kind
+from selfheal_cli.events.types import (
+    BatchScored,
+    ChampionFollowed,
+    Event,
+    RollbackFailed,
+    RolledBack,
+)
 from selfheal_cli.pipeline.runs.recovery import resume
 from selfheal_cli.pipeline.runs.run import Surroundings, run
 from selfheal_cli.records import VersionRecord
@@ -61,9 +67,9 @@ class Course:
 
     def on_event(self, event: Event) -> None:
         self.events.append(event)
-        if event.kind is not Kind.BATCH or not self._registry.asked.is_set():
+        if not isinstance(event, BatchScored) or not self._registry.asked.is_set():
             return
-        if any(one.kind in ENDS for one in self.events):
+        if any(isinstance(one, ENDS) for one in self.events):
             self.after += 1
             return
         self.waited.append(event)
@@ -75,7 +81,7 @@ class Course:
         return self.after >= 3
 
 
-ENDS = (Kind.ROLLBACK, Kind.ROLLBACK_FAILED, Kind.FOLLOWED)
+ENDS = (RolledBack, RollbackFailed, ChampionFollowed)
 
 
 def settings() -> RunConfig:
@@ -97,7 +103,7 @@ def test_batches_are_scored_while_the_registry_is_asked_and_then_it_is_restored(
     registry = Slow()
     course = Course(registry)
     done = run(settings(), sick(settings()), around(registry, course))
-    rolled_back = next(event for event in course.events if event.kind is Kind.ROLLBACK)
+    rolled_back = next(event for event in course.events if isinstance(event, RolledBack))
     assert rolled_back.sequence > course.waited[-1].sequence
     # no heal is asked for while the rollback is awaited; the one under way may have been
     assert not any(event.data["heal_requested"] for event in course.waited[1:])
@@ -105,7 +111,7 @@ def test_batches_are_scored_while_the_registry_is_asked_and_then_it_is_restored(
     assert rolled_back.data["to_snapshot"] == version.tags["selfheal.snapshot"]
     assert version.sha256 == rolled_back.data["sha256"]
     later = [event for event in course.events if event.sequence > rolled_back.sequence]
-    assert next(e for e in later if e.kind is Kind.BATCH).data["state"] == "ROLLED_BACK"
+    assert next(e for e in later if isinstance(e, BatchScored)).data["state"] == "ROLLED_BACK"
     moves = [e.data for e in registry.entries("fraud") if e.data.get("alias") == CHAMPION]
     assert next(m["target"] for m in moves if m["reason"].startswith("rollback: ")) == (
         version.version
@@ -119,7 +125,7 @@ def test_a_registry_that_went_away_while_it_was_asked_fails_the_rollback_not_the
     registry = Slow()
     course = Course(registry, then=lambda: setattr(registry, "away", True))
     done = run(settings(), sick(settings()), around(registry, course))
-    failed = next(event for event in course.events if event.kind is Kind.ROLLBACK_FAILED)
+    failed = next(event for event in course.events if isinstance(event, RollbackFailed))
     assert failed.data["error"] == "the store is away"
     assert done.outcome == "KILLED"
 
@@ -133,8 +139,8 @@ def test_a_person_who_moves_the_champion_meanwhile_is_followed_and_nothing_is_ro
         registry, then=lambda: move_alias(registry, Move("fraud", CHAMPION, 1, "bob", AT, "mine"))
     )
     run(settings(), sick(settings()), around(registry, course))
-    first = next(event for event in course.events if event.kind in ENDS)
-    assert (first.kind, first.data["actor"]) == (Kind.FOLLOWED, "bob")
+    first = next(event for event in course.events if isinstance(event, ENDS))
+    assert (type(first), first.data["actor"]) == (ChampionFollowed, "bob")
 
 
 @pytest.mark.parametrize("when", ["while it is asked", "after the answer"])
@@ -155,16 +161,16 @@ def test_a_run_interrupted_around_a_rollback_is_resumed_along_its_record(
     else:
         assert run(settings(), sick(settings()), around(registry, course)).outcome == "KILLED"
     log = next(Path("mlruns/selfheal/runs").glob("*/events.jsonl"))
-    before = [event for event in read(log) if event.kind in ENDS]
+    before = [event for event in read(log) if isinstance(event, ENDS)]
     assert bool(before) is not early
-    stop = iter([False] * (len([e for e in read(log) if e.kind is Kind.BATCH]) + 5) + [True])
+    stop = iter([False] * (len([e for e in read(log) if isinstance(e, BatchScored)]) + 5) + [True])
     second = around(registry, Course(registry), stop=lambda: next(stop), on_event=lambda _: None)
     resume(log, second, sick)
     verify(log)
     events = list(read(log))
-    numbers = [event.data["batch"] for event in events if event.kind is Kind.BATCH]
+    numbers = [event.data["batch"] for event in events if isinstance(event, BatchScored)]
     assert numbers == list(range(1, len(numbers) + 1))
-    rollbacks = [event for event in events if event.kind is Kind.ROLLBACK]
-    assert [e for e in events if e.kind in ENDS][: len(before)] == before
+    rollbacks = [event for event in events if isinstance(event, RolledBack)]
+    assert [e for e in events if isinstance(e, ENDS)][: len(before)] == before
     assert rollbacks
     assert standing(registry, "fraud").lease is None

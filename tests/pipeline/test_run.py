@@ -53,7 +53,7 @@ def finish(settings: RunConfig, registry: MemoryRegistry, clock: Clock, **more: 
 
 
 def kinds(finished: Finished) -> Counter[str]:
-    return Counter(event.kind.value for event in read(finished.folder / "events.jsonl"))
+    return Counter(event.kind for event in read(finished.folder / "events.jsonl"))
 
 
 def test_every_heal_is_two_versions_and_one_move_of_the_champion(
@@ -144,7 +144,7 @@ def test_a_rollback_serves_the_registrys_best_from_the_next_batch_on(
     )
     (rollback,) = fired
     restored = registry.version("fraud", rollback.data["version"])
-    assert finished.view.finished["serving_sha256"] == restored.sha256
+    assert finished.view.finished.serving_sha256 == restored.sha256
     assert registry.alias("fraud", "champion") == restored.version
     earlier = [v for v in registry.versions("fraud") if v.phase == "post-heal"]
     assert restored.f1 == max(v.f1 for v in earlier if v.f1 is not None)

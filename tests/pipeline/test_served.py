@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,19 @@ from selfheal_cli.audit.checks import audit_model
 from selfheal_cli.config import HealSettings
 from selfheal_cli.errors import ConfigurationError, NoCandidateError
 from selfheal_cli.events.log import EventLog, read
-from selfheal_cli.events.types import Event, Kind
+from selfheal_cli.events.types import (
+    BatchScored,
+    ChampionFollowed,
+    Event,
+    HealingHeld,
+    HealingReleased,
+    HealPublished,
+    HealRejected,
+    LabelsArrived,
+    RowsTaken,
+    RunStarted,
+    SnapshotTaken,
+)
 from selfheal_cli.model.checkpoint import assemble, unpack
 from selfheal_cli.pipeline.runs.recovery import Beginning, settle_earlier, where_to_begin
 from selfheal_cli.pipeline.runs.run import Finished, Surroundings, run
@@ -109,8 +122,10 @@ class Server:
         assert audit.findings == []
 
 
-def events_of(done: Finished, *kinds: Kind) -> list[Event]:
-    return [one for one in read(done.folder / "events.jsonl") if not kinds or one.kind in kinds]
+def events_of(done: Finished, *kinds: type[Event]) -> list[Event]:
+    return [
+        one for one in read(done.folder / "events.jsonl") if not kinds or isinstance(one, kinds)
+    ]
 
 
 @pytest.fixture
@@ -123,13 +138,13 @@ def test_a_served_champion_heals_on_and_takes_no_baseline_of_its_own(server: Ser
     server.answer(6)
     server.label(list(server.truth))
     done = server.serve()
-    (followed,) = events_of(done, Kind.FOLLOWED)
+    (followed,) = events_of(done, ChampionFollowed)
     assert (followed.data["batch"], followed.data["version"]) == (0, before.version)
     assert followed.data["to_snapshot"] == before.tags["selfheal.snapshot"]
-    snapshots = events_of(done, Kind.SNAPSHOT)
+    snapshots = events_of(done, SnapshotTaken)
     assert {one.data["phase"] for one in snapshots} <= {"pre-heal", "post-heal", "rejected"}
     assert snapshots[0].data["parent"] == before.tags["selfheal.snapshot"]
-    assert events_of(done, Kind.HEAL)
+    assert events_of(done, HealPublished)
     after = server.champion()
     assert after.version > before.version
     assert after.base == before.base
@@ -142,7 +157,7 @@ def test_the_history_has_the_answers_that_were_given_not_what_would_be_given_now
 ) -> None:
     server.answer(2, p=0.9)
     server.label(list(server.truth))
-    labels = events_of(server.serve(), Kind.LABELS)
+    labels = events_of(server.serve(), LabelsArrived)
     live = [one.data["live"] for one in labels]
     positives = sum(map(sum, server.truth.values()))
     assert sum(one["tp"] for one in live) == positives
@@ -154,15 +169,15 @@ def test_the_history_has_the_answers_that_were_given_not_what_would_be_given_now
 def test_labels_that_come_after_their_batch_are_joined_by_a_later_one(server: Server) -> None:
     server.answer(3)
     first = server.serve()
-    assert [one.data["rows"] for one in events_of(first, Kind.BATCH)] == [100, 100, 100]
-    assert not events_of(first, Kind.LABELS, Kind.HEAL)
+    assert [one.data["rows"] for one in events_of(first, BatchScored)] == [100, 100, 100]
+    assert not events_of(first, LabelsArrived, HealPublished)
     server.label([f"r{one}" for one in range(12)])
     server.answer(1)
     second = server.serve()
-    labels = events_of(second, Kind.LABELS)
+    labels = events_of(second, LabelsArrived)
     assert sum(one.data["rows"] for one in labels) == 300
     assert [one.data["batch"] for one in labels] == [-2, -1, 0]
-    assert len(events_of(second, Kind.BATCH)) == 1
+    assert len(events_of(second, BatchScored)) == 1
     server.holds()
 
 
@@ -184,9 +199,9 @@ def test_a_restart_reads_no_row_twice_and_learns_again_from_what_was_labelled(
     monkeypatch.setattr(LabelFlow, "recall", learn)
     second = server.serve()
     assert sum(known) == 400
-    batches = [len(events_of(done, Kind.BATCH)) for done in (first, second)]
+    batches = [len(events_of(done, BatchScored)) for done in (first, second)]
     assert batches == [4, 2]
-    offsets = events_of(second, Kind.ROWS_TAKEN)[-1].data["offsets"]
+    offsets = events_of(second, RowsTaken)[-1].data["offsets"]
     assert (offsets["answered"], offsets["place"], offsets["labels"]) == (24, 0, 600)
     assert offsets["spool"] == server.spool.identity()
     server.holds()
@@ -200,7 +215,7 @@ def test_a_killed_run_is_ended_by_the_next_and_its_rows_are_not_lost(server: Ser
         pass
 
     def die(event: Event) -> None:
-        if event.kind is Kind.BATCH and event.data["batch"] == 2:
+        if isinstance(event, BatchScored) and event.data["batch"] == 2:
             raise Killed
 
     with pytest.raises(Killed):
@@ -218,8 +233,8 @@ def test_a_killed_run_is_ended_by_the_next_and_its_rows_are_not_lost(server: Ser
     assert server.registry.run_status(run_id) == "KILLED"
     assert settle_earlier("fraud", WORKSPACE, server.registry, clock, "bob", 1.0) == []
     done = server.serve()
-    rows = [one.data["rows"] for one in read(log) if one.kind is Kind.BATCH]
-    rows += [one.data["rows"] for one in events_of(done, Kind.BATCH)]
+    rows = [one.data["rows"] for one in read(log) if isinstance(one, BatchScored)]
+    rows += [one.data["rows"] for one in events_of(done, BatchScored)]
     assert sum(rows) == 400
     server.holds()
 
@@ -234,7 +249,7 @@ def test_another_recipe_begins_with_a_baseline_that_decides_as_the_champion(
     server.answer(3)
     server.label(list(server.truth))
     done = server.serve(served)
-    first = events_of(done, Kind.SNAPSHOT)[0].data
+    first = events_of(done, SnapshotTaken)[0].data
     assert first["phase"] == "baseline"
     number = server.registry.alias("fraud", BASELINE)
     assert number is not None
@@ -259,8 +274,8 @@ def test_a_gradient_champion_goes_on_from_its_trained_adapter(empty_dir: Path) -
     server.answer(2)
     server.label(list(server.truth))
     done = server.serve(served)
-    assert events_of(done, Kind.HEAL, Kind.HEAL_REJECTED)
-    assert done.view.finished["base_unchanged"]
+    assert events_of(done, HealPublished, HealRejected)
+    assert done.view.finished.base_unchanged
     server.holds()
 
 
@@ -269,7 +284,7 @@ def test_the_statistics_that_heals_are_held_by_are_those_of_the_base(server: Ser
     base = server.registry.base(server.champion().base)
     assert served.prepared.base.sha256 == base.sha256
     done = server.serve(served)
-    assert done.view.finished["base_unchanged"]
+    assert done.view.finished.base_unchanged
 
 
 def test_a_model_without_a_champion_says_what_to_do(server: Server) -> None:
@@ -283,12 +298,10 @@ def test_a_champion_whose_normal_rows_are_gone_asks_for_a_reference(
 ) -> None:
     (log,) = WORKSPACE.glob("runs/*/events.jsonl")
     events = EventLog(tmp_path / "other.jsonl", clock)
+    table = {"kind": "table", "path": "gone.csv", "target": "y"}
     for event in read(log):
-        data = dict(event.data)
-        if event.kind is Kind.RUN_STARTED:
-            table = {"kind": "table", "path": "gone.csv", "target": "y"}
-            data["config"] = data["config"] | {"source": table}
-        events.append(event.kind, data)
+        config = {**event.config, "source": table} if isinstance(event, RunStarted) else {}
+        events.append(replace(event, config=config) if config else event)
     events.close()
     (tmp_path / "other.jsonl").replace(log)
     with pytest.raises(ConfigurationError, match="--reference FILE --target COLUMN"):
@@ -303,11 +316,11 @@ def test_healing_pauses_while_more_rows_wait_than_can_be_looked_at(
     server.answer(8)
     server.label(list(server.truth))
     done = server.serve()
-    told = events_of(done, Kind.HEALING_HELD, Kind.HEALING_RELEASED)
-    assert [one.kind for one in told] == [Kind.HEALING_HELD, Kind.HEALING_RELEASED]
+    told = events_of(done, HealingHeld, HealingReleased)
+    assert [type(one) for one in told] == [HealingHeld, HealingReleased]
     assert "rows or more wait" in told[0].data["reason"]
-    assert [one.data["rows"] for one in events_of(done, Kind.BATCH)] == [200] * 4
-    healed = [one.data["batch"] for one in events_of(done, Kind.HEAL, Kind.HEAL_REJECTED)]
+    assert [one.data["rows"] for one in events_of(done, BatchScored)] == [200] * 4
+    healed = [one.data["batch"] for one in events_of(done, HealPublished, HealRejected)]
     assert min(healed) > 1
 
 

@@ -117,7 +117,7 @@ def taken(log: Path) -> list[tuple[int, int, int]]:
 
 
 def kinds(log: Path) -> list[str]:
-    return [event.kind.value for event in read(log)]
+    return [event.kind for event in read(log)]
 
 
 def after(reads: int) -> Callable[[], bool]:
@@ -160,8 +160,8 @@ def test_a_stopped_stream_goes_on_as_if_it_had_not_been_stopped(place: Place) ->
     whole = run(
         other.config, other.source([all_lines]), replace(other.around(), workspace=Path("w"))
     )
-    assert whole.view.finished["stages"] == resumed.view.finished["stages"]
-    assert whole.view.finished["notes"] == resumed.view.finished["notes"]
+    assert whole.view.finished.stages == resumed.view.finished.stages
+    assert whole.view.finished.notes == resumed.view.finished.notes
 
 
 def test_a_crash_in_mid_batch_loses_nothing_and_scores_nothing_twice(

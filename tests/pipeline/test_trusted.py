@@ -13,7 +13,7 @@ from selfheal_cli.audit.finding import Audit
 from selfheal_cli.config import WORKSPACE, HealSettings, LabelSettings, Policy
 from selfheal_cli.errors import VersionNotFound
 from selfheal_cli.events.log import read
-from selfheal_cli.events.types import Event, Kind
+from selfheal_cli.events.types import Event, RolledBack, VersionRegistered
 from selfheal_cli.pipeline.runs.recovery import resume
 from selfheal_cli.pipeline.runs.run import Surroundings, run
 from selfheal_cli.registry.base import Lineage
@@ -34,9 +34,9 @@ class Edited:
         self.rollbacks: list[Event] = []
 
     def on_event(self, event: Event) -> None:
-        if event.kind is Kind.ROLLBACK:
+        if isinstance(event, RolledBack):
             self.rollbacks.append(event)
-        if event.kind is not Kind.REGISTERED or self.version:
+        if not isinstance(event, VersionRegistered) or self.version:
             return
         version = self.registry.version("fraud", event.data["version"])
         if version.phase.value == "post-heal":
@@ -68,7 +68,9 @@ def test_a_run_passes_over_a_version_whose_figures_were_edited_and_says_so(
     again = resume(stopped.folder / "events.jsonl", around, stream_of)
     assert again.outcome == "FINISHED"
     events = list(read(again.folder / "events.jsonl"))
-    assert all(edited.version != one.data["version"] for one in events if one.kind is Kind.ROLLBACK)
+    assert all(
+        edited.version != one.data["version"] for one in events if isinstance(one, RolledBack)
+    )
 
 
 def test_the_log_of_a_run_has_the_hash_of_each_versions_manifest(empty_dir: Path) -> None:
@@ -81,7 +83,9 @@ def test_the_log_of_a_run_has_the_hash_of_each_versions_manifest(empty_dir: Path
         settings, stream_of(settings), Surroundings(registry, lambda: datetime.now(UTC), "ann")
     )
     registered = [
-        event.data for event in read(done.folder / "events.jsonl") if event.kind is Kind.REGISTERED
+        event.data
+        for event in read(done.folder / "events.jsonl")
+        if isinstance(event, VersionRegistered)
     ]
     assert len(registered) == len(registry.numbers("fraud")) > 1
     for data in registered:

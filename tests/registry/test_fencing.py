@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from selfheal_cli.errors import LeaseHeld, RegistryError
+from selfheal_cli.events.types import Event, MoveRefused
 from selfheal_cli.pipeline.prepare.lease import RunLease
 from selfheal_cli.pipeline.stream.champion import ChampionWatcher
 from selfheal_cli.records import Phase
 from selfheal_cli.registry import writer as writing
-from selfheal_cli.registry.base import CHAMPION, Lineage, Refused, Result
+from selfheal_cli.registry.base import CHAMPION, Lineage
 from selfheal_cli.registry.journal import standing
 from selfheal_cli.registry.memory import MemoryRegistry
 from selfheal_cli.registry.outbox import Outbox
@@ -61,12 +62,12 @@ class Holder:
 
     def heal_unrefused(self, number: int, f1: float, where: str) -> None:
         self.heal(number, f1)
-        assert not [one for one in self.arrive() if isinstance(one, Refused)], where
+        assert not [one for one in self.arrive() if isinstance(one, MoveRefused)], where
 
     def id_of(self, number: int) -> str:
         return f"{self.lineage.run_id}-{number}"
 
-    def arrive(self) -> list[Result]:
+    def arrive(self) -> list[Event]:
         """Until the registry has everything; raises what prevented that."""
         self.writer.flush(PLENTY)
         return self.writer.results()

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from selfheal_cli.config import Policy, RunConfig
-from selfheal_cli.events.types import Event, Kind
+from selfheal_cli.events.types import (
+    AliasMoved,
+    BatchScored,
+    Event,
+    HealPublished,
+    ModelTrained,
+    RunFinished,
+    RunStarted,
+    SnapshotTaken,
+    VersionRegistered,
+)
+from selfheal_cli.records import AliasMove, Phase
 from selfheal_cli.report.verdict import Stage, verdict
 from selfheal_cli.scores import Scores
+from tests.events.examples import example
 
 RUN_ID = "0123456789abcdef"
 ROWS = 100
@@ -29,14 +42,19 @@ def log(
     finished: bool = True,
     names: Sequence[str] = ("V14", "V9"),
     model: str = "fraud",
-    extra: Sequence[tuple[Kind, Mapping[str, Any]]] = (),
-    trained: Mapping[str, Any] | None = None,
+    extra: Sequence[Event] = (),
+    **trained: Any,
 ) -> list[Event]:
     """A run whose batches had so many rows right of a hundred, live and shadow."""
-    told = _events(live, shadow, heals, finished, names, model, extra, trained or {})
+    told = _events(live, shadow, heals, finished, names, model, extra, trained)
     return [
-        Event(place, f"2026-01-01T00:00:{place % 60:02}.000+00:00", kind, data, "", f"d{place}")
-        for place, (kind, data) in enumerate(told, start=1)
+        replace(
+            event,
+            sequence=place,
+            at=f"2026-01-01T00:00:{place % 60:02}.000+00:00",
+            digest=f"d{place}",
+        )
+        for place, event in enumerate(told, start=1)
     ]
 
 
@@ -47,64 +65,61 @@ def _events(
     finished: bool,
     names: Sequence[str],
     model: str,
-    extra: Sequence[tuple[Kind, Mapping[str, Any]]],
+    extra: Sequence[Event],
     trained: Mapping[str, Any],
-) -> Iterator[tuple[Kind, Mapping[str, Any]]]:
+) -> Iterator[Event]:
     config = RunConfig(policy=Policy()).model_dump(mode="json")
-    begun = {"run_id": RUN_ID, "model": model, "actor": "ann", "config": config}
-    yield Kind.RUN_STARTED, begun | {"versions": {"selfheal": "0.1.0"}}
+    yield example(RunStarted, run_id=RUN_ID, model=model, config=config)
     features = [{"name": name, "kind": "numeric"} for name in names]
     watched = {"features": features, "features_in_all": len(names), "sensitive": names[0]}
-    yield Kind.TRAINED, {"labels": ["no", "yes"], "rules": ["V14 < 0 => 1"]} | watched | trained
-    yield Kind.SNAPSHOT, _snapshot("s0", "baseline", 0, scores(90))
-    yield Kind.REGISTERED, {"snapshot": "s0", "version": 1}
+    yield example(ModelTrained, **watched, **trained)
+    yield _snapshot("s0", Phase.BASELINE, 0, scores(90))
+    yield VersionRegistered(snapshot="s0", version=1)
     for batch, (right, without) in enumerate(zip(live, shadow, strict=True), start=1):
         if heals:
-            yield Kind.HEAL, _heal(batch, right)
-            yield Kind.SNAPSHOT, _snapshot(f"s{batch}", "post-heal", batch, scores(right))
-            yield Kind.REGISTERED, {"snapshot": f"s{batch}", "version": batch + 1}
-            yield Kind.ALIAS_MOVED, _move(batch)
-        yield Kind.BATCH, _batch(batch, right, without, len(names))
+            yield _heal(batch, right)
+            yield _snapshot(f"s{batch}", Phase.POST_HEAL, batch, scores(right))
+            yield VersionRegistered(snapshot=f"s{batch}", version=batch + 1)
+            yield _move(batch)
+        yield _batch(batch, right, without, len(names))
     yield from extra
     if finished:
-        yield Kind.RUN_FINISHED, _end(live, shadow)
+        yield _end(live, shadow)
 
 
-def _snapshot(name: str, phase: str, batch: int, counts: Scores) -> dict[str, Any]:
-    told = {"id": name, "phase": phase, "batch": batch, "scores": counts.as_dict()}
-    return told | {"evaluation": "held-out", "threshold": 0.5, "reason": "new labels"}
+def _snapshot(name: str, phase: Phase, batch: int, measured: Scores) -> Event:
+    return example(SnapshotTaken, id=name, phase=phase, batch=batch, scores=measured)
 
 
-def _heal(batch: int, right: int) -> dict[str, Any]:
-    before, after = scores(right - 5).as_dict(), scores(right).as_dict()
-    told = {"heal_id": f"h{batch}", "batch": batch, "reason": "new labels", "recipe": "anchored"}
-    return told | {"before": before, "after": after, "evaluation": "held-out"}
+def _heal(batch: int, right: int) -> Event:
+    before, after = scores(right - 5), scores(right)
+    return example(HealPublished, heal_id=f"h{batch}", batch=batch, before=before, after=after)
 
 
-def _move(batch: int) -> dict[str, Any]:
-    told = {"alias": "champion", "source": batch, "target": batch + 1, "actor": "ann"}
-    return told | {"at": "2026-01-01T00:00:00.000+00:00", "reason": f"heal h{batch}", "key": batch}
+def _move(batch: int) -> Event:
+    at = "2026-01-01T00:00:00.000+00:00"
+    reason = f"heal h{batch}"
+    move = AliasMove("fraud", "champion", batch, batch + 1, "ann", at, reason, key=str(batch))
+    return AliasMoved(move=move)
 
 
-def _batch(batch: int, right: int, without: int, features: int) -> dict[str, Any]:
-    return {
-        "batch": batch,
-        "rows": ROWS,
-        "live": scores(right).as_dict(),
-        "shadow": scores(without).as_dict(),
-        "estimates": {},
-        "z": 0.2 * batch,
-        "drifting": batch > 5,
-        "conflicts": 3,
-        "positive_share": 0.5,
-        "state": "DRIFTING" if batch > 5 else "HEALTHY",
-        "heal_requested": True,
-        "reason": "new labels",
-        "shifts": [round(-0.1 * batch / (place + 1), 3) for place in range(features)],
-    }
+def _batch(batch: int, right: int, without: int, features: int) -> Event:
+    return example(
+        BatchScored,
+        batch=batch,
+        rows=ROWS,
+        live=scores(right),
+        shadow=scores(without),
+        z=0.2 * batch,
+        drifting=batch > 5,
+        state="DRIFTING" if batch > 5 else "HEALTHY",
+        heal_requested=True,
+        reason="new labels",
+        shifts=[round(-0.1 * batch / (place + 1), 3) for place in range(features)],
+    )
 
 
-def _end(live: Sequence[int], shadow: Sequence[int]) -> dict[str, Any]:
+def _end(live: Sequence[int], shadow: Sequence[int]) -> Event:
     objective = RunConfig().objective
     healed, unhealed = _pooled(live), _pooled(shadow)
     nothing = Scores(tp=0, tn=60 * len(live), fp=0, fn=40 * len(live))
@@ -113,14 +128,14 @@ def _end(live: Sequence[int], shadow: Sequence[int]) -> dict[str, Any]:
         Stage("unhealed", "Shadow (frozen)", unhealed),
         Stage("nothing", "Flag nothing", nothing),
     ]
-    return {
-        "outcome": "FINISHED",
-        "stages": [stage.as_dict(objective) for stage in stages],
-        "verdict": verdict({stage.key: stage.scores for stage in stages}, objective),
-        "evaluation": "Every row was scored before anything learned from it.",
-        "notes": {"missing values": 7},
-        "base_unchanged": True,
-    }
+    return RunFinished(
+        outcome="FINISHED",
+        stages=[stage.as_dict(objective) for stage in stages],
+        verdict=verdict({stage.key: stage.scores for stage in stages}, objective),
+        evaluation="Every row was scored before anything learned from it.",
+        notes={"missing values": 7},
+        base_unchanged=True,
+    )
 
 
 def _pooled(rights: Sequence[int]) -> Scores:

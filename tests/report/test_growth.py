@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import tracemalloc
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,37 +13,46 @@ import pytest
 
 from selfheal_cli.events.log import recover
 from selfheal_cli.events.shelf import DiskDict
-from selfheal_cli.events.state import LATEST, RowFold, fold
-from selfheal_cli.events.types import Event, Kind
+from selfheal_cli.events.state import LATEST, RowFold, RunView
+from selfheal_cli.events.types import (
+    AliasMoved,
+    BatchScored,
+    Event,
+    HealPublished,
+    LabelsArrived,
+    OfBatch,
+    SnapshotTaken,
+    VersionRegistered,
+)
 from selfheal_cli.report.charts import thinned
 from selfheal_cli.report.export import export
 from selfheal_cli.report.page import write_page
 from selfheal_cli.report.pictures import MOST_DOTS
 from selfheal_cli.report.summary import tell
+from tests.events.examples import example
 from tests.report.logs import log
 
 
 def stretched(times: int, **options: Any) -> Iterator[Event]:
     """A made-up run of 20 batches, its batches again and again under new numbers."""
     events = log([80, 70] * 10, [60, 75] * 10, **options)
-    first = next(place for place, event in enumerate(events) if event.kind is Kind.HEAL)
+    first = next(place for place, event in enumerate(events) if isinstance(event, HealPublished))
     count = 0
     for event in [*events[:first], *(one for _ in range(times) for one in events[first:-1])]:
-        count += event.kind is Kind.HEAL
+        count += isinstance(event, HealPublished)
         yield moved(event, count)
     yield events[-1]
 
 
 def moved(event: Event, count: int) -> Event:
-    data = dict(event.data)
-    if event.kind in (Kind.HEAL, Kind.SNAPSHOT, Kind.BATCH) and count:
-        data["batch"] = count
-    if event.kind is Kind.SNAPSHOT and count:
-        data["id"] = f"s{count}"
-    if event.kind is Kind.REGISTERED and count:
-        data |= {"snapshot": f"s{count}", "version": count + 1}
-    place = event.sequence + 1_000 * count
-    return Event(place, event.at, event.kind, data, event.previous, event.digest)
+    event = replace(event, sequence=event.sequence + 1_000 * count)
+    if not count:
+        return event
+    if isinstance(event, SnapshotTaken):
+        return replace(event, batch=count, id=f"s{count}")
+    if isinstance(event, VersionRegistered):
+        return replace(event, snapshot=f"s{count}", version=count + 1)
+    return replace(event, batch=count) if isinstance(event, OfBatch) else event
 
 
 def peak(times: int, folder: Path) -> int:
@@ -72,20 +81,21 @@ def test_what_a_shelf_gives_back_is_what_memory_would_have(tmp_path: Path) -> No
         on_disk.add(event)
     assert dict(on_disk.rows.items()) == in_memory.rows
     assert dict(on_disk.scores.items()) == in_memory.scores
-    view = fold(events)
+    view = RunView.of(events)
     export(view, tmp_path)
     told = json.loads((tmp_path / "events.json").read_text())
     assert (tmp_path / "events.json").read_text() == json.dumps(told, indent=2) + "\n"
     assert told == [dict(action) for action in view.actions]
-    assert [one["kind"] for one in told].count("heal") == view.times("heal") == 40
+    assert [one["kind"] for one in told].count("heal") == view.times(HealPublished) == 40
 
 
 def test_the_latest_actions_of_several_kinds_come_in_the_logs_order() -> None:
-    view = fold(stretched(4))
-    latest = view.latest("heal", "alias-moved")
+    view = RunView.of(stretched(4))
+    latest = view.latest(HealPublished, AliasMoved)
     assert len(latest) == LATEST
-    assert [one["kind"] for one in latest[-4:]] == ["heal", "alias-moved"] * 2
-    assert latest[-2]["batch"] == 80
+    assert [one.kind for one in latest[-4:]] == ["heal", "alias-moved"] * 2
+    assert isinstance(latest[-2], HealPublished)
+    assert latest[-2].batch == 80
 
 
 def test_a_page_of_many_versions_shows_some_of_them_and_says_so(tmp_path: Path) -> None:
@@ -96,7 +106,7 @@ def test_a_page_of_many_versions_shows_some_of_them_and_says_so(tmp_path: Path) 
 
 
 def test_rows_for_pictures_are_means_and_keep_rollbacks_and_the_commonest_state() -> None:
-    rows = list(fold(stretched(1)).rows.values())[:4]
+    rows = list(RunView.of(stretched(1)).rows.values())[:4]
     rows[0].rolled_back, rows[0].state = True, "HEALING"
     rows[1].z_score = 3.0
     (one,) = thinned(rows, 4)
@@ -106,12 +116,10 @@ def test_rows_for_pictures_are_means_and_keep_rollbacks_and_the_commonest_state(
 
 
 def test_labels_that_come_with_their_batch_count_for_its_row() -> None:
-    (batch,) = [event for event in log([70], [60], heals=False) if event.kind is Kind.BATCH]
-    labels: Mapping[str, Any] = {name: batch.data[name] for name in ("batch", "live", "shadow")}
+    (batch,) = [event for event in log([70], [60], heals=False) if isinstance(event, BatchScored)]
     folded = RowFold()
-    folded.add(Event(1, "", Kind.LABELS, labels, "", ""))
-    late = dict(batch.data) | {"live": None, "shadow": None}
-    folded.add(Event(2, "", Kind.BATCH, late, "", ""))
+    folded.add(example(LabelsArrived, live=batch.live, shadow=batch.shadow))
+    folded.add(replace(batch, live=None, shadow=None))
     assert asdict(folded.rows[1])["healed_acc"] == 0.7
 
 
@@ -119,8 +127,8 @@ def test_rows_that_were_shown_are_forgotten_with_what_comes_of_them_later() -> N
     folded = RowFold()
     for event in stretched(2):
         folded.add(event)
-        if event.kind is Kind.BATCH:
-            folded.forget(event.data["batch"])
+        if isinstance(event, BatchScored):
+            folded.forget(event.batch)
             folded.add(event)
     assert not (folded.rows or folded.scores or folded.monitors)
 

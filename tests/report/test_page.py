@@ -12,10 +12,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import selfheal_cli.report
-from selfheal_cli.events.types import Event, Kind
+from selfheal_cli.events.types import (
+    BatchScored,
+    Diagnosed,
+    Event,
+    HealingHeld,
+    LabelsArrived,
+    ModelTrained,
+    RuleStale,
+    RunFinished,
+    SnapshotTaken,
+)
 from selfheal_cli.report.page import render, steps
 from selfheal_cli.report.summary import STRETCHES, STUDENT, tell
 from selfheal_cli.report.verdict import compared, telling
+from tests.events.examples import example
 from tests.report.logs import log
 
 UP, DOWN = [80, 82, 81, 83, 80, 84] * 4, [60, 58, 61, 59, 60, 62] * 4
@@ -119,9 +130,9 @@ def test_too_few_batches_give_no_interval() -> None:
 
 def test_late_labels_count_for_the_batch_that_they_belong_to() -> None:
     events = log([70], [60])
-    (batch,) = [event for event in events if event.kind is Kind.BATCH]
-    early = replace(batch, data={**batch.data, "live": None, "shadow": None})
-    halves = [replace(batch, kind=Kind.LABELS)] * 2
+    (batch,) = [event for event in events if isinstance(event, BatchScored)]
+    early = replace(batch, live=None, shadow=None)
+    halves = [example(LabelsArrived, live=batch.live, shadow=batch.shadow)] * 2
     (gain, _) = compared(tell([events[0], early, *halves]))
     assert (gain.gain.rows, gain.gain.live, gain.gain.shadow) == (200, 0.7, 0.6)
 
@@ -133,11 +144,13 @@ def test_every_feature_has_a_picture_and_the_watched_one_is_first() -> None:
 
 
 def test_a_log_of_old_without_features_still_renders() -> None:
-    events = []
+    events: list[Event] = []
     for event in log(UP, DOWN):
-        new = ("features", "features_in_all", "shifts")
-        data = {name: value for name, value in event.data.items() if name not in new}
-        events.append(replace(event, data=data))
+        if isinstance(event, ModelTrained):
+            events.append(replace(event, features=None, features_in_all=None))
+        else:
+            old = isinstance(event, BatchScored)
+            events.append(replace(event, shifts=None) if old else event)
     words = Checked(page(events)).words
     assert "This log is of an earlier version of selfheal" in words
 
@@ -145,18 +158,18 @@ def test_a_log_of_old_without_features_still_renders() -> None:
 def test_a_run_that_failed_before_its_first_batch_still_has_a_page() -> None:
     events = log([], [], finished=False)
     Checked(page(events[:1]))
-    failed = replace(events[-1], kind=Kind.RUN_FINISHED, data={"outcome": "FAILED"})
+    failed = RunFinished(outcome="FAILED", at=events[-1].at)
     assert "The run failed" in Checked(page([events[0], failed])).words
 
 
 def test_what_a_person_should_do_follows_from_what_happened() -> None:
     extra = [
-        (Kind.DIAGNOSIS, {"batch": 9, "advice": "gone", "sentence": "the information is gone"}),
-        (Kind.RULE_STALE, {"batch": 7, "rule": "a", "treatment": "drop", "reason": "a is stale"}),
-        (Kind.RULE_STALE, {"batch": 8, "rule": "b", "treatment": "drop", "reason": "b is stale"}),
-        (Kind.RULE_STALE, {"batch": 9, "rule": "b", "reason": "b fires again"}),
-        (Kind.HEALING_HELD, {"batch": 9, "actor": "bob", "reason": "odd"}),
-        (Kind.SNAPSHOT, {"id": "late", "phase": "post-heal", "batch": 9, "scores": None}),
+        example(Diagnosed, batch=9, advice="gone", sentence="the information is gone"),
+        RuleStale(batch=7, rule="a", treatment="drop", reason="a is stale"),
+        RuleStale(batch=8, rule="b", treatment="drop", reason="b is stale"),
+        RuleStale(batch=9, rule="b", reason="b fires again"),
+        HealingHeld(batch=9, actor="bob", reason="odd"),
+        example(SnapshotTaken, id="late", batch=9, scores=None),
     ]
     story = tell(log(UP, DOWN, extra=extra, model="a b"))
     titles = [step.title for step in steps(story)]
@@ -201,7 +214,7 @@ def test_the_page_can_be_read_by_a_machine_and_heard() -> None:
 @given(st.text(min_size=1, max_size=20))
 def test_no_name_in_the_data_becomes_markup(name: str) -> None:
     plain = [tag for tag, _ in Checked(page(log(UP[:3], DOWN[:3]))).tags]
-    extra = [(Kind.DIAGNOSIS, {"batch": 1, "advice": "heal", "sentence": name})]
+    extra = [example(Diagnosed, advice="heal", sentence=name)]
     known = [tag for tag, _ in Checked(page(log(UP[:3], DOWN[:3], extra=extra))).tags]
     told = Checked(page(log(UP[:3], DOWN[:3], extra=extra, names=[name, "b"], model=name)))
     assert [tag for tag, _ in told.tags] == known

@@ -22,7 +22,7 @@ import requests
 
 from selfheal_cli.config import SyntheticSettings
 from selfheal_cli.events.log import read
-from selfheal_cli.events.types import Event, Kind
+from selfheal_cli.events.types import BatchScored, Event, RowsTaken, RunFinished
 from selfheal_cli.model.checkpoint import assemble, unpack
 from selfheal_cli.pipeline.runs.recovery import Beginning
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
@@ -73,9 +73,9 @@ def recorded() -> list[Event]:
 
 
 def require_every_row_once(spool: Spool) -> None:
-    rows = sum(event.data["rows"] for event in recorded() if event.kind is Kind.BATCH)
+    rows = sum(event.data["rows"] for event in recorded() if isinstance(event, BatchScored))
     assert rows == spool.rows_beyond(0)
-    last = max(e.data["offsets"]["answered"] for e in recorded() if e.kind is Kind.ROWS_TAKEN)
+    last = max(e.data["offsets"]["answered"] for e in recorded() if isinstance(e, RowsTaken))
     assert spool.rows_after(last, 1) == []
 
 
@@ -156,7 +156,7 @@ def test_it_heals_on_what_it_answers_survives_its_healer_and_rolls_back(
         assert process.wait(PATIENCE) == 0
     spool = Spool(spool_path("fraud", WORKSPACE))
     require_every_row_once(spool)
-    outcomes = [e.data["outcome"] for e in recorded() if e.kind is Kind.RUN_FINISHED]
+    outcomes = [e.data["outcome"] for e in recorded() if isinstance(e, RunFinished)]
     assert sorted(outcomes) == ["FINISHED", "KILLED"]
     invoke("audit")
 
@@ -185,7 +185,7 @@ def test_neither_an_infinite_value_nor_a_spool_that_is_lost_ends_healing(
         assert process.stderr is not None
         assert "is not the one that was read up to request" in process.stderr.read()
         assert process.wait(PATIENCE) == 0
-    outcomes = [e.data["outcome"] for e in recorded() if e.kind is Kind.RUN_FINISHED]
+    outcomes = [e.data["outcome"] for e in recorded() if isinstance(e, RunFinished)]
     assert outcomes == ["FINISHED", "FINISHED"]
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import requests
 
-from selfheal_cli.events.types import Event, Kind
+from selfheal_cli.events.types import BatchScored, BatchSetApart
 from selfheal_cli.pipeline.stream.session import APART
 from selfheal_cli.records import AliasMove
 from selfheal_cli.registry.aliases import Move, move_alias
@@ -18,6 +19,7 @@ from selfheal_cli.registry.memory import MemoryRegistry
 from selfheal_cli.serve.healer.status import ByHand, EventFold, registry_facts
 from selfheal_cli.serve.operator.status import ModelStatus, StatusSnapshot
 from selfheal_cli.serve.operator.verdict import warnings
+from tests.events.examples import example
 from tests.serve.operating import FACTS, board_with, operator_app, serving
 
 AT = "2026-01-01T00:00:00+00:00"
@@ -85,14 +87,10 @@ def test_an_alias_that_was_taken_away_or_points_to_nothing_is_a_warning(tmp_path
 def test_what_healing_could_not_take_is_counted_in_status_page_and_metrics(tmp_path: Path) -> None:
     fold = EventFold()
     at = "2026-01-01T00:00:00+00:00"
-    batch = {
-        "batch": 1, "rows": 98, "z": 0.0, "drifting": False, "state": "HEALTHY", "conflicts": 0,
-        "pending_writes": 0, "left_out": {"rows without an answer": 2},
-    }  # fmt: skip
-    for number, data in enumerate([batch, batch | {"left_out": {}}, batch]):
-        fold.add(Event(number, at, Kind.BATCH, data, "", ""))
-    apart = {"batch": 4, "rows": 100, "reason": "IndexError: out of range"}
-    fold.add(Event(4, at, Kind.BATCH_SET_APART, apart, "", ""))
+    batch = example(BatchScored, rows=98, at=at, left_out={"rows without an answer": 2})
+    for event in (batch, replace(batch, left_out={}), batch):
+        fold.apply(event)
+    fold.apply(BatchSetApart(batch=4, rows=100, reason="IndexError: out of range", at=at))
     standing = ModelStatus(**fold.facts)
     assert standing.notes == {"rows without an answer": 4, APART: 100}
     assert standing.happenings[0].text == "batch 4 set apart: IndexError: out of range"

@@ -17,8 +17,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from selfheal_cli.errors import ConfigurationError
-from selfheal_cli.events.types import Event, Kind
+from selfheal_cli.events.types import BatchScored, Event, HealFailed, HealPublished, RunStarted
+from selfheal_cli.scores import Scores
 from selfheal_cli.serve.tracing import HealSpans, Tracing, open_tracing
+from tests.events.examples import example
 from tests.serve.conftest import serving
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -132,21 +134,21 @@ def test_a_request_is_a_span_in_its_callers_trace(
     assert b"V14" not in sent
 
 
-def event(kind: Kind, at: str, **data: Any) -> Event:
-    return Event(1, f"2026-11-25T10:00:{at}+00:00", kind, data, "", "")
+def event(kind: type[Event], at: str, **fields: Any) -> Event:
+    return example(kind, at=f"2026-11-25T10:00:{at}+00:00", **fields)
 
 
 def test_a_heal_is_a_span_from_its_batch_to_what_became_of_it(collector: Collector) -> None:
     tracing = open_tracing("selfheal-healer")
     spans = HealSpans(tracing)
-    spans.add(event(Kind.RUN_STARTED, "00", config={"heal": {"recipe": "anchored"}}))
-    spans.add(event(Kind.BATCH, "01.000", batch=7))
-    spans.add(event(Kind.BATCH, "01.500", batch=8))
+    spans.add(event(RunStarted, "00", config={"heal": {"recipe": "anchored"}}))
+    spans.add(event(BatchScored, "01.000", batch=7))
+    spans.add(event(BatchScored, "01.500", batch=8))
     spans.add(
-        event(Kind.HEAL, "01.250", heal_id="h7", batch=7, recipe="anchored", to_snapshot="s9",
-              after={"rows": 120, "f1": 0.5})
+        event(HealPublished, "01.250", heal_id="h7", batch=7, recipe="anchored", to_snapshot="s9",
+              after=Scores(tp=30, tn=30, fp=30, fn=30))
     )  # fmt: skip
-    spans.add(event(Kind.HEAL_FAILED, "02.000", heal_id="h8", batch=8, reason="worker ended"))
+    spans.add(event(HealFailed, "02.000", heal_id="h8", batch=8, reason="worker ended"))
     tracing.close()
     healed, failed = sorted(collector.spans, key=lambda span: span.start_time_unix_nano)
     assert healed.name == failed.name == "heal"

@@ -16,7 +16,7 @@ import torch
 
 from selfheal_cli.events.archive import find_run
 from selfheal_cli.events.log import read, verify
-from selfheal_cli.events.types import Kind
+from selfheal_cli.events.types import BatchScored
 from selfheal_cli.pipeline.runs.recovery import settle_earlier, where_to_begin
 from selfheal_cli.pipeline.runs.run import Surroundings
 from selfheal_cli.pipeline.runs.serving import ServingOptions, heal_served, open_served
@@ -199,7 +199,7 @@ def test_a_run_of_0_1_0_that_was_killed_is_resumed_to_its_end(
     assert log is not None
     verify(log)
     events = list(read(log))
-    assert [e.data["batch"] for e in events if e.kind is Kind.BATCH] == [1, 2, 3, 4, 5, 6]
+    assert [e.data["batch"] for e in events if isinstance(e, BatchScored)] == [1, 2, 3, 4, 5, 6]
     invoke("audit", "--model-name", model)
 
 
@@ -220,6 +220,6 @@ def test_a_spool_of_0_1_0_is_healed_on_from_where_it_was_left(
         served = open_served(registry, wanted, spool, pace)
         around = Surroundings(registry, now, "ann", follow_seconds=0, workspace=WORKSPACE)
         done = heal_served(served, registry, around, cursor)
-    batches = [e for e in read(done.folder / "events.jsonl") if e.kind is Kind.BATCH]
+    batches = [e for e in read(done.folder / "events.jsonl") if isinstance(e, BatchScored)]
     assert sum(event.data["rows"] for event in batches) == left
     invoke("audit", "--model-name", "claims")

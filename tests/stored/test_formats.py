@@ -7,27 +7,33 @@ import os
 import signal
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from selfheal_cli.config import recorded
+from selfheal_cli.config import RunConfig, recorded
 from selfheal_cli.errors import EventLogError
-from selfheal_cli.events.log import EventLog, read
-from selfheal_cli.events.types import FORMAT, Kind
+from selfheal_cli.events.log import EventLog, keys_of, read
+from selfheal_cli.events.types import FORMAT, BatchScored, RunStarted
 from selfheal_cli.model.build import numeric_build, why_other_bytes
-from selfheal_cli.pipeline.record.replayed import RecordedEvents, written_by
+from selfheal_cli.pipeline.record.replayed import RecordedEvents, run_started
 from selfheal_cli.registry.outbox import Outbox
 from selfheal_cli.spool.file import spool_path
 from selfheal_cli.spool.store import Spool
 from tests.conftest import Invoke
+from tests.events.examples import example
 from tests.pipeline import faulty
 
 
 def first_of(log: Path) -> dict[str, Any]:
     return dict(next(iter(read(log))).data)
+
+
+def today() -> RunStarted:
+    return run_started("r", "fraud", "ann", 0, RunConfig())
 
 
 def rewritten(log: Path, **changes: Any) -> None:
@@ -37,8 +43,7 @@ def rewritten(log: Path, **changes: Any) -> None:
     times = iter([datetime.fromisoformat(event.at) for event in events])
     writing = EventLog(log, lambda: next(times))
     for event in events:
-        data = {**event.data, **changes} if event.kind is Kind.RUN_STARTED else event.data
-        writing.append(event.kind, data)
+        writing.append(replace(event, **changes) if isinstance(event, RunStarted) else event)
     writing.close()
 
 
@@ -85,27 +90,27 @@ def test_a_resume_on_another_processor_says_so_and_accuses_nobody(
 def test_an_older_record_is_gone_through_by_the_keys_that_it_has(tmp_path: Path) -> None:
     log = tmp_path / "events.jsonl"
     writing = EventLog(log, lambda: datetime(2026, 1, 1, tzinfo=UTC))
-    writing.append(Kind.RUN_STARTED, {"run_id": "r", "versions": {"selfheal": "0.1.0"}})
-    writing.append(Kind.BATCH, {"batch": 1, "z": 0.5})
-    writing.append(Kind.BATCH, {"batch": 2, "z": 0.5})
+    first, second = example(BatchScored), example(BatchScored, batch=2)
+    for event in (example(RunStarted), first, second):
+        writing.append(event)
     writing.close()
     record = RecordedEvents(read(log))
-    assert record.match(Kind.RUN_STARTED, {**written_by(), "run_id": "r"}) is not None
-    assert record.match(Kind.BATCH, {"batch": 1, "z": 0.5, "later": True}) is not None
+    assert record.match(today()) is not None
+    assert record.match(replace(first, abstained=1)) is not None
     with pytest.raises(EventLogError, match=r"z was 0\.5, is 0\.25"):
-        record.match(Kind.BATCH, {"batch": 2, "z": 0.25, "later": True})
+        record.match(replace(second, z=0.25, abstained=1))
 
 
 def test_a_record_of_today_has_to_come_out_with_all_its_keys(tmp_path: Path) -> None:
     log = tmp_path / "events.jsonl"
     writing = EventLog(log, lambda: datetime(2026, 1, 1, tzinfo=UTC))
-    writing.append(Kind.RUN_STARTED, written_by())
-    writing.append(Kind.BATCH, {"batch": 1})
+    writing.append(today())
+    writing.append(example(BatchScored))
     writing.close()
     record = RecordedEvents(read(log))
-    record.match(Kind.RUN_STARTED, written_by())
-    with pytest.raises(EventLogError, match="later was None, is True"):
-        record.match(Kind.BATCH, {"batch": 1, "later": True})
+    record.match(today())
+    with pytest.raises(EventLogError, match="abstained was None, is 1"):
+        record.match(example(BatchScored, abstained=1))
 
 
 def test_what_a_later_selfheal_wrote_is_refused_in_words(
@@ -113,7 +118,7 @@ def test_what_a_later_selfheal_wrote_is_refused_in_words(
 ) -> None:
     log = workdir / "mlruns" / "selfheal" / "runs" / "abc" / "events.jsonl"
     writing = EventLog(log, lambda: datetime(2026, 1, 1, tzinfo=UTC))
-    writing.append(Kind.RUN_STARTED, {"format": FORMAT + 1, "versions": {"selfheal": "9.0.0"}})
+    writing.append(example(RunStarted, format=FORMAT + 1, versions={"selfheal": "9.0.0"}))
     writing.close()
     told = invoke("report", "abc", expect=4).stderr
     assert f"is of format {FORMAT + 1}, which a later selfheal wrote (9.0.0)" in told
@@ -134,9 +139,19 @@ def test_a_file_of_0_1_0_stays_of_its_format(stored_by_0_1_0: Path) -> None:
 
 def test_why_bytes_differ_is_said_by_what_was_recorded() -> None:
     here = numeric_build()
-    assert why_other_bytes({"build": here}) == (
-        "the data or the installed packages have changed since"
-    )
-    old = json.loads(json.dumps({"versions": {"torch": "2.6.0"}}))
-    assert f"torch 2.6.0, here {here['torch']}" in why_other_bytes(old)
-    assert "which was not recorded then" in why_other_bytes({"versions": {"torch": here["torch"]}})
+    assert why_other_bytes(here, {}) == "the data or the installed packages have changed since"
+    assert f"torch 2.6.0, here {here['torch']}" in why_other_bytes(None, {"torch": "2.6.0"})
+    same = why_other_bytes(None, {"torch": str(here["torch"])})
+    assert "which was not recorded then" in same
+
+
+def test_each_line_that_0_1_0_wrote_is_an_event_that_gives_the_same_line(
+    unpacked_0_1_0: Path,
+) -> None:
+    lines = 0
+    for log in sorted(unpacked_0_1_0.glob("mlruns/selfheal/runs/*/events.jsonl")):
+        with log.open(encoding="utf-8") as stream:
+            for event, line in zip(read(log), stream, strict=True):
+                assert json.dumps(json.loads(line)["data"]) == json.dumps(keys_of(event))
+                lines += 1
+    assert lines > 200

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from selfheal_cli.config import RunConfig
 from selfheal_cli.errors import DrillFailed
-from selfheal_cli.events.types import Event, Kind
+from selfheal_cli.events.types import Event, RolledBack
 from selfheal_cli.pipeline.runs.run import Finished, Surroundings, run
 from selfheal_cli.records import digest
 from selfheal_cli.registry.base import CHAMPION
@@ -32,11 +32,11 @@ def drill(config: RunConfig, source: Source, around: Surroundings, *, keep: bool
 
     The model, its run and its files are removed again unless ``keep``. Raises `DrillFailed`.
     """
-    fired: list[Event] = []
+    fired: list[RolledBack] = []
 
     def watch(event: Event) -> None:
         around.on_event(event)
-        if event.kind is Kind.ROLLBACK:
+        if isinstance(event, RolledBack):
             fired.append(event)
 
     def stop() -> bool:
@@ -61,17 +61,18 @@ def drill(config: RunConfig, source: Source, around: Surroundings, *, keep: bool
                 around.registry.delete_run(finished.run_id)
 
 
-def _check(config: RunConfig, finished: Finished, around: Surroundings, event: Event) -> Proof:
-    registry, model = around.registry, config.model_name
-    best = registry.best(model, base=finished.view.trained["base"], run_id=finished.run_id)
+def _check(config: RunConfig, finished: Finished, around: Surroundings, event: RolledBack) -> Proof:
+    registry, model, view = around.registry, config.model_name, finished.view
+    base = view.stored.base if view.stored else ""
+    best = registry.best(model, base=base, run_id=finished.run_id)
     if best is None:
         raise DrillFailed(f"the registry names no best version of '{model}'")
     stored = registry.adapter(best)
-    serving = finished.view.finished["serving_sha256"]
+    serving = (view.finished and view.finished.serving_sha256) or "unknown"
     champion = registry.alias(model, CHAMPION)
-    if event.data["version"] != best.version:
+    if event.version != best.version:
         raise DrillFailed(
-            f"v{event.data['version']} was restored, but the registry's best is v{best.version}"
+            f"v{event.version} was restored, but the registry's best is v{best.version}"
         )
     if serving != digest(stored):
         raise DrillFailed(
@@ -80,10 +81,10 @@ def _check(config: RunConfig, finished: Finished, around: Surroundings, event: E
     if champion != best.version:
         raise DrillFailed(f"the champion is v{champion}, not the restored v{best.version}")
     return Proof(
-        event.data["batch"],
-        event.data["reason"],
+        event.batch,
+        event.reason,
         best.version,
-        event.data["f1"],
+        best.f1 or 0.0,
         digest(stored),
         len(stored),
     )

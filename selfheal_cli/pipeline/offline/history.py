@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from selfheal_cli.config import WORKSPACE
 from selfheal_cli.events.archive import logs_of
-from selfheal_cli.events.log import read
-from selfheal_cli.events.types import ACTIONS, Event, Kind
+from selfheal_cli.events.log import keys_of, read
+from selfheal_cli.events.run_record import RunState
+from selfheal_cli.events.types import (
+    AliasMoved,
+    ChampionFollowed,
+    Event,
+    HealingHeld,
+    HealingReleased,
+    HealJudged,
+    HealRefuted,
+    OfBatch,
+    RollbackDeclined,
+    RolledBack,
+    VersionRegistered,
+)
 from selfheal_cli.registry.base import Registry
 from selfheal_cli.registry.journal import Entry, EntryKind
 
-WHY = ("error", "declined", "rejected", "sentence", "reason")  # the first that there is
 RUNS_OWN = (EntryKind.LEASED, EntryKind.RELEASED)
 
 
@@ -65,40 +77,64 @@ def _timed(happenings: Iterable[HistoryEntry]) -> Iterator[tuple[str, HistoryEnt
         yield latest, one
 
 
+@dataclass
+class _Actions(RunState):
+    """What a run did, and the versions of its snapshots."""
+
+    versions: dict[str, int] = field(default_factory=dict)
+    actions: list[Event] = field(default_factory=list)
+
+    def apply(self, event: Event) -> None:
+        """Take the next event."""
+        super().apply(event)
+        if isinstance(event, VersionRegistered):
+            self.versions[event.snapshot] = event.version
+        elif event.is_action:
+            self.actions.append(event)
+
+    def entries(self, *, moves: bool) -> Iterator[HistoryEntry]:
+        """In order, once the whole log is known: a version may get its number later."""
+        actor = self.started.actor if self.started else ""
+        for event in self.actions:
+            if isinstance(event, AliasMoved):
+                if moves:
+                    move = event.move
+                    yield self._entry(event, move.actor, move.source, move.target)
+                continue
+            before, after, version = _served(event)
+            who = actor
+            if isinstance(event, (ChampionFollowed, HealingHeld, HealingReleased)):
+                who = event.actor
+            served = self.versions.get(before), self.versions.get(after, version)
+            yield self._entry(event, who, *served)
+
+    def _entry(
+        self, event: Event, actor: str, before: int | None, after: int | None
+    ) -> HistoryEntry:
+        batch = event.batch if isinstance(event, OfBatch) else None
+        return HistoryEntry(
+            event.at, event.kind, actor, event.why, self.run_id, batch, before, after,
+            keys_of(event),
+        )  # fmt: skip
+
+
+def _served(event: Event) -> tuple[str, str, int | None]:
+    """The snapshots that served before and after, and the version where that is written down."""
+    match event:
+        case HealJudged():
+            return event.from_snapshot, event.to_snapshot, None
+        case RolledBack() | ChampionFollowed():
+            return event.from_snapshot, event.to_snapshot, event.version
+        case HealRefuted():
+            return "", event.to_snapshot, None
+        case RollbackDeclined():
+            return "", "", event.version
+    return "", "", None
+
+
 def of_run(log: Path, *, moves: bool = True) -> list[HistoryEntry]:
     """What one run did, in order; its moves of aliases only if they are wanted."""
-    versions: dict[str, int] = {}
-    actor, run, kept = "", "", list[Event]()
-    for event in read(log):
-        data = event.data
-        if event.kind is Kind.RUN_STARTED:
-            actor, run = data.get("actor", ""), data.get("run_id", "")
-        elif event.kind is Kind.REGISTERED:
-            versions[data["snapshot"]] = data["version"]
-        elif event.kind in ACTIONS and (moves or event.kind is not Kind.ALIAS_MOVED):
-            kept.append(event)
-    return list(_from_events(kept, versions, actor, run))
-
-
-def _from_events(
-    events: list[Event], versions: Mapping[str, int], actor: str, run: str
-) -> Iterator[HistoryEntry]:
-    for event in events:
-        data = event.data
-        before = data.get("source", versions.get(data.get("from_snapshot", "")))
-        after = data.get("target", versions.get(data.get("to_snapshot", ""), data.get("version")))
-        why = next((str(data[key]) for key in WHY if data.get(key)), "")
-        yield HistoryEntry(
-            event.at,
-            event.kind.value,
-            data.get("actor", actor),
-            why,
-            run,
-            data.get("batch"),
-            before,
-            after,
-            data,
-        )
+    return list(_Actions.of(read(log)).entries(moves=moves))
 
 
 def _from_entry(entry: Entry) -> HistoryEntry:

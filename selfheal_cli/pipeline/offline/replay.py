@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
 
 from selfheal_cli.actor import clock
 from selfheal_cli.config import RunConfig, recorded
 from selfheal_cli.errors import EventLogError, VersionCorrupt
 from selfheal_cli.events.log import read
-from selfheal_cli.events.types import Event, Kind
+from selfheal_cli.events.types import Event, ModelTrained, RunStarted
 from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.model.build import why_other_bytes
 from selfheal_cli.model.network import use_one_thread
@@ -56,7 +55,7 @@ class _Matched:
         self.events = -2
 
     def __call__(self, event: Event) -> None:
-        self.events += event.kind not in BESIDE
+        self.events += not isinstance(event, BESIDE)
 
 
 class EndOfRecord:
@@ -65,7 +64,7 @@ class EndOfRecord:
     def __init__(self, wanted: str) -> None:
         self._wanted = wanted
 
-    def append(self, kind: Kind, data: Mapping[str, Any]) -> Event:
+    def append(self, event: Event) -> Event:
         """Raises `EventLogError`."""
         raise EventLogError(f"the record ends before snapshot {self._wanted} was taken")
 
@@ -96,19 +95,21 @@ def reheal(registry: Registry, version: VersionRecord, log: Path, into: Path) ->
     where = f"{version.model} v{version.version}"
     with closing(read(log)) as events:
         started, trained = islice(events, 2)
-        config = recorded(started.data["config"], where=str(log))
+        if not (isinstance(started, RunStarted) and isinstance(trained, ModelTrained)):
+            raise EventLogError(f"{log}: it does not say how the run was begun")
+        config = recorded(started.config, where=str(log))
         source = open_kept(config, log.parent, registry, version.run_id, into)
         prepared = prepare(config, source, lambda done, total: None, wrapped_of(config, registry))
-        if prepared.base.sha256 != trained.data["base_sha256"]:
+        if prepared.base.sha256 != trained.base_sha256:
             raise VersionCorrupt(
                 f"{where}: training again gives another base ({prepared.base.sha256[:12]}…, "
-                f"recorded was {trained.data['base_sha256'][:12]}…): "
-                f"{why_other_bytes(started.data)}"
+                f"recorded was {trained.base_sha256[:12]}…): "
+                f"{why_other_bytes(started.build, started.versions)}"
             )
         matched = _Matched()
         try:
             along = chain((started, trained), events)
-            _go_through(config, source, prepared, registry, version, along, matched)
+            _go_through(config, source, prepared, registry, version, started, along, matched)
         except _Reached as reached:
             _compare(registry, version, reached.adapter, where)
             return Rehealed(version.version, version.sha256, matched.events, reached.batch)
@@ -121,6 +122,7 @@ def _go_through(
     prepared: Prepared,
     registry: Registry,
     version: VersionRecord,
+    started: RunStarted,
     events: Iterator[Event],
     matched: _Matched,
 ) -> None:
@@ -131,13 +133,12 @@ def _go_through(
     wanted = version.tags["selfheal.snapshot"]
     writer = Awaiting(wanted)
     recorder = RunRecorder(EndOfRecord(wanted), writer, matched, clock, "", recorded=events)
-    known = 0
     for _ in range(2):  # how it began was checked before
-        event = recorder.record.expected
-        if event is not None:
-            known = event.data.get("champion_move", known)
-            recorder.note(event.kind, event.data)
-    others = ChampionWatcher(registry, version.model, version.run_id, version.base, known)
+        if recorder.record.expected is not None:
+            recorder.note(recorder.record.expected)
+    others = ChampionWatcher(
+        registry, version.model, version.run_id, version.base, started.champion_move
+    )
     live = serve(prepared)
     recipes = Recipes(prepared.network, prepared.anchor, config.heal)
     world = Live(config, registry, lineage, writer, others, live, recipes)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,8 @@ import numpy as np
 from selfheal_cli.config import RunConfig, recorded
 from selfheal_cli.errors import DataError, NoCandidateError
 from selfheal_cli.events.log import read
-from selfheal_cli.events.types import Kind
+from selfheal_cli.events.run_record import RunState
+from selfheal_cli.events.types import BatchScored, Event, LabelsArrived
 from selfheal_cli.metrics import score
 from selfheal_cli.model.checkpoint import assemble
 from selfheal_cli.pipeline.prepare.rows import open_kept
@@ -95,27 +97,35 @@ def rescore(
     return sorted(rescored, key=lambda one: -one.scores.f1)
 
 
+@dataclass
+class _Labels(RunState):
+    """Rows by batch, and how many labels of them came."""
+
+    rows: dict[int, int] = field(default_factory=dict)
+    came: Counter[int] = field(default_factory=Counter)
+
+    def apply(self, event: Event) -> None:
+        """Take the next event."""
+        super().apply(event)
+        if isinstance(event, BatchScored):
+            self.rows[event.batch] = event.rows
+            self.came[event.batch] += event.rows if event.live is not None else 0
+        elif isinstance(event, LabelsArrived):
+            self.came[event.batch] += event.rows
+
+    @property
+    def labelled(self) -> set[int]:
+        """Batches most of whose labels came: those that never come keep none from counting."""
+        return {batch for batch, rows in self.rows.items() if 2 * self.came[batch] > rows}
+
+
 def _walk(log: Path) -> tuple[str, RunConfig, int, set[int]]:
     """A log's run, configuration and last batch, and the batches whose labels had come."""
-    config: RunConfig | None = None
-    run_id = ""
-    last, rows, came = 0, dict[int, int](), dict[int, int]()
-    for event in read(log):
-        data = event.data
-        if event.kind is Kind.RUN_STARTED:
-            config = recorded(data["config"], where=str(log))
-            run_id = data["run_id"]
-        elif event.kind is Kind.BATCH:
-            last = data["batch"]
-            rows[last] = data["rows"]
-            if data["live"] is not None:
-                came[last] = data["rows"]
-        elif event.kind is Kind.LABELS:
-            came[data["batch"]] = came.get(data["batch"], 0) + data["rows"]
-    if config is None:
+    state = _Labels.of(read(log))
+    if state.started is None:
         raise DataError(f"{log}: it does not say how the run was begun")
-    # rows whose label never comes keep a batch from ever being whole: most of it must do
-    return run_id, config, last, {batch for batch, count in came.items() if 2 * count > rows[batch]}
+    config = recorded(state.config, where=str(log))
+    return state.run_id, config, max(state.rows, default=0), state.labelled
 
 
 def served_probabilities(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from selfheal_cli.drift.fidi import Calibration, calibrate, is_category
 from selfheal_cli.drift.kinds import targets_of
 from selfheal_cli.drift.monitor import Reservoir, TrainingSample
 from selfheal_cli.errors import DataError
+from selfheal_cli.events.types import FeatureShare
 from selfheal_cli.heal.anchor import Anchor, AnchorRows
 from selfheal_cli.heal.recipe import KINDS, check_place, check_recipe
 from selfheal_cli.labels.quarantine import LabelWatch
@@ -94,10 +96,10 @@ def most_used(network: SelfHealingNetwork, source: Source) -> dict[str, float]:
     return {name: used[name] / total for name in ranked}
 
 
-def sensitive_auto(used: Mapping[str, float]) -> dict[str, Any]:
+def most_used_features(used: Mapping[str, float]) -> tuple[FeatureShare, ...]:
     """What is written down of the choice; nothing where there was none."""
-    most = [{"feature": name, "share": share} for name, share in used.items()]
-    return {"sensitive_auto": most[:TOLD]} if most else {}
+    most = (FeatureShare(feature=name, share=share) for name, share in used.items())
+    return tuple(islice(most, TOLD))
 
 
 def numeric_inputs(encoding: Encoding) -> Iterator[tuple[str, int]]:

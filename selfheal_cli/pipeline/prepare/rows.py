@@ -23,7 +23,7 @@ from selfheal_cli.config_sources import (
 from selfheal_cli.errors import DataError, RegistryError
 from selfheal_cli.events.archive import LOG_NAME
 from selfheal_cli.events.log import read
-from selfheal_cli.events.types import Kind
+from selfheal_cli.events.types import ModelTrained, RowsTaken
 from selfheal_cli.registry.base import Registry
 from selfheal_cli.sources.base import Source
 
@@ -208,8 +208,8 @@ def past_of(log: Path) -> Past:
     stream: Mapping[str, int] = {}
     taken: list[tuple[int, Mapping[str, int]]] = []
     for event in read(log):
-        if event.kind is Kind.TRAINED and "positions" in event.data:
-            begin, stream = (event.data["positions"][name] for name in ("begin", "stream"))
-        elif event.kind is Kind.ROWS_TAKEN:
-            taken.append((event.data["rows"], event.data["offsets"]))
+        if isinstance(event, ModelTrained) and event.positions is not None:
+            begin, stream = event.positions["begin"], event.positions["stream"]
+        elif isinstance(event, RowsTaken):
+            taken.append((event.rows, event.offsets))
     return Past(begin, stream, tuple(taken))

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 from selfheal_cli.events.log import Clock
-from selfheal_cli.events.types import Event, Kind
+from selfheal_cli.events.types import (
+    Event,
+    RunFinished,
+    SnapshotScored,
+    SnapshotTaken,
+    StreamStopped,
+)
 from selfheal_cli.pipeline.record.replayed import RecordedEvents
-from selfheal_cli.records import AliasMove, Snapshot
-from selfheal_cli.registry.base import Refused, Result, StepMetrics
+from selfheal_cli.records import Snapshot
+from selfheal_cli.registry.base import StepMetrics, identity
 from selfheal_cli.scores import AnyScores
 
 Observer = Callable[[Event], None]
@@ -20,8 +26,8 @@ Observer = Callable[[Event], None]
 class Log(Protocol):
     """Where events are appended to."""
 
-    def append(self, kind: Kind, data: Mapping[str, Any]) -> Event:
-        """Write one down."""
+    def append(self, event: Event) -> Event:
+        """Write one down, and return it as it stands there."""
 
     def sync(self) -> None:
         """What was appended is on disk when it returns."""
@@ -73,7 +79,7 @@ class Writer(Protocol):
         """A snapshot that serves again, perhaps of an earlier run."""
         return
 
-    def results(self) -> list[Result]:
+    def results(self) -> list[Event]:
         """What was done since the last call, in order."""
         return []
 
@@ -114,7 +120,7 @@ class RunRecorder:
         actor: str,
         known: Callable[[], int] = lambda: 0,
         recorded: Iterable[Event] = (),
-        left: Sequence[Result] = (),
+        left: Sequence[Event] = (),
     ) -> None:
         self._log = log
         self._writer = writer
@@ -122,7 +128,7 @@ class RunRecorder:
         self._observe = observe
         self._clock = clock
         self._known = known
-        self._told: set[tuple[Kind, object]] = set()
+        self._told: set[tuple[str, str]] = set()
         self.record = RecordedEvents(recorded, self._beside)
         self._left = list(left)
         self._last: Event | None = None
@@ -132,25 +138,25 @@ class RunRecorder:
         """Writes to the registry that are still to be done."""
         return self._writer.pending
 
-    def note(self, kind: Kind, data: Mapping[str, Any]) -> None:
+    def note(self, event: Event) -> None:
         """Append one event and show it; of a record, match the next one."""
-        event = self.record.match(kind, data)
-        if event is None:
+        noted = self.record.match(event)
+        if noted is None:
             if self._left:
                 self._take_left()
-            event = self._log.append(kind, data)
-        self._last = event
-        self._observe(event)
+            noted = self._log.append(event)
+        self._last = noted
+        self._observe(noted)
 
     def stop(self, batch: int) -> None:
         """The stream ends before its time; within a record that is no event of its own."""
         if self.record.expected is None:
-            self.note(Kind.STREAM_STOPPED, {"batch": batch})
+            self.note(StreamStopped(batch=batch))
 
-    def finish(self, result: Mapping[str, Any]) -> None:
+    def finish(self, end: RunFinished) -> None:
         """The last event, however much of a record was gone through."""
         self._take_left()
-        self._observe(self._log.append(Kind.RUN_FINISHED, result))
+        self._observe(self._log.append(end))
 
     def sync(self) -> None:
         """What was noted is on disk when it returns."""
@@ -162,12 +168,12 @@ class RunRecorder:
 
     def _beside(self, event: Event) -> None:
         """Take an event of the record that is not the stream's own."""
-        self._told.add(identity(event.kind, event.data))
+        self._told.add(identity(event))
         self._observe(event)
 
     def keep(self, snapshot: Snapshot, adapter: bytes) -> None:
         """Note a snapshot, then have it registered."""
-        self.note(Kind.SNAPSHOT, snapshot_data(snapshot))
+        self.note(snapshot_taken(snapshot))
         head = self._last.digest if self._last else ""
         self._writer.add(replace(snapshot, log_head=head), adapter)
 
@@ -175,7 +181,7 @@ class RunRecorder:
         self, snapshot: str, batch: int, scores: AnyScores, metrics: Mapping[str, float]
     ) -> None:
         """A snapshot's labels have come: note its figures, then have them registered."""
-        self.note(Kind.SCORED, scored_data(snapshot, batch, scores))
+        self.note(SnapshotScored(snapshot=snapshot, batch=batch, scores=scores))
         self._writer.score(snapshot, batch, dict(metrics), scores)
 
     def point(self, alias: str, snapshot: str, reason: str, *, promotes: bool = False) -> None:
@@ -203,13 +209,11 @@ class RunRecorder:
         if self.record.expected is None:
             self.take(self._writer.results())
 
-    def take(self, results: Sequence[Result]) -> None:
+    def take(self, results: Sequence[Event]) -> None:
         """Note what the writer did, unless it was noted before the run was interrupted."""
-        for result in results:
-            kind, data = as_event(result)
-            if identity(kind, data) not in self._told:
-                event = self._log.append(kind, data)
-                self._observe(event)
+        for event in results:
+            if identity(event) not in self._told:
+                self._observe(self._log.append(event))
 
     def _at(self) -> str:
         """When the last event was written down: the same when it is gone through again."""
@@ -218,39 +222,18 @@ class RunRecorder:
         return self._clock().isoformat(timespec="milliseconds")
 
 
-def snapshot_data(snapshot: Snapshot) -> dict[str, Any]:
+def snapshot_taken(snapshot: Snapshot) -> SnapshotTaken:
     """What is noted of a snapshot."""
-    return {
-        "id": snapshot.id,
-        "phase": snapshot.phase.value,
-        "batch": snapshot.batch,
-        "sha256": snapshot.sha256,
-        "scores": snapshot.scores.as_dict() if snapshot.scores else None,
-        "evaluation": snapshot.evaluation.value,
-        "reason": snapshot.reason,
-        "threshold": snapshot.threshold,
-        "rejected": snapshot.rejected,
-        "parent": snapshot.parent,
-        "heal_id": snapshot.heal_id,
-    }
-
-
-def scored_data(snapshot: str, batch: int, scores: AnyScores) -> dict[str, Any]:
-    """What is noted of a snapshot's late figures."""
-    return {"snapshot": snapshot, "batch": batch, "scores": scores.as_dict()}
-
-
-def as_event(result: Result) -> tuple[Kind, dict[str, Any]]:
-    """What is noted of a result."""
-    if isinstance(result, AliasMove):
-        return Kind.ALIAS_MOVED, result.as_dict()
-    if isinstance(result, Refused):
-        reason = {"key": result.key, "alias": result.alias, "reason": result.reason}
-        return Kind.MOVE_REFUSED, reason
-    told = {name: value for name, value in asdict(result).items() if value != ""}
-    return Kind.REGISTERED, told
-
-
-def identity(kind: Kind, data: Mapping[str, Any]) -> tuple[Kind, object]:
-    """What tells one result from another."""
-    return kind, data.get("snapshot") or data.get("key")
+    return SnapshotTaken(
+        id=snapshot.id,
+        phase=snapshot.phase,
+        batch=snapshot.batch,
+        sha256=snapshot.sha256,
+        scores=snapshot.scores,
+        evaluation=snapshot.evaluation,
+        reason=snapshot.reason,
+        threshold=snapshot.threshold,
+        rejected=snapshot.rejected,
+        parent=snapshot.parent,
+        heal_id=snapshot.heal_id,
+    )

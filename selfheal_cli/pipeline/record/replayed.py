@@ -8,35 +8,51 @@ from outside are taken from the record.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from typing import Any
 
 from selfheal_cli import __version__
+from selfheal_cli.config import RunConfig
 from selfheal_cli.errors import EventLogError
-from selfheal_cli.events.types import FORMAT, Event, Kind, format_of
+from selfheal_cli.events.log import keys_of
+from selfheal_cli.events.types import (
+    FIRST_FORMAT,
+    FORMAT,
+    AliasMoved,
+    Event,
+    MoveRefused,
+    OfBatch,
+    RunFinished,
+    RunResumed,
+    RunStarted,
+    VersionRegistered,
+)
 from selfheal_cli.model.build import numeric_build, why_other_bytes
 
 # what the registry's writer, or the run's own end, wrote between the stream's events
-BESIDE = frozenset(
-    {
-        Kind.REGISTERED,
-        Kind.ALIAS_MOVED,
-        Kind.MOVE_REFUSED,
-        Kind.RUN_FINISHED,
-        Kind.RUN_RESUMED,
-    }
-)
+BESIDE = (VersionRegistered, AliasMoved, MoveRefused, RunFinished, RunResumed)
 BY_CHANCE = ("pending_writes",)  # depends on how fast the registry was
 # what earlier records do not have: they still can be gone through
 LATER = ("shifts", "features", "features_in_all")
 
 
-def written_by() -> dict[str, Any]:
-    """What a run's first words say of whoever writes its record."""
-    versions = {"selfheal": __version__, "mlflow": version("mlflow"), "torch": version("torch")}
-    return {"format": FORMAT, "build": numeric_build(), "versions": versions}
+def run_started(
+    run_id: str, model: str, actor: str, champion_move: int, config: RunConfig
+) -> RunStarted:
+    """A run's first words, with what writes its record."""
+    return RunStarted(
+        run_id=run_id,
+        model=model,
+        actor=actor,
+        champion_move=champion_move,
+        config=config.model_dump(mode="json"),
+        versions={
+            "selfheal": __version__, "mlflow": version("mlflow"), "torch": version("torch")
+        },
+        format=FORMAT,
+        build=numeric_build(),
+    )  # fmt: skip
 
 
 class RecordedEvents:
@@ -52,7 +68,7 @@ class RecordedEvents:
     ) -> None:
         self._events = iter(events)
         self._beside = beside
-        self._started: Mapping[str, Any] = {}
+        self._started: RunStarted | None = None
         self._next: Event | None = None
         self._advance()
 
@@ -61,34 +77,38 @@ class RecordedEvents:
         """The next event of the stream; None where the record ends."""
         return self._next
 
-    def match(self, kind: Kind, data: Mapping[str, Any]) -> Event | None:
+    def match(self, event: Event) -> Event | None:
         """The recorded event, None where the record ends.
 
         Raises `EventLogError` where something else was recorded.
         """
-        event = self._next
-        if event is None:
+        recorded = self._next
+        if recorded is None:
             return None
-        if kind is Kind.RUN_STARTED and event.kind is kind:
-            self._started = event.data  # what a run is told is taken from there
-        elif event.kind is not kind or _plain(event.data) != self._as_of(event.data, data):
+        if isinstance(event, RunStarted) and isinstance(recorded, RunStarted):
+            self._started = recorded  # what a run is told is taken from there
+        elif type(event) is not type(recorded) or _plain(recorded) != self._as_of(recorded, event):
+            build, versions = (
+                (self._started.build, self._started.versions) if self._started else (None, {})
+            )
             raise EventLogError(
-                f"event {event.sequence}: recorded was {_told(event.kind, event.data)}, the same "
-                f"rows now give {_told(kind, data)}{self._difference(event.data, data)}; "
-                f"{why_other_bytes(self._started)}"
+                f"event {recorded.sequence}: recorded was {_told(recorded)}, the same rows now "
+                f"give {_told(event)}{self._difference(recorded, event)}; "
+                f"{why_other_bytes(build, versions)}"
             )
         self._advance()
-        return event
+        return recorded
 
-    def _as_of(self, recorded: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    def _as_of(self, recorded: Event, event: Event) -> dict[str, Any]:
         """What a record of its age would have held."""
-        older = format_of(self._started) < FORMAT
-        new = {name for name in (data if older else LATER) if name not in recorded}
-        return {name: value for name, value in _plain(data).items() if name not in new}
+        before, now = recorded.as_dict(), _plain(event)
+        older = (self._started.format if self._started else FIRST_FORMAT) < FORMAT
+        new = {name for name in (now if older else LATER) if name not in before}
+        return {name: value for name, value in now.items() if name not in new}
 
-    def _difference(self, recorded: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    def _difference(self, recorded: Event, event: Event) -> str:
         """The first value that differs."""
-        before, after = _plain(recorded), self._as_of(recorded, now)
+        before, after = _plain(recorded), self._as_of(recorded, event)
         for name in sorted(before.keys() | after.keys()):
             if before.get(name) != after.get(name):
                 return f" ({name} was {before.get(name)!r}, is {after.get(name)!r})"[:300]
@@ -96,18 +116,17 @@ class RecordedEvents:
 
     def _advance(self) -> None:
         for event in self._events:
-            if event.kind not in BESIDE:
+            if not isinstance(event, BESIDE):
                 self._next = event
                 return
             self._beside(event)
         self._next = None
 
 
-def _plain(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Data as it comes back from a log."""
-    plain: dict[str, Any] = json.loads(json.dumps(data))
-    return {name: value for name, value in plain.items() if name not in BY_CHANCE}
+def _plain(event: Event) -> dict[str, Any]:
+    """Its keys as they come back from a log."""
+    return {name: value for name, value in keys_of(event).items() if name not in BY_CHANCE}
 
 
-def _told(kind: Kind, data: Mapping[str, Any]) -> str:
-    return f"'{kind}'" + (f" of batch {data['batch']}" if "batch" in data else "")
+def _told(event: Event) -> str:
+    return f"'{event.kind}'" + (f" of batch {event.batch}" if isinstance(event, OfBatch) else "")

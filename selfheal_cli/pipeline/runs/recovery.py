@@ -14,15 +14,23 @@ from selfheal_cli.config import WORKSPACE, RunConfig, recorded
 from selfheal_cli.errors import EventLogError, RegistryUnreachable
 from selfheal_cli.events.archive import ALIVE_LOCK, LOG_NAME, logs_of, model_of
 from selfheal_cli.events.log import Clock, EventLog, read, recover
-from selfheal_cli.events.types import Event, Kind
+from selfheal_cli.events.run_record import RunState
+from selfheal_cli.events.types import (
+    BatchScored,
+    BatchSetApart,
+    Event,
+    RowsTaken,
+    RunFinished,
+    RunResumed,
+    RunStarted,
+)
 from selfheal_cli.model.network import use_one_thread
 from selfheal_cli.pipeline.prepare.baseline import prepare
 from selfheal_cli.pipeline.prepare.lease import RunLease, wrote
 from selfheal_cli.pipeline.prepare.wrapped import wrapped_of
-from selfheal_cli.pipeline.record.recorder import as_event, identity
 from selfheal_cli.pipeline.runs.results import publish
 from selfheal_cli.pipeline.runs.run import Course, Finished, Surroundings, go
-from selfheal_cli.registry.base import Lineage, Registry, Result, result_of
+from selfheal_cli.registry.base import Lineage, Registry, identity, result_of
 from selfheal_cli.registry.outbox import NAME as OUTBOX_NAME
 from selfheal_cli.registry.outbox import Outbox, pending_in
 from selfheal_cli.registry.writer import RegistryWriter
@@ -104,17 +112,17 @@ def _note_results(path: Path, clock: Clock) -> tuple[Path, bool]:
     recover(log_path)
     told, ended = set(), False
     for event in read(log_path):
-        told.add(identity(event.kind, event.data))
-        ended = event.kind is Kind.RUN_FINISHED or (ended and event.kind is not Kind.RUN_RESUMED)
+        told.add(identity(event))
+        ended = isinstance(event, RunFinished) or (ended and not isinstance(event, RunResumed))
     outbox = Outbox(path)
-    results = [result_of(kind, answer) for kind, answer in outbox.results()]
+    results = [result_of(kind, done) for kind, done in outbox.results()]
     outbox.close()
     if not ended:
         return log_path, ended  # the run notes them itself when it is resumed
     log = EventLog(log_path, clock)
-    for kind, data in (as_event(result) for result in results if result is not None):
-        if identity(kind, data) not in told:
-            log.append(kind, data)
+    for result in results:
+        if result is not None and identity(result) not in told:
+            log.append(result)
     log.sync()
     log.close()
     return log_path, ended
@@ -127,8 +135,124 @@ def _head(log: Path) -> str:
     return head
 
 
+def resume(
+    log_path: Path, around: Surroundings, open_rows: Callable[[RunConfig], Source]
+) -> Finished:
+    """Go through a run's record again, then on from the batch after the last one.
+
+    Training, healing and scoring give the same bytes from the same rows, and every recorded event
+    is checked against what the rows give now. Raises `EventLogError` where they differ, and for a
+    run that has nothing left to do, `LeaseHeld` and `RegistryRestored` before anything was changed.
+    """
+    use_one_thread()
+    started = _first_event(log_path)
+    config = recorded(started.config, where=str(log_path))
+    folder = log_path.parent
+    lease = RunLease(
+        around.registry, config.model_name, started.run_id, folder, around.actor,
+        around.clock, four_eyes=config.policy.four_eyes, wrote=lambda: wrote(folder),
+    )  # fmt: skip
+    with lease:
+        recover(log_path)
+        record = RunState.of(read(log_path))
+        if record.finished and record.finished.outcome == "FINISHED":
+            return _complete(log_path, config, record, around, lease)
+        return _go_on(log_path, config, started, record, around, open_rows, lease)
+
+
+def _first_event(log_path: Path) -> RunStarted:
+    """What the run is; the log's end may be cut short by a crash."""
+    with log_path.open("rb") as stream:
+        whole = stream.readline().endswith(b"\n")
+    first = next(read(log_path), None) if whole else None
+    if not isinstance(first, RunStarted):
+        raise EventLogError(f"{log_path}: nothing was recorded of this run yet; start it anew")
+    return first
+
+
+def _go_on(
+    log_path: Path,
+    config: RunConfig,
+    started: RunStarted,
+    record: RunState,
+    around: Surroundings,
+    open_rows: Callable[[RunConfig], Source],
+    lease: RunLease,
+) -> Finished:
+    with lease.kept_alive():
+        source = open_rows(config)
+        prepared = prepare(config, source, around.on_epoch, wrapped_of(config, around.registry))
+    lease.require()
+    left = _left(log_path.with_name(OUTBOX_NAME))
+    log = EventLog(log_path, around.clock)
+    note = RunResumed(actor=around.actor, batch=record.batch, events=record.events)
+    around.on_event(log.append(note))
+    with closing(log), closing(read(log_path)) as events:
+        course = Course(
+            config,
+            source,
+            prepared,
+            started.run_id,
+            log,
+            started.actor,
+            started.champion_move,
+            islice(events, record.events),
+            left,
+            record.resumed + 1,
+        )
+        return go(course, around, lease)
+
+
+def _complete(
+    log_path: Path, config: RunConfig, record: RunState, around: Surroundings, lease: RunLease
+) -> Finished:
+    """The stream had ended: bring what the registry lacks and make the files again."""
+    path, run_id = log_path.with_name(OUTBOX_NAME), record.run_id
+    outbox = Outbox(path)
+    if outbox.result(f"end:{record.resumed}") is not None and not outbox.pending:
+        outbox.close()
+        raise EventLogError(
+            f"run {run_id} finished after {record.batch} batches and the registry has everything; "
+            "there is nothing to resume"
+        )
+    _bring(path, around, lease)  # first, so that the files have the versions' numbers
+    lineage = Lineage(**(outbox.lineage or {}))
+    with closing(EventLog(log_path, around.clock)) as log:
+        writer = RegistryWriter(
+            around.registry, lineage, outbox, before_commit=log.sync, lease=lease
+        )
+        try:
+            view, files = publish(config, log, record.resumed, "FINISHED", writer)
+        finally:
+            writer.close()
+    away = _bring(path, around, lease)
+    return Finished(run_id, "FINISHED", log_path.parent, view, files, away=away)
+
+
+def _bring(path: Path, around: Surroundings, lease: RunLease) -> str:
+    """Empty an outbox as far as the registry answers; returns why it does not have everything."""
+    patience = around.patience or 0.0
+    try:
+        bring(path, around.registry, around.clock, lease, patience=patience, on_left=around.on_left)
+    except RegistryUnreachable as exc:
+        return str(exc)
+    return ""
+
+
+def _left(path: Path) -> list[Event]:
+    """What the writer had done; some of it may not have been noted."""
+    if not path.exists():
+        return []
+    outbox = Outbox(path)
+    try:
+        answers = [result_of(kind, result) for kind, result in outbox.results()]
+    finally:
+        outbox.close()
+    return [result for result in answers if result is not None]
+
+
 MOST_TRIES = 3  # processes that end in the same batch before it is left out
-GONE_THROUGH = (Kind.BATCH, Kind.BATCH_SET_APART)
+GONE_THROUGH = (BatchScored, BatchSetApart)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,11 +353,11 @@ def _read_before(model: str, workspace: Path) -> Read:
         taken = None
         batches[log.parent.name] = 0
         for event in read(log):
-            if event.kind is Kind.ROWS_TAKEN:
-                taken = Cursor(**event.data["offsets"])
-            elif event.kind in GONE_THROUGH and taken is not None:
+            if isinstance(event, RowsTaken):
+                taken = Cursor(**event.offsets)
+            elif isinstance(event, GONE_THROUGH) and taken is not None:
                 through.append((event.at, taken))
-                batches[log.parent.name] = event.data["batch"]
+                batches[log.parent.name] = event.batch
                 taken = None
         if taken is not None:
             begun.append(taken)
@@ -272,10 +396,10 @@ def _end(log: Path, clock: Clock, actor: str) -> bool:
     """
     with FileLock(log.with_name(ALIVE_LOCK)).acquire(timeout=0):
         recover(log)
-        if any(event.kind is Kind.RUN_FINISHED for event in read(log)):
+        if any(isinstance(event, RunFinished) for event in read(log)):
             return False
         writing = EventLog(log, clock)
-        writing.append(Kind.RUN_FINISHED, {"outcome": "KILLED", "ended_by": actor})
+        writing.append(RunFinished(outcome="KILLED", ended_by=actor))
         writing.sync()
         writing.close()
     return True
@@ -284,151 +408,5 @@ def _end(log: Path, clock: Clock, actor: str) -> bool:
 def _served(model: str, workspace: Path) -> Iterator[Path]:
     for log in logs_of(model, workspace):
         first = next(read(log), None)
-        if first is not None and first.data["config"]["source"]["kind"] == "served":
+        if isinstance(first, RunStarted) and first.config["source"]["kind"] == "served":
             yield log
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What a run's log says of it: its first event, how far it came, and whether it ended."""
-
-    started: Event
-    events: int
-    batch: int
-    parts: int  # how often it was resumed
-    outcome: str  # empty where it has no end
-
-
-def read_record(log: Path) -> Record:
-    """Walk a log once; raises `EventLogError` where nothing was recorded."""
-    started: Event | None = None
-    events = batch = parts = 0
-    outcome = ""
-    for event in read(log):
-        events += 1
-        started = started or event
-        if event.kind in GONE_THROUGH:
-            batch = event.data["batch"]
-        elif event.kind is Kind.RUN_FINISHED:
-            outcome = event.data["outcome"]
-        elif event.kind is Kind.RUN_RESUMED:
-            parts, outcome = parts + 1, ""
-    if started is None:
-        raise EventLogError(f"{log}: nothing was recorded of this run yet; start it anew")
-    return Record(started, events, batch, parts, outcome)
-
-
-def resume(
-    log_path: Path, around: Surroundings, open_rows: Callable[[RunConfig], Source]
-) -> Finished:
-    """Go through a run's record again, then on from the batch after the last one.
-
-    Training, healing and scoring give the same bytes from the same rows, and every recorded event
-    is checked against what the rows give now. Raises `EventLogError` where they differ, and for a
-    run that has nothing left to do, `LeaseHeld` and `RegistryRestored` before anything was changed.
-    """
-    use_one_thread()
-    started = _first_event(log_path)
-    config = recorded(started.data["config"], where=str(log_path))
-    folder = log_path.parent
-    lease = RunLease(
-        around.registry, config.model_name, started.data["run_id"], folder, around.actor,
-        around.clock, four_eyes=config.policy.four_eyes, wrote=lambda: wrote(folder),
-    )  # fmt: skip
-    with lease:
-        recover(log_path)
-        record = read_record(log_path)
-        if record.outcome == "FINISHED":
-            return _complete(log_path, config, record, around, lease)
-        return _go_on(log_path, config, record, around, open_rows, lease)
-
-
-def _first_event(log_path: Path) -> Event:
-    """What the run is; the log's end may be cut short by a crash."""
-    with log_path.open("rb") as stream:
-        whole = stream.readline().endswith(b"\n")
-    first = next(read(log_path), None) if whole else None
-    if first is None:
-        raise EventLogError(f"{log_path}: nothing was recorded of this run yet; start it anew")
-    return first
-
-
-def _go_on(
-    log_path: Path,
-    config: RunConfig,
-    record: Record,
-    around: Surroundings,
-    open_rows: Callable[[RunConfig], Source],
-    lease: RunLease,
-) -> Finished:
-    with lease.kept_alive():
-        source = open_rows(config)
-        prepared = prepare(config, source, around.on_epoch, wrapped_of(config, around.registry))
-    lease.require()
-    left = _left(log_path.with_name(OUTBOX_NAME))
-    log = EventLog(log_path, around.clock)
-    note = {"actor": around.actor, "batch": record.batch, "events": record.events}
-    around.on_event(log.append(Kind.RUN_RESUMED, note))
-    started = record.started.data
-    with closing(log), closing(read(log_path)) as events:
-        course = Course(
-            config,
-            source,
-            prepared,
-            started["run_id"],
-            log,
-            started["actor"],
-            started["champion_move"],
-            islice(events, record.events),
-            left,
-            record.parts + 1,
-        )
-        return go(course, around, lease)
-
-
-def _complete(
-    log_path: Path, config: RunConfig, record: Record, around: Surroundings, lease: RunLease
-) -> Finished:
-    """The stream had ended: bring what the registry lacks and make the files again."""
-    path, run_id = log_path.with_name(OUTBOX_NAME), record.started.data["run_id"]
-    outbox = Outbox(path)
-    if outbox.result(f"end:{record.parts}") is not None and not outbox.pending:
-        outbox.close()
-        raise EventLogError(
-            f"run {run_id} finished after {record.batch} batches and the registry has everything; "
-            "there is nothing to resume"
-        )
-    _bring(path, around, lease)  # first, so that the files have the versions' numbers
-    lineage = Lineage(**(outbox.lineage or {}))
-    with closing(EventLog(log_path, around.clock)) as log:
-        writer = RegistryWriter(
-            around.registry, lineage, outbox, before_commit=log.sync, lease=lease
-        )
-        try:
-            view, files = publish(config, log, record.parts, "FINISHED", writer)
-        finally:
-            writer.close()
-    away = _bring(path, around, lease)
-    return Finished(run_id, "FINISHED", log_path.parent, view, files, away=away)
-
-
-def _bring(path: Path, around: Surroundings, lease: RunLease) -> str:
-    """Empty an outbox as far as the registry answers; returns why it does not have everything."""
-    patience = around.patience or 0.0
-    try:
-        bring(path, around.registry, around.clock, lease, patience=patience, on_left=around.on_left)
-    except RegistryUnreachable as exc:
-        return str(exc)
-    return ""
-
-
-def _left(path: Path) -> list[Result]:
-    """What the writer had done; some of it may not have been noted."""
-    if not path.exists():
-        return []
-    outbox = Outbox(path)
-    try:
-        answers = [result_of(kind, result) for kind, result in outbox.results()]
-    finally:
-        outbox.close()
-    return [result for result in answers if result is not None]

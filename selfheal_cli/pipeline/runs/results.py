@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from selfheal_cli.config import RunConfig
 from selfheal_cli.events.log import EventLog, read, written
 from selfheal_cli.events.state import RunView
+from selfheal_cli.events.types import RunFinished
 from selfheal_cli.heal.engine import LiveModel
 from selfheal_cli.metrics import commonest, constant, score
 from selfheal_cli.model.checkpoint import make_base, pack
@@ -38,7 +38,7 @@ LATE = " Labels that had not come by the end are used for this table and for not
 RATIOS = tuple(10 ** (exponent / 8) for exponent in range(-8, 33))  # 0.1 to 10,000
 
 
-def conclude(session: Session) -> dict[str, Any]:
+def conclude(session: Session, outcome: Outcome) -> RunFinished:
     """The results table, the verdict, and the check that the frozen part did not move."""
     run = session.run
     config, source, prepared, live = run.config, run.source, run.prepared, run.live
@@ -64,16 +64,17 @@ def conclude(session: Session) -> dict[str, Any]:
     document = prepared.base.describe()
     document.pop("network")
     frozen = make_base(live.serving.network, prepared.anchor.tensors(), document, prepared.probe)
-    return {
-        "stages": lines,
-        "evaluation": evaluation,
-        "verdict": verdict({stage.key: stage.scores for stage in stages}, config.objective),
-        "costs": _costs(session),
-        "base_unchanged": frozen.sha256 == prepared.base.sha256,
-        "serving_sha256": digest(pack(live.serving.adapter.weights)),
-        "notes": dict(source.notes()) | _held_back(session),
-        "departures": {name: dict(counts) for name, counts in source.departures().items()},
-    }
+    return RunFinished(
+        outcome=outcome,
+        stages=lines,
+        evaluation=evaluation,
+        verdict=verdict({stage.key: stage.scores for stage in stages}, config.objective),
+        costs=_costs(session),
+        base_unchanged=frozen.sha256 == prepared.base.sha256,
+        serving_sha256=digest(pack(live.serving.adapter.weights)),
+        notes=dict(source.notes()) | _held_back(session),
+        departures={name: dict(counts) for name, counts in source.departures().items()},
+    )
 
 
 def _never_seen(config: RunConfig) -> bool:

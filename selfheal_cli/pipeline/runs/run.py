@@ -8,31 +8,30 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from shutil import rmtree
-from typing import Any
 
 from selfheal_cli.config import WORKSPACE, RunConfig
 from selfheal_cli.errors import RegistryUnreachable, SelfhealError
 from selfheal_cli.events.archive import LOG_NAME, run_folder
 from selfheal_cli.events.log import Clock, EventLog, require_writable
 from selfheal_cli.events.state import RunView
-from selfheal_cli.events.types import Event, Kind
+from selfheal_cli.events.types import Event, ModelTrained, RunFinished
 from selfheal_cli.heal.engine import LiveModel, Serving
 from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.model.network import use_one_thread
-from selfheal_cli.pipeline.prepare.baseline import OnEpoch, Prepared, prepare, sensitive_auto
+from selfheal_cli.pipeline.prepare.baseline import OnEpoch, Prepared, most_used_features, prepare
 from selfheal_cli.pipeline.prepare.continuing import Continued, champion_on
 from selfheal_cli.pipeline.prepare.lease import RunLease, require_free
 from selfheal_cli.pipeline.prepare.rows import keep_rows
 from selfheal_cli.pipeline.prepare.wrapped import wrapped_of
 from selfheal_cli.pipeline.record.recorder import RunRecorder
-from selfheal_cli.pipeline.record.replayed import written_by
+from selfheal_cli.pipeline.record.replayed import run_started
 from selfheal_cli.pipeline.runs.results import conclude, publish
 from selfheal_cli.pipeline.stream.champion import EVERY_SECONDS, ChampionWatcher
 from selfheal_cli.pipeline.stream.context import SessionContext, serve
 from selfheal_cli.pipeline.stream.outside import Live
 from selfheal_cli.pipeline.stream.recorded import Recorded
 from selfheal_cli.pipeline.stream.session import Session
-from selfheal_cli.registry.base import Lineage, Outcome, Registry, Result
+from selfheal_cli.registry.base import Lineage, Outcome, Registry
 from selfheal_cli.registry.outbox import NAME as OUTBOX_NAME
 from selfheal_cli.registry.outbox import Outbox
 from selfheal_cli.registry.writer import RegistryWriter
@@ -103,7 +102,7 @@ class Course:
     actor: str
     known: int
     recorded: Iterable[Event] = ()
-    left: Sequence[Result] = ()
+    left: Sequence[Event] = ()
     part: int = 0
     continued: Continued | None = None
 
@@ -191,7 +190,7 @@ def _record(
     course: Course, around: Surroundings, lineage: Lineage, writer: RegistryWriter
 ) -> tuple[Outcome, str]:
     """Everything between a run's first and last event; and why writes are left, if any are."""
-    result: dict[str, Any] = {"outcome": "FAILED"}
+    end = RunFinished(outcome="FAILED")
     others = ChampionWatcher(
         around.registry, lineage.model, lineage.run_id, lineage.base, course.known
     )
@@ -201,8 +200,12 @@ def _record(
     )  # fmt: skip
     with ExitStack() as stack:
         try:
-            recorder.note(Kind.RUN_STARTED, _started(course, lineage))
-            recorder.note(Kind.TRAINED, _trained(course.source, course.prepared, lineage.base))
+            recorder.note(
+                run_started(
+                    lineage.run_id, lineage.model, course.actor, course.known, course.config
+                )
+            )
+            recorder.note(_trained(course.source, course.prepared, lineage.base))
             context = _context(course, around, lineage, writer, recorder, others, stack)
             session = Session(context)
             session.begin(course.continued)
@@ -214,11 +217,10 @@ def _record(
             writer.send_steps()
             away = _flush(writer, around)
             recorder.catch_up()
-            result = conclude(session)
-            result["outcome"] = "KILLED" if stopped else "FINISHED"
+            outcome: Outcome = "KILLED" if stopped else "FINISHED"
+            end = conclude(session, outcome)
         finally:
-            recorder.finish(result)
-    outcome: Outcome = result["outcome"]
+            recorder.finish(end)
     return outcome, away
 
 
@@ -259,41 +261,30 @@ def _flush(writer: RegistryWriter, around: Surroundings) -> str:
     return ""
 
 
-def _started(course: Course, lineage: Lineage) -> dict[str, Any]:
-    return {
-        **written_by(),
-        "run_id": lineage.run_id,
-        "model": lineage.model,
-        "actor": course.actor,
-        "champion_move": course.known,
-        "config": course.config.model_dump(mode="json"),
-    }
-
-
-def _trained(source: Source, prepared: Prepared, base_id: str) -> dict[str, Any]:
+def _trained(source: Source, prepared: Prepared, base_id: str) -> ModelTrained:
     network, calibration = prepared.network, prepared.trained.calibration
-    return {
-        "base": base_id,
-        "base_sha256": prepared.base.sha256,
-        "parameters": sum(p.numel() for p in network.parameters()),
-        "adapter_parameters": sum(p.numel() for p in network.adapter.parameters()),
-        "labels": list(source.labels),
-        "rules": [str(rule) for rule in prepared.trained.rules.rules],
-        "rules_suggested": prepared.trained.suggested,
-        "sensitive": calibration.feature,
-        "mean": calibration.mean,
-        "sd": calibration.sd,
-        **({} if calibration.category is None else {"sensitive_category": calibration.category}),
-        **sensitive_auto(prepared.trained.used),
-        "features": prepared.shifts.described(),
-        "features_in_all": len(prepared.shifts.features),
-        **({"positions": positions} if (positions := source.positions()) else {}),
-        "batches": source.batch_count,
-        "held_out": {
+    return ModelTrained(
+        base=base_id,
+        base_sha256=prepared.base.sha256,
+        parameters=sum(p.numel() for p in network.parameters()),
+        adapter_parameters=sum(p.numel() for p in network.adapter.parameters()),
+        labels=list(source.labels),
+        rules=[str(rule) for rule in prepared.trained.rules.rules],
+        rules_suggested=prepared.trained.suggested,
+        sensitive=calibration.feature,
+        mean=calibration.mean,
+        sd=calibration.sd,
+        sensitive_category=calibration.category,
+        sensitive_auto=most_used_features(prepared.trained.used),
+        features=prepared.shifts.described(),
+        features_in_all=len(prepared.shifts.features),
+        positions=source.positions() or None,
+        batches=source.batch_count,
+        held_out={
             name: {
                 "mean": float(calibration.values(rows.columns).mean(dtype="float64")),
                 "rule_share": float(prepared.trained.rules.judge(rows.columns).fired.mean()),
             }
             for name, rows in source.held_out().items()
         },
-    }
+    )

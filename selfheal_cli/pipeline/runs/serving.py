@@ -22,7 +22,7 @@ from selfheal_cli.config import (
 from selfheal_cli.errors import ConfigurationError, NoCandidateError, RegistryError
 from selfheal_cli.events.archive import LOG_NAME, run_folder
 from selfheal_cli.events.log import EventLog, read
-from selfheal_cli.events.types import Kind
+from selfheal_cli.events.types import RunStarted
 from selfheal_cli.heal.anchor import Anchor
 from selfheal_cli.heal.recipe import KINDS
 from selfheal_cli.model.adapters import AFFINE
@@ -156,9 +156,9 @@ def _recorded_config(registry: Registry, champion: VersionRecord, workspace: Pat
                 f"{champion.model} v{champion.version}: its run's log is neither here nor in the "
                 f"registry, so that nobody knows what it was healed by ({exc})"
             ) from exc
-    if first is None or first.kind is not Kind.RUN_STARTED:
+    if not isinstance(first, RunStarted):
         raise ConfigurationError(f"run {champion.run_id}: its log does not say how it was begun")
-    return first.data["config"]
+    return first.config
 
 
 def _reference(recorded: RunConfig, champion: VersionRecord) -> SyntheticSettings | TableSettings:

@@ -10,13 +10,13 @@ from selfheal_cli.config import RunConfig, checked
 from selfheal_cli.errors import RegistryError, VersionNotFound
 from selfheal_cli.events.archive import LOG_NAME, run_folder
 from selfheal_cli.events.log import EventLog
-from selfheal_cli.events.types import Kind
+from selfheal_cli.events.types import ModelWrapped, RunFinished
 from selfheal_cli.model.allowed import remember
 from selfheal_cli.model.cutting import modules_of
 from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.pipeline.prepare.lease import RunLease, require_free
 from selfheal_cli.pipeline.record.recorder import RunRecorder
-from selfheal_cli.pipeline.record.replayed import written_by
+from selfheal_cli.pipeline.record.replayed import run_started
 from selfheal_cli.pipeline.stream.snapshots import Snapshots
 from selfheal_cli.records import AliasMove, Base, Evaluation, Phase, VersionRecord
 from selfheal_cli.registry.aliases import Move, move_alias, require_allowed
@@ -129,23 +129,15 @@ def _register(
         ledger = RunRecorder(
             log, writer, around.on_event, around.clock, around.actor, lambda: known
         )
-        started = {
-            **written_by(),
-            "run_id": run_id,
-            "model": model,
-            "actor": around.actor,
-            "champion_move": known,
-            "config": config.model_dump(mode="json"),
-        }
-        ledger.note(Kind.RUN_STARTED, started)
-        ledger.note(Kind.TRAINED, {"base": base_id, "base_sha256": base.sha256, "origin": origin})
+        ledger.note(run_started(run_id, model, around.actor, known, config))
+        ledger.note(ModelWrapped(base=base_id, base_sha256=base.sha256, origin=origin))
         snapshot = Snapshots(ledger, run_id).take(
             network.adapter.state_dict(), phase=Phase.BASELINE, batch=0, scores=None,
             evaluation=Evaluation.AWAITING, reason=f"wrapped {origin}", threshold=0.5,
         )  # fmt: skip
         writer.flush(patience=around.patience or 0.0)
         ledger.catch_up()
-        ledger.finish({"outcome": "FINISHED"})
+        ledger.finish(RunFinished(outcome="FINISHED"))
         writer.finish("0", [(log.path, None)], "FINISHED", {"selfheal.log_head": log.head})
         writer.flush(patience=around.patience or 0.0)
         version = outbox.result(f"version:{snapshot}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from selfheal_cli.config import RunConfig
-from selfheal_cli.events.types import Kind
+from selfheal_cli.events.types import LabelsArrived, LabelsQuarantined
 from selfheal_cli.heal.recipe import KINDS
 from selfheal_cli.heal.task import Window
 from selfheal_cli.labels.queue import DelayedLabels, LabelJoiner, LabelQueue, Scored
@@ -73,9 +73,13 @@ class LabelFlow:
             return True
         held = verdict.implausible and self._guarded
         self._recorder.note(
-            Kind.QUARANTINED,
-            {"batch": part.batch, "rows": len(part), "held_back": held} | verdict.as_dict(),
-        )
+            LabelsQuarantined(
+                batch=part.batch, rows=len(part), held_back=held,
+                implausible=verdict.implausible, label=verdict.label, share=verdict.share,
+                expected=verdict.expected, z=verdict.z, believed=verdict.believed,
+                reason=verdict.reason,
+            )
+        )  # fmt: skip
         self.quarantined_rows += len(part) if held else 0
         return not held
 
@@ -83,11 +87,5 @@ class LabelFlow:
         live = counts(classify(part.probabilities, part.threshold), part.y, self._classes)
         shadow = counts(classify(part.shadow, part.shadow_threshold), part.y, self._classes)
         self._recorder.note(
-            Kind.LABELS,
-            {
-                "batch": part.batch,
-                "rows": len(part),
-                "live": live.as_dict(),
-                "shadow": shadow.as_dict(),
-            },
+            LabelsArrived(batch=part.batch, rows=len(part), live=live, shadow=shadow)
         )

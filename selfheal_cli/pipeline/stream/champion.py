@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from selfheal_cli.errors import RegistryUnreachable, SelfhealError
+from selfheal_cli.events.types import ChampionFollowed
 from selfheal_cli.model.network import Weights
 from selfheal_cli.records import AliasMove, VersionRecord
 from selfheal_cli.registry.aliases import Unsettled, settle, unsettled
@@ -141,17 +141,13 @@ class ChampionWatcher:
             settle(self._registry, self._model)
         return left is not None
 
-    def recall(self, recorded: Mapping[str, Any]) -> ChampionMove:
+    def recall(self, recorded: ChampionFollowed) -> ChampionMove:
         """The move that a recorded run followed, from the event that it wrote."""
-        self.known = recorded["sequence"]
+        self.known = recorded.move_sequence
         self._seen = max(self._seen, self.known)
-        who, why = recorded["actor"], recorded["reason"]
-        move = AliasMove(self._model, CHAMPION, None, recorded["version"], who, "", why, self.known)
-        return (
-            ChampionMove(move, None, {}, recorded["error"])
-            if "error" in recorded
-            else self._load(move)
-        )
+        who, why = recorded.actor, recorded.reason
+        move = AliasMove(self._model, CHAMPION, None, recorded.version, who, "", why, self.known)
+        return ChampionMove(move, None, {}, recorded.error) if recorded.error else self._load(move)
 
     def _load(self, move: AliasMove) -> ChampionMove:
         try:

@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from selfheal_cli.decide import RECENT, threshold_for
-from selfheal_cli.events.types import Kind
+from selfheal_cli.events.types import (
+    HealCoalesced,
+    HealFailed,
+    HealJudged,
+    HealPublished,
+    HealRefuted,
+    HealRejected,
+)
 from selfheal_cli.heal.gate import Judgement, judge
 from selfheal_cli.heal.recipe import KINDS
 from selfheal_cli.heal.task import AdapterState, HealFailure, HealOutcome, HealRows, HealTask
@@ -68,7 +76,7 @@ class EvaluatedHeal:
     snapshot: str
     threshold: float
     rejected: str
-    told: dict[str, Any]
+    event: HealJudged
 
 
 class HealEvaluator:
@@ -119,9 +127,9 @@ class HealEvaluator:
             heal_id = None if judgement.rejected else task.heal_id
             after = (network, threshold)
             self._snapshots.await_labels(second, task.batch, *after, waiting, heal_id)
-        told = self._told(outcome, healed, judgement, first, second, threshold)
+        event = self._event(outcome, healed, judgement, first, second, threshold)
         rejected = judgement.rejected
-        return EvaluatedHeal(outcome, healed, second, threshold, rejected, told)
+        return EvaluatedHeal(outcome, healed, second, threshold, rejected, event)
 
     def _labels_to_come(self) -> bool:
         """Whether a new adapter can be scored on rows that were scored and wait for labels."""
@@ -195,7 +203,7 @@ class HealEvaluator:
             packed=None if before else outcome.packed,
         )
 
-    def _told(
+    def _event(
         self,
         outcome: HealOutcome,
         healed: Healed,
@@ -203,23 +211,25 @@ class HealEvaluator:
         first: str,
         second: str,
         threshold: float,
-    ) -> dict[str, Any]:
-        task = outcome.task
-        return {
-            "heal_id": task.heal_id,
-            "batch": task.batch,
-            "reason": task.reason,
-            "recipe": task.recipe,
-            "from_snapshot": first,
-            "to_snapshot": second,
-            "before": healed.before.as_dict() if healed.before else None,
-            "after": healed.after.as_dict() if healed.after else None,
-            "evaluation": healed.evaluation.value,
-            "threshold": threshold,
-            "own_rows": bool((task.rows.arrival == task.batch).all()),
-            "gate": {"worse_by": judgement.worse_by, "error": judgement.error},
-            **outcome.measured,
-        }
+    ) -> HealJudged:
+        """What is written down of it once it is published, or was rejected."""
+        task, rejected = outcome.task, judgement.rejected
+        kind = partial(HealRejected, rejected=rejected) if rejected else HealPublished
+        return kind(
+            heal_id=task.heal_id,
+            batch=task.batch,
+            reason=task.reason,
+            recipe=task.recipe,
+            from_snapshot=first,
+            to_snapshot=second,
+            before=healed.before,
+            after=healed.after,
+            evaluation=healed.evaluation,
+            threshold=threshold,
+            own_rows=bool((task.rows.arrival == task.batch).all()),
+            gate={"worse_by": judgement.worse_by, "error": judgement.error},
+            more=outcome.measured,
+        )
 
 
 class Healing:
@@ -289,13 +299,9 @@ class Healing:
 
     def _drop(self, task: HealTask, reason: str, replaced_by: str | None) -> None:
         self._recorder.note(
-            Kind.HEAL_COALESCED,
-            {
-                "heal_id": task.heal_id,
-                "batch": task.batch,
-                "reason": reason,
-                "replaced_by": replaced_by,
-            },
+            HealCoalesced(
+                heal_id=task.heal_id, batch=task.batch, reason=reason, replaced_by=replaced_by
+            )
         )
 
     def settle(self, *, wait: bool = False) -> None:
@@ -328,22 +334,27 @@ class Healing:
     def _fail(self, failure: HealFailure) -> None:
         task = failure.task
         self._seen.pop(task.batch)
-        note = {"heal_id": task.heal_id, "batch": task.batch, "reason": failure.reason}
         if failure.refused:
-            self._refuse(note)
+            self._refuse(task, failure.reason)
             return
-        note["worker_restarted"] = failure.worker_restarted
-        self._recorder.note(Kind.HEAL_FAILED, note)
+        self._recorder.note(
+            HealFailed(
+                heal_id=task.heal_id, batch=task.batch, reason=failure.reason,
+                worker_restarted=failure.worker_restarted,
+            )
+        )  # fmt: skip
 
-    def _refuse(self, note: dict[str, Any]) -> None:
+    def _refuse(self, task: HealTask, reason: str) -> None:
         """A refuted assumption takes with it what it healed before: the trained weights serve."""
-        trained = self._baseline
+        trained, again = self._baseline, ""
         if self._assumed:
             self._assumed = False
             self._live.publish(trained.adapter, trained.snapshot, trained.threshold)
-            note["to_snapshot"] = trained.snapshot
-            self._recorder.point(CHAMPION, trained.snapshot, f"refuted: {note['reason']}")
-        self._recorder.note(Kind.HEAL_REFUSED, note)
+            again = trained.snapshot
+            self._recorder.point(CHAMPION, again, f"refuted: {reason}")
+        self._recorder.note(
+            HealRefuted(heal_id=task.heal_id, batch=task.batch, reason=reason, to_snapshot=again)
+        )
 
     def _publish(self, ready: EvaluatedHeal, *, wait: bool) -> bool:
         """Let a heal serve, if it is on disk and nothing overtook it; False while it is not."""
@@ -357,11 +368,11 @@ class Healing:
             # the old weights go on serving; what the recipe learned of itself goes on as well
             state = AdapterState(serving.adapter.weights, ready.outcome.after.memory)
             self._live.publish(state, serving.snapshot, serving.threshold)
-            self._recorder.note(Kind.HEAL_REJECTED, ready.told | {"rejected": ready.rejected})
+            self._recorder.note(ready.event)
         else:
             self._live.publish(ready.outcome.after, ready.snapshot, ready.threshold)
             self._assumed = KINDS[task.recipe].rows == "unlabelled"
-            self._recorder.note(Kind.HEAL, ready.told)
+            self._recorder.note(ready.event)
             reason = f"heal {task.heal_id}: {task.reason}"
             self._recorder.point(CHAMPION, ready.snapshot, reason)
             if ready.healed.after is not None:

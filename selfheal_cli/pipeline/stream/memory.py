@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from dataclasses import replace
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from selfheal_cli.actor import clock
 from selfheal_cli.config import RunConfig
-from selfheal_cli.events.types import Event, Kind
+from selfheal_cli.events.types import Event, SnapshotScored, SnapshotTaken
 from selfheal_cli.heal.engine import LiveModel
 from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask
@@ -44,10 +44,10 @@ class CountingLog:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
 
-    def append(self, kind: Kind, data: Mapping[str, Any]) -> Event:
+    def append(self, event: Event) -> Event:
         """Count one; snapshots are no event of the stream's."""
-        self.counts[kind.value] += kind not in (Kind.SNAPSHOT, Kind.SCORED)
-        return Event(0, AT, kind, data, "", "")
+        self.counts[event.kind] += not isinstance(event, (SnapshotTaken, SnapshotScored))
+        return replace(event, at=AT)
 
     def sync(self) -> None:
         """Nothing is on disk."""

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from selfheal_cli.config import MonitorSettings
-from selfheal_cli.drift.diagnosis import Advice, diagnose
+from selfheal_cli.drift.diagnosis import Advice, Diagnosis, diagnose
 from selfheal_cli.drift.kinds import build, limits_of
 from selfheal_cli.drift.monitor import BatchView, Level, Monitor, Reading
-from selfheal_cli.events.types import Kind
+from selfheal_cli.events.types import Diagnosed, MonitorAlarmed, MonitorReading, RuleStale
 from selfheal_cli.heal.recipe import KINDS
 from selfheal_cli.labels.queue import Scored
 from selfheal_cli.metrics import classify
@@ -35,11 +35,9 @@ class Watched:
     reasons: tuple[str, ...] = ()
     drifting: bool = False
 
-    def told(self) -> dict[str, Any]:
-        """For the batch's event; nothing where there are no monitors."""
-        if not self.readings:
-            return {}
-        return {"monitors": {key: reading.as_dict() for key, reading in self.readings.items()}}
+    def told(self) -> dict[str, MonitorReading]:
+        """The readings, for the batch's event."""
+        return {key: reading.as_dict() for key, reading in self.readings.items()}
 
 
 NOTHING = Watched()
@@ -88,11 +86,13 @@ class Monitoring:
     def _note(
         self, batch: int, settings: MonitorSettings, threshold: float, reading: Reading
     ) -> None:
-        told = {"monitor": settings.key, "threshold": threshold, "triggers": settings.triggers}
-        reason = _reason(settings.key, threshold, reading)
         self._recorder.note(
-            Kind.MONITOR_ALARM, {"batch": batch, "reason": reason} | told | reading.as_dict()
-        )
+            MonitorAlarmed(
+                batch=batch, reason=_reason(settings.key, threshold, reading),
+                monitor=settings.key, threshold=threshold, triggers=settings.triggers,
+                **reading.as_dict(),
+            )
+        )  # fmt: skip
 
 
 def describe(monitor: Mapping[str, Any]) -> str:
@@ -136,7 +136,7 @@ class Diagnosing:
         self._drifting: bool | None = None
         self._wait = 0  # labelled batches until a verdict may be given again
         self._reason = ""  # why one is due
-        self.verdict: dict[str, Any] | None = None
+        self.verdict: Diagnosis | None = None
 
     def observe(self, batch: int, learned: Sequence[Scored], *, drifting: bool) -> None:
         """Take what labels came, and judge where something changed; not more often than needed."""
@@ -147,7 +147,7 @@ class Diagnosing:
         if not learned:
             return
         self._wait = max(0, self._wait - 1)
-        undecided = self.verdict is not None and self.verdict["advice"] == Advice.UNDECIDED.value
+        undecided = self.verdict is not None and self.verdict.advice is Advice.UNDECIDED
         if undecided or (self._reason and not self._wait):
             self._judge(batch, self._reason or "more labels came")
 
@@ -169,18 +169,37 @@ class Diagnosing:
             features[:, :hidden],
             frozen_logit(network.predict_features(features)),
             np.concatenate([part.y for part in self._parts]),
-        ).as_dict()
+        )
         if self.verdict is None or _gist(self.verdict) != _gist(diagnosis):
-            self._recorder.note(Kind.DIAGNOSIS, {"batch": batch, "reason": reason} | diagnosis)
+            self._recorder.note(_diagnosed(batch, reason, diagnosis))
         self.verdict = diagnosis
         # the window still holds rows from before the change: look once more when they are gone
         self._reason = "the window is new" if reason.startswith("drift") else ""
         self._wait = AGAIN
 
 
-def _gist(verdict: dict[str, Any]) -> tuple[Any, ...]:
+def _gist(verdict: Diagnosis) -> tuple[Advice, bool, bool]:
     """What must change for a verdict to be worth repeating."""
-    return tuple(verdict[name] for name in ("advice", "base_rate_moved", "inputs_moved"))
+    return verdict.advice, verdict.base_rate_moved, verdict.inputs_moved
+
+
+def _diagnosed(batch: int, reason: str, verdict: Diagnosis) -> Diagnosed:
+    return Diagnosed(
+        batch=batch,
+        reason=reason,
+        rows=verdict.rows,
+        positives=verdict.positives,
+        advice=verdict.advice.value,
+        base_rate=verdict.base_rate,
+        base_rate_moved=verdict.base_rate_moved,
+        inputs_moved=verdict.inputs_moved,
+        relation_moved=verdict.relation_moved,
+        moved=[{"label": one.label, "name": one.name, "shift": one.shift} for one in verdict.moved],
+        auc=verdict.auc,
+        skill=verdict.skill,
+        ceiling_accuracy=verdict.ceiling_accuracy,
+        sentence=verdict.sentence,
+    )
 
 
 class RuleWatch:
@@ -214,14 +233,18 @@ class RuleWatch:
         if not recovered and frozenset(stale) <= self._stale:
             return
         for name in sorted(frozenset(stale) - self._stale):
-            rule = stale[name].rule
-            moved = self._health.reanchored(rule) if self._treatment == "reanchor" else None
-            note = {"batch": batch, "treatment": self._treatment, "reason": str(stale[name])}
-            note |= {"now": str(moved)} if moved else {}
-            self._recorder.note(Kind.RULE_STALE, note | stale[name].as_dict())
+            one = stale[name]
+            moved = self._health.reanchored(one.rule) if self._treatment == "reanchor" else None
+            self._recorder.note(
+                RuleStale(
+                    batch=batch, rule=name, reason=str(one), treatment=self._treatment,
+                    now="" if moved is None else str(moved), trained_rate=one.trained_rate,
+                    rate=one.rate, rows=one.rows, z=one.z,
+                )
+            )  # fmt: skip
         for name in sorted(recovered):
             reason = f"rule '{name}' fires as often as in training again"
-            self._recorder.note(Kind.RULE_STALE, {"batch": batch, "rule": name, "reason": reason})
+            self._recorder.note(RuleStale(batch=batch, rule=name, reason=reason))
         self._stale = (self._stale | frozenset(stale)) - recovered
         self._apply()
 

@@ -6,7 +6,21 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from selfheal_cli.errors import EventLogError, NoCandidateError
-from selfheal_cli.events.types import Kind
+from selfheal_cli.events.types import (
+    ChampionFollowed,
+    HealCoalesced,
+    HealEnded,
+    HealFailed,
+    HealingHeld,
+    HealingReleased,
+    HealPublished,
+    HealRejected,
+    RollbackDeclined,
+    RollbackFailed,
+    RolledBack,
+    SnapshotTaken,
+    StreamStopped,
+)
 from selfheal_cli.heal.engine import HealEngine, heal_or_fail
 from selfheal_cli.heal.task import AdapterState, HealFailure, HealOutcome, HealTask
 from selfheal_cli.pipeline.record.replayed import RecordedEvents
@@ -14,9 +28,8 @@ from selfheal_cli.pipeline.stream.champion import ChampionWatcher
 from selfheal_cli.pipeline.stream.outside import Best, Change, HoldChange, Live, Outside, Stopped
 from selfheal_cli.rollback.verify import load_verified
 
-HOLDS = (Kind.HEALING_HELD, Kind.HEALING_RELEASED)
-ANSWERS = (Kind.ROLLBACK, Kind.ROLLBACK_DECLINED, Kind.ROLLBACK_FAILED)
-PUBLISHED = (Kind.HEAL, Kind.HEAL_REJECTED, Kind.HEAL_COALESCED)  # what ends a heal's waiting
+ANSWERS = (RolledBack, RollbackDeclined, RollbackFailed)
+PUBLISHED = (HealPublished, HealRejected, HealCoalesced)  # what ends a heal's waiting
 
 
 class Recorded(Outside):
@@ -45,16 +58,16 @@ class Recorded(Outside):
     def meanwhile(self) -> Iterator[Change]:
         """Stops, moves and holds that come next on record."""
         while event := self._record.expected:
-            data = event.data
-            if event.kind is Kind.STREAM_STOPPED:
-                yield Stopped(data["batch"])
-            elif event.kind is Kind.FOLLOWED:
-                yield replace(self._others.recall(data), batch=data["batch"])
-            elif event.kind in HOLDS:
-                held = event.kind is Kind.HEALING_HELD
-                yield HoldChange(data["batch"], held, data["actor"], data["reason"])
-            else:
-                return
+            match event:
+                case StreamStopped():
+                    yield Stopped(event.batch)
+                case ChampionFollowed():
+                    yield replace(self._others.recall(event), batch=event.batch)
+                case HealingHeld() | HealingReleased():
+                    held = isinstance(event, HealingHeld)
+                    yield HoldChange(event.batch, held, event.actor, event.reason)
+                case _:
+                    return
 
     def ask_best(self) -> None:
         """Nobody is asked while the record says what was answered."""
@@ -66,27 +79,26 @@ class Recorded(Outside):
         if self._is_over():
             return self._live.best(wait=wait)
         event = self._record.expected
-        if event is None or not self._asked or not (self._waits or event.kind in ANSWERS):
+        if event is None or not self._asked or not (self._waits or isinstance(event, ANSWERS)):
             return None
         self._asked = False
-        if event.kind is Kind.ROLLBACK_FAILED:
-            raise NoCandidateError(event.data["error"])
-        if "version" not in event.data:
+        if isinstance(event, RollbackFailed):
+            raise NoCandidateError(event.error)
+        if not isinstance(event, (RolledBack, RollbackDeclined)):
             raise EventLogError(
                 f"event {event.sequence}: recorded was '{event.kind}', the same rows now "
                 "give a rollback"
             )
         registry = self._live.registry
-        best = registry.version(self._live.lineage.model, event.data["version"])
-        weights = load_verified(registry, best)
-        return Best(best, weights, tuple(event.data.get("passed_over", ())))
+        best = registry.version(self._live.lineage.model, event.version)
+        return Best(best, load_verified(registry, best), tuple(event.passed_over))
 
     def is_durable(self, *, wait: bool) -> bool:
         """A heal was published once it was."""
         if self._is_over():
             return self._live.is_durable(wait=wait)
         event = self._record.expected
-        return event is not None and event.kind in PUBLISHED
+        return isinstance(event, PUBLISHED)
 
     @property
     def in_flight(self) -> bool:
@@ -109,14 +121,14 @@ class Recorded(Outside):
             return self._live.heals.take(wait=wait)
         self._begin()
         event = self._record.expected
-        if self._running is None or event is None:
+        if self._running is None or not isinstance(event, (HealEnded, SnapshotTaken)):
             return None
         task, before = self._running
-        if event.data.get("heal_id") != task.heal_id:
+        if event.heal_id != task.heal_id:
             return None
         self._running = None
-        if event.data.get("worker_restarted"):
-            return HealFailure(task, event.data["reason"], worker_restarted=True)
+        if isinstance(event, HealFailed) and event.worker_restarted:
+            return HealFailure(task, event.reason, worker_restarted=True)
         return heal_or_fail(self._live.recipes, before, task)
 
     def close(self) -> None:

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from selfheal_cli.decide import Health
 from selfheal_cli.errors import SelfhealError
-from selfheal_cli.events.types import Kind
+from selfheal_cli.events.types import (
+    ChampionFollowed,
+    HealingHeld,
+    HealingReleased,
+    RollbackDeclined,
+    RollbackFailed,
+    RolledBack,
+)
 from selfheal_cli.heal.gate import compare
 from selfheal_cli.heal.recipe import KINDS
 from selfheal_cli.heal.task import AdapterState, HealRows
@@ -38,35 +47,38 @@ class AutoRollback:
 
     def follow(self, moved: ChampionMove) -> None:
         """Serve the champion that somebody else set."""
-        told = {"batch": moved.batch, "from_snapshot": self._live.serving.snapshot}
-        told |= {"version": moved.move.target, "sequence": moved.move.sequence}
-        told |= {"actor": moved.move.actor, "reason": moved.move.reason}
-        if moved.version is None:
-            self._recorder.note(Kind.FOLLOWED, told | {"error": moved.error})
-            return
-        snapshot = moved.version.tags["selfheal.snapshot"]
-        self._serve(moved.version, moved.weights, {})
-        self._health = Health(self._policy)
-        self._state.overtaken = moved.batch
-        self._state.fallen = None  # it was about what served before
-        self._recorder.note(Kind.FOLLOWED, told | {"to_snapshot": snapshot})
+        followed = ChampionFollowed(
+            batch=moved.batch, from_snapshot=self._live.serving.snapshot,
+            version=moved.move.target, move_sequence=moved.move.sequence,
+            actor=moved.move.actor, reason=moved.move.reason, error=moved.error,
+        )  # fmt: skip
+        if moved.version is not None:
+            snapshot = moved.version.tags["selfheal.snapshot"]
+            self._serve(moved.version, moved.weights, {})
+            self._health = Health(self._policy)
+            self._state.overtaken = moved.batch
+            self._state.fallen = None  # it was about what served before
+            followed = replace(followed, to_snapshot=snapshot)
+        self._recorder.note(followed)
 
     def hold(self, change: HoldChange) -> None:
         """Stop healing, or go on with it."""
         self._state.held = change.held
-        kind = Kind.HEALING_HELD if change.held else Kind.HEALING_RELEASED
-        told = {"batch": change.batch, "actor": change.actor, "reason": change.reason}
-        self._recorder.note(kind, told)
+        kind = HealingHeld if change.held else HealingReleased
+        self._recorder.note(kind(batch=change.batch, actor=change.actor, reason=change.reason))
 
     def begin_from(self, version: VersionRecord, weights: Weights, move: AliasMove | None) -> None:
         """Serve a champion of an earlier run from the first batch on; ``move`` made it one."""
         self._serve(version, weights, {})
-        told = {"batch": 0, "from_snapshot": "", "version": version.version}
-        told |= {"to_snapshot": self._live.serving.snapshot}
-        told |= {"sequence": move.sequence if move else 0}
-        told |= {"actor": move.actor if move else "another tool"}
-        told |= {"reason": move.reason if move else "the champion when the run began"}
-        self._recorder.note(Kind.FOLLOWED, told)
+        self._recorder.note(
+            ChampionFollowed(
+                batch=0, from_snapshot="", version=version.version,
+                to_snapshot=self._live.serving.snapshot,
+                move_sequence=move.sequence if move else 0,
+                actor=move.actor if move else "another tool",
+                reason=move.reason if move else "the champion when the run began",
+            )
+        )  # fmt: skip
 
     def observe(self, heal: Completed, rows: HealRows) -> None:
         """Take a heal's scores; where they have fallen, ask what to restore."""
@@ -89,7 +101,11 @@ class AutoRollback:
         except SelfhealError as exc:
             self._state.fallen = None
             self._recorder.catch_up()
-            self._note(Kind.ROLLBACK_FAILED, fallen, {"error": str(exc)})
+            self._recorder.note(
+                RollbackFailed(
+                    heal_id=fallen.heal_id, batch=fallen.batch, reason=fallen.reason, error=str(exc)
+                )
+            )
             return
         if best is not None:
             self._state.fallen = None
@@ -106,8 +122,12 @@ class AutoRollback:
                     f"v{version.version} is not better on the held-out rows: its log loss is lower "
                     f"by {gain:.4f}, standard error {error:.4f}"
                 )
-                facts = {"version": version.version, "declined": why, **_told(best)}
-                self._note(Kind.ROLLBACK_DECLINED, fallen, facts)
+                self._recorder.note(
+                    RollbackDeclined(
+                        heal_id=fallen.heal_id, batch=fallen.batch, reason=fallen.reason,
+                        version=version.version, declined=why, passed_over=best.passed_over,
+                    )
+                )  # fmt: skip
                 return
             self._state.overtaken = self._state.batch
             self._state.quiet_until = self._state.batch + self._policy.cooldown
@@ -132,28 +152,17 @@ class AutoRollback:
         # the article keeps its optimiser
         self._serve(version, best.weights, {} if self._guarded else serving.adapter.memory)
         self._state.rollbacks += 1
-        facts = {
-            "from_snapshot": serving.snapshot,
-            "to_snapshot": restored,
-            "version": version.version,
-            "f1": version.f1,
-            "rows": version.eval_rows,
-            "sha256": version.sha256,
-            **_told(best),
-        }
-        self._note(Kind.ROLLBACK, fallen, facts)
+        self._recorder.note(
+            RolledBack(
+                heal_id=fallen.heal_id, batch=fallen.batch, reason=fallen.reason,
+                from_snapshot=serving.snapshot, to_snapshot=restored, version=version.version,
+                f1=version.f1, rows=version.eval_rows, sha256=version.sha256,
+                passed_over=best.passed_over,
+            )
+        )  # fmt: skip
         self._recorder.point(CHAMPION, restored, f"rollback: {fallen.reason}")
 
     def _serve(self, version: VersionRecord, weights: Weights, memory: Weights) -> None:
         snapshot = version.tags["selfheal.snapshot"]
         self._recorder.restored(snapshot, version.version)
         self._live.publish(AdapterState(weights, memory), snapshot, version.threshold)
-
-    def _note(self, kind: Kind, fallen: Fallen, facts: dict[str, object]) -> None:
-        told = {"heal_id": fallen.heal_id, "batch": fallen.batch, "reason": fallen.reason}
-        self._recorder.note(kind, told | facts)
-
-
-def _told(best: Best) -> dict[str, object]:
-    """What was passed over on the way to the best version, if anything was."""
-    return {"passed_over": list(best.passed_over)} if best.passed_over else {}

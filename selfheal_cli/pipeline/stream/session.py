@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from selfheal_cli.decide import Decision, decide, state_after
 from selfheal_cli.drift.fidi import Fidi
 from selfheal_cli.drift.figures import batch_figures
 from selfheal_cli.errors import DataError, SelfhealError
-from selfheal_cli.events.types import Kind
+from selfheal_cli.events.types import BatchScored, BatchSetApart, RowsTaken, StreamStopped
 from selfheal_cli.heal.recipe import KINDS, label_free
 from selfheal_cli.heal.task import HealRows
 from selfheal_cli.labels.estimate import estimate
@@ -190,8 +190,8 @@ class Session:
         self.left_out[APART] += len(batch.rows)
         kind = "" if isinstance(cause, SelfhealError) else f"{type(cause).__name__}: "
         reason = f"{kind}{str(cause).partition(chr(10))[0][:LONGEST_REASON]}"
-        told = {"batch": batch.index, "rows": len(batch.rows), "reason": reason}
-        self.run.recorder.note(Kind.BATCH_SET_APART, told)
+        apart = BatchSetApart(batch=batch.index, rows=len(batch.rows), reason=reason)
+        self.run.recorder.note(apart)
         self.run.recorder.log_metrics({"rows_left_out": float(self.left_out.total())}, batch.index)
         if self._apart >= MOST_APART:
             raise DataError(
@@ -204,8 +204,8 @@ class Session:
         state.batch = batch.index
         self._follow(batch.index)
         if batch.offsets:
-            taken = {"batch": batch.index, "rows": len(batch.rows), "offsets": dict(batch.offsets)}
-            run.recorder.note(Kind.ROWS_TAKEN, taken)
+            offsets = dict(batch.offsets)
+            run.recorder.note(RowsTaken(batch=batch.index, rows=len(batch.rows), offsets=offsets))
         if not len(batch.rows):
             return
         rollbacks = state.rollbacks
@@ -219,19 +219,25 @@ class Session:
         read = self._read(scored, answered.batch.rows.columns, verdict, learned)
         asked = self._ask(read, learned)
         self.healing.settle()
-        told = {
-            "state": state_after(
-                drifting=read.drifting,
-                in_flight=self.healing.in_flight,
-                rolled_back=state.rollbacks > rollbacks,
-            ).value,
-            "heal_requested": asked,
-            "reason": read.decision.reason,
-            **({"abstained": verdict.abstained} if self._rules.several else {}),
-            **({"left_out": dict(answered.left_out)} if answered.left_out else {}),
-            **read.watched.told(),
-        }
-        self._note(scored, read, told)
+        known = read.live.rows > 0
+        estimates = {} if known else estimate(scored.probabilities, scored.threshold).figures()
+        state_now = state_after(
+            drifting=read.drifting,
+            in_flight=self.healing.in_flight,
+            rolled_back=state.rollbacks > rollbacks,
+        )
+        self._note(
+            BatchScored(
+                batch=batch.index, rows=len(scored), live=read.live if known else None,
+                shadow=read.shadow if known else None, estimates=estimates, z=read.drift.z,
+                drifting=read.drift.drifting, conflicts=read.conflicts.count,
+                positive_share=read.conflicts.positive_share,
+                shifts=run.prepared.shifts.of(scored.x), pending_writes=run.recorder.pending,
+                state=state_now.value, heal_requested=asked, reason=read.decision.reason,
+                abstained=verdict.abstained if self._rules.several else None,
+                left_out=dict(answered.left_out), monitors=read.watched.told(),
+            )
+        )  # fmt: skip
 
     def _take_labels(self, scored: Scored, batch: Batch) -> list[Scored]:
         """Rows whose labels came with a batch, to learn from; heals whose labels are complete."""
@@ -282,7 +288,7 @@ class Session:
         elif isinstance(change, ChampionMove):
             self._restore.follow(change)
         else:  # the stream was stopped here, after the heals that were under way
-            self.run.recorder.note(Kind.STREAM_STOPPED, {"batch": change.batch})
+            self.run.recorder.note(StreamStopped(batch=change.batch))
             self.healing.finish()
 
     def count_waiting(self) -> None:
@@ -327,29 +333,14 @@ class Session:
             return (self._free, unlabelled.rows()) if len(unlabelled) >= ENOUGH else None
         return (name, labelled.rows()) if learned else None
 
-    def _note(self, scored: Scored, read: Readings, told: dict[str, Any]) -> None:
-        recorder, batch = self.run.recorder, scored.batch
-        known, pending = read.live.rows > 0, recorder.pending
-        estimates = {} if known else estimate(scored.probabilities, scored.threshold).figures()
-        data = {
-            "batch": batch,
-            "rows": len(scored),
-            "live": read.live.as_dict() if known else None,
-            "shadow": read.shadow.as_dict() if known else None,
-            "estimates": estimates,
-            "z": read.drift.z,
-            "drifting": read.drift.drifting,
-            "conflicts": read.conflicts.count,
-            "positive_share": read.conflicts.positive_share,
-            "shifts": self.run.prepared.shifts.of(scored.x),
-            "pending_writes": pending,
-            **told,
-        }
-        recorder.note(Kind.BATCH, data)
-        figures = batch_figures(data)
+    def _note(self, event: BatchScored) -> None:
+        recorder = self.run.recorder
+        recorder.note(event)
+        figures = batch_figures(event)
         if self.left_out:
             figures["rows_left_out"] = float(self.left_out.total())
-        recorder.log_metrics({**figures, "pending_writes": float(pending)}, step=batch)
+        pending = float(event.pending_writes)
+        recorder.log_metrics({**figures, "pending_writes": pending}, step=event.batch)
         recorder.catch_up()
 
     def _recall(self, batch: Batch) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from selfheal_cli.actor import clock
 from selfheal_cli.config import TableSettings, checked
 from selfheal_cli.errors import LeaseHeld, NoCandidateError, RegistryUnreachable, SelfhealError
-from selfheal_cli.events.types import Event, Kind
+from selfheal_cli.events.types import ChampionFollowed, Event, RolledBack, VersionRegistered
 from selfheal_cli.heal.engine import Serving
 from selfheal_cli.model.checkpoint import Packed
 from selfheal_cli.pipeline.prepare.lease import healed_here, require_free
@@ -194,12 +194,12 @@ class HealerProcess:
         )
 
     def _see(self, event: Event) -> None:
-        data = event.data
-        if event.kind is Kind.REGISTERED:
-            self._board.numbered(data["snapshot"], data["version"])
-        elif event.kind in (Kind.FOLLOWED, Kind.ROLLBACK) and "to_snapshot" in data:
-            self._board.numbered(data["to_snapshot"], data["version"])
-        self._fold.add(event)
+        match event:
+            case VersionRegistered():
+                self._board.numbered(event.snapshot, event.version)
+            case ChampionFollowed() | RolledBack() if event.to_snapshot:
+                self._board.numbered(event.to_snapshot, event.version)
+        self._fold.apply(event)
         self._spans.add(event)
 
     def _state(self, state: str) -> None:

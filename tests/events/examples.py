@@ -1,0 +1,123 @@
+"""An event of each kind, to be changed in what a test is about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from selfheal_cli.events import types as events
+from selfheal_cli.events.types import Event
+from selfheal_cli.records import AliasMove, Evaluation, Phase
+from selfheal_cli.scores import Scores
+
+E = TypeVar("E", bound=Event)
+AT = "2026-01-01T00:00:00.000+00:00"
+SCORES = Scores(tp=30, tn=50, fp=10, fn=10)
+OF_BATCH: Mapping[str, Any] = {"batch": 1}
+ACTION: Mapping[str, Any] = {"batch": 1, "reason": "new labels"}
+HEAL: Mapping[str, Any] = {**ACTION, "heal_id": "h1"}
+JUDGED: Mapping[str, Any] = {
+    **HEAL,
+    "recipe": "anchored", "from_snapshot": "s1", "to_snapshot": "s2", "before": SCORES,
+    "after": SCORES, "evaluation": Evaluation.HELD_OUT, "threshold": 0.5, "own_rows": True,
+    "gate": {"worse_by": -0.1, "error": 0.05},
+}  # fmt: skip
+EXAMPLES: Mapping[type[Event], Mapping[str, Any]] = {
+    events.RunStarted: {
+        "run_id": "r", "model": "fraud", "actor": "ann", "champion_move": 0, "config": {},
+        "versions": {"selfheal": "0.1.0"},
+    },
+    events.ModelTrained: {
+        "base": "b", "base_sha256": "0", "parameters": 10, "adapter_parameters": 2,
+        "labels": ["no", "yes"], "rules": ["V14 < 0 => 1"], "rules_suggested": False,
+        "sensitive": "V14", "mean": 0.0, "sd": 1.0, "batches": 3, "held_out": {},
+    },
+    events.ModelWrapped: {"base": "b", "base_sha256": "0", "origin": "net.py"},
+    events.RowsTaken: {**OF_BATCH, "rows": 100, "offsets": {"answered": 1}},
+    events.BatchScored: {
+        **OF_BATCH,
+        "rows": 100, "live": SCORES, "shadow": SCORES, "estimates": {}, "z": 0.5,
+        "drifting": False, "conflicts": 3, "positive_share": 0.5, "pending_writes": 0,
+        "state": "HEALTHY", "heal_requested": False, "reason": "",
+    },
+    events.BatchSetApart: {**ACTION, "rows": 100},
+    events.LabelsArrived: {**OF_BATCH, "rows": 100, "live": SCORES, "shadow": SCORES},
+    events.LabelsQuarantined: {
+        **ACTION,
+        "rows": 100, "held_back": True, "implausible": True, "label": 1, "share": 0.9,
+        "expected": 0.1, "z": 9.0, "believed": False,
+    },
+    events.Diagnosed: {
+        **ACTION,
+        "rows": 100, "positives": 40, "advice": "heal", "base_rate": [0.1, 0.4],
+        "base_rate_moved": True, "inputs_moved": False, "relation_moved": False, "moved": [],
+        "auc": 0.9, "skill": None, "ceiling_accuracy": 0.6, "sentence": "heal",
+    },
+    events.RuleStale: {**ACTION, "rule": "V14 < 0 => 1"},
+    events.MonitorAlarmed: {
+        **ACTION,
+        "monitor": "psi", "threshold": 0.25, "triggers": "heal", "value": 0.5, "level": "alarm",
+        "p": 0.0, "features": ["V14"],
+    },
+    events.SnapshotTaken: {
+        **ACTION,
+        "id": "s1", "phase": Phase.POST_HEAL, "sha256": "0", "scores": SCORES,
+        "evaluation": Evaluation.HELD_OUT, "threshold": 0.5, "rejected": "", "parent": None,
+        "heal_id": "h1",
+    },
+    events.SnapshotScored: {**OF_BATCH, "snapshot": "s1", "scores": SCORES},
+    events.VersionRegistered: {"snapshot": "s1", "version": 1},
+    events.HealPublished: JUDGED,
+    events.HealRejected: {**JUDGED, "rejected": "it is worse"},
+    events.HealFailed: {**HEAL, "worker_restarted": False},
+    events.HealCoalesced: {**HEAL, "replaced_by": None},
+    events.HealRefuted: HEAL,
+    events.RolledBack: {
+        **HEAL,
+        "from_snapshot": "s3", "to_snapshot": "s2", "version": 2, "f1": 0.7, "rows": 100,
+        "sha256": "0",
+    },
+    events.RollbackFailed: {**HEAL, "error": "nothing to restore"},
+    events.RollbackDeclined: {**HEAL, "version": 2, "declined": "it is no better"},
+    events.AliasMoved: {"move": AliasMove("fraud", "champion", 1, 2, "ann", AT, "heal h1")},
+    events.MoveRefused: {"key": "k", "alias": "champion", "reason": "somebody else moved it"},
+    events.ChampionFollowed: {
+        **ACTION, "from_snapshot": "s1", "version": 2, "move_sequence": 7, "actor": "bob"
+    },
+    events.HealingHeld: {**ACTION, "actor": "bob"},
+    events.HealingReleased: {**ACTION, "actor": "bob"},
+    events.StreamStopped: OF_BATCH,
+    events.RunFinished: {"outcome": "FINISHED"},
+    events.RunResumed: {"actor": "ann", "batch": 3, "events": 20},
+}  # fmt: skip
+
+# what a line may leave out
+OPTIONAL: Mapping[type[Event], Mapping[str, Any]] = {
+    events.RunStarted: {"format": 2, "build": {"torch": "2"}},
+    events.ModelTrained: {
+        "sensitive_category": "a", "sensitive_auto": [{"feature": "V14", "share": 1.0}],
+        "features": [], "features_in_all": 0, "positions": {"begin": {}, "stream": {"p": 1}},
+    },
+    events.BatchScored: {
+        "shifts": [], "abstained": 0, "left_out": {"rows without an answer": 2},
+        "monitors": {"psi": {"value": 0.1, "level": "quiet", "p": 1.0, "features": []}},
+    },
+    events.RuleStale: {
+        "treatment": "drop", "now": "V14 < 1 => 1", "trained_rate": 0.1, "rate": 0.2,
+        "rows": 100, "z": 4.0,
+    },
+    events.VersionRegistered: {"manifest": "0"},
+    events.HealRefuted: {"to_snapshot": "s1"},
+    events.RolledBack: {"passed_over": ["v3: gone"]},
+    events.RollbackDeclined: {"passed_over": ["v3: gone"]},
+    events.ChampionFollowed: {"to_snapshot": "s2", "error": "it is on another base"},
+    events.RunFinished: {
+        "ended_by": "bob", "stages": [], "evaluation": "", "verdict": {}, "costs": {},
+        "base_unchanged": False, "serving_sha256": "0", "notes": {}, "departures": {},
+    },
+}  # fmt: skip
+
+
+def example(kind: type[E], **changes: Any) -> E:
+    """An event of this kind, with these fields."""
+    return kind(**{**EXAMPLES[kind], **changes})
