@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -88,19 +88,30 @@ class RowSettings(Settings):
         "model that takes it; empty: 0",
     )
     record_rows: bool = Field(default=False, description="keep the rows with the run's files")
+    max_rejects: Annotated[int, Field(ge=0, le=10_000_000)] = Field(
+        default=100, description="rows that are put aside before the run stops"
+    )
+    reject_misfits: bool = Field(
+        default=True,
+        description="put rows that break the row contract aside too; false: they end the run",
+    )
+
+    _silent: ClassVar[tuple[str, ...]] = ("missing",)
 
     @model_serializer(mode="wrap")
     def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Nothing is said of what does not go in: a run's record stays what it always was."""
+        """Of what came later nothing is said where it is as always: a record stays what it was."""
         values: dict[str, Any] = dump(self)
-        if not self.missing:
-            values.pop("missing", None)
+        for name in self._silent:
+            if getattr(self, name) == type(self).model_fields[name].default:
+                values.pop(name, None)
         return values
 
 
 class BoundedSettings(RowSettings):
     """Rows that end: the first of them train, the rest stream."""
 
+    _silent: ClassVar[tuple[str, ...]] = ("missing", "max_rejects", "reject_misfits")
     train_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.25, description="first share of the rows, which trains; the rest streams"
     )
@@ -176,13 +187,6 @@ class UnboundedSettings(RowSettings):
     train_rows: Count = Field(default=1_000, description="first rows, which train the network")
     max_wait: Positive = Field(
         default=10.0, description="seconds after which a batch that is not full is scored"
-    )
-    max_rejects: Annotated[int, Field(ge=0, le=10_000_000)] = Field(
-        default=100, description="broken lines that are put aside before the run stops"
-    )
-    reject_misfits: bool = Field(
-        default=True,
-        description="put rows that break the row contract aside too; false: they end the run",
     )
 
 

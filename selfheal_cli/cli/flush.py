@@ -8,7 +8,7 @@ import click
 
 from selfheal_cli.actor import actor, clock
 from selfheal_cli.cli import options
-from selfheal_cli.cli.say import say
+from selfheal_cli.cli.say import say, say_settled
 
 
 @click.command("flush")
@@ -41,8 +41,11 @@ def command(run: str | None, patience: float, tracking_uri: str | None, as_json:
         with output.waiting("registry", quiet=as_json) as on_left:
             for path in paths:
                 done.append(
-                    flush(path, registry, clock, actor(), patience=patience, on_left=on_left)
-                )
+                    flush(
+                        path, registry, clock, actor(), patience=patience, on_left=on_left,
+                        on_settled=say_settled,
+                    )
+                )  # fmt: skip
     if as_json:
         output.print_json([asdict(one) for one in done])
         return

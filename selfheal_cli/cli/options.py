@@ -268,11 +268,11 @@ elsewhere = group(
     ),
     click.option(
         "--max-rejects", type=int,
-        help="Of a stream: broken lines that are put aside before the run stops. [default: 100]",
+        help="Rows that are put aside before the run stops. [default: 100]",
     ),
     click.option(
         "--reject-misfits/--no-reject-misfits", default=None,
-        help="Of a stream: put rows aside that are not as in training, or stop at the first. "
+        help="Put rows aside that are not what the others are, or stop at the first. "
         "[default: put aside]",
     ),
 )  # fmt: skip

@@ -11,7 +11,7 @@ import click
 from selfheal_cli.actor import actor, now_text
 from selfheal_cli.cli import configured as standing
 from selfheal_cli.cli import options
-from selfheal_cli.cli.say import say
+from selfheal_cli.cli.say import say, say_settled
 
 if TYPE_CHECKING:
     from selfheal_cli.pipeline.offline.rescore import Rescored
@@ -31,7 +31,7 @@ def settle_first(registry: Registry, model: str) -> None:
     from selfheal_cli.registry.aliases import settle
 
     for left in settle(registry, model):
-        say(f"Put right first: {left}.", err=True)
+        say_settled(left)
 
 
 def show_plan(plan: RollbackPlan) -> None:

@@ -16,7 +16,7 @@ from selfheal_cli.cli import configured as standing
 from selfheal_cli.cli import options
 from selfheal_cli.cli import options as row_options
 from selfheal_cli.cli import options as run_options
-from selfheal_cli.cli.say import say
+from selfheal_cli.cli.say import say, say_settled
 from selfheal_cli.errors import RegistryUnreachable
 from selfheal_cli.kinds import RECIPES
 
@@ -138,6 +138,7 @@ def command(
             screen.on_left,
             stop,
             patience=None if no_wait else PATIENCE_SECONDS,
+            on_settled=say_settled,
         )
         if config is not None and source is not None:
             finished = run(config, source, around)

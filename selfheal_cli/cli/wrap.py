@@ -11,7 +11,7 @@ import click
 
 from selfheal_cli.actor import actor, clock
 from selfheal_cli.cli import options
-from selfheal_cli.cli.say import say
+from selfheal_cli.cli.say import say, say_settled
 
 if TYPE_CHECKING:
     from torch import nn
@@ -126,7 +126,7 @@ def command(
         )  # fmt: skip
         network = put_in(original, at=given["at"], adapter=given["adapter"])
         base = base_of(network, sample, labels.split(",") if labels else None)
-        around = Surroundings(registry, clock, actor())
+        around = Surroundings(registry, clock, actor(), on_settled=say_settled)
         added = add_wrapped(network, base, name, str(origin), around, promote=promote)
         _tell(registry, added, network, original.answer, sample, origin, name, as_json=as_json)
 

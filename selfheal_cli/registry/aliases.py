@@ -57,6 +57,14 @@ class Unsettled:
         return f"{last} was begun and not finished: it is {reads} still"
 
 
+# is told of each that was put right
+OnSettled = Callable[[Unsettled], None]
+
+
+def untold(left: Unsettled) -> None:
+    """For whoever has nobody to tell."""
+
+
 def carry_out(registry: Registry, move: AliasMove, mark: Mark = Mark.CARRIED) -> None:
     """Set an alias as its last move in the journal has it, read it back, and mark the move.
 

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from selfheal_cli.records import Columns
 
 
-REJECTS = "rejects.ndjson"  # in a run's folder: lines that could not be taken
-
-
 class Around(Protocol):
     """What a session asks of a source around its batches.
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
-from selfheal_cli.sources.encoding import occurred
+from selfheal_cli.sources.encoding import LARGEST_OF_OLD, occurred
 from selfheal_cli.sources.files import as_numbers
-from selfheal_cli.sources.profile import LARGEST, UNKNOWN, as_classes, as_labels, listed
+from selfheal_cli.sources.profile import NEEDED, UNKNOWN, as_classes, as_labels, listed
 from selfheal_cli.sources.values import RowContract, parsed
+from selfheal_cli.sources.violation import SchemaViolation, first_of_each, no_label, no_number
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -119,14 +119,6 @@ class RangeViolations:
         return {name: dict(counts) for name, counts in ranked}
 
 
-@dataclass(frozen=True, slots=True)
-class SchemaViolation:
-    """A row (its place in the batch, from 0), and what is wrong with it."""
-
-    row: int
-    reason: str
-
-
 def schema_violations(
     contract: Contract,
     target: str,
@@ -141,20 +133,21 @@ def schema_violations(
 
     ``frame`` holds the same rows; of a number column what is no number is text in it.
     """
-    reasons: dict[int, str] = {}
+    wrong: list[SchemaViolation] = []
     required = {column.name for column in contract.columns if not column.optional}
     required |= set() if unlabelled else {target}
     for row, one in enumerate(objects):
         if not required <= one.keys():
-            name = min(required - one.keys())
-            reasons[row] = f"column '{name}' is missing"
+            absent = f"column '{min(required - one.keys())}' is missing"
+            wrong.append(SchemaViolation(row, absent, absent))
     for column in contract.columns:
         if column.kind == "number":
             for row, reason in _no_numbers(frame[column.name], row_contract):
-                reasons.setdefault(row, f"column '{column.name}': {reason}")
+                told = f"column '{column.name}': {reason}"
+                wrong.append(SchemaViolation(row, told, no_number(column.name)))
     for row, reason in _no_labels(frame[target], labels, row_contract, unlabelled=unlabelled):
-        reasons.setdefault(row, f"column '{target}': {reason}")
-    return [SchemaViolation(row, reasons[row]) for row in sorted(reasons)]
+        wrong.append(SchemaViolation(row, f"column '{target}': {reason}", no_label(target)))
+    return first_of_each(wrong)
 
 
 def _no_numbers(values: pd.Series[Any], contract: RowContract) -> list[tuple[int, str]]:
@@ -166,8 +159,8 @@ def _no_numbers(values: pd.Series[Any], contract: RowContract) -> list[tuple[int
     strange = values.notna().to_numpy() & np.isnan(numbers)
     texts = [(row, f"{values.iloc[row]!r} is not a number") for row in _places(strange)]
     large = [
-        (row, f"{values.iloc[row]} is beyond {LARGEST:g}")
-        for row in _places(np.abs(numbers) > LARGEST)
+        (row, f"{values.iloc[row]} is beyond {LARGEST_OF_OLD:g}")
+        for row in _places(np.abs(numbers) > LARGEST_OF_OLD)
     ]
     return texts + large
 
@@ -180,14 +173,13 @@ def _no_labels(
     else:
         missing = values.isna().to_numpy()
         unknown = (as_classes(values, labels, 1) == UNKNOWN) & ~missing
-    reasons = [
+    wrong = [
         (row, f"{values.iloc[row]!r} is not a value that training had; it had {listed(labels)}")
         for row in _places(unknown)
     ]
     if not unlabelled:
-        then = "every row needs one, unless labels may come later (--labels)"
-        reasons += [(row, f"the target is missing; {then}") for row in _places(missing)]
-    return reasons
+        wrong += [(row, f"the target is missing; {NEEDED}") for row in _places(missing)]
+    return wrong
 
 
 def _places(chosen: NDArray[np.bool_]) -> list[int]:

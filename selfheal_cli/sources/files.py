@@ -12,8 +12,9 @@ import shutil
 import warnings
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -44,6 +45,15 @@ WHOLE_NUMBERS = {
 }  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A row that cannot be read; in the table's frames it has no values."""
+
+    reason: str
+    kind: str
+    text: str
+
+
 class TableFile(Protocol):
     """Rows of named columns, read from the start as often as wanted."""
 
@@ -65,6 +75,9 @@ class TableFile(Protocol):
 
     def notes(self) -> dict[str, int]:
         """Counts of rows that could not be read and are left out, by reason."""
+
+    def broken(self) -> Mapping[int, Broken]:
+        """Rows that cannot be read and are in the frames, by number, among those read so far."""
 
 
 def open_table(path: Path, separator: str | None, contract: RowContract = 2) -> TableFile:
@@ -189,6 +202,10 @@ class CsvTable:
         return {f"rows of another width, left out (the first in line {min(self._wide)})":
                 len(self._wide)}  # fmt: skip
 
+    def broken(self) -> Mapping[int, Broken]:
+        """See `TableFile.broken`; a row of another width is left out at once."""
+        return {}
+
     @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
@@ -248,6 +265,10 @@ class ParquetTable:
 
     def notes(self) -> dict[str, int]:
         """See `TableFile.notes`; a Parquet file is read whole or not at all."""
+        return {}
+
+    def broken(self) -> Mapping[int, Broken]:
+        """See `TableFile.broken`."""
         return {}
 
     def _frame(self, record_batch: pa.RecordBatch, numeric: Sequence[str] | None) -> pd.DataFrame:
@@ -366,6 +387,10 @@ class ParquetFolder:
             if skip < end:
                 yield from part.chunks(numeric, max(0, skip - before))
             before = end
+
+    def broken(self) -> Mapping[int, Broken]:
+        """See `TableFile.broken`."""
+        return {}
 
     def notes(self) -> dict[str, int]:
         """See `TableFile.notes`."""

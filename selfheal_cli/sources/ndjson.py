@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 
 from selfheal_cli.errors import DataError
-from selfheal_cli.sources.files import CHUNK_ROWS, MOST_COLUMNS, as_text, require_names
+from selfheal_cli.sources.files import CHUNK_ROWS, MOST_COLUMNS, Broken, as_text, require_names
 from selfheal_cli.sources.values import RowContract, parsed, without_halves
+from selfheal_cli.sources.violation import MOST_SHOWN, UNREADABLE, at
 
 LONGEST_LINE = 1_000_000  # bytes
 MARK = b"\xef\xbb\xbf"  # that some programs put before UTF-8
@@ -91,10 +92,12 @@ class NdjsonTable:
         self._place = place or (lambda row: f"{name}: row {row}")
         if not path.is_file():
             raise DataError(f"{self.where}: no such file; give a JSON object a line")
-        first = [record for _, record in islice(self._objects(), CHUNK_ROWS)]
+        self._broken: dict[int, Broken] = {}
+        self._late: dict[str, int] = {}  # columns that the first rows lack, with their first row
+        first = [one for row, one in islice(self._objects(), CHUNK_ROWS) if row not in self._broken]
         self.columns = list(dict.fromkeys(name for one in first for name in one))
         if not first:
-            raise DataError(f"{self.where}: the file is empty; it needs a JSON object a line")
+            raise DataError(self._nothing())
         self.required = frozenset(first[0]).intersection(*first)
         require_names(self.columns, where=self.where)
 
@@ -113,15 +116,28 @@ class NdjsonTable:
             pass
         while pending := list(islice(objects, CHUNK_ROWS)):
             first, rows = pending[0][0], [one for _, one in pending]
-            self._require_columns(rows, first)
+            self._check_columns(rows, first)
+            self._require_most(first, len(rows))
             frame = as_frame(rows, self.columns, self.contract)
             for name in numeric or ():
                 frame[name] = self._numbers(frame[name], first)
             yield frame
 
     def notes(self) -> dict[str, int]:
-        """See `TableFile.notes`; a line that cannot be read is a mistake in the file."""
-        return {}
+        """See `TableFile.notes`."""
+        first = ", ".join(f"'{name}' in row {row}" for name, row in self._late.items())
+        left_out = f"columns that the first {CHUNK_ROWS:,} rows lack, left out ({first})"
+        return {left_out: len(self._late)} if self._late else {}
+
+    def broken(self) -> Mapping[int, Broken]:
+        """See `TableFile.broken`."""
+        return self._broken
+
+    def _nothing(self) -> str:
+        if self._broken:
+            row = min(self._broken)
+            return f"{self.place(row)}: {self._broken[row].reason}"
+        return f"{self.where}: the file is empty; it needs a JSON object a line"
 
     def _objects(self) -> Iterator[tuple[int, Object]]:
         """Each row's number and object."""
@@ -131,28 +147,45 @@ class NdjsonTable:
                 if not line.strip():
                     continue
                 row += 1
+                rest = line
+                while len(rest) > LONGEST_LINE and not rest.endswith(b"\n"):
+                    rest = stream.readline(LONGEST_LINE + 2)  # one line is one row
                 try:
                     yield row, parse_object(line.rstrip(b"\r\n"), self.contract)
                 except ValueError as exc:
-                    raise DataError(f"{self.place(row)}: {exc}") from exc
+                    if self.contract == 1:
+                        raise DataError(f"{self.place(row)}: {exc}") from exc
+                    text = line.decode("utf-8", "replace")[:MOST_SHOWN]
+                    self._broken[row] = Broken(str(exc), UNREADABLE, text)
+                    yield row, {}
 
-    def _require_columns(self, rows: Sequence[Object], first: int) -> None:
+    def _check_columns(self, rows: Sequence[Object], first: int) -> None:
         known = frozenset(self.columns)
         for number, one in enumerate(rows, first):
             keys = one.keys()
-            if self.required <= keys <= known:
+            if self.required <= keys <= known or number in self._broken:
                 continue
             absent = sorted(self.required - keys)
             if absent:
-                raise DataError(
-                    f"{self.place(number)}: column '{absent[0]}' is missing; the rows before have "
-                    "it: give null where nothing is known"
-                )
-            new = next(iter(sorted(keys - known)))
-            raise DataError(
-                f"{self.place(number)}: column '{new}' first occurs here, after more than "
-                f"{CHUNK_ROWS:,} rows: give it from the start, as null"
-            )
+                reason = f"column '{absent[0]}' is missing"
+                hint = "; the rows before have it: give null where nothing is known"
+                if self.contract == 1:
+                    raise DataError(f"{self.place(number)}: {reason}{hint}")
+                text = json.dumps(one, ensure_ascii=False)[:MOST_SHOWN]
+                self._broken[number] = Broken(reason + hint, reason, text)
+            for new in sorted(keys - known):
+                if self.contract == 1:
+                    raise DataError(
+                        f"{self.place(number)}: column '{new}' first occurs here, after more than "
+                        f"{CHUNK_ROWS:,} rows: give it from the start, as null"
+                    )
+                self._late.setdefault(new, number)
+
+    def _require_most(self, first: int, count: int) -> None:
+        """Raise `DataError` for the first of the rows that are broken where most of them are."""
+        broken = [row for row in range(first, first + count) if row in self._broken]
+        if len(broken) > count / 2:
+            raise DataError(at(self.place(broken[0]), self._broken[broken[0]].reason))
 
     def _numbers(self, values: pd.Series[Any], first: int) -> pd.Series[float]:
         if self.contract == 2:

@@ -1,10 +1,10 @@
-"""One pass over a whole table before anything is written: its size, its kinds, its mistakes."""
+"""A look at a whole table before anything is written: its size, its kinds, its violations."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from math import inf, isfinite
 from typing import Any
@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 
 from selfheal_cli.config_sources import BoundedSettings, RowSettings
 from selfheal_cli.errors import DataError
+from selfheal_cli.sources.encoding import LARGEST_OF_OLD
 from selfheal_cli.sources.files import TableFile, as_numbers, as_text
+from selfheal_cli.sources.part_table import PartTable, number_in_file, texts_of
+from selfheal_cli.sources.rejects import Rejects
 from selfheal_cli.sources.times import Times
 from selfheal_cli.sources.values import (
     ABSENT,
@@ -26,6 +29,7 @@ from selfheal_cli.sources.values import (
     parsed,
     texts,
 )
+from selfheal_cli.sources.violation import SchemaViolation, first_of_each, no_label, no_number
 
 TRUE_WORDS = ("1", "1.0", "true", "yes", "y", "t", "positive", "pos", "fraud", "up")
 MOST_CLASSES = 64
@@ -33,6 +37,7 @@ MOST_COUNTED = 1_000  # more values are not told apart: a target of numbers coul
 MOST_LISTED = 5
 ALLOWED = f"2 to {MOST_CLASSES} are allowed, such as 0 and 1 or no and yes"
 UNKNOWN = -1  # in `Rows.y`
+NEEDED = "every row needs one, unless labels may come later (--labels)"
 
 
 class Target:
@@ -46,52 +51,73 @@ class Target:
         missing_allowed: bool = False,
         place: Callable[[int], str] | None = None,
         contract: RowContract = 2,
+        most: int = 1,
     ) -> None:
         self.contract = contract
+        self._most = most  # rows without a label that are remembered
+        self._missing_rows: list[int] = []
+        self._rows_of_words: dict[str, list[int]] = {}  # such as NA
         self.counts: Counter[str] = Counter()
         self._where, self._name = where, name
         self._place = place or (lambda row: f"{where}: row {row}")
         self._missing_allowed = missing_allowed
         self._first_row: dict[str, int] = {}
-        self._first_missing: int | None = None
 
     def add(self, values: pd.Series[Any], offset: int) -> None:
         """Take the values after the first ``offset`` rows; blanks are missing values too."""
         held = as_labels(values, self.contract)
         missing = held.isna().to_numpy()
-        if missing.any():
-            self._miss(offset + int(np.flatnonzero(missing)[0]) + 1)
+        self._missing_rows += self._rows(missing, offset, self._missing_rows)
         codes, distinct = pd.factorize(held)
         counts = np.bincount(codes[codes >= 0], minlength=len(distinct)).tolist()
         for code, (value, count) in enumerate(zip(distinct, counts, strict=True)):
             self.counts[value] += count
             if value not in self._first_row:
                 self._first_row[value] = offset + int(np.argmax(codes == code)) + 1
+            if value in ABSENT:
+                rows = self._rows_of_words.setdefault(value, [])
+                rows += self._rows(codes == code, offset, rows)
         if len(self.counts) > MOST_COUNTED:
             raise self._refused(f"more than {MOST_COUNTED:,}")
 
-    def _miss(self, row: int) -> None:
-        if self._first_missing is None or row < self._first_missing:
-            self._first_missing = row
-        if not self._missing_allowed:
-            raise self._missing("every row needs one, unless labels may come later (--labels)")
+    def _rows(self, chosen: NDArray[np.bool_], offset: int, before: list[int]) -> list[int]:
+        """Numbers of the chosen rows, with those ``before`` no more than are remembered."""
+        return [offset + int(place) + 1 for place in np.flatnonzero(chosen)][
+            : self._most - len(before)
+        ]
+
+    def violations(self) -> list[SchemaViolation]:
+        """Rows without a label, where each needs one; the first of them."""
+        self._take_words_as_missing()
+        if self._missing_allowed:
+            return []
+        reason = f"column '{self._name}': the target is missing; {NEEDED}"
+        return [
+            SchemaViolation(row, reason, no_label(self._name)) for row in sorted(self._missing_rows)
+        ]
+
+    def _take_words_as_missing(self) -> None:
+        """Among numbers NA is no class of its own."""
+        words = [value for value in self.counts if value in ABSENT]
+        if self.contract == 2 and all(_size(v) < inf for v in self.counts if v not in words):
+            for word in words:
+                del self.counts[word], self._first_row[word]
+                self._missing_rows += self._rows_of_words.pop(word)
 
     def require_classes(self) -> None:
         """Raise `DataError` where there are too few or too many values for classes."""
-        words = [value for value in self.counts if value in ABSENT]
-        if self.contract == 2 and all(_size(v) < inf for v in self.counts if v not in words):
-            for word in words:  # among numbers NA is no class of its own
-                del self.counts[word]
-                self._miss(self._first_row.pop(word))
+        self._take_words_as_missing()
         if not 2 <= len(self.counts) <= MOST_CLASSES:
             raise self._refused(str(len(self.counts)))
 
     def require_trained(self, train_rows: int) -> None:
         """Raise `DataError` unless the first ``train_rows`` rows have labels, and every value."""
-        if self._first_missing is not None and self._first_missing <= train_rows:
-            raise self._missing(
-                f"the first {train_rows} rows train the network and need one: "
-                "leave the row out or give a smaller --train-fraction"
+        first = min(self._missing_rows, default=inf)
+        if first <= train_rows:
+            raise DataError(
+                f"{self._place(int(first))}, column '{self._name}': the target is missing; the "
+                f"first {train_rows} rows train the network and need one: leave the row out or "
+                "give a smaller --train-fraction"
             )
         trained = [value for value, row in self._first_row.items() if row <= train_rows]
         if len(trained) < 2:
@@ -114,12 +140,6 @@ class Target:
         if self.contract == 2 and positive is not None:
             positive = one_text(positive)
         return order_labels(self.counts, positive, where=self._where)
-
-    def _missing(self, then: str) -> DataError:
-        return DataError(
-            f"{self._place(self._first_missing or 1)}, column '{self._name}': "
-            f"the target is missing; {then}"
-        )
 
     def _refused(self, count: str) -> DataError:
         names = f" ({listed(self.counts)})" if self.counts else ""
@@ -195,13 +215,14 @@ def _size(text: str) -> float:
         return inf
 
 
-LARGEST = 1e100  # numbers beyond it have no standard deviation in float64
+MOST_VIOLATIONS = 0.1  # of a table's rows; where more are, the table is not what it is taken for
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What the whole table is: rows, numeric and text features, its target, its times."""
+    """What the whole ``table`` is: rows, numeric and text features, its target, its times."""
 
+    table: TableFile
     rows: int
     numeric: tuple[str, ...]
     text: tuple[str, ...]
@@ -211,11 +232,15 @@ class Profile:
 
 @dataclass(slots=True)
 class _ColumnTally:
-    """What one column held so far; rows count from 1, below the header."""
+    """What one column held so far; rows count from 1, below the header.
 
+    Of its texts the first ``most`` are remembered.
+    """
+
+    most: int
     numbers: int = 0
-    first_text: tuple[int, str] | None = None
     texts: int = 0
+    words: list[tuple[int, str]] = field(default_factory=list)
     first_infinite: int | None = None
 
     def read(self, values: pd.Series[Any], offset: int) -> None:
@@ -224,9 +249,7 @@ class _ColumnTally:
         told = flags(values)
         self.numbers += int((~np.isnan(numbers) & ~told).sum())
         self.texts += int((texts | told).sum())
-        if self.first_text is None and texts.any():
-            at = int(np.argmax(texts))
-            self.first_text = (offset + at + 1, str(values.iloc[at]))
+        self._remember(values, texts, offset)
 
     def add(self, values: pd.Series[Any], offset: int) -> None:
         numbers = as_numbers(values)
@@ -234,22 +257,28 @@ class _ColumnTally:
         text = present & np.isnan(numbers)
         self.numbers += int(present.sum() - text.sum())
         self.texts += int(text.sum())
-        if self.first_text is None and text.any():
-            at = int(np.flatnonzero(text)[0])
-            self.first_text = (offset + at + 1, str(values.iloc[at]))
-        infinite = np.abs(numbers) > LARGEST
+        self._remember(values, text, offset)
+        infinite = np.abs(numbers) > LARGEST_OF_OLD
         if self.first_infinite is None and infinite.any():
             self.first_infinite = offset + int(np.flatnonzero(infinite)[0]) + 1
+
+    def _remember(self, values: pd.Series[Any], texts: NDArray[np.bool_], offset: int) -> None:
+        for place in np.flatnonzero(texts)[: self.most - len(self.words)]:
+            self.words.append((offset + int(place) + 1, str(values.iloc[place])))
 
 
 class Kinds:
     """Which features are numbers and which are text; those in ``categorical`` are text."""
 
     def __init__(
-        self, table: TableFile, features: Sequence[str], categorical: Sequence[str]
+        self,
+        table: TableFile,
+        features: Sequence[str],
+        categorical: Sequence[str],
+        most: int = 1,
     ) -> None:
         self._table, self._features = table, features
-        self._tallies = {name: _ColumnTally() for name in features if name not in categorical}
+        self._tallies = {name: _ColumnTally(most) for name in features if name not in categorical}
 
     def add(self, frame: pd.DataFrame, offset: int) -> None:
         """Take the rows after the first ``offset``; raises `DataError` for an odd type."""
@@ -260,41 +289,87 @@ class Kinds:
             else:
                 tally.read(frame[name], offset)
 
-    def split(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Numeric and text features; raises `DataError` for a text among numbers."""
+    def kinds(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Numeric and text features; a column is numeric when most of its values are numbers."""
         tallies = self._tallies
         numeric = tuple(name for name, tally in tallies.items() if tally.numbers >= tally.texts)
-        for name in numeric:
-            _require_finite_numbers(self._table, name, tallies[name])
         return numeric, tuple(name for name in self._features if name not in numeric)
 
+    def violations(self) -> list[SchemaViolation]:
+        """The texts among numbers; raises `DataError` for an infinity by contract 1."""
+        violations = []
+        for name in self.kinds()[0]:
+            hint = f"correct it, leave it empty, or give --categorical {name} or --drop {name}"
+            for row, value in self._tallies[name].words:
+                reason = f"column '{name}': {value!r} is not a number"
+                violations.append(SchemaViolation(row, reason, no_number(name), hint))
+            infinite = self._tallies[name].first_infinite
+            if infinite is not None and not self._tallies[name].words:
+                raise DataError(
+                    f"{self._table.place(infinite)}, column '{name}': an infinite value, or "
+                    f"one beyond {LARGEST_OF_OLD:g}; leave it empty or correct it"
+                )
+        return violations
 
-def profile(table: TableFile, settings: RowSettings) -> Profile:
-    """Read the table once.
 
-    A column is numeric when most of its values are numbers; then a text in it is a mistake.
-    Raises `DataError` naming file, row, column and value for the first mistake.
+def profile(table: TableFile, settings: RowSettings, rejects: Rejects) -> Profile:
+    """Read the table once, and again without the rows that are not what the others are.
+
+    A column is numeric when most of its values are numbers; then a text in it is a violation, as is
+    a row without a target, without a time, or that cannot be read. Few are put aside among
+    ``rejects``. Raises `DataError` naming file, row, column and value of the first where they
+    are many, or where none may be.
     """
-    kinds = Kinds(table, _features(table, settings), settings.categorical)
+    while True:
+        profile, violations = _read(table, settings, rejects.most + 1)
+        if not violations:
+            return profile
+        first, may = violations[0], settings.reject_misfits and table.contract == 2
+        if not may or len(violations) > MOST_VIOLATIONS * profile.rows:
+            raise DataError(first.told(table.place(first.row)))
+        table = _without(table, violations, rejects)
+
+
+def _read(
+    table: TableFile, settings: RowSettings, most: int
+) -> tuple[Profile, list[SchemaViolation]]:
+    """What the table is, and the first thing wrong with each row, of about ``most`` rows."""
+    kinds = Kinds(table, _features(table, settings), settings.categorical, most)
     target = Target(
         table.where, settings.target, missing_allowed=settings.unlabelled, place=table.place,
-        contract=table.contract,
+        contract=table.contract, most=most,
     )  # fmt: skip
     times = None
     if isinstance(settings, BoundedSettings) and settings.time is not None:
-        times = Times(table.where, settings.time, settings.label_time, place=table.place)
-    rows = 0
+        times = Times(settings.time, settings.label_time)
+    rows, violations = 0, list[SchemaViolation]()
     for frame in table.chunks(None):
         target.add(frame[settings.target], rows)
-        if times is not None:
-            times.check(frame, rows)
+        if times is not None and len(violations) < most:
+            violations += times.check(frame, rows)
         kinds.add(frame, rows)
         rows += len(frame)
     if rows == 0:
         raise DataError(f"{table.where}: no rows below the header{_left_out(table)}")
-    target.require_classes()
-    numeric, text = kinds.split()
-    return Profile(rows, numeric, text, target, times)
+    broken = [
+        SchemaViolation(row, one.reason, one.kind, text=one.text)
+        for row, one in table.broken().items()
+    ]
+    wrong = first_of_each([*broken, *kinds.violations(), *target.violations(), *violations])
+    if not wrong:
+        target.require_classes()
+    return Profile(table, rows, *kinds.kinds(), target, times), wrong
+
+
+def _without(
+    table: TableFile, violations: Sequence[SchemaViolation], rejects: Rejects
+) -> TableFile:
+    """The rows of a table but for some, which are put aside; raises where they are too many."""
+    rows = [one.row for one in violations[: rejects.most + 1]]
+    for one, text in zip(violations, texts_of(table, rows), strict=False):
+        number = number_in_file(table, one.row)
+        rejects.add(table.place(one.row), number, one.reason, one.kind, one.text or text)
+    return PartTable(table, rows)
 
 
 def _left_out(table: TableFile) -> str:
@@ -337,20 +412,6 @@ def nearest(name: str, known: Sequence[str]) -> str:
     """``; did you mean 'x'?`` or nothing."""
     matches = get_close_matches(name, known, n=1, cutoff=0.5)
     return f"; did you mean '{matches[0]}'?" if matches else ""
-
-
-def _require_finite_numbers(table: TableFile, name: str, tally: _ColumnTally) -> None:
-    if tally.first_text is not None:
-        row, value = tally.first_text
-        raise DataError(
-            f"{table.place(row)}, column '{name}': {value!r} is not a number; "
-            f"correct it, leave it empty, or give --categorical {name} or --drop {name}"
-        )
-    if tally.first_infinite is not None:
-        raise DataError(
-            f"{table.place(tally.first_infinite)}, column '{name}': an infinite value, or "
-            f"one beyond {LARGEST:g}; leave it empty or correct it"
-        )
 
 
 def _refuse_odd_type(table: TableFile, name: str, values: pd.Series[Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 import weakref
@@ -11,61 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from selfheal_cli.config import OWNER_ONLY
 from selfheal_cli.config_sources import KafkaSettings, UnboundedSettings
 from selfheal_cli.errors import DataError
 from selfheal_cli.records import Batch, Rows
-from selfheal_cli.sources.base import REJECTS, Around
+from selfheal_cli.sources.base import Around
 from selfheal_cli.sources.contract import Contract, RangeViolations, schema_violations
-from selfheal_cli.sources.feed import Feed, FeedLine, Keeping, Past, Positions, on_disk
+from selfheal_cli.sources.feed import Feed, FeedLine, Keeping, Past, Positions
 from selfheal_cli.sources.fit import Fitted, fit
 from selfheal_cli.sources.joining import LabelJoin
 from selfheal_cli.sources.ndjson import NdjsonTable, Object, as_frame, parse_object
 from selfheal_cli.sources.profile import profile
+from selfheal_cli.sources.rejects import Rejects
 from selfheal_cli.sources.values import RowContract
+from selfheal_cli.sources.violation import UNREADABLE
 
 if TYPE_CHECKING:
     from selfheal_cli.sources.files import TableFile
-
-
-MOST_SHOWN = 10_000  # characters of a line
-
-
-class Rejects:
-    """Writes one JSON object a line: where the line was, why it was put aside, and its text."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._waiting: list[str] = []
-        self._path: Path | None = None
-        self.count = 0
-
-    def to(self, folder: Path) -> None:
-        """Write into a run's folder from now on, anew."""
-        self._path = folder / REJECTS
-        self._path.unlink(missing_ok=True)
-        self._write(*self._waiting)
-
-    def add(self, line: FeedLine, place: str, reason: str) -> None:
-        """Put a line aside; raises `DataError` when there are more than may be."""
-        self.count += 1
-        text = line.text[: 4 * MOST_SHOWN].decode("utf-8", "replace")[:MOST_SHOWN]
-        told = {"place": place, "number": line.offset + 1, "reason": reason, "line": text}
-        self._write(json.dumps(told, ensure_ascii=False) + "\n")
-        if self.count > self._most:
-            raise DataError(
-                f"{place}: {reason}; {self.count} lines were put aside and --max-rejects "
-                f"{self._most} are allowed: correct what sends them, or allow more"
-            )
-
-    def _write(self, *lines: str) -> None:
-        if self._path is None:
-            self._waiting.extend(lines)
-        elif lines:
-            with on_disk(self._path):
-                self._path.touch(OWNER_ONLY)
-                with self._path.open("a", encoding="utf-8") as stream:
-                    stream.writelines(lines)
 
 
 LOOK_SECONDS = 0.2  # how often it is asked whether to stop
@@ -117,7 +77,9 @@ class Pending:
                 self._waiting.append(Taken(line, parse_object(text, self._contract)))
                 self.rows += not line.label
             except ValueError as exc:
-                self._rejects.add(line, self.place(line), str(exc))
+                shown = line.text.decode("utf-8", "replace")
+                place = self.place(line)
+                self._rejects.add(place, line.offset + 1, str(exc), UNREADABLE, shown)
         if self.rows and not before:
             self.since = self._clock()
 
@@ -267,19 +229,19 @@ class UnboundedSource(Around):
 
     def notes(self) -> Mapping[str, int]:
         """What was not as in training, put aside, or joined to no row, so far."""
-        aside = {"lines put aside (rejects.ndjson)": self._rejects.count}
         joined = self._join.notes() if self._join else {}
-        return {**self._seen.notes(), **(aside if self._rejects.count else {}), **joined}
+        return {**self._seen.notes(), **self._rejects.notes(), **joined}
 
     def departures(self) -> Mapping[str, Mapping[str, int]]:
         """What training did not have the like of, by column."""
         return self._seen.columns()
 
     def _fit(self, table: TableFile) -> Fitted:
-        self._table, settings = table, self._settings
+        settings = self._settings
         if isinstance(settings, KafkaSettings) and settings.key in table.columns:
             settings = settings.model_copy(update={"drop": (*settings.drop, settings.key)})
-        profiled = profile(table, settings)
+        profiled = profile(table, settings, self._rejects)
+        self._table = table = profiled.table
         rows = profiled.rows
         if rows < self._batch_size:
             raise DataError(
@@ -379,7 +341,8 @@ class UnboundedSource(Around):
                     f"{place}, {misfit.reason}; training rows were otherwise: correct what sends "
                     "it, or put such rows aside with --reject-misfits"
                 )
-            self._rejects.add(line, place, misfit.reason)
+            text = line.text.decode("utf-8", "replace")
+            self._rejects.add(place, line.offset + 1, misfit.reason, misfit.kind, text)
         wrong = {misfit.row for misfit in unfit}
         return [one for row, one in enumerate(rows) if row not in wrong]
 

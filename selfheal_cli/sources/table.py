@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from selfheal_cli.sources.contract import Contract, RangeViolations
 from selfheal_cli.sources.files import TableFile, open_table
 from selfheal_cli.sources.fit import fit
 from selfheal_cli.sources.profile import Kinds, Target, as_classes, profile, require_column
+from selfheal_cli.sources.rejects import Rejects
 from selfheal_cli.sources.values import finite, texts
 
 if TYPE_CHECKING:
@@ -33,8 +34,9 @@ class TableSource(Around):
     def __init__(
         self, settings: BoundedSettings, table: TableFile, *, batch_size: int, batches: int | None
     ) -> None:
-        self.table = table
-        profiled = profile(table, settings)
+        self._rejects = Rejects(settings.max_rejects)
+        profiled = profile(table, settings, self._rejects)
+        self.table = table = profiled.table
         self._numeric = profiled.numeric
         self._train_rows = int(profiled.rows * settings.train_fraction)
         self._batch_size = batch_size
@@ -76,6 +78,10 @@ class TableSource(Around):
         if pending is not None:
             yield pending.batch(index)
 
+    def attend(self, folder: Path, idle: Callable[[], bool]) -> None:
+        """Rows that were put aside go to ``folder``."""
+        self._rejects.to(folder)
+
     def held_out(self) -> Mapping[str, Rows]:
         """Nothing: every row of the stream is scored before anything learns from it."""
         return {}
@@ -84,8 +90,8 @@ class TableSource(Around):
         """Nobody knows the best that can be done on real rows."""
 
     def notes(self) -> Mapping[str, int]:
-        """Missing values, unseen categories and values out of range in the stream so far."""
-        return self._seen.notes() | self.table.notes()
+        """What was not as in training in the stream so far, and what was left out of the table."""
+        return self._seen.notes() | self.table.notes() | self._rejects.notes()
 
     def departures(self) -> Mapping[str, Mapping[str, int]]:
         """The same by column."""
@@ -162,7 +168,9 @@ def read_whole(
         rows += len(frame)
     if rows == 0:
         raise DataError(f"{path}: no rows below the header")
-    numeric, text = kinds.split()
+    numeric, text = kinds.kinds()
+    for violation in kinds.violations():
+        raise DataError(violation.told(table.place(violation.row)))
     labels: tuple[str, ...] = ()
     if answers is not None:
         answers.require_classes()

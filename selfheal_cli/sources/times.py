@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
-from math import nan
+from math import inf, nan
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from selfheal_cli.errors import DataError
 from selfheal_cli.sources.files import as_numbers
+from selfheal_cli.sources.violation import SchemaViolation
 
 Seconds = NDArray[np.float64]
 
@@ -23,38 +22,30 @@ class Times:
     The first row's time says which of the two the table has. A timestamp without a zone is UTC.
     """
 
-    def __init__(
-        self,
-        where: str,
-        time: str,
-        label_time: str | None,
-        *,
-        place: Callable[[int], str] | None = None,
-    ) -> None:
-        self._place = place or (lambda row: f"{where}: row {row}")
+    def __init__(self, time: str, label_time: str | None) -> None:
         self._time, self._label_time = time, label_time
         self._stamps: bool | None = None
-        self._latest: float | None = None
+        self._latest = -inf
 
-    def check(self, frame: pd.DataFrame, offset: int) -> None:
+    def check(self, frame: pd.DataFrame, offset: int) -> list[SchemaViolation]:
         """Look at the rows after the first ``offset``, chunk after chunk, before `of` is asked.
 
-        Raises `DataError` naming file, row, column and value of a time that is missing, is none,
-        or lies before that of an earlier row.
+        Returns those whose time is missing, is none, or lies before that of an earlier row.
         """
         if not len(frame):
-            return
+            return []
         times = frame[self._time]
         if self._stamps is None:
             self._stamps = not _is_number(times.iloc[:1])
         at = self._read(times)
-        self._require(times, at, _absent(times), offset)
-        self._require_rising(times, at, offset)
+        violations = self._no_times(times, at, _absent(times), offset)
+        violations += self._falling(times, at, offset)
         if self._label_time is not None:
             label_times = frame[self._label_time]
             present = ~_absent(label_times)
             label_at = np.where(present, self._read(label_times), 0.0)
-            self._require(label_times, label_at, ~present, offset)
+            violations += self._no_times(label_times, label_at, ~present, offset)
+        return violations
 
     def of(self, frame: pd.DataFrame) -> tuple[Seconds, Seconds | None]:
         """Times (n,) of rows and of their labels, NaN for a label that never comes."""
@@ -67,33 +58,40 @@ class Times:
         seconds = as_numbers(values) if _holds_numbers(values) else np.full(len(values), nan)
         return np.where(np.isfinite(seconds), seconds, nan)
 
-    def _require(
+    def _no_times(
         self, values: pd.Series[Any], at: Seconds, absent: NDArray[np.bool_], offset: int
-    ) -> None:
-        bad = np.isnan(at)
-        if not bad.any():
-            return
-        place = int(np.flatnonzero(bad)[0])
-        where = f"{self._place(offset + place + 1)}, column '{values.name}'"
-        if absent[place]:
-            raise DataError(f"{where}: the time is missing; every row needs one")
+    ) -> list[SchemaViolation]:
         wanted = "an ISO timestamp such as 2026-01-31T08:30:00Z" if self._stamps else "a number"
-        raise DataError(
-            f"{where}: {str(values.iloc[place])!r} is no time; {wanted} is expected, "
-            f"as in the first row's '{self._time}'"
-        )
-
-    def _require_rising(self, values: pd.Series[Any], at: Seconds, offset: int) -> None:
-        before = np.concatenate([[at[0] if self._latest is None else self._latest], at[:-1]])
-        falls = at < before
-        if falls.any():
-            place = int(np.flatnonzero(falls)[0])
-            raise DataError(
-                f"{self._place(offset + place + 1)}, column '{self._time}': "
-                f"{str(values.iloc[place])!r} is before the time of the row above it; "
-                "sort the rows by time"
+        violations = []
+        for place in np.flatnonzero(np.isnan(at)):
+            reason = "the time is missing; every row needs one"
+            if not absent[place]:
+                reason = (
+                    f"{str(values.iloc[place])!r} is no time; {wanted} is expected, as in the "
+                    f"first row's '{self._time}'"
+                )
+            told = f"column '{values.name}': {reason}"
+            violations.append(
+                SchemaViolation(
+                    offset + int(place) + 1, told, f"column '{values.name}' holds no time"
+                )
             )
-        self._latest = float(at[-1])
+        return violations
+
+    def _falling(self, values: pd.Series[Any], at: Seconds, offset: int) -> list[SchemaViolation]:
+        known = np.where(np.isnan(at), -inf, at)
+        highest = np.maximum.accumulate(np.concatenate([[self._latest], known]))
+        self._latest = float(highest[-1])
+        kind = f"column '{self._time}' lies before that of an earlier row"
+        return [
+            SchemaViolation(
+                offset + int(place) + 1,
+                f"column '{self._time}': {str(values.iloc[place])!r} is before the time of the "
+                "row above it; sort the rows by time",
+                kind,
+            )
+            for place in np.flatnonzero((known < highest[:-1]) & ~np.isnan(at))
+        ]
 
 
 def as_seconds(values: pd.Series[Any]) -> Seconds:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,6 +17,11 @@ from tests.conftest import Invoke
 
 HEADER = "amount,kind,age,label\n"
 GOOD = "".join(f"{n % 17},{'ab'[n % 2]},{n % 5},{int(n % 3 == 0)}\n" for n in range(400))
+
+
+def _typed(text: str) -> float | str | None:
+    """A cell as JSON has it."""
+    return float(text) if text.isdigit() else text or None
 
 
 def refused(arguments: Sequence[str], code: int, *parts: str) -> Result:
@@ -57,12 +64,12 @@ def refused(arguments: Sequence[str], code: int, *parts: str) -> Result:
         ),
         (
             HEADER + GOOD + "oops,a,1,0\n",
-            ["--target", "label"],
+            ["--target", "label", "--no-reject-misfits"],
             ["row 401, column 'amount'", "'oops' is not a number"],
         ),
         (
             HEADER + GOOD + "1,a,1,\n",
-            ["--target", "label"],
+            ["--target", "label", "--max-rejects", "0"],
             ["row 401, column 'label'", "missing"],
         ),
         ('"a\nb",y\n1,0\n', ["--target", "z"], ["no column 'z'", "columns: a b, y"]),
@@ -93,6 +100,30 @@ def test_a_bad_table_or_option_is_said_in_one_line(
     elif content is not None:
         Path("data.csv").write_text(content)
     refused(["run", "data.csv", *arguments], 3, *parts)
+
+
+@pytest.mark.parametrize("name", ["data.csv", "data.ndjson"])
+def test_a_few_misfits_in_a_file_end_nothing_and_are_told_counted_and_kept(
+    workdir: Path, invoke: Invoke, name: str
+) -> None:
+    rows = [line.split(",") for line in [*GOOD.splitlines(), "oops,a,1,0", "1,a,1,"]]
+    if name == "data.csv":
+        Path(name).write_text(HEADER + "".join(f"{','.join(row)}\n" for row in rows))
+    else:
+        names = HEADER.strip().split(",")
+        Path(name).write_text(
+            "".join(
+                json.dumps(dict(zip(names, map(_typed, row), strict=True))) + "\n" for row in rows
+            )
+        )
+    done = invoke("run", name, "--target", "label", "--batch-size", "50", "--model-name", "m")
+    assert "2 lines put aside (rejects.ndjson)" in done.stdout
+    assert "1 put aside: column 'amount' holds no number" in " ".join(done.stdout.split())
+    (kept,) = Path("mlruns/selfheal/runs").glob("*/rejects.ndjson")
+    told = [json.loads(line) for line in kept.read_text().splitlines()]
+    assert [one["place"] for one in told] == [f"{name}: row 401", f"{name}: row 402"]
+    page = html.unescape(Path("monitoring_export/report.html").read_text())
+    assert "put aside: column 'label' has no label" in page
 
 
 @pytest.mark.parametrize(

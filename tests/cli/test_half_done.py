@@ -9,7 +9,7 @@ import pytest
 
 from selfheal_cli.pipeline.stream.champion import ChampionWatcher
 from selfheal_cli.records import AliasMove
-from selfheal_cli.registry.aliases import Move, move_alias
+from selfheal_cli.registry.aliases import Move, Unsettled, move_alias
 from selfheal_cli.registry.base import CHAMPION
 from selfheal_cli.registry.journal import standing
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
@@ -84,11 +84,20 @@ def test_a_follower_finishes_it_at_its_second_look(article_copy: Path) -> None:
     killed_before_the_alias(registry, 2)
     version = registry.version("fraud", 2)
     now = standing(registry, "fraud").moves[CHAMPION].sequence
-    follower = ChampionWatcher(registry, "fraud", "another-run", version.base, now)
+    told: list[Unsettled] = []
+    follower = ChampionWatcher(registry, "fraud", "another-run", version.base, now, told.append)
     follower.look()
     assert registry.alias("fraud", CHAMPION) != 2  # it may be on its way
+    assert not told
     follower.look()
     assert registry.alias("fraud", CHAMPION) == 2
+    assert [one.move.target for one in told] == [2]
+
+
+def test_a_run_that_finishes_it_says_so(article_copy: Path, invoke: Invoke) -> None:
+    killed_before_the_alias(MlflowRegistry(), 2)
+    said = invoke("run", "--batches", "1", "--no-plots", "--json").stderr
+    assert said.count("Put right first: the move of 'champion' to v2 by ann") == 1
 
 
 def test_an_alias_that_another_tool_put_back_is_left_where_it_was_put(

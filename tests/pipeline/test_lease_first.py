@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -23,7 +24,7 @@ from selfheal_cli.pipeline.runs.recovery import flush, resume
 from selfheal_cli.pipeline.runs.run import Course, Finished, Surroundings
 from selfheal_cli.records import Phase
 from selfheal_cli.registry import delivery as courier
-from selfheal_cli.registry.aliases import Move, move_alias, take_lease
+from selfheal_cli.registry.aliases import Move, OnSettled, Unsettled, move_alias, take_lease, untold
 from selfheal_cli.registry.base import CHAMPION, Lineage, Registry
 from selfheal_cli.registry.journal import Lease, standing
 from selfheal_cli.registry.memory import MemoryRegistry
@@ -92,13 +93,41 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resuming, "open_kept", None, raising=False)
 
 
-def resumes(registry: Any, folder: Path) -> None:
-    around = Surroundings(registry, clock, "ann", workspace=folder.parents[1])
+def resumes(registry: Any, folder: Path, told: OnSettled = untold) -> None:
+    around = Surroundings(registry, clock, "ann", workspace=folder.parents[1], on_settled=told)
     resume(folder / "events.jsonl", around, lambda config: None)  # type: ignore[arg-type,return-value]
 
 
-def flushes(registry: Any, folder: Path) -> None:
-    flush(folder / "outbox.db", registry, clock, "ann", patience=5, on_left=lambda left: None)
+def flushes(registry: Any, folder: Path, told: OnSettled = untold) -> None:
+    flush(
+        folder / "outbox.db", registry, clock, "ann", patience=5, on_left=lambda left: None,
+        on_settled=told,
+    )  # fmt: skip
+
+
+class Killed(BaseException):
+    """The process ended here."""
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("task", [resumes, flushes])
+def test_a_move_that_was_begun_is_finished_by_who_gets_the_lease_and_told(
+    task: Callable[[Any, Path, OnSettled], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = MemoryRegistry()
+    folder = killed_run(registry, tmp_path)
+    run_id = registry.begin_run("trial", {}, {})
+    lineage = Lineage("m", run_id, registry.store_base(run_id, a_base()), "article", "full", "1")
+    for number in (8, 9):
+        registry.add_version(lineage, snapshot(number), ADAPTER, None)
+    move_alias(registry, Move("m", "canary", 1, "ann", AT, "first"))
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(registry, "set_alias", Mock(side_effect=Killed))
+        move_alias(registry, Move("m", "canary", 2, "ann", AT, "begun"))
+    told: list[Unsettled] = []
+    task(registry, folder, told.append)
+    assert [(one.move.target, one.late) for one in told] == [(2, False)]
+    assert registry.alias("m", "canary") == 2
 
 
 Task = Callable[[Any, Path], None]

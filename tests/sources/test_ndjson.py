@@ -61,24 +61,38 @@ def test_null_and_absent_are_missing_values(tmp_path: Path) -> None:
     ("rows", "message"),
     [
         ([], "the file is empty"),
-        ([{"a": 1}, "soon"], r"t\.ndjson: row 2: not JSON"),
-        ([{"a": 1}, {"a": {"b": 1}}], r"row 2: column 'a' holds an object"),
+        (["soon", "later"], r"t\.ndjson: row 1: not JSON"),
+        ([{"a": 1}, "soon", {"a": {"b": 1}}], r"t\.ndjson: row 2: not JSON"),
         ([{"": 1}], "column 1 has no name"),
         ([{f"c{n}": 1 for n in range(10_001)}], "10,001 columns; at most 10,000 are read"),
     ],
-    ids=["empty", "broken", "nested", "no-name", "wide"],
+    ids=["empty", "none", "most", "no-name", "wide"],
 )
-def test_a_mistake_is_told_with_its_row(rows: list[Any], message: str, tmp_path: Path) -> None:
+def test_a_file_of_no_objects_is_told_with_its_first_row(
+    rows: list[Any], message: str, tmp_path: Path
+) -> None:
     with pytest.raises(DataError, match=message):
         read(table(tmp_path, *rows))
 
 
+def test_a_row_that_cannot_be_read_has_no_values_and_a_reason(tmp_path: Path) -> None:
+    found = table(tmp_path, {"a": 1}, "soon", {"a": {"b": 1}}, {"a": 2}, {"a": 3})
+    assert [row["a"] for row in read(found)] == [1, None, None, 2, 3]
+    assert {row: one.reason for row, one in found.broken().items()} == {
+        2: "not JSON (Expecting value at character 1)",
+        3: "column 'a' holds an object; a number or a text is read",
+    }
+
+
 def test_a_column_that_ceases_or_begins_late_is_told(tmp_path: Path) -> None:
-    rows = [{"a": 1, "b": 2}] * CHUNK_ROWS
-    with pytest.raises(DataError, match=rf"row {CHUNK_ROWS + 1}: column 'b' is missing"):
-        read(table(tmp_path, *rows, {"a": 1}))
-    with pytest.raises(DataError, match=rf"row {CHUNK_ROWS + 1}: column 'c' first occurs here"):
-        read(table(tmp_path, *rows, {"a": 1, "b": 2, "c": 3}))
+    rows = [{"a": 1, "b": 2}] * (CHUNK_ROWS + 10)
+    found = table(tmp_path, *rows, {"a": 1}, {"a": 1, "b": 2, "c": 3})
+    assert len(read(found)) == CHUNK_ROWS + 12
+    ((row, broken),) = found.broken().items()
+    assert (row, broken.kind) == (CHUNK_ROWS + 11, "column 'b' is missing")
+    assert found.notes() == {
+        f"columns that the first 8,192 rows lack, left out ('c' in row {CHUNK_ROWS + 12})": 1
+    }
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -13,12 +14,13 @@ from selfheal_cli.config import TableSettings
 from selfheal_cli.errors import DataError
 from selfheal_cli.sources.files import CHUNK_ROWS, as_numbers, as_text, open_table
 from selfheal_cli.sources.profile import Profile, nearest, profile
+from selfheal_cli.sources.rejects import Rejects
 
 
 def profiled(path: Path, target: str = "y", **values: object) -> Profile:
     """The profile of a file."""
     settings = TableSettings.model_validate({"path": path, "target": target, **values})
-    return profile(open_table(path, None), settings)
+    return profile(open_table(path, None), settings, Rejects(settings.max_rejects))
 
 
 def csv(folder: Path, content: str) -> Path:
@@ -105,7 +107,7 @@ def test_a_parquet_file_without_rows_is_refused(tmp_path: Path) -> None:
 def test_a_missing_target_names_row_and_column(tmp_path: Path, row: int) -> None:
     content = "".join(f"1,{number % 2}\n" for number in range(row - 1))
     with pytest.raises(DataError, match=rf"row {row}, column 'y': the target is missing"):
-        profiled(csv(tmp_path, f"a,y\n{content}1,\n1,1\n"))
+        profiled(csv(tmp_path, f"a,y\n{content}1,\n1,1\n"), reject_misfits=False)
 
 
 @pytest.mark.parametrize("row", [2, CHUNK_ROWS + 7])
@@ -115,7 +117,57 @@ def test_a_text_in_a_numeric_column_names_row_column_and_value(tmp_path: Path, r
         DataError,
         match=rf"row {row}, column 'a': 'n/k' is not a number; .*--categorical a or --drop a",
     ):
-        profiled(csv(tmp_path, f"a,y\n{content}n/k,1\n5,0\nlater,1\n6,1\n7,0\n"))
+        profiled(
+            csv(tmp_path, f"a,y\n{content}n/k,1\n5,0\nlater,1\n6,1\n7,0\n"), reject_misfits=False
+        )
+
+
+def test_a_few_misfits_among_many_rows_are_put_aside_and_counted_by_reason(tmp_path: Path) -> None:
+    content = "".join(f"{number},{number % 2}\n" for number in range(200))
+    path = csv(tmp_path, f"a,y\nn/k,1\n{content}5,\nlater,rare\n6,NA\n7,0\n")
+    rejects = Rejects(4)
+    found = profile(open_table(path, None), TableSettings(path=path, target="y"), rejects)
+    assert (found.rows, found.numeric, dict(found.target.counts)) == (
+        201,
+        ("a",),
+        {"0": 101, "1": 100},
+    )
+    assert rejects.notes() == {
+        "lines put aside (rejects.ndjson)": 4,
+        "put aside: column 'a' holds no number": 2,
+        "put aside: column 'y' has no label": 2,
+    }
+    assert [found.table.place(row) for row in (1, 200, 201)] == [
+        f"{path}: row {row}" for row in (2, 201, 205)
+    ]
+    rejects.to(tmp_path)
+    told = [json.loads(line) for line in (tmp_path / "rejects.ndjson").read_text().splitlines()]
+    assert [one["number"] for one in told] == [1, 202, 203, 204]
+    assert told[2]["reason"] == "column 'a': 'later' is not a number"
+    assert json.loads(told[2]["line"]) == {"a": "later", "y": "rare"}
+
+
+@pytest.mark.parametrize("skip", [0, 1, 150, 201, 202])
+def test_rows_that_are_left_are_read_from_any_place_on(tmp_path: Path, skip: int) -> None:
+    numbers = [str(number) for number in range(250)]
+    for gone in (0, 1, 202, 203, 249):
+        numbers[gone] = "x"
+    path = csv(tmp_path, "a,y\n" + "".join(f"{one},{n % 2}\n" for n, one in enumerate(numbers)))
+    left = [float(one) for one in numbers if one != "x"]
+    read = [float(v) for chunk in profiled(path).table.chunks(["a"], skip) for v in chunk["a"]]
+    assert read == left[skip:]
+
+
+def test_too_many_misfits_end_the_look_naming_one(tmp_path: Path) -> None:
+    content = "".join(f"{number},{number % 2}\n" for number in range(900))
+    path = csv(tmp_path, f"a,y\n{content}" + "x,1\n" * 4)
+    with pytest.raises(
+        DataError, match=r"row 904, column 'a': 'x' is not a number; 4 .*-rejects 3"
+    ):
+        profiled(path, max_rejects=3)
+    many = csv(tmp_path, f"a,y\n{content}" + "x,1\n" * 101)
+    with pytest.raises(DataError, match=r"row 901, column 'a': 'x' .* --categorical a"):
+        profiled(many, max_rejects=1_000)
 
 
 @pytest.mark.parametrize("value", ["inf", "-inf", "Infinity", "1e400"])
@@ -128,7 +180,7 @@ def test_by_the_contract_of_old_an_infinite_value_names_row_and_column(tmp_path:
     frame = pd.DataFrame({"a": [0.0, 1.0, -np.inf], "y": [0, 1, 0]})
     path = parquet(tmp_path, frame)
     with pytest.raises(DataError, match="row 3, column 'a': an infinite value"):
-        profile(open_table(path, None, 1), TableSettings(path=path, target="y"))
+        profile(open_table(path, None, 1), TableSettings(path=path, target="y"), Rejects(1))
 
 
 def test_a_column_of_mostly_text_is_text(tmp_path: Path) -> None:

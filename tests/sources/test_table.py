@@ -428,7 +428,22 @@ def test_mistakes_are_found_before_anything_is_streamed(tmp_path: Path) -> None:
     path = saved(tmp_path, plain(80))
     path.write_text(path.read_text(encoding="utf-8") + "80,x7,web,0\n", encoding="utf-8")
     with pytest.raises(DataError, match="row 81, column 'wave': 'x7' is not a number"):
-        opened(path)
+        opened(path, reject_misfits=False)
+
+
+@pytest.mark.parametrize("at", [3, 40, 80])
+def test_with_a_misfit_a_table_gives_the_batches_that_it_gives_without(
+    tmp_path: Path, at: int
+) -> None:
+    path = saved(tmp_path, plain(80))
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    without = opened(path)
+    expected = [batch.rows.x.tolist() for batch in without.batches()]
+    path.write_text("".join([*lines[: at + 1], "80,x7,web,0\n", *lines[at + 1 :]]), "utf-8")
+    found = opened(path)
+    assert [batch.rows.x.tolist() for batch in found.batches()] == expected
+    assert [batch.rows.x.tolist() for batch in found.batches(3)] == expected[2:]
+    assert found.notes()["put aside: column 'wave' holds no number"] == 1
 
 
 def test_an_unknown_target_is_refused(tmp_path: Path) -> None:

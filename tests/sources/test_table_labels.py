@@ -139,14 +139,15 @@ def test_a_missing_target_in_the_stream_is_refused_unless_labels_may_be_missing(
     frame.loc[70, "y"] = pd.NA
     path = saved(tmp_path, frame)
     with pytest.raises(DataError, match="row 71, column 'y': the target is missing; every row"):
-        opened(path)
+        opened(path, reject_misfits=False)
+    assert opened(path).notes()["put aside: column 'y' has no label"] == 1
     assert opened(path, unlabelled=True).batch_count == 6
 
 
 def test_a_time_that_goes_backwards_is_refused_before_anything_is_streamed(tmp_path: Path) -> None:
     frame = plain(80).assign(at=[*range(79), 5])
     with pytest.raises(DataError, match=r"t\.csv: row 80, column 'at': '5' is before the time of"):
-        opened(saved(tmp_path, frame), time="at")
+        opened(saved(tmp_path, frame), time="at", reject_misfits=False)
 
 
 def test_a_label_time_without_a_time_is_refused() -> None:

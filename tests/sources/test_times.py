@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from selfheal_cli.errors import DataError
 from selfheal_cli.sources.times import Times, as_seconds
+from selfheal_cli.sources.violation import SchemaViolation
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=100)
 ZONES = st.none() | st.integers(-14 * 60, 14 * 60).map(
@@ -20,15 +21,21 @@ ZONES = st.none() | st.integers(-14 * 60, 14 * 60).map(
 DAY = 86_400.0
 
 
+def require_none(violations: list[SchemaViolation]) -> None:
+    """As a table of which no row may be put aside."""
+    for one in sorted(violations, key=lambda violation: violation.row):
+        raise DataError(one.told(f"t.csv: row {one.row}"))
+
+
 def looked_at(
     at: list[object], late: list[object] | None = None, *, chunk: int = 1_000, dtype: object = "str"
 ) -> tuple[list[float], list[float] | None]:
     """What is made of columns ``at`` and ``late``, checked in chunks."""
     columns = {"at": at} if late is None else {"at": at, "late": late}
     frame = pd.DataFrame(columns, dtype=dtype)
-    times = Times("t.csv", "at", None if late is None else "late")
+    times = Times("at", None if late is None else "late")
     for start in range(0, len(frame), chunk):
-        times.check(frame.iloc[start : start + chunk], start)
+        require_none(times.check(frame.iloc[start : start + chunk], start))
     seconds, label_found = times.of(frame)
     return seconds.tolist(), None if label_found is None else label_found.tolist()
 
@@ -47,7 +54,7 @@ def test_timestamps_are_seconds_since_1970_in_utc() -> None:
 def test_columns_of_a_timestamp_type_are_as_their_texts(zone: str | None) -> None:
     days = pd.Series(pd.date_range("2026-03-28", periods=4, freq="12h", tz=zone))
     frame = pd.DataFrame({"at": days})
-    times = Times("t.parquet", "at", None)
+    times = Times("at", None)
     times.check(frame, 0)
     np.testing.assert_array_equal(times.of(frame)[0], [day.timestamp() for day in days])
     np.testing.assert_array_equal(as_seconds(days.dt.date), as_seconds(days.dt.strftime("%F")))
@@ -142,16 +149,16 @@ def test_a_label_time_in_another_unit_is_refused(at: str, late: str, wanted: str
 def test_durations_are_no_times() -> None:
     frame = pd.DataFrame({"at": pd.to_timedelta([1, 2], unit="s")})
     with pytest.raises(DataError, match="row 1, column 'at': '0 days 00:00:01' is no time"):
-        Times("t.parquet", "at", None).check(frame, 0)
+        require_none(Times("at", None).check(frame, 0))
 
 
 def test_numbers_in_a_table_of_timestamps_of_another_kind_are_refused() -> None:
     frame = pd.DataFrame({"at": [1, 2], "late": pd.to_datetime(["2026-01-01", "2026-01-02"])})
     with pytest.raises(DataError, match=r"row 1, column 'late': '2026-01-01 .* a number is"):
-        Times("t.parquet", "at", "late").check(frame, 0)
+        require_none(Times("at", "late").check(frame, 0))
 
 
 def test_an_empty_chunk_says_nothing() -> None:
-    times = Times("t.csv", "at", None)
+    times = Times("at", None)
     times.check(pd.DataFrame({"at": []}), 0)
     times.check(pd.DataFrame({"at": [1.0]}), 0)

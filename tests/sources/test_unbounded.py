@@ -146,7 +146,10 @@ def test_a_stream_that_ends_before_it_could_train_says_what_to_do() -> None:
 def test_a_mistake_in_the_training_rows_is_found_by_its_line() -> None:
     lines = ["", *TRAIN[:5], changed(TRAIN[5], number="much"), *TRAIN[6:]]
     with pytest.raises(DataError, match="script: line 7, column 'number': 'much' is not a number"):
-        stream([lines])
+        stream([lines], reject_misfits=False)
+    source = stream([lines])
+    assert sum(len(rows) for rows in source.training()) == len(TRAIN) - 1
+    assert source.notes()["put aside: column 'number' holds no number"] == 1
 
 
 def test_it_is_committed_only_up_to_what_was_scored() -> None:
@@ -156,7 +159,7 @@ def test_it_is_committed_only_up_to_what_was_scored() -> None:
     source = UnboundedSource(settings, feed, None, batch_size=10, batches=None, clock=clock)
     batches = source.batches()
     next(batches)
-    source.settle()
+    source.settle(lambda: None)
     assert feed.committed == {PARTITION: 40}
     next(batches)
     assert feed.committed == {PARTITION: 40}

@@ -15,7 +15,15 @@ from filelock import FileLock, Timeout
 from selfheal_cli.errors import LeaseHeld, RegistryError, RegistryRestored, RegistryUnreachable
 from selfheal_cli.events.archive import ALIVE_LOCK, LOG_NAME, is_running
 from selfheal_cli.events.log import Clock, last_digest, written
-from selfheal_cli.registry.aliases import held_by, release_lease, require_held, settle, take_lease
+from selfheal_cli.registry.aliases import (
+    OnSettled,
+    held_by,
+    release_lease,
+    require_held,
+    settle,
+    take_lease,
+    untold,
+)
 from selfheal_cli.registry.base import CHAMPION, Registry
 from selfheal_cli.registry.journal import Entry, Lease, standing
 from selfheal_cli.registry.outbox import NAME as OUTBOX_NAME
@@ -35,12 +43,12 @@ class RunLease:
     reads, once the folder is held, what the run wrote into the journal before it was interrupted.
     Raises `LeaseHeld` where another run is alive, `RegistryRestored` where the registry does not
     know what the run wrote; then nothing was changed. What an interrupted writer left of the
-    model's aliases is settled, and ``settled`` says so.
+    model's aliases is settled, and ``on_settled`` is told.
     """
 
     def __init__(
         self, registry: Registry, model: str, run_id: str, folder: Path, actor: str, clock: Clock,
-        *, four_eyes: bool, wrote: Callable[[], Wrote] = dict,
+        *, four_eyes: bool, wrote: Callable[[], Wrote] = dict, on_settled: OnSettled = untold,
     ) -> None:  # fmt: skip
         self._registry = registry
         self._model = model
@@ -61,7 +69,8 @@ class RunLease:
                 registry, model, wanted, four_eyes=four_eyes, alive=self._sign_of_life
             )
             self._seen = self.lease.sequence  # the highest number that the journal had
-            self.settled = settle(registry, model)
+            for left in settle(registry, model):
+                on_settled(left)
         except BaseException:
             self._lock.release()
             raise

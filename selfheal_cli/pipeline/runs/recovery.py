@@ -30,6 +30,7 @@ from selfheal_cli.pipeline.prepare.lease import RunLease, wrote
 from selfheal_cli.pipeline.prepare.wrapped import wrapped_of
 from selfheal_cli.pipeline.runs.results import publish
 from selfheal_cli.pipeline.runs.run import Course, Finished, Surroundings, go
+from selfheal_cli.registry.aliases import OnSettled, untold
 from selfheal_cli.registry.base import Lineage, Registry, identity, result_of
 from selfheal_cli.registry.outbox import NAME as OUTBOX_NAME
 from selfheal_cli.registry.outbox import Outbox, pending_in
@@ -62,6 +63,7 @@ def flush(
     *,
     patience: float,
     on_left: Callable[[int], None],
+    on_settled: OnSettled = untold,
 ) -> Flushed:
     """Empty one outbox under its model's lease, note in the run's log what came of it, and keep
     the log's new end.
@@ -74,7 +76,7 @@ def flush(
     model = model_of(path.with_name(LOG_NAME))
     lease = RunLease(
         registry, model, folder.name, folder, actor, clock, four_eyes=False,
-        wrote=lambda: wrote(folder),
+        wrote=lambda: wrote(folder), on_settled=on_settled,
     )  # fmt: skip
     with lease:
         return bring(path, registry, clock, lease, patience=patience, on_left=on_left)
@@ -151,6 +153,7 @@ def resume(
     lease = RunLease(
         around.registry, config.model_name, started.run_id, folder, around.actor,
         around.clock, four_eyes=config.policy.four_eyes, wrote=lambda: wrote(folder),
+        on_settled=around.on_settled,
     )  # fmt: skip
     with lease:
         recover(log_path)
@@ -365,8 +368,9 @@ def _read_before(model: str, workspace: Path) -> Read:
 
 
 def settle_earlier(
-    model: str, workspace: Path, registry: Registry, clock: Clock, actor: str, patience: float
-) -> list[str]:
+    model: str, workspace: Path, registry: Registry, clock: Clock, actor: str, patience: float,
+    on_settled: OnSettled = untold,
+) -> list[str]:  # fmt: skip
     """Finish what runs that served the model before have left: writes that the registry does not
     have, and the last event of those that were killed. Returns the ids of the latter.
 
@@ -383,7 +387,10 @@ def settle_earlier(
         outbox = log.with_name(OUTBOX_NAME)
         unfinished = registry.run_status(run_id) == "RUNNING"
         if outbox.exists() and (unfinished or pending_in(outbox)):
-            flush(outbox, registry, clock, actor, patience=patience, on_left=lambda left: None)
+            flush(
+                outbox, registry, clock, actor, patience=patience, on_left=lambda left: None,
+                on_settled=on_settled,
+            )  # fmt: skip
         if unfinished and registry.run_status(run_id) == "RUNNING":
             registry.end_run(run_id, "KILLED", {})
     return killed

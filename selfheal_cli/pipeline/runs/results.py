@@ -26,7 +26,8 @@ from selfheal_cli.report.page import PAGE, write_page
 from selfheal_cli.report.summary import tell
 from selfheal_cli.report.verdict import Stage, limit_line, verdict
 from selfheal_cli.scores import AnyScores, Scores
-from selfheal_cli.sources.base import REJECTS, Source
+from selfheal_cli.sources.base import Source
+from selfheal_cli.sources.rejects import REJECTS
 
 IN_SAMPLE = (
     "The healed model learned from batches drawn from these very rows, as in the article: "

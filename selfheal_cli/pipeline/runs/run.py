@@ -31,6 +31,7 @@ from selfheal_cli.pipeline.stream.context import SessionContext, serve
 from selfheal_cli.pipeline.stream.outside import Live
 from selfheal_cli.pipeline.stream.recorded import Recorded
 from selfheal_cli.pipeline.stream.session import Session
+from selfheal_cli.registry.aliases import OnSettled, untold
 from selfheal_cli.registry.base import Lineage, Outcome, Registry
 from selfheal_cli.registry.outbox import NAME as OUTBOX_NAME
 from selfheal_cli.registry.outbox import Outbox
@@ -51,7 +52,8 @@ class Surroundings:
     how many seconds a registry that does not answer is waited for then, None for not at all.
     ``follow_seconds`` is how often the champion is looked at; 0 for never. ``on_live`` is given
     what scores, as soon as it does; ``on_publish`` the base's id and what serves whenever that
-    has changed.
+    has changed. ``on_settled`` is told of each alias that an interrupted
+    writer left and the run put right.
     """
 
     registry: Registry
@@ -66,6 +68,7 @@ class Surroundings:
     follow_seconds: float = EVERY_SECONDS
     on_live: Callable[[LiveModel], None] = lambda live: None
     on_publish: Callable[[str, Serving], None] = lambda base, serving: None
+    on_settled: OnSettled = untold
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +148,7 @@ def leased(config: RunConfig, run_id: str, around: Surroundings) -> Iterator[Run
     try:
         lease = RunLease(
             around.registry, config.model_name, run_id, folder, around.actor, around.clock,
-            four_eyes=config.policy.four_eyes,
+            four_eyes=config.policy.four_eyes, on_settled=around.on_settled,
         )  # fmt: skip
     except SelfhealError:
         rmtree(folder, ignore_errors=True)
@@ -192,8 +195,9 @@ def _record(
     """Everything between a run's first and last event; and why writes are left, if any are."""
     end = RunFinished(outcome="FAILED")
     others = ChampionWatcher(
-        around.registry, lineage.model, lineage.run_id, lineage.base, course.known
-    )
+        around.registry, lineage.model, lineage.run_id, lineage.base, course.known,
+        around.on_settled,
+    )  # fmt: skip
     recorder = RunRecorder(
         course.log, writer, around.on_event, around.clock, around.actor,
         lambda: others.known, course.recorded, course.left,

@@ -117,8 +117,9 @@ def _register(
     with ExitStack() as stack:
         stack.callback(log.close)
         lease = RunLease(
-            registry, model, run_id, log.path.parent, around.actor, around.clock, four_eyes=False
-        )
+            registry, model, run_id, log.path.parent, around.actor, around.clock, four_eyes=False,
+            on_settled=around.on_settled,
+        )  # fmt: skip
         stack.callback(lease.release)
         base_id = registry.store_base(run_id, base)
         lineage = Lineage(model, run_id, base_id, WRAPPED, "full", "1")

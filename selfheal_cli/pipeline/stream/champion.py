@@ -10,7 +10,7 @@ from selfheal_cli.errors import RegistryUnreachable, SelfhealError
 from selfheal_cli.events.types import ChampionFollowed
 from selfheal_cli.model.network import Weights
 from selfheal_cli.records import AliasMove, VersionRecord
-from selfheal_cli.registry.aliases import Unsettled, settle, unsettled
+from selfheal_cli.registry.aliases import OnSettled, Unsettled, settle, unsettled, untold
 from selfheal_cli.registry.base import CHAMPION, Registry
 from selfheal_cli.registry.journal import Hold, standing
 from selfheal_cli.registry.staleness import StaleWatch
@@ -61,7 +61,10 @@ class ChampionWatcher:
     `look` may be called instead of `start`, by whoever wants to say when.
     """
 
-    def __init__(self, registry: Registry, model: str, run_id: str, base: str, known: int) -> None:
+    def __init__(
+        self, registry: Registry, model: str, run_id: str, base: str, known: int,
+        on_settled: OnSettled = untold,
+    ) -> None:  # fmt: skip
         self._registry = registry
         self._model = model
         self._run = run_id
@@ -73,6 +76,7 @@ class ChampionWatcher:
         self._aside: tuple[int, int] | None = None  # an alias that no entry of the journal set
         self._aside_taken: tuple[int, int] | None = None
         self._left: Unsettled | None = None
+        self._on_settled = on_settled
         self._stale = StaleWatch(registry, model)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -138,7 +142,8 @@ class ChampionWatcher:
         left = unsettled(self._registry, self._model, CHAMPION)
         before, self._left = self._left, left
         if left is not None and (left.late or left == before):
-            settle(self._registry, self._model)
+            for one in settle(self._registry, self._model):
+                self._on_settled(one)
         return left is not None
 
     def recall(self, recorded: ChampionFollowed) -> ChampionMove:

@@ -25,6 +25,7 @@ from selfheal_cli.pipeline.prepare.lease import healed_here, require_free
 from selfheal_cli.pipeline.runs.recovery import settle_earlier, where_to_begin
 from selfheal_cli.pipeline.runs.run import Surroundings
 from selfheal_cli.pipeline.runs.serving import ServedRun, ServingOptions, heal_served, open_served
+from selfheal_cli.registry.aliases import Unsettled
 from selfheal_cli.registry.base import CHAMPION, Registry
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from selfheal_cli.rollback.plan import serving_version
@@ -38,6 +39,7 @@ from selfheal_cli.spool.control import ControlChannel, Published
 from selfheal_cli.spool.file import spool_path
 from selfheal_cli.spool.source import Pace
 from selfheal_cli.spool.store import Cursor, Spool
+from selfheal_cli.visible import visible
 
 LOOK_SECONDS = 0.5
 TELL_SECONDS = 0.5
@@ -104,7 +106,10 @@ class HealerProcess:
         served = self._open()
         require_free(self._registry, model, workspace, clock)
         self._silent = False  # whoever healed may have died since `_follow` looked
-        settle_earlier(model, workspace, self._registry, clock, settings.actor, PATIENCE_SECONDS)
+        settle_earlier(
+            model, workspace, self._registry, clock, settings.actor, PATIENCE_SECONDS,
+            self._say_settled,
+        )  # fmt: skip
         cursor = self._begin()
         self._fold = EventFold()
         self._facts.pop("error", None)
@@ -118,6 +123,7 @@ class HealerProcess:
             patience=PATIENCE_SECONDS,
             follow_seconds=LOOK_SECONDS,
             on_publish=self._publish,
+            on_settled=self._say_settled,
         )
         try:
             heal_served(served, self._registry, around, cursor)
@@ -201,6 +207,9 @@ class HealerProcess:
                 self._board.numbered(event.to_snapshot, event.version)
         self._fold.apply(event)
         self._spans.add(event)
+
+    def _say_settled(self, left: Unsettled) -> None:
+        sys.stderr.write(f"selfheal: '{self._settings.model}': put right: {visible(str(left))}\n")
 
     def _state(self, state: str) -> None:
         self._facts["state"] = state
