@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from selfheal_cli.errors import RegistryError
-from selfheal_cli.events.database import require_format
+from selfheal_cli.events.database import open_durable
 
 NAME = "outbox.db"
 LOCK_SECONDS = 60.0
@@ -57,11 +57,7 @@ class Outbox:
         self._lock = threading.Lock()
         with self._told():
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(path, timeout=LOCK_SECONDS, check_same_thread=False)
-            require_format(self._database, path)
-            self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute("PRAGMA synchronous = FULL")  # a commit is on disk
-            self._database.executescript(SCHEMA)
+            self._database = open_durable(path, SCHEMA, LOCK_SECONDS)
 
     def put(self, jobs: Sequence[Job]) -> None:
         """Keep jobs, all or none; on disk when it returns. Keys that are known are passed over."""

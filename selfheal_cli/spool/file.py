@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from selfheal_cli.config import OWNER_ONLY, WORKSPACE
 from selfheal_cli.errors import StorageError
-from selfheal_cli.events.database import require_format
+from selfheal_cli.events.database import open_durable
 
 NAME = "spool.db"
 LOCK_SECONDS = 30.0
@@ -92,13 +92,8 @@ class SpoolFile:
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, OWNER_ONLY))
             for beside in self._beside():
                 beside.unlink(missing_ok=True)  # of a file that is gone
-        self._database = sqlite3.connect(self.path, timeout=LOCK_SECONDS, check_same_thread=False)
+        self._database = open_durable(self.path, f"{self._schema};{IDENTITY}", LOCK_SECONDS)
         try:
-            require_format(self._database, self.path)
-            self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute("PRAGMA synchronous = FULL")
-            self._database.executescript(self._schema)
-            self._database.execute(IDENTITY)
             self._identity = self._identified()
         except BaseException:
             self._database.close()
