@@ -18,6 +18,27 @@ from click.testing import CliRunner, Result
 from selfheal_cli.cli.main import main
 
 Invoke = Callable[..., Result]
+MEMORY = Path("/dev/shm")  # noqa: S108 (our own folder in it)
+
+
+def pytest_configure() -> None:
+    """Temporary folders lie in memory where there is room: stores wait for the disk at each write.
+
+    Not with ``--basetemp``, nor where the environment names a place.
+    """
+    if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 4 << 30:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """``quick``: needs no store, is not marked ``slow``, is in no folder of whole runs."""
+    for item in items:
+        if item.path.parent.name in ("audit", "pipeline", "serve", "stored"):
+            continue
+        store = getattr(item, "callspec", None) and item.callspec.params.get("registry")  # type: ignore[attr-defined]
+        needs = {"store_template", "postgres"} & set(getattr(item, "fixturenames", ()))
+        if not needs and store in (None, "memory") and item.get_closest_marker("slow") is None:
+            item.add_marker("quick")
 
 
 @pytest.fixture(scope="session")
@@ -46,9 +67,12 @@ def empty_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def enter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work in ``folder``, with MLflow's own choice of store."""
+    """Work in ``folder``, with MLflow's own choice of store; runs train the same network once."""
     import mlflow
 
+    from tests.trained import TRAINED
+
+    monkeypatch.setattr("selfheal_cli.pipeline.prepare.baseline.train", TRAINED)
     monkeypatch.chdir(folder)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     mlflow.set_tracking_uri(None)

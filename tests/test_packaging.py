@@ -16,6 +16,8 @@ import pytest
 from selfheal_cli import DISTRIBUTION, __version__
 from tests.conftest import Invoke
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 BUILD = (
     "import sys; from setuptools import build_meta as b; "

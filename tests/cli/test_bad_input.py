@@ -189,6 +189,7 @@ def test_an_old_file_store_is_refused(empty_dir: Path) -> None:
     refused(["run", "--tracking-uri", "file:///tmp/x"], 4, "file store")
 
 
+@pytest.mark.slow
 def test_a_read_only_folder_is_said_before_anything_is_trained(empty_dir: Path) -> None:
     # root may write anywhere, unless the capability for it (1) is dropped (24) before the exec
     code = (

@@ -17,6 +17,8 @@ from torch import nn
 from selfheal_cli.cli.main import COMMANDS, main
 from tests.conftest import enter
 
+pytestmark = pytest.mark.slow
+
 # what starts a server or another program, trains for long, or waits for a terminal
 LONG = {"ui", "serve", "drill", "compare"}
 ODD = st.sampled_from([

@@ -21,6 +21,8 @@ from selfheal_cli.heal.worker_engine import MAX_STARTS, WorkerEngine
 from selfheal_cli.model.network import use_one_thread
 from tests.heal import small
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from selfheal_cli.records import FloatArray
 

@@ -20,6 +20,8 @@ from selfheal_cli.heal.task import AdapterState, HealFailure, HealOutcome, HealR
 from selfheal_cli.model.checkpoint import Packed
 from tests.heal.small import anchor_of, bytes_of, recipes_of, small_network
 
+pytestmark = pytest.mark.slow
+
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)
 FLOATS = st.floats(width=32)
 FINITE = st.floats(allow_nan=False, allow_infinity=False)

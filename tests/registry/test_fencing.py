@@ -25,6 +25,8 @@ from tests.registry.chains import check_chain
 from tests.registry.stepping import WAIT, Freezing
 from tests.registry.test_contract import ADAPTER, NOW, a_base, snapshot
 
+pytestmark = pytest.mark.slow
+
 PLENTY = 5.0  # seconds of patience; never waited for
 
 

@@ -27,6 +27,8 @@ from tests.registry.chains import check_chain
 from tests.registry.stores import tracking_server
 from tests.registry.test_contract import ADAPTER, NOW, a_base, snapshot
 
+pytestmark = pytest.mark.slow
+
 MAKING = ("experiments/create", "runs/create", "registered-models/create", "logged-models",
           "model-versions/create")  # fmt: skip
 

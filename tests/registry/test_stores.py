@@ -17,6 +17,8 @@ from tests.conftest import Invoke
 from tests.registry.conftest import SERVER_DATABASE, SharedServer
 from tests.registry.stores import S3, Postgres
 
+pytestmark = pytest.mark.slow
+
 
 def run_and_roll_back(invoke: Invoke, *store: str) -> dict[str, Any]:
     """A short run, a rollback, an audit and a pruning over a store; the rollback's document."""
