@@ -51,9 +51,7 @@ def parts(folder: Path, stack: ExitStack) -> dict[str, Callable[[], object]]:
     stack.callback(log.close)
     writer = RegistryWriter(registry, lineage, Outbox(folder / "outbox.db"))
     stack.callback(writer.close)
-    ledger = RunRecorder(
-        log, writer, lambda event: None, lambda: datetime.now(UTC), "benchmark", lambda: 0
-    )
+    ledger = RunRecorder(log, writer, lambda: datetime.now(UTC), "benchmark")
     beside, in_place = Snapshots(ledger, run_id), Snapshots(ledger, run_id)
     rows, weights = source.held_out()["drifted"], network.adapter.state_dict()
     scores = score(network.predict(rows.x), rows.y, 0.5)

@@ -99,9 +99,7 @@ def stream(
         stack.callback(log.close)
         writer = RegistryWriter(registry, lineage, Outbox(folder / "outbox.db"))
         stack.callback(writer.close)
-        recorder = RunRecorder(
-            log, writer, count, lambda: datetime.now(UTC), "benchmark", lambda: 0
-        )
+        recorder = RunRecorder(log, writer, lambda: datetime.now(UTC), "benchmark", [count])
         live = serve(prepared)
         recipes = Recipes(prepared.network, prepared.anchor, config.heal)
         world = Live(config, registry, lineage, writer, NullWatcher(), live, recipes)

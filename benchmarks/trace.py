@@ -27,7 +27,7 @@ import selfheal_cli
 from selfheal_cli.actor import clock
 from selfheal_cli.config import RunConfig
 from selfheal_cli.pipeline.prepare.rows import open_source
-from selfheal_cli.pipeline.runs.run import Surroundings, run
+from selfheal_cli.pipeline.runs.run import RunContext, run
 from selfheal_cli.records import Batch
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from selfheal_cli.sources.base import Source
@@ -125,7 +125,7 @@ def trace() -> dict[int, Walk]:
         registry = MlflowRegistry(f"sqlite:///{folder}/mlflow.db", create=True)
         config = RunConfig(batches=LAST + 1, plots=False, export_dir=folder / "export")
         source = Traced(open_source(config), tracer)
-        run(config, source, Surroundings(registry, clock, "trace", workspace=folder))
+        run(config, source, RunContext(registry, clock, "trace", workspace=folder))
         return source.walks
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from datetime import UTC, datetime
+from functools import partial
 
 MAX_ACTOR = 100  # characters of a name that somebody gives
 CLAIMED = " (claimed)"
@@ -31,9 +32,7 @@ def printable(text: str) -> str:
     return "".join(letter for letter in text if letter.isprintable()).strip()
 
 
-def clock() -> datetime:
-    """Now, in UTC."""
-    return datetime.now(UTC)
+clock = partial(datetime.now, UTC)  # now, in UTC
 
 
 def now_text() -> str:

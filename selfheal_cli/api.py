@@ -21,7 +21,7 @@ from selfheal_cli.model.cutting import AUTO
 from selfheal_cli.model.wrapping import wrap
 from selfheal_cli.pipeline.prepare.foreign import SAMPLE, Sample, base_of
 from selfheal_cli.pipeline.prepare.wrapped import PREFIX, find_wrapped
-from selfheal_cli.pipeline.runs.run import Finished, Surroundings, run
+from selfheal_cli.pipeline.runs.run import Finished, RunContext, run
 from selfheal_cli.pipeline.runs.wrap import add_wrapped, require_name, wrapped_on
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from selfheal_cli.rollback.plan import By, VersionCriteria, execute, plan_best
@@ -103,7 +103,7 @@ class SelfHealing:
         self._labels = tuple(base.describe()["labels"])
         self._registry = MlflowRegistry(tracking_uri, create=True)
         self._name = name
-        around = Surroundings(self._registry, clock, actor(), on_live=self._went_live)
+        around = RunContext(self._registry, clock, actor(), on_live=self._went_live)
         number = wrapped_on(self._registry, name, base)
         if number is None:
             origin = type(module).__qualname__
@@ -185,7 +185,7 @@ class SelfHealing:
     ) -> None:  # fmt: skip
         self.close()
 
-    def _run(self, config: RunConfig, around: Surroundings) -> None:
+    def _run(self, config: RunConfig, around: RunContext) -> None:
         try:
             self.finished = run(config, self._source, around, go_on=True)
         except BaseException as exc:  # told by the next call

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 TINY = 1e-8  # in the denominators of precision, recall and F1, as the article has it
@@ -43,27 +44,27 @@ class Scores:
     @property
     def accuracy(self) -> float:
         """Share of rows that were right."""
-        return (self.tp + self.tn) / self.rows if self.rows else 0.0
-
-    @property
-    def precision(self) -> float:
-        """Share of flagged rows that were positive; 0 when nothing was flagged."""
-        return self.tp / (self.tp + self.fp + TINY)
-
-    @property
-    def recall(self) -> float:
-        """Share of positive rows that were flagged; 0 when there were none."""
-        return self.tp / (self.tp + self.fn + TINY)
+        return _rates(self.tp, self.tn, self.fp, self.fn)[0]
 
     @property
     def f1(self) -> float:
         """Harmonic mean of precision and recall."""
-        return 2 * self.precision * self.recall / (self.precision + self.recall + TINY)
+        return _rates(self.tp, self.tn, self.fp, self.fn)[1]
+
+    @property
+    def precision(self) -> float:
+        """Share of flagged rows that were positive; 0 when nothing was flagged."""
+        return _rates(self.tp, self.tn, self.fp, self.fn)[2]
+
+    @property
+    def recall(self) -> float:
+        """Share of positive rows that were flagged; 0 when there were none."""
+        return _rates(self.tp, self.tn, self.fp, self.fn)[3]
 
     @property
     def kappa(self) -> float:
         """Cohen's kappa: agreement beyond chance; 0 where chance alone agrees on all rows."""
-        return _kappa(((self.tn, self.fp), (self.fn, self.tp)))
+        return _rates(self.tp, self.tn, self.fp, self.fn)[4]
 
     def cost(self, fn: float, fp: float) -> float:
         """What the errors cost per 100 rows, a miss at ``fn`` and a false alarm at ``fp``."""
@@ -79,16 +80,19 @@ class Scores:
 
     def figures(self) -> dict[str, float]:
         """The defined figures by metric name."""
-        return _figures(self)
+        accuracy, f1, precision, recall, kappa = _rates(self.tp, self.tn, self.fp, self.fn)
+        ranked = self.roc_auc, self.pr_auc, self.log_loss, self.ece
+        return _defined((accuracy, f1, precision, recall, *ranked, kappa))
 
     def as_dict(self) -> dict[str, Any]:
         """Counts and figures, as they go into events and JSON."""
-        return {**asdict(self), **self.figures(), "rows": self.rows}
+        rows = self.tp + self.tn + self.fp + self.fn
+        return {**asdict(self), **self.figures(), "rows": rows}
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Scores:
         """The inverse of `as_dict`; figures that a record of old lacks are None."""
-        return cls(**{name: record.get(name) for name in cls.__slots__})  # type: ignore[arg-type]
+        return cls(*map(record.get, cls.__slots__))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +152,8 @@ class ClassScores:
 
     def figures(self) -> dict[str, float]:
         """The defined figures by metric name."""
-        return _figures(self)
+        exact = self.accuracy, self.f1, self.precision, self.recall
+        return _defined((*exact, self.roc_auc, None, self.log_loss, self.ece, self.kappa))
 
     def as_dict(self) -> dict[str, Any]:
         """Counts and figures, as they go into events and JSON."""
@@ -186,6 +191,17 @@ def scores_from(record: Mapping[str, Any]) -> AnyScores:
     return Scores.from_dict(record)
 
 
+@lru_cache(maxsize=4096)
+def _rates(tp: int, tn: int, fp: int, fn: int) -> tuple[float, float, float, float, float]:
+    """Accuracy, F1, precision, recall and kappa: asked for many times of the same counts."""
+    rows = tp + tn + fp + fn
+    accuracy = (tp + tn) / rows if rows else 0.0
+    precision = tp / (tp + fp + TINY)
+    recall = tp / (tp + fn + TINY)
+    f1 = 2 * precision * recall / (precision + recall + TINY)
+    return accuracy, f1, precision, recall, _kappa(((tn, fp), (fn, tp)))
+
+
 def _kappa(confusion: tuple[tuple[int, ...], ...]) -> float:
     # In whole numbers, so that agreement by chance alone is found exactly.
     columns = zip(*confusion, strict=True)
@@ -199,7 +215,10 @@ def _mean(values: list[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-def _figures(scores: AnyScores) -> dict[str, float]:
-    """Those of `FIGURES` that are defined."""
-    known = {name: getattr(scores, name, None) for name in FIGURES}
-    return {name: value for name, value in known.items() if value is not None}
+def _defined(values: tuple[float | None, ...]) -> dict[str, float]:
+    """By the names of `FIGURES`, those that are not None."""
+    figures = dict(zip(FIGURES, values, strict=True))
+    for name in FIGURES:
+        if figures[name] is None:
+            del figures[name]
+    return figures  # type: ignore[return-value]

@@ -43,7 +43,7 @@ def command(
     from selfheal_cli.config import NetworkSettings, RunConfig, SyntheticSettings, checked
     from selfheal_cli.pipeline.offline.drill import drill
     from selfheal_cli.pipeline.prepare.rows import open_source
-    from selfheal_cli.pipeline.runs.run import Surroundings
+    from selfheal_cli.pipeline.runs.run import RunContext
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
     from selfheal_cli.settings import policy_file
     from selfheal_cli.sources.synthetic import RULE
@@ -61,7 +61,7 @@ def command(
     config = checked(RunConfig, values, where="options")
     registry = MlflowRegistry(tracking_uri, create=True)
     with stop_on_interrupt() as stop:
-        around = Surroundings(registry, clock, actor(), stop=stop)
+        around = RunContext(registry, clock, actor(), stop=stop)
         proof = drill(config, open_source(config), around, keep=keep)
     if as_json:
         output.print_json({"passed": True, "model": config.model_name, **asdict(proof)})

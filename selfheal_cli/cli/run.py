@@ -109,7 +109,7 @@ def command(
     from selfheal_cli.pipeline.prepare.rows import open_kept, open_source
     from selfheal_cli.pipeline.prepare.wrapped import find_wrapped, for_wrapped
     from selfheal_cli.pipeline.runs import recovery as resuming
-    from selfheal_cli.pipeline.runs.run import PATIENCE_SECONDS, Surroundings, run
+    from selfheal_cli.pipeline.runs.run import PATIENCE_SECONDS, RunContext, run
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 
     if settled is not None and config is not None and config.model is not None:
@@ -129,14 +129,14 @@ def command(
         RunScreen(quiet=as_json) as screen,
         stop_on_interrupt() as stop,
     ):
-        around = Surroundings(
+        around = RunContext(
             registry,
             clock,
             actor(),
-            screen.on_epoch,
-            screen.on_event,
-            screen.on_left,
-            stop,
+            on_epoch=screen.on_epoch,
+            watchers=[screen.on_event],
+            on_left=screen.on_left,
+            stop=stop,
             patience=None if no_wait else PATIENCE_SECONDS,
             on_settled=say_settled,
         )

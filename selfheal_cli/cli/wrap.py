@@ -98,7 +98,7 @@ def command(
         read_origin,
         sample_rows,
     )
-    from selfheal_cli.pipeline.runs.run import Surroundings
+    from selfheal_cli.pipeline.runs.run import RunContext
     from selfheal_cli.pipeline.runs.wrap import add_wrapped, require_name
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 
@@ -126,7 +126,7 @@ def command(
         )  # fmt: skip
         network = put_in(original, at=given["at"], adapter=given["adapter"])
         base = base_of(network, sample, labels.split(",") if labels else None)
-        around = Surroundings(registry, clock, actor(), on_settled=say_settled)
+        around = RunContext(registry, clock, actor(), on_settled=say_settled)
         added = add_wrapped(network, base, name, str(origin), around, promote=promote)
         _tell(registry, added, network, original.answer, sample, origin, name, as_json=as_json)
 

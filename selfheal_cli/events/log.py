@@ -39,10 +39,14 @@ def written(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        raise StorageError(
-            f"{exc.filename or path}: cannot be written ({exc.strerror or exc}); make room or give "
-            "the rights, then go on with 'selfheal run --resume'"
-        ) from exc
+        raise _not_written(path, exc) from exc
+
+
+def _not_written(path: Path, exc: OSError) -> StorageError:
+    return StorageError(
+        f"{exc.filename or path}: cannot be written ({exc.strerror or exc}); make room or give "
+        "the rights, then go on with 'selfheal run --resume'"
+    )
 
 
 @contextmanager
@@ -138,14 +142,13 @@ class EventLog:
         return event
 
     def _write(self, line: bytes) -> None:
-        with written(self.path):
-            try:
-                left = memoryview(line)
-                while left:  # the system may take a part of it, on a disk that is nearly full
-                    left = left[self._stream.write(left) :]
-            except OSError:
-                self._stream.truncate(self._size)  # no half line, should there be room again
-                raise
+        try:
+            left = memoryview(line)
+            while left:  # the system may take a part of it, on a disk that is nearly full
+                left = left[self._stream.write(left) :]
+        except OSError as exc:
+            self._stream.truncate(self._size)  # no half line, should there be room again
+            raise _not_written(self.path, exc) from exc
         self._size += len(line)
 
     def sync(self) -> None:

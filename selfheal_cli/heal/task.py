@@ -113,12 +113,12 @@ class HealFailure:
 
 def require_finite(weights: Weights, task: HealTask, advice: str) -> None:
     """Raise `HealError` naming the first tensor that is not finite."""
-    broken = [name for name, value in weights.items() if not bool(torch.isfinite(value).all())]
-    if broken:
-        raise HealError(
-            f"heal {task.heal_id} of batch {task.batch}: {broken[0]} is not finite; "
-            f"the old weights stay; {advice}"
-        )
+    for name, value in weights.items():
+        if not bool(torch.isfinite(value).all()):
+            raise HealError(
+                f"heal {task.heal_id} of batch {task.batch}: {name} is not finite; "
+                f"the old weights stay; {advice}"
+            )
 
 
 class Window:

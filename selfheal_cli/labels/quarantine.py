@@ -70,7 +70,7 @@ class LabelWatch:
         z: float = 6.0,
         limit: int = 8,
     ) -> None:
-        blocks = [_logits(labels, classes) for labels in _cut(training, batch_size)]
+        blocks = [_logits(_counts(labels, classes)) for labels in _cut(training, batch_size)]
         if not blocks:
             raise DataError("no training labels to hold a batch's labels against")
         self._classes, self._z, self._limit = classes, z, limit
@@ -85,12 +85,16 @@ class LabelWatch:
         expected = _share(self._reference)
         if not len(y):
             return self._verdict(expected, np.zeros(self._classes), rows=0)
-        observed = _logits(y, self._classes)
-        z = (observed - self._reference) / np.sqrt(self._between() + _binomial(y, expected))
-        verdict = self._verdict(expected, z, rows=len(y), counts=_counts(y, self._classes))
+        counts = _counts(y, self._classes)
+        observed = _logits(counts)
+        # a stream may move more from batch to batch than its training part did
+        between = np.maximum(self._trained, _between(self._recent, self._batch_size))
+        z = (observed - self._reference) / np.sqrt(between + _binomial(counts, expected))
+        verdict = self._verdict(expected, z, rows=len(y), counts=counts)
         if np.abs(z).max() <= self._z:
             self._streak.clear()
-            self._accept(observed)
+            self._reference = MEMORY * self._reference + (1 - MEMORY) * observed
+            self._recent.append(observed)
         elif verdict.believed:
             self._reference = np.mean([*self._streak, observed], axis=0)
             self._streak.clear()
@@ -98,14 +102,6 @@ class LabelWatch:
         else:
             self._streak.append(observed)
         return verdict
-
-    def _accept(self, observed: Shares) -> None:
-        self._reference = MEMORY * self._reference + (1 - MEMORY) * observed
-        self._recent.append(observed)
-
-    def _between(self) -> Shares:
-        # a stream may move more from batch to batch than its training part did
-        return np.maximum(self._trained, _between(self._recent, self._batch_size))
 
     def _verdict(
         self, expected: Shares, z: Shares, *, rows: int, counts: NDArray[np.int64] | None = None
@@ -152,24 +148,26 @@ def _counts(y: NDArray[Any], classes: int) -> NDArray[np.int64]:
     return np.bincount(y.astype(np.int64), minlength=classes)[:classes]
 
 
-def _logits(y: NDArray[Any], classes: int) -> Shares:
+def _logits(counts: NDArray[np.int64]) -> Shares:
     """Logit of each class's share, one against the rest, kept finite by half a row."""
-    counts = _counts(y, classes)
-    return np.asarray(np.log((counts + 0.5) / (len(y) - counts + 0.5)))
+    return np.asarray(np.log((counts + 0.5) / (counts.sum() - counts + 0.5)))
 
 
 def _share(logits: Shares) -> Shares:
     return np.asarray(1 / (1 + np.exp(-logits)))
 
 
-def _binomial(y: NDArray[Any], expected: Shares) -> Shares:
+def _binomial(counts: NDArray[np.int64], expected: Shares) -> Shares:
     """Sampling variance of a batch's logits: under what was expected, or what was found if larger.
 
     Under a reference of 15 %, a batch with no positive at all would be 12 standard deviations
     away, because the logit's steps grow towards 0; two rows added to either side keep it at 5.
     """
-    observed = (_counts(y, len(expected)) + 2) / (len(y) + 4)
-    return np.asarray(np.maximum(*(1 / (len(y) * p * (1 - p)) for p in (expected, observed))))
+    rows = counts.sum()
+    observed = (counts + 2) / (rows + 4)
+    under_expected = 1 / (rows * expected * (1 - expected))
+    under_observed = 1 / (rows * observed * (1 - observed))
+    return np.asarray(np.maximum(under_expected, under_observed))
 
 
 def _between(logits: Iterable[Shares], rows: int) -> Shares | float:

@@ -135,8 +135,12 @@ class DelayedLabels:
 
 
 def _labelled(parts: list[Scored]) -> list[Scored]:
-    known = [part.where(part.y >= 0) for part in parts]
-    return [part for part in known if len(part)]
+    labelled = []
+    for part in parts:
+        known = part.y >= 0
+        if known.any():
+            labelled.append(part.where(known))
+    return labelled
 
 
 class LabelJoiner:

@@ -75,7 +75,9 @@ class Adapter(nn.Module):
     def around(self, tensors: Mapping[str, Tensor]) -> Self:
         """A frozen copy with these tensors for parameters, taken over and not copied."""
         known = dict(self.named_parameters())
-        own = {id(known[n]): nn.Parameter(v, requires_grad=False) for n, v in tensors.items()}
+        own = {}
+        for name, value in tensors.items():
+            own[id(known[name])] = nn.Parameter(value, requires_grad=False)
         copied: Self = deepcopy(self, own)
         copied.training = False
         return copied
@@ -205,9 +207,10 @@ class ReflexiveLayer(Adapter):
 
     def forward(self, features: Tensor) -> Tensor:
         """Corrected features."""
-        rows = self.room.apart(features)
+        flat = len(self.room.sizes) == 1  # nothing to take apart
+        rows = features if flat else self.room.apart(features)
         corrected: Tensor = rows + self.scale * self.adapter(rows)
-        return self.room.together(corrected, len(features))
+        return corrected if flat else self.room.together(corrected, len(features))
 
 
 REFLEXIVE, AFFINE, LORA = "reflexive", "affine", "lora"

@@ -42,10 +42,12 @@ def pack(weights: Weights) -> bytes:
 
     By way of numpy where it knows the type: the same bytes in a fifth of the time.
     """
-    whole = {name: value.detach().contiguous() for name, value in unshared(weights).items()}
-    if all(value.dtype in (torch.float32, torch.float64) for value in whole.values()):
-        return save_arrays({name: value.numpy() for name, value in whole.items()})
-    return save(whole)
+    whole, arrays = {}, {}
+    for name, value in unshared(weights).items():
+        whole[name] = value.detach().contiguous()
+        if value.dtype in (torch.float32, torch.float64):
+            arrays[name] = whole[name].numpy()
+    return save_arrays(arrays) if len(arrays) == len(whole) else save(whole)
 
 
 MAX_BYTES = 1 << 30

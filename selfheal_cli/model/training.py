@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import IO, Any
 
 import numpy as np
@@ -57,6 +58,7 @@ class SpooledRows:
 
 
 KINDS = ("step", "exp_avg", "exp_avg_sq")
+GRADIENT = attrgetter("grad")
 
 
 class Adam:
@@ -82,6 +84,13 @@ class Adam:
                 for kind in KINDS
             }
 
+        self._parameters: list[Tensor] = list(self._named.values())
+        # the same tensors again, in the order of the parameters: a step changes them in place
+        self._averages, self._squares, self._steps = (
+            [self._state[f"{kind}.{name}"] for name in self._named]
+            for kind in ("exp_avg", "exp_avg_sq", "step")
+        )
+
     def zero_grad(self) -> None:
         """Forget the gradients."""
         for parameter in self._named.values():
@@ -90,16 +99,13 @@ class Adam:
     @torch.no_grad()
     def step(self) -> None:
         """One update from the gradients; every parameter needs one."""
-        lists: dict[str, list[Tensor]] = {
-            kind: [self._state[f"{kind}.{name}"] for name in self._named] for kind in KINDS
-        }
         adam(
-            list(self._named.values()),
-            [parameter.grad for parameter in self._named.values()],  # type: ignore[misc]
-            lists["exp_avg"],
-            lists["exp_avg_sq"],
+            self._parameters,
+            list(map(GRADIENT, self._parameters)),
+            self._averages,
+            self._squares,
             [],
-            lists["step"],
+            self._steps,
             foreach=False,
             amsgrad=False,
             beta1=0.9,

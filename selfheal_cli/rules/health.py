@@ -146,26 +146,29 @@ class RuleHealth:
             name: deque(maxlen=window) for name in sorted(names)
         }
 
-    def observe(self, columns: Columns) -> None:
+    def observe(self, columns: Columns | RuleTable) -> None:
         """Take a batch's columns (n,) each; an empty batch changes nothing."""
         table = RuleTable.of(columns)
-        fired = [known.rule.fires(table) for known in self._calibrated]
-        if not fired or not len(fired[0]):
+        if not self._calibrated or not table.rows:
             return
-        self._fired.append((len(fired[0]), *(int(hits.sum()) for hits in fired)))
+        counted = [table.rows]
+        for known in self._calibrated:
+            counted.append(int(known.rule.fires(table).sum()))
+        self._fired.append(tuple(counted))
         for name, values in self._values.items():
-            values.append(_present(columns[name]))
+            values.append(_present(table.numbers(name)))
 
     def stale(self) -> tuple[StaleRule, ...]:
         """The rules whose firing rate has left the range of their calibration."""
         if len(self._fired) < min(FEWEST, self._fired.maxlen or FEWEST):
             return ()
-        rows, *fired = (int(total) for total in np.sum(self._fired, axis=0))
-        return tuple(
-            stale_rule
-            for known, hits in zip(self._calibrated, fired, strict=True)
-            if (stale_rule := self._judge(known, hits / rows, rows)) is not None
-        )
+        rows, *fired = np.sum(self._fired, axis=0).tolist()
+        stale = []
+        for known, hits in zip(self._calibrated, fired, strict=True):
+            one = self._judge(known, hits / rows, rows)
+            if one is not None:
+                stale.append(one)
+        return tuple(stale)
 
     def reanchored(self, rule: Rule) -> Rule:
         """The rule with each threshold at its training quantile of the window.

@@ -60,7 +60,8 @@ class Rule:
         Raises `RuleError` for a column that is not there or of the other kind.
         """
         try:
-            return self.condition.holds(RuleTable.of(columns))
+            table = columns if isinstance(columns, RuleTable) else RuleTable(columns)
+            return self.condition.holds(table)
         except RuleError as exc:
             raise RuleError(f"rule '{self}': {exc}") from exc
 
@@ -132,9 +133,9 @@ class RuleSet:
         changed._implied = self._implied if rules else -1
         return changed
 
-    def judge(self, columns: Columns | pd.DataFrame) -> RuleVerdict:
+    def judge(self, columns: Columns | pd.DataFrame | RuleTable) -> RuleVerdict:
         """Evaluate every rule on the columns (n,) each."""
-        table = RuleTable(columns)
+        table = RuleTable.of(columns)
         votes = np.zeros((self.classes, table.rows), dtype=np.int64)
         for rule in self.rules:
             votes[rule.label, rule.fires(table)] += round(rule.confidence * SHARES)

@@ -35,8 +35,8 @@ database.execute("ROLLBACK")
 """
 MOVE = """
 import sys
-from selfheal_cli.registry.mlflow_registry import MlflowRegistry
-from selfheal_cli.registry.moves import Move, move_alias
+from selfheal_cli.registry.mlflow.registry import MlflowRegistry
+from selfheal_cli.registry.aliases import Move, move_alias
 registry = MlflowRegistry()
 print("ready", flush=True)
 for line in sys.stdin:

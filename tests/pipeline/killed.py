@@ -25,7 +25,7 @@ from selfheal_cli.events.log import read, verify
 from selfheal_cli.events.types import RunFinished
 from selfheal_cli.pipeline.prepare.rows import open_source
 from selfheal_cli.pipeline.runs.recovery import resume
-from selfheal_cli.pipeline.runs.run import Surroundings, run
+from selfheal_cli.pipeline.runs.run import RunContext, run
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from tests.registry.chains import check_chain
 
@@ -64,8 +64,8 @@ def go_on(config: RunConfig) -> None:
             raise
 
 
-def around() -> Surroundings:
-    return Surroundings(MlflowRegistry(), lambda: datetime.now(UTC), "ann", follow_seconds=0)
+def around() -> RunContext:
+    return RunContext(MlflowRegistry(), lambda: datetime.now(UTC), "ann", follow_seconds=0)
 
 
 def what_came_of_it() -> dict[str, Any]:

@@ -24,7 +24,7 @@ from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask
 from selfheal_cli.model.checkpoint import assemble, unpack
 from selfheal_cli.model.network import SelfHealingNetwork
-from selfheal_cli.pipeline.runs.run import Finished, Surroundings, run
+from selfheal_cli.pipeline.runs.run import Finished, RunContext, run
 from selfheal_cli.records import Batch, VersionRecord
 from selfheal_cli.registry.memory import MemoryRegistry
 from selfheal_cli.sources.synthetic import SyntheticSource
@@ -138,7 +138,7 @@ def ran(settings: RunConfig, source: Any = None, **around: Any) -> Ran:
     source = source or stream_of(settings)
     # every registry in memory begins with run 1
     workspace = Path(f"workspace-{len(list(Path().glob('workspace-*')))}")
-    surroundings = Surroundings(
+    surroundings = RunContext(
         registry, lambda: datetime.now(UTC), "ann", workspace=workspace, **around
     )
     finished = run(settings, source, surroundings)

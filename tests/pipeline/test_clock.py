@@ -14,7 +14,7 @@ from selfheal_cli.errors import LeaseHeld
 from selfheal_cli.events.archive import find_run
 from selfheal_cli.events.log import read, verify
 from selfheal_cli.events.types import BatchScored, Event
-from selfheal_cli.pipeline.runs.run import Surroundings, run
+from selfheal_cli.pipeline.runs.run import RunContext, run
 from selfheal_cli.registry.base import CHAMPION
 from selfheal_cli.registry.journal import standing
 from selfheal_cli.registry.memory import MemoryRegistry
@@ -110,13 +110,13 @@ def test_a_run_elsewhere_does_not_take_the_lease_of_a_clock_that_runs_behind(
     refused: list[str] = []
 
     def another() -> None:
-        elsewhere = Surroundings(registry, lambda: NOON - HOUR, "bob", workspace=Path("elsewhere"))
+        elsewhere = RunContext(registry, lambda: NOON - HOUR, "bob", workspace=Path("elsewhere"))
         with pytest.raises(LeaseHeld, match=r"of ann .* \(last sign of life 0 s ago\)") as told:
             run(settings, stream_of(settings), elsewhere)
         refused.append(str(told.value))
 
     source = Acting(stream_of(settings), {2: another})
-    done = run(settings, source, Surroundings(registry, clock, "ann", follow_seconds=0))
+    done = run(settings, source, RunContext(registry, clock, "ann", follow_seconds=0))
     assert (done.outcome, len(refused)) == ("FINISHED", 1)
 
 
@@ -128,7 +128,7 @@ def test_a_run_whose_lease_was_taken_by_a_clock_ahead_writes_nothing_more(
     ahead = SetClock(NOON + HOUR)
 
     def another() -> None:
-        ahead_of_time = Surroundings(
+        ahead_of_time = RunContext(
             registry, ahead, "bob", workspace=Path("elsewhere"), follow_seconds=0
         )
         assert run(settings, stream_of(settings), ahead_of_time).outcome == "FINISHED"
@@ -138,8 +138,8 @@ def test_a_run_whose_lease_was_taken_by_a_clock_ahead_writes_nothing_more(
     taken: list[Any] = []
     source = Acting(stream_of(settings), {4: another})
     with pytest.raises(LeaseHeld, match="the lease on 'fraud' was taken over"):
-        run(settings, source, Surroundings(registry, clock, "ann", follow_seconds=0))
+        run(settings, source, RunContext(registry, clock, "ann", follow_seconds=0))
     assert registry.versions("fraud", limit=1000) == taken
     assert standing(registry, "fraud").lease is None
-    again = Surroundings(registry, ahead, "cy", workspace=Path("third"), follow_seconds=0)
+    again = RunContext(registry, ahead, "cy", workspace=Path("third"), follow_seconds=0)
     assert run(settings, stream_of(settings), again).outcome == "FINISHED"

@@ -12,7 +12,7 @@ import pytest
 from selfheal_cli.config import HealSettings
 from selfheal_cli.events.log import read, verify
 from selfheal_cli.events.types import BatchScored, ChampionFollowed, Event, VersionRegistered
-from selfheal_cli.pipeline.runs.run import Surroundings, run
+from selfheal_cli.pipeline.runs.run import RunContext, run
 from selfheal_cli.pipeline.stream import champion as follow
 from selfheal_cli.records import Batch
 from selfheal_cli.registry.base import CHAMPION
@@ -91,8 +91,8 @@ def test_a_move_made_by_another_process_is_followed_and_read_beside_the_stream(
     monkeypatch.setattr(follow, "load_verified", noted)
     settings = config(heal=HealSettings(recipe=recipe, mode="async"), batches=MORE_THAN_ENOUGH)
     watched, registry = Watched(mover), MlflowRegistry()
-    around = Surroundings(
-        registry, clock, "ann", on_event=watched.on_event, stop=watched.stop, follow_seconds=0.02
+    around = RunContext(
+        registry, clock, "ann", watchers=[watched.on_event], stop=watched.stop, follow_seconds=0.02
     )
     done = run(settings, Paced(stream_of(settings)), around)
     (followed,) = watched.of(ChampionFollowed)

@@ -254,7 +254,7 @@ def test_a_rollback_restores_the_versions_own_threshold(
 
     monkeypatch.setattr(running, "serve", remember)
     objective = Objective(kind="f1")
-    done = ran(config(policy=WATCHFUL, batches=10, objective=objective), on_event=look)
+    done = ran(config(policy=WATCHFUL, batches=10, objective=objective), watchers=[look])
     (rollback,) = done.of("rollback")
     fallen = done.by_snapshot(rollback.data["from_snapshot"])
     restored = done.registry.version("fraud", rollback.data["version"])

@@ -21,7 +21,7 @@ from selfheal_cli.events.types import RunFinished, RunStarted, StreamStopped
 from selfheal_cli.pipeline.prepare.lease import RunLease
 from selfheal_cli.pipeline.runs import recovery as resuming
 from selfheal_cli.pipeline.runs.recovery import flush, resume
-from selfheal_cli.pipeline.runs.run import Course, Finished, Surroundings
+from selfheal_cli.pipeline.runs.run import Course, Finished, RunContext
 from selfheal_cli.records import Phase
 from selfheal_cli.registry import delivery as courier
 from selfheal_cli.registry.aliases import Move, OnSettled, Unsettled, move_alias, take_lease, untold
@@ -79,7 +79,7 @@ def bytes_of(folder: Path) -> dict[str, str]:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A resume that trains nothing and goes through no rows; what it writes it writes."""
 
-    def go(course: Course, around: Surroundings, lease: RunLease) -> Finished:
+    def go(course: Course, around: RunContext, lease: RunLease) -> Finished:
         for number in (1, 2):
             around.registry.run_tags(course.run_id)  # somebody else may go on here
             course.log.append(StreamStopped(batch=number))
@@ -94,7 +94,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def resumes(registry: Any, folder: Path, told: OnSettled = untold) -> None:
-    around = Surroundings(registry, clock, "ann", workspace=folder.parents[1], on_settled=told)
+    around = RunContext(registry, clock, "ann", workspace=folder.parents[1], on_settled=told)
     resume(folder / "events.jsonl", around, lambda config: None)  # type: ignore[arg-type,return-value]
 
 

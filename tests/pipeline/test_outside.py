@@ -25,7 +25,7 @@ from selfheal_cli.events.types import (
 )
 from selfheal_cli.pipeline.prepare.rows import open_source
 from selfheal_cli.pipeline.runs.recovery import flush, outboxes, resume
-from selfheal_cli.pipeline.runs.run import Surroundings, run
+from selfheal_cli.pipeline.runs.run import RunContext, run
 from selfheal_cli.pipeline.stream import champion as follow
 from selfheal_cli.records import Batch
 from selfheal_cli.registry.aliases import Move, hold, move_alias, take_lease
@@ -87,7 +87,7 @@ def events_of(folder: Path) -> list[Event]:
 def test_a_run_serves_what_somebody_else_made_champion_and_heals_from_there(
     empty_dir: Path, monkeypatch: pytest.MonkeyPatch, mode: Any
 ) -> None:
-    monkeypatch.setattr("selfheal_cli.pipeline.runs.run.Follower", Looking)
+    monkeypatch.setattr("selfheal_cli.pipeline.runs.run.ChampionWatcher", Looking)
     registry = MemoryRegistry()
 
     def move() -> None:
@@ -96,7 +96,7 @@ def test_a_run_serves_what_somebody_else_made_champion_and_heals_from_there(
 
     settings = config(heal=HealSettings(recipe="anchored", mode=mode), batches=12)
     source = Acting(stream_of(settings), {6: move})
-    done = run(settings, source, Surroundings(registry, clock, "ann", follow_seconds=0))
+    done = run(settings, source, RunContext(registry, clock, "ann", follow_seconds=0))
     events = events_of(done.folder)
     (followed,) = [event for event in events if isinstance(event, ChampionFollowed)]
     baseline = registry.version("fraud", 1).tags["selfheal.snapshot"]
@@ -127,7 +127,7 @@ def test_a_held_model_is_scored_and_not_healed_until_it_is_released(
         def hold(self, value: Hold | None) -> None:
             pass
 
-    monkeypatch.setattr("selfheal_cli.pipeline.runs.run.Follower", Always)
+    monkeypatch.setattr("selfheal_cli.pipeline.runs.run.ChampionWatcher", Always)
     registry = MemoryRegistry()
     settings = config(batches=12)
     actions = {
@@ -135,7 +135,7 @@ def test_a_held_model_is_scored_and_not_healed_until_it_is_released(
         8: lambda: hold(registry, "fraud", None, **WHO),
     }
     source = Acting(stream_of(settings), actions)
-    done = run(settings, source, Surroundings(registry, clock, "ann", follow_seconds=0))
+    done = run(settings, source, RunContext(registry, clock, "ann", follow_seconds=0))
     events = events_of(done.folder)
     asked = [
         e.data["batch"] for e in events if isinstance(e, BatchScored) and e.data["heal_requested"]
@@ -150,7 +150,7 @@ def test_the_baseline_of_a_run_on_a_held_model_does_not_become_the_champion(
     empty_dir: Path,
 ) -> None:
     registry = MemoryRegistry()
-    around = Surroundings(registry, clock, "ann", follow_seconds=0)
+    around = RunContext(registry, clock, "ann", follow_seconds=0)
     run(config(batches=3), stream_of(config(batches=3)), around)
     champion, wait = registry.alias("fraud", CHAMPION), Hold("bob", AT, "wait")
     hold(registry, "fraud", wait, **WHO)
@@ -167,9 +167,9 @@ def test_a_second_run_on_a_model_is_refused_with_who_holds_it(empty_dir: Path) -
 
     def another() -> None:
         with pytest.raises(LeaseHeld, match=r"run run-1 of ann heals 'fraud' since .*this folder"):
-            run(settings, stream_of(settings), Surroundings(registry, clock, "bob"))
+            run(settings, stream_of(settings), RunContext(registry, clock, "bob"))
 
-    run(settings, Acting(stream_of(settings), {2: another}), Surroundings(registry, clock, "ann"))
+    run(settings, Acting(stream_of(settings), {2: another}), RunContext(registry, clock, "ann"))
     assert standing(registry, "fraud").lease is None
     assert list(registry.runs) == ["run-1"]
 
@@ -182,9 +182,9 @@ def test_the_lease_of_a_run_that_died_elsewhere_is_taken_over_after_a_minute(
     take_lease(registry, "fraud", Lease(dead, "bob", AT), four_eyes=False, alive=lambda _: "")
     just_after = datetime.fromisoformat("2026-01-01T00:00:30+00:00")
     with pytest.raises(LeaseHeld, match=r"of bob .* \(last sign of life 30 s ago\)"):
-        run(settings, stream_of(settings), Surroundings(registry, lambda: just_after, "ann"))
+        run(settings, stream_of(settings), RunContext(registry, lambda: just_after, "ann"))
     later = datetime.fromisoformat("2026-01-01T00:01:01+00:00")
-    done = run(settings, stream_of(settings), Surroundings(registry, lambda: later, "ann"))
+    done = run(settings, stream_of(settings), RunContext(registry, lambda: later, "ann"))
     assert done.outcome == "FINISHED"
 
 
@@ -209,7 +209,7 @@ def test_a_registry_that_is_away_in_mid_stream_gets_everything_in_order_and_once
             10: lambda: setattr(registry, "away", False),
         }
         source = Acting(stream_of(settings), actions if registry.away is False else {})
-        done = run(settings, source, Surroundings(registry, clock, "ann", follow_seconds=0))
+        done = run(settings, source, RunContext(registry, clock, "ann", follow_seconds=0))
         assert (done.outcome, done.left, done.away) == ("FINISHED", 0, "")
         verify(done.folder / "events.jsonl")
         versions = registry.versions("fraud", limit=1000)
@@ -218,7 +218,7 @@ def test_a_registry_that_is_away_in_mid_stream_gets_everything_in_order_and_once
     interrupted = went_away(Flaky())
     steady = config(batches=12)
     registry = MemoryRegistry()
-    around = Surroundings(registry, clock, "ann", workspace=Path("steady"), follow_seconds=0)
+    around = RunContext(registry, clock, "ann", workspace=Path("steady"), follow_seconds=0)
     run(steady, Acting(stream_of(steady), {}), around)
     versions = registry.versions("fraud", limit=1000)
     assert interrupted == [(v.version, v.phase, v.batch, v.sha256, v.metrics) for v in versions]
@@ -228,7 +228,7 @@ def test_what_a_run_left_is_brought_by_flush_and_the_log_stays_whole(empty_dir: 
     registry = Flaky()
     settings = config(batches=6)
     source = Acting(stream_of(settings), {3: lambda: setattr(registry, "away", True)})
-    around = Surroundings(registry, clock, "ann", patience=0.0, follow_seconds=0)
+    around = RunContext(registry, clock, "ann", patience=0.0, follow_seconds=0)
     done = run(settings, source, around)
     assert done.outcome == "FINISHED"
     assert done.left > 0
@@ -254,11 +254,11 @@ def test_an_interrupted_stream_goes_on_where_it_was(
     registry = MemoryRegistry()
     settings = config(heal=HealSettings(recipe="anchored", mode=mode), labels=labels, batches=10)
     stops = iter([False] * 5 + [True] + [False] * 100)
-    around = Surroundings(registry, clock, "ann", stop=lambda: next(stops), follow_seconds=0)
+    around = RunContext(registry, clock, "ann", stop=lambda: next(stops), follow_seconds=0)
     first = run(settings, open_source(settings), around)
     assert first.outcome == "KILLED"
     log = first.folder / "events.jsonl"
-    again = resume(log, Surroundings(registry, clock, "bob", follow_seconds=0), open_source)
+    again = resume(log, RunContext(registry, clock, "bob", follow_seconds=0), open_source)
     assert again.outcome == "FINISHED"
     events = events_of(again.folder)
     assert [e.data["batch"] for e in events if isinstance(e, BatchScored)] == list(range(1, 11))
@@ -267,7 +267,7 @@ def test_an_interrupted_stream_goes_on_where_it_was(
     verify(log)
     if mode == "sync":
         whole = MemoryRegistry()
-        at = Surroundings(whole, clock, "ann", workspace=Path("whole"), follow_seconds=0)
+        at = RunContext(whole, clock, "ann", workspace=Path("whole"), follow_seconds=0)
         run(settings, open_source(settings), at)
         assert [v.sha256 for v in whole.versions("fraud", limit=99)] == [
             v.sha256 for v in registry.versions("fraud", limit=99)
@@ -280,7 +280,7 @@ def test_a_run_whose_rows_changed_is_not_resumed(empty_dir: Path) -> None:
     first = run(
         settings,
         open_source(settings),
-        Surroundings(registry, clock, "ann", stop=lambda: next(stops), follow_seconds=0),
+        RunContext(registry, clock, "ann", stop=lambda: next(stops), follow_seconds=0),
     )
 
     def changed(batch: Batch) -> Batch:
@@ -289,7 +289,7 @@ def test_a_run_whose_rows_changed_is_not_resumed(empty_dir: Path) -> None:
 
     from tests.pipeline.small import Altered
 
-    around = Surroundings(registry, clock, "ann", follow_seconds=0)
+    around = RunContext(registry, clock, "ann", follow_seconds=0)
     with pytest.raises(Exception, match="the data or the installed packages have changed since"):
         resume(
             first.folder / "events.jsonl",

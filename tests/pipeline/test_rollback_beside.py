@@ -20,7 +20,7 @@ from selfheal_cli.events.types import (
     RolledBack,
 )
 from selfheal_cli.pipeline.runs.recovery import resume
-from selfheal_cli.pipeline.runs.run import Surroundings, run
+from selfheal_cli.pipeline.runs.run import RunContext, run
 from selfheal_cli.records import VersionRecord
 from selfheal_cli.registry.aliases import Move, move_alias
 from selfheal_cli.registry.base import CHAMPION
@@ -92,9 +92,9 @@ def sick(settings: RunConfig) -> Any:
     return Paced(Altered(stream_of(settings), flipped(range(SICK_FROM, LAST))))
 
 
-def around(registry: Slow, course: Course, **more: Any) -> Surroundings:
-    told = {"on_event": course.on_event, "stop": course.stop, "follow_seconds": 0} | more
-    return Surroundings(registry, clock, "ann", **told)
+def around(registry: Slow, course: Course, **more: Any) -> RunContext:
+    told = {"watchers": [course.on_event], "stop": course.stop, "follow_seconds": 0} | more
+    return RunContext(registry, clock, "ann", **told)
 
 
 def test_batches_are_scored_while_the_registry_is_asked_and_then_it_is_restored(
@@ -133,7 +133,7 @@ def test_a_registry_that_went_away_while_it_was_asked_fails_the_rollback_not_the
 def test_a_person_who_moves_the_champion_meanwhile_is_followed_and_nothing_is_rolled_back(
     empty_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("selfheal_cli.pipeline.runs.run.Follower", Looking)
+    monkeypatch.setattr("selfheal_cli.pipeline.runs.run.ChampionWatcher", Looking)
     registry = Slow()
     course = Course(
         registry, then=lambda: move_alias(registry, Move("fraud", CHAMPION, 1, "bob", AT, "mine"))
@@ -164,7 +164,7 @@ def test_a_run_interrupted_around_a_rollback_is_resumed_along_its_record(
     before = [event for event in read(log) if isinstance(event, ENDS)]
     assert bool(before) is not early
     stop = iter([False] * (len([e for e in read(log) if isinstance(e, BatchScored)]) + 5) + [True])
-    second = around(registry, Course(registry), stop=lambda: next(stop), on_event=lambda _: None)
+    second = around(registry, Course(registry), stop=lambda: next(stop), watchers=[])
     resume(log, second, sick)
     verify(log)
     events = list(read(log))

@@ -16,11 +16,12 @@ from selfheal_cli.config import HealSettings, NetworkSettings, Policy, RunConfig
 from selfheal_cli.errors import DrillFailed, RegistryError
 from selfheal_cli.events.log import read, verify
 from selfheal_cli.events.types import Event
+from selfheal_cli.heal.engine import HealEngine
 from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask
 from selfheal_cli.heal.worker_engine import WorkerEngine
 from selfheal_cli.pipeline.offline.drill import drill
-from selfheal_cli.pipeline.runs.run import Finished, Surroundings, run
+from selfheal_cli.pipeline.runs.run import Finished, RunContext, run
 from selfheal_cli.pipeline.stream import outside
 from selfheal_cli.records import VersionRecord
 from selfheal_cli.registry.memory import MemoryRegistry
@@ -49,7 +50,7 @@ def source(settings: RunConfig) -> SyntheticSource:
 
 
 def finish(settings: RunConfig, registry: MemoryRegistry, clock: Clock, **more: Any) -> Finished:
-    return run(settings, source(settings), Surroundings(registry, clock, "ann", **more))
+    return run(settings, source(settings), RunContext(registry, clock, "ann", **more))
 
 
 def kinds(finished: Finished) -> Counter[str]:
@@ -139,7 +140,7 @@ def test_a_rollback_serves_the_registrys_best_from_the_next_batch_on(
         config(policy=policy, batches=25),
         registry,
         fake_clock,
-        on_event=watch,
+        watchers=[watch],
         stop=lambda: bool(fired),
     )
     (rollback,) = fired
@@ -209,10 +210,10 @@ def test_a_killed_worker_is_an_event_and_later_batches_heal_again(
     engines: list[WorkerEngine] = []
     build = outside.engine_of
 
-    def remember(*arguments: Any) -> WorkerEngine:
+    def remember(*arguments: Any) -> HealEngine:
         engine = build(*arguments)
-        assert isinstance(engine, WorkerEngine)
-        engines.append(engine)
+        if isinstance(engine, WorkerEngine):
+            engines.append(engine)
         return engine
 
     monkeypatch.setattr(outside, "engine_of", remember)
@@ -225,7 +226,7 @@ def test_a_killed_worker_is_an_event_and_later_batches_heal_again(
             killed.append(pid)
 
     settings = config(heal=HealSettings(mode="async"), batches=40)
-    finished = finish(settings, MemoryRegistry(), fake_clock, on_event=kill_once)
+    finished = finish(settings, MemoryRegistry(), fake_clock, watchers=[kill_once])
     counted = kinds(finished)
     assert counted["batch"] == 40
     (failure,) = [action for action in finished.view.actions if action["kind"] == "heal-failed"]
@@ -247,7 +248,7 @@ def test_the_drill_fails_when_what_serves_is_not_the_registrys_best(
     policy = Policy(conflict_min=1, rollback_f1_drop=0.0, rollback_acc_drop=0.0)
     settings = config(policy=policy, batches=25, model_name="drill")
     adapter = registry.adapter
-    honest = Surroundings(registry, fake_clock, "ann")
+    honest = RunContext(registry, fake_clock, "ann")
     assert drill(settings, source(settings), honest, keep=False).restored_version > 1
     assert registry.models() == []
     calls: list[int] = []

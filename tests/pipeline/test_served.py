@@ -30,7 +30,7 @@ from selfheal_cli.events.types import (
 )
 from selfheal_cli.model.checkpoint import assemble, unpack
 from selfheal_cli.pipeline.runs.recovery import Beginning, settle_earlier, where_to_begin
-from selfheal_cli.pipeline.runs.run import Finished, Surroundings, run
+from selfheal_cli.pipeline.runs.run import Finished, RunContext, run
 from selfheal_cli.pipeline.runs.serving import ServedRun, ServingOptions, heal_served, open_served
 from selfheal_cli.pipeline.stream import champion as follow
 from selfheal_cli.pipeline.stream.batch import LabelFlow
@@ -56,7 +56,7 @@ class Server:
     def __init__(self, **changes: Any) -> None:
         self.config = config(**changes)
         self.registry = MemoryRegistry()
-        run(self.config, stream_of(self.config), Surroundings(self.registry, clock, "ann"))
+        run(self.config, stream_of(self.config), RunContext(self.registry, clock, "ann"))
         self.spool = Spool(WORKSPACE / "serving" / "fraud" / "spool.db")
         drawn = self.config.model_copy(update={"batches": 40, "seed": 7})
         self._batches = iter(stream_of(drawn).batches())
@@ -107,8 +107,8 @@ class Server:
         on_event: Callable[[Event], None] = lambda event: None,
     ) -> Finished:
         """Heal on all that was answered by now."""
-        around = Surroundings(
-            self.registry, clock, "ann", on_event=on_event, follow_seconds=0,
+        around = RunContext(
+            self.registry, clock, "ann", watchers=[on_event], follow_seconds=0,
             workspace=WORKSPACE,
         )  # fmt: skip
         source = served or self.open()

@@ -18,7 +18,7 @@ from selfheal_cli.events.log import read, verify
 from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.pipeline.prepare.rows import past_of
 from selfheal_cli.pipeline.runs.recovery import resume
-from selfheal_cli.pipeline.runs.run import Finished, Surroundings, run
+from selfheal_cli.pipeline.runs.run import Finished, RunContext, run
 from selfheal_cli.records import LateLabels
 from selfheal_cli.registry.memory import MemoryRegistry
 from selfheal_cli.sources.feed import PARTITION, Keeping, KeepingFeed, KeptLines, Past, positions_in
@@ -66,9 +66,9 @@ class Place:
     config: RunConfig = CONFIG
     last: Any = None
 
-    def around(self, **values: Any) -> Surroundings:
+    def around(self, **values: Any) -> RunContext:
         fixed: dict[str, Any] = {"follow_seconds": 0.0}
-        return Surroundings(
+        return RunContext(
             self.registry, lambda: datetime.now(UTC), "ann", workspace=Path("work"),
             **(fixed | values),
         )  # fmt: skip

@@ -15,7 +15,7 @@ from selfheal_cli.errors import VersionNotFound
 from selfheal_cli.events.log import read
 from selfheal_cli.events.types import Event, RolledBack, VersionRegistered
 from selfheal_cli.pipeline.runs.recovery import resume
-from selfheal_cli.pipeline.runs.run import Surroundings, run
+from selfheal_cli.pipeline.runs.run import RunContext, run
 from selfheal_cli.registry.base import Lineage
 from selfheal_cli.registry.memory import MemoryRegistry
 from selfheal_cli.scores import Scores
@@ -55,9 +55,9 @@ def test_a_run_passes_over_a_version_whose_figures_were_edited_and_says_so(
     edited = Edited(registry)
     policy = Policy(conflict_min=1, rollback_f1_drop=0.0, rollback_acc_drop=0.0)
     settings = config(policy=policy, batches=25)
-    around = Surroundings(registry, lambda: datetime.now(UTC), "ann", on_event=edited.on_event)
-    stopping = Surroundings(
-        registry, lambda: datetime.now(UTC), "ann", on_event=edited.on_event, stop=edited.stop
+    around = RunContext(registry, lambda: datetime.now(UTC), "ann", watchers=[edited.on_event])
+    stopping = RunContext(
+        registry, lambda: datetime.now(UTC), "ann", watchers=[edited.on_event], stop=edited.stop
     )
     stopped = run(settings, stream_of(settings), stopping)
     (rollback,) = edited.rollbacks
@@ -80,7 +80,7 @@ def test_the_log_of_a_run_has_the_hash_of_each_versions_manifest(empty_dir: Path
     registry = MemoryRegistry()
     settings = config(batches=3)
     done = run(
-        settings, stream_of(settings), Surroundings(registry, lambda: datetime.now(UTC), "ann")
+        settings, stream_of(settings), RunContext(registry, lambda: datetime.now(UTC), "ann")
     )
     registered = [
         event.data
@@ -107,7 +107,7 @@ def test_an_audit_beside_a_live_run_accuses_nobody_at_any_moment(
 
     late = LabelSettings(regime="delayed", delay=2) if recipe == "anchored" else LabelSettings()
     settings = config(batches=6, heal=HealSettings(recipe=recipe), labels=late)
-    around = Surroundings(registry, lambda: datetime.now(UTC), "ann", on_event=look)
+    around = RunContext(registry, lambda: datetime.now(UTC), "ann", watchers=[look])
     run(settings, stream_of(settings), around)
     assert len(looks) > 20
     assert [one.findings for one in looks if one.findings] == []

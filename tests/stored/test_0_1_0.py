@@ -18,7 +18,7 @@ from selfheal_cli.events.archive import find_run
 from selfheal_cli.events.log import read, verify
 from selfheal_cli.events.types import BatchScored
 from selfheal_cli.pipeline.runs.recovery import settle_earlier, where_to_begin
-from selfheal_cli.pipeline.runs.run import Surroundings
+from selfheal_cli.pipeline.runs.run import RunContext
 from selfheal_cli.pipeline.runs.serving import ServingOptions, heal_served, open_served
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from selfheal_cli.registry.outbox import pending_in
@@ -218,7 +218,7 @@ def test_a_spool_of_0_1_0_is_healed_on_from_where_it_was_left(
         pace = Pace(40, 1e9, lambda: 0.0, lambda seconds: True)
         wanted = ServingOptions("claims", {}, None, WORKSPACE)
         served = open_served(registry, wanted, spool, pace)
-        around = Surroundings(registry, now, "ann", follow_seconds=0, workspace=WORKSPACE)
+        around = RunContext(registry, now, "ann", follow_seconds=0, workspace=WORKSPACE)
         done = heal_served(served, registry, around, cursor)
     batches = [e for e in read(done.folder / "events.jsonl") if isinstance(e, BatchScored)]
     assert sum(event.data["rows"] for event in batches) == left

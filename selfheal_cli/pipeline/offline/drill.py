@@ -9,7 +9,7 @@ from pathlib import Path
 from selfheal_cli.config import RunConfig
 from selfheal_cli.errors import DrillFailed
 from selfheal_cli.events.types import Event, RolledBack
-from selfheal_cli.pipeline.runs.run import Finished, Surroundings, run
+from selfheal_cli.pipeline.runs.run import Finished, RunContext, run
 from selfheal_cli.records import digest
 from selfheal_cli.registry.base import CHAMPION
 from selfheal_cli.sources.base import Source
@@ -27,7 +27,7 @@ class Proof:
     adapter_bytes: int
 
 
-def drill(config: RunConfig, source: Source, around: Surroundings, *, keep: bool) -> Proof:
+def drill(config: RunConfig, source: Source, around: RunContext, *, keep: bool) -> Proof:
     """Stream until a rollback fires, then hold what serves against the registry's best.
 
     The model, its run and its files are removed again unless ``keep``. Raises `DrillFailed`.
@@ -35,7 +35,6 @@ def drill(config: RunConfig, source: Source, around: Surroundings, *, keep: bool
     fired: list[RolledBack] = []
 
     def watch(event: Event) -> None:
-        around.on_event(event)
         if isinstance(event, RolledBack):
             fired.append(event)
 
@@ -46,7 +45,7 @@ def drill(config: RunConfig, source: Source, around: Surroundings, *, keep: bool
         finished = run(
             config.model_copy(update={"export_dir": Path(folder, "export"), "plots": False}),
             source,
-            replace(around, on_event=watch, stop=stop, workspace=Path(folder)),
+            replace(around, watchers=[*around.watchers, watch], stop=stop, workspace=Path(folder)),
         )
         try:
             if not fired:
@@ -61,7 +60,7 @@ def drill(config: RunConfig, source: Source, around: Surroundings, *, keep: bool
                 around.registry.delete_run(finished.run_id)
 
 
-def _check(config: RunConfig, finished: Finished, around: Surroundings, event: RolledBack) -> Proof:
+def _check(config: RunConfig, finished: Finished, around: RunContext, event: RolledBack) -> Proof:
     registry, model, view = around.registry, config.model_name, finished.view
     base = view.stored.base if view.stored else ""
     best = registry.best(model, base=base, run_id=finished.run_id)

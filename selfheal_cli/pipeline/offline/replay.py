@@ -132,7 +132,7 @@ def _go_through(
     )
     wanted = version.tags["selfheal.snapshot"]
     writer = Awaiting(wanted)
-    recorder = RunRecorder(EndOfRecord(wanted), writer, matched, clock, "", recorded=events)
+    recorder = RunRecorder(EndOfRecord(wanted), writer, clock, "", [matched], recorded=events)
     for _ in range(2):  # how it began was checked before
         if recorder.record.expected is not None:
             recorder.note(recorder.record.expected)

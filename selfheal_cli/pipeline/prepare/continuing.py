@@ -16,7 +16,7 @@ MOST_BASELINES = 1_000  # that are looked through for the one on a base
 
 
 @dataclass(frozen=True, slots=True)
-class Continued:
+class WarmStart:
     """The champion that a run goes on from: its checked weights, the move that made it one, and
     the version that has the adapter as trained.
     """
@@ -27,14 +27,14 @@ class Continued:
     baseline: VersionRecord
 
 
-def continued(registry: Registry, champion: VersionRecord, baseline: VersionRecord) -> Continued:
+def continued(registry: Registry, champion: VersionRecord, baseline: VersionRecord) -> WarmStart:
     """To go on from a champion, once everything about it is checked."""
     last = standing(registry, champion.model).moves.get(CHAMPION)
     move = last if last is not None and last.target == champion.version else None
-    return Continued(champion, load_verified(registry, champion), move, baseline)
+    return WarmStart(champion, load_verified(registry, champion), move, baseline)
 
 
-def champion_on(registry: Registry, model: str, base: Base) -> Continued | None:
+def champion_on(registry: Registry, model: str, base: Base) -> WarmStart | None:
     """The champion of a model if it stands on this very base, with its baseline."""
     try:
         champion = champion_of(registry, model)

@@ -20,7 +20,7 @@ from selfheal_cli.records import Snapshot
 from selfheal_cli.registry.base import StepMetrics, identity
 from selfheal_cli.scores import AnyScores
 
-Observer = Callable[[Event], None]
+Watcher = Callable[[Event], None]
 
 
 class Log(Protocol):
@@ -105,7 +105,8 @@ class Writer(Protocol):
 class RunRecorder:
     """Writes down what happens: the log first, the registry second.
 
-    It is the one appender of a session's log, and takes back what the registry's writer did.
+    It is the one appender of a session's log, and takes back what the registry's writer did. The
+    ``watchers`` are shown every event.
     ``known`` is the last move of the champion by others that is known of. The ``recorded`` events
     were written before: they are matched and shown, not written again. ``left`` is what the
     registry's writer had done by then.
@@ -115,9 +116,9 @@ class RunRecorder:
         self,
         log: Log,
         writer: Writer,
-        observe: Observer,
         clock: Clock,
         actor: str,
+        watchers: Sequence[Watcher] = (),
         known: Callable[[], int] = lambda: 0,
         recorded: Iterable[Event] = (),
         left: Sequence[Event] = (),
@@ -125,7 +126,7 @@ class RunRecorder:
         self._log = log
         self._writer = writer
         self._actor = actor
-        self._observe = observe
+        self._watchers = tuple(watchers)
         self._clock = clock
         self._known = known
         self._told: set[tuple[str, str]] = set()
@@ -140,13 +141,14 @@ class RunRecorder:
 
     def note(self, event: Event) -> None:
         """Append one event and show it; of a record, match the next one."""
-        noted = self.record.match(event)
+        noted = self.record.match(event) if self.record.expected else None
         if noted is None:
             if self._left:
                 self._take_left()
             noted = self._log.append(event)
         self._last = noted
-        self._observe(noted)
+        for watch in self._watchers:
+            watch(noted)
 
     def stop(self, batch: int) -> None:
         """The stream ends before its time; within a record that is no event of its own."""
@@ -156,11 +158,15 @@ class RunRecorder:
     def finish(self, end: RunFinished) -> None:
         """The last event, however much of a record was gone through."""
         self._take_left()
-        self._observe(self._log.append(end))
+        self._show(self._log.append(end))
 
     def sync(self) -> None:
         """What was noted is on disk when it returns."""
         self._log.sync()
+
+    def _show(self, event: Event) -> None:
+        for watch in self._watchers:
+            watch(event)
 
     def _take_left(self) -> None:
         left, self._left = self._left, []
@@ -169,7 +175,7 @@ class RunRecorder:
     def _beside(self, event: Event) -> None:
         """Take an event of the record that is not the stream's own."""
         self._told.add(identity(event))
-        self._observe(event)
+        self._show(event)
 
     def keep(self, snapshot: Snapshot, adapter: bytes) -> None:
         """Note a snapshot, then have it registered."""
@@ -213,7 +219,7 @@ class RunRecorder:
         """Note what the writer did, unless it was noted before the run was interrupted."""
         for event in results:
             if identity(event) not in self._told:
-                self._observe(self._log.append(event))
+                self._show(self._log.append(event))
 
     def _at(self) -> str:
         """When the last event was written down: the same when it is gone through again."""

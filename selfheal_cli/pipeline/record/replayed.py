@@ -69,20 +69,15 @@ class RecordedEvents:
         self._events = iter(events)
         self._beside = beside
         self._started: RunStarted | None = None
-        self._next: Event | None = None
+        self.expected: Event | None = None  # the next of the stream; None where the record ends
         self._advance()
-
-    @property
-    def expected(self) -> Event | None:
-        """The next event of the stream; None where the record ends."""
-        return self._next
 
     def match(self, event: Event) -> Event | None:
         """The recorded event, None where the record ends.
 
         Raises `EventLogError` where something else was recorded.
         """
-        recorded = self._next
+        recorded = self.expected
         if recorded is None:
             return None
         if isinstance(event, RunStarted) and isinstance(recorded, RunStarted):
@@ -117,10 +112,10 @@ class RecordedEvents:
     def _advance(self) -> None:
         for event in self._events:
             if not isinstance(event, BESIDE):
-                self._next = event
+                self.expected = event
                 return
             self._beside(event)
-        self._next = None
+        self.expected = None
 
 
 def _plain(event: Event) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from selfheal_cli.pipeline.prepare.baseline import prepare
 from selfheal_cli.pipeline.prepare.lease import RunLease, wrote
 from selfheal_cli.pipeline.prepare.wrapped import wrapped_of
 from selfheal_cli.pipeline.runs.results import publish
-from selfheal_cli.pipeline.runs.run import Course, Finished, Surroundings, go
+from selfheal_cli.pipeline.runs.run import Finished, RunContext, RunSpec, go
 from selfheal_cli.registry.aliases import OnSettled, untold
 from selfheal_cli.registry.base import Lineage, Registry, identity, result_of
 from selfheal_cli.registry.outbox import NAME as OUTBOX_NAME
@@ -138,7 +138,7 @@ def _head(log: Path) -> str:
 
 
 def resume(
-    log_path: Path, around: Surroundings, open_rows: Callable[[RunConfig], Source]
+    log_path: Path, around: RunContext, open_rows: Callable[[RunConfig], Source]
 ) -> Finished:
     """Go through a run's record again, then on from the batch after the last one.
 
@@ -178,7 +178,7 @@ def _go_on(
     config: RunConfig,
     started: RunStarted,
     record: RunState,
-    around: Surroundings,
+    around: RunContext,
     open_rows: Callable[[RunConfig], Source],
     lease: RunLease,
 ) -> Finished:
@@ -189,9 +189,11 @@ def _go_on(
     left = _left(log_path.with_name(OUTBOX_NAME))
     log = EventLog(log_path, around.clock)
     note = RunResumed(actor=around.actor, batch=record.batch, events=record.events)
-    around.on_event(log.append(note))
+    resumed = log.append(note)
+    for watch in around.watchers:
+        watch(resumed)
     with closing(log), closing(read(log_path)) as events:
-        course = Course(
+        course = RunSpec(
             config,
             source,
             prepared,
@@ -207,7 +209,7 @@ def _go_on(
 
 
 def _complete(
-    log_path: Path, config: RunConfig, record: RunState, around: Surroundings, lease: RunLease
+    log_path: Path, config: RunConfig, record: RunState, around: RunContext, lease: RunLease
 ) -> Finished:
     """The stream had ended: bring what the registry lacks and make the files again."""
     path, run_id = log_path.with_name(OUTBOX_NAME), record.run_id
@@ -232,7 +234,7 @@ def _complete(
     return Finished(run_id, "FINISHED", log_path.parent, view, files, away=away)
 
 
-def _bring(path: Path, around: Surroundings, lease: RunLease) -> str:
+def _bring(path: Path, around: RunContext, lease: RunLease) -> str:
     """Empty an outbox as far as the registry answers; returns why it does not have everything."""
     patience = around.patience or 0.0
     try:

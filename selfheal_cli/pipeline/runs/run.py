@@ -19,11 +19,11 @@ from selfheal_cli.heal.engine import LiveModel, Serving
 from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.model.network import use_one_thread
 from selfheal_cli.pipeline.prepare.baseline import OnEpoch, Prepared, most_used_features, prepare
-from selfheal_cli.pipeline.prepare.continuing import Continued, champion_on
+from selfheal_cli.pipeline.prepare.continuing import WarmStart, champion_on
 from selfheal_cli.pipeline.prepare.lease import RunLease, require_free
 from selfheal_cli.pipeline.prepare.rows import keep_rows
 from selfheal_cli.pipeline.prepare.wrapped import wrapped_of
-from selfheal_cli.pipeline.record.recorder import RunRecorder
+from selfheal_cli.pipeline.record.recorder import RunRecorder, Watcher
 from selfheal_cli.pipeline.record.replayed import run_started
 from selfheal_cli.pipeline.runs.results import conclude, publish
 from selfheal_cli.pipeline.stream.champion import EVERY_SECONDS, ChampionWatcher
@@ -44,10 +44,11 @@ PATIENCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class RunContext:
     """What a run is given from outside, so that tests can give something else.
 
-    ``stop`` is asked after each batch; True ends the stream, and the run counts as KILLED.
+    ``watchers`` are shown every event. ``stop`` is asked after each batch; True ends the stream,
+    and the run counts as KILLED.
     ``on_left`` hears at the end how many writes the registry does not have yet; ``patience`` is
     how many seconds a registry that does not answer is waited for then, None for not at all.
     ``follow_seconds`` is how often the champion is looked at; 0 for never. ``on_live`` is given
@@ -60,7 +61,7 @@ class Surroundings:
     clock: Clock
     actor: str
     on_epoch: OnEpoch = lambda done, total: None
-    on_event: Callable[[Event], None] = lambda event: None
+    watchers: Sequence[Watcher] = ()
     on_left: Callable[[int], None] = lambda left: None
     stop: Callable[[], bool] = lambda: False
     workspace: Path = WORKSPACE
@@ -90,7 +91,7 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class RunSpec:
     """A run that is to be gone through: from the start, or once more along its record.
 
     ``known`` is the champion's last move when it began; ``part`` counts its interruptions. One
@@ -107,12 +108,10 @@ class Course:
     recorded: Iterable[Event] = ()
     left: Sequence[Event] = ()
     part: int = 0
-    continued: Continued | None = None
+    continued: WarmStart | None = None
 
 
-def run(
-    config: RunConfig, source: Source, around: Surroundings, *, go_on: bool = False
-) -> Finished:
+def run(config: RunConfig, source: Source, around: RunContext, *, go_on: bool = False) -> Finished:
     """Train, stream, heal, register, export.
 
     With ``go_on`` a champion that stands on the same base serves from the start and is healed
@@ -131,7 +130,7 @@ def run(
         with closing(EventLog(folder / LOG_NAME, around.clock)) as log:
             keep_rows(config, source, folder)
             champion = champion_on(registry, model, prepared.base) if go_on else None
-            course = Course(
+            course = RunSpec(
                 config, source, prepared, run_id, log, around.actor, lease.known,
                 continued=champion,
             )  # fmt: skip
@@ -139,7 +138,7 @@ def run(
 
 
 @contextmanager
-def leased(config: RunConfig, run_id: str, around: Surroundings) -> Iterator[RunLease]:
+def leased(config: RunConfig, run_id: str, around: RunContext) -> Iterator[RunLease]:
     """The lease of a run that has just begun, before anything else is read or written.
 
     A run that does not get it has failed, and leaves nothing in the folder.
@@ -158,7 +157,7 @@ def leased(config: RunConfig, run_id: str, around: Surroundings) -> Iterator[Run
         yield lease
 
 
-def go(course: Course, around: Surroundings, lease: RunLease) -> Finished:
+def go(course: RunSpec, around: RunContext, lease: RunLease) -> Finished:
     """A run from its first event to its last, under the model's lease."""
     config, registry = course.config, around.registry
     base_id = registry.store_base(course.run_id, course.prepared.base)
@@ -190,7 +189,7 @@ def go(course: Course, around: Surroundings, lease: RunLease) -> Finished:
 
 
 def _record(
-    course: Course, around: Surroundings, lineage: Lineage, writer: RegistryWriter
+    course: RunSpec, around: RunContext, lineage: Lineage, writer: RegistryWriter
 ) -> tuple[Outcome, str]:
     """Everything between a run's first and last event; and why writes are left, if any are."""
     end = RunFinished(outcome="FAILED")
@@ -199,7 +198,7 @@ def _record(
         around.on_settled,
     )  # fmt: skip
     recorder = RunRecorder(
-        course.log, writer, around.on_event, around.clock, around.actor,
+        course.log, writer, around.clock, around.actor, around.watchers,
         lambda: others.known, course.recorded, course.left,
     )  # fmt: skip
     with ExitStack() as stack:
@@ -229,8 +228,8 @@ def _record(
 
 
 def _context(
-    course: Course,
-    around: Surroundings,
+    course: RunSpec,
+    around: RunContext,
     lineage: Lineage,
     writer: RegistryWriter,
     recorder: RunRecorder,
@@ -253,7 +252,7 @@ def _context(
     return SessionContext(config, source, prepared, live, lineage, recorder, outside)
 
 
-def _flush(writer: RegistryWriter, around: Surroundings) -> str:
+def _flush(writer: RegistryWriter, around: RunContext) -> str:
     """Wait for the registry as long as is wanted; returns why it does not have everything."""
     if around.patience is None:
         writer.sync()

@@ -32,7 +32,7 @@ from selfheal_cli.pipeline.prepare.baseline import Prepared, prepare
 from selfheal_cli.pipeline.prepare.continuing import baseline_of, continued
 from selfheal_cli.pipeline.prepare.rows import open_source
 from selfheal_cli.pipeline.prepare.wrapped import Wrapped
-from selfheal_cli.pipeline.runs.run import Course, Finished, Surroundings, go, leased
+from selfheal_cli.pipeline.runs.run import Finished, RunContext, RunSpec, go, leased
 from selfheal_cli.records import Base, VersionRecord
 from selfheal_cli.registry.base import Registry
 from selfheal_cli.rollback.plan import serving_version
@@ -96,7 +96,7 @@ def open_served(registry: Registry, wanted: ServingOptions, spool: Spool, pace: 
 
 
 def heal_served(
-    served: ServedRun, registry: Registry, around: Surroundings, cursor: Cursor
+    served: ServedRun, registry: Registry, around: RunContext, cursor: Cursor
 ) -> Finished:
     """Heal until the source ends, under the model's lease; raises `LeaseHeld` without it."""
     config, model = served.config, served.config.model_name
@@ -108,7 +108,7 @@ def heal_served(
         if served.baseline is not None:
             champion = continued(registry, _champion(registry, model), served.baseline)
         log = EventLog(run_folder(run_id, around.workspace) / LOG_NAME, around.clock)
-        course = Course(
+        course = RunSpec(
             config, served.source, served.prepared, run_id, log, around.actor, lease.known,
             continued=champion,
         )  # fmt: skip

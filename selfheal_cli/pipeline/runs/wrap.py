@@ -28,7 +28,7 @@ from selfheal_cli.registry.writer import RegistryWriter
 from selfheal_cli.rollback.verify import load_verified
 
 if TYPE_CHECKING:
-    from selfheal_cli.pipeline.runs.run import Surroundings
+    from selfheal_cli.pipeline.runs.run import RunContext
 from selfheal_cli.pipeline.prepare.wrapped import WRAPPED
 
 
@@ -71,14 +71,14 @@ def add_wrapped(
     base: Base,
     model: str,
     origin: str,
-    around: Surroundings,
+    around: RunContext,
     *,
     promote: bool,
 ) -> Placed:
     """Register a wrapped network; it becomes baseline and champion of a new model, and of one that
     is known only where that is to be ``promoted``.
 
-    ``around`` are a run's `Surroundings`. Raises `LeaseHeld` where a run heals the model, and
+    ``around`` are a run's `RunContext`. Raises `LeaseHeld` where a run heals the model, and
     before anything is registered what forbids the promotion.
     """
     registry = around.registry
@@ -104,7 +104,7 @@ def add_wrapped(
 
 
 def _register(
-    network: SelfHealingNetwork, base: Base, model: str, origin: str, around: Surroundings
+    network: SelfHealingNetwork, base: Base, model: str, origin: str, around: RunContext
 ) -> int:
     """A run of its own with one version, under the model's lease; returns its number."""
     registry = around.registry
@@ -128,7 +128,7 @@ def _register(
         stack.callback(writer.close)
         known = last.sequence if last else 0
         ledger = RunRecorder(
-            log, writer, around.on_event, around.clock, around.actor, lambda: known
+            log, writer, around.clock, around.actor, around.watchers, lambda: known
         )
         ledger.note(run_started(run_id, model, around.actor, known, config))
         ledger.note(ModelWrapped(base=base_id, base_sha256=base.sha256, origin=origin))

@@ -52,8 +52,7 @@ def answer(batch: Batch, prepared: Prepared, live: LiveModel) -> AnsweredBatch:
         serving.network.predict_features(features), serving.threshold
     )
     shadow = prepared.shadow.predict(batch.rows.x)
-    told = (features, answers.probabilities, shadow)
-    finite = np.logical_and.reduce([_finite(part) for part in told])
+    finite = _finite(features) & _finite(answers.probabilities) & _finite(shadow)
     if not finite.all():
         left_out[NOT_FINITE] = int((~finite).sum())
         batch, features, shadow = chosen(batch, finite), features[finite], shadow[finite]

@@ -115,7 +115,7 @@ class Replay:
         base = registry.store_base(MODEL, prepared.base)
         lineage = Lineage(MODEL, MODEL, base, config.heal.recipe, str(config.labels), "1")
         self._log, writer = CountingLog(), BestInMemory(registry, lineage)
-        recorder = RunRecorder(self._log, writer, lambda event: None, clock, MODEL)
+        recorder = RunRecorder(self._log, writer, clock, MODEL)
         self.live: LiveModel = serve(prepared)
         self._recipes = _Timed(prepared.network, prepared.anchor, config.heal)
         world = Live(config, registry, lineage, writer, NullWatcher(), self.live, self._recipes)

@@ -20,6 +20,7 @@ from selfheal_cli.metrics import classify
 from selfheal_cli.pipeline.prepare.baseline import frozen_logit
 from selfheal_cli.pipeline.stream.context import SessionContext
 from selfheal_cli.records import Conflicts
+from selfheal_cli.rules.conditions import RuleTable
 from selfheal_cli.rules.health import RuleHealth
 from selfheal_cli.rules.ruleset import RuleVerdict
 
@@ -218,13 +219,15 @@ class RuleWatch:
         self.several = len(self._given.rules) > 1  # then they vote, and may abstain
 
     def judge(self, batch: int, columns: Columns) -> RuleVerdict:
-        """What the rules say of a batch; then which became stale, and which are sound again."""
-        verdict = self.rules.judge(columns)
-        self._observe(batch, columns)
+        """What the rules say of a batch, before it counts in what they are judged by."""
+        table = RuleTable(columns)
+        verdict = self.rules.judge(table)
+        self._health.observe(table)
+        self._tell(batch)
         return verdict
 
-    def _observe(self, batch: int, columns: Columns) -> None:
-        self._health.observe(columns)
+    def _tell(self, batch: int) -> None:
+        """Note which rules have become stale, and which are sound again."""
         stale = {str(one.rule): one for one in self._health.stale()}
         self._sound = {
             name: self._sound.get(name, 0) + 1 for name in self._stale if name not in stale

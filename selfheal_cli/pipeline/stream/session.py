@@ -22,7 +22,7 @@ from selfheal_cli.labels.estimate import estimate
 from selfheal_cli.labels.queue import Scored
 from selfheal_cli.metrics import RunningScores, classify, counts, score
 from selfheal_cli.pipeline.prepare.baseline import Prepared
-from selfheal_cli.pipeline.prepare.continuing import Continued
+from selfheal_cli.pipeline.prepare.continuing import WarmStart
 from selfheal_cli.pipeline.stream.answering import AnsweredBatch, answer
 from selfheal_cli.pipeline.stream.batch import LabelFlow
 from selfheal_cli.pipeline.stream.champion import ChampionMove
@@ -115,7 +115,7 @@ class Session:
         self.left_out: Counter[str] = Counter()  # rows that nothing was learned from, by reason
         self._apart = 0  # batches in a row that could not be gone through
 
-    def begin(self, continued: Continued | None = None) -> None:
+    def begin(self, continued: WarmStart | None = None) -> None:
         """What serves first: the network as trained, or the champion that is gone on from.
 
         What came before the stream is learned from again, and waits for its labels.

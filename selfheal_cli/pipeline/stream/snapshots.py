@@ -94,10 +94,15 @@ class Snapshots:
         """Bytes and their hash. What serves before a heal is what was published after another:
         those bytes are still here.
         """
-        known = next((one for one in self._packed if one[0] is weights), None)
+        kept, known = [], None
+        for one in self._packed:
+            if known is None and one[0] is weights:
+                known = one
+            else:
+                kept.append(one)
         if known is None:
             known = (weights, packed or Packed.of(weights))
-        self._packed = [*(one for one in self._packed if one is not known), known][-KEPT:]
+        self._packed = [*kept, known][-KEPT:]
         return known[1]
 
     def await_labels(

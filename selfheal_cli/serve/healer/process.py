@@ -23,7 +23,7 @@ from selfheal_cli.heal.engine import Serving
 from selfheal_cli.model.checkpoint import Packed
 from selfheal_cli.pipeline.prepare.lease import healed_here, require_free
 from selfheal_cli.pipeline.runs.recovery import settle_earlier, where_to_begin
-from selfheal_cli.pipeline.runs.run import Surroundings
+from selfheal_cli.pipeline.runs.run import RunContext
 from selfheal_cli.pipeline.runs.serving import ServedRun, ServingOptions, heal_served, open_served
 from selfheal_cli.registry.aliases import Unsettled
 from selfheal_cli.registry.base import CHAMPION, Registry
@@ -114,11 +114,11 @@ class HealerProcess:
         self._fold = EventFold()
         self._facts.pop("error", None)
         self._facts.pop("state", None)
-        around = Surroundings(
+        around = RunContext(
             self._registry,
             clock,
             settings.actor,
-            on_event=self._see,
+            watchers=[self._see],
             workspace=workspace,
             patience=PATIENCE_SECONDS,
             follow_seconds=LOOK_SECONDS,
