@@ -206,6 +206,11 @@ class RegistryWriter:
             done.append(self._results.get())
         return done
 
+    @property
+    def holds(self) -> bool:
+        """Whether the lease was seen to be held a moment ago; the registry is not waited for."""
+        return self._failure is None and monotonic() - self._checked < 2 * BEAT_SECONDS
+
     def sync(self) -> None:
         """Wait until all that was handed over is on disk; raises what prevented it."""
         with self._changed:

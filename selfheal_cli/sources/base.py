@@ -46,8 +46,11 @@ class Around(Protocol):
         """
         return
 
-    def settle(self, keep: Callable[[], None]) -> None:
-        """The batches that were given are scored; ``keep`` brings that to disk."""
+    def settle(self, keep: Callable[[], None], held: Callable[[], bool]) -> None:
+        """The batches that were given are scored; ``keep`` brings that to disk.
+
+        ``held`` says whether the run still heals its model.
+        """
         return
 
     def close(self) -> None:

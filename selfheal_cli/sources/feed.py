@@ -6,7 +6,7 @@ import io
 import json
 import os
 import select
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -48,8 +48,11 @@ class Feed(Protocol):
     def place(self, partition: str, offset: int) -> str:
         """Where a line is found, for messages."""
 
-    def commit(self, upto: Positions) -> None:
-        """What is before ``upto`` is scored and on disk: it need not be given again."""
+    def commit(self, upto: Positions, held: Callable[[], bool]) -> None:
+        """What is before ``upto`` is scored and on disk: it need not be given again.
+
+        Others are told so only while ``held`` says that the run still heals its model.
+        """
 
     def close(self) -> None:
         """No more is read."""
@@ -93,10 +96,10 @@ class KeptLines:
         """See `Feed.place`."""
         return f"{self._path}: {partition}, line {offset + 1}"
 
-    def commit(self, upto: Positions) -> None:
+    def commit(self, upto: Positions, held: Callable[[], bool]) -> None:
         """See `Feed.commit`."""
         if self._live is not None and self._lines is None:
-            self._live.commit(upto)
+            self._live.commit(upto, held)
 
     def close(self) -> None:
         """See `Feed.close`."""
@@ -247,7 +250,7 @@ class StdinFeed:
         """See `Feed.place`."""
         return f"{partition}: line {offset + 1}"
 
-    def commit(self, upto: Positions) -> None:
+    def commit(self, upto: Positions, held: Callable[[], bool]) -> None:
         """Nobody is told."""
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ committed offsets are, a resumed one where its event log says.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,6 +39,7 @@ class KafkaFeed:
         self._label_topic = settings.label_topic
         self._labels_wait = False
         self._committed: Positions = {}
+        self._held: Callable[[], bool] = lambda: True
         with self._translated():
             self._consumer = Consumer(_configuration(settings))
             # one that is forgotten without having been closed would wait for ever
@@ -68,9 +69,11 @@ class KafkaFeed:
         """See `Feed.place`."""
         return f"{partition}: offset {offset}"
 
-    def commit(self, upto: Positions) -> None:
+    def commit(self, upto: Positions, held: Callable[[], bool]) -> None:
         """See `Feed.commit`; an answer is not waited for, since the event log is what counts."""
-        self._committed = dict(upto)
+        self._committed, self._held = dict(upto), held
+        if not held():
+            return
         with self._translated():
             self._consumer.commit(offsets=self._at(upto), asynchronous=True)
 
@@ -78,7 +81,7 @@ class KafkaFeed:
         """Hand in what is committed; a broker that is away does not hold the end up."""
         from confluent_kafka import KafkaException
 
-        if self._committed and self._closing.alive:
+        if self._committed and self._closing.alive and self._held():
             with suppress(KafkaException):
                 self._consumer.commit(offsets=self._at(self._committed), asynchronous=False)
         self._closing()

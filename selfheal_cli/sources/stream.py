@@ -185,10 +185,10 @@ class UnboundedSource(Around):
         if self._keeping is not None:
             self._keeping.to(folder / KEPT)
 
-    def settle(self, keep: Callable[[], None]) -> None:
+    def settle(self, keep: Callable[[], None], held: Callable[[], bool]) -> None:
         """Positions are committed once the batches are on disk as scored."""
         keep()
-        self._feed.commit(self._pending.upto)
+        self._feed.commit(self._pending.upto, held)
 
     def close(self) -> None:
         """No more is read."""

@@ -90,6 +90,21 @@ def calls_of_a_heal() -> list[str]:
     return registry.calls
 
 
+def test_a_writer_holds_its_lease_until_another_takes_it(empty_dir: Path) -> None:
+    registry = MemoryRegistry()
+    first = Holder(registry, "first")
+    first.heal(1, 0.5)
+    first.arrive()
+    assert first.writer.holds
+    following = Holder(registry, "following", an_hour_later)
+    first.heal(2, 0.6)
+    with pytest.raises(LeaseHeld):
+        first.arrive()
+    assert not first.writer.holds
+    first.end()
+    following.end()
+
+
 @pytest.fixture(params=[-1.0, 1e9], ids=["looks at each job", "looks at the end"])
 def looks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """How often a writer looks at its lease: before each job, or only after all of them."""

@@ -124,7 +124,7 @@ class ScriptedFeed:
     def place(self, partition: str, offset: int) -> str:
         return f"script: line {offset + 1}"
 
-    def commit(self, upto: Any) -> None:
+    def commit(self, upto: Any, held: Any) -> None:
         self.committed = dict(upto)
 
     def close(self) -> None:

@@ -78,7 +78,7 @@ def some(stream: UnboundedSource, batches: int) -> list[Any]:
     came = []
     for _, batch in zip(range(batches), stream.batches(), strict=False):
         came.append(batch)
-        stream.settle()
+        stream.settle(lambda: None, lambda: True)
     return came
 
 
@@ -94,11 +94,15 @@ def test_the_same_batches_come_again_by_what_the_log_says(cluster: Cluster) -> N
     for partition in (0, 1, 2):
         cluster.send("again", rows_of(30 * partition, 30), partition)
     first = source(cluster.settings("again"))
-    assert sum(first.stream.values()) == 30
+    assert sum(first.positions()["stream"].values()) == 30
     batches = some(first, 5)
     first.close()
     assert sum(batches[-1].offsets.values()) == 80
-    past = Past(first.begin, first.stream, tuple((10, batch.offsets) for batch in batches[:4]))
+    past = Past(
+        first.positions()["begin"],
+        first.positions()["stream"],
+        tuple((10, batch.offsets) for batch in batches[:4]),
+    )
     replayed = source(cluster.settings("again"), past=past, live=False)
     assert replayed.contract == first.contract
     assert same(list(replayed.batches()), batches[:4])
@@ -127,10 +131,23 @@ def test_nothing_is_committed_of_a_batch_that_was_not_settled(cluster: Cluster) 
     first = source(cluster.settings("unsettled", group="u"))
     batches = first.batches()
     next(batches)
-    first.settle()
+    first.settle(lambda: None, lambda: True)
     next(batches)
     first.close()
     assert begin(cluster.settings("unsettled", group="u")) == 40
+
+
+def test_a_run_whose_model_is_anothers_by_now_commits_nothing_more(cluster: Cluster) -> None:
+    cluster.send("lost", rows_of(0, 60))
+    first = source(cluster.settings("lost", group="l"))
+    batches = first.batches()
+    held = [True, False, False]
+    for _ in range(2):
+        next(batches)
+        first.settle(lambda: None, lambda: held.pop(0))
+    first.close()
+    assert not held
+    assert begin(cluster.settings("lost", group="l")) == 40
 
 
 def test_labels_of_their_own_topic_are_joined_by_key(cluster: Cluster, tmp_path: Path) -> None:

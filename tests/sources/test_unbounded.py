@@ -159,7 +159,7 @@ def test_it_is_committed_only_up_to_what_was_scored() -> None:
     source = UnboundedSource(settings, feed, None, batch_size=10, batches=None, clock=clock)
     batches = source.batches()
     next(batches)
-    source.settle(lambda: None)
+    source.settle(lambda: None, lambda: True)
     assert feed.committed == {PARTITION: 40}
     next(batches)
     assert feed.committed == {PARTITION: 40}
@@ -190,7 +190,7 @@ def test_kept_rows_give_the_same_batches_again_and_then_go_on(tmp_path: Path) ->
     first.close()
     assert [len(batch.rows) for batch in batches] == [4, 10, 2]
     marks = tuple((len(batch.rows), batch.offsets) for batch in batches[:2])
-    past = Past(first.begin, first.stream, marks)
+    past = Past(first.positions()["begin"], first.positions()["stream"], marks)
 
     again = kept_source(tmp_path, [], past, clock, live=False)
     assert again.contract == first.contract
@@ -216,6 +216,6 @@ def test_kept_rows_that_are_gone_are_missed(tmp_path: Path) -> None:
     first.close()
     path = tmp_path / KEPT
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-3]))
-    past = Past(first.begin, first.stream, ((10, batch.offsets),))
+    past = Past(first.positions()["begin"], first.positions()["stream"], ((10, batch.offsets),))
     with pytest.raises(DataError, match=r"of the 10 rows of batch 1 7 are left"):
         list(kept_source(tmp_path, [], past, clock, live=False).batches())

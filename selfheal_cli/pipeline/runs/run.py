@@ -215,7 +215,7 @@ def _record(
             if around.follow_seconds:
                 others.start(around.follow_seconds)
                 stack.callback(others.close)
-            stopped = session.go_through(course.log.path.parent, around.stop)
+            stopped = session.go_through(course.log.path.parent, around.stop, lambda: writer.holds)
             session.finish()
             writer.send_steps()
             away = _flush(writer, around)

@@ -130,10 +130,11 @@ class Session:
             self._restore.begin_from(continued.champion, continued.weights, continued.move)
         self._rest()
 
-    def go_through(self, folder: Path, stop: Callable[[], bool]) -> bool:
+    def go_through(self, folder: Path, stop: Callable[[], bool], held: Callable[[], bool]) -> bool:
         """The source from its first batch to its last, or until ``stop``; returns whether it was.
 
-        What the source keeps goes to ``folder``. One that has no end is not stopped between batches
+        What the source keeps goes to ``folder``; ``held`` says whether the run still has its
+        model's lease. One that has no end is not stopped between batches
         that are there, but while it is quiet.
         """
         source, stopped = self.run.source, False
@@ -146,7 +147,7 @@ class Session:
 
         def step(batch: Batch) -> None:
             self.step(batch)
-            source.settle(self.run.recorder.sync)
+            source.settle(self.run.recorder.sync, held)
 
         try:
             source.attend(folder, idle)
