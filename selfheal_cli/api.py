@@ -76,20 +76,7 @@ class SelfHealing:
         tracking_uri: str | None = None,
     ) -> None:
         require_name(name)
-        table = named_columns(x)
-        self._names = tuple(columns or table or ())
-        given = as_array(x, self._names)
-        self._shape = given.shape[1:]
-        integers = np.issubdtype(given.dtype, np.integer)
-        flat = self._rows(given)
-        names = self._names or tuple(f"x{place}" for place in range(flat.shape[1]))
-        if len(names) != flat.shape[1]:
-            raise DataError(f"{len(names)} columns are named, a row has {flat.shape[1]} values")
-        self._names = names
-        whole = flat[np.isfinite(flat).all(axis=1)]
-        if not len(whole):
-            raise DataError("x: every row misses a value; some whole rows are needed")
-        sample = Sample(whole[:SAMPLE], names, self._shape, "int64" if integers else "float32")
+        flat, sample = self._shown(x, columns)
         network = wrap(
             module, sample.rows, shape=sample.shape, dtype=sample.dtype, at=at, adapter=adapter,
             init=init, output=output,
@@ -108,22 +95,9 @@ class SelfHealing:
         if number is None:
             origin = type(module).__qualname__
             number = add_wrapped(network, base, name, origin, around, promote=True).version
-        config = checked(
-            RunConfig,
-            {
-                "source": PushedSettings(inputs=names),
-                "model": f"{PREFIX}{name}/{number}",
-                "model_name": name,
-                "heal": heal,
-                "labels": LabelSettings(regime="timed"),
-                "batch_size": batch_size,
-                "rules": tuple(rules),
-                "plots": False,
-            },
-            where="SelfHealing",
-        )
+        config = _config_of(f"{PREFIX}{name}/{number}", name, self._names, heal, batch_size, rules)
         wrapped = find_wrapped(self._registry, config.model or name)
-        reference = Reference(flat, self._classes(y, len(flat)), names, self._labels)
+        reference = Reference(flat, self._classes(y, len(flat)), self._names, self._labels)
         self._source = PushedSource(reference, batch_size, wrapped.encoding)
         self._live: LiveModel | None = None
         self._network = wrapped.network
@@ -133,6 +107,23 @@ class SelfHealing:
             target=self._run, args=(config, around), name=f"selfheal-{name}", daemon=True
         )
         self._thread.start()
+
+    def _shown(self, x: ArrayLike, columns: Sequence[str] | None) -> tuple[FloatArray, Sample]:
+        """The rows (n, d) that say what is normal, and whole ones to try the module on."""
+        table = named_columns(x)
+        self._names: tuple[str, ...] = tuple(columns or table or ())
+        given = as_array(x, self._names)
+        self._shape = given.shape[1:]
+        flat = self._rows(given)
+        names = self._names or tuple(f"x{place}" for place in range(flat.shape[1]))
+        if len(names) != flat.shape[1]:
+            raise DataError(f"{len(names)} columns are named, a row has {flat.shape[1]} values")
+        self._names = names
+        whole = flat[np.isfinite(flat).all(axis=1)]
+        if not len(whole):
+            raise DataError("x: every row misses a value; some whole rows are needed")
+        dtype = "int64" if np.issubdtype(given.dtype, np.integer) else "float32"
+        return flat, Sample(whole[:SAMPLE], names, self._shape, dtype)
 
     def predict(self, x: ArrayLike) -> FloatArray:
         """Rows (n, ...) to probabilities, (n,) for two classes, else (n, K); takes no lock."""
@@ -227,3 +218,21 @@ class SelfHealing:
                 f"found {sorted(set(y.tolist()))[:5]}"
             )
         return y.astype(np.int8)
+
+
+def _config_of(
+    model: str, name: str, inputs: tuple[str, ...], heal: HealSettings, batch_size: int,
+    rules: Sequence[str],
+) -> RunConfig:  # fmt: skip
+    """The configuration of a run whose rows a program pushes."""
+    values = {
+        "source": PushedSettings(inputs=inputs),
+        "model": model,
+        "model_name": name,
+        "heal": heal,
+        "labels": LabelSettings(regime="timed"),
+        "batch_size": batch_size,
+        "rules": tuple(rules),
+        "plots": False,
+    }
+    return checked(RunConfig, values, where="SelfHealing")

@@ -75,7 +75,8 @@ def create_app(front: ScoringService) -> FastAPI:
     explain_refusals(app, front.meters)
     _mlflow_routes(app, front)
     _label_routes(app, front)
-    _v2_routes(app, front)
+    _v2_server_routes(app)
+    _v2_model_routes(app, front)
     app.include_router(
         operator_routes(front.board, front.meters, facts_of(front), front.settings.tokens)
     )
@@ -175,9 +176,7 @@ def _label_routes(app: FastAPI, front: ScoringService) -> None:
         return _json(await front.lanes.labels.run(0, partial(front.join, told)))
 
 
-def _v2_routes(app: FastAPI, front: ScoringService) -> None:
-    model, at = "/v2/models/{model}", "/v2/models/{model}/versions/{number}"
-
+def _v2_server_routes(app: FastAPI) -> None:
     @app.get("/v2", responses=TEXT)
     async def server(request: Request) -> dict[str, Any]:
         """The server's metadata."""
@@ -195,6 +194,10 @@ def _v2_routes(app: FastAPI, front: ScoringService) -> None:
         """Whether the server can be asked."""
         request.scope[ROUTE] = "/v2/health/ready"
         return {"ready": True}
+
+
+def _v2_model_routes(app: FastAPI, front: ScoringService) -> None:
+    model, at = "/v2/models/{model}", "/v2/models/{model}/versions/{number}"
 
     async def model_ready(request: Request, model: str, number: str | None = None) -> Response:
         """Whether the model can be asked."""

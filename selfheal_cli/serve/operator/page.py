@@ -73,20 +73,7 @@ def page_routes(
     routes = APIRouter(include_in_schema=False)
 
     def rendered(may_look: bool, panel: Panel, code: int) -> HTMLResponse:
-        look: StatusSnapshot | None = None
-        try:
-            look = seen() if may_look else None
-        except RequestRefused as exc:
-            panel, code = Panel(error=str(exc)), exc.status
-        text = (
-            _environment()
-            .get_template("page.html.j2")
-            .render(
-                **_view(look), panel=panel, guarded=guard.operators_need_token,
-                locked=not may_look, assets=_assets(),
-            )
-        )  # fmt: skip
-        return HTMLResponse(text, code, HEADERS)
+        return _rendered(seen if may_look else None, guard, panel, code)
 
     @routes.get("/")
     def page(request: Request) -> HTMLResponse:
@@ -125,6 +112,23 @@ def page_routes(
         return Response(file.data, media_type=kind, headers=KEPT)
 
     return routes
+
+
+def _rendered(
+    seen: Callable[[], StatusSnapshot] | None, guard: Authenticator, panel: Panel, code: int
+) -> HTMLResponse:
+    """The whole page; without ``seen`` it shows nothing and asks for the token."""
+    status: StatusSnapshot | None = None
+    try:
+        status = seen() if seen is not None else None
+    except RequestRefused as exc:
+        panel, code = Panel(error=str(exc)), exc.status
+    template = _environment().get_template("page.html.j2")
+    text = template.render(
+        **_view(status), panel=panel, guarded=guard.operators_need_token, locked=seen is None,
+        assets=_assets(),
+    )  # fmt: skip
+    return HTMLResponse(text, code, HEADERS)
 
 
 async def _carry_out(order: Order, fields: Mapping[str, str], actor: str) -> Panel:
