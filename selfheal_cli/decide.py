@@ -1,4 +1,6 @@
-"""Whether a batch starts a heal, and why."""
+"""The decisions of a batch: whether it starts a heal, whether the model rolls back, and the
+threshold that an objective asks for.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """``reason`` reads as the second half of "healed because ..."."""
+    """Whether to heal; ``reason`` reads as the second half of "healed because ..."."""
 
     heal: bool
     reason: str
@@ -70,7 +72,7 @@ def state_after(*, drifting: bool, in_flight: bool, rolled_back: bool) -> State:
 
 
 class Health:
-    """Keeps the last heals' scores; the first heal is what they are measured against."""
+    """The scores of the last heals against those of the first."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
@@ -80,7 +82,7 @@ class Health:
         self._heals = 0
 
     def observe(self, healed: AnyScores) -> str | None:
-        """Take a heal's scores; returns why it is time to roll back, or None."""
+        """Take a heal's scores; returns the reason to roll back, or None."""
         if self._baseline is None:
             self._baseline = healed
         self._heals += 1
@@ -109,15 +111,12 @@ class Health:
         )
 
 
-# A calibrated heal looks worse than it is when it decides at 0.5 and something else is wanted.
-
-
 RECENT = 1_000  # probabilities behind the threshold for F1
 HALF = 0.5
 
 
 def parse_objective(text: str, where: str = "--objective") -> Objective:
-    """``accuracy``, ``f1`` or ``cost:FN,FP``; raises `ConfigurationError` from ``where``.
+    """``accuracy``, ``f1`` or ``cost:FN,FP``; else `ConfigurationError`, which names ``where``.
 
     >>> str(parse_objective("cost:5000,200"))
     'cost:5000,200'
@@ -136,11 +135,11 @@ def parse_objective(text: str, where: str = "--objective") -> Objective:
 
 
 def threshold_for(objective: Objective, probabilities: FloatArray) -> float:
-    """The threshold by the recent probabilities (n,), which need no labels.
+    """The threshold that serves the objective, by the recent probabilities (n,) without labels.
 
     accuracy: 0.5. cost: fp / (fn + fp), the break-even point. f1: the threshold that maximises the
-    F1 to be expected if the probabilities are right, 2 sum_(i<=k) p_i / (k + sum p) over the k
-    most probable rows (Lipton, Elkan and Naryanaswamy 2014).
+    F1 to be expected if the probabilities are calibrated, 2 sum_(i<=k) p_i / (k + sum p) over the
+    k most probable rows (Lipton, Elkan and Naryanaswamy 2014).
 
     >>> threshold_for(Objective(kind="cost", fn=5000, fp=200), np.array([0.1]))
     0.038461538461538464
@@ -150,6 +149,6 @@ def threshold_for(objective: Objective, probabilities: FloatArray) -> float:
     if objective.kind == "accuracy" or probabilities.ndim > 1 or not probabilities.any():
         return HALF  # of K classes the likeliest is taken, whatever the threshold
     ranked = np.sort(probabilities[-RECENT:].astype(np.float64))[::-1]
-    caught = np.cumsum(ranked)
-    expected = 2 * caught / (np.arange(1, len(ranked) + 1) + caught[-1])
+    true_positives = np.cumsum(ranked)  # expected, if the k most probable rows are flagged
+    expected = 2 * true_positives / (np.arange(1, len(ranked) + 1) + true_positives[-1])
     return float(ranked[int(np.argmax(expected))])

@@ -1,4 +1,4 @@
-"""Penalised logistic regression around given logits: the one solver of heals and verdicts."""
+"""Penalised logistic regression around given logits: the solver of heals and of the diagnosis."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 Matrix = NDArray[np.float64]
 
 MAX_ITERATIONS = 25
-NEAR = 1e-3  # gain below which the last Hessian, the dearest part of a step, serves once more
+NEAR = 1e-3  # gain below which the last Hessian, the dearest part of a step, is used once more
 ENOUGH = 1e-8  # gain of the objective below which it counts as reached
-CLOSELY = {"maxiter": 200, "ftol": 1e-10, "gtol": 1e-6}
-ARMIJO, SHORTEST = 1e-4, 1e-4
+TOLERANCES = {"maxiter": 200, "ftol": 1e-10, "gtol": 1e-6}
+ARMIJO, SHORTEST = 1e-4, 1e-4  # share of the promised gain that a step must make; smallest step
 
 
 def fit(a: Matrix, offset: Matrix, target: Matrix, ridge: Matrix, start: Matrix) -> Matrix:
@@ -21,16 +21,17 @@ def fit(a: Matrix, offset: Matrix, target: Matrix, ridge: Matrix, start: Matrix)
 
     mean logsumexp(offset + a theta) - sum(target theta) + sum(ridge theta^2) / 2n
 
-    with ``target`` (columns, outputs) the mean of y a over the rows, or what is assumed of it, and
-    ``ridge`` (columns,). Two classes (one output): Newton's method with step halving, on which the
-    start has no say but in the last digits; more: L-BFGS. float64 throughout but for the Hessian.
+    over the n rows of ``a`` (n, columns) with ``offset`` (n, outputs); ``target`` (columns,
+    outputs) is the mean of y a over the rows, or what is assumed of it, and ``ridge`` (columns,).
+    Two classes (one output): Newton's method with step halving, where ``start`` (columns, outputs)
+    changes the last digits at most; more: L-BFGS. float64 throughout but for the Hessian.
     """
     solve = _newton if offset.shape[1] == 1 else _lbfgs
     return solve(a, offset, target, ridge / len(a), start)
 
 
 def row_losses(logits: Matrix, y: Any) -> Matrix:
-    """Log loss of each row, (n,)."""
+    """Log loss (n,) of each row, from logits (n, outputs) and labels (n,)."""
     if logits.shape[1] == 1:
         losses: Matrix = np.logaddexp(0.0, logits[:, 0]) - y * logits[:, 0]
         return losses
@@ -40,7 +41,7 @@ def row_losses(logits: Matrix, y: Any) -> Matrix:
 
 
 def targets(a: Matrix, y: Any, outputs: int) -> Matrix:
-    """Mean of y a over labelled rows, (columns, outputs)."""
+    """Mean (columns, outputs) of y a over labelled rows: ``a`` (n, columns), ``y`` (n,)."""
     if outputs == 1:
         binary: Matrix = (np.asarray(y, dtype=np.float64) @ a / len(a))[:, None]
         return binary
@@ -57,7 +58,8 @@ def sigmoid(logits: Matrix) -> Matrix:
 
 def _newton(a: Matrix, offset: Matrix, target: Matrix, ridge: Matrix, start: Matrix) -> Matrix:
     theta, goal, base = start[:, 0].copy(), target[:, 0], offset[:, 0]
-    narrow = a.astype(np.float32)  # the Hessian only steers; its rounding costs no accuracy
+    # the Hessian only chooses the direction, so its rounding costs no accuracy
+    narrow = a.astype(np.float32)
 
     def objective(theta: Matrix, z: Matrix) -> float:
         penalty = 0.5 * float((ridge * theta) @ theta)
@@ -72,16 +74,17 @@ def _newton(a: Matrix, offset: Matrix, target: Matrix, ridge: Matrix, start: Mat
         if gain >= NEAR:
             hessian = _hessian(narrow, p, ridge)
         step = np.linalg.solve(hessian, -gradient)
-        slope, along, size = float(gradient @ step), a @ step, 1.0
+        # the logits are linear in theta: halving the step needs no other product with a
+        slope, direction, size = float(gradient @ step), a @ step, 1.0
         while size >= SHORTEST:
-            there = objective(theta + size * step, z + size * along)
-            if there <= value + ARMIJO * size * slope:
+            lower = objective(theta + size * step, z + size * direction)
+            if lower <= value + ARMIJO * size * slope:
                 break
             size /= 2
         else:
             break
-        theta, z = theta + size * step, z + size * along
-        gain, value = value - there, there
+        theta, z = theta + size * step, z + size * direction
+        gain, value = value - lower, lower
         if gain < ENOUGH:
             break
     return theta[:, None]
@@ -91,7 +94,7 @@ def _hessian(a: Any, p: Matrix, ridge: Matrix) -> Matrix:
     root = np.sqrt(p * (1.0 - p) / len(a)).astype(np.float32)
     scaled = a * root[:, None]
     hessian: Matrix = (scaled.T @ scaled).astype(np.float64)
-    hessian[np.diag_indices_from(hessian)] += ridge + 1e-9
+    hessian[np.diag_indices_from(hessian)] += ridge + 1e-9  # regular where all p are 0 or 1
     return hessian
 
 
@@ -114,7 +117,7 @@ def _lbfgs(a: Matrix, offset: Matrix, target: Matrix, ridge: Matrix, start: Matr
         start.ravel(),
         jac=True,
         method="L-BFGS-B",
-        options=CLOSELY,
+        options=TOLERANCES,
     )
     theta: Matrix = minimum.x.reshape(start.shape)
     return theta

@@ -55,7 +55,7 @@ def masked_uri(uri: str) -> str:
     if kind in NO_AUTHORITY or "@" not in uri:
         return uri[:start] + rest
     user, at, host = rest.rpartition("@")
-    if not at:  # it was in what was cut off, which then was a password or an option
+    if not at:  # the @ was cut off with what followed: that was a password or an option
         user, host = rest, ""
     name, colon, password = user.partition(":")
     if kind in ("http", "https"):  # a token may stand in the user's place

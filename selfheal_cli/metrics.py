@@ -1,7 +1,7 @@
-"""Scores: of one set of rows, and of a whole stream in constant memory.
+"""Scores: of one set of rows, of a whole stream in constant memory, and of a constant answer.
 
 Probabilities are (n,) of the positive class, or (n, K) of K classes. A label of -1 is unknown:
-its row is left out.
+its row is left out. A ``table`` counts rows by true class (row) and predicted class (column).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LOGIT_SPAN = 20.0
 BINS = 8_192
 CALIBRATION_BINS = 10
 MOST_RANKED = 64  # classes; a histogram of each takes 128 KB
-SURE = 1e-12  # probabilities are kept this far from 0 and 1 before their logarithm
+EPSILON = 1e-12  # probabilities are kept this far from 0 and 1 before their logarithm
 
 
 def confusion(flagged: np.ndarray[Any, np.dtype[np.bool_]], y: LabelArray) -> Scores:
@@ -48,7 +48,7 @@ def counts(predicted: NDArray[np.integer[Any]], y: LabelArray, classes: int) -> 
     if classes == 2:
         return confusion(predicted == 1, y)
     known = y >= 0
-    return _tabled(_table(predicted[known], y[known], classes))
+    return _scores_of(_table(predicted[known], y[known], classes))
 
 
 def classify(probabilities: FloatArray, threshold: float) -> LabelArray:
@@ -69,19 +69,19 @@ def score(probabilities: FloatArray, y: LabelArray, threshold: float) -> AnyScor
     scores = counts(predicted, y, classes)
     if not len(y):
         return scores
-    losses, gaps = _judged(p, predicted, y)
+    losses, gaps = _losses_and_gaps(p, predicted, y)
     scores = replace(scores, log_loss=losses / len(y), ece=_ece(gaps, len(y)))
     present = np.unique(y)
     if len(present) < 2:
         return scores
     if isinstance(scores, Scores):
-        return _ranked(scores, _histogram(y == 1, p if p.ndim == 1 else p[:, 1]))
-    ranks = [_histogram(y == k, p[:, k])[None] for k in present]
-    return replace(scores, roc_auc=float(np.mean([_areas(one)[0] for one in ranks])))
+        return _with_areas(scores, _histogram(y == 1, p if p.ndim == 1 else p[:, 1]))
+    histograms = [_histogram(y == k, p[:, k])[None] for k in present]
+    return replace(scores, roc_auc=float(np.mean([_roc_aucs(h)[0] for h in histograms])))
 
 
 class RunningScores:
-    """Scores over a stream. Mergeable sums: confusion, log loss, calibration, and histograms.
+    """Scores over a stream, from sums: confusion, log loss, calibration, and histograms.
 
     A histogram has 8,192 bins on the logit, so ROC and PR AUC are exact but for rows that share
     a bin (0.005 wide), which count as ties. With K > 2 classes each has its own, up to K = 64;
@@ -108,20 +108,20 @@ class RunningScores:
         p, y = _known(probabilities, y)
         predicted = classify(p, threshold)
         self._table += _table(predicted, y, self._classes)
-        losses, gaps = _judged(p, predicted, y)
+        losses, gaps = _losses_and_gaps(p, predicted, y)
         self._losses += losses
         self._gaps += gaps
         if self._classes == 2:
-            places = _bins(p if p.ndim == 1 else p[:, 1]) + BINS * (y == 1)
+            cells = _bins(p if p.ndim == 1 else p[:, 1]) + BINS * (y == 1)
         elif len(self._starts):
-            places = _bins(p) + BINS * (y[:, None] == np.arange(self._classes)) + self._starts
+            cells = _bins(p) + BINS * (y[:, None] == np.arange(self._classes)) + self._starts
         else:
             return
-        np.add.at(self._histogram.reshape(-1), places.ravel(), 1)
+        np.add.at(self._histogram.reshape(-1), cells.ravel(), 1)
 
     def scores(self) -> AnyScores:
-        """Everything so far."""
-        scores = _tabled(self._table)
+        """The scores of all rows so far."""
+        scores = _scores_of(self._table)
         if not scores.rows:
             return scores
         losses = self._losses / scores.rows
@@ -130,14 +130,15 @@ class RunningScores:
         if np.count_nonzero(present) < 2 or not len(self._starts):
             return scores
         if isinstance(scores, Scores):
-            return _ranked(scores, self._histogram[0])
-        return replace(scores, roc_auc=float(_areas(self._histogram[present]).mean()))
+            return _with_areas(scores, self._histogram[0])
+        return replace(scores, roc_auc=float(_roc_aucs(self._histogram[present]).mean()))
 
     def curve(self, ratios: Sequence[float]) -> list[float]:
         """Cost per 100 rows, for each ratio of a miss's cost to a false alarm's (which is 1).
 
         Rows are flagged from the probability where both errors cost the same, ``1 / (1 + ratio)``;
-        those in that threshold's bin (0.005 of a logit) are flagged too.
+        those in that threshold's bin (0.005 of a logit) are flagged too. Raises `ValueError` for
+        more than 2 classes, and for a ratio that is negative or not finite.
         """
         if self._classes != 2:
             raise ValueError(f"a cost curve needs 2 classes, not {self._classes}")
@@ -153,7 +154,7 @@ class RunningScores:
 
 
 def constant(scores: Scores, *, flag: bool) -> Scores:
-    """What flagging everything, or nothing, would have scored on the same rows."""
+    """The scores of flagging every row, or none, on the same rows."""
     positive, negative = scores.tp + scores.fn, scores.tn + scores.fp
     if flag:
         return Scores(tp=positive, tn=0, fp=negative, fn=0, roc_auc=0.5)
@@ -161,10 +162,10 @@ def constant(scores: Scores, *, flag: bool) -> Scores:
 
 
 def commonest(scores: ClassScores) -> ClassScores:
-    """What always saying the commonest class would have scored on the same rows."""
+    """The scores of always predicting the commonest class, on the same rows."""
     truth = [sum(row) for row in scores.confusion]
-    said = truth.index(max(truth))
-    rows = [[count if place == said else 0 for place in range(len(truth))] for count in truth]
+    answer = truth.index(max(truth))
+    rows = [[count if label == answer else 0 for label in range(len(truth))] for count in truth]
     return ClassScores(tuple(map(tuple, rows)), roc_auc=0.5)
 
 
@@ -175,19 +176,19 @@ def _known(probabilities: FloatArray, y: LabelArray) -> tuple[FloatArray, LabelA
 
 
 def _table(predicted: NDArray[np.integer[Any]], y: LabelArray, classes: int) -> Counts:
-    """Rows by true and predicted class."""
-    places = y.astype(np.int64) * classes + predicted
-    return np.bincount(places, minlength=classes * classes).reshape(classes, classes)
+    """Rows (classes, classes) by true and predicted class."""
+    cells = y.astype(np.int64) * classes + predicted
+    return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
 
 
-def _tabled(table: Counts) -> AnyScores:
+def _scores_of(table: Counts) -> AnyScores:
     if len(table) == 2:
         (tn, fp), (fn, tp) = table.tolist()
         return Scores(tp=tp, tn=tn, fp=fp, fn=fn)
     return ClassScores(tuple(tuple(row) for row in table.tolist()))
 
 
-def _judged(p: FloatArray, predicted: LabelArray, y: LabelArray) -> tuple[float, Wide]:
+def _losses_and_gaps(p: FloatArray, predicted: LabelArray, y: LabelArray) -> tuple[float, Wide]:
     """Sum of the rows' log losses, and by calibration bin the sum of confidence - outcome.
 
     Of two classes the confidence is the positive class's probability, of more the predicted one's.
@@ -200,9 +201,9 @@ def _judged(p: FloatArray, predicted: LabelArray, y: LabelArray) -> tuple[float,
         row = np.arange(len(y))
         confidence, outcome = wide[row, predicted], predicted == y
         of_truth = wide[row, y]
-    losses = -float(np.log(np.maximum(of_truth, SURE)).sum())
-    place = np.minimum((confidence * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
-    gaps = np.bincount(place, weights=confidence - outcome, minlength=CALIBRATION_BINS)
+    losses = -float(np.log(np.maximum(of_truth, EPSILON)).sum())
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+    gaps = np.bincount(bins, weights=confidence - outcome, minlength=CALIBRATION_BINS)
     return losses, gaps.astype(np.float64)
 
 
@@ -212,39 +213,42 @@ def _ece(gaps: Wide, rows: int) -> float:
 
 
 def _bins(p: NDArray[np.floating[Any]]) -> Counts:
-    """The place of each probability on the histogram's logit axis."""
-    kept = np.minimum(np.maximum(p.astype(np.float64), SURE), 1 - SURE)
+    """The bin of each probability on the histogram's logit axis."""
+    # by logit, so that rare positives' probabilities, all near 0, do not share one bin
+    kept = np.minimum(np.maximum(p.astype(np.float64), EPSILON), 1 - EPSILON)
     logit = np.minimum(np.maximum(np.log(kept / (1 - kept)), -LOGIT_SPAN), LOGIT_SPAN)
-    places: Counts = ((logit + LOGIT_SPAN) * ((BINS - 1) / (2 * LOGIT_SPAN))).astype(np.int64)
-    return places
+    bins: Counts = ((logit + LOGIT_SPAN) * ((BINS - 1) / (2 * LOGIT_SPAN))).astype(np.int64)
+    return bins
 
 
-def _areas(histograms: Counts) -> Wide:
-    """ROC AUC of each class against the rest, from (K, 2, bins): ties count half."""
-    rest, own = histograms[:, 0], histograms[:, 1]
-    beaten = np.cumsum(rest, axis=1) - rest / 2
-    areas: Wide = (own * beaten).sum(axis=1) / (own.sum(axis=1) * rest.sum(axis=1))
+def _roc_aucs(histograms: Counts) -> Wide:
+    """ROC AUC of each class against the rest, from (K, 2, bins)."""
+    negatives, positives = histograms[:, 0], histograms[:, 1]
+    # the share of pairs that are ranked rightly (Mann-Whitney's U); ties count half
+    below = np.cumsum(negatives, axis=1) - negatives / 2
+    areas: Wide = (positives * below).sum(axis=1) / (positives.sum(axis=1) * negatives.sum(axis=1))
     return areas
 
 
-def _histogram(own: NDArray[np.bool_], ranking: FloatArray) -> Counts:
+def _histogram(positive: NDArray[np.bool_], ranking: FloatArray) -> Counts:
     """Rows by rank of their probability, (2, ranks): the rest, then the class itself."""
     ranks, place = np.unique(ranking, return_inverse=True)
-    rows = np.bincount(place + len(ranks) * own, minlength=2 * len(ranks))
+    rows = np.bincount(place + len(ranks) * positive, minlength=2 * len(ranks))
     return rows.reshape(2, -1)
 
 
 def _average_precision(histogram: Counts) -> float:
     """Mean precision over the class's rows, ranks taken from the highest down; (2, ranks)."""
-    rest, own = np.cumsum(histogram[:, ::-1], axis=1)
-    gained = np.diff(own, prepend=0)
-    flagged = np.maximum(rest + own, 1)
-    return float((gained * own / flagged).sum() / own[-1])
+    false, true = np.cumsum(histogram[:, ::-1], axis=1)
+    gained = np.diff(true, prepend=0)
+    flagged = np.maximum(false + true, 1)
+    return float((gained * true / flagged).sum() / true[-1])
 
 
-def _ranked(counts: Scores, histogram: Counts) -> Scores:
-    """Both areas from one sorting: scikit-learn's two take 1.4 ms, which every heal would pay."""
-    roc_auc = float(_areas(histogram[None])[0])
+def _with_areas(counts: Scores, histogram: Counts) -> Scores:
+    """The scores with ROC and PR AUC, from (2, ranks)."""
+    # both from one sorting: scikit-learn's two functions take 1.4 ms, which every heal would pay
+    roc_auc = float(_roc_aucs(histogram[None])[0])
     return replace(counts, roc_auc=roc_auc, pr_auc=_average_precision(histogram))
 
 

@@ -1,4 +1,4 @@
-"""The frozen records that stages hand to one another."""
+"""The frozen records that the packages hand to one another."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Phase(StrEnum):
     BASELINE = "baseline"
     PRE_HEAL = "pre-heal"
     POST_HEAL = "post-heal"
-    REJECTED = "rejected"  # healed, found wanting, never served
+    REJECTED = "rejected"  # healed, refused by the gate, never served
 
 
 class Evaluation(StrEnum):
@@ -47,8 +47,8 @@ class Rows:
     """Rows: ``x`` (n, d) float32 as the network sees them, ``y`` (n,) each row's class.
 
     A class is its position in the source's labels: 0 or 1 where there are two of them; -1 is a row
-    whose label nobody knows. ``columns`` holds the same rows as they came, by feature name: what
-    rules and monitors read.
+    whose label is unknown. ``columns`` holds the same rows as the source gave them, by feature
+    name: rules and monitors read these.
     """
 
     x: FloatArray
@@ -70,8 +70,8 @@ class LateLabels:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What rows were told when they were scored elsewhere: probabilities (n,) or (n, K), and the
-    threshold that decided.
+    """The answers that callers got for rows scored elsewhere: probabilities (n,) or (n, K), and
+    the threshold that decided.
     """
 
     probabilities: FloatArray
@@ -84,8 +84,8 @@ class Batch:
 
     ``now`` is the largest time of its rows and ``label_at`` (n,) when each row's label comes, in
     the same unit, NaN for never; both None where the source knows no times. ``late`` are labels
-    that came for earlier batches by now. ``answers`` is None where the stream is what scores the
-    rows. ``offsets`` says, by name, up to where the source was read once the batch is taken.
+    that came for earlier batches by now. ``answers`` is None where this stream scores the rows.
+    ``offsets`` says, by name, up to where the source was read once the batch is taken.
     ``places`` (n,) says where each row stood before others were left out; None where none was.
     """
 
@@ -119,7 +119,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class DriftReading:
-    """What a detector says of a batch: distance ``z`` in training standard deviations."""
+    """A detector's reading of a batch: distance ``z`` in training standard deviations."""
 
     feature: str
     z: float
@@ -141,7 +141,7 @@ class Snapshot:
     ``id`` is unique in the run; ``parent`` is the snapshot whose weights these came from;
     ``threshold`` is the probability from which on it flags a row. ``scores`` is None until labels
     come. ``rejected`` says why it was not published; ``log_head`` is the digest of its event,
-    and ``probe`` what it decides on the probe rows.
+    and ``probe`` holds its decisions on the probe rows.
     """
 
     id: str
@@ -162,7 +162,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class VersionRecord:
-    """A snapshot as the registry knows it."""
+    """A snapshot as the registry has it."""
 
     model: str
     version: int
@@ -200,7 +200,7 @@ class VersionRecord:
 
     @property
     def stale(self) -> bool:
-        """Whether it was registered by a run whose lease was somebody else's by then."""
+        """Whether it was registered by a run that had lost its lease by then."""
         return STALE_TAG in self.tags
 
     @property
@@ -219,7 +219,7 @@ class VersionRecord:
 
     @property
     def regime(self) -> str:
-        """Whether the sensitive feature drifted when it was made; empty where nobody looked."""
+        """Whether the sensitive feature drifted when it was made; empty where not measured."""
         return self.tags.get("selfheal.regime", "")
 
     @property
@@ -264,7 +264,7 @@ class StoredVersion:
 
 @dataclass(frozen=True, slots=True)
 class ForeignVersion:
-    """A version that another tool registered: an alias may point to it, and selfheal knows
+    """A version that another tool registered: an alias may point to it, but selfheal knows
     neither its weights nor its figures.
     """
 

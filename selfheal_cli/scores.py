@@ -1,4 +1,4 @@
-"""How well predictions met labels: counts, and the figures that follow from them."""
+"""Scores of predictions against labels: counts, and the figures that follow from them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FIGURES = ("accuracy", "f1", "precision", "recall", "roc_auc", "pr_auc", "log_lo
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """How well predictions met the labels on ``tp + tn + fp + fn`` rows.
+    """Counts and figures of two classes on ``tp + tn + fp + fn`` labelled rows.
 
     ``roc_auc`` and ``pr_auc`` are None where only one class was present or nothing ranks the rows;
     ``log_loss`` and ``ece`` (expected calibration error) are None without probabilities.
@@ -71,7 +71,10 @@ class Scores:
         return 100 * (fn * self.fn + fp * self.fp) / self.rows if self.rows else 0.0
 
     def plus(self, other: AnyScores) -> Scores:
-        """Counts of both sets of rows; figures that need probabilities are lost."""
+        """Counts of both sets of rows, without the figures that need probabilities.
+
+        Raises `TypeError` where the other scores are of more than two classes.
+        """
         if not isinstance(other, Scores):
             raise TypeError("scores of two classes and of more cannot be added")
         return Scores(
@@ -91,13 +94,13 @@ class Scores:
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Scores:
-        """The inverse of `as_dict`; figures that a record of old lacks are None."""
+        """The inverse of `as_dict`; figures that a record of an earlier version lacks are None."""
         return cls(*map(record.get, cls.__slots__))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
 class ClassScores:
-    """How well predictions of more than two classes met the labels.
+    """Counts and figures of more than two classes.
 
     ``confusion`` counts rows by true class (row) and predicted class (column). Precision, recall
     and F1 are means over the classes that occur in either; ``roc_auc`` is the mean of each class
@@ -125,18 +128,20 @@ class ClassScores:
 
     @property
     def precision(self) -> float:
-        """Mean share of the rows called a class that were of it."""
-        return _mean([right / (called + TINY) for right, _, called in self._by_class()])
+        """Mean share of the rows predicted as a class that were of it."""
+        return _mean([right / (predicted + TINY) for right, _, predicted in self._by_class()])
 
     @property
     def recall(self) -> float:
-        """Mean share of the rows of a class that were called it."""
+        """Mean share of the rows of a class that were predicted as it."""
         return _mean([right / (true + TINY) for right, true, _ in self._by_class()])
 
     @property
     def f1(self) -> float:
         """Mean F1 of the classes, not the F1 of the mean precision and recall."""
-        return _mean([2 * right / (true + called) for right, true, called in self._by_class()])
+        return _mean(
+            [2 * right / (true + predicted) for right, true, predicted in self._by_class()]
+        )
 
     @property
     def kappa(self) -> float:
@@ -144,7 +149,7 @@ class ClassScores:
         return _kappa(self.confusion)
 
     def plus(self, other: AnyScores) -> ClassScores:
-        """Counts of both sets of rows; figures that need probabilities are lost."""
+        """As `Scores.plus`; raises `TypeError` where the other scores are of two classes."""
         if not isinstance(other, ClassScores):
             raise TypeError("scores of two classes and of more cannot be added")
         rows = zip(self.confusion, other.confusion, strict=True)
@@ -168,12 +173,12 @@ class ClassScores:
         return cls(**known)  # type: ignore[arg-type]
 
     def _by_class(self) -> list[tuple[int, int, int]]:
-        """Rows right, true and called, of each class that occurs in truth or prediction."""
-        called = [sum(column) for column in zip(*self.confusion, strict=True)]
+        """Rows right, true and predicted, of each class that occurs in truth or prediction."""
+        predicted = [sum(column) for column in zip(*self.confusion, strict=True)]
         return [
-            (row[place], sum(row), called[place])
-            for place, row in enumerate(self.confusion)
-            if sum(row) or called[place]
+            (row[label], sum(row), predicted[label])
+            for label, row in enumerate(self.confusion)
+            if sum(row) or predicted[label]
         ]
 
 
@@ -181,7 +186,7 @@ AnyScores = Scores | ClassScores
 
 
 def scores_from(record: Mapping[str, Any]) -> AnyScores:
-    """Scores of two or more classes, from what their `as_dict` gave.
+    """Scores of two or more classes, from their `as_dict`.
 
     >>> scores_from({"tp": 1, "tn": 2, "fp": 3, "fn": 4}).rows
     10
@@ -203,7 +208,7 @@ def _rates(tp: int, tn: int, fp: int, fn: int) -> tuple[float, float, float, flo
 
 
 def _kappa(confusion: tuple[tuple[int, ...], ...]) -> float:
-    # In whole numbers, so that agreement by chance alone is found exactly.
+    # in whole numbers, so that agreement by chance alone is exactly 0
     columns = zip(*confusion, strict=True)
     chance = sum(sum(row) * sum(column) for row, column in zip(confusion, columns, strict=True))
     rows = sum(map(sum, confusion))

@@ -1,12 +1,13 @@
-"""Somebody else's text as it may stand on a screen, a picture or a page."""
+"""Text from outside, made safe to show on a screen, a picture or a page."""
 
 from __future__ import annotations
 
 import unicodedata
 
 JOINERS = "\u200c\u200d"  # scripts need them, and they move nothing
-# what is no character, moves the cursor, ends a line, or turns the direction of writing
-UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+# Unicode categories of controls, formats, surrogates and line ends: what is no character, moves
+# the cursor, ends a line, or turns the direction of writing
+INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 def visible(text: str, *, keep: str = "") -> str:
@@ -19,7 +20,7 @@ def visible(text: str, *, keep: str = "") -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(one if one in keep else _written(one) for one in text)
+    return "".join(char if char in keep else _escaped(char) for char in text)
 
 
 def on_page(value: object) -> object:
@@ -27,7 +28,7 @@ def on_page(value: object) -> object:
     return visible(value, keep="\n") if type(value) is str else value
 
 
-def _written(one: str) -> str:
-    if one in JOINERS or unicodedata.category(one) not in UNSEEN:
-        return one
-    return one.encode("unicode_escape").decode("ascii")
+def _escaped(char: str) -> str:
+    if char in JOINERS or unicodedata.category(char) not in INVISIBLE:
+        return char
+    return char.encode("unicode_escape").decode("ascii")

@@ -1,4 +1,4 @@
-"""How well a model does on rows whose labels are not known yet, from its probabilities alone."""
+"""Estimated scores of rows whose labels are not known yet, from their probabilities alone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NORMAL_95 = 1.959963984540054  # 97.5 % of a normal distribution lie below
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A figure with the interval that holds 95 % of what the labels may make of it."""
+    """A figure with the interval that it lies in for 95 % of the labels that may come."""
 
     value: float
     low: float
@@ -105,20 +105,20 @@ def _accuracy(right: Wide) -> Interval:
 def _of_confusion(
     p: Wide, flagged: np.ndarray[Any, np.dtype[np.bool_]]
 ) -> tuple[Interval, Interval, Interval]:
-    """Precision, recall and F1. What has no rows to be taken from is 0, as in `Scores`.
+    """Precision, recall and F1; one without rows is 0, as in `Scores`.
 
     True positives and misses are independent sums, so variances add up by each one's slope.
     """
     spread = p * (1 - p)
-    called = int(np.count_nonzero(flagged))
+    predicted = int(np.count_nonzero(flagged))
     tp, fn = float(p[flagged].sum()), float(p[~flagged].sum())
     var_tp, var_fn = float(spread[flagged].sum()), float(spread[~flagged].sum())
     none = Interval(0.0, 0.0, 0.0)
-    if not called:
+    if not predicted:
         return none, none, none
-    precision = _interval(tp / called, var_tp / called**2)
-    both = called + tp + fn
-    f1 = _interval(2 * tp / both, 4 * ((called + fn) ** 2 * var_tp + tp**2 * var_fn) / both**4)
+    precision = _interval(tp / predicted, var_tp / predicted**2)
+    both = predicted + tp + fn
+    f1 = _interval(2 * tp / both, 4 * ((predicted + fn) ** 2 * var_tp + tp**2 * var_fn) / both**4)
     positive = tp + fn
     if not positive:
         return precision, none, f1
@@ -136,13 +136,14 @@ def _roc_auc(p: Wide) -> Interval | None:
     """Area under the expected ROC curve: each row weighs p as a positive, 1 - p as a negative."""
     ranks, inverse = np.unique(p, return_inverse=True)
     rows = np.bincount(inverse)
-    own, rest = rows * ranks, rows * (1 - ranks)
-    positive, negative = float(own.sum()), float(rest.sum())
+    positives, negatives = rows * ranks, rows * (1 - ranks)
+    positive, negative = float(positives.sum()), float(negatives.sum())
     if not (positive and negative):
         return None
-    below = (np.cumsum(rest) - rest / 2) / negative  # share of negatives a row beats; ties half
-    above = 1 - (np.cumsum(own) - own / 2) / positive  # share of positives that beat it
-    area = float((own * below).sum()) / positive
+    # share of negatives that a row ranks above, and of positives that rank above it; ties half
+    below = (np.cumsum(negatives) - negatives / 2) / negative
+    above = 1 - (np.cumsum(positives) - positives / 2) / positive
+    area = float((positives * below).sum()) / positive
     # slope of the area in one row's label: what it adds as a positive less what as a negative
     slope = (below - area) / positive - (above - area) / negative
     return _interval(area, float((rows * ranks * (1 - ranks) * slope**2).sum()))

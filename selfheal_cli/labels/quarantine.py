@@ -1,7 +1,7 @@
-"""Labels whose shares are out of all proportion: a batch that nothing should learn from.
+"""Quarantine: batches whose shares of the classes are implausible; no heal learns from them.
 
 A flipped column or a broken join shows in the share of a class before it shows anywhere else. A
-base rate that moves in earnest is believed when it stays.
+base rate that really moved is believed when it stays.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Shares = NDArray[np.float64]  # one a class
 
-MEMORY = 0.9  # weight of what was before, in the moving average over accepted batches
+MEMORY = 0.9  # weight of the earlier batches in the moving average over accepted ones
 RECENT = 20  # accepted batches whose spread counts beside the training's
 FEWEST = 10  # blocks before their spread says anything
 MAD_TO_SD = 1.4826  # of a normal distribution
@@ -31,10 +31,10 @@ MAD_EFFICIENCY = 0.37  # rows that it is worth, of those that a standard deviati
 
 @dataclass(frozen=True, slots=True)
 class LabelVerdict:
-    """What a batch's labels look like, by the class that is furthest from what was expected.
+    """Whether a batch's labels are plausible, by the class that is furthest from its expectation.
 
     ``z`` counts standard deviations on the logit scale. ``believed`` batches would have been
-    implausible, but so many came in a row that the rate is taken for the new one.
+    implausible, but so many came in a row that theirs is taken for the new base rate.
     """
 
     implausible: bool
@@ -51,11 +51,11 @@ class LabelVerdict:
 
 
 class LabelWatch:
-    """Holds each batch's shares of the classes against those of training and of late.
+    """Compares each batch's shares of the classes with training's and the last accepted batches'.
 
     ``training`` are the training labels (n,) in blocks of any size, in their order; ``z`` is the
     distance beyond which a batch is implausible, ``limit`` the number of such batches in a row
-    after which the new rate is believed.
+    after which the new rate is believed. Raises `DataError` without training labels.
 
     >>> watch = LabelWatch([np.repeat([0, 1], [850, 150])], classes=2, batch_size=1000)
     >>> watch.judge(np.repeat(np.int8([0, 1]), [15, 85])).implausible
@@ -81,13 +81,13 @@ class LabelWatch:
         self._streak: list[Shares] = []
 
     def judge(self, y: LabelArray) -> LabelVerdict:
-        """Take a batch's labels (n,); an empty batch says nothing and changes nothing."""
+        """Take a batch's labels (n,); an empty batch is plausible and changes nothing."""
         expected = _share(self._reference)
         if not len(y):
             return self._verdict(expected, np.zeros(self._classes), rows=0)
         counts = _counts(y, self._classes)
         observed = _logits(counts)
-        # a stream may move more from batch to batch than its training part did
+        # a stream may vary more from batch to batch than its training rows did
         between = np.maximum(self._trained, _between(self._recent, self._batch_size))
         z = (observed - self._reference) / np.sqrt(between + _binomial(counts, expected))
         verdict = self._verdict(expected, z, rows=len(y), counts=counts)
@@ -106,7 +106,7 @@ class LabelWatch:
     def _verdict(
         self, expected: Shares, z: Shares, *, rows: int, counts: NDArray[np.int64] | None = None
     ) -> LabelVerdict:
-        # of two classes the second is the one that people speak of
+        # of two classes the positive is the one that people speak of
         label = 1 if self._classes == 2 else int(np.abs(z).argmax())
         share = float(expected[label]) if counts is None else float(counts[label] / rows)
         far = bool(np.abs(z).max() > self._z)
@@ -158,7 +158,7 @@ def _share(logits: Shares) -> Shares:
 
 
 def _binomial(counts: NDArray[np.int64], expected: Shares) -> Shares:
-    """Sampling variance of a batch's logits: under what was expected, or what was found if larger.
+    """Sampling variance of a batch's logits, at the expected or at the observed shares if larger.
 
     Under a reference of 15 %, a batch with no positive at all would be 12 standard deviations
     away, because the logit's steps grow towards 0; two rows added to either side keep it at 5.
@@ -171,10 +171,10 @@ def _binomial(counts: NDArray[np.int64], expected: Shares) -> Shares:
 
 
 def _between(logits: Iterable[Shares], rows: int) -> Shares | float:
-    """Variance between batches beyond sampling; robust, so a few odd batches do not widen it.
+    """Variance (classes,) between batches beyond sampling; robust, so few odd ones do not widen it.
 
-    A standard error below what was found: of a dozen batches the spread is known so badly that
-    chance alone could make anything plausible.
+    It is taken one standard error lower than estimated: of a dozen batches it is known so badly
+    that chance alone could make anything plausible.
     """
     stack = np.array(list(logits))
     if len(stack) < FEWEST:
@@ -183,5 +183,5 @@ def _between(logits: Iterable[Shares], rows: int) -> Shares | float:
     spread = MAD_TO_SD * np.median(np.abs(stack - middle), axis=0)
     share = _share(middle)
     error = sqrt(2 / (MAD_EFFICIENCY * len(stack)))  # of the squared spread, relative
-    sure = max(0.0, 1 - error) * spread**2
-    return np.asarray(np.maximum(sure - 1 / (rows * share * (1 - share)), 0.0))
+    lower = max(0.0, 1 - error) * spread**2
+    return np.asarray(np.maximum(lower - 1 / (rows * share * (1 - share)), 0.0))

@@ -1,4 +1,4 @@
-"""Where scored rows wait for their labels."""
+"""Queues in which scored rows wait for their labels."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 class Scored:
     """Rows of one batch as they were scored, before anything learned from them.
 
-    ``place`` (n,) is each row's position in its batch; ``probabilities`` and ``shadow`` (n,) or
-    (n, K); ``threshold`` and ``shadow_threshold`` those that decided; ``rule_label`` (n,), -1
-    where rules abstained; ``y`` (n,), -1 where nobody knows; ``label_at`` (n,) when each label
-    comes, in the stream's own time.
+    ``place`` (n,) is each row's position in its batch; ``probabilities`` and ``shadow``, those of
+    the serving version and of the frozen baseline, (n,) or (n, K); ``threshold`` and
+    ``shadow_threshold`` decided; ``rule_label`` (n,), -1 where rules abstained; ``y`` (n,), -1
+    where unknown; ``label_at`` (n,) when each label comes, in the stream's own time.
     """
 
     batch: int
@@ -68,7 +68,7 @@ class Scored:
         return len(self.place)
 
     def where(self, chosen: Any) -> Scored:
-        """The chosen rows."""
+        """The rows where the mask ``chosen`` (n,) is true."""
         if bool(np.all(chosen)):
             return self
         rows = ("place", "x", "features", "probabilities", "shadow", "rule_label", "y", "label_at")
@@ -77,15 +77,15 @@ class Scored:
 
 
 class LabelQueue(Protocol):
-    """Hands rows back when their labels have come; rows whose label nobody knows never return."""
+    """Hands rows back when their labels have come; rows whose label never comes do not return."""
 
     @property
     def waiting(self) -> tuple[Scored, ...]:
         """Rows whose labels are still to come, oldest first."""
 
     def take(self, scored: Scored, now: float | None, late: LateLabels | None) -> list[Scored]:
-        """Hand in a batch at time ``now``, with labels of earlier ones; get all rows whose labels
-        have come by now.
+        """Put a batch in at time ``now``, with labels of earlier ones; returns all rows whose
+        labels have come by now.
         """
 
 
@@ -104,7 +104,7 @@ class DelayedLabels:
     def take(
         self, scored: Scored, now: float | None, late: LateLabels | None = None
     ) -> list[Scored]:
-        """See `LabelQueue`; no label is late here."""
+        """As `LabelQueue.take`; ``late`` is not read, since labels come with their rows."""
         regime = self._settings.regime
         if regime == "none":
             return []
@@ -124,12 +124,12 @@ class DelayedLabels:
         for scored in self._waiting:
             if scored.label_at is None:
                 continue
-            come = scored.label_at <= now
-            if come.any():
-                arrived.append(scored.where(come))
-            never = np.isnan(scored.label_at)
-            if not (come | never).all():
-                waiting.append(scored.where(~(come | never)))
+            due = scored.label_at <= now
+            if due.any():
+                arrived.append(scored.where(due))
+            later = ~(due | np.isnan(scored.label_at))
+            if later.any():
+                waiting.append(scored.where(later))
         self._waiting = deque(waiting)
         return arrived
 
@@ -146,63 +146,65 @@ def _labelled(parts: list[Scored]) -> list[Scored]:
 class LabelJoiner:
     """A `LabelQueue` that joins labels to their rows by batch and place.
 
-    Labels trickle in; they are handed on once ``together`` have come, so that what learns from
-    them has a batch of rows. At most ``keep`` rows wait; the oldest are forgotten first.
-    ``unknown`` counts labels whose row is not waiting: never seen, labelled before, or forgotten.
+    Labels come a few at a time; they are handed on once ``together`` of them are there, so that a
+    heal has a batch of rows. At most ``keep`` rows wait; the oldest are dropped first. ``unknown``
+    counts labels whose row does not wait: it never came, has a label already, or was dropped.
     """
 
     def __init__(self, together: int, keep: int) -> None:
         self._together = together
         self._keep = keep
         self._waiting: dict[int, Scored] = {}
-        self._rows = 0
-        self._come: list[Scored] = []
-        self._come_rows = 0
+        self._waiting_rows = 0
+        self._labelled: list[Scored] = []
+        self._labelled_rows = 0
         self.unknown = 0
 
     @property
     def waiting(self) -> tuple[Scored, ...]:
-        """See `LabelQueue`."""
-        return (*self._come, *self._waiting.values())
+        """Rows that were not handed back yet, those with a label first."""
+        return (*self._labelled, *self._waiting.values())
 
     def take(self, scored: Scored, now: float | None, late: LateLabels | None) -> list[Scored]:
-        """See `LabelQueue`."""
+        """As `LabelQueue.take`; a batch may bring rows that have their label already."""
         if late is not None:
             self._join(late)
         known = scored.y >= 0
-        self._arrived(scored.where(known))
-        self._wait(scored.where(~known))
-        if self._come_rows < self._together:
+        self._add_labelled(scored.where(known))
+        self._add_waiting(scored.where(~known))
+        if self._labelled_rows < self._together:
             return []
-        come, self._come, self._come_rows = self._come, [], 0
-        return come
+        labelled, self._labelled, self._labelled_rows = self._labelled, [], 0
+        return labelled
 
     def _join(self, late: LateLabels) -> None:
         for batch in np.unique(late.batch):
             of_batch = late.batch == batch
+            # of several labels for one row the last counts
             labels = dict(zip(late.place[of_batch], late.y[of_batch], strict=True))
             self.unknown += int(np.count_nonzero(of_batch)) - len(labels)
             scored = self._waiting.pop(int(batch), None)
             if scored is None:
                 self.unknown += len(labels)
                 continue
-            self._rows -= len(scored)
-            named = np.isin(scored.place, list(labels))
-            self.unknown += len(labels) - int(np.count_nonzero(named))
-            labelled = scored.where(named)
+            self._waiting_rows -= len(scored)
+            has_label = np.isin(scored.place, list(labels))
+            self.unknown += len(labels) - int(np.count_nonzero(has_label))
+            labelled = scored.where(has_label)
             y = np.array([labels[place] for place in labelled.place], dtype=np.int8)
-            self._arrived(replace(labelled, y=y))
-            self._wait(scored.where(~named))
+            self._add_labelled(replace(labelled, y=y))
+            self._add_waiting(scored.where(~has_label))
 
-    def _arrived(self, part: Scored) -> None:
+    def _add_labelled(self, part: Scored) -> None:
         if len(part):
-            self._come.append(part)
-            self._come_rows += len(part)
+            self._labelled.append(part)
+            self._labelled_rows += len(part)
 
-    def _wait(self, part: Scored) -> None:
+    def _add_waiting(self, part: Scored) -> None:
         if not len(part):
             return
         self._waiting[part.batch] = part
-        self._rows += len(part)
-        while self._rows > self._keep:
-            self._rows -= len(self._waiting.pop(min(self._waiting)))
+        self._waiting_rows += len(part)
+        # batches are numbered in their order: the smallest number is the oldest
+        while self._waiting_rows > self._keep:
+            self._waiting_rows -= len(self._waiting.pop(min(self._waiting)))

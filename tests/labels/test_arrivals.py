@@ -30,7 +30,7 @@ def late(*labels: tuple[int, int, int]) -> LateLabels:
 def test_a_row_comes_back_once_with_the_first_label_that_came_and_the_rest_is_counted(
     arrivals: list[list[tuple[int, int, int]]],
 ) -> None:
-    desk = LabelJoiner(together=1, keep=1_000)
+    queue = LabelJoiner(together=1, keep=1_000)
     given_labels: dict[tuple[int, int], set[int]] = {}
     came, unknown = [], 0
     for batch, labels in enumerate(arrivals, 1):
@@ -39,35 +39,35 @@ def test_a_row_comes_back_once_with_the_first_label_that_came_and_the_rest_is_co
         unknown += len(labels) - len(fresh)
         for key in fresh:
             given_labels[key] = {y for b, p, y in labels if (b, p) == key}
-        came += desk.take(scored_of(batch, [-1] * ROWS), None, late_labels)
+        came += queue.take(scored_of(batch, [-1] * ROWS), None, late_labels)
     assert sorted(rows_of(came)) == sorted(given_labels)
     for part in came:
         check_cut_alike(part)
         for place, y in zip(part.place.tolist(), part.y.tolist(), strict=True):
             assert y in given_labels[part.batch, place]
-    assert desk.unknown == unknown
+    assert queue.unknown == unknown
 
 
 def test_labels_are_handed_on_together_once_there_are_enough() -> None:
-    desk = LabelJoiner(together=3, keep=1_000)
-    assert desk.take(scored_of(1, [-1] * 4), None, None) == []
-    assert desk.take(scored_of(2, [-1] * 4), None, late((1, 0, 1), (1, 3, 0))) == []
-    came = desk.take(scored_of(3, [-1, 1, -1, -1]), None, None)
+    queue = LabelJoiner(together=3, keep=1_000)
+    assert queue.take(scored_of(1, [-1] * 4), None, None) == []
+    assert queue.take(scored_of(2, [-1] * 4), None, late((1, 0, 1), (1, 3, 0))) == []
+    came = queue.take(scored_of(3, [-1, 1, -1, -1]), None, None)
     assert rows_of(came) == [(1, 0), (1, 3), (3, 1)]
     assert [part.y.tolist() for part in came] == [[1, 0], [1]]
 
 
 def test_labels_that_wait_for_others_are_still_waiting_rows() -> None:
-    desk = LabelJoiner(together=3, keep=1_000)
-    desk.take(scored_of(1, [-1, 1]), None, None)
-    assert sorted(rows_of(list(desk.waiting))) == [(1, 0), (1, 1)]
+    queue = LabelJoiner(together=3, keep=1_000)
+    queue.take(scored_of(1, [-1, 1]), None, None)
+    assert sorted(rows_of(list(queue.waiting))) == [(1, 0), (1, 1)]
 
 
 def test_the_oldest_rows_are_forgotten_when_too_many_wait() -> None:
-    desk = LabelJoiner(together=1, keep=8)
+    queue = LabelJoiner(together=1, keep=8)
     for batch in (1, 2, 3):
-        desk.take(scored_of(batch, [-1] * 4), None, None)
-    assert {part.batch for part in desk.waiting} == {2, 3}
-    came = desk.take(scored_of(4, []), None, late((1, 0, 1), (2, 0, 1)))
+        queue.take(scored_of(batch, [-1] * 4), None, None)
+    assert {part.batch for part in queue.waiting} == {2, 3}
+    came = queue.take(scored_of(4, []), None, late((1, 0, 1), (2, 0, 1)))
     assert rows_of(came) == [(2, 0)]
-    assert desk.unknown == 1
+    assert queue.unknown == 1

@@ -38,8 +38,8 @@ def scored_of(
     )
 
 
-def desk(regime: Any, delay: int = 0) -> DelayedLabels:
-    """A desk for labels that come like this."""
+def queue(regime: Any, delay: int = 0) -> DelayedLabels:
+    """A queue for labels that come like this."""
     return DelayedLabels(LabelSettings(regime=regime, delay=delay))
 
 
@@ -60,7 +60,7 @@ def check_cut_alike(part: Scored) -> None:
 
 
 def test_full_labels_come_back_at_once() -> None:
-    at, scored = desk("full"), scored_of(1, [0, 1, 0])
+    at, scored = queue("full"), scored_of(1, [0, 1, 0])
     (part,) = at.take(scored, None)
     assert part is scored
     assert at.waiting == ()
@@ -68,7 +68,7 @@ def test_full_labels_come_back_at_once() -> None:
 
 @pytest.mark.parametrize("regime", ["full", "delayed"])
 def test_rows_whose_label_nobody_knows_are_cut_out_of_every_column(regime: str) -> None:
-    (part,) = desk(regime).take(scored_of(2, [0, -1, 1, -1], classes=3), None)
+    (part,) = queue(regime).take(scored_of(2, [0, -1, 1, -1], classes=3), None)
     assert part.place.tolist() == [0, 2]
     assert part.y.tolist() == [0, 1]
     check_cut_alike(part)
@@ -77,14 +77,14 @@ def test_rows_whose_label_nobody_knows_are_cut_out_of_every_column(regime: str) 
 
 @pytest.mark.parametrize("regime", ["full", "delayed", "timed"])
 def test_a_batch_without_any_known_label_never_comes_back(regime: str) -> None:
-    at = desk(regime)
+    at = queue(regime)
     assert at.take(scored_of(1, [-1, -1], [0.0, 0.0]), 10.0) == []
     assert at.take(scored_of(2, [0], [0.0]), 10.0)[0].batch == 2
     assert at.waiting == ()
 
 
 def test_without_labels_nothing_comes_back_and_nothing_is_kept() -> None:
-    at = desk("none")
+    at = queue("none")
     for batch in range(1, 5):
         assert at.take(scored_of(batch, [0, 1]), float(batch)) == []
     assert at.waiting == ()
@@ -98,7 +98,7 @@ def test_without_labels_nothing_comes_back_and_nothing_is_kept() -> None:
 def test_delayed_by_k_batch_b_comes_back_at_step_b_plus_k(
     delay: int, batches: list[list[int]]
 ) -> None:
-    at = desk("delayed", delay)
+    at = queue("delayed", delay)
     for step, y in enumerate(batches, start=1):
         parts = at.take(scored_of(step, y), None)
         due = step - delay
@@ -111,7 +111,7 @@ def test_delayed_by_k_batch_b_comes_back_at_step_b_plus_k(
 
 
 def test_after_a_gap_in_the_batches_all_that_are_due_come_back_oldest_first() -> None:
-    at = desk("delayed", 2)
+    at = queue("delayed", 2)
     assert at.take(scored_of(1, [0]), None) == []
     assert at.take(scored_of(2, [1]), None) == []
     assert rows_of(at.take(scored_of(6, [0]), None)) == [(1, 0), (2, 0)]
@@ -119,7 +119,7 @@ def test_after_a_gap_in_the_batches_all_that_are_due_come_back_oldest_first() ->
 
 
 def test_timed_rows_come_back_when_their_time_has_come_cut_alike() -> None:
-    at = desk("timed")
+    at = queue("timed")
     assert at.take(scored_of(1, [0, 1, 0, 1], [5.0, 2.0, NEVER, 3.0]), 1.0) == []
     (part,) = at.take(scored_of(2, [1, 0], [9.0, NEVER]), 3.0)
     assert rows_of([part]) == [(1, 1), (1, 3)]
@@ -132,13 +132,13 @@ def test_timed_rows_come_back_when_their_time_has_come_cut_alike() -> None:
 
 
 def test_without_a_time_timed_rows_wait() -> None:
-    at = desk("timed")
+    at = queue("timed")
     assert at.take(scored_of(1, [0], [-5.0]), None) == []
     assert rows_of(list(at.waiting)) == [(1, 0)]
 
 
 def test_timed_rows_that_have_no_time_never_come_back_and_are_not_kept() -> None:
-    at = desk("timed")
+    at = queue("timed")
     assert at.take(scored_of(1, [0, 1]), 10.0) == []
     assert at.waiting == ()
 
@@ -151,7 +151,7 @@ ROW = st.tuples(st.integers(-1, 1), st.integers(0, 12).map(float) | st.just(NEVE
 def test_timed_rows_come_back_once_at_the_first_step_from_their_time_on(
     batches: list[list[tuple[int, float]]],
 ) -> None:
-    at, came = desk("timed"), dict[tuple[int, int], int]()
+    at, came = queue("timed"), dict[tuple[int, int], int]()
     for step, rows in enumerate(batches, start=1):
         y, label_at = [label for label, _ in rows], [time for _, time in rows]
         parts = at.take(scored_of(step, y, label_at), float(step))
