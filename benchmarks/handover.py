@@ -21,10 +21,11 @@ from rich.table import Table
 
 from selfheal_cli.config import SyntheticSettings
 from selfheal_cli.events.log import EventLog
+from selfheal_cli.events.types import SnapshotTaken
 from selfheal_cli.metrics import score
 from selfheal_cli.model.checkpoint import Packed, make_base, pack
 from selfheal_cli.model.network import Architecture, SelfHealingNetwork, Weights, use_one_thread
-from selfheal_cli.pipeline.record.recorder import RunRecorder, snapshot_taken
+from selfheal_cli.pipeline.record.recorder import RunRecorder
 from selfheal_cli.pipeline.stream.snapshots import Snapshots
 from selfheal_cli.records import Evaluation, Phase, Snapshot, digest
 from selfheal_cli.registry.base import Lineage
@@ -72,7 +73,7 @@ def parts(folder: Path, stack: ExitStack) -> dict[str, Callable[[], object]]:
         "snapshot before a heal (bytes at hand)": lambda: take(beside, weights),
         "adapter packed": lambda: pack(weights),
         "adapter hashed": lambda: digest(adapter),
-        "event written": lambda: ledger.note(snapshot_taken(one)),
+        "event written": lambda: ledger.note(SnapshotTaken.of(one)),
         "version handed over": lambda: writer.add(one, adapter),
         "alias handed over": lambda: ledger.point("champion", "s0", "benchmark"),
     }

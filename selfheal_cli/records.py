@@ -135,6 +135,63 @@ class Conflicts:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelVerdict:
+    """Whether a batch's labels are plausible, by the class that is furthest from its expectation.
+
+    ``z`` counts standard deviations on the logit scale. ``believed`` batches would have been
+    implausible, but so many came in a row that theirs is taken for the new base rate.
+    """
+
+    implausible: bool
+    label: int
+    share: float
+    expected: float
+    z: float
+    believed: bool
+    reason: str
+
+
+class Advice(StrEnum):
+    """Whether to heal: the features' information may also be gone, or the rows too few to say."""
+
+    UNDECIDED = "undecided"
+    HOLDS = "holds"
+    HEAL = "heal"
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True)
+class MovedInput:
+    """The mean of input ``name`` in rows of class ``label``: ``shift`` in that class's sd."""
+
+    label: str
+    name: str
+    shift: float
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What moved and whether healing can help, with the advice in words.
+
+    ``base_rate`` is (in training, in the window). ``auc`` and ``skill`` are the best refit's on
+    rows that it did not learn from; ``ceiling_accuracy`` is that of always naming the larger class.
+    """
+
+    rows: int
+    positives: int
+    advice: Advice
+    base_rate: tuple[float, float]
+    base_rate_moved: bool
+    inputs_moved: bool
+    relation_moved: bool
+    moved: tuple[MovedInput, ...]
+    auc: float | None
+    skill: float | None
+    ceiling_accuracy: float
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """An adapter's weights (by hash) with what was measured of them.
 

@@ -23,13 +23,13 @@ from rich.table import Table
 import selfheal_cli.cli
 from selfheal_cli.cli.output import line, make_table
 from selfheal_cli.cli.say import say
-from selfheal_cli.events.types import Diagnosed
+from selfheal_cli.records import Advice
 from selfheal_cli.report.canvas import Figure, make_figure, name_names, save
 from selfheal_cli.report.page import render
 from selfheal_cli.report.summary import tell
 from selfheal_cli.visible import visible
 from tests.conftest import Invoke
-from tests.events.examples import example
+from tests.events.examples import diagnosed
 from tests.report.logs import log
 
 PIECES = ["[", "]", "[/]", "[/day]", "[bold]", "\\[", "$", "$$", "$x_1", "%", "%d", "{}", "<b>",
@@ -107,7 +107,7 @@ def test_a_picture_of_every_odd_piece_is_written(tmp_path: Path) -> None:
 def test_a_page_shows_every_name_and_reason_as_it_is(text: str) -> None:
     story = tell(log(
         [70] * 4, [60] * 4, model=f"m{text}", names=(f"a{text}", "b"),
-        extra=[example(Diagnosed, batch=2, sentence=f"since {text}.", advice="wait")],
+        extra=[diagnosed(2, Advice.HEAL, f"since {text}.")],
         rules=[f"r{text} > 1 => 1"],
     ))  # fmt: skip
     page = render(story)

@@ -8,17 +8,17 @@ model that is always certain and right.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from enum import StrEnum
+from dataclasses import dataclass
 from math import ceil, log, sqrt
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from selfheal_cli.logistic import fit, row_losses, targets
 from selfheal_cli.moments import Moments, floored
+from selfheal_cli.records import Advice, Diagnosis, MovedInput
 
 if TYPE_CHECKING:
     from selfheal_cli.records import FloatArray, LabelArray
@@ -200,15 +200,6 @@ def _paired_z(gains: Floats) -> float:
     return float(gains.mean()) / spread * sqrt(len(gains)) if spread else 0.0
 
 
-class Advice(StrEnum):
-    """Whether to heal: the features' information may also be gone, or the rows too few to say."""
-
-    UNDECIDED = "undecided"
-    HOLDS = "holds"
-    HEAL = "heal"
-    GONE = "gone"
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingReference:
     """Statistics of the training rows: ``mean`` and ``sd`` (2, p) of the inputs, ``rows`` by class.
@@ -226,46 +217,6 @@ class TrainingReference:
     def base_rate(self) -> float:
         """Share of positives."""
         return self.rows[1] / max(sum(self.rows), 1)
-
-
-@dataclass(frozen=True, slots=True)
-class MovedInput:
-    """The mean of input ``name`` in rows of class ``label``: ``shift`` in that class's sd."""
-
-    label: str
-    name: str
-    shift: float
-
-
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
-    """What moved and whether healing can help, with the advice in words.
-
-    ``base_rate`` is (in training, in the window). ``auc`` and ``skill`` are the best refit's on
-    rows that it did not learn from; ``ceiling_accuracy`` is that of always naming the larger class.
-    """
-
-    rows: int
-    positives: int
-    advice: Advice
-    base_rate: tuple[float, float]
-    base_rate_moved: bool
-    inputs_moved: bool
-    relation_moved: bool
-    moved: tuple[MovedInput, ...]
-    auc: float | None
-    skill: float | None
-    ceiling_accuracy: float
-    sentence: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """The diagnosis as JSON."""
-        return {
-            **asdict(self),
-            "advice": self.advice.value,
-            "base_rate": list(self.base_rate),
-            "moved": [asdict(moved) for moved in self.moved],
-        }
 
 
 class ReferenceRows:

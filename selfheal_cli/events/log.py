@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, TextIO
 from selfheal_cli.config import OWNER_ONLY
 from selfheal_cli.errors import EventLogError, StorageError
 from selfheal_cli.events.types import (
+    FIRST_FORMAT,
     FORMAT,
     AliasMoved,
     Event,
@@ -100,6 +101,7 @@ END = re.compile(
     rb'"sequence":(?P<sequence>\d+),"digest":"(?P<digest>[0-9a-f]{64})"}\n\Z'
 )
 LONGEST_END = 320  # bytes, with the longest name of a kind and twenty digits
+STAMP = ("sequence", "at", "previous")  # what the log gives an event beside its digest
 AFTER_THE_END = (VersionRegistered, AliasMoved, MoveRefused, RunResumed)
 
 
@@ -206,12 +208,6 @@ def read(path: Path) -> Generator[Event, None, None]:
                         f"{path}:{number}: event {event.sequence} does not follow event "
                         f"{sequence}; a line was removed, swapped or put in"
                     )
-                if isinstance(event, RunStarted) and event.format > FORMAT:
-                    raise EventLogError(
-                        f"{path}: is of format {event.format}, which a later selfheal wrote "
-                        f"({event.versions.get('selfheal', 'unknown')}); "
-                        f"this one reads formats up to {FORMAT}: use that one"
-                    )
                 sequence, head = event.sequence, event.digest
                 yield event
     except FileNotFoundError as exc:
@@ -289,8 +285,14 @@ def _parse(line: str, where: str) -> Event:
 def _event(record: Mapping[str, Any], digest: str, where: str) -> Event:
     """The event that a line holds; raises `EventLogError` for what is none."""
     try:
-        line = {name: record[name] for name in ("sequence", "at", "previous")}
-        return event_of(record["kind"], record["data"], **line, digest=digest)
+        line, data = {name: record[name] for name in STAMP}, record["data"]
+        if record["kind"] == RunStarted.kind and data.get("format", FIRST_FORMAT) > FORMAT:
+            raise ValueError(
+                f"is of format {data['format']}, which a later selfheal wrote "
+                f"({data.get('versions', {}).get('selfheal', 'unknown')}); this one reads formats "
+                f"up to {FORMAT}: use that one"
+            )
+        return event_of(record["kind"], data, **line, digest=digest)
     except (ValueError, KeyError, TypeError, AttributeError) as exc:
         raise EventLogError(f"{where}: {exc}") from exc
 
@@ -302,15 +304,8 @@ def keys_of(event: Event) -> dict[str, Any]:
 
 
 def _body(event: Event) -> str:
-    return _json(
-        {
-            "sequence": event.sequence,
-            "at": event.at,
-            "kind": event.kind,
-            "data": event.as_dict(),
-            "previous": event.previous,
-        }
-    )
+    stamp = {name: getattr(event, name) for name in STAMP}
+    return _json({**stamp, "kind": event.kind, "data": event.as_dict()})
 
 
 def _json(record: Mapping[str, Any]) -> str:

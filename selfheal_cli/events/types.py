@@ -7,10 +7,19 @@ of the line where it has that value, which is also what its absence means in an 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypedDict, cast, dataclass_transform
 
-from selfheal_cli.records import AliasMove, Evaluation, Phase
+from selfheal_cli.records import (
+    Advice,
+    AliasMove,
+    Diagnosis,
+    Evaluation,
+    LabelVerdict,
+    MovedInput,
+    Phase,
+    Snapshot,
+)  # fmt: skip
 from selfheal_cli.scores import AnyScores, scores_from
 
 # What keys mean in a log and in the files beside it; raised with each change of that. A log that
@@ -25,14 +34,6 @@ class MonitorReading(TypedDict):
     level: str
     p: float
     features: Sequence[str]
-
-
-class InputShift(TypedDict):
-    """An input whose mean moved within the rows of a class, in that class's training sd."""
-
-    label: str
-    name: str
-    shift: float
 
 
 class WatchedFeature(TypedDict):
@@ -65,6 +66,14 @@ class GateMargin(TypedDict):
 
 def _scores(scores: Mapping[str, Any] | None) -> AnyScores | None:
     return None if scores is None else scores_from(scores)
+
+
+def _diagnosis(
+    *, advice: str, base_rate: Sequence[float], moved: Sequence[Mapping[str, Any]], **rest: Any
+) -> Diagnosis:
+    trained, now = base_rate
+    shifts = tuple(MovedInput(**one) for one in moved)
+    return Diagnosis(advice=Advice(advice), base_rate=(trained, now), moved=shifts, **rest)
 
 
 TYPES: dict[str, type[Event]] = {}  # by kind
@@ -115,7 +124,9 @@ class Event(_Kinds):
         told: dict[str, Any] = {}
         for key in _keys(type(self)):
             value = getattr(self, key.field)
-            if key.default is MISSING or value != key.default:
+            if key.flat:
+                told |= asdict(value)
+            elif key.default is MISSING or value != key.default:
                 told[key.name] = value.as_dict() if hasattr(value, "as_dict") else value
         return told | dict(self.more)
 
@@ -132,23 +143,29 @@ class Event(_Kinds):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], **line: Any) -> Self:
-        """The inverse of `as_dict`; raises ValueError where a key is missing."""
-        given, known = dict(data), _keys(cls)
-        values = {k.field: k.decode(given.pop(k.name)) for k in known if k.name in given}
-        lacking = [k.name for k in known if k.default is MISSING and k.field not in values]
-        if lacking:
-            raise ValueError(f"event '{cls.kind}' has no {' and no '.join(lacking)}")
-        return cls(**values, more=given, **line)
+        """The inverse of `as_dict`; raises TypeError, which names it, where a key is missing."""
+        given, values = dict(data), dict(line)
+        for key in _keys(cls):
+            if key.flat:
+                own = {name: given.pop(name) for name in key.flat if name in given}
+                values[key.field] = key.decode(**own)
+            elif key.name in given:
+                values[key.field] = key.decode(given.pop(key.name))
+        return cls(**values, more=given)
 
 
 @dataclass(frozen=True, slots=True)
 class _Key:
-    """A field and its name in a log; ``default`` is MISSING for one that every line has."""
+    """A field and its name in a log; ``default`` is MISSING for one that every line has.
+
+    ``flat`` are the keys of a record that the line has among its own.
+    """
 
     field: str
     name: str
     default: object
-    decode: Callable[[Any], Any]
+    decode: Callable[..., Any]
+    flat: tuple[str, ...]
 
 
 def _keys(event: type[Event]) -> tuple[_Key, ...]:
@@ -160,16 +177,16 @@ def _keys(event: type[Event]) -> tuple[_Key, ...]:
 
 def _read_keys(event: type[Event]) -> Iterator[_Key]:
     line = {one.name for one in fields(Event)}
-    return (
-        _Key(
-            one.name,
-            one.metadata.get("name", one.name),
-            one.default if one.default_factory is MISSING else one.default_factory(),
-            one.metadata.get("decode", _as_it_is),
-        )
-        for one in fields(event)
-        if one.name not in line
-    )
+    for one in fields(event):
+        flat, default = one.metadata.get("flat"), one.default
+        if one.default_factory is not MISSING:
+            default = one.default_factory()
+        if one.name not in line:
+            yield _Key(
+                one.name, one.metadata.get("name", one.name), default,
+                one.metadata.get("decode", _as_it_is),
+                tuple(part.name for part in fields(flat)) if flat else (),
+            )  # fmt: skip
 
 
 def _as_it_is(value: Any) -> Any:
@@ -294,48 +311,32 @@ class LabelsArrived(OfBatch, kind="labels"):
     shadow: AnyScores = field(metadata=SCORES)
 
 
-class LabelsQuarantined(Action, kind="labels-quarantined"):
-    """Labels whose rate was out of all proportion, or ``believed`` after all.
+class LabelsQuarantined(OfBatch, kind="labels-quarantined"):
+    """Labels whose rate was out of all proportion, or was believed after all."""
 
-    ``z`` is of the share of class ``label``, on the logit scale.
-    """
-
+    is_action: ClassVar[bool] = True
     rows: int
     held_back: bool
-    implausible: bool
-    label: int
-    share: float
-    expected: float
-    z: float
-    believed: bool
+    verdict: LabelVerdict = field(metadata={"flat": LabelVerdict, "decode": LabelVerdict})
+
+    @property
+    def why(self) -> str:
+        """What the labels look like."""
+        return self.verdict.reason
 
     def __str__(self) -> str:
         return f"implausible labels in batch {self.batch}"
 
 
 class Diagnosed(Action, kind="diagnosis"):
-    """What moved, and whether healing can help; ``sentence`` is the verdict in words.
+    """What moved, and whether healing can help; ``reason`` is why it was asked just then."""
 
-    ``base_rate`` is (in training, now).
-    """
-
-    rows: int
-    positives: int
-    advice: str
-    base_rate: Sequence[float]
-    base_rate_moved: bool
-    inputs_moved: bool
-    relation_moved: bool
-    moved: Sequence[InputShift]
-    auc: float | None
-    skill: float | None
-    ceiling_accuracy: float
-    sentence: str
+    diagnosis: Diagnosis = field(metadata={"flat": Diagnosis, "decode": _diagnosis})
 
     @property
     def why(self) -> str:
-        """The verdict."""
-        return self.sentence
+        """The diagnosis in words."""
+        return self.diagnosis.sentence
 
 
 class RuleStale(Action, kind="rule-stale"):
@@ -381,6 +382,12 @@ class SnapshotTaken(OfBatch, kind="snapshot"):
     rejected: str
     parent: str | None
     heal_id: str | None
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> Self:
+        """What is written down of a snapshot."""
+        names = {one.name for one in fields(cls)} & {one.name for one in fields(snapshot)}
+        return cls(**{name: getattr(snapshot, name) for name in names})
 
 
 class SnapshotScored(OfBatch, kind="snapshot-scored"):
@@ -532,27 +539,15 @@ class RollbackDeclined(RollbackAsked, kind="rollback-declined"):
 
 
 class AliasMoved(Event, kind="alias-moved"):
-    """The run moved an alias; the line has the keys of ``move``."""
+    """The run moved an alias."""
 
     is_action: ClassVar[bool] = True
-    move: AliasMove
+    move: AliasMove = field(metadata={"flat": AliasMove, "decode": AliasMove})
 
     @property
     def why(self) -> str:
         """The move's reason."""
         return self.move.reason
-
-    def as_dict(self) -> dict[str, Any]:
-        """The move."""
-        return self.move.as_dict() | dict(self.more)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any], **line: Any) -> Self:
-        """The inverse of `as_dict`; raises TypeError where a key is missing."""
-        names = {one.name for one in fields(AliasMove)}
-        move = {name: value for name, value in data.items() if name in names}
-        more = {name: value for name, value in data.items() if name not in names}
-        return cls(move=AliasMove(**move), more=more, **line)
 
 
 class MoveRefused(Event, kind="move-refused"):
@@ -643,7 +638,7 @@ class RunResumed(Event, kind="run-resumed"):
 
 
 def event_of(kind: str, data: Mapping[str, Any], **line: Any) -> Event:
-    """The event of a line of a log; raises ValueError for a kind that there is not."""
+    """The event of a line of a log; raises ValueError or TypeError for what is none."""
     known = TYPES.get(kind)
     if known is None:
         raise ValueError(f"'{kind}' is not a kind of event")

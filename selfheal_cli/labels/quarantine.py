@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
 from math import sqrt
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfheal_cli.errors import DataError
+from selfheal_cli.records import LabelVerdict
 
 if TYPE_CHECKING:
     from selfheal_cli.records import LabelArray
@@ -27,27 +27,6 @@ RECENT = 20  # accepted batches whose spread counts beside the training's
 FEWEST = 10  # blocks before their spread says anything
 MAD_TO_SD = 1.4826  # of a normal distribution
 MAD_EFFICIENCY = 0.37  # rows that it is worth, of those that a standard deviation would need
-
-
-@dataclass(frozen=True, slots=True)
-class LabelVerdict:
-    """Whether a batch's labels are plausible, by the class that is furthest from its expectation.
-
-    ``z`` counts standard deviations on the logit scale. ``believed`` batches would have been
-    implausible, but so many came in a row that theirs is taken for the new base rate.
-    """
-
-    implausible: bool
-    label: int
-    share: float
-    expected: float
-    z: float
-    believed: bool
-    reason: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """The verdict as JSON."""
-        return asdict(self)
 
 
 class LabelWatch:

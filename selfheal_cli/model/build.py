@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+
+from selfheal_cli.events.types import RunStarted
 
 CHANGED = "the data or the installed packages have changed since"
 
@@ -26,15 +26,15 @@ def numeric_build() -> dict[str, str | int]:
     }
 
 
-def why_other_bytes(recorded: Mapping[str, Any] | None, versions: Mapping[str, str]) -> str:
-    """Why the same rows give something else than a run recorded that was made on this build.
+def why_other_bytes(started: RunStarted) -> str:
+    """Why the same rows give something else than this run recorded.
 
     On another build or processor they may, and nobody has touched the record. Where no build was
-    recorded, the ``versions`` of packages must tell.
+    recorded, the versions of packages must tell.
     """
-    here = numeric_build()
+    recorded, here = started.build, numeric_build()
     if recorded is None:
-        was = versions.get("torch")
+        was = started.versions.get("torch")
         if was in (None, here["torch"]):
             return f"{CHANGED}, or it was another processor, which was not recorded then"
         recorded, here = {"torch": was}, {"torch": here["torch"]}

@@ -23,6 +23,7 @@ from selfheal_cli.events.types import (
     LabelsQuarantined,
     RollbackAsked,
 )
+from selfheal_cli.records import Advice
 from selfheal_cli.report import pictures
 from selfheal_cli.report.summary import RunSummary
 from selfheal_cli.report.verdict import WORSE, compared, telling
@@ -117,7 +118,7 @@ def _the_model(story: RunSummary) -> Iterator[Step]:
 def _retrain(story: RunSummary) -> Iterator[Step]:
     """What no heal can mend."""
     diagnoses = story.view.latest(Diagnosed)
-    if diagnoses and diagnoses[-1].advice == "gone":
+    if diagnoses and diagnoses[-1].diagnosis.advice is Advice.GONE:
         yield Step(
             "Retrain with new features",
             f"The last diagnosis (batch {diagnoses[-1].batch}) says that the information which "

@@ -61,16 +61,6 @@ class StaleRule:
     rows: int
     z: float
 
-    def as_dict(self) -> dict[str, Any]:
-        """The finding as JSON."""
-        return {
-            "rule": str(self.rule),
-            "trained_rate": self.trained_rate,
-            "rate": self.rate,
-            "rows": self.rows,
-            "z": self.z,
-        }
-
     def __str__(self) -> str:
         return (
             f"rule '{self.rule}' fires on {self.rate:.1%} of the last {self.rows:,} rows, "

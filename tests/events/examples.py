@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from selfheal_cli.events import types as events
 from selfheal_cli.events.types import Event
-from selfheal_cli.records import AliasMove, Evaluation, Phase
+from selfheal_cli.records import (
+    Advice,
+    AliasMove,
+    Diagnosis,
+    Evaluation,
+    LabelVerdict,
+    MovedInput,
+    Phase,
+)  # fmt: skip
 from selfheal_cli.scores import Scores
 
 E = TypeVar("E", bound=Event)
@@ -22,6 +31,10 @@ JUDGED: Mapping[str, Any] = {
     "after": SCORES, "evaluation": Evaluation.HELD_OUT, "threshold": 0.5, "own_rows": True,
     "gate": {"worse_by": -0.1, "error": 0.05},
 }  # fmt: skip
+DIAGNOSIS = Diagnosis(
+    100, 40, Advice.HEAL, (0.1, 0.4), True, True, False, (MovedInput("yes", "V14", 1.5),), 0.9,
+    None, 0.6, "heal: the base rate moved",
+)  # fmt: skip
 EXAMPLES: Mapping[type[Event], Mapping[str, Any]] = {
     events.RunStarted: {
         "run_id": "r", "model": "fraud", "actor": "ann", "champion_move": 0, "config": {},
@@ -43,16 +56,11 @@ EXAMPLES: Mapping[type[Event], Mapping[str, Any]] = {
     events.BatchSetApart: {**ACTION, "rows": 100},
     events.LabelsArrived: {**OF_BATCH, "rows": 100, "live": SCORES, "shadow": SCORES},
     events.LabelsQuarantined: {
-        **ACTION,
-        "rows": 100, "held_back": True, "implausible": True, "label": 1, "share": 0.9,
-        "expected": 0.1, "z": 9.0, "believed": False,
+        **OF_BATCH,
+        "rows": 100, "held_back": True,
+        "verdict": LabelVerdict(True, 1, 0.9, 0.1, 9.0, False, "90.0% of 100 labels"),
     },
-    events.Diagnosed: {
-        **ACTION,
-        "rows": 100, "positives": 40, "advice": "heal", "base_rate": [0.1, 0.4],
-        "base_rate_moved": True, "inputs_moved": False, "relation_moved": False, "moved": [],
-        "auc": 0.9, "skill": None, "ceiling_accuracy": 0.6, "sentence": "heal",
-    },
+    events.Diagnosed: {**ACTION, "diagnosis": DIAGNOSIS},
     events.RuleStale: {**ACTION, "rule": "V14 < 0 => 1"},
     events.MonitorAlarmed: {
         **ACTION,
@@ -116,6 +124,12 @@ OPTIONAL: Mapping[type[Event], Mapping[str, Any]] = {
         "base_unchanged": False, "serving_sha256": "0", "notes": {}, "departures": {},
     },
 }  # fmt: skip
+
+
+def diagnosed(batch: int, advice: Advice, sentence: str) -> events.Diagnosed:
+    """A diagnosis that says this."""
+    verdict = replace(DIAGNOSIS, advice=advice, sentence=sentence)
+    return events.Diagnosed(batch=batch, reason="drift began", diagnosis=verdict)
 
 
 def example(kind: type[E], **changes: Any) -> E:

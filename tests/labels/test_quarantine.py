@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -140,4 +138,3 @@ def test_any_labels_get_the_same_finite_verdict_each_time(
     for verdict in verdicts:
         assert np.isfinite([verdict.z, verdict.share, verdict.expected]).all()
         assert not (verdict.implausible and verdict.believed)
-        assert json.loads(json.dumps(verdict.as_dict())) == verdict.as_dict()

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 import selfheal_cli.report
 from selfheal_cli.events.types import (
     BatchScored,
-    Diagnosed,
     Event,
     HealingHeld,
     LabelsArrived,
@@ -23,10 +22,11 @@ from selfheal_cli.events.types import (
     RunFinished,
     SnapshotTaken,
 )
+from selfheal_cli.records import Advice
 from selfheal_cli.report.page import render, steps
 from selfheal_cli.report.summary import STRETCHES, STUDENT, tell
 from selfheal_cli.report.verdict import compared, telling
-from tests.events.examples import example
+from tests.events.examples import diagnosed, example
 from tests.report.logs import log
 
 UP, DOWN = [80, 82, 81, 83, 80, 84] * 4, [60, 58, 61, 59, 60, 62] * 4
@@ -164,7 +164,7 @@ def test_a_run_that_failed_before_its_first_batch_still_has_a_page() -> None:
 
 def test_what_a_person_should_do_follows_from_what_happened() -> None:
     extra = [
-        example(Diagnosed, batch=9, advice="gone", sentence="the information is gone"),
+        diagnosed(9, Advice.GONE, "the information is gone"),
         RuleStale(batch=7, rule="a", treatment="drop", reason="a is stale"),
         RuleStale(batch=8, rule="b", treatment="drop", reason="b is stale"),
         RuleStale(batch=9, rule="b", reason="b fires again"),
@@ -214,7 +214,7 @@ def test_the_page_can_be_read_by_a_machine_and_heard() -> None:
 @given(st.text(min_size=1, max_size=20))
 def test_no_name_in_the_data_becomes_markup(name: str) -> None:
     plain = [tag for tag, _ in Checked(page(log(UP[:3], DOWN[:3]))).tags]
-    extra = [example(Diagnosed, advice="heal", sentence=name)]
+    extra = [diagnosed(1, Advice.HEAL, name)]
     known = [tag for tag, _ in Checked(page(log(UP[:3], DOWN[:3], extra=extra))).tags]
     told = Checked(page(log(UP[:3], DOWN[:3], extra=extra, names=[name, "b"], model=name)))
     assert [tag for tag, _ in told.tags] == known

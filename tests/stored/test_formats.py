@@ -139,10 +139,13 @@ def test_a_file_of_0_1_0_stays_of_its_format(stored_by_0_1_0: Path) -> None:
 
 def test_why_bytes_differ_is_said_by_what_was_recorded() -> None:
     here = numeric_build()
-    assert why_other_bytes(here, {}) == "the data or the installed packages have changed since"
-    assert f"torch 2.6.0, here {here['torch']}" in why_other_bytes(None, {"torch": "2.6.0"})
-    same = why_other_bytes(None, {"torch": str(here["torch"])})
-    assert "which was not recorded then" in same
+    first = example(RunStarted, versions={})
+    same = replace(first, build=here)
+    assert why_other_bytes(same) == "the data or the installed packages have changed since"
+    other = replace(first, versions={"torch": "2.6.0"})
+    assert f"torch 2.6.0, here {here['torch']}" in why_other_bytes(other)
+    same = replace(first, versions={"torch": str(here["torch"])})
+    assert "which was not recorded then" in why_other_bytes(same)
 
 
 def test_each_line_that_0_1_0_wrote_is_an_event_that_gives_the_same_line(

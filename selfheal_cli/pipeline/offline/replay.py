@@ -104,7 +104,7 @@ def reheal(registry: Registry, version: VersionRecord, log: Path, into: Path) ->
             raise VersionCorrupt(
                 f"{where}: training again gives another base ({prepared.base.sha256[:12]}…, "
                 f"recorded was {trained.base_sha256[:12]}…): "
-                f"{why_other_bytes(started.build, started.versions)}"
+                f"{why_other_bytes(started)}"
             )
         matched = _Matched()
         try:

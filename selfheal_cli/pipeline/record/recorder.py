@@ -179,7 +179,7 @@ class RunRecorder:
 
     def keep(self, snapshot: Snapshot, adapter: bytes) -> None:
         """Note a snapshot, then have it registered."""
-        self.note(snapshot_taken(snapshot))
+        self.note(SnapshotTaken.of(snapshot))
         head = self._last.digest if self._last else ""
         self._writer.add(replace(snapshot, log_head=head), adapter)
 
@@ -226,20 +226,3 @@ class RunRecorder:
         if self._last is not None:
             return self._last.at
         return self._clock().isoformat(timespec="milliseconds")
-
-
-def snapshot_taken(snapshot: Snapshot) -> SnapshotTaken:
-    """What is noted of a snapshot."""
-    return SnapshotTaken(
-        id=snapshot.id,
-        phase=snapshot.phase,
-        batch=snapshot.batch,
-        sha256=snapshot.sha256,
-        scores=snapshot.scores,
-        evaluation=snapshot.evaluation,
-        reason=snapshot.reason,
-        threshold=snapshot.threshold,
-        rejected=snapshot.rejected,
-        parent=snapshot.parent,
-        heal_id=snapshot.heal_id,
-    )

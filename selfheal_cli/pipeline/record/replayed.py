@@ -83,13 +83,10 @@ class RecordedEvents:
         if isinstance(event, RunStarted) and isinstance(recorded, RunStarted):
             self._started = recorded  # what a run is told is taken from there
         elif type(event) is not type(recorded) or _plain(recorded) != self._as_of(recorded, event):
-            build, versions = (
-                (self._started.build, self._started.versions) if self._started else (None, {})
-            )
             raise EventLogError(
                 f"event {recorded.sequence}: recorded was {_told(recorded)}, the same rows now "
                 f"give {_told(event)}{self._difference(recorded, event)}; "
-                f"{why_other_bytes(build, versions)}"
+                f"{why_other_bytes(self._started) if self._started else 'it has no beginning'}"
             )
         self._advance()
         return recorded

@@ -73,13 +73,8 @@ class LabelFlow:
             return True
         held = verdict.implausible and self._guarded
         self._recorder.note(
-            LabelsQuarantined(
-                batch=part.batch, rows=len(part), held_back=held,
-                implausible=verdict.implausible, label=verdict.label, share=verdict.share,
-                expected=verdict.expected, z=verdict.z, believed=verdict.believed,
-                reason=verdict.reason,
-            )
-        )  # fmt: skip
+            LabelsQuarantined(batch=part.batch, rows=len(part), held_back=held, verdict=verdict)
+        )
         self.quarantined_rows += len(part) if held else 0
         return not held
 

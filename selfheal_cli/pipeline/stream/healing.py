@@ -72,10 +72,6 @@ class EvaluatedHeal:
     """A heal whose snapshots are written down, and which is published once they are on disk."""
 
     outcome: HealOutcome
-    healed: Healed
-    snapshot: str
-    threshold: float
-    rejected: str
     event: HealJudged
 
 
@@ -128,8 +124,7 @@ class HealEvaluator:
             after = (network, threshold)
             self._snapshots.await_labels(second, task.batch, *after, waiting, heal_id)
         event = self._event(outcome, healed, judgement, first, second, threshold)
-        rejected = judgement.rejected
-        return EvaluatedHeal(outcome, healed, second, threshold, rejected, event)
+        return EvaluatedHeal(outcome, event)
 
     def _labels_to_come(self) -> bool:
         """Whether a new adapter can be scored on rows that were scored and wait for labels."""
@@ -361,21 +356,21 @@ class Healing:
         if not self._outside.is_durable(wait=wait):
             return False
         self._ready = None
-        task, serving = ready.outcome.task, self._live.serving
+        task, event, serving = ready.outcome.task, ready.event, self._live.serving
         if task.batch <= self._state.overtaken:
             self._drop(task, "the champion was moved before it was published", None)
-        elif ready.rejected:
+        elif isinstance(event, HealRejected):
             # the old weights go on serving; what the recipe learned of itself goes on as well
             state = AdapterState(serving.adapter.weights, ready.outcome.after.memory)
             self._live.publish(state, serving.snapshot, serving.threshold)
-            self._recorder.note(ready.event)
+            self._recorder.note(event)
         else:
-            self._live.publish(ready.outcome.after, ready.snapshot, ready.threshold)
+            self._live.publish(ready.outcome.after, event.to_snapshot, event.threshold)
             self._assumed = KINDS[task.recipe].rows == "unlabelled"
-            self._recorder.note(ready.event)
+            self._recorder.note(event)
             reason = f"heal {task.heal_id}: {task.reason}"
-            self._recorder.point(CHAMPION, ready.snapshot, reason)
-            if ready.healed.after is not None:
-                heal = Completed(task.heal_id, task.batch, ready.healed.after)
+            self._recorder.point(CHAMPION, event.to_snapshot, reason)
+            if event.after is not None:
+                heal = Completed(task.heal_id, task.batch, event.after)
                 self._restore.observe(heal, task.rows)
         return True

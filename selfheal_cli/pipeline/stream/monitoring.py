@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from selfheal_cli.config import MonitorSettings
-from selfheal_cli.drift.diagnosis import Advice, Diagnosis, diagnose
+from selfheal_cli.drift.diagnosis import diagnose
 from selfheal_cli.drift.kinds import build, limits_of
 from selfheal_cli.drift.monitor import BatchView, Level, Monitor, Reading
 from selfheal_cli.events.types import Diagnosed, MonitorAlarmed, MonitorReading, RuleStale
@@ -19,7 +19,7 @@ from selfheal_cli.labels.queue import Scored
 from selfheal_cli.metrics import classify
 from selfheal_cli.pipeline.prepare.baseline import frozen_logit
 from selfheal_cli.pipeline.stream.context import SessionContext
-from selfheal_cli.records import Conflicts
+from selfheal_cli.records import Advice, Conflicts, Diagnosis
 from selfheal_cli.rules.conditions import RuleTable
 from selfheal_cli.rules.health import RuleHealth
 from selfheal_cli.rules.ruleset import RuleVerdict
@@ -172,7 +172,7 @@ class Diagnosing:
             np.concatenate([part.y for part in self._parts]),
         )
         if self.verdict is None or _gist(self.verdict) != _gist(diagnosis):
-            self._recorder.note(_diagnosed(batch, reason, diagnosis))
+            self._recorder.note(Diagnosed(batch=batch, reason=reason, diagnosis=diagnosis))
         self.verdict = diagnosis
         # the window still holds rows from before the change: look once more when they are gone
         self._reason = "the window is new" if reason.startswith("drift") else ""
@@ -182,25 +182,6 @@ class Diagnosing:
 def _gist(verdict: Diagnosis) -> tuple[Advice, bool, bool]:
     """What must change for a verdict to be worth repeating."""
     return verdict.advice, verdict.base_rate_moved, verdict.inputs_moved
-
-
-def _diagnosed(batch: int, reason: str, verdict: Diagnosis) -> Diagnosed:
-    return Diagnosed(
-        batch=batch,
-        reason=reason,
-        rows=verdict.rows,
-        positives=verdict.positives,
-        advice=verdict.advice.value,
-        base_rate=verdict.base_rate,
-        base_rate_moved=verdict.base_rate_moved,
-        inputs_moved=verdict.inputs_moved,
-        relation_moved=verdict.relation_moved,
-        moved=[{"label": one.label, "name": one.name, "shift": one.shift} for one in verdict.moved],
-        auc=verdict.auc,
-        skill=verdict.skill,
-        ceiling_accuracy=verdict.ceiling_accuracy,
-        sentence=verdict.sentence,
-    )
 
 
 class RuleWatch:
