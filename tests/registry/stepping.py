@@ -21,7 +21,7 @@ class Interleaving:
         self._ended: set[str] = set()
         self._back = threading.Semaphore(0)
         self._turns: dict[str, threading.Semaphore] = {}
-        self._names: dict[int, str] = {}
+        self._thread = threading.local()  # an ident is used again once its thread has ended
         self.raised: dict[str, BaseException] = {}
 
     def run(self, tasks: dict[str, Callable[[], object]]) -> None:
@@ -45,13 +45,13 @@ class Interleaving:
 
     def step(self) -> None:
         """Let another go on; threads that the tasks start themselves run as they like."""
-        name = self._names.get(threading.get_ident())
+        name = getattr(self._thread, "name", None)
         if name is not None:
             self._back.release()
             self._turns[name].acquire()
 
     def _go(self, name: str, task: Callable[[], object]) -> None:
-        self._names[threading.get_ident()] = name
+        self._thread.name = name
         self._turns[name].acquire()
         try:
             task()
