@@ -12,7 +12,7 @@ import numpy as np
 
 from selfheal_cli.actor import actor, clock, now_text
 from selfheal_cli.config import HealSettings, LabelSettings, PushedSettings, RunConfig, checked
-from selfheal_cli.errors import DataError, SelfhealError
+from selfheal_cli.errors import DataError, SelfhealError, one_line
 from selfheal_cli.heal.engine import LiveModel
 from selfheal_cli.heal.recipe import check_place, check_recipe
 from selfheal_cli.model.adapters import REFLEXIVE
@@ -132,7 +132,7 @@ class SelfHealing:
         try:
             return self._network.predict(rows) if live is None else live.predict(rows)
         except Exception as exc:  # the module's own code
-            raise DataError(f"the model fails on these rows: {' '.join(str(exc).split())}") from exc
+            raise DataError(f"the model fails on these rows: {one_line(exc)}") from exc
 
     def observe(self, x: ArrayLike, labels: ArrayLike | None = None) -> bool:
         """Show rows (n, ...) that were scored, with their classes (n,) where they are known.
@@ -195,7 +195,7 @@ class SelfHealing:
         if isinstance(self._error, SelfhealError) or not isinstance(self._error, Exception | None):
             raise self._error
         if self._error is not None:
-            reason = " ".join(str(self._error).split()) or type(self._error).__name__
+            reason = one_line(self._error)
             raise SelfhealError(f"the run of '{self._name}' ended: {reason}") from self._error
 
     def _rows(self, x: NDArray[Any]) -> FloatArray:

@@ -15,22 +15,27 @@
     │   ├── NotAllowed               4   the server does not know the caller, or permits less
     │   ├── VersionNotFound          4
     │   ├── VersionCorrupt           4   missing file, other bytes than recorded
-    │   ├── Overtaken                4   somebody else moved the alias first
+    │   ├── ConflictError            4   somebody else moved the alias first
     │   ├── LeaseHeld                4   another run heals this model
     │   ├── RegistryRestored         4   it knows less than it did: an earlier state came back
     │   └── ApprovalNeeded           4   four eyes: one person is not enough
-    ├── NotWritten                   4   a file or folder: disk full, no rights
+    ├── StorageError                 4   a file or folder: disk full, no rights
     ├── NoAnswer                     4   from a server
     ├── RequestRefused               1   what a caller of the server asked for
     ├── AuditFailed                  4   a signed audit that is not what it says
     ├── EventLogError                4   the log is missing, cut short or edited
-    ├── NothingToRestore             5
+    ├── NoCandidateError             5
     └── HealError                    6
         ├── HealRefused              6   the recipe's assumption does not hold on the rows
         └── DrillFailed              6
 """
 
 from selfheal_cli.masking import masked
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception says, in one line; its class where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 class SelfhealError(Exception):

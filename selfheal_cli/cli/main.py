@@ -11,7 +11,7 @@ import click
 
 from selfheal_cli import __version__
 from selfheal_cli.cli.say import say
-from selfheal_cli.errors import SelfhealError
+from selfheal_cli.errors import SelfhealError, one_line
 from selfheal_cli.masking import masked
 from selfheal_cli.visible import visible
 
@@ -101,7 +101,7 @@ class Commands(click.Group):
         except SelfhealError as exc:
             if ctx.params.get("debug"):
                 raise
-            say(f"selfheal: {' '.join(str(exc).split())}", err=True)
+            say(f"selfheal: {one_line(exc)}", err=True)
             ctx.exit(exc.exit_code)
         except KeyboardInterrupt:
             say("selfheal: interrupted", err=True)
@@ -111,7 +111,7 @@ class Commands(click.Group):
         except Exception as exc:
             if ctx.params.get("debug"):
                 raise
-            reason = " ".join(str(exc).split()) or type(exc).__name__
+            reason = one_line(exc)
             line = f"selfheal: unexpected: {masked(reason)}; 'selfheal --debug' shows where"
             say(line, err=True)
             ctx.exit(1)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from selfheal_cli.errors import HealError, HealRefused
+from selfheal_cli.errors import HealError, HealRefused, one_line
 from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.heal.task import AdapterState, HealFailure, HealOutcome, HealTask
 from selfheal_cli.model.network import SelfHealingNetwork
@@ -106,5 +106,5 @@ def heal_or_fail(
     try:
         return recipes.heal(before, task)
     except (HealError, RuntimeError, ValueError) as exc:
-        reason = " ".join(str(exc).split())
+        reason = one_line(exc)
         return HealFailure(task, reason, refused=isinstance(exc, HealRefused))

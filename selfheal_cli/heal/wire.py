@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from selfheal_cli.errors import HealRefused
+from selfheal_cli.errors import HealRefused, one_line
 from selfheal_cli.heal.task import AdapterState, HealFailure, HealOutcome, HealRows, HealTask
 from selfheal_cli.model.checkpoint import Packed
 from selfheal_cli.model.network import unshared
@@ -63,7 +63,7 @@ def encode_outcome(outcome: HealOutcome) -> bytes:
 
 def encode_failure(error: Exception) -> bytes:
     """An answer from the worker where no weights came out."""
-    reason = " ".join(str(error).split())
+    reason = one_line(error)
     return encode({"error": reason, "refused": isinstance(error, HealRefused)}, {})
 
 

@@ -14,7 +14,7 @@ from safetensors.numpy import save as save_arrays
 from safetensors.torch import load, save
 from torch import Tensor
 
-from selfheal_cli.errors import VersionCorrupt
+from selfheal_cli.errors import VersionCorrupt, one_line
 from selfheal_cli.metrics import classify
 from selfheal_cli.model.network import Architecture, SelfHealingNetwork, Weights, rebuild, unshared
 from selfheal_cli.records import Base, digest
@@ -123,5 +123,5 @@ def assemble(base: Base, adapter: Weights, *, where: str) -> SelfHealingNetwork:
     try:
         return rebuild(Architecture(**base.describe()["network"]), weights, adapter)
     except (RuntimeError, TypeError) as exc:
-        reason = " ".join(str(exc).split())
+        reason = one_line(exc)
         raise VersionCorrupt(f"{where}: the adapter does not fit its base ({reason})") from exc

@@ -22,7 +22,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from selfheal_cli.errors import ModelError
+from selfheal_cli.errors import ModelError, one_line
 from selfheal_cli.model.allowed import require_allowed
 
 # The description names classes by import path and what their constructors were given, so that no
@@ -106,7 +106,7 @@ def build_module(spec: ModuleSpec) -> nn.Module:
     except ModelError:
         raise
     except (Exception, SystemExit) as exc:  # the author's code, which may raise anything
-        reason = " ".join(str(exc).split()) or type(exc).__name__
+        reason = one_line(exc)
         raise ModelError(
             f"{spec.target} cannot be built with {spec.init or 'no arguments'}: {reason}; give its "
             "constructor's arguments with --init '{\"name\": value}'"

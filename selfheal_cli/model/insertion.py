@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from selfheal_cli.errors import ModelError
+from selfheal_cli.errors import ModelError, one_line
 from selfheal_cli.model.adapters import Chosen
 from selfheal_cli.model.cutting import Place, layer_of
 
@@ -82,7 +82,7 @@ def outputs_of(module: nn.Module, given: Tensor) -> Tensor:
     except Exception as exc:  # the author's code, which may raise anything
         raise ModelError(
             f"the model does not take rows of shape {tuple(given.shape[1:])}, {given.dtype} "
-            f"({' '.join(str(exc).split())[:300]}); say what it takes with --shape and --integers"
+            f"({one_line(exc)[:300]}); say what it takes with --shape and --integers"
         ) from exc
     if not isinstance(output, Tensor):
         raise ModelError(f"the model gives a {type(output).__name__}; one tensor is needed")

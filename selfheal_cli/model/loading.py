@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from selfheal_cli.errors import ModelError
+from selfheal_cli.errors import ModelError, one_line
 from selfheal_cli.model.cutting import ModuleSpec, build_module
 
 # numbers of torch's export schema; others are not found in state dictionaries of classifiers
@@ -39,9 +39,7 @@ def from_class(target: str, init: Mapping[str, Any], weights: Mapping[str, Tenso
     try:
         module.load_state_dict(dict(weights))
     except RuntimeError as exc:
-        raise ModelError(
-            f"the weights do not fit {target}: {' '.join(str(exc).split())[:300]}"
-        ) from exc
+        raise ModelError(f"the weights do not fit {target}: {one_line(exc)[:300]}") from exc
     return module
 
 

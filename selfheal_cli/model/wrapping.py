@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from selfheal_cli.errors import ModelError
+from selfheal_cli.errors import ModelError, one_line
 from selfheal_cli.model import cutting
 from selfheal_cli.model.adapters import AFFINE, KINDS, REFLEXIVE, Chosen, parse_adapter
 from selfheal_cli.model.answer import AUTO as ANY_OUTPUT
@@ -271,7 +271,7 @@ def _load(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
     try:
         module.load_state_dict(dict(weights), assign=True)
     except RuntimeError as exc:
-        raise ModelError(f"the weights do not fit the class: {' '.join(str(exc).split())}") from exc
+        raise ModelError(f"the weights do not fit the class: {one_line(exc)}") from exc
 
 
 def _wrapped_at(
@@ -348,7 +348,7 @@ def _require_same(network: SelfHealingNetwork, original: Original, at: str) -> N
         ours = torch.from_numpy(network.predict(original.rows))
     except Exception as exc:  # the author's code runs, which may raise anything
         raise ModelError(
-            f"the network cannot be cut at '{at}': {' '.join(str(exc).split())[:200]}; choose "
+            f"the network cannot be cut at '{at}': {one_line(exc)[:200]}; choose "
             "another layer (--list shows which) or --at auto"
         ) from exc
     theirs = original.answer.probabilities

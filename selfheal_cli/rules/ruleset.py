@@ -17,7 +17,7 @@ import numpy as np
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from selfheal_cli.errors import RuleError
+from selfheal_cli.errors import RuleError, one_line
 from selfheal_cli.records import Conflicts
 from selfheal_cli.rules.conditions import (
     Between,
@@ -213,7 +213,7 @@ def read_rules(path: Path) -> tuple[NamedRule, ...]:
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise RuleError(f"{path}{place}: not YAML ({exc.problem or exc.context})") from exc
     except (yaml.YAMLError, RecursionError) as exc:
-        raise RuleError(f"{path}: not YAML ({' '.join(str(exc).split())})") from exc
+        raise RuleError(f"{path}: not YAML ({one_line(exc)})") from exc
     if not isinstance(root, SequenceNode) or not root.value:
         raise RuleError(f"{path}: expected a list of rules; {EXAMPLE}")
     if len(root.value) > MAX_RULES:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from selfheal_cli.config import Policy, checked
-from selfheal_cli.errors import ConfigurationError, PolicyError
+from selfheal_cli.errors import ConfigurationError, PolicyError, one_line
 
 FOLDER = Path("registry_policies")
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -80,7 +80,7 @@ def _mapping(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as exc:
         raise PolicyError(f"{path}: cannot be read ({exc})") from exc
     except (yaml.YAMLError, ValueError, RecursionError) as exc:
-        reason = " ".join(str(exc).split())
+        reason = one_line(exc)
         raise PolicyError(f"{path}: does not parse ({reason})") from exc
     if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
         raise PolicyError(f"{path}: expected keys with values, such as 'rollback_f1_drop: 0.08'")

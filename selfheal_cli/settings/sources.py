@@ -14,7 +14,7 @@ import yaml
 from yaml.composer import ComposerError
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from selfheal_cli.errors import ConfigurationError, OptionError
+from selfheal_cli.errors import ConfigurationError, OptionError, one_line
 from selfheal_cli.settings.layers import Key, Layer, Origin, dotted, merge, shown
 from selfheal_cli.settings.schema import RunFile
 
@@ -92,7 +92,7 @@ def _compose(text: str, name: str) -> Node | None:
         what = shown(exc.problem or exc.context)
         raise ConfigurationError(f"{name}{place}: not YAML{at} ({what})") from exc
     except (yaml.YAMLError, RecursionError, ValueError) as exc:
-        raise ConfigurationError(f"{name}: not YAML ({' '.join(str(exc).split())})") from exc
+        raise ConfigurationError(f"{name}: not YAML ({one_line(exc)})") from exc
     finally:
         if loader is not None:
             loader.dispose()
@@ -151,7 +151,7 @@ class _DocumentReader:
         except (yaml.YAMLError, ValueError) as exc:
             raise ConfigurationError(
                 f"{self._at(node)}: key '{shown(dotted(key))}' = {shown(node.value)}: "
-                f"{' '.join(str(exc).split())}"
+                f"{one_line(exc)}"
             ) from exc
 
     def _write(self, key: Key, node: Node, text: str | None, *, keep_line: bool = False) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from selfheal_cli.errors import DataError
+from selfheal_cli.errors import DataError, one_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,7 +42,7 @@ def as_array(given: Any, names: Sequence[str] = ()) -> NDArray[Any]:
         # of a table with more than one kind of column numpy makes objects
         array = array.astype(np.float64) if array.dtype == object else array
     except (ValueError, TypeError) as exc:
-        raise DataError(f"rows are no numbers of one shape: {' '.join(str(exc).split())}") from exc
+        raise DataError(f"rows are no numbers of one shape: {one_line(exc)}") from exc
     if array.dtype.kind not in "biuf" or array.ndim == 0:
         raise DataError(f"{array.dtype} of shape {array.shape}: rows of numbers are needed")
     return array

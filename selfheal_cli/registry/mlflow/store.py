@@ -20,7 +20,7 @@ from mlflow.store.db.utils import create_sqlalchemy_engine
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 
-from selfheal_cli.errors import NoStore, NotAllowed, RegistryError, RegistryUnreachable
+from selfheal_cli.errors import NoStore, NotAllowed, RegistryError, RegistryUnreachable, one_line
 from selfheal_cli.masking import has_bare_at, masked, masked_uri
 
 # scheme of the URI: what it needs, and the extra that brings it
@@ -112,7 +112,7 @@ def translated(doing: str, uri: str) -> Iterator[None]:
 
 def told(exc: Exception, uri: str = "") -> str:
     """What a foreign exception says, in one line and without the secrets of ``uri`` or others."""
-    text = " ".join(str(exc).split())
+    text = one_line(exc)
     return masked(text.replace(uri, masked_uri(uri)) if uri else text)[:300]
 
 

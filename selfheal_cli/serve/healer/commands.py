@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from selfheal_cli.actor import now_text
-from selfheal_cli.errors import ConfigurationError, ConflictError, SelfhealError
+from selfheal_cli.errors import ConfigurationError, ConflictError, SelfhealError, one_line
 from selfheal_cli.records import AnyVersion, ForeignVersion
 from selfheal_cli.registry.aliases import hold
 from selfheal_cli.registry.base import Registry
@@ -31,7 +31,7 @@ def carry_out(
     try:
         return {"ok": True, **_do(registry, model, kind, argument)}
     except SelfhealError as exc:
-        return {"ok": False, "error": " ".join(str(exc).split())}
+        return {"ok": False, "error": one_line(exc)}
 
 
 def _do(registry: Registry, model: str, kind: str, argument: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,13 @@ from typing import Any
 
 from selfheal_cli.actor import clock
 from selfheal_cli.config import TableSettings, checked
-from selfheal_cli.errors import LeaseHeld, NoCandidateError, RegistryUnreachable, SelfhealError
+from selfheal_cli.errors import (
+    LeaseHeld,
+    NoCandidateError,
+    RegistryUnreachable,
+    SelfhealError,
+    one_line,
+)
 from selfheal_cli.events.types import ChampionFollowed, Event, RolledBack, VersionRegistered
 from selfheal_cli.heal.engine import Serving
 from selfheal_cli.model.checkpoint import Packed
@@ -91,7 +97,7 @@ class HealerProcess:
             except RegistryUnreachable as exc:
                 self._facts["registry_away"] = str(exc)
             except SelfhealError as exc:
-                self._facts["error"] = " ".join(str(exc).split())
+                self._facts["error"] = one_line(exc)
                 self._blocked_until = time.monotonic() + BLOCKED_SECONDS
                 self._state("WATCHING")
             self._stop.wait(LOOK_SECONDS)
