@@ -8,7 +8,7 @@ import click
 
 from selfheal_cli.cli.main import main
 
-WIDTH = 100
+WIDTH = 80
 
 
 def reference() -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 from pydantic import BaseModel
 
 from selfheal_cli.cli.config import NO_SETTING
@@ -43,7 +44,8 @@ def _options() -> Iterator[tuple[str, str]]:
     """Key to option of ``selfheal run``."""
     for param in run.params:
         key = key_of(str(param.name))
-        if param.name not in NO_SETTING and key is not None:
+        hidden = isinstance(param, click.Option) and param.hidden
+        if param.name not in NO_SETTING and key is not None and not hidden:
             yield dotted(key), f"`{max(param.opts, key=len)}`"
     yield "source.path", "DATA"
     yield "plots", "`--no-plots`"

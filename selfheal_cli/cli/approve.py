@@ -8,6 +8,7 @@ import click
 
 from selfheal_cli.actor import actor, now_text
 from selfheal_cli.cli import options
+from selfheal_cli.cli.command import Command
 from selfheal_cli.cli.rollback import confirm, plan_document, settle_first, show_plan, tell_move
 from selfheal_cli.cli.say import say
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from selfheal_cli.registry.journal import Proposal
 
 
-@click.command("approve")
+@click.command("approve", cls=Command)
 @click.argument("proposal", type=click.IntRange(min=1))
 @click.option(
     "--unverified", is_flag=True,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @options.allow_module
-@options.model_name
+@options.model
 @options.tracking_uri
 @options.as_json
 def command(
@@ -35,7 +36,7 @@ def command(
     tracking_uri: str | None,
     as_json: bool,
 ) -> None:
-    """Carry out a rollback that somebody else proposed, if nothing has changed since.
+    """Carry out a rollback that another person proposed, if nothing has changed since.
 
     PROPOSAL is the number that 'selfheal rollback --propose' gave, or 'selfheal four-eyes --off',
     after which one person is enough; 'selfheal champion' lists those

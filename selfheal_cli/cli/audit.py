@@ -9,7 +9,9 @@ import click
 
 from selfheal_cli.actor import actor, clock
 from selfheal_cli.cli import options
+from selfheal_cli.cli.command import Command
 from selfheal_cli.cli.say import say
+from selfheal_cli.cli.version_name import VersionName, version_number
 
 if TYPE_CHECKING:
     from selfheal_cli.audit.checks import AuditCheckpoint
@@ -19,17 +21,16 @@ if TYPE_CHECKING:
 
 FAILED = 4
 NOT_SIGNED = (
-    " It is not signed: whoever may write to the store and to this folder could have made all of "
-    "it; --sign lets others see that nothing was changed since."
+    " It is not signed: anyone who may write to the store and to this folder could have made all "
+    "of it; --sign lets others see that nothing was changed since."
 )
 KEY = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-@click.command("audit")
+@click.command("audit", cls=Command)
 @click.option(
     "--replay",
-    type=click.IntRange(min=1),
-    metavar="VERSION",
+    type=VersionName(),
     help="Make this version again from its run's rows instead, and compare the bytes.",
 )
 @click.option(
@@ -45,13 +46,13 @@ KEY = click.Path(exists=True, dir_okay=False, path_type=Path)
     help="The signed document.  [default: audit-MODEL.json]",
 )  # fmt: skip
 @options.allow_module
-@options.model_name
+@options.model
 @options.tracking_uri
 @options.as_json
 @click.pass_context
 def command(
     ctx: click.Context,
-    replay: int | None,
+    replay: str | None,
     sign_key: Path | None,
     verify_key: Path | None,
     statement: Path | None,
@@ -80,7 +81,7 @@ def command(
     signed = _signed(path, verify_key, model_name) if verify_key else None
     registry = MlflowRegistry(tracking_uri)
     if replay is not None:
-        _replay(registry, model_name, replay, as_json=as_json)
+        _replay(registry, model_name, version_number(registry, model_name, replay), as_json=as_json)
         return
     runs = WORKSPACE / "runs"
     audit, standing = audit_model(

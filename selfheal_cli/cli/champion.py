@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from selfheal_cli.cli import options
+from selfheal_cli.cli.command import Command
 
 if TYPE_CHECKING:
     from selfheal_cli.records import AliasMove
@@ -31,13 +32,15 @@ class Moment(click.ParamType[str]):
         return moment.isoformat(timespec="milliseconds")
 
 
-@click.command("champion")
-@click.option("--at", type=Moment(), help="What served then: 2026-01-31, 2026-01-31T14:05+01:00.")
-@options.model_name
+@click.command("champion", cls=Command)
+@click.option(
+    "--at", type=Moment(), help="The version that served then, such as 2026-01-31T14:05+01:00."
+)
+@options.model
 @options.tracking_uri
 @options.as_json
 def command(at: str | None, model_name: str, tracking_uri: str | None, as_json: bool) -> None:
-    """Show what serves, since when, by whom and why; and what waits for approval."""
+    """Show the serving version, since when, by whom and why; and what waits for approval."""
     from selfheal_cli.cli import output
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 

@@ -11,6 +11,7 @@ import click
 from selfheal_cli.cli import configured as standing
 from selfheal_cli.cli import options
 from selfheal_cli.cli import options as run_options
+from selfheal_cli.cli.command import section
 from selfheal_cli.cli.say import say
 from selfheal_cli.errors import ConfigurationError
 from selfheal_cli.kinds import RECIPES
@@ -39,38 +40,46 @@ FIXED = {"heal": {"recipe": "article"}, "plots": False, "monitors": []}
 SEPARATE_ROWS = 20_000  # that everyone is judged on at the end of a synthetic stream
 
 
-@click.command("compare", cls=standing.ConfiguredCommand)
+@click.command("compare", cls=standing.ConfiguredCommand, old={"--plot": "--output"})
 @run_options.data
-@click.option(
-    "--recipes",
-    metavar="NAME,NAME",
-    default=",".join(RECIPES),
-    show_default=True,
-    help="Recipes to compare.",
-)
-@click.option(
-    "--seeds",
-    type=click.IntRange(1, 1_000),
-    default=1,
-    show_default=True,
-    help="Networks (and synthetic streams) to take the mean of.",
-)
-@click.option(
-    "--river",
-    is_flag=True,
-    help="Also three online learners of river; slow; needs selfheal-cli[compare].",
+@section(
+    "What is compared",
+    click.option(
+        "--recipes",
+        metavar="NAME,NAME",
+        default=",".join(RECIPES),
+        show_default=True,
+        help="Recipes to compare.",
+    ),
+    click.option(
+        "--seeds",
+        type=click.IntRange(1, 1_000),
+        default=1,
+        show_default=True,
+        help="Networks (and synthetic streams) to take the mean of.",
+    ),
+    click.option(
+        "--river",
+        is_flag=True,
+        help="Also three online learners of river; slow; needs selfheal-cli[compare].",
+    ),
 )
 @run_options.learning
 @run_options.stream
-@click.option(
-    "--plot",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=Path("comparison.png"),
-    show_default=True,
-    help="Where the picture goes.",
+@section(
+    run_options.KEPT,
+    click.option(
+        "--output",
+        "plot",
+        type=click.Path(path_type=Path, dir_okay=False),
+        default=Path("comparison.png"),
+        show_default=True,
+        help="Where the picture goes.",
+    ),
 )
-@click.option("--experiment", help="MLflow experiment. [default: selfheal]")
+@options.settings
 @options.tracking_uri
+@options.quiet
 @options.as_json
 @click.pass_context
 def command(
@@ -81,6 +90,7 @@ def command(
     river: bool,
     plot: Path,
     tracking_uri: str | None,
+    quiet: bool,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -111,7 +121,7 @@ def command(
     wanted = range(config.seed, config.seed + seeds)
 
     def show(result: Result) -> None:
-        if not as_json:
+        if not (quiet or as_json):
             say(f"seed {result.seed}: {result.title}", err=True)
 
     results = compare(config, make_source, chosen, peers, wanted, show)

@@ -10,16 +10,17 @@ import click
 
 from selfheal_cli.cli import configured as standing
 from selfheal_cli.cli import run
+from selfheal_cli.cli.command import Group
 from selfheal_cli.cli.say import say
 
 if TYPE_CHECKING:
     from selfheal_cli.settings.layers import Origin
     from selfheal_cli.settings.resolve import ResolvedSettings
 
-NO_SETTING = ("resume", "no_wait")  # options of a run that decide nothing of its result
+NO_SETTING = ("resume", "no_wait", "quiet")  # options of a run that decide nothing of its result
 
 
-@click.group("config")
+@click.group("config", cls=Group)
 def command() -> None:
     """Show, check and describe what a run is told; see docs/configuration.md."""
 
@@ -32,7 +33,7 @@ class Show(standing.ConfiguredCommand):
         super().__init__(*arguments, **{**given, "params": shown})
 
 
-@command.command("show", cls=Show)
+@command.command("show", cls=Show, old={"--export-dir": "--output"})
 @click.pass_context
 def show(ctx: click.Context, /, as_json: bool, **given: Any) -> None:
     """Show each value that 'selfheal run' with these options would have, and who says so.
@@ -66,8 +67,10 @@ def check(file: Path | None) -> None:
     say(f"{path}: a valid configuration of model '{config.model_name}'")
 
 
-@command.command("schema")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="File to write it to.")
+@command.command("schema", old={"--out": "--output"})
+@click.option(
+    "--output", "out", type=click.Path(path_type=Path, dir_okay=False), help="File to write it to."
+)
 def schema(out: Path | None) -> None:
     """Print the JSON schema of selfheal.yaml, which editors complete and check by."""
     from selfheal_cli.errors import StorageError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from selfheal_cli.cli.options import CONFIG, NO_CONFIG
+from selfheal_cli.cli.command import Command, note_old
+from selfheal_cli.cli.options import CONFIG, NO_CONFIG, SET
+from selfheal_cli.cli.options import NAME as MODEL_NAME
 from selfheal_cli.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -26,7 +29,55 @@ UNLIKE = {"heal_steps": ("heal", "steps"), "heal_lr": ("heal", "learning_rate"),
           "heal_mode": ("heal", "mode"), "kafka_group": ("source", "group"),
           "kafka_config": ("source", "client")}  # fmt: skip
 ROWS = ("data", "sql", "query", "kafka")  # options that say where rows come from
-SAYS_MODEL = {"SELFHEAL_DATA": ("source", "path"), "SELFHEAL_MODEL": ("model",)}
+SAYS_MODEL = (("model_name",), ("model",), ("source", "path"), ("source", "topic"))
+# variables up to 0.2, one an option; where the option has another name by now, its own
+OLD_VARIABLES = [
+    "data",
+    "target",
+    "positive",
+    "drop",
+    "categorical",
+    "separator",
+    "train_fraction",
+    "time",
+    "label_time",
+    "rule",
+    "sql",
+    "query",
+    "kafka",
+    "topic",
+    "label_topic",
+    "key",
+    "kafka_group",
+    "kafka_config",
+    "train",
+    "train_rows",
+    "max_wait",
+    "max_rejects",
+    "reject_misfits",
+    "recipe",
+    "assume",
+    "heal_steps",
+    "heal_lr",
+    "heal_mode",
+    "drift_strength",
+    "thresholds",
+    "fidi_threshold",
+    "conflict_min",
+    "rollback_f1_drop",
+    "monitor",
+    "record_rows",
+    "no_plots",
+    "no_wait",
+    "resume",
+    "json",
+    "recipes",
+    "seeds",
+    "river",
+    "plot",
+]
+RENAMED = {"rules": "rule", "monitors": "monitor", "as_json": "json"}
+OLD_DATA = "SELFHEAL_DATA"
 
 
 class Lines(click.types.StringParamType):
@@ -37,24 +88,26 @@ class Lines(click.types.StringParamType):
         return [line.strip() for line in rv.splitlines() if line.strip()]
 
 
-class ConfiguredCommand(click.Command):
-    """A command whose every option has a variable: ``--batch-size`` is SELFHEAL_BATCH_SIZE."""
+class ConfiguredCommand(Command):
+    """A command that makes a run's configuration: its options set keys of the file."""
 
     def __init__(self, *arguments: Any, **given: Any) -> None:
         super().__init__(*arguments, **given)
         for param in self.params:
-            if param.envvar is None:
-                param.envvar = variable_of(param)
-            if isinstance(param, click.Option):
-                param.show_envvar = True
-                if param.multiple:
-                    param.type = Lines()
+            name = RENAMED.get(str(param.name), str(param.name))
+            if name in OLD_VARIABLES:
+                param.envvar = f"SELFHEAL_{name.upper()}"
+            if isinstance(param, click.Option) and param.multiple:
+                param.type = Lines()
 
+    def nearest(self, option: str) -> list[str]:
+        """An option, or the key that it may mean."""
+        from selfheal_cli.settings.layers import dotted
+        from selfheal_cli.settings.schema import every_key
 
-def variable_of(param: click.Parameter) -> str:
-    """The environment variable of an option or argument."""
-    name = max(param.opts, key=len).lstrip("-")
-    return f"SELFHEAL_{name.replace('-', '_').upper()}"
+        name = option.lstrip("-").replace("-", "_")
+        keys = [dotted(key) for key in every_key() if name in (key[-1], "_".join(map(str, key)))]
+        return [f"--set {key}=VALUE" for key in keys] or super().nearest(option)
 
 
 def config_path(ctx: click.Context) -> Path | None:
@@ -83,9 +136,7 @@ def settle_here(ctx: click.Context, fixed: Mapping[str, Any] | None = None) -> R
     from selfheal_cli.settings.layers import Layer
     from selfheal_cli.settings.resolve import resolve
 
-    environment, options = _given(ctx)
-    layers = [file_layer(ctx), _variables(), environment, options]
-    return resolve([*layers, Layer(fixed or {})])
+    return resolve([file_layer(ctx), _variables(ctx), *_options(ctx), Layer(fixed or {})])
 
 
 def policy_here(ctx: click.Context, named: str | None) -> Policy:
@@ -96,30 +147,51 @@ def policy_here(ctx: click.Context, named: str | None) -> Policy:
 
     if named is not None:
         return policy_file.load(named)
-    layers = [file_layer(ctx), _variables()]
+    layers = [file_layer(ctx), _variables(ctx)]
     only = [Layer({k: v for k, v in one.values.items() if k == "policy"}, one.origins)
             for one in layers]  # fmt: skip
     return resolve(only).config.policy
 
 
 def default_model_name(ctx: click.Context) -> str:
-    """The model that the file is about, else the article's."""
-    from selfheal_cli.settings.layers import Origin, merge, model_name_of, single
+    """The model that variables or the file are about, else the article's."""
+    from selfheal_cli.settings.layers import Origin, merge, model_name_of, shown, single
+    from selfheal_cli.settings.sources import read_environment, variable_of
 
-    said = [single(key, os.environ[name], Origin("env", name))
-            for name, key in SAYS_MODEL.items() if os.environ.get(name)]  # fmt: skip
-    return model_name_of(merge([file_layer(ctx), *said])) or FALLBACK
+    names = [variable_of(key) for key in SAYS_MODEL]
+    said = [read_environment({name: os.environ.get(name, "") for name in names})]
+    if os.environ.get(OLD_DATA):
+        key = ("source", "path")
+        note_old(ctx, OLD_DATA, variable_of(key))
+        said.append(single(key, os.environ[OLD_DATA], Origin("env", OLD_DATA)))
+    layer = merge([file_layer(ctx), *said])
+    name = model_name_of(layer) or FALLBACK
+    if not MODEL_NAME.fullmatch(name):
+        raise ConfigurationError(
+            f"{layer.origin(('model_name',))}: model_name = {shown(name)!r}: letters, digits, "
+            "space, '.', '_' and '-', at most 128, are allowed"
+        )
+    return name
 
 
 def default_store(ctx: click.Context) -> str | None:
-    """The file's store, unless MLflow's own variable names one."""
-    if os.environ.get(STORE):
-        return None
-    layer = file_layer(ctx)
-    store = layer.get("tracking_uri")
-    if store is not None and not isinstance(store, str):
-        raise ConfigurationError(f"{layer.origin(('tracking_uri',))}: tracking_uri: expected text")
-    return store
+    """That of --set, of a variable of ours, of MLflow's, which is None, of the file: the first."""
+    from selfheal_cli.settings.sources import read_environment, read_settings, variable_of
+
+    name = variable_of(("tracking_uri",))
+    variable = read_environment({name: os.environ.get(name, "")})
+    for layer in (read_settings(ctx.meta.get(SET, ())), variable, None, file_layer(ctx)):
+        if layer is None:
+            if os.environ.get(STORE):
+                return None
+            continue
+        uri = layer.get("tracking_uri")
+        if isinstance(uri, str):
+            return uri
+        if uri is not None:
+            where = layer.origin(("tracking_uri",))
+            raise ConfigurationError(f"{where}: tracking_uri: expected text")
+    return None
 
 
 @contextmanager
@@ -136,41 +208,49 @@ def naming_the_file(settled: ResolvedSettings | None) -> Iterator[None]:
         raise type(exc)(f"{exc} [set in {', '.join(places)}]") from exc
 
 
-def _given(ctx: click.Context) -> tuple[Layer, Layer]:
-    """What variables and what the command line give as options."""
-    from selfheal_cli.settings.layers import Origin, merge, single
+def _options(ctx: click.Context) -> tuple[Layer, Layer]:
+    """What variables of before and what the command line give as options."""
+    from selfheal_cli.settings.layers import beside
+    from selfheal_cli.settings.sources import read_settings
 
-    by_source: dict[Any, list[Layer]] = {ParameterSource.ENVIRONMENT: [],
-                                     ParameterSource.COMMANDLINE: []}  # fmt: skip
-    named: dict[Any, list[str]] = {source: [] for source in by_source}
+    given: dict[Any, dict[str, Layer]] = {ParameterSource.ENVIRONMENT: {},
+                                          ParameterSource.COMMANDLINE: {}}  # fmt: skip
     for param in ctx.command.params:
         name = str(param.name)
         source = ctx.get_parameter_source(name)
-        key = key_of(name)
-        if source not in by_source or key is None or name not in ctx.params:
-            continue
-        environment = source is ParameterSource.ENVIRONMENT
-        shown = max(param.opts, key=len) if isinstance(param, click.Option) else "DATA"
-        origin = Origin("env", str(param.envvar)) if environment else Origin("option", shown)
-        for inner, value in _values(name, key, ctx.params[name]):
-            by_source[source].append(single(inner, value, origin))
-        named[source].append(name)
-    for names in named.values():
-        refuse_two(names)
-    return merge(_together(by_source[ParameterSource.ENVIRONMENT])), merge(
-        _together(by_source[ParameterSource.COMMANDLINE])
-    )
+        if source in given and name in ctx.params:
+            given[source][name] = _given(ctx, param, source is ParameterSource.ENVIRONMENT)
+    for layers in given.values():
+        refuse_two(layers)
+    before, now = (list(layers.values()) for layers in given.values())
+    return beside(before), beside([*now, read_settings(ctx.meta.get(SET, ()))])
 
 
-def _together(layers: list[Layer]) -> list[Layer]:
-    """--rules and --rule of one origin are one list, which neither takes from the other."""
-    from selfheal_cli.settings.layers import TOGETHER, Layer
+def _given(ctx: click.Context, param: click.Parameter, variable: bool) -> Layer:
+    """What an option says by key; an old spelling of it is noted."""
+    from selfheal_cli.settings.layers import Layer, Origin, beside, leaves, single
+    from selfheal_cli.settings.schema import expanded
+    from selfheal_cli.settings.sources import variable_of
 
-    both = [one for one in layers if set(one.values) & set(TOGETHER)]
-    rest = [one for one in layers if not set(one.values) & set(TOGETHER)]
-    values = {name: value for one in both for name, value in one.values.items()}
-    origins = {key: origin for one in both for key, origin in one.origins.items()}
-    return [*rest, Layer(values, origins)]
+    option = max(param.opts, key=len) if isinstance(param, click.Option) else "DATA"
+    origin = Origin("env", str(param.envvar)) if variable else Origin("option", option)
+    name, key = str(param.name), key_of(str(param.name))
+    values = [] if key is None else list(_values(name, key, ctx.params[name]))
+    layer = beside([expanded(single(inner, value, origin)) for inner, value in values])
+    if variable:
+        named = [variable_of(inner) for inner, _ in values if inner[-1] != "kind"]
+        named = ["SELFHEAL_PLOTS=no"] if name == "no_plots" else named
+        note_old(ctx, origin.name, " and ".join(named) or option)
+    elif isinstance(param, click.Option) and param.hidden:
+        note_old(ctx, origin.name, " ".join(_as_set(*pair) for pair in leaves(layer.values)))
+    return layer if values else Layer()
+
+
+def _as_set(key: Key, value: Any) -> str:
+    from selfheal_cli.settings.layers import dotted, shown
+    from selfheal_cli.settings.reference import flow
+
+    return f"--set {shlex.quote(f'{dotted(key)}={shown(flow(value))}')}"
 
 
 def key_of(name: str) -> Key | None:
@@ -195,17 +275,15 @@ def _values(name: str, key: Key, value: Any) -> Iterator[tuple[Key, Any]]:
         yield key, value
 
 
-def _variables() -> Layer:
+def _variables(ctx: click.Context) -> Layer:
     """What variables give that name keys of the file."""
-    from selfheal_cli.cli.compare import command as compare
-    from selfheal_cli.cli.run import command as run
-    from selfheal_cli.settings.sources import read_environment
+    from selfheal_cli.settings.sources import RULES, read_environment, variable_of
 
-    names = {str(param.envvar) for one in (run, compare) for param in one.params}
-    return read_environment(os.environ, names)
-
-
-STDIN = Path("-")
+    others = {f"SELFHEAL_{name.upper()}" for name in (*OLD_VARIABLES, "config", "no_config")}
+    layer = read_environment(os.environ, others)
+    if layer.origin(("rules_file",)).name == RULES:
+        note_old(ctx, RULES, variable_of(("rules_file",)))
+    return layer
 
 
 WHERE = {"data": "DATA", "sql": "--sql", "kafka": "--kafka"}  # of which one says where rows are
@@ -213,13 +291,15 @@ WHERE = {"data": "DATA", "sql": "--sql", "kafka": "--kafka"}  # of which one say
 
 def as_keys(name: str, value: Any) -> dict[str, Any]:
     """What an option that says where rows come from means for the source, by key."""
+    from selfheal_cli.settings.kinds import source_at
+
     if name == "sql":
         return {"kind": "sql", "url": value}
     if name == "kafka":
         return {"kind": "kafka", "bootstrap": value}
     if name == "query":
         return {"query": _query(value)}
-    return _of_data(value)
+    return source_at(value)
 
 
 def refuse_two(given: Collection[str]) -> None:
@@ -227,17 +307,6 @@ def refuse_two(given: Collection[str]) -> None:
     named = [shown for name, shown in WHERE.items() if name in given]
     if len(named) > 1:
         raise click.UsageError(f"{' and '.join(named)} exclude each other")
-
-
-def _of_data(data: Path) -> dict[str, Any]:
-    from selfheal_cli.config_sources import NDJSON_SUFFIXES
-
-    if data == STDIN:
-        return {"kind": "stdin"}
-    if data.is_dir():
-        return {"kind": "folder", "path": data}
-    kind = "ndjson" if data.suffix.lower() in NDJSON_SUFFIXES else "table"
-    return {"kind": kind, "path": data}
 
 
 def _query(text: str) -> str:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import click
 
 from selfheal_cli.cli import options
+from selfheal_cli.cli.command import Command
 from selfheal_cli.cli.say import say
+from selfheal_cli.cli.version_name import VersionName, version_number
 
 
-@click.command("diff")
-@click.argument("first", type=click.IntRange(min=1))
-@click.argument("second", type=click.IntRange(min=1))
-@options.model_name
+@click.command("diff", cls=Command)
+@click.argument("first", type=VersionName())
+@click.argument("second", type=VersionName())
+@options.model
 @options.tracking_uri
 @options.as_json
 def command(
-    first: int, second: int, model_name: str, tracking_uri: str | None, as_json: bool
+    first: str, second: str, model_name: str, tracking_uri: str | None, as_json: bool
 ) -> None:
     """Hold version SECOND against version FIRST: figures, tags, weights, decisions."""
     from dataclasses import asdict
@@ -25,7 +27,8 @@ def command(
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 
     registry = MlflowRegistry(tracking_uri)
-    versions = [registry.version(model_name, number) for number in (first, second)]
+    numbers = [version_number(registry, model_name, named) for named in (first, second)]
+    versions = [registry.version(model_name, number) for number in numbers]
     comparison = compare_versions(registry, versions[0], versions[1])
     if as_json:
         output.print_json(asdict(comparison))
@@ -39,8 +42,8 @@ def command(
     for name, moved in (comparison.weights or {}).items():
         share = "" if moved.relative is None else f"{moved.relative:.1%}"
         rows.append([f"moved: {name}", "", f"{moved.distance:.4f}", share])
-    columns = ("what", f"v{first}", f"v{second}", ">change")
-    title = f"Model '{model_name}', v{first} and v{second}"
+    columns = ("what", *(f"v{number}" for number in numbers), ">change")
+    title = f"Model '{model_name}', v{numbers[0]} and v{numbers[1]}"
     output.make_console().print(output.make_table(title, columns, rows))
     if comparison.weights is None:
         say("The adapters are of different kinds: their weights cannot be compared.")

@@ -15,6 +15,7 @@ import click
 
 from selfheal_cli import DISTRIBUTION, __version__
 from selfheal_cli.cli import options
+from selfheal_cli.cli.command import Command
 from selfheal_cli.errors import SelfhealError, VersionCorrupt
 from selfheal_cli.masking import masked_uri
 
@@ -35,7 +36,7 @@ class HealthCheck:
     detail: str
 
 
-@click.command("doctor")
+@click.command("doctor", cls=Command)
 @options.tracking_uri
 @options.as_json
 @click.pass_context
@@ -138,7 +139,7 @@ def _alias(registry: Registry, model: str, number: int) -> str:
     if asked:
         raise VersionCorrupt(
             f"v{number}: its requirements.txt asks for '{asked[0]}', which is another project on "
-            f"PyPI: make no environment of it; 'selfheal export {number} --model-name {model} "
+            f"PyPI: make no environment of it; 'selfheal export {number} --model {model} "
             "--bundle DIR' writes the version anew ('selfheal audit' names all such)"
         )
     return f"v{number}: file, base and sha256 hold"

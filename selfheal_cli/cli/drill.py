@@ -6,10 +6,11 @@ import click
 
 from selfheal_cli.actor import actor, clock
 from selfheal_cli.cli import options
+from selfheal_cli.cli.command import Command
 from selfheal_cli.cli.say import say
 
 
-@click.command("drill")
+@click.command("drill", cls=Command)
 @click.option(
     "--policy",
     metavar="NAME|FILE",
@@ -32,8 +33,8 @@ def command(
 ) -> None:
     """Prove the safety net: run a throw-away model until a rollback fires, then check it.
 
-    What serves afterwards must be the registry's best post-heal version, byte for byte, and the
-    champion must be that version. Exit 6 if anything does not hold.
+    The weights that serve afterwards must be those of the registry's best post-heal version, byte
+    for byte, and the champion must be that version. Exit 6 if anything does not hold.
     """
     import uuid
     from dataclasses import asdict
@@ -69,7 +70,7 @@ def command(
     say(f"Rollback fired in batch {proof.batch}: {proof.reason}.")
     say(
         f"Restored v{proof.restored_version} (F1 {proof.f1:.3f}), the registry's best post-heal "
-        f"version; what serves equals its {proof.adapter_bytes:,} stored bytes "
+        f"version; the serving weights equal its {proof.adapter_bytes:,} stored bytes "
         f"(sha256 {proof.sha256[:12]}…), and champion points to it."
     )
     kept = "is kept" if keep else "was removed again"

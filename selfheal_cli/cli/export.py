@@ -8,13 +8,16 @@ from pathlib import Path
 import click
 
 from selfheal_cli.cli import options
+from selfheal_cli.cli.command import Command
 from selfheal_cli.cli.say import say
+from selfheal_cli.cli.version_name import VersionName, version_number
 
 
-@click.command("export")
-@click.argument("run", default="latest")
+@click.command("export", cls=Command, old={"--export-dir": "--output"})
+@options.run("latest")
 @click.option(
-    "--export-dir",
+    "--output",
+    "export_dir",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("monitoring_export"),
     show_default=True,
@@ -24,10 +27,10 @@ from selfheal_cli.cli.say import say
 @click.option(
     "--bundle",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Instead: write version RUN of --model-name, a number or an alias, with all that it needs "
+    help="Instead: write version RUN of --model, a number or an alias, with all that it needs "
     "to score, into this folder.",
 )
-@options.model_name
+@options.model
 @options.tracking_uri
 @options.as_json
 def command(
@@ -73,18 +76,13 @@ def _bundle(
     named: str, folder: Path, model: str, tracking_uri: str | None, *, as_json: bool
 ) -> None:
     from selfheal_cli.cli import output
-    from selfheal_cli.errors import VersionNotFound
     from selfheal_cli.registry.bundle import write_bundle
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
     from selfheal_cli.rollback.verify import load_verified
 
     registry = MlflowRegistry(tracking_uri)
-    number = int(named) if named.isdecimal() else registry.alias(model, named)
-    if number is None:
-        raise VersionNotFound(
-            f"model '{model}' has no alias '{named}'; --bundle takes the number of a version or an "
-            "alias such as champion"
-        )
+    named = VersionName()(named)
+    number = version_number(registry, model, named)
     version = registry.version(model, number)
     load_verified(registry, version)
     write_bundle(registry, version, folder)

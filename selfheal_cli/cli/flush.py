@@ -8,11 +8,12 @@ import click
 
 from selfheal_cli.actor import actor, clock
 from selfheal_cli.cli import options
+from selfheal_cli.cli.command import Command
 from selfheal_cli.cli.say import say, say_settled
 
 
-@click.command("flush")
-@click.argument("run", required=False)
+@click.command("flush", cls=Command)
+@options.run()
 @click.option(
     "--patience",
     type=click.FloatRange(0, 86_400),
@@ -21,8 +22,11 @@ from selfheal_cli.cli.say import say, say_settled
     help="Seconds to wait for a registry that does not answer.",
 )
 @options.tracking_uri
+@options.quiet
 @options.as_json
-def command(run: str | None, patience: float, tracking_uri: str | None, as_json: bool) -> None:
+def command(
+    run: str | None, patience: float, tracking_uri: str | None, quiet: bool, as_json: bool
+) -> None:
     """Bring to the registry what runs of this folder have left on disk.
 
     RUN is an id, its beginning, or latest; without it all runs. Nothing is registered twice. Exit
@@ -38,7 +42,7 @@ def command(run: str | None, patience: float, tracking_uri: str | None, as_json:
     done = []
     if paths:
         registry = MlflowRegistry(tracking_uri)
-        with output.waiting("registry", quiet=as_json) as on_left:
+        with output.waiting("registry", quiet=quiet or as_json) as on_left:
             for path in paths:
                 done.append(
                     flush(

@@ -6,14 +6,15 @@ import click
 
 from selfheal_cli.actor import actor, now_text
 from selfheal_cli.cli import options
+from selfheal_cli.cli.command import Command
 from selfheal_cli.cli.say import say
 
 
-@click.command("four-eyes")
+@click.command("four-eyes", cls=Command)
 @click.option("--on", "wanted", flag_value="on", help="From now on two people are needed.")
 @click.option("--off", "wanted", flag_value="off", help="Propose that one person is enough again.")
 @click.option("--reason", default="by hand", show_default=True, help="Why; kept in the history.")
-@options.model_name
+@options.model
 @options.tracking_uri
 def command(wanted: str | None, reason: str, model_name: str, tracking_uri: str | None) -> None:
     """Have a model want two people for a move of its champion; without an option, say whether.

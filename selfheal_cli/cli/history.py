@@ -11,6 +11,8 @@ import click
 
 from selfheal_cli.cli import options
 from selfheal_cli.cli.champion import Moment
+from selfheal_cli.cli.command import Command
+from selfheal_cli.cli.version_name import VersionName, version_number
 
 if TYPE_CHECKING:
     from selfheal_cli.pipeline.offline.history import HistoryEntry
@@ -18,11 +20,11 @@ if TYPE_CHECKING:
 FIELDS = ("at", "kind", "actor", "run", "batch", "before", "after", "reason")
 
 
-@click.command("history")
+@click.command("history", cls=Command)
 @click.option(
     "--run", "run_name", metavar="RUN", help="Only this run: id, its beginning, or latest."
 )
-@click.option("--version", "number", type=click.IntRange(min=1), help="Only about this version.")
+@click.option("--version", "named", type=VersionName(), help="Only about this version.")
 @click.option("--at", type=Moment(), help="Only until then.")
 @click.option(
     "--limit",
@@ -32,12 +34,12 @@ FIELDS = ("at", "kind", "actor", "run", "batch", "before", "after", "reason")
     help="Latest entries to show.",
 )
 @click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
-@options.model_name
+@options.model
 @options.tracking_uri
 @options.as_json
 def command(
     run_name: str | None,
-    number: int | None,
+    named: str | None,
     at: str | None,
     limit: int,
     as_csv: bool,
@@ -57,7 +59,9 @@ def command(
 
     happenings = _happenings(run_name, model_name, tracking_uri)
     happenings = until(happenings, at) if at else happenings
-    happenings = [one for one in happenings if number is None or one.concerns(number)]
+    if named is not None:
+        number = _number(named, model_name, tracking_uri)
+        happenings = [one for one in happenings if one.concerns(number)]
     shown = happenings[-limit:]
     if as_json:
         output.print_json([{**one.data, **asdict(one)} for one in shown])
@@ -86,6 +90,14 @@ def _happenings(run_name: str | None, model: str, tracking_uri: str | None) -> l
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 
     return chronicle(model, MlflowRegistry(tracking_uri))
+
+
+def _number(named: str, model: str, tracking_uri: str | None) -> int:
+    if named.isdecimal():
+        return int(named)
+    from selfheal_cli.registry.mlflow.registry import MlflowRegistry
+
+    return version_number(MlflowRegistry(tracking_uri), model, named)
 
 
 def _row(one: HistoryEntry) -> list[str]:

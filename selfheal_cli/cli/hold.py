@@ -6,15 +6,16 @@ import click
 
 from selfheal_cli.actor import actor, now_text
 from selfheal_cli.cli import options
+from selfheal_cli.cli.command import Command
 from selfheal_cli.cli.say import say
 
 
-@click.command("hold")
+@click.command("hold", cls=Command)
 @click.option("--reason", default="by hand", show_default=True, help="Why; kept in the history.")
-@options.model_name
+@options.model
 @options.tracking_uri
 def command(reason: str, model_name: str, tracking_uri: str | None) -> None:
-    """Stop the healing of a model; scoring goes on with what serves.
+    """Stop the healing of a model; scoring goes on with the serving version.
 
     A run that is under way sees it within two seconds. 'selfheal release' allows healing again.
     """

@@ -10,6 +10,7 @@ import click
 
 from selfheal_cli.cli import options
 from selfheal_cli.cli import options as run_options
+from selfheal_cli.cli.command import Command
 from selfheal_cli.cli.say import say
 
 if TYPE_CHECKING:
@@ -18,11 +19,12 @@ if TYPE_CHECKING:
 SCHEMA = "selfheal.schema.json"  # beside the file, for editors
 
 
-@click.command("init")
+@click.command("init", cls=Command, old={"--out": "--output"})
 @click.argument("data", required=False, type=click.Path(path_type=Path))
 @run_options.columns
 @click.option(
-    "--out",
+    "--output",
+    "out",
     type=click.Path(path_type=Path, dir_okay=False),
     default=Path("selfheal.yaml"),
     show_default=True,
@@ -49,7 +51,9 @@ def command(
     from selfheal_cli.settings.schema import schema_text
 
     if out.exists() and not force:
-        raise ConfigurationError(f"{out}: is there already; --force writes over it, --out beside")
+        raise ConfigurationError(
+            f"{out}: is there already; --force writes over it, --output beside"
+        )
     beside = out.parent / SCHEMA
     draft = _draft(data, out, columns, SCHEMA if schema or beside.exists() else None)
     if schema:

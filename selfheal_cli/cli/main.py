@@ -10,46 +10,59 @@ from typing import Any
 import click
 
 from selfheal_cli import __version__
+from selfheal_cli.cli.command import Group, say_old
 from selfheal_cli.cli.say import say
 from selfheal_cli.errors import SelfhealError, one_line
 from selfheal_cli.masking import masked
-from selfheal_cli.visible import visible
 
 INTERRUPTED = 130
-# name: one line of help. A command's module is loaded when it is called, not before.
-COMMANDS = {
-    "init": "Write a commented selfheal.yaml from what is seen in your data.",
-    "run": "Train, stream, heal and register every snapshot.",
-    "serve": "Serve a model's champion over HTTP and heal it on what comes.",
-    "status": "Show how a served model stands, once or live.",
-    "wrap": "Put an adapter into a trained PyTorch model of your own.",
-    "flush": "Bring to the registry what runs have left on disk.",
-    "compare": "Hold recipes against each other, against peers and against no heal.",
-    "rollback": "Make a better version the champion again.",
-    "champion": "Show what serves, since when, by whom; or what served at a time.",
-    "approve": "Carry out a rollback that somebody else proposed.",
-    "reject": "Close a proposed rollback.",
-    "four-eyes": "Have a model want two people for a move of its champion.",
-    "hold": "Stop the healing of a model.",
-    "release": "Allow the healing of a model again.",
-    "drill": "Prove the rollback on a throw-away model.",
-    "snapshots": "List the versions of a model.",
-    "show": "Show one version: figures, tags, parentage.",
-    "diff": "Hold two versions against each other.",
-    "history": "List heals, rollbacks and alias moves in order.",
-    "audit": "Check logs, versions, files and aliases against one another.",
-    "prune": "Remove versions that the retention policy does not keep.",
-    "report": "Write a run's report, one HTML page to read and to send.",
-    "export": "Make a run's monitoring files and plots again.",
-    "config": "Show what a run is told and by whom; check a selfheal.yaml.",
-    "policy": "List, show and check policy files.",
-    "rules": "Check a file of domain rules against data, or learn some.",
-    "doctor": "Check versions, the store, and the files behind the aliases.",
-    "ui": "Open MLflow's own interface on the store.",
+# What a user does in a day, in its order; a command's module is loaded when it is called.
+SECTIONS = {
+    "Start": {
+        "init": "Write a commented selfheal.yaml from what is seen in your data.",
+        "run": "Train, stream, heal and register every snapshot.",
+        "wrap": "Put an adapter into a trained PyTorch model of your own.",
+        "compare": "Compare recipes with each other, with peers and with no heal.",
+    },
+    "Look": {
+        "status": "Show the state of a served model, once or live.",
+        "champion": "Show the serving version, or that of a time; since when, by whom.",
+        "snapshots": "List the versions of a model.",
+        "show": "Show one version: figures, tags, parentage.",
+        "diff": "Compare two versions.",
+        "history": "List heals, rollbacks and alias moves in order.",
+        "report": "Write a run's report, one HTML page to read and to send.",
+        "export": "Make a run's monitoring files and plots again.",
+        "ui": "Open MLflow's own interface on the store.",
+    },
+    "Decide": {
+        "rollback": "Make a better version the champion again.",
+        "approve": "Carry out a rollback that another person proposed.",
+        "reject": "Close a proposed rollback.",
+        "hold": "Stop the healing of a model.",
+        "release": "Allow the healing of a model again.",
+    },
+    "Serve": {
+        "serve": "Serve a model's champion over HTTP and heal it on what comes.",
+    },
+    "Check": {
+        "doctor": "Check versions, the store, and the files behind the aliases.",
+        "audit": "Check logs, versions, files and aliases against one another.",
+        "drill": "Prove the rollback on a throw-away model.",
+        "flush": "Bring to the registry what runs have left on disk.",
+    },
+    "Set up": {
+        "config": "Show the settings of a run with origins; check a selfheal.yaml.",
+        "policy": "List, show and check policy files.",
+        "rules": "Check a file of domain rules against data, or learn some.",
+        "four-eyes": "Have a model want two people for a move of its champion.",
+        "prune": "Remove versions that the retention policy does not keep.",
+    },
 }
+COMMANDS = {name: line for section in SECTIONS.values() for name, line in section.items()}
 
 
-class Commands(click.Group):
+class Commands(Group):
     """Loads a command's module only when that command is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -60,36 +73,16 @@ class Commands(click.Group):
         """The command, from ``selfheal_cli.cli.NAME``, a hyphen being an underscore there."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(
-            f"selfheal_cli.cli.{cmd_name.replace('-', '_')}"
-        ).command
+        module = import_module(f"selfheal_cli.cli.{cmd_name.replace('-', '_')}")
+        command: click.Command = module.command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The list in ``--help``."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Refuse what is no text: neither a store nor a log could keep it."""
-        for one in args:
-            try:
-                one.encode()
-            except UnicodeEncodeError as exc:
-                raise click.UsageError(f"'{visible(one)}' is not UTF-8 text", ctx) from exc
-        return super().parse_args(ctx, args)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Offer the nearest name for one that does not exist."""
-        from difflib import get_close_matches
-
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            near = get_close_matches(args[0], COMMANDS, n=1)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
-            raise click.UsageError(f"No such command '{args[0]}'.{hint}", ctx)
-        return super().resolve_command(ctx, args)
+        """The lists in ``--help``, in one column of names."""
+        widest = max(map(len, COMMANDS))
+        for title, commands in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(widest), line) for name, line in commands.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
         """Turn every error of ours into one line on stderr and its exit code."""
@@ -97,7 +90,9 @@ class Commands(click.Group):
             if isinstance(stream, TextIOWrapper):  # what its encoding lacks is written out
                 stream.reconfigure(errors="backslashreplace")
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            say_old(ctx)
+            return result
         except SelfhealError as exc:
             if ctx.params.get("debug"):
                 raise

@@ -9,20 +9,11 @@ from typing import Any
 
 import click
 
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-CONFIG, NO_CONFIG = "selfheal.config", "selfheal.no_config"  # in click's context
+from selfheal_cli.cli.command import COMMON, Decorator, group, hidden, section
+
+# in click's context
+CONFIG, NO_CONFIG, SET = "selfheal.config", "selfheal.no_config", "selfheal.set"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,127}")
-
-
-def group(*parts: Decorator) -> Decorator:
-    """Several options as one decorator, in their order."""
-
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        for part in reversed(parts):
-            command = part(command)
-        return command
-
-    return decorate
 
 
 def _checked_name(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
@@ -44,6 +35,37 @@ def checked_name(ctx: click.Context, param: click.Parameter, value: str) -> str:
     return value
 
 
+def _either(argument: str, option: str, choose: Callable[..., Any], about: str) -> Decorator:
+    """What a command is about, as its argument or by the option of the same name elsewhere."""
+
+    def both(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
+        named = ctx.meta.get(option)
+        if named is not None and value is not None:
+            raise click.UsageError(f"{str(param.name).upper()} and {option} exclude each other")
+        return choose(ctx, param, value if named is None else named)
+
+    return group(
+        click.argument(argument, required=False, callback=both),
+        click.option(
+            option,
+            "named",
+            metavar="RUN" if option == "--run" else "NAME",
+            is_eager=True,
+            expose_value=False,
+            callback=lambda ctx, param, value: ctx.meta.__setitem__(option, value),
+            help=about,
+        ),
+    )
+
+
+def run(default: str | None = None) -> Decorator:
+    """RUN or ``--run RUN``: an id, its beginning, or latest."""
+    shown = "" if default is None else f" [default: {default}]"
+    return _either(
+        "run", "--run", lambda ctx, param, value: value or default, f"The same as RUN.{shown}"
+    )
+
+
 def _store(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     if value is not None or ctx.resilient_parsing:
         return value
@@ -59,7 +81,8 @@ def _allow(names: tuple[str, ...]) -> None:
 
 
 # The file that the other options stand over; read by `selfheal_cli.cli.configured`.
-config_file: Decorator = group(
+config_file: Decorator = section(
+    COMMON,
     click.option(
         "--config",
         metavar="FILE",
@@ -79,47 +102,78 @@ config_file: Decorator = group(
         help="Leave selfheal.yaml alone.",
     ),
 )
-tracking_uri: Decorator = group(
+# Any key of the file.
+settings: Decorator = section(
+    COMMON,
+    click.option(
+        "--set",
+        metavar="KEY=VALUE",
+        multiple=True,
+        is_eager=True,
+        expose_value=False,
+        callback=lambda ctx, param, value: ctx.meta.__setitem__(SET, value),
+        help="Any key of selfheal.yaml, such as heal.window=10 or policy.cooldown=5; repeatable; "
+        "docs/configuration.md has all.",
+    ),
+)
+tracking_uri: Decorator = section(
+    COMMON,
     click.option(
         "--tracking-uri",
         metavar="URI",
-        envvar="SELFHEAL_TRACKING_URI",
         callback=_store,
         help="MLflow store. [default: MLFLOW_TRACKING_URI, else selfheal.yaml's, else "
         "sqlite:///mlflow.db]",
     ),
     config_file,
 )
-allow_module: Decorator = click.option(
-    "--allow-module",
-    "allow_module",
-    multiple=True,
-    metavar="NAME",
-    expose_value=False,
-    callback=lambda ctx, param, value: _allow(value),
-    help="Python module whose classes a wrapped model may name, beside those that were wrapped "
-    "here; repeatable.",
+allow_module: Decorator = section(
+    COMMON,
+    click.option(
+        "--allow-module",
+        "allow_module",
+        multiple=True,
+        metavar="NAME",
+        expose_value=False,
+        callback=lambda ctx, param, value: _allow(value),
+        help="Python module whose classes a wrapped model may name, beside those that were "
+        "wrapped here; repeatable.",
+    ),
 )
-model_name: Decorator = click.option(
-    "--model-name",
-    envvar="SELFHEAL_MODEL_NAME",
+model: Decorator = click.option(
+    "--model",
+    "model_name",
+    metavar="NAME",
     callback=_checked_name,
     help="Registered model. [default: selfheal.yaml's, else fraud]",
+)
+served_model: Decorator = _either(
+    "name", "--model", _checked_name, "The same as NAME. [default: selfheal.yaml's, else fraud]"
 )
 policy: Decorator = click.option(
     "--policy",
     metavar="NAME|FILE",
-    envvar="SELFHEAL_POLICY",
     help="Thresholds; see 'selfheal policy list'. [default: selfheal.yaml's, else default]",
 )
-as_json: Decorator = click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON document instead of text."
+quiet: Decorator = section(
+    COMMON, click.option("--quiet", is_flag=True, help="Show the end alone, and no progress.")
 )
+as_json: Decorator = section(
+    COMMON,
+    click.option(
+        "--json", "as_json", is_flag=True, help="Print one JSON document instead of text."
+    ),
+)
+
+
+# What people type daily and the article's six; every other key of the file is ``--set KEY=VALUE``.
 
 
 FILE = click.Path(path_type=Path, dir_okay=False)
-# Which columns of a table there are, and which is the target.
-columns = group(
+ROWS, WATCHED, HEALING = "Rows", "What is watched", "Healing"
+ARTICLE, LENGTH, KEPT = "As in the article", "Length and repetition", "What is kept"
+
+target: Decorator = group(
     click.option(
         "--target", metavar="COLUMN", help="Column of DATA to predict; two or more values."
     ),
@@ -129,6 +183,8 @@ columns = group(
         help="The target's positive value. [default: a word for true, else the rarer value]",
     ),
     click.option("--drop", metavar="COLUMN", multiple=True, help="Leave a column out; repeatable."),
+)
+kinds_of_columns: Decorator = group(
     click.option(
         "--categorical",
         metavar="COLUMN",
@@ -137,142 +193,143 @@ columns = group(
     ),
     click.option("--separator", metavar="CHAR", help="Of a CSV file. [default: found in its head]"),
 )
+# Which columns of a table there are, and which is the target.
+columns = group(target, kinds_of_columns)
 # What streams, and what is watched in it.
 data = group(
     click.argument("data", required=False, type=click.Path(path_type=Path)),
-    columns,
-    click.option(
-        "--train-fraction",
-        type=float,
-        help="First share of the rows, which trains the network; the rest streams. [default: 0.25]",
+    section(ROWS, target),
+    hidden(
+        kinds_of_columns,
+        click.option("--train-fraction", type=float),
+        click.option("--time"),
+        click.option("--label-time"),
     ),
-    click.option(
-        "--time", metavar="COLUMN", help="Column of DATA with the row's time, for --label-time."
-    ),
-    click.option(
-        "--label-time",
-        metavar="COLUMN",
-        help="Column of DATA with the time at which the row's label came; empty: never.",
-    ),
-    click.option(
-        "--sensitive",
-        metavar="FEATURE",
-        help="Numeric feature whose drift is watched; auto for the one that the network's "
-        "decisions hang on most (gradient times input). [default: V14, or the first rule's]",
-    ),
-    click.option(
-        "--rule",
-        "rules",
-        metavar="RULE",
-        multiple=True,
-        help="Domain rule such as 'V14 < -1.5 and V9 > 0 => 1'; repeatable; see docs/rules.md. "
-        "[default: the article's, or for DATA the best one-split rule of the training part]",
-    ),
-    click.option(
-        "--rules",
-        "rules_file",
-        type=FILE,
-        help="YAML file of named rules, before those of --rule; several vote by confidence.",
+    section(
+        WATCHED,
+        click.option(
+            "--sensitive",
+            metavar="FEATURE",
+            help="Numeric feature whose drift is watched; auto for the one that the network's "
+            "decisions hang on most (gradient times input). [default: V14, or the first rule's]",
+        ),
+        click.option(
+            "--rule",
+            "rules",
+            metavar="RULE",
+            multiple=True,
+            help="Domain rule such as 'V14 < -1.5 and V9 > 0 => 1'; repeatable; see "
+            "docs/rules.md. [default: the article's, or for DATA the best one-split rule of the "
+            "training part]",
+        ),
+        click.option(
+            "--rules",
+            "rules_file",
+            type=FILE,
+            help="YAML file of named rules, before those of --rule; several vote by confidence.",
+        ),
     ),
 )
 # When labels come, and what is done with them.
 learning = group(
-    click.option(
-        "--labels",
-        metavar="full|delayed:K|none",
-        help="When labels come: with their batch, K batches later, or never. [default: full]",
+    section(
+        HEALING,
+        click.option(
+            "--labels",
+            metavar="full|delayed:K|none",
+            help="When labels come: with their batch, K batches later, or never. [default: full]",
+        ),
+        click.option(
+            "--objective",
+            metavar="accuracy|f1|cost:FN,FP",
+            help="What decisions are for: sets each snapshot's threshold. [default: accuracy]",
+        ),
     ),
-    click.option(
-        "--assume",
-        type=click.Choice(["positives-stable", "negatives-stable", "inputs-shifted"]),
-        help="Heal without labels on this assumption, until it is refuted. [default: none]",
+    hidden(
+        click.option(
+            "--assume",
+            type=click.Choice(["positives-stable", "negatives-stable", "inputs-shifted"]),
+        )
     ),
-    click.option(
-        "--objective",
-        metavar="accuracy|f1|cost:FN,FP",
-        help="What decisions are for: sets each snapshot's threshold. [default: accuracy]",
-    ),
-    click.option("--heal-steps", type=int, help="Gradient steps a heal. [default: 5]"),
-    click.option("--heal-lr", type=float, help="Learning rate of a heal. [default: 0.003]"),
 )
-# Its length, its seed, and the thresholds of operations.
+# The thresholds of operations, the article's parameters, length and seed.
 stream = group(
-    click.option(
-        "--drift-strength",
-        type=float,
-        help="Of the synthetic stream: how far the normals' V14 moves down. [default: 2.2]",
+    section(WATCHED, policy),
+    hidden(click.option("--thresholds", type=FILE)),
+    section(
+        ARTICLE,
+        click.option(
+            "--drift-strength",
+            type=float,
+            help="Of the synthetic stream: how far the normals' V14 moves down. [default: 2.2]",
+        ),
+        click.option("--heal-steps", type=int, help="Gradient steps a heal. [default: 5]"),
+        click.option("--heal-lr", type=float, help="Learning rate of a heal. [default: 0.003]"),
+        click.option(
+            "--fidi-threshold",
+            type=float,
+            help="Drift threshold, in training standard deviations. [default: the policy's, 1.0]",
+        ),
+        click.option(
+            "--conflict-min",
+            type=int,
+            help="Conflicts in a batch that start a heal. [default: the policy's, 5]",
+        ),
+        click.option(
+            "--rollback-f1-drop",
+            type=float,
+            help="Fall of the mean F1 that rolls back. [default: the policy's, 0.08]",
+        ),
     ),
-    click.option("--batches", type=int, help="Batches to stream. [default: 25, or all of DATA]"),
-    click.option("--batch-size", type=int, help="Rows a batch. [default: 100]"),
-    click.option("--seed", type=int, help="Of data, initialisation and training. [default: 42]"),
-    policy,
-    click.option(
-        "--thresholds", type=FILE, help="An exported threshold_config.json, put over the policy."
+    section(
+        LENGTH,
+        click.option(
+            "--batches", type=int, help="Batches to stream. [default: 25, or all of DATA]"
+        ),
+        click.option("--batch-size", type=int, help="Rows a batch. [default: 100]"),
+        click.option(
+            "--seed", type=int, help="Of data, initialisation and training. [default: 42]"
+        ),
     ),
+    hidden(click.option("--experiment")),
+)
+watching: Decorator = section(
+    WATCHED,
     click.option(
-        "--fidi-threshold",
-        type=float,
-        help="Drift threshold, in training standard deviations. [default: the policy's, 1.0]",
-    ),
-    click.option(
-        "--conflict-min",
-        type=int,
-        help="Conflicts in a batch that start a heal. [default: the policy's, 5]",
-    ),
-    click.option(
-        "--rollback-f1-drop",
-        type=float,
-        help="Fall of the mean F1 that rolls back. [default: the policy's, 0.08]",
+        "--monitor",
+        "monitors",
+        metavar="NAME[:KEY=VALUE,...]",
+        multiple=True,
+        help="Watch the stream with a monitor as well, such as psi or "
+        "'fidi:on=V14+V9,threshold=0.5,triggers=heal'; repeatable; see docs/monitors.md.",
     ),
 )
 
-
-watching = click.option(
-    "--monitor",
-    "monitors",
-    metavar="NAME[:KEY=VALUE,...]",
-    multiple=True,
-    help="Watch the stream with a monitor as well, such as psi or "
-    "'fidi:on=V14+V9,threshold=0.5,triggers=heal'; repeatable; see docs/monitors.md.",
-)
-
-
-ROWS_FILE = click.Path(path_type=Path, dir_okay=False)
 
 # Rows from elsewhere than a file.
 elsewhere = group(
-    click.option(
-        "--sql", metavar="URL", help="Database whose rows --query asks for; see docs/sources.md."
+    section(
+        ROWS,
+        click.option(
+            "--sql",
+            metavar="URL",
+            help="Database whose rows --query asks for; see docs/sources.md.",
+        ),
+        click.option("--query", metavar="SELECT|FILE", help="The query, or its file."),
+        click.option(
+            "--kafka", metavar="BOOTSTRAP", help="Read rows from the --topic of a broker."
+        ),
+        click.option("--topic", help="Kafka topic of rows, a JSON object a message."),
     ),
-    click.option("--query", metavar="SELECT|FILE", help="The query, or the file that it is in."),
-    click.option("--kafka", metavar="BOOTSTRAP", help="Read rows from the --topic of a broker."),
-    click.option("--topic", help="Kafka topic of rows, a JSON object a message."),
-    click.option("--label-topic", metavar="TOPIC", help="Kafka topic of labels, joined by --key."),
-    click.option("--key", metavar="COLUMN", help="Column that rows and labels are joined by."),
-    click.option(
-        "--kafka-group", metavar="GROUP",
-        help="Consumer group whose offsets are committed. [default: selfheal]",
+    hidden(
+        click.option("--label-topic"),
+        click.option("--key"),
+        click.option("--kafka-group"),
+        click.option("--kafka-config", type=FILE),
+        click.option("--train", type=FILE),
+        click.option("--train-rows", type=int),
+        click.option("--max-wait", type=float),
+        click.option("--max-rejects", type=int),
+        click.option("--reject-misfits/--no-reject-misfits", default=None),
     ),
-    click.option("--kafka-config", type=ROWS_FILE, help="File of librdkafka settings, key=value."),
-    click.option(
-        "--train", type=ROWS_FILE,
-        help="Of a stream: labelled table to train on. [default: its first rows]",
-    ),
-    click.option(
-        "--train-rows", type=int,
-        help="Of a stream: first rows, which train the network. [default: 1000]",
-    ),
-    click.option(
-        "--max-wait", metavar="SECONDS", type=float,
-        help="Of a stream: after which a batch that is not full is scored. [default: 10]",
-    ),
-    click.option(
-        "--max-rejects", type=int,
-        help="Rows that are put aside before the run stops. [default: 100]",
-    ),
-    click.option(
-        "--reject-misfits/--no-reject-misfits", default=None,
-        help="Put rows aside that are not what the others are, or stop at the first. "
-        "[default: put aside]",
-    ),
-)  # fmt: skip
+)

@@ -7,10 +7,11 @@ from pathlib import Path
 import click
 
 from selfheal_cli.cli import options
+from selfheal_cli.cli.command import Group
 from selfheal_cli.cli.say import say
 
 
-@click.group("policy")
+@click.group("policy", cls=Group)
 def command() -> None:
     """List, show and check policy files: the thresholds that operations own."""
 

@@ -9,25 +9,34 @@ import click
 from selfheal_cli.actor import actor, clock
 from selfheal_cli.cli import configured as standing
 from selfheal_cli.cli import options
+from selfheal_cli.cli.command import Command
 from selfheal_cli.cli.say import say
 
 
-@click.command("prune")
-@click.option("--apply", "really", is_flag=True, help="Remove them; without it they are listed.")
+@click.command("prune", cls=Command, old={"--apply": "--yes"})
+@click.option("--yes", "really", is_flag=True, help="Remove them; without it they are listed.")
+@click.option("--dry-run", is_flag=True, help="List them and remove nothing, as without --yes.")
 @options.policy
-@options.model_name
+@options.model
 @options.tracking_uri
 @options.as_json
 def command(
-    really: bool, policy: str | None, model_name: str, tracking_uri: str | None, as_json: bool
+    really: bool,
+    dry_run: bool,
+    policy: str | None,
+    model_name: str,
+    tracking_uri: str | None,
+    as_json: bool,
 ) -> None:
     """Remove versions that the policy's retention does not keep, with their files.
 
     Each is written into the journal before it goes, and asked then once more whether it is needed.
     What an interrupted prune had left to do is shown, and decided anew by the policy of today.
-    Never removed: what serves, served before, is baseline, best or proposed, what a run under way
-    made, and the parents of what is kept. The audit stays whole.
+    Never removed: the serving version, the one before it, the baseline, the best, a proposed one,
+    versions of a run under way, and the parents of those that are kept. The audit stays whole.
     """
+    if really and dry_run:
+        raise click.UsageError("--yes and --dry-run exclude each other")
     from collections import Counter
 
     from selfheal_cli.cli import output
@@ -67,7 +76,7 @@ def command(
         for number, why in done.stayed.items():
             say(f"v{number} stayed after all: {why}.")
     else:
-        say(f"Would go: {_numbers(going)}. Nothing was removed; --apply removes them.")
+        say(f"Would go: {_numbers(going)}. Nothing was removed; --yes removes them.")
 
 
 def _numbers(versions: Iterable[int]) -> str:

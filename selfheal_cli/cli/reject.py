@@ -6,13 +6,14 @@ import click
 
 from selfheal_cli.actor import actor, now_text
 from selfheal_cli.cli import options
+from selfheal_cli.cli.command import Command
 from selfheal_cli.cli.say import say
 
 
-@click.command("reject")
+@click.command("reject", cls=Command)
 @click.argument("proposal", type=click.IntRange(min=1))
 @click.option("--reason", default="by hand", show_default=True, help="Why; kept in the history.")
-@options.model_name
+@options.model
 @options.tracking_uri
 def command(proposal: int, reason: str, model_name: str, tracking_uri: str | None) -> None:
     """Close a proposal without carrying it out."""

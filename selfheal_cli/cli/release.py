@@ -6,11 +6,12 @@ import click
 
 from selfheal_cli.actor import actor, now_text
 from selfheal_cli.cli import options
+from selfheal_cli.cli.command import Command
 from selfheal_cli.cli.say import say
 
 
-@click.command("release")
-@options.model_name
+@click.command("release", cls=Command)
+@options.model
 @options.tracking_uri
 def command(model_name: str, tracking_uri: str | None) -> None:
     """Allow the healing of a model again after 'selfheal hold'."""

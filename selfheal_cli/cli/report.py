@@ -8,13 +8,15 @@ from pathlib import Path
 import click
 
 from selfheal_cli.cli import options
+from selfheal_cli.cli.command import Command
 from selfheal_cli.cli.say import say
 
 
-@click.command("report")
-@click.argument("run", default="latest")
+@click.command("report", cls=Command, old={"--out": "--output"})
+@options.run("latest")
 @click.option(
-    "--out",
+    "--output",
+    "out",
     type=click.Path(path_type=Path, dir_okay=False),
     help="File to write. [default: report-RUN.html in this folder]",
 )

@@ -11,7 +11,9 @@ import click
 from selfheal_cli.actor import actor, now_text
 from selfheal_cli.cli import configured as standing
 from selfheal_cli.cli import options
+from selfheal_cli.cli.command import Command
 from selfheal_cli.cli.say import say, say_settled
+from selfheal_cli.cli.version_name import VersionName, version_number
 
 if TYPE_CHECKING:
     from selfheal_cli.pipeline.offline.rescore import Rescored
@@ -133,10 +135,10 @@ def _row(plan: RollbackPlan, name: str, version: AnyVersion | None) -> list[str]
 FOR_BEST = ("by", "min_rows", "regime", "revalidate")
 
 
-@click.command("rollback")
+@click.command("rollback", cls=Command)
 @click.option("--to-best", is_flag=True, help="To the best post-heal version.")
-@click.option("--to", "number", type=click.IntRange(min=1), metavar="VERSION", help="To a version.")
-@click.option("--to-previous", is_flag=True, help="To what served before.")
+@click.option("--to", "named", type=VersionName(), help="To a version: 3, v3 or an alias.")
+@click.option("--to-previous", is_flag=True, help="To the version that served before.")
 @click.option(
     "--by",
     type=click.Choice(["f1", "f1_lcb"]),
@@ -158,18 +160,18 @@ FOR_BEST = ("by", "min_rows", "regime", "revalidate")
     "--unverified", is_flag=True,
     help="Take figures, tags and files as the registry has them, whatever the run wrote down.",
 )  # fmt: skip
-@click.option("--propose", is_flag=True, help="Write the plan down for somebody else to approve.")
+@click.option("--propose", is_flag=True, help="Record the plan for another person to approve.")
 @click.option("--dry-run", is_flag=True, help="Show and check the plan; move nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--reason", default="by hand", show_default=True, help="Why; kept in the history.")
 @options.policy
 @options.allow_module
-@options.model_name
+@options.model
 @options.tracking_uri
 @options.as_json
 def command(
     to_best: bool,
-    number: int | None,
+    named: str | None,
     to_previous: bool,
     unverified: bool,
     propose: bool,
@@ -187,7 +189,7 @@ def command(
     The plan is shown first. Nothing moves if the champion has moved since then. Each move is
     recorded with who, when, from, to and why.
     """
-    _check_usage(to_best, number, to_previous, choice)
+    _check_usage(to_best, named, to_previous, choice)
     if as_json and not (yes or dry_run or propose):
         raise click.UsageError("--json asks nothing: give --yes, --dry-run or --propose with it")
     from selfheal_cli.cli import output
@@ -201,7 +203,7 @@ def command(
     if not dry_run:
         settle_first(registry, model_name)
     trust = Unverified() if unverified else ByTheLog(registry)
-    plan, rescored = _plan(registry, model_name, number, to_previous, choice, trust)
+    plan, rescored = _plan(registry, model_name, named, to_previous, choice, trust)
     if not as_json:
         if rescored:
             show_rescored(rescored)
@@ -235,9 +237,9 @@ def command(
 
 
 def _check_usage(
-    to_best: bool, number: int | None, to_previous: bool, choice: dict[str, Any]
+    to_best: bool, named: str | None, to_previous: bool, choice: dict[str, Any]
 ) -> None:
-    if to_best + to_previous + (number is not None) != 1:
+    if to_best + to_previous + (named is not None) != 1:
         raise click.UsageError("give one of --to-best, --to VERSION and --to-previous")
     for name in FOR_BEST:
         if choice[name] is not None and not to_best:
@@ -247,7 +249,7 @@ def _check_usage(
 def _plan(
     registry: MlflowRegistry,
     model: str,
-    number: int | None,
+    named: str | None,
     to_previous: bool,
     choice: dict[str, Any],
     trust: Trust,
@@ -255,7 +257,8 @@ def _plan(
     """The plan, and with ``--revalidate`` the versions that it was chosen from."""
     from selfheal_cli.rollback.plan import plan_previous, plan_version
 
-    if number is not None:
+    if named is not None:
+        number = version_number(registry, model, named)
         return plan_version(registry, model, number, trust), []
     if to_previous:
         return plan_previous(registry, model, trust), []

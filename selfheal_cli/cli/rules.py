@@ -10,6 +10,7 @@ import click
 from selfheal_cli.cli import configured as standing
 from selfheal_cli.cli import options
 from selfheal_cli.cli import options as run_options
+from selfheal_cli.cli.command import Group
 from selfheal_cli.cli.say import say
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ MOST_SHOWN = 20
 DATA = click.Path(path_type=Path)
 
 
-@click.group("rules")
+@click.group("rules", cls=Group)
 def command() -> None:
     """Check a file of domain rules against data, or learn some; see docs/rules.md."""
 
@@ -85,11 +86,16 @@ def check(
         _show(checked, labels, f"{file} on {data}, {len(table):,} rows")
 
 
-@command.command("suggest")
+@command.command("suggest", old={"--max-rules": "--limit"})
 @click.argument("data", type=DATA)
 @run_options.columns
 @click.option(
-    "--max-rules", type=click.IntRange(1, 50), default=5, show_default=True, help="At most."
+    "--limit",
+    "max_rules",
+    type=click.IntRange(1, 50),
+    default=5,
+    show_default=True,
+    help="Rules to print at most.",
 )
 @click.option(
     "--depth",

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -16,9 +16,13 @@ from selfheal_cli.cli import configured as standing
 from selfheal_cli.cli import options
 from selfheal_cli.cli import options as row_options
 from selfheal_cli.cli import options as run_options
+from selfheal_cli.cli.command import hidden, section
 from selfheal_cli.cli.say import say, say_settled
 from selfheal_cli.errors import RegistryUnreachable
 from selfheal_cli.kinds import RECIPES
+
+if TYPE_CHECKING:
+    from selfheal_cli.settings.resolve import ResolvedSettings
 
 INTERRUPTED = 130
 BESIDE_RESUME = (
@@ -28,57 +32,88 @@ BESIDE_RESUME = (
     "tracking_uri",
     "config",
     "no_config",
+    "quiet",
     "as_json",
 )
 
 
-@click.command("run", cls=standing.ConfiguredCommand)
+class Run(standing.ConfiguredCommand):
+    """``--model`` meant the wrapped model up to 0.2, and is the registered one now."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse what says the wrapped model and the registered one as before."""
+        if {"--model", "--model-name"} <= {one.partition("=")[0] for one in args}:
+            raise click.UsageError(
+                "--model is the registered model by now, as --model-name was: name the wrapped one "
+                "with --from, the registered one with --model",
+                ctx,
+            )
+        return super().parse_args(ctx, args)
+
+
+def _refuse_uri(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    if value is not None and value.startswith("models:/"):
+        raise click.UsageError(
+            f"--model is the name of the registered model; '--from {value}' heals that wrapped "
+            "one, and --model NAME beside it says where its versions go",
+            ctx,
+        )
+    return value
+
+
+@click.command("run", cls=Run, old={"--export-dir": "--output"})
 @run_options.data
 @row_options.elsewhere
-@click.option(
-    "--recipe",
-    type=click.Choice(RECIPES),
-    help="How to heal; see docs/healing.md. [default: article, or anchored for DATA]",
-)
-@click.option(
-    "--model",
-    metavar="NAME",
-    help="Heal a wrapped model, as 'selfheal wrap' registered it, instead of training one.",
+@section(
+    run_options.HEALING,
+    click.option(
+        "--from",
+        "model",
+        metavar="NAME",
+        help="Heal a wrapped model, as 'selfheal wrap' registered it, instead of training one.",
+    ),
+    click.option(
+        "--recipe",
+        type=click.Choice(RECIPES),
+        help="How to heal; see docs/healing.md. [default: article, or anchored for DATA]",
+    ),
 )
 @run_options.learning
-@click.option(
-    "--heal-mode",
-    type=click.Choice(["sync", "async"]),
-    help="In place and replayable, or in a process of its own beside scoring. [default: sync]",
-)
+@hidden(click.option("--heal-mode", type=click.Choice(["sync", "async"])))
 @run_options.stream
 @run_options.watching
-@click.option("--model-name", help="Registered model. [default: fraud, or DATA's file name]")
-@click.option("--experiment", help="MLflow experiment. [default: selfheal]")
-@click.option(
-    "--export-dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of the monitoring files. [default: monitoring_export]",
+@section(
+    run_options.KEPT,
+    click.option(
+        "--model",
+        "model_name",
+        metavar="NAME",
+        callback=_refuse_uri,
+        help="Registered model. [default: fraud, DATA's file name, or that of --from]",
+    ),
+    click.option(
+        "--output",
+        "export_dir",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Folder of the monitoring files. [default: monitoring_export]",
+    ),
+    click.option("--no-plots", is_flag=True, help="Draw no pictures."),
+    click.option(
+        "--no-wait",
+        is_flag=True,
+        help="Do not wait at the end for the registry; 'selfheal flush' brings what is left.",
+    ),
+    click.option(
+        "--resume",
+        metavar="RUN",
+        help="Go on with an interrupted run, as it was begun: id, its beginning, or latest.",
+    ),
 )
-@click.option(
-    "--record-rows",
-    is_flag=True,
-    default=None,
-    help="Keep DATA with the run's files, so that a resume and an audit find its rows.",
-)
-@click.option("--no-plots", is_flag=True, help="Draw no pictures.")
-@click.option(
-    "--no-wait",
-    is_flag=True,
-    help="Do not wait at the end for the registry; 'selfheal flush' brings what is left.",
-)
-@click.option(
-    "--resume",
-    metavar="RUN",
-    help="Go on with an interrupted run, as it was begun: id, its beginning, or latest.",
-)
+@hidden(click.option("--record-rows", is_flag=True, default=None))
+@options.settings
 @options.allow_module
 @options.tracking_uri
+@options.quiet
 @options.as_json
 @click.pass_context
 def command(
@@ -87,6 +122,7 @@ def command(
     no_wait: bool,
     resume: str | None,
     tracking_uri: str | None,
+    quiet: bool,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -102,6 +138,7 @@ def command(
         _refuse_beside_resume(ctx)
     else:
         settled = standing.settle_here(ctx)
+        _refuse_wrapped(settled, tracking_uri)
     config = settled.config if settled else None
     from selfheal_cli.cli import output
     from selfheal_cli.cli.output import require_log
@@ -116,7 +153,7 @@ def command(
         registry = MlflowRegistry(tracking_uri)
         wrapped = find_wrapped(registry, config.model)
         config = for_wrapped(config, wrapped, settled.given.get("model_name"))
-    if config is not None and config.source.kind in ("stdin", "kafka") and not as_json:
+    if config is not None and config.source.kind in ("stdin", "kafka") and not (quiet or as_json):
         say("Waiting for the rows to train on; Ctrl-C ends the run.", err=True)
     with standing.naming_the_file(settled):
         source = open_source(config) if config else None
@@ -126,7 +163,7 @@ def command(
         say(f"selfheal: {note}", err=True)
     with (
         standing.naming_the_file(settled),
-        RunScreen(quiet=as_json) as screen,
+        RunScreen(quiet=quiet or as_json) as screen,
         stop_on_interrupt() as stop,
     ):
         around = RunContext(
@@ -158,6 +195,27 @@ def command(
         raise RegistryUnreachable(finished.away)
     if finished.outcome == "KILLED" and not finished.endless:
         ctx.exit(INTERRUPTED)
+
+
+def _refuse_wrapped(settled: ResolvedSettings, tracking_uri: str | None) -> None:
+    """``--model`` of a wrapped model without ``--from`` is a slip, or its meaning of before."""
+    named, wrapped = settled.origin(("model_name",)), settled.origin(("model",))
+    if str(named) != "--model" or wrapped.kind == "option":
+        return
+    from selfheal_cli.errors import NoStore
+    from selfheal_cli.pipeline.prepare.wrapped import WRAPPED
+    from selfheal_cli.registry.mlflow.registry import MlflowRegistry
+
+    name = settled.config.model_name
+    try:
+        there = MlflowRegistry(tracking_uri).alias(name, WRAPPED)
+    except NoStore:
+        return
+    if there is not None:
+        raise click.UsageError(
+            f"'{name}' is a wrapped model: '--from {name}' heals it, and --model NAME beside it "
+            "says where its versions go. Nothing was trained"
+        )
 
 
 def _refuse_beside_resume(ctx: click.Context) -> None:

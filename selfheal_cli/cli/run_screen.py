@@ -181,7 +181,7 @@ class RunScreen:
                 " brings them.",
             )
         model = view.model
-        suffix = f" --model-name {model}" if model != "fraud" else ""
+        suffix = f" --model {model}" if model != "fraud" else ""
         store = f" --tracking-uri {masked_uri(tracking_uri)}" if tracking_uri else ""
         self._say(
             "Next: ",

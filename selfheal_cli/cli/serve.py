@@ -9,6 +9,7 @@ import click
 
 from selfheal_cli.cli import options
 from selfheal_cli.cli import options as run_options
+from selfheal_cli.cli.command import Command, section
 from selfheal_cli.cli.say import say
 from selfheal_cli.kinds import RECIPES
 
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 NEEDED = ("fastapi", "uvicorn", "httptools", "prometheus_client")
 FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 
-healing = options.group(
+healing = section(
+    "Healing",
     click.option("--no-heal", is_flag=True, help="Score and watch; heal nothing."),
     click.option(
         "--recipe",
@@ -50,11 +52,12 @@ healing = options.group(
     click.option(
         "--heal-priority",
         type=click.Choice(("idle", "low", "normal")),
-        help="Processor time for healing: what nobody else wants, a small share, or as the server. "
+        help="Processor time for healing: only what is idle, a small share, or as the server. "
         "[default: idle]",
     ),
 )
-limits = options.group(
+limits = section(
+    "Limits",
     click.option("--max-body", type=int, help="Bytes of a request. [default: 10000000]"),
     click.option("--max-rows", type=int, help="Rows of a request. [default: 100000]"),
     click.option(
@@ -70,8 +73,8 @@ limits = options.group(
 )
 
 
-@click.command("serve")
-@click.argument("name", callback=options.checked_name)
+@click.command("serve", cls=Command)
+@options.served_model
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port",

@@ -5,14 +5,16 @@ from __future__ import annotations
 import click
 
 from selfheal_cli.cli import options
+from selfheal_cli.cli.command import Command
+from selfheal_cli.cli.version_name import VersionName, version_number
 
 
-@click.command("show")
-@click.argument("version", type=click.IntRange(min=1))
-@options.model_name
+@click.command("show", cls=Command)
+@click.argument("version", type=VersionName())
+@options.model
 @options.tracking_uri
 @options.as_json
-def command(version: int, model_name: str, tracking_uri: str | None, as_json: bool) -> None:
+def command(version: str, model_name: str, tracking_uri: str | None, as_json: bool) -> None:
     """Show one version: its figures, its tags, and whether its file still holds."""
     from selfheal_cli.cli import output
     from selfheal_cli.errors import VersionCorrupt
@@ -21,7 +23,8 @@ def command(version: int, model_name: str, tracking_uri: str | None, as_json: bo
     from selfheal_cli.sources.contract import Contract
 
     registry = MlflowRegistry(tracking_uri)
-    record = registry.version(model_name, version)
+    number = version_number(registry, model_name, version)
+    record = registry.version(model_name, number)
     fault, contract = None, None
     try:
         load_verified(registry, record)
@@ -38,7 +41,7 @@ def command(version: int, model_name: str, tracking_uri: str | None, as_json: bo
             *([key.removeprefix("selfheal."), value] for key, value in sorted(record.tags.items())),
             ["file", "its sha256 holds" if fault is None else "DOES NOT HOLD"],
         ]
-        title = f"Model '{model_name}', version {version}"
+        title = f"Model '{model_name}', version {number}"
         console = output.make_console()
         console.print(output.make_table(title, ("what", "value"), rows))
         if contract is not None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import click
 
 from selfheal_cli.cli import options
+from selfheal_cli.cli.command import Command
 
 SORTS = ("version", "f1", "accuracy", "precision", "recall", "roc_auc", "pr_auc", "lift_f1")
 
 
-@click.command("snapshots")
+@click.command("snapshots", cls=Command)
 @click.option(
     "--phase",
     type=click.Choice(["baseline", "pre-heal", "post-heal", "rejected"]),
@@ -25,7 +26,7 @@ SORTS = ("version", "f1", "accuracy", "precision", "recall", "roc_auc", "pr_auc"
     show_default=True,
     help="Versions to list.",
 )
-@options.model_name
+@options.model
 @options.tracking_uri
 @options.as_json
 def command(

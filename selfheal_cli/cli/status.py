@@ -17,6 +17,7 @@ from rich.live import Live
 from rich.text import Text
 
 from selfheal_cli.cli import options
+from selfheal_cli.cli.command import Command
 from selfheal_cli.cli.output import figure, line, make_console, make_table
 from selfheal_cli.errors import ConfigurationError, NoAnswer, RegistryUnreachable
 
@@ -25,10 +26,12 @@ EVERY_SECONDS = 2.0
 FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 
-@click.command("status")
+@click.command("status", cls=Command)
 @click.argument("url", required=False)
 @click.option(
-    "--model-name",
+    "--model",
+    "model_name",
+    metavar="NAME",
     callback=lambda ctx, param, value: value and options.checked_name(ctx, param, value),
     help="Read the registry instead of asking a server: champion, hold, lease, last versions.",
 )
@@ -44,14 +47,14 @@ def command(
     tracking_uri: str | None,
     as_json: bool,
 ) -> None:
-    """Show how a served model stands: state, live against doing nothing, drift, last heals.
+    """Show the state of a served model: live against the frozen baseline, drift, last heals.
 
     URL is that of 'selfheal serve', http://127.0.0.1:5001 where none is given.
     """
     if url and model_name:
-        raise click.UsageError("give the URL of a server, or --model-name to read the registry")
+        raise click.UsageError("give the URL of a server, or --model to read the registry")
     if tracking_uri and not model_name:
-        raise click.UsageError("--tracking-uri is for --model-name")
+        raise click.UsageError("--tracking-uri is for --model")
     if token_file and model_name:
         raise click.UsageError("--token-file is for a server")
     if watch and as_json:
@@ -242,7 +245,7 @@ def _registry(document: Document) -> RenderableType:
     lines.append(
         f"Lease: run {lease['run']} of {lease['holder']}, since {lease['since']}"
         if lease
-        else "Lease: nobody heals it"
+        else "Lease: no run heals it"
     )
     rows = [
         [
@@ -282,7 +285,7 @@ def ask_status(url: str, token: str) -> dict[str, Any]:
         reason = getattr(exc, "reason", exc)
         raise NoAnswer(
             f"{where}: nothing answers ({reason}); start 'selfheal serve NAME', or give "
-            "--model-name NAME to read the registry"
+            "--model NAME to read the registry"
         ) from exc
     except ValueError as exc:
         raise NoAnswer(f"{where}: answers, and is no 'selfheal serve' (no JSON)") from exc

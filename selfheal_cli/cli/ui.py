@@ -8,10 +8,11 @@ import sys
 import click
 
 from selfheal_cli.cli import options
+from selfheal_cli.cli.command import Command
 from selfheal_cli.cli.say import say
 
 
-@click.command("ui")
+@click.command("ui", cls=Command)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port",

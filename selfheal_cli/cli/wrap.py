@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import click
 
 from selfheal_cli.actor import actor, clock
 from selfheal_cli.cli import options
+from selfheal_cli.cli.command import Command
 from selfheal_cli.cli.say import say, say_settled
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ LISTED = 16  # rows that places are tried on
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-@click.command("wrap")
+@click.command("wrap", cls=Command, old={"--output": "--gives", "--labels": "--classes"})
 @click.argument("model", required=False)
 @click.option("--as", "name", metavar="NAME", help="Registered model to become its baseline.")
 @click.option(
@@ -45,7 +47,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--init", "init_text", metavar="JSON", help="Its constructor's arguments.")
 @click.option("--shape", metavar="N,N,...", help="Of one row. [default: as many as inputs]")
 @click.option(
-    "--output", type=click.Choice(["auto", "logits", "probabilities"]), default="auto",
+    "--gives", type=click.Choice(["auto", "logits", "probabilities"]), default="auto",
     show_default=True,
     help="What it gives; auto: probabilities where all lie between 0 and 1, else logits.",
 )  # fmt: skip
@@ -53,12 +55,15 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--data", type=FILE, help="A CSV or Parquet file with rows as the model takes them.")
 @click.option("--drop", multiple=True, metavar="COLUMN", help="No input of the model; repeatable.")
 @click.option(
-    "--labels", metavar="A,B,...", help="What its classes are called. [default: 0, 1, ...]"
+    "--classes",
+    "labels",
+    metavar="A,B,...",
+    help="Names of its classes. [default: 0, 1, ...]",
 )
 @click.option(
     "--promote",
     is_flag=True,
-    help="Make it champion, baseline and what --model NAME heals, of a NAME that exists.",
+    help="Make it champion, baseline and what --from NAME heals, of a NAME that exists.",
 )
 @click.option("--list", "listed", is_flag=True, help="Show its layers and register nothing.")
 @click.option("--allow-pickle", is_flag=True, help="Load a pickle, which may run any code.")
@@ -78,7 +83,7 @@ def command(
 
     MODEL is models:/NAME/VERSION (MLflow's pytorch flavour); or give --from and --weights. The
     wrapped model decides as the original, bit for bit, until a heal: --data gives the columns and
-    the rows that this is checked on. Then: selfheal run DATA --target COLUMN --model NAME.
+    the rows that this is checked on. Then: selfheal run DATA --target COLUMN --from NAME.
 
     A new NAME serves what was wrapped. Of one that exists no alias is moved without --promote.
     """
@@ -88,6 +93,8 @@ def command(
         raise click.UsageError("--weights needs --from, the class that they belong to")
     if name is None and not listed:
         raise click.UsageError("--as NAME is needed, or --list")
+    if given["model"] is not None:  # v7 is 7, as everywhere
+        given["model"] = re.sub(r"^(models:/.+/)[vV]([0-9]+)$", r"\1\2", given["model"])
     shape, init = _shape(given["shape"]), _init(given["init_text"])
     from selfheal_cli.model.adapters import parse_adapter
     from selfheal_cli.model.allowed import allow
@@ -118,11 +125,11 @@ def command(
     stored = read_origin(registry, origin)
     sample = sample_rows(stored, given["data"], given["drop"], shape, integers=given["integers"])
     if listed:
-        _show_layers(stored.module, sample, origin, given["output"], as_json=as_json)
+        _show_layers(stored.module, sample, origin, given["gives"], as_json=as_json)
     elif name is not None and registry is not None:
         original = take(
             stored.module, sample.rows, shape=sample.shape, dtype=sample.dtype, init=origin.init,
-            output=given["output"],
+            output=given["gives"],
         )  # fmt: skip
         network = put_in(original, at=given["at"], adapter=given["adapter"])
         base = base_of(network, sample, labels.split(",") if labels else None)
@@ -173,10 +180,10 @@ def _tell(
         still = f"v{serving} serves on" if serving else "it has no champion"
         say(
             f"'{name}' existed, so no alias was moved: {still}. Make v{number} serve with: "
-            f"selfheal rollback --to {number} --model-name {name}"
+            f"selfheal rollback --to {number} --model {name}"
         )
         healed = f"models:/{name}/{number}"
-    say(f"Heal it with: selfheal run DATA --target COLUMN --model {healed}{recipe}")
+    say(f"Heal it with: selfheal run DATA --target COLUMN --from {healed}{recipe}")
 
 
 def _show_layers(

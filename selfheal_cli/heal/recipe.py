@@ -78,15 +78,15 @@ def check_recipe(heal: HealSettings, labels: LabelSettings, classes: int) -> Non
     if free is None:
         return
     if heal.recipe != "anchored":
-        raise ConfigurationError(f"--assume heals with --recipe anchored, not '{heal.recipe}'")
+        raise ConfigurationError(f"heal.assume heals with --recipe anchored, not '{heal.recipe}'")
     if labels.regime == "full":
         raise ConfigurationError(
-            "--assume is for labels that are late or missing; give --labels none or delayed:K"
+            "heal.assume is for labels that are late or missing; give --labels none or delayed:K"
         )
     if KINDS[free].classes == 2 < classes:
         raise ConfigurationError(
-            f"--assume {heal.assume} is for two classes and the target has {classes}; "
-            "--assume inputs-shifted takes any number"
+            f"heal.assume {heal.assume} is for two classes and the target has {classes}; "
+            "heal.assume inputs-shifted takes any number"
         )
 
 
@@ -110,7 +110,7 @@ def check_place(heal: HealSettings, network: SelfHealingNetwork) -> None:
         )
     if label_free(heal) == "aligned" and not network.may_look_beside:
         raise ConfigurationError(
-            "--assume inputs-shifted needs inputs that are measured, and no more than "
+            "heal.assume inputs-shifted needs inputs that are measured, and no more than "
             f"{MOST_BESIDE}; this model takes {size.inputs:,}"
             + (" whole numbers" if size.other and size.other.dtype == "int64" else "")
             + ": wait for labels"

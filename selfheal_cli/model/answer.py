@@ -17,7 +17,7 @@ SATURATED = 30.0  # a sigmoid of this is one in float32: half of a classifier's 
 SQUASHED = 0.9  # a tanh that has learned something comes as near to one as this
 OTHERWISE = (
     "regression, multi-label and ranking are not supported; if these are logits, let the model "
-    "return what its last layer gives, or say --output logits (output='logits' in Python)"
+    "return what its last layer gives, or say --gives logits (output='logits' in Python)"
 )
 
 
@@ -59,7 +59,7 @@ def read_answer(
         if wanted == AUTO:
             _require_logits(table, words, direct=direct)
         chosen = as_probabilities(table)
-    hint = " (--output logits if they are)" if (kind, wanted) == (PROBABILITIES, AUTO) else ""
+    hint = " (--gives logits if they are)" if (kind, wanted) == (PROBABILITIES, AUTO) else ""
     return ModelOutput(kind, table.shape[1], chosen, f"{words}, read as {kind}{hint}")
 
 

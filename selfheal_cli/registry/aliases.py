@@ -376,7 +376,7 @@ def held_by(held: Lease, model: str, sign: str) -> LeaseHeld:
     """The refusal: who holds it, since when, and how that is known."""
     return LeaseHeld(
         f"run {held.run} of {held.holder} heals '{model}' since {held.since} ({sign}); "
-        "wait for its end, or give another --model-name"
+        "wait for its end, or give another --model"
     )
 
 

@@ -173,7 +173,7 @@ def _run(story: RunSummary) -> str:
 
 def _model_name(story: RunSummary) -> str:
     name = story.view.model or MODEL
-    return "" if name == MODEL else f" --model-name {shlex.quote(name)}"
+    return "" if name == MODEL else f" --model {shlex.quote(name)}"
 
 
 PAGE = "report.html"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, Literal
 
+from selfheal_cli.errors import OptionError
 from selfheal_cli.masking import masked_value
 
 Key = tuple[str | int, ...]
@@ -70,6 +71,21 @@ def merge(layers: Sequence[Layer]) -> Layer:
         if any(name in layer.values for name in TOGETHER):
             for name in TOGETHER:
                 _drop(values, origins, name)
+        _lay(layer, values, origins, ())
+    return Layer(values, origins)
+
+
+def beside(layers: Sequence[Layer]) -> Layer:
+    """Layers of which none stands over another; raises `OptionError` where two set one key."""
+    values: dict[str, Any] = {}
+    origins: dict[Key, Origin] = {}
+    for layer in layers:
+        for key, _ in leaves(layer.values):
+            if key in origins:
+                raise OptionError(
+                    f"{origins[key]} and {layer.origin(key)} exclude each other: both set "
+                    f"{dotted(key)}"
+                )
         _lay(layer, values, origins, ())
     return Layer(values, origins)
 

@@ -15,6 +15,7 @@ from selfheal_cli.config import HealSettings, Policy, RunConfig, checked
 from selfheal_cli.errors import ConfigurationError, OptionError, RuleError
 from selfheal_cli.rules.ruleset import parse_rule, read_rules
 from selfheal_cli.settings import policy_file
+from selfheal_cli.settings.kinds import with_kind
 from selfheal_cli.settings.layers import (
     DEFAULT,
     Key,
@@ -38,7 +39,8 @@ def blame(origin: Origin, key: Key, value: object = DEFAULT) -> str:
     text = shown(value if origin.text is None else origin.text)
     said = "" if value is DEFAULT else f" = {text!r}"
     if origin.kind == "option":
-        return f"options: {origin} ({dotted(key)}){said}"
+        named = "" if str(origin).endswith(dotted(key)) else f" ({dotted(key)})"
+        return f"options: {origin}{named}{said}"
     if origin.kind == "env":
         return f"{origin} ({dotted(key)}){said}"
     return f"{origin}: {shown(dotted(key))}{said}"
@@ -55,6 +57,8 @@ def complain(error: ValidationError, given: Layer, kind: str) -> ConfigurationEr
     origin = given.origin(key)
     if first["type"] == "extra_forbidden":
         hint = _known(key, fields_of(RunFile, kind, key[:-1]))
+        inside = (one for at, one in given.origins.items() if at[: len(key)] == key)
+        origin = origin if origin is not DEFAULT else next(inside, DEFAULT)
         return ConfigurationError(f"{blame(origin, key)}: unknown key{hint}{more}")
     return ConfigurationError(
         f"{blame(origin, key, first['input'])}: {_allowed(first, key, kind)}{more}"
@@ -152,12 +156,12 @@ def refuse_misfits(given: Layer, kind: str) -> None:
     labels, timed = ("labels", "regime"), ("source", "label_time")
     recipe = ("heal", "recipe")
     if given.get(*timed) is not None and given.get(*labels) not in (None, "timed"):
-        raise _misfit(given, labels, timed, "--labels and --label-time exclude each other")
+        raise _misfit(given, labels, timed, "labels and source.label_time exclude each other")
     joined = ("source", "label_topic")
     if given.get(*joined) is not None and given.get(*labels) not in (None, "arriving"):
-        raise _misfit(given, labels, joined, "--labels and --label-topic exclude each other")
+        raise _misfit(given, labels, joined, "labels and source.label_topic exclude each other")
     if given.get(*labels) == "timed" and given.get(*timed) is None:
-        raise _misfit(given, labels, labels, "'timed' needs source.label_time (--label-time)")
+        raise _misfit(given, labels, labels, "'timed' needs source.label_time=COLUMN")
     own = kind != SYNTHETIC
     if (given.get(*recipe) or ("anchored" if own else "article")) != "anchored":
         return
@@ -238,7 +242,9 @@ def resolve(layers: Sequence[Layer]) -> ResolvedSettings:
     Raises `ConfigurationError` naming file, line and key, the variable or the option; `OptionError`
     for one that would be ignored.
     """
-    merged = merge([expanded(layer) for layer in layers])
+    merged = Layer()
+    for layer in map(expanded, layers):
+        merged = merge([merged, with_kind(layer, merged)])
     given = Layer(deepcopy(dict(merged.values)), merged.origins)
     kind = _kind(given)
     refuse_misfits(given, kind)

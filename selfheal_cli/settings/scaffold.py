@@ -214,7 +214,7 @@ def _why_dropped(
         if column.kind == "other":
             why[column.name] = "neither numbers nor text"
         elif column.kind == "time":
-            why[column.name] = "a time; --label-time, if it is when the label came"
+            why[column.name] = "a time; source.label_time, if it is when the label came"
         elif column.kind == "empty":
             why[column.name] = "always empty"
         elif column.name in ids:

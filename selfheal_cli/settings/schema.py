@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, Field, create_model
 
@@ -198,6 +198,25 @@ def fields_of(model: type[BaseModel], kind: str | None, key: Key) -> tuple[str, 
             return ()
         model = models[0]
     return tuple(model.model_fields)
+
+
+def every_key() -> Iterator[Key]:
+    """Each key that may be given by itself, of all kinds of source."""
+    for name in RunFile.model_fields:
+        if name == "source":
+            of_any = dict.fromkeys(key for model in KINDS.values() for key in model.model_fields)
+            yield from (("source", key) for key in of_any)
+        else:
+            yield from _keys_of(RunFile, (name,))
+
+
+def _keys_of(model: type[BaseModel], key: Key) -> Iterator[Key]:
+    annotation = model.model_fields[str(key[-1])].annotation
+    inner = () if get_origin(annotation) is tuple else tuple(models_in(annotation))
+    if not inner:
+        yield key
+    for name in inner[0].model_fields if inner else ():
+        yield from _keys_of(inner[0], (*key, name))
 
 
 def group_of(name: str) -> Key | None:

@@ -5,7 +5,7 @@ No tag can make an object, no alias can swell, and a key that is there twice is 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from yaml.composer import ComposerError
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from selfheal_cli.errors import ConfigurationError, OptionError, one_line
-from selfheal_cli.settings.layers import Key, Layer, Origin, dotted, merge, shown
-from selfheal_cli.settings.schema import RunFile
+from selfheal_cli.settings.layers import Key, Layer, Origin, beside, dotted, shown
+from selfheal_cli.settings.schema import RunFile, every_key, expanded
 
 NAME = Path("selfheal.yaml")
 MAX_BYTES = 1 << 18
@@ -24,6 +24,7 @@ TAGS = {
     f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "timestamp")
 }
 TIMESTAMP = "tag:yaml.org,2002:timestamp"
+BLOCKS = ("|", ">")  # of YAML; here they are text, such as a separator
 EXAMPLE = "expected keys with values, such as 'batch_size: 100'"
 
 
@@ -65,15 +66,15 @@ def parse_document(text: str, name: str) -> Layer:
     return Layer(values, reader.origins)
 
 
-def parse_value(text: str, key: Key, name: str) -> Layer:
-    """The text of a variable as the value of ``key``; what is not YAML is taken as text."""
+def parse_value(text: str, key: Key, origin: Origin) -> Layer:
+    """What a variable or ``--set`` says of ``key``; what is not YAML is taken as text."""
     try:
-        node = _compose(text, name)
+        node = _compose(text, origin.name)
     except ConfigurationError:
         node = None
-    if node is None:
+    if node is None or (isinstance(node, ScalarNode) and node.style in BLOCKS):
         node = ScalarNode("tag:yaml.org,2002:str", text)
-    reader = _DocumentReader(name, kind="env")
+    reader = _DocumentReader(origin.name, origin.kind)
     value = reader.value(node, key)
     for part in reversed(key):
         value = {part: value}
@@ -173,30 +174,40 @@ PREFIX = "SELFHEAL_"
 BETWEEN = "__"
 OTHERS = ("SELFHEAL_ACTOR", "SELFHEAL_ALLOW_MODULE")  # read elsewhere
 ALIKE = 0.8
+RULES = "SELFHEAL_RULES"  # a list; its text was a file's name up to 0.2
 
 
-def read_environment(environment: Mapping[str, str], options: Collection[str]) -> Layer:
-    """The variables that name keys; ``options`` are those of options, which click reads.
+def read_environment(environment: Mapping[str, str], others: Collection[str] = ()) -> Layer:
+    """The variables that name keys; ``others`` are those that are read elsewhere.
 
     Raises `OptionError` for one that looks like a slip of a known one. What else begins so (as
     where a cluster tells of a service called selfheal) is left alone.
     """
-    top = {f"{PREFIX}{name.upper()}": name for name in RunFile.model_fields}
     layers = []
     for name, text in sorted(environment.items()):
-        if not name.startswith(PREFIX) or name in options or name in OTHERS or not text:
+        if not name.startswith(PREFIX) or name in others or name in OTHERS or not text:
             continue
         key = key_of(name)
-        if len(key) > 1 and key[0] in RunFile.model_fields:
-            layers.append(parse_value(text, key, name))
-        elif name in top:
-            layers.append(parse_value(text, (top[name],), name))
+        if key[0] in RunFile.model_fields:
+            layers.append(_value(text, key, Origin("env", name)))
         else:
-            known = [one.removeprefix(PREFIX) for one in (*options, *top)]
-            near = get_close_matches(name.removeprefix(PREFIX), known, n=1, cutoff=ALIKE)
-            if near:
-                raise OptionError(f"{name}: no such variable; did you mean {PREFIX}{near[0]}?")
-    return merge(layers)
+            _refuse_slip(name)
+    return beside(layers)
+
+
+def read_settings(given: Iterable[str]) -> Layer:
+    """What ``--set KEY=VALUE`` says, each once; raises `OptionError`."""
+    layers = []
+    for text in given:
+        name, equals, value = text.partition("=")
+        key = tuple(name.strip().split("."))
+        if not equals or not all(key):
+            raise OptionError(
+                f"--set {text}: KEY=VALUE is expected, such as heal.window=10; see "
+                "docs/configuration.md for the keys"
+            )
+        layers.append(_value(value, key, Origin("option", f"--set {name.strip()}")))
+    return beside(layers)
 
 
 def key_of(name: str) -> Key:
@@ -206,3 +217,26 @@ def key_of(name: str) -> Key:
     ('policy', 'retention', 'keep_best')
     """
     return tuple(name.removeprefix(PREFIX).lower().split(BETWEEN))
+
+
+def variable_of(key: Key) -> str:
+    """The variable that names a key.
+
+    >>> variable_of(("heal", "learning_rate"))
+    'SELFHEAL_HEAL__LEARNING_RATE'
+    """
+    return PREFIX + BETWEEN.join(map(str, key)).upper()
+
+
+def _value(text: str, key: Key, origin: Origin) -> Layer:
+    layer = parse_value(text, key, origin)
+    if origin.name == RULES and isinstance(layer.get("rules"), str):
+        layer = parse_value(text, ("rules_file",), origin)
+    return expanded(layer)
+
+
+def _refuse_slip(name: str) -> None:
+    known = [variable_of(key).removeprefix(PREFIX) for key in every_key()]
+    near = get_close_matches(name.removeprefix(PREFIX), known, n=1, cutoff=ALIKE)
+    if near:
+        raise OptionError(f"{name}: no such variable; did you mean {PREFIX}{near[0]}?")

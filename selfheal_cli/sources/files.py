@@ -96,7 +96,7 @@ def open_table(path: Path, separator: str | None, contract: RowContract = 2) -> 
         table = ParquetTable(path, contract)
     else:
         if separator is not None and len(separator) != 1:
-            raise DataError(f"--separator {separator!r}: one character is allowed")
+            raise DataError(f"source.separator {separator!r}: one character is allowed")
         text = _text(path, head)
         if text.lstrip().startswith(("{", "[")):
             raise DataError(

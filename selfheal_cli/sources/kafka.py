@@ -124,7 +124,7 @@ class KafkaFeed:
         if not low <= wanted <= high:
             raise DataError(
                 f"{name}: offset {wanted} is gone, the topic holds {low} to {high}; the run can "
-                "be neither resumed nor replayed (--record-rows keeps what a run reads)"
+                "be neither resumed nor replayed (source.record_rows keeps what a run reads)"
             )
         return wanted
 

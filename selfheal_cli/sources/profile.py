@@ -117,13 +117,13 @@ class Target:
             raise DataError(
                 f"{self._place(int(first))}, column '{self._name}': the target is missing; the "
                 f"first {train_rows} rows train the network and need one: leave the row out or "
-                "give a smaller --train-fraction"
+                "give a smaller source.train_fraction"
             )
         trained = [value for value, row in self._first_row.items() if row <= train_rows]
         if len(trained) < 2:
             raise DataError(
                 f"{self._where}: the first {train_rows} rows hold only {listed(trained)} in "
-                f"'{self._name}'; training needs every value: give a larger --train-fraction"
+                f"'{self._name}'; training needs every value: give a larger source.train_fraction"
             )
         for value, row in self._first_row.items():
             if row > train_rows and self.contract == 2:
@@ -132,7 +132,7 @@ class Target:
                 raise DataError(
                     f"{self._place(row)}, column '{self._name}': {value!r} first occurs here; "
                     f"the {train_rows} rows that train the network hold {listed(trained)}: "
-                    "give a larger --train-fraction or leave such rows out"
+                    "give a larger source.train_fraction or leave such rows out"
                 )
 
     def labels(self, positive: str | None) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ class Rejects:
         self._write(json.dumps(told, ensure_ascii=False) + "\n")
         if self.count > self.most:
             raise DataError(
-                f"{at(place, reason)}; {self.count} lines were put aside and --max-rejects "
+                f"{at(place, reason)}; {self.count} lines were put aside and source.max_rejects "
                 f"{self.most} are allowed: correct what sends them, or allow more"
             )
 

@@ -263,7 +263,7 @@ class UnboundedSource(Around):
             if pending.rows < wanted:
                 raise DataError(
                     f"{self._feed.where}: ended after {pending.rows} rows; {wanted} train the "
-                    "network: give fewer with --train-rows, or a table with --train"
+                    "network: give fewer with source.train_rows, or a table with source.train"
                 )
             taken = pending.take_rows(wanted)
         rows = [one.line for one in taken if not one.line.label]
@@ -339,7 +339,7 @@ class UnboundedSource(Around):
             if not self._settings.reject_misfits:
                 raise DataError(
                     f"{place}, {misfit.reason}; training rows were otherwise: correct what sends "
-                    "it, or put such rows aside with --reject-misfits"
+                    "it, or put such rows aside with source.reject_misfits"
                 )
             text = line.text.decode("utf-8", "replace")
             self._rejects.add(place, line.offset + 1, misfit.reason, misfit.kind, text)

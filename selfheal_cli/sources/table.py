@@ -103,7 +103,7 @@ class TableSource(Around):
             raise DataError(
                 f"{self.table.where}: {rows} rows give {trained} to train on and {streamed} "
                 f"to stream; each part needs at least one batch of {self._batch_size}: "
-                "give more rows, another --train-fraction or a smaller --batch-size"
+                "give more rows, another source.train_fraction or a smaller --batch-size"
             )
         available = -(-streamed // self._batch_size)
         return available if batches is None else min(batches, available)

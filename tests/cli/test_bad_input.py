@@ -60,7 +60,7 @@ def refused(arguments: Sequence[str], code: int, *parts: str) -> Result:
         (
             HEADER + GOOD,
             ["--target", "label", "--assume", "positives-stable"],
-            ["--assume is for labels that are late or missing", "--labels none or delayed:K"],
+            ["heal.assume is for labels that are late or missing", "--labels none or delayed:K"],
         ),
         (
             HEADER + GOOD + "oops,a,1,0\n",

@@ -8,9 +8,6 @@ from typing import Any
 
 import pytest
 
-from selfheal_cli.cli.compare import command as compare
-from selfheal_cli.cli.configured import variable_of
-from selfheal_cli.cli.run import command as run
 from tests.cli.test_bad_input import GOOD, HEADER, refused
 from tests.conftest import Invoke
 
@@ -51,8 +48,9 @@ def test_an_option_stands_over_a_variable_over_the_file_over_the_default(
     monkeypatch.setenv("SELFHEAL_BATCH_SIZE", "40")
     monkeypatch.setenv("SELFHEAL_BATCHES", "5")
     monkeypatch.setenv("SELFHEAL_HEAL__RIDGE", "2.5")
-    monkeypatch.setenv("SELFHEAL_RULE", "amount > 1 => 1\n\nage < 3 and amount > 2 => 0\n")
-    values = shown(invoke, "--batches", "9", "--rollback-f1-drop", "0.2")
+    monkeypatch.setenv("SELFHEAL_RULES", "[amount > 1 => 1, age < 3 and amount > 2 => 0]")
+    over = ("--rollback-f1-drop", "0.2", "--set", "policy.cooldown=3")
+    values = shown(invoke, "--batches", "9", *over)
     assert {key: (value["value"], value["from"]) for key, value in values.items()
             if value["kind"] not in ("default", "policy")} == {
         "source.kind": ("table", "selfheal.yaml:2"),
@@ -64,15 +62,16 @@ def test_an_option_stands_over_a_variable_over_the_file_over_the_default(
         "network.epochs": (1, "selfheal.yaml:8"),
         "batches": (9, "--batches"),
         "batch_size": (40, "SELFHEAL_BATCH_SIZE"),
-        "rules": (["amount > 1 => 1", "age < 3 and amount > 2 => 0"], "SELFHEAL_RULE"),
+        "rules": (["amount > 1 => 1", "age < 3 and amount > 2 => 0"], "SELFHEAL_RULES"),
         "policy.base": ("strict", "selfheal.yaml:11"),
         "policy.fidi_threshold": (0.25, "selfheal.yaml:11"),
         "policy.rollback_f1_drop": (0.2, "--rollback-f1-drop"),
+        "policy.cooldown": (3, "--set policy.cooldown"),
         "model_name": ("mine", "selfheal.yaml:12"),
         "plots": (False, "selfheal.yaml:13"),
     }  # fmt: skip
     assert values["heal.recipe"] == {"value": "anchored", "from": "default", "kind": "default"}
-    assert values["policy.cooldown"]["from"].endswith("registry_policies/strict.yaml")
+    assert values["policy.conflict_min"]["from"].endswith("registry_policies/strict.yaml")
 
 
 def test_what_show_says_is_what_a_run_does(folder: Path, invoke: Invoke) -> None:
@@ -114,35 +113,121 @@ def test_a_file_may_be_named_or_left_alone(
     assert "exclude each other" in both.stderr
 
 
-def test_every_option_of_a_run_has_a_variable_of_its_name(
+def test_every_key_of_a_source_is_an_option_and_a_variable(
     folder: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = {param.name: param.envvar for command in (run, compare) for param in command.params}
-    assert names == {
-        param.name: variable_of(param) for command in (run, compare) for param in command.params
+    given = {"target": "label", "drop": "[kind]", "categorical": "[age]", "train_fraction": "0.5",
+             "time": "at", "label_time": "known", "separator": "'|'", "record_rows": "yes",
+             "path": "other.csv"}  # fmt: skip
+    values = shown(invoke, *(f"--set=source.{name}={value}" for name, value in given.items()))
+    assert values["source.separator"]["value"] == "|"
+    assert values["source.drop"] == {
+        "value": ["kind"], "from": "--set source.drop", "kind": "option"
+    }  # fmt: skip
+    for name, value in given.items():
+        monkeypatch.setenv(f"SELFHEAL_SOURCE__{name.upper()}", value)
+    variables = shown(invoke)
+    assert variables["source.separator"]["from"] == "SELFHEAL_SOURCE__SEPARATOR"
+    assert {key: one["value"] for key, one in variables.items() if key.startswith("source.")} == {
+        key: one["value"] for key, one in values.items() if key.startswith("source.")
     }
-    assert (names["rules"], names["rules_file"]) == ("SELFHEAL_RULE", "SELFHEAL_RULES")
-    assert names["data"] == "SELFHEAL_DATA"
+
+
+def test_the_address_of_a_source_says_its_kind(empty_dir: Path, invoke: Invoke) -> None:
+    at = {"path": "a.ndjson", "url": "sqlite:///rows.db", "bootstrap": "localhost:9092"}
+    more = {"url": ["source.query=select 1"], "bootstrap": ["source.topic=rows"]}
+    kinds = [
+        shown(invoke, *(f"--set={one}" for one in (f"source.{name}={address}", "source.target=y",
+                                                   *more.get(name, []))))["source.kind"]
+        for name, address in at.items()
+    ]  # fmt: skip
+    assert [kind["value"] for kind in kinds] == ["ndjson", "sql", "kafka"]
+    assert kinds[0]["from"] == "--set source.path"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--set", "heal"], 2, "--set heal: KEY=VALUE is expected, such as heal.window=10"),
+        (["--set", "=3"], 2, "--set =3: KEY=VALUE is expected"),
+        (["--set", "heal.windw=3"], 3, "--set heal.windw: unknown key; did you mean 'window'?"),
+        (["--set", "helo.window=3"], 3, "--set helo.window (helo): unknown key; did you mean"),
+        (["--set", "seed=x"], 3, "--set seed = 'x': input should be a valid integer"),
+        (["--set", "seed=1", "--seed", "2"], 2, "exclude each other: both set seed"),
+        (["--set", "seed=1", "--set", "seed=2"], 2, "exclude each other: both set seed"),
+        (["--labels", "delayed:3", "--set", "labels.delay=2"], 2, "both set labels.delay"),
+        (["--set", "source.separator=x"], 2, "--set source.separator needs a DATA file"),
+        (["--ridge", "3"], 2, "No such option '--ridge'. Did you mean '--set heal.ridge=VALUE'?"),
+    ],
+)
+def test_what_is_wrong_with_a_set_key_is_said(
+    empty_dir: Path, invoke: Invoke, arguments: list[str], code: int, message: str
+) -> None:
+    assert message in invoke("config", "show", *arguments, expect=code).stderr
+
+
+def test_a_key_that_is_set_goes_together_with_the_option_of_its_group(
+    empty_dir: Path, invoke: Invoke
+) -> None:
+    values = shown(invoke, "--policy", "strict", "--set", "policy.cooldown=3")
+    assert values["policy.base"]["value"] == "strict"
+    assert values["policy.cooldown"]["value"] == 3
+
+
+def test_a_variable_of_before_works_and_names_the_new_one(
+    folder: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Path("other.csv").write_text(HEADER + GOOD)
-    given = {"DATA": "other.csv", "DROP": "kind\nage", "LABELS": "delayed:2", "NO_PLOTS": "1",
-             "POLICY": "lenient", "RECORD_ROWS": "yes", "MODEL_NAME": "theirs"}  # fmt: skip
+    given = {"DATA": "other.csv", "DROP": "kind\nage", "NO_PLOTS": "1", "HEAL_STEPS": "3",
+             "RECIPE": "gradient", "RECORD_ROWS": "yes", "RULE": "amount > 1 => 1\n"}  # fmt: skip
     for name, value in given.items():
         monkeypatch.setenv(f"SELFHEAL_{name}", value)
-    values = shown(invoke)
+    result = invoke("config", "show", "--json")
+    values = json.loads(result.stdout)["values"]
     assert values["source.path"] == {"value": "other.csv", "from": "SELFHEAL_DATA", "kind": "env"}
     assert values["source.drop"]["value"] == ["kind", "age"]
-    assert (values["labels.regime"]["value"], values["labels.delay"]["value"]) == ("delayed", 2)
-    assert values["policy.cooldown"]["from"].endswith("lenient.yaml")
-    assert values["source.record_rows"]["from"] == "SELFHEAL_RECORD_ROWS"
-    assert values["model_name"]["value"] == "theirs"
-    assert "Invalid value for '--batches' (env var: 'SELFHEAL_BATCHES')" in _with(
-        monkeypatch, invoke, "SELFHEAL_BATCHES", "many"
-    )
+    assert values["rules"]["value"] == ["amount > 1 => 1"]
+    assert values["heal.steps"] == {"value": 3, "from": "SELFHEAL_HEAL_STEPS", "kind": "env"}
+    assert values["source.record_rows"]["value"] is True
+    assert values["plots"]["value"] is False
+    assert result.stderr.count("\n") == 1
+    for old, new in (("DATA", "SOURCE__PATH"), ("HEAL_STEPS", "HEAL__STEPS"), ("RULE", "RULES"),
+                     ("NO_PLOTS", "PLOTS=no"), ("DROP", "SOURCE__DROP")):  # fmt: skip
+        assert f"SELFHEAL_{old} (now SELFHEAL_{new})" in result.stderr
 
 
-def _with(monkeypatch: pytest.MonkeyPatch, invoke: Invoke, name: str, value: str) -> str:
-    monkeypatch.setenv(name, value)
-    return invoke("run", expect=2).stderr
+def test_a_file_of_rules_in_the_variable_that_is_a_list_by_now_is_still_read(
+    empty_dir: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("rules.yaml").write_text("- {name: one, rule: V14 < -1 => 1}\n")
+    monkeypatch.setenv("SELFHEAL_RULES", "rules.yaml")
+    result = invoke("config", "show", "--json")
+    assert json.loads(result.stdout)["values"]["rules"]["value"] == ["V14 < -1.0 => 1"]
+    assert "SELFHEAL_RULES (now SELFHEAL_RULES_FILE)" in result.stderr
+
+
+def test_an_option_of_before_works_and_says_what_to_set(folder: Path, invoke: Invoke) -> None:
+    old = ("--categorical", "age", "--train-fraction", "0.5", "--export-dir", "out")
+    result = invoke("config", "show", "--json", *old)
+    values = json.loads(result.stdout)["values"]
+    assert values["source.categorical"]["value"] == ["age"]
+    assert values["source.train_fraction"]["from"] == "--train-fraction"
+    assert values["export_dir"]["value"] == "out"
+    assert result.stderr.count("\n") == 1
+    assert "--export-dir (now --output)" in result.stderr
+    assert "--categorical (now --set 'source.categorical=[age]')" in result.stderr
+    assert "--train-fraction (now --set source.train_fraction=0.5)" in result.stderr
+
+
+def test_the_store_and_the_model_of_variables_hold_for_all_commands(
+    in_article_run: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///nowhere.db")
+    monkeypatch.setenv("SELFHEAL_TRACKING_URI", "sqlite:///mlflow.db")
+    monkeypatch.setenv("SELFHEAL_MODEL_NAME", "fraud")
+    assert "Champion of 'fraud'" in invoke("champion").stdout
+    monkeypatch.setenv("SELFHEAL_MODEL_NAME", "nobody")
+    assert "no registered model 'nobody'" in invoke("champion", expect=4).stderr
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ CASES: dict[str, tuple[Callable[[], pd.DataFrame], dict[str, Any], tuple[str, ..
     "times": (
         lambda: frame(at=HOURS.astype(str), known_at=HOURS[::-1].astype(str)),
         {"time": "at", "drop": ("known_at",)},
-        ("at: time; the time of the row", "known_at: time; dropped: a time; --label-time"),
+        ("at: time; the time of the row", "known_at: time; dropped: a time; source.label_time"),
     ),
     "leak": (
         lambda: frame().assign(after=lambda f: f.outcome * 2.0 + 1),

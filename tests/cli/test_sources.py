@@ -61,7 +61,7 @@ def lines(rows: int = 300) -> list[str]:
                 "--train",
                 "t.csv",
             ),
-            "--labels and --label-topic exclude each other",
+            "labels and source.label_topic exclude each other",
         ),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),

@@ -21,7 +21,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 DIGITS = ("--from", "digits:DigitNet", "--shape", "1,8,8")
 STORED = (*DIGITS, "--weights", "digits.safetensors")
 DATA = ("--data", "digits_train.csv", "--drop", "digit")
-STREAM = ("run", "digits_stream.csv", "--target", "digit", "--model", "digits", "--no-plots",
+STREAM = ("run", "digits_stream.csv", "--target", "digit", "--from", "digits", "--no-plots",
           "--train-fraction", "0.389", "--batch-size", "50", "--batches", "14")  # fmt: skip
 
 
@@ -53,7 +53,7 @@ def test_a_convolutional_network_is_healed_rolled_back_replayed_and_audited(
     digits_dir: Path, invoke: Invoke, mode: str
 ) -> None:
     invoke("wrap", *STORED, *DATA, "--as", "digits")
-    document = json.loads(invoke(*STREAM, "--heal-mode", mode, "--json").stdout)
+    document = json.loads(invoke(*STREAM, f"--set=heal.mode={mode}", "--json").stdout)
     stages = {one["title"]: one for one in document["results"]["stages"]}
     if mode == "sync":  # beside scoring, this short stream may end before a heal does
         assert stages["Live (healing)"]["accuracy"] > stages["Shadow (frozen)"]["accuracy"] + 0.1
@@ -242,14 +242,31 @@ def test_a_module_of_torchs_own_layers_needs_no_class(small: str, invoke: Invoke
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_a_run_of_a_wrapped_model_without_from_trains_nothing_and_names_both_options(
+    small: str, invoke: Invoke
+) -> None:
+    invoke("wrap", small, "--allow-pickle", "--as", "small-healed")
+    before = MlflowRegistry().versions("small-healed")
+    runs = list(Path("mlruns/selfheal").glob("*/*"))
+    for model in ("small-healed", "models:/small-healed/1"):
+        said = invoke("run", "--model", model, expect=2).stderr
+        assert f"--from {model}" in said
+        assert "--model NAME" in said
+    both = invoke("run", "--model", "small-healed", "--model-name", "other", expect=2).stderr
+    assert "name the wrapped one with --from, the registered one with --model" in both
+    assert MlflowRegistry().versions("small-healed") == before
+    assert list(Path("mlruns/selfheal").glob("*/*")) == runs
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_wrapping_as_a_name_that_exists_moves_nothing_unless_it_is_promoted(
     small: str, invoke: Invoke
 ) -> None:
     wrap, registry = ("wrap", small, "--allow-pickle", "--as", "small"), MlflowRegistry()
     said = invoke(*wrap).stdout
     assert "no alias was moved: v1 serves on" in said
-    assert "selfheal rollback --to 2 --model-name small" in said
-    assert "--model models:/small/2" in said
+    assert "selfheal rollback --to 2 --model small" in said
+    assert "--from models:/small/2" in said
     assert registry.aliases("small") == {"champion": 1, "prod": 1}
 
     invoke("hold", "--reason", "an inquiry", "--model-name", "small")

@@ -272,7 +272,7 @@ def test_an_assumption_is_for_labels_that_are_late_or_missing(regime: Any) -> No
 @pytest.mark.parametrize("assume", ["positives-stable", "negatives-stable"])
 def test_a_class_that_is_stable_is_one_of_two(assume: Any) -> None:
     heal = HealSettings(recipe="anchored", assume=assume)
-    with pytest.raises(ConfigurationError, match="--assume inputs-shifted takes any number"):
+    with pytest.raises(ConfigurationError, match=r"heal\.assume inputs-shifted takes any number"):
         check_recipe(heal, LabelSettings(regime="none"), 3)
 
 

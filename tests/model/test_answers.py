@@ -187,11 +187,11 @@ def test_the_user_may_say_that_numbers_between_0_and_1_are_logits(
     workdir: Path, invoke: Invoke
 ) -> None:
     arguments = wrapping("clamp")
-    assert "--output logits if they are" in invoke(*arguments, expect=3).stderr
-    invoke(*arguments, "--output", "logits")
+    assert "--gives logits if they are" in invoke(*arguments, expect=3).stderr
+    invoke(*arguments, "--gives", "logits")
     served = np.asarray(
         mlflow.pyfunc.load_model("models:/head@champion").predict(pd.read_csv("rows.csv"))
     )
     assert np.array_equal(served, torch.sigmoid(given("clamp")).numpy()[:, 0])
-    said = invoke(*wrapping("one logit"), "--output", "probabilities", expect=3).stderr
+    said = invoke(*wrapping("one logit"), "--gives", "probabilities", expect=3).stderr
     assert "probabilities lie between 0 and 1" in said

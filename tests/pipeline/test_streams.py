@@ -210,7 +210,7 @@ def test_too_many_broken_lines_end_the_run_with_what_it_has(place: Place) -> Non
     place.config = CONFIG.model_copy(
         update={"source": CONFIG.source.model_copy(update={"max_rejects": 1})}
     )
-    with pytest.raises(DataError, match="--max-rejects 1 are allowed"):
+    with pytest.raises(DataError, match=r"source\.max_rejects 1 are allowed"):
         place.run([lines()[:90], ["a", "b"]])
     (log,) = Path("work").glob("runs/*/events.jsonl")
     assert taken(log) == [(1, 20, 80)]

@@ -44,7 +44,7 @@ READING = (
     ("hold", "--reason", "no"),
     ("release",),
     ("wrap", "models:/fraud/1", "--list"),
-    ("run", "--model", "models:/fraud/1"),
+    ("run", "--from", "models:/fraud/1"),
     ("ui",),
 )
 

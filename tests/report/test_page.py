@@ -178,7 +178,7 @@ def test_what_a_person_should_do_follows_from_what_happened() -> None:
     (rules,) = [step.why for step in steps(story) if step.title == "Look at the rules"]
     assert rules.startswith("Stale at the end: a. ")
     commands = [command for step in steps(story) for command in step.commands]
-    assert "selfheal release --model-name 'a b'" in commands
+    assert "selfheal release --model 'a b'" in commands
     assert any(command.startswith("selfheal rollback --to-best") for command in commands)
 
 

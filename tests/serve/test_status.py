@@ -69,7 +69,7 @@ def test_where_nothing_answers_it_says_what_to_do(invoke: Invoke) -> None:
     result = invoke("status", "http://127.0.0.1:9", expect=4)
     assert result.stderr.count("\n") == 1
     assert "http://127.0.0.1:9: nothing answers" in result.stderr
-    assert "--model-name NAME to read the registry" in result.stderr
+    assert "--model NAME to read the registry" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -119,10 +119,10 @@ def test_what_is_no_url_is_refused(invoke: Invoke, url: str) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("http://127.0.0.1:1", "--model-name", "fraud"),
+        ("http://127.0.0.1:1", "--model", "fraud"),
         ("--watch", "--json"),
         ("--tracking-uri", "sqlite:///x.db"),
-        ("--model-name", "../x"),
+        ("--model", "../x"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(
@@ -136,16 +136,16 @@ def test_without_a_server_the_registry_says_what_it_knows(
 ) -> None:
     assert article_copy.exists()
     invoke("hold", "--reason", "labels look odd")
-    text = invoke("status", "--model-name", "fraud").stdout
-    document = json.loads(invoke("status", "--model-name", "fraud", "--json").stdout)
+    text = invoke("status", "--model", "fraud").stdout
+    document = json.loads(invoke("status", "--model", "fraud", "--json").stdout)
     champion = document["champion"]["version"]
     assert f"Champion: v{champion}, since " in text
     assert "Healing: held by" in text
     assert "labels look odd" in text
-    assert "Lease: nobody heals it" in text
+    assert "Lease: no run heals it" in text
     assert len(document["versions"]) == 5
     assert "no such model" not in text
-    unknown = invoke("status", "--model-name", "other", expect=4)
+    unknown = invoke("status", "--model", "other", expect=4)
     assert "other" in unknown.stderr
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfheal_cli.errors import ConfigurationError
-from selfheal_cli.settings.layers import leaves
+from selfheal_cli.settings.layers import Origin, leaves
 from selfheal_cli.settings.sources import MAX_BYTES, parse_document, parse_value, read_file
 
 WORDS = st.text(st.characters(codec="utf-8", exclude_characters="\x85\u2028\u2029"), max_size=12)
@@ -54,7 +54,7 @@ def test_any_text_is_read_or_refused_in_one_line_that_names_the_file(text: str) 
 @settings(deadline=None, derandomize=True, max_examples=150)
 @given(text=st.text(max_size=30))
 def test_any_text_is_a_value_of_a_variable(text: str) -> None:
-    layer = parse_value(text, ("heal", "window"), "SELFHEAL_HEAL__WINDOW")
+    layer = parse_value(text, ("heal", "window"), Origin("env", "SELFHEAL_HEAL__WINDOW"))
     assert list(layer.values) == ["heal"]
     assert layer.origin(("heal", "window")).name == "SELFHEAL_HEAL__WINDOW"
 

@@ -22,10 +22,10 @@ from selfheal_cli.config import (
     TableSettings,
 )
 from selfheal_cli.errors import ConfigurationError, OptionError
-from selfheal_cli.settings.layers import Key, Layer, Origin, merge, single
+from selfheal_cli.settings.layers import Key, Layer, Origin, dotted, merge, single
 from selfheal_cli.settings.resolve import ResolvedSettings, resolve
-from selfheal_cli.settings.schema import KINDS
-from selfheal_cli.settings.sources import parse_document, parse_value, read_environment
+from selfheal_cli.settings.schema import KINDS, every_key
+from selfheal_cli.settings.sources import parse_document, read_environment, read_settings
 
 TABLE = "source:\n  kind: table\n  path: t.csv\n  target: y\n"
 NAMES = st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "S"]), min_size=1)
@@ -251,27 +251,60 @@ def test_paths_in_a_file_are_relative_to_it_and_others_to_the_working_folder() -
         ("SELFHEAL_POLICY__RETENTION__KEEP_BEST", "3", ("policy", "retention", "keep_best"), 3),
         ("SELFHEAL_NETWORK__HIDDEN", "8", ("network", "hidden"), 8),
         ("SELFHEAL_PLOTS", "no", ("plots",), False),
-        ("SELFHEAL_MONITORS", "[psi, fidi]", ("monitors",), ["psi", "fidi"]),
+        ("SELFHEAL_MONITORS", "[psi, fidi]", ("monitors",), [{"name": "psi"}, {"name": "fidi"}]),
         ("SELFHEAL_SOURCE__POSITIVE", "a: b: c", ("source", "positive"), "a: b: c"),
     ],
 )
 def test_a_variable_names_any_key_of_the_file(name: str, value: str, key: Key, found: Any) -> None:
-    layer = read_environment({name: value, "HOME": "/", "SELFHEAL_ACTOR": "x"}, [])
+    layer = read_environment({name: value, "HOME": "/", "SELFHEAL_ACTOR": "x"})
     assert layer.get(*map(str, key)) == found
     assert str(layer.origin(key)) == name
 
 
+# a value for each key that takes no number from 1, as it would stand in a file
+VALUES = {
+    "sensitive": "auto", "rules": "[a > 1 => 1]", "monitors": "[psi]", "labels.regime": "delayed",
+    "objective.kind": "cost", "heal.recipe": "gradient", "heal.mode": "async",
+    "heal.assume": "inputs-shifted", "heal.held_out": "0.5", "network.shadow": "plain",
+    "policy.base": "strict", "policy.stale_rules": "keep", "policy.rollback_candidates": "model",
+    "policy.description": "words", "policy.four_eyes": "true", "policy.thresholds": "over.json",
+    "model": "models:/x/1", "model_name": "m", "experiment": "e", "export_dir": "out",
+    "plots": "false", "rules_file": "rules.yaml", "tracking_uri": "sqlite:///other.db",
+    "batch_size": "7",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", [dotted(key) for key in every_key() if key[0] != "source"])
+def test_every_key_of_the_file_is_an_option_and_a_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("rules.yaml").write_text("- {name: one, rule: V14 < -1 => 1}\n")
+    Path("over.json").write_text("{}")
+    value, name = VALUES.get(key, "1"), "SELFHEAL_" + key.replace(".", "__").upper()
+    by_option, by_variable = read_settings([f"{key}={value}"]), read_environment({name: value})
+    assert by_option.values == by_variable.values
+    at = tuple(key.split("."))
+    assert (by_option.origin(at).kind, str(by_option.origin(at))) == ("option", f"--set {key}")
+    assert (by_variable.origin(at).kind, str(by_variable.origin(at))) == ("env", name)
+    recipe = parse_document("heal: {recipe: gradient}", "f.yaml")
+    settled = resolve([recipe, by_variable, by_option])
+    assert settled.given.get(*at) == by_option.get(*at)
+
+
 def test_a_slip_in_a_variable_is_an_error_and_a_cluster_s_own_are_left_alone() -> None:
     with pytest.raises(OptionError, match="SELFHEAL_BATCH_SZIE: no such variable; did you mean"):
-        read_environment({"SELFHEAL_BATCH_SZIE": "3"}, ["SELFHEAL_BATCH_SIZE"])
+        read_environment({"SELFHEAL_BATCH_SZIE": "3"})
+    with pytest.raises(OptionError, match="did you mean SELFHEAL_HEAL__WINDOW"):
+        read_environment({"SELFHEAL_HEAL_WINDOW": "3"})
     cluster = {"SELFHEAL_PORT": "tcp://1", "SELFHEAL_SERVICE_HOST": "1", "SELFHEAL_X__Y": "2"}
-    assert read_environment(cluster, ["SELFHEAL_BATCH_SIZE"]).values == {}
+    assert read_environment(cluster).values == {}
     with pytest.raises(ConfigurationError, match=r"^SELFHEAL_HEAL__WINDW \(heal.windw\): unknown"):
-        resolve([read_environment({"SELFHEAL_HEAL__WINDW": "3"}, [])])
+        resolve([read_environment({"SELFHEAL_HEAL__WINDW": "3"})])
 
 
 def test_the_text_of_a_variable_is_kept_where_text_is_wanted() -> None:
-    positive = parse_value("yes", ("source", "positive"), "SELFHEAL_SOURCE__POSITIVE")
+    positive = read_environment({"SELFHEAL_SOURCE__POSITIVE": "yes"})
     source = of_text(TABLE, positive).config.source
     assert isinstance(source, TableSettings)
     assert source.positive == "yes"

@@ -406,7 +406,7 @@ def test_fewer_rows_than_one_batch_in_a_part_are_refused(
     with pytest.raises(
         DataError,
         match=rf"t\.csv: {rows} rows give {trained} to train on and {rows - trained} to stream; "
-        "each part needs at least one batch of 10: .*--train-fraction or a smaller --batch-size",
+        "each part needs at least one batch of 10: .*train_fraction or a smaller --batch-size",
     ):
         opened(saved(tmp_path, plain(rows)), train_fraction=fraction)
 
@@ -419,7 +419,7 @@ def test_a_training_part_of_one_class_is_refused(tmp_path: Path) -> None:
     frame = plain(80)
     frame["y"] = np.where(frame["number"] < 50, "no", "yes")
     with pytest.raises(
-        DataError, match=r"the first 20 rows hold only 'no' in 'y'; .*a larger --train-fraction"
+        DataError, match=r"the first 20 rows hold only 'no' in 'y'; .*larger source.train_fraction"
     ):
         opened(saved(tmp_path, frame))
 

@@ -96,7 +96,7 @@ def test_a_missing_target_in_the_training_part_is_refused_even_where_it_is_allow
 
 def test_a_training_part_of_one_class_is_refused() -> None:
     with pytest.raises(
-        DataError, match=r"the first 2 rows hold only 'a' in 'y'; .*a larger --train-fraction"
+        DataError, match=r"the first 2 rows hold only 'a' in 'y'; .*a larger source.train_fraction"
     ):
         seen("a", "a", "b", "c").require_trained(2)
 

@@ -209,7 +209,7 @@ def base_of(network: SelfHealingNetwork, sample: Sample, labels: Sequence[str] |
     classes = max(outputs, 2)
     names = list(labels or map(str, range(classes)))
     if len(names) != classes or len(set(names)) != classes:
-        raise ModelError(f"--labels {','.join(names)}: the model tells {classes} classes apart")
+        raise ModelError(f"--classes {','.join(names)}: the model tells {classes} classes apart")
     encoding = Encoding.raw_columns(sample.names, fills(network, sample))
     document = {"encoding": encoding.model_dump(mode="json"), "labels": names}
     return make_base(network, {}, document, sample.rows)

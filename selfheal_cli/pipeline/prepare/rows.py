@@ -183,8 +183,8 @@ def _feed(settings: UnboundedSettings, begin: Mapping[str, int], *, again: bool)
 
     if again:
         raise DataError(
-            "the rows of this run came on standard input and were not kept (--record-rows does): "
-            "it can be neither resumed nor replayed"
+            "the rows of this run came on standard input and were not kept, as source.record_rows "
+            "does: it can be neither resumed nor replayed"
         )
     return StdinFeed(sys.stdin.buffer, begin.get(PARTITION, 0))
 

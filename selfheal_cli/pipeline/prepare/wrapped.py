@@ -40,7 +40,7 @@ class Wrapped:
             raise DataError(
                 f"model {self.version.model} v{self.version.version} tells apart "
                 f"{', '.join(self.labels)}; the target's values are {', '.join(labels)}: give "
-                "--positive, another --target, or wrap the model with --labels"
+                "--positive, another --target, or wrap the model with --classes"
             )
 
 
@@ -63,7 +63,7 @@ def find_wrapped(registry: Registry, name: str) -> Wrapped:
     healed = version.tags.get("selfheal.recipe") != WRAPPED
     if "foreign" not in described or (healed and described["adapter"] == AFFINE):
         raise ConfigurationError(
-            f"{model} v{number} comes from a run; --model heals what 'selfheal wrap' registered: "
+            f"{model} v{number} comes from a run; --from heals what 'selfheal wrap' registered: "
             "give its name or models:/NAME@wrapped"
         )
     network = assemble(base, load_verified(registry, version), where=f"{model} v{number}")
@@ -77,10 +77,10 @@ def for_wrapped(config: RunConfig, wrapped: Wrapped, model_name: str | None) -> 
     Versions go to the wrapped model itself unless ``model_name`` names another.
     """
     if not isinstance(config.source, RowSettings):
-        raise ConfigurationError("--model needs DATA with the columns that the model takes")
+        raise ConfigurationError("--from needs DATA with the columns that the model takes")
     if config.heal.assume is not None and wrapped.network.architecture.outputs == 2:
         raise ConfigurationError(
-            "--assume is for models with one logit; this one has two: wait for labels"
+            "heal.assume is for models with one logit; this one has two: wait for labels"
         )
     version = wrapped.version
     positive = config.source.positive or (wrapped.labels[1] if len(wrapped.labels) == 2 else None)
@@ -101,13 +101,14 @@ def for_wrapped(config: RunConfig, wrapped: Wrapped, model_name: str | None) -> 
 def _parse(registry: Registry, name: str) -> tuple[str, int]:
     text = name.removeprefix(PREFIX)
     model, _, number = text.rpartition("/")
+    number = number.removeprefix("v")
     if model and number.isdigit():
         return model, int(number)
     model, _, alias = text.partition("@")
     version = registry.alias(model, alias or WRAPPED)
     if version is None:
         raise ConfigurationError(
-            f"--model {name}: '{model}' has no alias '{alias or WRAPPED}'; give "
+            f"--from {name}: '{model}' has no alias '{alias or WRAPPED}'; give "
             "NAME, models:/NAME/VERSION or models:/NAME@ALIAS of what 'selfheal wrap' registered"
         )
     return model, version

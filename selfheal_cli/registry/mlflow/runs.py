@@ -156,7 +156,7 @@ class MlflowRuns:
             return ""
         return (
             f"experiment '{experiment}' keeps its files in {place}, beside the store {other}: if "
-            f"{store} is a copy of that, both write there; --experiment NAME begins another place"
+            f"{store} is a copy of that, both write there; --set experiment=NAME begins a new place"
         )
 
     def _holds_ours(self, experiment: Experiment) -> bool:
@@ -187,7 +187,7 @@ class MlflowRuns:
         if kept and str(kept[0].status) == "READY":
             raise RegistryError(
                 f"experiment '{experiment.name}' keeps its files in {place}, which is not there: "
-                f"{MOVED}; or begin another experiment with --experiment NAME"
+                f"{MOVED}; or begin another experiment with --set experiment=NAME"
             )
 
     def _create_run(self, experiment_id: str, tags: Mapping[str, str]) -> str:

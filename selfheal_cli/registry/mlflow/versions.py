@@ -98,7 +98,7 @@ class MlflowVersions(MlflowJournal):
         with self._doing(f"list the versions of '{model}'"):
             if not self._client.search_registered_models(f"name = '{model}'"):
                 raise VersionNotFound(
-                    f"no registered model '{model}'; run 'selfheal run' or give --model-name"
+                    f"no registered model '{model}'; run 'selfheal run' or give --model"
                 )
 
     def ranked(
