@@ -1,4 +1,6 @@
-"""How heals run: in place, or in a process of their own (`worker_engine`)."""
+"""The model that scores, and how heals run: in place, or in a process of their own
+(`worker_engine`).
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """A network with the state of its adapter, the snapshot that it came from, and the
-    probability from which on it flags a row.
+    """The serving version: a network with its adapter's state, and the snapshot that it came from.
+
+    ``threshold`` is the probability from which on it flags a row.
     """
 
     network: SelfHealingNetwork
@@ -28,9 +31,10 @@ class Serving:
 
 
 class LiveModel:
-    """Takes no lock: reading and replacing one attribute are each atomic in CPython.
+    """The serving version, which any thread may read while another publishes.
 
-    ``on_publish`` is told what serves whenever that has changed.
+    It takes no lock: reading and replacing one attribute are each atomic in CPython.
+    ``on_publish`` is called with the new serving version.
     """
 
     def __init__(
@@ -40,7 +44,7 @@ class LiveModel:
         self._on_publish = on_publish
 
     def predict(self, x: FloatArray) -> FloatArray:
-        """(n, inputs) to probabilities, all by the same weights."""
+        """Probabilities (n,) or (n, K) of rows (n, inputs), all by the same weights."""
         return self.serving.network.predict(x)
 
     def publish(self, adapter: AdapterState, snapshot: str, threshold: float) -> None:
@@ -51,23 +55,24 @@ class LiveModel:
 
 
 class HealEngine(Protocol):
-    """Takes tasks, gives outcomes; never touches what serves."""
+    """Takes tasks and gives outcomes; publishing them is left to the caller."""
 
     @property
     def in_flight(self) -> bool:
-        """A heal was asked for and its outcome was not taken yet."""
+        """Whether a heal was submitted whose outcome was not taken yet."""
 
     def submit(self, task: HealTask) -> HealTask | None:
-        """Ask for a heal; returns the one that still waited and gives way to these newer rows."""
+        """Queue a heal; returns the waiting one that gives way to these newer rows, if any."""
 
     def take(self, *, wait: bool = False) -> HealOutcome | HealFailure | None:
         """The next outcome, or None when there is none (yet); ``wait`` until nothing is left.
 
-        The caller publishes an outcome before it asks again, so that heals build on one another.
+        The caller publishes an outcome before it takes the next, so that heals build on one
+        another.
         """
 
     def close(self) -> None:
-        """Give back what the engine holds."""
+        """Release the engine's process and connection."""
 
 
 class InlineEngine:
@@ -80,29 +85,29 @@ class InlineEngine:
 
     @property
     def in_flight(self) -> bool:
-        """See `HealEngine`."""
+        """Whether a task waits for `take`."""
         return self._task is not None
 
     def submit(self, task: HealTask) -> HealTask | None:
-        """See `HealEngine`."""
+        """Keep the task until `take`; returns the one that it replaces."""
         replaced, self._task = self._task, task
         return replaced
 
     def take(self, *, wait: bool = False) -> HealOutcome | HealFailure | None:
-        """Heal now, if something was asked for."""
+        """Heal now, if a task was submitted."""
         task, self._task = self._task, None
         if task is None:
             return None
         return heal_or_fail(self._recipes, self._live.serving.adapter, task)
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Nothing to release."""
 
 
 def heal_or_fail(
     recipes: Recipes, before: AdapterState, task: HealTask
 ) -> HealOutcome | HealFailure:
-    """Heal here and now; what goes wrong is an outcome as well."""
+    """Heal in this thread; an error of the recipe comes back as a `HealFailure`."""
     try:
         return recipes.heal(before, task)
     except (HealError, RuntimeError, ValueError) as exc:

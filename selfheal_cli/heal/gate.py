@@ -1,4 +1,4 @@
-"""Whether a heal may be published: judged on rows that it did not learn from."""
+"""The gate: whether a heal may be published, judged on rows that it did not learn from."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
     Matrix = NDArray[np.float64]
 
-DISCOUNT = 0.5  # of a held-out row's say, per arrival: a drift may just have ended
-SMALLEST = 1e-12
+DISCOUNT = 0.5  # of a held-out row's weight, per arrival: a drift may just have ended
+SMALLEST = 1e-12  # probability of the true class, so that its logarithm is finite
 FEWEST = 2  # held-out rows that are any evidence
 NORM_LIMIT = 100.0  # how many times longer than before a row's features may become
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """``rejected`` says why the heal is not published, or is empty.
+    """The gate's verdict; ``rejected`` says why the heal is not published, or is empty.
 
-    ``worse_by`` is the mean log loss after minus before on the held-out rows, and ``error`` its
-    standard error; both None where no labelled row was held out.
+    ``worse_by`` is the mean log loss after minus before on the ``rows`` held-out rows, and
+    ``error`` its standard error; both None where no labelled row was held out.
     """
 
     rejected: str
@@ -41,10 +41,11 @@ class Judgement:
 def judge(
     frozen: SelfHealingNetwork, healed: SelfHealingNetwork, outcome: HealOutcome, tolerance: float
 ) -> Judgement:
-    """Collapse first (by what the ``frozen`` network gives), then the held-out rows.
+    """Whether to publish ``healed``: it must not have collapsed, nor be worse on held-out rows.
 
-    A heal may be worse by ``tolerance`` standard errors at most; one that gives every row the
-    same class, where the adapter before it did not, must be better by one.
+    Collapse is measured against the ``frozen`` baseline. A heal may be worse by ``tolerance``
+    standard errors at most; one that gives every row the same class, where the adapter before it
+    did not, must be better by one.
     """
     collapse = _collapse(frozen, healed, outcome)
     if collapse:
@@ -73,14 +74,19 @@ def judge(
 
 
 def compare(before: FloatArray, after: FloatArray, y: Any, arrival: Any) -> tuple[float, float]:
-    """Mean log loss after minus before on labelled rows, recent ones counting more, and its
-    standard error.
+    """Mean log loss after minus before on labelled rows, and its standard error.
+
+    ``before`` and ``after`` are probabilities, (n,) or (n, K), ``y`` (n,); recent rows count more,
+    by their ``arrival`` (n,).
     """
     return _discounted(_losses(after, y) - _losses(before, y), arrival)
 
 
 def _collapse(frozen: SelfHealingNetwork, healed: SelfHealingNetwork, outcome: HealOutcome) -> str:
-    """Probabilities that are not finite or all the same, or features blown up."""
+    """Why the healed network has collapsed, or nothing.
+
+    Its probabilities are not finite or all the same, or its features have blown up.
+    """
     after = outcome.probabilities_after
     if not np.isfinite(after).all():
         return "a probability is not finite"
@@ -99,7 +105,7 @@ def _varies(probabilities: FloatArray) -> bool:
 
 
 def _one_class(outcome: HealOutcome) -> str:
-    """Whether all rows now get one class, and did not before."""
+    """Why the decisions have collapsed, or nothing: all rows get one class, and did not before."""
     before, after = (
         np.unique(p >= 0.5 if p.ndim == 1 else p.argmax(axis=1))
         for p in (outcome.probabilities_before, outcome.probabilities_after)
@@ -108,7 +114,7 @@ def _one_class(outcome: HealOutcome) -> str:
 
 
 def _losses(probabilities: FloatArray, y: Any) -> Matrix:
-    """Log loss of each row, (n,)."""
+    """Log loss (n,) of each row, from probabilities (n,) or (n, K)."""
     wide = probabilities.astype(np.float64)
     if wide.ndim == 1:
         chosen = np.where(y == 1, wide, 1.0 - wide)
@@ -119,11 +125,12 @@ def _losses(probabilities: FloatArray, y: Any) -> Matrix:
 
 
 def _discounted(difference: Matrix, arrival: Any) -> tuple[float, float]:
-    """Weighted mean, and the standard error of it."""
-    _, age = np.unique(arrival, return_inverse=True)
-    weight = DISCOUNT ** (age.max() - age)
+    """Mean of paired differences (n,), weighted by arrival (n,), and its standard error."""
+    _, order = np.unique(arrival, return_inverse=True)
+    weight = DISCOUNT ** (order.max() - order)
     weight = weight / weight.sum()
     mean = float(weight @ difference)
     rows = len(difference)
+    # of a weighted mean, with the correction n / (n - 1) of a sample's variance
     variance = float((weight**2) @ (difference - mean) ** 2) * rows / max(rows - 1, 1)
     return mean, float(np.sqrt(variance))

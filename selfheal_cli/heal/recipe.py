@@ -1,4 +1,4 @@
-"""The one small contract of every recipe, and where recipes are found by name.
+"""The contract of a recipe, and the recipes by name.
 
 A new recipe is a module in ``recipes/``, a line in `KINDS`, and a name that users may choose.
 """
@@ -12,32 +12,38 @@ from typing import Literal, Protocol
 from selfheal_cli.config import HealSettings, LabelSettings
 from selfheal_cli.errors import ConfigurationError
 from selfheal_cli.heal.anchor import Anchor
-from selfheal_cli.heal.recipes import aligned, anchored, article, assumed, gradient
+from selfheal_cli.heal.recipes.aligned import Aligned
+from selfheal_cli.heal.recipes.anchored import Anchored
+from selfheal_cli.heal.recipes.article import Article
+from selfheal_cli.heal.recipes.assumed import Assumed
+from selfheal_cli.heal.recipes.gradient import Gradient
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask
 from selfheal_cli.model.adapters import AFFINE, LORA, REFLEXIVE, parse_adapter
 from selfheal_cli.model.network import MOST_BESIDE, SelfHealingNetwork
 
 
 class Recipe(Protocol):
-    """Adapter before, rows and labels in; adapter after and what was measured out.
+    """Turns the adapter before, rows and labels into the adapter after and some figures.
 
     A pure function of its arguments: the same in, the same bytes out.
     """
 
     def heal(self, before: AdapterState, task: HealTask) -> HealOutcome:
-        """Raises `HealError` where no usable weights come out, `HealRefused` where the recipe's
+        """The adapter after learning from the task's rows.
+
+        Raises `HealError` where no usable weights come out, `HealRefused` where the recipe's
         assumption does not hold on these rows.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class RecipeKind:
-    """What the rest of the house must know of a recipe.
+    """The properties of a recipe that the session and the commands depend on.
 
-    ``rows``: it learns from the batch at hand, from the window of labelled rows, or from a window
-    of rows without labels. ``guarded``: gate, quarantine, stale rules and cooldown act on it (the
-    article's recipe is left exactly as it is). ``adapter``: what its answer is kept in; ``takes``
-    the adapters that a wrapped network may come with.
+    ``adapter``: the kind whose weights it gives. ``rows``: it learns from the batch at hand, from
+    the window of labelled rows, or from a window of rows without labels. ``guarded``: gate,
+    quarantine, stale rules and cooldown act on it (the article's recipe is left exactly as it is).
+    ``takes``: the adapters that a wrapped network may come with.
     """
 
     adapter: str
@@ -49,13 +55,11 @@ class RecipeKind:
 
 
 KINDS = {
-    "article": RecipeKind(REFLEXIVE, "batch", False, 2, article.Article, (REFLEXIVE,)),
-    "gradient": RecipeKind(
-        REFLEXIVE, "labelled", True, None, gradient.Gradient, (REFLEXIVE, AFFINE, LORA)
-    ),
-    "anchored": RecipeKind(AFFINE, "labelled", True, None, anchored.Anchored),
-    "assumed": RecipeKind(AFFINE, "unlabelled", True, 2, assumed.Assumed),
-    "aligned": RecipeKind(AFFINE, "unlabelled", True, None, aligned.Aligned),
+    "article": RecipeKind(REFLEXIVE, "batch", False, 2, Article, (REFLEXIVE,)),
+    "gradient": RecipeKind(REFLEXIVE, "labelled", True, None, Gradient, (REFLEXIVE, AFFINE, LORA)),
+    "anchored": RecipeKind(AFFINE, "labelled", True, None, Anchored),
+    "assumed": RecipeKind(AFFINE, "unlabelled", True, 2, Assumed),
+    "aligned": RecipeKind(AFFINE, "unlabelled", True, None, Aligned),
 }
 
 
@@ -67,7 +71,7 @@ def label_free(heal: HealSettings) -> str | None:
 
 
 def check_recipe(heal: HealSettings, labels: LabelSettings, classes: int) -> None:
-    """Raise `ConfigurationError` where the recipe cannot do what is asked."""
+    """Raise `ConfigurationError` where the recipe does not go with the labels or the classes."""
     kind = KINDS[heal.recipe]
     if kind.classes is not None and classes > kind.classes:
         raise ConfigurationError(
@@ -91,7 +95,7 @@ def check_recipe(heal: HealSettings, labels: LabelSettings, classes: int) -> Non
 
 
 def check_place(heal: HealSettings, network: SelfHealingNetwork) -> None:
-    """Raise `ConfigurationError` where the recipe cannot heal what was wrapped, there."""
+    """Raise `ConfigurationError` where the recipe cannot heal the adapter where it was wrapped."""
     size = network.architecture
     adapter = parse_adapter(size.adapter)
     at = f" at layer '{size.other.at}'" if size.other else ""
@@ -138,11 +142,11 @@ class Recipes:
 
     @property
     def needs_backbone(self) -> bool:
-        """Whether a heal scores rows anew: the others work on features that are known."""
+        """Whether a heal runs the backbone again; most work on features that are there."""
         return label_free(self.settings) == "aligned"
 
     def heal(self, before: AdapterState, task: HealTask) -> HealOutcome:
-        """Heal by the recipe that the task names."""
+        """Heal by the recipe that the task names; raises as `Recipe.heal` does."""
         if task.recipe not in self._built:
             kind = KINDS[task.recipe]
             self._built[task.recipe] = kind.build(self.network, self.anchor, self.settings)

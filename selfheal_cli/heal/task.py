@@ -1,4 +1,4 @@
-"""What goes into a heal and what comes out of it."""
+"""A heal's input and output: rows, task, outcome or failure, and the window that rows come from."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class AdapterState:
-    """An adapter's weights, and what its recipe remembers from heal to heal.
+    """An adapter's weights, and its recipe's state from heal to heal.
 
-    ``memory`` is the recipe's own: Adam's moments, or the losses of rival explanations; empty
-    before the first heal and after a rollback. Nobody changes these tensors in place.
+    ``memory`` belongs to the recipe: Adam's moments, or the losses of competing experts; empty
+    before the first heal and after a rollback. These tensors are never changed in place.
     """
 
     weights: Weights
@@ -36,7 +36,7 @@ class AdapterState:
 class HealRows:
     """Rows to heal on.
 
-    ``features`` (n, features) float32 of the frozen backbone, computed once a row; ``y`` (n,) the
+    ``features`` (n, features) float32 of the frozen backbone, computed once per row; ``y`` (n,) the
     labels, -1 where unknown; ``rule_label`` (n,), -1 where the rules abstain; ``arrival`` (n,)
     int32 the step at which the rows' labels came, rising; ``held_out`` (n,) bool, rows that no
     heal ever learns from, so that it can be judged by them.
@@ -70,7 +70,7 @@ class HealRows:
 
 @dataclass(frozen=True, slots=True)
 class HealTask:
-    """A heal that was asked for: by which recipe, on which rows, in which batch and why.
+    """A heal to be done: by which recipe, on which rows, in which batch and why.
 
     ``positive_share`` is the share of true positives among the batch's conflicts.
     """
@@ -85,9 +85,11 @@ class HealTask:
 
 @dataclass(frozen=True, slots=True)
 class HealOutcome:
-    """The adapter after a heal; probabilities of the task's rows before and after it, (n,) or
-    (n, K); and what the recipe measured on the way, by name. ``packed`` is the adapter as bytes,
-    where whoever healed has made them.
+    """The adapter after a heal.
+
+    Probabilities of the task's n rows before and after it are (n,) or (n, K); ``measured`` are
+    the recipe's own figures by name. ``packed`` is the adapter as bytes, where the heal worker has
+    made them.
     """
 
     task: HealTask
@@ -102,7 +104,7 @@ class HealOutcome:
 class HealFailure:
     """A heal that gave no weights; the old ones stay.
 
-    ``refused`` where the recipe's assumption did not hold on the rows.
+    ``refused``: the recipe's assumption did not hold on the rows.
     """
 
     task: HealTask
@@ -135,8 +137,9 @@ class Window:
     def add(
         self, arrival: int, features: FloatArray, y: LabelArray, rule_label: LabelArray
     ) -> None:
-        """Take rows of one arrival, or more of the last; which are held out depends on seed and
-        arrival.
+        """Take rows of a new arrival, or more rows of the last one.
+
+        ``features`` (n, features), ``y`` and ``rule_label`` (n,) as in `HealRows`.
         """
         if self._parts and self._parts[-1].arrival[0] == arrival:
             last = self._parts.pop()
@@ -148,7 +151,7 @@ class Window:
         self._parts.append(HealRows(features, y, rule_label, steps, held_out))
 
     def rows(self) -> HealRows:
-        """All of them, oldest first."""
+        """All rows of the window, oldest first."""
         if len(self._parts) == 1:
             return self._parts[0]
         return HealRows(
@@ -159,12 +162,13 @@ class Window:
         )
 
     def clear(self) -> None:
-        """Begin anew."""
+        """Drop all rows."""
         self._parts.clear()
 
     def _held_out(self, rows: int, arrival: int) -> NDArray[np.bool_]:
         chosen = np.zeros(rows, dtype=bool)
         count = round(rows * self._share)
+        # seeded by the arrival: a resumed run holds out the same rows without having drawn before
         if count:
             order = np.random.default_rng((self._seed, arrival)).permutation(rows)
             chosen[order[:count]] = True

@@ -1,4 +1,4 @@
-"""What crosses between the scoring process and the heal worker: safetensors frames, no pickle."""
+"""The frames between the scoring process and the heal worker: JSON and safetensors, no pickle."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def decode_task(frame: bytes) -> tuple[HealTask, AdapterState]:
 
 
 def encode_outcome(outcome: HealOutcome) -> bytes:
-    """An answer from the worker; the rows stay behind.
+    """An answer from the worker, without the rows, which the parent has.
 
     The weights go as the bytes that will be registered, packed and hashed in the worker's time.
     """
@@ -62,7 +62,7 @@ def encode_outcome(outcome: HealOutcome) -> bytes:
 
 
 def encode_failure(error: Exception) -> bytes:
-    """An answer from the worker where no weights came out."""
+    """An answer from the worker about a heal that gave no weights."""
     reason = one_line(error)
     return encode({"error": reason, "refused": isinstance(error, HealRefused)}, {})
 

@@ -1,4 +1,4 @@
-"""The heal worker's own process: reads tasks, heals, answers; lives as long as its parent."""
+"""The heal worker's process: reads tasks, heals, answers; ends with its parent."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def main(connection: Connection) -> None:
 
 
 def encode_recipes(recipes: Recipes) -> bytes:
-    """What a worker needs to know: network, anchor, settings.
+    """The first frame to a worker: network, anchor and settings.
 
-    The backbone stays here, however large, unless a recipe moves what goes into it.
+    The backbone, which may be large, is sent only where a recipe moves its inputs.
     """
-    whole = recipes.needs_backbone
-    network = recipes.network if whole else recipes.network.without_backbone()
+    backbone = recipes.needs_backbone
+    network = recipes.network if backbone else recipes.network.without_backbone()
     header = {
         "architecture": network.architecture.as_dict(),
         "settings": recipes.settings.model_dump(),
-        "backbone": whole,
+        "backbone": backbone,
     }
     weights = {f"network/{name}": value for name, value in network.state_dict().items()}
     anchor = {f"anchor/{name}": value for name, value in recipes.anchor.tensors().items()}
@@ -71,7 +71,7 @@ def decode_recipes(frame: bytes) -> Recipes:
 
 
 def _warm_up(recipes: Recipes) -> None:
-    """Heal on nothing of interest once, so that the first real heal is as fast as the rest."""
+    """Heal on two empty rows once, so that the first real heal is as fast as the rest."""
     features = np.zeros((2, recipes.network.architecture.features), dtype=np.float32)
     labels = np.array([0, 1], dtype=np.int8)
     arrival, held_out = np.zeros(2, dtype=np.int32), np.zeros(2, dtype=bool)

@@ -1,7 +1,7 @@
-"""Heals in a process of their own, so that scoring keeps its interpreter to itself.
+"""Heals in a process of their own, so that they do not slow down scoring.
 
-Predict p99 while heals run back to back was measured: a process 1.02 to 1.07 times idle, a
-thread 2 to 4 times. ``benchmarks/latency.py`` measures it here.
+The p99 of predict while heals run back to back was 1.02 to 1.07 times that of an idle process,
+and with a thread 2 to 4 times. ``benchmarks/latency.py`` measures it here.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ MAX_STARTS = 3
 class WorkerEngine:
     """A `HealEngine` with one worker process; at most one heal in flight and one waiting.
 
-    Of the tasks that wait, only the newest is kept: it has the newest rows, and the heal that is
-    under way is soon out of date.
+    Of the waiting tasks only the newest is kept: it has the newest rows, and a heal on older ones
+    would be out of date once it is done.
     """
 
     def __init__(self, live: LiveModel, recipes: Recipes) -> None:
         self._live = live
-        self._base = worker.encode_recipes(recipes)
+        self._recipes = worker.encode_recipes(recipes)
         self._waiting: HealTask | None = None
         self._running: HealTask | None = None
         self._ready = False
@@ -43,7 +43,7 @@ class WorkerEngine:
 
     @property
     def in_flight(self) -> bool:
-        """See `HealEngine`."""
+        """Whether a heal runs or waits."""
         return self._running is not None or self._waiting is not None
 
     @property
@@ -52,13 +52,16 @@ class WorkerEngine:
         return self._process.pid
 
     def submit(self, task: HealTask) -> HealTask | None:
-        """See `HealEngine`."""
+        """Send the task to the worker, or keep it until the worker is free."""
         replaced, self._waiting = self._waiting, task
         self._dispatch()
         return replaced
 
     def take(self, *, wait: bool = False) -> HealOutcome | HealFailure | None:
-        """See `HealEngine`."""
+        """The worker's next outcome; a worker that has ended is started again.
+
+        Raises `HealError` where it has ended `MAX_STARTS` times in a row.
+        """
         while True:
             self._dispatch()
             if not self.in_flight or not (wait or self._connection.poll()):
@@ -69,7 +72,7 @@ class WorkerEngine:
                 if (failure := self._restart()) is not None:
                     return failure
                 continue
-            if self._running is None:  # the first word of a restarted worker
+            if self._running is None:  # a restarted worker says that it is ready
                 self._ready = True
                 continue
             self._starts_left = MAX_STARTS
@@ -88,15 +91,14 @@ class WorkerEngine:
         self._running = task
         try:
             self._connection.send_bytes(wire.encode_task(task, self._live.serving.adapter))
-        except OSError:  # the worker is gone; `take` finds out and says so
+        except OSError:  # the worker has ended; `take` reads the same and restarts it
             return
 
     def _start(self) -> tuple[subprocess.Popen[bytes], Connection]:
-        """A process that knows nothing of the program it belongs to: multiprocessing would run
-        that program's main file again.
-        """
+        """Start the worker and send it the recipes."""
+        # not by multiprocessing, which would run the main file of the host program again
         ours, theirs = Pipe()
-        path = os.pathsep.join(one for one in sys.path if one)
+        path = os.pathsep.join(filter(None, sys.path))
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", worker.__name__, str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
@@ -104,12 +106,12 @@ class WorkerEngine:
             env={**os.environ, "PYTHONPATH": path},
         )
         theirs.close()
-        with suppress(OSError):  # it is gone already; whoever waits for it finds out
-            ours.send_bytes(self._base)
+        with suppress(OSError):  # it has ended already, which reading from it will show
+            ours.send_bytes(self._recipes)
         return process, ours
 
     def _end(self) -> int | None:
-        """Its exit code, once it has ended: it does when its connection closes."""
+        """Wait for the worker, which ends when its connection closes; returns its exit code."""
         try:
             return self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
@@ -127,7 +129,7 @@ class WorkerEngine:
         raise HealError(f"the heal worker did not start within {START_SECONDS:g} s")
 
     def _restart(self) -> HealFailure | None:
-        """Start the worker again; the heal that was lost with it has failed."""
+        """Start the worker again; the heal that it was at has failed."""
         self._connection.close()
         code = self._end()
         self._starts_left -= 1
@@ -135,7 +137,7 @@ class WorkerEngine:
             raise HealError(f"the heal worker ended {MAX_STARTS} times in a row (exit code {code})")
         lost, self._running, self._ready = self._running, None, False
         self._process, self._connection = self._start()
-        if lost is None:  # it ended while it started; the waiting heal goes on waiting
+        if lost is None:  # it ended during its start; the waiting heal goes on waiting
             return None
         reason = f"the heal worker ended (exit code {code}) and was started again"
         return HealFailure(lost, reason, worker_restarted=True)

@@ -1,4 +1,4 @@
-"""What rules are worth on rows: coverage, precision, recall, contradictions, and age."""
+"""Checks rules against rows: coverage, precision, recall, contradictions, and staleness."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from selfheal_cli.rules.conditions import BoolArray
 
 BATCH_ROWS = 100  # firing rates vary from batch to batch; calibration measures by how much
-EXPECTED = 5  # firings that must have been expected before none of them is a sign
+EXPECTED = 5  # firings; where fewer were expected, that there is none says nothing
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How a rule did on ``rows`` rows, of which ``known`` have labels and ``positives`` its own.
+    """Counts of a rule on ``rows`` rows, of which ``known`` have labels, ``positives`` the rule's.
 
-    It fired on ``fired`` of them; of these ``judged`` have labels and ``right`` have its own.
+    It fired on ``fired`` of them; of these ``judged`` have labels, and ``right`` the rule's.
     """
 
     rows: int
@@ -38,17 +38,17 @@ class Counts:
 
     @property
     def coverage(self) -> float:
-        """Share of the rows that it fires on."""
+        """Share of the rows that the rule fires on."""
         return self.fired / max(self.rows, 1)
 
     @property
     def precision(self) -> float | None:
-        """Share of the judged rows that are right; None where none is."""
+        """Share of the judged rows that are right; None without judged rows."""
         return self.right / self.judged if self.judged else None
 
     @property
     def recall(self) -> float | None:
-        """Share of its label's rows that it finds; None where there are none."""
+        """Share of the rows with its label that it fires on; None where there are none."""
         return self.right / self.positives if self.positives else None
 
     @property
@@ -59,8 +59,8 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """One rule; ``disagreed`` counts rows whose label the network finds improbable (None: nobody
-    was asked), ``stale`` says why it is, and is empty where it is sound.
+    """A checked rule; ``disagreed`` counts rows whose label the network finds improbable (None:
+    without a network), ``stale`` says why the rule is stale, and is empty where it is not.
     """
 
     named: NamedRule
@@ -80,10 +80,10 @@ class Contradiction:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """All rules on ``rows`` rows, and their vote: ``voted`` rows have a label by it.
+    """All rules on ``rows`` rows, and their vote, which gives ``voted`` of them a label.
 
-    ``tied`` rows have as much for one label as for another, and on ``silent`` ones none fires;
-    of the voted rows ``judged`` have labels, and ``right`` the same.
+    On ``tied`` rows two labels have as many votes, and on ``silent`` ones no rule fires; of the
+    voted rows ``judged`` have labels, and ``right`` the label of the vote.
     """
 
     rows: int
@@ -107,10 +107,11 @@ def check_rules(
     z: float = 4.0,
     latest: float = 0.2,
 ) -> Check:
-    """Hold rules against rows (n,) in time order.
+    """Check rules on n rows in time order.
 
-    ``y`` is -1 where nobody knows. ``probabilities`` are the network's, and ``least`` the one
-    below which a label conflicts. A rule is stale by what became of it in the ``latest`` share.
+    ``y`` (n,) is -1 where unknown. ``probabilities``, (n,) or (n, K), are the network's; a label
+    with less than ``least`` conflicts. A rule is stale where the ``latest`` share of the rows is
+    more than ``z`` standard errors from the earlier ones.
     """
     table = RuleTable(columns)
     fired = [named.rule.fires(table) for named in rules]
@@ -139,7 +140,7 @@ def check_rules(
 
 
 def count(fired: BoolArray, y: LabelArray, label: int) -> Counts:
-    """Where a rule fired (n,), against the labels (n,)."""
+    """Counts of a rule with ``label`` that ``fired`` (n,), against the labels ``y`` (n,)."""
     known, positive = y >= 0, y == label
     return Counts(
         rows=len(y),
@@ -160,13 +161,13 @@ def _contradictions(
         for (a, on_a), (b, on_b) in combinations(zip(rules, fired, strict=True), 2)
         if a.rule.label != b.rule.label and bool((on_a & on_b).any())
     ]
-    return tuple(sorted(contradictions, key=lambda one: -one.both))
+    return tuple(sorted(contradictions, key=lambda pair: -pair.both))
 
 
 def _stale(
     named: NamedRule, fired: BoolArray, columns: Columns, y: LabelArray, z: float, latest: float
 ) -> str:
-    """Why a rule is stale, most telling first; empty where it is not."""
+    """Why a rule is stale, by the plainest reason; empty where it is not."""
     cut = len(y) - int(latest * len(y))
     before = count(fired[:cut], y[:cut], named.rule.label)
     now = count(fired[cut:], y[cut:], named.rule.label)
@@ -185,6 +186,7 @@ def _precision_fell(before: Counts, now: Counts, z: float) -> str:
     old, new = before.precision, now.precision
     if old is None or new is None or new >= old:
         return ""
+    # the two-proportion z-test, with the pooled precision under "nothing changed"
     pooled = (before.right + now.right) / (before.judged + now.judged)
     error = sqrt(pooled * (1 - pooled) * (1 / before.judged + 1 / now.judged))
     if not error or (old - new) / error <= z:
@@ -196,7 +198,7 @@ def _precision_fell(before: Counts, now: Counts, z: float) -> str:
 
 
 def _rate_left(named: NamedRule, columns: Columns, cut: int, rows: int, z: float) -> str:
-    """As a run finds it: the firing rate has left the range of the rows before."""
+    """Whether the firing rate has left its range, by the same test as in a run."""
     earlier = {name: values[:cut] for name, values in columns.items()}
     starts = range(cut, rows, BATCH_ROWS)
     health = RuleHealth(
@@ -205,7 +207,7 @@ def _rate_left(named: NamedRule, columns: Columns, cut: int, rows: int, z: float
     for at in starts:
         health.observe({name: values[at : at + BATCH_ROWS] for name, values in columns.items()})
     return "".join(
-        f"it fires on {one.rate:.1%} of the latest {one.rows:,} rows, on {one.trained_rate:.1%} "
-        f"of those before ({one.z:+.1f} standard errors)"
-        for one in health.stale()
+        f"it fires on {stale.rate:.1%} of the latest {stale.rows:,} rows, on "
+        f"{stale.trained_rate:.1%} of those before ({stale.z:+.1f} standard errors)"
+        for stale in health.stale()
     )

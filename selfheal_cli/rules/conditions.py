@@ -1,8 +1,8 @@
-"""What a rule asks of a row: a tree of frozen nodes, evaluated on whole columns.
+"""A rule's condition: a tree of frozen nodes, evaluated on whole columns.
 
-A question about a missing value is neither true nor false, as in SQL: ``holds`` gives the rows
+A comparison with a missing value is neither true nor false, as in SQL: ``holds`` gives the rows
 where a condition is true, ``fails`` those where it is false, and a row may be in neither. Only
-``is missing`` always has an answer.
+``is missing`` is always one of the two.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ COMPARE = {
 OPPOSITE = {"<": ">=", "<=": ">", ">": "<=", ">=": "<", "==": "!=", "!=": "=="}
 PLAIN_NAME = re.compile(r"[A-Za-z_][\w.\-]*")
 RESERVED = ("and", "or", "not", "in", "between", "is")
+NUMBERS = "fiub"  # numpy's kinds of dtype
+LISTED = 20  # known features that an error names
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +194,7 @@ Condition = Leaf | Not | And | Or
 
 
 def leaves(condition: Condition) -> Iterator[Leaf]:
-    """The questions about one feature each, in the order in which they are written."""
+    """The comparisons of one feature each, in the order in which they are written."""
     if isinstance(condition, Not):
         yield from leaves(condition.condition)
     elif isinstance(condition, And | Or):
@@ -203,7 +205,7 @@ def leaves(condition: Condition) -> Iterator[Leaf]:
 
 
 def mapped(condition: Condition, change: Callable[[Leaf], Leaf]) -> Condition:
-    """The same tree with each leaf changed, asked for in the order in which they are written."""
+    """The same tree with ``change`` applied to each leaf, in the order of the text."""
     if isinstance(condition, Not):
         return Not(mapped(condition.condition, change))
     if isinstance(condition, And | Or):
@@ -236,10 +238,6 @@ def _compared(table: RuleTable, feature: str, operator: str, value: float | str)
     return holds & ~table.missing(feature) if operator == "!=" else holds
 
 
-NUMBERS = "fiub"  # numpy's kinds of dtype
-LISTED = 20
-
-
 class RuleTable:
     """Columns (n,) by name: numbers with NaN, or texts with None or NaN where one is missing."""
 
@@ -253,7 +251,7 @@ class RuleTable:
 
     @classmethod
     def of(cls, columns: Columns | pd.DataFrame | RuleTable) -> RuleTable:
-        """``columns`` as a table; one that is a table already keeps what it has found out."""
+        """``columns`` as a table; one that is a table already keeps its coded texts."""
         return columns if isinstance(columns, RuleTable) else cls(columns)
 
     def numbers(self, name: str) -> NDArray[Any]:
@@ -263,16 +261,16 @@ class RuleTable:
             raise RuleError(f"'{name}' is text; compare it with quoted text, such as {name} == 'a'")
         return values
 
-    def where_text(self, name: str, wanted: Callable[[Any], bool]) -> BoolArray:
-        """(n,) bool: rows whose text is ``wanted``; False where it is missing.
+    def where_text(self, name: str, matches: Callable[[Any], bool]) -> BoolArray:
+        """(n,) bool: rows whose text ``matches``; False where it is missing.
 
-        Raises `RuleError` for a column of numbers. Each different text is asked for once.
+        Raises `RuleError` for a column of numbers. Each different text is tested once.
         """
         if self._values(name).dtype.kind in NUMBERS:
             raise RuleError(f"'{name}' is a number; compare it with numbers, such as {name} > 1")
         codes, texts = self._coded(name)
-        asked: BoolArray = np.array([*map(wanted, texts), False])
-        matching: BoolArray = asked[codes]  # the code of a missing text is -1
+        by_code: BoolArray = np.array([*map(matches, texts), False])
+        matching: BoolArray = by_code[codes]  # the code of a missing text is -1
         return matching
 
     def missing(self, name: str) -> BoolArray:
@@ -305,7 +303,7 @@ class RuleTable:
 
 
 def unknown(name: str, known: list[str]) -> str:
-    """``unknown feature 'x'; did you mean 'y'? known: ...``."""
+    """The message ``unknown feature 'x'; did you mean 'y'? known: ...``."""
     near = get_close_matches(name, known, n=1, cutoff=0.0)
     hint = f"did you mean '{near[0]}'? " if near else ""
     more = f", and {len(known) - LISTED} more" if len(known) > LISTED else ""

@@ -1,7 +1,7 @@
 """Rule health: a rule whose firing rate has left the range of its calibration is stale.
 
 A rule's threshold stands for a quantile ("the lowest fifth of V14"). When the feature moves, the
-same figure means another quantile, and a rule that fires on most rows teaches nonsense.
+same figure means another quantile, and a rule that fires on most rows gives wrong labels.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ from selfheal_cli.rules.ruleset import Rule
 if TYPE_CHECKING:
     from selfheal_cli.records import Columns
 
-STRICT = ("<", ">=")  # the threshold itself lies above the cut; for <= and > below it
+STRICT = ("<", ">=")  # a value equal to the threshold lies above the cut; for <= and > below it
 INEQUALITIES = (*STRICT, "<=", ">")
-POINTS = 0.02  # a rate this far from training's matters,
-FACTOR = 1.5  # and so does one that is this many times more or less
+POINTS = 0.02  # a rate that is this far from training's matters,
+FACTOR = 1.5  # and so does one that is larger or smaller by this factor
 FEWEST = 3  # batches before a rule can be stale
 
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """A rule as training saw it.
+    """A rule with its firing rate on the training rows.
 
     ``rate`` is the share of training rows that it fired on and ``sd`` the standard deviation of
     that share from batch to batch of ``batch_size`` rows, over ``batches`` of them. ``quantiles``
-    holds, for each threshold as they are written, the share of training values below it.
+    holds for each threshold, in the order in which they are written, the share of training values
+    below it; None where there was no value.
     """
 
     rule: Rule
@@ -69,7 +70,7 @@ class StaleRule:
 
 
 class _RuleTally:
-    """What calibration keeps of a rule while blocks pass: counts, and less than a batch of rows."""
+    """A rule's counts over training blocks; keeps less than a batch of rows."""
 
     def __init__(self, rule: Rule) -> None:
         self.rule = rule
@@ -96,11 +97,14 @@ class _RuleTally:
 
     def calibrated(self, batch_size: int) -> Calibrated:
         rate = self._fired / max(self._rows, 1)
-        smooth = (self._fired + 0.5) / (self._rows + 1)  # a rule that never fired varies too
+        # half a firing more: a rule that never fired in training still has a variance
+        smooth = (self._fired + 0.5) / (self._rows + 1)
         sd = sqrt(smooth * (1 - smooth) / batch_size)
         if len(self._rates) > 1:
             sd = max(sd, float(np.std(self._rates, ddof=1)))
-        quantiles = tuple(int(below) / int(of) if of else None for below, of in self._below)
+        quantiles = tuple(
+            int(below) / int(present) if present else None for below, present in self._below
+        )
         batches = max(len(self._rates), 1)
         return Calibrated(self.rule, rate, sd, batches, batch_size, quantiles)
 
@@ -118,7 +122,7 @@ def calibrate_rules(
 
 
 class RuleHealth:
-    """Watches the firing rates over the last ``window`` batches; keeps no rows older than that.
+    """The rules' firing rates over the last ``window`` batches; keeps no older rows.
 
     A rule is stale when its rate is more than ``z`` standard errors of the window's mean from
     training's, and 2 percentage points or a factor of 1.5 away.
@@ -155,17 +159,17 @@ class RuleHealth:
         rows, *fired = np.sum(self._fired, axis=0).tolist()
         stale = []
         for known, hits in zip(self._calibrated, fired, strict=True):
-            one = self._judge(known, hits / rows, rows)
-            if one is not None:
-                stale.append(one)
+            rule = self._judge(known, hits / rows, rows)
+            if rule is not None:
+                stale.append(rule)
         return tuple(stale)
 
     def reanchored(self, rule: Rule) -> Rule:
-        """The rule with each threshold at its training quantile of the window.
+        """The rule with each threshold moved to the same quantile of the window as in training.
 
         Equalities and sets keep their values, and so does a threshold beyond all training values,
         which marks no quantile. With one comparison the rule fires as often as in training; with
-        several, each of them does.
+        several, each of them does. Raises `RuleError` for a rule that was not calibrated.
         """
         known = next((known for known in self._calibrated if known.rule == rule), None)
         if known is None:
@@ -180,10 +184,10 @@ class RuleHealth:
 
     def _judge(self, known: Calibrated, rate: float, rows: int) -> StaleRule | None:
         batches = len(self._fired)
-        # sampling at both rates: at the training rate alone, a rare rule's second hit is a sign
-        both = (known.rate * (1 - known.rate) + rate * (1 - rate)) / 2
-        error = both / rows + known.between / batches + known.sd**2 / known.batches
-        z = (rate - known.rate) / sqrt(error) if error else 0.0
+        # sampling variance at both rates: at training's alone, a rare rule's second hit is a sign
+        sampling = (known.rate * (1 - known.rate) + rate * (1 - rate)) / 2
+        variance = sampling / rows + known.between / batches + known.sd**2 / known.batches
+        z = (rate - known.rate) / sqrt(variance) if variance else 0.0
         low, high = sorted((rate, known.rate))
         matters = high - low >= POINTS or high >= FACTOR * low
         if not matters or abs(z) <= self._z:
@@ -236,12 +240,12 @@ def _cut(values: NDArray[np.float64], quantile: float, *, strict: bool) -> float
     cuts = np.concatenate([[0], np.flatnonzero(np.diff(values) > 0) + 1, [len(values)]])
     cut = int(cuts[np.abs(cuts - quantile * len(values)).argmin()])
     first, last = float(values[0]), float(values[-1])
-    # beyond all values, by a step that float32 still sees
+    # a cut beyond all values is a step away from them that float32 can still represent
     margin = max(1e-3 * last - 1e-3 * first, 1e-6 * max(abs(first), abs(last)), 1e-30)
     low = float(values[cut - 1]) if cut else first - margin
     high = float(values[cut]) if cut < len(values) else last + margin
     middle = low / 2 + high / 2  # halves first: the sum may overflow
-    for digits in range(3, 17):  # as few as people would write
+    for digits in range(3, 17):  # as few as a person would write
         short = float(f"{middle:.{digits}g}")
         with np.errstate(over="ignore"):
             single = float(np.float32(short))  # columns may be float32, and compare as such

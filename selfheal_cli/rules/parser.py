@@ -1,4 +1,4 @@
-"""The text of a rule to its tree: recursive descent, one function a level of binding.
+"""Parses the text of a rule: recursive descent, one function for each level of precedence.
 
 ::
 
@@ -35,7 +35,7 @@ from selfheal_cli.rules.conditions import (
 MAX_LENGTH = 2_000
 MAX_DEPTH = 20
 SHARES = 10_000  # a confidence has four digits at most, so that votes add up exactly
-Where = Callable[[int], str]  # offset in the text -> the place as a person finds it
+Where = Callable[[int], str]  # offset in the text -> file, line and column, or the like
 
 LABEL = re.compile(r"\d{1,2}")
 TOKEN = re.compile(
@@ -55,7 +55,7 @@ END = "'@' with a confidence, or the end of the rule"
 
 
 def parse(text: str, where: Where | None = None) -> tuple[Condition, int, float]:
-    """Condition, label and confidence; raises `RuleError` at the first thing that is wrong.
+    """Condition, label and confidence; raises `RuleError` with the position of the first error.
 
     ``where`` turns an offset in the text into the beginning of the message.
     """
@@ -67,7 +67,7 @@ def parse(text: str, where: Where | None = None) -> tuple[Condition, int, float]
 
 
 class _Parser:
-    """Looks one token ahead."""
+    """A recursive-descent parser that looks one token ahead."""
 
     def __init__(self, text: str, where: Where) -> None:
         self._text, self._where = text, where
@@ -154,7 +154,7 @@ class _Parser:
                 self._fail("a quoted text, as before" if kind is str else "a number, as before")
             values.append(self._value(VALUE))
         self._require("}", "',' or '}'")
-        return In(feature, tuple(values))  # type: ignore[arg-type]  # of one kind, as seen above
+        return In(feature, tuple(values))  # type: ignore[arg-type]  # of one kind: checked above
 
     def _between(self, feature: str) -> Between:
         low = self._number()

@@ -1,7 +1,8 @@
-"""Domain rules: ``V14 < -1.5 and kind in {'web', 'app'} => 1 @ 0.8``, and how several vote.
+"""Domain rules: ``V14 < -1.5 and kind in {'web', 'app'} => 1 @ 0.8``, their vote, and their file.
 
-The language is in docs/rules.md; `rule_parser` reads it and `conditions` evaluates it. A label is 0
-or 1, or with K classes the position of one of them, as the run prints them.
+The language is in docs/rules.md; `parser` reads it and `conditions` evaluates it. A label is 0 or
+1, or with K classes the position of one of them, as the run prints them. A file of rules is YAML
+that is read node by node, so that each error names its line, and no tag can make an object.
 """
 
 from __future__ import annotations
@@ -39,6 +40,11 @@ if TYPE_CHECKING:
 
 
 MAX_RULES = 200
+MAX_BYTES = 1 << 20
+LONGEST_NAME = 80
+KEYS = ("name", "rule", "owner", "note", "confidence")
+REQUIRED = ("name", "rule")
+EXAMPLE = "write it like: - {name: late, rule: 'hours > 24 => 1', owner: ops, note: why}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +57,11 @@ class Rule:
 
     @property
     def leaves(self) -> tuple[Leaf, ...]:
-        """Its questions about one feature each, as they are written."""
+        """Its comparisons of one feature each, in the order in which they are written."""
         return tuple(leaves(self.condition))
 
     def fires(self, columns: Columns | pd.DataFrame | RuleTable) -> BoolArray:
-        """(n,) bool: the rows that the rule labels; never one whose answer is missing.
+        """(n,) bool: the rows that the rule labels; never one where the condition is unknown.
 
         Raises `RuleError` for a column that is not there or of the other kind.
         """
@@ -72,11 +78,11 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class RuleVerdict:
-    """What the rules say of rows: ``fired`` (n,) bool where the vote has a winner, and ``label``
-    (n,), -1 where they abstain.
+    """The rules' vote on n rows: ``fired`` (n,) bool where it has a winner, and ``label`` (n,), -1
+    where they abstain.
 
-    Where a rule that stands alone does not fire, it implies the other of two labels (the article's
-    reading: V14 not below -1.5 is normal).
+    Where a single rule does not fire, it implies the other of two labels (the article's reading:
+    V14 not below -1.5 is normal).
     """
 
     fired: BoolArray
@@ -84,29 +90,31 @@ class RuleVerdict:
 
     @property
     def abstained(self) -> int:
-        """Rows that the rules say nothing of: none fires, or the vote is a tie."""
+        """Number of rows without a label by the rules: none fires, or the vote is a tie."""
         return int((self.label < 0).sum())
 
     def conflicts_with(
         self, probabilities: FloatArray, y: LabelArray, probability: float
     ) -> Conflicts:
-        """Rows that a rule labels and the network finds improbable (less than ``probability``).
+        """Rows whose label by the rules has less than ``probability`` by the network.
 
-        ``y`` (n,) as far as it is known; -1 counts for nothing.
+        ``probabilities`` (n,) or (n, K); ``y`` (n,), -1 where unknown, gives the share of true
+        positives among them.
         """
         if probabilities.ndim == 1:
-            given = np.where(self.label == 1, probabilities, 1 - probabilities)
+            of_label = np.where(self.label == 1, probabilities, 1 - probabilities)
         else:
-            given = probabilities[np.arange(len(y)), np.maximum(self.label, 0)]
-        rows = self.fired & (given < probability)
+            of_label = probabilities[np.arange(len(y)), np.maximum(self.label, 0)]
+        rows = self.fired & (of_label < probability)
         known = y[rows & (y >= 0)]
         return Conflicts(int(rows.sum()), float((known == 1).mean()) if len(known) else 0.0)
 
 
 class RuleSet:
-    """Several rules that vote by confidence; a row that none fires on, or a tie, is abstained on.
+    """Rules that vote by confidence; they abstain where none fires, and on a tie.
 
-    ``classes`` is how many the target has.
+    ``classes`` is how many the target has. Raises `RuleError` without rules, with too many, or
+    with a label that is no class.
     """
 
     def __init__(self, rules: Sequence[Rule], *, classes: int = 2) -> None:
@@ -124,9 +132,9 @@ class RuleSet:
         self._implied = 1 - rules[0].label if len(rules) == 1 and classes == 2 else -1
 
     def with_rules(self, rules: Sequence[Rule]) -> RuleSet:
-        """The same set with some rules moved or left out, even all.
+        """The same set with some rules changed or left out, even all.
 
-        A rule that is the last of several stays one that implies nothing.
+        A rule that is left of several implies no other label where it does not fire.
         """
         changed = copy(self)
         changed.rules = tuple(rules)
@@ -134,8 +142,9 @@ class RuleSet:
         return changed
 
     def judge(self, columns: Columns | pd.DataFrame | RuleTable) -> RuleVerdict:
-        """Evaluate every rule on the columns (n,) each."""
+        """The rules' vote on columns of (n,) each."""
         table = RuleTable.of(columns)
+        # whole numbers add up exactly, so that a tie is one whatever the order of the rules
         votes = np.zeros((self.classes, table.rows), dtype=np.int64)
         for rule in self.rules:
             votes[rule.label, rule.fires(table)] += round(rule.confidence * SHARES)
@@ -150,7 +159,7 @@ class RuleSet:
 
 
 def parse_rule(text: str, where: Where | None = None) -> Rule:
-    """Parse one rule; raises `RuleError` with the position of the first thing that is wrong.
+    """Parse one rule; raises `RuleError` with the position of the first error.
 
     ``where`` turns an offset into the beginning of that message, for a rule that is in a file.
 
@@ -180,19 +189,9 @@ def _first_value(part: Leaf) -> float | str:
     return part.low if isinstance(part, Between) else part.values[0]  # type: ignore[union-attr]
 
 
-# Read node by node, so that each complaint can name its line, and no tag can make an object.
-
-
-MAX_BYTES = 1 << 20
-LONGEST_NAME = 80
-KEYS = ("name", "rule", "owner", "note", "confidence")
-NEEDED = ("name", "rule")
-EXAMPLE = "write it like: - {name: late, rule: 'hours > 24 => 1', owner: ops, note: why}"
-
-
 @dataclass(frozen=True, slots=True)
 class NamedRule:
-    """A rule that somebody answers for; ``owner`` and ``note`` may be empty."""
+    """A rule with its name in a file; ``owner`` and ``note`` may be empty."""
 
     name: str
     rule: Rule
@@ -203,7 +202,7 @@ class NamedRule:
 def read_rules(path: Path) -> tuple[NamedRule, ...]:
     """The rules of a file in their order.
 
-    Raises `RuleError` naming file, line, and the key or the column that is wrong.
+    Raises `RuleError` with file, line, and the wrong key or column.
     """
     text = _text(path)
     try:
@@ -239,7 +238,7 @@ def write_rules(rules: Sequence[NamedRule]) -> str:
 
 
 class _RuleReader:
-    """One file's nodes to rules."""
+    """Turns the YAML nodes of one file into rules."""
 
     def __init__(self, path: Path, lines: list[str]) -> None:
         self._path, self._lines = path, lines
@@ -250,10 +249,10 @@ class _RuleReader:
 
     def rule(self, node: Node) -> NamedRule:
         values = self._entries(node)
-        for key in NEEDED:
+        for key in REQUIRED:
             if key not in values:
                 raise RuleError(f"{self.at(node)}: key '{key}' is missing; {EXAMPLE}")
-        texts = {key: one.value.strip() for key, one in values.items()}
+        texts = {key: value.value.strip() for key, value in values.items()}
         if not 0 < len(texts["name"]) <= LONGEST_NAME:
             raise RuleError(
                 f"{self.at(values['name'])}: key 'name': 1 to {LONGEST_NAME} characters are allowed"
@@ -305,7 +304,7 @@ class _RuleReader:
         return replace(rule, confidence=share)
 
     def _place(self, node: ScalarNode, at: int) -> str:
-        """Line and column in the file of a place in the rule, as exactly as YAML allows."""
+        """Line and column in the file of an offset in the rule, as exactly as YAML allows."""
         before = node.value[:at]
         row, start = before.count("\n"), before.rfind("\n") + 1
         written = node.value[start:].split("\n", 1)[0]

@@ -1,10 +1,10 @@
-"""Short rules learned from labelled rows: the paths of a decision tree that hold on later rows."""
+"""Suggests short rules from labelled rows: paths of a decision tree that hold on later rows too."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,16 +23,23 @@ if TYPE_CHECKING:
 
 
 MIN_LEAF_SHARE = 0.01
-LARGEST = 1e30  # scikit-learn's trees hold float32
+LARGEST = 1e30  # scikit-learn's trees compute in float32
+FEWEST = 30  # rows that a rule must fire on, of those to learn from and of those held out
+ODDS = 2.0  # its odds of being right are at least so many times those of firing anywhere
+CONFIDENCE_Z = 1.96  # and the 95 % lower bound of its precision lies above the base rate
+MOST_CATEGORIES, LONGEST_CATEGORY = 30, 40
+SMOOTHING = 10  # rows of the base rate that each category starts with
+OVERLAP = 0.5  # a rule that fires mostly where better ones do is left out
+MISSING_SHARE = 0.01
 
 
 def suggest_rule(rows: Rows, numeric: Sequence[str], text: Sequence[str] = ()) -> Rule:
     """The single comparison that best separates positives, as ``feature <= t => 1`` or ``> t``.
 
     A decision tree of depth one, classes balanced, on labelled training rows; missing values
-    count as the column's mean. Where there are no numbers, the category that the shares of the
-    classes differ most in, as ``feature == 'category' => 1``. Raises `RuleError` where no feature
-    splits the rows.
+    count as the column's mean. Without numeric features, the category in whose share the classes
+    differ most, as ``feature == 'category' => 1``. Raises `RuleError` where no feature splits the
+    rows.
     """
     from sklearn.tree import DecisionTreeClassifier
 
@@ -47,7 +54,7 @@ def suggest_rule(rows: Rows, numeric: Sequence[str], text: Sequence[str] = ()) -
         raise RuleError("no single split tells the classes apart; give a rule with --rule")
     left, right = split.value[1][0], split.value[2][0]
     label, below = 1, bool(left[1] > right[1])
-    if len(left) > 2:  # the class that one side has most of, for its size among all rows
+    if len(left) > 2:  # the class with the largest balanced share on one side
         below = bool(left.max() > right.max())
         label = int((left if below else right).argmax())
     place = split.feature[0]
@@ -61,51 +68,42 @@ def _by_category(rows: Rows, text: Sequence[str]) -> Rule:
     for name in text:
         codes, categories = pd.factorize(rows.columns[name], sort=True)
         for code, category in enumerate(categories):
-            holding = codes == code
-            if not MIN_LEAF_SHARE <= holding.mean() <= 1 - MIN_LEAF_SHARE:
+            matching = codes == code
+            if not MIN_LEAF_SHARE <= matching.mean() <= 1 - MIN_LEAF_SHARE:
                 continue
-            shares = np.bincount(rows.y[holding], minlength=len(sizes)) / sizes
-            apart = float(shares.max() - shares.min())
-            if apart > best:
+            shares = np.bincount(rows.y[matching], minlength=len(sizes)) / sizes
+            difference = float(shares.max() - shares.min())
+            if difference > best:
                 label = int(shares.argmax())
-                best, choice = apart, (name, str(category), label)
+                best, choice = difference, (name, str(category), label)
     feature, category, label = choice
     if not feature:
         raise RuleError("no single category tells the classes apart; give a rule with --rule")
-    if len(sizes) == 2 and label == 0:  # rules of two classes speak of the positive
+    if len(sizes) == 2 and label == 0:  # of two classes, rules label the positive
         return Rule(Comparison(feature, "!=", category), 1)
     return Rule(Comparison(feature, "==", category), label)
 
 
 def shortest(threshold: float, values: np.ndarray[Any, Any]) -> float:
-    """The threshold in the fewest digits, four at least, that part the values as it does."""
-    parted = values <= threshold
+    """The threshold in the fewest digits, four at least, that split the values in the same way."""
+    below = values <= threshold
     for digits in range(4, 17):
         short = float(f"{threshold:.{digits}g}")
-        if np.array_equal(values <= short, parted):
+        if np.array_equal(values <= short, below):
             return short
     return threshold
 
 
 def filled(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Numbers (n,) as scikit-learn's trees take them: the mean where one is missing."""
+    """Numbers (n,) for scikit-learn's trees: finite, with the mean where one is missing."""
     missing = np.isnan(values)
     filled = np.where(missing, values[~missing].mean() if not missing.all() else 0.0, values)
     return np.clip(filled, -LARGEST, LARGEST)
 
 
-FEWEST = 30  # rows that a rule must fire on, in either part
-ODDS = 2.0  # its odds of being right are at least so many times those of firing anywhere
-SURE = 1.96  # and its precision lies above the base rate with this many standard errors
-MOST_CATEGORIES, LONGEST_CATEGORY = 30, 40
-SMOOTHING = 10  # rows of the base rate that each category starts with
-OVERLAP = 0.5  # a rule that mostly fires where chosen ones do is left out
-MISSING_SHARE = 0.01
-
-
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """A rule and how it did: on the rows it was learned from, and on later ones."""
+    """A rule with its counts on the rows that it was learned from, and on later ones."""
 
     rule: Rule
     learned: Counts
@@ -114,7 +112,7 @@ class Suggestion:
 
 @dataclass(frozen=True, slots=True)
 class _Feature:
-    """A column as a tree takes it (n,) and what its splits mean.
+    """A column as numbers ``values`` (n,) for a tree, and what its splits mean.
 
     ``categories`` of a text in the order of their rate; ``values`` are then positions in it.
     """
@@ -124,8 +122,8 @@ class _Feature:
     kind: str  # number, text or missing
     categories: tuple[str, ...] = ()
 
-    def question(self, low: float, high: float) -> list[Condition]:
-        """``low < value <= high`` in the language."""
+    def conditions(self, low: float, high: float) -> list[Condition]:
+        """``low < value <= high`` as conditions; none where that holds no category."""
         if self.kind == "missing":
             absent = IsMissing(self.name)
             return [absent if low > -np.inf else Not(absent)]
@@ -154,9 +152,9 @@ def suggest_rules(
 ) -> tuple[Suggestion, ...]:
     """Rules of up to ``depth`` splits, the most useful first; ``y`` (n,), -1 where unknown.
 
-    The last ``held_out`` of the rows, which are in time order, only judge: a rule is left out
-    unless it holds there too. Its confidence is its precision on them. Raises `RuleError` where
-    there are too few rows or only one label.
+    The rows are in time order. The last ``held_out`` share of them is not learned from: a rule is
+    left out unless it holds there too, and its confidence is its precision there. Raises
+    `RuleError` where there are too few rows or only one label.
     """
     cut = len(y) - int(held_out * len(y))
     known = y[:cut] >= 0
@@ -179,13 +177,14 @@ def suggest_rules(
             if str(rule) not in candidates and _holds(learned):
                 judged = count(rule.fires(tables[1]), labels[1], label)
                 candidates[str(rule)] = Suggestion(rule, learned, judged)
-    ranked = sorted(candidates.values(), key=lambda one: (-_gain(one.learned), str(one.rule)))
-    chosen = _apart([one for one in ranked if _holds(one.held_out)], tables[0], max_rules)
-    return tuple(_confident(one) for one in chosen)
+    holding = [suggestion for suggestion in candidates.values() if _holds(suggestion.held_out)]
+    # equal gains are ordered by text, so that the same rows give the same rules
+    holding.sort(key=lambda suggestion: (-_gain(suggestion.learned), str(suggestion.rule)))
+    return tuple(map(_with_confidence, _distinct(holding, tables[0], max_rules)))
 
 
-def lower_bound(right: int, of: int, z: float = SURE) -> float:
-    """Wilson's lower bound of a share.
+def lower_bound(right: int, of: int, z: float = CONFIDENCE_Z) -> float:
+    """Lower bound of the share ``right / of`` (Wilson 1927).
 
     >>> round(lower_bound(9, 10), 3)
     0.596
@@ -196,6 +195,7 @@ def lower_bound(right: int, of: int, z: float = SURE) -> float:
 
 
 def _holds(counts: Counts) -> bool:
+    """Whether a rule is better than chance, by much and beyond doubt."""
     base, precision = counts.base_rate, counts.precision
     if counts.judged < FEWEST or base is None or precision is None or not 0 < base < 1:
         return False
@@ -204,7 +204,7 @@ def _holds(counts: Counts) -> bool:
 
 
 def _gain(counts: Counts) -> float:
-    """Rows of its label that it finds beyond what firing anywhere as often would, per row."""
+    """Rows of its label that it fires on, less those of firing as often at random, per row."""
     return counts.coverage * ((counts.precision or 0.0) - (counts.base_rate or 0.0))
 
 
@@ -226,7 +226,10 @@ def _features(
 
 
 def _by_rate(values: NDArray[Any], positive: BoolArray) -> tuple[str, ...]:
-    """The frequent categories in the order of their rate of positives, so that a split is a set."""
+    """The frequent categories, by rate of positives.
+
+    In this order the best split into two sets of categories is one threshold (Breiman et al. 1984).
+    """
     present = [value for value in values if isinstance(value, str)]
     counts = Counter(value for value in present if len(value) <= LONGEST_CATEGORY)
     frequent = [c for c, rows in counts.most_common(MOST_CATEGORIES) if rows >= FEWEST]
@@ -239,7 +242,7 @@ def _by_rate(values: NDArray[Any], positive: BoolArray) -> tuple[str, ...]:
 def _paths(
     features: Sequence[_Feature], positive: BoolArray, depth: int
 ) -> Iterator[list[Condition]]:
-    """The questions on the way to each node of the tree, but the root."""
+    """The conditions on the way to each node of a decision tree, except the root."""
     from sklearn.tree import DecisionTreeClassifier
 
     if not features:
@@ -250,14 +253,15 @@ def _paths(
         min_samples_leaf=max(FEWEST, int(MIN_LEAF_SHARE * len(positive))),
         random_state=0,
     )
-    nodes = tree.fit(np.column_stack([one.values for one in features]), positive).tree_
+    nodes = tree.fit(np.column_stack([feature.values for feature in features]), positive).tree_
+    # several splits on one feature are kept as one interval, which reads as one condition
     waiting: list[tuple[int, dict[int, tuple[float, float]]]] = [(0, {})]
     while waiting:
         node, bounds = waiting.pop()
         if bounds:
-            asked = [features[place].question(*limits) for place, limits in bounds.items()]
-            if all(asked):
-                yield [part for parts in asked for part in parts]
+            path = [features[place].conditions(*limits) for place, limits in bounds.items()]
+            if all(path):
+                yield [condition for conditions in path for condition in conditions]
         if nodes.children_left[node] < 0:
             continue
         place, at = int(nodes.feature[node]), float(nodes.threshold[node])
@@ -267,38 +271,36 @@ def _paths(
 
 
 def _shortened(rule: Rule, path: list[Condition], table: RuleTable, y: LabelArray) -> Rule:
-    """Without the questions that gain nothing on the rows that it was learned from."""
-    parts = list(path)
+    """The rule without the conditions that gain nothing on the rows that it was learned from."""
+    kept = list(path)
     best = _gain(count(rule.fires(table), y, rule.label))
-    for part in path:
-        rest = [other for other in parts if other is not part]
+    for condition in path:
+        rest = [other for other in kept if other is not condition]
         if not rest:
             break
         shorter = Rule(_joined(rest), rule.label)
-        gain = _gain(count(shorter.fires(table), y, rule.label))
-        if gain >= best and _holds(count(shorter.fires(table), y, rule.label)):
-            parts, rule, best = rest, shorter, gain
+        counts = count(shorter.fires(table), y, rule.label)
+        if _gain(counts) >= best and _holds(counts):
+            kept, rule, best = rest, shorter, _gain(counts)
     return rule
 
 
-def _joined(parts: list[Condition]) -> Condition:
-    return parts[0] if len(parts) == 1 else And(tuple(parts))
+def _joined(conditions: list[Condition]) -> Condition:
+    return conditions[0] if len(conditions) == 1 else And(tuple(conditions))
 
 
-def _apart(ranked: list[Suggestion], table: RuleTable, most: int) -> list[Suggestion]:
-    """The first ones that each fire mostly where none before does."""
+def _distinct(ranked: list[Suggestion], table: RuleTable, most: int) -> list[Suggestion]:
+    """The first ``most`` that each fire mostly where none before does."""
     chosen: list[Suggestion] = []
     covered = np.zeros(table.rows, dtype=bool)
-    for one in ranked:
-        fired = one.rule.fires(table)
+    for suggestion in ranked:
+        fired = suggestion.rule.fires(table)
         if len(chosen) < most and (fired & covered).sum() <= OVERLAP * fired.sum():
-            chosen.append(one)
+            chosen.append(suggestion)
             covered |= fired
     return chosen
 
 
-def _confident(one: Suggestion) -> Suggestion:
-    confidence = max(0.01, round(one.held_out.precision or 0.0, 2))
-    return Suggestion(
-        Rule(one.rule.condition, one.rule.label, confidence), one.learned, one.held_out
-    )
+def _with_confidence(suggestion: Suggestion) -> Suggestion:
+    confidence = max(0.01, round(suggestion.held_out.precision or 0.0, 2))
+    return replace(suggestion, rule=replace(suggestion.rule, confidence=confidence))

@@ -1,7 +1,7 @@
-"""Without labels: the inputs are assumed to have moved and stretched, and nothing else.
+"""``aligned``: without labels, where only the inputs' means and standard deviations moved.
 
 Each input is moved back to the mean and standard deviation that it had in training, before the
-backbone sees it. Where that was all that happened, each input's distribution has the shape that it
+backbone gets it. Where that was all that happened, each input's distribution has the shape that it
 had in training; where it has not, the assumption is false and the heal is refused.
 """
 
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 
     Matrix = NDArray[np.float64]
 
-FALSIFIED = 1.5  # of rho: above it in 1 of 25 windows where the assumption holds
+FALSIFIED = 1.5  # largest rho: where the assumption holds, 1 of 25 windows exceeds it
 SMALLEST = 1e-6  # standard deviation below which an input is not stretched
 
 
 class Aligned:
-    """See `Recipe`. Needs a network whose backbone gives the inputs beside the features."""
+    """A `Recipe` for networks whose backbone gives the inputs beside the features."""
 
     def __init__(self, network: SelfHealingNetwork, anchor: Anchor, settings: HealSettings) -> None:
         self._network = network
         self._anchor = anchor
 
     def heal(self, before: AdapterState, task: HealTask) -> HealOutcome:
-        """See `Recipe`. Measures ``rho``, how far the inputs' shapes are from training's."""
+        """As `Recipe.heal`. Measures ``rho``, how far the inputs' shapes are from training's."""
         hidden = self._network.architecture.hidden
         features = task.rows.features
         x = features[:, hidden:]
@@ -72,7 +72,8 @@ class Aligned:
         standardised, in sampling errors.
         """
         anchor, rows = self._anchor, len(x)
-        now = quantiles(x, mean, np.where(sd > SMALLEST, sd, 1.0))
-        gap = np.abs(now - anchor.input_quantiles).mean(axis=0)
+        current = quantiles(x, mean, np.where(sd > SMALLEST, sd, 1.0))
+        gap = np.abs(current - anchor.input_quantiles).mean(axis=0)
+        # both quantiles are of samples: their errors add up as those of two means do
         trained = float(anchor.quantile_rows[0])
         return float(np.sqrt(rows * trained / (rows + trained)) * gap.max())

@@ -1,13 +1,13 @@
 """``anchored``: a convex heal with a unique answer, no learning rate and no optimiser state.
 
 Logistic regression on the frozen features around the trained head (a ridge prior towards it), so
-that few rows change little and many rows change what they must. Four explanations of the labelled
-window are kept side by side, and each heal serves their average, weighted by how well each did on
-rows that it had not seen yet (Vovk 1990; discounted, so that a drift that ends is noticed):
+that few rows change little and many rows change what they must. Four experts are kept side by
+side, and each heal serves their average, weighted by each one's loss on rows before it learned
+from them (exponential weights, Vovk 1990; discounted, so that a drift that ends is noticed):
 
-- nothing changed (the frozen network);
-- the logit is to be scaled and shifted, by the last 5 labelled batches, or by the whole window;
-- every coefficient is to be fitted, on the whole window.
+- the frozen network: nothing changed;
+- the logit scaled and shifted, by the last 5 labelled batches, or by the whole window;
+- every coefficient fitted, on the whole window.
 
 The average of affine corrections is one affine correction, so it folds into one adapter.
 """
@@ -34,18 +34,18 @@ if TYPE_CHECKING:
     Matrix = NDArray[np.float64]
 
 # chosen on synthetic seeds 0 to 3 (docs/healing.md) and fixed
-SHORT = 5  # labelled batches behind the quick explanation
+SHORT = 5  # labelled batches behind the quick expert
 DISCOUNT = 0.8  # of past losses, per labelled batch
 TEMPER = 0.2  # of losses in the weights: below 1, since rows of one batch are alike
-FROZEN_BONUS = 3.0  # log prior odds of "nothing changed" against each other explanation
+FROZEN_BONUS = 3.0  # log prior odds of "nothing changed" against each other expert
 LIGHT = 1e-3  # penalty of the intercept
 SCALE_RIDGE = 1.0  # penalty of scaling the frozen logit
-LEAST = 100.0  # the most that losses keep an explanation behind: a drift may end
+MOST_BEHIND = 100.0  # loss; an expert further behind could not come back when a drift ends
 NAMES = ("frozen", "scaled_short", "scaled", "fitted")
 
 
 class Anchored:
-    """See `Recipe`. Measured in docs/healing.md."""
+    """A `Recipe`; how well it does is measured in docs/healing.md."""
 
     def __init__(self, network: SelfHealingNetwork, anchor: Anchor, settings: HealSettings) -> None:
         self._network = network
@@ -56,7 +56,7 @@ class Anchored:
         self._tail = outputs + 1
 
     def heal(self, before: AdapterState, task: HealTask) -> HealOutcome:
-        """See `Recipe`. Measures the weight of each explanation."""
+        """As `Recipe.heal`. Measures the weight of each expert."""
         design, rows = self._design, task.rows
         learned = rows.learnable
         thetas, losses, last = self._recall(before)
@@ -80,7 +80,7 @@ class Anchored:
         )
 
     def _recall(self, before: AdapterState) -> tuple[Matrix, Matrix, int]:
-        """Explanations (4, columns, outputs), their losses (4,), and the last arrival learned."""
+        """The experts' thetas (4, columns, outputs) and losses (4,); the last arrival learned."""
         if before.memory:
             memory = {name: value.numpy() for name, value in before.memory.items()}
             return memory["thetas"], memory["losses"], int(memory["last"][0])
@@ -95,6 +95,7 @@ class Anchored:
         y: LabelArray,
         arrival: NDArray[np.int32],
     ) -> Matrix:
+        """The experts' thetas (4, columns, outputs), fitted anew; the frozen one stays zero."""
         steps = np.unique(arrival)
         recent = arrival >= steps[-SHORT:][0]
         tail, outputs = self._tail, self._design.outputs
@@ -117,18 +118,20 @@ def _discounted(
     arrival: NDArray[np.int32],
     last: int,
 ) -> Matrix:
-    """How far each is behind the best, with the rows that came since; each loss was made before
-    learning from its row.
+    """How far each expert is behind the best, (4,), with the rows since arrival ``last``.
+
+    ``thetas`` are those of the heal before, which has not learned from these rows.
     """
     for step in np.unique(arrival[arrival > last]):
         rows = arrival == step
         fresh = [row_losses(offset[rows] + a[rows] @ theta, y[rows]).sum() for theta in thetas]
         losses = DISCOUNT * losses + np.array(fresh)
-    behind: Matrix = np.minimum(losses - losses.min(), LEAST)
+    behind: Matrix = np.minimum(losses - losses.min(), MOST_BEHIND)
     return behind
 
 
 def _weights(losses: Matrix) -> Matrix:
+    """Weights (4,) that sum to 1, by the experts' losses (4,)."""
     score = -TEMPER * losses
     score[0] += FROZEN_BONUS
     powers = np.exp(score - score.max())

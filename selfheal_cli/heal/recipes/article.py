@@ -1,6 +1,6 @@
 """``article``: exactly what the article does, its shortcomings included.
 
-A few Adam steps of the three-part loss on the batch at hand; Adam's moments go on from heal to
+A few Adam steps of the three-part loss on the batch at hand; Adam's moments are kept from heal to
 heal. Source: the article "Self-healing neural networks" (see README).
 """
 
@@ -21,11 +21,12 @@ from selfheal_cli.model.training import Adam
 TINY = 1e-8
 SMALLEST = torch.finfo(torch.float32).tiny
 GATE, CAP = 0.10, 4.0  # share of positives among conflicts; largest weight
+ADVICE = "try a smaller --heal-lr"
 
 
 @dataclass(frozen=True, slots=True)
 class LossParts:
-    """``total`` to descend; ``label`` and ``rule`` are its first two terms, unweighted."""
+    """The loss ``total``; ``label`` and ``rule`` are its first two terms, unweighted."""
 
     total: Tensor
     label: Tensor
@@ -33,7 +34,7 @@ class LossParts:
 
 
 def positive_weight(positive_share: float) -> float:
-    """Weight of positives: 1 below a share of 0.10 among the conflicts, then 2, rising to 4.
+    """Weight of positives by their share among the conflicts: 1 below 0.10, then 2, rising to 4.
 
     >>> [round(positive_weight(share), 6) for share in (0.0, 0.1, 0.2, 0.5)]
     [1.0, 2.0, 3.0, 4.0]
@@ -52,11 +53,11 @@ def three_part_loss(
     probabilities = probabilities.clamp_min(SMALLEST)  # one that underflowed to 0 has no logit
     logits = torch.log(probabilities / (1 - probabilities + TINY))
     label = functional.binary_cross_entropy_with_logits(logits, y, pos_weight=torch.tensor(weight))
-    labelled = rule_label >= 0
+    ruled = rule_label >= 0
     rule = (
-        functional.binary_cross_entropy(probabilities[labelled], rule_label[labelled])
-        if bool(labelled.any())
-        else probabilities.sum() * 0.0
+        functional.binary_cross_entropy(probabilities[ruled], rule_label[ruled])
+        if bool(ruled.any())
+        else probabilities.sum() * 0.0  # zero with a gradient of zeros
     )
     entropy = -(
         probabilities * torch.log(probabilities + TINY)
@@ -70,46 +71,43 @@ def three_part_loss(
     return LossParts(total, label, rule)
 
 
-ADVICE = "try a smaller --heal-lr"
-
-
 class Article:
-    """See `Recipe`."""
+    """A `Recipe`: Adam on every parameter of the adapter, as the article trains it."""
 
     def __init__(self, network: SelfHealingNetwork, anchor: Anchor, settings: HealSettings) -> None:
         self._network = network
         self._settings = settings
 
     def heal(self, before: AdapterState, task: HealTask) -> HealOutcome:
-        """See `Recipe`. Measures ``label_loss`` and ``rule_loss`` as means over the steps."""
+        """As `Recipe.heal`. Measures ``label_loss`` and ``rule_loss`` as means over the steps."""
         rows, settings = task.rows, self._settings
         y = torch.from_numpy(rows.y).float()
         rule_label = torch.from_numpy(rows.rule_label).float()
         weight = positive_weight(task.positive_share)
-        own = self._network.with_adapter({k: v.clone() for k, v in before.weights.items()})
-        own.adapter.requires_grad_(requires_grad=True)
+        healed = self._network.with_adapter({k: v.clone() for k, v in before.weights.items()})
+        healed.adapter.requires_grad_(requires_grad=True)
         features = torch.from_numpy(rows.features)
         with torch.no_grad():
-            probabilities_before = own.decide(own.adapter(features)).numpy()
+            probabilities_before = healed.decide(healed.adapter(features)).numpy()
         optimiser = Adam(
-            dict(own.adapter.named_parameters()),
+            dict(healed.adapter.named_parameters()),
             learning_rate=settings.learning_rate,
             moments=before.memory,
         )
         label_loss = rule_loss = 0.0
         for _ in range(settings.steps):
             optimiser.zero_grad()
-            probabilities = own.decide(own.adapter(features))
+            probabilities = healed.decide(healed.adapter(features))
             require_finite({"a probability": probabilities}, task, ADVICE)
             loss = three_part_loss(probabilities, y, rule_label, weight, settings)
             loss.total.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             label_loss += loss.label.item() / settings.steps
             rule_loss += loss.rule.item() / settings.steps
-        weights = {name: value.detach() for name, value in own.adapter.state_dict().items()}
+        weights = {name: value.detach() for name, value in healed.adapter.state_dict().items()}
         require_finite(weights, task, ADVICE)
         with torch.no_grad():
-            probabilities_after = own.decide(own.adapter(features)).numpy()
+            probabilities_after = healed.decide(healed.adapter(features)).numpy()
         measured = {"label_loss": label_loss, "rule_loss": rule_loss, "positive_weight": weight}
         after = AdapterState(weights, optimiser.moments())
         return HealOutcome(task, after, probabilities_before, probabilities_after, measured)

@@ -1,4 +1,4 @@
-"""Without labels: one class is assumed to stay as it was in training, its share included.
+"""``assumed``: without labels, where one class and the base rate are as they were in training.
 
 The mean of y a(x) over labelled rows is all that the anchored fit needs of the labels. Where the
 positives (or the negatives) and the base rate are as in training, it is known without any label.
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
     Matrix = NDArray[np.float64]
 
-# of rho. Where positives are stable it is about 0.1 to 0.7, at 500 rows up to 1.2; where negatives
-# are, a chance excess of the window goes straight into the target, so less is tolerated
+# largest rho: where positives are stable it is about 0.1 to 0.7, at 500 rows up to 1.2; where
+# negatives are, a chance excess of the window goes straight into the target: less is tolerated
 FALSIFIED = {"positives-stable": 1.5, "negatives-stable": 0.7}
 RIDGE = 100.0  # stronger than with labels: the target is known, the rows' part in it is not
 INPUTS_RIDGE = 1e6  # inputs beside the features stay out: they bring variance and no label
-LIGHT = 1e-3
+LIGHT = 1e-3  # penalty of the intercept
 
 
 class Assumed:
-    """See `Recipe`."""
+    """A `Recipe`: fits the logits so that the mean of y a(x) is what the assumption implies."""
 
     def __init__(self, network: SelfHealingNetwork, anchor: Anchor, settings: HealSettings) -> None:
         self._network = network
@@ -45,7 +45,7 @@ class Assumed:
         self._ridge[-2:] = (RIDGE, LIGHT)
 
     def heal(self, before: AdapterState, task: HealTask) -> HealOutcome:
-        """See `Recipe`. Measures ``rho``, the distance from what the assumption demands."""
+        """As `Recipe.heal`. Measures ``rho``, the distance from what the assumption implies."""
         design, rows = self._design, task.rows
         offset = design.offset(rows.features)
         a = design.rows(rows.features, offset)
@@ -75,14 +75,14 @@ class Assumed:
         return row
 
     def _target(self, a: Matrix) -> Matrix:
-        """The mean of y a(x), (columns,), as the assumption has it."""
+        """The mean of y a(x), (columns,), that the assumption implies."""
         negative, positive = self._anchor.class_share
         if self._assume == "positives-stable":
             return np.asarray(positive * self._class_row(1))
         return np.asarray(a.mean(axis=0) - negative * self._class_row(0))
 
     def _rho(self, a: Matrix, p: Matrix, target: Matrix) -> float:
-        """Distance between what the fit gives and what was demanded, in sampling errors."""
+        """Distance between the fit's mean of y a(x) and the target, in sampling errors."""
         kept = np.r_[0 : self._network.architecture.hidden, self._design.columns - 1]
         share = self._anchor.class_share[1 if self._assume == "positives-stable" else 0]
         gap = (p @ a / len(a) - target)[kept]

@@ -1,7 +1,7 @@
-"""``gradient``: the article's three-part loss, made sound, for any adapter in any place.
+"""``gradient``: the article's three-part loss, corrected, for any adapter at any layer.
 
 Logits instead of log(p / (1 - p)), positives not weighted (so that probabilities stay
-calibrated), a window of labelled batches instead of the last one, and rows left for judging.
+calibrated), a window of labelled batches instead of the last one, and rows held out for the gate.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ ADVICE = "try a smaller --heal-lr"
 
 
 class Gradient:
-    """See `Recipe`."""
+    """A `Recipe`: Adam on the parameters that the adapter lets learn."""
 
     def __init__(self, network: SelfHealingNetwork, anchor: Anchor, settings: HealSettings) -> None:
         self._network = network
         self._settings = settings
 
     def heal(self, before: AdapterState, task: HealTask) -> HealOutcome:
-        """See `Recipe`. Measures ``label_loss`` and ``rule_loss`` as means over the steps."""
+        """As `Recipe.heal`. Measures ``label_loss`` and ``rule_loss`` as means over the steps."""
         settings = self._settings
-        own = self._network.with_adapter({k: v.clone() for k, v in before.weights.items()})
+        healed = self._network.with_adapter({k: v.clone() for k, v in before.weights.items()})
         features = torch.from_numpy(task.rows.features)
         with torch.no_grad():
-            probabilities_before = own.decide(own.adapter(features)).numpy()
-        learning = own.adapter.learning()
+            probabilities_before = healed.decide(healed.adapter(features)).numpy()
+        learning = healed.adapter.learning()
         for parameter in learning.values():
             parameter.requires_grad = True
         optimiser = Adam(
@@ -42,12 +42,12 @@ class Gradient:
             moments=before.memory,
         )
         learned = task.rows.learnable
-        own_features = torch.from_numpy(learned.features)
+        inputs = torch.from_numpy(learned.features)
         y, rule_label = torch.from_numpy(learned.y), torch.from_numpy(learned.rule_label)
         measured = {"label_loss": 0.0, "rule_loss": 0.0}
         for _ in range(settings.steps if len(learned) else 0):
             optimiser.zero_grad()
-            label, rule, entropy = _terms(own.head(own.adapter(own_features)), y, rule_label)
+            label, rule, entropy = _terms(healed.head(healed.adapter(inputs)), y, rule_label)
             require_finite({"the loss": label}, task, ADVICE)
             total = settings.label_weight * label + settings.rule_weight * rule
             total = total + settings.entropy_weight * entropy
@@ -55,16 +55,16 @@ class Gradient:
             optimiser.step()
             measured["label_loss"] += label.item() / settings.steps
             measured["rule_loss"] += rule.item() / settings.steps
-        weights = {name: value.detach() for name, value in own.adapter.state_dict().items()}
+        weights = {name: value.detach() for name, value in healed.adapter.state_dict().items()}
         require_finite(weights, task, ADVICE)
         with torch.no_grad():
-            probabilities_after = own.decide(own.adapter(features)).numpy()
+            probabilities_after = healed.decide(healed.adapter(features)).numpy()
         after = AdapterState(weights, optimiser.moments())
         return HealOutcome(task, after, probabilities_before, probabilities_after, measured)
 
 
 def _terms(logits: Tensor, y: Tensor, rule_label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean loss against labels, against rules where they speak, and mean entropy."""
+    """Mean log loss against labels (n,), and against rules where they label; mean entropy."""
     ruled = rule_label >= 0
     if logits.shape[1] == 1:  # the same as two logits, one of them fixed at zero
         logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
