@@ -10,28 +10,9 @@ from typing import Any, Self
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from selfheal_cli.cli.output import Part, figure, line, make_console, make_table
+from selfheal_cli.events import types as events
 from selfheal_cli.events.log import keys_of
 from selfheal_cli.events.state import Row, RowFold, RunView
-from selfheal_cli.events.types import (
-    AliasMoved,
-    BatchScored,
-    BatchSetApart,
-    ChampionFollowed,
-    Diagnosed,
-    Event,
-    HealCoalesced,
-    HealFailed,
-    HealPublished,
-    HealRefuted,
-    HealRejected,
-    ModelTrained,
-    OfBatch,
-    RollbackDeclined,
-    RollbackFailed,
-    RolledBack,
-    RunResumed,
-    RunStarted,
-)
 from selfheal_cli.masking import masked_uri
 from selfheal_cli.pipeline.runs.run import Finished
 from selfheal_cli.pipeline.stream.monitoring import describe
@@ -47,14 +28,15 @@ FIGURES = ("accuracy", "precision", "recall", "f1", "roc_auc", "pr_auc", "log_lo
 
 
 OTHER_ENDS = {
-    HealFailed: "failed heals",
-    HealCoalesced: "heals coalesced",
-    HealRejected: "heals rejected",
-    HealRefuted: "heals refused",
-    RollbackDeclined: "rollbacks declined",
+    events.HealFailed: "failed heals",
+    events.HealCoalesced: "heals coalesced",
+    events.HealRejected: "heals rejected",
+    events.HealRefuted: "heals refused",
+    events.RollbackDeclined: "rollbacks declined",
 }
-ALARMING = (HealFailed, RollbackFailed, BatchSetApart)
-UNTOLD = (HealPublished, HealRejected, HealCoalesced, AliasMoved)  # their batch's line has them
+ALARMING = (events.HealFailed, events.RollbackFailed, events.BatchSetApart)
+# what a batch's line has, or nobody is told
+UNTOLD = (events.HealPublished, events.HealRejected, events.HealCoalesced, events.AliasMoved)
 MOST_TOLD = 5  # columns
 
 
@@ -102,30 +84,30 @@ class RunScreen:
         total = max(left, int(task.total or 0))
         self._progress.update(self._writing, visible=True, total=total, completed=total - left)
 
-    def on_event(self, event: Event) -> None:
+    def on_event(self, event: events.Event) -> None:
         """Something happened."""
         if self._quiet:
             return
         self._rows.add(event)
         match event:
-            case RunStarted():
+            case events.RunStarted():
                 self._config = event.config
-            case ModelTrained():
+            case events.ModelTrained():
                 self._progress.update(self._training, visible=False)
                 self._progress.update(self._stream, visible=True, total=event.batches)
                 self._introduce(event)
-            case BatchScored():
+            case events.BatchScored():
                 self._progress.update(self._stream, completed=event.batch)
                 self._line(self._rows.rows[event.batch])
                 self._rows.forget(event.batch)
-            case RolledBack():
+            case events.RolledBack():
                 self._say(
                     ("rollback", "red"),
                     f" to v{event.version} (F1 {event.f1:.3f} on {event.rows} rows): {event.why}",
                 )
-            case Diagnosed():
+            case events.Diagnosed():
                 self._say(("diagnosis", "bold"), f" in batch {event.batch}: {event.why}")
-            case RunResumed():
+            case events.RunResumed():
                 self._say(
                     ("Resumed", "bold"),
                     f" after batch {event.batch}: its {event.events} "
@@ -134,13 +116,13 @@ class RunScreen:
             case _ if event.is_action and not isinstance(event, UNTOLD):
                 self._tell(event)
 
-    def _tell(self, event: Event) -> None:
+    def _tell(self, event: events.Event) -> None:
         """What happened beside the batches, unless the same was just said."""
-        where = f" in batch {event.batch}" if isinstance(event, OfBatch) else ""
+        where = f" in batch {event.batch}" if isinstance(event, events.OfBatch) else ""
         who = ""
-        if isinstance(event, ChampionFollowed):
+        if isinstance(event, events.ChampionFollowed):
             who = f" (by {event.actor}, v{event.version})"
-        elif isinstance(event, HealRefuted):
+        elif isinstance(event, events.HealRefuted):
             before, self._refused = self._refused, event.batch
             if before == event.batch - 1:
                 return
@@ -191,7 +173,7 @@ class RunScreen:
             " to restore the best.",
         )
 
-    def _introduce(self, trained: ModelTrained) -> None:
+    def _introduce(self, trained: events.ModelTrained) -> None:
         self._say(
             f"Network of {trained.parameters:,} parameters, {trained.adapter_parameters:,} "
             f"of them in the adapter; backbone and head are frozen."
@@ -290,7 +272,7 @@ def _known(value: float | None, layout: str, estimate: float | None = None) -> s
 
 def _tally(view: RunView) -> str:
     best = view.best()
-    text = f"{view.times(HealPublished)} heals, {view.times(RolledBack)} rollbacks, "
+    text = f"{view.times(events.HealPublished)} heals, {view.times(events.RolledBack)} rollbacks, "
     text += f"{view.versions()} versions"
     for kind, name in OTHER_ENDS.items():
         if view.times(kind):

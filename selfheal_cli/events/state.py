@@ -1,4 +1,4 @@
-"""Events folded into what a run was: rows, snapshots, what was done, the end.
+"""Events folded into what a run is: the one fold, on which every reader of a log builds.
 
 A whole log is folded onto a shelf on disk and into running figures: the memory that it takes does
 not grow with the run.
@@ -6,28 +6,15 @@ not grow with the run.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Collection, Mapping, MutableMapping
+from collections import Counter, deque
+from collections.abc import Collection, Iterable, Mapping, MutableMapping
 from dataclasses import asdict, astuple, dataclass, field
 from heapq import merge
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
+from selfheal_cli.events import types as events
 from selfheal_cli.events.log import keys_of
-from selfheal_cli.events.run_record import RunState
 from selfheal_cli.events.shelf import DiskDict, Shelved
-from selfheal_cli.events.types import (
-    BatchScored,
-    Event,
-    HealEnded,
-    HealPublished,
-    LabelsArrived,
-    MonitorReading,
-    OfBatch,
-    RolledBack,
-    SnapshotScored,
-    SnapshotTaken,
-    VersionRegistered,
-)
 from selfheal_cli.records import Evaluation
 from selfheal_cli.scores import AnyScores, Scores, scores_from
 
@@ -37,6 +24,84 @@ UNKNOWN = (
     *("acc_lift", "f1_lift", "pre_acc", "pre_f1", "precision", "recall"),
     *("tp", "tn", "fp", "fn"),
 )
+
+
+@dataclass
+class RunState:
+    """A run so far. `apply` takes its events in order; a subclass adds what it looks at.
+
+    ``batch`` is the last that was gone through; ``finished`` is None until the run's end, and again
+    once it is ``resumed``, which counts how often it was. ``length`` counts the events, ``head`` is
+    the last one's digest; ``stale`` are the rules that are.
+    """
+
+    started: events.RunStarted | None = None
+    stored: events.BaseStored | None = None
+    finished: events.RunFinished | None = None
+    length: int = 0
+    head: str = ""
+    first: str = ""
+    last: str = ""
+    batch: int = 0
+    resumed: int = 0
+    held: bool = False
+    stale: dict[str, None] = field(default_factory=dict)
+    counts: Counter[type[events.Event]] = field(default_factory=Counter)
+
+    @classmethod
+    def of(cls, log: Iterable[events.Event]) -> Self:
+        """Of a whole log."""
+        state = cls()
+        for event in log:
+            state.apply(event)
+        return state
+
+    def apply(self, event: events.Event) -> None:
+        """Take the next event."""
+        self.length, self.head = self.length + 1, event.digest
+        self.first, self.last = self.first or event.at, event.at
+        self.counts[type(event)] += 1
+        match event:
+            case events.BatchScored() | events.BatchSetApart():
+                self.batch = event.batch
+            case events.RunStarted():
+                self.started = event
+            case events.BaseStored():
+                self.stored = event
+            case events.RunFinished():
+                self.finished = event
+            case events.RunResumed():
+                self.resumed, self.finished = self.resumed + 1, None
+            case events.HealingHeld() | events.HealingReleased():
+                self.held = isinstance(event, events.HealingHeld)
+            case events.RuleStale(treatment=""):
+                self.stale.pop(event.rule, None)
+            case events.RuleStale():
+                self.stale[event.rule] = None
+
+    @property
+    def run_id(self) -> str:
+        """Empty before the run began, as `model`."""
+        return self.started.run_id if self.started else ""
+
+    @property
+    def model(self) -> str:
+        """The registered model's name."""
+        return self.started.model if self.started else ""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The run's configuration; empty before it began."""
+        return self.started.config if self.started else {}
+
+    @property
+    def trained(self) -> events.ModelTrained | None:
+        """The training of the network; None before that, and where a model was only wrapped."""
+        return self.stored if isinstance(self.stored, events.ModelTrained) else None
+
+    def times(self, *kinds: type[events.Event]) -> int:
+        """How often an event of these kinds came."""
+        return sum(count for kind, count in self.counts.items() if issubclass(kind, kinds))
 
 
 @dataclass(slots=True)
@@ -91,9 +156,9 @@ class RowFold:
     """
 
     rows: MutableMapping[int, Row] = field(default_factory=dict)
-    monitors: MutableMapping[int, Mapping[str, MonitorReading]] = field(default_factory=dict)
+    monitors: MutableMapping[int, Mapping[str, events.MonitorReading]] = field(default_factory=dict)
     scores: MutableMapping[int, Pair] = field(default_factory=dict)
-    _heals: dict[int, HealEnded] = field(default_factory=dict)
+    _heals: dict[int, events.HealEnded] = field(default_factory=dict)
     _restored: dict[int, int] = field(default_factory=dict)
     _forgotten: int = -1
 
@@ -111,19 +176,19 @@ class RowFold:
             ),
         )
 
-    def add(self, event: Event) -> None:
+    def add(self, event: events.Event) -> None:
         """Take the next event."""
-        if not isinstance(event, OfBatch) or event.batch <= self._forgotten:
+        if not isinstance(event, events.OfBatch) or event.batch <= self._forgotten:
             return
         match event:
-            case BatchScored():
+            case events.BatchScored():
                 self._batch(event)
-            case LabelsArrived():
+            case events.LabelsArrived():
                 self._take_labels(event)
-            case HealEnded():
+            case events.HealEnded():
                 self._heals[event.batch] = event
                 self._fill(event.batch)
-            case RolledBack():
+            case events.RolledBack():
                 self._restored[event.batch] = event.version
                 self._fill(event.batch)
 
@@ -143,7 +208,7 @@ class RowFold:
             for old in [number for number in known if number <= batch]:
                 del known[old]
 
-    def _take_labels(self, event: LabelsArrived) -> None:
+    def _take_labels(self, event: events.LabelsArrived) -> None:
         """Labels of an earlier batch, perhaps not all of them at once."""
         live, shadow = self._score(event.batch, event.live, event.shadow)
         row = self.rows.get(event.batch)
@@ -158,7 +223,7 @@ class RowFold:
         self.scores[batch] = (live, shadow)
         return live, shadow
 
-    def _batch(self, event: BatchScored) -> None:
+    def _batch(self, event: events.BatchScored) -> None:
         row = Row(
             batch_idx=event.batch,
             z_score=round(event.z, 4),
@@ -196,7 +261,7 @@ class RowFold:
         heal = self._heals.pop(batch, None)
         if heal is not None:
             row.action = heal.outcome.upper()
-        if isinstance(heal, HealPublished):
+        if isinstance(heal, events.HealPublished):
             row.bce_real = round(heal.more.get("label_loss", 0.0), 4)
             row.bce_const = round(heal.more.get("rule_loss", 0.0), 4)
             row.positive_weight = round(heal.more.get("positive_weight", 0.0), 4)
@@ -208,7 +273,7 @@ class RowFold:
         self.rows[batch] = row
 
 
-def _heal_row(row: Row, heal: HealPublished, shadow: AnyScores | None) -> None:
+def _heal_row(row: Row, heal: events.HealPublished, shadow: AnyScores | None) -> None:
     """The article's way: a batch's figures are those of the heal on it."""
     if heal.before is None or heal.after is None:
         return
@@ -240,7 +305,7 @@ def _figures(row: Row, scores: AnyScores) -> None:
 
 LATEST = 100  # actions of a kind that are kept at hand
 Action = Mapping[str, Any]
-E = TypeVar("E", bound=Event)
+E = TypeVar("E", bound=events.Event)
 
 
 @dataclass(slots=True)
@@ -260,8 +325,8 @@ class SnapshotRow:
 class Happened:
     """Actions of one kind: the first, and the latest."""
 
-    first: Event
-    latest: deque[Event] = field(default_factory=lambda: deque(maxlen=LATEST))
+    first: events.Event
+    latest: deque[events.Event] = field(default_factory=lambda: deque(maxlen=LATEST))
 
 
 @dataclass
@@ -269,7 +334,7 @@ class RunView(RunState):
     """A run so far, as it is shown: a row a batch, snapshots, and what was done."""
 
     shelf: DiskDict = field(default_factory=DiskDict)
-    happened: dict[type[Event], Happened] = field(default_factory=dict)
+    happened: dict[type[events.Event], Happened] = field(default_factory=dict)
     by_batch: RowFold = field(init=False)
     snapshots: MutableMapping[str, SnapshotRow] = field(init=False)
     _actions: MutableMapping[int, Action] = field(init=False)
@@ -289,21 +354,21 @@ class RunView(RunState):
         """What changed the model, in order."""
         return self._actions.values()
 
-    def apply(self, event: Event) -> None:
+    def apply(self, event: events.Event) -> None:
         """Take the next event."""
         super().apply(event)
         self.by_batch.add(event)
         match event:
-            case SnapshotTaken():
+            case events.SnapshotTaken():
                 row = SnapshotRow(event.id, event.phase, event.batch, None, None, 0)
                 if event.scores is not None:
                     _score_row(row, event.scores)
                 self.snapshots[row.id] = row
-            case SnapshotScored() if event.snapshot in self.snapshots:
+            case events.SnapshotScored() if event.snapshot in self.snapshots:
                 row = self.snapshots[event.snapshot]
                 _score_row(row, event.scores)
                 self.snapshots[row.id] = row
-            case VersionRegistered() if event.snapshot in self.snapshots:
+            case events.VersionRegistered() if event.snapshot in self.snapshots:
                 self._register(self.snapshots[event.snapshot], event.version)
         if event.is_action:
             self._act(event)
@@ -327,7 +392,7 @@ class RunView(RunState):
         )
         return max(healed, key=lambda row: row.f1 or 0.0, default=None)
 
-    def _act(self, event: Event) -> None:
+    def _act(self, event: events.Event) -> None:
         line = {"sequence": event.sequence, "at": event.at, "kind": event.kind}
         self._actions[event.sequence] = line | keys_of(event)
         self.happened.setdefault(type(event), Happened(event)).latest.append(event)

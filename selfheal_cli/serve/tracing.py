@@ -15,15 +15,7 @@ from typing import TYPE_CHECKING
 
 from selfheal_cli import __version__
 from selfheal_cli.errors import ConfigurationError
-from selfheal_cli.events.types import (
-    BatchScored,
-    Event,
-    HealEnded,
-    HealFailed,
-    HealJudged,
-    HealRefuted,
-    RunStarted,
-)
+from selfheal_cli.events import types as events
 from selfheal_cli.serve.http.auth import OPEN
 from selfheal_cli.serve.http.middleware import ROUTE, App, Message, Receive, Scope, Send
 
@@ -186,33 +178,33 @@ class HealSpans:
         self._recipe = ""
         self._begun: OrderedDict[int, float] = OrderedDict()
 
-    def add(self, event: Event) -> None:
+    def add(self, event: events.Event) -> None:
         """Take the run's next event."""
         at = datetime.fromisoformat(event.at).timestamp()
         match event:
-            case RunStarted():
+            case events.RunStarted():
                 self._recipe = event.config["heal"]["recipe"]
                 self._begun.clear()
-            case BatchScored():
+            case events.BatchScored():
                 self._begun[event.batch] = at
                 if len(self._begun) > BATCHES:
                     self._begun.popitem(last=False)
-            case HealEnded():
+            case events.HealEnded():
                 self._record(event, at)
 
-    def _record(self, heal: HealEnded, at: float) -> None:
+    def _record(self, heal: events.HealEnded, at: float) -> None:
         attributes: dict[str, str | int] = {
             "selfheal.heal_id": heal.heal_id,
             "selfheal.batch": heal.batch,
             "selfheal.outcome": heal.outcome,
             "selfheal.recipe": self._recipe,
         }
-        if isinstance(heal, HealJudged):
+        if isinstance(heal, events.HealJudged):
             attributes["selfheal.recipe"] = heal.recipe
             if heal.after is not None:
                 attributes["selfheal.judged_rows"] = heal.after.rows
-        if isinstance(heal, (HealJudged, HealRefuted)) and heal.to_snapshot:
+        if isinstance(heal, (events.HealJudged, events.HealRefuted)) and heal.to_snapshot:
             attributes["selfheal.snapshot"] = heal.to_snapshot
-        failed = heal.reason if isinstance(heal, HealFailed) else ""
+        failed = heal.reason if isinstance(heal, events.HealFailed) else ""
         begun = self._begun.get(heal.batch, at)
         self._tracing.record("heal", begun, at, attributes, failed=failed)

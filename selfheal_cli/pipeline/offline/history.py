@@ -8,26 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from selfheal_cli.config import WORKSPACE
+from selfheal_cli.events import types as events
 from selfheal_cli.events.archive import logs_of
 from selfheal_cli.events.log import keys_of, read
-from selfheal_cli.events.run_record import RunState
-from selfheal_cli.events.types import (
-    AliasMoved,
-    ChampionFollowed,
-    Event,
-    HealingHeld,
-    HealingReleased,
-    HealJudged,
-    HealRefuted,
-    OfBatch,
-    RollbackDeclined,
-    RolledBack,
-    VersionRegistered,
-)
+from selfheal_cli.events.state import RunState
 from selfheal_cli.registry.base import Registry
 from selfheal_cli.registry.journal import Entry, EntryKind
 
 RUNS_OWN = (EntryKind.LEASED, EntryKind.RELEASED)
+BY_OTHERS = (events.ChampionFollowed, events.HealingHeld, events.HealingReleased)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +71,12 @@ class _Actions(RunState):
     """What a run did, and the versions of its snapshots."""
 
     versions: dict[str, int] = field(default_factory=dict)
-    actions: list[Event] = field(default_factory=list)
+    actions: list[events.Event] = field(default_factory=list)
 
-    def apply(self, event: Event) -> None:
+    def apply(self, event: events.Event) -> None:
         """Take the next event."""
         super().apply(event)
-        if isinstance(event, VersionRegistered):
+        if isinstance(event, events.VersionRegistered):
             self.versions[event.snapshot] = event.version
         elif event.is_action:
             self.actions.append(event)
@@ -96,38 +85,38 @@ class _Actions(RunState):
         """In order, once the whole log is known: a version may get its number later."""
         actor = self.started.actor if self.started else ""
         for event in self.actions:
-            if isinstance(event, AliasMoved):
+            if isinstance(event, events.AliasMoved):
                 if moves:
                     move = event.move
                     yield self._entry(event, move.actor, move.source, move.target)
                 continue
             before, after, version = _served(event)
             who = actor
-            if isinstance(event, (ChampionFollowed, HealingHeld, HealingReleased)):
+            if isinstance(event, BY_OTHERS):
                 who = event.actor
             served = self.versions.get(before), self.versions.get(after, version)
             yield self._entry(event, who, *served)
 
     def _entry(
-        self, event: Event, actor: str, before: int | None, after: int | None
+        self, event: events.Event, actor: str, before: int | None, after: int | None
     ) -> HistoryEntry:
-        batch = event.batch if isinstance(event, OfBatch) else None
+        batch = event.batch if isinstance(event, events.OfBatch) else None
         return HistoryEntry(
             event.at, event.kind, actor, event.why, self.run_id, batch, before, after,
             keys_of(event),
         )  # fmt: skip
 
 
-def _served(event: Event) -> tuple[str, str, int | None]:
+def _served(event: events.Event) -> tuple[str, str, int | None]:
     """The snapshots that served before and after, and the version where that is written down."""
     match event:
-        case HealJudged():
+        case events.HealJudged():
             return event.from_snapshot, event.to_snapshot, None
-        case RolledBack() | ChampionFollowed():
+        case events.RolledBack() | events.ChampionFollowed():
             return event.from_snapshot, event.to_snapshot, event.version
-        case HealRefuted():
+        case events.HealRefuted():
             return "", event.to_snapshot, None
-        case RollbackDeclined():
+        case events.RollbackDeclined():
             return "", "", event.version
     return "", "", None
 

@@ -14,7 +14,7 @@ from selfheal_cli.config import WORKSPACE, RunConfig, recorded
 from selfheal_cli.errors import EventLogError, RegistryUnreachable
 from selfheal_cli.events.archive import ALIVE_LOCK, LOG_NAME, logs_of, model_of
 from selfheal_cli.events.log import Clock, EventLog, read, recover
-from selfheal_cli.events.run_record import RunState
+from selfheal_cli.events.state import RunState
 from selfheal_cli.events.types import (
     BatchScored,
     BatchSetApart,
@@ -188,7 +188,7 @@ def _go_on(
     lease.require()
     left = _left(log_path.with_name(OUTBOX_NAME))
     log = EventLog(log_path, around.clock)
-    note = RunResumed(actor=around.actor, batch=record.batch, events=record.events)
+    note = RunResumed(actor=around.actor, batch=record.batch, events=record.length)
     resumed = log.append(note)
     for watch in around.watchers:
         watch(resumed)
@@ -201,7 +201,7 @@ def _go_on(
             log,
             started.actor,
             started.champion_move,
-            islice(events, record.events),
+            islice(events, record.length),
             left,
             record.resumed + 1,
         )

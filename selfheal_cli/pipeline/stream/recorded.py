@@ -6,21 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from selfheal_cli.errors import EventLogError, NoCandidateError
-from selfheal_cli.events.types import (
-    ChampionFollowed,
-    HealCoalesced,
-    HealEnded,
-    HealFailed,
-    HealingHeld,
-    HealingReleased,
-    HealPublished,
-    HealRejected,
-    RollbackDeclined,
-    RollbackFailed,
-    RolledBack,
-    SnapshotTaken,
-    StreamStopped,
-)
+from selfheal_cli.events import types as events
 from selfheal_cli.heal.engine import HealEngine, heal_or_fail
 from selfheal_cli.heal.task import AdapterState, HealFailure, HealOutcome, HealTask
 from selfheal_cli.pipeline.record.replayed import RecordedEvents
@@ -28,8 +14,9 @@ from selfheal_cli.pipeline.stream.champion import ChampionWatcher
 from selfheal_cli.pipeline.stream.outside import Best, Change, HoldChange, Live, Outside, Stopped
 from selfheal_cli.rollback.verify import load_verified
 
-ANSWERS = (RolledBack, RollbackDeclined, RollbackFailed)
-PUBLISHED = (HealPublished, HealRejected, HealCoalesced)  # what ends a heal's waiting
+ANSWERS = (events.RolledBack, events.RollbackDeclined, events.RollbackFailed)
+# what ends a heal's waiting
+PUBLISHED = (events.HealPublished, events.HealRejected, events.HealCoalesced)
 
 
 class Recorded(Outside):
@@ -59,12 +46,12 @@ class Recorded(Outside):
         """Stops, moves and holds that come next on record."""
         while event := self._record.expected:
             match event:
-                case StreamStopped():
+                case events.StreamStopped():
                     yield Stopped(event.batch)
-                case ChampionFollowed():
+                case events.ChampionFollowed():
                     yield replace(self._others.recall(event), batch=event.batch)
-                case HealingHeld() | HealingReleased():
-                    held = isinstance(event, HealingHeld)
+                case events.HealingHeld() | events.HealingReleased():
+                    held = isinstance(event, events.HealingHeld)
                     yield HoldChange(event.batch, held, event.actor, event.reason)
                 case _:
                     return
@@ -82,9 +69,9 @@ class Recorded(Outside):
         if event is None or not self._asked or not (self._waits or isinstance(event, ANSWERS)):
             return None
         self._asked = False
-        if isinstance(event, RollbackFailed):
+        if isinstance(event, events.RollbackFailed):
             raise NoCandidateError(event.error)
-        if not isinstance(event, (RolledBack, RollbackDeclined)):
+        if not isinstance(event, (events.RolledBack, events.RollbackDeclined)):
             raise EventLogError(
                 f"event {event.sequence}: recorded was '{event.kind}', the same rows now "
                 "give a rollback"
@@ -121,13 +108,13 @@ class Recorded(Outside):
             return self._live.heals.take(wait=wait)
         self._begin()
         event = self._record.expected
-        if self._running is None or not isinstance(event, (HealEnded, SnapshotTaken)):
+        if self._running is None or not isinstance(event, (events.HealEnded, events.SnapshotTaken)):
             return None
         task, before = self._running
         if event.heal_id != task.heal_id:
             return None
         self._running = None
-        if isinstance(event, HealFailed) and event.worker_restarted:
+        if isinstance(event, events.HealFailed) and event.worker_restarted:
             return HealFailure(task, event.reason, worker_restarted=True)
         return heal_or_fail(self._live.recipes, before, task)
 

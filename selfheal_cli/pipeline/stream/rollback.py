@@ -6,14 +6,7 @@ from dataclasses import replace
 
 from selfheal_cli.decide import Health
 from selfheal_cli.errors import SelfhealError
-from selfheal_cli.events.types import (
-    ChampionFollowed,
-    HealingHeld,
-    HealingReleased,
-    RollbackDeclined,
-    RollbackFailed,
-    RolledBack,
-)
+from selfheal_cli.events import types as events
 from selfheal_cli.heal.gate import compare
 from selfheal_cli.heal.recipe import KINDS
 from selfheal_cli.heal.task import AdapterState, HealRows
@@ -47,7 +40,7 @@ class AutoRollback:
 
     def follow(self, moved: ChampionMove) -> None:
         """Serve the champion that somebody else set."""
-        followed = ChampionFollowed(
+        followed = events.ChampionFollowed(
             batch=moved.batch, from_snapshot=self._live.serving.snapshot,
             version=moved.move.target, move_sequence=moved.move.sequence,
             actor=moved.move.actor, reason=moved.move.reason, error=moved.error,
@@ -64,14 +57,14 @@ class AutoRollback:
     def hold(self, change: HoldChange) -> None:
         """Stop healing, or go on with it."""
         self._state.held = change.held
-        kind = HealingHeld if change.held else HealingReleased
+        kind = events.HealingHeld if change.held else events.HealingReleased
         self._recorder.note(kind(batch=change.batch, actor=change.actor, reason=change.reason))
 
     def begin_from(self, version: VersionRecord, weights: Weights, move: AliasMove | None) -> None:
         """Serve a champion of an earlier run from the first batch on; ``move`` made it one."""
         self._serve(version, weights, {})
         self._recorder.note(
-            ChampionFollowed(
+            events.ChampionFollowed(
                 batch=0, from_snapshot="", version=version.version,
                 to_snapshot=self._live.serving.snapshot,
                 move_sequence=move.sequence if move else 0,
@@ -102,7 +95,7 @@ class AutoRollback:
             self._state.fallen = None
             self._recorder.catch_up()
             self._recorder.note(
-                RollbackFailed(
+                events.RollbackFailed(
                     heal_id=fallen.heal_id, batch=fallen.batch, reason=fallen.reason, error=str(exc)
                 )
             )
@@ -123,7 +116,7 @@ class AutoRollback:
                     f"by {gain:.4f}, standard error {error:.4f}"
                 )
                 self._recorder.note(
-                    RollbackDeclined(
+                    events.RollbackDeclined(
                         heal_id=fallen.heal_id, batch=fallen.batch, reason=fallen.reason,
                         version=version.version, declined=why, passed_over=best.passed_over,
                     )
@@ -153,7 +146,7 @@ class AutoRollback:
         self._serve(version, best.weights, {} if self._guarded else serving.adapter.memory)
         self._state.rollbacks += 1
         self._recorder.note(
-            RolledBack(
+            events.RolledBack(
                 heal_id=fallen.heal_id, batch=fallen.batch, reason=fallen.reason,
                 from_snapshot=serving.snapshot, to_snapshot=restored, version=version.version,
                 f1=version.f1, rows=version.eval_rows, sha256=version.sha256,

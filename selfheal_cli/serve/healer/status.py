@@ -7,16 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from selfheal_cli.errors import VersionNotFound
-from selfheal_cli.events.run_record import RunState
-from selfheal_cli.events.types import (
-    BatchScored,
-    BatchSetApart,
-    Event,
-    HealEnded,
-    LabelsArrived,
-    RolledBack,
-    RunStarted,
-)
+from selfheal_cli.events import types as events
+from selfheal_cli.events.state import RunState
 from selfheal_cli.pipeline.stream.session import APART
 from selfheal_cli.records import AliasMove, ForeignVersion
 from selfheal_cli.registry.base import CHAMPION, Registry
@@ -44,30 +36,30 @@ class EventFold(RunState):
         self._notes: Counter[str] = Counter()
         self._happened: deque[Happening] = deque(maxlen=HAPPENINGS)
 
-    def apply(self, event: Event) -> None:
+    def apply(self, event: events.Event) -> None:
         """Take the next event."""
         super().apply(event)
         match event:
-            case RunStarted():
+            case events.RunStarted():
                 self.facts |= {"run_id": event.run_id}
-            case BatchScored():
+            case events.BatchScored():
                 self._batch(event)
                 self._note(event.left_out)
-            case BatchSetApart():
+            case events.BatchSetApart():
                 self._note({APART: event.rows})
-            case LabelsArrived():
+            case events.LabelsArrived():
                 self._judge(event)
-            case HealEnded():
-                kinds = (kind for kind in self.counts if issubclass(kind, HealEnded))
+            case events.HealEnded():
+                kinds = (kind for kind in self.counts if issubclass(kind, events.HealEnded))
                 self.facts["heals"] = {kind.outcome: self.counts[kind] for kind in kinds}
-            case RolledBack():
-                self.facts["rollbacks"] = self.times(RolledBack)
+            case events.RolledBack():
+                self.facts["rollbacks"] = self.times(events.RolledBack)
         text = str(event)
         if text:
             self._happened.appendleft(Happening(at=event.at, kind=event.kind, text=text))
             self.facts["happenings"] = tuple(self._happened)
 
-    def _batch(self, event: BatchScored) -> None:
+    def _batch(self, event: events.BatchScored) -> None:
         self._rows += event.rows
         drift = Drift(
             feature=self.trained.sensitive if self.trained else "",
@@ -92,7 +84,7 @@ class EventFold(RunState):
             self._notes.update(counts)
             self.facts["notes"] = dict(self._notes)
 
-    def _judge(self, event: LabelsArrived) -> None:
+    def _judge(self, event: events.LabelsArrived) -> None:
         live, shadow = event.live, event.shadow
         self._live = live if self._live is None else self._live.plus(live)
         self._shadow = shadow if self._shadow is None else self._shadow.plus(shadow)
