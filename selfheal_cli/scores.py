@@ -11,6 +11,18 @@ TINY = 1e-8  # in the denominators of precision, recall and F1, as the article h
 
 
 FIGURES = ("accuracy", "f1", "precision", "recall", "roc_auc", "pr_auc", "log_loss", "ece", "kappa")
+SPELLED = {
+    "f1": "F1",
+    "f1_half": "F1 at 0.5",
+    "roc_auc": "ROC AUC",
+    "pr_auc": "PR AUC",
+    "ece": "ECE",
+}
+
+
+def title_of(figure: str) -> str:
+    """A figure's name as a person reads it."""
+    return SPELLED.get(figure, figure.replace("_", " "))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from selfheal_cli.cli.command import section
 from selfheal_cli.cli.say import say
 from selfheal_cli.errors import ConfigurationError
 from selfheal_cli.kinds import RECIPES
+from selfheal_cli.scores import title_of
 
 if TYPE_CHECKING:
     from selfheal_cli.config import RunConfig
@@ -22,15 +23,9 @@ if TYPE_CHECKING:
     from selfheal_cli.settings.resolve import ResolvedSettings
     from selfheal_cli.sources.base import Source
 
+COMPARED = ("accuracy", "f1_half", "f1", "kappa", "roc_auc", "pr_auc", "log_loss", "ece")
 COLUMNS = (
-    ("accuracy", "accuracy", 3),
-    ("f1_half", "F1 at 0.5", 3),
-    ("f1", "F1", 3),
-    ("kappa", "kappa", 3),
-    ("roc_auc", "ROC AUC", 3),
-    ("pr_auc", "PR AUC", 3),
-    ("log_loss", "log loss", 3),
-    ("ece", "ECE", 3),
+    *((name, title_of(name), 3) for name in COMPARED),
     ("cost", "cost", 0),
     ("rows_per_second", "rows/s", 0),
     ("rows_per_second_whole", "with all around", 0),

@@ -16,15 +16,16 @@ from selfheal_cli.events.state import Row, RowFold, RunView
 from selfheal_cli.masking import masked_uri
 from selfheal_cli.pipeline.runs.run import Finished
 from selfheal_cli.pipeline.stream.monitoring import describe
+from selfheal_cli.scores import title_of
 
 COLOURS = {"HEALTHY": "green", "DRIFTING": "yellow", "HEALING": "blue", "ROLLED_BACK": "red"}
 HEADER = (
     "batch       z  conflicts  shadow acc  healed acc     lift  shadow F1  healed F1  "
     "state        action"
 )
-COLUMNS = ("stage", ">rows", ">accuracy", ">precision", ">recall", ">F1", ">ROC AUC", ">PR AUC",
-           ">log loss", ">ECE", ">kappa", ">cost", ">TP", ">TN", ">FP", ">FN")  # fmt: skip
 FIGURES = ("accuracy", "precision", "recall", "f1", "roc_auc", "pr_auc", "log_loss", "ece", "kappa")
+COLUMNS = ("stage", ">rows", *(f">{title_of(name)}" for name in FIGURES), ">cost", ">TP", ">TN",
+           ">FP", ">FN")  # fmt: skip
 
 
 OTHER_ENDS = {

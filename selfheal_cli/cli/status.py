@@ -20,6 +20,7 @@ from selfheal_cli.cli import options
 from selfheal_cli.cli.command import Command
 from selfheal_cli.cli.output import figure, line, make_console, make_table
 from selfheal_cli.errors import ConfigurationError, NoAnswer, RegistryUnreachable
+from selfheal_cli.scores import title_of
 
 DEFAULT_URL = "http://127.0.0.1:5001"
 EVERY_SECONDS = 2.0
@@ -210,7 +211,7 @@ def _against(standing: Document) -> RenderableType:
     live, shadow = standing["live"] or {}, standing["shadow"] or {}
     left, right = live.get("figures", {}), shadow.get("figures", {})
     rows = [
-        [name.replace("_", " "), figure(left.get(name)), figure(right.get(name)),
+        [title_of(name), figure(left.get(name)), figure(right.get(name)),
          f"{left[name] - right[name]:+.3f}" if name in left and name in right else "-"]
         for name in FIGURES if name in left or name in right
     ]  # fmt: skip

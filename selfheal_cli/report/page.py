@@ -27,6 +27,7 @@ from selfheal_cli.records import Advice
 from selfheal_cli.report import pictures
 from selfheal_cli.report.summary import RunSummary
 from selfheal_cli.report.verdict import WORSE, compared, telling
+from selfheal_cli.scores import title_of
 from selfheal_cli.visible import on_page
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ TEMPLATE = "page.html.j2"
 MOST_LINES = LATEST  # of a table; the history has the rest
 MOST_VERSIONS = 12
 FIGURES = ("accuracy", "precision", "recall", "f1", "roc_auc", "log_loss", "cost")
-TITLES = {"f1": "F1", "roc_auc": "ROC AUC", "log_loss": "log loss", "cost": "cost per 100 rows"}
+PER_ROWS = "cost per 100 rows"
 APART = (HealEnded, RollbackAsked, AliasMoved, Diagnosed)  # which have tables of their own
 
 
@@ -298,7 +299,10 @@ def _stages(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         }
         for line in lines
     ]
-    return {"names": [TITLES.get(name, name) for name in names], "lines": cells}
+    return {
+        "names": [PER_ROWS if name == "cost" else title_of(name) for name in names],
+        "lines": cells,
+    }
 
 
 def _outcomes(view: RunView) -> list[dict[str, Any]]:

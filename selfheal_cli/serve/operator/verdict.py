@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from selfheal_cli.actor import printable
+from selfheal_cli.scores import title_of
 from selfheal_cli.serve.operator.status import (
     Judged,
     ModelStatus,
@@ -20,16 +21,7 @@ Tone = Literal["better", "worse", "mixed", "same", "unknown"]
 FEW_ROWS = 200  # below which chance may make a difference of several points
 SAME = 0.0005  # a lift that rounds to nothing
 LABEL_SILENCE = 86_400.0  # seconds
-TITLES = {
-    "f1": "F1",
-    "accuracy": "Accuracy",
-    "precision": "Precision",
-    "recall": "Recall",
-    "roc_auc": "ROC AUC",
-    "pr_auc": "PR AUC",
-    "log_loss": "Log loss",
-    "cost": "Cost",
-}
+FIGURES = ("f1", "accuracy", "precision", "recall", "roc_auc", "pr_auc", "log_loss", "cost")
 LESS_IS_BETTER = ("log_loss", "cost", "ece")
 STATES = {
     "STARTING": "Starting: no batch has been looked at yet",
@@ -82,13 +74,13 @@ def verdict_of(standing: ModelStatus) -> Verdict:
         )
     signs = {name: _sign(value) for name, value in lift.items()}
     pairs = ", ".join(
-        f"{_named(name)} {live.figures[name]:.3f} against {shadow.figures[name]:.3f} without it"
+        f"{title_of(name)} {live.figures[name]:.3f} against {shadow.figures[name]:.3f} without it"
         for name in lift
     )
     rows = _rows(live, shadow)
     if set(signs.values()) == {-1, 1}:
         gained, lost = (
-            _listed([_named(name) for name in signs if signs[name] == sign]) for sign in (1, -1)
+            _listed([title_of(name) for name in signs if signs[name] == sign]) for sign in (1, -1)
         )
         return Verdict("mixed", "mixed", f"Healing gains {gained} and costs {lost}: {pairs}", rows)
     if -1 in signs.values():
@@ -161,7 +153,7 @@ def lines(standing: ModelStatus) -> list[Line]:
     """Every figure that is known of live or shadow."""
     live = standing.live.figures if standing.live else {}
     shadow = standing.shadow.figures if standing.shadow else {}
-    names = [name for name in TITLES if name in live or name in shadow]
+    names = [name for name in FIGURES if name in live or name in shadow]
     names += sorted((set(live) | set(shadow)) - set(names))
     return [_line(name, live.get(name), shadow.get(name)) for name in names]
 
@@ -178,7 +170,7 @@ def _line(name: str, live: float | None, shadow: float | None) -> Line:
     lift = None if live is None or shadow is None else live - shadow
     good = 0 if lift is None else _sign(-lift if name in LESS_IS_BETTER else lift)
     tone: Tone = "better" if good > 0 else "worse" if good < 0 else "same"
-    return Line(TITLES.get(name, name.replace("_", " ")), live, shadow, lift, tone)
+    return Line(_capital(title_of(name)), live, shadow, lift, tone)
 
 
 def _rows(live: Judged, shadow: Judged) -> tuple[str, ...]:
@@ -193,8 +185,8 @@ def _sign(value: float) -> int:
     return 0 if abs(value) < SAME else (1 if value > 0 else -1)
 
 
-def _named(name: str) -> str:
-    return "F1" if name == "f1" else name.replace("_", " ")
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _listed(names: list[str]) -> str:
