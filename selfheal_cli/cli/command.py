@@ -4,8 +4,8 @@ old spellings, which work for one version more.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import click
@@ -15,7 +15,9 @@ from selfheal_cli.visible import visible
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 OWN, COMMON = "Options", "Common options"  # of one command, and of nearly all
-OLD = "selfheal.old"  # in click's context: old spelling to new one, of those that were used
+# in click's context; OLD is old spelling to new one, of those that were used
+CONFIG, NO_CONFIG, SET, OLD = (f"selfheal.{name}" for name in ("config", "no_config", "set", "old"))
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,127}")
 EVERYWHERE = {"--model-name": "--model"}
 
 
@@ -40,6 +42,8 @@ class Command(click.Command):
 
     def nearest(self, option: str) -> list[str]:
         """Options with a name like one that there is not."""
+        from difflib import get_close_matches
+
         shown = [name for param in self.params for name in _shown_names(param)]
         return get_close_matches(option, shown)
 
@@ -74,6 +78,8 @@ class Group(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Offer the nearest name for one that does not exist."""
+        from difflib import get_close_matches
+
         known = self.list_commands(ctx)
         if args and args[0] not in known and not args[0].startswith("-"):
             near = get_close_matches(args[0], known, n=1)

@@ -12,16 +12,13 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from selfheal_cli.cli.command import Command, note_old
-from selfheal_cli.cli.options import CONFIG, NO_CONFIG, SET
-from selfheal_cli.cli.options import NAME as MODEL_NAME
+from selfheal_cli.cli.command import CONFIG, MODEL_NAME, NO_CONFIG, SET, Command, note_old
 from selfheal_cli.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from selfheal_cli.config import Policy
     from selfheal_cli.settings.layers import Key, Layer
     from selfheal_cli.settings.resolve import ResolvedSettings
-
 
 FALLBACK = "fraud"
 STORE = "MLFLOW_TRACKING_URI"
@@ -30,52 +27,15 @@ UNLIKE = {"heal_steps": ("heal", "steps"), "heal_lr": ("heal", "learning_rate"),
           "kafka_config": ("source", "client")}  # fmt: skip
 ROWS = ("data", "sql", "query", "kafka")  # options that say where rows come from
 SAYS_MODEL = (("model_name",), ("model",), ("source", "path"), ("source", "topic"))
-# variables up to 0.2, one an option; where the option has another name by now, its own
-OLD_VARIABLES = [
-    "data",
-    "target",
-    "positive",
-    "drop",
-    "categorical",
-    "separator",
-    "train_fraction",
-    "time",
-    "label_time",
-    "rule",
-    "sql",
-    "query",
-    "kafka",
-    "topic",
-    "label_topic",
-    "key",
-    "kafka_group",
-    "kafka_config",
-    "train",
-    "train_rows",
-    "max_wait",
-    "max_rejects",
-    "reject_misfits",
-    "recipe",
-    "assume",
-    "heal_steps",
-    "heal_lr",
-    "heal_mode",
-    "drift_strength",
-    "thresholds",
-    "fidi_threshold",
-    "conflict_min",
-    "rollback_f1_drop",
-    "monitor",
-    "record_rows",
-    "no_plots",
-    "no_wait",
-    "resume",
-    "json",
-    "recipes",
-    "seeds",
-    "river",
-    "plot",
-]
+# variables up to 0.2, one for each option of `run` and `compare`
+OLD_VARIABLES = (
+    "data", "target", "positive", "drop", "categorical", "separator", "train_fraction", "time",
+    "label_time", "rule", "sql", "query", "kafka", "topic", "label_topic", "key", "kafka_group",
+    "kafka_config", "train", "train_rows", "max_wait", "max_rejects", "reject_misfits", "recipe",
+    "assume", "heal_steps", "heal_lr", "heal_mode", "drift_strength", "thresholds",
+    "fidi_threshold", "conflict_min", "rollback_f1_drop", "monitor", "record_rows", "no_plots",
+    "no_wait", "resume", "json", "recipes", "seeds", "river", "plot",
+)  # fmt: skip
 RENAMED = {"rules": "rule", "monitors": "monitor", "as_json": "json"}
 OLD_DATA = "SELFHEAL_DATA"
 

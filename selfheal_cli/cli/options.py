@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from selfheal_cli.cli.command import COMMON, Decorator, group, hidden, section
-
-# in click's context
-CONFIG, NO_CONFIG, SET = "selfheal.config", "selfheal.no_config", "selfheal.set"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,127}")
+from selfheal_cli.cli.command import (
+    COMMON,
+    CONFIG,
+    MODEL_NAME,
+    NO_CONFIG,
+    SET,
+    Decorator,
+    group,
+    hidden,
+    section,
+)
 
 
 def _checked_name(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
@@ -28,7 +33,7 @@ def _checked_name(ctx: click.Context, param: click.Parameter, value: str | None)
 
 def checked_name(ctx: click.Context, param: click.Parameter, value: str) -> str:
     """A registered model's name, as click hands it in."""
-    if not NAME.fullmatch(value):
+    if not MODEL_NAME.fullmatch(value):
         raise click.BadParameter(
             f"{value!r}: letters, digits, space, '.', '_' and '-', at most 128, are allowed"
         )

@@ -16,12 +16,14 @@ from selfheal_cli.cli import configured as standing
 from selfheal_cli.cli import options
 from selfheal_cli.cli import options as row_options
 from selfheal_cli.cli import options as run_options
-from selfheal_cli.cli.command import hidden, section
+from selfheal_cli.cli.command import hidden, note_old, section
 from selfheal_cli.cli.say import say, say_settled
 from selfheal_cli.errors import RegistryUnreachable
 from selfheal_cli.kinds import RECIPES
 
 if TYPE_CHECKING:
+    from selfheal_cli.config import RunConfig
+    from selfheal_cli.pipeline.runs.run import Finished, RunContext
     from selfheal_cli.settings.resolve import ResolvedSettings
 
 INTERRUPTED = 130
@@ -133,28 +135,15 @@ def command(
     --kafka: the first rows train the network, the rest stream. What no option says, SELFHEAL_*
     variables and a selfheal.yaml in this folder say; see 'selfheal init'.
     """
-    settled = None
-    if resume is not None:
-        _refuse_beside_resume(ctx)
-    else:
-        settled = standing.settle_here(ctx)
-        _refuse_wrapped(settled, tracking_uri)
-    config = settled.config if settled else None
-    from selfheal_cli.cli import output
+    settled = _settled(ctx, tracking_uri, resume=resume is not None)
     from selfheal_cli.cli.output import require_log
-    from selfheal_cli.cli.run_screen import RunScreen, as_document, batches_of
-    from selfheal_cli.pipeline.prepare.rows import open_kept, open_source
-    from selfheal_cli.pipeline.prepare.wrapped import find_wrapped, for_wrapped
-    from selfheal_cli.pipeline.runs import recovery as resuming
+    from selfheal_cli.cli.run_screen import RunScreen
+    from selfheal_cli.pipeline.prepare.rows import open_source
     from selfheal_cli.pipeline.runs.run import PATIENCE_SECONDS, RunContext, run
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 
-    if settled is not None and config is not None and config.model is not None:
-        registry = MlflowRegistry(tracking_uri)
-        wrapped = find_wrapped(registry, config.model)
-        config = for_wrapped(config, wrapped, settled.given.get("model_name"))
-    if config is not None and config.source.kind in ("stdin", "kafka") and not (quiet or as_json):
-        say("Waiting for the rows to train on; Ctrl-C ends the run.", err=True)
+    quiet = quiet or as_json
+    config = _config(settled, tracking_uri, quiet=quiet) if settled else None
     with standing.naming_the_file(settled):
         source = open_source(config) if config else None
     log = require_log(resume) if resume else None
@@ -163,7 +152,7 @@ def command(
         say(f"selfheal: {note}", err=True)
     with (
         standing.naming_the_file(settled),
-        RunScreen(quiet=quiet or as_json) as screen,
+        RunScreen(quiet=quiet) as screen,
         stop_on_interrupt() as stop,
     ):
         around = RunContext(
@@ -180,21 +169,59 @@ def command(
         if config is not None and source is not None:
             finished = run(config, source, around)
         elif log is not None:
-            folder, run_id = log.parent, log.parent.name
-            finished = resuming.resume(
-                log,
-                around,
-                lambda known: open_kept(known, folder, registry, run_id, folder, live=True),
-            )
+            finished = _resumed(log, around)
     if as_json:
-        document = as_document(finished, registry.uri)
-        output.print_json_with(document, "batches", batches_of(finished))
+        _print_document(finished, registry.uri)
     else:
         screen.conclude(finished, tracking_uri)
     if finished.away:
         raise RegistryUnreachable(finished.away)
     if finished.outcome == "KILLED" and not finished.endless:
         ctx.exit(INTERRUPTED)
+
+
+def _settled(
+    ctx: click.Context, tracking_uri: str | None, *, resume: bool
+) -> ResolvedSettings | None:
+    """What the run is told; None for one that goes on as it was begun."""
+    if not resume:
+        settled = standing.settle_here(ctx)
+        _refuse_wrapped(settled, tracking_uri)
+        return settled
+    _refuse_beside_resume(ctx)
+    if ctx.get_parameter_source("resume") is ParameterSource.ENVIRONMENT:
+        note_old(ctx, "SELFHEAL_RESUME", "--resume")
+    return None
+
+
+def _config(settled: ResolvedSettings, tracking_uri: str | None, *, quiet: bool) -> RunConfig:
+    """The configuration; of a wrapped model, with what that takes."""
+    if settled.config.source.kind in ("stdin", "kafka") and not quiet:
+        say("Waiting for the rows to train on; Ctrl-C ends the run.", err=True)
+    if settled.config.model is None:
+        return settled.config
+    from selfheal_cli.pipeline.prepare.wrapped import find_wrapped, for_wrapped
+    from selfheal_cli.registry.mlflow.registry import MlflowRegistry
+
+    wrapped = find_wrapped(MlflowRegistry(tracking_uri), settled.config.model)
+    return for_wrapped(settled.config, wrapped, settled.given.get("model_name"))
+
+
+def _resumed(log: Path, around: RunContext) -> Finished:
+    from selfheal_cli.pipeline.prepare.rows import open_kept
+    from selfheal_cli.pipeline.runs.recovery import resume
+
+    folder, run_id, registry = log.parent, log.parent.name, around.registry
+    return resume(
+        log, around, lambda known: open_kept(known, folder, registry, run_id, folder, live=True)
+    )
+
+
+def _print_document(finished: Finished, uri: str) -> None:
+    from selfheal_cli.cli import output
+    from selfheal_cli.cli.run_screen import as_document, batches_of
+
+    output.print_json_with(as_document(finished, uri), "batches", batches_of(finished))
 
 
 def _refuse_wrapped(settled: ResolvedSettings, tracking_uri: str | None) -> None:

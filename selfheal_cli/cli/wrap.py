@@ -28,8 +28,13 @@ LISTED = 16  # rows that places are tried on
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
+def _uri(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """A version of v7 is 7, as everywhere."""
+    return value and re.sub(r"^(models:/.+/)[vV]([0-9]+)$", r"\1\2", value)
+
+
 @click.command("wrap", cls=Command, old={"--output": "--gives", "--labels": "--classes"})
-@click.argument("model", required=False)
+@click.argument("model", required=False, callback=_uri)
 @click.option("--as", "name", metavar="NAME", help="Registered model to become its baseline.")
 @click.option(
     "--at", default="auto", metavar="LAYER", show_default=True,
@@ -87,14 +92,7 @@ def command(
 
     A new NAME serves what was wrapped. Of one that exists no alias is moved without --promote.
     """
-    if (given["model"] is None) == (given["weights"] is None):
-        raise click.UsageError("give MODEL, or --weights with --from")
-    if given["weights"] is not None and given["target"] is None:
-        raise click.UsageError("--weights needs --from, the class that they belong to")
-    if name is None and not listed:
-        raise click.UsageError("--as NAME is needed, or --list")
-    if given["model"] is not None:  # v7 is 7, as everywhere
-        given["model"] = re.sub(r"^(models:/.+/)[vV]([0-9]+)$", r"\1\2", given["model"])
+    _check_usage(name, listed, given)
     shape, init = _shape(given["shape"]), _init(given["init_text"])
     from selfheal_cli.model.adapters import parse_adapter
     from selfheal_cli.model.allowed import allow
@@ -136,6 +134,15 @@ def command(
         around = RunContext(registry, clock, actor(), on_settled=say_settled)
         added = add_wrapped(network, base, name, str(origin), around, promote=promote)
         _tell(registry, added, network, original.answer, sample, origin, name, as_json=as_json)
+
+
+def _check_usage(name: str | None, listed: bool, given: dict[str, Any]) -> None:
+    if (given["model"] is None) == (given["weights"] is None):
+        raise click.UsageError("give MODEL, or --weights with --from")
+    if given["weights"] is not None and given["target"] is None:
+        raise click.UsageError("--weights needs --from, the class that they belong to")
+    if name is None and not listed:
+        raise click.UsageError("--as NAME is needed, or --list")
 
 
 def _tell(
