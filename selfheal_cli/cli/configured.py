@@ -26,6 +26,7 @@ UNLIKE = {"heal_steps": ("heal", "steps"), "heal_lr": ("heal", "learning_rate"),
           "heal_mode": ("heal", "mode"), "kafka_group": ("source", "group"),
           "kafka_config": ("source", "client")}  # fmt: skip
 ROWS = ("data", "sql", "query", "kafka")  # options that say where rows come from
+WHERE = {"data": "DATA", "sql": "--sql", "kafka": "--kafka"}  # of which one says where rows are
 SAYS_MODEL = (("model_name",), ("model",), ("source", "path"), ("source", "topic"))
 # variables up to 0.2, one for each option of `run` and `compare`
 OLD_VARIABLES = (
@@ -223,7 +224,6 @@ def key_of(name: str) -> Key | None:
 
 
 def _values(name: str, key: Key, value: Any) -> Iterator[tuple[Key, Any]]:
-
     if name in ROWS:
         for inner, part in as_keys(name, value).items():
             yield ("source", inner), part
@@ -246,12 +246,9 @@ def _variables(ctx: click.Context) -> Layer:
     return layer
 
 
-WHERE = {"data": "DATA", "sql": "--sql", "kafka": "--kafka"}  # of which one says where rows are
-
-
 def as_keys(name: str, value: Any) -> dict[str, Any]:
     """What an option that says where rows come from means for the source, by key."""
-    from selfheal_cli.settings.kinds import source_at
+    from selfheal_cli.settings.address import source_at
 
     if name == "sql":
         return {"kind": "sql", "url": value}

@@ -19,7 +19,7 @@ SHIPPED = next(
     (folder / FOLDER for folder in (PACKAGE, PACKAGE.parent) if (folder / FOLDER).is_dir()),
     PACKAGE / FOLDER,
 )
-NOTE = "Edit values and restart with --thresholds FILE to tune risk tolerance"
+NOTE = "Edit values and restart with --set policy.thresholds=FILE to tune risk tolerance"
 MAX_BYTES = 65_536
 LONGEST = 256  # characters of a name that may be a file's; beyond, the system complains
 

@@ -15,7 +15,7 @@ from selfheal_cli.config import HealSettings, Policy, RunConfig, checked
 from selfheal_cli.errors import ConfigurationError, OptionError, RuleError
 from selfheal_cli.rules.ruleset import parse_rule, read_rules
 from selfheal_cli.settings import policy_file
-from selfheal_cli.settings.kinds import with_kind
+from selfheal_cli.settings.address import with_kind
 from selfheal_cli.settings.layers import (
     DEFAULT,
     Key,
