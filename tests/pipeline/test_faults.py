@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 
+from selfheal_cli.config import NetworkSettings, RunConfig
 from selfheal_cli.events.archive import find_run
 from selfheal_cli.events.log import read
 from selfheal_cli.events.types import BatchScored
 from tests.conftest import Invoke, enter
 from tests.pipeline import faulty
 from tests.pipeline.killed import what_came_of_it
+from tests.trained import train_before_a_fork
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +29,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, store_template: Path) 
     shutil.copy(store_template, folder / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
         enter(folder, patch)
+        train_before_a_fork(RunConfig(network=NetworkSettings(shadow="plain")))
         ended = faulty.in_child(*faulty.RUN)
         assert ended.code == 0, ended.stderr
         return what_came_of_it()

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from selfheal_cli.pipeline.prepare.baseline import train_networks
-from selfheal_cli.pipeline.prepare.rows import open_source
 from tests.conftest import enter
 from tests.pipeline.killed import forked, go_on, settings, start, what_came_of_it
+from tests.trained import train_before_a_fork
 
 MOMENTS = 30
 
@@ -26,8 +25,7 @@ def uninterrupted(
     shutil.copy(store_template, folder / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
         enter(folder, patch)
-        # before the fork: so the moments fall where something is written, not into the training
-        train_networks(settings(), open_source(settings()), lambda *_: None)
+        train_before_a_fork(settings())  # so no moment falls into it, where nothing is written
         assert forked(lambda: start(settings()), calls=folder / "calls") == 0
         return what_came_of_it(), int((folder / "calls").read_text())
 

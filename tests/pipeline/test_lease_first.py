@@ -21,7 +21,7 @@ from selfheal_cli.events.types import RunFinished, RunStarted, StreamStopped
 from selfheal_cli.pipeline.prepare.lease import RunLease
 from selfheal_cli.pipeline.runs import recovery as resuming
 from selfheal_cli.pipeline.runs.recovery import flush, resume
-from selfheal_cli.pipeline.runs.run import Course, Finished, RunContext
+from selfheal_cli.pipeline.runs.run import Finished, RunContext, RunSpec
 from selfheal_cli.records import Phase
 from selfheal_cli.registry import delivery as courier
 from selfheal_cli.registry.aliases import Move, OnSettled, Unsettled, move_alias, take_lease, untold
@@ -79,7 +79,7 @@ def bytes_of(folder: Path) -> dict[str, str]:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A resume that trains nothing and goes through no rows; what it writes it writes."""
 
-    def go(course: Course, around: RunContext, lease: RunLease) -> Finished:
+    def go(course: RunSpec, around: RunContext, lease: RunLease) -> Finished:
         for number in (1, 2):
             around.registry.run_tags(course.run_id)  # somebody else may go on here
             course.log.append(StreamStopped(batch=number))
