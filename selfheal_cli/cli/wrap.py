@@ -200,12 +200,13 @@ def _show_layers(
 
     from selfheal_cli.cli import output
     from selfheal_cli.heal.recipe import fitting
-    from selfheal_cli.model.wrapping import layers
+    from selfheal_cli.model.wrapping import layers, take
 
-    listing = layers(
+    original = take(
         module, sample.rows[:LISTED], shape=sample.shape, dtype=sample.dtype, init=origin.init,
         output=output_is,
     )  # fmt: skip
+    listing = layers(original)
     if as_json:
         output.print_json([{**asdict(layer), "recipes": fitting(layer.adapters)}
                            for layer in listing])  # fmt: skip

@@ -1,6 +1,7 @@
-"""The adapters, the room that one is put into, and `KINDS`: a new one is a class and a line there.
+"""The adapters: a new one is a class here and a line in `KINDS`.
 
-tests/model/test_adapters.py holds each to the contract.
+tests/model/test_adapters.py checks each against the contract. Sources: ``reflexive``, the article
+(see README); ``lora``, Hu et al. 2022.
 """
 
 from __future__ import annotations
@@ -16,16 +17,20 @@ from torch import Tensor, nn
 
 from selfheal_cli.errors import ConfigurationError
 
+REFLEXIVE, AFFINE, LORA = "reflexive", "affine", "lora"
+DEFAULT_RANK = 4
+MAX_RANK = 4_096
+
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What an adapter is given and hands on, of one row.
+    """The shape of an adapter's input and output, of one row.
 
     ``sizes`` of the features as the network computes them: (d,), (tokens, d) or (channels, h, w);
-    they are kept flattened, (n, prod(sizes)). ``axis`` of ``sizes`` along which one thing (a
-    token, a pixel) is described. ``hidden`` values go to what comes next; ``inputs`` is the width
-    of the network's rows and ``outputs`` that of its logits. ``taken``: the first so many values
-    along the axis are what a layer takes, the others what it gives; 0: they are not told apart.
+    they are kept flattened, (n, prod(sizes)). ``axis``: that of ``sizes`` which describes one
+    token or pixel. The next layer gets ``hidden`` values; ``inputs`` is the width of the network's
+    rows and ``outputs`` that of its logits. ``taken``: so many first values along the axis are a
+    layer's input, the others its output; 0: all are its input.
     """
 
     inputs: int
@@ -41,14 +46,14 @@ class Room:
         return self.sizes[self.axis]
 
     def apart(self, features: Tensor) -> Tensor:
-        """Features (n, prod(sizes)), each token or pixel on its own: (m, width)."""
+        """Features (n, prod(sizes)) with a row for each token or pixel: (m, width)."""
         if len(self.sizes) == 1:
             return features
         table = features.reshape(len(features), *self.sizes)
         return table.movedim(self._place, -1).reshape(-1, self.width)
 
     def together(self, rows: Tensor, count: int) -> Tensor:
-        """The inverse of `apart` for ``count`` rows, whatever the width has become."""
+        """The inverse of `apart` for ``count`` rows; the width may have changed."""
         if len(self.sizes) == 1:
             return rows
         others = [size for place, size in enumerate(self.sizes, 1) if place != self._place]
@@ -68,17 +73,18 @@ class Room:
 class Adapter(nn.Module):
     """The only part that learns after deployment.
 
-    ``forward`` takes the backbone's features (n, features) and gives what comes next reads
+    ``forward`` takes the backbone's features (n, features) and gives the next layer's input
     (n, hidden).
     """
 
     def around(self, tensors: Mapping[str, Tensor]) -> Self:
         """A frozen copy with these tensors for parameters, taken over and not copied."""
         known = dict(self.named_parameters())
-        own = {}
+        # deepcopy takes what its memo holds for a copy made already
+        memo = {}
         for name, value in tensors.items():
-            own[id(known[name])] = nn.Parameter(value, requires_grad=False)
-        copied: Self = deepcopy(self, own)
+            memo[id(known[name])] = nn.Parameter(value, requires_grad=False)
+        copied: Self = deepcopy(self, memo)
         copied.training = False
         return copied
 
@@ -88,7 +94,7 @@ class Adapter(nn.Module):
 
     @property
     def aligns(self) -> bool:
-        """Whether it moves inputs, so that the frozen backbone's features are not what counts."""
+        """Whether it moves inputs, so that the backbone must run again on the moved ones."""
         return False
 
     def align(self, x: Tensor) -> Tensor:
@@ -113,7 +119,7 @@ class AffineAdapter(Adapter):
         self.shift = nn.Parameter(torch.zeros(inputs))
 
     def around(self, tensors: Mapping[str, Tensor]) -> Self:
-        """See `Adapter`; a flat module needs no deep copy, and every heal makes several."""
+        """As `Adapter.around`, without a deep copy, since every heal makes several."""
         copied = copy(self)
         copied._parameters = {
             name: nn.Parameter(value, requires_grad=False) for name, value in tensors.items()
@@ -123,38 +129,35 @@ class AffineAdapter(Adapter):
 
     @classmethod
     def identity(cls, room: Room) -> Self:
-        """One that changes nothing; ``direction`` is for whoever knows the head to fill in."""
+        """One that changes nothing; the caller fills in ``direction``, by the head's weights."""
         return cls(room.inputs, room.width, room.hidden, room.outputs)
 
     def learning(self) -> dict[str, nn.Parameter]:
-        """See `Adapter`: what is added to the logits; moving inputs has no gradient in features."""
+        """The parameters of the logits' correction; moving inputs has no gradient in features."""
         return {"weight": self.weight, "bias": self.bias}
 
     @property
     def aligns(self) -> bool:
-        """See `Adapter`."""
+        """Whether ``scale`` or ``shift`` is not that of the identity."""
         return bool((self.scale != 1).any() or (self.shift != 0).any())
 
     def align(self, x: Tensor) -> Tensor:
-        """Inputs moved back to where training had them."""
+        """Inputs (n, inputs), moved back to the scale of training."""
         return x * self.scale + self.shift
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features (n, features) to what the head reads (n, hidden)."""
+        """Features (n, features) to the head's input (n, hidden)."""
         hidden = features[:, : self.direction.shape[0]]
         added = nn.functional.linear(features, self.weight, self.bias)
         return hidden + nn.functional.linear(added, self.direction)
 
 
-DEFAULT_RANK = 4
-
-
 class LowRank(Adapter):
-    """``y + up (down x)``: what a layer ``y = W x + b`` gives with W + up down for its weights.
+    """``y + up (down x)``: the output of a layer ``y = W x + b`` with W + up down for its weights.
 
-    Features (n, features) hold ``x`` and ``y`` of each row or token beside one another, as the
-    frozen layer took and gave them; (n, hidden) values of ``y`` go on. ``down`` (rank, taken) is
-    drawn as in the paper, ``up`` (given, rank) starts at zero, so the update does. The paper's
+    Features (n, features) hold ``x`` and ``y`` of each row or token beside one another, the frozen
+    layer's input and output; (n, hidden) values of ``y`` go on. ``down`` (rank, taken) is drawn as
+    in the paper; ``up`` (width - taken, rank) starts at zero, and with it the update. The paper's
     factor alpha / rank is 1.
     """
 
@@ -171,7 +174,7 @@ class LowRank(Adapter):
         return cls(room, rank)
 
     def forward(self, features: Tensor) -> Tensor:
-        """What the updated layer gives."""
+        """The updated layer's output."""
         rows = self.room.apart(features)
         x, y = rows[:, : self.room.taken], rows[:, self.room.taken :]
         low = nn.functional.linear(x, self.down)
@@ -213,17 +216,13 @@ class ReflexiveLayer(Adapter):
         return corrected if flat else self.room.together(corrected, len(features))
 
 
-REFLEXIVE, AFFINE, LORA = "reflexive", "affine", "lora"
-MAX_RANK = 4_096
-
-
 @dataclass(frozen=True, slots=True)
 class AdapterKind:
-    """What the rest of the house must know of an adapter.
+    """The properties of an adapter that wrapping and the commands depend on.
 
     ``on``: it goes on a linear layer, whose input and output it both needs; others go before a
-    layer. ``at_the_end``: only the linear layer that gives the logits will do. ``ranked``: its
-    name may carry a rank, as in ``lora:8``.
+    layer. ``at_the_end``: it goes before the linear layer that gives the logits, and nowhere else.
+    ``ranked``: its name may carry a rank, as in ``lora:8``.
     """
 
     identity: Callable[..., Adapter]
@@ -258,11 +257,11 @@ class Chosen:
 
 
 def parse_adapter(text: str) -> Chosen:
-    """Raises `ConfigurationError` naming what is allowed."""
+    """The adapter that a text names; raises `ConfigurationError` with the allowed ones."""
     name, colon, rank = text.partition(":")
     kind = KINDS.get(name)
     if kind is None:
-        known = ", ".join(f"{one}[:RANK]" if k.ranked else one for one, k in KINDS.items())
+        known = ", ".join(f"{n}[:RANK]" if k.ranked else n for n, k in KINDS.items())
         raise ConfigurationError(f"adapter '{text}' is not known; allowed: {known}")
     if not colon:
         return Chosen(name, kind, DEFAULT_RANK if kind.ranked else None)

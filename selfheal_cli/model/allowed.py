@@ -1,10 +1,9 @@
-"""Whose code a registered version may have run here: a base names classes, and importing one runs
-its module.
+"""Which modules a registered version may import: a base names classes, and importing one runs code.
 
-Whoever writes to the registry chooses the names, so that they alone do not decide. Allowed are
-torch, modules that the program has loaded by itself, and those that somebody named here: with
-``--allow-module``, in the variable, or when the model was wrapped by this user. Never from a place
-where a registry keeps files.
+The names come from the registry, where others may write, so a name alone is not enough. Allowed
+are torch, modules that the program has loaded by itself, and those that the user named: with
+``--allow-module``, in the variable, or by wrapping the model. A module among a registry's files is
+never imported.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ _by_mlflow: ContextVar[bool] = ContextVar("by_mlflow", default=False)
 
 
 def require_allowed(place: str) -> None:
-    """Raise `ModelError` where nobody allowed a module, or where it lies among a registry's files.
+    """Raise `ModelError` for a module that is not allowed, or that lies among a registry's files.
 
-    Looking for a module runs the packages that it is in, so that each of them is asked for first.
+    Finding a module runs the packages that it is in, so each of them is checked first.
     """
     if place in sys.modules or _by_mlflow.get():
         return
@@ -54,7 +53,7 @@ def allow(names: Iterable[str]) -> None:
 
 
 def remember(places: Iterable[str]) -> None:
-    """Allow modules for this user from now on, where that can be written down."""
+    """Allow modules for this user from now on; without effect where the file cannot be written."""
     new = {place for place in places if not _is_in(place, TORCH)} - set(_remembered())
     if not new:
         return
@@ -67,7 +66,7 @@ def remember(places: Iterable[str]) -> None:
 
 @contextmanager
 def asked_by_mlflow() -> Iterator[None]:
-    """MLflow loads a version: then it is MLflow's caller who trusts the registry, as always."""
+    """Allow every module within the block: MLflow loads a version, whose caller trusts it."""
     token = _by_mlflow.set(True)
     try:
         yield
@@ -80,9 +79,9 @@ def _require_no_artifact(name: str) -> None:
         spec = find_spec(name)
     except (ImportError, ValueError):
         return  # the import says so
-    places = [spec.origin, *(spec.submodule_search_locations or ())] if spec else []
-    for one in filter(None, places):
-        path = Path(one).resolve()
+    locations = [spec.origin, *(spec.submodule_search_locations or ())] if spec else []
+    for location in filter(None, locations):
+        path = Path(location).resolve()
         if ARTIFACTS.search(f"{path.as_posix()}/"):
             raise ModelError(
                 f"the module '{name}' is {path}, where a registry keeps files: nothing there is run"
@@ -94,7 +93,7 @@ def _is_in(place: str, name: str) -> bool:
 
 
 def _named() -> list[str]:
-    return [one.strip() for one in os.environ.get(VARIABLE, "").split(",") if one.strip()]
+    return [name.strip() for name in os.environ.get(VARIABLE, "").split(",") if name.strip()]
 
 
 def _remembered() -> list[str]:
@@ -105,6 +104,6 @@ def _remembered() -> list[str]:
 
 
 def _record() -> Path:
-    """This user's own file: no registry writes there, as it may below a working folder."""
+    """The user's own file: not below the working folder, where a registry may write."""
     home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
     return Path(home) / "selfheal" / "allowed-modules"

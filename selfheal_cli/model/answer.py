@@ -1,4 +1,4 @@
-"""What the output of somebody else's network means to those who call it."""
+"""The meaning of a foreign network's output: logits or probabilities."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from selfheal_cli.model.network import as_probabilities
 AUTO, LOGITS, PROBABILITIES = "auto", "logits", "probabilities"
 OUTPUTS = (AUTO, LOGITS, PROBABILITIES)
 ROUNDING = 1e-5  # of a softmax in float32, whose sum is not exactly one
-SATURATED = 30.0  # a sigmoid of this is one in float32: half of a classifier's rows are not so sure
-SQUASHED = 0.9  # a tanh that has learned something comes as near to one as this
+SATURATED = 30.0  # a sigmoid of this is 1 in float32; half of a classifier's rows are not so sure
+SQUASHED = 0.9  # a trained tanh comes as near to 1 as this
 OTHERWISE = (
     "regression, multi-label and ranking are not supported; if these are logits, let the model "
     "return what its last layer gives, or say --gives logits (output='logits' in Python)"
@@ -23,8 +23,8 @@ OTHERWISE = (
 
 @dataclass(frozen=True, slots=True)
 class ModelOutput:
-    """``kind`` of an output; ``columns`` of it; the ``probabilities``, (n,) or (n, K), that its
-    callers read in it; and in ``words`` what was seen.
+    """How an output of ``columns`` columns is read: its ``kind``, and the ``probabilities``, (n,)
+    or (n, K), by it; ``words`` describe the values for messages.
     """
 
     kind: str
@@ -36,10 +36,10 @@ class ModelOutput:
 def read_answer(
     output: Tensor, rows: int, wanted: str = AUTO, *, direct: bool = False
 ) -> ModelOutput:
-    """What ``rows`` rows were answered with; ``direct``: as a linear layer or convolution gave it.
+    """Read a network's output for ``rows`` rows; ``direct``: a linear layer or convolution gave it.
 
-    Outputs between 0 and 1 are probabilities, and nothing else is made of them. Raises `ModelError`
-    for what is no answer of a classifier.
+    Outputs between 0 and 1 are taken as probabilities. Raises `ModelError` for an output that is
+    not a classifier's, and for another ``wanted`` than `OUTPUTS`.
     """
     if wanted not in OUTPUTS:
         raise ModelError(f"output {wanted!r}: {', '.join(OUTPUTS)} are allowed")
@@ -64,7 +64,7 @@ def read_answer(
 
 
 def one_a_row(output: Tensor, rows: int) -> Tensor:
-    """(n, columns); raises `ModelError` for what is not one answer a row."""
+    """The output as a table (n, columns); raises `ModelError` unless it has one answer per row."""
     if output.ndim not in (1, 2) or len(output) != rows or output.numel() == 0:
         raise ModelError(
             f"the model gives {tuple(output.shape)} for {rows} rows; one answer a row is "
@@ -99,7 +99,7 @@ def _require_one_class_a_row(table: Tensor) -> None:
 
 
 def _require_logits(table: Tensor, words: str, *, direct: bool) -> None:
-    """Raise `ModelError` for values that are no logits by all that can be seen."""
+    """Raise `ModelError` for values that do not look like logits."""
     largest = table.abs().amax(dim=1)
     if float((largest > SATURATED).float().mean()) > 0.5:
         raise ModelError(f"the model gives {words}: too large for logits; {OTHERWISE}")

@@ -1,4 +1,4 @@
-"""How much the network's decision moves with each of its inputs."""
+"""Attribution: how far the network's decision moves with each of its inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What decides the last bit of a figure: the builds that compute, and the processor under them."""
+"""The numeric build: libraries and processor, on which the last bits of a figure depend."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CHANGED = "the data or the installed packages have changed since"
 
 @cache
 def numeric_build() -> dict[str, str | int]:
-    """As a run records it."""
+    """Versions, processor and threads, as a run records them."""
     return {
         "torch": str(torch.__version__),
         "numpy": np.__version__,
@@ -41,15 +41,15 @@ def why_other_bytes(started: RunStarted) -> str:
     if recorded == here:
         return CHANGED
     different = [name for name in {**recorded, **here} if recorded.get(name) != here.get(name)]
-    told = "; ".join(f"{name} {recorded.get(name)}, here {here.get(name)}" for name in different)
+    listed = "; ".join(f"{name} {recorded.get(name)}, here {here.get(name)}" for name in different)
     return (
-        f"it was recorded on another processor or build ({told}), where the last bits of a figure "
-        "may differ: go on there, or begin a new run here"
+        f"it was recorded on another processor or build ({listed}), where the last bits of a "
+        "figure may differ: go on there, or begin a new run here"
     )
 
 
 def _processor() -> str:
-    """Its model's name where the system tells it."""
+    """The processor's model name where the system has it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Weights as the bytes of a version, and their hash."""
+"""The bytes of an adapter and of a base, their hashes, and networks from them."""
 
 from __future__ import annotations
 
@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from selfheal_cli.records import FloatArray
 
 
+MAX_BYTES = 1 << 30
+ANCHOR = "anchor."  # prefix of the training statistics that a base holds beside its weights
+PROBE = "probe.x"  # rows that every version decides on, so that a loaded one can be checked
+PROBE_ROWS = 256
+
+
 @dataclass(frozen=True, slots=True)
 class Packed:
     """An adapter's bytes with their sha256."""
@@ -40,7 +46,7 @@ class Packed:
 def pack(weights: Weights) -> bytes:
     """Tensors to safetensors bytes; the same tensors give the same bytes.
 
-    By way of numpy where it knows the type: the same bytes in a fifth of the time.
+    It goes by way of numpy where numpy has the type: the same bytes in a fifth of the time.
     """
     whole, arrays = {}, {}
     for name, value in unshared(weights).items():
@@ -48,12 +54,6 @@ def pack(weights: Weights) -> bytes:
         if value.dtype in (torch.float32, torch.float64):
             arrays[name] = whole[name].numpy()
     return save_arrays(arrays) if len(arrays) == len(whole) else save(whole)
-
-
-MAX_BYTES = 1 << 30
-ANCHOR = "anchor."  # prefix of what a base holds beside weights
-PROBE = "probe.x"  # rows that every version decides on, so that a loaded one can be checked
-PROBE_ROWS = 256
 
 
 def unpack(data: bytes, *, sha256: str, where: str) -> dict[str, Tensor]:
@@ -79,9 +79,9 @@ def make_base(
     document: Mapping[str, Any],
     probe: FloatArray | None = None,
 ) -> Base:
-    """The network's frozen part as it is stored, with the statistics that heals are held by.
+    """The network's frozen part to store, with the training statistics of the ``anchor``.
 
-    ``probe`` (n, inputs) are rows of which at most `PROBE_ROWS` are kept.
+    Of the ``probe`` rows (n, inputs) at most `PROBE_ROWS` are kept.
     """
     architecture = network.architecture.as_dict()
     text = json.dumps({**document, "network": architecture}, sort_keys=True, indent=1)
@@ -98,7 +98,7 @@ def probe_rows(base: Base) -> FloatArray | None:
 
 
 def probe_decisions(base: Base, adapter: Weights, threshold: float, *, where: str) -> str:
-    """What an adapter decides on its base's probe rows, as text; empty without such rows.
+    """An adapter's decisions on its base's probe rows, in hex; empty without such rows.
 
     Raises `VersionCorrupt` where the two do not fit, or a probability is not finite.
     """

@@ -1,10 +1,12 @@
-"""A foreign network in two halves, each of which runs the author's own code.
+"""A foreign network, described so that it can be built again, and cut in two halves.
 
-The backbone is the module with a stop at the cut. Where the cut is not directly before the last
-linear layer, what comes after it is the module once more, run from its beginning with stand-ins
-for the rows: tensors that have a shape and no values, so that nothing before the cut is computed.
-At the cut the adapted features take over. Whatever else from before the cut is used after it (a
-residual connection around it, a mask made of the rows) shows at once: its values are not there.
+The description names classes by import path with their constructors' arguments, so that no pickle
+is needed; the weights are safetensors. Both halves run the author's own code. The backbone is the
+module with a stop at the cut. Where the cut is not directly before the last linear layer, the head
+is the module once more, run from its beginning with stand-ins for the rows: tensors that have a
+shape and no values, so that nothing before the cut is computed. At the cut the adapted features
+take their place. If anything else from before the cut is used after it (a residual connection
+around it, a mask made of the rows), that shows at once: its values are not there.
 """
 
 from __future__ import annotations
@@ -24,11 +26,6 @@ from torch import Tensor, nn
 
 from selfheal_cli.errors import ModelError, one_line
 from selfheal_cli.model.allowed import require_allowed
-
-# The description names classes by import path and what their constructors were given, so that no
-# pickle is needed to build it; the weights are safetensors. Where it is cut is described as well;
-# `cutting` does it.
-
 
 AUTO = "auto"
 PLAIN = (bool, int, float, str, type(None))
@@ -51,8 +48,8 @@ class Place(BaseModel):
     """Where an adapter sits, if not directly before the linear layer that gives the logits.
 
     ``sizes``, ``axis`` and ``taken`` are those of its `Room`. ``before`` and ``after`` name the
-    parts that run only before, or only after it: the others, such as an activation that is used
-    throughout, are on both sides. ``end`` is the layer that gives the logits; None: the module
+    parts that run only before, or only after it; others, such as an activation that is used
+    throughout, run on both sides. ``end`` is the layer that gives the logits; None: the module
     itself does.
     """
 
@@ -68,10 +65,10 @@ class Place(BaseModel):
 class Foreign(BaseModel):
     """A foreign network cut at a layer.
 
-    ``at`` is the layer's dotted name; ``shape`` of one row and ``dtype`` are what the module takes;
-    ``outputs`` is the width of its logits, 1 or the number of classes. Without a ``place`` the
-    adapter goes before ``at``, the linear layer that gives the logits. ``computes``: its
-    constructor makes values that are not among the weights, so that it is not built without any.
+    ``at`` is the layer's dotted name; ``shape`` is that of one row and ``dtype`` the type that the
+    module takes; ``outputs`` is the width of its logits, 1 or the number of classes. Without a
+    ``place`` the adapter goes before ``at``, the linear layer that gives the logits. ``computes``:
+    the constructor makes values that are not among the weights, so it must run to build it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -84,7 +81,7 @@ class Foreign(BaseModel):
     computes: bool = False
 
     def as_dict(self) -> dict[str, Any]:
-        """As it stands in the base's document."""
+        """The JSON that the base's document keeps of it."""
         document = self.model_dump(mode="json")
         if self.place is None:
             del document["place"]
@@ -114,9 +111,9 @@ def build_module(spec: ModuleSpec) -> nn.Module:
 
 
 def find_class(target: str) -> type[nn.Module]:
-    """The class that ``package.module:Class`` names; the working folder is looked in last.
+    """The class that ``package.module:Class`` names; the working folder is searched last.
 
-    Raises `ModelError` where it is none, or its module may not run here.
+    Raises `ModelError` where there is no such class, or its module is not allowed.
     """
     place, _, name = target.partition(":")
     try:
@@ -141,7 +138,7 @@ def find_class(target: str) -> type[nn.Module]:
 
 @contextmanager
 def _looking_here() -> Iterator[None]:
-    """The working folder is looked in last for a moment; the program's path stays as it was."""
+    """Search the working folder last within the block; the program's path is restored then."""
     here = str(Path.cwd())
     added = here not in sys.path
     if added:
@@ -155,12 +152,12 @@ def _looking_here() -> Iterator[None]:
 
 def modules_of(spec: ModuleSpec) -> set[str]:
     """The Python modules that a network's classes are in."""
-    own = {spec.target.partition(":")[0]}
-    return own.union(*(modules_of(child) for child in spec.children.values()))
+    module = spec.target.partition(":")[0]
+    return {module}.union(*(modules_of(child) for child in spec.children.values()))
 
 
 def describe(module: nn.Module, init: Mapping[str, Any] | None = None) -> ModuleSpec:
-    """How ``module`` is built again: by ``init``, else by what it remembers of its arguments.
+    """How ``module`` is built again: with ``init``, else with the arguments that it keeps.
 
     Raises `ModelError` where its class cannot be imported by name.
     """
@@ -174,11 +171,11 @@ def describe(module: nn.Module, init: Mapping[str, Any] | None = None) -> Module
     if kind in (nn.Sequential, nn.ModuleList, nn.ModuleDict):
         parts = {name: describe(child) for name, child in module.named_children()}
         return ModuleSpec(target=target, children=parts)
-    return ModuleSpec(target=target, init=dict(init) if init else _remembered(module))
+    return ModuleSpec(target=target, init=dict(init) if init else _kept_arguments(module))
 
 
-def _remembered(module: nn.Module) -> dict[str, Any]:
-    """Constructor arguments that the module keeps under the same names."""
+def _kept_arguments(module: nn.Module) -> dict[str, Any]:
+    """Constructor arguments that the module keeps as attributes of the same names."""
     arguments = {}
     for name, parameter in inspect.signature(type(module).__init__).parameters.items():
         if name in ("self", "device", "dtype") or parameter.kind in (
@@ -189,7 +186,7 @@ def _remembered(module: nn.Module) -> dict[str, Any]:
         value = getattr(module, name, parameter.default)
         if name == "bias" and isinstance(value, Tensor | type(None)):
             value = value is not None
-        if isinstance(value, tuple | list) and all(isinstance(one, PLAIN) for one in value):
+        if isinstance(value, tuple | list) and all(isinstance(part, PLAIN) for part in value):
             value = list(value)
         elif not isinstance(value, PLAIN):
             continue
@@ -198,19 +195,19 @@ def _remembered(module: nn.Module) -> dict[str, Any]:
     return arguments
 
 
-_GIVEN: ContextVar[Tensor] = ContextVar("what the adapter gives to the tail that is being run")
-REMEMBERED = 64  # shapes that a part's stand-ins are known for
+_ADAPTED: ContextVar[Tensor] = ContextVar("the adapted features of the tail that is being run")
+MOST_SHAPES = 64  # whose stand-ins a skipped part keeps
 
 
 class Reached(Exception):
-    """The layer up to which a network is run was reached."""
+    """Raised at the layer up to which a network is run; carries the features there."""
 
     def __init__(self, features: Tensor) -> None:
         self.features = features
 
 
 class StandIn(nn.Module):
-    """Stands for a part of the author's network, which may look at the part's attributes.
+    """In place of a part of the author's network, with the part's attributes.
 
     ``layer`` is the part where it is still computed; else None, and its weights are not kept.
     """
@@ -218,7 +215,7 @@ class StandIn(nn.Module):
     def __init__(self, part: nn.Module, *, computed: bool) -> None:
         super().__init__()
         self.layer = part if computed else None
-        # in a tuple it is no submodule: no weights to load, and no surroundings put it into a mode
+        # in a tuple it is no submodule: it has no weights to load, and `train` does not reach it
         self._part = (part.eval(),)
 
     def __getattr__(self, name: str) -> Any:
@@ -229,47 +226,47 @@ class StandIn(nn.Module):
 
 
 class Stop(StandIn):
-    """Stands where the network is cut: nothing after it is computed.
+    """At the cut, in the backbone: nothing after it is computed.
 
-    With a ``layer`` it hands out what that takes and gives, beside one another.
+    With a ``layer`` the features are that layer's input and output, beside one another.
     """
 
-    def forward(self, given: Tensor, *others: Any, **named: Any) -> Tensor:
-        """Never returns."""
+    def forward(self, features: Tensor, *others: Any, **named: Any) -> Tensor:
+        """Raises `Reached`."""
         if self.layer is None:
-            raise Reached(given)
-        raise Reached(torch.cat([given, self.layer(given, *others, **named)], dim=-1))
+            raise Reached(features)
+        raise Reached(torch.cat([features, self.layer(features, *others, **named)], dim=-1))
 
 
 class Resume(StandIn):
-    """Takes the adapted features where the network was cut: into ``layer``, or as what it gave."""
+    """At the cut, in the head: the adapted features are ``layer``'s input, or its output."""
 
     def forward(self, _absent: Tensor, *others: Any, **named: Any) -> Any:
-        """What the layer makes of them."""
-        given = _GIVEN.get()
-        return given if self.layer is None else self.layer(given, *others, **named)
+        """The layer's output for the adapted features."""
+        adapted = _ADAPTED.get()
+        return adapted if self.layer is None else self.layer(adapted, *others, **named)
 
 
 class End(StandIn):
-    """The layer that gives the logits; what comes after it is not computed."""
+    """The layer that gives the logits; nothing after it is computed."""
 
-    def forward(self, *given: Any, **named: Any) -> Tensor:
-        """Never returns."""
-        raise Reached(self._part[0](*given, **named))
+    def forward(self, *inputs: Any, **named: Any) -> Tensor:
+        """Raises `Reached`."""
+        raise Reached(self._part[0](*inputs, **named))
 
 
 class Unreached(StandIn):
     """A part that runs only after the cut."""
 
-    def forward(self, *_given: Any, **_named: Any) -> Any:
-        """Raises RuntimeError."""
+    def forward(self, *_inputs: Any, **_named: Any) -> Any:
+        """Raises `RuntimeError`."""
         raise RuntimeError("a part that was last run after the cut now runs before it")
 
 
 class Absent(Tensor):
     """A stand-in for a tensor from before the cut: a shape, a type and no values.
 
-    What is computed with one is one.
+    The result of a computation with one is one.
     """
 
     @classmethod
@@ -280,7 +277,7 @@ class Absent(Tensor):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """See `torch.Tensor`: plain tensors that are mixed in lose their values as well."""
+        """As torch calls it for every operation: plain tensors in it lose their values as well."""
         plain, named = without_values(args), without_values(dict(kwargs or {}))
         return super().__torch_function__(func, types, plain, named)  # type: ignore[no-untyped-call]
 
@@ -289,37 +286,37 @@ class Absent(Tensor):
 
 
 class Skipped(StandIn):
-    """A part that runs only before the cut: shapes in, shapes out, no weights in memory."""
+    """A part that runs only before the cut: computes shapes, and has no weights in memory."""
 
     def __init__(self, part: nn.Module) -> None:
         super().__init__(part.to("meta"), computed=False)
-        self._known: dict[Any, Any] = {}
+        self._by_shapes: dict[Any, Any] = {}
 
-    def forward(self, *given: Any, **named: Any) -> Any:
-        """Stand-ins for what the part would give."""
-        key = (_shapes(given), _shapes(named))
-        stand_in = self._known.get(key)
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        """Stand-ins for the part's output."""
+        key = (_shapes(inputs), _shapes(named))
+        stand_in = self._by_shapes.get(key)
         if stand_in is None:
-            if len(self._known) >= REMEMBERED:
-                self._known.clear()
-            # it is kept, and the next who comes may compute gradients
+            if len(self._by_shapes) >= MOST_SHAPES:
+                self._by_shapes.clear()
+            # it is kept, and a later caller may compute gradients
             with torch.inference_mode(mode=False), torch.no_grad():
-                stand_in = self._part[0](*without_values(given), **without_values(named))
-            self._known[key] = stand_in
+                stand_in = self._part[0](*without_values(inputs), **without_values(named))
+            self._by_shapes[key] = stand_in
         return stand_in
 
 
 class _Frozen(nn.Module):
-    """Stays in evaluation mode, whatever its surroundings are put into."""
+    """Stays in evaluation mode when the network around it is put into training mode."""
 
     def train(self, mode: bool = True) -> _Frozen:
-        """Dropout stays off, and batch norm keeps its statistics."""
+        """Change nothing: dropout stays off, and batch norm keeps its statistics."""
         super().train(mode=False)
         return self
 
 
 class ForeignBackbone(_Frozen):
-    """Rows (n, inputs), each flattened, to what is known of them at the cut, (n, features)."""
+    """Rows (n, inputs), each flattened, to their features at the cut, (n, features)."""
 
     def __init__(self, module: nn.Module, shape: tuple[int, ...], dtype: str) -> None:
         super().__init__()
@@ -337,7 +334,7 @@ class ForeignBackbone(_Frozen):
 
 
 class Tail(_Frozen):
-    """Adapted features (n, hidden) to logits (n, outputs): the author's code from the cut on."""
+    """Adapted features (n, hidden) to logits (n, outputs), by the author's code after the cut."""
 
     def __init__(self, module: nn.Module, foreign: Foreign, sizes: tuple[int, ...]) -> None:
         super().__init__()
@@ -347,15 +344,15 @@ class Tail(_Frozen):
         self.sizes = sizes
 
     def forward(self, adapted: Tensor) -> Tensor:
-        """Logits; raises RuntimeError where something from before the cut is needed."""
+        """Logits; raises `RuntimeError` where something else from before the cut is needed."""
         empty = torch.empty(len(adapted), *self.shape, dtype=self.dtype, device="meta")
-        token = _GIVEN.set(adapted.reshape(len(adapted), *self.sizes))
+        token = _ADAPTED.set(adapted.reshape(len(adapted), *self.sizes))
         try:
             logits = self.module(empty.as_subclass(Absent))
         except Reached as reached:
             logits = reached.features
         finally:
-            _GIVEN.reset(token)
+            _ADAPTED.reset(token)
         if not isinstance(logits, Tensor) or logits.is_meta:
             raise RuntimeError("what comes after it uses more than this layer is given")
         return logits if logits.ndim > 1 else logits[:, None]
@@ -375,7 +372,7 @@ def build_head(foreign: Foreign) -> nn.Module:
 
 
 def cut(make: Callable[[], nn.Module], foreign: Foreign) -> tuple[ForeignBackbone, nn.Module]:
-    """The two halves of what ``make`` builds; raises `ModelError` where it has no such layer."""
+    """The two halves of the module that ``make`` builds; raises `ModelError` without the layer."""
     module, place = make(), foreign.place
     layer = layer_of(module, foreign.at)
     if place is None:
@@ -393,7 +390,7 @@ def layer_of(module: nn.Module, name: str) -> nn.Module:
     """The layer of that name; raises `ModelError` naming the linear ones where there is none."""
     layers: dict[str, nn.Module] = dict(module.named_modules())
     if not name or name not in layers:
-        known = ", ".join(one for one, layer in layers.items() if isinstance(layer, nn.Linear))
+        known = ", ".join(n for n, layer in layers.items() if isinstance(layer, nn.Linear))
         raise ModelError(
             f"the model has no layer '{name}'; its linear layers: {known or 'none'}; "
             "--list shows all"
@@ -430,24 +427,24 @@ def _tail(module: nn.Module, foreign: Foreign, place: Place) -> nn.Module:
 
 
 def without_values(value: Any) -> Any:
-    """The same structure with stand-ins for its tensors."""
+    """The same structure of tuples, lists and dicts, with stand-ins for its tensors."""
     if isinstance(value, Absent):
         return value
     if isinstance(value, Tensor):
         return value.detach().to("meta").as_subclass(Absent)
     if isinstance(value, tuple | list):
-        return type(value)(without_values(one) for one in value)
+        return type(value)(without_values(part) for part in value)
     if isinstance(value, dict):
-        return {name: without_values(one) for name, one in value.items()}
+        return {name: without_values(part) for name, part in value.items()}
     return value
 
 
 def _shapes(value: Any) -> Any:
-    """What a part's answer hangs on when no values are known."""
+    """A key of everything that a part's output without values depends on."""
     if isinstance(value, Tensor):
         return (tuple(value.shape), value.dtype)
     if isinstance(value, tuple | list):
         return tuple(map(_shapes, value))
     if isinstance(value, dict):
-        return tuple((name, _shapes(one)) for name, one in value.items())
+        return tuple((name, _shapes(part)) for name, part in value.items())
     return repr(value)

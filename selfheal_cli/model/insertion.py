@@ -1,4 +1,4 @@
-"""Where in a foreign network an adapter can go: the network is run once and watched."""
+"""Insertion points: where in a foreign network an adapter can go, by the calls of one run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ CHANNELS_LAST = (nn.Linear, nn.LayerNorm, nn.MultiheadAttention, nn.TransformerE
 
 @dataclass(slots=True)
 class Calls:
-    """When a layer ran, and on what: ``started`` and ``ended`` count all layers' calls."""
+    """The calls of a layer: ``started`` and ``ended`` number the calls of all layers in order.
+
+    ``taken`` and ``given`` are the input and the output of its last call.
+    """
 
     layer: nn.Module
     started: list[int] = field(default_factory=list)
@@ -41,8 +44,8 @@ class Calls:
     given: Any = None
 
 
-def watch(module: nn.Module, given: Tensor) -> dict[str, Calls]:
-    """Every layer that runs, by name, in the order in which they start."""
+def watch(module: nn.Module, rows: Tensor) -> dict[str, Calls]:
+    """The calls of every layer that runs on some rows, by name, in the order of their start."""
     by_name: dict[str, Calls] = {}
     clock = 0
 
@@ -70,18 +73,18 @@ def watch(module: nn.Module, given: Tensor) -> dict[str, Calls]:
                     lambda layer, taken, result, name=name: end(layer, taken, result, name)
                 )
                 stack.callback(hook.remove)
-        outputs_of(module, given)
+        outputs_of(module, rows)
     return by_name
 
 
-def outputs_of(module: nn.Module, given: Tensor) -> Tensor:
-    """What the module makes of rows; raises `ModelError` where it does not take them."""
+def outputs_of(module: nn.Module, rows: Tensor) -> Tensor:
+    """The module's output; raises `ModelError` where it takes no such rows or gives no tensor."""
     try:
         with torch.inference_mode():
-            output = module(given)
+            output = module(rows)
     except Exception as exc:  # the author's code, which may raise anything
         raise ModelError(
-            f"the model does not take rows of shape {tuple(given.shape[1:])}, {given.dtype} "
+            f"the model does not take rows of shape {tuple(rows.shape[1:])}, {rows.dtype} "
             f"({one_line(exc)[:300]}); say what it takes with --shape and --integers"
         ) from exc
     if not isinstance(output, Tensor):
@@ -89,26 +92,29 @@ def outputs_of(module: nn.Module, given: Tensor) -> Tensor:
     return output
 
 
-def gives(seen: Mapping[str, Calls], output: Tensor) -> bool:
-    """Whether an output is what a linear layer or a convolution gave, and nothing came after it."""
+def is_linear_output(calls: Mapping[str, Calls], output: Tensor) -> bool:
+    """Whether an output is that of a linear layer or a convolution, with nothing after it."""
     return any(
-        isinstance(calls.given, Tensor) and torch.equal(calls.given.flatten(), output.flatten())
-        for calls in seen.values()
-        if isinstance(calls.layer, nn.Linear | nn.Bilinear | nn.modules.conv._ConvNd)
+        isinstance(call.given, Tensor) and torch.equal(call.given.flatten(), output.flatten())
+        for call in calls.values()
+        if isinstance(call.layer, nn.Linear | nn.Bilinear | nn.modules.conv._ConvNd)
     )
 
 
-def last_linear(seen: Mapping[str, Calls]) -> str | None:
-    """The linear layer that is computed last."""
-    linear = [name for name, calls in seen.items() if isinstance(calls.layer, nn.Linear)]
-    return max(linear, key=lambda name: seen[name].started[-1], default=None)
+def last_linear(calls: Mapping[str, Calls]) -> str | None:
+    """The linear layer that runs last."""
+    linear = [name for name, call in calls.items() if isinstance(call.layer, nn.Linear)]
+    return max(linear, key=lambda name: calls[name].started[-1], default=None)
 
 
 def place_at(
-    module: nn.Module, seen: Mapping[str, Calls], at: str, adapter: Chosen, end: str | None
+    module: nn.Module, by_name: Mapping[str, Calls], at: str, adapter: Chosen, end: str | None
 ) -> Place:
-    """How a network is cut for an adapter at a layer; raises `ModelError` where it cannot be."""
-    layer, calls = layer_of(module, at), seen.get(at)
+    """How a network is cut for an adapter at a layer; raises `ModelError` where it cannot be.
+
+    ``by_name`` are the `watch`ed calls; ``end`` is the layer that gives the logits.
+    """
+    layer, calls = layer_of(module, at), by_name.get(at)
     if calls is None or len(calls.started) != 1:
         times = "never runs by itself" if calls is None else f"runs {len(calls.started)} times"
         raise ModelError(f"layer '{at}' {times}; the adapter needs a layer that runs once")
@@ -116,7 +122,7 @@ def place_at(
     taken = 0
     if adapter.kind.on:
         if not isinstance(layer, nn.Linear):
-            linear = ", ".join(n for n, c in seen.items() if isinstance(c.layer, nn.Linear))
+            linear = ", ".join(n for n, c in by_name.items() if isinstance(c.layer, nn.Linear))
             raise ModelError(
                 f"adapter {adapter.name} goes on a linear layer and '{at}' is a "
                 f"{type(layer).__name__}; linear: {linear or 'none'}"
@@ -129,9 +135,9 @@ def place_at(
             "one: choose a later layer"
         )
     sides: dict[str, list[str]] = {"before": [], "after": []}
-    for name, side in _parts(module, seen, at):
+    for name, side in _parts(module, by_name, at):
         sides[side].append(name)
-    ended = end is not None and (end == at or seen[end].started[0] > calls.started[0])
+    ended = end is not None and (end == at or by_name[end].started[0] > calls.started[0])
     return Place(
         sizes=sizes,
         axis=_axis(layer, sizes),
@@ -143,13 +149,13 @@ def place_at(
 
 
 def _parts(
-    module: nn.Module, seen: Mapping[str, Calls], at: str, prefix: str = ""
+    module: nn.Module, by_name: Mapping[str, Calls], at: str, prefix: str = ""
 ) -> Iterator[tuple[str, str]]:
-    """The largest parts that run only before, or only after, the layer ``at``; not itself."""
-    cut = seen[at].started[0]
+    """The largest parts that run only before, or only after, the layer ``at``, without itself."""
+    cut = by_name[at].started[0]
     for child, part in module.named_children():
         name = f"{prefix}{child}"
-        calls = seen.get(name)
+        calls = by_name.get(name)
         if name == at:
             continue
         if calls is not None and max(calls.ended) < cut:
@@ -157,7 +163,7 @@ def _parts(
         elif calls is not None and min(calls.started) > cut:
             yield name, "after"
         else:  # it holds the layer, runs on both sides, or is only a list of others
-            yield from _parts(part, seen, at, f"{name}.")
+            yield from _parts(part, by_name, at, f"{name}.")
 
 
 def _sizes(value: Any, at: str, verb: str) -> tuple[int, ...]:
@@ -172,10 +178,11 @@ def _sizes(value: Any, at: str, verb: str) -> tuple[int, ...]:
 
 
 def _axis(layer: nn.Module, sizes: tuple[int, ...]) -> int:
-    """Which size describes one token or pixel."""
+    """The axis of ``sizes`` that describes one token or pixel."""
     if len(sizes) == 1:
         return -1
-    first = next((one for one in layer.modules() if not list(one.children())), layer)
+    # a container's convention is that of the first layer in it
+    first = next((part for part in layer.modules() if not list(part.children())), layer)
     if isinstance(layer, CHANNELS_LAST) or isinstance(first, CHANNELS_LAST):
         return -1
     if isinstance(first, CHANNELS_FIRST):

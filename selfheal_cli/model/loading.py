@@ -1,4 +1,4 @@
-"""Networks as others stored them: safetensors, MLflow's pytorch flavour; pickles if allowed."""
+"""Reads networks that others stored: safetensors, exported graphs, and pickles if allowed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from selfheal_cli.errors import ModelError, one_line
 from selfheal_cli.model.cutting import ModuleSpec, build_module
 
-# numbers of torch's export schema; others are not found in state dictionaries of classifiers
+# numbers of torch's export schema; state dictionaries of classifiers have no others
 DTYPES: dict[int, np.dtype[Any]] = {5: np.dtype("<i8"), 7: np.dtype("<f4")}
 CONFIG = "data/weights/model_weights_config.json"
 MAX_BYTES = 8 << 30
@@ -44,7 +44,7 @@ def from_class(target: str, init: Mapping[str, Any], weights: Mapping[str, Tenso
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """A state dictionary; raises `ModelError` for what is none."""
+    """A state dictionary; raises `ModelError` for another file."""
     try:
         return load_file(path)
     except (SafetensorError, OSError) as exc:
@@ -58,16 +58,19 @@ def read_exported(path: Path) -> dict[str, Tensor]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            (name,) = [one for one in archive.namelist() if one.endswith(CONFIG)]
+            (name,) = [member for member in archive.namelist() if member.endswith(CONFIG)]
             described = json.loads(archive.read(name))["config"]
             folder = name.removesuffix("model_weights_config.json")
-            return {key: _tensor(archive, folder, one) for key, one in described.items()}
+            return {key: _tensor(archive, folder, weight) for key, weight in described.items()}
     except (zipfile.BadZipFile, ValueError, KeyError, TypeError) as exc:
         raise ModelError(f"{path}: its weights cannot be read ({exc})") from exc
 
 
 def read_pickle(path: Path) -> nn.Module:
-    """A whole module, unpickled: only where the user allowed it."""
+    """A whole module, unpickled: only where the user allowed it.
+
+    Raises `ModelError` where the file holds something else.
+    """
     module = torch.load(path, map_location="cpu", weights_only=False)
     if not isinstance(module, nn.Module):
         raise ModelError(f"{path}: holds a {type(module).__name__}, not a torch.nn.Module")

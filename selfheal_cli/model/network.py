@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from selfheal_cli.records import FloatArray
 
 Weights = Mapping[str, Tensor]
-MOST_BESIDE = 512  # inputs; more would drown the features that the backbone makes of them
+MOST_BESIDE = 512  # inputs beside the features; more would outweigh them
 
 
 class Classifier(Protocol):
@@ -38,11 +38,12 @@ class Classifier(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """What a network's tensors are. ``outputs`` is 1 for two classes, else their number.
+    """The sizes of a network. ``outputs`` is 1 for two classes, else their number.
 
-    ``hidden`` is what the backbone knows of a row, flattened; ``adapter`` as `kinds.parse_adapter`
-    reads it. ``beside``: the backbone gives its inputs beside the features, for the adapter to use.
-    ``foreign``: the network is another's, as `foreign.Foreign` has it; None: it is our own.
+    ``hidden`` is the width of the backbone's features, flattened; ``adapter`` as
+    `adapters.parse_adapter` reads it. ``beside``: the backbone gives its inputs beside the
+    features, for the adapter to use. ``foreign``: a `cutting.Foreign` as JSON; None for our own
+    network.
     """
 
     inputs: int
@@ -54,7 +55,7 @@ class Architecture:
 
     @property
     def features(self) -> int:
-        """Width of what the backbone gives to the adapter."""
+        """Width of the backbone's output, which the adapter takes."""
         return self.hidden + (self.inputs if self.beside else 0)
 
     @property
@@ -71,7 +72,7 @@ class Architecture:
         return Room(self.inputs, self.outputs, place.sizes, self.hidden, place.axis, place.taken)
 
     def as_dict(self) -> dict[str, Any]:
-        """As it stands in the base's document."""
+        """The JSON that the base's document keeps of it."""
         document = asdict(self)
         if self.foreign is None:
             del document["foreign"]
@@ -106,16 +107,16 @@ class AnchoredBackbone(nn.Module):
         self.beside = beside
 
     def forward(self, x: Tensor) -> Tensor:
-        """What the frozen head sees before any heal."""
+        """The features that the frozen head gets before any heal."""
         features: Tensor = self.reflexive(self.trunk(x))
         return torch.cat([features, x], dim=1) if self.beside else features
 
 
 class NoBackbone(nn.Module):
-    """In place of a backbone where rows never come."""
+    """In place of a backbone where only features are scored, never rows."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Raises RuntimeError."""
+        """Raises `RuntimeError`."""
         raise RuntimeError(f"{len(x)} rows came to a network that was given no backbone")
 
 
@@ -152,7 +153,10 @@ class SelfHealingNetwork(_Predictor):
         return cls(size, backbone, adapter, head or nn.Linear(size.hidden, size.outputs))
 
     def anchored(self, *, beside: bool) -> SelfHealingNetwork:
-        """A twin that decides as this one, bit for bit, with an affine adapter on its features."""
+        """A twin that decides as this one, bit for bit, with an affine adapter on its features.
+
+        Raises `TypeError` for another network than a ReflexiveLayer before a linear head.
+        """
         if not (isinstance(self.adapter, ReflexiveLayer) and self.ends_in_linear):
             raise TypeError("only a network with a ReflexiveLayer before a linear head is anchored")
         size = replace(self.architecture, adapter=AFFINE, beside=beside)
@@ -166,20 +170,20 @@ class SelfHealingNetwork(_Predictor):
 
     @property
     def may_look_beside(self) -> bool:
-        """Whether inputs are few enough, and no token numbers, to be features of their own."""
+        """Whether the inputs may be features as well: they are few, and no token numbers."""
         other = self.architecture.other
         whole = other is not None and other.dtype == "int64"
         return self.architecture.inputs <= MOST_BESIDE and not whole
 
     @property
     def ends_in_linear(self) -> bool:
-        """Whether the adapter hands its features straight to the layer that gives the logits."""
+        """Whether the layer after the adapter is the linear one that gives the logits."""
         return isinstance(self.head, nn.Linear)
 
     def linear_head(self) -> tuple[Tensor, Tensor]:
         """Weights (outputs, hidden) and bias (outputs,) of a linear head, float64.
 
-        Raises TypeError for another.
+        Raises `TypeError` for another head.
         """
         if not isinstance(self.head, nn.Linear):
             raise TypeError(f"the head is a {type(self.head).__name__}, not a linear layer")
@@ -196,7 +200,7 @@ class SelfHealingNetwork(_Predictor):
         return as_probabilities(self.head(adapted))
 
     def features(self, x: FloatArray) -> FloatArray:
-        """What the frozen backbone makes of rows (n, inputs): (n, features) float32."""
+        """The frozen backbone's features (n, features) float32 of rows (n, inputs)."""
         with torch.inference_mode():
             features: Any = self.backbone(torch.from_numpy(x)).numpy()
         return features  # type: ignore[no-any-return]
@@ -213,7 +217,7 @@ class SelfHealingNetwork(_Predictor):
         return probabilities  # type: ignore[no-any-return]
 
     def without_backbone(self) -> SelfHealingNetwork:
-        """The same adapter and head, for those who have features and no rows."""
+        """The same adapter and head without the backbone, for callers that have features."""
         return SelfHealingNetwork(self.architecture, NoBackbone(), self.adapter, self.head)
 
     def base_weights(self) -> dict[str, Tensor]:
@@ -224,7 +228,7 @@ class SelfHealingNetwork(_Predictor):
     def with_adapter(self, weights: Weights) -> SelfHealingNetwork:
         """A network with a frozen adapter of its own that shares this frozen one's other parts.
 
-        The weights are taken over, not copied. Raises RuntimeError where names or shapes differ.
+        The weights are taken over, not copied. Raises `RuntimeError` where names or shapes differ.
         """
         _require_fit(dict(self.adapter.named_parameters()), weights)
         adapter = self.adapter.around(weights)
@@ -247,7 +251,7 @@ class PlainNetwork(_Predictor):
 
 
 def _require_fit(known: Weights, given: Weights) -> None:
-    """Raise RuntimeError where names or shapes differ."""
+    """Raise `RuntimeError` where names or shapes differ."""
     odd = sorted(known.keys() ^ given.keys())
     if odd:
         state = "missing" if odd[0] in known else "unexpected"
@@ -269,8 +273,9 @@ def as_probabilities(logits: Tensor) -> Tensor:
 def rebuild(
     architecture: Architecture, base: Weights, adapter: Weights, *, backbone: bool = True
 ) -> SelfHealingNetwork:
-    """A frozen network from stored weights, or without its ``backbone`` one that only knows what
-    to do with features; raises RuntimeError where names or shapes differ.
+    """A frozen network from stored weights; without its ``backbone`` it takes features only.
+
+    Raises `RuntimeError` where names or shapes differ.
     """
 
     def build() -> SelfHealingNetwork:
@@ -281,6 +286,7 @@ def rebuild(
     other = architecture.other
     computed = other is not None and other.computes
     if not computed:
+        # without values, so that the layers' random initialisation is not paid for
         with torch.device("meta"):
             network = build()
         network.load_state_dict(stored, assign=True)
@@ -296,12 +302,12 @@ def rebuild(
 def unshared(weights: Weights) -> dict[str, Tensor]:
     """Contiguous tensors of which no two share memory, as layers with tied weights do."""
     separate: dict[str, Tensor] = {}
-    known: set[int] = set()
-    for name, given in weights.items():
-        value = given.contiguous()
-        place = value.untyped_storage().data_ptr()
-        separate[name] = value.clone() if place in known else value
-        known.add(place)
+    addresses: set[int] = set()
+    for name, weight in weights.items():
+        value = weight.contiguous()
+        address = value.untyped_storage().data_ptr()
+        separate[name] = value.clone() if address in addresses else value
+        addresses.add(address)
     return separate
 
 
@@ -319,7 +325,7 @@ def _trunk(inputs: int, hidden: int) -> nn.Sequential:
 
 
 def _adapter(size: Architecture) -> Any:
-    """As it is drawn before training; a reflexive one is no identity then."""
+    """The adapter before training; a reflexive one is trained with the network: no identity."""
     if size.adapter == REFLEXIVE:
         return ReflexiveLayer.of(size.room)
     return parse_adapter(size.adapter).build(size.room)

@@ -1,4 +1,4 @@
-"""Training on clean data, before anything is frozen."""
+"""Training of the network on clean data, and Adam, which gradient heals use as well."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from selfheal_cli.records import Rows
 
 
 class SpooledRows:
-    """Training blocks that are read once each epoch: one stays in memory, more go to a file."""
+    """Training blocks, read once in each epoch: the first in memory, the others in a file."""
 
     def __init__(self, blocks: Iterator[Rows]) -> None:
         first = next(blocks)
@@ -41,7 +41,7 @@ class SpooledRows:
             yield block[:, :-1].copy(), block[:, -1].copy()
 
     def close(self) -> None:
-        """Give the file back."""
+        """Remove the file."""
         if self._file is not None:
             self._file.close()
 
@@ -53,16 +53,18 @@ class SpooledRows:
         self._sizes.append(len(block))
 
 
-# The arithmetic is torch's own functional form, to the same bits as `torch.optim.Adam`; that class
-# would load torch's compiler, more than a second, on its first use.
-
-
 KINDS = ("step", "exp_avg", "exp_avg_sq")
+SMALLEST = torch.finfo(torch.float32).tiny
 GRADIENT = attrgetter("grad")
 
 
 class Adam:
-    """Steps named parameters; ``moments`` holds ``KIND.NAME`` tensors of an earlier Adam."""
+    """Adam (Kingma and Ba 2015), to the same bits as `torch.optim.Adam`.
+
+    ``moments`` holds the ``KIND.NAME`` tensors of an earlier Adam on these parameters. It calls
+    torch's functional form: the class would load torch's compiler on its first use, which takes
+    more than a second.
+    """
 
     def __init__(
         self,
@@ -92,7 +94,7 @@ class Adam:
         )
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
+        """Drop the gradients."""
         for parameter in self._named.values():
             parameter.grad = None
 
@@ -117,16 +119,13 @@ class Adam:
         )
 
     def moments(self) -> dict[str, Tensor]:
-        """The state, to go on from later."""
+        """The state, from which another Adam goes on."""
         return dict(self._state)
-
-
-SMALLEST = torch.finfo(torch.float32).tiny
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Initialisation and training draw from this seed; the caller's generator is left alone."""
+    """Draws of torch come from this seed within the block; the caller's generator is restored."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
@@ -138,7 +137,7 @@ def train(
     settings: NetworkSettings,
     on_epoch: Callable[[], None],
 ) -> None:
-    """Adam on cross-entropy; one permutation a block and epoch; freezes at the end.
+    """Minimise cross-entropy by Adam, with one permutation for each block and epoch, and freeze.
 
     Draws from torch's global generator: call it inside `seeded`.
     """

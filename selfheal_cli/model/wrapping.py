@@ -1,4 +1,4 @@
-"""An adapter put into a network that somebody else trained, which decides as before."""
+"""Wrapping: an adapter is put into a foreign network, which decides as before, bit for bit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,14 @@ from selfheal_cli.model.adapters import AFFINE, KINDS, REFLEXIVE, Chosen, parse_
 from selfheal_cli.model.answer import AUTO as ANY_OUTPUT
 from selfheal_cli.model.answer import PROBABILITIES, ModelOutput, one_a_row, read_answer
 from selfheal_cli.model.cutting import AUTO, Foreign, ModuleSpec, Place, build_module, describe
-from selfheal_cli.model.insertion import Calls, gives, last_linear, outputs_of, place_at, watch
+from selfheal_cli.model.insertion import (
+    Calls,
+    is_linear_output,
+    last_linear,
+    outputs_of,
+    place_at,
+    watch,
+)
 from selfheal_cli.model.network import Architecture, SelfHealingNetwork
 from selfheal_cli.model.training import seeded
 
@@ -32,10 +39,8 @@ SEED = 0  # of the adapter's first matrix; the last one is zero
 
 @dataclass(frozen=True, slots=True)
 class NetworkLayer:
-    """A layer of a network: what it takes and gives for some rows, and its parameters with those
-    of what is inside it.
-
-    ``adapters`` can go there; ``why`` says why none can.
+    """A layer of a network: the shapes of its input and output for some rows, its parameters
+    (those of its children included), the ``adapters`` that can go there, or ``why`` none can.
     """
 
     name: str
@@ -49,7 +54,10 @@ class NetworkLayer:
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """A copy of the module that is wrapped, and what it makes of some rows."""
+    """A copy of the module that is wrapped, with its answer and the calls of its layers on rows.
+
+    ``computes``: the constructor makes values that are not in the state dictionary.
+    """
 
     spec: ModuleSpec
     module: nn.Module
@@ -57,14 +65,14 @@ class Original:
     shape: tuple[int, ...]
     dtype: str
     answer: ModelOutput
-    seen: Mapping[str, Calls]
-    computes: bool  # its constructor, values that no state dictionary holds
+    calls: Mapping[str, Calls]
+    computes: bool
 
     def rebuilt(self) -> nn.Module:
-        """Once more, around the same memory for weights."""
-        shared: dict[int, Any] = {id(one): one for one in self.module.buffers()}
-        for one in self.module.parameters():
-            shared[id(one)] = nn.Parameter(one.detach(), requires_grad=False)
+        """Another copy of the module that shares the memory of its weights."""
+        shared: dict[int, Any] = {id(buffer): buffer for buffer in self.module.buffers()}
+        for parameter in self.module.parameters():
+            shared[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
         return deepcopy(self.module, shared)
 
 
@@ -81,10 +89,10 @@ def wrap(
 ) -> SelfHealingNetwork:
     """A frozen network around a copy of ``module``, with an adapter that is still identity.
 
-    ``rows`` (n, prod(shape)) show that its probabilities are those of the module's own output, bit
-    for bit; ``output`` says what that is where it cannot be seen, as `read_answer` has it. Raises
-    `ModelError` where they are not, where the module cannot be built again by its class, or
-    where the adapter cannot go to the layer ``at``; `ConfigurationError` for an unknown adapter.
+    On ``rows`` (n, prod(shape)) its probabilities must be those of the module's own output, bit
+    for bit; ``output`` is the kind of that, as in `read_answer`. Raises `ModelError` where they
+    differ, where the module cannot be built again by its class, or where the adapter cannot go to
+    the layer ``at``; `ConfigurationError` for an unknown adapter.
     """
     original = take(module, rows, shape=shape, dtype=dtype, init=init, output=output)
     return put_in(original, at=at, adapter=adapter)
@@ -99,9 +107,9 @@ def take(
     init: Mapping[str, Any] | None = None,
     output: str = ANY_OUTPUT,
 ) -> Original:
-    """A copy of a module that is known to do the same, and what its output was read as.
+    """A copy of a module that gives the same output on the rows, and how that output is read.
 
-    Raises `ModelError`.
+    Arguments as in `wrap`; raises `ModelError` where there is no such copy.
     """
     if not isinstance(module, nn.Module):
         raise ModelError(
@@ -113,41 +121,33 @@ def take(
         raise ModelError("no rows: at least one is needed to see what the model gives")
     _require_weights_of_its_own(module)
     spec = describe(module, init)
-    given = as_tensor(rows, shape, dtype)
+    inputs = as_tensor(rows, shape, dtype)
     with _evaluating(module):
-        expected = outputs_of(module, given)
+        expected = outputs_of(module, inputs)
     one_a_row(expected, len(rows))
     weights = {name: _weight(name, value).clone() for name, value in module.state_dict().items()}
-    copy, computes = _copy(spec, weights, given, expected)
-    seen = watch(copy, given)
-    answer = read_answer(expected, len(rows), output, direct=gives(seen, expected))
-    return Original(spec, copy, rows, shape, dtype, answer, seen, computes)
+    copy, computes = _copy(spec, weights, inputs, expected)
+    calls = watch(copy, inputs)
+    direct = is_linear_output(calls, expected)
+    answer = read_answer(expected, len(rows), output, direct=direct)
+    return Original(spec, copy, rows, shape, dtype, answer, calls, computes)
 
 
 def put_in(original: Original, *, at: str = AUTO, adapter: str = REFLEXIVE) -> SelfHealingNetwork:
-    """A network around it with an adapter that is still identity; raises as `wrap` does."""
+    """A network around a copied module with an adapter that is still identity; raises as `wrap`."""
     chosen = parse_adapter(adapter)
-    last = last_linear(original.seen)
+    last = last_linear(original.calls)
     place = at if at != AUTO else last
     if place is None:
         raise ModelError("the model computes no linear layer that the adapter could go before")
     return _wrapped_at(original, place, last, chosen)
 
 
-def layers(
-    module: nn.Module,
-    rows: FloatArray,
-    *,
-    shape: tuple[int, ...],
-    dtype: str = "float32",
-    init: Mapping[str, Any] | None = None,
-    output: str = ANY_OUTPUT,
-) -> list[NetworkLayer]:
-    """What runs in a network, in order, and where each adapter can go: each is tried."""
-    original = take(module, rows, shape=shape, dtype=dtype, init=init, output=output)
-    last = last_linear(original.seen)
+def layers(original: Original) -> list[NetworkLayer]:
+    """The layers of a network in the order in which they run; each adapter is tried at each."""
+    last = last_linear(original.calls)
     listing = []
-    for name, calls in original.seen.items():
+    for name, calls in original.calls.items():
         fit, why = [], ""
         for kind in KINDS:
             try:
@@ -155,14 +155,13 @@ def layers(
                 fit.append(kind)
             except ModelError as exc:
                 why = why or str(exc)
-        count = sum(one.numel() for one in calls.layer.parameters())
         listing.append(
             NetworkLayer(
                 name=name,
                 kind=type(calls.layer).__name__,
                 takes=_size(calls.taken),
                 gives=_size(calls.given),
-                parameters=count,
+                parameters=sum(parameter.numel() for parameter in calls.layer.parameters()),
                 adapters=tuple(fit),
                 why="" if fit else why,
             )
@@ -171,13 +170,13 @@ def layers(
 
 
 def as_tensor(rows: FloatArray, shape: tuple[int, ...], dtype: str) -> Tensor:
-    """Rows (n, prod(shape)) as the module takes them."""
+    """Rows (n, prod(shape)) as the module's input (n, *shape)."""
     kind: torch.dtype = getattr(torch, dtype)
     return torch.from_numpy(np.ascontiguousarray(rows)).reshape(len(rows), *shape).to(kind)
 
 
 def first_width(module: nn.Module) -> int:
-    """Values of a row, by the first layer; raises `ModelError` where that does not tell."""
+    """Values of a row, by the first linear layer; raises `ModelError` where another comes first."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear):
             return layer.in_features
@@ -210,44 +209,42 @@ def _require_weights_of_its_own(module: nn.Module) -> None:
 
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients for a moment; the user's module is left as it was.
-
-    Some of torch's kernels round otherwise where a weight wants a gradient.
-    """
-    modes = [(one, one.training) for one in module.modules()]
-    learning = [one for one in module.parameters() if one.requires_grad and one.is_leaf]
+    """Evaluation mode without gradients within the block; the user's module is restored then."""
+    modes = [(layer, layer.training) for layer in module.modules()]
+    learning = [p for p in module.parameters() if p.requires_grad and p.is_leaf]
     module.eval()
-    for one in learning:
-        one.requires_grad = False
+    # some of torch's kernels round differently where a weight has a gradient
+    for parameter in learning:
+        parameter.requires_grad = False
     try:
         yield
     finally:
         for layer, mode in modes:
             layer.training = mode
-        for one in learning:
-            one.requires_grad = True
+        for parameter in learning:
+            parameter.requires_grad = True
 
 
 def _copy(
-    spec: ModuleSpec, weights: Mapping[str, Tensor], given: Tensor, expected: Tensor
+    spec: ModuleSpec, weights: Mapping[str, Tensor], inputs: Tensor, expected: Tensor
 ) -> tuple[nn.Module, bool]:
-    """A frozen module around these very tensors that gives what is expected.
+    """A frozen module around these tensors whose output is the expected one.
 
-    It is built without values first, which takes no time and no memory, and where that is not
-    enough with what its constructor computes: True then.
+    It is built without values first, which takes no time and no memory. Where that gives another
+    output, its constructor computes values: then it is built with them, and True is returned too.
     """
     try:
         with torch.device("meta"):
             copy = _with_weights(build_module(spec), weights)
         whole = not any(buffer.is_meta for buffer in copy.buffers())
-        if whole and torch.equal(outputs_of(copy, given), expected):
+        if whole and torch.equal(outputs_of(copy, inputs), expected):
             return copy, False
     except ModelError:
         pass  # the second attempt says what is wrong
     copy = _with_weights(build_module(spec), weights)
-    got = outputs_of(copy, given)
-    if not torch.equal(got, expected):
-        gap = f" by up to {_gap(got, expected):.2g}" if got.shape == expected.shape else ""
+    actual = outputs_of(copy, inputs)
+    if not torch.equal(actual, expected):
+        gap = f" by up to {_gap(actual, expected):.2g}" if actual.shape == expected.shape else ""
         raise ModelError(
             f"{spec.target} built with {spec.init or 'no arguments'} decides otherwise than the "
             f"model{gap}; give its constructor's arguments with --init '{{\"name\": value}}' "
@@ -277,8 +274,8 @@ def _load(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
 def _wrapped_at(
     original: Original, at: str, last: str | None, chosen: Chosen
 ) -> SelfHealingNetwork:
-    """The first way of cutting it there that decides as the original does."""
-    if at not in original.seen:
+    """The network cut at a layer, in the first way that decides as the original does."""
+    if at not in original.calls:
         cutting.layer_of(original.module, at)
     kind = chosen.kind
     ways: list[Callable[[], Place | None]] = []
@@ -291,7 +288,7 @@ def _wrapped_at(
         )
     if not kind.at_the_end:
         for end in dict.fromkeys((last if kind.on or at != last else None, None)):
-            ways.append(partial(place_at, original.module, original.seen, at, chosen, end))
+            ways.append(partial(place_at, original.module, original.calls, at, chosen, end))
     failed: list[ModelError] = []
     for way in ways:
         try:
@@ -327,7 +324,7 @@ def _network(
 
 
 def _outputs(original: Original, end: str | None) -> int:
-    """Columns of the logits that the layer ``end``, or the module itself, gives."""
+    """Columns of the logits, which the layer ``end`` or the module itself gives."""
     if end is not None:
         layer = cutting.layer_of(original.module, end)
         if not isinstance(layer, nn.Linear):

@@ -16,7 +16,7 @@ from selfheal_cli.model.adapters import KINDS
 from selfheal_cli.model.checkpoint import assemble, make_base
 from selfheal_cli.model.cutting import Foreign
 from selfheal_cli.model.network import SelfHealingNetwork, as_probabilities, use_one_thread
-from selfheal_cli.model.wrapping import NetworkLayer, layers, wrap
+from selfheal_cli.model.wrapping import NetworkLayer, layers, take, wrap
 from tests.model import networks
 
 DRAW = np.random.default_rng(7)
@@ -224,7 +224,7 @@ def test_probabilities_that_no_linear_layer_gives_and_token_numbers_are_refused(
 
 def listed(case: str) -> dict[str, NetworkLayer]:
     _, rows, takes = KNOWN[case]
-    return {one.name: one for one in layers(made(case), rows[:5], **takes)}
+    return {one.name: one for one in layers(take(made(case), rows[:5], **takes))}
 
 
 @pytest.mark.parametrize("case", ["mlp", "convolutions", "short transformer"])

@@ -13,7 +13,7 @@ from selfheal_cli.errors import ModelError
 from selfheal_cli.model.adapters import ReflexiveLayer, Room
 from selfheal_cli.model.checkpoint import assemble, make_base
 from selfheal_cli.model.network import as_probabilities, use_one_thread
-from selfheal_cli.model.wrapping import layers, wrap
+from selfheal_cli.model.wrapping import layers, take, wrap
 
 ROWS = np.random.default_rng(7).standard_normal((200, 64)).astype(np.float32)
 TOKENS = np.random.default_rng(7).integers(0, 20, (200, 12)).astype(np.float32)
@@ -147,7 +147,7 @@ def test_rows_of_another_shape_are_refused_with_what_to_give() -> None:
 
 
 def test_layers_are_listed_in_the_order_of_computation_with_shapes() -> None:
-    listing = layers(made(convolutional), ROWS[:2], shape=(1, 8, 8))
+    listing = layers(take(made(convolutional), ROWS[:2], shape=(1, 8, 8)))
     assert [layer.kind for layer in listing][:2] == ["Conv2d", "BatchNorm2d"]
     assert (listing[-1].takes, listing[-1].gives, listing[-1].parameters) == ((2, 16), (2, 10), 170)
     assert [layer.name for layer in listing if "lora" in layer.adapters] == ["5", "7"]
