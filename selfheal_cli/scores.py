@@ -216,7 +216,9 @@ def _rates(tp: int, tn: int, fp: int, fn: int) -> tuple[float, float, float, flo
     precision = tp / (tp + fp + TINY)
     recall = tp / (tp + fn + TINY)
     f1 = 2 * precision * recall / (precision + recall + TINY)
-    return accuracy, f1, precision, recall, _kappa(((tn, fp), (fn, tp)))
+    chance = (tn + fp) * (tn + fn) + (fn + tp) * (fp + tp)
+    kappa = (rows * (tp + tn) - chance) / (rows * rows - chance) if rows * rows > chance else 0.0
+    return accuracy, f1, precision, recall, kappa
 
 
 def _kappa(confusion: tuple[tuple[int, ...], ...]) -> float:

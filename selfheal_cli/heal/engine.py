@@ -38,7 +38,7 @@ class LiveModel:
     """
 
     def __init__(
-        self, serving: Serving, on_publish: Callable[[Serving], None] = lambda serving: None
+        self, serving: Serving, on_publish: Callable[[Serving], None] | None = None
     ) -> None:
         self.serving = serving
         self._on_publish = on_publish
@@ -47,11 +47,18 @@ class LiveModel:
         """Probabilities (n,) or (n, K) of rows (n, inputs), all by the same weights."""
         return self.serving.network.predict(x)
 
-    def publish(self, adapter: AdapterState, snapshot: str, threshold: float) -> None:
-        """Serve this adapter from the next prediction on."""
-        network = self.serving.network.with_adapter(adapter.weights)
+    def publish(
+        self,
+        adapter: AdapterState,
+        snapshot: str,
+        threshold: float,
+        network: SelfHealingNetwork | None = None,
+    ) -> None:
+        """Serve this adapter from the next prediction on, in a ``network`` that has it already."""
+        network = network or self.serving.network.with_adapter(adapter.weights)
         self.serving = Serving(network, adapter, snapshot, threshold)
-        self._on_publish(self.serving)
+        if self._on_publish is not None:
+            self._on_publish(self.serving)
 
 
 class HealEngine(Protocol):

@@ -117,10 +117,15 @@ def require_finite(weights: Weights, task: HealTask, advice: str) -> None:
     """Raise `HealError` naming the first tensor that is not finite."""
     for name, value in weights.items():
         if not bool(torch.isfinite(value).all()):
-            raise HealError(
-                f"heal {task.heal_id} of batch {task.batch}: {name} is not finite; "
-                f"the old weights stay; {advice}"
-            )
+            raise not_finite(name, task, advice)
+
+
+def not_finite(name: str, task: HealTask, advice: str) -> HealError:
+    """What is said where a heal came to a value that is no number."""
+    return HealError(
+        f"heal {task.heal_id} of batch {task.batch}: {name} is not finite; the old weights stay; "
+        f"{advice}"
+    )
 
 
 class Window:

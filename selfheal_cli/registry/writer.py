@@ -214,7 +214,8 @@ class RegistryWriter:
     def sync(self) -> None:
         """Wait until all that was handed over is on disk; raises what prevented it."""
         with self._changed:
-            self._changed.wait_for(lambda: self._safe >= self._given or self._failure is not None)
+            while self._safe < self._given and self._failure is None:
+                self._changed.wait()
         self._raise()
 
     def flush(

@@ -13,7 +13,7 @@ import pytest
 from selfheal_cli.errors import DataError, RegistryUnreachable
 from selfheal_cli.events.log import read
 from selfheal_cli.model.network import SelfHealingNetwork
-from selfheal_cli.pipeline.stream.answering import chosen
+from selfheal_cli.pipeline.stream.batch import chosen
 from selfheal_cli.pipeline.stream.session import Session
 from selfheal_cli.records import Answers, Batch, Rows
 from tests.pipeline.small import DELAYED, Altered, Change, config, ran, stream_of

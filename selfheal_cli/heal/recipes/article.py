@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from selfheal_cli.config import HealSettings
 from selfheal_cli.heal.anchor import Anchor
-from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask, require_finite
+from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask, not_finite, require_finite
 from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.model.training import Adam
 
@@ -87,18 +87,19 @@ class Article:
         healed = self._network.with_adapter({k: v.clone() for k, v in before.weights.items()})
         healed.adapter.requires_grad_(requires_grad=True)
         features = torch.from_numpy(rows.features)
-        with torch.no_grad():
-            probabilities_before = healed.decide(healed.adapter(features)).numpy()
         optimiser = Adam(
             dict(healed.adapter.named_parameters()),
             learning_rate=settings.learning_rate,
             moments=before.memory,
         )
         label_loss = rule_loss = 0.0
+        given: list[Tensor] = []  # probabilities before the first step
         for _ in range(settings.steps):
             optimiser.zero_grad()
             probabilities = healed.decide(healed.adapter(features))
-            require_finite({"a probability": probabilities}, task, ADVICE)
+            if not bool(torch.isfinite(probabilities).all()):
+                raise not_finite("a probability", task, ADVICE)
+            given = given or [probabilities.detach()]
             loss = three_part_loss(probabilities, y, rule_label, weight, settings)
             loss.total.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
@@ -110,4 +111,4 @@ class Article:
             probabilities_after = healed.decide(healed.adapter(features)).numpy()
         measured = {"label_loss": label_loss, "rule_loss": rule_loss, "positive_weight": weight}
         after = AdapterState(weights, optimiser.moments())
-        return HealOutcome(task, after, probabilities_before, probabilities_after, measured)
+        return HealOutcome(task, after, given[0].numpy(), probabilities_after, measured)

@@ -30,7 +30,7 @@ from selfheal_cli.pipeline.stream.champion import EVERY_SECONDS, ChampionWatcher
 from selfheal_cli.pipeline.stream.context import SessionContext, serve
 from selfheal_cli.pipeline.stream.outside import Live
 from selfheal_cli.pipeline.stream.recorded import Recorded
-from selfheal_cli.pipeline.stream.session import Session
+from selfheal_cli.pipeline.stream.session import Session, never
 from selfheal_cli.registry.aliases import OnSettled, untold
 from selfheal_cli.registry.base import Lineage, Outcome, Registry
 from selfheal_cli.registry.outbox import NAME as OUTBOX_NAME
@@ -63,12 +63,12 @@ class RunContext:
     on_epoch: OnEpoch = lambda done, total: None
     watchers: Sequence[Watcher] = ()
     on_left: Callable[[int], None] = lambda left: None
-    stop: Callable[[], bool] = lambda: False
+    stop: Callable[[], bool] = never
     workspace: Path = WORKSPACE
     patience: float | None = PATIENCE_SECONDS
     follow_seconds: float = EVERY_SECONDS
     on_live: Callable[[LiveModel], None] = lambda live: None
-    on_publish: Callable[[str, Serving], None] = lambda base, serving: None
+    on_publish: Callable[[str, Serving], None] | None = None
     on_settled: OnSettled = untold
 
 
@@ -199,7 +199,7 @@ def _record(
     )  # fmt: skip
     recorder = RunRecorder(
         course.log, writer, around.clock, around.actor, around.watchers,
-        lambda: others.known, course.recorded, course.left,
+        partial(getattr, others, "known"), course.recorded, course.left,
     )  # fmt: skip
     with ExitStack() as stack:
         try:
@@ -238,7 +238,8 @@ def _context(
 ) -> SessionContext:
     """A session's context in the world as it is, or along its record first."""
     config, source, prepared = course.config, course.source, course.prepared
-    live = serve(prepared, partial(around.on_publish, lineage.base))
+    on_publish = partial(around.on_publish, lineage.base) if around.on_publish else None
+    live = serve(prepared, on_publish)
     around.on_live(live)
     folder = course.log.path.parent
     world = Live(

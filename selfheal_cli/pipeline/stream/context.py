@@ -60,9 +60,7 @@ class SessionContext:
     state: StreamState = field(default_factory=StreamState)
 
 
-def serve(
-    prepared: Prepared, on_publish: Callable[[Serving], None] = lambda serving: None
-) -> LiveModel:
+def serve(prepared: Prepared, on_publish: Callable[[Serving], None] | None = None) -> LiveModel:
     """The network as trained, serving."""
     weights = prepared.network.adapter.state_dict()
     frozen = prepared.network.with_adapter(weights)

@@ -73,6 +73,7 @@ class EvaluatedHeal:
 
     outcome: HealOutcome
     event: HealJudged
+    network: SelfHealingNetwork
 
 
 class HealEvaluator:
@@ -124,7 +125,7 @@ class HealEvaluator:
             after = (network, threshold)
             self._snapshots.await_labels(second, task.batch, *after, waiting, heal_id)
         event = self._event(outcome, healed, judgement, first, second, threshold)
-        return EvaluatedHeal(outcome, event)
+        return EvaluatedHeal(outcome, event, network)
 
     def _labels_to_come(self) -> bool:
         """Whether a new adapter can be scored on rows that were scored and wait for labels."""
@@ -362,10 +363,11 @@ class Healing:
         elif isinstance(event, HealRejected):
             # the old weights go on serving; what the recipe learned of itself goes on as well
             state = AdapterState(serving.adapter.weights, ready.outcome.after.memory)
-            self._live.publish(state, serving.snapshot, serving.threshold)
+            self._live.publish(state, serving.snapshot, serving.threshold, serving.network)
             self._recorder.note(event)
         else:
-            self._live.publish(ready.outcome.after, event.to_snapshot, event.threshold)
+            after = ready.outcome.after
+            self._live.publish(after, event.to_snapshot, event.threshold, ready.network)
             self._assumed = KINDS[task.recipe].rows == "unlabelled"
             self._recorder.note(event)
             reason = f"heal {task.heal_id}: {task.reason}"

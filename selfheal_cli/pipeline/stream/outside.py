@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Protocol
 
 from selfheal_cli.config import RunConfig
@@ -107,15 +107,12 @@ class Live(Outside):
         self.config, self.registry, self.lineage = config, registry, lineage
         self.serving, self.recipes = serving, recipes
         self._writer, self._others, self._trust, self._behind = writer, others, trust, behind
-        self._heals: HealEngine | None = None
         self._answer: Future[Best] | None = None
 
-    @property
+    @cached_property
     def heals(self) -> HealEngine:
         """Begun when it is first needed."""
-        if self._heals is None:
-            self._heals = engine_of(self.config, self.serving, self.recipes)
-        return self._heals
+        return engine_of(self.config, self.serving, self.recipes)
 
     def changes(self, batch: int, *, held: bool) -> Iterator[Change]:
         """As they stand now."""
@@ -147,9 +144,10 @@ class Live(Outside):
 
     def is_durable(self, *, wait: bool) -> bool:
         """By the log and the outbox."""
-        if wait:
-            self._writer.sync()
-        return self._writer.safe
+        if not wait:
+            return self._writer.safe
+        self._writer.sync()
+        return True
 
     def _find_best(self, arrival: Callable[[], None]) -> Best:
         arrival()
@@ -162,8 +160,8 @@ class Live(Outside):
 
     def close(self) -> None:
         """Give back what the engine holds."""
-        if self._heals is not None:
-            self._heals.close()
+        if "heals" in self.__dict__:
+            self.heals.close()
 
 
 def engine_of(config: RunConfig, serving: LiveModel, recipes: Recipes) -> HealEngine:

@@ -23,8 +23,7 @@ from selfheal_cli.labels.queue import Scored
 from selfheal_cli.metrics import RunningScores, classify, counts, score
 from selfheal_cli.pipeline.prepare.baseline import Prepared
 from selfheal_cli.pipeline.prepare.continuing import WarmStart
-from selfheal_cli.pipeline.stream.answering import AnsweredBatch, answer
-from selfheal_cli.pipeline.stream.batch import LabelFlow
+from selfheal_cli.pipeline.stream.batch import AnsweredBatch, LabelFlow, answer
 from selfheal_cli.pipeline.stream.champion import ChampionMove
 from selfheal_cli.pipeline.stream.context import SessionContext
 from selfheal_cli.pipeline.stream.healing import BatchReading, HealEvaluator, Healing
@@ -261,6 +260,7 @@ class Session:
         watched = self._monitors.observe(scored, columns, conflicts, learned)
         drifting = reading.drifting or watched.drifting
         self._diagnosing.observe(scored.batch, learned, drifting=drifting)
+        decision = decide(reading, conflicts, policy, watched.reasons)
         live = classify(scored.probabilities, scored.threshold)
         shadow = classify(scored.shadow, scored.shadow_threshold)
         return Readings(
@@ -268,7 +268,7 @@ class Session:
             conflicts,
             watched,
             drifting,
-            decide(reading, conflicts, policy, watched.reasons),
+            decision,
             counts(live, known, self._classes),
             counts(shadow, known, self._classes),
         )
