@@ -130,11 +130,6 @@ class Event(_Kinds):
                 told[key.name] = value.as_dict() if hasattr(value, "as_dict") else value
         return told | dict(self.more)
 
-    @property
-    def data(self) -> dict[str, Any]:
-        """As `as_dict`."""
-        return self.as_dict()
-
     if not TYPE_CHECKING:  # in our own code a wrong key must not pass
 
         def __getitem__(self, key: str) -> Any:

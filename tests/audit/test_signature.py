@@ -68,12 +68,12 @@ def test_a_log_replaced_with_everything_that_would_show_it_is_found_by_the_signa
 ) -> None:
     the_whole_log_replaced_by_a_valid_one()
     events = list(read(the_log()))
-    run_id = events[0].data["run_id"]
+    run_id = events[0].run_id
     client().set_tag(run_id, "selfheal.log_head", events[-1].digest)
-    digests = {e.data["id"]: e.digest for e in events if isinstance(e, SnapshotTaken)}
+    digests = {e.id: e.digest for e in events if isinstance(e, SnapshotTaken)}
     for event in events:
         if isinstance(event, VersionRegistered):
-            number, head = str(event.data["version"]), digests[event.data["snapshot"]]
+            number, head = str(event.version), digests[event.snapshot]
             client().set_model_version_tag("fraud", number, "selfheal.log_head", head)
             model_id = client().get_model_version("fraud", number).source.removeprefix("models:/")
             client().set_logged_model_tags(model_id, {"selfheal.log_head": head})

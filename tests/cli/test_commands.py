@@ -176,7 +176,7 @@ def test_rollbacks_of_a_run_are_events_with_reason_from_and_to(
     invoke("run", "--drift-strength", "3.5", "--rollback-f1-drop", "0.03", "--batches", "6",
            "--no-plots")  # fmt: skip
     (log,) = Path("mlruns/selfheal/runs").glob("*/events.jsonl")
-    rollbacks = [event.data for event in read(log) if event.kind == "rollback"]
+    rollbacks = [event.as_dict() for event in read(log) if event.kind == "rollback"]
     assert [(event["batch"], event["version"]) for event in rollbacks] == [(5, 3), (6, 3)]
     assert "below the first heal's" in rollbacks[0]["reason"]
     assert MlflowRegistry().alias("fraud", "champion") == 3

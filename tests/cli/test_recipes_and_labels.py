@@ -72,9 +72,9 @@ def test_late_labels_reach_the_json_the_files_and_mlflows_versions(
         written = list(csv.DictReader(stream))
     assert [row["pre_f1"] == "" for row in written] == [False] * 5 + [True] * 3
     log = events()
-    came = {step: e.data["batch"] for step, e in steps(log) if e.kind == "labels"}
+    came = {step: e.batch for step, e in steps(log) if e.kind == "labels"}
     assert came == {step: step - 3 for step in range(4, 9)}
-    scored = {e.data["snapshot"]: e.data["scores"] for e in log if e.kind == "snapshot-scored"}
+    scored = {e.snapshot: e["scores"] for e in log if e.kind == "snapshot-scored"}
     assert scored
     for version in versions()[1:]:
         tags = version.tags
@@ -111,7 +111,7 @@ def test_the_labels_of_a_table_come_at_their_time_or_never(workdir: Path, invoke
     came: Counter[int] = Counter()
     for step, event in steps(events()):
         if event.kind == "labels":
-            came[step] += event.data["rows"]
+            came[step] += event.rows
     due = [n + 150 for n in range(200, 800) if n % 10]
     expected = {
         step: sum(100 + 100 * step <= at < 200 + 100 * step for at in due) for step in range(1, 7)
@@ -134,7 +134,7 @@ def test_without_any_label_there_are_estimates_and_no_verdict(
     assert document["versions"] == 1
     assert "No label is known" in document["results"]["verdict"]["sentence"]
     batches = [event for event in events() if event.kind == "batch"]
-    assert all("est_accuracy" in event.data["estimates"] for event in batches)
+    assert all("est_accuracy" in event.estimates for event in batches)
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_three_classes_are_healed_registered_with_macro_f1_and_served(
     document = json.loads(invoke(*target, "--batches", "4", *SMALL).stdout)
     assert document["outcome"] == "FINISHED"
     assert any(row["action"] == "HEALED" for row in document["batches"])
-    scores = {e.data["id"]: e.data["scores"] for e in events() if e.kind == "snapshot"}
+    scores = {e.id: e["scores"] for e in events() if e.kind == "snapshot"}
     healed = [version for version in versions("three") if version.phase == "post-heal"]
     for version in healed:
         confusion = scores[version.tags["selfheal.snapshot"]]["confusion"]

@@ -53,10 +53,10 @@ def test_without_any_run_it_says_so(empty_dir: Path, invoke: Invoke) -> None:
 def test_features_are_in_the_log_and_in_the_page(in_article_run: Path) -> None:
     (run,) = Path("mlruns/selfheal/runs").iterdir()
     events = list(read(run / "events.jsonl"))
-    (trained,) = [event.data for event in events if isinstance(event, ModelTrained)]
+    (trained,) = [event.as_dict() for event in events if isinstance(event, ModelTrained)]
     names = [feature["name"] for feature in trained["features"]]
     assert names[0] == trained["sensitive"] == "V14"
-    batches = [event.data["shifts"] for event in events if isinstance(event, BatchScored)]
+    batches = [event.shifts for event in events if isinstance(event, BatchScored)]
     assert len(batches) == 25
     mean = sum(shifts[0] for shifts in batches) / 25
     assert -1.6 < mean < -1.2  # normals moved by 2.2, of a spread of 1.3

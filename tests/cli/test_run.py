@@ -64,9 +64,7 @@ def test_two_runs_give_the_same_files_and_the_same_weights(workdir: Path, invoke
     )
     rows = [[row | {"version": None} for row in run["batches"]] for run in (first, second)]
     assert rows[0] == rows[1]
-    hashes = [
-        [event.data["sha256"] for event in read(log) if event.kind == "snapshot"] for log in logs()
-    ]
+    hashes = [[event.sha256 for event in read(log) if event.kind == "snapshot"] for log in logs()]
     assert hashes[0] == hashes[1]
     assert first["results"]["serving_sha256"] == second["results"]["serving_sha256"]
 
@@ -277,7 +275,7 @@ def test_the_actor_can_be_named_and_is_recorded(
     monkeypatch.setitem(os.environ, "SELFHEAL_ACTOR", "ann")
     invoke("run", *QUICK)
     (log,) = logs()
-    moves = [event.data for event in read(log) if event.kind == "alias-moved"]
+    moves = [event.as_dict() for event in read(log) if event.kind == "alias-moved"]
     assert {move["actor"] for move in moves} == {"ann (claimed)"}
     assert moves[0]["alias"] == "baseline"
     assert [move["target"] for move in moves if move["alias"] == "champion"] == [1, 3, 5, 7]

@@ -158,7 +158,7 @@ def test_sigterm_ends_a_quiet_stream_and_everything_is_written(workdir: Path) ->
     assert "Stopped; selfheal run --resume" in rest
     (log,) = logs()
     assert verify(log) > 5
-    assert [event.data["rows"] for event in read(log) if event.kind == "batch"] == [7]
+    assert [event.rows for event in read(log) if event.kind == "batch"] == [7]
     assert "stream-stopped" in [event.kind for event in read(log)]
 
 

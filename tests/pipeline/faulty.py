@@ -93,7 +93,7 @@ def at_batch(batch: int, fault: Callable[[], None], patience: float = 0.2) -> Ca
 
         def on_event(screen: RunScreen, event: Event) -> None:
             shown(screen, event)
-            if isinstance(event, BatchScored) and event.data["batch"] == batch:
+            if isinstance(event, BatchScored) and event.batch == batch:
                 fault()
 
         pytest.MonkeyPatch().setattr(RunScreen, "on_event", on_event)

@@ -75,7 +75,7 @@ def what_came_of_it() -> dict[str, Any]:
     (log,) = [path for path in logs if path.stat().st_size]  # killed before anything was recorded
     verify(log)
     events = list(read(log))
-    (*_, end) = (event.data for event in events if isinstance(event, RunFinished))
+    (*_, end) = (event.as_dict() for event in events if isinstance(event, RunFinished))
     versions = registry.versions("fraud", limit=1000)
     assert check_chain(registry, "fraud") > 0
     return {
@@ -87,7 +87,7 @@ def what_came_of_it() -> dict[str, Any]:
         "table": end["stages"],
         "serving": end["serving_sha256"],
         "actions": [e.kind for e in events if e.kind in ACTIONS],
-        "registered": sorted(e.data["version"] for e in events if e.kind == "registered"),
+        "registered": sorted(e.version for e in events if e.kind == "registered"),
         "metrics.csv": Path("monitoring_export/metrics.csv").read_text(),
     }
 

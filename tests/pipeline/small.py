@@ -95,7 +95,7 @@ class Ran:
         return [event for event in self.events if event.kind in kinds]
 
     def batches(self, *kinds: str) -> list[int]:
-        return [event.data["batch"] for event in self.of(*kinds)]
+        return [event.batch for event in self.of(*kinds)]
 
     def versions(self, phase: str | None = None) -> list[VersionRecord]:
         """In the order in which they were registered."""

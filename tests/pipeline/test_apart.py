@@ -52,9 +52,9 @@ def test_rows_that_the_model_gives_no_finite_number_for_are_left_out_and_counted
 ) -> None:
     settings = config()
     done = ran(settings, Altered(stream_of(settings), with_inputs({3}, [0, 7], np.nan)))
-    third = next(event for event in done.of("batch") if event.data["batch"] == 3)
-    assert third.data["rows"] == 98
-    (reason,) = third.data["left_out"]
+    third = next(event for event in done.of("batch") if event.batch == 3)
+    assert third.rows == 98
+    (reason,) = third.left_out
     assert "no finite number" in reason
     assert done.finished.view.finished.notes[reason] == 2
     assert done.batches("batch") == list(range(1, 9))
@@ -66,7 +66,7 @@ def test_a_row_that_the_model_fails_on_is_found_among_the_others_and_left_out(
 ) -> None:
     settings = config(labels=DELAYED)
     done = ran(settings, Altered(stream_of(settings), with_inputs({2, 5}, [41], POISON)))
-    rows = {event.data["batch"]: event.data["rows"] for event in done.of("batch")}
+    rows = {event.batch: event.rows for event in done.of("batch")}
     assert rows == {n: 99 if n in (2, 5) else 100 for n in range(1, 9)}
     assert done.finished.view.finished.notes["rows that the model fails on, left out"] == 2
 
@@ -91,7 +91,7 @@ def test_a_batch_that_cannot_be_gone_through_is_set_apart_and_the_run_goes_on(
     done = ran(settings, Altered(stream_of(settings), with_inputs({3, 4, 6}, slice(None), POISON)))
     assert done.batches("batch-set-apart") == [3, 4, 6]
     assert done.batches("batch") == [1, 2, 5, 7, 8]
-    first = done.of("batch-set-apart")[0].data
+    first = done.of("batch-set-apart")[0].as_dict()
     assert first["rows"] == 100
     assert first["reason"] == "IndexError: index out of range in self"
     notes = done.finished.view.finished.notes

@@ -156,6 +156,6 @@ def test_healing_goes_on_with_the_spool_that_takes_the_place_of_a_lost_one(
     server.label([one for one in server.truth if one not in before])
     assert "was lost, replaced or set aside" in server.beginning().notice
     done = server.serve()
-    assert sum(one.data["rows"] for one in events_of(done, BatchScored)) == 100
-    assert sum(one.data["rows"] for one in events_of(done, LabelsArrived)) == 100
+    assert sum(one.rows for one in events_of(done, BatchScored)) == 100
+    assert sum(one.rows for one in events_of(done, LabelsArrived)) == 100
     assert server.beginning().notice == ""

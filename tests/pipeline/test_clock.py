@@ -46,7 +46,7 @@ def set_back_at_4(workdir: Path, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
 
     def on_event(screen: RunScreen, event: Event) -> None:
         shown(screen, event)
-        if isinstance(event, BatchScored) and event.data["batch"] == 4:
+        if isinstance(event, BatchScored) and event.batch == 4:
             clock.now -= HOUR
 
     monkeypatch.setattr(RunScreen, "on_event", on_event)
@@ -70,8 +70,8 @@ def test_a_clock_that_is_set_back_costs_a_run_neither_its_lease_nor_its_order(
     events = list(read(log))
     times = [event.at for event in events]
     assert times != sorted(times)
-    assert [e.data["batch"] for e in events if isinstance(e, BatchScored)] == list(range(1, 9))
-    assert events[-1].data["outcome"] == "FINISHED"
+    assert [e.batch for e in events if isinstance(e, BatchScored)] == list(range(1, 9))
+    assert events[-1].outcome == "FINISHED"
     invoke("audit")
     told = [one for one in of(invoke, "history") if one["kind"] == "heal"]
     assert [one["batch"] for one in told] == sorted(one["batch"] for one in told)

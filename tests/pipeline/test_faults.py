@@ -165,9 +165,7 @@ def test_a_store_that_another_process_has_locked_is_waited_for_and_the_run_score
     assert ended.stderr == ""
     log = find_run("latest")
     assert log is not None
-    waiting = {
-        e.data["batch"]: e.data["pending_writes"] for e in read(log) if isinstance(e, BatchScored)
-    }
+    waiting = {e.batch: e.pending_writes for e in read(log) if isinstance(e, BatchScored)}
     scored_while_locked = [waiting[batch] for batch in range(3, 8)]
     assert scored_while_locked == sorted(scored_while_locked)
     assert waiting[7] >= 8  # two versions a heal and more, of four batches

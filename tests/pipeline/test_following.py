@@ -96,11 +96,11 @@ def test_a_move_made_by_another_process_is_followed_and_read_beside_the_stream(
     )
     done = run(settings, Paced(stream_of(settings)), around)
     (followed,) = watched.of(ChampionFollowed)
-    assert followed.data["sequence"] == watched.moved[0]
-    assert (followed.data["actor"], followed.data["version"]) == ("bob", 1)
-    assert followed.data["to_snapshot"] == registry.version("fraud", 1).tags["selfheal.snapshot"]
+    assert followed["sequence"] == watched.moved[0]
+    assert (followed.actor, followed.version) == ("bob", 1)
+    assert followed.to_snapshot == registry.version("fraud", 1).tags["selfheal.snapshot"]
     assert readers == ["follower"]  # the stream's own thread read nothing of the registry
-    batches = [event.data["batch"] for event in watched.of(BatchScored)]
+    batches = [event.batch for event in watched.of(BatchScored)]
     assert batches == list(range(1, len(batches) + 1))
     log = done.folder / "events.jsonl"
     verify(log)

@@ -67,11 +67,11 @@ def test_a_batch_with_flipped_labels_is_held_back_from_healing_and_from_the_tabl
     settings = config(batches=10)
     done = ran(settings, Altered(stream_of(settings), flipped({5})))
     (event,) = done.of("labels-quarantined")
-    assert (event.data["batch"], event.data["rows"], event.data["held_back"]) == (5, 100, True)
-    assert "out of all proportion" in event.data["reason"]
+    assert (event.batch, event.rows, event.held_back) == (5, 100, True)
+    assert "out of all proportion" in event["reason"]
     assert done.batches("heal", "heal-rejected") == [1, 2, 3, 4, 6, 7, 8, 9, 10]
-    (batch,) = [e for e in done.of("batch") if e.data["batch"] == 5]
-    assert batch.data["heal_requested"] is False
+    (batch,) = [e for e in done.of("batch") if e.batch == 5]
+    assert batch.heal_requested is False
     arrived = {int(step) for task in heals.tasks for step in task.rows.arrival}
     assert arrived == set(range(1, 11)) - {5}
     for stage in ("healed", "unhealed", "nothing", "everything"):
@@ -83,7 +83,7 @@ def test_a_batch_with_flipped_labels_is_held_back_from_healing_and_from_the_tabl
 def test_a_rate_that_stays_is_believed_after_the_limit(empty_dir: Path) -> None:
     settings = config(batches=10, policy=Policy(quarantine_limit=3))
     done = ran(settings, Altered(stream_of(settings), flipped(range(4, 11))))
-    told = {e.data["batch"]: e.data for e in done.of("labels-quarantined")}
+    told = {e.batch: e.as_dict() for e in done.of("labels-quarantined")}
     assert {batch: data["held_back"] for batch, data in told.items()} == {
         4: True,
         5: True,
@@ -99,7 +99,7 @@ def test_a_rate_that_stays_is_believed_after_the_limit(empty_dir: Path) -> None:
 def test_a_stretch_of_bad_batches_shorter_than_the_limit_is_forgotten(empty_dir: Path) -> None:
     settings = config(batches=9, policy=Policy(quarantine_limit=3))
     done = ran(settings, Altered(stream_of(settings), flipped({3, 4, 6, 7})))
-    held = [e.data["held_back"] for e in done.of("labels-quarantined")]
+    held = [e.held_back for e in done.of("labels-quarantined")]
     assert held == [True] * 4
 
 
@@ -109,7 +109,7 @@ def test_the_articles_recipe_is_told_of_implausible_labels_and_heals_as_ever(
     settings = config(batches=6, heal=ARTICLE, policy=Policy(conflict_min=1))
     done = ran(settings, Altered(stream_of(settings), flipped({5})))
     (event,) = done.of("labels-quarantined")
-    assert (event.data["batch"], event.data["held_back"]) == (5, False)
+    assert (event.batch, event.held_back) == (5, False)
     assert 5 in done.batches("heal")
     assert done.stage("healed")["rows"] == 600
 
@@ -140,13 +140,13 @@ def test_a_heal_that_is_worse_on_held_out_rows_is_kept_as_rejected_and_never_ser
     heals = watch_heals(monkeypatch, spoil={4})
     done = ran(config(policy=Policy(gate_tolerance=3), network=NetworkSettings(epochs=5)))
     (event,) = done.of("heal-rejected")
-    assert event.data["batch"] == 4
-    assert "held-out rows rises" in event.data["rejected"]
+    assert event.batch == 4
+    assert "held-out rows rises" in event.rejected
     (version,) = done.versions("rejected")
-    assert version.tags["selfheal.rejected"] == event.data["rejected"]
-    assert version.tags["selfheal.snapshot"] == event.data["to_snapshot"]
+    assert version.tags["selfheal.rejected"] == event.rejected
+    assert version.tags["selfheal.snapshot"] == event.to_snapshot
     assert version.f1 is not None
-    moves = [e.data["target"] for e in done.of("alias-moved") if e.data["alias"] == "champion"]
+    moves = [e["target"] for e in done.of("alias-moved") if e["alias"] == "champion"]
     assert version.version not in moves
     before, after = done.served_in(4), done.versions("pre-heal")[4]
     assert (before.batch, after.batch) == (3, 5)
@@ -186,13 +186,13 @@ def test_after_a_rollback_anchored_begins_anew_and_pauses(
     heals = watch_heals(monkeypatch, spoil={6, 7, 8})
     done = ran(config(policy=WATCHFUL, batches=16))
     (rollback,) = done.of("rollback")
-    back = rollback.data["batch"]
+    back = rollback.batch
     assert back in (6, 7, 8)
-    restored = done.registry.version("fraud", rollback.data["version"])
+    restored = done.registry.version("fraud", rollback.version)
     assert restored.batch < 6
     quiet = set(range(back + 1, back + 1 + WATCHFUL.cooldown))
     assert not quiet & set(done.batches("heal", "heal-rejected", "heal-refused"))
-    asked = {e.data["batch"]: e.data["heal_requested"] for e in done.of("batch")}
+    asked = {e.batch: e.heal_requested for e in done.of("batch")}
     assert not any(asked[batch] for batch in quiet)
     again = heals.tasks[heals.at(back) + 1]
     assert again.batch == back + 1 + WATCHFUL.cooldown
@@ -219,7 +219,7 @@ def test_after_a_rollback_the_articles_optimiser_goes_on_and_nothing_pauses(
     assert gone_on
     assert gone_on.keys() == left.keys()
     assert all((gone_on[name] == left[name]).all() for name in left)
-    restored = done.registry.version("fraud", done.of("rollback")[0].data["version"])
+    restored = done.registry.version("fraud", done.of("rollback")[0].version)
     assert done.versions("pre-heal")[place + 1].sha256 == restored.sha256
 
 
@@ -230,9 +230,9 @@ def test_a_rollback_to_a_version_that_is_no_better_is_declined(empty_dir: Path) 
     assert declined
     assert done.of("rollback") == []
     for event in declined:
-        assert "is not better on the held-out rows" in event.data["declined"]
-        assert event.data["reason"].startswith("mean ")
-    after = declined[0].data["batch"] + 1
+        assert "is not better on the held-out rows" in event.declined
+        assert event["reason"].startswith("mean ")
+    after = declined[0].batch + 1
     assert after in done.batches("heal", "heal-rejected")
 
 
@@ -256,8 +256,8 @@ def test_a_rollback_restores_the_versions_own_threshold(
     objective = Objective(kind="f1")
     done = ran(config(policy=WATCHFUL, batches=10, objective=objective), watchers=[look])
     (rollback,) = done.of("rollback")
-    fallen = done.by_snapshot(rollback.data["from_snapshot"])
-    restored = done.registry.version("fraud", rollback.data["version"])
+    fallen = done.by_snapshot(rollback.from_snapshot)
+    restored = done.registry.version("fraud", rollback.version)
     assert served == [restored.threshold]
     assert restored.threshold != fallen.threshold
     assert len({version.threshold for version in done.versions("post-heal")}) > 1
@@ -268,7 +268,7 @@ def test_heals_whose_late_figures_fall_are_rolled_back(
 ) -> None:
     done = late_rollback(monkeypatch)
     (rollback,) = done.of("rollback")
-    restored = done.registry.version("fraud", rollback.data["version"])
+    restored = done.registry.version("fraud", rollback.version)
     assert restored.batch < 8
     # the labels of a heal in batch 8 come in batch 11: from there on it is quiet
     noticed = next(step for step, event in by_step(done.events) if event.kind == "rollback")
@@ -285,7 +285,7 @@ def test_a_batch_that_saw_a_late_rollback_says_so(
 ) -> None:
     done = late_rollback(monkeypatch)
     noticed = next(step for step, event in by_step(done.events) if event.kind == "rollback")
-    states = {e.data["batch"]: e.data["state"] for e in done.of("batch")}
+    states = {e.batch: e.state for e in done.of("batch")}
     assert states[noticed] == "ROLLED_BACK"
 
 
@@ -333,7 +333,7 @@ def test_a_heal_under_way_when_a_rollback_comes_is_not_published_in_the_pause(
     after = done.events[done.events.index(done.of("rollback")[0]) :]
     told = [event for event in after if event.kind == "heal"]
     assert told
-    assert all(event.data["batch"] > back for event in told)
+    assert all(event.batch > back for event in told)
 
 
 def late_rollback(patch: pytest.MonkeyPatch, labels: LabelSettings = DELAYED) -> Ran:
@@ -366,12 +366,12 @@ def firing(done: Ran, rule: str, batch: int) -> float:
 def test_a_stale_rule_is_an_event_and_no_longer_makes_conflicts(empty_dir: Path) -> None:
     done = stale_run("drop")
     (event,) = done.of("rule-stale")
-    assert event.data["rule"] == RULE
-    assert event.data["treatment"] == "drop"
-    assert event.data["rate"] > 2 * event.data["trained_rate"]
-    assert "it is stale" in event.data["reason"]
-    conflicts = {e.data["batch"]: e.data["conflicts"] for e in done.of("batch")}
-    since = event.data["batch"]
+    assert event.rule == RULE
+    assert event.treatment == "drop"
+    assert event.rate > 2 * event.trained_rate
+    assert "it is stale" in event["reason"]
+    conflicts = {e.batch: e.conflicts for e in done.of("batch")}
+    since = event.batch
     assert conflicts[1] > 0
     assert [conflicts[batch] for batch in range(since + 1, 9)] == [0] * (8 - since)
 
@@ -382,18 +382,18 @@ def test_a_stale_rule_that_is_kept_goes_on_making_conflicts(
 ) -> None:
     done = stale_run(treatment, recipe)
     (event,) = done.of("rule-stale")
-    assert event.data["treatment"] == "keep"
-    later = [e.data["conflicts"] for e in done.of("batch") if e.data["batch"] > event.data["batch"]]
+    assert event.treatment == "keep"
+    later = [e.conflicts for e in done.of("batch") if e.batch > event.batch]
     assert min(later) > 0
 
 
 def test_a_stale_rule_that_is_moved_fires_about_as_often_as_in_training(empty_dir: Path) -> None:
     done = stale_run("reanchor")
     (event,) = done.of("rule-stale")
-    moved, trained = event.data["now"], event.data["trained_rate"]
+    moved, trained = event.now, event.trained_rate
     assert moved != RULE
-    rates = [firing(done, moved, batch) for batch in range(event.data["batch"] + 1, 9)]
-    kept = [firing(done, RULE, batch) for batch in range(event.data["batch"] + 1, 9)]
+    rates = [firing(done, moved, batch) for batch in range(event.batch + 1, 9)]
+    kept = [firing(done, RULE, batch) for batch in range(event.batch + 1, 9)]
     assert np.mean(rates) == pytest.approx(trained, abs=0.05)
     assert np.mean(kept) > 2 * trained
 
@@ -411,7 +411,7 @@ def test_a_verdict_is_given_before_the_first_heal(empty_dir: Path) -> None:
     done = ran(config(batches=3))
     kinds = [event.kind for event in done.events]
     assert kinds.index("diagnosis") < kinds.index("heal")
-    assert done.of("diagnosis")[0].data["reason"] == "before the first heal"
+    assert done.of("diagnosis")[0]["reason"] == "before the first heal"
 
 
 @pytest.mark.parametrize(("drift", "advice"), [(2.2, "gone"), (3.5, "heal")])
@@ -420,7 +420,7 @@ def test_the_verdict_says_whether_healing_can_help(
 ) -> None:
     source = SyntheticSettings(fresh=True, drift_strength=drift)
     done = ran(config(source=source, network=NetworkSettings(epochs=10), batches=25))
-    last = done.of("diagnosis")[-1].data
+    last = done.of("diagnosis")[-1].as_dict()
     assert last["advice"] == advice
     assert last["inputs_moved"] is True
     assert "V14" in last["sentence"]
@@ -446,6 +446,6 @@ def test_without_drift_the_verdict_on_a_table_is_that_the_model_holds(empty_dir:
     )
     assert isinstance(settings.source, TableSettings)
     done = ran(settings, open_source(settings))
-    last = done.of("diagnosis")[-1].data
+    last = done.of("diagnosis")[-1].as_dict()
     assert last["advice"] == "holds"
     assert (last["inputs_moved"], last["base_rate_moved"]) == (False, False)

@@ -46,9 +46,9 @@ def written(name: str = "monitoring_export/metrics.csv") -> list[dict[str, str]]
 
 def test_a_batch_without_labels_has_estimates_and_no_scores(delayed: Ran) -> None:
     for event in delayed.of("batch"):
-        assert event.data["live"] is None
-        assert event.data["shadow"] is None
-        estimates = event.data["estimates"]
+        assert event["live"] is None
+        assert event["shadow"] is None
+        estimates = event.estimates
         assert estimates["est_accuracy_low"] <= estimates["est_accuracy"]
         assert estimates["est_accuracy"] <= estimates["est_accuracy_high"]
         assert {"est_f1", "est_precision", "est_recall", "est_roc_auc"} <= set(estimates)
@@ -61,23 +61,23 @@ def test_labels_come_three_batches_later_with_the_figures_of_that_batch(delayed:
     came: list[tuple[int, int]] = []
     batch = 0
     for event in delayed.events:
-        batch = event.data["batch"] if event.kind == "batch" else batch
+        batch = event.batch if event.kind == "batch" else batch
         if event.kind == "labels":
-            came.append((batch + 1, event.data["batch"]))
+            came.append((batch + 1, event.batch))
     assert came == [(number, number - 3) for number in range(4, 9)]
     for event in delayed.of("labels"):
-        served, rows = delayed.served_in(event.data["batch"]), delayed.rows(event.data["batch"])
+        served, rows = delayed.served_in(event.batch), delayed.rows(event.batch)
         figures = by_hand(delayed.network(served).predict(rows.x), rows.y, served.threshold)
-        assert {name: event.data["live"][name] for name in COUNTS} == {
+        assert {name: event["live"][name] for name in COUNTS} == {
             name: figures[name] for name in COUNTS
         }
-        assert event.data["rows"] == 100
+        assert event.rows == 100
 
 
 def test_metrics_csv_is_empty_until_labels_come(delayed: Ran) -> None:
     rows = written()
     assert len(rows) == 8
-    labels = {event.data["batch"]: event.data for event in delayed.of("labels")}
+    labels = {event.batch: event.as_dict() for event in delayed.of("labels")}
     for row in rows[:5]:
         came = labels[int(row["batch_idx"])]
         assert float(row["pre_acc"]) == round(came["live"]["accuracy"], 4)
@@ -88,7 +88,7 @@ def test_metrics_csv_is_empty_until_labels_come(delayed: Ran) -> None:
 
 
 def test_a_snapshot_awaits_its_labels_and_then_gets_figures(delayed: Ran) -> None:
-    awaited = {event.data["id"]: event.data for event in delayed.of("snapshot")}
+    awaited = {event.id: event.as_dict() for event in delayed.of("snapshot")}
     healed = [data for data in awaited.values() if data["phase"] != "baseline"]
     assert {data["evaluation"] for data in healed} == {"awaiting-labels"}
     assert {data["scores"] for data in healed} == {None}
@@ -119,12 +119,12 @@ def test_late_figures_are_those_of_the_stored_weights_on_the_rows_that_waited(de
     scored = delayed.of("snapshot-scored")
     assert len(scored) == 4
     for event in scored:
-        version = delayed.by_snapshot(event.data["snapshot"])
+        version = delayed.by_snapshot(event.snapshot)
         waiting = [delayed.rows(batch) for batch in range(version.batch - 2, version.batch + 1)]
         x, y = (np.concatenate([getattr(rows, name) for rows in waiting]) for name in "xy")
         probabilities = delayed.network(version).predict(x)
         figures = by_hand(probabilities, y, version.threshold)
-        assert {name: event.data["scores"][name] for name in COUNTS} == {
+        assert {name: event["scores"][name] for name in COUNTS} == {
             name: figures[name] for name in COUNTS
         }
         assert version.metrics["accuracy"] == pytest.approx(figures["accuracy"])
@@ -139,7 +139,7 @@ def test_no_version_is_scored_on_a_row_that_it_learned_from(
     done = ran(config(labels=DELAYED))
     post = {version.batch: version for version in done.versions("post-heal")}
     for event in done.of("snapshot-scored"):
-        version = done.by_snapshot(event.data["snapshot"])
+        version = done.by_snapshot(event.snapshot)
         if version != post[version.batch]:
             continue
         network = done.network(version)
@@ -173,7 +173,7 @@ def test_without_labels_and_without_an_assumption_nothing_heals(empty_dir: Path)
     for recipe in ("article", "anchored"):
         done = ran(config(labels=NONE, heal=HealSettings(recipe=recipe)))
         assert done.batches("heal", "heal-refused", "heal-rejected", "labels", "diagnosis") == []
-        assert [event.data["heal_requested"] for event in done.of("batch")] == [False] * 8
+        assert [event.heal_requested for event in done.of("batch")] == [False] * 8
         assert done.serving == done.versions()[0].sha256
         assert len(done.versions()) == 1
 
@@ -198,7 +198,7 @@ def told(done: Ran) -> list[dict[str, Any]]:
     """Every event but the end, and but when the writing thread said what."""
     return [
         {"kind": event.kind}
-        | {name: value for name, value in event.data.items() if name not in TIMES_AND_PLACES}
+        | {name: value for name, value in event.as_dict().items() if name not in TIMES_AND_PLACES}
         for event in done.events
         if event.kind not in ("registered", "alias-moved", "run-finished")
     ]
@@ -234,9 +234,9 @@ def test_an_assumption_that_does_not_hold_is_refused_and_the_shadow_goes_on_serv
     assert len(refused) >= 15
     assert done.batches("heal", "heal-failed") == []
     for event in refused:
-        assert "--assume positives-stable does not hold" in event.data["reason"]
-        assert "rho" in event.data["reason"]
-        assert "wait for labels" in event.data["reason"]
+        assert "--assume positives-stable does not hold" in event["reason"]
+        assert "rho" in event["reason"]
+        assert "wait for labels" in event["reason"]
     assert done.serving == done.versions()[0].sha256
     unnamed = {"key": "", "title": ""}
     assert done.stage("healed") | unnamed == done.stage("shadow") | unnamed
@@ -256,8 +256,8 @@ def test_an_assumption_that_holds_heals_without_a_label(empty_dir: Path) -> None
     )
     heals = done.of("heal")
     assert len(heals) == 21
-    assert {event.data["recipe"] for event in heals} == {"assumed"}
-    assert "positives-stable is assumed" in heals[0].data["reason"]
+    assert {event.recipe for event in heals} == {"assumed"}
+    assert "positives-stable is assumed" in heals[0]["reason"]
     assert done.batches("heal-refused") == []
     assert done.stage("healed")["log_loss"] < 0.7 * done.stage("unhealed")["log_loss"]
 
@@ -280,14 +280,14 @@ def test_a_refuted_assumption_takes_its_heals_with_it(empty_dir: Path) -> None:
     )
     done = ran(settings, Altered(stream_of(settings), positives_leave))
     assert done.batches("heal")
-    (back,) = [event for event in done.of("heal-refused") if "to_snapshot" in event.data]
+    (back,) = [event for event in done.of("heal-refused") if "to_snapshot" in event.as_dict()]
     assert done.serving == done.versions()[0].sha256
-    assert back.data["batch"] > 12
+    assert back.batch > 12
 
 
 def test_labels_lead_as_soon_as_there_are_enough_of_them(empty_dir: Path) -> None:
     done = ran(config(labels=DELAYED, heal=assuming("positives-stable"), batches=10))
-    recipes = {event.data["batch"]: event.data["recipe"] for event in done.of("heal")}
+    recipes = {event.batch: event.recipe for event in done.of("heal")}
     assert {recipes[batch] for batch in recipes if batch < 8} == {"assumed"}
     assert {recipes[batch] for batch in recipes if batch >= 8} == {"anchored"}
 
@@ -310,7 +310,7 @@ def test_timed_labels_come_when_their_time_comes_and_some_never(empty_dir: Path)
     step = 1
     for event in done.events:
         if event.kind == "labels":
-            came[step] += event.data["rows"]
+            came[step] += event.rows
         if event.kind == "batch":
             step += 1
     known = [n for n in range(800) if n % 10]
@@ -321,7 +321,7 @@ def test_timed_labels_come_when_their_time_comes_and_some_never(empty_dir: Path)
     }
     by_batch = Counter[int]()
     for event in done.of("labels"):
-        by_batch[event.data["batch"]] += event.data["rows"]
+        by_batch[event.batch] += event.rows
     assert by_batch == {**dict.fromkeys(range(1, 7), 90), 7: 45}
     for version in done.versions()[1:]:
         if version.tags["selfheal.evaluation"] == "prequential":
@@ -332,7 +332,7 @@ def test_timed_labels_come_when_their_time_comes_and_some_never(empty_dir: Path)
 def test_a_batch_whose_labels_come_in_parts_is_added_up_in_metrics_csv(empty_dir: Path) -> None:
     settings = config(labels=LabelSettings(regime="timed"))
     done = ran(settings, Altered(stream_of(settings), late_by(150)))
-    parts = [e.data["live"] for e in done.of("labels") if e.data["batch"] == 3]
+    parts = [e["live"] for e in done.of("labels") if e.batch == 3]
     assert len(parts) == 2
     row = written()[2]
     for name in COUNTS:

@@ -27,7 +27,7 @@ def stripped(run: Ran) -> list[Any]:
     """A run's batches, without what the monitors wrote and how fast the registry was."""
     beside = ("monitors", "pending_writes", "reason", "heal_requested", "state")
     return [
-        {name: value for name, value in event.data.items() if name not in beside}
+        {name: value for name, value in event.as_dict().items() if name not in beside}
         for event in run.of("batch")
     ]
 
@@ -42,18 +42,18 @@ def test_monitors_that_start_nothing_change_nothing(workdir: Path) -> None:
     assert [e.kind for e in plain.of("heal", "snapshot")] == [
         e.kind for e in watched.of("heal", "snapshot")
     ]
-    assert all("monitors" not in event.data for event in plain.of("batch"))
-    assert "monitors" not in plain.events[0].data["config"]
+    assert all("monitors" not in event.as_dict() for event in plain.of("batch"))
+    assert "monitors" not in plain.events[0].config
 
 
 def test_readings_are_in_every_batch_and_in_its_metrics(workdir: Path) -> None:
     run = ran(with_monitors("psi", "fidi:on=V14+V9"))
-    (run_id,) = {event.data["run_id"] for event in run.of("run-started")}
+    (run_id,) = {event.run_id for event in run.of("run-started")}
     steps = {step.batch: step.figures for step in run.registry.metrics[run_id]}
     for event in run.of("batch"):
-        assert set(event.data["monitors"]) == {"psi", "fidi:V14+V9"}
-        told = event.data["monitors"]["fidi:V14+V9"]
-        assert steps[event.data["batch"]]["monitor_fidi:V14_V9"] == told["value"]
+        assert set(event.monitors) == {"psi", "fidi:V14+V9"}
+        told = event.monitors["fidi:V14+V9"]
+        assert steps[event.batch]["monitor_fidi:V14_V9"] == told["value"]
     header, *lines = (Path("monitoring_export") / "metrics.csv").read_text().splitlines()
     assert header.endswith("monitor_psi,monitor_psi_level,monitor_fidi:V14+V9,"
                            "monitor_fidi:V14+V9_level")  # fmt: skip
@@ -63,10 +63,10 @@ def test_readings_are_in_every_batch_and_in_its_metrics(workdir: Path) -> None:
 def test_an_alarm_is_one_event_until_it_ends(workdir: Path) -> None:
     run = ran(with_monitors("psi:threshold=0.3"))
     (alarm,) = run.of("monitor-alarm")
-    assert alarm.data["monitor"] == "psi"
-    assert alarm.data["threshold"] == 0.3
-    assert alarm.data["features"] == ["V14"]
-    assert alarm.data["reason"] == f"monitor psi: {alarm.data['value']:.3f} >= 0.3 (V14)"
+    assert alarm.monitor == "psi"
+    assert alarm.threshold == 0.3
+    assert alarm.features == ["V14"]
+    assert alarm.reason == f"monitor psi: {alarm.value:.3f} >= 0.3 (V14)"
 
 
 @pytest.mark.parametrize("triggers", ["nothing", "heal"])
@@ -79,10 +79,10 @@ def test_an_alarm_heals_where_it_may_and_says_so(workdir: Path, triggers: str) -
     if triggers == "nothing":
         assert not run.of("heal")
         return
-    alarm = run.of("monitor-alarm")[0].data["batch"]
+    alarm = run.of("monitor-alarm")[0].batch
     assert run.batches("heal")[0] == alarm
-    assert run.of("heal")[0].data["reason"].startswith("monitor psi:V14: ")
-    batch = run.of("batch")[alarm - 1].data
+    assert run.of("heal")[0]["reason"].startswith("monitor psi:V14: ")
+    batch = run.of("batch")[alarm - 1].as_dict()
     assert (batch["heal_requested"], batch["state"]) == (True, "DRIFTING")
 
 
@@ -90,18 +90,18 @@ def test_an_alarm_may_ask_for_a_verdict_alone(workdir: Path) -> None:
     run = ran(with_monitors("psi:triggers=diagnosis", policy=DEAF, heal=ARTICLE))
     assert not run.of("heal")
     assert run.of("diagnosis")
-    assert run.of("diagnosis")[0].data["reason"] == "drift began"
+    assert run.of("diagnosis")[0]["reason"] == "drift began"
 
 
 def test_sensitive_auto_takes_what_the_network_uses_and_writes_down_why(workdir: Path) -> None:
     run = ran(config(sensitive="auto", rules=("V9 > 1 => 1",)))
-    trained = run.of("trained")[0].data
+    trained = run.of("trained")[0].as_dict()
     assert trained["sensitive"] == "V14"  # the classes differ in nothing else
     shares = [one["share"] for one in trained["sensitive_auto"]]
     assert trained["sensitive_auto"][0]["feature"] == "V14"
     assert shares == sorted(shares, reverse=True)
     assert 0 < sum(shares) <= 1
-    assert "sensitive_auto" not in ran(config()).of("trained")[0].data
+    assert "sensitive_auto" not in ran(config()).of("trained")[0].as_dict()
 
 
 def test_gradients_are_those_of_differences() -> None:
@@ -130,4 +130,4 @@ def test_gradients_are_those_of_differences() -> None:
 def test_a_recorded_alarm_is_in_the_log_with_its_p_value(workdir: Path) -> None:
     run = ran(with_monitors("two-sample"))
     (alarm,) = [e for e in read(run.finished.folder / "events.jsonl") if e.kind == "monitor-alarm"]
-    assert 0 <= alarm.data["p"] <= 1e-4
+    assert 0 <= alarm.p <= 1e-4

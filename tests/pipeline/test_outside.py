@@ -100,14 +100,14 @@ def test_a_run_serves_what_somebody_else_made_champion_and_heals_from_there(
     events = events_of(done.folder)
     (followed,) = [event for event in events if isinstance(event, ChampionFollowed)]
     baseline = registry.version("fraud", 1).tags["selfheal.snapshot"]
-    assert (followed.data["batch"], followed.data["actor"]) == (6, "bob")
-    assert followed.data["to_snapshot"] == baseline
+    assert (followed.batch, followed.actor) == (6, "bob")
+    assert followed.to_snapshot == baseline
     later = [
-        event.data["parent"]
+        event.parent
         for event in events
         if isinstance(event, SnapshotTaken)
         and event.sequence > followed.sequence
-        and event.data["phase"] == "pre-heal"
+        and event.phase == "pre-heal"
     ]
     assert later[0] == baseline
     moved = standing(registry, "fraud").moves[CHAMPION]
@@ -137,11 +137,9 @@ def test_a_held_model_is_scored_and_not_healed_until_it_is_released(
     source = Acting(stream_of(settings), actions)
     done = run(settings, source, RunContext(registry, clock, "ann", follow_seconds=0))
     events = events_of(done.folder)
-    asked = [
-        e.data["batch"] for e in events if isinstance(e, BatchScored) and e.data["heal_requested"]
-    ]
+    asked = [e.batch for e in events if isinstance(e, BatchScored) and e.heal_requested]
     assert asked == [1, 2, 3, 8, 9, 10, 11, 12]
-    told = [(type(e), e.data["batch"]) for e in events if "healing-" in e.kind]
+    told = [(type(e), e.batch) for e in events if "healing-" in e.kind]
     assert told == [(HealingHeld, 4), (HealingReleased, 8)]
     assert sum(isinstance(e, BatchScored) for e in events) == 12
 
@@ -156,7 +154,7 @@ def test_the_baseline_of_a_run_on_a_held_model_does_not_become_the_champion(
     hold(registry, "fraud", wait, **WHO)
     done = run(config(batches=3), stream_of(config(batches=3)), around)
     assert registry.alias("fraud", CHAMPION) == champion
-    refused = [one.data for one in events_of(done.folder) if isinstance(one, MoveRefused)]
+    refused = [one.as_dict() for one in events_of(done.folder) if isinstance(one, MoveRefused)]
     assert [one["alias"] for one in refused] == [CHAMPION]
     assert "is held by bob" in refused[0]["reason"]
 
@@ -239,8 +237,8 @@ def test_what_a_run_left_is_brought_by_flush_and_the_log_stays_whole(empty_dir: 
     assert (flushed.run_id, flushed.brought, flushed.ended) == (done.run_id, done.left, True)
     assert outboxes() == []
     events = events_of(done.folder)
-    taken = [event.data["id"] for event in events if isinstance(event, SnapshotTaken)]
-    assert [e.data["snapshot"] for e in events if isinstance(e, VersionRegistered)] == taken
+    taken = [event.id for event in events if isinstance(event, SnapshotTaken)]
+    assert [e.snapshot for e in events if isinstance(e, VersionRegistered)] == taken
     verify(done.folder / "events.jsonl")
     assert registry.runs[done.run_id]["selfheal.log_head"] == events[-1].digest
     assert registry.runs[done.run_id]["status"] == "FINISHED"
@@ -261,9 +259,9 @@ def test_an_interrupted_stream_goes_on_where_it_was(
     again = resume(log, RunContext(registry, clock, "bob", follow_seconds=0), open_source)
     assert again.outcome == "FINISHED"
     events = events_of(again.folder)
-    assert [e.data["batch"] for e in events if isinstance(e, BatchScored)] == list(range(1, 11))
+    assert [e.batch for e in events if isinstance(e, BatchScored)] == list(range(1, 11))
     (resumed,) = [e for e in events if isinstance(e, RunResumed)]
-    assert (resumed.data["actor"], resumed.data["batch"]) == ("bob", 6)
+    assert (resumed.actor, resumed.batch) == ("bob", 6)
     verify(log)
     if mode == "sync":
         whole = MemoryRegistry()

@@ -95,6 +95,6 @@ def test_heals_beside_scoring_end_with_finite_weights(empty_dir: Path) -> None:
     champion = done.registry.version("fraud", done.registry.alias("fraud", "champion") or 0)
     assert champion.sha256 == done.serving
     # each heal that was asked for is told of once
-    asked = [e.data["batch"] for e in done.of("batch") if e.data["heal_requested"]]
+    asked = [e.batch for e in done.of("batch") if e.heal_requested]
     told = done.batches("heal", "heal-coalesced", "heal-rejected", "heal-failed")
     assert sorted(told) == asked

@@ -106,12 +106,12 @@ def test_batches_are_scored_while_the_registry_is_asked_and_then_it_is_restored(
     rolled_back = next(event for event in course.events if isinstance(event, RolledBack))
     assert rolled_back.sequence > course.waited[-1].sequence
     # no heal is asked for while the rollback is awaited; the one under way may have been
-    assert not any(event.data["heal_requested"] for event in course.waited[1:])
-    version = registry.version("fraud", rolled_back.data["version"])
-    assert rolled_back.data["to_snapshot"] == version.tags["selfheal.snapshot"]
-    assert version.sha256 == rolled_back.data["sha256"]
+    assert not any(event.heal_requested for event in course.waited[1:])
+    version = registry.version("fraud", rolled_back.version)
+    assert rolled_back.to_snapshot == version.tags["selfheal.snapshot"]
+    assert version.sha256 == rolled_back.sha256
     later = [event for event in course.events if event.sequence > rolled_back.sequence]
-    assert next(e for e in later if isinstance(e, BatchScored)).data["state"] == "ROLLED_BACK"
+    assert next(e for e in later if isinstance(e, BatchScored)).state == "ROLLED_BACK"
     moves = [e.data for e in registry.entries("fraud") if e.data.get("alias") == CHAMPION]
     assert next(m["target"] for m in moves if m["reason"].startswith("rollback: ")) == (
         version.version
@@ -126,7 +126,7 @@ def test_a_registry_that_went_away_while_it_was_asked_fails_the_rollback_not_the
     course = Course(registry, then=lambda: setattr(registry, "away", True))
     done = run(settings(), sick(settings()), around(registry, course))
     failed = next(event for event in course.events if isinstance(event, RollbackFailed))
-    assert failed.data["error"] == "the store is away"
+    assert failed.error == "the store is away"
     assert done.outcome == "KILLED"
 
 
@@ -140,7 +140,7 @@ def test_a_person_who_moves_the_champion_meanwhile_is_followed_and_nothing_is_ro
     )
     run(settings(), sick(settings()), around(registry, course))
     first = next(event for event in course.events if isinstance(event, ENDS))
-    assert (type(first), first.data["actor"]) == (ChampionFollowed, "bob")
+    assert (type(first), first.actor) == (ChampionFollowed, "bob")
 
 
 @pytest.mark.parametrize("when", ["while it is asked", "after the answer"])
@@ -168,7 +168,7 @@ def test_a_run_interrupted_around_a_rollback_is_resumed_along_its_record(
     resume(log, second, sick)
     verify(log)
     events = list(read(log))
-    numbers = [event.data["batch"] for event in events if isinstance(event, BatchScored)]
+    numbers = [event.batch for event in events if isinstance(event, BatchScored)]
     assert numbers == list(range(1, len(numbers) + 1))
     rollbacks = [event for event in events if isinstance(event, RolledBack)]
     assert [e for e in events if isinstance(e, ENDS)][: len(before)] == before

@@ -144,12 +144,12 @@ def test_a_rollback_serves_the_registrys_best_from_the_next_batch_on(
         stop=lambda: bool(fired),
     )
     (rollback,) = fired
-    restored = registry.version("fraud", rollback.data["version"])
+    restored = registry.version("fraud", rollback.version)
     assert finished.view.finished.serving_sha256 == restored.sha256
     assert registry.alias("fraud", "champion") == restored.version
     earlier = [v for v in registry.versions("fraud") if v.phase == "post-heal"]
     assert restored.f1 == max(v.f1 for v in earlier if v.f1 is not None)
-    assert finished.view.rows[rollback.data["batch"]].state == "ROLLED_BACK"
+    assert finished.view.rows[rollback.batch].state == "ROLLED_BACK"
 
 
 @pytest.mark.parametrize(("candidates", "within"), [("run", True), ("model", False)])
@@ -234,9 +234,9 @@ def test_a_killed_worker_is_an_event_and_later_batches_heal_again(
     assert counted["heal"] >= 1
     told = counted["heal"] + counted["heal-failed"] + counted["heal-coalesced"]
     requested = [
-        event.data["batch"]
+        event.batch
         for event in read(finished.folder / "events.jsonl")
-        if event.kind == "batch" and event.data["heal_requested"]
+        if event.kind == "batch" and event.heal_requested
     ]
     assert told == len(requested)
 
@@ -267,14 +267,12 @@ def test_scoring_uses_one_set_of_weights_a_batch_and_pre_heal_scores_are_the_liv
 ) -> None:
     finished = finish(config(), MemoryRegistry(), fake_clock)
     live = {
-        event.data["batch"]: event.data["live"]
+        event.batch: event["live"]
         for event in read(finished.folder / "events.jsonl")
         if event.kind == "batch"
     }
     for event in read(finished.folder / "events.jsonl"):
         if event.kind == "heal":
             counts = ("tp", "tn", "fp", "fn")
-            before = live[event.data["batch"]]
-            assert [event.data["before"][name] for name in counts] == [
-                before[name] for name in counts
-            ]
+            before = live[event.batch]
+            assert [event["before"][name] for name in counts] == [before[name] for name in counts]

@@ -139,11 +139,11 @@ def test_a_served_champion_heals_on_and_takes_no_baseline_of_its_own(server: Ser
     server.label(list(server.truth))
     done = server.serve()
     (followed,) = events_of(done, ChampionFollowed)
-    assert (followed.data["batch"], followed.data["version"]) == (0, before.version)
-    assert followed.data["to_snapshot"] == before.tags["selfheal.snapshot"]
+    assert (followed.batch, followed.version) == (0, before.version)
+    assert followed.to_snapshot == before.tags["selfheal.snapshot"]
     snapshots = events_of(done, SnapshotTaken)
-    assert {one.data["phase"] for one in snapshots} <= {"pre-heal", "post-heal", "rejected"}
-    assert snapshots[0].data["parent"] == before.tags["selfheal.snapshot"]
+    assert {one.phase for one in snapshots} <= {"pre-heal", "post-heal", "rejected"}
+    assert snapshots[0].parent == before.tags["selfheal.snapshot"]
     assert events_of(done, HealPublished)
     after = server.champion()
     assert after.version > before.version
@@ -158,25 +158,25 @@ def test_the_history_has_the_answers_that_were_given_not_what_would_be_given_now
     server.answer(2, p=0.9)
     server.label(list(server.truth))
     labels = events_of(server.serve(), LabelsArrived)
-    live = [one.data["live"] for one in labels]
+    live = [one["live"] for one in labels]
     positives = sum(map(sum, server.truth.values()))
     assert sum(one["tp"] for one in live) == positives
     assert sum(one["fp"] for one in live) == 200 - positives
     assert sum(one["tn"] + one["fn"] for one in live) == 0
-    assert sum(one.data["shadow"]["tn"] for one in labels) > 0
+    assert sum(one["shadow"]["tn"] for one in labels) > 0
 
 
 def test_labels_that_come_after_their_batch_are_joined_by_a_later_one(server: Server) -> None:
     server.answer(3)
     first = server.serve()
-    assert [one.data["rows"] for one in events_of(first, BatchScored)] == [100, 100, 100]
+    assert [one.rows for one in events_of(first, BatchScored)] == [100, 100, 100]
     assert not events_of(first, LabelsArrived, HealPublished)
     server.label([f"r{one}" for one in range(12)])
     server.answer(1)
     second = server.serve()
     labels = events_of(second, LabelsArrived)
-    assert sum(one.data["rows"] for one in labels) == 300
-    assert [one.data["batch"] for one in labels] == [-2, -1, 0]
+    assert sum(one.rows for one in labels) == 300
+    assert [one.batch for one in labels] == [-2, -1, 0]
     assert len(events_of(second, BatchScored)) == 1
     server.holds()
 
@@ -201,7 +201,7 @@ def test_a_restart_reads_no_row_twice_and_learns_again_from_what_was_labelled(
     assert sum(known) == 400
     batches = [len(events_of(done, BatchScored)) for done in (first, second)]
     assert batches == [4, 2]
-    offsets = events_of(second, RowsTaken)[-1].data["offsets"]
+    offsets = events_of(second, RowsTaken)[-1].offsets
     assert (offsets["answered"], offsets["place"], offsets["labels"]) == (24, 0, 600)
     assert offsets["spool"] == server.spool.identity()
     server.holds()
@@ -215,7 +215,7 @@ def test_a_killed_run_is_ended_by_the_next_and_its_rows_are_not_lost(server: Ser
         pass
 
     def die(event: Event) -> None:
-        if isinstance(event, BatchScored) and event.data["batch"] == 2:
+        if isinstance(event, BatchScored) and event.batch == 2:
             raise Killed
 
     with pytest.raises(Killed):
@@ -233,8 +233,8 @@ def test_a_killed_run_is_ended_by_the_next_and_its_rows_are_not_lost(server: Ser
     assert server.registry.run_status(run_id) == "KILLED"
     assert settle_earlier("fraud", WORKSPACE, server.registry, clock, "bob", 1.0) == []
     done = server.serve()
-    rows = [one.data["rows"] for one in read(log) if isinstance(one, BatchScored)]
-    rows += [one.data["rows"] for one in events_of(done, BatchScored)]
+    rows = [one.rows for one in read(log) if isinstance(one, BatchScored)]
+    rows += [one.rows for one in events_of(done, BatchScored)]
     assert sum(rows) == 400
     server.holds()
 
@@ -249,7 +249,7 @@ def test_another_recipe_begins_with_a_baseline_that_decides_as_the_champion(
     server.answer(3)
     server.label(list(server.truth))
     done = server.serve(served)
-    first = events_of(done, SnapshotTaken)[0].data
+    first = events_of(done, SnapshotTaken)[0].as_dict()
     assert first["phase"] == "baseline"
     number = server.registry.alias("fraud", BASELINE)
     assert number is not None
@@ -318,9 +318,9 @@ def test_healing_pauses_while_more_rows_wait_than_can_be_looked_at(
     done = server.serve()
     told = events_of(done, HealingHeld, HealingReleased)
     assert [type(one) for one in told] == [HealingHeld, HealingReleased]
-    assert "rows or more wait" in told[0].data["reason"]
-    assert [one.data["rows"] for one in events_of(done, BatchScored)] == [200] * 4
-    healed = [one.data["batch"] for one in events_of(done, HealPublished, HealRejected)]
+    assert "rows or more wait" in told[0]["reason"]
+    assert [one.rows for one in events_of(done, BatchScored)] == [200] * 4
+    healed = [one.batch for one in events_of(done, HealPublished, HealRejected)]
     assert min(healed) > 1
 
 

@@ -110,7 +110,7 @@ def log_of() -> Path:
 def taken(log: Path) -> list[tuple[int, int, int]]:
     """Batch, rows and offset of each batch on record."""
     return [
-        (event.data["batch"], event.data["rows"], event.data["offsets"][PARTITION])
+        (event.batch, event.rows, event.offsets[PARTITION])
         for event in read(log)
         if event.kind == "rows-taken"
     ]
@@ -183,9 +183,9 @@ def test_a_crash_in_mid_batch_loses_nothing_and_scores_nothing_twice(
     done = place.resume(log, [all_lines[67:]])
     assert done.outcome == "FINISHED"
     assert [rows for _, rows, _ in taken(log)] == [7, 20, 20, 20, 20, 13]
-    batches = [event.data["batch"] for event in read(log) if event.kind == "batch"]
+    batches = [event.batch for event in read(log) if event.kind == "batch"]
     assert batches == [1, 2, 3, 4, 5, 6]
-    assert sum(event.data["rows"] for event in read(log) if event.kind == "batch") == 100
+    assert sum(event.rows for event in read(log) if event.kind == "batch") == 100
 
 
 def test_a_quiet_stream_serves_the_champion_that_others_set(place: Place) -> None:
@@ -214,7 +214,7 @@ def test_too_many_broken_lines_end_the_run_with_what_it_has(place: Place) -> Non
         place.run([lines()[:90], ["a", "b"]])
     (log,) = Path("work").glob("runs/*/events.jsonl")
     assert taken(log) == [(1, 20, 80)]
-    assert [e.data["outcome"] for e in read(log) if e.kind == "run-finished"] == ["FAILED"]
+    assert [e.outcome for e in read(log) if e.kind == "run-finished"] == ["FAILED"]
     assert len(log.with_name("rejects.ndjson").read_text().splitlines()) == 2
 
 
@@ -238,7 +238,7 @@ def test_labels_that_arrive_by_themselves_heal(place: Place) -> None:
 
     source.batches = late  # type: ignore[method-assign]
     run(place.config, source, place.around())
-    came = [event.data for event in read(log_of()) if event.kind == "labels"]
+    came = [event.as_dict() for event in read(log_of()) if event.kind == "labels"]
     assert [(one["batch"], one["rows"]) for one in came] == [(n, 20) for n in range(1, 5)]
     assert "heal" in kinds(log_of())
 

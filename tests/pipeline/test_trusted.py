@@ -38,7 +38,7 @@ class Edited:
             self.rollbacks.append(event)
         if not isinstance(event, VersionRegistered) or self.version:
             return
-        version = self.registry.version("fraud", event.data["version"])
+        version = self.registry.version("fraud", event.version)
         if version.phase.value == "post-heal":
             self.version = version.version
             lineage = Lineage("fraud", version.run_id, version.base, "article", "full", "1")
@@ -62,15 +62,13 @@ def test_a_run_passes_over_a_version_whose_figures_were_edited_and_says_so(
     stopped = run(settings, stream_of(settings), stopping)
     (rollback,) = edited.rollbacks
     best = next(registry.ranked("fraud", base=registry.version("fraud", 1).base))
-    assert best.version == edited.version != rollback.data["version"]
-    (told,) = rollback.data["passed_over"]
+    assert best.version == edited.version != rollback.version
+    (told,) = rollback.passed_over
     assert told.startswith(f"v{edited.version} was passed over: tag selfheal.counts is")
     again = resume(stopped.folder / "events.jsonl", around, stream_of)
     assert again.outcome == "FINISHED"
     events = list(read(again.folder / "events.jsonl"))
-    assert all(
-        edited.version != one.data["version"] for one in events if isinstance(one, RolledBack)
-    )
+    assert all(edited.version != one.version for one in events if isinstance(one, RolledBack))
 
 
 def test_the_log_of_a_run_has_the_hash_of_each_versions_manifest(empty_dir: Path) -> None:
@@ -83,7 +81,7 @@ def test_the_log_of_a_run_has_the_hash_of_each_versions_manifest(empty_dir: Path
         settings, stream_of(settings), RunContext(registry, lambda: datetime.now(UTC), "ann")
     )
     registered = [
-        event.data
+        event.as_dict()
         for event in read(done.folder / "events.jsonl")
         if isinstance(event, VersionRegistered)
     ]

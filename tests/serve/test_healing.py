@@ -67,15 +67,15 @@ def recorded() -> list[Event]:
     all_events = []
     for log in sorted(WORKSPACE.glob("runs/*/events.jsonl")):
         events = list(read(log))
-        if events[0].data["config"]["source"]["kind"] == "served":
+        if events[0].config["source"]["kind"] == "served":
             all_events += events
     return all_events
 
 
 def require_every_row_once(spool: Spool) -> None:
-    rows = sum(event.data["rows"] for event in recorded() if isinstance(event, BatchScored))
+    rows = sum(event.rows for event in recorded() if isinstance(event, BatchScored))
     assert rows == spool.rows_beyond(0)
-    last = max(e.data["offsets"]["answered"] for e in recorded() if isinstance(e, RowsTaken))
+    last = max(e.offsets["answered"] for e in recorded() if isinstance(e, RowsTaken))
     assert spool.rows_after(last, 1) == []
 
 
@@ -156,7 +156,7 @@ def test_it_heals_on_what_it_answers_survives_its_healer_and_rolls_back(
         assert process.wait(PATIENCE) == 0
     spool = Spool(spool_path("fraud", WORKSPACE))
     require_every_row_once(spool)
-    outcomes = [e.data["outcome"] for e in recorded() if isinstance(e, RunFinished)]
+    outcomes = [e.outcome for e in recorded() if isinstance(e, RunFinished)]
     assert sorted(outcomes) == ["FINISHED", "KILLED"]
     invoke("audit")
 
@@ -185,7 +185,7 @@ def test_neither_an_infinite_value_nor_a_spool_that_is_lost_ends_healing(
         assert process.stderr is not None
         assert "is not the one that was read up to request" in process.stderr.read()
         assert process.wait(PATIENCE) == 0
-    outcomes = [e.data["outcome"] for e in recorded() if isinstance(e, RunFinished)]
+    outcomes = [e.outcome for e in recorded() if isinstance(e, RunFinished)]
     assert outcomes == ["FINISHED", "FINISHED"]
 
 

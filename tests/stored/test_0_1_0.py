@@ -199,7 +199,7 @@ def test_a_run_of_0_1_0_that_was_killed_is_resumed_to_its_end(
     assert log is not None
     verify(log)
     events = list(read(log))
-    assert [e.data["batch"] for e in events if isinstance(e, BatchScored)] == [1, 2, 3, 4, 5, 6]
+    assert [e.batch for e in events if isinstance(e, BatchScored)] == [1, 2, 3, 4, 5, 6]
     invoke("audit", "--model-name", model)
 
 
@@ -221,5 +221,5 @@ def test_a_spool_of_0_1_0_is_healed_on_from_where_it_was_left(
         around = RunContext(registry, now, "ann", follow_seconds=0, workspace=WORKSPACE)
         done = heal_served(served, registry, around, cursor)
     batches = [e for e in read(done.folder / "events.jsonl") if isinstance(e, BatchScored)]
-    assert sum(event.data["rows"] for event in batches) == left
+    assert sum(event.rows for event in batches) == left
     invoke("audit", "--model-name", "claims")

@@ -29,7 +29,7 @@ from tests.pipeline import faulty
 
 
 def first_of(log: Path) -> dict[str, Any]:
-    return dict(next(iter(read(log))).data)
+    return dict(next(iter(read(log))).as_dict())
 
 
 def today() -> RunStarted:
