@@ -310,8 +310,8 @@ def test_it_is_whole_without_script(board: ControlChannel) -> None:
 
 
 def test_the_package_ships_what_the_page_is_made_of() -> None:
-    folder = Path(selfheal_cli.__file__).parent / "serve"
+    folder = Path(selfheal_cli.__file__).parent / "serve/operator"
     shipped = {"page.css", "page.js", "page.html.j2", "live.html.j2"}
     assert shipped <= {path.name for path in folder.iterdir()}
-    settings = (folder.parents[1] / "setup.cfg").read_text()
-    assert all(f"serve/*{Path(name).suffix}" in settings for name in shipped)
+    settings = (folder.parents[2] / "setup.cfg").read_text()
+    assert all(f"serve/operator/*{Path(name).suffix}" in settings for name in shipped)
