@@ -129,7 +129,7 @@ class NetworkSettings(Settings):
     train_batch_size: Count = Field(default=100, description="rows a training step")
     learning_rate: Positive = Field(default=0.001, description="of training")
     shadow: Literal["plain", "frozen"] = Field(
-        default="frozen", description="what doing nothing is: a plain network, or this one unhealed"
+        default="frozen", description="the frozen baseline: a plain network, or this one unhealed"
     )
 
 

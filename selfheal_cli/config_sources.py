@@ -93,7 +93,7 @@ class RowSettings(Settings):
     )
     reject_misfits: bool = Field(
         default=True,
-        description="put rows that break the row contract aside too; false: they end the run",
+        description="put rows with schema violations aside too; false: they end the run",
     )
 
     _silent: ClassVar[tuple[str, ...]] = ("missing",)

@@ -137,7 +137,7 @@ class Page:
                 self.default(name, field.default, field.description or "", 1)
         self.blank()
         self.put("network:")
-        self.value("shadow", shadow, "what doing nothing is: a plain network, or frozen", 1)
+        self.value("shadow", shadow, "the frozen baseline: a plain network, or frozen", 1)
         self.defaults("network", ("shadow",), 1)
         self.value("batch_size", batch_size, "rows scored together")
         written = {"source", "network", "heal", "labels", "objective", "policy", "model"}
