@@ -53,7 +53,7 @@ class Shelved(MutableMapping[K, V]):
 
     What is taken from it is a copy; put it back to change it.
 
-    >>> letters = Shelved[int, str](Shelf(), int)
+    >>> letters = Shelved[int, str](DiskDict(), int)
     >>> letters[2] = "b"; letters[1] = "a"; letters[2] += "!"
     >>> list(letters.items()), len(letters), 3 in letters
     ([(1, 'a'), (2, 'b!')], 2, False)
