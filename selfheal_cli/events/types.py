@@ -559,7 +559,13 @@ class MoveRefused(Event, kind="move-refused"):
         return self.reason
 
 
-class ChampionFollowed(Action, kind="champion-followed"):
+class DecidedOutside(Action):
+    """Somebody decided about the model, and the run goes by it."""
+
+    actor: str
+
+
+class ChampionFollowed(DecidedOutside, kind="champion-followed"):
     """Somebody else moved the champion to ``version``: it serves, or there is an ``error``.
 
     ``move_sequence`` is the move's place in the journal.
@@ -568,7 +574,6 @@ class ChampionFollowed(Action, kind="champion-followed"):
     from_snapshot: str
     version: int
     move_sequence: int = field(metadata={"name": "sequence"})
-    actor: str
     to_snapshot: str = ""
     error: str = ""
 
@@ -582,19 +587,15 @@ class ChampionFollowed(Action, kind="champion-followed"):
         return f"{follows} v{self.version} of {self.actor}: {self.why}"
 
 
-class HealingHeld(Action, kind="healing-held"):
+class HealingHeld(DecidedOutside, kind="healing-held"):
     """Healing pauses until it is released."""
-
-    actor: str
 
     def __str__(self) -> str:
         return f"healing held by {self.actor}: {self.reason}"
 
 
-class HealingReleased(Action, kind="healing-released"):
+class HealingReleased(DecidedOutside, kind="healing-released"):
     """Healing goes on."""
-
-    actor: str
 
     def __str__(self) -> str:
         return f"healing allowed again: {self.reason}"

@@ -16,7 +16,6 @@ from selfheal_cli.registry.base import Registry
 from selfheal_cli.registry.journal import Entry, EntryKind
 
 RUNS_OWN = (EntryKind.LEASED, EntryKind.RELEASED)
-BY_OTHERS = (events.ChampionFollowed, events.HealingHeld, events.HealingReleased)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +90,7 @@ class _Actions(RunState):
                     yield self._entry(event, move.actor, move.source, move.target)
                 continue
             before, after, version = _served(event)
-            who = actor
-            if isinstance(event, BY_OTHERS):
-                who = event.actor
+            who = event.actor if isinstance(event, events.DecidedOutside) else actor
             served = self.versions.get(before), self.versions.get(after, version)
             yield self._entry(event, who, *served)
 

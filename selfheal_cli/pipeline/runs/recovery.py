@@ -257,7 +257,6 @@ def _left(path: Path) -> list[Event]:
 
 
 MOST_TRIES = 3  # processes that end in the same batch before it is left out
-GONE_THROUGH = (BatchScored, BatchSetApart)
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,7 +359,7 @@ def _read_before(model: str, workspace: Path) -> Read:
         for event in read(log):
             if isinstance(event, RowsTaken):
                 taken = Cursor(**event.offsets)
-            elif isinstance(event, GONE_THROUGH) and taken is not None:
+            elif isinstance(event, (BatchScored, BatchSetApart)) and taken is not None:
                 through.append((event.at, taken))
                 batches[log.parent.name] = event.batch
                 taken = None

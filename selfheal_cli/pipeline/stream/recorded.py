@@ -14,7 +14,6 @@ from selfheal_cli.pipeline.stream.champion import ChampionWatcher
 from selfheal_cli.pipeline.stream.outside import Best, Change, HoldChange, Live, Outside, Stopped
 from selfheal_cli.rollback.verify import load_verified
 
-ANSWERS = (events.RolledBack, events.RollbackDeclined, events.RollbackFailed)
 # what ends a heal's waiting
 PUBLISHED = (events.HealPublished, events.HealRejected, events.HealCoalesced)
 
@@ -66,7 +65,11 @@ class Recorded(Outside):
         if self._is_over():
             return self._live.best(wait=wait)
         event = self._record.expected
-        if event is None or not self._asked or not (self._waits or isinstance(event, ANSWERS)):
+        if (
+            event is None
+            or not self._asked
+            or not (self._waits or isinstance(event, events.RollbackAsked))
+        ):
             return None
         self._asked = False
         if isinstance(event, events.RollbackFailed):
