@@ -35,7 +35,7 @@ class StreamState:
     held: bool = False  # from outside
     quiet_until: int = 0  # batch up to which healing pauses after a rollback
     overtaken: int = 0  # heals asked for up to this batch come too late: the champion was moved
-    rollbacks: int = 0
+    rolled_back: int = -1  # the batch of the last rollback
     fallen: Fallen | None = None  # the best version was asked for
 
     @property

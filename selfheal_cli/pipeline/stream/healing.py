@@ -95,7 +95,7 @@ class HealEvaluator:
         while sum(map(len, self._recent)) - len(self._recent[0]) >= RECENT:
             self._recent.popleft()
 
-    def appraise(self, outcome: HealOutcome, seen: BatchReading) -> EvaluatedHeal:
+    def evaluate(self, outcome: HealOutcome, seen: BatchReading) -> EvaluatedHeal:
         """Choose the threshold, score before and after, judge, and write both snapshots down."""
         task, kind = outcome.task, KINDS[outcome.task.recipe]
         serving = self._live.serving
@@ -234,9 +234,9 @@ class Healing:
     def __init__(
         self,
         run: SessionContext,
-        appraisal: HealEvaluator,
+        evaluator: HealEvaluator,
         snapshots: Snapshots,
-        restore: AutoRollback,
+        rollback: AutoRollback,
     ) -> None:
         self._config = run.config
         self._live = run.live
@@ -244,9 +244,9 @@ class Healing:
         self._outside = run.outside
         self._recorder = run.recorder
         self._run_id = run.lineage.run_id
-        self._appraisal = appraisal
+        self._evaluator = evaluator
         self._snapshots = snapshots
-        self._restore = restore
+        self._rollback = rollback
         self._baseline = run.live.serving
         self._assumed = False  # what serves rests on an assumption, not on labels
         self._seen: dict[int, BatchReading] = {}
@@ -320,12 +320,12 @@ class Healing:
                 self._drop(outcome.task, "a rollback came before it was done", None)
             else:
                 seen = self._seen.pop(outcome.task.batch)
-                self._ready = self._appraisal.appraise(outcome, seen)
+                self._ready = self._evaluator.evaluate(outcome, seen)
 
     def finish(self) -> None:
         """Wait for the heal that is under way, and for the rollback that it may lead to."""
         self.settle(wait=True)
-        self._restore.settle(wait=True)
+        self._rollback.settle(wait=True)
 
     def _fail(self, failure: HealFailure) -> None:
         task = failure.task
@@ -374,5 +374,5 @@ class Healing:
             self._recorder.point(CHAMPION, event.to_snapshot, reason)
             if event.after is not None:
                 heal = Completed(task.heal_id, task.batch, event.after)
-                self._restore.observe(heal, task.rows)
+                self._rollback.observe(heal, task.rows)
         return True

@@ -144,7 +144,7 @@ class AutoRollback:
         restored = version.tags["selfheal.snapshot"]
         # the article keeps its optimiser
         self._serve(version, best.weights, {} if self._guarded else serving.adapter.memory)
-        self._state.rollbacks += 1
+        self._state.rolled_back = self._state.batch
         self._recorder.note(
             events.RolledBack(
                 heal_id=fallen.heal_id, batch=fallen.batch, reason=fallen.reason,

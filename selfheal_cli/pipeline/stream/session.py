@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from selfheal_cli.decide import Decision, decide, state_after
+from selfheal_cli.decide import Decision, State, decide, state_after
 from selfheal_cli.drift.fidi import Fidi
 from selfheal_cli.drift.figures import batch_figures
 from selfheal_cli.errors import DataError, SelfhealError
@@ -97,9 +97,9 @@ class Session:
         config, classes = run.config, len(run.source.labels)
         self.flow = LabelFlow(run)
         self._snapshots = Snapshots(run.recorder, run.lineage.run_id)
-        self._restore = AutoRollback(run)
-        self._appraisal = HealEvaluator(run, self._snapshots, self.flow.desk)
-        self.healing = Healing(run, self._appraisal, self._snapshots, self._restore)
+        self._rollback = AutoRollback(run)
+        self._evaluator = HealEvaluator(run, self._snapshots, self.flow.desk)
+        self.healing = Healing(run, self._evaluator, self._snapshots, self._rollback)
         self._diagnosing = Diagnosing(run, verdicts=verdicts)
         self._rules = RuleWatch(run)
         self._monitors = Monitoring(run)
@@ -126,15 +126,15 @@ class Session:
             self.healing.baseline(*baseline_scores(self.run.source, self.run.prepared))
         else:
             self.healing.know_baseline(continued.baseline)
-            self._restore.begin_from(continued.champion, continued.weights, continued.move)
+            self._rollback.begin_from(continued.champion, continued.weights, continued.move)
         self._rest()
 
     def go_through(self, folder: Path, stop: Callable[[], bool], held: Callable[[], bool]) -> bool:
         """The source from its first batch to its last, or until ``stop``; returns whether it was.
 
         What the source keeps goes to ``folder``; ``held`` says whether the run still has its
-        model's lease. One that has no end is not stopped between batches
-        that are there, but while it is quiet.
+        model's lease. One that has no end is not stopped between batches that are there, but while
+        it is quiet.
         """
         source, stopped = self.run.source, False
 
@@ -161,7 +161,7 @@ class Session:
     def idle(self) -> None:
         """Nothing to score: take what others changed, and what is done meanwhile."""
         self._follow(self.run.state.batch)
-        self._restore.settle()
+        self._rollback.settle()
         self.healing.settle()
         self.run.recorder.catch_up()
 
@@ -200,44 +200,26 @@ class Session:
             ) from cause
 
     def _step(self, batch: Batch) -> None:
-        run, state = self.run, self.run.state
-        state.batch = batch.index
+        """One way: score, take labels, read the monitors, decide, heal, roll back, record."""
+        self.run.state.batch = batch.index
         self._follow(batch.index)
         if batch.offsets:
-            offsets = dict(batch.offsets)
-            run.recorder.note(RowsTaken(batch=batch.index, rows=len(batch.rows), offsets=offsets))
+            offsets, rows = dict(batch.offsets), len(batch.rows)
+            self.run.recorder.note(RowsTaken(batch=batch.index, rows=rows, offsets=offsets))
         if not len(batch.rows):
             return
-        rollbacks = state.rollbacks
-        self._restore.settle()
-        answered = answer(batch, run.prepared, run.live)
+        self._rollback.settle()
+        answered = answer(batch, self.run.prepared, self.run.live)
         self.left_out.update(answered.left_out)
-        self._appraisal.remember(answered.features)
-        verdict = self._rules.judge(batch.index, answered.batch.rows.columns)
-        scored = _scored(answered, run.prepared, verdict)
+        self._evaluator.remember(answered.features)
+        columns = answered.batch.rows.columns
+        verdict = self._rules.judge(batch.index, columns)
+        scored = _scored(answered, self.run.prepared, verdict)
         learned = self._take_labels(scored, batch)
-        read = self._read(scored, answered.batch.rows.columns, verdict, learned)
+        read = self._read(scored, columns, verdict, learned)
         asked = self._ask(read, learned)
         self.healing.settle()
-        known = read.live.rows > 0
-        estimates = {} if known else estimate(scored.probabilities, scored.threshold).figures()
-        state_now = state_after(
-            drifting=read.drifting,
-            in_flight=self.healing.in_flight,
-            rolled_back=state.rollbacks > rollbacks,
-        )
-        self._note(
-            BatchScored(
-                batch=batch.index, rows=len(scored), live=read.live if known else None,
-                shadow=read.shadow if known else None, estimates=estimates, z=read.drift.z,
-                drifting=read.drift.drifting, conflicts=read.conflicts.count,
-                positive_share=read.conflicts.positive_share,
-                shifts=run.prepared.shifts.of(scored.x), pending_writes=run.recorder.pending,
-                state=state_now.value, heal_requested=asked, reason=read.decision.reason,
-                abstained=verdict.abstained if self._rules.several else None,
-                left_out=dict(answered.left_out), monitors=read.watched.told(),
-            )
-        )  # fmt: skip
+        self._record(scored, read, verdict, dict(answered.left_out), asked=asked)
 
     def _take_labels(self, scored: Scored, batch: Batch) -> list[Scored]:
         """Rows whose labels came with a batch, to learn from; heals whose labels are complete."""
@@ -246,7 +228,7 @@ class Session:
             self._count(part)
         for heal in self._snapshots.labels_came(learned, held_back):
             if len(self.flow.labelled):
-                self._restore.observe(heal, self.flow.labelled.rows())
+                self._rollback.observe(heal, self.flow.labelled.rows())
         return learned
 
     def _read(
@@ -285,9 +267,9 @@ class Session:
 
     def _carry_out(self, change: Change) -> None:
         if isinstance(change, HoldChange):
-            self._restore.hold(change)
+            self._rollback.hold(change)
         elif isinstance(change, ChampionMove):
-            self._restore.follow(change)
+            self._rollback.follow(change)
         else:  # the stream was stopped here, after the heals that were under way
             self.run.recorder.note(StreamStopped(batch=change.batch))
             self.healing.finish()
@@ -334,15 +316,42 @@ class Session:
             return (self._free, unlabelled.rows()) if len(unlabelled) >= ENOUGH else None
         return (name, labelled.rows()) if learned else None
 
-    def _note(self, event: BatchScored) -> None:
-        recorder = self.run.recorder
+    def _record(
+        self,
+        scored: Scored,
+        read: Readings,
+        verdict: RuleVerdict,
+        left_out: dict[str, int],
+        *,
+        asked: bool,
+    ) -> None:
+        """The batch's event, and its figures for the registry's run."""
+        recorder, known = self.run.recorder, read.live.rows > 0
+        estimates = {} if known else estimate(scored.probabilities, scored.threshold).figures()
+        event = BatchScored(
+            batch=scored.batch, rows=len(scored), live=read.live if known else None,
+            shadow=read.shadow if known else None, estimates=estimates, z=read.drift.z,
+            drifting=read.drift.drifting, conflicts=read.conflicts.count,
+            positive_share=read.conflicts.positive_share,
+            shifts=self.run.prepared.shifts.of(scored.x), pending_writes=recorder.pending,
+            state=self._state(read).value, heal_requested=asked, reason=read.decision.reason,
+            abstained=verdict.abstained if self._rules.several else None,
+            left_out=left_out, monitors=read.watched.told(),
+        )  # fmt: skip
         recorder.note(event)
         figures = batch_figures(event)
         if self.left_out:
             figures["rows_left_out"] = float(self.left_out.total())
-        pending = float(event.pending_writes)
-        recorder.log_metrics({**figures, "pending_writes": pending}, step=event.batch)
+        figures["pending_writes"] = float(event.pending_writes)
+        recorder.log_metrics(figures, step=event.batch)
         recorder.catch_up()
+
+    def _state(self, read: Readings) -> State:
+        return state_after(
+            drifting=read.drifting,
+            in_flight=self.healing.in_flight,
+            rolled_back=self.run.state.rolled_back == self.run.state.batch,
+        )
 
     def _recall(self, batch: Batch) -> None:
         """Learn from rows of an earlier run; those without a label wait for it."""
