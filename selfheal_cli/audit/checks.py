@@ -16,7 +16,7 @@ from selfheal_cli.audit.aliases import (
     audit_targets,
 )
 from selfheal_cli.audit.finding import Audit, ChainHead
-from selfheal_cli.audit.run_log import RunFigures, audit_log, audit_stored_run
+from selfheal_cli.audit.run_log import AuditedRun, audit_log, audit_stored_run
 from selfheal_cli.audit.signature import Statement, audit_signed_versions
 from selfheal_cli.audit.versions import audit_base, audit_presence, audit_version
 from selfheal_cli.config import WORKSPACE
@@ -30,7 +30,6 @@ from selfheal_cli.errors import (
 from selfheal_cli.events.archive import LOG_NAME, all_logs, model_of, run_folder
 from selfheal_cli.events.log import read
 from selfheal_cli.events.run_record import RunRecord
-from selfheal_cli.events.types import Event
 from selfheal_cli.records import VersionRecord
 from selfheal_cli.registry.base import DOUBLE_TAG, Registry
 from selfheal_cli.registry.journal import Lease, standing
@@ -215,13 +214,7 @@ class Look:
             named = named if run in journal.runs else ""
             audit.report(where, f"is gone from the registry{named}: {exc}")
             stored = None
-        figures = RunFigures()
-        heads = dict(journal.heads.get(run, {}))
-
-        def on_event(event: Event) -> None:
-            figures.add(event)
-            heads.pop(event.digest, None)
-
+        record = AuditedRun(heads=dict(journal.heads.get(run, {})))
         with tempfile.TemporaryDirectory() as into:
             if not log.exists():
                 try:
@@ -240,10 +233,8 @@ class Look:
                             where, f"its event log is neither here nor in the registry ({exc})"
                         )
                     return None
-            record, mark = audit_log(
-                audit, log, where, alive=alive, signed=signed, on_event=on_event
-            )
-        for head, entry in heads.items():
+            mark = audit_log(audit, record, log, where, alive=alive, signed=signed)
+        for head, entry in record.heads.items():
             audit.report(
                 where,
                 f"its log had come to {head[:12]}… by entry {entry} of the journal, and holds no "
@@ -254,7 +245,7 @@ class Look:
             audit.seen(where, f"{waiting} writes wait here; 'selfheal flush' brings them")
         if stored is not None and record.started:
             arriving = alive or waiting > 0 or not record.finished
-            audit_stored_run(audit, record, stored, figures, where, arriving=arriving)
+            audit_stored_run(audit, record, stored, where, arriving=arriving)
         audit_base(audit, self._registry, record, where)
         return record, mark
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass, field
 from math import isclose
 from pathlib import Path
 
@@ -22,14 +22,20 @@ OF_SNAPSHOTS = "est_"  # a healed snapshot in the same batch has figures of its 
 BY_CHANCE = ("pending_writes",)  # depends on how fast the registry was
 
 
-class RunFigures:
-    """The figures of each batch, as the log has them."""
+@dataclass
+class AuditedRun(RunRecord):
+    """A run's record, with the figures of each batch by name.
 
-    def __init__(self) -> None:
-        self.steps: dict[str, dict[int, float]] = {}
+    ``heads`` are digests that the journal names, each with its entry, and no event had yet.
+    """
 
-    def add(self, event: Event) -> None:
+    steps: dict[str, dict[int, float]] = field(default_factory=dict)
+    heads: dict[str, int] = field(default_factory=dict)
+
+    def apply(self, event: Event) -> None:
         """Take the next event."""
+        super().apply(event)
+        self.heads.pop(event.digest, None)
         if isinstance(event, BatchScored):
             for name, value in batch_figures(event).items():
                 self.steps.setdefault(name, {})[event.batch] = value
@@ -37,27 +43,25 @@ class RunFigures:
 
 def audit_log(
     audit: Audit,
+    record: AuditedRun,
     path: Path,
     where: str,
     *,
     alive: bool,
     signed: ChainHead | None = None,
-    on_event: Callable[[Event], None] = lambda event: None,
-) -> tuple[RunRecord, ChainHead]:
-    """Walk a log; what of it holds is returned, even where the rest does not."""
-    record = RunRecord()
+) -> ChainHead:
+    """Walk a log and fold what of it holds, even where the rest does not; returns its end."""
     watch = ChainWatch(audit, where, signed)
     try:
         for event in read(path):
             if record.finished and not isinstance(event, AFTER_THE_END):
                 audit.report(where, f"event {event.sequence} comes after the run's end")
             record.apply(event)
-            on_event(event)
             watch.see(event.sequence, event.digest)
             audit.checked["events"] += 1
     except EventLogError as exc:
         audit.report(where, str(exc))
-        return record, ChainHead()
+        return ChainHead()
     mark = watch.end()
     if alive:
         audit.seen(where, "is under way: this is what there was at one moment")
@@ -68,14 +72,13 @@ def audit_log(
             "'selfheal run --resume' tells",
         )
     audit.checked["event logs"] += 1
-    return record, mark
+    return mark
 
 
 def audit_stored_run(
     audit: Audit,
-    record: RunRecord,
+    record: AuditedRun,
     stored: StoredRun,
-    figures: RunFigures,
     where: str,
     *,
     arriving: bool,
@@ -87,7 +90,7 @@ def audit_stored_run(
         )
     _audit_head(audit, record, stored, where, arriving=arriving)
     _audit_parameters(audit, record, stored, where)
-    for name, steps in figures.steps.items():
+    for name, steps in record.steps.items():
         if name not in BY_CHANCE:
             _audit_figure(audit, record, name, steps, stored, where, arriving=arriving)
     audit.checked["runs"] += 1
