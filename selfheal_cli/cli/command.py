@@ -37,7 +37,7 @@ class Command(click.Command):
             return super().parse_args(ctx, _renamed(args, self._old, ctx))
         except click.NoSuchOption as exc:
             near = self.nearest(exc.option_name)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
+            hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
             raise click.UsageError(f"No such option '{exc.option_name}'.{hint}", ctx) from exc
 
     def nearest(self, option: str) -> list[str]:
@@ -45,7 +45,7 @@ class Command(click.Command):
         from difflib import get_close_matches
 
         shown = [name for param in self.params for name in _shown_names(param)]
-        return get_close_matches(option, shown)
+        return get_close_matches(option, shown, n=1)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Each section with its options, in the order of the first of them."""
