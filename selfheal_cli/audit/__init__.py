@@ -1,1 +1,1 @@
-"""AUDIT: does what was recorded still hold? Logs, journal, versions, files and aliases."""
+"""Audit: whether logs, journal, versions, files and aliases still agree with one another."""

@@ -1,4 +1,4 @@
-"""The journal of a model, and its aliases against it."""
+"""Audits the journal of a model, and its aliases against it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from selfheal_cli.registry.journal import EntryKind
 
 @dataclass(slots=True)
 class JournalRecord:
-    """What a journal says: its moves by number, the last one of each alias, the runs that had the
-    lease and the versions that were pruned, each with the entry's number, what the logs of runs had
-    come to when they let go of it, and its last link.
+    """What a journal says.
+
+    ``moves`` by entry number, and the ``last`` one of each alias; the ``runs`` that had the lease
+    and the ``pruned`` versions, each with its entry's number; ``heads``: by run, the digests at
+    which its log stood when it gave the lease back, with the entry's number; ``mark``: the last
+    link.
     """
 
     moves: dict[int, AliasMove] = field(default_factory=dict)
@@ -32,18 +35,18 @@ class JournalRecord:
 def audit_journal(
     audit: Audit, registry: Registry, model: str, signed: ChainHead | None = None
 ) -> JournalRecord:
-    """Walk the journal; what of it holds is returned, even where the rest does not."""
+    """Walk the journal; returns the part that can be read, even where another cannot."""
     where = f"journal of {model}"
     record = JournalRecord()
     watch = ChainWatch(audit, where, signed)
     try:
         for entry in registry.entries(model):
-            before = watch.mark
+            before = watch.head
             if (entry.sequence, entry.previous) != (before.sequence + 1, before.digest):
                 audit.report(
                     where, f"entry {entry.sequence} does not follow entry {before.sequence}"
                 )
-            watch.see(entry.sequence, entry.digest)
+            watch.add(entry.sequence, entry.digest)
             audit.checked["journal entries"] += 1
             if entry.kind is EntryKind.MOVED:
                 move = AliasMove(**entry.data)
@@ -70,7 +73,7 @@ def audit_journal(
 def audit_moves(
     audit: Audit, records: Iterable[RunRecord], moves: dict[int, AliasMove], model: str
 ) -> None:
-    """Moves that runs wrote into their logs against the journal."""
+    """Compare the moves in the logs of runs with the journal."""
     for record in records:
         for logged in record.moves:
             if moves.get(logged.sequence) != logged:
@@ -84,7 +87,7 @@ def audit_moves(
 def audit_targets(
     audit: Audit, journal: JournalRecord, present: Collection[int], model: str
 ) -> None:
-    """Versions that served or should have, and that are there no more."""
+    """Report versions that an alias was moved to and that are gone without a prune."""
     for sequence, move in journal.moves.items():
         if move.target not in present and move.target not in journal.pruned:
             audit.report(
@@ -95,11 +98,11 @@ def audit_targets(
 
 
 def audit_aliases(audit: Audit, registry: Registry, journal: JournalRecord, model: str) -> None:
-    """Where selfheal moved an alias it must be there still; the aliases of others are named."""
+    """Report aliases that are not where selfheal last moved them; note those of other tools."""
     aliases = registry.aliases(model)
     for alias, number in sorted(aliases.items()):
         if alias not in journal.last:
-            audit.seen(f"{model}@{alias}", f"is v{number}: another tool's alias")
+            audit.note(f"{model}@{alias}", f"is v{number}: another tool's alias")
     for alias, move in journal.last.items():
         audit.checked["aliases"] += 1
         reads = aliases.get(alias)
@@ -107,15 +110,15 @@ def audit_aliases(audit: Audit, registry: Registry, journal: JournalRecord, mode
             continue
         left = unsettled(registry, model, alias)
         if left is not None:
-            audit.seen(f"{model}@{alias}", f"{left}; the next command that moves it puts it right")
+            audit.note(f"{model}@{alias}", f"{left}; the next command that moves it puts it right")
             continue
         shown = "gone" if reads is None else f"v{reads}"
-        told = f"is {shown}; the last move, by {move.actor} at {move.at}, set v{move.target}"
-        audit.report(f"{model}@{alias}", f"{told}: another tool moved it")
+        problem = f"is {shown}; the last move, by {move.actor} at {move.at}, set v{move.target}"
+        audit.report(f"{model}@{alias}", f"{problem}: another tool moved it")
 
 
 def _audit_source(audit: Audit, move: AliasMove, before: AliasMove | None, where: str) -> None:
-    """Each move must begin where the one before ended."""
+    """Report a move that does not begin where the one before ended."""
     if before is not None and move.source != before.target:
         audit.report(
             where,

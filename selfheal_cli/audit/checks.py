@@ -1,4 +1,4 @@
-"""The whole of one model, from its logs to its aliases."""
+"""Audits all records of one model, from its logs to its aliases."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ STRANGERS = (
 
 @dataclass(frozen=True, slots=True)
 class AuditCheckpoint:
-    """Where everything of a model stands: chains, the sha256 of versions by number, aliases."""
+    """The state of all records: chains, the sha256 of versions by number, aliases; to be signed."""
 
     runs: Mapping[str, ChainHead]
     journal: ChainHead
@@ -52,8 +52,7 @@ class AuditCheckpoint:
     aliases: Mapping[str, int]
 
 
-# whether the holder of a lease gives signs of life
-Alive = Callable[[Lease], bool]
+Alive = Callable[[Lease], bool]  # whether the process that holds a lease is running
 
 
 def audit_model(
@@ -65,23 +64,23 @@ def audit_model(
 ) -> tuple[Audit, AuditCheckpoint]:
     """Check everything that is recorded of a model, against ``signed`` too if that is given.
 
-    Runs whose logs are not in ``workspace`` are read from the registry's copies. Beside a live run
-    things move between one question and the next, so that only what a second look finds as well
-    is a finding. Raises `VersionNotFound` where there is no such model.
+    Runs whose logs are not in ``workspace`` are read from the registry's copies. Raises
+    `VersionNotFound` where there is no such model.
     """
     look = Look(registry, model, workspace, signed, alive)
-    audit, stands = look.take()
+    audit, checkpoint = look.take()
     if audit.findings and look.live_run:
-        again, stands = look.take()
-        again.findings = [one for one in again.findings if one in audit.findings]
+        # a live run writes while it is audited: only what a second look finds too is a finding
+        again, checkpoint = look.take()
+        again.findings = [finding for finding in again.findings if finding in audit.findings]
         audit = again
     if not audit.checked.total():
         audit.report(model, "nothing was checked: it has no version, no log and no journal")
-    return audit, stands
+    return audit, checkpoint
 
 
 class Look:
-    """One look at everything."""
+    """One pass over all records of a model."""
 
     def __init__(
         self,
@@ -100,7 +99,7 @@ class Look:
         self._waiting: dict[str, int] = {}  # writes by run
 
     def take(self) -> tuple[Audit, AuditCheckpoint]:
-        """What was found, and where everything stands."""
+        """The audit, and the state of all records."""
         audit, registry, model, signed = Audit(), self._registry, self._model, self._signed
         self._waiting.clear()
         lease = standing(registry, model).lease
@@ -115,21 +114,21 @@ class Look:
         records = {run: log[0] for run, log in logs.items() if log is not None}
         self._audit_versions(audit, versions, records, journal)
         if audit.strangers:
-            audit.seen(model, STRANGERS.format(", ".join(f"v{one}" for one in audit.strangers)))
-        own = [one for one in records.values() if one.model == model]
-        for record in own:
+            audit.note(model, STRANGERS.format(", ".join(f"v{n}" for n in audit.strangers)))
+        of_model = [record for record in records.values() if record.model == model]
+        for record in of_model:
             audit_presence(audit, record, numbers, journal.pruned, model)
-        audit_moves(audit, own, journal.moves, model)
+        audit_moves(audit, of_model, journal.moves, model)
         audit_targets(audit, journal, numbers, model)
         present = {number: version.sha256 for number, version in versions.items()}
         if signed is not None:
             audit_signed_versions(audit, signed, present, journal.pruned)
         audit_aliases(audit, registry, journal, model)
-        stand = {run: log[1] for run, log in logs.items() if log is not None}
-        return audit, AuditCheckpoint(stand, journal.mark, present, registry.aliases(model))
+        heads = {run: log[1] for run, log in logs.items() if log is not None}
+        return audit, AuditCheckpoint(heads, journal.mark, present, registry.aliases(model))
 
     def _versions(self, audit: Audit, numbers: list[int]) -> dict[int, VersionRecord]:
-        """Those of selfheal; others are findings, since no log says what they are."""
+        """The versions that selfheal made; others are findings, since no log records them."""
         versions = {}
         for number in numbers:
             try:
@@ -152,14 +151,14 @@ class Look:
             run = version.tags.get("selfheal.run_id", "")
             record = records.get(run)
             if _is_double(version, record):
-                audit.seen(
+                audit.note(
                     f"{self._model} v{number}",
                     f"was made twice, beside v{version.tags[DOUBLE_TAG]}, since an answer of the "
                     "store was lost: nothing counts it",
                 )
                 continue
             if number in journal.pruned:
-                audit.seen(
+                audit.note(
                     f"{self._model} v{number}",
                     f"is left of a prune that was interrupted (entry {journal.pruned[number]}); "
                     "'selfheal prune' decides anew",
@@ -174,9 +173,9 @@ class Look:
                 )
 
     def _runs_here(self, audit: Audit, journal: JournalRecord) -> set[str]:
-        """Runs of the model in this folder; a log that does not say whose it is is a finding.
+        """Runs of the model in this folder; a log that does not name its model is a finding.
 
-        Those of an earlier model of the name, which was deleted since, are none of them.
+        Runs of an earlier model of the same name, which was deleted, are left out.
         """
         runs, born = set[str](), self._registry.born_ms(self._model)
         for path in all_logs(self._workspace):
@@ -185,7 +184,7 @@ class Look:
                 if model_of(path) != self._model:
                     continue
                 if run not in journal.runs and _ended_before(path, born):
-                    audit.seen(f"run {run}", "is of an earlier model of this name, now deleted")
+                    audit.note(f"run {run}", "is of an earlier model of this name, now deleted")
                 else:
                     runs.add(run)
             except EventLogError as exc:
@@ -193,7 +192,7 @@ class Look:
         return runs
 
     def _pending(self, run: str) -> int:
-        """Writes of a run that wait here for the registry."""
+        """Number of a run's writes that wait in its outbox here for the registry."""
         if run not in self._waiting:
             outbox = run_folder(run, self._workspace) / OUTBOX_NAME
             self._waiting[run] = pending_in(outbox) if outbox.exists() else 0
@@ -202,7 +201,7 @@ class Look:
     def _audit_run(
         self, audit: Audit, run: str, journal: JournalRecord, signed: ChainHead | None
     ) -> tuple[RunRecord, ChainHead] | None:
-        """One run's log, here or in the registry, with its base and what the registry keeps."""
+        """Audit a run: its log, here or in the registry, its base, and its entry there."""
         where, alive = f"run {run}", run == self.live_run
         log = run_folder(run, self._workspace) / LOG_NAME
         try:
@@ -223,7 +222,7 @@ class Look:
                     raise
                 except RegistryError as exc:
                     if stored is not None and stored.status == "RUNNING":
-                        audit.seen(
+                        audit.note(
                             where,
                             "its log is not here, and the registry is given it when the run ends: "
                             "stand in the folder in which it was begun",
@@ -242,7 +241,7 @@ class Look:
             )
         waiting = self._pending(run)
         if waiting and not alive:
-            audit.seen(where, f"{waiting} writes wait here; 'selfheal flush' brings them")
+            audit.note(where, f"{waiting} writes wait here; 'selfheal flush' brings them")
         if stored is not None and record.started:
             arriving = alive or waiting > 0 or not record.finished
             audit_stored_run(audit, record, stored, where, arriving=arriving)
@@ -265,4 +264,4 @@ def _ended_before(log: Path, born_ms: int) -> bool:
             datetime.fromisoformat(event.at).timestamp() * 1000 < born_ms for event in read(log)
         )
     except EventLogError:
-        return False  # what is wrong with it is said where it is audited
+        return False  # the log's own audit reports what is wrong with it

@@ -1,4 +1,4 @@
-"""How two versions differ: figures, tags, weights, and what they decide."""
+"""Compares two versions: figures, tags, weights, and decisions."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from selfheal_cli.records import VersionRecord
 from selfheal_cli.registry.base import Registry
 from selfheal_cli.rollback.verify import load_verified
 
-OWN = ("selfheal.snapshot", "selfheal.log_head", "selfheal.probe")  # differ in any two versions
+ALWAYS_DIFFERENT = ("selfheal.snapshot", "selfheal.log_head", "selfheal.probe")  # tags
 
 
 @dataclass(frozen=True, slots=True)
 class Distance:
-    """Euclidean distance of one tensor's values, and relative to the first one's own length."""
+    """Euclidean distance of two tensors, and relative to the length of the first (None if 0)."""
 
     distance: float
     relative: float | None
@@ -29,7 +29,7 @@ class Difference:
 
     ``weights`` is by tensor, with ``all`` for all of them; None where the two adapters are of
     different kinds. ``decided_differently`` counts rows of the ``probe_rows``, each version at its
-    own threshold; None where they stand on different bases or on one without probe rows.
+    own threshold; None where they have different bases or one without probe rows.
     """
 
     metrics: Mapping[str, tuple[float | None, float | None]]
@@ -40,14 +40,14 @@ class Difference:
 
 
 def compare_versions(registry: Registry, first: VersionRecord, second: VersionRecord) -> Difference:
-    """Compare two versions, once both were checked; raises `VersionCorrupt` for one that fails."""
+    """Verify and compare two versions; raises `VersionCorrupt` for one that fails."""
     before, after = load_verified(registry, first), load_verified(registry, second)
     names = sorted(first.metrics.keys() | second.metrics.keys())
     metrics = {name: (first.metrics.get(name), second.metrics.get(name)) for name in names}
-    keys = sorted((first.tags.keys() | second.tags.keys()) - set(OWN))
+    keys = sorted((first.tags.keys() | second.tags.keys()) - set(ALWAYS_DIFFERENT))
     tags = {key: (first.tags.get(key), second.tags.get(key)) for key in keys}
     tags = {key: pair for key, pair in tags.items() if pair[0] != pair[1]}
-    differing, rows = _decided(registry, (first, before), (second, after))
+    differing, rows = _differing_decisions(registry, (first, before), (second, after))
     return Difference(metrics, tags, _distances(before, after), differing, rows)
 
 
@@ -56,29 +56,30 @@ def _distances(before: Weights, after: Weights) -> dict[str, Distance] | None:
         name: value.shape for name, value in after.items()
     }:
         return None
-    distances, moved, length = {}, 0.0, 0.0
+    distances, moved, total = {}, 0.0, 0.0
     for name in sorted(before):
         step = float(((after[name] - before[name]).double() ** 2).sum())
-        own = float((before[name].double() ** 2).sum())
-        distances[name] = _distance(step, own)
-        moved, length = moved + step, length + own
-    return distances | {"all": _distance(moved, length)}
+        length = float((before[name].double() ** 2).sum())
+        distances[name] = _distance(step, length)
+        moved, total = moved + step, total + length
+    return distances | {"all": _distance(moved, total)}
 
 
-def _distance(step: float, own: float) -> Distance:
-    return Distance(sqrt(step), sqrt(step / own) if own else None)
+def _distance(step: float, length: float) -> Distance:
+    """From the sums of squares of the difference and of the first tensor."""
+    return Distance(sqrt(step), sqrt(step / length) if length else None)
 
 
-def _decided(
+def _differing_decisions(
     registry: Registry, first: tuple[VersionRecord, Weights], second: tuple[VersionRecord, Weights]
 ) -> tuple[int | None, int]:
     if first[0].base != second[0].base:
         return None, 0
     base = registry.base(first[0].base)
-    one, other = (
+    before, after = (
         bytes.fromhex(probe_decisions(base, weights, version.threshold, where=version.model))
         for version, weights in (first, second)
     )
-    if not one:
+    if not before:
         return None, 0
-    return sum(a != b for a, b in zip(one, other, strict=True)), len(one)
+    return sum(a != b for a, b in zip(before, after, strict=True)), len(before)

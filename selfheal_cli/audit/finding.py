@@ -1,4 +1,4 @@
-"""What an audit looked at, what does not hold, and what was seen and is nobody's fault."""
+"""The result of an audit: what was checked, findings, and notes; and a check of hash chains."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing: where, and what is to be said of it."""
+    """One finding or note: where, and what."""
 
     where: str
     problem: str
@@ -31,11 +31,11 @@ class Audit:
     strangers: list[int] = field(default_factory=list)
 
     def report(self, where: str, problem: str) -> None:
-        """Something does not hold."""
+        """Add a finding: something does not hold."""
         self.findings.append(Finding(where, problem))
 
-    def seen(self, where: str, what: str) -> None:
-        """Something that a reader should know, and that speaks against nobody."""
+    def note(self, where: str, what: str) -> None:
+        """Add a note: something that a reader should know, and that is no finding."""
         self.notes.append(Finding(where, what))
 
 
@@ -52,17 +52,17 @@ class ChainHead(BaseModel):
 
 
 class ChainWatch:
-    """Looks on while a chain is walked; ``signed`` is where it stood once, by a signature."""
+    """Follows a chain link by link, and reports where it differs from a ``signed`` link of it."""
 
     def __init__(self, audit: Audit, where: str, signed: ChainHead | None) -> None:
         self._audit = audit
         self._where = where
         self._signed = signed
-        self.mark = ChainHead()
+        self.head = ChainHead()
 
-    def see(self, sequence: int, digest: str) -> None:
-        """The next link."""
-        self.mark = ChainHead(sequence=sequence, digest=digest)
+    def add(self, sequence: int, digest: str) -> None:
+        """Take the next link."""
+        self.head = ChainHead(sequence=sequence, digest=digest)
         if self._signed is not None and sequence == self._signed.sequence:
             self._audit.checked["signed marks"] += 1
             if digest != self._signed.digest:
@@ -73,11 +73,11 @@ class ChainWatch:
                 )
 
     def end(self) -> ChainHead:
-        """Where the chain stands."""
-        if self._signed is not None and self.mark.sequence < self._signed.sequence:
+        """The chain's last link, after a check that it is not before the signed one."""
+        if self._signed is not None and self.head.sequence < self._signed.sequence:
             self._audit.report(
                 self._where,
-                f"ends at number {self.mark.sequence}; there were {self._signed.sequence} when it "
+                f"ends at number {self.head.sequence}; there were {self._signed.sequence} when it "
                 "was signed",
             )
-        return self.mark
+        return self.head

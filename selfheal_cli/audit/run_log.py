@@ -1,4 +1,4 @@
-"""The event log of one run: its chain, its end, and what the registry keeps of the run."""
+"""Audits the event log of one run: its chain, its end, and the registry's entry of the run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BY_CHANCE = ("pending_writes",)  # depends on how fast the registry was
 
 @dataclass
 class AuditedRun(RunRecord):
-    """A run's record, with the figures of each batch by name.
+    """A run's record, with the figures of each batch by name (``steps``).
 
     ``heads`` are digests that the journal names, each with its entry, and no event had yet.
     """
@@ -50,21 +50,21 @@ def audit_log(
     alive: bool,
     signed: ChainHead | None = None,
 ) -> ChainHead:
-    """Walk a log and fold what of it holds, even where the rest does not; returns its end."""
+    """Walk a log and fold the part that can be read; returns its last link."""
     watch = ChainWatch(audit, where, signed)
     try:
         for event in read(path):
             if record.finished and not isinstance(event, AFTER_THE_END):
                 audit.report(where, f"event {event.sequence} comes after the run's end")
             record.apply(event)
-            watch.see(event.sequence, event.digest)
+            watch.add(event.sequence, event.digest)
             audit.checked["events"] += 1
     except EventLogError as exc:
         audit.report(where, str(exc))
         return ChainHead()
     mark = watch.end()
     if alive:
-        audit.seen(where, "is under way: this is what there was at one moment")
+        audit.note(where, "is under way: this is what there was at one moment")
     elif not record.finished:
         audit.report(
             where,
@@ -83,7 +83,7 @@ def audit_stored_run(
     *,
     arriving: bool,
 ) -> None:
-    """What the registry keeps of a run against its log; less may be there while writes arrive."""
+    """Compare the registry's entry of a run with its log; while writes arrive it may hold less."""
     if stored.deleted:
         audit.report(
             where, f"was deleted in the registry; 'mlflow runs restore --run-id {record.run_id}'"
@@ -99,7 +99,7 @@ def audit_stored_run(
 def _audit_head(
     audit: Audit, record: RunRecord, stored: StoredRun, where: str, *, arriving: bool
 ) -> None:
-    """The log's end against the one that the registry keeps."""
+    """Compare the log's last digest with the registry's."""
     kept = stored.tags.get("selfheal.log_head")
     if arriving or not record.finished or kept == record.head:
         return
@@ -115,13 +115,13 @@ def _audit_head(
 
 def _audit_parameters(audit: Audit, record: RunRecord, stored: StoredRun, where: str) -> None:
     expected = flattened(record.config)
-    given = flattened({k: v for k, v in stored.parameters.items() if k in expected})
-    if not given:  # what registers a wrapped model has parameters of its own
+    parameters = flattened({k: v for k, v in stored.parameters.items() if k in expected})
+    if not parameters:  # a run that registers a wrapped model has other parameters
         return
     for name, value in sorted(expected.items()):
         if name.split(".")[0] in UNLIKE_THE_FILE:
             continue
-        kept = given.get(name)
+        kept = parameters.get(name)
         if kept != value[:MAX_PARAM]:
             audit.report(where, f"parameter {name} is {kept!r}, the log says {value!r}")
 
@@ -136,24 +136,25 @@ def _audit_figure(
     *,
     arriving: bool,
 ) -> None:
-    """One figure at every batch; a snapshot's own goes by the same name in the same batch."""
+    """Compare one figure at every batch."""
     differing = []
+    # a snapshot's figure may have the same name and batch: then one of the values must agree
     shared = name.startswith(OF_SNAPSHOTS)
-    given: dict[int, list[float]] = {}
+    kept: dict[int, list[float]] = {}
     for step, value in stored.figures.get(name, ()):
-        given.setdefault(step, []).append(value)
+        kept.setdefault(step, []).append(value)
     for step, value in steps.items():
-        now = given.pop(step, [])
-        if not now and (arriving or (record.finished and record.finished.ended_by)):
+        values = kept.pop(step, [])
+        if not values and (arriving or (record.finished and record.finished.ended_by)):
             continue
-        same = [isclose(one, value, rel_tol=1e-9, abs_tol=1e-12) for one in now]
-        if not (any(same) if shared else now and all(same)):
-            told = " and ".join(map(str, now)) or "gone"
-            differing.append(f"{told} at batch {step}, the log says {value}")
+        same = [isclose(number, value, rel_tol=1e-9, abs_tol=1e-12) for number in values]
+        if not (any(same) if shared else values and all(same)):
+            shown = " and ".join(map(str, values)) or "gone"
+            differing.append(f"{shown} at batch {step}, the log says {value}")
     if not (arriving or shared):
-        differing += [f"{now[-1]} at batch {step}, the log has none" for step, now in given.items()]
-    for one in differing[:MAX_SHOWN]:
-        audit.report(where, f"metric {name} is {one}")
+        differing += [f"{v[-1]} at batch {step}, the log has none" for step, v in kept.items()]
+    for difference in differing[:MAX_SHOWN]:
+        audit.report(where, f"metric {name} is {difference}")
     if len(differing) > MAX_SHOWN:
         more = len(differing) - MAX_SHOWN
         audit.report(where, f"metric {name} differs at {more} batches more")

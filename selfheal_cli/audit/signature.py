@@ -1,4 +1,4 @@
-"""Ed25519 signatures over statements, by keys that `openssl` or `ssh-keygen` make."""
+"""Signed statements of an audit: Ed25519, with keys that `openssl` or `ssh-keygen` make."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ MAX_BYTES = 64 << 20
 
 
 class Statement(BaseModel):
-    """Where everything of a model stood. Chains only grow, so that each later state goes on from
-    these marks or something was changed.
+    """The state of a model's records at one time. Chains only grow: a later state that does not
+    continue these was changed.
 
     ``runs`` is by run id, ``versions`` the sha256 by number, ``aliases`` the version by name.
     """
@@ -56,7 +56,7 @@ def parse_statement(text: bytes, where: str) -> Statement:
 def audit_signed_versions(
     audit: Audit, signed: Statement, versions: Mapping[int, str], pruned: Collection[int]
 ) -> None:
-    """Versions as they are against those that were signed."""
+    """Compare the sha256 of versions with the signed ones."""
     for number, sha256 in signed.versions.items():
         audit.checked["signed versions"] += 1
         where = f"{signed.model} v{number}"
@@ -86,7 +86,7 @@ def sign(statement: Statement, key: Ed25519PrivateKey, path: Path) -> None:
 
 
 def verified(path: Path, key: Ed25519PublicKey) -> Statement:
-    """The statement in a file, once its signature is that of the key.
+    """The statement in a file, after its signature was verified.
 
     Raises `AuditFailed` for another key's or a changed one, `ConfigurationError` for no such file.
     """
@@ -106,7 +106,10 @@ def verified(path: Path, key: Ed25519PublicKey) -> Statement:
 
 
 def private_key(path: Path, ask_password: Callable[[], str]) -> Ed25519PrivateKey:
-    """A key to sign with, PEM or OpenSSH; the password is asked for where it has one."""
+    """A key to sign with, PEM or OpenSSH; ``ask_password`` is called where it has a password.
+
+    Raises `ConfigurationError` for another file.
+    """
     data = _read(path, MAX_KEY)
     load = (
         serialization.load_ssh_private_key
@@ -128,7 +131,7 @@ def private_key(path: Path, ask_password: Callable[[], str]) -> Ed25519PrivateKe
 
 
 def public_key(path: Path) -> Ed25519PublicKey:
-    """A key to verify with, PEM or OpenSSH."""
+    """A key to verify with, PEM or OpenSSH; raises `ConfigurationError` for another file."""
     data = _read(path, MAX_KEY)
     load = (
         serialization.load_ssh_public_key

@@ -1,4 +1,4 @@
-"""The versions of a model against what the runs that made them wrote down, and their files."""
+"""Audits the versions of a model against the logs of their runs, and their files."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def audit_version(
     *,
     arriving: bool,
 ) -> None:
-    """One version: its files, its base, the tags of both of its entries, its figures.
+    """Audit a version: its files, its base, the tags of both of its entries, its figures.
 
-    Without a ``record`` its run's log could not be had, which was told already.
+    Without a ``record`` there is no log of its run, which was reported already.
     """
     where = f"{version.model} v{version.version}"
     audit.checked["versions"] += 1
@@ -36,7 +36,7 @@ def audit_version(
     except RegistryUnreachable:
         raise
     except VersionNotFound:
-        return  # it went while the audit looked on
+        return  # it was removed during the audit
     except SelfhealError as exc:
         audit.report(where, str(exc).removeprefix(f"{where}: "))
         return
@@ -50,8 +50,8 @@ def audit_version(
     number = version.version
     if account is not None and version.tags.get("selfheal.model") != version.model:
         number = account.version or number  # a copy, under the name of another model
-    for one in differences(stored, account, number, in_flight=arriving):
-        audit.report(where, one)
+    for difference in differences(stored, account, number, in_flight=arriving):
+        audit.report(where, difference)
     if account is not None and account.version is not None and not account.manifest:
         audit.checked[BEFORE] += 1
     try:
@@ -59,8 +59,8 @@ def audit_version(
         audit.checked["files"] += len(stored.files)
     except RegistryUnreachable:
         raise
-    except ModelError as exc:  # a class that nobody allowed is no fault of the version
-        audit.seen(where, f"was held against its record and not loaded: {exc}")
+    except ModelError as exc:  # a class that is not allowed here is no fault of the version
+        audit.note(where, f"was held against its record and not loaded: {exc}")
     except SelfhealError as exc:
         audit.report(where, str(exc).removeprefix(f"{where}: "))
 
@@ -68,7 +68,7 @@ def audit_version(
 def audit_presence(
     audit: Audit, record: RunRecord, present: Collection[int], pruned: Collection[int], model: str
 ) -> None:
-    """Versions that a log says were registered, and that are there no more."""
+    """Report versions that a log says were registered and that are gone without a prune."""
     for account in record.snapshots.values():
         number = account.version
         if number is not None and number not in present and number not in pruned:
@@ -80,7 +80,7 @@ def audit_presence(
 
 
 def audit_base(audit: Audit, registry: Registry, record: RunRecord, where: str) -> None:
-    """The frozen part that a run's versions stand on."""
+    """Compare the sha256 of a run's base with its log."""
     if not record.base:
         return
     audit.checked["bases"] += 1

@@ -76,7 +76,7 @@ def plan_document(plan: RollbackPlan) -> dict[str, Any]:
     def told(version: AnyVersion) -> dict[str, Any]:
         if isinstance(version, ForeignVersion):
             return {**version.as_dict(), "foreign": True}
-        return {**version.as_dict(), "f1_lower_bound": plan.sure_of(version)}
+        return {**version.as_dict(), "f1_lower_bound": plan.lower_bound(version)}
 
     return {
         "serving": told(plan.serving) if plan.serving else None,
@@ -123,7 +123,7 @@ def _row(plan: RollbackPlan, name: str, version: AnyVersion | None) -> list[str]
         f"v{version.version}",
         version.phase.value,
         output.figure(version.f1),
-        output.figure(plan.sure_of(version)),
+        output.figure(plan.lower_bound(version)),
         str(version.eval_rows),
         version.tags["selfheal.evaluation"],
         version.tags["selfheal.recipe"],

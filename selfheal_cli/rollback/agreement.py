@@ -1,4 +1,4 @@
-"""Is a version, as the registry has it, what its run wrote down?"""
+"""Compares a version in the registry with its manifest and with the log of its run."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from selfheal_cli.registry.manifest import MANIFEST_FILE, Manifest, file_hash, p
 from selfheal_cli.scores import FIGURES, AnyScores, Scores
 
 AS_LOGGED = ("phase", "batch", "sha256", "reason", "threshold", "heal_id")
-DECIDING = (*FIGURES, "rows")  # figures that nobody may give a version later
+DECIDING = (*FIGURES, "rows")  # figures that may not be added to a version later
 PREFIX = "selfheal."
-LATE = ("evaluation", "eval_rows", "counts")  # tags that scores change which came late
+LATE = ("evaluation", "eval_rows", "counts")  # tags that change with late scores
 ENTRIES = ("", " of the logged model")
 
 
 def differences(
     stored: StoredVersion, account: Account | None, number: int, *, in_flight: bool = False
 ) -> list[str]:
-    """What of a version is not as it was written down; nothing where all of it agrees.
+    """Differences of a version from its records, in words; none where all of it agrees.
 
-    Without an ``account`` only its own manifest says what it was born with. Where writes are
-    ``in_flight``, scores that came late may not have arrived yet.
+    Without an ``account`` of the run's log only the manifest is compared. Where writes are
+    ``in_flight``, late scores may not have arrived yet.
     """
     try:
         return list(_differences(stored, account, number, in_flight=in_flight))
@@ -56,7 +56,10 @@ def _differences(
 
 
 def _manifest(stored: StoredVersion, account: Account | None) -> Manifest | None:
-    """The manifest once it is the one that was written down; None for a version of 0.1.0."""
+    """The manifest, checked against the account; None for a version of 0.1.0.
+
+    Raises `VersionCorrupt` where it is gone or another one.
+    """
     data = stored.files.get(MANIFEST_FILE)
     if data is None:
         if account is not None and account.version is not None and not account.manifest:
@@ -114,7 +117,7 @@ def _logged_tags(account: Account) -> dict[str, str | None]:
 
 
 def _late(account: Account | None) -> tuple[dict[str, str | None], dict[str, float]] | None:
-    """Tags and figures by scores that came late."""
+    """Tags and figures by late scores; None where there are none."""
     if account is None or account.scored is None:
         return None
     tags = {"evaluation": Evaluation.PREQUENTIAL.value, **_scored(account.scored)}
@@ -139,7 +142,11 @@ def _of_entries(
     complete: bool,
     unknown: Collection[str],
 ) -> Iterator[str]:
-    """Both entries and the figures, where ``complete`` none of which may have more than these."""
+    """Differences of both entries' tags and of the figures.
+
+    Where ``complete``, neither may have more than ``tags`` and ``figures``; ``unknown`` names are
+    left out.
+    """
     for entry, of in zip((stored.tags, stored.logged), ENTRIES, strict=True):
         more = {name for name in entry if name.startswith(PREFIX)} if complete else set()
         more -= {LEASE_TAG, STALE_TAG}  # the journal has them

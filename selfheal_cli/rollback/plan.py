@@ -1,4 +1,4 @@
-"""A rollback as it is planned, then carried out if nothing has changed since."""
+"""Rollbacks: planned first, then carried out if nothing has changed since."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from selfheal_cli.registry.aliases import (
 )
 from selfheal_cli.registry.base import CHAMPION, Registry
 from selfheal_cli.registry.journal import EntryKind, JournalState, Proposal, standing
-from selfheal_cli.rollback.trust import ByTheLog, Trust, told
+from selfheal_cli.rollback.trust import ByTheLog, Trust, summed_up
 
 Criterion = Literal["f1", "f1_lcb"]
 Z = 1.96  # two-sided 95 %
@@ -37,7 +37,9 @@ FEW_ROWS = 100
 
 @dataclass(frozen=True, slots=True)
 class VersionCriteria:
-    """What a version must be: by which figure the best, on how many rows, from which regime."""
+    """What a rollback's target must be: best by ``by``, on ``min_rows`` rows or more, and made
+    while the stream was in this drift ``regime``; empty for any.
+    """
 
     by: Criterion = "f1"
     min_rows: int = 0
@@ -52,36 +54,35 @@ class VersionCriteria:
 
 @dataclass(slots=True)
 class Candidates:
-    """Versions of a model that a rollback may go to, taken at their word only where they are what
-    their runs wrote down. ``passed_over`` says of each other one that came up what is wrong.
+    """Versions of a model that a rollback may go to: those that fit and are trusted.
+
+    ``passed_over`` says of each version that fits and is not trusted what is wrong with it.
     """
 
     registry: Registry
     model: str
     base: str
     trust: Trust
-    wanted: VersionCriteria = VersionCriteria()
+    criteria: VersionCriteria = VersionCriteria()
     run_id: str | None = None
     passed_over: list[str] = field(default_factory=list)
 
     def best(self) -> VersionRecord:
-        """The best version that fits; raises `NoCandidateError` saying what none fits.
-
-        By the lower bound the walk ends where no F1 that follows can reach the best bound so far.
-        """
-        best = next(iter(self), None) if self.wanted.by == "f1" else self._surest()
+        """The best version that fits; raises `NoCandidateError` saying why there is none."""
+        best = next(iter(self), None) if self.criteria.by == "f1" else self._best_lower_bound()
         if best is None:
             raise self._none()
         return best
 
     def __iter__(self) -> Iterator[VersionRecord]:
-        """Those that fit and are trusted, the highest F1 first."""
+        """The versions that fit and are trusted, the highest F1 first."""
         return filter(self._is_trusted, self._fitting())
 
-    def _surest(self) -> VersionRecord | None:
+    def _best_lower_bound(self) -> VersionRecord | None:
         best: VersionRecord | None = None
         bound = -1.0
         for version in self._fitting():
+            # a lower bound is below its F1, and the F1s that follow are lower still
             if version.f1 is not None and version.f1 <= bound:
                 break
             lower = f1_lower_bound(version)
@@ -91,14 +92,14 @@ class Candidates:
 
     def _fitting(self) -> Iterator[VersionRecord]:
         for version in self.registry.ranked(self.model, base=self.base, run_id=self.run_id):
-            fits = version.eval_rows >= self.wanted.min_rows
-            if fits and self.wanted.regime in ("", version.regime):
+            fits = version.eval_rows >= self.criteria.min_rows
+            if fits and self.criteria.regime in ("", version.regime):
                 yield version
 
     def _is_trusted(self, version: VersionRecord) -> bool:
         doubts = self.trust.judge(version).doubts
         if doubts:
-            self.passed_over.append(f"v{version.version} was passed over: {told(doubts)}")
+            self.passed_over.append(f"v{version.version} was passed over: {summed_up(doubts)}")
         return not doubts
 
     def _none(self) -> NoCandidateError:
@@ -108,17 +109,17 @@ class Candidates:
                 f"model '{self.model}': {count} versions fit, and none is what its run wrote down "
                 f"({self.passed_over[0]}); see 'selfheal audit', --unverified takes it all the same"
             )
-        if self.wanted == VersionCriteria(self.wanted.by):
-            self._require_unscored()
+        if self.criteria == VersionCriteria(self.criteria.by):
+            self._refuse_unscored()
             within = f" of run {self.run_id}" if self.run_id else ""
             return NoCandidateError(
                 f"model '{self.model}' has no post-heal version{within} on the base that serves; "
                 "a heal must come first: see 'selfheal snapshots --phase post-heal'"
             )
-        return NoCandidateError(f"model '{self.model}' has no version with the {self.wanted}")
+        return NoCandidateError(f"model '{self.model}' has no version with the {self.criteria}")
 
-    def _require_unscored(self) -> None:
-        """Raises `NoCandidateError` where there are healed versions, and no F1 to choose by."""
+    def _refuse_unscored(self) -> None:
+        """Raise `NoCandidateError` where there are healed versions without an F1 to choose by."""
         healed = [
             version
             for version in self.registry.versions(self.model, phase=Phase.POST_HEAL)
@@ -142,12 +143,12 @@ class Candidates:
 def f1_lower_bound(version: VersionRecord) -> float | None:
     """Lower end of the 95 % interval of a version's F1; None where its counts are not known.
 
-    F1 = 2p / (1 + p) rises with p = tp / (tp + fp + fn), the share of right ones among the rows
-    that are positive or were called so. p's interval is Wilson's (Journal of the American
-    Statistical Association 22, 1927, 209-212).
+    F1 = 2p / (1 + p) rises with p = tp / (tp + fp + fn), the share of true positives among the
+    rows that are positive or were predicted to be. p's interval is Wilson's (Journal of the
+    American Statistical Association 22, 1927, 209-212).
 
-    >>> from types import SimpleNamespace as One
-    >>> round(f1_lower_bound(One(counts=(9, 9, 1, 1))), 3), f1_lower_bound(One(counts=(0, 9, 0, 0)))
+    >>> from types import SimpleNamespace as V
+    >>> round(f1_lower_bound(V(counts=(9, 9, 1, 1))), 3), f1_lower_bound(V(counts=(0, 9, 0, 0)))
     (0.687, 0.0)
     """
     counts = version.counts
@@ -166,11 +167,11 @@ def f1_lower_bound(version: VersionRecord) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class RollbackPlan:
-    """What serves now, what would, and why it was chosen.
+    """A rollback from the ``serving`` version to ``target``, which was chosen by ``criterion``.
 
-    ``after`` is the champion's last move when it was looked at; ``notes`` say what a person should
-    know before agreeing, ``counted`` names the versions whose figures are known to rest on rows
-    that their runs counted.
+    ``after`` is the number of the champion's last move when the plan was made; ``notes`` say what
+    a person should know before agreeing; ``counted`` are the versions whose figures are known to
+    rest on rows that their runs counted.
     """
 
     serving: AnyVersion | None
@@ -180,24 +181,24 @@ class RollbackPlan:
     notes: tuple[str, ...] = ()
     counted: frozenset[int] = frozenset()
 
-    def sure_of(self, version: VersionRecord) -> float | None:
-        """Lower end of the 95 % interval of a version's F1; None where nobody knows the rows."""
+    def lower_bound(self, version: VersionRecord) -> float | None:
+        """Lower end of the 95 % interval of a version's F1; None where its rows are not known."""
         return f1_lower_bound(version) if version.version in self.counted else None
 
     @property
     def target_sha256(self) -> str:
-        """Hash of the target's adapter; of another tool's version there is none."""
+        """Hash of the target's adapter; empty for another tool's version."""
         return self.target.sha256 if isinstance(self.target, VersionRecord) else ""
 
     @property
     def serves_already(self) -> bool:
-        """Whether there is nothing to move."""
+        """Whether the target is the serving version, so that there is nothing to move."""
         return self.serving is not None and self.serving.version == self.target.version
 
 
 @dataclass(frozen=True, slots=True)
 class By:
-    """Who carries something out, when and why; ``four_eyes`` is their policy's word."""
+    """Who carries a move out, when and why; ``four_eyes``: a second person must approve."""
 
     actor: str
     at: str
@@ -206,7 +207,7 @@ class By:
 
 
 def load_checks() -> None:
-    """Begin to load what the checks need, which takes a second: the registry is asked meanwhile."""
+    """Begin to import what the checks need in a thread: it takes a second beside the registry."""
     name = f"{__package__}.verify"
     threading.Thread(target=import_module, args=(name,), name="loading").start()
 
@@ -214,19 +215,22 @@ def load_checks() -> None:
 def plan_best(
     registry: Registry,
     model: str,
-    wanted: VersionCriteria | None = None,
+    criteria: VersionCriteria | None = None,
     trust: Trust | None = None,
 ) -> RollbackPlan:
-    """To the best post-heal version that shares the base of what serves."""
-    wanted, trust = wanted or VersionCriteria(), trust or ByTheLog(registry)
+    """A rollback to the best post-heal version on the base of the serving version.
+
+    Raises `NoCandidateError` where there is none.
+    """
+    criteria, trust = criteria or VersionCriteria(), trust or ByTheLog(registry)
     serving = champion_of(registry, model)
-    own = serving if isinstance(serving, VersionRecord) else last_own(registry, model)
-    candidates = Candidates(registry, model, own.base, trust, wanted)
+    last = serving if isinstance(serving, VersionRecord) else last_own(registry, model)
+    candidates = Candidates(registry, model, last.base, trust, criteria)
     target = candidates.best()
-    plan = make_plan(registry, serving, target, str(wanted), trust)
+    plan = make_plan(registry, serving, target, str(criteria), trust)
     plan = replace(plan, notes=(*plan.notes, *candidates.passed_over))
-    if wanted.by == "f1" and target.eval_rows < FEW_ROWS:
-        bound = plan.sure_of(target)
+    if criteria.by == "f1" and target.eval_rows < FEW_ROWS:
+        bound = plan.lower_bound(target)
         sure = "" if bound is None else f", of which 95 % sure is {bound:.3f}"
         note = (
             f"v{target.version}'s F1 rests on {target.eval_rows} rows{sure}; --by f1_lcb, "
@@ -239,13 +243,13 @@ def plan_best(
 def plan_version(
     registry: Registry, model: str, number: int, trust: Trust | None = None
 ) -> RollbackPlan:
-    """To a version that somebody named; raises `VersionCorrupt` for one that is not trusted."""
+    """A rollback to a named version; raises `VersionCorrupt` for one that is not trusted."""
     serving, target = champion_of(registry, model), registry.any_version(model, number)
     return make_plan(registry, serving, target, "named", trust)
 
 
 def plan_previous(registry: Registry, model: str, trust: Trust | None = None) -> RollbackPlan:
-    """To what served before; raises `NoCandidateError` where nothing did."""
+    """A rollback to the version that served before; raises `NoCandidateError` where none did."""
     serving = champion_of(registry, model)
     last = standing(registry, model).moves.get(CHAMPION)
     before = last.target if last is not None else None
@@ -259,7 +263,10 @@ def plan_previous(registry: Registry, model: str, trust: Trust | None = None) ->
 
 
 def present_regime(registry: Registry, model: str) -> str:
-    """The drift regime that the model's latest version was made in."""
+    """The drift regime in which the model's latest version was made.
+
+    Raises `NoCandidateError` where the version does not say.
+    """
     latest = registry.versions(model, limit=1)
     regime = latest[0].regime if latest else ""
     if not regime:
@@ -271,7 +278,7 @@ def present_regime(registry: Registry, model: str) -> str:
 
 
 def champion_of(registry: Registry, model: str) -> AnyVersion | None:
-    """What the alias points to, if it does; raises `VersionNotFound` for an unknown model."""
+    """The champion, if there is one; raises `VersionNotFound` for an unknown model."""
     number = registry.alias(model, CHAMPION)
     if number is None:
         registry.versions(model, limit=1)
@@ -280,12 +287,13 @@ def champion_of(registry: Registry, model: str) -> AnyVersion | None:
 
 
 def serving_version(registry: Registry, model: str) -> VersionRecord | None:
-    """The champion, if there is one; raises `VersionNotFound` for an unknown model, or where
-    another tool registered the champion.
+    """The champion as a version of selfheal's, if there is one.
+
+    Raises `VersionNotFound` for an unknown model, or where another tool registered the champion.
     """
     champion = champion_of(registry, model)
     if isinstance(champion, ForeignVersion):
-        return registry.version(model, champion.version)  # which says so
+        return registry.version(model, champion.version)  # raises the error that says so
     return champion
 
 
@@ -295,14 +303,14 @@ def last_own(registry: Registry, model: str) -> VersionRecord:
         try:
             return registry.version(model, move.target)
         except VersionNotFound:
-            continue  # another tool's as well, or removed
+            continue  # it is another tool's too, or was removed
     for latest in registry.versions(model, limit=1):
         return latest
     raise NoCandidateError(f"model '{model}' has no version; run 'selfheal run' first")
 
 
 def _champion_moves(registry: Registry, model: str) -> list[AliasMove]:
-    """All of them, the last one first."""
+    """All moves of the champion, the last one first."""
     moves = (
         AliasMove(**entry.data)
         for entry in registry.entries(model)
@@ -318,9 +326,9 @@ def make_plan(
     criterion: str,
     trust: Trust | None = None,
 ) -> RollbackPlan:
-    """A plan that holds only as long as nobody else moves the champion.
+    """A plan that can be carried out as long as nobody else moves the champion.
 
-    Raises `VersionCorrupt` where the target is not what its run wrote down.
+    Raises `VersionCorrupt` where the target differs from the log of its run.
     """
     trust = trust or ByTheLog(registry)
     now = standing(registry, target.model)
@@ -340,26 +348,26 @@ def make_plan(
     if plan.serves_already:
         notes.append(f"v{target.version} serves already")
     else:
-        notes += _judged(target, trust)
-    both = (one for one in (serving, target) if one is not None)
-    counted = frozenset(one.version for one in both if trust.judge(one).counted)
+        notes += _notes_on(target, trust)
+    both = (version for version in (serving, target) if version is not None)
+    counted = frozenset(version.version for version in both if trust.judge(version).counted)
     return replace(plan, notes=tuple(notes), counted=counted)
 
 
-def _judged(target: AnyVersion, trust: Trust) -> list[str]:
-    """What to know of a target that is trusted; raises `VersionCorrupt` for another one."""
+def _notes_on(target: AnyVersion, trust: Trust) -> list[str]:
+    """Notes on a trusted target; raises `VersionCorrupt` for another one."""
     verdict = trust.judge(target)
     if verdict.doubts:
         raise VersionCorrupt(
-            f"{target.model} v{target.version}: {told(verdict.doubts)}; a rollback goes only to "
-            "what a run of selfheal wrote down: see 'selfheal audit', or take it all the same with "
-            "--unverified"
+            f"{target.model} v{target.version}: {summed_up(verdict.doubts)}; a rollback goes only "
+            "to what a run of selfheal wrote down: see 'selfheal audit', or take it all the same "
+            "with --unverified"
         )
     return [f"v{target.version} {verdict.note}"] if verdict.note else []
 
 
 def check_target(registry: Registry, plan: RollbackPlan) -> None:
-    """Raise what forbids to serve a plan's target; another tool's version cannot be checked."""
+    """Load a plan's target, which raises where it cannot serve; another tool's is not checked."""
     from selfheal_cli.rollback.verify import load_verified
 
     if isinstance(plan.target, VersionRecord):
@@ -369,7 +377,7 @@ def check_target(registry: Registry, plan: RollbackPlan) -> None:
 def execute(
     registry: Registry, plan: RollbackPlan, by: By, proposal: int | None = None
 ) -> AliasMove | None:
-    """Check the target, then move the alias to it; raises what forbids it, before it moved.
+    """Check the target, then move the alias to it; an error is raised before anything moved.
 
     None where the target serves already: then nothing is moved and nothing written.
     """
@@ -396,18 +404,19 @@ def execute(
 
 
 def make_proposal(registry: Registry, plan: RollbackPlan, by: By) -> Proposal:
-    """Write a plan down for somebody else to approve, once its target was checked."""
+    """Check a plan's target and write the plan down for a second person to approve."""
     check_target(registry, plan)
     target = plan.target
-    wanted = Proposal(target.version, plan.target_sha256, by.actor, by.at, by.reason, plan.after)
-    return propose(registry, target.model, wanted)
+    proposal = Proposal(target.version, plan.target_sha256, by.actor, by.at, by.reason, plan.after)
+    return propose(registry, target.model, proposal)
 
 
 def plan_proposed(
     registry: Registry, model: str, number: int, trust: Trust | None = None
 ) -> tuple[RollbackPlan, Proposal]:
-    """The plan of an open proposal; raises `ConflictError` where the champion moved since, or the
-    version is not what was proposed.
+    """The plan of an open proposal.
+
+    Raises `ConflictError` where the champion has moved since, or the version has changed.
     """
     now: JournalState = standing(registry, model)
     proposal = open_proposal(now, model, number)

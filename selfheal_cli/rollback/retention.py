@@ -1,4 +1,4 @@
-"""RETENTION: which versions may go, why the others stay, and their removal."""
+"""Retention: which versions may be removed, why the others are kept, and their removal."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ ALL = 10_000_000
 
 @dataclass(frozen=True, slots=True)
 class Sorted:
-    """What stays, each with why, and what may go; both by version.
+    """All versions of a model: ``kept`` with the reason by number, and ``going``.
 
-    ``begun`` are those of both that an interrupted prune had meant to remove.
+    ``begun`` are those of either that an interrupted prune had claimed; ``parents`` by number.
     """
 
     kept: Mapping[int, str]
@@ -36,8 +36,8 @@ def sort_versions(
 ) -> Sorted:
     """Apply a retention policy to all versions of a model.
 
-    Never to go: what an alias points to, what served before it, what is proposed, the baselines,
-    the best, the latest of a run under way, and the parents of what is kept.
+    Kept whatever the policy says: versions that an alias points to or pointed to before, proposed
+    ones, baselines, the best, those of a run under way, and the parents of kept ones.
     """
     kept: dict[int, str] = {}
     for why, numbers in _reasons(versions, now, retention, now_ms):
@@ -57,13 +57,13 @@ def sort_versions(
 def _reasons(
     versions: Sequence[VersionRecord], now: JournalState, retention: Retention, now_ms: int
 ) -> Iterator[tuple[str, list[int]]]:
-    """Reasons to stay, the strongest first, each with its versions."""
+    """Reasons to keep versions, the strongest first, each with the versions' numbers."""
     yield from _named(now)
     yield "an alias points to it", [v.version for v in versions if v.aliases]
     yield "baseline", [v.version for v in versions if v.phase is Phase.BASELINE]
     if now.lease is not None:
-        own = [v.version for v in versions if v.run_id == now.lease.run]
-        yield f"of run {now.lease.run}, which is under way", own
+        of_run = [v.version for v in versions if v.run_id == now.lease.run]
+        yield f"of run {now.lease.run}, which is under way", of_run
     healed = [v for v in versions if v.phase is Phase.POST_HEAL and v.f1 is not None]
     healed.sort(key=lambda v: (-(v.f1 or 0.0), -v.version))
     # the very best of each base stays whatever the policy says: a rollback asks for it
@@ -77,7 +77,7 @@ def _reasons(
 
 
 def _named(now: JournalState) -> Iterator[tuple[str, list[int]]]:
-    """Versions that the journal names as what serves, served or is to."""
+    """Versions that the journal names: an alias' present and last target, and proposals."""
     for alias, move in now.moves.items():
         yield f"is {alias}", [move.target]
         if move.source is not None:
@@ -88,13 +88,13 @@ def _named(now: JournalState) -> Iterator[tuple[str, list[int]]]:
 def look(
     registry: Registry, model: str, retention: Retention, clock: Callable[[], datetime]
 ) -> Sorted:
-    """What would stay and what would go now, of what earlier prunes left as well."""
+    """The versions as a prune would sort them now, with those that earlier prunes left."""
     versions, now = registry.versions(model, limit=ALL), standing(registry, model)
     split = sort_versions(versions, now, retention, round(clock().timestamp() * 1000))
     going = {version.version for version in split.going}
     begun = _begun(registry, model) & (going | split.kept.keys())
-    busy = {one.version: one for one in now.removals if not _is_over(one, clock())}
-    kept = {number: f"is being removed by {one.actor}" for number, one in busy.items()
+    busy = {claim.version: claim for claim in now.removals if not _is_over(claim, clock())}
+    kept = {number: f"is being removed by {claim.actor}" for number, claim in busy.items()
             if number in going}  # fmt: skip
     left = tuple(version for version in split.going if version.version not in busy)
     spare = frozenset(begun - busy.keys())
@@ -103,8 +103,8 @@ def look(
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """What a prune did: the versions that it removed, those that turned out to be needed, each
-    with why, and the bytes that came back.
+    """The result of a prune: the versions that it ``removed``, those that turned out to be needed
+    (``stayed``, with the reason by number), and the bytes that it ``freed``.
     """
 
     removed: tuple[int, ...]
@@ -115,10 +115,11 @@ class Pruned:
 def prune(
     registry: Registry, model: str, split: Sorted, *, actor: str, clock: Callable[[], datetime]
 ) -> Pruned:
-    """Remove what may go, one version after another.
+    """Remove the versions that may go, one after another.
 
-    Each is claimed in the journal first, by compare-and-set: whoever moved an alias there before
-    keeps it, and whoever comes after is refused. It is asked then whether it is needed by now.
+    Each is claimed in the journal first, by compare-and-set: a move of an alias to it that came
+    before keeps it, and one that comes after is refused. Then it is checked whether it is needed
+    by now.
     """
     spared = sorted(split.begun & split.kept.keys())
     if spared:
@@ -151,7 +152,7 @@ class _Pruner:
         self._parents = dict(split.parents)
 
     def claim(self, version: VersionRecord, removed: Sequence[int]) -> str:
-        """Write down that a version goes; returns why it stays, if it does."""
+        """Claim a version in the journal; returns why it is kept, or empty where it may go."""
         at = self._clock().isoformat(timespec="milliseconds")
 
         def draft(before: JournalState, sequence: int) -> Mapping[str, Any]:
@@ -161,18 +162,19 @@ class _Pruner:
             removal = Removal(version.version, self._actor, at, sequence)
             return asdict(removal) | {"versions": [version.version], "done": list(removed)}
 
-        who = {"actor": self._actor, "at": at}
         try:
-            entry = write(self._registry, self._model, EntryKind.PRUNED, draft, **who)
+            entry = write(
+                self._registry, self._model, EntryKind.PRUNED, draft, actor=self._actor, at=at
+            )
         except _Stays as stays:
             return str(stays)
-        # a process that was frozen in between may have lost its claim to another prune
-        mine = entry.standing.removals[-1]
-        kept = mine in standing(self._registry, self._model).removals
-        return "" if kept else "another prune took it up"
+        # a process that was suspended in between may have lost its claim to another prune
+        claim = entry.standing.removals[-1]
+        held = claim in standing(self._registry, self._model).removals
+        return "" if held else "another prune took it up"
 
     def _needed(self, version: VersionRecord, now: JournalState) -> str:
-        """Why a version stays that could go when it was looked at; empty where it still can."""
+        """Why a version that could go when it was listed is kept now; empty where it can go."""
         number = version.version
         try:
             fresh = self._registry.version(self._model, number)
@@ -185,7 +187,7 @@ class _Pruner:
         for removal in now.removals:
             if removal.version == number and not _is_over(removal, self._clock()):
                 return f"is being removed by {removal.actor}"
-        pinned = {one: why for why, numbers in _named(now) for one in numbers}
+        pinned = {pin: why for why, numbers in _named(now) for pin in numbers}
         if now.lease is not None and version.run_id == now.lease.run:
             pinned[number] = f"of run {now.lease.run}, which is under way"
         best = self._registry.best(self._model, base=version.base)
@@ -193,7 +195,7 @@ class _Pruner:
             pinned.setdefault(best.version, "best of its base")
         if number in pinned:
             return pinned[number]
-        children = (one for one in pinned if self._parent(one) == number)
+        children = (pin for pin in pinned if self._parent(pin) == number)
         return next((f"parent of v{child}" for child in children), "")
 
     def _parent(self, number: int) -> int | None:
@@ -207,11 +209,11 @@ class _Pruner:
 
 
 class _Stays(Exception):
-    """A version is needed by now."""
+    """Raised while a claim is drafted: the version is needed by now."""
 
 
 def _begun(registry: Registry, model: str) -> set[int]:
-    """Versions that the journal says go, and that nobody withdrew."""
+    """Versions that were claimed in the journal and not spared since."""
     numbers: set[int] = set()
     for entry in registry.entries(model):
         if entry.kind is EntryKind.PRUNED:
@@ -222,7 +224,7 @@ def _begun(registry: Registry, model: str) -> set[int]:
 
 
 def _is_over(removal: Removal, now: datetime) -> bool:
-    """Whether a prune had its time to delete a version that it claimed, and was interrupted."""
+    """Whether a claim has expired: its prune was interrupted before it deleted the version."""
     return (now - datetime.fromisoformat(removal.at)).total_seconds() > CLAIM_SECONDS
 
 

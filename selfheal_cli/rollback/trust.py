@@ -1,4 +1,4 @@
-"""Which versions are taken at their word: those that are what their runs wrote down."""
+"""Trust: versions whose bytes, tags and figures agree with the log of the run that made them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from selfheal_cli.registry.base import Registry
 from selfheal_cli.registry.journal import EntryKind
 from selfheal_cli.rollback.agreement import differences
 
-OwnAccount = Callable[[str], Account | None]  # of a snapshot, by the run that is under way here
+OwnAccount = Callable[[str], Account | None]  # of a snapshot by id, from this process's own run
 OWN_TAGS = {f"selfheal.{name}" for name in ("run_id", "snapshot", "base", "sha256", "model")}
 OTHERS = "selfheal did not register it: nothing of it can be checked"
 BEFORE = "was made before manifests; its adapter, tags and figures are as its run's log has them"
@@ -26,7 +26,7 @@ BEFORE = "was made before manifests; its adapter, tags and figures are as its ru
 
 @dataclass(frozen=True, slots=True)
 class TrustVerdict:
-    """What speaks against a version, and what a person should know where nothing does.
+    """Doubts about a version, and where there are none, a note that a person should know.
 
     ``counted``: its figures are known to rest on rows that its run counted.
     """
@@ -36,29 +36,29 @@ class TrustVerdict:
     counted: bool = False
 
 
-def told(doubts: Sequence[str]) -> str:
-    """The first one, and how many more there are."""
+def summed_up(doubts: Sequence[str]) -> str:
+    """The first doubt, and how many more there are."""
     more = f" (and {len(doubts) - 1} more)" if len(doubts) > 1 else ""
     return doubts[0] + more
 
 
 class Trust(Protocol):
-    """Judges versions by what is known of them beside the registry's word."""
+    """Judges versions by other records than the registry's entries."""
 
     def judge(self, version: AnyVersion) -> TrustVerdict:
-        """Raises `RegistryUnreachable`, and nothing where a version is not what it should be."""
+        """The verdict on a version; raises `RegistryUnreachable` alone."""
 
 
 class Unverified:
-    """`Trust` in whatever the registry says."""
+    """`Trust` in the registry's entries as they are."""
 
     def judge(self, version: AnyVersion) -> TrustVerdict:
-        """Nothing is known."""
+        """A verdict without doubts, with a note that nothing was checked."""
         return TrustVerdict(note="is taken as the registry has it: its record was not looked at")
 
 
 class ByTheLog:
-    """`Trust` by the logs of the runs, each read once: here, else as the registry keeps them.
+    """`Trust` by the logs of the runs, each read once: from the workspace, else the registry.
 
     Where the run ``own_run`` is under way in this process, ``own`` gives its accounts.
     """
@@ -78,7 +78,7 @@ class ByTheLog:
         self._records: dict[str, RunRecord | None] = {}
 
     def judge(self, version: AnyVersion) -> TrustVerdict:
-        """See `Trust`."""
+        """The verdict on a version, by the log of its run."""
         key = version.model, version.version
         if key not in self._verdicts:
             self._verdicts[key] = (
@@ -124,14 +124,16 @@ class ByTheLog:
         return TrustVerdict(note=BEFORE if before else "", counted=True)
 
     def _stored(self, version: VersionRecord) -> StoredVersion:
-        """By its number: a search goes by the tags of logged models, which may name another's."""
+        """A version's files, tags and figures; raises `VersionCorrupt` where its F1 is another."""
+        # read by number: a search goes by the tags of logged models, which may name another's
         stored = self._registry.stored(version)
         if stored.figures.get("f1") != version.f1:
             raise VersionCorrupt(f"its F1 is {stored.figures.get('f1')}, searched was {version.f1}")
         return stored
 
     def _by_itself(self, version: VersionRecord) -> TrustVerdict:
-        """Where no log can be had: only a run that is under way elsewhere has a reason for that."""
+        """The verdict without a log, by the manifest alone."""
+        # only a run that is under way elsewhere has a reason to have no log
         run_id = version.run_id
         if not self._is_under_way(version.model, run_id):
             return TrustVerdict((f"the log of run {run_id} is neither here nor in the registry",))
@@ -143,7 +145,7 @@ class ByTheLog:
         return TrustVerdict(tuple(doubts), note)
 
     def _is_under_way(self, model: str, run_id: str) -> bool:
-        """Whether the journal knows the run, and its end is not in the registry yet."""
+        """Whether the run had the model's lease and has not ended by the registry."""
         try:
             if self._registry.run_status(run_id) != "RUNNING":
                 return False

@@ -1,4 +1,4 @@
-"""Is a version what it was registered as? Asked before anything serves from it."""
+"""Verifies a version before it serves: its hash, its weights and its recorded decisions."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from selfheal_cli.model.network import Weights
 from selfheal_cli.records import VersionRecord
 from selfheal_cli.registry.base import Registry
 
-# share of the probe rows that another processor's rounding may decide differently
-ROUNDING = 1 / 128
+ROUNDING = 1 / 128  # share of the probe rows that another processor may round to another class
 
 
 def load_verified(registry: Registry, version: VersionRecord) -> Weights:
-    """The adapter's weights, once everything that is known of the version was checked.
+    """The adapter's weights, after all checks of the version.
 
-    Its hash, its fit to the base (whose own hash is checked), finite weights, and on the base's
-    probe rows finite probabilities and the decisions that were recorded. Raises `VersionCorrupt`
-    naming the version and what does not hold.
+    Checked are its hash, its fit to the base (and the base's hash), finite weights, and on the
+    base's probe rows finite probabilities and the decisions that were recorded. Raises
+    `VersionCorrupt` naming the version and the check that failed.
     """
     where = f"{version.model} v{version.version}"
     weights = unpack(registry.adapter(version), sha256=version.sha256, where=where)

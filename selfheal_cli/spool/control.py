@@ -1,5 +1,5 @@
-"""What a model's processes on one machine tell each other: what is to serve, how things stand,
-what an operator wants done.
+"""The control channel of a served model's processes on one machine: versions to serve, status,
+and an operator's commands.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CREATE TABLE IF NOT EXISTS orders (
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What is to be served: an adapter (safetensors bytes, by hash) on a stored base.
+    """A version to serve: an adapter (safetensors bytes, by hash) on a stored base.
 
     ``version`` is None until the registry has given it a number.
     """
@@ -47,7 +47,7 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Something that an operator wants done by the process that talks to the registry."""
+    """A command of an operator to the process that talks to the registry."""
 
     number: int
     kind: str
@@ -55,16 +55,19 @@ class Order:
 
 
 class ControlChannel:
-    """Any thread and any process may call. Raises `StorageError` where the file cannot be used."""
+    """A table each for versions to serve, status and commands, in the spool's file.
+
+    Any thread and any process may call. Raises `StorageError` where the file cannot be used.
+    """
 
     def __init__(self, path: Path) -> None:
         self._file = SpoolFile(path, SCHEMA)
 
-    def publish(self, wanted: Published) -> int:
-        """Have it served; returns its sequence number."""
+    def publish(self, serving: Published) -> int:
+        """Have a version served; returns its sequence number."""
         row = (
-            wanted.snapshot, wanted.version, wanted.threshold, wanted.base, wanted.sha256,
-            wanted.adapter, wanted.reason, time.time(),
+            serving.snapshot, serving.version, serving.threshold, serving.base, serving.sha256,
+            serving.adapter, serving.reason, time.time(),
         )  # fmt: skip
         with self._file.writing() as database:
             cursor = database.execute(
@@ -78,21 +81,21 @@ class ControlChannel:
         return sequence
 
     def numbered(self, snapshot: str, version: int) -> None:
-        """The registry gave a snapshot its version number."""
+        """Write down the version number that the registry gave a snapshot."""
         with self._file.writing() as database:
             database.execute(
                 "UPDATE published SET version = ? WHERE snapshot = ?", (version, snapshot)
             )
 
     def standing(self) -> tuple[int, int | None]:
-        """Sequence and version number of what is to be served; (0, None) where nothing is."""
+        """Sequence and version number of the version to serve; (0, None) where there is none."""
         rows = self._file.all(
             "SELECT sequence, version FROM published ORDER BY sequence DESC LIMIT 1"
         )
         return (rows[0][0], rows[0][1]) if rows else (0, None)
 
     def published(self) -> Published | None:
-        """What is to be served."""
+        """The version to serve, if there is one."""
         rows = self._file.all(
             "SELECT snapshot, threshold, base, sha256, adapter, reason, version, sequence "
             "FROM published ORDER BY sequence DESC LIMIT 1"
@@ -100,18 +103,18 @@ class ControlChannel:
         return Published(*rows[0]) if rows else None
 
     def tell(self, topic: str, data: Mapping[str, Any]) -> None:
-        """Put in the latest word on a topic (what the healer sees, who holds the lease)."""
+        """Replace the status of a topic (the healer's state, the lease's holder)."""
         row = (topic, json.dumps(data, allow_nan=False), time.time())
         with self._file.writing() as database:
             database.execute("INSERT OR REPLACE INTO told VALUES (?, ?, ?)", row)
 
     def told(self, topic: str) -> tuple[dict[str, Any], float]:
-        """The latest word on a topic and when it was said; ({}, 0.0) where nothing was."""
+        """The status of a topic and when it was written; ({}, 0.0) where there is none."""
         rows = self._file.all("SELECT data, at FROM told WHERE topic = ?", (topic,))
         return (json.loads(rows[0][0]), rows[0][1]) if rows else ({}, 0.0)
 
     def order(self, kind: str, argument: Mapping[str, Any]) -> int:
-        """Ask for something to be done; returns the order's number."""
+        """Queue a command; returns its number."""
         row = (kind, json.dumps(argument), time.time())
         with self._file.writing() as database:
             cursor = database.execute(
@@ -120,10 +123,10 @@ class ControlChannel:
             return int(cursor.lastrowid or 0)
 
     def take_order(self, not_before: float) -> Order | None:
-        """The oldest order since ``not_before`` that nobody took yet; it is taken now."""
+        """Take the oldest command since ``not_before`` that was not taken yet."""
         waiting = "SELECT min(number) FROM orders WHERE taken IS NULL AND at >= ?"
         if self._file.all(waiting, (not_before,))[0][0] is None:
-            return None  # a look costs no write
+            return None  # without a write, since the healer looks several times a second
         with self._file.writing() as database:
             row = database.execute(
                 "UPDATE orders SET taken = ? WHERE number = (SELECT min(number) FROM orders "
@@ -133,7 +136,7 @@ class ControlChannel:
         return Order(row[0], row[1], json.loads(row[2])) if row else None
 
     def withdraw(self, number: int) -> bool:
-        """Take an order back; False where somebody took it already."""
+        """Withdraw a command; False where it was taken already."""
         with self._file.writing() as database:
             cursor = database.execute(
                 "UPDATE orders SET taken = ? WHERE number = ? AND taken IS NULL",
@@ -142,21 +145,21 @@ class ControlChannel:
             return cursor.rowcount == 1
 
     def answer(self, number: int, answer: Mapping[str, Any]) -> None:
-        """Say what came of an order."""
+        """Write down the result of a command."""
         with self._file.writing() as database:
             database.execute(
                 "UPDATE orders SET answer = ? WHERE number = ?", (json.dumps(answer), number)
             )
 
     def answer_of(self, number: int) -> dict[str, Any] | None:
-        """What came of an order, once somebody said."""
+        """The result of a command, once there is one."""
         rows = self._file.all("SELECT answer FROM orders WHERE number = ?", (number,))
         return json.loads(rows[0][0]) if rows and rows[0][0] is not None else None
 
     def identity(self) -> int:
-        """See `SpoolFile`."""
+        """As `SpoolFile.identity`."""
         return self._file.identity()
 
     def close(self) -> None:
-        """No more calls."""
+        """Close the file; no call may follow."""
         self._file.close()

@@ -1,4 +1,4 @@
-"""The SQLite file of a served model, that its processes on one machine share."""
+"""The SQLite file of a served model, which its processes on one machine share."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ Inode = tuple[int, int] | None
 
 
 def spool_path(model: str, workspace: Path = WORKSPACE) -> Path:
-    """Where a model's spool is kept."""
+    """The path of a model's spool."""
     return workspace / "serving" / model / NAME
 
 
 class SpoolFile:
-    """One connection to it, with the tables of whoever opens it. A commit is on disk.
+    """A connection to the file, with the tables of ``schema``. A commit is on disk.
 
     Any thread may call. Raises `StorageError` where the disk is full or the file cannot be used;
-    what was committed before stays whole. A file that is corrupt is set aside under another name,
-    and one that was taken away or replaced is not written to any more: in both cases work goes on
-    with what is at the path then, which has another identity.
+    earlier commits stay whole. A corrupt file is set aside under another name, and one that was
+    removed or replaced is not written to any more: in both cases work goes on with the file that
+    is at the path then, which has another identity.
     """
 
     def __init__(self, path: Path, schema: str) -> None:
@@ -46,7 +46,7 @@ class SpoolFile:
         self._schema = schema
         self._lock = threading.Lock()
         self._inodes: tuple[Inode, ...] = (None,)
-        with self._told(), self._alone():
+        with self._translated(), self._alone():
             try:
                 self._open()
             except sqlite3.DatabaseError as exc:
@@ -55,15 +55,15 @@ class SpoolFile:
                 self._set_aside(exc)
 
     def identity(self) -> int:
-        """A number that no other spool has, nor the one that takes this one's place."""
-        with self._told(), self._lock:
+        """A random number of this file, which one that takes its place does not have."""
+        with self._translated(), self._lock:
             self._require_same()
             return self._identity
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """A transaction: all of it or nothing."""
-        with self._told(), self._lock:
+        with self._translated(), self._lock:
             self._require_same()
             with self._database:
                 self._database.execute("BEGIN IMMEDIATE")  # no reader that turns writer half-way
@@ -71,18 +71,18 @@ class SpoolFile:
 
     def all(self, query: str, values: tuple[Any, ...] = ()) -> list[Any]:
         """The rows that a query gives."""
-        with self._told(), self._lock:
+        with self._translated(), self._lock:
             self._require_same()
             return self._database.execute(query, values).fetchall()
 
     def close(self) -> None:
-        """No more calls."""
+        """Close the file; no call may follow."""
         with self._lock:
             self._database.close()
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """No other process opens or replaces the file meanwhile."""
+        """Keep other processes from opening or replacing the file within the block."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self.path.with_suffix(".lock")):
             yield
@@ -112,7 +112,7 @@ class SpoolFile:
         return int(row[0])
 
     def _require_same(self) -> None:
-        """Open what is at the path, should that be another file by now."""
+        """Open the file at the path again where that is another one by now."""
         if _inode(self.path) == self._inodes[0]:
             return
         with self._alone():
@@ -123,7 +123,7 @@ class SpoolFile:
             self._open()
 
     def _set_aside(self, why: Exception) -> None:
-        """Give a corrupt file another name, unless somebody has done that by now."""
+        """Give a corrupt file another name, unless another process has done so by now."""
         if self._inodes[0] in (None, _inode(self.path)):
             aside = self.path.with_name(f"{NAME}.corrupt-{time.time_ns() // 1_000_000}")
             for beside, end in zip(self._beside(), BESIDE, strict=True):
@@ -140,7 +140,8 @@ class SpoolFile:
         return [self.path.with_name(f"{self.path.name}{end}") for end in BESIDE]
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _translated(self) -> Iterator[None]:
+        """Turn errors of SQLite and of the disk into `StorageError`."""
         try:
             yield
         except sqlite3.DatabaseError as exc:

@@ -1,4 +1,4 @@
-"""The rows that a server answered, as a stream: batches from where another run left off."""
+"""The rows that a server answered, as a stream of batches from a cursor on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Part:
     """Rows ``start`` to before ``stop`` of a request."""
 
-    one: LoggedRequest
+    request: LoggedRequest
     start: int
     stop: int
 
@@ -43,7 +43,10 @@ class _Segment:
 
 
 class RowIndex:
-    """Remembers the latest ``keep`` rows; ``forgotten`` counts labels of older ones."""
+    """Where the latest ``keep`` rows are, by batch and place, so that late labels find them.
+
+    ``forgotten`` counts labels of older rows.
+    """
 
     def __init__(self, keep: int) -> None:
         self._keep = keep
@@ -53,21 +56,23 @@ class RowIndex:
         self.forgotten = 0
 
     def note(self, batch: int, parts: Sequence[Part]) -> None:
-        """A batch was made of these, in this order."""
+        """Remember a batch by its parts, in their order."""
         at = 0
         for part in parts:
             segment = _Segment(part.start, part.stop, batch, at)
-            self._segments.setdefault(part.one.number, []).append(segment)
+            self._segments.setdefault(part.request.number, []).append(segment)
             at += len(part)
         self._rows += at
         while self._rows > self._keep:
             self._oldest = next(iter(self._segments))
             gone = self._segments.pop(self._oldest)
-            self._rows -= sum(one.stop - one.start for one in gone)
+            self._rows -= sum(segment.stop - segment.start for segment in gone)
 
     def late(self, labels: Sequence[Label]) -> LateLabels | None:
         """Labels by batch and place; those whose rows are in no batch yet are left out."""
-        placed = [(*went, one.y) for one in labels if (went := self._where(one)) is not None]
+        placed = [
+            (*place, label.y) for label in labels if (place := self._where(label)) is not None
+        ]
         if not placed:
             return None
         batch, place, y = zip(*placed, strict=True)
@@ -75,28 +80,28 @@ class RowIndex:
 
     def _where(self, label: Label) -> tuple[int, int] | None:
         self.forgotten += label.answered <= self._oldest
-        for one in self._segments.get(label.answered, ()):
-            if one.start <= label.place < one.stop:
-                return one.batch, one.at + label.place - one.start
+        for segment in self._segments.get(label.answered, ()):
+            if segment.start <= label.place < segment.stop:
+                return segment.batch, segment.at + label.place - segment.start
         return None
 
 
 POLL_SECONDS = 0.05
 READ_AT_ONCE = 500  # requests
-BEHIND, CAUGHT_UP = 50, 5  # batches that wait when healing pauses, and when it goes on
-WIDE = 10  # batches at most in one while so many wait: most of a batch's cost is not its rows'
+BEHIND, CAUGHT_UP = 50, 5  # waiting batches at which healing pauses, and at which it goes on
+WIDE = 10  # batches in one while healing pauses: most of a batch's cost is independent of its rows
 LABELS_AT_ONCE = 10_000
-LARGEST = float(np.finfo(np.float32).max)  # that a network takes
+LARGEST = float(np.finfo(np.float32).max)  # number that a network takes
 ENDLESS = "infinite values, and beyond 3.4e38, taken as missing"
 OF_OTHERS = "rows of another model, or that cannot be read, left out"
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How rows become batches: ``batch_size`` rows, or what came within ``max_wait`` seconds.
+    """When a batch is cut: at ``batch_size`` rows, or ``max_wait`` seconds after its first row.
 
-    ``now`` is a monotonic clock in seconds; ``wait`` waits some seconds and says whether the
-    stream shall end.
+    ``now`` is a monotonic clock in seconds; ``wait`` waits some seconds and returns whether to
+    end the stream.
     """
 
     batch_size: int
@@ -109,10 +114,9 @@ class SpoolSource(Around):
     """A `Source` whose training rows are ``reference``'s and whose stream is the spool's.
 
     One threshold decided all rows of a batch. A label counts with its row's batch if it is there
-    by then, and is late otherwise; which of the two hangs on the spool's own order alone, so that
-    over a restart none is taken twice or lost. When the stream shall end, what was answered by
-    then is streamed first; it also ends where another spool has taken this one's place. ``idle`` is
-    called while nothing comes.
+    by then, and is late otherwise; which of the two depends on the spool's own order alone, so
+    that over a restart none is taken twice or lost. Before the stream ends, all rows that were
+    answered by then are streamed; it also ends where another spool has taken this one's place.
     """
 
     batch_count = None
@@ -142,18 +146,18 @@ class SpoolSource(Around):
         self.begin(cursor)
 
     def begin(self, cursor: Cursor) -> None:
-        """Read on from here; to be said before `history` and `batches`."""
+        """Set the cursor to read from; call it before `history` and `batches`."""
         self.cursor = replace(cursor, spool=cursor.spool or self._spool.identity())
         self._read_to, self._skip = cursor.answered, cursor.place
         self._pending.clear()
-        self._went = RowIndex(self._remember)
+        self._index = RowIndex(self._remember)
 
     def attend(self, folder: Path, idle: Callable[[], bool]) -> None:
         """``idle`` is called while no row comes; True ends the stream."""
         self._idle = idle
 
     def training(self) -> Iterator[Rows]:
-        """The reference rows, as the served network takes them."""
+        """The reference rows, encoded for the served network."""
         for rows in self._reference.training():
             yield Rows(self.encoding.encode(rows.columns), rows.y, rows.columns)
 
@@ -162,12 +166,12 @@ class SpoolSource(Around):
         return {}
 
     def limit(self) -> None:
-        """Nobody knows the best that can be done on real rows."""
+        """None: of real rows the best possible figures are not known."""
 
     def notes(self) -> Mapping[str, int]:
-        """What was unusual so far, and labels that came too late to find their rows."""
+        """Counts of unusual values so far, and of labels that came too late for their rows."""
         strange = self._departures.notes() if self._departures else {}
-        forgotten = {"labels of forgotten rows": self._went.forgotten}
+        forgotten = {"labels of forgotten rows": self._index.forgotten}
         return occurred(dict(self._unusual) | forgotten | strange)
 
     def departures(self) -> Mapping[str, Mapping[str, int]]:
@@ -179,46 +183,46 @@ class SpoolSource(Around):
         return self._spool.rows_beyond(self.cursor.answered) - self.cursor.place
 
     def behind(self) -> str:
-        """Why healing should pause: more rows come than can be looked at beside heals.
+        """Why healing should pause: more rows come than can be scored beside heals.
 
-        Until few wait the batches are wider.
+        Until few rows wait, batches are wider.
         """
         most = BEHIND if not self._is_behind else CAUGHT_UP
-        wanted = most * self._pace.batch_size
-        rows = self._spool.rows_beyond(self.cursor.answered, wanted)
-        self._is_behind = rows >= wanted
+        limit = most * self._pace.batch_size
+        rows = self._spool.rows_beyond(self.cursor.answered, limit)
+        self._is_behind = rows >= limit
         return f"{rows} rows or more wait to be looked at" if self._is_behind else ""
 
     def history(self) -> Iterator[Batch]:
         """The latest rows before the cursor once more, with the labels that had come by then.
 
-        Their batches count up to 0. To be walked before `batches`: labels find these rows too.
+        Their batches count up to 0. Read it before `batches`, so that late labels find these rows.
         """
         place = self.cursor.place
         at = self._spool.first_within(self._remember, self.cursor.answered) - 1
         batches: list[list[Part]] = []
         while at <= self.cursor.answered and (some := self._spool.rows_after(at, READ_AT_ONCE)):
             at = some[-1].number
-            for one in some:
-                stop = len(one)
-                if one.number > self.cursor.answered:
+            for request in some:
+                stop = len(request)
+                if request.number > self.cursor.answered:
                     stop, place = place, 0  # of the one that was read in part
-                if stop and self._is_ours(one):
-                    self._add(Part(one, 0, stop), batches)
+                if stop and self._is_ours(request):
+                    self._add(Part(request, 0, stop), batches)
         for index, parts in enumerate(batches, 1 - len(batches)):
             yield self._made_of(parts, index, self.cursor.labels, None)
 
     def _add(self, part: Part, batches: list[list[Part]]) -> None:
-        """To the last of the batches if it belongs there, else to a new one."""
+        """Add a part to the last of the batches where it has room, else to a new one."""
         last = batches[-1] if batches else []
         full = sum(map(len, last)) >= self._pace.batch_size
-        if not last or full or last[0].one.threshold != part.one.threshold:
+        if not last or full or last[0].request.threshold != part.request.threshold:
             batches.append([part])
         else:
             last.append(part)
 
     def batches(self, start: int = 1) -> Iterator[Batch]:
-        """Batches as they fill, from the cursor on."""
+        """The batches from the cursor on, each once it is full or old enough."""
         index, ending = start, False
         while True:
             self._read()
@@ -239,22 +243,24 @@ class SpoolSource(Around):
             if not self._pending:
                 self._since = self._pace.now()
             self._read_to = requests[-1].number
-            for one in requests:
+            for request in requests:
                 start, self._skip = self._skip, 0
-                if self._is_ours(one):
-                    self._pending += [Part(one, start, len(one))] if start < len(one) else []
-                else:
-                    self._leave_out(one, start)
+                part = Part(request, start, len(request))
+                if not self._is_ours(request):
+                    self._leave_out(part)
+                elif len(part):
+                    self._pending.append(part)
 
-    def _is_ours(self, one: LoggedRequest) -> bool:
+    def _is_ours(self, request: LoggedRequest) -> bool:
         """Whether a request has this model's columns and classes."""
-        width = one.probabilities.shape[1] if one.probabilities.ndim == 2 else 2
-        return width == len(self.labels) and one.columns.keys() >= set(self.encoding.names)
+        p = request.probabilities
+        classes = p.shape[1] if p.ndim == 2 else 2
+        return classes == len(self.labels) and request.columns.keys() >= set(self.encoding.names)
 
-    def _leave_out(self, one: LoggedRequest, start: int) -> None:
-        self._unusual[OF_OTHERS] += len(one) - start
+    def _leave_out(self, part: Part) -> None:
+        self._unusual[OF_OTHERS] += len(part)
         if not self._pending:
-            self.cursor = self._after(Part(one, start, len(one)), self.cursor.labels)
+            self.cursor = self._after(part, self.cursor.labels)
 
     def _cut(self, *, ending: bool) -> list[Part]:
         """The rows of the next batch; none where it is too early for one."""
@@ -262,18 +268,18 @@ class SpoolSource(Around):
         size, closed = 0, ending
         most = self._pace.batch_size * (WIDE if self._is_behind else 1)
         for part in self._pending:
-            if size == most or part.one.threshold != self._pending[0].one.threshold:
+            if size == most or part.request.threshold != self._pending[0].request.threshold:
                 closed = True
                 break
             taken = min(len(part), most - size)
-            parts.append(Part(part.one, part.start, part.start + taken))
+            parts.append(Part(part.request, part.start, part.start + taken))
             size += taken
         if size < self._pace.batch_size and not closed and not self._waited():
             return []
         for part in parts:
             first = self._pending.popleft()
             if part.stop < first.stop:
-                self._pending.appendleft(Part(first.one, part.stop, first.stop))
+                self._pending.appendleft(Part(first.request, part.stop, first.stop))
         self._since = self._pace.now()
         return parts
 
@@ -282,55 +288,55 @@ class SpoolSource(Around):
         return self._pace.now() - self._since >= self._pace.max_wait
 
     def _batch(self, index: int, parts: Sequence[Part]) -> Batch:
-        looked_at, labels = self.cursor.labels, list[Label]()
-        while some := self._spool.labels_after(looked_at, LABELS_AT_ONCE):
+        labels_to, labels = self.cursor.labels, list[Label]()
+        while some := self._spool.labels_after(labels_to, LABELS_AT_ONCE):
             labels += some
-            looked_at = some[-1].number
-        return self._made_of(parts, index, looked_at, self._went.late(labels))
+            labels_to = some[-1].number
+        return self._made_of(parts, index, labels_to, self._index.late(labels))
 
     def _made_of(
-        self, parts: Sequence[Part], index: int, looked_at: int, late: LateLabels | None
+        self, parts: Sequence[Part], index: int, labels_to: int, late: LateLabels | None
     ) -> Batch:
-        """A batch of rows, labelled as far as labels up to ``looked_at`` know."""
+        """A batch of the parts' rows, with their labels up to number ``labels_to``."""
         columns = {
-            name: np.concatenate([one.one.columns[name][one.start : one.stop] for one in parts])
+            name: np.concatenate([p.request.columns[name][p.start : p.stop] for p in parts])
             for name in self.encoding.names
         }
         for name in self.encoding.numeric:
             endless = np.abs(columns[name]) > LARGEST
             columns[name][endless] = np.nan
             self._unusual[ENDLESS] += int(endless.sum()) if index > 0 else 0
-        answered = [part.one.probabilities[part.start : part.stop] for part in parts]
+        answered = [part.request.probabilities[part.start : part.stop] for part in parts]
         x = self.encoding.encode(columns, self._unusual if index > 0 else None)
         cleaned = self.encoding.cleaned(columns)
-        self._went.note(index, parts)
+        self._index.note(index, parts)
         if index > 0:
-            self.cursor = self._after(parts[-1], looked_at)
+            self.cursor = self._after(parts[-1], labels_to)
             if self._departures is not None:
                 self._departures.add(cleaned)
         return Batch(
             index,
-            Rows(x, self._classes(parts, looked_at), cleaned),
+            Rows(x, self._classes(parts, labels_to), cleaned),
             late=late,
-            answers=Answers(np.concatenate(answered), parts[0].one.threshold),
+            answers=Answers(np.concatenate(answered), parts[0].request.threshold),
             offsets=self.cursor.as_dict(),
         )
 
-    def _classes(self, parts: Sequence[Part], looked_at: int) -> LabelArray:
+    def _classes(self, parts: Sequence[Part], labels_to: int) -> LabelArray:
         y = np.full(sum(map(len, parts)), -1, dtype=np.int8)
         starts: dict[int, tuple[int, Part]] = {}
         at = 0
         for part in parts:
-            starts[part.one.number] = (at, part)
+            starts[part.request.number] = (at, part)
             at += len(part)
         for label in self._spool.labels_of(list(starts)):
             at, part = starts[label.answered]
-            if label.number <= looked_at and part.start <= label.place < part.stop:
+            if label.number <= labels_to and part.start <= label.place < part.stop:
                 y[at + label.place - part.start] = label.y
         return y
 
     def _after(self, last: Part, labels: int) -> Cursor:
-        whole, number = last.stop == len(last.one), last.one.number
-        mark = mark_of(last.one.request, last.one.at)
+        whole, number = last.stop == len(last.request), last.request.number
+        mark = mark_of(last.request.request, last.request.at)
         answered, place = (number, 0) if whole else (number - 1, last.stop)
         return Cursor(answered, place, labels, self.cursor.spool, mark)

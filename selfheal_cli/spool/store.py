@@ -1,6 +1,6 @@
-"""Requests that were answered, and the labels that came for their rows, in order, on disk.
+"""The spool: answered requests and the labels that came for their rows, in order, on disk.
 
-The server appends; the healer reads from where it was.
+The server appends; the healer reads on from its cursor.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _HEAD = struct.Struct("<I")
 
 @dataclass(frozen=True, slots=True)
 class LoggedRequest:
-    """The rows of one request and what they were answered.
+    """The rows of one request with their answers.
 
     ``columns`` are raw, (n,) each: float64 numbers or texts, None where missing.
-    ``probabilities`` (n,) or (n, K); ``snapshot`` is what decided, at ``threshold``. ``keys``
-    names each row for labels that come later, where rows have names; ``at`` is in seconds since
-    1970. ``number`` is its place in the spool, 0 before it is there.
+    ``probabilities`` (n,) or (n, K) by ``snapshot``, which decided at ``threshold``. ``keys`` name
+    the rows for labels that come later, where rows have keys; ``at`` is in seconds since 1970.
+    ``number`` is its place in the spool, 0 before it is there.
     """
 
     request: str
@@ -91,7 +91,7 @@ CREATE TABLE IF NOT EXISTS labels (
     y INTEGER NOT NULL, UNIQUE (answered, place)
 );
 """
-MOST_ROWS = 20_000  # that are in memory for a reader
+MOST_ROWS = 20_000  # that a reader has in memory
 ROWS = (
     "SELECT request, classes, columns, probabilities, snapshot, threshold, at, number "
     "FROM answered "
@@ -117,8 +117,8 @@ class Feedback:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """What became of labels: joined to their rows; known before; of rows never seen, or long
-    forgotten.
+    """Counts of labels: ``joined`` to their rows; ``repeated`` for rows that have one already;
+    ``unknown``, whose row never came or was removed.
     """
 
     joined: int
@@ -128,8 +128,8 @@ class Joined:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What became of answered requests: ``new`` ones; and of how many rows the request's id stands
-    for other rows already, so that they were not kept.
+    """Counts of appended requests: ``new`` ones, and ``conflicting`` rows that were not kept,
+    because their request's id belongs to other rows already.
     """
 
     new: int
@@ -138,11 +138,11 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """Up to where a spool was read: ``place`` rows of the request after ``answered``, and the
-    labels up to ``labels``.
+    """Up to where a spool was read: all requests up to ``answered``, ``place`` rows of the next
+    one, and the labels up to ``labels``.
 
-    ``spool`` is the identity of the one that was read, and ``mark`` is made of the request that was
-    read last; both are 0 where nobody wrote them down.
+    ``spool`` is the identity of its file, and ``mark`` that of the request that was read last (see
+    `mark_of`); both are 0 where they were not recorded.
     """
 
     answered: int = 0
@@ -161,13 +161,13 @@ class Cursor:
         return (self.answered, self.place) > (other.answered, other.place)
 
     def as_dict(self) -> dict[str, int]:
-        """As it is recorded with a batch."""
+        """The offsets that are recorded with a batch."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A label that was joined: of row ``place`` of ``answered``; ``number`` is its own place."""
+    """A joined label of row ``place`` of the request ``answered``; ``number`` counts labels."""
 
     number: int
     answered: int
@@ -176,35 +176,36 @@ class Label:
 
 
 class Spool:
-    """Any thread and any process of this machine may call.
+    """Answered requests and labels, each in the order of their commits.
 
-    Raises `StorageError` where the disk is full or the file cannot be used.
+    Any thread and any process of this machine may call. Raises `StorageError` where the disk is
+    full or the file cannot be used.
     """
 
     def __init__(self, path: Path) -> None:
         self._file = SpoolFile(path, SCHEMA)
 
     def identity(self) -> int:
-        """See `SpoolFile`."""
+        """As `SpoolFile.identity`."""
         return self._file.identity()
 
     def append(self, answers: Sequence[LoggedRequest]) -> Kept:
         """Keep answered requests, all or none.
 
-        A request id that is there already is not taken a second time. If it comes with other rows,
-        it names no request any more: no label finds rows by it.
+        A request whose id is there already is not kept again. If it has other rows, labels find
+        no rows by that id any more.
         """
         new = conflicting = 0
         with self._file.writing() as database:
-            for one in answers:
-                if _insert(database, one):
+            for request in answers:
+                if _insert(database, request):
                     new += 1
-                elif _is_shared(database, one):
-                    conflicting += len(one)
+                elif _is_shared(database, request):
+                    conflicting += len(request)
         return Kept(new, conflicting)
 
     def holds(self, cursor: Cursor) -> bool:
-        """Whether this is the spool that was read up to there."""
+        """Whether this is the spool that was read up to a cursor."""
         if cursor.spool not in (0, self.identity()):
             return False
         ends = ((cursor.last, "answered"), (cursor.labels, "labels"))
@@ -213,20 +214,20 @@ class Spool:
             if last > (row[0][0] if row else 0):
                 return False
         row = self._file.all("SELECT request, at FROM answered WHERE number = ?", (cursor.last,))
-        return not row or cursor.mark in (0, mark_of(*row[0]))  # without a row: long forgotten
+        return not row or cursor.mark in (0, mark_of(*row[0]))  # without a row: removed since
 
     def label(self, labels: Sequence[Feedback]) -> Joined:
-        """Join labels to rows that were answered. A row's first label is the one that counts."""
+        """Join labels to rows that were answered; a row keeps its first label."""
         joined = unknown = 0
         with self._file.writing() as database:
-            for one in labels:
-                row = _find(database, one)
+            for label in labels:
+                row = _find(database, label)
                 if row is None:
                     unknown += 1
                     continue
                 cursor = database.execute(
                     "INSERT OR IGNORE INTO labels (answered, place, y) VALUES (?, ?, ?)",
-                    (*row, one.y),
+                    (*row, label.y),
                 )
                 joined += cursor.rowcount
         return Joined(joined, len(labels) - joined - unknown, unknown)
@@ -234,8 +235,10 @@ class Spool:
     def rows_after(
         self, number: int, limit: int, most_rows: int = MOST_ROWS
     ) -> list[LoggedRequest]:
-        """Answered requests in the order in which they were committed: at most ``limit``, and no
-        more once they have ``most_rows`` rows, of which one alone may have more.
+        """Answered requests after ``number``, in the order of their commits.
+
+        At most ``limit``, and no more once they have ``most_rows`` rows; one request alone may
+        have more rows.
         """
         values = (number, limit, most_rows)
         return list(map(_answered, self._file.all(ROWS + AFTER, values)))
@@ -261,7 +264,7 @@ class Spool:
         return [Label(*row) for row in rows]
 
     def rows_beyond(self, number: int, requests: int = -1) -> int:
-        """How many rows the requests after ``number`` have, or the first ``requests`` of them."""
+        """Number of rows of the requests after ``number``, or of the first ``requests`` of them."""
         query = (
             "SELECT coalesce(sum(rows), 0) FROM (SELECT rows FROM answered WHERE number > ? "
             "ORDER BY number LIMIT ?)"
@@ -269,14 +272,15 @@ class Spool:
         return int(self._file.all(query, (number, requests))[0][0])
 
     def count(self, read_to: int) -> tuple[int, int]:
-        """Rows that are kept, and those of them beyond request ``read_to``."""
+        """Number of rows, and of those after request ``read_to``."""
         query = "SELECT total(rows), total(rows * (number > ?)) FROM answered"
         kept, unread = self._file.all(query, (read_to,))[0]
         return int(kept), int(unread)
 
     def forget(self, keep_rows: int, before: int | None = None) -> int:
-        """Remove the oldest requests that are beyond ``keep_rows`` rows, with their keys and
-        labels, none from ``before`` on; returns how many.
+        """Remove the oldest requests beyond ``keep_rows`` rows, with their keys and labels.
+
+        None from ``before`` on is removed; returns how many were.
         """
         edge = self._file.all(
             "SELECT number FROM (SELECT number, sum(rows) OVER (ORDER BY number DESC) AS newer "
@@ -296,53 +300,53 @@ class Spool:
             return database.execute("DELETE FROM answered WHERE number <= ?", last).rowcount
 
     def close(self) -> None:
-        """No more calls."""
+        """Close the file; no call may follow."""
         self._file.close()
 
 
 def mark_of(request: str, at: float) -> int:
-    """A number by which a request is known again."""
-    told = f"{request}\n{at!r}".encode()
-    return int.from_bytes(hashlib.blake2b(told, digest_size=6).digest())
+    """A hash by which a request is recognised, by its id and its time in seconds."""
+    text = f"{request}\n{at!r}".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=6).digest())
 
 
-def _insert(database: sqlite3.Connection, one: LoggedRequest) -> int:
-    p = one.probabilities
+def _insert(database: sqlite3.Connection, request: LoggedRequest) -> int:
+    p = request.probabilities
     cursor = database.execute(
         "INSERT OR IGNORE INTO answered (request, rows, classes, columns, probabilities, snapshot, "
         "threshold, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (one.request, len(p), 1 if p.ndim == 1 else p.shape[1], pack_columns(one.columns),
-         p.astype("<f4", copy=False).tobytes(), one.snapshot, one.threshold, one.at),
+        (request.request, len(p), 1 if p.ndim == 1 else p.shape[1], pack_columns(request.columns),
+         p.astype("<f4", copy=False).tobytes(), request.snapshot, request.threshold, request.at),
     )  # fmt: skip
-    if cursor.rowcount and one.keys is not None:
+    if cursor.rowcount and request.keys is not None:
         database.executemany(
             "INSERT OR REPLACE INTO keys VALUES (?, ?, ?)",
-            [(key, cursor.lastrowid, place) for place, key in enumerate(one.keys)],
+            [(key, cursor.lastrowid, place) for place, key in enumerate(request.keys)],
         )
     return cursor.rowcount
 
 
-def _is_shared(database: sqlite3.Connection, one: LoggedRequest) -> bool:
+def _is_shared(database: sqlite3.Connection, request: LoggedRequest) -> bool:
     """Whether the request that is kept under this one's id has other rows."""
     query = "SELECT columns FROM answered WHERE request = ?"
-    if database.execute(query, (one.request,)).fetchone()[0] == pack_columns(one.columns):
+    if database.execute(query, (request.request,)).fetchone()[0] == pack_columns(request.columns):
         return False
-    database.execute("INSERT OR IGNORE INTO shared VALUES (?)", (one.request,))
+    database.execute("INSERT OR IGNORE INTO shared VALUES (?)", (request.request,))
     return True
 
 
-def _find(database: sqlite3.Connection, one: Feedback) -> tuple[int, int] | None:
-    """The row that a label is for."""
-    if one.key is not None:
+def _find(database: sqlite3.Connection, label: Feedback) -> tuple[int, int] | None:
+    """The row that a label is for: its request's number and its place in it."""
+    if label.key is not None:
         query = "SELECT answered, place FROM keys WHERE key = ?"
-        located: tuple[int, int] | None = database.execute(query, (one.key,)).fetchone()
+        located: tuple[int, int] | None = database.execute(query, (label.key,)).fetchone()
         return located
     row = database.execute(
         "SELECT number FROM answered WHERE request = ? AND rows > ? "
         "AND request NOT IN (SELECT request FROM shared)",
-        (one.request, one.place),
+        (label.request, label.place),
     ).fetchone()
-    return None if row is None or one.place < 0 else (row[0], one.place)
+    return None if row is None or label.place < 0 else (row[0], label.place)
 
 
 def _answered(row: tuple[Any, ...]) -> LoggedRequest:
@@ -352,5 +356,5 @@ def _answered(row: tuple[Any, ...]) -> LoggedRequest:
     try:
         columns = unpack_columns(packed)
     except DataError:
-        columns = {}  # whoever reads them leaves them out, and counts them
+        columns = {}  # `SpoolSource` leaves them out and counts them
     return LoggedRequest(request, columns, p, snapshot, threshold, at, None, number)

@@ -76,7 +76,7 @@ def _shown(plan: RollbackPlan) -> dict[str, Any]:
     serving, target = plan.serving, plan.target
     lines = [f"serves now: {_told(serving)}", f"would serve: {_told(target)}"]
     if not isinstance(target, ForeignVersion):
-        lines[-1] += f", 95 % sure of {_figure(plan.sure_of(target))}"
+        lines[-1] += f", 95 % sure of {_figure(plan.lower_bound(target))}"
         lines.append(
             f"recipe {target.tags.get('selfheal.recipe', '-')}, made while the stream was "
             f"{target.regime or 'not looked at'}"
