@@ -1,4 +1,4 @@
-"""What every source offers to the stages behind it."""
+"""The contract of every source of rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Around(Protocol):
-    """What a session asks of a source around its batches.
+    """The methods of a source that a session calls around its batches.
 
     What is answered here is right where all rows are there from the beginning. An ``endless``
     source is read once, and ended by being stopped.
@@ -62,7 +62,7 @@ class Source(Around, Protocol):
     """Rows in time order: a part to train on, then a stream.
 
     ``labels`` names the target's values in the order of the classes; of two, the second is the
-    positive. ``batch_count`` is None when nobody knows.
+    positive. ``batch_count`` is None where it is not known.
     """
 
     @property
@@ -78,26 +78,26 @@ class Source(Around, Protocol):
         """Batches in the stream."""
 
     def training(self) -> Iterator[Rows]:
-        """The training part, in blocks that fit in memory; may be asked for again."""
+        """The training part, in blocks that fit in memory; may be read again."""
 
     def batches(self, start: int = 1) -> Iterator[Batch]:
         """The stream from batch ``start`` on."""
 
     def held_out(self) -> Mapping[str, Rows]:
-        """Rows that no network trains on, by stage; empty where the stream is the only judge."""
+        """Rows that no network trains on, by stage; empty where there are none but the stream's."""
 
     def limit(self) -> Limit | None:
-        """The best that any model can do on the stream, where the generator is known."""
+        """The Bayes-optimal figures on the stream, where the generator is known."""
 
     @property
     def contract(self) -> Contract | None:
         """What every row must be; None where rows are drawn, not read."""
 
     def departures(self) -> Mapping[str, Mapping[str, int]]:
-        """Counts of values that training did not have the like of, by column, so far."""
+        """Counts of range violations so far, by column."""
 
     def notes(self) -> Mapping[str, int]:
-        """Counts of what was not as in training (missing values, unseen categories) so far."""
+        """Counts of unusual values so far (missing ones, unseen categories), by kind."""
 
 
 @dataclass(frozen=True, slots=True)

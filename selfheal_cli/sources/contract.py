@@ -1,4 +1,4 @@
-"""What a row must be: made of the training rows, kept with the base, held against later rows."""
+"""The row contract: made of the training rows, kept with the base, checked against later rows."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class RangeViolations:
 
     def columns(self) -> Mapping[str, Mapping[str, int]]:
         """What did occur, by column, the most frequent first."""
-        ranked = sorted(self._columns.items(), key=lambda one: (-one[1].total(), one[0]))
+        ranked = sorted(self._columns.items(), key=lambda item: (-item[1].total(), item[0]))
         return {name: dict(counts) for name, counts in ranked}
 
 
@@ -136,9 +136,9 @@ def schema_violations(
     wrong: list[SchemaViolation] = []
     required = {column.name for column in contract.columns if not column.optional}
     required |= set() if unlabelled else {target}
-    for row, one in enumerate(objects):
-        if not required <= one.keys():
-            absent = f"column '{min(required - one.keys())}' is missing"
+    for row, fields in enumerate(objects):
+        if not required <= fields.keys():
+            absent = f"column '{min(required - fields.keys())}' is missing"
             wrong.append(SchemaViolation(row, absent, absent))
     for column in contract.columns:
         if column.kind == "number":
@@ -168,7 +168,7 @@ def _no_numbers(values: pd.Series[Any], contract: RowContract) -> list[tuple[int
 def _no_labels(
     values: pd.Series[Any], labels: tuple[str, ...], contract: RowContract, *, unlabelled: bool
 ) -> list[tuple[int, str]]:
-    if contract == 2:  # a label that training did not have is one that nobody knows
+    if contract == 2:  # a label that training did not have counts as unknown
         missing, unknown = as_labels(values).isna().to_numpy(), np.zeros(len(values), np.bool_)
     else:
         missing = values.isna().to_numpy()

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from selfheal_cli.records import Columns, FloatArray
 
 
-CLIP = 10.0  # standard deviations; one wild value shall not drown the rest of its row
+CLIP = 10.0  # standard deviations; one extreme value shall not outweigh the rest of its row
 LARGEST_OF_OLD = 1e100  # in a table, by contract 1
 MISSING = "missing values"
 TOO_LARGE = "numbers beyond 3.4e38, taken as missing"
 
 
 def constant_sd(mean: float) -> float:
-    """The standard deviation up to which numbers are one and the same: what rounding makes."""
+    """The standard deviation up to which numbers count as equal: that of rounding."""
     return 1e-12 * max(1.0, abs(mean))
 
 
@@ -134,7 +134,7 @@ class Encoding(BaseModel):
 
     @model_serializer(mode="wrap")
     def _as_of_its_contract(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What selfheal 0.1.0 wrote keeps its bytes."""
+        """Leave out what selfheal 0.1.0 did not write, so that its encodings keep their bytes."""
         values: dict[str, Any] = dump(self)
         if self.contract == 1:
             del values["contract"]
@@ -149,9 +149,9 @@ class Encoding(BaseModel):
         missing: Sequence[float | None] = (),
         contract: RowContract = 2,
     ) -> Encoding:
-        """Columns for a network that has its own way with them, in this order.
+        """Unscaled columns for a network that has its own preprocessing, in this order.
 
-        ``missing`` is what each takes for a value that is not there; nothing given, 0.
+        ``missing`` is what each takes for a missing value; 0 by default.
         """
         fills = missing or [0.0] * len(names)
         pairs = zip(names, fills, strict=True)
@@ -258,30 +258,29 @@ class Encoding(BaseModel):
 
 
 def occurred(counts: Mapping[str, int]) -> dict[str, int]:
-    """Only what did occur."""
+    """The counts that are not 0."""
     return {name: count for name, count in counts.items() if count}
 
 
-# A fitted encoding for one request after another: the same inputs to the last bit, all numeric
-# columns in one step.
-
-
 class QuickEncoding:
-    """`Encoding.encode` where every column is a number; ``exact`` says whether it is that."""
+    """`Encoding.encode` of all columns in one step, to the last bit, for one request after another.
+
+    ``exact``: every column is a number that varied in training; otherwise it takes the slow way.
+    """
 
     def __init__(self, encoding: Encoding) -> None:
         self.encoding = encoding
         columns = encoding.columns
-        self.exact = all(isinstance(one, NumericColumn) and not one.constant for one in columns)
+        self.exact = all(isinstance(c, NumericColumn) and not c.constant for c in columns)
         if self.exact:
             numeric: list[Any] = list(columns)
-            self._mean = np.array([one.mean for one in numeric])
-            self._sd = np.array([one.sd for one in numeric])
+            self._mean = np.array([column.mean for column in numeric])
+            self._sd = np.array([column.sd for column in numeric])
             self._largest = LARGEST if encoding.contract == 2 else np.inf
 
     def encode(self, columns: Columns, matrix: FloatArray | None) -> FloatArray:
         """Raw columns to (n, width) float32; ``matrix`` (n, columns) float64 holds the same
-        numbers side by side, where somebody has them so.
+        numbers side by side, where the caller has them.
         """
         if matrix is None or not self.exact:
             return self.encoding.encode(columns)

@@ -1,4 +1,4 @@
-"""Lines that keep coming: what a feed of them offers, and those that a run kept."""
+"""Feeds of lines that keep coming: the contract, standard input, and the lines that a run kept."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Positions = Mapping[str, int]  # by partition, the offset of the next line
 
 @dataclass(frozen=True, slots=True)
 class FeedLine:
-    """A line as it came: where from, its offset there, its bytes; ``label`` where it is a label."""
+    """A line: its partition, its offset there, its bytes; ``label``: it is a label, not a row."""
 
     partition: str
     offset: int
@@ -32,18 +32,18 @@ class FeedLine:
 
 
 class Feed(Protocol):
-    """Lines in the order in which they come, which within a partition is that of their offsets."""
+    """Lines in the order of their arrival, which within a partition is that of their offsets."""
 
     where: str  # what messages call it
 
     def read(self, seconds: float, *, labels: bool = True) -> list[FeedLine] | None:
-        """What has come, after waiting for it so long at most; None where no more will come.
+        """The lines that have come, after waiting ``seconds`` at most; None after the last one.
 
-        Without ``labels`` those are left where they are for now.
+        Without ``labels`` those are left unread for now.
         """
 
     def positions(self) -> Positions:
-        """What is read next."""
+        """By partition, the offset that is read next."""
 
     def place(self, partition: str, offset: int) -> str:
         """Where a line is found, for messages."""
@@ -55,13 +55,13 @@ class Feed(Protocol):
         """
 
     def close(self) -> None:
-        """No more is read."""
+        """Close the feed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What a run's log says of its feed: where it began, where its stream did, and after each batch
-    how many rows it had and where the feed stood.
+    """The positions in a run's log: where reading began, where the stream began, and for each batch
+    its number of rows and the feed's positions after it.
     """
 
     begin: Positions = field(default_factory=dict)
@@ -70,7 +70,7 @@ class Past:
 
 
 class KeptLines:
-    """The lines that a run kept, then those of ``live``, if there is one."""
+    """A `Feed` of the lines that a run kept, then those of another ``feed``, if there is one."""
 
     def __init__(self, path: Path, feed: Feed | None) -> None:
         self._path, self._live, self.where = path, feed, str(path)
@@ -108,14 +108,14 @@ class KeptLines:
 
 
 class Keeping:
-    """Keeps lines: in memory until there is a file, then there."""
+    """Keeps lines: in memory until there is a file, then in the file."""
 
     def __init__(self) -> None:
         self._waiting: list[FeedLine] = []
         self._stream: IO[str] | None = None
 
     def to(self, path: Path) -> None:
-        """Write here from now on, after what is there already."""
+        """Write to this file from now on, after the lines that it holds."""
         if path.exists():
             _cut_half_line(path)
         path.touch(OWNER_ONLY)
@@ -137,13 +137,13 @@ class Keeping:
             self._stream.flush()
 
     def close(self) -> None:
-        """No more lines."""
+        """Close the file."""
         if self._stream is not None:
             self._stream.close()
 
 
 class KeepingFeed:
-    """A feed whose lines are kept as they come."""
+    """A `Feed` whose lines are kept as they come."""
 
     def __init__(self, feed: Feed, keeping: Keeping) -> None:
         self._feed, self._keeping, self.where = feed, keeping, feed.where
@@ -159,7 +159,7 @@ class KeepingFeed:
 
 @contextmanager
 def on_disk(path: object) -> Iterator[None]:
-    """What cannot be written becomes `StorageError`, naming the file."""
+    """Turn errors of writing into `StorageError`, naming the file."""
     try:
         yield
     except OSError as exc:
@@ -167,7 +167,10 @@ def on_disk(path: object) -> Iterator[None]:
 
 
 def read_lines(path: Path) -> Iterator[FeedLine]:
-    """The lines of a kept file; a last one that a crash left half-written is none."""
+    """The lines of a kept file, but for a last one that a crash left half-written.
+
+    Raises `DataError` for another file.
+    """
     with path.open(encoding="ascii", newline="\n") as stream:
         for number, text in enumerate(stream, 1):
             if not text.endswith("\n"):
@@ -184,7 +187,7 @@ def read_lines(path: Path) -> Iterator[FeedLine]:
 
 
 def positions_in(path: Path) -> Positions:
-    """What comes after the lines of a kept file."""
+    """The positions after the lines of a kept file."""
     return {line.partition: line.offset + 1 for line in read_lines(path)}
 
 
@@ -202,7 +205,7 @@ READ_BYTES = 65_536
 
 
 class StdinFeed:
-    """Lines of a stream of bytes; reading does not wait longer than it is told to.
+    """A `Feed` of a stream of bytes; reading waits no longer than its ``seconds``.
 
     ``first`` lines came before those of the stream.
     """
@@ -217,7 +220,7 @@ class StdinFeed:
         try:
             self._descriptor: int | None = stream.fileno()
         except (OSError, io.UnsupportedOperation):
-            self._descriptor = None  # not a file of the system's: it never makes one wait
+            self._descriptor = None  # no file of the operating system: reading it never waits
 
     def read(self, seconds: float, *, labels: bool = True) -> list[FeedLine] | None:
         """See `Feed.read`; there are no labels by themselves."""
@@ -251,13 +254,13 @@ class StdinFeed:
         return f"{partition}: line {offset + 1}"
 
     def commit(self, upto: Positions, held: Callable[[], bool]) -> None:
-        """Nobody is told."""
+        """Nothing: standard input cannot be read again."""
 
     def close(self) -> None:
-        """The stream is the process's own."""
+        """Nothing: the stream belongs to the process."""
 
     def _add(self, part: bytes) -> None:
-        """Of a line that is too long only so much is kept that this shows."""
+        """Add to the line; of one that is too long, no more is kept than shows that."""
         self._half += part[: max(0, LONGEST_LINE + 2 - len(self._half))]
 
     def _line(self, text: bytes) -> FeedLine:

@@ -1,4 +1,4 @@
-"""What the training part of a table says: how columns become inputs, and what a row must be."""
+"""Fits the encoding and the row contract on the training part of a table, in one walk."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class _Numbers:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """How raw rows are read from now on; ``labels`` are the target's values by class."""
+    """How raw rows are read after training; ``labels`` are the target's values by class."""
 
     encoding: Encoding
     contract: Contract
@@ -84,15 +84,15 @@ class Fitted:
     times: Times | None
 
     def block(self, frame: pd.DataFrame, seen: RangeViolations | None = None) -> Block:
-        """Rows of a table as they go through the stages; ``seen`` counts what was unusual."""
+        """Rows of a table as a block; range violations are added to ``seen``."""
         raw, contract = self.encoding.raw(frame), self.encoding.contract
         columns = self.encoding.cleaned(raw)
         y = as_classes(frame[self.target], self.labels, contract)
         if seen is not None:
             seen.add(columns)
             if contract == 2:
-                given = as_labels(frame[self.target]).notna().to_numpy()
-                seen.counts[UNKNOWN_LABELS] += int((given & (y == UNKNOWN)).sum())
+                labelled = as_labels(frame[self.target]).notna().to_numpy()
+                seen.counts[UNKNOWN_LABELS] += int((labelled & (y == UNKNOWN)).sum())
         x = self.encoding.encode(raw, None if seen is None else seen.counts)
         rows = Rows(x, y, columns)
         if self.times is None:

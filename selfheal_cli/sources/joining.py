@@ -1,4 +1,4 @@
-"""Labels that come with their row's key: joined to the batch and the place where the row was."""
+"""Joins labels that come with their row's key to the row's batch and place."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from selfheal_cli.sources.values import RowContract
 if TYPE_CHECKING:
     from selfheal_cli.sources.ndjson import Object
 
-MOST_KEYS = 1_000_000  # rows whose label may still come; the oldest are forgotten
-MOST_EARLY = 100_000  # labels that came before their row
+MOST_KEYS = 1_000_000  # rows whose label may still come; the oldest are dropped
+MOST_EARLY = 100_000  # labels that wait for their row
 
 
 class LabelJoin:
     """Remembers where the rows of each key were, and the labels that came before their row.
 
-    ``counts`` holds labels that joined nothing: of keys that never came or were forgotten, given
-    again, or not a value of the target.
+    ``counts`` holds labels that joined nothing: of keys that never came or were dropped, repeated
+    ones, or no value of the target.
     """
 
     def __init__(
@@ -46,12 +46,12 @@ class LabelJoin:
         self._early: OrderedDict[str, int] = OrderedDict()
         self.counts: Counter[str] = Counter()
 
-    def late(self, batch: int, came: Iterable[Object]) -> LateLabels | None:
-        """The labels of rows in batches before ``batch``, of those that wait and those that came.
+    def late(self, batch: int, labels: Iterable[Object]) -> LateLabels | None:
+        """The labels of rows in batches before ``batch``, of waiting and of new ``labels``.
 
         Call it before `remember` of the same batch.
         """
-        self._early |= self._checked(list(came))
+        self._early |= self._checked(list(labels))
         joined = [
             (*self._rows.pop(key), self._early.pop(key))
             for key in list(self._early)
@@ -80,16 +80,17 @@ class LabelJoin:
             self._rows.popitem(last=False)
 
     def notes(self) -> dict[str, int]:
-        """What joined nothing so far; labels that still wait for their row are unknown."""
+        """Counts of what joined nothing so far; waiting labels count as unknown."""
         waiting = {"labels of unknown rows": len(self._early)} if self._early else {}
         return dict(self.counts + Counter(waiting))
 
-    def _checked(self, came: Sequence[Object]) -> dict[str, int]:
-        values = pd.Series([one.get(self._target) for one in came], dtype="object")
+    def _checked(self, labels: Sequence[Object]) -> dict[str, int]:
+        """The class by key of the usable labels; the others are counted."""
+        values = pd.Series([fields.get(self._target) for fields in labels], dtype="object")
         classes = as_classes(values, self._labels, self._contract)
         by_key: dict[str, int] = {}
-        for one, label in zip(came, classes.tolist(), strict=True):
-            key = as_key(one.get(self._key))
+        for fields, label in zip(labels, classes.tolist(), strict=True):
+            key = as_key(fields.get(self._key))
             if label == UNKNOWN or key is None:
                 self.counts["labels without a key or a known value"] += 1
             elif key in by_key or key in self._early or key in self._done:

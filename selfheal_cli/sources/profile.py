@@ -326,7 +326,7 @@ def profile(table: TableFile, settings: RowSettings, rejects: Rejects) -> Profil
             return profile
         first, may = violations[0], settings.reject_misfits and table.contract == 2
         if not may or len(violations) > MOST_VIOLATIONS * profile.rows:
-            raise DataError(first.told(table.place(first.row)))
+            raise DataError(first.message(table.place(first.row)))
         table = _without(table, violations, rejects)
 
 

@@ -86,7 +86,7 @@ class PushedSource(Around):
         return {}
 
     def limit(self) -> None:
-        """Nobody knows the best that can be done on real rows."""
+        """None: of real rows the best possible figures are not known."""
 
     def departures(self) -> Mapping[str, Mapping[str, int]]:
         """Nothing: there is no row contract."""

@@ -1,6 +1,6 @@
-"""Rows that are not what the others are: put aside with a reason, counted by it, and not too many.
+"""Rejects: rows with schema violations, written to a file with their reason, up to a limit.
 
-The one place that decides it, for tables and for streams.
+The same for tables and for streams.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class Rejects:
     def add(self, place: str, number: int, reason: str, kind: str, text: str) -> None:
         """Put row ``number`` aside; ``kind`` is its reason without the value.
 
-        Raises `DataError` when there are more than may be.
+        Raises `DataError` where there are more than the limit.
         """
         self.count += 1
         self._reasons[kind] += 1
-        told = {"place": place, "number": number, "reason": reason, "line": text[:MOST_SHOWN]}
-        self._write(json.dumps(told, ensure_ascii=False) + "\n")
+        reject = {"place": place, "number": number, "reason": reason, "line": text[:MOST_SHOWN]}
+        self._write(json.dumps(reject, ensure_ascii=False) + "\n")
         if self.count > self.most:
             raise DataError(
                 f"{at(place, reason)}; {self.count} lines were put aside and source.max_rejects "

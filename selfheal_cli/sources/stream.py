@@ -1,4 +1,4 @@
-"""Rows that keep coming: the first of them, or a table, train; then batches until told to stop."""
+"""Unbounded sources: the first rows, or a table, train; then batches come until the run stops."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from selfheal_cli.sources.files import TableFile
 
 
-LOOK_SECONDS = 0.2  # how often it is asked whether to stop
+LOOK_SECONDS = 0.2  # between two checks whether to stop
 MOST_WAITING = 100_000  # lines; beyond, no more labels are read until rows come
 
 
@@ -41,9 +41,11 @@ class Taken:
 
 
 class Pending:
-    """Reads a feed. ``rows`` wait, the first since ``since``; ``upto`` is what was taken by now.
+    """The lines of a feed that wait for their batch.
 
-    What is taken together is in the order of partition and offset.
+    ``rows`` of them are rows, the first waiting since ``since`` (seconds of the clock); ``upto``
+    are the positions after the lines that were taken. Lines that are taken together are in the
+    order of partition and offset.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class Pending:
         self.upto: dict[str, int] = dict(begin)
 
     def read(self, seconds: float) -> None:
-        """Take in what comes, after waiting for it so long at most."""
+        """Read the lines that have come, after waiting ``seconds`` at most."""
         lines = self._feed.read(seconds, labels=len(self._waiting) < MOST_WAITING)
         if lines is None:
             self.ended = True
@@ -88,7 +90,7 @@ class Pending:
         return self._feed.place(line.partition, line.offset)
 
     def take_rows(self, rows: int) -> list[Taken]:
-        """The oldest lines with so many rows among them; there must be as many."""
+        """Take the oldest lines that hold ``rows`` rows; so many must wait."""
         at = 0
         while rows:
             rows -= not self._waiting[at].line.label
@@ -96,7 +98,9 @@ class Pending:
         return self._advance(self._waiting[:at], self._waiting[at:])
 
     def take_upto(self, upto: Positions, stop: Callable[[], bool]) -> list[Taken]:
-        """The lines before ``upto``, read by then; fewer where the feed ends or is to stop."""
+        """Take the lines before ``upto``, reading on until then; fewer where the feed ends or
+        ``stop`` says so.
+        """
         while not self.ended and not stop():
             reached = self._feed.positions()
             if all(reached.get(name, 0) >= position for name, position in upto.items()):
@@ -104,20 +108,21 @@ class Pending:
             self.read(LOOK_SECONDS)
         taken: list[Taken] = []
         rest: list[Taken] = []
-        for one in self._waiting:
-            before = one.line.offset < upto.get(one.line.partition, 0)
-            (taken if before else rest).append(one)
+        for waiting in self._waiting:
+            before = waiting.line.offset < upto.get(waiting.line.partition, 0)
+            (taken if before else rest).append(waiting)
         lines = self._advance(taken, rest)
         self.upto |= upto
         return lines
 
     def _advance(self, taken: Sequence[Taken], rest: list[Taken]) -> list[Taken]:
         self._waiting = rest
-        self.rows -= sum(not one.line.label for one in taken)
+        self.rows -= sum(not line.line.label for line in taken)
         self.since = self._clock()
-        for one in taken:
-            self.upto[one.line.partition] = one.line.offset + 1
-        return sorted(taken, key=lambda one: (one.line.partition, one.line.offset))
+        for line in taken:
+            self.upto[line.line.partition] = line.line.offset + 1
+        # the order in which partitions answer must not decide the order of rows in a batch
+        return sorted(taken, key=lambda line: (line.line.partition, line.line.offset))
 
 
 KEPT = "rows.jsonl"
@@ -225,15 +230,15 @@ class UnboundedSource(Around):
         return {}
 
     def limit(self) -> None:
-        """Nobody knows the best that can be done on real rows."""
+        """None: of real rows the best possible figures are not known."""
 
     def notes(self) -> Mapping[str, int]:
-        """What was not as in training, put aside, or joined to no row, so far."""
+        """Counts so far of unusual values, of rejects, and of labels that joined no row."""
         joined = self._join.notes() if self._join else {}
         return {**self._seen.notes(), **self._rejects.notes(), **joined}
 
     def departures(self) -> Mapping[str, Mapping[str, int]]:
-        """What training did not have the like of, by column."""
+        """Counts of range violations so far, by column."""
         return self._seen.columns()
 
     def _fit(self, table: TableFile) -> Fitted:
@@ -257,16 +262,16 @@ class UnboundedSource(Around):
         if self._past.stream:
             taken = pending.take_upto(self._past.stream, self._stop)
         else:
-            wanted = self._settings.train_rows
-            while pending.rows < wanted and not pending.ended:
+            needed = self._settings.train_rows
+            while pending.rows < needed and not pending.ended:
                 pending.read(LOOK_SECONDS)
-            if pending.rows < wanted:
+            if pending.rows < needed:
                 raise DataError(
-                    f"{self._feed.where}: ended after {pending.rows} rows; {wanted} train the "
+                    f"{self._feed.where}: ended after {pending.rows} rows; {needed} train the "
                     "network: give fewer with source.train_rows, or a table with source.train"
                 )
-            taken = pending.take_rows(wanted)
-        rows = [one.line for one in taken if not one.line.label]
+            taken = pending.take_rows(needed)
+        rows = [row.line for row in taken if not row.line.label]
         with tempfile.NamedTemporaryFile(
             "wb", prefix="selfheal-rows-", suffix=".ndjson", delete=False
         ) as spool:
@@ -297,18 +302,18 @@ class UnboundedSource(Around):
         return pending.take_rows(min(pending.rows, self._batch_size))
 
     def _stop(self) -> bool:
-        """Whether to stop; once asked to, nothing more is read."""
+        """Whether to stop; once that is so, nothing more is read."""
         self._stopped = self._stopped or self._idle()
         return self._stopped
 
     def _batch(self, index: int, taken: list[Taken]) -> Batch | None:
         """The rows among the lines as a batch; None where none is left."""
-        rows = self._fitting([one for one in taken if not one.line.label])
+        rows = self._valid([line for line in taken if not line.line.label])
         if not rows:
             return None
         late = None
         if self._join is not None:
-            late = self._join.late(index, [one.fields for one in taken if one.line.label])
+            late = self._join.late(index, [line.fields for line in taken if line.line.label])
             self._join.remember(index, rows)
         frame = as_frame(rows, self._columns(), self._row_contract)
         for name in self.encoding.names if self._row_contract == 1 else ():
@@ -317,14 +322,15 @@ class UnboundedSource(Around):
         block = self._fitted.block(frame, self._seen)
         return Batch(index, block.rows, late=late, offsets=dict(self._pending.upto))
 
-    def _fitting(self, taken: list[Taken]) -> list[Object]:
-        """Those that keep the row contract; raises `DataError` for the first that does not, unless
-        it is to be put aside.
+    def _valid(self, taken: list[Taken]) -> list[Object]:
+        """The rows without a schema violation; the others are put aside.
+
+        Raises `DataError` for the first violation where the settings allow none.
         """
-        rows = [one.fields for one in taken]
+        rows = [row.fields for row in taken]
         if not rows:
             return []
-        unfit = schema_violations(
+        violations = schema_violations(
             self.contract,
             self._settings.target,
             self._fitted.labels,
@@ -333,18 +339,18 @@ class UnboundedSource(Around):
             self._row_contract,
             unlabelled=self._settings.unlabelled,
         )
-        for misfit in unfit:
-            line = taken[misfit.row].line
+        for violation in violations:
+            line = taken[violation.row].line
             place = self._pending.place(line)
             if not self._settings.reject_misfits:
                 raise DataError(
-                    f"{place}, {misfit.reason}; training rows were otherwise: correct what sends "
-                    "it, or put such rows aside with source.reject_misfits"
+                    f"{place}, {violation.reason}; training rows were otherwise: correct what "
+                    "sends it, or put such rows aside with source.reject_misfits"
                 )
             text = line.text.decode("utf-8", "replace")
-            self._rejects.add(place, line.offset + 1, misfit.reason, misfit.kind, text)
-        wrong = {misfit.row for misfit in unfit}
-        return [one for row, one in enumerate(rows) if row not in wrong]
+            self._rejects.add(place, line.offset + 1, violation.reason, violation.kind, text)
+        wrong = {violation.row for violation in violations}
+        return [fields for row, fields in enumerate(rows) if row not in wrong]
 
     def _columns(self) -> list[str]:
         return [*self._fitted.encoding.names, self._settings.target]

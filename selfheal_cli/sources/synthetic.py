@@ -3,6 +3,10 @@
 The order of the draws is part of the contract: it makes the article's figures come out to the
 digit. Normals' V14 ~ N(0, 1), under drift N(-d, 1); positives' V14 ~ N(-2.5, 0.8), shifted where
 the settings say so; the other nine columns are standard normal.
+
+Only V14 tells the classes apart, so the posterior depends on it alone: p(v) = q N(v; m, 0.8) /
+(q N(v; m, 0.8) + (1 - q) N(v; -d, 1)), m = -2.5 unless the positives moved. Ranking rows by it
+gives the best possible ROC and precision-recall curves (Neyman and Pearson 1933).
 """
 
 from __future__ import annotations
@@ -23,21 +27,20 @@ if TYPE_CHECKING:
     from selfheal_cli.records import FloatArray, LabelArray
 
 
-# Only V14 tells the classes apart, so the posterior depends on it alone: p(v) = q N(v; m, 0.8) /
-# (q N(v; m, 0.8) + (1 - q) N(v; -d, 1)), m = -2.5 unless the positives moved. Ranking rows by it
-# gives the best ROC and precision-recall curves there are (Neyman and Pearson 1933).
-
-
 Grid = NDArray[np.float64]
 GRID = 200_001
-POSITIVE_MEAN, POSITIVE_SD = -2.5, 0.8  # of V14; see `synthetic`
+POSITIVE_MEAN, POSITIVE_SD = -2.5, 0.8  # of V14
 SPAN = 12.0  # standard deviations beyond both means
+NAMES = [f"V{number}" for number in range(7, 17)]
+V14 = NAMES.index("V14")
+BATCHES = 25
+RULE = "V14 < -1.5 => 1"
 
 
 def posterior(
     v14: NDArray[Any], drift: float, positive_share: float, positive_mean: float = POSITIVE_MEAN
 ) -> Grid:
-    """Probability (n,) that rows with these V14 (n,) are positive: no model ranks them better.
+    """Probability (n,) that rows with these V14 (n,) are positive; no model ranks them better.
 
     >>> posterior(np.array([-2.5, 0.0]), 0.0, 0.15).round(3).tolist()
     [0.834, 0.002]
@@ -53,7 +56,7 @@ def posterior(
 
 
 def bayes_limit(drift: float, positive_share: float, positive_mean: float = POSITIVE_MEAN) -> Limit:
-    """Integrate the densities on a fine grid, rows taken from the highest posterior down.
+    """The Bayes-optimal figures: densities on a fine grid, from the highest posterior down.
 
     >>> limit = bayes_limit(2.2, 0.15)
     >>> round(limit.accuracy, 3), round(limit.f1, 3), round(limit.roc_auc, 3)
@@ -65,17 +68,17 @@ def bayes_limit(drift: float, positive_share: float, positive_mean: float = POSI
     negative = (1 - positive_share) * _normal(v, -drift, 1.0)
     step = v[1] - v[0]
     order = np.argsort(-posterior(v, drift, positive_share, positive_mean), kind="stable")
-    caught = np.cumsum(positive[order]) * step
-    alarms = np.cumsum(negative[order]) * step
-    flagged = caught + alarms
-    f1 = 2 * caught / (positive_share + flagged)
+    true_positives = np.cumsum(positive[order]) * step
+    false_positives = np.cumsum(negative[order]) * step
+    flagged = true_positives + false_positives
+    f1 = 2 * true_positives / (positive_share + flagged)
     best = int(np.argmax(f1))
-    recall, precision = caught / positive_share, caught / flagged
+    recall, precision = true_positives / positive_share, true_positives / flagged
     return Limit(
         accuracy=float(np.sum(np.maximum(positive, negative)) * step),
         f1=float(f1[best]),
         recall=float(recall[best]),
-        roc_auc=float(np.trapezoid(recall, alarms / (1 - positive_share))),
+        roc_auc=float(np.trapezoid(recall, false_positives / (1 - positive_share))),
         pr_auc=float(np.trapezoid(precision, recall)),
     )
 
@@ -83,11 +86,6 @@ def bayes_limit(drift: float, positive_share: float, positive_mean: float = POSI
 def _normal(v: Grid, mean: float, sd: float) -> Grid:
     density = np.exp(-0.5 * ((v - mean) / sd) ** 2) / (sd * np.sqrt(2 * np.pi))
     return np.asarray(np.maximum(density, 1e-300))
-
-
-NAMES = [f"V{number}" for number in range(7, 17)]
-V14 = NAMES.index("V14")
-BATCHES = 25
 
 
 class SyntheticSource(Around):
@@ -141,8 +139,8 @@ class SyntheticSource(Around):
     def held_out(self) -> Mapping[str, Rows]:
         """``clean`` rows, and ``drifted`` ones.
 
-        The stream is drawn from these very rows, unless it is fresh or has phases: then they are
-        rows that it never shows, at the last phase's drift.
+        The stream is drawn from the drifted rows, unless it is fresh or has phases: then they are
+        rows that it does not contain, at the last phase's drift.
         """
         return {"clean": self._clean, "drifted": self._drifted}
 
@@ -179,11 +177,11 @@ def as_rows(x: FloatArray, y: LabelArray) -> Rows:
     return Rows(x, y, {name: x[:, position] for position, name in enumerate(NAMES)})
 
 
-def _count(settings: SyntheticSettings, asked: int | None) -> int:
+def _count(settings: SyntheticSettings, batches: int | None) -> int:
     if not settings.phases:
-        return BATCHES if asked is None else asked
-    scripted = sum(batches for batches, _ in settings.phases)
-    return scripted if asked is None else min(asked, scripted)
+        return BATCHES if batches is None else batches
+    in_phases = sum(count for count, _ in settings.phases)
+    return in_phases if batches is None else min(batches, in_phases)
 
 
 def _draw_set(
@@ -199,6 +197,3 @@ def _draw_set(
     y = np.repeat(np.array([0, 1], dtype=np.int8), [normals, positives])
     order = draw.permutation(rows)
     return as_rows(x[order], y[order])
-
-
-RULE = "V14 < -1.5 => 1"

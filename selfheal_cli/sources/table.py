@@ -87,14 +87,14 @@ class TableSource(Around):
         return {}
 
     def limit(self) -> None:
-        """Nobody knows the best that can be done on real rows."""
+        """None: of real rows the best possible figures are not known."""
 
     def notes(self) -> Mapping[str, int]:
-        """What was not as in training in the stream so far, and what was left out of the table."""
+        """Counts of unusual values in the stream so far, and of rows left out of the table."""
         return self._seen.notes() | self.table.notes() | self._rejects.notes()
 
     def departures(self) -> Mapping[str, Mapping[str, int]]:
-        """The same by column."""
+        """Counts of range violations so far, by column."""
         return self._seen.columns()
 
     def _count_batches(self, rows: int, batches: int | None) -> int:
@@ -170,7 +170,7 @@ def read_whole(
         raise DataError(f"{path}: no rows below the header")
     numeric, text = kinds.kinds()
     for violation in kinds.violations():
-        raise DataError(violation.told(table.place(violation.row)))
+        raise DataError(violation.message(table.place(violation.row)))
     labels: tuple[str, ...] = ()
     if answers is not None:
         answers.require_classes()

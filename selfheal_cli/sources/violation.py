@@ -1,4 +1,4 @@
-"""A row that is not what the others are: what is wrong with it, in words."""
+"""Schema violations: what is wrong with a row, in words."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class SchemaViolation:
     """A row and what is wrong with it; ``kind`` is that without the value.
 
     ``row`` is its place in the batch, from 0, or its number in a table, from 1. ``hint`` says what
-    to do about it, and ``text`` is the row where nobody else has it.
+    to do about it, and ``text`` is the row where its source cannot give it again.
     """
 
     row: int
@@ -23,17 +23,17 @@ class SchemaViolation:
     hint: str = ""
     text: str = ""
 
-    def told(self, place: str) -> str:
-        """The whole complaint."""
+    def message(self, place: str) -> str:
+        """The error message for a row that is found at ``place``."""
         return at(place, self.reason) + (f"; {self.hint}" if self.hint else "")
 
 
-def first_of_each(misfits: Iterable[SchemaViolation]) -> list[SchemaViolation]:
-    """The first of each row, in the order of the rows."""
-    wrong: dict[int, SchemaViolation] = {}
-    for one in misfits:
-        wrong.setdefault(one.row, one)
-    return [wrong[row] for row in sorted(wrong)]
+def first_of_each(violations: Iterable[SchemaViolation]) -> list[SchemaViolation]:
+    """The first violation of each row, in the order of the rows."""
+    by_row: dict[int, SchemaViolation] = {}
+    for violation in violations:
+        by_row.setdefault(violation.row, violation)
+    return [by_row[row] for row in sorted(by_row)]
 
 
 def no_number(column: str) -> str:

@@ -30,7 +30,7 @@ def seen(*values: object, missing_allowed: bool = False, chunk: int = 1_000) -> 
     for start in range(0, len(values), chunk):
         target.add(pd.Series(values[start : start + chunk], dtype="str"), start)
     for violation in target.violations():
-        raise DataError(violation.told(f"t.csv: row {violation.row}"))
+        raise DataError(violation.message(f"t.csv: row {violation.row}"))
     return target
 
 

@@ -24,7 +24,7 @@ DAY = 86_400.0
 def require_none(violations: list[SchemaViolation]) -> None:
     """As a table of which no row may be put aside."""
     for one in sorted(violations, key=lambda violation: violation.row):
-        raise DataError(one.told(f"t.csv: row {one.row}"))
+        raise DataError(one.message(f"t.csv: row {one.row}"))
 
 
 def looked_at(
