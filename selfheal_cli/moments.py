@@ -26,6 +26,7 @@ class Moments:
             return
         mean = float(present.mean())
         delta, total = mean - self.mean, self.count + len(present)
+        # squares about the block's own mean, then what the two means are apart: no cancellation
         self._squares += float(((present - mean) ** 2).sum())
         self._squares += delta**2 * self.count * len(present) / total
         self.mean += delta * len(present) / total

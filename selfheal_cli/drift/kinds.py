@@ -99,7 +99,7 @@ def targets_of(
     for name in asked:
         if name not in features and name not in special:
             raise _refused(settings, name, (ALL, *special, *features))
-    return tuple(dict.fromkeys(asked))
+    return tuple(dict.fromkeys(asked))  # a feature that is named twice is read once
 
 
 def build(settings: MonitorSettings, sample: TrainingSample) -> Monitor:
@@ -117,6 +117,7 @@ def limits_of(settings: MonitorSettings) -> AlarmLimits:
     """
     kind = KINDS[settings.name]
     threshold, warning = settings.threshold, settings.warning
+    # a monitor that warned above its threshold would never warn
     if threshold is None:
         threshold = max(kind.threshold, warning or 0.0)
     if warning is None:

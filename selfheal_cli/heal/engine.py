@@ -56,6 +56,7 @@ class LiveModel:
     ) -> None:
         """Serve this adapter from the next prediction on, in a ``network`` that has it already."""
         network = network or self.serving.network.with_adapter(adapter.weights)
+        # one assignment of the whole network: no prediction mixes two adapters
         self.serving = Serving(network, adapter, snapshot, threshold)
         if self._on_publish is not None:
             self._on_publish(self.serving)
@@ -117,6 +118,6 @@ def heal_or_fail(
     """Heal in this thread; an error of the recipe comes back as a `HealFailure`."""
     try:
         return recipes.heal(before, task)
-    except (HealError, RuntimeError, ValueError) as exc:
+    except (HealError, RuntimeError, ValueError) as exc:  # the latter two come of torch and numpy
         reason = one_line(exc)
         return HealFailure(task, reason, refused=isinstance(exc, HealRefused))

@@ -78,6 +78,7 @@ def check_recipe(heal: HealSettings, labels: LabelSettings, classes: int) -> Non
             f"recipe '{heal.recipe}' is binary and the target has {classes} values; "
             "use --recipe anchored or gradient"
         )
+    # the recipe that heals until labels come has conditions of its own
     free = label_free(heal)
     if free is None:
         return
@@ -147,6 +148,7 @@ class Recipes:
 
     def heal(self, before: AdapterState, task: HealTask) -> HealOutcome:
         """Heal by the recipe that the task names; raises as `Recipe.heal` does."""
+        # a session heals by one recipe, or two where it heals without labels: the others cost time
         if task.recipe not in self._built:
             kind = KINDS[task.recipe]
             self._built[task.recipe] = kind.build(self.network, self.anchor, self.settings)

@@ -146,6 +146,7 @@ class Window:
 
         ``features`` (n, features), ``y`` and ``rule_label`` (n,) as in `HealRows`.
         """
+        # labels of one step may come in several parts; the window counts steps, not parts
         if self._parts and self._parts[-1].arrival[0] == arrival:
             last = self._parts.pop()
             features = np.concatenate([last.features, features])
@@ -157,7 +158,7 @@ class Window:
 
     def rows(self) -> HealRows:
         """All rows of the window, oldest first."""
-        if len(self._parts) == 1:
+        if len(self._parts) == 1:  # nothing to copy
             return self._parts[0]
         return HealRows(
             *(

@@ -22,6 +22,7 @@ TASK_FIELDS = ("heal_id", "batch", "reason", "recipe", "positive_share")
 def encode(header: dict[str, Any], tensors: dict[str, Tensor]) -> bytes:
     """A frame: length of the JSON header, header, tensors."""
     text = json.dumps(header).encode()
+    # safetensors refuses tensors that share memory, as tied weights do
     return _HEAD.pack(len(text)) + text + save(unshared(tensors))
 
 
@@ -52,6 +53,7 @@ def encode_outcome(outcome: HealOutcome) -> bytes:
     The weights go as the bytes that will be registered, packed and hashed in the worker's time.
     """
     packed = Packed.of(outcome.after.weights)
+    # bytearray, because torch warns of a buffer that cannot be written to
     tensors = {
         "before": torch.from_numpy(outcome.probabilities_before),
         "after": torch.from_numpy(outcome.probabilities_after),

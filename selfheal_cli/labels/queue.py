@@ -122,7 +122,7 @@ class DelayedLabels:
     def _arrived_by(self, now: float) -> list[Scored]:
         arrived, waiting = [], []
         for scored in self._waiting:
-            if scored.label_at is None:
+            if scored.label_at is None:  # no label of this batch has a time: none ever comes
                 continue
             due = scored.label_at <= now
             if due.any():
@@ -172,6 +172,7 @@ class LabelJoiner:
         known = scored.y >= 0
         self._add_labelled(scored.where(known))
         self._add_waiting(scored.where(~known))
+        # a heal on a handful of rows would learn their chance
         if self._labelled_rows < self._together:
             return []
         labelled, self._labelled, self._labelled_rows = self._labelled, [], 0

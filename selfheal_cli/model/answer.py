@@ -34,32 +34,32 @@ class ModelOutput:
 
 
 def read_answer(
-    output: Tensor, rows: int, wanted: str = AUTO, *, direct: bool = False
+    output: Tensor, rows: int, declared: str = AUTO, *, direct: bool = False
 ) -> ModelOutput:
     """Read a network's output for ``rows`` rows; ``direct``: a linear layer or convolution gave it.
 
     Outputs between 0 and 1 are taken as probabilities. Raises `ModelError` for an output that is
-    not a classifier's, and for another ``wanted`` than `OUTPUTS`.
+    not a classifier's, and for a kind ``declared`` that is not one of `OUTPUTS`.
     """
-    if wanted not in OUTPUTS:
-        raise ModelError(f"output {wanted!r}: {', '.join(OUTPUTS)} are allowed")
+    if declared not in OUTPUTS:
+        raise ModelError(f"output {declared!r}: {', '.join(OUTPUTS)} are allowed")
     table = one_a_row(output, rows)
     low, high = float(table.min()), float(table.max())
     words = (
         f"{table.shape[1]} output{'s' * (table.shape[1] > 1)} a row, from {low:.4g} to {high:.4g}"
     )
     within = low >= -ROUNDING and high <= 1 + ROUNDING
-    kind = wanted if wanted != AUTO else PROBABILITIES if within else LOGITS
+    kind = declared if declared != AUTO else PROBABILITIES if within else LOGITS
     if kind == PROBABILITIES:
         if not within:
             raise ModelError(f"the model gives {words}: probabilities lie between 0 and 1")
         _require_one_class_a_row(table)
         chosen = {1: table[:, 0], 2: table[:, -1]}.get(table.shape[1], table)
     else:
-        if wanted == AUTO:
+        if declared == AUTO:
             _require_logits(table, words, direct=direct)
         chosen = as_probabilities(table)
-    hint = " (--gives logits if they are)" if (kind, wanted) == (PROBABILITIES, AUTO) else ""
+    hint = " (--gives logits if they are)" if (kind, declared) == (PROBABILITIES, AUTO) else ""
     return ModelOutput(kind, table.shape[1], chosen, f"{words}, read as {kind}{hint}")
 
 

@@ -52,7 +52,10 @@ def _differences(
     else:
         unknown = ()
     complete = manifest is not None
-    yield from min((list(_of_entries(stored, *one, complete, unknown)) for one in allowed), key=len)
+    # late scores change tags and figures together: the state that fits best is the one it is in
+    yield from min(
+        (list(_of_entries(stored, *state, complete, unknown)) for state in allowed), key=len
+    )
 
 
 def _manifest(stored: StoredVersion, account: Account | None) -> Manifest | None:

@@ -143,8 +143,8 @@ def schema_violations(
     for column in contract.columns:
         if column.kind == "number":
             for row, reason in _no_numbers(frame[column.name], row_contract):
-                told = f"column '{column.name}': {reason}"
-                wrong.append(SchemaViolation(row, told, no_number(column.name)))
+                where = f"column '{column.name}': {reason}"
+                wrong.append(SchemaViolation(row, where, no_number(column.name)))
     for row, reason in _no_labels(frame[target], labels, row_contract, unlabelled=unlabelled):
         wrong.append(SchemaViolation(row, f"column '{target}': {reason}", no_label(target)))
     return first_of_each(wrong)

@@ -161,15 +161,15 @@ class CsvTable:
 
     def chunks(self, numeric: Sequence[str] | None, skip: int = 0) -> Iterator[pd.DataFrame]:
         """See `TableFile.chunks`."""
-        wanted = set(numeric or ())
-        own: dict[str, Any] = {"header": 0}
+        converted = set(numeric or ())
+        options: dict[str, Any] = {"header": 0}
         known = numeric or ()
         if self.contract == 2:
             # the header is read as a row, or pandas would cut rows by the first below it
-            own = {"header": None, "keep_default_na": False, "on_bad_lines": "warn"}
+            options = {"header": None, "keep_default_na": False, "on_bad_lines": "warn"}
             known, skip = (), skip + 1
         else:
-            wanted = set()
+            converted = set()
         dtypes: Any = {name: "float64" if name in known else "str" for name in self.columns}
         with self._translated():
             reader = pd.read_csv(
@@ -181,7 +181,7 @@ class CsvTable:
                 encoding="utf-8-sig",
                 compression=None,
                 chunksize=CHUNK_ROWS,
-                **own,
+                **options,
             )
         with reader:
             while True:
@@ -192,7 +192,7 @@ class CsvTable:
                 # rows are passed over here: pandas' own skipping counts lines, not rows
                 if skip < len(frame):
                     kept = frame.iloc[skip:] if skip else frame
-                    yield kept.assign(**{name: numbers(kept[name]) for name in wanted})
+                    yield kept.assign(**{name: numbers(kept[name]) for name in converted})
                 skip = max(0, skip - len(frame))
 
     def notes(self) -> dict[str, int]:
@@ -209,12 +209,12 @@ class CsvTable:
     @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
-            with warnings.catch_warnings(record=self.contract == 2) as told:
+            with warnings.catch_warnings(record=self.contract == 2) as caught:
                 action: Any = "error" if self.contract == 1 else "always"
                 warnings.simplefilter(action, pd.errors.ParserWarning)
                 yield
-            for one in told or ():
-                self._wide.update(map(int, SKIPPED.findall(str(one.message))))
+            for warning in caught or ():
+                self._wide.update(map(int, SKIPPED.findall(str(warning.message))))
         except pd.errors.EmptyDataError:
             raise DataError(f"{self.where}: no rows below the header") from None
         except UnicodeDecodeError as exc:
@@ -237,8 +237,7 @@ class ParquetTable:
             schema = pq.read_schema(path)
         except DAMAGE as exc:
             raise DataError(f"{path}: not a readable Parquet file ({_line(exc)})") from exc
-        own = [name for name in schema.names if contract == 1 or not INDEX.fullmatch(name)]
-        self.columns = own
+        self.columns = [n for n in schema.names if contract == 1 or not INDEX.fullmatch(n)]
         self.schema = schema
 
     def place(self, row: int) -> str:
@@ -398,16 +397,16 @@ class ParquetFolder:
 
 
 def _require_same(first: ParquetTable, part: ParquetTable) -> None:
-    wanted, types = _types(first.schema), _types(part.schema)
+    expected, types = _types(first.schema), _types(part.schema)
     for name in first.columns:
         if name not in types:
             raise DataError(f"{part.where}: no column '{name}', which {first.path.name} has")
-        if types[name] != wanted[name]:
+        if types[name] != expected[name]:
             raise DataError(
                 f"{part.where}: column '{name}' holds {types[name]}, in {first.path.name} it "
-                f"holds {wanted[name]}; all parts of a folder must agree"
+                f"holds {expected[name]}; all parts of a folder must agree"
             )
-    new = [name for name in part.columns if name not in wanted]
+    new = [name for name in part.columns if name not in expected]
     if new:
         raise DataError(f"{part.where}: column '{new[0]}' is not in {first.path.name}")
     if part.columns != first.columns:

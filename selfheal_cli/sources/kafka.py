@@ -117,16 +117,16 @@ class KafkaFeed:
 
     def _start(self, name: str, at: Any, begin: Positions) -> int:
         low, high = self._consumer.get_watermark_offsets(at, ANSWER_SECONDS)
-        wanted = begin.get(name)
-        if wanted is None:
+        position = begin.get(name)
+        if position is None:
             committed = int(self._consumer.committed([at], ANSWER_SECONDS)[0].offset)
             return committed if low <= committed <= high else int(low)
-        if not low <= wanted <= high:
+        if not low <= position <= high:
             raise DataError(
-                f"{name}: offset {wanted} is gone, the topic holds {low} to {high}; the run can "
+                f"{name}: offset {position} is gone, the topic holds {low} to {high}; the run can "
                 "be neither resumed nor replayed (source.record_rows keeps what a run reads)"
             )
-        return wanted
+        return position
 
     def _hold_labels(self, *, hold: bool) -> None:
         parts = [at for at in self._assigned.values() if at.topic == self._label_topic]

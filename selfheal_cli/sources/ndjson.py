@@ -63,9 +63,11 @@ def as_frame(
 ) -> pd.DataFrame:
     """Objects as rows; by contract 1 a column of numbers as float64, any other as text."""
     if contract == 2:
-        held = {name: [one.get(name) for one in objects] for name in columns}
+        held = {name: [fields.get(name) for fields in objects] for name in columns}
         return pd.DataFrame({n: pd.Series(v, dtype="object") for n, v in held.items()})
-    return pd.DataFrame({name: _column([one.get(name) for one in objects]) for name in columns})
+    return pd.DataFrame(
+        {name: _column([fields.get(name) for fields in objects]) for name in columns}
+    )
 
 
 def as_floats(values: pd.Series[Any]) -> pd.Series[float]:
@@ -95,7 +97,7 @@ class NdjsonTable:
         self._broken: dict[int, Broken] = {}
         self._late: dict[str, int] = {}  # columns that the first rows lack, with their first row
         first = [one for row, one in islice(self._objects(), CHUNK_ROWS) if row not in self._broken]
-        self.columns = list(dict.fromkeys(name for one in first for name in one))
+        self.columns = list(dict.fromkeys(name for fields in first for name in fields))
         if not first:
             raise DataError(self._nothing())
         self.required = frozenset(first[0]).intersection(*first)
@@ -217,7 +219,7 @@ def _column(values: list[Any]) -> pd.Series[Any]:
 
 def _inexact(values: list[Any], kinds: set[type]) -> bool:
     """Whether there are whole numbers that float64 does not tell apart."""
-    return int in kinds and any(type(one) is int and abs(one) > EXACT for one in values)
+    return int in kinds and any(type(value) is int and abs(value) > EXACT for value in values)
 
 
 def _shown(value: Any) -> str:

@@ -246,9 +246,9 @@ class _ColumnTally:
     def read(self, values: pd.Series[Any], offset: int) -> None:
         """Contract 2: a truth value alone makes no column of numbers, and is one among them."""
         numbers, texts = parsed(values)
-        told = flags(values)
-        self.numbers += int((~np.isnan(numbers) & ~told).sum())
-        self.texts += int((texts | told).sum())
+        truths = flags(values)
+        self.numbers += int((~np.isnan(numbers) & ~truths).sum())
+        self.texts += int((texts | truths).sum())
         self._remember(values, texts, offset)
 
     def add(self, values: pd.Series[Any], offset: int) -> None:
@@ -352,8 +352,8 @@ def _read(
     if rows == 0:
         raise DataError(f"{table.where}: no rows below the header{_left_out(table)}")
     broken = [
-        SchemaViolation(row, one.reason, one.kind, text=one.text)
-        for row, one in table.broken().items()
+        SchemaViolation(row, unread.reason, unread.kind, text=unread.text)
+        for row, unread in table.broken().items()
     ]
     wrong = first_of_each([*broken, *kinds.violations(), *target.violations(), *violations])
     if not wrong:
@@ -365,10 +365,11 @@ def _without(
     table: TableFile, violations: Sequence[SchemaViolation], rejects: Rejects
 ) -> TableFile:
     """The rows of a table but for some, which are put aside; raises where they are too many."""
-    rows = [one.row for one in violations[: rejects.most + 1]]
-    for one, text in zip(violations, texts_of(table, rows), strict=False):
-        number = number_in_file(table, one.row)
-        rejects.add(table.place(one.row), number, one.reason, one.kind, one.text or text)
+    rows = [violation.row for violation in violations[: rejects.most + 1]]
+    for violation, text in zip(violations, texts_of(table, rows), strict=False):
+        number, place = number_in_file(table, violation.row), table.place(violation.row)
+        shown = violation.text or text
+        rejects.add(place, number, violation.reason, violation.kind, shown)
     return PartTable(table, rows)
 
 

@@ -61,20 +61,18 @@ class Times:
     def _no_times(
         self, values: pd.Series[Any], at: Seconds, absent: NDArray[np.bool_], offset: int
     ) -> list[SchemaViolation]:
-        wanted = "an ISO timestamp such as 2026-01-31T08:30:00Z" if self._stamps else "a number"
+        expected = "an ISO timestamp such as 2026-01-31T08:30:00Z" if self._stamps else "a number"
         violations = []
         for place in np.flatnonzero(np.isnan(at)):
             reason = "the time is missing; every row needs one"
             if not absent[place]:
                 reason = (
-                    f"{str(values.iloc[place])!r} is no time; {wanted} is expected, as in the "
+                    f"{str(values.iloc[place])!r} is no time; {expected} is expected, as in the "
                     f"first row's '{self._time}'"
                 )
-            told = f"column '{values.name}': {reason}"
+            row, column = offset + int(place) + 1, f"column '{values.name}'"
             violations.append(
-                SchemaViolation(
-                    offset + int(place) + 1, told, f"column '{values.name}' holds no time"
-                )
+                SchemaViolation(row, f"{column}: {reason}", f"{column} holds no time")
             )
         return violations
 

@@ -162,7 +162,7 @@ def test_too_many_misfits_end_the_look_naming_one(tmp_path: Path) -> None:
     content = "".join(f"{number},{number % 2}\n" for number in range(900))
     path = csv(tmp_path, f"a,y\n{content}" + "x,1\n" * 4)
     with pytest.raises(
-        DataError, match=r"row 904, column 'a': 'x' is not a number; 4 .*-rejects 3"
+        DataError, match=r"row 904, column 'a': 'x' is not a number; 4 .*max_rejects 3"
     ):
         profiled(path, max_rejects=3)
     many = csv(tmp_path, f"a,y\n{content}" + "x,1\n" * 101)

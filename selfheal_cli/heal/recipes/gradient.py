@@ -45,6 +45,7 @@ class Gradient:
         inputs = torch.from_numpy(learned.features)
         y, rule_label = torch.from_numpy(learned.y), torch.from_numpy(learned.rule_label)
         measured = {"label_loss": 0.0, "rule_loss": 0.0}
+        # without a labelled row the mean loss would be 0 / 0: the adapter stays as it is
         for _ in range(settings.steps if len(learned) else 0):
             optimiser.zero_grad()
             label, rule, entropy = _terms(healed.head(healed.adapter(inputs)), y, rule_label)
