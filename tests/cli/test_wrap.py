@@ -61,7 +61,7 @@ def test_a_convolutional_network_is_healed_rolled_back_replayed_and_audited(
     invoke("rollback", "--to-best", "--yes", *of)
     assert "comes out the same" in invoke("audit", "--replay", "4", *of).stdout
     assert "Everything holds" in invoke("audit", *of).stdout
-    invoke(*STREAM, "--json")  # from what was wrapped, not from the last run's baseline
+    invoke(*STREAM, "--batches", "3")  # from what was wrapped, not from the last run's baseline
     frame = np.loadtxt("digits_train.csv", delimiter=",", skiprows=1)[:5]
     names = Path("digits_train.csv").read_text().splitlines()[0].split(",")
     given = pd.DataFrame(frame, columns=names).drop(columns="digit")

@@ -31,7 +31,7 @@ from tests.serve.operating import (
     serving,
 )
 
-pytestmark = [needs_browser, pytest.mark.xdist_group("browser")]
+pytestmark = needs_browser
 TOKENS = Tokens(scoring="score", operating="0perate")
 Chrome = webdriver.Chrome
 

@@ -149,7 +149,7 @@ def test_without_a_server_the_registry_says_what_it_knows(
     assert "other" in unknown.stderr
 
 
-def read_until(terminal: int, wanted: str, seconds: float = 60.0) -> str:
+def read_until(terminal: int, wanted: str, seconds: float = 120.0) -> str:
     """What a terminal shows, up to some words."""
     shown, end = "", time.monotonic() + seconds
     while wanted not in shown:
@@ -172,6 +172,6 @@ def test_watching_goes_on_and_ends_with_ctrl_c(board: ControlChannel) -> None:
         read_until(ours, "Healing helps")
     read_until(ours, "What is above may be old")
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
     os.close(theirs)
     os.close(ours)

@@ -184,13 +184,13 @@ def test_labels_are_left_where_they_are_while_too_many_wait(cluster: Cluster) ->
         cluster.settings("quiet-rows", label_topic="quiet-labels", key="id", train="t.csv"), {}
     )
     held: list[Any] = []
-    for _ in range(100):
+    for _ in range(300):
         held += feed.read(0.2, labels=False) or []
         if held:
             break
     assert [line.label for line in held] == [False]
     freed: list[Any] = []
-    for _ in range(100):
+    for _ in range(300):
         freed += feed.read(0.2) or []
         if len(freed) == 5:
             break
