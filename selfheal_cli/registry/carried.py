@@ -157,7 +157,7 @@ def _modules_of(modules: Iterator[str]) -> tuple[dict[str, str], set[str]]:
     """Files of modules that no distribution owns, with what they import in turn; and the
     distributions that own the others.
     """
-    known = packages_distributions() if (waiting := list(modules)) else {}
+    known = _owners() if (waiting := list(modules)) else {}
     files: dict[str, str] = {}
     others: set[str] = set()
     done = {PACKAGE}
@@ -173,6 +173,12 @@ def _modules_of(modules: Iterator[str]) -> tuple[dict[str, str], set[str]]:
             files[place] = path.read_text(encoding="utf-8")
             waiting += _imported(ast.parse(files[place]))
     return files, others
+
+
+@cache
+def _owners() -> Mapping[str, list[str]]:
+    """The distributions of each name that can be imported; asking all of them takes a second."""
+    return packages_distributions()
 
 
 def _spec(top: str) -> ModuleSpec | None:
