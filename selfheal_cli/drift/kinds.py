@@ -90,6 +90,7 @@ def targets_of(
     ]
     special = [name for name in (SCORES, ERRORS) if name in kind.reads]
     asked = settings.on or (kind.default,)
+    # scores and errors are no features: "all" does not mean them
     if asked == (ALL,):
         if not features:
             raise ConfigurationError(

@@ -22,7 +22,7 @@ def main(connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to answer
     use_one_thread()
     recipes = decode_recipes(connection.recv_bytes())
-    _warm_up(recipes)
+    _warm_up(recipes)  # before the parent learns that it is ready: it waits for that once
     connection.send_bytes(wire.encode({"ready": True}, {}))
     while True:
         try:

@@ -78,7 +78,7 @@ class KeptLines:
         self._positions: dict[str, int] = {}
 
     def read(self, seconds: float, *, labels: bool = True) -> list[FeedLine] | None:
-        """See `Feed.read`."""
+        """The lines that have come, as in `Feed.read`."""
         if self._lines is not None:
             lines = list(islice(self._lines, READ_AT_ONCE))
             self._positions |= {line.partition: line.offset + 1 for line in lines}
@@ -88,21 +88,21 @@ class KeptLines:
         return None if self._live is None else self._live.read(seconds, labels=labels)
 
     def positions(self) -> Positions:
-        """See `Feed.positions`."""
+        """By partition, the offset that is read next."""
         live = {} if self._live is None or self._lines is not None else self._live.positions()
         return {**self._positions, **live}
 
     def place(self, partition: str, offset: int) -> str:
-        """See `Feed.place`."""
+        """Where a line is found, for messages."""
         return f"{self._path}: {partition}, line {offset + 1}"
 
     def commit(self, upto: Positions, held: Callable[[], bool]) -> None:
-        """See `Feed.commit`."""
+        """Mark the lines before ``upto`` as done, as in `Feed.commit`."""
         if self._live is not None and self._lines is None:
             self._live.commit(upto, held)
 
     def close(self) -> None:
-        """See `Feed.close`."""
+        """Close the feed."""
         if self._live is not None:
             self._live.close()
 
@@ -151,7 +151,7 @@ class KeepingFeed:
         self.commit, self.close = feed.commit, feed.close
 
     def read(self, seconds: float, *, labels: bool = True) -> list[FeedLine] | None:
-        """See `Feed.read`."""
+        """The lines that have come, as in `Feed.read`."""
         lines = self._feed.read(seconds, labels=labels)
         self._keeping.add(lines or ())
         return lines
@@ -223,7 +223,7 @@ class StdinFeed:
             self._descriptor = None  # no file of the operating system: reading it never waits
 
     def read(self, seconds: float, *, labels: bool = True) -> list[FeedLine] | None:
-        """See `Feed.read`; there are no labels by themselves."""
+        """As `Feed.read`; there are no labels by themselves."""
         if self._ended:
             return None
         if self._descriptor is None:
@@ -246,11 +246,11 @@ class StdinFeed:
         return lines
 
     def positions(self) -> Positions:
-        """See `Feed.positions`."""
+        """By partition, the offset that is read next."""
         return {PARTITION: self._next}
 
     def place(self, partition: str, offset: int) -> str:
-        """See `Feed.place`."""
+        """Where a line is found, for messages."""
         return f"{partition}: line {offset + 1}"
 
     def commit(self, upto: Positions, held: Callable[[], bool]) -> None:

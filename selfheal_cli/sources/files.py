@@ -152,15 +152,15 @@ class CsvTable:
         self.columns = [name.strip() for name in header]
 
     def place(self, row: int) -> str:
-        """See `TableFile.place`."""
+        """Where the row is found, for messages."""
         return f"{self.where}: row {row}"
 
     def keep(self, path: Path) -> None:
-        """See `TableFile.keep`."""
+        """Write all of it to a file."""
         shutil.copyfile(self.path, path)
 
     def chunks(self, numeric: Sequence[str] | None, skip: int = 0) -> Iterator[pd.DataFrame]:
-        """See `TableFile.chunks`."""
+        """Frames of rows, as in `TableFile.chunks`."""
         converted = set(numeric or ())
         options: dict[str, Any] = {"header": 0}
         known = numeric or ()
@@ -196,14 +196,14 @@ class CsvTable:
                 skip = max(0, skip - len(frame))
 
     def notes(self) -> dict[str, int]:
-        """See `TableFile.notes`."""
+        """Counts of rows that are left out, by reason."""
         if not self._wide:
             return {}
         return {f"rows of another width, left out (the first in line {min(self._wide)})":
                 len(self._wide)}  # fmt: skip
 
     def broken(self) -> Mapping[int, Broken]:
-        """See `TableFile.broken`; a row of another width is left out at once."""
+        """As `TableFile.broken`; a row of another width is left out at once."""
         return {}
 
     @contextmanager
@@ -241,15 +241,15 @@ class ParquetTable:
         self.schema = schema
 
     def place(self, row: int) -> str:
-        """See `TableFile.place`."""
+        """Where the row is found, for messages."""
         return f"{self.where}: row {row}"
 
     def keep(self, path: Path) -> None:
-        """See `TableFile.keep`."""
+        """Write all of it to a file."""
         shutil.copyfile(self.path, path)
 
     def chunks(self, numeric: Sequence[str] | None, skip: int = 0) -> Iterator[pd.DataFrame]:
-        """See `TableFile.chunks`."""
+        """Frames of rows, as in `TableFile.chunks`."""
         try:
             with pq.ParquetFile(self.path) as stream:
                 for record_batch in stream.iter_batches(batch_size=CHUNK_ROWS):
@@ -263,11 +263,11 @@ class ParquetTable:
             raise DataError(f"{self.path}: damaged Parquet file ({_line(exc)})") from exc
 
     def notes(self) -> dict[str, int]:
-        """See `TableFile.notes`; a Parquet file is read whole or not at all."""
+        """As `TableFile.notes`; a Parquet file is read whole or not at all."""
         return {}
 
     def broken(self) -> Mapping[int, Broken]:
-        """See `TableFile.broken`."""
+        """Rows that cannot be read, by number, among those read so far."""
         return {}
 
     def _frame(self, record_batch: pa.RecordBatch, numeric: Sequence[str] | None) -> pd.DataFrame:
@@ -380,7 +380,7 @@ class ParquetFolder:
                         writer.write_batch(rows.cast(self._parts[0].schema))
 
     def chunks(self, numeric: Sequence[str] | None, skip: int = 0) -> Iterator[pd.DataFrame]:
-        """See `TableFile.chunks`."""
+        """Frames of rows, as in `TableFile.chunks`."""
         before = 0
         for part, end in zip(self._parts, self._ends, strict=True):
             if skip < end:
@@ -388,11 +388,11 @@ class ParquetFolder:
             before = end
 
     def broken(self) -> Mapping[int, Broken]:
-        """See `TableFile.broken`."""
+        """Rows that cannot be read, by number, among those read so far."""
         return {}
 
     def notes(self) -> dict[str, int]:
-        """See `TableFile.notes`."""
+        """Counts of rows that are left out, by reason."""
         return {}
 
 

@@ -54,7 +54,7 @@ class KafkaFeed:
         self._assigned = partitions
 
     def read(self, seconds: float, *, labels: bool = True) -> list[FeedLine] | None:
-        """See `Feed.read`; a topic has no end."""
+        """As `Feed.read`; a topic has no end."""
         with self._translated():
             if labels == self._labels_wait:
                 self._hold_labels(hold=not labels)
@@ -62,15 +62,15 @@ class KafkaFeed:
             return [line for message in messages for line in self._lines(message)]
 
     def positions(self) -> Positions:
-        """See `Feed.positions`."""
+        """By partition, the offset that is read next."""
         return self._positions
 
     def place(self, partition: str, offset: int) -> str:
-        """See `Feed.place`."""
+        """Where a line is found, for messages."""
         return f"{partition}: offset {offset}"
 
     def commit(self, upto: Positions, held: Callable[[], bool]) -> None:
-        """See `Feed.commit`; an answer is not waited for, since the event log is what counts."""
+        """As `Feed.commit`; an answer is not waited for, since the event log is what counts."""
         self._committed, self._held = dict(upto), held
         if not held():
             return

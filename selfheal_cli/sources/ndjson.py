@@ -108,11 +108,11 @@ class NdjsonTable:
         return self._place(row)
 
     def keep(self, path: Path) -> None:
-        """See `TableFile.keep`."""
+        """Write all of it to a file."""
         shutil.copyfile(self.path, path)
 
     def chunks(self, numeric: Sequence[str] | None, skip: int = 0) -> Iterator[pd.DataFrame]:
-        """See `TableFile.chunks`."""
+        """Frames of rows, as in `TableFile.chunks`."""
         objects = self._objects()
         for _ in islice(objects, skip):
             pass
@@ -126,13 +126,13 @@ class NdjsonTable:
             yield frame
 
     def notes(self) -> dict[str, int]:
-        """See `TableFile.notes`."""
+        """Counts of rows that are left out, by reason."""
         first = ", ".join(f"'{name}' in row {row}" for name, row in self._late.items())
         left_out = f"columns that the first {CHUNK_ROWS:,} rows lack, left out ({first})"
         return {left_out: len(self._late)} if self._late else {}
 
     def broken(self) -> Mapping[int, Broken]:
-        """See `TableFile.broken`."""
+        """Rows that cannot be read, by number, among those read so far."""
         return self._broken
 
     def _nothing(self) -> str:

@@ -25,7 +25,7 @@ class PartTable:
         self.where, self.columns, self.contract = table.where, table.columns, table.contract
 
     def place(self, row: int) -> str:
-        """See `TableFile.place`."""
+        """Where the row is found, for messages."""
         return self._table.place(self._whole(row))
 
     def number(self, row: int) -> int:
@@ -33,11 +33,11 @@ class PartTable:
         return number_in_file(self._table, self._whole(row))
 
     def keep(self, path: Path) -> None:
-        """See `TableFile.keep`."""
+        """Write all of it to a file."""
         self._table.keep(path)
 
     def chunks(self, numeric: Sequence[str] | None, skip: int = 0) -> Iterator[pd.DataFrame]:
-        """See `TableFile.chunks`."""
+        """Frames of rows, as in `TableFile.chunks`."""
         before = self._whole(skip) if skip else 0
         # read as they are: what is no number is in the rows that are left out
         for frame in self._table.chunks(None, before):
@@ -49,11 +49,11 @@ class PartTable:
                 yield part.assign(**{name: numbers(part[name]) for name in numeric or ()})
 
     def notes(self) -> dict[str, int]:
-        """See `TableFile.notes`."""
+        """Counts of rows that are left out, by reason."""
         return self._table.notes()
 
     def broken(self) -> Mapping[int, Broken]:
-        """See `TableFile.broken`; they are among those that are left out."""
+        """As `TableFile.broken`; they are among those that are left out."""
         return {}
 
     def _whole(self, row: int) -> int:

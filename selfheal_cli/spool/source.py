@@ -175,7 +175,7 @@ class SpoolSource(Around):
         return occurred(dict(self._unusual) | forgotten | strange)
 
     def departures(self) -> Mapping[str, Mapping[str, int]]:
-        """See `Source`."""
+        """Counts of range violations so far, by column."""
         return self._departures.columns() if self._departures else {}
 
     def backlog(self) -> int:
