@@ -48,9 +48,6 @@ __all__ = [
 
 T = TypeVar("T", bound="Settings")
 
-WORKSPACE = Path("mlruns") / "selfheal"
-OWNER_ONLY = 0o600  # the rights of a file that may hold what others have sent
-
 
 class Retention(Settings):
     """Which versions 'selfheal prune' keeps beside those that something still needs."""

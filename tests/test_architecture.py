@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from collections import defaultdict
@@ -16,7 +17,7 @@ import selfheal_cli
 PACKAGE = Path(selfheal_cli.__file__).parent
 # from the ground up; a room imports from lines above its own, and from itself
 FLOORS = """\
-masking moments scores visible actor logistic
+masking moments scores visible actor logistic workspace
 errors kinds records config_sources
 config metrics
 events
@@ -144,6 +145,33 @@ def test_help_loads_no_heavy_library(arguments: list[str]) -> None:
         "except SystemExit: pass\n"
         "print('LOADED', [m for m in ('torch', 'mlflow', 'pandas', 'numpy', 'pydantic', 'rich')"
         " if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "LOADED []"
+
+
+def test_completing_in_the_shell_offers_options_and_loads_no_heavy_library() -> None:
+    code = (
+        "import sys; from selfheal_cli.cli.main import main\n"
+        "try: main(prog_name='selfheal')\n"
+        "except SystemExit: pass\n"
+        "print('LOADED', [m for m in ('torch', 'mlflow', 'pandas', 'numpy') if m in sys.modules])"
+    )
+    asked = {"_SELFHEAL_COMPLETE": "bash_complete", "COMP_CWORD": "2"}
+    asked["COMP_WORDS"] = "selfheal show --j"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+        env=os.environ | asked,
+    )  # fmt: skip
+    assert done.stdout.splitlines() == ["plain,--json", "LOADED []"]
+
+
+def test_commands_that_need_no_weights_load_no_torch(in_article_run: Path) -> None:
+    code = (
+        "import sys; from selfheal_cli.cli.main import main\n"
+        "for one in (['champion'], ['snapshots'], ['history'], ['show', '1'], ['doctor']):\n"
+        "    main(one, standalone_mode=False)\n"
+        "print('LOADED', [m for m in ('torch', 'matplotlib') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "LOADED []"

@@ -19,7 +19,6 @@ from selfheal_cli.audit.finding import Audit, ChainHead
 from selfheal_cli.audit.run_log import AuditedRun, audit_log, audit_stored_run
 from selfheal_cli.audit.signature import Statement, audit_signed_versions
 from selfheal_cli.audit.versions import audit_base, audit_presence, audit_version
-from selfheal_cli.config import WORKSPACE
 from selfheal_cli.errors import (
     EventLogError,
     RegistryError,
@@ -35,6 +34,7 @@ from selfheal_cli.registry.base import DOUBLE_TAG, Registry
 from selfheal_cli.registry.journal import Lease, standing
 from selfheal_cli.registry.outbox import NAME as OUTBOX_NAME
 from selfheal_cli.registry.outbox import pending_in
+from selfheal_cli.workspace import WORKSPACE
 
 STRANGERS = (
     "{}: requirements.txt asks for 'selfheal', which is another project on PyPI: make no "

@@ -73,9 +73,9 @@ def command(
     if statement is not None and sign_key is None and verify_key is None:
         raise click.UsageError("--statement goes with --sign or --verify")
     from selfheal_cli.audit.checks import audit_model
-    from selfheal_cli.config import WORKSPACE
     from selfheal_cli.pipeline.prepare.lease import is_alive
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
+    from selfheal_cli.workspace import WORKSPACE
 
     path = statement or Path(f"audit-{model_name}.json")
     signed = _signed(path, verify_key, model_name) if verify_key else None

@@ -60,7 +60,8 @@ def show(ctx: click.Context, /, as_json: bool, **given: Any) -> None:
 def check(file: Path | None) -> None:
     """Check FILE, or selfheal.yaml; exit 3 with file, line and key where it is wrong."""
     from selfheal_cli.settings.resolve import resolve
-    from selfheal_cli.settings.sources import NAME, read_file
+    from selfheal_cli.settings.sources import read_file
+    from selfheal_cli.settings.variables import NAME
 
     path = file or NAME
     config = resolve([read_file(path)]).config

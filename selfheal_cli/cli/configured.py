@@ -73,7 +73,7 @@ class ConfiguredCommand(Command):
 
 def config_path(ctx: click.Context) -> Path | None:
     """The file that counts: --config, else selfheal.yaml here if there is one; or none."""
-    from selfheal_cli.settings.sources import NAME
+    from selfheal_cli.settings.variables import NAME
 
     named, none = ctx.meta.get(CONFIG), ctx.meta.get(NO_CONFIG)
     if named is not None and none:
@@ -116,10 +116,14 @@ def policy_here(ctx: click.Context, named: str | None) -> Policy:
 
 def default_model_name(ctx: click.Context) -> str:
     """The model that variables or the file are about, else the article's."""
-    from selfheal_cli.settings.layers import Origin, merge, model_name_of, shown, single
-    from selfheal_cli.settings.sources import read_environment, variable_of
+    from selfheal_cli.settings.variables import variable_of
 
     names = [variable_of(key) for key in SAYS_MODEL]
+    if config_path(ctx) is None and not any(map(os.environ.get, (*names, OLD_DATA))):
+        return FALLBACK
+    from selfheal_cli.settings.layers import Origin, merge, model_name_of, shown, single
+    from selfheal_cli.settings.sources import read_environment
+
     said = [read_environment({name: os.environ.get(name, "") for name in names})]
     if os.environ.get(OLD_DATA):
         key = ("source", "path")
@@ -137,9 +141,14 @@ def default_model_name(ctx: click.Context) -> str:
 
 def default_store(ctx: click.Context) -> str | None:
     """That of --set, of a variable of ours, of MLflow's, which is None, of the file: the first."""
-    from selfheal_cli.settings.sources import read_environment, read_settings, variable_of
+    from selfheal_cli.settings.variables import variable_of
 
     name = variable_of(("tracking_uri",))
+    said = bool(ctx.meta.get(SET) or os.environ.get(name))
+    if not said and (os.environ.get(STORE) or config_path(ctx) is None):
+        return None
+    from selfheal_cli.settings.sources import read_environment, read_settings
+
     variable = read_environment({name: os.environ.get(name, "")})
     for layer in (read_settings(ctx.meta.get(SET, ())), variable, None, file_layer(ctx)):
         if layer is None:
@@ -191,7 +200,7 @@ def _given(ctx: click.Context, param: click.Parameter, variable: bool) -> Layer:
     """What an option says by key; an old spelling of it is noted."""
     from selfheal_cli.settings.layers import Layer, Origin, beside, leaves, single
     from selfheal_cli.settings.schema import expanded
-    from selfheal_cli.settings.sources import variable_of
+    from selfheal_cli.settings.variables import variable_of
 
     option = max(param.opts, key=len) if isinstance(param, click.Option) else "DATA"
     origin = Origin("env", str(param.envvar)) if variable else Origin("option", option)
@@ -237,7 +246,8 @@ def _values(name: str, key: Key, value: Any) -> Iterator[tuple[Key, Any]]:
 
 def _variables(ctx: click.Context) -> Layer:
     """What variables give that name keys of the file."""
-    from selfheal_cli.settings.sources import RULES, read_environment, variable_of
+    from selfheal_cli.settings.sources import RULES, read_environment
+    from selfheal_cli.settings.variables import variable_of
 
     others = {f"SELFHEAL_{name.upper()}" for name in (*OLD_VARIABLES, "config", "no_config")}
     layer = read_environment(os.environ, others)

@@ -129,12 +129,12 @@ def _alias(registry: Registry, model: str, number: int) -> str:
     from selfheal_cli.records import ForeignVersion
     from selfheal_cli.registry.carried import strangers
     from selfheal_cli.registry.layout import REQUIREMENTS_FILE
-    from selfheal_cli.rollback.verify import load_verified
+    from selfheal_cli.rollback.files import check_files
 
     target = registry.any_version(model, number)
     if isinstance(target, ForeignVersion):
         return f"{target}: not looked at"
-    load_verified(registry, target)
+    check_files(registry, target)
     asked = strangers(registry.stored(target).files[REQUIREMENTS_FILE].decode(errors="replace"))
     if asked:
         raise VersionCorrupt(

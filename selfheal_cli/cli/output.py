@@ -11,7 +11,6 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -50,6 +49,8 @@ def print_json_with(document: dict[str, Any], name: str, values: Iterable[Any]) 
 @contextmanager
 def waiting(what: str, *, quiet: bool) -> Iterator[Callable[[int], None]]:
     """A bar on a terminal that is told how much is left."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
     console = make_console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     hidden = quiet or not console.is_terminal

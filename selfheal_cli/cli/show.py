@@ -19,15 +19,14 @@ def command(version: str, model_name: str, tracking_uri: str | None, as_json: bo
     from selfheal_cli.cli import output
     from selfheal_cli.errors import VersionCorrupt
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
-    from selfheal_cli.rollback.verify import load_verified
-    from selfheal_cli.sources.contract import Contract
+    from selfheal_cli.rollback.files import check_files
 
     registry = MlflowRegistry(tracking_uri)
     number = version_number(registry, model_name, version)
     record = registry.version(model_name, number)
     fault, contract = None, None
     try:
-        load_verified(registry, record)
+        check_files(registry, record)
         contract = registry.base(record.base).describe().get("contract")
     except VersionCorrupt as exc:
         fault = exc
@@ -45,6 +44,8 @@ def command(version: str, model_name: str, tracking_uri: str | None, as_json: bo
         console = output.make_console()
         console.print(output.make_table(title, ("what", "value"), rows))
         if contract is not None:
+            from selfheal_cli.sources.contract import Contract
+
             lines = Contract.model_validate(contract).lines()
             columns = [list(line) for line in lines]
             console.print(output.make_table("Row contract", ("column", "rows hold"), columns))

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from selfheal_cli.config import WORKSPACE
 from selfheal_cli.errors import EventLogError
 from selfheal_cli.events.log import read
 from selfheal_cli.events.types import RunStarted
+from selfheal_cli.workspace import WORKSPACE
 
 LOG_NAME = "events.jsonl"
 LATEST = "latest"

@@ -18,7 +18,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
-from selfheal_cli.config import OWNER_ONLY
 from selfheal_cli.errors import EventLogError, StorageError
 from selfheal_cli.events.types import (
     FIRST_FORMAT,
@@ -32,6 +31,7 @@ from selfheal_cli.events.types import (
     VersionRegistered,
     event_of,
 )
+from selfheal_cli.workspace import OWNER_ONLY
 
 
 @contextmanager

@@ -17,13 +17,13 @@ from torch import Tensor
 from selfheal_cli.errors import VersionCorrupt, one_line
 from selfheal_cli.metrics import classify
 from selfheal_cli.model.network import Architecture, SelfHealingNetwork, Weights, rebuild, unshared
+from selfheal_cli.model.stored import require_sound
 from selfheal_cli.records import Base, digest
 
 if TYPE_CHECKING:
     from selfheal_cli.records import FloatArray
 
 
-MAX_BYTES = 1 << 30
 ANCHOR = "anchor."  # prefix of the training statistics that a base holds beside its weights
 PROBE = "probe.x"  # rows that every version decides on, so that a loaded one can be checked
 PROBE_ROWS = 256
@@ -58,14 +58,7 @@ def pack(weights: Weights) -> bytes:
 
 def unpack(data: bytes, *, sha256: str, where: str) -> dict[str, Tensor]:
     """Safetensors bytes to tensors; raises `VersionCorrupt` unless their hash is ``sha256``."""
-    if len(data) > MAX_BYTES:
-        raise VersionCorrupt(f"{where}: {len(data)} bytes; more than any adapter has")
-    actual = digest(data)
-    if actual != sha256:
-        raise VersionCorrupt(
-            f"{where}: its sha256 is {actual[:12]}…, recorded was {sha256[:12]}…; the file was "
-            "changed after it was registered: restore it from a backup or use another version"
-        )
+    require_sound(data, sha256=sha256, where=where)
     try:
         tensors: dict[str, Tensor] = load(data)
     except SafetensorError as exc:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from selfheal_cli.config import WORKSPACE
 from selfheal_cli.errors import EventLogError, RegistryError, RegistryUnreachable, VersionCorrupt
 from selfheal_cli.events.archive import LOG_NAME, run_folder
 from selfheal_cli.events.log import read_only
@@ -17,6 +16,7 @@ from selfheal_cli.records import AnyVersion, ForeignVersion, StoredVersion, Vers
 from selfheal_cli.registry.base import Registry
 from selfheal_cli.registry.journal import EntryKind
 from selfheal_cli.rollback.agreement import differences
+from selfheal_cli.workspace import WORKSPACE
 
 OwnAccount = Callable[[str], Account | None]  # of a snapshot by id, from this process's own run
 OWN_TAGS = {f"selfheal.{name}" for name in ("run_id", "snapshot", "base", "sha256", "model")}

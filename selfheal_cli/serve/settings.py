@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from selfheal_cli.config import WORKSPACE
 from selfheal_cli.config_sources import Count, Positive, Settings
+from selfheal_cli.workspace import WORKSPACE
 
 # what nobody else wants; a small share (niceness 10); as the server
 Priority = Literal["idle", "low", "normal"]

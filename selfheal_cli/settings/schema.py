@@ -26,7 +26,6 @@ from selfheal_cli.config import (
     checked,
 )
 from selfheal_cli.decide import parse_objective
-from selfheal_cli.drift.kinds import parse_monitor
 from selfheal_cli.errors import ConfigurationError
 from selfheal_cli.settings.layers import Key, Layer, Origin
 
@@ -60,6 +59,8 @@ def monitor_from(value: Any, where: str = "monitor") -> Any:
     """``NAME[:KEY=VALUE,...]`` as keys; anything but a text as it is."""
     if not isinstance(value, str):
         return value
+    from selfheal_cli.drift.kinds import parse_monitor  # it loads scipy
+
     return parse_monitor(value, where).model_dump(exclude_unset=True, mode="json")
 
 

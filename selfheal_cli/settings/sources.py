@@ -17,8 +17,8 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from selfheal_cli.errors import ConfigurationError, OptionError, one_line
 from selfheal_cli.settings.layers import Key, Layer, Origin, beside, dotted, shown
 from selfheal_cli.settings.schema import RunFile, every_key, expanded
+from selfheal_cli.settings.variables import NAME, PREFIX, key_of, variable_of
 
-NAME = Path("selfheal.yaml")
 MAX_BYTES = 1 << 18
 TAGS = {
     f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "timestamp")
@@ -170,8 +170,6 @@ class _DocumentReader:
         return f"{self._name}:{node.start_mark.line + 1}"
 
 
-PREFIX = "SELFHEAL_"
-BETWEEN = "__"
 OTHERS = ("SELFHEAL_ACTOR", "SELFHEAL_ALLOW_MODULE")  # read elsewhere
 ALIKE = 0.8
 RULES = "SELFHEAL_RULES"  # a list; its text was a file's name up to 0.2
@@ -208,24 +206,6 @@ def read_settings(given: Iterable[str]) -> Layer:
             )
         layers.append(_value(value, key, Origin("option", f"--set {name.strip()}")))
     return beside(layers)
-
-
-def key_of(name: str) -> Key:
-    """The key that a variable names.
-
-    >>> key_of("SELFHEAL_POLICY__RETENTION__KEEP_BEST")
-    ('policy', 'retention', 'keep_best')
-    """
-    return tuple(name.removeprefix(PREFIX).lower().split(BETWEEN))
-
-
-def variable_of(key: Key) -> str:
-    """The variable that names a key.
-
-    >>> variable_of(("heal", "learning_rate"))
-    'SELFHEAL_HEAL__LEARNING_RATE'
-    """
-    return PREFIX + BETWEEN.join(map(str, key)).upper()
 
 
 def _value(text: str, key: Key, origin: Origin) -> Layer:

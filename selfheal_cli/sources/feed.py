@@ -13,9 +13,9 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, BinaryIO, Protocol
 
-from selfheal_cli.config import OWNER_ONLY
 from selfheal_cli.errors import DataError, StorageError
 from selfheal_cli.sources.ndjson import LONGEST_LINE
+from selfheal_cli.workspace import OWNER_ONLY
 
 READ_AT_ONCE = 1_000  # lines of a kept file
 Positions = Mapping[str, int]  # by partition, the offset of the next line

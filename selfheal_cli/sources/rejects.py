@@ -9,10 +9,10 @@ import json
 from collections import Counter
 from pathlib import Path
 
-from selfheal_cli.config import OWNER_ONLY
 from selfheal_cli.errors import DataError
 from selfheal_cli.sources.feed import on_disk
 from selfheal_cli.sources.violation import MOST_SHOWN, at
+from selfheal_cli.workspace import OWNER_ONLY
 
 REJECTS = "rejects.ndjson"  # in a run's folder: rows that were put aside
 

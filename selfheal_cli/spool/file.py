@@ -15,9 +15,9 @@ from typing import Any
 
 from filelock import FileLock
 
-from selfheal_cli.config import OWNER_ONLY, WORKSPACE
 from selfheal_cli.errors import StorageError
 from selfheal_cli.events.database import open_durable
+from selfheal_cli.workspace import OWNER_ONLY, WORKSPACE
 
 NAME = "spool.db"
 LOCK_SECONDS = 30.0

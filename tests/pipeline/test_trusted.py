@@ -10,7 +10,7 @@ import pytest
 
 from selfheal_cli.audit.checks import audit_model
 from selfheal_cli.audit.finding import Audit
-from selfheal_cli.config import WORKSPACE, HealSettings, LabelSettings, Policy
+from selfheal_cli.config import HealSettings, LabelSettings, Policy
 from selfheal_cli.errors import VersionNotFound
 from selfheal_cli.events.log import read
 from selfheal_cli.events.types import Event, RolledBack, VersionRegistered
@@ -19,6 +19,7 @@ from selfheal_cli.pipeline.runs.run import RunContext, run
 from selfheal_cli.registry.base import Lineage
 from selfheal_cli.registry.memory import MemoryRegistry
 from selfheal_cli.scores import Scores
+from selfheal_cli.workspace import WORKSPACE
 from tests.pipeline.small import stream_of
 from tests.pipeline.test_run import config
 

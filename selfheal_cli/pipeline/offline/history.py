@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from selfheal_cli.config import WORKSPACE
 from selfheal_cli.events import types as events
 from selfheal_cli.events.archive import logs_of
 from selfheal_cli.events.log import keys_of, read
 from selfheal_cli.events.state import RunState
 from selfheal_cli.registry.base import Registry
 from selfheal_cli.registry.journal import Entry, EntryKind
+from selfheal_cli.workspace import WORKSPACE
 
 RUNS_OWN = (EntryKind.LEASED, EntryKind.RELEASED)
 

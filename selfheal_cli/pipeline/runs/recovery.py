@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from selfheal_cli.config import WORKSPACE, RunConfig, recorded
+from selfheal_cli.config import RunConfig, recorded
 from selfheal_cli.errors import EventLogError, RegistryUnreachable
 from selfheal_cli.events.archive import ALIVE_LOCK, LOG_NAME, logs_of, model_of
 from selfheal_cli.events.log import Clock, EventLog, read, recover
@@ -37,6 +37,7 @@ from selfheal_cli.registry.outbox import Outbox, pending_in
 from selfheal_cli.registry.writer import RegistryWriter
 from selfheal_cli.sources.base import Source
 from selfheal_cli.spool.store import Cursor, Spool
+from selfheal_cli.workspace import WORKSPACE
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from shutil import rmtree
 
-from selfheal_cli.config import WORKSPACE, RunConfig
+from selfheal_cli.config import RunConfig
 from selfheal_cli.errors import RegistryUnreachable, SelfhealError
 from selfheal_cli.events.archive import LOG_NAME, run_folder
 from selfheal_cli.events.log import Clock, EventLog, require_writable
@@ -38,6 +38,7 @@ from selfheal_cli.registry.outbox import Outbox
 from selfheal_cli.registry.writer import RegistryWriter
 from selfheal_cli.rollback.trust import ByTheLog
 from selfheal_cli.sources.base import Source
+from selfheal_cli.workspace import WORKSPACE
 
 SCHEMA = "1"
 PATIENCE_SECONDS = 60.0

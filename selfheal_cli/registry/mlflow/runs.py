@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -26,6 +27,7 @@ from selfheal_cli.registry.mlflow.store import (
     translated,
 )
 
+STORE_VARIABLE = "MLFLOW_TRACKING_URI"
 JOURNALS = "selfheal-journal"  # the experiment with the journals of all models
 BEGUN_TAG = "selfheal.begun"  # on a run: by whom it was begun, in this one call
 # makes MLflow's interface show models with their metrics, not agents with their traces
@@ -41,8 +43,11 @@ class MlflowRuns:
             logging.getLogger(noisy).setLevel(logging.CRITICAL)
         self.uri = resolve(uri)
         require_reachable(self.uri, create=create)
-        # a version's source "models:/m-..." is resolved with the global URI, so it is set as well
-        mlflow.set_tracking_uri(self.uri)
+        # a version's source "models:/m-..." is resolved with the global URI, so it is set as well;
+        # by the variable where that counts, since MLflow's own call begins tracing anew
+        os.environ[STORE_VARIABLE] = self.uri
+        if mlflow.get_tracking_uri() != self.uri:
+            mlflow.set_tracking_uri(self.uri)
         with self._doing("open the tracking store"):
             self._client = MlflowClient(tracking_uri=self.uri)
             self._client.search_experiments(max_results=1)
