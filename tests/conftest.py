@@ -14,11 +14,18 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from hypothesis import HealthCheck, settings
 
 from selfheal_cli.cli.main import main
 
 Invoke = Callable[..., Result]
 MEMORY = Path("/dev/shm")  # noqa: S108 (our own folder in it)
+
+# the same examples each time, however slow the machine
+settings.register_profile(
+    "ours", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("ours")
 
 
 def pytest_configure() -> None:
