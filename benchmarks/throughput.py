@@ -24,8 +24,9 @@ from rich.table import Table
 from servers import tracking_server
 
 from selfheal_cli.config import HealSettings, Policy, RunConfig, SyntheticSettings
+from selfheal_cli.events.event import Event
 from selfheal_cli.events.log import EventLog
-from selfheal_cli.events.types import Event, HealPublished
+from selfheal_cli.events.types import HealPublished
 from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.metrics import score
 from selfheal_cli.model.network import use_one_thread

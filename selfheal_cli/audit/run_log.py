@@ -10,9 +10,10 @@ from selfheal_cli.audit.finding import Audit, ChainHead, ChainWatch
 from selfheal_cli.config import flattened
 from selfheal_cli.drift.figures import batch_figures
 from selfheal_cli.errors import EventLogError
+from selfheal_cli.events.event import Event
 from selfheal_cli.events.log import AFTER_THE_END, read
 from selfheal_cli.events.run_record import RunRecord
-from selfheal_cli.events.types import BatchScored, Event
+from selfheal_cli.events.types import BatchScored
 from selfheal_cli.records import StoredRun
 from selfheal_cli.registry.base import MAX_PARAM
 

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from selfheal_cli.cli.output import Part, figure, line, make_console, make_table
 from selfheal_cli.events import types as events
+from selfheal_cli.events.event import Event, OfBatch
 from selfheal_cli.events.log import keys_of
 from selfheal_cli.events.state import Row, RowFold, RunView
 from selfheal_cli.masking import masked_uri
@@ -85,7 +86,7 @@ class RunScreen:
         total = max(left, int(task.total or 0))
         self._progress.update(self._writing, visible=True, total=total, completed=total - left)
 
-    def on_event(self, event: events.Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Something happened."""
         if self._quiet:
             return
@@ -117,9 +118,9 @@ class RunScreen:
             case _ if event.is_action and not isinstance(event, UNTOLD):
                 self._tell(event)
 
-    def _tell(self, event: events.Event) -> None:
+    def _tell(self, event: Event) -> None:
         """What happened beside the batches, unless the same was just said."""
-        where = f" in batch {event.batch}" if isinstance(event, events.OfBatch) else ""
+        where = f" in batch {event.batch}" if isinstance(event, OfBatch) else ""
         who = ""
         if isinstance(event, events.ChampionFollowed):
             who = f" (by {event.actor}, v{event.version})"

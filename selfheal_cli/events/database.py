@@ -6,7 +6,7 @@ import sqlite3
 from pathlib import Path
 
 from selfheal_cli.errors import EventLogError
-from selfheal_cli.events.types import FIRST_FORMAT, FORMAT
+from selfheal_cli.events.event import FIRST_FORMAT, FORMAT
 
 
 def open_durable(path: Path, schema: str, patience: float) -> sqlite3.Connection:

@@ -19,11 +19,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from selfheal_cli.errors import EventLogError, StorageError
+from selfheal_cli.events.event import FIRST_FORMAT, FORMAT, Event
 from selfheal_cli.events.types import (
-    FIRST_FORMAT,
-    FORMAT,
     AliasMoved,
-    Event,
     MoveRefused,
     RunFinished,
     RunResumed,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from selfheal_cli.events.event import Event
 from selfheal_cli.events.state import RunState
 from selfheal_cli.events.types import (
     AliasMoved,
-    Event,
     ModelTrained,
     RunFinished,
     RunResumed,

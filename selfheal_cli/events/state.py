@@ -13,6 +13,7 @@ from heapq import merge
 from typing import Any, Self, TypeVar
 
 from selfheal_cli.events import types as events
+from selfheal_cli.events.event import Event, OfBatch
 from selfheal_cli.events.log import keys_of
 from selfheal_cli.events.shelf import DiskDict, Shelved
 from selfheal_cli.records import Evaluation
@@ -46,17 +47,17 @@ class RunState:
     resumed: int = 0
     held: bool = False
     stale: dict[str, None] = field(default_factory=dict)
-    counts: Counter[type[events.Event]] = field(default_factory=Counter)
+    counts: Counter[type[Event]] = field(default_factory=Counter)
 
     @classmethod
-    def of(cls, log: Iterable[events.Event]) -> Self:
+    def of(cls, log: Iterable[Event]) -> Self:
         """Of a whole log."""
         state = cls()
         for event in log:
             state.apply(event)
         return state
 
-    def apply(self, event: events.Event) -> None:
+    def apply(self, event: Event) -> None:
         """Take the next event."""
         self.length, self.head = self.length + 1, event.digest
         self.first, self.last = self.first or event.at, event.at
@@ -99,7 +100,7 @@ class RunState:
         """The training of the network; None before that, and where a model was only wrapped."""
         return self.stored if isinstance(self.stored, events.ModelTrained) else None
 
-    def times(self, *kinds: type[events.Event]) -> int:
+    def times(self, *kinds: type[Event]) -> int:
         """How often an event of these kinds came."""
         return sum(count for kind, count in self.counts.items() if issubclass(kind, kinds))
 
@@ -176,9 +177,9 @@ class RowFold:
             ),
         )
 
-    def add(self, event: events.Event) -> None:
+    def add(self, event: Event) -> None:
         """Take the next event."""
-        if not isinstance(event, events.OfBatch) or event.batch <= self._forgotten:
+        if not isinstance(event, OfBatch) or event.batch <= self._forgotten:
             return
         match event:
             case events.BatchScored():
@@ -305,7 +306,7 @@ def _figures(row: Row, scores: AnyScores) -> None:
 
 LATEST = 100  # actions of a kind that are kept at hand
 Action = Mapping[str, Any]
-E = TypeVar("E", bound=events.Event)
+E = TypeVar("E", bound=Event)
 
 
 @dataclass(slots=True)
@@ -325,8 +326,8 @@ class SnapshotRow:
 class Happened:
     """Actions of one kind: the first, and the latest."""
 
-    first: events.Event
-    latest: deque[events.Event] = field(default_factory=lambda: deque(maxlen=LATEST))
+    first: Event
+    latest: deque[Event] = field(default_factory=lambda: deque(maxlen=LATEST))
 
 
 @dataclass
@@ -334,7 +335,7 @@ class RunView(RunState):
     """A run so far, as it is shown: a row a batch, snapshots, and what was done."""
 
     shelf: DiskDict = field(default_factory=DiskDict)
-    happened: dict[type[events.Event], Happened] = field(default_factory=dict)
+    happened: dict[type[Event], Happened] = field(default_factory=dict)
     by_batch: RowFold = field(init=False)
     snapshots: MutableMapping[str, SnapshotRow] = field(init=False)
     _actions: MutableMapping[int, Action] = field(init=False)
@@ -354,7 +355,7 @@ class RunView(RunState):
         """What changed the model, in order."""
         return self._actions.values()
 
-    def apply(self, event: events.Event) -> None:
+    def apply(self, event: Event) -> None:
         """Take the next event."""
         super().apply(event)
         self.by_batch.add(event)
@@ -392,7 +393,7 @@ class RunView(RunState):
         )
         return max(healed, key=lambda row: row.f1 or 0.0, default=None)
 
-    def _act(self, event: events.Event) -> None:
+    def _act(self, event: Event) -> None:
         line = {"sequence": event.sequence, "at": event.at, "kind": event.kind}
         self._actions[event.sequence] = line | keys_of(event)
         self.happened.setdefault(type(event), Happened(event)).latest.append(event)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 from selfheal_cli.errors import RegistryRestored
-from selfheal_cli.events.types import AliasMoved, Event, MoveRefused, VersionRegistered
+from selfheal_cli.events.event import Event
+from selfheal_cli.events.types import AliasMoved, MoveRefused, VersionRegistered
 from selfheal_cli.records import (
     LEASE_TAG,
     AnyVersion,

@@ -17,8 +17,8 @@ from time import monotonic
 from typing import Any, Protocol
 
 from selfheal_cli.errors import LeaseHeld, RegistryError, RegistryRestored, RegistryUnreachable
+from selfheal_cli.events.event import Event
 from selfheal_cli.events.run_record import Account
-from selfheal_cli.events.types import Event
 from selfheal_cli.records import Snapshot
 from selfheal_cli.registry import delivery as courier
 from selfheal_cli.registry.aliases import Move

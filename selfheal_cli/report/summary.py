@@ -9,9 +9,10 @@ from math import fsum, sqrt
 from statistics import fmean
 from typing import Any
 
+from selfheal_cli.events.event import Event
 from selfheal_cli.events.shelf import Shelved
 from selfheal_cli.events.state import LATEST, Pair, RunView, SnapshotRow
-from selfheal_cli.events.types import AliasMoved, BatchScored, Event, LabelsArrived, SnapshotTaken
+from selfheal_cli.events.types import AliasMoved, BatchScored, LabelsArrived, SnapshotTaken
 from selfheal_cli.records import AliasMove
 from selfheal_cli.report.charts import ends, step_of
 from selfheal_cli.scores import AnyScores

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from selfheal_cli import __version__
 from selfheal_cli.errors import ConfigurationError
 from selfheal_cli.events import types as events
+from selfheal_cli.events.event import Event
 from selfheal_cli.serve.http.auth import OPEN
 from selfheal_cli.serve.http.middleware import ROUTE, App, Message, Receive, Scope, Send
 
@@ -178,7 +179,7 @@ class HealSpans:
         self._recipe = ""
         self._begun: OrderedDict[int, float] = OrderedDict()
 
-    def add(self, event: events.Event) -> None:
+    def add(self, event: Event) -> None:
         """Take the run's next event."""
         at = datetime.fromisoformat(event.at).timestamp()
         match event:

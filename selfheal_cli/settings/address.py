@@ -39,5 +39,5 @@ def with_kind(layer: Layer, below: Layer) -> Layer:
     kind = below.get("source", "kind") or SYNTHETIC
     if not isinstance(kind, str) or kind not in KINDS or name in KINDS[kind].model_fields:
         return layer
-    found = ADDRESSES.get(name) or source_at(Path(str(source[name])))["kind"]
-    return beside([layer, single(("source", "kind"), found, layer.origin(("source", name)))])
+    kind = ADDRESSES.get(name) or source_at(Path(str(source[name])))["kind"]
+    return beside([layer, single(("source", "kind"), kind, layer.origin(("source", name)))])

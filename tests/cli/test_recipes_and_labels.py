@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from selfheal_cli.events.event import Event
 from selfheal_cli.events.log import read
-from selfheal_cli.events.types import Event
 from selfheal_cli.records import VersionRecord
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from tests.cli.test_bad_input import refused

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from selfheal_cli.events import types as events
-from selfheal_cli.events.types import Event
+from selfheal_cli.events.event import Event
 from selfheal_cli.records import (
     Advice,
     AliasMove,

@@ -11,8 +11,9 @@ import pytest
 
 from selfheal_cli.errors import EventLogError
 from selfheal_cli.events.archive import find_run, logs_of, run_folder
+from selfheal_cli.events.event import Event
 from selfheal_cli.events.log import EventLog
-from selfheal_cli.events.types import BatchScored, Event, HealPublished, RolledBack, RunStarted
+from selfheal_cli.events.types import BatchScored, HealPublished, RolledBack, RunStarted
 from tests.events.examples import example
 
 Clock = Callable[[], datetime]

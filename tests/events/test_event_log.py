@@ -13,15 +13,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from selfheal_cli.errors import EventLogError
+from selfheal_cli.events.event import Event
 from selfheal_cli.events.log import GENESIS, EventLog, keys_of, read, read_only, verify
-from selfheal_cli.events.types import (
-    AliasMoved,
-    Event,
-    RunFinished,
-    RunStarted,
-    StreamStopped,
-    event_of,
-)
+from selfheal_cli.events.types import AliasMoved, RunFinished, RunStarted, StreamStopped, event_of
 from tests.events.examples import EXAMPLES, OPTIONAL, example
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=150)

@@ -19,7 +19,8 @@ from sqlalchemy.engine import Engine
 
 from selfheal_cli.cli.main import main
 from selfheal_cli.cli.run_screen import RunScreen
-from selfheal_cli.events.types import BatchScored, Event
+from selfheal_cli.events.event import Event
+from selfheal_cli.events.types import BatchScored
 
 RUN = ("run", "--batches", "8", "--no-plots")
 RESUME = ("run", "--resume", "latest")

@@ -18,8 +18,8 @@ from selfheal_cli.config import (
     RunConfig,
     SyntheticSettings,
 )
+from selfheal_cli.events.event import Event
 from selfheal_cli.events.log import read
-from selfheal_cli.events.types import Event
 from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask
 from selfheal_cli.model.checkpoint import assemble, unpack

@@ -12,8 +12,9 @@ import pytest
 from selfheal_cli.cli.run_screen import RunScreen
 from selfheal_cli.errors import LeaseHeld
 from selfheal_cli.events.archive import find_run
+from selfheal_cli.events.event import Event
 from selfheal_cli.events.log import read, verify
-from selfheal_cli.events.types import BatchScored, Event
+from selfheal_cli.events.types import BatchScored
 from selfheal_cli.pipeline.runs.run import RunContext, run
 from selfheal_cli.registry.base import CHAMPION
 from selfheal_cli.registry.journal import standing

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from selfheal_cli.config import HealSettings
+from selfheal_cli.events.event import Event
 from selfheal_cli.events.log import read, verify
-from selfheal_cli.events.types import BatchScored, ChampionFollowed, Event, VersionRegistered
+from selfheal_cli.events.types import BatchScored, ChampionFollowed, VersionRegistered
 from selfheal_cli.pipeline.runs.run import RunContext, run
 from selfheal_cli.pipeline.stream import champion as follow
 from selfheal_cli.records import Batch

@@ -20,7 +20,7 @@ from selfheal_cli.config import (
     SyntheticSettings,
     TableSettings,
 )
-from selfheal_cli.events.types import Event
+from selfheal_cli.events.event import Event
 from selfheal_cli.heal.engine import InlineEngine, LiveModel
 from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask

@@ -11,11 +11,11 @@ import pytest
 from selfheal_cli.config import HealSettings, LabelSettings
 from selfheal_cli.errors import LeaseHeld, RegistryUnreachable
 from selfheal_cli.events.archive import find_run
+from selfheal_cli.events.event import Event
 from selfheal_cli.events.log import read, verify
 from selfheal_cli.events.types import (
     BatchScored,
     ChampionFollowed,
-    Event,
     HealingHeld,
     HealingReleased,
     MoveRefused,

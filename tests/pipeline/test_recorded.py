@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from selfheal_cli.errors import EventLogError
-from selfheal_cli.events.types import FIRST_FORMAT, FORMAT, BatchScored, RunStarted
+from selfheal_cli.events.event import FIRST_FORMAT, FORMAT
+from selfheal_cli.events.types import BatchScored, RunStarted
 from selfheal_cli.pipeline.record.replayed import RecordedEvents
 from tests.events.examples import example
 

@@ -11,14 +11,9 @@ import pytest
 
 from selfheal_cli.config import HealSettings, Policy, RunConfig
 from selfheal_cli.errors import RegistryUnreachable
+from selfheal_cli.events.event import Event
 from selfheal_cli.events.log import read, verify
-from selfheal_cli.events.types import (
-    BatchScored,
-    ChampionFollowed,
-    Event,
-    RollbackFailed,
-    RolledBack,
-)
+from selfheal_cli.events.types import BatchScored, ChampionFollowed, RollbackFailed, RolledBack
 from selfheal_cli.pipeline.runs.recovery import resume
 from selfheal_cli.pipeline.runs.run import RunContext, run
 from selfheal_cli.records import VersionRecord

@@ -14,8 +14,8 @@ import pytest
 
 from selfheal_cli.config import HealSettings, NetworkSettings, Policy, RunConfig, SyntheticSettings
 from selfheal_cli.errors import DrillFailed, RegistryError
+from selfheal_cli.events.event import Event
 from selfheal_cli.events.log import read, verify
-from selfheal_cli.events.types import Event
 from selfheal_cli.heal.engine import HealEngine
 from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask

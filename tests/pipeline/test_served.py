@@ -14,11 +14,11 @@ import pytest
 from selfheal_cli.audit.checks import audit_model
 from selfheal_cli.config import HealSettings
 from selfheal_cli.errors import ConfigurationError, NoCandidateError
+from selfheal_cli.events.event import Event
 from selfheal_cli.events.log import EventLog, read
 from selfheal_cli.events.types import (
     BatchScored,
     ChampionFollowed,
-    Event,
     HealingHeld,
     HealingReleased,
     HealPublished,

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from selfheal_cli.config import HealSettings, NetworkSettings, RunConfig
-from selfheal_cli.events.types import BatchScored, Event
+from selfheal_cli.events.event import Event
+from selfheal_cli.events.types import BatchScored
 from selfheal_cli.model.checkpoint import pack
 from selfheal_cli.pipeline.prepare.baseline import prepare
 from selfheal_cli.pipeline.record.recorder import RunRecorder

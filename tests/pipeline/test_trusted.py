@@ -12,8 +12,9 @@ from selfheal_cli.audit.checks import audit_model
 from selfheal_cli.audit.finding import Audit
 from selfheal_cli.config import HealSettings, LabelSettings, Policy
 from selfheal_cli.errors import VersionNotFound
+from selfheal_cli.events.event import Event
 from selfheal_cli.events.log import read
-from selfheal_cli.events.types import Event, RolledBack, VersionRegistered
+from selfheal_cli.events.types import RolledBack, VersionRegistered
 from selfheal_cli.pipeline.runs.recovery import resume
 from selfheal_cli.pipeline.runs.run import RunContext, run
 from selfheal_cli.registry.base import Lineage

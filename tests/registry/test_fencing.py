@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from selfheal_cli.errors import LeaseHeld, RegistryError
-from selfheal_cli.events.types import Event, MoveRefused
+from selfheal_cli.events.event import Event
+from selfheal_cli.events.types import MoveRefused
 from selfheal_cli.pipeline.prepare.lease import RunLease
 from selfheal_cli.pipeline.stream.champion import ChampionWatcher
 from selfheal_cli.records import Phase

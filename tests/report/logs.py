@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from selfheal_cli.config import Policy, RunConfig
+from selfheal_cli.events.event import Event
 from selfheal_cli.events.types import (
     AliasMoved,
     BatchScored,
-    Event,
     HealPublished,
     ModelTrained,
     RunFinished,

@@ -11,16 +11,15 @@ from typing import Any
 
 import pytest
 
+from selfheal_cli.events.event import Event, OfBatch
 from selfheal_cli.events.log import recover
 from selfheal_cli.events.shelf import DiskDict
 from selfheal_cli.events.state import LATEST, RowFold, RunView
 from selfheal_cli.events.types import (
     AliasMoved,
     BatchScored,
-    Event,
     HealPublished,
     LabelsArrived,
-    OfBatch,
     SnapshotTaken,
     VersionRegistered,
 )

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import selfheal_cli.report
+from selfheal_cli.events.event import Event
 from selfheal_cli.events.types import (
     BatchScored,
-    Event,
     HealingHeld,
     LabelsArrived,
     ModelTrained,

@@ -21,8 +21,9 @@ import pytest
 import requests
 
 from selfheal_cli.config import SyntheticSettings
+from selfheal_cli.events.event import Event
 from selfheal_cli.events.log import read
-from selfheal_cli.events.types import BatchScored, Event, RowsTaken, RunFinished
+from selfheal_cli.events.types import BatchScored, RowsTaken, RunFinished
 from selfheal_cli.model.checkpoint import assemble, unpack
 from selfheal_cli.pipeline.runs.recovery import Beginning
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry

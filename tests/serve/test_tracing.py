@@ -17,7 +17,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from selfheal_cli.errors import ConfigurationError
-from selfheal_cli.events.types import BatchScored, Event, HealFailed, HealPublished, RunStarted
+from selfheal_cli.events.event import Event
+from selfheal_cli.events.types import BatchScored, HealFailed, HealPublished, RunStarted
 from selfheal_cli.scores import Scores
 from selfheal_cli.serve.tracing import HealSpans, Tracing, open_tracing
 from tests.events.examples import example

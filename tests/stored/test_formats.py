@@ -16,8 +16,9 @@ import pytest
 
 from selfheal_cli.config import RunConfig, recorded
 from selfheal_cli.errors import EventLogError
+from selfheal_cli.events.event import FORMAT
 from selfheal_cli.events.log import EventLog, keys_of, read
-from selfheal_cli.events.types import FORMAT, BatchScored, RunStarted
+from selfheal_cli.events.types import BatchScored, RunStarted
 from selfheal_cli.model.build import numeric_build, why_other_bytes
 from selfheal_cli.pipeline.record.replayed import RecordedEvents, run_started
 from selfheal_cli.registry.outbox import Outbox

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from selfheal_cli.config import RunConfig
 from selfheal_cli.errors import DrillFailed
-from selfheal_cli.events.types import Event, RolledBack
+from selfheal_cli.events.event import Event
+from selfheal_cli.events.types import RolledBack
 from selfheal_cli.pipeline.runs.run import Finished, RunContext, run
 from selfheal_cli.records import digest
 from selfheal_cli.registry.base import CHAMPION

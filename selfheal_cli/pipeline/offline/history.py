@@ -9,6 +9,7 @@ from typing import Any
 
 from selfheal_cli.events import types as events
 from selfheal_cli.events.archive import logs_of
+from selfheal_cli.events.event import Event, OfBatch
 from selfheal_cli.events.log import keys_of, read
 from selfheal_cli.events.state import RunState
 from selfheal_cli.registry.base import Registry
@@ -70,9 +71,9 @@ class _Actions(RunState):
     """What a run did, and the versions of its snapshots."""
 
     versions: dict[str, int] = field(default_factory=dict)
-    actions: list[events.Event] = field(default_factory=list)
+    actions: list[Event] = field(default_factory=list)
 
-    def apply(self, event: events.Event) -> None:
+    def apply(self, event: Event) -> None:
         """Take the next event."""
         super().apply(event)
         if isinstance(event, events.VersionRegistered):
@@ -95,16 +96,16 @@ class _Actions(RunState):
             yield self._entry(event, who, *served)
 
     def _entry(
-        self, event: events.Event, actor: str, before: int | None, after: int | None
+        self, event: Event, actor: str, before: int | None, after: int | None
     ) -> HistoryEntry:
-        batch = event.batch if isinstance(event, events.OfBatch) else None
+        batch = event.batch if isinstance(event, OfBatch) else None
         return HistoryEntry(
             event.at, event.kind, actor, event.why, self.run_id, batch, before, after,
             keys_of(event),
         )  # fmt: skip
 
 
-def _served(event: events.Event) -> tuple[str, str, int | None]:
+def _served(event: Event) -> tuple[str, str, int | None]:
     """The snapshots that served before and after, and the version where that is written down."""
     match event:
         case events.HealJudged():

@@ -11,8 +11,9 @@ from pathlib import Path
 from selfheal_cli.actor import clock
 from selfheal_cli.config import RunConfig, recorded
 from selfheal_cli.errors import EventLogError, VersionCorrupt
+from selfheal_cli.events.event import Event
 from selfheal_cli.events.log import read
-from selfheal_cli.events.types import Event, ModelTrained, RunStarted
+from selfheal_cli.events.types import ModelTrained, RunStarted
 from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.model.build import why_other_bytes
 from selfheal_cli.model.network import use_one_thread

@@ -12,9 +12,10 @@ import numpy as np
 
 from selfheal_cli.config import RunConfig, recorded
 from selfheal_cli.errors import DataError, NoCandidateError
+from selfheal_cli.events.event import Event
 from selfheal_cli.events.log import read
 from selfheal_cli.events.state import RunState
-from selfheal_cli.events.types import BatchScored, Event, LabelsArrived
+from selfheal_cli.events.types import BatchScored, LabelsArrived
 from selfheal_cli.metrics import score
 from selfheal_cli.model.checkpoint import assemble
 from selfheal_cli.pipeline.prepare.rows import open_kept

@@ -7,14 +7,9 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Protocol
 
+from selfheal_cli.events.event import Event
 from selfheal_cli.events.log import Clock
-from selfheal_cli.events.types import (
-    Event,
-    RunFinished,
-    SnapshotScored,
-    SnapshotTaken,
-    StreamStopped,
-)
+from selfheal_cli.events.types import RunFinished, SnapshotScored, SnapshotTaken, StreamStopped
 from selfheal_cli.pipeline.record.replayed import RecordedEvents
 from selfheal_cli.records import Snapshot
 from selfheal_cli.registry.base import StepMetrics, identity

@@ -15,14 +15,11 @@ from typing import Any
 from selfheal_cli import __version__
 from selfheal_cli.config import RunConfig
 from selfheal_cli.errors import EventLogError
+from selfheal_cli.events.event import FIRST_FORMAT, FORMAT, Event, OfBatch
 from selfheal_cli.events.log import keys_of
 from selfheal_cli.events.types import (
-    FIRST_FORMAT,
-    FORMAT,
     AliasMoved,
-    Event,
     MoveRefused,
-    OfBatch,
     RunFinished,
     RunResumed,
     RunStarted,

@@ -13,12 +13,12 @@ from filelock import FileLock, Timeout
 from selfheal_cli.config import RunConfig, recorded
 from selfheal_cli.errors import EventLogError, RegistryUnreachable
 from selfheal_cli.events.archive import ALIVE_LOCK, LOG_NAME, logs_of, model_of
+from selfheal_cli.events.event import Event
 from selfheal_cli.events.log import Clock, EventLog, read, recover
 from selfheal_cli.events.state import RunState
 from selfheal_cli.events.types import (
     BatchScored,
     BatchSetApart,
-    Event,
     RowsTaken,
     RunFinished,
     RunResumed,

@@ -12,9 +12,10 @@ from shutil import rmtree
 from selfheal_cli.config import RunConfig
 from selfheal_cli.errors import RegistryUnreachable, SelfhealError
 from selfheal_cli.events.archive import LOG_NAME, run_folder
+from selfheal_cli.events.event import Event
 from selfheal_cli.events.log import Clock, EventLog, require_writable
 from selfheal_cli.events.state import RunView
-from selfheal_cli.events.types import Event, ModelTrained, RunFinished
+from selfheal_cli.events.types import ModelTrained, RunFinished
 from selfheal_cli.heal.engine import LiveModel, Serving
 from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.model.network import use_one_thread

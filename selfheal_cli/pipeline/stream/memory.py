@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from selfheal_cli.actor import clock
 from selfheal_cli.config import RunConfig
-from selfheal_cli.events.types import Event, SnapshotScored, SnapshotTaken
+from selfheal_cli.events.event import Event
+from selfheal_cli.events.types import SnapshotScored, SnapshotTaken
 from selfheal_cli.heal.engine import LiveModel
 from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask

@@ -24,7 +24,8 @@ from selfheal_cli.errors import (
     SelfhealError,
     one_line,
 )
-from selfheal_cli.events.types import ChampionFollowed, Event, RolledBack, VersionRegistered
+from selfheal_cli.events.event import Event
+from selfheal_cli.events.types import ChampionFollowed, RolledBack, VersionRegistered
 from selfheal_cli.heal.engine import Serving
 from selfheal_cli.model.checkpoint import Packed
 from selfheal_cli.pipeline.prepare.lease import healed_here, require_free

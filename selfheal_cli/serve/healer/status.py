@@ -8,6 +8,7 @@ from typing import Any
 
 from selfheal_cli.errors import VersionNotFound
 from selfheal_cli.events import types as events
+from selfheal_cli.events.event import Event
 from selfheal_cli.events.state import RunState
 from selfheal_cli.pipeline.stream.session import APART
 from selfheal_cli.records import AliasMove, ForeignVersion
@@ -36,7 +37,7 @@ class EventFold(RunState):
         self._notes: Counter[str] = Counter()
         self._happened: deque[Happening] = deque(maxlen=HAPPENINGS)
 
-    def apply(self, event: events.Event) -> None:
+    def apply(self, event: Event) -> None:
         """Take the next event."""
         super().apply(event)
         match event:
