@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from selfheal_cli.registry.base import Registry
 
 
-class Moment(click.ParamType[str]):
+class Moment(click.ParamType):  # type: ignore[type-arg]  # click before 8.4 has no parameter
     """A time in ISO 8601; without a zone it is UTC, without an hour the day's end."""
 
     name = "TIME"

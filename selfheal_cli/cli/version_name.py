@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 NUMBER, ALIAS = re.compile(r"[vV]?0*([1-9][0-9]{0,17})"), re.compile(r"[A-Za-z][\w.-]{0,127}")
 
 
-class VersionName(click.ParamType[str]):
+class VersionName(click.ParamType):  # type: ignore[type-arg]  # click before 8.4 has no parameter
     """The number without its v, or the alias as it is."""
 
     name = "VERSION"
