@@ -129,17 +129,23 @@ def _alias(registry: Registry, model: str, number: int) -> str:
     from selfheal_cli.records import ForeignVersion
     from selfheal_cli.registry.carried import strangers
     from selfheal_cli.registry.layout import REQUIREMENTS_FILE
+    from selfheal_cli.registry.manifest import MANIFEST_FILE
+    from selfheal_cli.rollback.agreement import differences
     from selfheal_cli.rollback.files import check_files
 
     target = registry.any_version(model, number)
     if isinstance(target, ForeignVersion):
         return f"{target}: not looked at"
     check_files(registry, target)
-    asked = strangers(registry.stored(target).files[REQUIREMENTS_FILE].decode(errors="replace"))
+    stored = registry.stored(target)
+    changed = differences(stored, None, number) if MANIFEST_FILE in stored.files else []
+    if changed:
+        raise VersionCorrupt(f"v{number}: {changed[0]}; 'selfheal audit' names all such")
+    asked = strangers(stored.files[REQUIREMENTS_FILE].decode(errors="replace"))
     if asked:
         raise VersionCorrupt(
             f"v{number}: its requirements.txt asks for '{asked[0]}', which is another project on "
             f"PyPI: make no environment of it; 'selfheal export {number} --model {model} "
             "--bundle DIR' writes the version anew ('selfheal audit' names all such)"
         )
-    return f"v{number}: file, base and sha256 hold"
+    return f"v{number}: file, base, sha256 and manifest hold"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from mlflow import MlflowClient
 
 from selfheal_cli.cli.main import COMMANDS, main
 from selfheal_cli.events.log import read
@@ -150,6 +151,16 @@ def test_the_doctor_names_an_alias_whose_file_is_gone(article_copy: Path, invoke
     bad = [finding for finding in report["findings"] if not finding["well"]]
     assert [finding["check"] for finding in bad] == ["fraud@champion"]
     assert "v51" in bad[0]["detail"]
+
+
+def test_the_doctor_names_an_alias_whose_threshold_was_edited(
+    article_copy: Path, invoke: Invoke
+) -> None:
+    MlflowClient().set_model_version_tag("fraud", "51", "selfheal.threshold", "0.9")
+    report = json.loads(invoke("doctor", "--json", expect=4).stdout)
+    bad = [finding for finding in report["findings"] if not finding["well"]]
+    assert [finding["check"] for finding in bad] == ["fraud@champion"]
+    assert "threshold" in bad[0]["detail"]
 
 
 def test_policies_are_listed_shown_and_validated(workdir: Path, invoke: Invoke) -> None:
