@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -19,8 +20,9 @@ from tests.conftest import enter
 
 pytestmark = pytest.mark.slow
 
-# what starts a server or another program, trains for long, or waits for a terminal
-LONG = {"ui", "serve", "drill", "compare"}
+# what starts a server or another program, or trains for long; and what ends it before that
+LONG = {"ui": [], "serve": ["nothing"], "drill": ["--policy", "nothing.yaml"],
+        "compare": ["nothing.csv", "--target", "label"]}  # fmt: skip
 ODD = st.sampled_from([
     "", " ", "-", "--", "0", "-1", "1e400", "nan", "99999999999999999999", "../..", "/",
     "/dev/null", "a/b",
@@ -51,11 +53,11 @@ def fell(arguments: list[str]) -> str:
     return f"{arguments!r}: {result.output[-300:]} {result.exception!r}" if fault else ""
 
 
-def options_of() -> dict[tuple[str, ...], list[str]]:
+def options_of(names: Iterable[str]) -> dict[tuple[str, ...], list[str]]:
     """Each command, a group's as well, with its options."""
     context = click.Context(main)
     by_command: dict[tuple[str, ...], list[str]] = {}
-    for name in COMMANDS.keys() - LONG:
+    for name in names:
         command = main.get_command(context, name)
         inside = command.commands if isinstance(command, click.Group) else {"": command}
         for below, one in inside.items():
@@ -71,13 +73,27 @@ def test_no_argument_is_unexpected(
     place: Path, monkeypatch: pytest.MonkeyPatch, data: st.DataObject
 ) -> None:
     enter(place, monkeypatch)
-    known = options_of()
+    known = options_of(COMMANDS.keys() - LONG)
     name = data.draw(st.sampled_from(sorted(known)))
     words = st.one_of(ODD, st.sampled_from(["--help", *known[name]]))
     arguments = [*name, *data.draw(st.lists(words, max_size=4))]
     if name == ("run",) and "--target" not in arguments:
         arguments += ["nothing.csv", "--target", "label"]
     assert not fell(arguments)
+
+
+@settings(FEW, max_examples=60)
+@given(st.data())
+def test_no_argument_of_what_serves_or_trains_long_is_unexpected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: st.DataObject
+) -> None:
+    enter(tmp_path, monkeypatch)  # without a store
+    monkeypatch.setattr(os, "execv", lambda *_: None)
+    known = options_of(LONG)
+    name = data.draw(st.sampled_from(sorted(known)))
+    words = st.one_of(ODD, st.sampled_from(["--help", *known[name]]))
+    drawn = data.draw(st.lists(words, max_size=4))
+    assert not fell([*name, *drawn, *LONG[name[0]]])
 
 
 SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=6), ODD)
