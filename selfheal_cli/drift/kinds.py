@@ -1,6 +1,6 @@
 """Monitors by name: what each reads, its defaults, and how it is built.
 
-A new monitor is a class in `detectors`, a line in `KINDS`, and a name in the configuration.
+A new monitor is a class in `monitors`, a line in `KINDS`, and a name in the configuration.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ INDISTINCT = 0.0005  # figures closer than this read the same at three digits
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class ResultsLine:
     """One line of the results table."""
 
     key: str

@@ -19,7 +19,7 @@ from selfheal_cli.events.types import (
     VersionRegistered,
 )
 from selfheal_cli.records import AliasMove, Phase
-from selfheal_cli.report.verdict import Stage, verdict
+from selfheal_cli.report.verdict import ResultsLine, verdict
 from selfheal_cli.scores import Scores
 from tests.events.examples import example
 
@@ -124,9 +124,9 @@ def _end(live: Sequence[int], shadow: Sequence[int]) -> Event:
     healed, unhealed = _pooled(live), _pooled(shadow)
     nothing = Scores(tp=0, tn=60 * len(live), fp=0, fn=40 * len(live))
     stages = [
-        Stage("healed", "Live (healing)", healed),
-        Stage("unhealed", "Shadow (frozen)", unhealed),
-        Stage("nothing", "Flag nothing", nothing),
+        ResultsLine("healed", "Live (healing)", healed),
+        ResultsLine("unhealed", "Shadow (frozen)", unhealed),
+        ResultsLine("nothing", "Flag nothing", nothing),
     ]
     return RunFinished(
         outcome="FINISHED",

@@ -24,7 +24,7 @@ from selfheal_cli.registry.writer import RegistryWriter
 from selfheal_cli.report.export import export
 from selfheal_cli.report.page import PAGE, write_page
 from selfheal_cli.report.summary import tell
-from selfheal_cli.report.verdict import Stage, limit_line, verdict
+from selfheal_cli.report.verdict import ResultsLine, limit_line, verdict
 from selfheal_cli.scores import AnyScores, Scores
 from selfheal_cli.sources.base import Source
 from selfheal_cli.sources.rejects import REJECTS
@@ -85,7 +85,7 @@ def _never_seen(config: RunConfig) -> bool:
 
 def _alternative(
     config: RunConfig, source: Source, walked: Iterable[Batch], prepared: Prepared, drifted: Rows
-) -> Stage:
+) -> ResultsLine:
     """What the recipe for users' own data gives on the same batches."""
     heal = config.heal.model_copy(update={"recipe": "anchored", "mode": "sync"})
     own = config.model_copy(update={"heal": heal})
@@ -93,7 +93,7 @@ def _alternative(
     each(walked, replay.step)
     serving = replay.live.serving
     scores = score(serving.network.predict(drifted.x), drifted.y, serving.threshold)
-    return Stage("anchored", "Under drift, recipe anchored", scores)
+    return ResultsLine("anchored", "Under drift, recipe anchored", scores)
 
 
 def _held_back(session: Session) -> dict[str, int]:
@@ -102,7 +102,7 @@ def _held_back(session: Session) -> dict[str, int]:
     return (held if rows else {}) | dict(session.left_out)
 
 
-def _held_out(prepared: Prepared, live: LiveModel, clean: Rows, drifted: Rows) -> list[Stage]:
+def _held_out(prepared: Prepared, live: LiveModel, clean: Rows, drifted: Rows) -> list[ResultsLine]:
     own, shadow_threshold = prepared.thresholds
     serving = live.serving
 
@@ -114,32 +114,32 @@ def _held_out(prepared: Prepared, live: LiveModel, clean: Rows, drifted: Rows) -
     plain = scored(prepared.shadow, clean, shadow_threshold)
     healed = scored(serving.network, drifted, serving.threshold)
     return [
-        Stage("clean", "Clean rows, self-healing network", on_clean),
-        Stage("clean_plain", "Clean rows, plain baseline", plain),
-        Stage("unhealed", "Under drift, no healing", unhealed),
-        Stage("shadow", "Under drift, shadow (frozen)", unhealed),
-        Stage("healed", "Under drift, self-healed", healed),
+        ResultsLine("clean", "Clean rows, self-healing network", on_clean),
+        ResultsLine("clean_plain", "Clean rows, plain baseline", plain),
+        ResultsLine("unhealed", "Under drift, no healing", unhealed),
+        ResultsLine("shadow", "Under drift, shadow (frozen)", unhealed),
+        ResultsLine("healed", "Under drift, self-healed", healed),
         *_constants(unhealed),
     ]
 
 
-def _prequential(session: Session) -> list[Stage]:
+def _prequential(session: Session) -> list[ResultsLine]:
     shadow = session.shadow_scores.scores()
     return [
-        Stage("healed", "Live (healing)", session.live_scores.scores()),
-        Stage("unhealed", "Shadow (frozen)", shadow),
+        ResultsLine("healed", "Live (healing)", session.live_scores.scores()),
+        ResultsLine("unhealed", "Shadow (frozen)", shadow),
         *_constants(shadow),
     ]
 
 
-def _constants(scores: AnyScores) -> list[Stage]:
+def _constants(scores: AnyScores) -> list[ResultsLine]:
     """What flagging all or nothing, or with K classes always the commonest, would have given."""
     if isinstance(scores, Scores):
         return [
-            Stage("nothing", "Flag nothing", constant(scores, flag=False)),
-            Stage("everything", "Flag everything", constant(scores, flag=True)),
+            ResultsLine("nothing", "Flag nothing", constant(scores, flag=False)),
+            ResultsLine("everything", "Flag everything", constant(scores, flag=True)),
         ]
-    return [Stage("nothing", "Always the commonest class", commonest(scores))]
+    return [ResultsLine("nothing", "Always the commonest class", commonest(scores))]
 
 
 def _costs(session: Session) -> dict[str, list[float]]:
