@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 from mlflow import MlflowClient
@@ -22,8 +23,9 @@ def test_every_command_and_every_option_has_help(name: str) -> None:
     command = main.get_command(None, name)  # type: ignore[arg-type]
     assert command is not None
     assert command.help
-    for parameter in command.params:
-        assert parameter.param_type_name == "argument" or getattr(parameter, "help", None)
+    for option in command.params:
+        if isinstance(option, click.Option) and not option.hidden:
+            assert option.help
 
 
 def test_best_is_restored_and_then_what_served_before(article_copy: Path, invoke: Invoke) -> None:

@@ -223,7 +223,7 @@ def test_the_store_and_the_model_of_variables_hold_for_all_commands(
     in_article_run: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///nowhere.db")
-    monkeypatch.setenv("SELFHEAL_TRACKING_URI", "sqlite:///mlflow.db")
+    monkeypatch.setenv("SELFHEAL_TRACKING_URI", f"sqlite:///{Path('mlflow.db').absolute()}")
     monkeypatch.setenv("SELFHEAL_MODEL_NAME", "fraud")
     assert "Champion of 'fraud'" in invoke("champion").stdout
     monkeypatch.setenv("SELFHEAL_MODEL_NAME", "nobody")

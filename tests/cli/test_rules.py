@@ -122,7 +122,7 @@ def test_check_holds_rules_against_the_champion_and_run_votes_by_the_file(
     checked = json.loads(invoke("rules", "check", "rules.yaml", "data.csv", *against).stdout)
     import mlflow
 
-    mlflow.set_tracking_uri("sqlite:///mlflow.db")
+    mlflow.set_tracking_uri(f"sqlite:///{Path('mlflow.db').absolute()}")
     model = mlflow.pyfunc.load_model("models:/data@champion")
     improbable = model.predict(frame.drop(columns="label")) < 0.3
     assert checked["rules"][0]["disagreed"] == (improbable & (frame["amount"] > 1)).sum() > 0

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 from torch import Tensor
 
 from selfheal_cli.errors import VersionCorrupt
-from selfheal_cli.model import checkpoint as snapshot
+from selfheal_cli.model import stored
 from selfheal_cli.model.checkpoint import ANCHOR, assemble, make_base, pack, unpack
 from selfheal_cli.model.network import Architecture, SelfHealingNetwork
 from selfheal_cli.records import Base, digest
@@ -105,7 +105,7 @@ def test_bytes_that_are_no_safetensors_are_a_corrupt_version(data: bytes) -> Non
 
 
 def test_more_bytes_than_an_adapter_has_are_not_hashed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(snapshot, "MAX_BYTES", 10)
+    monkeypatch.setattr(stored, "MAX_BYTES", 10)
     with pytest.raises(VersionCorrupt, match="fraud v3: 11 bytes; more than any adapter has"):
         unpack(b"x" * 11, sha256=digest(b"x" * 11), where="fraud v3")
 

@@ -27,7 +27,7 @@ def callers(name: str) -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize(
     ("name", "caller"),
     [
-        ("set_registered_model_alias", ("registry/mlflow_registry.py", "set_alias")),
+        ("set_registered_model_alias", ("registry/mlflow/registry.py", "set_alias")),
         ("set_alias", ("registry/aliases.py", "carry_out")),
         ("put_entry", ("registry/journal.py", "write")),
     ],
