@@ -45,9 +45,9 @@ def command(
     if as_json and not yes:
         raise click.UsageError("--json asks nothing: give --yes with it")
     from selfheal_cli.cli import output
-    from selfheal_cli.registry.aliases import open_proposal
     from selfheal_cli.registry.journal import standing
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
+    from selfheal_cli.registry.orders import open_proposal
     from selfheal_cli.rollback.plan import By, execute, load_checks, plan_proposed
     from selfheal_cli.rollback.trust import ByTheLog, Unverified
 
@@ -74,7 +74,7 @@ def command(
 
 def _loosen(registry: Registry, model: str, asked: Proposal, *, yes: bool, as_json: bool) -> None:
     from selfheal_cli.cli import output
-    from selfheal_cli.registry.aliases import set_four_eyes
+    from selfheal_cli.registry.orders import set_four_eyes
 
     if not as_json:
         say(f"Proposed by {asked.actor} at {asked.at}: {asked.reason}")

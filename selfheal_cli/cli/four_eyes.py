@@ -23,9 +23,9 @@ def command(wanted: str | None, reason: str, model_name: str, tracking_uri: str 
     no run takes it away. Anybody may set it. It is loosened by two people, as the rule has it:
     --off makes a proposal, and 'selfheal approve' of somebody else carries it out.
     """
-    from selfheal_cli.registry.aliases import propose, set_four_eyes
     from selfheal_cli.registry.journal import Proposal, standing
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
+    from selfheal_cli.registry.orders import propose, set_four_eyes
 
     registry = MlflowRegistry(tracking_uri)
     registry.versions(model_name, limit=1)  # there must be such a model

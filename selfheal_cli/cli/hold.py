@@ -19,9 +19,9 @@ def command(reason: str, model_name: str, tracking_uri: str | None) -> None:
 
     A run that is under way sees it within two seconds. 'selfheal release' allows healing again.
     """
-    from selfheal_cli.registry.aliases import hold
     from selfheal_cli.registry.journal import MAX_TEXT, Hold, standing
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
+    from selfheal_cli.registry.orders import hold
 
     registry = MlflowRegistry(tracking_uri)
     registry.versions(model_name, limit=1)  # there must be such a model

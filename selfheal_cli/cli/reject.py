@@ -17,8 +17,8 @@ from selfheal_cli.cli.say import say
 @options.tracking_uri
 def command(proposal: int, reason: str, model_name: str, tracking_uri: str | None) -> None:
     """Close a proposal without carrying it out."""
-    from selfheal_cli.registry.aliases import reject
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
+    from selfheal_cli.registry.orders import reject
 
     registry = MlflowRegistry(tracking_uri)
     who = {"actor": actor(), "at": now_text()}

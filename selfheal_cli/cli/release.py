@@ -15,9 +15,9 @@ from selfheal_cli.cli.say import say
 @options.tracking_uri
 def command(model_name: str, tracking_uri: str | None) -> None:
     """Allow the healing of a model again after 'selfheal hold'."""
-    from selfheal_cli.registry.aliases import hold
     from selfheal_cli.registry.journal import standing
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
+    from selfheal_cli.registry.orders import hold
 
     registry = MlflowRegistry(tracking_uri)
     registry.versions(model_name, limit=1)  # there must be such a model

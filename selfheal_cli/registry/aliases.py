@@ -8,33 +8,28 @@ killed or frozen in between is seen by the marks that are missing in the journal
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from selfheal_cli.actor import same_person
 from selfheal_cli.errors import (
     ApprovalNeeded,
     ConflictError,
-    LeaseHeld,
     RegistryError,
     RegistryRestored,
-    VersionNotFound,
 )
 from selfheal_cli.records import AliasMove, AnyVersion, ForeignVersion, VersionRecord
 from selfheal_cli.registry.base import CHAMPION, Registry
 from selfheal_cli.registry.journal import (
     ATTEMPTS,
-    MAX_PROPOSALS,
     MAX_TEXT,
     EntryKind,
-    Hold,
     JournalState,
-    Lease,
     Mark,
-    Proposal,
     standing,
     write,
 )
+from selfheal_cli.registry.lease import require_held
+from selfheal_cli.registry.orders import require_kept, second_person
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,17 +251,6 @@ def _require_lease(before: JournalState, wanted: Move) -> None:
         require_held(before.lease, wanted.model, wanted.run, wanted.lease)
 
 
-def require_held(held: Lease | None, model: str, run: str, sequence: int) -> None:
-    """Raises `LeaseHeld` where the lease of a run was taken over, saying by whom."""
-    if held is not None and (held.run, held.sequence) == (run, sequence):
-        return
-    by = f"by run {held.run} of {held.holder} at {held.since}" if held else "and let go"
-    raise LeaseHeld(
-        f"the lease on '{model}' was taken over {by}, since run {run} gave no sign of life; it "
-        "writes nothing more"
-    )
-
-
 def _require_not_overtaken(before: JournalState, wanted: Move) -> None:
     last = before.moves.get(wanted.alias)
     if wanted.after is None or last is None or last.sequence <= wanted.after:
@@ -278,16 +262,6 @@ def _require_not_overtaken(before: JournalState, wanted: Move) -> None:
         f"{last.at} ({last.reason}) since this move to v{wanted.target} was planned; look again "
         "with 'selfheal champion'"
     )
-
-
-def require_kept(now: JournalState, model: str, version: int) -> None:
-    """Raise `ConflictError` for a version that a prune is about to delete."""
-    for removal in now.removals:
-        if removal.version == version:
-            raise ConflictError(
-                f"{model} v{version} is being removed by the 'selfheal prune' of {removal.actor} "
-                f"since {removal.at}; if that was interrupted, the next one decides anew"
-            )
 
 
 def require_allowed(before: JournalState, wanted: Move) -> None:
@@ -311,162 +285,9 @@ def require_allowed(before: JournalState, wanted: Move) -> None:
                 "'selfheal rollback --propose', and let somebody else run 'selfheal approve'"
             )
         return
-    proposal = _second_person(before, wanted.model, wanted.proposal, wanted.actor)
+    proposal = second_person(before, wanted.model, wanted.proposal, wanted.actor)
     if proposal.target != wanted.target:
         raise RegistryError(f"proposal {proposal.sequence} is for v{proposal.target}")
-
-
-def _second_person(now: JournalState, model: str, proposal: int, actor: str) -> Proposal:
-    """An open proposal, for somebody who did not make it."""
-    proposed = open_proposal(now, model, proposal)
-    if same_person(proposed.actor, actor):
-        raise ApprovalNeeded(
-            f"proposal {proposed.sequence} is {proposed.actor}'s own; somebody else must approve it"
-        )
-    return proposed
-
-
-def open_proposal(now: JournalState, model: str, sequence: int) -> Proposal:
-    """An open proposal by its number; raises `RegistryError` naming those that are open."""
-    for proposal in now.proposals:
-        if proposal.sequence == sequence:
-            return proposal
-    numbers = ", ".join(str(one.sequence) for one in now.proposals) or "none"
-    raise RegistryError(f"model '{model}' has no open proposal {sequence}; open: {numbers}")
-
-
-def take_lease(
-    registry: Registry,
-    model: str,
-    lease: Lease,
-    *,
-    four_eyes: bool,
-    alive: Callable[[Lease], str],
-) -> Lease:
-    """Become the one run that heals a model.
-
-    ``alive`` says how it is known that a holder still runs, or nothing where it does not; then
-    the lease is taken over. Raises `LeaseHeld`.
-    """
-
-    def draft(before: JournalState, sequence: int) -> Mapping[str, Any]:
-        held = before.lease
-        sign = alive(held) if held is not None and held.run != lease.run else ""
-        if held is not None and sign:
-            raise held_by(held, model, sign)
-        # a policy makes the model's rule stricter, never looser
-        both = before.four_eyes or four_eyes
-        data = {**asdict(lease), "sequence": sequence, "four_eyes": both}
-        # whoever is taken for dead may only be frozen: what it registers later will be known by it
-        return data if held is None else data | {"versions": _last_version(registry, model)}
-
-    entry = write(registry, model, EntryKind.LEASED, draft, actor=lease.holder, at=lease.since)
-    return replace(lease, sequence=entry.sequence)
-
-
-def _last_version(registry: Registry, model: str) -> int:
-    try:
-        latest = registry.versions(model, limit=1)
-    except VersionNotFound:
-        return 0
-    return latest[0].version if latest else 0
-
-
-def held_by(held: Lease, model: str, sign: str) -> LeaseHeld:
-    """The refusal: who holds it, since when, and how that is known."""
-    return LeaseHeld(
-        f"run {held.run} of {held.holder} heals '{model}' since {held.since} ({sign}); "
-        "wait for its end, or give another --model"
-    )
-
-
-def release_lease(
-    registry: Registry, model: str, lease: Lease, at: str, log_head: str = ""
-) -> None:
-    """Give the lease back, if it is still held; ``log_head`` is what the run's log has come to."""
-    now = standing(registry, model)
-    if now.lease != lease:  # or a registry that was put back gave its number to another run
-        return
-
-    def draft(before: JournalState, sequence: int) -> Mapping[str, Any]:
-        return {"run": lease.run, "lease": lease.sequence, "log_head": log_head}
-
-    write(registry, model, EntryKind.RELEASED, draft, actor=lease.holder, at=at)
-
-
-def hold(
-    registry: Registry, model: str, wanted: Hold | None, *, actor: str, at: str
-) -> JournalState:
-    """Stop the healing of a model, or with None allow it again; returns what stood before."""
-    seen: list[JournalState] = []
-
-    def draft(before: JournalState, sequence: int) -> Mapping[str, Any]:
-        seen.append(before)
-        return asdict(wanted) if wanted else {}
-
-    kind = EntryKind.HELD if wanted else EntryKind.RESUMED
-    write(registry, model, kind, draft, actor=actor, at=at)
-    return seen[-1]
-
-
-def propose(registry: Registry, model: str, wanted: Proposal) -> Proposal:
-    """Write a proposal down; its number is given by the journal."""
-
-    def draft(before: JournalState, sequence: int) -> Mapping[str, Any]:
-        if len(before.proposals) >= MAX_PROPOSALS:
-            raise RegistryError(
-                f"model '{model}' has {MAX_PROPOSALS} open proposals; approve or reject one first"
-            )
-        require_kept(before, model, wanted.target)
-        return asdict(replace(wanted, sequence=sequence, reason=wanted.reason[:MAX_TEXT]))
-
-    who = {"actor": wanted.actor, "at": wanted.at}
-    entry = write(registry, model, EntryKind.PROPOSED, draft, **who)
-    return entry.standing.proposals[-1]
-
-
-def reject(
-    registry: Registry, model: str, sequence: int, *, actor: str, at: str, reason: str
-) -> Proposal:
-    """Close a proposal without carrying it out; its own author may do it as well."""
-    closed: list[Proposal] = []
-
-    def draft(before: JournalState, _: int) -> Mapping[str, Any]:
-        closed.append(open_proposal(before, model, sequence))
-        return {"proposal": sequence, "reason": reason[:MAX_TEXT]}
-
-    write(registry, model, EntryKind.REJECTED, draft, actor=actor, at=at)
-    return closed[-1]
-
-
-def set_four_eyes(
-    registry: Registry,
-    model: str,
-    *,
-    on: bool,
-    actor: str,
-    at: str,
-    reason: str,
-    proposal: int | None = None,
-) -> None:
-    """Have a model want two people for a move of its champion, or no more.
-
-    Anybody may set the rule. To loosen it takes an open proposal by somebody else; raises
-    `ApprovalNeeded`.
-    """
-
-    def draft(before: JournalState, _: int) -> Mapping[str, Any]:
-        if before.four_eyes and not on:
-            if proposal is None:
-                raise ApprovalNeeded(
-                    f"'{model}' wants two people, also to want that no more: propose it with "
-                    "'selfheal four-eyes --off', and let somebody else run 'selfheal approve'"
-                )
-            if not _second_person(before, model, proposal, actor).loosens:
-                raise RegistryError(f"proposal {proposal} is a rollback, and loosens no rule")
-        return {"on": on, "proposal": proposal, "reason": reason[:MAX_TEXT]}
-
-    write(registry, model, EntryKind.FOUR_EYES, draft, actor=actor, at=at)
 
 
 def champion_at(registry: Registry, model: str, at: str) -> AliasMove | None:

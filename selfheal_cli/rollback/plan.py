@@ -18,16 +18,10 @@ from selfheal_cli.errors import (
     VersionNotFound,
 )
 from selfheal_cli.records import AliasMove, AnyVersion, ForeignVersion, Phase, VersionRecord
-from selfheal_cli.registry.aliases import (
-    Move,
-    move_alias,
-    open_proposal,
-    propose,
-    settle,
-    unsettled,
-)
+from selfheal_cli.registry.aliases import Move, move_alias, settle, unsettled
 from selfheal_cli.registry.base import CHAMPION, Registry
 from selfheal_cli.registry.journal import EntryKind, JournalState, Proposal, standing
+from selfheal_cli.registry.orders import open_proposal, propose
 from selfheal_cli.rollback.trust import ByTheLog, Trust, summed_up
 
 Criterion = Literal["f1", "f1_lcb"]

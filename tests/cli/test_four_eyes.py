@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from selfheal_cli.actor import actor, same_person
-from selfheal_cli.registry.aliases import set_four_eyes
 from selfheal_cli.registry.base import CHAMPION
 from selfheal_cli.registry.memory import MemoryRegistry
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
+from selfheal_cli.registry.orders import set_four_eyes
 from selfheal_cli.rollback import plan
 from selfheal_cli.rollback.trust import Unverified
 from selfheal_cli.serve.healer.commands import carry_out

@@ -24,9 +24,10 @@ from selfheal_cli.pipeline.runs.recovery import flush, resume
 from selfheal_cli.pipeline.runs.run import Finished, RunContext, RunSpec
 from selfheal_cli.records import Phase
 from selfheal_cli.registry import delivery as courier
-from selfheal_cli.registry.aliases import Move, OnSettled, Unsettled, move_alias, take_lease, untold
+from selfheal_cli.registry.aliases import Move, OnSettled, Unsettled, move_alias, untold
 from selfheal_cli.registry.base import CHAMPION, Lineage, Registry
 from selfheal_cli.registry.journal import Lease, standing
+from selfheal_cli.registry.lease import take_lease
 from selfheal_cli.registry.memory import MemoryRegistry
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from selfheal_cli.registry.outbox import Outbox

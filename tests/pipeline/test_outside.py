@@ -28,10 +28,12 @@ from selfheal_cli.pipeline.runs.recovery import flush, outboxes, resume
 from selfheal_cli.pipeline.runs.run import RunContext, run
 from selfheal_cli.pipeline.stream import champion as follow
 from selfheal_cli.records import Batch
-from selfheal_cli.registry.aliases import Move, hold, move_alias, take_lease
+from selfheal_cli.registry.aliases import Move, move_alias
 from selfheal_cli.registry.base import CHAMPION, Added
 from selfheal_cli.registry.journal import Hold, Lease, standing
+from selfheal_cli.registry.lease import take_lease
 from selfheal_cli.registry.memory import MemoryRegistry
+from selfheal_cli.registry.orders import hold
 from tests.pipeline.small import config, stream_of
 
 AT = "2026-01-01T00:00:00.000+00:00"

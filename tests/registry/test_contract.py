@@ -21,19 +21,13 @@ from selfheal_cli.errors import (
 from selfheal_cli.model.checkpoint import make_base, pack
 from selfheal_cli.model.network import Architecture, SelfHealingNetwork
 from selfheal_cli.records import Base, Evaluation, Phase, Snapshot, digest
-from selfheal_cli.registry.aliases import (
-    Move,
-    hold,
-    move_alias,
-    propose,
-    release_lease,
-    set_four_eyes,
-    take_lease,
-)
+from selfheal_cli.registry.aliases import Move, move_alias
 from selfheal_cli.registry.base import CHAMPION, Lineage, Registry
 from selfheal_cli.registry.journal import Hold, JournalState, Lease, Proposal, standing
+from selfheal_cli.registry.lease import release_lease, take_lease
 from selfheal_cli.registry.manifest import MANIFEST_FILE, file_hash, parse_manifest
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
+from selfheal_cli.registry.orders import hold, propose, set_four_eyes
 from selfheal_cli.scores import Scores
 from selfheal_cli.sources.encoding import Encoding
 from tests.registry.chains import check_chain

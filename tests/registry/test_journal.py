@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from selfheal_cli.errors import RegistryError
 from selfheal_cli.records import AliasMove
-from selfheal_cli.registry.aliases import hold, propose, reject, release_lease, take_lease
 from selfheal_cli.registry.base import CHAMPION, Registry
 from selfheal_cli.registry.journal import (
     GENESIS,
@@ -28,9 +27,11 @@ from selfheal_cli.registry.journal import (
     standing,
     write,
 )
+from selfheal_cli.registry.lease import release_lease, take_lease
 from selfheal_cli.registry.memory import MemoryRegistry
 from selfheal_cli.registry.mlflow.journal import CHECKPOINT, ENTRIES_A_RUN
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
+from selfheal_cli.registry.orders import hold, propose, reject
 from tests.registry.chains import check_chain
 
 AT = "2026-01-01T00:00:00.000+00:00"

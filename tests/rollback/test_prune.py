@@ -15,7 +15,7 @@ import pytest
 from selfheal_cli.config import Retention
 from selfheal_cli.errors import ConflictError, RegistryError, VersionCorrupt, VersionNotFound
 from selfheal_cli.records import AliasMove, Phase
-from selfheal_cli.registry.aliases import Move, move_alias, propose
+from selfheal_cli.registry.aliases import Move, move_alias
 from selfheal_cli.registry.base import CHAMPION, Lineage, Registry
 from selfheal_cli.registry.journal import (
     GENESIS,
@@ -29,6 +29,7 @@ from selfheal_cli.registry.journal import (
 )
 from selfheal_cli.registry.memory import MemoryRegistry
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
+from selfheal_cli.registry.orders import propose
 from selfheal_cli.rollback.plan import By, execute, plan_version
 from selfheal_cli.rollback.retention import Pruned, look, prune
 from selfheal_cli.rollback.trust import Unverified

@@ -15,17 +15,10 @@ from filelock import FileLock, Timeout
 from selfheal_cli.errors import LeaseHeld, RegistryError, RegistryRestored, RegistryUnreachable
 from selfheal_cli.events.archive import ALIVE_LOCK, LOG_NAME, is_running
 from selfheal_cli.events.log import Clock, last_digest, written
-from selfheal_cli.registry.aliases import (
-    OnSettled,
-    held_by,
-    release_lease,
-    require_held,
-    settle,
-    take_lease,
-    untold,
-)
+from selfheal_cli.registry.aliases import OnSettled, settle, untold
 from selfheal_cli.registry.base import CHAMPION, Registry
 from selfheal_cli.registry.journal import Entry, Lease, standing
+from selfheal_cli.registry.lease import held_by, release_lease, require_held, take_lease
 from selfheal_cli.registry.outbox import NAME as OUTBOX_NAME
 from selfheal_cli.registry.outbox import Outbox
 

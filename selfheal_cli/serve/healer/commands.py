@@ -10,9 +10,9 @@ from typing import Any
 from selfheal_cli.actor import now_text
 from selfheal_cli.errors import ConfigurationError, ConflictError, SelfhealError, one_line
 from selfheal_cli.records import AnyVersion, ForeignVersion
-from selfheal_cli.registry.aliases import hold
 from selfheal_cli.registry.base import Registry
 from selfheal_cli.registry.journal import MAX_TEXT, Hold
+from selfheal_cli.registry.orders import hold
 from selfheal_cli.rollback.plan import (
     By,
     RollbackPlan,
