@@ -66,8 +66,8 @@ class Server:
 
     def standing(self) -> Mapping[str, Any]:
         """What the healer says."""
-        with contextlib.closing(ControlChannel(self.spool)) as board:
-            return board.told(HEALER)[0]
+        with contextlib.closing(ControlChannel(self.spool)) as channel:
+            return channel.status(HEALER)[0]
 
     def heals(self) -> int:
         """Heals so far."""

@@ -78,7 +78,7 @@ def create_app(front: ScoringService) -> FastAPI:
     _v2_server_routes(app)
     _v2_model_routes(app, front)
     app.include_router(
-        operator_routes(front.board, front.meters, facts_of(front), front.settings.tokens)
+        operator_routes(front.channel, front.meters, facts_of(front), front.settings.tokens)
     )
     documented(app)
     return app

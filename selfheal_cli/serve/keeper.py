@@ -25,9 +25,9 @@ class Keeper:
     were forgotten.
     """
 
-    def __init__(self, board: ControlChannel, spool: Spool, keep_rows: int) -> None:
+    def __init__(self, channel: ControlChannel, spool: Spool, keep_rows: int) -> None:
         self.kept = self.unread = self.lost = 0
-        self._board = board
+        self._channel = channel
         self._spool = spool
         self._keep = keep_rows
         self._stop = threading.Event()
@@ -44,7 +44,7 @@ class Keeper:
 
     def look(self) -> None:
         """Count, and forget what is too much. Raises `StorageError`."""
-        word = last_word(self._board, time.time())
+        word = last_word(self._channel, time.time())
         read_to = word.standing.read_to
         kept, unread = self._spool.count(read_to)
         if kept > self._keep:

@@ -72,12 +72,12 @@ def opened(settings: ServerSettings, command: Sequence[str]) -> Iterator[Scoring
     path = spool_path(healer.model, healer.workspace)
     registry = MlflowRegistry(healer.tracking_uri)
     with ExitStack() as stack:
-        board, spool = ControlChannel(path), Spool(path)
-        stack.callback(board.close)
+        channel, spool = ControlChannel(path), Spool(path)
+        stack.callback(channel.close)
         stack.callback(spool.close)
         scorer = Scorer(load_champion(registry, healer.model))
         here = healed_here(registry, healer.model, healer.workspace)
-        since = _published(board, scorer.served, beside_healer=here)
+        since = _published(channel, scorer.served, beside_healer=here)
         warm(scorer.served)
         meters = ServerMetrics()
         tracing = open_tracing("selfheal")
@@ -85,11 +85,11 @@ def opened(settings: ServerSettings, command: Sequence[str]) -> Iterator[Scoring
         front = ScoringService(
             settings=settings,
             scorer=scorer,
-            board=board,
+            channel=channel,
             spool=spool,
             recorder=Recorder(spool, meters),
-            following=ModelReloader(scorer, board, lambda: registry, meters, since),
-            keeper=Keeper(board, spool, healer.keep_rows),
+            following=ModelReloader(scorer, channel, lambda: registry, meters, since),
+            keeper=Keeper(channel, spool, healer.keep_rows),
             companion=Supervisor(healer, meters, command),
             meters=meters,
             tracing=tracing,
@@ -108,11 +108,11 @@ def opened(settings: ServerSettings, command: Sequence[str]) -> Iterator[Scoring
         yield front
 
 
-def _published(board: ControlChannel, served: ServedModel, *, beside_healer: bool) -> int:
-    """Up to which publication is served. The board may be from before a restart: then it says
+def _published(channel: ControlChannel, served: ServedModel, *, beside_healer: bool) -> int:
+    """Up to which publication is served. The channel may be from before a restart: then it says
     again what serves. Where a healer is at work here, what it published last is taken instead.
     """
-    now = board.published()
+    now = channel.published()
     if now is not None and (now.snapshot, now.base) == (served.snapshot, served.base):
         return now.sequence
     if now is not None and beside_healer:
@@ -127,7 +127,7 @@ def _published(board: ControlChannel, served: ServedModel, *, beside_healer: boo
         reason="the champion at the start",
         version=served.version,
     )
-    return board.publish(wanted)
+    return channel.publish(wanted)
 
 
 def _undisturbed() -> None:

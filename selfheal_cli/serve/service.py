@@ -34,7 +34,7 @@ class ScoringService:
 
     settings: ServerSettings
     scorer: Scorer
-    board: ControlChannel
+    channel: ControlChannel
     spool: Spool
     recorder: Recorder
     following: ModelReloader

@@ -46,7 +46,7 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class Command:
     """A command of an operator to the process that talks to the registry."""
 
     number: int
@@ -80,14 +80,14 @@ class ControlChannel:
             database.execute("DELETE FROM published WHERE sequence <= ?", (oldest,))
         return sequence
 
-    def numbered(self, snapshot: str, version: int) -> None:
+    def set_version(self, snapshot: str, version: int) -> None:
         """Write down the version number that the registry gave a snapshot."""
         with self._file.writing() as database:
             database.execute(
                 "UPDATE published SET version = ? WHERE snapshot = ?", (version, snapshot)
             )
 
-    def standing(self) -> tuple[int, int | None]:
+    def current(self) -> tuple[int, int | None]:
         """Sequence and version number of the version to serve; (0, None) where there is none."""
         rows = self._file.all(
             "SELECT sequence, version FROM published ORDER BY sequence DESC LIMIT 1"
@@ -102,18 +102,18 @@ class ControlChannel:
         )
         return Published(*rows[0]) if rows else None
 
-    def tell(self, topic: str, data: Mapping[str, Any]) -> None:
+    def set_status(self, topic: str, data: Mapping[str, Any]) -> None:
         """Replace the status of a topic (the healer's state, the lease's holder)."""
         row = (topic, json.dumps(data, allow_nan=False), time.time())
         with self._file.writing() as database:
             database.execute("INSERT OR REPLACE INTO told VALUES (?, ?, ?)", row)
 
-    def told(self, topic: str) -> tuple[dict[str, Any], float]:
+    def status(self, topic: str) -> tuple[dict[str, Any], float]:
         """The status of a topic and when it was written; ({}, 0.0) where there is none."""
         rows = self._file.all("SELECT data, at FROM told WHERE topic = ?", (topic,))
         return (json.loads(rows[0][0]), rows[0][1]) if rows else ({}, 0.0)
 
-    def order(self, kind: str, argument: Mapping[str, Any]) -> int:
+    def send_command(self, kind: str, argument: Mapping[str, Any]) -> int:
         """Queue a command; returns its number."""
         row = (kind, json.dumps(argument), time.time())
         with self._file.writing() as database:
@@ -122,7 +122,7 @@ class ControlChannel:
             )
             return int(cursor.lastrowid or 0)
 
-    def take_order(self, not_before: float) -> Order | None:
+    def take_command(self, not_before: float) -> Command | None:
         """Take the oldest command since ``not_before`` that was not taken yet."""
         waiting = "SELECT min(number) FROM orders WHERE taken IS NULL AND at >= ?"
         if self._file.all(waiting, (not_before,))[0][0] is None:
@@ -133,7 +133,7 @@ class ControlChannel:
                 "WHERE taken IS NULL AND at >= ?) RETURNING number, kind, argument",
                 (time.time(), not_before),
             ).fetchone()
-        return Order(row[0], row[1], json.loads(row[2])) if row else None
+        return Command(row[0], row[1], json.loads(row[2])) if row else None
 
     def withdraw(self, number: int) -> bool:
         """Withdraw a command; False where it was taken already."""

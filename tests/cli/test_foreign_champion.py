@@ -94,8 +94,8 @@ def test_the_status_of_a_server_says_that_it_does_not_serve(foreign: int, tmp_pa
         f"The alias champion points to v{foreign}, which selfheal did not register and does not "
         "serve: v12 answers; a rollback puts the alias right."
     ) in warnings(seen)
-    board = board_with(tmp_path, standing)
-    with serving(operator_app(board)) as url:
+    channel = board_with(tmp_path, standing)
+    with serving(operator_app(channel)) as url:
         page = requests.get(url, timeout=30).text
         figures = requests.get(f"{url}/metrics", timeout=30).text
     assert "The alias points to v52, which selfheal did not register" in page

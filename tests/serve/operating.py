@@ -1,4 +1,4 @@
-"""A board with a healer's words on it, a healer that answers orders, and a server beside it."""
+"""A channel with a healer's words on it, a healer that answers orders, and a server beside it."""
 
 from __future__ import annotations
 
@@ -86,11 +86,11 @@ BETTER = WORSE.model_copy(
 
 
 class Healer:
-    """Answers orders from the board as the healer does, and keeps what it was asked."""
+    """Answers orders from the channel as the healer does, and keeps what it was asked."""
 
-    def __init__(self, board: ControlChannel, answers: Mapping[str, Mapping[str, Any]]) -> None:
+    def __init__(self, channel: ControlChannel, answers: Mapping[str, Mapping[str, Any]]) -> None:
         self.orders: list[tuple[str, Mapping[str, Any]]] = []
-        self._board = board
+        self._channel = channel
         self._answers = answers
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._work)
@@ -105,10 +105,10 @@ class Healer:
 
     def _work(self) -> None:
         while not self._end.wait(0.02):
-            order = self._board.take_order(0.0)
+            order = self._channel.take_command(0.0)
             if order is not None:
                 self.orders.append((order.kind, order.argument))
-                self._board.answer(order.number, self._answers[order.kind])
+                self._channel.answer(order.number, self._answers[order.kind])
 
 
 ANSWERS: dict[str, dict[str, Any]] = {
@@ -140,20 +140,20 @@ def serving(app: Gate) -> Iterator[str]:
         yield url_of(listening)
 
 
-def board_with(path: Path, standing: ModelStatus | None) -> ControlChannel:
-    """A board on which a healer said this."""
-    board = ControlChannel(path / "spool.db")
+def channel_with(path: Path, standing: ModelStatus | None) -> ControlChannel:
+    """A channel on which a healer said this."""
+    channel = ControlChannel(path / "spool.db")
     if standing is not None:
-        board.tell(HEALER, standing.as_told())
-    return board
+        channel.set_status(HEALER, standing.as_status())
+    return channel
 
 
 def operator_app(
-    board: ControlChannel, tokens: Tokens | None = None, wait_seconds: float = 30.0
+    channel: ControlChannel, tokens: Tokens | None = None, wait_seconds: float = 30.0
 ) -> Gate:
     """The operator's routes alone, behind the gate."""
     app, meters, tokens = FastAPI(), ServerMetrics(), tokens or Tokens()
     explain_refusals(app, meters)
-    app.include_router(operator_routes(board, meters, lambda: FACTS, tokens, wait_seconds))
+    app.include_router(operator_routes(channel, meters, lambda: FACTS, tokens, wait_seconds))
     documented(app)
     return Gate(app, tokens, Limits(), meters)

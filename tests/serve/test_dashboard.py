@@ -52,7 +52,7 @@ def given(
             "label": server.front.scorer.served.labels[1],
         }
         assert server.post("/feedback", json={"labels": [label]}).status_code == 200
-        server.front.board.tell(HEALER, WORSE.as_told())
+        server.front.channel.set_status(HEALER, WORSE.as_status())
         text = server.get("/metrics").text
     by_name: dict[str, Given] = {"up": Given("gauge")}
     for family in text_string_to_metric_families(text):

@@ -41,14 +41,14 @@ def test_a_publication_is_served_at_once_and_numbered_later(followed: Running) -
     front, body = followed.front, {"dataframe_split": followed.rows()}
     before = followed.post("/invocations", json=body).json()
     backbone = front.scorer.served.network.backbone
-    front.board.publish(published(followed, 2))
+    front.channel.publish(published(followed, 2))
     until(lambda: front.scorer.served.snapshot == "snapshot-2")
     answer = followed.post("/invocations", json=body)
     assert answer.headers["x-selfheal-version"] == "pending"
     assert answer.headers["x-selfheal-threshold"] == "0.25"
     assert answer.json() != before
     assert front.scorer.served.network.backbone is backbone
-    front.board.numbered("snapshot-2", 2)
+    front.channel.set_version("snapshot-2", 2)
     until(lambda: front.scorer.served.version == 2)
     again = followed.post("/invocations", json=body)
     assert again.headers["x-selfheal-version"] == "2" and again.json() == answer.json()
@@ -58,7 +58,7 @@ def test_a_base_that_is_another_is_loaded_from_the_registry(followed: Running) -
     front = followed.front
     wanted = published(followed, 3)
     front.scorer.served = replace(front.scorer.served, base="m-elsewhere")
-    front.board.publish(wanted)
+    front.channel.publish(wanted)
     until(lambda: front.scorer.served.snapshot == "snapshot-3")
     assert front.scorer.served.base == wanted.base
 
@@ -78,13 +78,13 @@ def test_what_does_not_verify_is_refused_and_the_old_one_serves_on(
         "base": replace(wanted, base="m-nowhere"),
         "threshold": replace(wanted, threshold=float("inf")),
     }[what]
-    front.board.publish(replace(broken, snapshot="broken"))
+    front.channel.publish(replace(broken, snapshot="broken"))
     until(lambda: counted("selfheal_publications_refused_total") == before + 1)
     assert front.scorer.served is now
     assert followed.get("/health/details").json()["following"]
     answer = followed.post("/invocations", json={"dataframe_split": followed.rows()})
     assert (answer.status_code, answer.headers["x-selfheal-snapshot"]) == (200, now.snapshot)
-    front.board.publish(replace(wanted, snapshot=f"after {what}"))
+    front.channel.publish(replace(wanted, snapshot=f"after {what}"))
     until(lambda: front.scorer.served.snapshot == f"after {what}")
     assert followed.get("/health/details").json()["following"] == ""
 
@@ -96,7 +96,7 @@ def test_no_answer_mixes_versions_while_they_change(followed: Running) -> None:
     row = followed.rows(2)["data"][1]
     seen: dict[str, set[float]] = {}
     for turn in range(60):
-        front.board.publish(wanted[turn % 3])
+        front.channel.publish(wanted[turn % 3])
         body = {"dataframe_split": {"columns": names, "data": [row] * 50}}
         answer = followed.post("/invocations", json=body)
         rounded = {round(p, 6) for p in answer.json()["predictions"]}  # vectors round by place
@@ -118,9 +118,9 @@ def test_a_server_that_begins_beside_a_healer_serves_what_that_published_last(
     )
     if not alive:
         lease.release()
-    board = ControlChannel(spool_path("fraud", workspace))
+    channel = ControlChannel(spool_path("fraud", workspace))
     version = registry.version("fraud", 2)
-    board.publish(
+    channel.publish(
         Published(
             "not-registered-yet", 0.5, version.base, version.sha256, registry.adapter(version), ""
         )
@@ -129,7 +129,7 @@ def test_a_server_that_begins_beside_a_healer_serves_what_that_published_last(
     wanted = "not-registered-yet" if alive else champion.tags["selfheal.snapshot"]
     with serving(article_copy, workspace) as running:
         until(lambda: running.front.scorer.served.snapshot == wanted)
-        published_now = board.published()
+        published_now = channel.published()
         assert published_now is not None and published_now.snapshot == wanted
     lease.release()
 
@@ -139,11 +139,11 @@ def test_what_is_published_on_a_spool_that_took_anothers_place_is_served(
 ) -> None:
     front = followed.front
     for number in (2, 3, 2, 3):
-        front.board.publish(published(followed, number))
+        front.channel.publish(published(followed, number))
     until(lambda: front.scorer.served.snapshot == "snapshot-3")
-    path = front.board._file.path
+    path = front.channel._file.path
     path.rename(path.with_name("moved-away.db"))
-    front.board.publish(published(followed, 2))  # the first of the new one
+    front.channel.publish(published(followed, 2))  # the first of the new one
     until(lambda: front.scorer.served.snapshot == "snapshot-2")
     assert followed.post("/invocations", json={"dataframe_split": followed.rows()}).ok
     front.recorder.flush()

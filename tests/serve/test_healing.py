@@ -194,7 +194,7 @@ class Healers:
     """Some healers on one folder, as replicas on one machine have them."""
 
     def __init__(self, stack: ExitStack) -> None:
-        self.board = ControlChannel(spool_path("fraud", WORKSPACE))
+        self.channel = ControlChannel(spool_path("fraud", WORKSPACE))
         self.spool = Spool(spool_path("fraud", WORKSPACE))
         self._stack = stack
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
@@ -219,20 +219,20 @@ class Healers:
         return process.pid
 
     def standing(self) -> dict[str, Any]:
-        return self.board.told(HEALER)[0]
+        return self.channel.status(HEALER)[0]
 
     def holder(self) -> int | None:
         """The process that heals, by its own word of late."""
-        word, at = self.board.told(HEALER)
+        word, at = self.channel.status(HEALER)
         heals = word.get("state") in ("STARTING", "HEALTHY", "DRIFTING", "HEALING", "ROLLED_BACK")
         return word["pid"] if heals and word.get("run_id") and time.time() - at < 3 else None
 
     def answer(self, batches: int, seed: int) -> None:
         """What fronts would do: answer by what is published, and take labels."""
-        published = until(self.board.published)
+        published = until(self.channel.published)
         base = self._registry.base(published.base)
-        adapter = unpack(published.adapter, sha256=published.sha256, where="board")
-        network = assemble(base, adapter, where="board")
+        adapter = unpack(published.adapter, sha256=published.sha256, where="channel")
+        network = assemble(base, adapter, where="channel")
         encoding = Encoding.model_validate(base.describe()["encoding"])
         for columns, y in drifted(batches, seed):
             self._sent += 1
@@ -286,12 +286,12 @@ def test_whoever_heals_says_so_though_another_one_healed_when_it_looked(
     opened.source.backlog.return_value = 0
     opened.source.cursor = Cursor()
     opened.source.notes.return_value = {}
-    board = ControlChannel(spool_path("fraud", WORKSPACE))
+    channel = ControlChannel(spool_path("fraud", WORKSPACE))
 
     def heal(*_: object) -> None:
         begun = time.time()
-        until(lambda: board.told(HEALER)[1] > begun)
-        standing.update(board.told(HEALER)[0])
+        until(lambda: channel.status(HEALER)[1] > begun)
+        standing.update(channel.status(HEALER)[0])
         stop.set()
 
     def hang(*_: object) -> dict[str, Any]:  # nor does a registry that is away keep it silent

@@ -22,7 +22,7 @@ def spool(tmp_path: Path) -> Spool:
 
 
 @pytest.fixture
-def board(tmp_path: Path) -> ControlChannel:
+def channel(tmp_path: Path) -> ControlChannel:
     return ControlChannel(tmp_path / "spool.db")
 
 
@@ -35,68 +35,70 @@ def fill(spool: Spool, requests: int) -> None:
     )  # fmt: skip
 
 
-def say(board: ControlChannel, state: str, read_to: int = 0) -> None:
-    board.tell(HEALER, ModelStatus.model_validate({"state": state, "read_to": read_to}).as_told())
+def say(channel: ControlChannel, state: str, read_to: int = 0) -> None:
+    channel.set_status(
+        HEALER, ModelStatus.model_validate({"state": state, "read_to": read_to}).as_status()
+    )
 
 
 @pytest.mark.parametrize("state", ["", "WATCHING", "FOLLOWING"])
 def test_rows_are_forgotten_and_told_as_waiting_where_nothing_heals(
-    spool: Spool, board: ControlChannel, state: str
+    spool: Spool, channel: ControlChannel, state: str
 ) -> None:
     if state:
-        say(board, state, read_to=1)
+        say(channel, state, read_to=1)
     fill(spool, 200)
-    keeper = Keeper(board, spool, keep_rows=1_000)
+    keeper = Keeper(channel, spool, keep_rows=1_000)
     keeper.look()
     assert (keeper.kept, keeper.unread, keeper.lost) == (1_000, 1_000, 0)
     facts = FACTS.model_copy(update={"kept": keeper.kept, "unread": keeper.unread})
-    assert look(board, lambda: facts).standing.waiting == 1_000
+    assert look(channel, lambda: facts).standing.waiting == 1_000
 
 
 def test_rows_that_a_healer_here_has_still_to_read_are_kept(
-    spool: Spool, board: ControlChannel
+    spool: Spool, channel: ControlChannel
 ) -> None:
     fill(spool, 200)
-    say(board, "HEALTHY", read_to=50)
-    keeper = Keeper(board, spool, keep_rows=1_000)
+    say(channel, "HEALTHY", read_to=50)
+    keeper = Keeper(channel, spool, keep_rows=1_000)
     keeper.look()
     assert (keeper.kept, keeper.unread, keeper.lost) == (1_510, 1_500, 0)
-    say(board, "HEALTHY", read_to=180)
+    say(channel, "HEALTHY", read_to=180)
     keeper.look()
     assert (keeper.kept, keeper.unread, keeper.lost) == (1_000, 200, 0)
 
 
 def test_a_healer_that_does_not_come_after_loses_the_oldest_and_it_is_said(
     spool: Spool,
-    board: ControlChannel,
+    channel: ControlChannel,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(module, "MOST_UNREAD", 1_400)
     fill(spool, 200)
-    say(board, "DRIFTING", read_to=50)
-    keeper = Keeper(board, spool, keep_rows=1_000)
+    say(channel, "DRIFTING", read_to=50)
+    keeper = Keeper(channel, spool, keep_rows=1_000)
     keeper.look()
     assert (keeper.kept, keeper.unread, keeper.lost) == (1_000, 1_000, 500)
     assert "500 answered rows were forgotten before the healer read them" in capsys.readouterr().err
 
 
 def test_a_healer_that_has_fallen_silent_keeps_nothing_from_being_forgotten(
-    spool: Spool, board: ControlChannel, monkeypatch: pytest.MonkeyPatch
+    spool: Spool, channel: ControlChannel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    say(board, "HEALTHY")
+    say(channel, "HEALTHY")
     fill(spool, 200)
     later = module.time.time() + 3_600
     monkeypatch.setattr(module.time, "time", lambda: later)
-    keeper = Keeper(board, spool, keep_rows=1_000)
+    keeper = Keeper(channel, spool, keep_rows=1_000)
     keeper.look()
     assert keeper.kept == 1_000
 
 
 def test_the_cursor_of_a_healer_holds_though_its_rows_were_forgotten(
-    spool: Spool, board: ControlChannel
+    spool: Spool, channel: ControlChannel
 ) -> None:
     fill(spool, 3)
-    keeper = Keeper(board, spool, keep_rows=10)
+    keeper = Keeper(channel, spool, keep_rows=10)
     keeper.look()
     assert [one.request for one in spool.rows_after(0, 9)] == ["r2"]

@@ -18,7 +18,7 @@ from selfheal_cli.serve.http.metrics import LastVersions, ServerMetrics, Summed
 from selfheal_cli.serve.operator.status import HEALER, Judged, ModelStatus, look
 from selfheal_cli.serve.settings import Tokens
 from selfheal_cli.spool.control import ControlChannel
-from tests.serve.operating import FACTS, WORSE, board_with, operator_app, serving
+from tests.serve.operating import FACTS, WORSE, channel_with, operator_app, serving
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -42,16 +42,18 @@ def at(samples: Samples, name: str, **labels: str) -> float:
 
 
 @pytest.fixture
-def board(tmp_path: Path) -> Iterator[ControlChannel]:
-    new_board = board_with(tmp_path, WORSE)
+def channel(tmp_path: Path) -> Iterator[ControlChannel]:
+    new_board = channel_with(tmp_path, WORSE)
     yield new_board
     new_board.close()
 
 
-def test_what_the_healer_says_is_there_when_prometheus_asks(board: ControlChannel) -> None:
-    with serving(operator_app(board)) as url:
+def test_what_the_healer_says_is_there_when_prometheus_asks(channel: ControlChannel) -> None:
+    with serving(operator_app(channel)) as url:
         samples = scraped(url)
-        board.tell(HEALER, WORSE.model_copy(update={"batch": 213, "state": "HEALING"}).as_told())
+        channel.set_status(
+            HEALER, WORSE.model_copy(update={"batch": 213, "state": "HEALING"}).as_status()
+        )
         later = scraped(url)
     assert at(samples, "healer_up") == 1
     assert 0 <= at(samples, "healer_word_age_seconds") < 15
@@ -81,7 +83,7 @@ def test_what_the_healer_says_is_there_when_prometheus_asks(board: ControlChanne
 
 
 def test_a_healer_that_never_spoke_is_down_and_nothing_is_made_up(tmp_path: Path) -> None:
-    with serving(operator_app(board_with(tmp_path, None))) as url:
+    with serving(operator_app(channel_with(tmp_path, None))) as url:
         samples = scraped(url)
     names = {name for name, _ in samples}
     assert at(samples, "healer_up") == 0
@@ -90,22 +92,26 @@ def test_a_healer_that_never_spoke_is_down_and_nothing_is_made_up(tmp_path: Path
     assert not {f"selfheal_{name}" for name in unknown} & names
 
 
-def test_ages_are_of_the_moment_of_looking(board: ControlChannel) -> None:
-    _, said = board.told(HEALER)
-    seen = look(board, lambda: FACTS, clock=lambda: said + 100)
+def test_ages_are_of_the_moment_of_looking(channel: ControlChannel) -> None:
+    _, said = channel.status(HEALER)
+    seen = look(channel, lambda: FACTS, clock=lambda: said + 100)
     assert seen.age == 100
     assert not seen.healer_up
-    assert look(board, lambda: FACTS, clock=lambda: said - 5).age == 0  # a clock that was set back
+    assert (
+        look(channel, lambda: FACTS, clock=lambda: said - 5).age == 0
+    )  # a clock that was set back
     standing = ModelStatus(labels_at="2026-01-01T00:00:10+00:00")
-    board.tell(HEALER, standing.as_told())
-    assert look(board, lambda: FACTS, clock=lambda: 1_767_225_640.0).label_age == 30
+    channel.set_status(HEALER, standing.as_status())
+    assert look(channel, lambda: FACTS, clock=lambda: 1_767_225_640.0).label_age == 30
 
 
-def test_a_file_that_cannot_be_read_takes_only_its_own_figures_away(board: ControlChannel) -> None:
-    with sqlite3.connect(board._file.path) as database:
+def test_a_file_that_cannot_be_read_takes_only_its_own_figures_away(
+    channel: ControlChannel,
+) -> None:
+    with sqlite3.connect(channel._file.path) as database:
         database.execute("DROP TABLE told")
     database.close()
-    with serving(operator_app(board)) as url:
+    with serving(operator_app(channel)) as url:
         samples = scraped(url)
         status = requests.get(f"{url}/status", timeout=30)
     assert at(samples, "board_up") == 0
@@ -115,8 +121,8 @@ def test_a_file_that_cannot_be_read_takes_only_its_own_figures_away(board: Contr
     assert "cannot be used" in status.json()["message"]
 
 
-def test_figures_are_for_who_has_a_token_where_one_is_asked_for(board: ControlChannel) -> None:
-    app = operator_app(board, Tokens(scoring="s3cret", operating="0perate"))
+def test_figures_are_for_who_has_a_token_where_one_is_asked_for(channel: ControlChannel) -> None:
+    app = operator_app(channel, Tokens(scoring="s3cret", operating="0perate"))
     with serving(app) as url:
         assert requests.get(f"{url}/metrics", timeout=30).status_code == 401
         wrong = requests.get(
@@ -179,7 +185,7 @@ def test_the_sum_is_what_was_counted_whatever_served_when(
 
 def test_live_without_shadow_gives_no_lift(tmp_path: Path) -> None:
     standing = ModelStatus(live=Judged(rows=5, figures={"f1": 0.5}))
-    with serving(operator_app(board_with(tmp_path, standing))) as url:
+    with serving(operator_app(channel_with(tmp_path, standing))) as url:
         samples = scraped(url)
     assert at(samples, "f1", who="live") == 0.5
     assert not any(name == "selfheal_lift" for name, _ in samples)

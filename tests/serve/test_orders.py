@@ -21,7 +21,7 @@ from tests.serve.operating import (
     REFUSED,
     WORSE,
     Healer,
-    board_with,
+    channel_with,
     operator_app,
     serving,
 )
@@ -32,8 +32,8 @@ OPERATOR = {"Authorization": "Bearer operate"}
 
 
 @pytest.fixture
-def board(tmp_path: Path) -> Iterator[ControlChannel]:
-    new_board = board_with(tmp_path, WORSE)
+def channel(tmp_path: Path) -> Iterator[ControlChannel]:
+    new_board = channel_with(tmp_path, WORSE)
     yield new_board
     new_board.close()
 
@@ -42,8 +42,10 @@ def post(url: str, kind: str, document: Any, **headers: str) -> requests.Respons
     return requests.post(f"{url}/operate/{kind}", json=document, headers=headers, timeout=30)
 
 
-def test_a_rollback_shows_its_plan_and_is_carried_out_by_its_digest(board: ControlChannel) -> None:
-    with Healer(board, ANSWERS) as healer, serving(operator_app(board, TOKENS)) as url:
+def test_a_rollback_shows_its_plan_and_is_carried_out_by_its_digest(
+    channel: ControlChannel,
+) -> None:
+    with Healer(channel, ANSWERS) as healer, serving(operator_app(channel, TOKENS)) as url:
         plan = post(url, "plan", {"to": 9}, **OPERATOR)
         assert (plan.status_code, plan.json()["plan"]["digest"]) == (200, DIGEST)
         asked = {"to": 9, "digest": DIGEST, "reason": "F1 fell\x1b[2J"}
@@ -60,31 +62,31 @@ def test_a_rollback_shows_its_plan_and_is_carried_out_by_its_digest(board: Contr
     ]
 
 
-def test_what_the_healer_refuses_comes_back_with_its_reason(board: ControlChannel) -> None:
-    with Healer(board, ANSWERS | {"rollback": REFUSED}), serving(operator_app(board)) as url:
+def test_what_the_healer_refuses_comes_back_with_its_reason(channel: ControlChannel) -> None:
+    with Healer(channel, ANSWERS | {"rollback": REFUSED}), serving(operator_app(channel)) as url:
         answer = post(url, "rollback", {"to": "best", "digest": DIGEST})
     assert answer.status_code == 409
     assert answer.json() == {"error_code": "CONFLICT", "message": REFUSED["error"]}
 
 
-def test_an_order_that_nobody_takes_is_taken_back(board: ControlChannel) -> None:
-    with serving(operator_app(board, wait_seconds=0.1)) as url:
+def test_an_order_that_nobody_takes_is_taken_back(channel: ControlChannel) -> None:
+    with serving(operator_app(channel, wait_seconds=0.1)) as url:
         answer = post(url, "hold", {})
     assert answer.status_code == 503
     assert "it was taken back: is the healer up?" in answer.json()["message"]
-    assert board.take_order(0.0) is None
+    assert channel.take_command(0.0) is None
 
 
 def test_an_order_that_was_taken_may_still_be_carried_out_and_that_is_said(
-    board: ControlChannel,
+    channel: ControlChannel,
 ) -> None:
-    number = board.order("hold", {})
-    assert board.take_order(0.0) is not None
-    assert not board.withdraw(number)
+    number = channel.send_command("hold", {})
+    assert channel.take_command(0.0) is not None
+    assert not channel.withdraw(number)
 
 
 @pytest.mark.parametrize("kind", ["plan", "rollback", "hold", "release"])
-def test_nobody_else_orders(board: ControlChannel, kind: str) -> None:
+def test_nobody_else_orders(channel: ControlChannel, kind: str) -> None:
     document = {"plan": {"to": "best"}, "rollback": {"to": 1, "digest": "d"}}.get(kind, {})
     others: list[tuple[dict[str, str], int]] = [
         ({}, 401),
@@ -95,16 +97,16 @@ def test_nobody_else_orders(board: ControlChannel, kind: str) -> None:
         (OPERATOR | {"Origin": "null"}, 403),
         (OPERATOR | {"Sec-Fetch-Site": "cross-site"}, 403),
     ]
-    with serving(operator_app(board, TOKENS)) as url:
+    with serving(operator_app(channel, TOKENS)) as url:
         for headers, code in others:
             assert post(url, kind, document, **headers).status_code == code, headers
-    assert board.take_order(0.0) is None
+    assert channel.take_command(0.0) is None
 
 
 def test_without_a_token_a_site_whose_name_points_here_orders_nothing(
-    board: ControlChannel,
+    channel: ControlChannel,
 ) -> None:
-    with Healer(board, ANSWERS) as healer, serving(operator_app(board)) as url:
+    with Healer(channel, ANSWERS) as healer, serving(operator_app(channel)) as url:
         here = url.removeprefix("http://")
         rebound = {"Host": "evil.example:80", "Origin": "http://evil.example:80"}
         assert post(url, "hold", {}, **rebound).status_code == 403
@@ -127,17 +129,17 @@ NO_ORDERS: list[tuple[str, Any]] = [
 ]
 
 
-def test_what_is_no_order_is_told_so(board: ControlChannel) -> None:
-    with serving(operator_app(board)) as url:
+def test_what_is_no_order_is_told_so(channel: ControlChannel) -> None:
+    with serving(operator_app(channel)) as url:
         for kind, document in NO_ORDERS:
             assert post(url, kind, document).status_code == 400, (kind, document)
-    assert board.take_order(0.0) is None
+    assert channel.take_command(0.0) is None
 
 
 def test_whatever_is_ordered_the_answer_is_one_that_the_document_names(
-    board: ControlChannel, tmp_path: Path
+    channel: ControlChannel, tmp_path: Path
 ) -> None:
-    with Healer(board, ANSWERS), serving(operator_app(board)) as url:
+    with Healer(channel, ANSWERS), serving(operator_app(channel)) as url:
         command = [
             sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()",
             "run", f"{url}/openapi.json", "--checks", CHECKS, "--max-examples", "10",
@@ -151,12 +153,12 @@ def test_whatever_is_ordered_the_answer_is_one_that_the_document_names(
     assert "Test cases:" in done.stdout
 
 
-def test_the_status_has_the_healers_words_and_the_servers_facts(board: ControlChannel) -> None:
-    with serving(operator_app(board, TOKENS)) as url:
+def test_the_status_has_the_healers_words_and_the_servers_facts(channel: ControlChannel) -> None:
+    with serving(operator_app(channel, TOKENS)) as url:
         assert requests.get(f"{url}/status", timeout=30).status_code == 401
         headers = {"Authorization": "Bearer score"}
         status = requests.get(f"{url}/status", headers=headers, timeout=30).json()
-    assert status["standing"] == WORSE.as_told()
+    assert status["standing"] == WORSE.as_status()
     assert status["server"]["version"] == 12
     assert status["healer"]["up"]
     assert status["told"]["tone"] == "worse"
@@ -167,8 +169,8 @@ def form(url: str, fields: dict[str, str], **headers: str) -> requests.Response:
     return requests.post(f"{url}/", data=fields, headers=headers, timeout=30)
 
 
-def test_the_page_has_nothing_inline_and_asks_no_other_host(board: ControlChannel) -> None:
-    with serving(operator_app(board)) as url:
+def test_the_page_has_nothing_inline_and_asks_no_other_host(channel: ControlChannel) -> None:
+    with serving(operator_app(channel)) as url:
         page = requests.get(f"{url}/", timeout=30)
         style, script = (requests.get(f"{url}/static/{n}", timeout=30)
                          for n in ("page.css", "page.js"))  # fmt: skip
@@ -188,7 +190,7 @@ def test_the_page_has_nothing_inline_and_asks_no_other_host(board: ControlChanne
 
 def test_what_others_wrote_is_text_on_the_page(tmp_path: Path) -> None:
     bad = "<img src=x onerror=alert(1)>"
-    board = board_with(
+    channel = channel_with(
         tmp_path,
         WORSE.model_copy(
             update={
@@ -201,7 +203,7 @@ def test_what_others_wrote_is_text_on_the_page(tmp_path: Path) -> None:
     answers = ANSWERS | {
         "plan": {"ok": True, "plan": {"lines": [bad], "notes": [bad], "digest": bad}}
     }
-    with Healer(board, answers), serving(operator_app(board)) as url:
+    with Healer(channel, answers), serving(operator_app(channel)) as url:
         pages = [requests.get(f"{url}/{name}", timeout=30) for name in ("", "live")]
         pages.append(form(url, {"do": "plan:best", "reason": '"' + bad, "actor": bad}))
     for page in pages:
@@ -211,9 +213,9 @@ def test_what_others_wrote_is_text_on_the_page(tmp_path: Path) -> None:
 
 
 def test_a_form_shows_the_plan_and_moves_nothing_until_it_is_confirmed(
-    board: ControlChannel,
+    channel: ControlChannel,
 ) -> None:
-    with Healer(board, ANSWERS) as healer, serving(operator_app(board, TOKENS)) as url:
+    with Healer(channel, ANSWERS) as healer, serving(operator_app(channel, TOKENS)) as url:
         plan = form(url, {"do": "plan:previous", "token": "operate", "actor": "ann"})
         assert plan.status_code == 200
         assert "would serve: v9, F1 0.584 on 700 rows" in plan.text
@@ -236,15 +238,15 @@ def test_a_form_shows_the_plan_and_moves_nothing_until_it_is_confirmed(
 
 
 def test_a_form_without_the_token_or_from_another_site_orders_nothing(
-    board: ControlChannel,
+    channel: ControlChannel,
 ) -> None:
-    with serving(operator_app(board, TOKENS)) as url:
+    with serving(operator_app(channel, TOKENS)) as url:
         fields = {"do": "hold", "token": "score"}
         assert form(url, fields).status_code == 401
         fields = {"do": "hold", "token": "operate"}
         assert form(url, fields, Origin="http://evil.example").status_code == 403
         assert requests.get(f"{url}/?do=hold&token=operate", timeout=30).status_code == 401
-    assert board.take_order(0.0) is None
+    assert channel.take_command(0.0) is None
 
 
 URLENCODED = "application/x-www-form-urlencoded"
@@ -259,17 +261,17 @@ NO_FORMS = [
 ]
 
 
-def test_a_form_that_no_page_of_ours_sends_is_refused(board: ControlChannel) -> None:
-    with serving(operator_app(board)) as url:
+def test_a_form_that_no_page_of_ours_sends_is_refused(channel: ControlChannel) -> None:
+    with serving(operator_app(channel)) as url:
         for body, kind, code in NO_FORMS:
             headers = {"Content-Type": kind}
             answer = requests.post(f"{url}/", data=body, headers=headers, timeout=30)
             assert answer.status_code == code, (body[:20], kind)
-    assert board.take_order(0.0) is None
+    assert channel.take_command(0.0) is None
 
 
-def test_who_may_not_look_sees_nothing_of_the_model(board: ControlChannel) -> None:
-    with serving(operator_app(board, TOKENS)) as url:
+def test_who_may_not_look_sees_nothing_of_the_model(channel: ControlChannel) -> None:
+    with serving(operator_app(channel, TOKENS)) as url:
         page = requests.get(f"{url}/", timeout=30)
         live = requests.get(f"{url}/live", timeout=30)
         opened = form(url, {"do": "look", "token": "score"})

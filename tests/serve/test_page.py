@@ -26,7 +26,7 @@ from tests.serve.operating import (
     REFUSED,
     WORSE,
     Healer,
-    board_with,
+    channel_with,
     operator_app,
     serving,
 )
@@ -54,8 +54,8 @@ def driver(scripted: Chrome) -> Iterator[Chrome]:
 
 
 @pytest.fixture
-def board(tmp_path: Path) -> Iterator[ControlChannel]:
-    new_board = board_with(tmp_path, WORSE)
+def channel(tmp_path: Path) -> Iterator[ControlChannel]:
+    new_board = channel_with(tmp_path, WORSE)
     yield new_board
     new_board.close()
 
@@ -101,9 +101,9 @@ def tab_to(driver: Chrome, **wanted: str) -> None:
 
 
 def test_it_says_that_healing_makes_it_worse_and_on_how_many_rows(
-    driver: Chrome, board: ControlChannel
+    driver: Chrome, channel: ControlChannel
 ) -> None:
-    with serving(operator_app(board)) as url:
+    with serving(operator_app(channel)) as url:
         driver.get(url)
         now = text(driver, "#now")
         assert "Healing makes it worse: F1 0.402 against 0.517 without it" in now
@@ -116,14 +116,14 @@ def test_it_says_that_healing_makes_it_worse_and_on_how_many_rows(
 
 
 def test_it_is_fresh_by_itself_and_says_when_it_is_not(
-    driver: Chrome, board: ControlChannel
+    driver: Chrome, channel: ControlChannel
 ) -> None:
-    with serving(operator_app(board)) as url:
+    with serving(operator_app(channel)) as url:
         driver.get(url)
         until(driver, lambda d: text(d, "#fresh") == "Updates by itself.")
         driver.execute_script("document.getElementById('plan-9').focus()")
         candidates = tuple(one for one in BETTER.candidates if one.version != 1)
-        board.tell(HEALER, BETTER.model_copy(update={"candidates": candidates}).as_told())
+        channel.set_status(HEALER, BETTER.model_copy(update={"candidates": candidates}).as_status())
         shows(driver, "#now", "Healing helps")
         assert not driver.find_elements(By.ID, "plan-1")
         assert focused(driver)["id"] == "plan-9"
@@ -132,9 +132,9 @@ def test_it_is_fresh_by_itself_and_says_when_it_is_not(
 
 
 def test_a_rollback_goes_by_keyboard_alone_with_its_plan_first(
-    driver: Chrome, board: ControlChannel
+    driver: Chrome, channel: ControlChannel
 ) -> None:
-    with Healer(board, ANSWERS) as healer, serving(operator_app(board, TOKENS)) as url:
+    with Healer(channel, ANSWERS) as healer, serving(operator_app(channel, TOKENS)) as url:
         driver.get(url)
         tab_to(driver, id="look-token")
         press(driver, "score" + Keys.ENTER)
@@ -165,8 +165,8 @@ def test_a_rollback_goes_by_keyboard_alone_with_its_plan_first(
     ]
 
 
-def test_a_wrong_token_is_told_and_not_kept(driver: Chrome, board: ControlChannel) -> None:
-    with serving(operator_app(board, TOKENS)) as url:
+def test_a_wrong_token_is_told_and_not_kept(driver: Chrome, channel: ControlChannel) -> None:
+    with serving(operator_app(channel, TOKENS)) as url:
         driver.get(url)
         unlock(driver, "score")
         fill(driver, "#token", "guess")
@@ -176,9 +176,9 @@ def test_a_wrong_token_is_told_and_not_kept(driver: Chrome, board: ControlChanne
         assert driver.execute_script("return Object.values(sessionStorage)") == ["score"]
 
 
-def test_what_was_overtaken_is_told(driver: Chrome, board: ControlChannel) -> None:
+def test_what_was_overtaken_is_told(driver: Chrome, channel: ControlChannel) -> None:
     answers = ANSWERS | {"rollback": REFUSED}
-    with Healer(board, answers), serving(operator_app(board)) as url:
+    with Healer(channel, answers), serving(operator_app(channel)) as url:
         driver.get(url)
         click(driver, "#plan-1")
         until(driver, lambda d: d.find_elements(By.ID, "confirm"))
@@ -186,8 +186,8 @@ def test_what_was_overtaken_is_told(driver: Chrome, board: ControlChannel) -> No
         shows(driver, "#said", "Nothing was changed: the champion was moved")
 
 
-def test_a_locked_page_opens_with_the_token(driver: Chrome, board: ControlChannel) -> None:
-    with serving(operator_app(board, TOKENS)) as url:
+def test_a_locked_page_opens_with_the_token(driver: Chrome, channel: ControlChannel) -> None:
+    with serving(operator_app(channel, TOKENS)) as url:
         driver.get(url)
         until(driver, lambda d: text(d, "#fresh") == "A token is needed to look.")
         unlock(driver, "score")
@@ -196,8 +196,8 @@ def test_a_locked_page_opens_with_the_token(driver: Chrome, board: ControlChanne
 
 
 @pytest.mark.parametrize("width", [360, 768, 1200])
-def test_it_fits_the_screen(driver: Chrome, board: ControlChannel, width: int) -> None:
-    with serving(operator_app(board)) as url:
+def test_it_fits_the_screen(driver: Chrome, channel: ControlChannel, width: int) -> None:
+    with serving(operator_app(channel)) as url:
         look_at(driver, width)
         driver.get(url)
         wide = driver.execute_script("return document.documentElement.scrollWidth")
@@ -210,8 +210,8 @@ def test_it_fits_the_screen(driver: Chrome, board: ControlChannel, width: int) -
             assert min(min(size) for size in sizes) >= 24  # WCAG 2.2, 2.5.8
 
 
-def test_a_screen_reader_has_a_name_for_everything(driver: Chrome, board: ControlChannel) -> None:
-    with serving(operator_app(board, TOKENS)) as url:
+def test_a_screen_reader_has_a_name_for_everything(driver: Chrome, channel: ControlChannel) -> None:
+    with serving(operator_app(channel, TOKENS)) as url:
         driver.get(url)
         unlock(driver, "score")
         nodes = driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
@@ -238,9 +238,9 @@ def test_a_screen_reader_has_a_name_for_everything(driver: Chrome, board: Contro
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_text_stands_out_from_its_ground(
-    driver: Chrome, board: ControlChannel, scheme: str
+    driver: Chrome, channel: ControlChannel, scheme: str
 ) -> None:
-    with Healer(board, ANSWERS), serving(operator_app(board)) as url:
+    with Healer(channel, ANSWERS), serving(operator_app(channel)) as url:
         look_at(driver, 1200, scheme)
         driver.get(url)
         click(driver, "#plan-9")
@@ -283,16 +283,16 @@ def contrast(ink: str, ground: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-def test_it_is_whole_without_script(board: ControlChannel) -> None:
+def test_it_is_whole_without_script(channel: ControlChannel) -> None:
     with (
         chromium(script=False) as driver,
-        Healer(board, ANSWERS) as healer,
-        serving(operator_app(board, TOKENS)) as url,
+        Healer(channel, ANSWERS) as healer,
+        serving(operator_app(channel, TOKENS)) as url,
     ):
-        with serving(operator_app(board)) as open_url:
+        with serving(operator_app(channel)) as open_url:
             driver.get(open_url)
             shows(driver, "#now", "Healing makes it worse")
-            board.tell(HEALER, BETTER.as_told())
+            channel.set_status(HEALER, BETTER.as_status())
             click(driver, "#fresh a")
             shows(driver, "#now", "Healing helps")
         driver.get(url)

@@ -22,7 +22,7 @@ from selfheal_cli.serve.operator.status import HEALER
 from selfheal_cli.serve.settings import Tokens
 from selfheal_cli.spool.control import ControlChannel
 from tests.conftest import Invoke
-from tests.serve.operating import BETTER, WORSE, board_with, operator_app, serving
+from tests.serve.operating import BETTER, WORSE, channel_with, operator_app, serving
 
 SCORING, OPERATING = "s" * 20, "o" * 20
 MAIN = "from selfheal_cli.cli.main import main; main()"
@@ -31,14 +31,14 @@ INTERRUPTIBLE = "import signal; signal.signal(signal.SIGINT, signal.default_int_
 
 
 @pytest.fixture
-def board(tmp_path: Path) -> Iterator[ControlChannel]:
-    new_board = board_with(tmp_path, WORSE)
+def channel(tmp_path: Path) -> Iterator[ControlChannel]:
+    new_board = channel_with(tmp_path, WORSE)
     yield new_board
     new_board.close()
 
 
-def test_it_says_what_the_page_says(board: ControlChannel, invoke: Invoke) -> None:
-    with serving(operator_app(board)) as url:
+def test_it_says_what_the_page_says(channel: ControlChannel, invoke: Invoke) -> None:
+    with serving(operator_app(channel)) as url:
         text = invoke("status", url).stdout
         document = json.loads(invoke("status", url.removeprefix("http://"), "--json").stdout)
     assert "Model 'fraud', v12: ROLLED_BACK" in text
@@ -49,17 +49,17 @@ def test_it_says_what_the_page_says(board: ControlChannel, invoke: Invoke) -> No
     assert "Heals: 9 healed, 2 rejected, 1 failed; 1 rollbacks" in text
     assert re.search(r"F1 +│ +0.402 │ +0.517 │ +-0.115", text)
     assert "worse on 180 held-out rows" in text
-    assert document["standing"] == WORSE.as_told()
+    assert document["standing"] == WORSE.as_status()
 
 
 def test_it_takes_the_token_from_a_file(
-    board: ControlChannel, invoke: Invoke, tmp_path: Path
+    channel: ControlChannel, invoke: Invoke, tmp_path: Path
 ) -> None:
     path = tmp_path / "tokens"
     path.write_text(f"scoring: {SCORING}\n")
     path.chmod(0o600)
     tokens = Tokens(scoring=SCORING, operating=OPERATING)
-    with serving(operator_app(board, tokens)) as url:
+    with serving(operator_app(channel, tokens)) as url:
         refused = invoke("status", url, expect=4)
         assert "ROLLED_BACK" in invoke("status", url, "--token-file", str(path)).stdout
     assert "a token is needed: give --token-file" in refused.stderr
@@ -159,16 +159,16 @@ def read_until(terminal: int, wanted: str, seconds: float = 120.0) -> str:
     return shown
 
 
-def test_watching_goes_on_and_ends_with_ctrl_c(board: ControlChannel) -> None:
+def test_watching_goes_on_and_ends_with_ctrl_c(channel: ControlChannel) -> None:
     ours, theirs = pty.openpty()
     environ = os.environ | {"COLUMNS": "160", "LINES": "60", "TERM": "xterm"}
-    with serving(operator_app(board)) as url:
+    with serving(operator_app(channel)) as url:
         process = subprocess.Popen(
             [sys.executable, "-c", INTERRUPTIBLE + MAIN, "status", url, "--watch"],
             stdout=theirs, stderr=theirs, stdin=theirs, env=environ,
         )  # fmt: skip
         read_until(ours, "Healing makes it worse")
-        board.tell(HEALER, BETTER.as_told())
+        channel.set_status(HEALER, BETTER.as_status())
         read_until(ours, "Healing helps")
     read_until(ours, "What is above may be old")
     process.send_signal(signal.SIGINT)

@@ -121,15 +121,15 @@ def test_the_oldest_requests_are_forgotten_but_none_that_is_still_to_be_read(
 
 
 def test_what_is_published_is_seen_by_another_process(tmp_path: Path) -> None:
-    board = ControlChannel(tmp_path / "spool.db")
-    assert (board.standing(), board.published()) == ((0, None), None)
-    board.publish(Published("s1", 0.5, "m-1", "ab", b"bytes", "a heal"))
-    board.numbered("s1", 7)
+    channel = ControlChannel(tmp_path / "spool.db")
+    assert (channel.current(), channel.published()) == ((0, None), None)
+    channel.publish(Published("s1", 0.5, "m-1", "ab", b"bytes", "a heal"))
+    channel.set_version("s1", 7)
     code = (
         "import sys; from pathlib import Path\n"
         "from selfheal_cli.spool.control import ControlChannel\n"
         "b = ControlChannel(Path(sys.argv[1]))\n"
-        "p = b.published(); print(b.standing(), p.adapter, p.version)"
+        "p = b.published(); print(b.current(), p.adapter, p.version)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "spool.db")],
@@ -139,20 +139,20 @@ def test_what_is_published_is_seen_by_another_process(tmp_path: Path) -> None:
 
 
 def test_an_order_is_taken_by_one_and_answered(tmp_path: Path) -> None:
-    board, other = ControlChannel(tmp_path / "spool.db"), ControlChannel(tmp_path / "spool.db")
-    number = board.order("hold", {"reason": "odd"})
-    taken = other.take_order(not_before=0.0)
+    channel, other = ControlChannel(tmp_path / "spool.db"), ControlChannel(tmp_path / "spool.db")
+    number = channel.send_command("hold", {"reason": "odd"})
+    taken = other.take_command(not_before=0.0)
     assert taken is not None
     assert (taken.number, taken.kind, taken.argument) == (number, "hold", {"reason": "odd"})
-    assert board.take_order(not_before=0.0) is None
-    assert board.answer_of(number) is None
+    assert channel.take_command(not_before=0.0) is None
+    assert channel.answer_of(number) is None
     other.answer(number, {"done": True})
-    assert board.answer_of(number) == {"done": True}
+    assert channel.answer_of(number) == {"done": True}
 
 
 def test_the_latest_word_on_a_topic_counts(tmp_path: Path) -> None:
-    board = ControlChannel(tmp_path / "spool.db")
-    assert board.told("healer") == ({}, 0.0)
-    board.tell("healer", {"state": "HEALTHY"})
-    board.tell("healer", {"state": "DRIFTING"})
-    assert board.told("healer")[0] == {"state": "DRIFTING"}
+    channel = ControlChannel(tmp_path / "spool.db")
+    assert channel.status("healer") == ({}, 0.0)
+    channel.set_status("healer", {"state": "HEALTHY"})
+    channel.set_status("healer", {"state": "DRIFTING"})
+    assert channel.status("healer")[0] == {"state": "DRIFTING"}

@@ -1,4 +1,4 @@
-"""What an operator orders on the board, carried out where the registry is known."""
+"""What an operator orders on the control channel, carried out where the registry is known."""
 
 from __future__ import annotations
 

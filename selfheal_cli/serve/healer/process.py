@@ -64,7 +64,7 @@ class HealerProcess:
         self._settings = settings
         self._registry = registry
         self._stop = stop
-        self._spool, self._board = Spool(path), ControlChannel(path)
+        self._spool, self._channel = Spool(path), ControlChannel(path)
         self._facts: dict[str, Any] = {"pid": os.getpid()}
         self._known: dict[str, Any] = {}  # by the registry
         self._fold = EventFold()
@@ -72,7 +72,7 @@ class HealerProcess:
         self._tracing = open_tracing("selfheal-healer")
         self._spans = HealSpans(self._tracing)
         self._served: ServedRun | None = None
-        self._silent = False  # the one who heals shares this board, and tells
+        self._silent = False  # the one who heals shares this channel, and tells
         self._blocked_until = 0.0
         self._began = time.time()
 
@@ -140,7 +140,7 @@ class HealerProcess:
     def _begin(self) -> Cursor:
         """Where to read from; says so where that is not where an earlier run left off."""
         settings = self._settings
-        said, _ = self._board.told(HEALER)
+        said, _ = self._channel.status(HEALER)
         last = said.get("run_id", ""), said.get("batch", 0)
         beginning = where_to_begin(settings.model, settings.workspace, self._spool, *last)
         self._facts["spool"] = beginning.notice
@@ -173,16 +173,16 @@ class HealerProcess:
         self._silent = healed_here(self._registry, model, self._settings.workspace)
         if self._silent:
             return
-        now = self._board.published()
+        now = self._channel.published()
         if now is not None and now.version == number:
             return
         version = self._registry.version(model, number)
         snapshot = version.tags["selfheal.snapshot"]
         if now is not None and now.snapshot == snapshot:
-            self._board.numbered(snapshot, number)
+            self._channel.set_version(snapshot, number)
             return
         packed = Packed.of(load_verified(self._registry, version))
-        self._board.publish(
+        self._channel.publish(
             Published(
                 snapshot,
                 version.threshold,
@@ -196,11 +196,11 @@ class HealerProcess:
 
     def _publish(self, base: str, serving: Serving) -> None:
         """Called by the run whenever what serves has changed, once it is on disk."""
-        now = self._board.published()
+        now = self._channel.published()
         if now is not None and (now.snapshot, now.base) == (serving.snapshot, base):
             return
         packed = Packed.of(serving.adapter.weights)
-        self._board.publish(
+        self._channel.publish(
             Published(
                 serving.snapshot, serving.threshold, base, packed.sha256, packed.data, "the run"
             )
@@ -209,9 +209,9 @@ class HealerProcess:
     def _see(self, event: Event) -> None:
         match event:
             case VersionRegistered():
-                self._board.numbered(event.snapshot, event.version)
+                self._channel.set_version(event.snapshot, event.version)
             case ChampionFollowed() | RolledBack() if event.to_snapshot:
-                self._board.numbered(event.to_snapshot, event.version)
+                self._channel.set_version(event.to_snapshot, event.version)
         self._fold.apply(event)
         self._spans.add(event)
 
@@ -244,7 +244,7 @@ class HealerProcess:
                 facts["state"] = self._facts["state"]
             if not self._silent:
                 with suppress(SelfhealError):  # the disk is full; it is said again
-                    self._board.tell(HEALER, ModelStatus(**facts).as_told())
+                    self._channel.set_status(HEALER, ModelStatus(**facts).as_status())
             if self._stop.wait(TELL_SECONDS):
                 return
 
@@ -252,11 +252,11 @@ class HealerProcess:
         """The thread that carries out what operators order."""
         while not self._stop.wait(ORDER_SECONDS):
             try:
-                order = self._board.take_order(self._began)
+                order = self._channel.take_command(self._began)
                 if order is not None:
                     model = self._settings.model
                     answer = carry_out(self._registry, model, order.kind, order.argument)
-                    self._board.answer(order.number, answer)
+                    self._channel.answer(order.number, answer)
             except SelfhealError:
                 continue  # the disk is full: nobody can be answered
 

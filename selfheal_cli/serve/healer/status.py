@@ -1,4 +1,4 @@
-"""What the healer says of itself on the board, folded from the run's events."""
+"""What the healer says of itself on the channel, folded from the run's events."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 
 
 
 class ServerMetrics:
-    """One set a server. What the healer says is read from the board when Prometheus asks."""
+    """One set a server. What the healer says is read from the channel when Prometheus asks."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()

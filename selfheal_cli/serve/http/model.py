@@ -143,18 +143,18 @@ class ModelReloader:
     def __init__(
         self,
         scorer: Scorer,
-        board: ControlChannel,
+        channel: ControlChannel,
         registry: Callable[[], Registry],
         meters: ServerMetrics,
         since: int,
     ) -> None:
         self.problem = ""
         self._scorer = scorer
-        self._board = board
+        self._channel = channel
         self._registry = registry
         self._meters = meters
         self._taken = since
-        self._board_read = board.identity()
+        self._channel_read = channel.identity()
         self._refused = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="following", daemon=True)
@@ -171,15 +171,15 @@ class ModelReloader:
     def look(self) -> bool:
         """Take what is new; False where it could not be taken and may be later."""
         try:
-            identity = self._board.identity()
-            if identity != self._board_read:  # another board counts from 1 again
-                self._board_read, self._taken = identity, 0
-            sequence, version = self._board.standing()
+            identity = self._channel.identity()
+            if identity != self._channel_read:  # another channel counts from 1 again
+                self._channel_read, self._taken = identity, 0
+            sequence, version = self._channel.current()
             if sequence <= self._taken:
                 if sequence and version is not None and self._unnumbered(sequence):
                     self._scorer.number(version)
                 return True
-            wanted = self._board.published()
+            wanted = self._channel.published()
             if wanted is None:
                 return True
             self._scorer.take(wanted, self._registry())

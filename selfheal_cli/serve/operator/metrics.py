@@ -1,4 +1,4 @@
-"""What the healer says and what waits, for Prometheus: read from the board when it asks."""
+"""What the healer says and what waits, for Prometheus: read from the channel when it asks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class StatusMetrics(Collector):
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        """What stands on the board; where it cannot be read, that alone."""
+        """What stands on the control channel; where it cannot be read, that alone."""
         try:
             seen = self._look()
         except StorageError:

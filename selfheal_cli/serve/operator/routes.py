@@ -39,22 +39,22 @@ LOOK_SECONDS = 0.05
 
 
 async def ask(
-    board: ControlChannel, kind: str, argument: Mapping[str, Any], seconds: float
+    channel: ControlChannel, kind: str, argument: Mapping[str, Any], seconds: float
 ) -> dict[str, Any]:
     """Have it done, and wait for what comes of it; an order that nobody took is taken back.
 
     Raises `RequestRefused`: 409 where it was refused, 503 where no answer came in ``seconds``; and
-    `StorageError` where the board cannot be used.
+    `StorageError` where the channel cannot be used.
     """
-    number = await asyncio.to_thread(board.order, kind, argument)
+    number = await asyncio.to_thread(channel.send_command, kind, argument)
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds
     while True:
-        answer = await asyncio.to_thread(board.answer_of, number)
+        answer = await asyncio.to_thread(channel.answer_of, number)
         if answer is not None:
             break
         if loop.time() >= end:
-            withdrawn = await asyncio.to_thread(board.withdraw, number)
+            withdrawn = await asyncio.to_thread(channel.withdraw, number)
             raise _unanswered(seconds, withdrawn=withdrawn)
         await asyncio.sleep(LOOK_SECONDS)
     if not answer.get("ok"):
@@ -80,7 +80,7 @@ FIGURES = {"content": {"text/plain": {"schema": {"type": "string"}}}}
 
 
 def operator_routes(
-    board: ControlChannel,
+    channel: ControlChannel,
     meters: ServerMetrics,
     facts: Callable[[], ServerInfo],
     tokens: Tokens,
@@ -94,7 +94,7 @@ def operator_routes(
     guard = Authenticator(tokens)
 
     def board_seen() -> StatusSnapshot:
-        return look(board, facts)
+        return look(channel, facts)
 
     def seen() -> StatusSnapshot:
         with_words = "the file that server and healer share cannot be used: its disk may be full"
@@ -105,7 +105,7 @@ def operator_routes(
 
     async def order(kind: str, argument: Mapping[str, Any]) -> Mapping[str, Any]:
         try:
-            return await ask(board, kind, argument, wait_seconds)
+            return await ask(channel, kind, argument, wait_seconds)
         except StorageError as exc:
             raise _unavailable("orders cannot be written down: the disk may be full") from exc
 

@@ -1,4 +1,4 @@
-"""What the healer says of a model on the board, and what an operator may order there."""
+"""What the healer says of a model on the channel, and what an operator may order there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from selfheal_cli.spool.control import ControlChannel
 
-HEALER = "healer"  # the board's topic
+HEALER = "healer"  # the healer's topic of the control channel
 
 
 class _Reported(BaseModel):
@@ -117,8 +117,8 @@ class ModelStatus(_Reported):
         """Whether the one who says so has a run that reads the spool, or is about to."""
         return self.state not in ("FOLLOWING", "WATCHING")
 
-    def as_told(self) -> dict[str, Any]:
-        """As it stands on the board."""
+    def as_status(self) -> dict[str, Any]:
+        """As it stands on the control channel."""
         return self.model_dump(mode="json")
 
 
@@ -204,20 +204,20 @@ class StatusSnapshot(BaseModel):
 
 
 def look(
-    board: ControlChannel, facts: Callable[[], ServerInfo], clock: Callable[[], float] = time
+    channel: ControlChannel, facts: Callable[[], ServerInfo], clock: Callable[[], float] = time
 ) -> StatusSnapshot:
-    """Read the board once. Raises `StorageError` where its file cannot be used."""
+    """Read the channel once. Raises `StorageError` where its file cannot be used."""
     now, server = clock(), facts()
-    word = last_word(board, now)
+    word = last_word(channel, now)
     standing = word.standing
     if not word.heals:  # then nobody else counts them
         standing = standing.model_copy(update={"waiting": server.unread})
     return StatusSnapshot(server=server, standing=standing, age=word.age, at=now)
 
 
-def last_word(board: ControlChannel, now: float) -> Word:
-    """What the healer said last. Raises `StorageError` where the board cannot be used."""
-    data, said = board.told(HEALER)
+def last_word(channel: ControlChannel, now: float) -> Word:
+    """What the healer said last. Raises `StorageError` where the channel cannot be used."""
+    data, said = channel.status(HEALER)
     return Word(standing=ModelStatus(**data), age=max(0.0, now - said) if said else None)
 
 

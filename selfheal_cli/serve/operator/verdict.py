@@ -1,4 +1,4 @@
-"""What stands on the board in words, for the status page and the terminal."""
+"""What stands on the control channel in words, for the status page and the terminal."""
 
 from __future__ import annotations
 
