@@ -194,6 +194,11 @@ class HealSettings(Settings):
     assume: Literal["positives-stable", "negatives-stable", "inputs-shifted"] | None = Field(
         default=None, description="what heals without labels rest on; None: there are none"
     )
+    better_by: Literal["f1", "paired"] = Field(
+        default="f1",
+        description="a version is better by the F1 it had, or row by row against what served; "
+        "paired on own data unless the recipe is article",
+    )
 
 
 class MonitorSettings(Settings):

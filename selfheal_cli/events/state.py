@@ -14,6 +14,7 @@ from typing import Any, Self, TypeVar
 
 from selfheal_cli.events import types as events
 from selfheal_cli.events.event import Event, OfBatch
+from selfheal_cli.events.evidence import Evidence
 from selfheal_cli.events.log import keys_of
 from selfheal_cli.events.shelf import DiskDict, Shelved
 from selfheal_cli.records import Evaluation
@@ -33,7 +34,8 @@ class RunState:
 
     ``batch`` is the last that was gone through; ``finished`` is None until the run's end, and again
     once it is ``resumed``, which counts how often it was. ``length`` counts the events, ``head`` is
-    the last one's digest; ``stale`` are the rules that are.
+    the last one's digest; ``stale`` are the rules that are; ``evidence`` says how other versions
+    would have done.
     """
 
     started: events.RunStarted | None = None
@@ -48,6 +50,7 @@ class RunState:
     held: bool = False
     stale: dict[str, None] = field(default_factory=dict)
     counts: Counter[type[Event]] = field(default_factory=Counter)
+    evidence: Evidence = field(default_factory=Evidence)
 
     @classmethod
     def of(cls, log: Iterable[Event]) -> Self:
@@ -65,6 +68,8 @@ class RunState:
         match event:
             case events.BatchScored() | events.BatchSetApart():
                 self.batch = event.batch
+            case events.CandidatesCompared():
+                self.evidence.add(event)
             case events.RunStarted():
                 self.started = event
             case events.BaseStored():

@@ -170,6 +170,23 @@ class LabelsArrived(OfBatch, kind="labels"):
     shadow: AnyScores = field(metadata=SCORES)
 
 
+class CandidatesCompared(OfBatch, kind="candidates"):
+    """What other versions would have lost on rows of a batch whose labels came.
+
+    ``served`` is the sum of the rows' log losses under what answered them, ``losses`` by snapshot
+    under versions that were made before the batch; ``serving`` is the snapshot that serves now.
+    ``positives`` counts the rows that are not of the commonest class (with two: the positives).
+    ``versions`` are the numbers of the snapshots that an earlier run made.
+    """
+
+    rows: int
+    positives: int
+    serving: str
+    served: float
+    losses: Mapping[str, float]
+    versions: Mapping[str, int] = field(default_factory=dict)
+
+
 class LabelsQuarantined(OfBatch, kind="labels-quarantined"):
     """Labels whose rate was out of all proportion, or was believed after all."""
 

@@ -297,9 +297,11 @@ def _filled(given: Layer, kind: str) -> dict[str, Any]:
     """The given values, and what follows from them where nobody said it."""
     values = deepcopy(dict(given.values))
     own = kind != SYNTHETIC
+    recipe = given.get("heal", "recipe") or ("anchored" if own else "article")
+    paired = own and recipe != "article"
     defaults: dict[str, dict[str, Any]] = {
         "source": {"kind": kind},
-        "heal": {"recipe": "anchored" if own else "article"},
+        "heal": {"recipe": recipe, "better_by": "paired" if paired else "f1"},
         "network": {"shadow": "frozen" if own else "plain"},
     }
     timed = given.get("source", "label_time") is not None

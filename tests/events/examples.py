@@ -55,6 +55,10 @@ EXAMPLES: Mapping[type[Event], Mapping[str, Any]] = {
     },
     events.BatchSetApart: {**ACTION, "rows": 100},
     events.LabelsArrived: {**OF_BATCH, "rows": 100, "live": SCORES, "shadow": SCORES},
+    events.CandidatesCompared: {
+        **OF_BATCH,
+        "rows": 100, "positives": 40, "serving": "s3", "served": 31.5, "losses": {"s1": 45.25},
+    },
     events.LabelsQuarantined: {
         **OF_BATCH,
         "rows": 100, "held_back": True,
@@ -101,6 +105,7 @@ EXAMPLES: Mapping[type[Event], Mapping[str, Any]] = {
 
 # what a line may leave out
 OPTIONAL: Mapping[type[Event], Mapping[str, Any]] = {
+    events.CandidatesCompared: {"versions": {"s1": 3}},
     events.RunStarted: {"format": 2, "build": {"torch": "2"}},
     events.ModelTrained: {
         "sensitive_category": "a", "sensitive_auto": [{"feature": "V14", "share": 1.0}],

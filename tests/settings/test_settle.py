@@ -265,7 +265,8 @@ def test_a_variable_names_any_key_of_the_file(name: str, value: str, key: Key, f
 VALUES = {
     "sensitive": "auto", "rules": "[a > 1 => 1]", "monitors": "[psi]", "labels.regime": "delayed",
     "objective.kind": "cost", "heal.recipe": "gradient", "heal.mode": "async",
-    "heal.assume": "inputs-shifted", "heal.held_out": "0.5", "network.shadow": "plain",
+    "heal.assume": "inputs-shifted", "heal.held_out": "0.5", "heal.better_by": "paired",
+    "network.shadow": "plain",
     "policy.base": "strict", "policy.stale_rules": "keep", "policy.rollback_candidates": "model",
     "policy.description": "words", "policy.four_eyes": "true", "policy.thresholds": "over.json",
     "model": "models:/x/1", "model_name": "m", "experiment": "e", "export_dir": "out",
