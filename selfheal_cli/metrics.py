@@ -133,6 +133,25 @@ class RunningScores:
             return _with_areas(scores, self._histogram[0])
         return replace(scores, roc_auc=float(_roc_aucs(self._histogram[present]).mean()))
 
+    def recall_at(self, alarms: float) -> float | None:
+        """The share of positives above the lowest bin at which at most ``alarms`` of the negatives
+        are flagged; None for more than 2 classes, and where one of the two never came.
+
+        >>> running = RunningScores()
+        >>> p, y = np.linspace(0.01, 0.99, 200), np.repeat(np.array([0, 1], np.int8), 100)
+        >>> running.add(p.astype(np.float32), 0.5, y)
+        >>> running.recall_at(0.01)
+        1.0
+        """
+        if self._classes != 2:
+            return None
+        flagged = np.cumsum(self._histogram[0, :, ::-1], axis=1)
+        negatives, positives = (int(count) for count in flagged[:, -1])
+        if not negatives or not positives:
+            return None
+        allowed = int(np.searchsorted(flagged[0], alarms * negatives, side="right"))
+        return float(flagged[1, allowed - 1]) / positives if allowed else 0.0
+
     def curve(self, ratios: Sequence[float]) -> list[float]:
         """Cost per 100 rows, for each ratio of a miss's cost to a false alarm's (which is 1).
 

@@ -17,6 +17,7 @@ SPELLED = {
     "roc_auc": "ROC AUC",
     "pr_auc": "PR AUC",
     "ece": "ECE",
+    "recall_at_1pct_fp": "recall at 1 % FP",
 }
 
 

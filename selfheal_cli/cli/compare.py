@@ -20,16 +20,17 @@ from selfheal_cli.scores import title_of
 if TYPE_CHECKING:
     from selfheal_cli.config import RunConfig
     from selfheal_cli.pipeline.offline.compare import ComparisonRow, Result
+    from selfheal_cli.pipeline.offline.winner import Ranking
     from selfheal_cli.settings.resolve import ResolvedSettings
     from selfheal_cli.sources.base import Source
 
-COMPARED = ("accuracy", "f1_half", "f1", "kappa", "roc_auc", "pr_auc", "log_loss", "ece")
-COLUMNS = (
-    *((name, title_of(name), 3) for name in COMPARED),
-    ("cost", "cost", 0),
-    ("rows_per_second", "rows/s", 0),
-    ("rows_per_second_whole", "with all around", 0),
-)
+BEHIND = "behind"
+# by objective, what is shown of a contestant
+FIRST = {
+    "accuracy": ("accuracy", "f1", "roc_auc", "log_loss", BEHIND),
+    "f1": ("f1", "pr_auc", "recall_at_1pct_fp", "roc_auc", BEHIND),
+    "cost": ("cost", "pr_auc", "recall_at_1pct_fp", "roc_auc", BEHIND),
+}
 # what a comparison is never asked for
 FIXED = {"heal": {"recipe": "article"}, "plots": False, "monitors": []}
 SEPARATE_ROWS = 20_000  # that everyone is judged on at the end of a synthetic stream
@@ -52,6 +53,14 @@ SEPARATE_ROWS = 20_000  # that everyone is judged on at the end of a synthetic s
         default=1,
         show_default=True,
         help="Networks (and synthetic streams) to take the mean of.",
+    ),
+    click.option(
+        "--refit-every",
+        type=click.IntRange(1, 1_000_000),
+        default=10,
+        show_default=True,
+        metavar="BATCHES",
+        help="Of own data: when boosted trees are fitted to the last 10,000 labelled rows again.",
     ),
     click.option(
         "--river",
@@ -82,6 +91,7 @@ def command(
     /,
     recipes: str,
     seeds: int,
+    refit_every: int,
     river: bool,
     plot: Path,
     tracking_uri: str | None,
@@ -92,8 +102,9 @@ def command(
     """Send the same stream through each recipe, through peers, and through no heal at all.
 
     Everyone predicts a batch before its labels come, then learns. F1 is at a threshold that each
-    sets by its own last 1,000 probabilities; accuracy is at 0.5. The comparison is kept in MLflow
-    as one run with a child run for each contestant.
+    sets by its own last 1,000 probabilities; accuracy is at 0.5. Own data go through boosted trees
+    as well, frozen and refitted. Who is ahead is said with the interval of the difference on the
+    same rows. The comparison is kept in MLflow as one run with a child run for each contestant.
     """
     chosen = [name.strip() for name in recipes.split(",") if name.strip()]
     unknown = [name for name in chosen if name not in RECIPES]
@@ -107,10 +118,12 @@ def command(
     from selfheal_cli.cli import output
     from selfheal_cli.model.network import use_one_thread
     from selfheal_cli.pipeline.offline.baselines import river_peers
-    from selfheal_cli.pipeline.offline.compare import compare, summarise
+    from selfheal_cli.pipeline.offline.compare import compare, ranking, summarise
+    from selfheal_cli.pipeline.offline.trees import tree_peers
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 
-    peers: dict[str, Any] = dict(river_peers()) if river else {}
+    own = config.source.kind != "synthetic"
+    peers = (tree_peers(refit_every) if own else {}) | (river_peers() if river else {})
     use_one_thread()
     registry = MlflowRegistry(tracking_uri, create=True)
     wanted = range(config.seed, config.seed + seeds)
@@ -120,14 +133,15 @@ def command(
             say(f"seed {result.seed}: {result.title}", err=True)
 
     results = compare(config, make_source, chosen, peers, wanted, show)
-    lines = summarise(results)
+    lines, order = summarise(results), ranking(results, config.objective)
     limit = _limit(make_source(config.seed))
     picture = _draw(results, lines, limit, config, plot)
     run_id = _log(registry, config, lines, picture)
     if as_json:
-        output.print_json(_document(run_id, results, lines, limit, plot))
+        output.print_json(_document(run_id, results, lines, order, limit, plot))
         return
-    _show(lines, seeds)
+    _show(lines, order, seeds)
+    say(str(order))
     say(f"Picture in {plot}; in MLflow: run {run_id} with {len(lines)} child runs.")
 
 
@@ -169,23 +183,25 @@ def _limit(source: Source) -> dict[str, float]:
     return {} if limit is None else asdict(limit)
 
 
-def _show(lines: list[ComparisonRow], seeds: int) -> None:
+def _show(lines: list[ComparisonRow], order: Ranking, seeds: int) -> None:
     from selfheal_cli.cli import output
 
-    shown = [column for column in COLUMNS if any(column[0] in line.mean for line in lines)]
-    rows = [[line.title, *(_cell(line, name, digits) for name, _, digits in shown)]
-            for line in lines]  # fmt: skip
+    shown = FIRST[order.figure]
+    rows = [[line.title, *(_cell(line, name, order) for name in shown)] for line in lines]
     title = f"Comparison on {lines[0].rows:,} rows, {seeds} seed{'s' if seeds > 1 else ''}"
-    columns = ("", *(f">{label}" for _, label, _ in shown))
+    columns = ("", *(f">{title_of(name)}" for name in shown))
     output.make_console().print(output.make_table(title, columns, rows))
 
 
-def _cell(line: ComparisonRow, name: str, digits: int) -> str:
+def _cell(line: ComparisonRow, name: str, order: Ranking) -> str:
+    digits = 1 if name == "cost" else 3
+    if name == BEHIND:
+        return order.behind(line.title)
     if name not in line.mean:
         return "-"
     spread = line.spread[name]
     text = f"{line.mean[name]:,.{digits}f}"
-    return text if spread is None or digits == 0 else f"{text} ±{spread:.{digits}f}"
+    return text if spread is None or digits == 1 else f"{text} ±{spread:.{digits}f}"
 
 
 def _draw(
@@ -243,6 +259,7 @@ def _document(
     run_id: str,
     results: list[Result],
     lines: list[ComparisonRow],
+    order: Ranking,
     limit: dict[str, float],
     plot: Path,
 ) -> dict[str, Any]:
@@ -251,7 +268,11 @@ def _document(
     return {
         "run_id": run_id,
         "lines": [asdict(line) for line in lines],
-        "results": [asdict(result) for result in results],
+        "results": [
+            {name: value for name, value in asdict(result).items() if name != "parts"}
+            for result in results
+        ],
+        "ranking": asdict(order) | {"winner": order.winner, "sentence": str(order)},
         "limit": limit or None,
         "plot": str(plot),
     }

@@ -19,7 +19,9 @@ from tests.conftest import Invoke, enter
 
 SIMPLE = ["no heal", "full fine-tune", "flag nothing", "label rate of the last 10 batches"]
 LIMIT = "limit: the generator's own posterior"
+TREES = ["boosted trees, frozen", "boosted trees, refitted every 10 batches"]
 FIGURES = {"accuracy", "f1_half", "f1", "kappa", "roc_auc", "pr_auc", "log_loss", "ece"}
+FIGURES |= {"recall_at_1pct_fp"}
 QUICK = ("--recipes", "anchored", "--batches", "4", "--json")
 
 
@@ -70,6 +72,21 @@ def test_everyone_is_judged_on_the_same_separate_rows_with_their_spread(
         assert document["limit"][name] == pytest.approx(best[name], abs=0.02)
 
 
+def test_who_is_ahead_is_said_with_the_difference_on_the_same_rows(
+    compared: tuple[Path, dict[str, Any]],
+) -> None:
+    document = compared[1]
+    order = document["ranking"]
+    lines = {line["title"]: line["mean"] for line in document["lines"]}
+    assert order["figure"] == "accuracy"
+    assert LIMIT not in [order["leader"], *(other["title"] for other in order["others"])]
+    for other in order["others"]:
+        lead = lines[order["leader"]]["accuracy"] - lines[other["title"]]["accuracy"]
+        assert other["lead"] == pytest.approx(lead)
+        assert other["low"] <= lead <= other["high"]
+    assert order["leader"] in order["sentence"]
+
+
 def test_each_seed_has_its_own_results_and_the_line_is_their_mean(
     compared: tuple[Path, dict[str, Any]],
 ) -> None:
@@ -114,11 +131,14 @@ def test_the_picture_is_a_png(compared: tuple[Path, dict[str, Any]], in_compared
 def test_a_table_is_judged_on_its_stream_and_shown_to_people(workdir: Path, invoke: Invoke) -> None:
     table("data.csv", rows=600)
     arguments = ("compare", "data.csv", "--target", "label", "--recipes", "gradient,anchored")
-    result = invoke(*arguments, "--plot", "pictures/mine.png")
+    result = invoke(*arguments, "--plot", "pictures/mine.png", "--refit-every", "3")
     assert "Comparison on 450 rows, 1 seed" in result.stdout
     for title in ("no heal", "gradient", "anchored", "flag nothing"):
         assert title in result.stdout
     assert "limit" not in result.stdout
+    assert "rows/s" not in result.stdout
+    assert "boosted trees, refitted every 3 batches" in result.stdout
+    assert "ahead by accuracy" in result.stdout.lower() or "First by" in result.stdout
     assert "seed 42: anchored" in result.stderr
     assert Path("pictures/mine.png").exists()
 
@@ -162,6 +182,6 @@ def test_river_gives_three_lines_more(workdir: Path, invoke: Invoke) -> None:
     arguments = ("compare", "data.csv", "--target", "label", "--river")
     document = json.loads(invoke(*arguments, *QUICK, "--batch-size", "50").stdout)
     titles = [line["title"] for line in document["lines"]]
-    assert titles[:5] == [*SIMPLE, "anchored"]
-    assert [title.split()[0] for title in titles[5:]] == ["river"] * 3
+    assert titles[:7] == [*SIMPLE, "anchored", *TREES]
+    assert [title.split()[0] for title in titles[7:]] == ["river"] * 3
     assert all(0 <= line["mean"]["accuracy"] <= 1 for line in document["lines"])

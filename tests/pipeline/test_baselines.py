@@ -20,8 +20,11 @@ from selfheal_cli.pipeline.offline.baselines import (
     Posterior,
     river_peers,
 )
+from selfheal_cli.pipeline.offline.trees import FROZEN, LATEST, Trees, tree_peers
+from selfheal_cli.sources.synthetic import SyntheticSource
 
-INPUTS = 10  # as many as the synthetic stream has
+SOURCE = SyntheticSource(SyntheticSettings(train_rows=300), seed=1, batch_size=100, batches=2)
+INPUTS = SOURCE.encoding.width
 RIVER = importlib.util.find_spec("river") is not None
 Make = Callable[[int], Peer]
 
@@ -39,9 +42,13 @@ MAKERS: dict[str, Make] = {
     "label rate": lambda seed: LabelRate(0.15),
     "posterior": lambda seed: Posterior(SyntheticSettings()),
     "fine-tune": lambda seed: FineTune(network(seed), 0.01),
-    **(river_peers() if RIVER else {}),
+    **{
+        title: lambda seed, make=make: make(seed, SOURCE)
+        for title, make in (tree_peers(2) | (river_peers() if RIVER else {})).items()
+    },
 }
-LEARNERS = sorted(set(MAKERS) - {"frozen", "constant", "posterior"})
+STEADY = ["frozen", "constant", "posterior", FROZEN]
+LEARNERS = sorted(set(MAKERS) - set(STEADY))
 
 
 @pytest.fixture(params=list(MAKERS))
@@ -109,7 +116,7 @@ def test_a_learner_changes_its_mind(name: str) -> None:
     assert (peer.predict(x) != before).any()
 
 
-@pytest.mark.parametrize("name", ["frozen", "constant", "posterior"])
+@pytest.mark.parametrize("name", STEADY)
 def test_what_does_not_learn_never_changes_its_mind(name: str) -> None:
     peer = MAKERS[name](1)
     x, y = rows(200)
@@ -141,8 +148,44 @@ def test_the_label_rate_is_of_the_last_ten_batches_weighed_by_rows() -> None:
 def test_the_river_learners_learn_what_tells_the_classes_apart() -> None:
     x, y = rows(400)
     for title, make_one in river_peers().items():
-        peer = make_one(1)
-        peer.learn(x, y)
+        peer = make_one(1, SOURCE)
+        for _ in range(3):
+            peer.learn(x, y)
         fresh, truth = rows(200, seed=77)
         accuracy = float(((peer.predict(fresh) >= 0.5) == (truth == 1)).mean())
         assert accuracy > 0.7, title
+
+
+def test_refitted_trees_follow_a_change_that_frozen_ones_do_not() -> None:
+    refitted, frozen = Trees(SOURCE, 1, every=5), Trees(SOURCE, 1)
+    for seed in range(5):
+        x, y = rows(LATEST // 5, seed=seed)
+        for peer in (refitted, frozen):
+            peer.learn(x, y)
+    fresh, truth = rows(400, seed=77)
+    right = [float(((one.predict(fresh) >= 0.5) == truth).mean()) for one in (refitted, frozen)]
+    assert right[0] > 0.9 > right[1]
+
+
+def test_refitted_trees_wait_for_their_turn_and_forget_what_is_old() -> None:
+    peer = Trees(SOURCE, 1, every=3)
+    x, y = rows(100)
+    before = peer.predict(x)
+    for _ in range(2):
+        peer.learn(x, y)
+        assert (peer.predict(x) == before).all()
+    peer.learn(x, y)
+    assert (peer.predict(x) != before).any()
+    other = Trees(SOURCE, 1, every=3)
+    for one in (peer, other):
+        for part in range(3):
+            one.learn(*rows(LATEST // 2, seed=part))
+    assert (peer.predict(x) == other.predict(x)).all()
+
+
+def test_trees_keep_what_they_know_while_all_labels_are_the_same() -> None:
+    peer = Trees(SOURCE, 1, every=1)
+    x, _ = rows(LATEST)
+    before = peer.predict(x)
+    peer.learn(x, np.zeros(LATEST, dtype=np.int8))
+    assert (peer.predict(x) == before).all()

@@ -14,6 +14,7 @@ from selfheal_cli.config import SyntheticSettings
 from selfheal_cli.errors import ConfigurationError
 from selfheal_cli.model.network import Classifier, SelfHealingNetwork
 from selfheal_cli.model.training import Adam, cross_entropy
+from selfheal_cli.sources.base import Source
 from selfheal_cli.sources.synthetic import POSITIVE_MEAN, V14, posterior
 
 if TYPE_CHECKING:
@@ -27,9 +28,10 @@ class Peer(Protocol):
         """(n, inputs) to the probability of class 1, (n,) float32."""
 
     def learn(self, x: FloatArray, y: LabelArray) -> None:
-        """Labels of rows that were predicted before, (n, inputs) and (n,)."""
+        """Labels that came with a batch, of rows predicted before: (n, inputs) and (n,)."""
 
 
+MakePeer = Callable[[int, Source], Peer]  # from a seed and the stream, whose training part it knows
 LAST = 10  # batches behind the label rate
 
 
@@ -129,8 +131,10 @@ TREES = 10
 class RiverModel:
     """A river classifier, row by row."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, source: Source) -> None:
         self._model = model
+        for rows in source.training():
+            self.learn(rows.x, rows.y)
 
     def predict(self, x: FloatArray) -> FloatArray:
         """See `Peer`."""
@@ -144,8 +148,8 @@ class RiverModel:
             self._model.learn_one(dict(enumerate(row)), label)
 
 
-def river_peers() -> dict[str, Callable[[int], RiverModel]]:
-    """Makers of the three by title, from a seed; raises `ConfigurationError` without river."""
+def river_peers() -> dict[str, MakePeer]:
+    """Makers of the three by title; raises `ConfigurationError` without river."""
     try:
         from river import forest, linear_model, preprocessing, tree
     except ImportError as exc:
@@ -153,14 +157,15 @@ def river_peers() -> dict[str, Callable[[int], RiverModel]]:
             "river is not installed: pip install 'selfheal-cli[compare]', or leave out --river"
         ) from exc
 
-    def linear(seed: int) -> RiverModel:
-        return RiverModel(preprocessing.StandardScaler() | linear_model.LogisticRegression())
+    def linear(seed: int, source: Source) -> RiverModel:
+        pipeline = preprocessing.StandardScaler() | linear_model.LogisticRegression()
+        return RiverModel(pipeline, source)
 
-    def adaptive_tree(seed: int) -> RiverModel:
-        return RiverModel(tree.HoeffdingAdaptiveTreeClassifier(seed=seed))
+    def adaptive_tree(seed: int, source: Source) -> RiverModel:
+        return RiverModel(tree.HoeffdingAdaptiveTreeClassifier(seed=seed), source)
 
-    def adaptive_forest(seed: int) -> RiverModel:
-        return RiverModel(forest.ARFClassifier(n_models=TREES, seed=seed))
+    def adaptive_forest(seed: int, source: Source) -> RiverModel:
+        return RiverModel(forest.ARFClassifier(n_models=TREES, seed=seed), source)
 
     return {
         "river LogisticRegression": linear,

@@ -15,15 +15,17 @@ from selfheal_cli.decide import RECENT, threshold_for
 from selfheal_cli.errors import ConfigurationError
 from selfheal_cli.heal.recipe import check_recipe
 from selfheal_cli.labels.queue import DelayedLabels, Scored
-from selfheal_cli.metrics import RunningScores
+from selfheal_cli.metrics import RunningScores, confusion
 from selfheal_cli.pipeline.offline.baselines import (
     Constant,
     FineTune,
     Frozen,
     LabelRate,
+    MakePeer,
     Peer,
     Posterior,
 )
+from selfheal_cli.pipeline.offline.winner import STRETCHES, Ranking, rank
 from selfheal_cli.pipeline.prepare.baseline import Trained, survey, train_networks
 from selfheal_cli.pipeline.stream.memory import Replay
 from selfheal_cli.pipeline.stream.session import each
@@ -35,22 +37,26 @@ if TYPE_CHECKING:
     from selfheal_cli.records import FloatArray, LabelArray
 
 HALF = 0.5
+ALARMS = 0.01  # share of negatives that may be flagged, of the recall that is told
+LIMIT = "limit: the generator's own posterior"
 SPEED = "rows_per_second"  # of predicting and learning
 WHOLE_SPEED = "rows_per_second_whole"  # with all that a run does around it
-MakePeer = Callable[[int], Peer]
 
 
 @dataclass(slots=True)
 class BaselineScorer:
-    """Scores a contestant twice: at 0.5, and at the objective's own threshold.
+    """Scores a contestant twice: at 0.5, and at a threshold of its own.
 
-    The threshold is set by its last 1,000 probabilities and needs no labels.
+    That is set by its last 1,000 probabilities and needs no labels: for the objective, or for F1
+    where accuracy is asked for. ``parts`` are the counts that the objective is about, in the order
+    in which they were judged.
     """
 
     objective: Objective
     half: RunningScores = field(default_factory=RunningScores)
     chosen: RunningScores = field(default_factory=RunningScores)
     recent: list[FloatArray] = field(default_factory=list)
+    parts: list[Scores] = field(default_factory=list)
 
     def see(self, probabilities: FloatArray) -> None:
         """Probabilities that count for the threshold."""
@@ -60,9 +66,12 @@ class BaselineScorer:
 
     def judge(self, probabilities: FloatArray, y: LabelArray) -> None:
         """Score rows at the threshold of now."""
-        threshold = threshold_for(self.objective, np.concatenate(self.recent))
+        accuracy = self.objective.kind == "accuracy"
+        own = Objective(kind="f1") if accuracy else self.objective
+        threshold = threshold_for(own, np.concatenate(self.recent))
         self.half.add(probabilities, HALF, y)
         self.chosen.add(probabilities, threshold, y)
+        self.parts.append(confusion(probabilities >= (HALF if accuracy else threshold), y))
 
     def figures(self) -> dict[str, float]:
         """Accuracy and F1 at 0.5, F1 (and cost) at the threshold, and what needs none."""
@@ -76,6 +85,7 @@ class BaselineScorer:
             "pr_auc": getattr(half, "pr_auc", None),
             "log_loss": half.log_loss,
             "ece": half.ece,
+            "recall_at_1pct_fp": self.half.recall_at(ALARMS),
         }
         if self.objective.kind == "cost" and isinstance(chosen, Scores):
             figures["cost"] = chosen.cost(self.objective.fn, self.objective.fp)
@@ -84,13 +94,14 @@ class BaselineScorer:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A contestant's figures on one seed, and its accuracy by batch."""
+    """A contestant's figures on one seed, its accuracy by batch, and its counts by part."""
 
     title: str
     seed: int
     figures: dict[str, float]
     by_batch: tuple[float, ...]
     rows: int
+    parts: tuple[Scores, ...]
 
 
 def compare(
@@ -131,16 +142,16 @@ def _one_seed(
     settings = config.network
     share = _trained_share(source)
     simple: dict[str, MakePeer] = {
-        "no heal": lambda seed: Frozen(trained.network),
-        "full fine-tune": lambda seed: FineTune(trained.network, settings.learning_rate),
-        "flag nothing": lambda seed: Constant(0.0),
-        "label rate of the last 10 batches": lambda seed: LabelRate(share),
+        "no heal": lambda seed, source: Frozen(trained.network),
+        "full fine-tune": lambda seed, source: FineTune(trained.network, settings.learning_rate),
+        "flag nothing": lambda seed, source: Constant(0.0),
+        "label rate of the last 10 batches": lambda seed, source: LabelRate(share),
     }
     if isinstance(config.source, SyntheticSettings) and not config.source.phases:
         known = config.source
-        simple["limit: the generator's own posterior"] = lambda seed: Posterior(known)
+        simple[LIMIT] = lambda seed, source: Posterior(known)
     for title, make in simple.items():
-        yield _run(title, WithPeer(make(config.seed), config), config, source)
+        yield _run(title, WithPeer(make(config.seed, source), config), config, source)
     for recipe in recipes:
         heal = config.heal.model_copy(
             update={
@@ -153,10 +164,7 @@ def _one_seed(
         replay = Replay(own, source, survey(own, source, trained))
         yield _run(recipe, replay, own, source)
     for title, make in peers.items():
-        peer = make(config.seed)
-        for rows in source.training():
-            peer.learn(rows.x, rows.y)
-        yield _run(title, WithPeer(peer, config), config, source)
+        yield _run(title, WithPeer(make(config.seed, source), config), config, source)
 
 
 class BaselineModel(Protocol):
@@ -190,10 +198,14 @@ class WithPeer:
 
     def step(self, batch: Batch) -> None:
         """See `BaselineModel`."""
-        for part in self._desk.take(_waiting(batch), batch.now):
-            start = perf_counter()
-            self._peer.learn(part.x, part.y)
-            self.learning += perf_counter() - start
+        parts = self._desk.take(_waiting(batch), batch.now)
+        if not parts:
+            return
+        x = np.concatenate([part.x for part in parts])
+        y = np.concatenate([part.y for part in parts])
+        start = perf_counter()
+        self._peer.learn(x, y)
+        self.learning += perf_counter() - start
 
     def counts(self) -> dict[str, float]:
         """See `BaselineModel`."""
@@ -201,7 +213,7 @@ class WithPeer:
 
 
 def _run(title: str, contestant: BaselineModel, config: RunConfig, source: Source) -> Result:
-    judge, by_batch = BaselineScorer(_objective(config)), list[float]()
+    judge, by_batch = BaselineScorer(config.objective), list[float]()
     held, rows, predicting, stepping = source.held_out().get("drifted"), 0, 0.0, 0.0
 
     def step(batch: Batch) -> None:
@@ -218,14 +230,16 @@ def _run(title: str, contestant: BaselineModel, config: RunConfig, source: Sourc
     each(source.batches(), step)
     if held is not None:
         _refresh(judge, contestant.predict, source)
-        judge.judge(contestant.predict(held.x), held.y)
+        probabilities = contestant.predict(held.x)
+        for part in np.array_split(np.arange(len(held)), STRETCHES):
+            judge.judge(probabilities[part], held.y[part])
     speed = {
         SPEED: rows / (predicting + contestant.learning),
         WHOLE_SPEED: rows / (predicting + stepping),
     }
     figures = judge.figures() | speed | contestant.counts()
     judged = rows if held is None else len(held)
-    return Result(title, config.seed, figures, tuple(by_batch), judged)
+    return Result(title, config.seed, figures, tuple(by_batch), judged, tuple(judge.parts))
 
 
 def _see(
@@ -275,11 +289,6 @@ def _waiting(batch: Batch) -> Scored:
     )
 
 
-def _objective(config: RunConfig) -> Objective:
-    """F1 where nothing else is asked for: at 0.5 everyone is judged anyway."""
-    return Objective(kind="f1") if config.objective.kind == "accuracy" else config.objective
-
-
 def _trained_share(source: Source) -> float:
     positive = rows = 0
     for block in source.training():
@@ -309,3 +318,16 @@ def summarise(results: Sequence[Result]) -> list[ComparisonRow]:
         spread = {name: stdev(v) if len(v) > 1 else None for name, v in values.items()}
         lines.append(ComparisonRow(title, mean, spread, own[0].rows))
     return lines
+
+
+def ranking(results: Sequence[Result], objective: Objective) -> Ranking:
+    """Who is ahead over all seeds; the limit does not compete."""
+    parts: dict[str, list[Scores]] = {}
+    for result in results:
+        if result.title == LIMIT:
+            continue
+        known = parts.get(result.title)
+        # of the same place in each seed, since seeds of a table share its rows
+        added = zip(known, result.parts, strict=True) if known else ()
+        parts[result.title] = [a.plus(b) for a, b in added] if known else list(result.parts)
+    return rank(parts, objective)

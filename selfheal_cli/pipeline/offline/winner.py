@@ -1,0 +1,142 @@
+"""Who of those that were compared is ahead, and whether that may be chance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import sqrt
+from statistics import fmean
+
+from selfheal_cli.config import Objective
+from selfheal_cli.scores import Scores, title_of
+
+STRETCHES = 20  # that the rows are cut into, so that neighbouring batches may be alike
+FEWEST = 8  # stretches below which nothing is said of chance
+LEVEL = 0.05  # chance of naming anyone where all are alike
+
+
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """The leader's figure minus a contestant's on the same rows, and the interval of that.
+
+    Positive is better for the leader, costs too. ``low`` and ``high`` are None where there are too
+    few rows for an interval; their level is corrected for the number of contestants.
+    """
+
+    title: str
+    value: float
+    lead: float
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def certain(self) -> bool:
+        """Whether the contestant is behind beyond chance."""
+        return self.low is not None and self.low > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """The contestant with the best ``figure``, and by how much the others are behind it."""
+
+    figure: str
+    leader: str
+    value: float
+    others: tuple[Lead, ...]
+    stretches: int
+
+    @property
+    def winner(self) -> str | None:
+        """The leader, where every other contestant is behind it beyond chance."""
+        return self.leader if all(other.certain for other in self.others) else None
+
+    def behind(self, title: str) -> str:
+        """By how much a contestant is behind, with half the interval; "first" is the leader."""
+        if title == self.leader:
+            return "first"
+        digits = 1 if self.figure == "cost" else 3
+        for other in self.others:
+            if other.title == title:
+                reach = "" if other.high is None else f" ±{other.high - other.lead:.{digits}f}"
+                return f"{other.lead:,.{digits}f}{reach}"
+        return "-"
+
+    def __str__(self) -> str:
+        digits = 1 if self.figure == "cost" else 3
+        name = "cost per 100 rows" if self.figure == "cost" else title_of(self.figure)
+        if not self.others:
+            return f"{self.leader} stands alone: {name} {self.value:.{digits}f}."
+        near = min(self.others, key=lambda one: (one.low is None, one.low or 0.0, one.lead))
+        told = (
+            f"{self.leader} {self.value:,.{digits}f}, {near.title} {near.value:,.{digits}f}, "
+            f"a difference of {near.lead:,.{digits}f}"
+        )
+        if near.low is None or near.high is None:
+            return f"First by {name}: {told}; too few rows to tell it from chance."
+        told += f" ({near.low:.{digits}f} to {near.high:.{digits}f})"
+        level = f"Intervals hold for all {len(self.others)} at once, at {100 * (1 - LEVEL):.0f} %."
+        if self.winner:
+            return f"Ahead by {name}: {told}. {level}"
+        alike = [other.title for other in self.others if not other.certain]
+        more = f"; {len(alike)} in all cannot be told from it" if len(alike) > 1 else ""
+        return f"None is ahead by {name} beyond chance: {told}{more}. {level}"
+
+
+def rank(parts: Mapping[str, Sequence[Scores]], objective: Objective) -> Ranking:
+    """From each contestant's counts on the same rows, part by part and in the same order.
+
+    The interval is the jackknife's over `STRETCHES` stretches of neighbouring parts (Tukey), with
+    Bonferroni's correction, so that of equals rarely any is called ahead.
+    """
+    joined = {title: _stretches(counts) for title, counts in parts.items()}
+    values = {title: _value(stretches, objective) for title, stretches in joined.items()}
+    leader = max(values, key=lambda title: values[title])
+    sign = -1 if objective.kind == "cost" else 1
+    others = []
+    for title, value in values.items():
+        if title == leader:
+            continue
+        bounds = _interval(joined[leader], joined[title], objective, len(values) - 1)
+        others.append(Lead(title, sign * value, values[leader] - value, *bounds))
+    stretches = len(joined[leader])
+    return Ranking(objective.kind, leader, sign * values[leader], tuple(others), stretches)
+
+
+def _stretches(parts: Sequence[Scores]) -> list[Scores]:
+    wanted = min(STRETCHES, len(parts))
+    cuts = [place * len(parts) // wanted for place in range(wanted + 1)] if wanted else []
+    return [_sum(parts[start:stop]) for start, stop in pairwise(cuts)]
+
+
+def _sum(parts: Sequence[Scores]) -> Scores:
+    counts = [(one.tp, one.tn, one.fp, one.fn) for one in parts]
+    return Scores(*(sum(column) for column in zip(*counts, strict=True)))
+
+
+def _value(stretches: Sequence[Scores], objective: Objective) -> float:
+    """The figure over all stretches; of a cost its negative, so that more is better."""
+    scores = _sum(stretches) if stretches else Scores(0, 0, 0, 0)
+    if objective.kind == "cost":
+        return -scores.cost(objective.fn, objective.fp)
+    return scores.f1 if objective.kind == "f1" else scores.accuracy
+
+
+def _interval(
+    leader: Sequence[Scores], other: Sequence[Scores], objective: Objective, contests: int
+) -> tuple[float, float] | tuple[None, None]:
+    count = len(leader)
+    if count < FEWEST:
+        return None, None
+    from scipy.stats import t
+
+    without = [
+        _value([*leader[:place], *leader[place + 1 :]], objective)
+        - _value([*other[:place], *other[place + 1 :]], objective)
+        for place in range(count)
+    ]
+    middle = fmean(without)
+    error = sqrt((count - 1) / count * sum((value - middle) ** 2 for value in without))
+    reach = float(t.ppf(1 - LEVEL / 2 / contests, count - 1)) * error
+    lead = _value(leader, objective) - _value(other, objective)
+    return lead - reach, lead + reach
