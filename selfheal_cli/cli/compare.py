@@ -114,7 +114,9 @@ def command(
         )
     settled = _settle(ctx)
     with standing.naming_the_file(settled):
-        config, make_source = _prepare(settled.config)
+        config, make_source, why = _prepare(settled)
+    if why and not (quiet or as_json):
+        say(f"{why[0].upper()}{why[1:]}.", err=True)
     from selfheal_cli.cli import output
     from selfheal_cli.model.network import use_one_thread
     from selfheal_cli.pipeline.offline.baselines import river_peers
@@ -156,12 +158,14 @@ def _settle(ctx: click.Context) -> ResolvedSettings:
     return settled
 
 
-def _prepare(config: RunConfig) -> tuple[RunConfig, Callable[[int], Source]]:
-    """The configuration, and a maker of the source by seed."""
+def _prepare(settled: ResolvedSettings) -> tuple[RunConfig, Callable[[int], Source], str]:
+    """The configuration, a maker of the source by seed, and what was decided by the data."""
     from selfheal_cli.config import SyntheticSettings
     from selfheal_cli.config_sources import UnboundedSettings
+    from selfheal_cli.pipeline.prepare.objective import by_the_data
     from selfheal_cli.pipeline.prepare.rows import open_source
 
+    config = settled.config
     if isinstance(config.source, SyntheticSettings):
         fresh = {"fresh": True, "test_rows": SEPARATE_ROWS}
         config = config.model_copy(update={"source": config.source.model_copy(update=fresh)})
@@ -169,11 +173,12 @@ def _prepare(config: RunConfig) -> tuple[RunConfig, Callable[[int], Source]]:
         def synthetic(seed: int) -> Source:
             return open_source(config.model_copy(update={"seed": seed}))
 
-        return config, synthetic
+        return config, synthetic, ""
     if isinstance(config.source, UnboundedSettings):
         raise click.UsageError("compare reads rows more than once: give a file, not -")
     table = open_source(config)
-    return config, lambda seed: table
+    config, why = by_the_data(settled, config, table)
+    return config, lambda seed: table, why
 
 
 def _limit(source: Source) -> dict[str, float]:

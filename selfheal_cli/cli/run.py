@@ -138,6 +138,7 @@ def command(
     settled = _settled(ctx, tracking_uri, resume=resume is not None)
     from selfheal_cli.cli.output import require_log
     from selfheal_cli.cli.run_screen import RunScreen
+    from selfheal_cli.pipeline.prepare.objective import by_the_data
     from selfheal_cli.pipeline.prepare.rows import open_source
     from selfheal_cli.pipeline.runs.run import PATIENCE_SECONDS, RunContext, run
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
@@ -146,6 +147,10 @@ def command(
     config = _config(settled, tracking_uri, quiet=quiet) if settled else None
     with standing.naming_the_file(settled):
         source = open_source(config) if config else None
+        if settled and config and source:
+            config, why = by_the_data(settled, config, source)
+            if why and not quiet:
+                say(f"{why[0].upper()}{why[1:]}.", err=True)
     log = require_log(resume) if resume else None
     registry = MlflowRegistry(tracking_uri, create=resume is None)
     if config is not None and (note := registry.copied_from(config.experiment)):

@@ -39,13 +39,18 @@ class TableSource(Around):
         self.table = table = profiled.table
         self._numeric = profiled.numeric
         self._train_rows = int(profiled.rows * settings.train_fraction)
-        self._batch_size = batch_size
-        self.batch_count = self._count_batches(profiled.rows, batches)
+        self.streamed, self._batches = profiled.rows - self._train_rows, batches
+        self.cut_into(batch_size)
         profiled.target.require_trained(self._train_rows)
         self._fitted = fit(table, profiled, self._frames(0, self._train_rows), settings)
         self._seen = RangeViolations(self._fitted.contract)
         self.labels = self._fitted.labels
         self.encoding = self._fitted.encoding
+
+    def cut_into(self, batch_size: int) -> None:
+        """From now on its batches have that many rows; raises `DataError` where there are fewer."""
+        self._batch_size = batch_size
+        self.batch_count = self._count_batches()
 
     @property
     def contract(self) -> Contract:
@@ -97,16 +102,16 @@ class TableSource(Around):
         """Counts of range violations so far, by column."""
         return self._seen.columns()
 
-    def _count_batches(self, rows: int, batches: int | None) -> int:
-        trained, streamed = self._train_rows, rows - self._train_rows
+    def _count_batches(self) -> int:
+        trained, streamed = self._train_rows, self.streamed
         if trained < self._batch_size or streamed < self._batch_size:
             raise DataError(
-                f"{self.table.where}: {rows} rows give {trained} to train on and {streamed} "
-                f"to stream; each part needs at least one batch of {self._batch_size}: "
+                f"{self.table.where}: {trained + streamed} rows give {trained} to train on and "
+                f"{streamed} to stream; each part needs at least one batch of {self._batch_size}: "
                 "give more rows, another source.train_fraction or a smaller --batch-size"
             )
         available = -(-streamed // self._batch_size)
-        return available if batches is None else min(batches, available)
+        return available if self._batches is None else min(self._batches, available)
 
     def _frames(self, skip: int, limit: int) -> Iterator[pd.DataFrame]:
         if limit <= 0:

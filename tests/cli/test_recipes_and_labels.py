@@ -15,6 +15,7 @@ import pytest
 
 from selfheal_cli.events.event import Event
 from selfheal_cli.events.log import read
+from selfheal_cli.events.types import RunStarted
 from selfheal_cli.records import VersionRecord
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from tests.cli.test_bad_input import refused
@@ -296,3 +297,33 @@ def test_anchored_heals_beside_scoring(workdir: Path, invoke: Invoke) -> None:
     assert actions["FAILED"] == 0
     healed = next(s for s in document["results"]["stages"] if s["key"] == "healed")
     assert np.isfinite([healed["accuracy"], healed["log_loss"]]).all()
+
+
+def rare(path: str) -> None:
+    """800 training rows of which 20 are positive."""
+    frame = table(path, rows=3_200)
+    frame["label"] = np.where(np.arange(3_200) % 40 == 7, "yes", "no")
+    frame.to_csv(path, index=False)
+
+
+def test_rare_positives_get_f1_and_larger_batches_and_are_told_why(
+    workdir: Path, invoke: Invoke
+) -> None:
+    rare("rare.csv")
+    result = invoke("run", "rare.csv", "--target", "label", "--no-plots", "--batches", "3")
+    assert "Positives are rare (20 of 800 training rows, 2.5 %): objective f1" in result.stderr
+    assert "batches of 120 rows hold some 3 positives each" in result.stderr
+    config = next(event for event in events() if isinstance(event, RunStarted)).config
+    assert config["objective"]["kind"] == "f1"
+    assert config["batch_size"] == 120
+
+
+def test_what_was_said_of_rare_positives_stays_as_it_was_said(
+    workdir: Path, invoke: Invoke
+) -> None:
+    rare("rare.csv")
+    told = ("run", "rare.csv", "--target", "label", "--no-plots", "--batches", "2")
+    result = invoke(*told, "--objective", "accuracy", "--batch-size", "100")
+    assert "rare (" not in result.stderr
+    config = next(event for event in events() if isinstance(event, RunStarted)).config
+    assert (config["objective"]["kind"], config["batch_size"]) == ("accuracy", 100)
