@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 @options.allow_module
 @options.model
 @options.tracking_uri
+@options.wide
 @options.as_json
 def command(
     proposal: int,

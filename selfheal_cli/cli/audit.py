@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 
 FAILED = 4
+ONE = {"journal entries": "journal entry", "aliases": "alias"}  # others lose their s
 NOT_SIGNED = (
     " It is not signed: anyone who may write to the store and to this folder could have made all "
     "of it; --sign lets others see that nothing was changed since."
@@ -113,7 +114,10 @@ def _show(
                            "signed": written and str(written),
                            "signed_at": signed and signed.at.isoformat()})  # fmt: skip
         return
-    checked = ", ".join(f"{count:,} {name}" for name, count in audit.checked.items())
+    checked = ", ".join(
+        output.counted(count, ONE.get(many, many.removesuffix("s")), many)
+        for many, count in audit.checked.items()
+    )
     say(f"Checked of '{model}': {checked or 'nothing'}.")
     for one in audit.notes:
         say(f"Seen: {one.where} {one.problem}.")
@@ -122,7 +126,7 @@ def _show(
     if audit.findings:
         rows = [[one.where, one.problem] for one in audit.findings]
         title = f"{len(rows)} things do not hold"
-        output.make_console().print(output.make_table(title, ("where", "what"), rows))
+        output.print_table(title, ("where", "what"), rows)
         return
     say(f"Everything holds.{'' if signed or written else NOT_SIGNED}")
     if written is not None:

@@ -49,9 +49,13 @@ def command(at: str | None, model_name: str, tracking_uri: str | None, as_json: 
     if as_json:
         output.print_json(document)
         return
-    rows = [[name.replace("_", " "), _text(value)] for name, value in document.items()]
+    rows = [
+        [name.replace("_", " "), _text(value)]
+        for name, value in document.items()
+        if value is not None
+    ]
     title = f"Champion of '{model_name}'" + (f" at {at}" if at else "")
-    output.make_console().print(output.make_table(title, ("what", "value"), rows))
+    output.print_table(title, ("what", "value"), rows)
 
 
 def _then(registry: Registry, model: str, at: str) -> dict[str, Any]:

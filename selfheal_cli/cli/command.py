@@ -16,7 +16,9 @@ from selfheal_cli.visible import visible
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 OWN, COMMON = "Options", "Common options"  # of one command, and of nearly all
 # in click's context; OLD is old spelling to new one, of those that were used
-CONFIG, NO_CONFIG, SET, OLD = (f"selfheal.{name}" for name in ("config", "no_config", "set", "old"))
+CONFIG, NO_CONFIG, SET, OLD, WIDE = (
+    f"selfheal.{name}" for name in ("config", "no_config", "set", "old", "wide")
+)
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,127}")
 EVERYWHERE = {"--model-name": "--model"}
 

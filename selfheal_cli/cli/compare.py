@@ -31,6 +31,8 @@ FIRST = {
     "f1": ("f1", "pr_auc", "recall_at_1pct_fp", "roc_auc", BEHIND),
     "cost": ("cost", "pr_auc", "recall_at_1pct_fp", "roc_auc", BEHIND),
 }
+MORE = ("accuracy", "f1_half", "f1", "kappa", "roc_auc", "pr_auc", "log_loss", "ece",
+        "rows_per_second", "rows_per_second_whole")  # fmt: skip
 # what a comparison is never asked for
 FIXED = {"heal": {"recipe": "article"}, "plots": False, "monitors": []}
 SEPARATE_ROWS = 20_000  # that everyone is judged on at the end of a synthetic stream
@@ -84,6 +86,7 @@ SEPARATE_ROWS = 20_000  # that everyone is judged on at the end of a synthetic s
 @options.settings
 @options.tracking_uri
 @options.quiet
+@options.wide
 @options.as_json
 @click.pass_context
 def command(
@@ -191,15 +194,17 @@ def _limit(source: Source) -> dict[str, float]:
 def _show(lines: list[ComparisonRow], order: Ranking, seeds: int) -> None:
     from selfheal_cli.cli import output
 
-    shown = FIRST[order.figure]
-    rows = [[line.title, *(_cell(line, name, order) for name in shown)] for line in lines]
-    title = f"Comparison on {lines[0].rows:,} rows, {seeds} seed{'s' if seeds > 1 else ''}"
-    columns = ("", *(f">{title_of(name)}" for name in shown))
-    output.make_console().print(output.make_table(title, columns, rows))
+    first = FIRST[order.figure]
+    more = [name for name in MORE if name not in first and any(name in one.mean for one in lines)]
+    rows = [[line.title, *(_cell(line, name, order) for name in (*first, *more))] for line in lines]
+    title = f"Comparison on {lines[0].rows:,} rows, {output.counted(seeds, 'seed')}"
+    columns = ("", *(f">{title_of(name)}" for name in first),
+               *(f"+>{title_of(name)}" for name in more))  # fmt: skip
+    output.print_table(title, columns, rows)
 
 
 def _cell(line: ComparisonRow, name: str, order: Ranking) -> str:
-    digits = 1 if name == "cost" else 3
+    digits = 1 if name == "cost" else 0 if name.startswith("rows_") else 3
     if name == BEHIND:
         return order.behind(line.title)
     if name not in line.mean:

@@ -52,7 +52,7 @@ def show(ctx: click.Context, /, as_json: bool, **given: Any) -> None:
         return
     lines = [[key, _text(value), str(origin)] for key, value, origin in rows]
     title = f"What 'selfheal run' is told, with {path or 'no file'}"
-    output.make_console().print(output.make_table(title, ("key", "value", "from"), lines))
+    output.print_table(title, ("key", "value", "from"), lines)
 
 
 @command.command("check")

@@ -44,7 +44,7 @@ def command(
         rows.append([f"moved: {name}", "", f"{moved.distance:.4f}", share])
     columns = ("what", *(f"v{number}" for number in numbers), ">change")
     title = f"Model '{model_name}', v{numbers[0]} and v{numbers[1]}"
-    output.make_console().print(output.make_table(title, columns, rows))
+    output.print_table(title, columns, rows)
     if comparison.weights is None:
         say("The adapters are of different kinds: their weights cannot be compared.")
     if comparison.decided_differently is None:

@@ -56,8 +56,7 @@ def command(ctx: click.Context, tracking_uri: str | None, as_json: bool) -> None
             [("ok", "green") if f.well else ("NOT WELL", "red"), f.check, f.detail]
             for f in findings
         ]
-        table = output.make_table("Doctor", ("", "check", "detail"), rows)
-        output.make_console().print(table)
+        output.print_table("Doctor", ("", "check", "detail"), rows)
     if not well:
         ctx.exit(UNWELL)
 

@@ -40,7 +40,7 @@ def command(
     from dataclasses import asdict
 
     from selfheal_cli.cli import output
-    from selfheal_cli.cli.run import stop_on_interrupt
+    from selfheal_cli.cli.run import Interrupts, answering
     from selfheal_cli.config import NetworkSettings, RunConfig, SyntheticSettings, checked
     from selfheal_cli.pipeline.offline.drill import drill
     from selfheal_cli.pipeline.prepare.rows import open_source
@@ -61,8 +61,8 @@ def command(
     }
     config = checked(RunConfig, values, where="options")
     registry = MlflowRegistry(tracking_uri, create=True)
-    with stop_on_interrupt() as stop:
-        around = RunContext(registry, clock, actor(), stop=stop)
+    with answering(Interrupts()) as interrupts:
+        around = RunContext(registry, clock, actor(), stop=interrupts.asked)
         proof = drill(config, open_source(config), around, keep=keep)
     if as_json:
         output.print_json({"passed": True, "model": config.model_name, **asdict(proof)})

@@ -36,6 +36,7 @@ FIELDS = ("at", "kind", "actor", "run", "batch", "before", "after", "reason")
 @click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
 @options.model
 @options.tracking_uri
+@options.wide
 @options.as_json
 def command(
     run_name: str | None,
@@ -73,8 +74,8 @@ def command(
         rows = [_row(one) for one in shown]
         subject = f"Run {run_name}" if run_name else f"Model '{model_name}'"
         title = f"{subject}: {len(shown)} of {len(happenings)} entries"
-        columns = ("when (UTC)", "what", ">batch", "change", "F1", "who", "why")
-        output.make_console().print(output.make_table(title, columns, rows))
+        columns = ("when (UTC)", "what", "+>batch", "change", "+F1", "who", "why")
+        output.print_table(title, columns, rows)
 
 
 def _happenings(run_name: str | None, model: str, tracking_uri: str | None) -> list[HistoryEntry]:

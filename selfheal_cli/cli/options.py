@@ -14,6 +14,7 @@ from selfheal_cli.cli.command import (
     MODEL_NAME,
     NO_CONFIG,
     SET,
+    WIDE,
     Decorator,
     group,
     hidden,
@@ -162,6 +163,16 @@ policy: Decorator = click.option(
 )
 quiet: Decorator = section(
     COMMON, click.option("--quiet", is_flag=True, help="Show the end alone, and no progress.")
+)
+wide: Decorator = section(
+    COMMON,
+    click.option(
+        "--wide",
+        is_flag=True,
+        expose_value=False,
+        callback=lambda ctx, param, value: ctx.meta.__setitem__(WIDE, value),
+        help="Show every column of a table, however wide that is.",
+    ),
 )
 as_json: Decorator = section(
     COMMON,

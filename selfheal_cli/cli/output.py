@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
+from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from selfheal_cli.actor import clock
+from selfheal_cli.cli.command import WIDE
 from selfheal_cli.visible import visible
 
 PIPE_WIDTH = 160
+LABEL_WIDTH = 20  # that the first column of text keeps, or its longest cell
+WORD = 30  # a longer one, such as a hash, may be broken
+APART = 2  # spaces between columns
 Part = str | tuple[str, str]
 
 
-def make_console() -> Console:
-    """Standard output; plain and wide in a pipe."""
-    wide = None if sys.stdout.isatty() else PIPE_WIDTH
-    return Console(file=sys.stdout, highlight=False, width=wide, soft_wrap=False)
+def make_console(*, least: int = 0) -> Console:
+    """Standard output, at ``least`` so wide; plain in a pipe, and wide there unless COLUMNS says
+    how wide.
+    """
+    wide = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else PIPE_WIDTH
+    console = Console(file=sys.stdout, highlight=False, width=wide, soft_wrap=False)
+    console.width = max(console.width, least)
+    return console
 
 
 def print_json(document: Any) -> None:
@@ -73,24 +84,98 @@ def line(*parts: Part) -> Text:
     return rich_text
 
 
-def make_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Part]]) -> Table:
-    """A table whose columns of numbers (marked ``>NAME``) are aligned to the right.
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Part]]) -> None:
+    """A table on standard output: as wide as that is, or with ``--wide`` as wide as it needs."""
+    context = click.get_current_context(silent=True)
+    wide = context is not None and context.meta.get(WIDE, False)
+    table = make_table(title, columns, rows, room=sys.maxsize if wide else None)
+    console = make_console(least=sum(int(column.width or 0) + APART for column in table.columns))
+    console.print(table)
 
-    Every text in it stands as it is.
+
+def make_table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[Part]], *, room: int | None = None
+) -> Table:
+    """A table that fits into ``room`` characters (the terminal's by default) in whole words.
+
+    A name may be marked: ``>NAME`` is a column of figures, aligned to the right and never broken;
+    ``+NAME`` and ``+>NAME`` are left to ``--wide``, which has room for everything. Where it is
+    too narrow even so, columns go from the right, but never the first. Every text stands as it
+    is.
     """
-    table = Table(title=line(title), title_justify="left", header_style="bold")
-    for name in columns:
-        right = name.startswith(">")
-        header = line(name.removeprefix(">"))
-        table.add_column(header, justify="right" if right else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*map(line, row))
+    cells = [[line(cell) for cell in row] for row in rows]
+    room = make_console().width if room is None else room
+    shown = [_Column(place, name, cells) for place, name in enumerate(columns)
+             if room == sys.maxsize or not name.startswith("+")]  # fmt: skip
+    left = len(shown)
+    while left > 1 and _needed(shown[:left]) > room:
+        left -= 1
+    table = Table(
+        title=line(title), title_justify="left", header_style="bold", box=box.SIMPLE_HEAD,
+        show_edge=False, pad_edge=False, collapse_padding=True,
+        caption=line(_hidden(columns, shown[:left])), caption_justify="left",
+    )  # fmt: skip
+    for column, width in zip(shown[:left], _widths(shown[:left], room), strict=True):
+        side: Literal["left", "right"] = "right" if column.figures else "left"
+        table.add_column(line(column.name), justify=side, overflow="fold", width=width)
+    for row in cells:
+        table.add_row(*(row[column.place] for column in shown[:left]))
     return table
+
+
+class _Column:
+    """How wide a column is, and how narrow it can be."""
+
+    def __init__(self, place: int, name: str, cells: Sequence[Sequence[Text]]) -> None:
+        self.place = place
+        self.name = visible(name.lstrip("+").removeprefix(">"))
+        self.figures = name.lstrip("+").startswith(">")
+        texts = [row[place].plain for row in cells]
+        words = [word for text in (self.name, *texts) for word in text.split()]
+        longest = max(map(cell_len, words), default=1)
+        self.widest = max(map(cell_len, (self.name, *texts)), default=1) or 1
+        self.narrowest = max(longest, *map(cell_len, texts), 1) if self.figures else longest
+        if not self.figures:
+            label = LABEL_WIDTH if place == 0 else 0
+            self.narrowest = min(self.widest, max(min(longest, WORD), label))
+
+
+def _hidden(columns: Sequence[str], shown: Sequence[_Column]) -> str:
+    there = {column.name for column in shown}
+    names = [name.lstrip("+>") for name in columns if name.lstrip("+>") not in there]
+    how = "--wide" if any(name.startswith("+") for name in columns) else "a wider terminal"
+    return f"With {how} also: {', '.join(names)}" if names else ""
+
+
+def _needed(columns: Sequence[_Column]) -> int:
+    return sum(column.narrowest + APART for column in columns) - APART
+
+
+def _widths(columns: Sequence[_Column], room: int) -> list[int]:
+    """As wide as each is; what is too much is taken from the widest that has something to give."""
+    widths = [column.widest for column in columns]
+    over = sum(widths) + APART * (len(widths) - 1) - room
+    while over > 0:
+        spare = [place for place, column in enumerate(columns) if widths[place] > column.narrowest]
+        if not spare:
+            return [min(width, room) for width in widths]
+        widths[max(spare, key=widths.__getitem__)] -= 1
+        over -= 1
+    return widths
 
 
 def figure(value: float | None, digits: int = 3) -> str:
     """A figure, or a dash where there is none."""
     return "-" if value is None else f"{value:.{digits}f}"
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """A number of things, with the word that goes with it.
+
+    >>> counted(1, "heal"), counted(3, "heal"), counted(1, "entry", "entries")
+    ('1 heal', '3 heals', '1 entry')
+    """
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def age(then_ms: int) -> str:

@@ -33,9 +33,7 @@ def list_policies(as_json: bool) -> None:
         )  # fmt: skip
         return
     rows = [[name, policy.description, str(path)] for name, (path, policy) in policies.items()]
-    output.make_console().print(
-        output.make_table("Policies", ("name", "what it is for", "file"), rows)
-    )
+    output.print_table("Policies", ("name", "what it is for", "file"), rows)
 
 
 @command.command("show")
@@ -58,7 +56,7 @@ def show(name: str, as_json: bool) -> None:
     ]
     title = f"Policy '{name}': {policy.description}"
     columns = ("threshold", ">value", ">default", "meaning")
-    output.make_console().print(output.make_table(title, columns, rows))
+    output.print_table(title, columns, rows)
 
 
 @command.command("validate")

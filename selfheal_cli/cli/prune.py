@@ -64,7 +64,7 @@ def command(
     counted = Counter(why.split(" of ")[0] for why in split.kept.values())
     rows = [[why, str(count)] for why, count in counted.most_common()]
     title = f"Of {len(split.kept) + len(going)} versions of '{model_name}' {len(split.kept)} stay"
-    output.make_console().print(output.make_table(title, ("because", ">versions"), rows))
+    output.print_table(title, ("because", ">versions"), rows)
     if split.begun:
         goes, stays = split.begun & set(going), split.begun - set(going)
         say(

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from selfheal_cli.rollback.trust import Trust
 
 
-COLUMNS = ("", ">version", "phase", ">F1", ">95 % sure of", ">rows", "scored on rows", "recipe",
-           "stream", ">age")  # fmt: skip
+COLUMNS = ("", ">version", "phase", ">F1", "+>95 % sure of", ">rows", "+scored on rows", "+recipe",
+           "+stream", ">age")  # fmt: skip
 
 
 def settle_first(registry: Registry, model: str) -> None:
@@ -43,7 +43,7 @@ def show_plan(plan: RollbackPlan) -> None:
     rows = [_row(plan, "serves now", plan.serving), _row(plan, "target", plan.target)]
     title = f"Rollback of '{plan.target.model}': {plan.criterion}"
     console = output.make_console()
-    console.print(output.make_table(title, COLUMNS, rows))
+    output.print_table(title, COLUMNS, rows)
     for note in plan.notes:
         console.print(output.line(("Note:", "yellow"), f" {note}."), soft_wrap=True)
 
@@ -64,9 +64,9 @@ def show_rescored(rescored: list[Rescored]) -> None:
         ]
         for one in rescored
     ]
-    columns = (">version", ">F1 then", ">rows then", ">F1 now", ">accuracy now", ">rows now", "")
+    columns = (">version", ">F1 then", "+>rows then", ">F1 now", "+>accuracy now", ">rows now", "")
     title = "Scored again on the latest labelled rows"
-    output.make_console().print(output.make_table(title, columns, rows))
+    output.print_table(title, columns, rows)
 
 
 def plan_document(plan: RollbackPlan) -> dict[str, Any]:
@@ -168,6 +168,7 @@ FOR_BEST = ("by", "min_rows", "regime", "revalidate")
 @options.allow_module
 @options.model
 @options.tracking_uri
+@options.wide
 @options.as_json
 def command(
     to_best: bool,

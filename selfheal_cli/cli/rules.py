@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from selfheal_cli.rules.search import Suggestion
     from selfheal_cli.sources.table import WholeTable
 
-COLUMNS = ("rule", "=>", ">fires on", ">coverage", ">precision", ">base rate", ">recall",
-           ">of labels", ">network against", "stale")  # fmt: skip
+COLUMNS = ("rule", "=>", ">fires on", "+>coverage", ">precision", ">base rate", "+>recall",
+           "+>of labels", "+>network against", "stale")  # fmt: skip
 MOST_SHOWN = 20
 DATA = click.Path(path_type=Path)
 
@@ -44,6 +44,7 @@ def command() -> None:
 )
 @options.policy
 @options.tracking_uri
+@options.wide
 @options.as_json
 def check(
     file: Path,
@@ -197,12 +198,11 @@ def _show(checked: Check, labels: tuple[str, ...], title: str) -> None:
     from selfheal_cli.cli import output
 
     rows = [_row(one, labels) for one in checked.rules]
-    console = output.make_console()
-    console.print(output.make_table(title, COLUMNS, rows))
+    output.print_table(title, COLUMNS, rows)
     shown = checked.contradictions[:MOST_SHOWN]
     if shown:
         pairs = [[one.first, one.second, f"{one.both:,}"] for one in shown]
-        console.print(output.make_table("Contradictions", ("rule", "and rule", ">rows"), pairs))
+        output.print_table("Contradictions", ("rule", "and rule", ">rows"), pairs)
     right = ""
     if checked.judged:
         share = _share(checked.right / checked.judged)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,8 @@ from selfheal_cli.kinds import RECIPES
 
 if TYPE_CHECKING:
     from selfheal_cli.config import RunConfig
+    from selfheal_cli.events.event import Event
+    from selfheal_cli.events.types import RunFinished
     from selfheal_cli.pipeline.runs.run import Finished, RunContext
     from selfheal_cli.settings.resolve import ResolvedSettings
 
@@ -35,6 +37,7 @@ BESIDE_RESUME = (
     "config",
     "no_config",
     "quiet",
+    "wide",
     "as_json",
 )
 
@@ -116,6 +119,7 @@ def _refuse_uri(ctx: click.Context, param: click.Parameter, value: str | None) -
 @options.allow_module
 @options.tracking_uri
 @options.quiet
+@options.wide
 @options.as_json
 @click.pass_context
 def command(
@@ -158,16 +162,23 @@ def command(
     with (
         standing.naming_the_file(settled),
         RunScreen(quiet=quiet) as screen,
-        stop_on_interrupt() as stop,
+        answering(Interrupts(training=True)) as interrupts,
     ):
+
+        def on_results(end: RunFinished) -> None:
+            interrupts.conclude()
+            screen.show_results(end)
+
         around = RunContext(
             registry,
             clock,
             actor(),
             on_epoch=screen.on_epoch,
-            watchers=[screen.on_event],
+            watchers=[screen.on_event, interrupts.on_event],
+            on_results=on_results,
             on_left=screen.on_left,
-            stop=stop,
+            stop=interrupts.asked,
+            leave=interrupts.leave,
             patience=None if no_wait else PATIENCE_SECONDS,
             on_settled=say_settled,
         )
@@ -181,7 +192,8 @@ def command(
         screen.conclude(finished, tracking_uri)
     if finished.away:
         raise RegistryUnreachable(finished.away)
-    if finished.outcome == "KILLED" and not finished.endless:
+    killed = finished.outcome == "KILLED" and not finished.endless
+    if killed or interrupts.leave():
         ctx.exit(INTERRUPTED)
 
 
@@ -262,24 +274,59 @@ def _refuse_beside_resume(ctx: click.Context) -> None:
             )
 
 
-@contextmanager
-def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C or SIGTERM asks the stream to end after its batch; a second interrupts."""
-    asked: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+class Interrupts:
+    """Ctrl-C and SIGTERM, each answered at once by what it means in that part of a run.
 
-    def ask(number: int, frame: object) -> None:
-        if asked:
+    While the network trains nothing is kept, and it ends there. The stream ends after its batch,
+    or at once when asked again; once the figures are there only the registry is not waited for.
+    """
+
+    def __init__(self, *, training: bool = False) -> None:
+        self._training = training
+        self._asked = self._concluded = self._leave = False
+
+    def asked(self) -> bool:
+        """Whether the stream is to end after its batch."""
+        return self._asked
+
+    def leave(self) -> bool:
+        """Whether the registry is not to be waited for."""
+        return self._leave
+
+    def on_event(self, event: Event) -> None:
+        """The network is trained once that is written down."""
+        self._training = self._training and event.kind != "trained"
+
+    def conclude(self) -> None:
+        """The figures are there."""
+        self._concluded = True
+
+    def on_signal(self, number: int, frame: object) -> None:
+        """The next one."""
+        if self._concluded and not self._leave:
+            self._leave = True
+            say(
+                "Ending: the figures hold; what the registry does not have stays on disk.", err=True
+            )
+        elif self._training or self._asked:
             raise KeyboardInterrupt
-        asked.append(number)
+        else:
+            self._asked = True
+            say(
+                "Ending after this batch, with its figures, files and versions. Ctrl-C again ends "
+                "at once; 'selfheal run --resume latest' then goes on from here.",
+                err=True,
+            )
 
-    def streaming() -> bool:
-        return bool(asked)
 
+@contextmanager
+def answering(interrupts: Interrupts) -> Iterator[Interrupts]:
+    """Ctrl-C and SIGTERM go there for so long."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in before:
-        signal.signal(number, ask)
+        signal.signal(number, interrupts.on_signal)
     try:
-        yield streaming
+        yield interrupts
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -2,39 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from selfheal_cli.cli.output import Part, figure, line, make_console, make_table
+from selfheal_cli.cli.batch_lines import BatchLines
+from selfheal_cli.cli.output import Part, counted, figure, line, make_console, print_table
 from selfheal_cli.events import types as events
 from selfheal_cli.events.event import Event, OfBatch
 from selfheal_cli.events.log import keys_of
-from selfheal_cli.events.state import Row, RowFold, RunView
+from selfheal_cli.events.state import RowFold, RunView
 from selfheal_cli.masking import masked_uri
 from selfheal_cli.pipeline.runs.run import Finished
 from selfheal_cli.pipeline.stream.monitoring import describe
 from selfheal_cli.scores import title_of
 
-COLOURS = {"HEALTHY": "green", "DRIFTING": "yellow", "HEALING": "blue", "ROLLED_BACK": "red"}
-HEADER = (
-    "batch       z  conflicts  shadow acc  healed acc     lift  shadow F1  healed F1  "
-    "state        action"
-)
+# of the results table, by what decisions are for; the others are shown by --wide
+FIRST = {
+    "accuracy": ("accuracy", "recall", "f1", "roc_auc"),
+    "f1": ("f1", "recall", "precision", "pr_auc"),
+    "cost": ("cost", "f1", "recall", "roc_auc"),
+}
 FIGURES = ("accuracy", "precision", "recall", "f1", "roc_auc", "pr_auc", "log_loss", "ece", "kappa")
-COLUMNS = ("stage", ">rows", *(f">{title_of(name)}" for name in FIGURES), ">cost", ">TP", ">TN",
-           ">FP", ">FN")  # fmt: skip
-
-
+COUNTS = ("tp", "tn", "fp", "fn")
 OTHER_ENDS = {
-    events.HealFailed: "failed heals",
-    events.HealCoalesced: "heals coalesced",
-    events.HealRejected: "heals rejected",
-    events.HealRefuted: "heals refused",
-    events.RollbackDeclined: "rollbacks declined",
+    events.HealFailed: "failed heal",
+    events.HealCoalesced: "coalesced heal",
+    events.HealRejected: "rejected heal",
+    events.HealRefuted: "refused heal",
+    events.RollbackDeclined: "declined rollback",
 }
 ALARMING = (events.HealFailed, events.RollbackFailed, events.BatchSetApart)
 # what a batch's line has, or nobody is told
@@ -49,6 +48,7 @@ class RunScreen:
         self._console = make_console()
         self._quiet = quiet
         self._rows = RowFold()
+        self._lines = BatchLines()
         self._config: Mapping[str, Any] = {}
         self._refused = -1  # the last batch in which a heal was refused
         self._progress = Progress(
@@ -60,7 +60,7 @@ class RunScreen:
             transient=True,
             disable=quiet or not self._console.is_terminal,
         )
-        self._training = self._progress.add_task("training", total=None)
+        self._training = self._progress.add_task("training", total=None, visible=False)
         self._stream = self._progress.add_task("stream", total=None, visible=False)
         self._writing = self._progress.add_task("registry", total=0, visible=False)
 
@@ -78,7 +78,7 @@ class RunScreen:
 
     def on_epoch(self, done: int, total: int) -> None:
         """Training goes on."""
-        self._progress.update(self._training, completed=done, total=total)
+        self._progress.update(self._training, visible=True, completed=done, total=total)
 
     def on_left(self, left: int) -> None:
         """Writes wait for the registry."""
@@ -100,7 +100,8 @@ class RunScreen:
                 self._introduce(event)
             case events.BatchScored():
                 self._progress.update(self._stream, completed=event.batch)
-                self._line(self._rows.rows[event.batch])
+                pair = self._rows.scores.get(event.batch)
+                self._say_any(self._lines.add(self._rows.rows[event.batch], pair))
                 self._rows.forget(event.batch)
             case events.RolledBack():
                 self._say(
@@ -131,22 +132,33 @@ class RunScreen:
         colour = "red" if isinstance(event, ALARMING) else "yellow"
         self._say((event.kind, colour), f"{where}: {event.why}{who}")
 
-    def conclude(self, finished: Finished, tracking_uri: str | None) -> None:
-        """The results table, the verdict, and what to do next."""
-        view, end = finished.view, finished.view.finished
-        if end is None or end.stages is None:
+    def show_results(self, end: events.RunFinished) -> None:
+        """The figures and the verdict, as soon as they are known."""
+        if self._quiet:
             return
-        costs = any("cost" in line for line in end.stages)
-        rows = [_cells(line, costs=costs) for line in end.stages]
-        columns = [name for name in COLUMNS if costs or name != ">cost"]
+        self._say_any(self._lines.end())
+        self._progress.update(self._stream, visible=False)
+        self._show(end)
+
+    def _show(self, end: events.RunFinished) -> None:
+        columns, rows = _table(end.stages or (), self._config["objective"]["kind"])
         self._say("")
-        self._console.print(make_table("Results", columns, rows))
+        print_table("Results", columns, rows)
         self._say(((end.verdict or {}).get("sentence", ""), "bold"))
         self._say(end.evaluation or "")
         for name, count in (end.notes or {}).items():
             self._say(f"In the stream: {count:,} {name}.")
         if end.departures:
             self._say(f"Not as in training: {_departures(end.departures)}.")
+
+    def conclude(self, finished: Finished, tracking_uri: str | None) -> None:
+        """What was kept where, and what to do next."""
+        view, end = finished.view, finished.view.finished
+        if end is None or end.stages is None:
+            return
+        if self._quiet:
+            self._config = view.config
+            self._show(end)
         frozen = "unchanged" if end.base_unchanged else ("CHANGED", "red")
         self._say("Backbone and head are ", frozen, " by every heal (checked by sha256).")
         self._say(_tally(view))
@@ -204,19 +216,14 @@ class RunScreen:
         self._say(f"Labels: {', '.join(labels)}")
         if self._config["labels"]["regime"] != "full":
             self._say("Figures with ~ are estimated from the network's confidence, not measured.")
-        self._say((HEADER, "bold"))
+        rules = self._config["heal"]["recipe"] == "article"
+        self._lines = BatchLines(trained.batches, rules=rules)
+        for name in self._lines.header:
+            self._say((name, "bold"))
 
-    def _line(self, row: Row) -> None:
-        colour = COLOURS[row.state]
-        self._say(
-            f"{row.batch_idx:5d}  {row.z_score:6.4f}  {row.n_conflicts:9d}  "
-            f"{_known(row.shadow_acc, '10.4f')}  "
-            f"{_known(row.healed_acc, '10.4f', row.est_accuracy)}  "
-            f"{_known(row.acc_lift, '+7.4f')}  {_known(row.shadow_f1, '9.4f')}  "
-            f"{_known(row.healed_f1, '9.4f', row.est_f1)}  ",
-            (f"{row.state:<11}", colour),
-            f"  {row.action}",
-        )
+    def _say_any(self, parts: Sequence[Part]) -> None:
+        if parts:
+            self._say(*parts)
 
     def _say(self, *parts: Part) -> None:
         self._console.print(line(*parts), soft_wrap=not self._console.is_terminal)
@@ -251,11 +258,26 @@ def batches_of(finished: Finished) -> Iterator[dict[str, Any]]:
         yield asdict(row) | ({"monitors": readings} if readings is not None else {})
 
 
-def _cells(line: Mapping[str, Any], *, costs: bool) -> list[str]:
-    counts = [str(line[name]) if name in line else "-" for name in ("tp", "tn", "fp", "fn")]
-    rows = f"{line['rows']:,}" if "rows" in line else "-"
-    cost = [figure(line.get("cost"), 1)] if costs else []
-    return [line["title"], rows, *(figure(line.get(name)) for name in FIGURES), *cost, *counts]
+def _table(lines: Sequence[Mapping[str, Any]], objective: str) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of the results: few figures, and the others for --wide."""
+    first = FIRST[objective]
+    there = [name for name in (*FIGURES, "cost") if any(name in line for line in lines)]
+    figures = [*(name for name in first if name in there),
+               *(name for name in there if name not in first)]  # fmt: skip
+    marks = ("" if name in first else "+" for name in figures)
+    columns = ["", ">rows", *(f"{mark}>{title_of(name)}" for mark, name in zip(marks, figures,
+                                                                             strict=True)),
+               *(f"+>{name.upper()}" for name in COUNTS)]  # fmt: skip
+    rows = [
+        [
+            line["title"],
+            f"{line['rows']:,}" if "rows" in line else "-",
+            *(figure(line.get(name), 1 if name == "cost" else 3) for name in figures),
+            *(f"{line[name]:,}" if name in line else "-" for name in COUNTS),
+        ]
+        for line in lines
+    ]
+    return columns, rows
 
 
 def _departures(columns: Mapping[str, Mapping[str, int]]) -> str:
@@ -264,21 +286,14 @@ def _departures(columns: Mapping[str, Mapping[str, int]]) -> str:
     return ", ".join(told[:MOST_TOLD]) + (" and others" if len(told) > MOST_TOLD else "")
 
 
-def _known(value: float | None, layout: str, estimate: float | None = None) -> str:
-    """A figure; while labels are awaited its ~estimate, or a dash."""
-    if value is not None:
-        return format(value, layout)
-    instead = "-" if estimate is None else f"~{estimate:.4f}"
-    return instead.rjust(int(layout.lstrip("+").split(".")[0]))
-
-
 def _tally(view: RunView) -> str:
     best = view.best()
-    text = f"{view.times(events.HealPublished)} heals, {view.times(events.RolledBack)} rollbacks, "
-    text += f"{view.versions()} versions"
-    for kind, name in OTHER_ENDS.items():
-        if view.times(kind):
-            text += f", {view.times(kind)} {name}"
+    counts = [counted(view.times(events.HealPublished), "heal"),
+              counted(view.times(events.RolledBack), "rollback"),
+              counted(view.versions(), "version"),
+              *(counted(view.times(kind), name) for kind, name in OTHER_ENDS.items()
+                if view.times(kind))]  # fmt: skip
+    text = ", ".join(counts)
     if best is not None:
         text += (
             f"; best post-heal v{best.version} (batch {best.batch}, accuracy "

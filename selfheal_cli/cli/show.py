@@ -8,6 +8,8 @@ from selfheal_cli.cli import options
 from selfheal_cli.cli.command import Command
 from selfheal_cli.cli.version_name import VersionName, version_number
 
+LONGEST = 100
+
 
 @click.command("show", cls=Command)
 @click.argument("version", type=VersionName())
@@ -37,17 +39,22 @@ def command(version: str, model_name: str, tracking_uri: str | None, as_json: bo
             ["created", f"{output.age(record.created_ms)} ago"],
             ["aliases", ", ".join(record.aliases) or "-"],
             *([name, f"{value:.4f}"] for name, value in sorted(record.metrics.items())),
-            *([key.removeprefix("selfheal."), value] for key, value in sorted(record.tags.items())),
+            *([key.removeprefix("selfheal."), _short(value)]
+              for key, value in sorted(record.tags.items())),
             ["file", "its sha256 holds" if fault is None else "DOES NOT HOLD"],
-        ]
+        ]  # fmt: skip
         title = f"Model '{model_name}', version {number}"
-        console = output.make_console()
-        console.print(output.make_table(title, ("what", "value"), rows))
+        output.print_table(title, ("what", "value"), rows)
         if contract is not None:
             from selfheal_cli.sources.contract import Contract
 
             lines = Contract.model_validate(contract).lines()
             columns = [list(line) for line in lines]
-            console.print(output.make_table("Row contract", ("column", "rows hold"), columns))
+            output.print_table("Row contract", ("column", "rows hold"), columns)
     if fault is not None:
         raise fault
+
+
+def _short(value: str) -> str:
+    """What is too long to be read, such as the decisions on all probe rows, is left to --json."""
+    return value if len(value) <= LONGEST else f"{len(value):,} characters; whole in --json"

@@ -6,7 +6,9 @@ import click
 
 from selfheal_cli.cli import options
 from selfheal_cli.cli.command import Command
+from selfheal_cli.scores import title_of
 
+FIGURES = ("f1", "accuracy", "roc_auc")
 SORTS = ("version", "f1", "accuracy", "precision", "recall", "roc_auc", "pr_auc", "lift_f1")
 
 
@@ -28,6 +30,7 @@ SORTS = ("version", "f1", "accuracy", "precision", "recall", "roc_auc", "pr_auc"
 )
 @options.model
 @options.tracking_uri
+@options.wide
 @options.as_json
 def command(
     phase: str | None,
@@ -49,19 +52,23 @@ def command(
     if as_json:
         output.print_json([version.as_dict() for version in versions])
         return
+    figures = FIGURES if sort in ("version", *FIGURES) else (*FIGURES, sort)
     rows = [
         [
             f"v{version.version}",
             version.phase.value,
             str(version.batch),
-            *(output.figure(version.metrics.get(name)) for name in ("f1", "accuracy", "roc_auc")),
-            str(version.eval_rows),
+            *(output.figure(version.metrics.get(name)) for name in figures),
+            f"{version.eval_rows:,}",
             version.tags["selfheal.evaluation"],
             ", ".join(version.aliases),
         ]
         for version in versions
     ]
-    columns = (">version", "phase", ">batch", ">F1", ">accuracy", ">ROC AUC", ">rows",
-               "scored on rows", "alias")  # fmt: skip
-    title = f"Model '{model_name}', {len(versions)} versions, highest {sort} first"
-    output.make_console().print(output.make_table(title, columns, rows))
+    first = "f1" if sort == "version" else sort
+    titles = (f"{'' if name == first else '+'}>{title_of(name)}" for name in figures)
+    columns = (">version", "phase", ">batch", *titles, ">rows", "+scored on rows", "alias")
+    title = (
+        f"Model '{model_name}': {output.counted(len(versions), 'version')}, highest {sort} first"
+    )
+    output.print_table(title, columns, rows)

@@ -74,6 +74,7 @@ def _uri(ctx: click.Context, param: click.Parameter, value: str | None) -> str |
 @click.option("--allow-pickle", is_flag=True, help="Load a pickle, which may run any code.")
 @options.allow_module
 @options.tracking_uri
+@options.wide
 @options.as_json
 def command(
     name: str | None,
@@ -216,8 +217,8 @@ def _show_layers(
          ", ".join(layer.adapters) or "none", ", ".join(fitting(layer.adapters))]
         for layer in listing
     ]  # fmt: skip
-    columns = ("layer", "kind", "takes", "gives", ">parameters", "adapters (--adapter)", "recipes")
-    output.make_console().print(output.make_table("Layers, as they start", columns, rows))
+    columns = ("layer", "kind", "+takes", "+gives", ">parameters", "adapters", "recipes")
+    output.print_table("Layers, as they start", columns, rows)
     for layer in listing:
         if layer.why:
             say(f"{layer.name}: {layer.why}")

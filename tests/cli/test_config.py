@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def test_what_show_says_is_what_a_run_does(folder: Path, invoke: Invoke) -> None
 
 def test_the_table_of_show_names_key_value_and_origin(folder: Path, invoke: Invoke) -> None:
     lines = invoke("config", "show", "--seed", "7").stdout.splitlines()
-    cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines if "│" in line]
+    cells = [re.split(r"  +", line.strip()) for line in lines]
     assert ["seed", "7", "--seed"] in cells
     assert ["heal.window", "7", "selfheal.yaml:7"] in cells
     assert ["heal.held_out", "0.2", "default"] in cells

@@ -15,9 +15,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
+from selfheal_cli.cli.main import main
+from selfheal_cli.cli.run_screen import RunScreen
 from selfheal_cli.events.log import read, verify
 from selfheal_cli.events.state import RunView
+from selfheal_cli.registry.writer import RegistryWriter
 from tests.conftest import Invoke
 
 QUICK = ("--batches", "3", "--no-plots")
@@ -245,7 +249,7 @@ def test_ctrl_c_exports_what_was_measured_and_marks_the_run_killed(workdir: Path
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            if line.startswith("    5  "):
+            if line.startswith("   1-10  "):
                 process.send_signal(signal.SIGINT)
                 break
         rest, errors = process.communicate(timeout=120)
@@ -258,6 +262,26 @@ def test_ctrl_c_exports_what_was_measured_and_marks_the_run_killed(workdir: Path
     assert run.info.status == "KILLED"
     (log,) = logs()
     verify(log)
+
+
+def test_ctrl_c_while_the_registry_is_waited_for_leaves_what_it_lacks_on_disk(
+    workdir: Path, invoke: Invoke
+) -> None:
+    told = RunScreen.on_left
+
+    def on_left(screen: RunScreen, left: int) -> None:
+        told(screen, left)
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RegistryWriter, "_carry_next", lambda writer: False)
+        patch.setattr(RunScreen, "on_left", on_left)
+        done = CliRunner().invoke(main, ["run", *QUICK])
+    assert done.exit_code == 130
+    assert done.stdout.index("Results") < done.stdout.index("wait for the registry: selfheal flush")
+    assert "Ending: the figures hold" in done.stderr
+    invoke("flush")
+    assert "7 versions" in invoke("snapshots").stdout
 
 
 def test_a_pipe_gets_plain_lines_and_no_bar(workdir: Path, invoke: Invoke) -> None:

@@ -47,7 +47,7 @@ def test_it_says_what_the_page_says(channel: ControlChannel, invoke: Invoke) -> 
     assert "V14 is 2.31 training standard deviations away (threshold 1): it drifts" in text
     assert "psi 0.310 ALARM" in text
     assert "Heals: 9 healed, 2 rejected, 1 failed; 1 rollbacks" in text
-    assert re.search(r"F1 +│ +0.402 │ +0.517 │ +-0.115", text)
+    assert re.search(r"F1 +0.402 +0.517 +-0.115", text)
     assert "worse on 180 held-out rows" in text
     assert document["standing"] == WORSE.as_status()
 

@@ -51,8 +51,10 @@ class RunContext:
 
     ``watchers`` are shown every event. ``stop`` is asked after each batch; True ends the stream,
     and the run counts as KILLED.
-    ``on_left`` hears at the end how many writes the registry does not have yet; ``patience`` is
-    how many seconds a registry that does not answer is waited for then, None for not at all.
+    ``on_results`` is given the figures once the stream has ended, before the registry is waited
+    for. ``on_left`` hears then how many writes the registry does not have yet; ``patience`` is how
+    many seconds a registry that does not answer is waited for then, None for not at all; once
+    ``leave`` says True it is waited for no longer.
     ``follow_seconds`` is how often the champion is looked at; 0 for never. ``on_live`` is given
     what scores, as soon as it does; ``on_publish`` the base's id and what serves whenever that
     has changed. ``on_settled`` is told of each alias that an interrupted
@@ -66,6 +68,8 @@ class RunContext:
     watchers: Sequence[Watcher] = ()
     on_left: Callable[[int], None] = lambda left: None
     stop: Callable[[], bool] = never
+    leave: Callable[[], bool] = never
+    on_results: Callable[[RunFinished], None] = lambda end: None
     workspace: Path = WORKSPACE
     patience: float | None = PATIENCE_SECONDS
     follow_seconds: float = EVERY_SECONDS
@@ -220,10 +224,12 @@ def _record(
             stopped = session.go_through(course.log.path.parent, around.stop, lambda: writer.holds)
             session.finish()
             writer.send_steps()
+            outcome: Outcome = "KILLED" if stopped else "FINISHED"
+            results = conclude(session, outcome)
+            around.on_results(results)
             away = _flush(writer, around)
             recorder.catch_up()
-            outcome: Outcome = "KILLED" if stopped else "FINISHED"
-            end = conclude(session, outcome)
+            end = results
         finally:
             recorder.finish(end)
     return outcome, away
@@ -257,14 +263,26 @@ def _context(
 
 def _flush(writer: RegistryWriter, around: RunContext) -> str:
     """Wait for the registry as long as is wanted; returns why it does not have everything."""
-    if around.patience is None:
-        writer.sync()
-        return ""
+
+    def on_left(left: int) -> None:
+        if around.leave():
+            raise _Left
+        around.on_left(left)
+
     try:
-        writer.flush(around.patience, around.on_left)
+        if around.patience is not None:
+            writer.flush(around.patience, on_left)
+            return ""
     except RegistryUnreachable as exc:
         return str(exc)
+    except _Left:
+        pass  # what the registry does not have is on disk
+    writer.sync()
     return ""
+
+
+class _Left(Exception):
+    """The registry is waited for no longer."""
 
 
 def _trained(source: Source, prepared: Prepared, base_id: str) -> ModelTrained:
