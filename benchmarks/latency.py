@@ -1,8 +1,8 @@
 """Latency of one-row predictions while heals run back to back, against none running.
 
-Every variant scores the same rows with the same network and goes through the same corridor after
+Every variant scores the same rows with the same network and goes through the same stages after
 each prediction (take an outcome, publish it, submit the next heal); only the `HealEngine` differs.
-The clock runs around ``predict`` alone; what the corridor costs the scoring thread is a column of
+The clock runs around ``predict`` alone; what the stages cost the scoring thread is a column of
 its own. One variant heals nothing and keeps the other core busy from a process that has no part in
 scoring: what is lost there is the machine's, and no engine can win it back.
 """
@@ -112,7 +112,7 @@ class ThreadEngine:
         self.in_flight = False
 
     def submit(self, task: HealTask) -> HealTask | None:
-        """See `HealEngine`; the corridor here asks only when nothing is in flight."""
+        """See `HealEngine`; the stages here ask only when nothing is in flight."""
         self.in_flight = True
         self._asked.put(task)
         return None
@@ -138,7 +138,7 @@ class ThreadEngine:
 
 @dataclass
 class Subject:
-    """A live model with an engine beside it; ``handovers`` are the corridor's ns for each heal."""
+    """A live model with an engine beside it; ``handovers`` are ns of the stages for each heal."""
 
     name: str
     live: LiveModel
@@ -147,7 +147,7 @@ class Subject:
     tasks: Iterator[HealTask]
     handovers: list[int] = field(default_factory=list)
 
-    def corridor(self) -> None:
+    def stages(self) -> None:
         """What the stream does around a batch: take, publish, ask again."""
         start = time.perf_counter_ns()
         outcome = self.engine.take()
@@ -197,7 +197,7 @@ def measure(
         taken.append(after - before)
         if after > end:
             break
-        subject.corridor()
+        subject.stages()
         if pause:
             time.sleep(pause)
     p50, p99, largest = (float(value) for value in np.percentile(taken, (50, 99, 100)) / 1e6)

@@ -33,7 +33,7 @@ from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from selfheal_cli.sources.base import Source
 
 PACKAGE = f"{Path(selfheal_cli.__file__).parent}/"
-WRITER = ("outbox", "courier")  # names of the threads that write to the registry
+WRITER = ("outbox", "delivery")  # names of the threads that write to the registry
 FIRST, LAST = 5, 12  # batches of the article's stream: warm, and each with a heal
 
 

@@ -83,14 +83,14 @@ def _happenings(run_name: str | None, model: str, tracking_uri: str | None) -> l
     from pathlib import Path
 
     from selfheal_cli.cli.output import log_of
-    from selfheal_cli.pipeline.offline.history import chronicle, of_run
+    from selfheal_cli.pipeline.offline.history import model_history, of_run
 
     if run_name is not None:
         with tempfile.TemporaryDirectory() as folder:
             return of_run(log_of(run_name, tracking_uri, Path(folder)))
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 
-    return chronicle(model, MlflowRegistry(tracking_uri))
+    return model_history(model, MlflowRegistry(tracking_uri))
 
 
 def _number(named: str, model: str, tracking_uri: str | None) -> int:

@@ -20,7 +20,7 @@ from selfheal_cli.errors import LeaseHeld, RegistryError, RegistryRestored, Regi
 from selfheal_cli.events.event import Event
 from selfheal_cli.events.run_record import Account
 from selfheal_cli.records import Snapshot
-from selfheal_cli.registry import delivery as courier
+from selfheal_cli.registry import delivery
 from selfheal_cli.registry.aliases import Move
 from selfheal_cli.registry.base import Lineage, Registry, StepMetrics, result_of
 from selfheal_cli.registry.journal import standing
@@ -108,7 +108,7 @@ class RegistryWriter:
         self._moves, self._chunks = 0, 0
         self._threads = [
             threading.Thread(target=self._commit, name="outbox", daemon=True),
-            threading.Thread(target=self._carry, name="courier", daemon=True),
+            threading.Thread(target=self._carry, name="delivery", daemon=True),
         ]
         for thread in self._threads:
             thread.start()
@@ -136,7 +136,7 @@ class RegistryWriter:
 
     def add(self, snapshot: Snapshot, adapter: bytes) -> None:
         """Register a snapshot as a version."""
-        self._hand(partial(courier.version_job, snapshot, adapter))
+        self._hand(partial(delivery.version_job, snapshot, adapter))
 
     def point(self, alias: str, snapshot: str, *, actor: str, at: str, reason: str,
               after: int, promotes: bool = False) -> None:  # fmt: skip
@@ -150,13 +150,13 @@ class RegistryWriter:
         wanted = Move(
             self._lineage.model, alias, 0, actor, at, reason, run, key, after, promotes=promotes
         )
-        self._hand(partial(courier.move_job, wanted, snapshot))
+        self._hand(partial(delivery.move_job, wanted, snapshot))
 
     def score(
         self, snapshot: str, batch: int, metrics: dict[str, float], scores: AnyScores
     ) -> None:
         """Figures of a snapshot that was added before its labels came."""
-        self._hand(partial(courier.score_job, snapshot, batch, metrics, scores))
+        self._hand(partial(delivery.score_job, snapshot, batch, metrics, scores))
 
     def log_metrics(self, step: StepMetrics) -> None:
         """Figures of a batch."""
@@ -169,7 +169,7 @@ class RegistryWriter:
         steps, self._steps = self._steps, []
         if steps:
             self._chunks += 1
-            self._hand(partial(courier.metrics_job, str(self._chunks), steps))
+            self._hand(partial(delivery.metrics_job, str(self._chunks), steps))
 
     def finish(
         self,
@@ -181,8 +181,8 @@ class RegistryWriter:
         """Keep files with the run, each in its folder, and close it."""
         for path, folder in files:
             name = f"{key}:{folder or ''}/{path.name}"
-            self._hand(partial(courier.file_job, name, path, folder, path.stat().st_size))
-        self._hand(partial(courier.end_job, key, outcome, tags))
+            self._hand(partial(delivery.file_job, name, path, folder, path.stat().st_size))
+        self._hand(partial(delivery.end_job, key, outcome, tags))
 
     def knows(self, snapshot: str, version: int) -> None:
         """A snapshot of an earlier run that was restored."""
@@ -197,7 +197,7 @@ class RegistryWriter:
     def account(self, snapshot: str) -> Account | None:
         """What the run wrote down of a snapshot of its own. Any thread may call."""
         lineage, base = self._lineage, self._registry.base(self._lineage.base)
-        return courier.account_of(self._outbox, snapshot, lineage, base.sha256)
+        return delivery.account_of(self._outbox, snapshot, lineage, base.sha256)
 
     def results(self) -> list[Event]:
         """What was done since the last call, in order."""
@@ -332,7 +332,7 @@ class RegistryWriter:
         return True
 
     def _deliver(self, job: Job) -> None:
-        done = courier.deliver(self._registry, self._lineage, self._outbox, job, again=self._again)
+        done = delivery.deliver(self._registry, self._lineage, self._outbox, job, again=self._again)
         if job.kind == "version":
             self._unchecked.append(done["version"])
         self._outbox.done(job, done)

@@ -262,8 +262,8 @@ def _details(front: ScoringService) -> Details:
             waiting=recorder.waiting, unrecorded=recorder.unrecorded, problem=recorder.problem
         ),
         following=front.following.problem,
-        healer_pid=front.companion.pid,
-        healer_restarts=front.companion.restarts,
+        healer_pid=front.supervisor.pid,
+        healer_restarts=front.supervisor.restarts,
     )
 
 

@@ -21,7 +21,7 @@ from selfheal_cli.pipeline.prepare.lease import healed_here
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from selfheal_cli.registry.scoring import quiet
 from selfheal_cli.serve.app import create_app, guarded
-from selfheal_cli.serve.healer import supervisor as companion
+from selfheal_cli.serve.healer import supervisor
 from selfheal_cli.serve.healer.supervisor import Supervisor
 from selfheal_cli.serve.http.invocations import full_answer
 from selfheal_cli.serve.http.lanes import Lanes
@@ -45,7 +45,7 @@ KEEP_ALIVE_SECONDS = 75  # longer than balancers keep an idle connection
 def serve(
     settings: ServerSettings,
     on_ready: Callable[[str, ScoringService], None],
-    command: Sequence[str] = companion.COMMAND,
+    command: Sequence[str] = supervisor.COMMAND,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, then finish what is under way.
 
@@ -90,15 +90,15 @@ def opened(settings: ServerSettings, command: Sequence[str]) -> Iterator[Scoring
             recorder=Recorder(spool, meters),
             following=ModelReloader(scorer, channel, lambda: registry, meters, since),
             keeper=Keeper(channel, spool, healer.keep_rows),
-            companion=Supervisor(healer, meters, command),
+            supervisor=Supervisor(healer, meters, command),
             meters=meters,
             tracing=tracing,
             lanes=Lanes(),
             recent=RecentIds(),
         )
         stack.callback(front.lanes.close)
-        front.companion.start()
-        stack.callback(front.companion.stop)
+        front.supervisor.start()
+        stack.callback(front.supervisor.stop)
         front.recorder.start()
         stack.callback(front.recorder.close)
         front.keeper.start()

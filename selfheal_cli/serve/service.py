@@ -39,7 +39,7 @@ class ScoringService:
     recorder: Recorder
     following: ModelReloader
     keeper: Keeper
-    companion: Supervisor
+    supervisor: Supervisor
     meters: ServerMetrics
     tracing: Tracing
     lanes: Lanes

@@ -113,7 +113,7 @@ def short_of_patience(refused: threading.Event) -> None:
         return statement.replace("busy_timeout = 20000", "busy_timeout = 50"), parameters
 
     def note(_: Any) -> None:
-        if threading.current_thread().name == "courier":
+        if threading.current_thread().name == "delivery":
             refused.set()
 
     sqlalchemy.event.listen(Engine, "before_cursor_execute", shorten, retval=True)

@@ -23,7 +23,7 @@ from selfheal_cli.pipeline.runs import recovery as resuming
 from selfheal_cli.pipeline.runs.recovery import flush, resume
 from selfheal_cli.pipeline.runs.run import Finished, RunContext, RunSpec
 from selfheal_cli.records import Phase
-from selfheal_cli.registry import delivery as courier
+from selfheal_cli.registry import delivery
 from selfheal_cli.registry.aliases import Move, OnSettled, Unsettled, move_alias, untold
 from selfheal_cli.registry.base import CHAMPION, Lineage, Registry
 from selfheal_cli.registry.journal import Lease, standing
@@ -63,7 +63,7 @@ def killed_run(registry: Registry, workspace: Path) -> Path:
     with closing(Outbox(folder / "outbox.db")) as outbox:
         outbox.lineage = asdict(lineage)
         wanted = Move("m", CHAMPION, 0, "ann", AT, "healed", run_id, f"{run_id}:1", 0)
-        outbox.put([courier.version_job(taken, ADAPTER), courier.move_job(wanted, taken.id)])
+        outbox.put([delivery.version_job(taken, ADAPTER), delivery.move_job(wanted, taken.id)])
     return folder
 
 

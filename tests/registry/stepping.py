@@ -100,7 +100,7 @@ class Freezing:
             return inner
 
         def call(*arguments: Any, **more: Any) -> Any:
-            if threading.current_thread().name == "courier":
+            if threading.current_thread().name == "delivery":
                 self.calls.append(name)
                 here = len(self.calls) == self._call
             else:

@@ -38,7 +38,7 @@ class HistoryEntry:
         return version in (self.before, self.after, self.data.get("version"))
 
 
-def chronicle(
+def model_history(
     model: str, registry: Registry | None, workspace: Path = WORKSPACE
 ) -> list[HistoryEntry]:
     """Everything by time; each move of an alias once, from the journal.

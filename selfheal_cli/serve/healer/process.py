@@ -79,7 +79,7 @@ class HealerProcess:
     def run(self) -> None:
         """Heal while the lease can be had, follow otherwise."""
         threads = [
-            threading.Thread(target=self._tell, name="teller", daemon=True),
+            threading.Thread(target=self._tell, name="status", daemon=True),
             threading.Thread(target=self._ask, name="asker", daemon=True),
             threading.Thread(target=self._obey, name="orders", daemon=True),
         ]

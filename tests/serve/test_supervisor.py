@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from selfheal_cli.serve.healer import supervisor as companion
+from selfheal_cli.serve.healer import supervisor
 from selfheal_cli.serve.healer.supervisor import Supervisor
 from selfheal_cli.serve.http.metrics import ServerMetrics
 from selfheal_cli.serve.settings import HealerSettings, Priority
@@ -35,8 +35,8 @@ IDLE, NORMAL = os.SCHED_IDLE, os.SCHED_OTHER
 @pytest.mark.parametrize(
     ("priority", "niceness", "scheduling"),
     [
-        ("idle", companion.NICENESS, IDLE),
-        ("low", companion.NICENESS, NORMAL),
+        ("idle", supervisor.NICENESS, IDLE),
+        ("low", supervisor.NICENESS, NORMAL),
         ("normal", 0, NORMAL),
     ],
 )
@@ -60,7 +60,7 @@ def test_it_is_told_its_settings_gives_way_as_wanted_and_ends_in_order(
 def test_one_that_ends_by_itself_is_begun_again_and_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(companion, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(supervisor, "FIRST_WAIT", 0.01)
     meters = ServerMetrics()
     healer = Supervisor(SETTINGS, meters, (sys.executable, "-S", "-c", "raise SystemExit(1)"))
     healer.start()
