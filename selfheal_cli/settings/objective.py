@@ -17,7 +17,7 @@ FEWEST_BATCHES = 20  # of a stream, so that there is something to see
 
 
 @dataclass(frozen=True, slots=True)
-class Advice:
+class RarityAdvice:
     """For rare positives; ``objective`` and ``batch_size`` with a sentence each that says why."""
 
     rarity: str
@@ -30,7 +30,7 @@ class Advice:
         return f"{self.rarity}: {self.because}; {self.held}"
 
 
-def advise(positives: int, rows: int, streamed: int | None = None) -> Advice | None:
+def advise(positives: int, rows: int, streamed: int | None = None) -> RarityAdvice | None:
     """From the positives among the training rows of two classes, and how many rows will stream;
     None where positives are not rare, so that accuracy and the usual batch will do.
 
@@ -44,7 +44,7 @@ would be right in 98.4 % of rows; batches of 400 rows hold some 6 positives each
         return None
     most = min(LARGEST, rows, *([] if streamed is None else [streamed // FEWEST_BATCHES]))
     size = max(USUAL, min(most, USUAL * ceil(EXPECTED / share / USUAL)))
-    return Advice(
+    return RarityAdvice(
         rarity=f"positives are rare ({positives:,} of {rows:,} training rows, "
         f"{percent(positives, rows)})",
         objective="f1",

@@ -46,7 +46,7 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class OperatorCommand:
     """A command of an operator to the process that talks to the registry."""
 
     number: int
@@ -122,7 +122,7 @@ class ControlChannel:
             )
             return int(cursor.lastrowid or 0)
 
-    def take_command(self, not_before: float) -> Command | None:
+    def take_command(self, not_before: float) -> OperatorCommand | None:
         """Take the oldest command since ``not_before`` that was not taken yet."""
         waiting = "SELECT min(number) FROM orders WHERE taken IS NULL AND at >= ?"
         if self._file.all(waiting, (not_before,))[0][0] is None:
@@ -133,7 +133,7 @@ class ControlChannel:
                 "WHERE taken IS NULL AND at >= ?) RETURNING number, kind, argument",
                 (time.time(), not_before),
             ).fetchone()
-        return Command(row[0], row[1], json.loads(row[2])) if row else None
+        return OperatorCommand(row[0], row[1], json.loads(row[2])) if row else None
 
     def withdraw(self, number: int) -> bool:
         """Withdraw a command; False where it was taken already."""
