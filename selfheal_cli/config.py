@@ -103,6 +103,15 @@ class Policy(Settings):
     stale_rules: Literal["drop", "reanchor", "keep"] = Field(
         default="drop", description="what a stale rule does: teach nothing, move, or go on"
     )
+    publish_change: NotNegative = Field(
+        default=0.0,
+        description="a heal that changes decisions by less is learned and not published: mean "
+        "Kullback-Leibler divergence; 0.003 for own data; 0: any",
+    )
+    publish_share: Share = Field(
+        default=1.0,
+        description="share of recent heals that are published at most, those that change most",
+    )
     four_eyes: bool = Field(
         default=False, description="a rollback by hand needs a second person's approval"
     )
@@ -191,6 +200,11 @@ class HealSettings(Settings):
         default=0.2, description="share of each batch that they never learn from"
     )
     ridge: Positive = Field(default=5.0, description="penalty of leaving the trained network")
+    pre_heal: Literal["version", "figures"] = Field(
+        default="version",
+        description="what was measured before a heal: a version of its own, or figures of the "
+        "version that it gave; figures unless the recipe is article",
+    )
     assume: Literal["positives-stable", "negatives-stable", "inputs-shifted"] | None = Field(
         default=None, description="what heals without labels rest on; None: there are none"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -21,6 +22,16 @@ if TYPE_CHECKING:
 
 
 LEASE_TAG, STALE_TAG = "selfheal.lease", "selfheal.stale"  # on a version
+PRE_HEAL_TAG = "selfheal.pre_heal"  # on a version: the one that served before, such as v12
+BEFORE = "pre_"  # figures of that one, as they were before the heal
+READINGS = ("drift_z", "conflicts")  # figures of the batch: the same before and after
+OF_THE_HEAL = tuple(  # tags that a version shares with what served before its heal
+    f"selfheal.{name}"
+    for name in (
+        *("batch", "heal_id", "base", "run_id", "model", "recipe", "labels", "reason", "schema"),
+        *("evaluation", "eval_rows", "regime"),
+    )
+)
 
 
 class Phase(StrEnum):
@@ -198,7 +209,8 @@ class Snapshot:
     ``id`` is unique in the run; ``parent`` is the snapshot whose weights these came from;
     ``threshold`` is the probability from which on it flags a row. ``scores`` is None until labels
     come. ``rejected`` says why it was not published; ``log_head`` is the digest of its event,
-    and ``probe`` holds its decisions on the probe rows.
+    and ``probe`` holds its decisions on the probe rows. One before a heal may be the ``same_as``
+    what served, byte for byte; the one after it then ``carries`` its figures as ``pre_`` ones.
     """
 
     id: str
@@ -215,6 +227,8 @@ class Snapshot:
     metrics: Mapping[str, float] = field(default_factory=dict)
     log_head: str = ""
     probe: str = ""
+    same_as: str = ""
+    carries: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +297,28 @@ class VersionRecord:
     def threshold(self) -> float:
         """Probability from which on it flags a row."""
         return float(self.tags.get("selfheal.threshold", "0.5"))
+
+    @property
+    def pre_heal(self) -> VersionRecord | None:
+        """The version that served before the heal, with what was measured of it there; None where
+        that is a version of its own, or this one is of no heal.
+        """
+        of = self.tags.get(PRE_HEAL_TAG)
+        if of is None or not re.fullmatch(r"v\d+", of):
+            return None
+        figures = {n: value for n, value in self.metrics.items() if n in READINGS}
+        figures |= {
+            n.removeprefix(BEFORE): v for n, v in self.metrics.items() if n.startswith(BEFORE)
+        }
+        tags = {n: v for n, v in self.tags.items() if n in OF_THE_HEAL} | {
+            "selfheal.phase": Phase.PRE_HEAL.value
+        }
+        if tags.get("selfheal.evaluation") == Evaluation.IN_SAMPLE.value:
+            tags["selfheal.evaluation"] = Evaluation.PREQUENTIAL.value
+        number = int(of.removeprefix("v"))
+        return VersionRecord(
+            self.model, number, Phase.PRE_HEAL, self.batch, figures, tags, self.created_ms
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """The record as JSON."""

@@ -29,6 +29,7 @@ FIRST = {
 FIGURES = ("accuracy", "precision", "recall", "f1", "roc_auc", "pr_auc", "log_loss", "ece", "kappa")
 COUNTS = ("tp", "tn", "fp", "fn")
 OTHER_ENDS = {
+    events.HealLearned: "unpublished heal",
     events.HealFailed: "failed heal",
     events.HealCoalesced: "coalesced heal",
     events.HealRejected: "rejected heal",
@@ -37,7 +38,10 @@ OTHER_ENDS = {
 }
 ALARMING = (events.HealFailed, events.RollbackFailed, events.BatchSetApart)
 # what a batch's line has, or nobody is told
-UNTOLD = (events.HealPublished, events.HealRejected, events.HealCoalesced, events.AliasMoved)
+UNTOLD = (
+    events.HealPublished, events.HealLearned, events.HealRejected, events.HealCoalesced,
+    events.AliasMoved,
+)  # fmt: skip
 MOST_TOLD = 5  # columns
 
 

@@ -26,7 +26,7 @@ SORTS = ("version", "f1", "accuracy", "precision", "recall", "roc_auc", "pr_auc"
     type=click.IntRange(1, 10_000),
     default=100,
     show_default=True,
-    help="Versions to list.",
+    help="Rows to list.",
 )
 @options.model
 @options.tracking_uri
@@ -40,15 +40,18 @@ def command(
     tracking_uri: str | None,
     as_json: bool,
 ) -> None:
-    """List a model's versions: phase, batch, figures with the rows behind them, aliases."""
+    """List a model's snapshots: version, phase, batch, figures with the rows behind them, aliases.
+
+    A pre-heal snapshot that is the version before it is listed under that one's number.
+    """
     from selfheal_cli.cli import output
     from selfheal_cli.records import Phase
+    from selfheal_cli.registry.base import snapshots
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 
     registry = MlflowRegistry(tracking_uri)
-    versions = registry.versions(
-        model_name, phase=Phase(phase) if phase else None, sort=sort, limit=limit
-    )
+    wanted = Phase(phase) if phase else None
+    versions = snapshots(registry, model_name, phase=wanted, sort=sort, limit=limit)
     if as_json:
         output.print_json([version.as_dict() for version in versions])
         return
@@ -65,10 +68,9 @@ def command(
         ]
         for version in versions
     ]
+    numbers = len({version.version for version in versions})
     first = "f1" if sort == "version" else sort
     titles = (f"{'' if name == first else '+'}>{title_of(name)}" for name in figures)
     columns = (">version", "phase", ">batch", *titles, ">rows", "+scored on rows", "alias")
-    title = (
-        f"Model '{model_name}': {output.counted(len(versions), 'version')}, highest {sort} first"
-    )
+    title = f"Model '{model_name}': {output.counted(numbers, 'version')}, highest {sort} first"
     output.print_table(title, columns, rows)

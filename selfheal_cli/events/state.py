@@ -344,6 +344,8 @@ class RunView(RunState):
     by_batch: RowFold = field(init=False)
     snapshots: MutableMapping[str, SnapshotRow] = field(init=False)
     _actions: MutableMapping[int, Action] = field(init=False)
+    _same: dict[str, list[str]] = field(default_factory=dict)  # by what is no version yet
+    _elsewhere: dict[str, int] = field(default_factory=dict)  # versions of other runs
 
     def __post_init__(self) -> None:
         self.by_batch = RowFold.on(self.shelf)
@@ -370,12 +372,16 @@ class RunView(RunState):
                 if event.scores is not None:
                     _score_row(row, event.scores)
                 self.snapshots[row.id] = row
+                if event.same_as:
+                    self._is(row, event.same_as)
             case events.SnapshotScored() if event.snapshot in self.snapshots:
                 row = self.snapshots[event.snapshot]
                 _score_row(row, event.scores)
                 self.snapshots[row.id] = row
             case events.VersionRegistered() if event.snapshot in self.snapshots:
                 self._register(self.snapshots[event.snapshot], event.version)
+            case events.ChampionFollowed() if event.to_snapshot not in self.snapshots:
+                self._elsewhere[event.to_snapshot] = event.version
         if event.is_action:
             self._act(event)
 
@@ -387,7 +393,8 @@ class RunView(RunState):
 
     def versions(self) -> int:
         """Snapshots that the registry has."""
-        return sum(row.version is not None for row in self.snapshots.values())
+        numbers = {row.version for row in self.snapshots.values()}
+        return len(numbers - {None, *self._elsewhere.values()})
 
     def best(self) -> SnapshotRow | None:
         """The post-heal snapshot with the highest F1."""
@@ -403,9 +410,19 @@ class RunView(RunState):
         self._actions[event.sequence] = line | keys_of(event)
         self.happened.setdefault(type(event), Happened(event)).latest.append(event)
 
+    def _is(self, row: SnapshotRow, other: str) -> None:
+        """A snapshot that is another one: its version is that one's."""
+        known = self.snapshots.get(other)
+        row.version = known.version if known else self._elsewhere.get(other)
+        if row.version is None:
+            self._same.setdefault(other, []).append(row.id)
+        self.snapshots[row.id] = row
+
     def _register(self, row: SnapshotRow, version: int) -> None:
         row.version = version
         self.snapshots[row.id] = row
+        for other in self._same.pop(row.id, ()):
+            self._register(self.snapshots[other], version)
         if row.phase == "post-heal":
             self.by_batch.registered(row.batch, version)
 

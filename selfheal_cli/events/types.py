@@ -246,7 +246,10 @@ class MonitorAlarmed(Action, kind="monitor-alarm"):
 
 
 class SnapshotTaken(OfBatch, kind="snapshot"):
-    """An adapter's weights, by hash, with what was measured of them; see `records.Snapshot`."""
+    """An adapter's weights, by hash, with what was measured of them; see `records.Snapshot`.
+
+    ``same_as``: no version was made of it, since it is that snapshot, byte for byte.
+    """
 
     id: str
     phase: Phase = field(metadata={"decode": Phase})
@@ -258,6 +261,7 @@ class SnapshotTaken(OfBatch, kind="snapshot"):
     rejected: str
     parent: str | None
     heal_id: str | None
+    same_as: str = ""
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> Self:
@@ -329,6 +333,29 @@ class HealRejected(HealJudged, kind="heal-rejected"):
 
     def __str__(self) -> str:
         return f"heal {self.heal_id} held back: {self.rejected}"
+
+
+class HealLearned(HealEnded, kind="heal-learned"):
+    """What was learned goes on; it changed decisions too little to be worth a version.
+
+    ``change`` is the mean Kullback-Leibler divergence of the new decisions from the serving ones,
+    ``needed`` what it had to reach.
+    """
+
+    outcome: ClassVar[str] = "learned"
+    change: float
+    needed: float
+
+    @property
+    def why(self) -> str:
+        """By how much decisions would have changed."""
+        return (
+            f"learned, not published: decisions changed by {self.change:.2g}, "
+            f"less than {self.needed:.2g}"
+        )
+
+    def __str__(self) -> str:
+        return f"heal {self.heal_id} {self.why}"
 
 
 class HealFailed(HealEnded, kind="heal-failed"):

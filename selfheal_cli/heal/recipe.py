@@ -43,7 +43,8 @@ class RecipeKind:
     ``adapter``: the kind whose weights it gives. ``rows``: it learns from the batch at hand, from
     the window of labelled rows, or from a window of rows without labels. ``guarded``: gate,
     quarantine, stale rules and cooldown act on it (the article's recipe is left exactly as it is).
-    ``takes``: the adapters that a wrapped network may come with.
+    ``takes``: the adapters that a wrapped network may come with. ``remembers``: its memory holds
+    all that it learned, whether its adapter serves or not, so that a heal need not be published.
     """
 
     adapter: str
@@ -52,12 +53,13 @@ class RecipeKind:
     classes: int | None  # the most that it can tell apart; None: any number
     build: Callable[[SelfHealingNetwork, Anchor, HealSettings], Recipe]
     takes: tuple[str, ...] = (REFLEXIVE, AFFINE)
+    remembers: bool = False
 
 
 KINDS = {
     "article": RecipeKind(REFLEXIVE, "batch", False, 2, Article, (REFLEXIVE,)),
     "gradient": RecipeKind(REFLEXIVE, "labelled", True, None, Gradient, (REFLEXIVE, AFFINE, LORA)),
-    "anchored": RecipeKind(AFFINE, "labelled", True, None, Anchored),
+    "anchored": RecipeKind(AFFINE, "labelled", True, None, Anchored, remembers=True),
     "assumed": RecipeKind(AFFINE, "unlabelled", True, 2, Assumed),
     "aligned": RecipeKind(AFFINE, "unlabelled", True, None, Aligned),
 }

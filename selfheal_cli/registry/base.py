@@ -11,6 +11,7 @@ from selfheal_cli.errors import RegistryRestored
 from selfheal_cli.events.event import Event
 from selfheal_cli.events.types import AliasMoved, MoveRefused, VersionRegistered
 from selfheal_cli.records import (
+    BEFORE,
     LEASE_TAG,
     AnyVersion,
     Base,
@@ -73,6 +74,7 @@ class Lineage:
             "batch": snapshot.batch,
             "heal_id": snapshot.heal_id,
             "parent": parent,
+            "pre_heal": f"v{parent}" if snapshot.carries and parent is not None else None,
             "base": self.base,
             "sha256": snapshot.sha256,
             "run_id": self.run_id,
@@ -262,6 +264,26 @@ class Registry(JournalStore, Protocol):
 
     def require_writable(self) -> None:
         """Write something and take it away again; raises `RegistryError`."""
+
+
+def snapshots(
+    registry: Registry, model: str, *, phase: Phase | None, sort: str, limit: int
+) -> list[VersionRecord]:
+    """Versions as `Registry.versions` gives them, and what served before each heal.
+
+    That one has the number of the version that it is, and what was measured of it there.
+    """
+    versions = registry.versions(model, phase=phase, sort=sort, limit=limit)
+    healed = versions if phase is None else []
+    if phase is Phase.PRE_HEAL:
+        by = sort if sort == "version" else f"{BEFORE}{sort}"
+        for one in (Phase.POST_HEAL, Phase.REJECTED):
+            healed = healed + registry.versions(model, phase=one, sort=by, limit=limit)
+    listed = [(float(one.version), one) for one in versions]
+    listed += [(one.version - 0.5, one.pre_heal) for one in healed if one.pre_heal is not None]
+    lowest = float("-inf")
+    listed.sort(key=lambda pair: (pair[1].metrics.get(sort, lowest), pair[0]), reverse=True)
+    return [one for _, one in listed[:limit]]
 
 
 def result_of(kind: str, result: Mapping[str, Any]) -> Event | None:

@@ -215,6 +215,8 @@ def _rank(origin: Origin) -> int:
 
 
 STDIN = "-"
+# of the policy, where rows are the user's own and the policy's file says nothing of it
+OF_OWN_DATA: Mapping[str, Any] = {"publish_change": 0.003, "publish_share": 0.6}
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +251,7 @@ def resolve(layers: Sequence[Layer]) -> ResolvedSettings:
     kind = _kind(given)
     refuse_misfits(given, kind)
     validated: Any = _validated(given, kind)
-    policy, origins = _policy(validated.policy, given)
+    policy, origins = _policy(validated.policy, given, {} if kind == SYNTHETIC else OF_OWN_DATA)
     values = {name: getattr(validated, name) for name in RunConfig.model_fields}
     values |= {"policy": policy, "rules": _rules(validated, given)}
     config = _beside_the_file(RunConfig.model_construct(**values), given)
@@ -298,10 +300,14 @@ def _filled(given: Layer, kind: str) -> dict[str, Any]:
     values = deepcopy(dict(given.values))
     own = kind != SYNTHETIC
     recipe = given.get("heal", "recipe") or ("anchored" if own else "article")
-    paired = own and recipe != "article"
+    mine = own and recipe != "article"
     defaults: dict[str, dict[str, Any]] = {
         "source": {"kind": kind},
-        "heal": {"recipe": recipe, "better_by": "paired" if paired else "f1"},
+        "heal": {
+            "recipe": recipe,
+            "better_by": "paired" if mine else "f1",
+            "pre_heal": "figures" if mine else "version",
+        },
         "network": {"shadow": "frozen" if own else "plain"},
     }
     timed = given.get("source", "label_time") is not None
@@ -322,14 +328,21 @@ def _filled(given: Layer, kind: str) -> dict[str, Any]:
     return ({"model_name": name} if name is not None else {}) | values
 
 
-def _policy(choice: Any, given: Layer) -> tuple[Policy, dict[str, Origin]]:
-    """The policy that holds, and who set each threshold of it."""
+def _policy(
+    choice: Any, given: Layer, unsaid: Mapping[str, Any]
+) -> tuple[Policy, dict[str, Origin]]:
+    """The policy that holds, and who set each threshold of it; ``unsaid`` is what holds where its
+    file says nothing.
+    """
     base = _beside(choice.base, given.origin(("policy", "base")), ("policy", "base"), given)
     known = policy_file.available()
     try:
         policy = policy_file.load(base)
         path = known.get(base, Path(base))
         origins = dict.fromkeys(Policy.model_fields, Origin("policy", str(path)))
+        unsaid = {k: value for k, value in unsaid.items() if k not in policy.model_fields_set}
+        policy = policy.model_copy(update=unsaid)
+        origins |= dict.fromkeys(unsaid, DEFAULT)
         if choice.thresholds is not None:
             key = ("policy", "thresholds")
             file = Path(_beside(str(choice.thresholds), given.origin(key), key, given))

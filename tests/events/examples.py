@@ -81,6 +81,7 @@ EXAMPLES: Mapping[type[Event], Mapping[str, Any]] = {
     events.VersionRegistered: {"snapshot": "s1", "version": 1},
     events.HealPublished: JUDGED,
     events.HealRejected: {**JUDGED, "rejected": "it is worse"},
+    events.HealLearned: {**HEAL, "change": 0.001, "needed": 0.003},
     events.HealFailed: {**HEAL, "worker_restarted": False},
     events.HealCoalesced: {**HEAL, "replaced_by": None},
     events.HealRefuted: HEAL,
@@ -115,6 +116,7 @@ OPTIONAL: Mapping[type[Event], Mapping[str, Any]] = {
         "shifts": [], "abstained": 0, "left_out": {"rows without an answer": 2},
         "monitors": {"psi": {"value": 0.1, "level": "quiet", "p": 1.0, "features": []}},
     },
+    events.SnapshotTaken: {"same_as": "s0"},
     events.RuleStale: {
         "treatment": "drop", "now": "V14 < 1 => 1", "trained_rate": 0.1, "rate": 0.2,
         "rows": 100, "z": 4.0,

@@ -271,7 +271,7 @@ VALUES = {
     "policy.description": "words", "policy.four_eyes": "true", "policy.thresholds": "over.json",
     "model": "models:/x/1", "model_name": "m", "experiment": "e", "export_dir": "out",
     "plots": "false", "rules_file": "rules.yaml", "tracking_uri": "sqlite:///other.db",
-    "batch_size": "7",
+    "batch_size": "7", "heal.pre_heal": "figures",
 }  # fmt: skip
 
 

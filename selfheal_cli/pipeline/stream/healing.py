@@ -15,11 +15,13 @@ from selfheal_cli.events.types import (
     HealCoalesced,
     HealFailed,
     HealJudged,
+    HealLearned,
     HealPublished,
     HealRefuted,
     HealRejected,
 )
 from selfheal_cli.heal.gate import Judgement, judge
+from selfheal_cli.heal.publishing import Publishing
 from selfheal_cli.heal.recipe import KINDS
 from selfheal_cli.heal.task import AdapterState, HealFailure, HealOutcome, HealRows, HealTask
 from selfheal_cli.labels.estimate import estimate
@@ -28,7 +30,12 @@ from selfheal_cli.metrics import lift, score
 from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.pipeline.stream.context import SessionContext
 from selfheal_cli.pipeline.stream.rollback import AutoRollback
-from selfheal_cli.pipeline.stream.snapshots import Completed, Snapshots
+from selfheal_cli.pipeline.stream.snapshots import (
+    Completed,
+    Snapshots,
+    before_the_heal,
+    figures_of,
+)
 from selfheal_cli.records import Evaluation, Phase, VersionRecord
 from selfheal_cli.registry.base import BASELINE, CHAMPION
 from selfheal_cli.scores import AnyScores
@@ -86,6 +93,7 @@ class HealEvaluator:
         self._snapshots = snapshots
         self._desk = desk
         self._recent: deque[FloatArray] = deque()
+        self._carries = run.config.heal.pre_heal == "figures"
 
     def remember(self, features: FloatArray) -> None:
         """Keep the latest rows that were scored: the threshold for F1 is chosen by them."""
@@ -95,36 +103,48 @@ class HealEvaluator:
         while sum(map(len, self._recent)) - len(self._recent[0]) >= RECENT:
             self._recent.popleft()
 
-    def evaluate(self, outcome: HealOutcome, seen: BatchReading) -> EvaluatedHeal:
-        """Choose the threshold, score before and after, judge, and write both snapshots down."""
+    def candidate(self, outcome: HealOutcome) -> tuple[SelfHealingNetwork, float]:
+        """The healed network, and the threshold that goes with it."""
+        network = self._live.serving.network.with_adapter(outcome.after.weights)
+        return network, self._threshold(network, outcome)
+
+    def evaluate(
+        self,
+        outcome: HealOutcome,
+        seen: BatchReading,
+        network: SelfHealingNetwork,
+        threshold: float,
+    ) -> EvaluatedHeal:
+        """Score a `candidate` before and after, judge it, and write both snapshots down."""
         task, kind = outcome.task, KINDS[outcome.task.recipe]
         serving = self._live.serving
-        network = serving.network.with_adapter(outcome.after.weights)
-        threshold = self._threshold(network, outcome)
         healed = self._score(outcome, serving.threshold, threshold)
         judgement = Judgement("", 0)
         if kind.guarded:
             tolerance = self._config.policy.gate_tolerance
             judgement = judge(self._frozen, network, outcome, tolerance)
         first = self._snapshot(task, Phase.PRE_HEAL, outcome, healed, seen, serving.snapshot)
+        parent = serving.snapshot if self._carries else first
         second = self._snapshot(
             task,
             Phase.REJECTED if judgement.rejected else Phase.POST_HEAL,
             outcome,
             healed,
             seen,
-            first,
+            parent,
             threshold=threshold,
             rejected=judgement.rejected,
         )
         if healed.evaluation is Evaluation.AWAITING:
             waiting = self._desk.waiting
             before = (serving.network, serving.threshold)
-            self._snapshots.await_labels(first, task.batch, *before, waiting)
+            alone = None if self._carries else ""
+            self._snapshots.await_labels(first, task.batch, *before, waiting, carried=alone)
             heal_id = None if judgement.rejected else task.heal_id
             after = (network, threshold)
-            self._snapshots.await_labels(second, task.batch, *after, waiting, heal_id)
-        event = self._event(outcome, healed, judgement, first, second, threshold)
+            carried = first if self._carries else ""
+            self._snapshots.await_labels(second, task.batch, *after, waiting, heal_id, carried)
+        event = self._event(outcome, healed, judgement, parent, second, threshold)
         return EvaluatedHeal(outcome, event, network)
 
     def _labels_to_come(self) -> bool:
@@ -184,6 +204,11 @@ class HealEvaluator:
         if evaluation is Evaluation.HELD_OUT:
             seen = replace(seen, shadow=None)  # other rows than the shadow's
         serving = self._live.serving
+        extra = seen.metrics(scores)
+        if not before:
+            extra |= healed.estimates
+            if self._carries:
+                extra |= before_the_heal(figures_of(healed.before) | seen.metrics(healed.before))
         return self._snapshots.take(
             serving.adapter.weights if before else outcome.after.weights,
             phase=phase,
@@ -195,8 +220,10 @@ class HealEvaluator:
             parent=parent,
             heal_id=task.heal_id,
             rejected=rejected,
-            extra={**seen.metrics(scores), **({} if before else healed.estimates)},
+            extra=extra,
             packed=None if before else outcome.packed,
+            same_as=serving.snapshot if before and self._carries else "",
+            carries=not before and self._carries,
         )
 
     def _event(
@@ -251,6 +278,7 @@ class Healing:
         self._assumed = False  # what serves rests on an assumption, not on labels
         self._seen: dict[int, BatchReading] = {}
         self._ready: EvaluatedHeal | None = None
+        self._publishing = Publishing(run.config.policy, run.config.batch_size)
 
     @property
     def in_flight(self) -> bool:
@@ -319,8 +347,36 @@ class Healing:
                 self._seen.pop(outcome.task.batch)
                 self._drop(outcome.task, "a rollback came before it was done", None)
             else:
-                seen = self._seen.pop(outcome.task.batch)
-                self._ready = self._evaluator.evaluate(outcome, seen)
+                self._take(outcome, self._seen.pop(outcome.task.batch))
+
+    def _take(self, outcome: HealOutcome, seen: BatchReading) -> None:
+        """Learn from a heal, and have it judged if it changes enough to be published."""
+        network, threshold = self._evaluator.candidate(outcome)
+        if KINDS[outcome.task.recipe].remembers:
+            before = self._live.serving.threshold
+            change = self._publishing.change(outcome, before, threshold)
+            needed = self._publishing.needed(change)
+            if change < needed:
+                self._learn(outcome, change, needed)
+                return
+        self._ready = self._evaluator.evaluate(outcome, seen, network, threshold)
+
+    def _learn(self, outcome: HealOutcome, change: float, needed: float) -> None:
+        """What was published goes on serving, and what was learned goes on as well."""
+        task = outcome.task
+        self._remember(outcome)
+        self._recorder.note(
+            HealLearned(
+                heal_id=task.heal_id, batch=task.batch, reason=task.reason,
+                change=change, needed=needed,
+            )
+        )  # fmt: skip
+
+    def _remember(self, outcome: HealOutcome) -> None:
+        """Serve the old weights with what the recipe knows by now."""
+        serving = self._live.serving
+        state = AdapterState(serving.adapter.weights, outcome.after.memory)
+        self._live.publish(state, serving.snapshot, serving.threshold, serving.network)
 
     def finish(self) -> None:
         """Wait for the heal that is under way, and for the rollback that it may lead to."""
@@ -357,13 +413,11 @@ class Healing:
         if not self._outside.is_durable(wait=wait):
             return False
         self._ready = None
-        task, event, serving = ready.outcome.task, ready.event, self._live.serving
+        task, event = ready.outcome.task, ready.event
         if task.batch <= self._state.overtaken:
             self._drop(task, "the champion was moved before it was published", None)
         elif isinstance(event, HealRejected):
-            # the old weights go on serving; what the recipe learned of itself goes on as well
-            state = AdapterState(serving.adapter.weights, ready.outcome.after.memory)
-            self._live.publish(state, serving.snapshot, serving.threshold, serving.network)
+            self._remember(ready.outcome)
             self._recorder.note(event)
         else:
             after = ready.outcome.after

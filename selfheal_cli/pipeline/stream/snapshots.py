@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from selfheal_cli.events.types import SnapshotScored, SnapshotTaken
 from selfheal_cli.labels.queue import Scored
 from selfheal_cli.metrics import score
 from selfheal_cli.model.checkpoint import Packed
 from selfheal_cli.model.network import SelfHealingNetwork, Weights
 from selfheal_cli.pipeline.record.recorder import RunRecorder
-from selfheal_cli.records import Evaluation, Phase, Snapshot
+from selfheal_cli.records import BEFORE, READINGS, Evaluation, Phase, Snapshot
 from selfheal_cli.scores import AnyScores
 
 KEPT = 2  # adapters whose bytes are at hand: what serves, and what a heal gave
@@ -21,11 +22,16 @@ MOST_BATCHES = 10  # of waiting rows that a snapshot is scored on; bounds what i
 
 @dataclass(slots=True)
 class _Awaiting:
-    """Probabilities by batch and row, and those whose label has come."""
+    """Probabilities by batch and row, and those whose label has come.
+
+    ``carried`` is the snapshot before the heal whose figures go with this one's; None where this
+    is such a snapshot itself.
+    """
 
     snapshot: str
     batch: int
     heal_id: str | None
+    carried: str | None
     threshold: float
     probabilities: dict[int, dict[int, object]]
     scored: list[object]
@@ -49,6 +55,7 @@ class Snapshots:
         self._prefix = run_id[:8]
         self._count = 0
         self._awaiting: list[_Awaiting] = []
+        self._late: dict[str, dict[str, float]] = {}  # figures that wait for the version they go to
         self._packed: list[tuple[Weights, Packed]] = []  # the latest
 
     def take(
@@ -66,10 +73,13 @@ class Snapshots:
         rejected: str = "",
         extra: Mapping[str, float] | None = None,
         packed: Packed | None = None,
+        same_as: str = "",
+        carries: bool = False,
     ) -> str:
         """Write one down and have it registered; returns its id.
 
-        ``packed`` where the weights were packed already.
+        ``packed`` where the weights were packed already. One that is the ``same_as`` another is
+        not registered: the one that comes of it ``carries`` its figures.
         """
         self._count += 1
         packed = self._bytes_of(weights, packed)
@@ -85,9 +95,14 @@ class Snapshots:
             parent=parent,
             heal_id=heal_id,
             rejected=rejected,
-            metrics={**_figures(scores), **(extra or {})},
+            metrics={**figures_of(scores), **(extra or {})},
+            same_as=same_as,
+            carries=carries,
         )
-        self._recorder.keep(snapshot, packed.data)
+        if same_as:
+            self._recorder.note(SnapshotTaken.of(snapshot))
+        else:
+            self._recorder.keep(snapshot, packed.data)
         return snapshot.id
 
     def _bytes_of(self, weights: Weights, packed: Packed | None) -> Packed:
@@ -113,10 +128,13 @@ class Snapshots:
         threshold: float,
         waiting: Sequence[Scored],
         heal_id: str | None = None,
+        carried: str | None = "",
     ) -> None:
         """Score what waits for labels now; compare when they have come.
 
         ``heal_id`` where the snapshot is what a heal gave, so that its health can be watched.
+        ``carried`` is the snapshot that has no version, and whose figures go with this one's; None
+        for that one itself.
         """
         by_batch: dict[int, dict[int, object]] = {}
         for batch_waiting in waiting[-MOST_BATCHES:]:
@@ -126,7 +144,9 @@ class Snapshots:
             answers = network.predict_features(part.features)
             by_batch[part.batch] = dict(zip(part.place.tolist(), answers, strict=True))
         if by_batch:
-            self._awaiting.append(_Awaiting(snapshot, batch, heal_id, threshold, by_batch, [], []))
+            self._awaiting.append(
+                _Awaiting(snapshot, batch, heal_id, carried, threshold, by_batch, [], [])
+            )
 
     def labels_came(
         self, learned: Sequence[Scored], held_back: Sequence[Scored]
@@ -165,9 +185,21 @@ class Snapshots:
     def _complete(self, awaiting: _Awaiting) -> AnyScores:
         labels = np.array(awaiting.labels, dtype=np.int8)
         scores = score(np.array(awaiting.scored, dtype=np.float32), labels, awaiting.threshold)
-        self._recorder.score_later(awaiting.snapshot, awaiting.batch, scores, _figures(scores))
+        figures, snapshot, batch = figures_of(scores), awaiting.snapshot, awaiting.batch
+        if awaiting.carried is None:
+            self._recorder.note(SnapshotScored(snapshot=snapshot, batch=batch, scores=scores))
+            self._late[snapshot] = figures
+        else:
+            figures |= before_the_heal(self._late.pop(awaiting.carried, {}))
+            self._recorder.score_later(snapshot, batch, scores, figures)
         return scores
 
 
-def _figures(scores: AnyScores | None) -> dict[str, float]:
+def figures_of(scores: AnyScores | None) -> dict[str, float]:
+    """By metric name, as a version has them; none without labels."""
     return {} if scores is None else {**scores.figures(), "rows": float(scores.rows)}
+
+
+def before_the_heal(figures: Mapping[str, float]) -> dict[str, float]:
+    """Figures of what served before a heal, as the version that came of it carries them."""
+    return {f"{BEFORE}{name}": value for name, value in figures.items() if name not in READINGS}
