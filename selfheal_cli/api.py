@@ -24,7 +24,8 @@ from selfheal_cli.pipeline.prepare.wrapped import PREFIX, find_wrapped
 from selfheal_cli.pipeline.runs.run import Finished, RunContext, run
 from selfheal_cli.pipeline.runs.wrap import add_wrapped, require_name, wrapped_on
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
-from selfheal_cli.rollback.plan import By, VersionCriteria, execute, plan_best
+from selfheal_cli.rollback.paired import plan_better
+from selfheal_cli.rollback.plan import By, execute
 from selfheal_cli.sources.given import as_array, named_columns
 from selfheal_cli.sources.pushed import PushedSource, Reference
 
@@ -81,9 +82,11 @@ class SelfHealing:
             module, sample.rows, shape=sample.shape, dtype=sample.dtype, at=at, adapter=adapter,
             init=init, output=output,
         )  # fmt: skip
+        by = {"better_by": "f1" if recipe == "article" else "paired"}
         heal = checked(
-            HealSettings, {**(settings or {}), "recipe": recipe, "mode": mode}, where="SelfHealing"
-        )
+            HealSettings, {**by, **(settings or {}), "recipe": recipe, "mode": mode},
+            where="SelfHealing",
+        )  # fmt: skip
         check_recipe(heal, LabelSettings(regime="timed"), max(network.architecture.outputs, 2))
         check_place(heal, network)
         base = base_of(network, sample, labels)
@@ -147,13 +150,16 @@ class SelfHealing:
         return self._source.push(rows, y)
 
     def rollback(self, reason: str = "asked for by the program") -> int:
-        """Make the best post-heal version the champion, once everything about it is checked.
+        """Make the better version the champion, once everything about it is checked.
 
-        It serves within about a second. Returns its number. Raises `NoCandidateError`,
+        Better is what would have lost less than what served, row by row on the latest labelled
+        rows, beyond chance; with recipe article, and where the rows are too few to say, what had
+        the highest F1. It serves within about a second. Returns its number. Raises
+        `NoCandidateError`, also where no version is better than the serving one,
         `ConflictError` where somebody else moved the champion meanwhile (ask again),
         `ApprovalNeeded` where the model wants two people for that.
         """
-        plan = plan_best(self._registry, self._name, VersionCriteria())
+        plan = plan_better(self._registry, self._name)
         execute(self._registry, plan, By(actor(), now_text(), reason))
         return plan.target.version
 

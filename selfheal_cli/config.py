@@ -85,6 +85,11 @@ class Policy(Settings):
     rollback_candidates: Literal["run", "model"] = Field(
         default="run", description="restore from this run's versions, or from all of the model's"
     )
+    brake_level: Annotated[float, Field(gt=0, le=0.5)] = Field(
+        default=1e-6,
+        description="chance at which a version that is no worse is rolled back at once; for "
+        "heal.better_by paired",
+    )
     cooldown: Annotated[int, Field(ge=0, le=10_000_000)] = Field(
         default=10, description="batches without a heal or a further rollback after a rollback"
     )

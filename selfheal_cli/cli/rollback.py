@@ -136,25 +136,33 @@ FOR_BEST = ("by", "min_rows", "regime", "revalidate")
 
 
 @click.command("rollback", cls=Command)
-@click.option("--to-best", is_flag=True, help="To the best post-heal version.")
+@click.option(
+    "--to-best", is_flag=True,
+    help="To the version that would have lost less than what served, on the latest labelled rows; "
+    "of recipe article, to the highest F1.",
+)  # fmt: skip
 @click.option("--to", "named", type=VersionName(), help="To a version: 3, v3 or an alias.")
 @click.option("--to-previous", is_flag=True, help="To the version that served before.")
 @click.option(
     "--by",
     type=click.Choice(["f1", "f1_lcb"]),
-    help="Best by F1, or by what its F1 is with 95 % certainty at least. [default: f1]",
+    help="To the post-heal version that had the highest F1 on the rows of its own time, or whose "
+    "F1 is highest with 95 % certainty.",
 )
-@click.option("--min-rows", type=click.IntRange(min=0), help="Only versions scored on so many.")
+@click.option(
+    "--min-rows", type=click.IntRange(min=0), help="With --by: only versions scored on so many."
+)
 @click.option(
     "--regime",
     type=click.Choice(["same"]),
-    help="Only versions made when the stream drifted, or not, as now.",
+    help="With --by: only versions made when the stream drifted, or not, as now.",
 )
 @click.option(
     "--revalidate",
     type=click.IntRange(1, 100),
     metavar="K",
-    help="Score the best K again on the latest labelled rows of this folder's run; the best wins.",
+    help="With --by: score the first K again on the latest labelled rows of this folder's run; the "
+    "highest F1 of those that learned from none of them wins.",
 )
 @click.option(
     "--unverified", is_flag=True,
@@ -190,6 +198,7 @@ def command(
     The plan is shown first. Nothing moves if the champion has moved since then. Each move is
     recorded with who, when, from, to and why.
     """
+    to_best = to_best or (choice["by"] is not None and named is None and not to_previous)
     _check_usage(to_best, named, to_previous, choice)
     if as_json and not (yes or dry_run or propose):
         raise click.UsageError("--json asks nothing: give --yes, --dry-run or --propose with it")
@@ -215,7 +224,11 @@ def command(
     document = plan_document(plan) | {"move": None, "proposal": None, "verified": verified}
     if dry_run:
         check_target(registry, plan)
-        holds = "everything about the target holds" if verified else "the target cannot be checked"
+        holds = (
+            "the target's file, hashes and decisions hold"
+            if verified
+            else "the target cannot be checked"
+        )
         done = f"Dry run: {holds}; nothing was moved."
     elif plan.serves_already:
         check_target(registry, plan)
@@ -272,8 +285,11 @@ def _plan_best(
     from dataclasses import replace
 
     from selfheal_cli.errors import NoCandidateError
+    from selfheal_cli.rollback.paired import plan_better
     from selfheal_cli.rollback.plan import VersionCriteria, make_plan, plan_best, present_regime
 
+    if all(value is None for value in choice.values()):
+        return plan_better(registry, model, trust), []
     regime = present_regime(registry, model) if choice["regime"] else ""
     wanted = VersionCriteria(choice["by"] or "f1", choice["min_rows"] or 0, regime)
     plan = plan_best(registry, model, wanted, trust)
@@ -287,8 +303,10 @@ def _plan_best(
             f"model '{model}': every version that fits may have learned from the latest labelled "
             "rows; choose without --revalidate"
         )
+    asked = sum(one.new for one in rescored)
     text = (
-        f"best F1 ({best.scores.f1:.3f}) of {len(rescored)} on the latest {best.scores.rows} rows"
+        f"best F1 ({best.scores.f1:.3f}) of the {asked} that learned from none of the latest "
+        f"{best.scores.rows} rows"
     )
     chosen = make_plan(registry, plan.serving, best.version, text, trust)
     return replace(chosen, after=plan.after), rescored

@@ -18,6 +18,7 @@ from selfheal_cli.events.state import RowFold, RunView
 from selfheal_cli.masking import masked_uri
 from selfheal_cli.pipeline.runs.run import Finished
 from selfheal_cli.pipeline.stream.monitoring import describe
+from selfheal_cli.report.recommendation import recommend
 from selfheal_cli.scores import title_of
 
 # of the results table, by what decisions are for; the others are shown by --wide
@@ -108,10 +109,8 @@ class RunScreen:
                 self._say_any(self._lines.add(self._rows.rows[event.batch], pair))
                 self._rows.forget(event.batch)
             case events.RolledBack():
-                self._say(
-                    ("rollback", "red"),
-                    f" to v{event.version} (F1 {event.f1:.3f} on {event.rows} rows): {event.why}",
-                )
+                told = "" if event.f1 is None else f" (F1 {event.f1:.3f} on {event.rows} rows)"
+                self._say(("rollback", "red"), f" to v{event.version}{told}: {event.why}")
             case events.Diagnosed():
                 self._say(("diagnosis", "bold"), f" in batch {event.batch}: {event.why}")
             case events.RunResumed():
@@ -183,13 +182,18 @@ class RunScreen:
         model = view.model
         suffix = f" --model {model}" if model != "fraud" else ""
         store = f" --tracking-uri {masked_uri(tracking_uri)}" if tracking_uri else ""
-        self._say(
-            "Next: ",
-            (f"selfheal ui{store}", "bold"),
-            " to browse the snapshots, ",
-            (f"selfheal rollback --to-best{suffix}{store}", "bold"),
-            " to restore the best.",
-        )
+        self._say_next(view, suffix, store)
+
+    def _say_next(self, view: RunView, suffix: str, store: str) -> None:
+        """Whether to go back to an earlier version; then where to look."""
+        advised = recommend(view)
+        if view.evidence.batches:
+            self._say(advised.sentence)
+        look: list[Part] = [(f"selfheal ui{store}", "bold"), " to browse the snapshots."]
+        if advised.back:
+            back = f"selfheal rollback --to-best{suffix}{store}"
+            look = [(back, "bold"), " to go back to it, ", *look]
+        self._say("Next: ", *look)
 
     def _introduce(self, trained: events.ModelTrained) -> None:
         self._say(

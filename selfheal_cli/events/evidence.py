@@ -1,7 +1,8 @@
 """Which version is better: a paired question, asked of the latest labelled batches.
 
 A candidate is held against what really served, row by row, on batches that came after it was made:
-it has learned from none of them, and what served had not learned from them either.
+it has learned from none of them, and what served had not learned from them either. Where labels
+come late, it is held against what serves when they come as well: that one has learned since.
 """
 
 from __future__ import annotations
@@ -15,16 +16,21 @@ from selfheal_cli.events.types import CandidatesCompared
 WINDOW = 20  # batches that an answer rests on, or as many more as hold enough positives
 POSITIVES = 20
 MOST = 200  # batches that are looked back on
+WORTH = 0.01  # of the log loss: what is less is no reason to move anything
+LATELY = 5  # batches
 LEVEL = 0.01  # one-sided, divided by the number of candidates
 
 
 @dataclass(frozen=True, slots=True)
 class BatchLosses:
-    """Sums of log losses over the labelled rows of a batch: of what served, and by snapshot."""
+    """Sums of log losses over the labelled rows of a batch: of what served, of what served when
+    their labels came, and by snapshot.
+    """
 
     rows: int
     positives: int
     served: float
+    by_now: float
     losses: Mapping[str, float]
 
     def plus(self, more: CandidatesCompared) -> BatchLosses:
@@ -34,6 +40,7 @@ class BatchLosses:
             self.rows + more.rows,
             self.positives + more.positives,
             self.served + more.served,
+            self.by_now + (more.served if more.by_now is None else more.by_now),
             {name: self.losses[name] + more.losses[name] for name in sorted(both)},
         )
 
@@ -43,7 +50,8 @@ class PairedGain:
     """By how much a candidate's mean log loss was lower than that of what served.
 
     ``low`` is the lower end of its one-sided interval over batches, at `LEVEL` divided by the
-    number of ``candidates`` that were asked about.
+    number of ``candidates`` that were asked about; ``served`` is the mean log loss of what served,
+    ``lately`` the gain on the last `LATELY` batches: what has mended itself by then is left alone.
     """
 
     snapshot: str
@@ -54,10 +62,13 @@ class PairedGain:
     positives: int
     candidates: int
 
+    served: float
+    lately: float
+
     @property
     def certain(self) -> bool:
-        """Whether the interval excludes zero: the candidate is better."""
-        return self.low > 0
+        """Whether the candidate is better beyond chance, and by enough to be worth a move."""
+        return self.low > 0 and min(self.gain, self.lately) >= WORTH * self.served
 
 
 @dataclass(slots=True)
@@ -72,13 +83,15 @@ class Evidence:
         """Take the labels of one batch, or some of them."""
         self.serving = event.serving
         self.versions |= event.versions
-        none = BatchLosses(0, 0, 0.0, dict.fromkeys(event.losses, 0.0))
+        none = BatchLosses(0, 0, 0.0, 0.0, dict.fromkeys(event.losses, 0.0))
         self.batches[event.batch] = self.batches.get(event.batch, none).plus(event)
         while len(self.batches) > MOST:
             del self.batches[min(self.batches)]
 
     def window(self) -> list[BatchLosses]:
-        """The latest batches, as many as an answer needs; empty where there are too few."""
+        """The latest batches, the last one first, as many as an answer needs; empty where there are
+        too few.
+        """
         chosen: list[BatchLosses] = []
         for batch in sorted(self.batches, reverse=True):
             chosen.append(self.batches[batch])
@@ -100,21 +113,24 @@ class Evidence:
         return sorted(gains, key=lambda one: -one.low)
 
 
-def _gain(window: Sequence[BatchLosses], name: str, reference: str, candidates: int) -> PairedGain:
-    gained = [
-        (one.losses[reference] if reference else one.served) - one.losses[name] for one in window
-    ]
-    rows = [one.rows for one in window]
-    mean, error = mean_and_error(gained, rows)
-    return PairedGain(
-        name,
-        mean,
-        mean - quantile(1 - LEVEL / candidates, len(window) - 1) * error,
-        len(window),
-        sum(rows),
-        sum(one.positives for one in window),
-        candidates,
+def _gain(window: Sequence[BatchLosses], name: str, reference: str, asked: int) -> PairedGain:
+    """Against each reference that there is, the less certain answer."""
+    served = (
+        [[one.losses[reference] for one in window]]
+        if reference
+        else ([[one.served for one in window], [one.by_now for one in window]])
     )
+    rows = [one.rows for one in window]
+    distance = quantile(1 - LEVEL / asked, len(window) - 1)
+    gains = []
+    for losses in served:
+        gained = [lost - one.losses[name] for lost, one in zip(losses, window, strict=True)]
+        mean, error = mean_and_error(gained, rows)
+        lately = fsum(gained[:LATELY]) / sum(rows[:LATELY])
+        gains.append((mean - distance * error, mean, fsum(losses) / sum(rows), lately))
+    low, gain, loss, lately = min(gains)
+    positives = sum(one.positives for one in window)
+    return PairedGain(name, gain, low, len(window), sum(rows), positives, asked, loss, lately)
 
 
 def mean_and_error(sums: Sequence[float], rows: Sequence[int]) -> tuple[float, float]:

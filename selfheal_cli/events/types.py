@@ -174,7 +174,8 @@ class CandidatesCompared(OfBatch, kind="candidates"):
     """What other versions would have lost on rows of a batch whose labels came.
 
     ``served`` is the sum of the rows' log losses under what answered them, ``losses`` by snapshot
-    under versions that were made before the batch; ``serving`` is the snapshot that serves now.
+    under versions that were made before the batch; ``serving`` is the snapshot that serves when the
+    labels come, and ``by_now`` its sum, where it is not what answered them.
     ``positives`` counts the rows that are not of the commonest class (with two: the positives).
     ``versions`` are the numbers of the snapshots that an earlier run made.
     """
@@ -184,6 +185,7 @@ class CandidatesCompared(OfBatch, kind="candidates"):
     serving: str
     served: float
     losses: Mapping[str, float]
+    by_now: float | None = None
     versions: Mapping[str, int] = field(default_factory=dict)
 
 

@@ -57,7 +57,8 @@ def judge(
         return Judgement(_one_class(outcome) if (rows.y >= 0).any() else "", 0)
     y = rows.y[chosen]
     before, after = (
-        _losses(p[chosen], y) for p in (outcome.probabilities_before, outcome.probabilities_after)
+        log_losses(p[chosen], y)
+        for p in (outcome.probabilities_before, outcome.probabilities_after)
     )
     worse_by, error = _discounted(after - before, rows.arrival[chosen])
     count = int(chosen.sum())
@@ -79,7 +80,7 @@ def compare(before: FloatArray, after: FloatArray, y: Any, arrival: Any) -> tupl
     ``before`` and ``after`` are probabilities, (n,) or (n, K), ``y`` (n,); recent rows count more,
     by their ``arrival`` (n,).
     """
-    return _discounted(_losses(after, y) - _losses(before, y), arrival)
+    return _discounted(log_losses(after, y) - log_losses(before, y), arrival)
 
 
 def _collapse(frozen: SelfHealingNetwork, healed: SelfHealingNetwork, outcome: HealOutcome) -> str:
@@ -113,7 +114,7 @@ def _one_class(outcome: HealOutcome) -> str:
     return "every row gets the same class" if len(after) == 1 < len(before) else ""
 
 
-def _losses(probabilities: FloatArray, y: Any) -> Matrix:
+def log_losses(probabilities: FloatArray, y: Any) -> Matrix:
     """Log loss (n,) of each row, from probabilities (n,) or (n, K)."""
     wide = probabilities.astype(np.float64)
     if wide.ndim == 1:

@@ -25,6 +25,7 @@ from selfheal_cli.events.types import (
 )
 from selfheal_cli.records import Advice
 from selfheal_cli.report import pictures
+from selfheal_cli.report.recommendation import recommend
 from selfheal_cli.report.summary import RunSummary
 from selfheal_cli.report.verdict import WORSE, compared, telling
 from selfheal_cli.scores import title_of
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 
-FEW_ROWS = 500  # behind a version's F1, from which on it may be trusted as it is
 MODEL = "fraud"  # the commands' own default
 
 
@@ -57,7 +57,9 @@ def steps(story: RunSummary) -> list[Step]:
         "figures.",
         (f"selfheal champion{name}", f"selfheal history --run {_run(story)}", "selfheal ui"),
     )
-    calm = Step("Nothing presses", "The run ended, and nothing in its log asks for a person.")
+    ended = "The run ended, and nothing in its log asks for a person."
+    stays = f" {recommend(story.view).sentence}" if story.view.evidence.batches else ""
+    calm = Step("Nothing presses", ended + stays)
     return [*(advised or [calm]), look]
 
 
@@ -89,10 +91,18 @@ def _the_run(story: RunSummary) -> Iterator[Step]:
 def _the_model(story: RunSummary) -> Iterator[Step]:
     """Should something else serve?"""
     view, name = story.view, _model_name(story)
+    advised = recommend(view)
+    if advised.back:
+        yield Step(
+            "Go back to a better version",
+            f"{advised.sentence} Look at the plan first; nothing moves in a dry run.",
+            (f"selfheal rollback --to-best --dry-run{name}",),
+        )
+    told = telling(story)
     baseline = next((row for row in view.snapshots.values() if row.phase == "baseline"), None)
-    serving, best = story.serving, view.best()
-    harmed = telling(story).tone == WORSE
-    if harmed and baseline is not None and baseline.version is not None:
+    if view.evidence.batches or told.tone != WORSE or told.doubt:
+        return
+    if baseline is not None and baseline.version is not None:
         yield Step(
             "Serve the trained version again",
             "Healing did worse than doing nothing. Look at the plan first; nothing moves in a dry "
@@ -101,18 +111,6 @@ def _the_model(story: RunSummary) -> Iterator[Step]:
                 f"selfheal rollback --to {baseline.version} --dry-run{name}",
                 f"selfheal hold --reason 'healing did harm'{name}",
             ),
-        )
-    elif serving is not None and best is not None and best.f1 and best.id != serving.id:
-        few = best.rows < FEW_ROWS
-        why = f"v{best.version} had F1 {best.f1:.3f} on {best.rows:,} rows; v{serving.version} "
-        why += "serves. " if serving.f1 is None else f"serves, with {serving.f1:.3f}. "
-        why += "Each was scored on the rows of its own time"
-        why += ", few of them: let both be scored again on the latest rows." if few else "."
-        again = " --revalidate 5" if few else ""
-        yield Step(
-            "Consider the version with the highest F1",
-            why,
-            (f"selfheal rollback --to-best{again} --dry-run{name}",),
         )
 
 

@@ -256,6 +256,15 @@ def plan_previous(registry: Registry, model: str, trust: Trust | None = None) ->
     return make_plan(registry, serving, target, "what served before", trust)
 
 
+def version_of(registry: Registry, model: str, snapshot: str) -> VersionRecord:
+    """The version of a snapshot among the latest that may serve; raises `NoCandidateError`."""
+    for phase in (Phase.POST_HEAL, Phase.BASELINE):
+        for version in registry.versions(model, phase=phase):
+            if version.tags.get("selfheal.snapshot") == snapshot:
+                return version
+    raise NoCandidateError(f"model '{model}' has no version of snapshot {snapshot} any more")
+
+
 def present_regime(registry: Registry, model: str) -> str:
     """The drift regime in which the model's latest version was made.
 

@@ -106,7 +106,7 @@ def test_versions_are_scored_again_on_rows_that_are_new_to_them(
     in_article_run: Path, invoke: Invoke
 ) -> None:
     shown = invoke("rollback", "--to-best", "--revalidate", "3", "--dry-run").stdout
-    assert "on the latest 1000 rows" in shown
+    assert "of the 3 that learned from none of the latest 1000 rows" in " ".join(shown.split())
     assert len(re.findall(r"v\d+ .* 1000 ", shown)) == 4
     assert re.search(r"v51 .*learned from them", shown)
     target = re.search(r"target\s.*?v(\d+)", shown)

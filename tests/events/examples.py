@@ -106,7 +106,7 @@ EXAMPLES: Mapping[type[Event], Mapping[str, Any]] = {
 
 # what a line may leave out
 OPTIONAL: Mapping[type[Event], Mapping[str, Any]] = {
-    events.CandidatesCompared: {"versions": {"s1": 3}},
+    events.CandidatesCompared: {"by_now": 30.5, "versions": {"s1": 3}},
     events.RunStarted: {"format": 2, "build": {"torch": "2"}},
     events.ModelTrained: {
         "sensitive_category": "a", "sensitive_auto": [{"feature": "V14", "share": 1.0}],

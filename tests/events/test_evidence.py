@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -79,3 +81,18 @@ def test_what_serves_by_now_may_be_a_candidate_itself() -> None:
     kept = evidence({"old": 0.1, "older": 0.4})
     assert [one.snapshot for one in kept.gains("old")] == ["older"]
     assert not any(one.certain for one in kept.gains("older"))
+
+
+def test_what_has_learned_since_is_not_gone_back_from() -> None:
+    """Where labels come late, what answered the rows is not what serves when they come."""
+    late = Evidence()
+    for batch in range(1, WINDOW + 1):
+        event = _event(batch, 90.0, {"old": 40.0 + batch % 2})
+        late.add(replace(event, by_now=40.0))
+    assert not late.gains()[0].certain
+
+
+def test_a_gain_that_nobody_would_notice_is_no_reason_to_move() -> None:
+    slight = evidence({"old": 0.001}, noise=1e-5).gains()[0]
+    assert slight.low > 0
+    assert not slight.certain

@@ -134,7 +134,7 @@ def stream_of(settings: RunConfig) -> SyntheticSource:
 
 
 def ran(settings: RunConfig, source: Any = None, **around: Any) -> Ran:
-    registry = MemoryRegistry()
+    registry = around.pop("registry", None) or MemoryRegistry()
     source = source or stream_of(settings)
     # every registry in memory begins with run 1
     workspace = Path(f"workspace-{len(list(Path().glob('workspace-*')))}")

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 import selfheal_cli.report
 from selfheal_cli.events.event import Event
+from selfheal_cli.events.evidence import WINDOW
 from selfheal_cli.events.types import (
     BatchScored,
+    CandidatesCompared,
     HealingHeld,
     LabelsArrived,
     ModelTrained,
@@ -170,6 +172,10 @@ def test_what_a_person_should_do_follows_from_what_happened() -> None:
         RuleStale(batch=9, rule="b", reason="b fires again"),
         HealingHeld(batch=9, actor="bob", reason="odd"),
         example(SnapshotTaken, id="late", batch=9, scores=None),
+        *(
+            example(CandidatesCompared, batch=batch, served=60.0 + batch % 2)
+            for batch in range(WINDOW)
+        ),
     ]
     story = tell(log(UP, DOWN, extra=extra, model="a b"))
     titles = [step.title for step in steps(story)]
@@ -179,7 +185,7 @@ def test_what_a_person_should_do_follows_from_what_happened() -> None:
     assert rules.startswith("Stale at the end: a. ")
     commands = [command for step in steps(story) for command in step.commands]
     assert "selfheal release --model 'a b'" in commands
-    assert any(command.startswith("selfheal rollback --to-best") for command in commands)
+    assert "selfheal rollback --to-best --dry-run --model 'a b'" in commands
 
 
 def test_the_page_asks_for_nothing_outside_itself() -> None:

@@ -18,13 +18,13 @@ from selfheal_cli.sources.base import Source
 @dataclass(frozen=True, slots=True)
 class Fallen:
     """A heal after which it was time to roll back, and why; ``rows`` are those by which the best
-    version will be compared with what serves.
+    version will be compared with what serves, None where it is gone back to what served before.
     """
 
     heal_id: str
     batch: int
     reason: str
-    rows: HealRows
+    rows: HealRows | None = None
 
 
 @dataclass(slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from selfheal_cli.records import FloatArray
 
 MODEL = "replay"
+SERVED = 3  # versions: what serves, what served before, and one that is on its way
 AT = "1970-01-01T00:00:00.000+00:00"
 
 
@@ -54,23 +55,27 @@ class CountingLog:
         """Nothing is on disk."""
 
 
-class BestInMemory(Writer):
-    """Keeps the one version that a rollback could restore: the post-heal one of the highest F1."""
+class RestorableInMemory(Writer):
+    """Keeps what a rollback could restore: the post-heal version of the highest F1, and the latest
+    that served.
+    """
 
     def __init__(self, registry: MemoryRegistry, lineage: Lineage) -> None:
         self._registry = registry
         self._lineage = lineage
         self._unscored: dict[str, int] = {}  # versions by snapshot
         self._best: VersionRecord | None = None
+        self._latest: deque[int] = deque()
 
     def add(self, snapshot: Snapshot, adapter: bytes) -> None:
-        """Keep a post-heal snapshot, if it is the best or may come to be."""
-        if snapshot.phase is not Phase.POST_HEAL:
+        """Keep what may serve."""
+        if snapshot.phase not in (Phase.BASELINE, Phase.POST_HEAL):
             return
         number = self._registry.add_version(self._lineage, snapshot, adapter, None).version
-        if snapshot.evaluation is Evaluation.AWAITING:
+        self._keep(number)
+        if snapshot.phase is Phase.POST_HEAL and snapshot.evaluation is Evaluation.AWAITING:
             self._unscored[snapshot.id] = number
-        else:
+        elif snapshot.phase is Phase.POST_HEAL:
             self._rank(number)
 
     def score(
@@ -82,16 +87,30 @@ class BestInMemory(Writer):
             self._registry.score_version(self._lineage, number, batch, metrics, scores)
             self._rank(number)
 
+    def knows(self, snapshot: str, version: int) -> None:
+        """It serves again."""
+        self._keep(version)
+
     def _rank(self, number: int) -> None:
-        """Forget the version, or the one that was best until now."""
-        fresh = self._registry.version(MODEL, number)
-        best = self._best
+        """Make the version the best, if it is."""
+        fresh, best = self._registry.version(MODEL, number), self._best
         if fresh.f1 is None or (best is not None and (best.f1 or 0.0) > fresh.f1):
-            self._registry.delete_version(fresh)
+            self._forget(number)
             return
-        if best is not None:
-            self._registry.delete_version(best)
         self._best = fresh
+        if best is not None:
+            self._forget(best.version)
+
+    def _keep(self, number: int) -> None:
+        self._latest.append(number)
+        if len(self._latest) > SERVED:
+            self._forget(self._latest.popleft())
+
+    def _forget(self, number: int) -> None:
+        """Let go of a version, unless something still needs it."""
+        best = self._best.version if self._best else None
+        if number != best and number not in (*self._latest, *self._unscored.values()):
+            self._registry.delete_version(self._registry.version(MODEL, number))
 
 
 class _Timed(Recipes):
@@ -115,7 +134,7 @@ class Replay:
         registry = MemoryRegistry()
         base = registry.store_base(MODEL, prepared.base)
         lineage = Lineage(MODEL, MODEL, base, config.heal.recipe, str(config.labels), "1")
-        self._log, writer = CountingLog(), BestInMemory(registry, lineage)
+        self._log, writer = CountingLog(), RestorableInMemory(registry, lineage)
         recorder = RunRecorder(self._log, writer, clock, MODEL)
         self.live: LiveModel = serve(prepared)
         self._recipes = _Timed(prepared.network, prepared.anchor, config.heal)

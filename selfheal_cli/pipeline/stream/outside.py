@@ -9,6 +9,7 @@ from functools import cached_property, partial
 from typing import Protocol
 
 from selfheal_cli.config import RunConfig
+from selfheal_cli.errors import NoCandidateError
 from selfheal_cli.heal.engine import HealEngine, InlineEngine, LiveModel
 from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.model.network import Weights
@@ -16,8 +17,8 @@ from selfheal_cli.pipeline.record.recorder import Writer
 from selfheal_cli.pipeline.stream.champion import ChampionMove, Others
 from selfheal_cli.records import VersionRecord
 from selfheal_cli.registry.base import Lineage, Registry
-from selfheal_cli.rollback.plan import Candidates
-from selfheal_cli.rollback.trust import Trust, Unverified
+from selfheal_cli.rollback.plan import Candidates, version_of
+from selfheal_cli.rollback.trust import Trust, Unverified, summed_up
 from selfheal_cli.rollback.verify import load_verified
 
 FULL = "as many writes wait for the registry as may"
@@ -70,8 +71,8 @@ class Outside(Protocol):
         Each is to be carried out before the next is asked for.
         """
 
-    def ask_best(self) -> None:
-        """Ask which version is best; an earlier question is dropped."""
+    def ask_best(self, snapshot: str = "") -> None:
+        """Ask which version is best, or for that of a snapshot; an earlier question is dropped."""
 
     def best(self, *, wait: bool) -> Best | None:
         """The answer to `ask_best`, None where it is not there yet; raises `SelfhealError` kinds.
@@ -128,11 +129,11 @@ class Live(Outside):
         """Nobody knows yet."""
         return iter(())
 
-    def ask_best(self) -> None:
+    def ask_best(self, snapshot: str = "") -> None:
         """From a thread of its own, once what was written has arrived."""
         arrival = partial(self._writer.flush, 0.0, until=self._writer.given)
         thread = ThreadPoolExecutor(1, thread_name_prefix="question")
-        self._answer = thread.submit(self._find_best, arrival)
+        self._answer = thread.submit(self._find, snapshot, arrival)
         thread.shutdown(wait=False)
 
     def best(self, *, wait: bool) -> Best | None:
@@ -149,14 +150,26 @@ class Live(Outside):
         self._writer.sync()
         return True
 
-    def _find_best(self, arrival: Callable[[], None]) -> Best:
+    def _find(self, snapshot: str, arrival: Callable[[], None]) -> Best:
         arrival()
         lineage, trust = self.lineage, self._trust()
+        if snapshot:
+            return self._of(snapshot, trust)
         within = lineage.run_id if self.config.policy.rollback_candidates == "run" else None
         candidates = Candidates(self.registry, lineage.model, lineage.base, trust, run_id=within)
         best = candidates.best()
         weights = load_verified(self.registry, best)
         return Best(best, weights, tuple(candidates.passed_over))
+
+    def _of(self, snapshot: str, trust: Trust) -> Best:
+        """The version of a snapshot that served; raises `NoCandidateError` where it is not there,
+        or not what its run wrote down.
+        """
+        version = version_of(self.registry, self.lineage.model, snapshot)
+        doubts = trust.judge(version).doubts
+        if doubts:
+            raise NoCandidateError(f"v{version.version} served before: {summed_up(doubts)}")
+        return Best(version, load_verified(self.registry, version))
 
     def close(self) -> None:
         """Give back what the engine holds."""

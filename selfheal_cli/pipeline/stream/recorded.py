@@ -28,7 +28,7 @@ class Recorded(Outside):
     def __init__(self, record: RecordedEvents, live: Live, others: ChampionWatcher) -> None:
         self._record, self._live, self._others = record, live, others
         self._waits = live.config.heal.mode == "sync"  # for the answer, where it is asked for
-        self._asked = False
+        self._asked: str | None = None  # for the version of a snapshot, or the best
         self._running: tuple[HealTask, AdapterState] | None = None  # and what served before
         self._waiting: HealTask | None = None
 
@@ -55,9 +55,9 @@ class Recorded(Outside):
                 case _:
                     return
 
-    def ask_best(self) -> None:
+    def ask_best(self, snapshot: str = "") -> None:
         """Nobody is asked while the record says what was answered."""
-        self._asked = True
+        self._asked = snapshot
         self._is_over()
 
     def best(self, *, wait: bool) -> Best | None:
@@ -67,11 +67,11 @@ class Recorded(Outside):
         event = self._record.expected
         if (
             event is None
-            or not self._asked
+            or self._asked is None
             or not (self._waits or isinstance(event, events.RollbackAsked))
         ):
             return None
-        self._asked = False
+        self._asked = None
         if isinstance(event, events.RollbackFailed):
             raise NoCandidateError(event.error)
         if not isinstance(event, (events.RolledBack, events.RollbackDeclined)):
@@ -138,7 +138,7 @@ class Recorded(Outside):
         for task in (running and running[0], waiting):
             if task is not None:
                 self._live.heals.submit(task)
-        if self._asked:
-            self._asked = False
-            self._live.ask_best()
+        if self._asked is not None:
+            asked, self._asked = self._asked, None
+            self._live.ask_best(asked)
         return True

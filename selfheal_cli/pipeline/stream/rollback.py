@@ -11,6 +11,7 @@ from selfheal_cli.heal.gate import compare
 from selfheal_cli.heal.recipe import KINDS
 from selfheal_cli.heal.task import AdapterState, HealRows
 from selfheal_cli.model.network import Weights
+from selfheal_cli.pipeline.stream.candidates import Alarm
 from selfheal_cli.pipeline.stream.champion import ChampionMove
 from selfheal_cli.pipeline.stream.context import Fallen, SessionContext
 from selfheal_cli.pipeline.stream.outside import Best, HoldChange
@@ -30,6 +31,7 @@ class AutoRollback:
 
     def __init__(self, run: SessionContext) -> None:
         self._policy = run.config.policy
+        self._paired = run.config.heal.better_by == "paired"
         self._guarded = KINDS[run.config.heal.recipe].guarded
         self._beside = run.config.heal.mode == "async"
         self._live = run.live
@@ -75,12 +77,24 @@ class AutoRollback:
 
     def observe(self, heal: Completed, rows: HealRows) -> None:
         """Take a heal's scores; where they have fallen, ask what to restore."""
+        if self._paired:
+            return
         reason = self._health.observe(heal.scores)
         if reason is None or self._state.fallen is not None:
             return
         self._state.fallen = Fallen(heal.heal_id, heal.batch, reason, rows)
         self._recorder.send_steps()
         self._outside.ask_best()
+        if not self._beside:
+            self.settle(wait=True)
+
+    def brake(self, alarm: Alarm) -> None:
+        """Go back to what served before, at once; unless a rollback was only just carried out."""
+        if self._state.paused or self._state.batch <= self._state.quiet_until:
+            return
+        self._state.fallen = Fallen("", self._state.batch, alarm.reason)
+        self._recorder.send_steps()
+        self._outside.ask_best(alarm.before)
         if not self._beside:
             self.settle(wait=True)
 
@@ -109,7 +123,7 @@ class AutoRollback:
         version = best.version
         if self._guarded:
             self._health = Health(self._policy)
-            gain, error = self._gain(best.weights, fallen.rows)
+            gain, error = self._gain(best.weights, fallen.rows) if fallen.rows else (0.0, None)
             if error is not None and gain <= error:
                 why = (
                     f"v{version.version} is not better on the held-out rows: its log loss is lower "

@@ -24,6 +24,7 @@ from selfheal_cli.metrics import RunningScores, classify, counts, score
 from selfheal_cli.pipeline.prepare.baseline import Prepared
 from selfheal_cli.pipeline.prepare.continuing import WarmStart
 from selfheal_cli.pipeline.stream.batch import AnsweredBatch, LabelFlow, answer
+from selfheal_cli.pipeline.stream.candidates import CandidateWatch
 from selfheal_cli.pipeline.stream.champion import ChampionMove
 from selfheal_cli.pipeline.stream.context import SessionContext
 from selfheal_cli.pipeline.stream.healing import BatchReading, HealEvaluator, Healing
@@ -104,6 +105,8 @@ class Session:
         self._rules = RuleWatch(run)
         self._monitors = Monitoring(run)
         self._fidi = Fidi(run.prepared.trained.calibration, config.policy)
+        paired = config.heal.better_by == "paired"
+        self._candidates = CandidateWatch(run) if paired else None
         self._never = config.labels.regime == "none"
         self._full = config.labels.regime == "full"
         self._kind = KINDS[config.heal.recipe]
@@ -127,6 +130,8 @@ class Session:
         else:
             self.healing.know_baseline(continued.baseline)
             self._rollback.begin_from(continued.champion, continued.weights, continued.move)
+            if self._candidates is not None:
+                self._candidates.go_on_from(continued)
         self._rest()
 
     def go_through(self, folder: Path, stop: Callable[[], bool], held: Callable[[], bool]) -> bool:
@@ -216,6 +221,10 @@ class Session:
         verdict = self._rules.judge(batch.index, columns)
         scored = _scored(answered, self.run.prepared, verdict)
         learned = self._take_labels(scored, batch)
+        if self._candidates is not None:
+            alarm = self._candidates.observe(batch.index, learned)
+            if alarm is not None:
+                self._rollback.brake(alarm)
         read = self._read(scored, columns, verdict, learned)
         asked = self._ask(read, learned)
         self.healing.settle()

@@ -13,12 +13,12 @@ from selfheal_cli.records import AnyVersion, ForeignVersion
 from selfheal_cli.registry.base import Registry
 from selfheal_cli.registry.journal import MAX_TEXT, Hold
 from selfheal_cli.registry.orders import hold
+from selfheal_cli.rollback.paired import plan_better
 from selfheal_cli.rollback.plan import (
     By,
     RollbackPlan,
     check_target,
     execute,
-    plan_best,
     plan_previous,
     plan_version,
 )
@@ -51,7 +51,7 @@ def _do(registry: Registry, model: str, kind: str, argument: Mapping[str, Any]) 
 
 def _plan(registry: Registry, model: str, to: object) -> RollbackPlan:
     if to == "best":
-        return plan_best(registry, model)
+        return plan_better(registry, model)
     if to == "previous":
         return plan_previous(registry, model)
     if isinstance(to, int) and not isinstance(to, bool):

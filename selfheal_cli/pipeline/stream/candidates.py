@@ -1,0 +1,195 @@
+"""What other versions would have lost on the rows whose labels come: asked as the stream goes on.
+
+The features of a row are computed once, when it is answered; a candidate costs its adapter and the
+head. Few are kept: the baseline, what served when the run began, the version that served before,
+and a ladder of older ones whose ages are about as far apart as they are old.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from selfheal_cli.events.evidence import quantile
+from selfheal_cli.events.types import CandidatesCompared
+from selfheal_cli.heal.gate import log_losses
+from selfheal_cli.labels.queue import Scored
+from selfheal_cli.model.network import SelfHealingNetwork
+from selfheal_cli.pipeline.prepare.continuing import WarmStart
+from selfheal_cli.pipeline.stream.context import SessionContext
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Losses = NDArray[np.float64]
+
+RUNGS = 6  # of the ladder
+SPACING = 10  # batches between two versions that are taken into it
+FEWEST, BATCHES = 50, 5  # rows that the brake looks at: at least, and of how many batches
+DIGITS = 6  # of a sum of log losses, as it is written down
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A version that served from batch ``since`` on: it learned from no row of that or later."""
+
+    snapshot: str
+    since: int
+    network: SelfHealingNetwork
+
+
+class CandidateWatch:
+    """Holds versions against what serves, batch after batch, and notes what came of it."""
+
+    def __init__(self, run: SessionContext) -> None:
+        self._live, self._recorder = run.live, run.recorder
+        self._frozen = run.live.serving.network
+        self._always: dict[str, Candidate] = {}
+        self._ladder: list[Candidate] = []
+        self._serving: Candidate | None = None
+        self._before: Candidate | None = None
+        self._began = 0  # the batch from which on it serves
+        self._taken = -SPACING
+        self._versions: dict[str, int] = {}
+        self._brake = Brake(run.config.policy.brake_level)
+
+    def go_on_from(self, continued: WarmStart) -> None:
+        """Ask also about the versions of an earlier run: its baseline, and what serves first."""
+        baseline, champion = continued.baseline, continued.champion
+        numbered = {one.tags["selfheal.snapshot"]: one.version for one in (baseline, champion)}
+        first = next(iter(numbered))
+        self._always[first] = Candidate(first, 0, self._frozen)
+        self._versions = numbered
+
+    def observe(self, batch: int, learned: Sequence[Scored]) -> Alarm | None:
+        """Labels that came with a batch: note what versions lost, and whether to go back at once.
+
+        An alarm is told of once, with the first batch that gives it.
+        """
+        serving = self._look(batch)
+        for part in learned:
+            known = part.where(part.y >= 0)
+            if len(known):
+                self._compare(known, serving)
+        return self._brake.alarm(self._before.snapshot) if self._before else None
+
+    def _look(self, batch: int) -> Candidate:
+        """What serves by now, and whether to ask about it from here on."""
+        now = self._live.serving
+        if self._serving is None or self._serving.snapshot != now.snapshot:
+            known = {one.snapshot: one for one in self._asked()}
+            self._before = self._serving
+            self._serving = known.get(now.snapshot) or Candidate(now.snapshot, batch, now.network)
+            self._began = batch
+            self._brake.reset()
+        serving = self._serving
+        if self._before is None:
+            self._always.setdefault(now.snapshot, serving)
+        elif batch - self._taken >= SPACING and now.snapshot not in self._always:
+            self._take(serving, batch)
+        return serving
+
+    def _take(self, serving: Candidate, batch: int) -> None:
+        self._taken = batch
+        self._ladder = [one for one in self._ladder if one.snapshot != serving.snapshot]
+        self._ladder.append(serving)
+        if len(self._ladder) > RUNGS:
+            born = [0, *(one.since for one in self._ladder)]
+            gaps = [after - before for before, after in zip(born, born[2:], strict=False)]
+            ages = [batch + 1 - since for since in born[1:-1]]
+            shares = [gap / age for gap, age in zip(gaps, ages, strict=True)]
+            del self._ladder[shares.index(min(shares))]
+
+    def _asked(self) -> Iterator[Candidate]:
+        """Each once, the oldest first."""
+        beside = [one for one in (self._before, self._serving) if one is not None]
+        chosen = {one.snapshot: one for one in (*self._always.values(), *self._ladder, *beside)}
+        yield from chosen.values()
+
+    def _compare(self, part: Scored, serving: Candidate) -> None:
+        served, features = log_losses(part.probabilities, part.y), part.features
+        late = self._began > part.batch  # something else answered them
+        losses = {
+            one.snapshot: log_losses(one.network.predict_features(features), part.y)
+            for one in self._asked()
+            if one.since <= part.batch or (late and one is serving)
+        }
+        by_now = losses[serving.snapshot] if late else None
+        if serving.since > part.batch:
+            del losses[serving.snapshot]
+        self._recorder.note(
+            CandidatesCompared(
+                batch=part.batch,
+                rows=len(part),
+                positives=_positives(part),
+                serving=serving.snapshot,
+                served=_total(served),
+                losses={name: _total(lost) for name, lost in losses.items()},
+                by_now=None if by_now is None else _total(by_now),
+                versions=self._versions,
+            )
+        )
+        if not late and self._before is not None and self._before.snapshot in losses:
+            frozen = log_losses(part.shadow, part.y)
+            self._brake.add(served - frozen, served - losses[self._before.snapshot])
+
+
+def _total(losses: Losses) -> float:
+    return round(float(losses.sum()), DIGITS)
+
+
+def _positives(part: Scored) -> int:
+    """Rows that are not of the commonest class; with two classes, the positives."""
+    if part.probabilities.ndim > 1:
+        return len(part) - int(np.bincount(part.y).max())
+    return int((part.y == 1).sum())
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """What serves has lost so much more than the version ``before`` that it must go."""
+
+    before: str
+    reason: str
+
+
+class Brake:
+    """A one-sided alarm on the latest rows that what serves has answered: it loses more than the
+    frozen baseline, and more than the version before it.
+
+    By Student's t over the rows' paired differences (Biometrika 6, 1908), each at ``level``.
+    """
+
+    def __init__(self, level: float) -> None:
+        self._level = level
+        self._worse: deque[Losses] = deque(maxlen=BATCHES)
+
+    def reset(self) -> None:
+        """Something else serves."""
+        self._worse.clear()
+
+    def add(self, than_frozen: Losses, than_before: Losses) -> None:
+        """By how much the log losses (n,) of the rows of one batch were higher."""
+        self._worse.append(np.stack([than_frozen, than_before]))
+
+    def alarm(self, before: str) -> Alarm | None:
+        """To go back to the snapshot ``before``, where both differences are beyond chance."""
+        if sum(part.shape[1] for part in self._worse) < FEWEST:
+            return None
+        differences = np.concatenate(self._worse, axis=1)
+        rows = differences.shape[1]
+        means = differences.mean(axis=1)
+        errors = differences.std(axis=1, ddof=1) / sqrt(rows)
+        if not bool((means > -quantile(self._level, rows - 1) * errors).all()):
+            return None
+        self._worse.clear()
+        return Alarm(
+            before,
+            f"what serves loses {means[1]:.3f} a row more than the version before it, and "
+            f"{means[0]:.3f} more than the frozen baseline, on the latest {rows} labelled rows",
+        )
