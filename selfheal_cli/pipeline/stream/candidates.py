@@ -35,7 +35,7 @@ DIGITS = 6  # of a sum of log losses, as it is written down
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class Contender:
     """A version that served from batch ``since`` on: it learned from no row of that or later."""
 
     snapshot: str
@@ -49,10 +49,10 @@ class CandidateWatch:
     def __init__(self, run: SessionContext) -> None:
         self._live, self._recorder = run.live, run.recorder
         self._frozen = run.live.serving.network
-        self._always: dict[str, Candidate] = {}
-        self._ladder: list[Candidate] = []
-        self._serving: Candidate | None = None
-        self._before: Candidate | None = None
+        self._always: dict[str, Contender] = {}
+        self._ladder: list[Contender] = []
+        self._serving: Contender | None = None
+        self._before: Contender | None = None
         self._began = 0  # the batch from which on it serves
         self._taken = -SPACING
         self._versions: dict[str, int] = {}
@@ -63,7 +63,7 @@ class CandidateWatch:
         baseline, champion = continued.baseline, continued.champion
         numbered = {one.tags["selfheal.snapshot"]: one.version for one in (baseline, champion)}
         first = next(iter(numbered))
-        self._always[first] = Candidate(first, 0, self._frozen)
+        self._always[first] = Contender(first, 0, self._frozen)
         self._versions = numbered
 
     def observe(self, batch: int, learned: Sequence[Scored]) -> Alarm | None:
@@ -78,13 +78,13 @@ class CandidateWatch:
                 self._compare(known, serving)
         return self._brake.alarm(self._before.snapshot) if self._before else None
 
-    def _look(self, batch: int) -> Candidate:
+    def _look(self, batch: int) -> Contender:
         """What serves by now, and whether to ask about it from here on."""
         now = self._live.serving
         if self._serving is None or self._serving.snapshot != now.snapshot:
             known = {one.snapshot: one for one in self._asked()}
             self._before = self._serving
-            self._serving = known.get(now.snapshot) or Candidate(now.snapshot, batch, now.network)
+            self._serving = known.get(now.snapshot) or Contender(now.snapshot, batch, now.network)
             self._began = batch
             self._brake.reset()
         serving = self._serving
@@ -94,7 +94,7 @@ class CandidateWatch:
             self._take(serving, batch)
         return serving
 
-    def _take(self, serving: Candidate, batch: int) -> None:
+    def _take(self, serving: Contender, batch: int) -> None:
         self._taken = batch
         self._ladder = [one for one in self._ladder if one.snapshot != serving.snapshot]
         self._ladder.append(serving)
@@ -105,13 +105,13 @@ class CandidateWatch:
             shares = [gap / age for gap, age in zip(gaps, ages, strict=True)]
             del self._ladder[shares.index(min(shares))]
 
-    def _asked(self) -> Iterator[Candidate]:
+    def _asked(self) -> Iterator[Contender]:
         """Each once, the oldest first."""
         beside = [one for one in (self._before, self._serving) if one is not None]
         chosen = {one.snapshot: one for one in (*self._always.values(), *self._ladder, *beside)}
         yield from chosen.values()
 
-    def _compare(self, part: Scored, serving: Candidate) -> None:
+    def _compare(self, part: Scored, serving: Contender) -> None:
         served, features = log_losses(part.probabilities, part.y), part.features
         late = self._began > part.batch  # something else answered them
         losses = {
