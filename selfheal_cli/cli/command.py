@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from selfheal_cli.cli.examples import EXAMPLES, MEANT
 from selfheal_cli.cli.say import say
 from selfheal_cli.visible import visible
 
@@ -61,6 +62,13 @@ class Command(click.Command):
             with formatter.section(OWN if len(sections) == 1 else title):
                 formatter.write_dl(records)
 
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """One example."""
+        example = EXAMPLES.get(ctx.command_path.partition(" ")[2])
+        if example:
+            with formatter.section("Example"):
+                formatter.write_text(example)
+
 
 class Group(click.Group):
     """Commands that belong together; a slip of a name is told the nearest."""
@@ -84,7 +92,8 @@ class Group(click.Group):
 
         known = self.list_commands(ctx)
         if args and args[0] not in known and not args[0].startswith("-"):
-            near = get_close_matches(args[0], known, n=1)
+            meant = MEANT.get(args[0], "")
+            near = [meant] if meant in known else get_close_matches(args[0], known, n=1)
             hint = f" Did you mean '{near[0]}'?" if near else ""
             raise click.UsageError(f"No such command '{args[0]}'.{hint}", ctx)
         return super().resolve_command(ctx, args)

@@ -80,7 +80,7 @@ SEPARATE_ROWS = 20_000  # that everyone is judged on at the end of a synthetic s
         type=click.Path(path_type=Path, dir_okay=False),
         default=Path("comparison.png"),
         show_default=True,
-        help="Where the picture goes.",
+        help="File for the picture.",
     ),
 )
 @options.settings

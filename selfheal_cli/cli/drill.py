@@ -18,7 +18,9 @@ from selfheal_cli.cli.say import say
     show_default=True,
     help="Thresholds to drill with.",
 )
-@click.option("--drift-strength", type=float, help="Of the synthetic stream. [default: 2.2]")
+@click.option(
+    "--drift-strength", type=float, help="How far V14 moves in the synthetic stream. [default: 2.2]"
+)
 @click.option("--batches", type=int, help="Batches to try at most. [default: 25]")
 @click.option("--keep", is_flag=True, help="Leave the drill's model and run in the store.")
 @options.tracking_uri

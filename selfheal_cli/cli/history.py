@@ -22,10 +22,15 @@ FIELDS = ("at", "kind", "actor", "run", "batch", "before", "after", "reason")
 
 @click.command("history", cls=Command)
 @click.option(
-    "--run", "run_name", metavar="RUN", help="Only this run: id, its beginning, or latest."
+    "--run",
+    "run_name",
+    metavar="RUN",
+    help="Show only this run: its id, the beginning of it, or latest.",
 )
-@click.option("--version", "named", type=VersionName(), help="Only about this version.")
-@click.option("--at", type=Moment(), help="Only until then.")
+@click.option(
+    "--version", "named", type=VersionName(), help="Show only what concerns this version."
+)
+@click.option("--at", type=Moment(), help="Show only what happened until then.")
 @click.option(
     "--limit",
     type=click.IntRange(1, 1_000_000),

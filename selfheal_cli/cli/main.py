@@ -19,6 +19,7 @@ INTERRUPTED = 130
 # What a user does in a day, in its order; a command's module is loaded when it is called.
 SECTIONS = {
     "Start": {
+        "demo": "Show healing on a table of payments that change.",
         "init": "Write a commented selfheal.yaml from what is seen in your data.",
         "run": "Train, stream, heal and register every snapshot.",
         "wrap": "Put an adapter into a trained PyTorch model of your own.",

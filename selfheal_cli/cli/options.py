@@ -162,7 +162,7 @@ policy: Decorator = click.option(
     help="Thresholds; see 'selfheal policy list'. [default: selfheal.yaml's, else default]",
 )
 quiet: Decorator = section(
-    COMMON, click.option("--quiet", is_flag=True, help="Show the end alone, and no progress.")
+    COMMON, click.option("--quiet", is_flag=True, help="Show only the results, no progress.")
 )
 wide: Decorator = section(
     COMMON,
@@ -207,7 +207,11 @@ kinds_of_columns: Decorator = group(
         multiple=True,
         help="Take a column of numbers as categories; repeatable.",
     ),
-    click.option("--separator", metavar="CHAR", help="Of a CSV file. [default: found in its head]"),
+    click.option(
+        "--separator",
+        metavar="CHAR",
+        help="Character between the columns of a CSV file. [default: found in its head]",
+    ),
 )
 # Which columns of a table there are, and which is the target.
 columns = group(target, kinds_of_columns)
@@ -277,9 +281,9 @@ stream = group(
         click.option(
             "--drift-strength",
             type=float,
-            help="Of the synthetic stream: how far the normals' V14 moves down. [default: 2.2]",
+            help="How far the normals' V14 moves down in the synthetic stream. [default: 2.2]",
         ),
-        click.option("--heal-steps", type=int, help="Gradient steps a heal. [default: 5]"),
+        click.option("--heal-steps", type=int, help="Gradient steps in each heal. [default: 5]"),
         click.option("--heal-lr", type=float, help="Learning rate of a heal. [default: 0.003]"),
         click.option(
             "--fidi-threshold",
@@ -294,7 +298,7 @@ stream = group(
         click.option(
             "--rollback-f1-drop",
             type=float,
-            help="Fall of the mean F1 that rolls back. [default: the policy's, 0.08]",
+            help="Roll back once the mean F1 fell by this. [default: the policy's, 0.08]",
         ),
     ),
     section(
@@ -302,9 +306,9 @@ stream = group(
         click.option(
             "--batches", type=int, help="Batches to stream. [default: 25, or all of DATA]"
         ),
-        click.option("--batch-size", type=int, help="Rows a batch. [default: 100]"),
+        click.option("--batch-size", type=int, help="Rows in each batch. [default: 100]"),
         click.option(
-            "--seed", type=int, help="Of data, initialisation and training. [default: 42]"
+            "--seed", type=int, help="Draw data, network and training from this seed. [default: 42]"
         ),
     ),
     hidden(click.option("--experiment")),
@@ -331,7 +335,9 @@ elsewhere = group(
             metavar="URL",
             help="Database whose rows --query asks for; see docs/sources.md.",
         ),
-        click.option("--query", metavar="SELECT|FILE", help="The query, or its file."),
+        click.option(
+            "--query", metavar="SELECT|FILE", help="The query itself, or a file that holds it."
+        ),
         click.option(
             "--kafka", metavar="BOOTSTRAP", help="Read rows from the --topic of a broker."
         ),

@@ -32,7 +32,7 @@ healing = section(
         metavar="NAME|FILE",
         help="Thresholds; see 'selfheal policy list'. [default: as that run]",
     ),
-    click.option("--batch-size", type=int, help="Rows a batch. [default: as that run]"),
+    click.option("--batch-size", type=int, help="Rows in each batch. [default: as that run]"),
     click.option(
         "--max-wait",
         type=float,
@@ -58,17 +58,17 @@ healing = section(
 )
 limits = section(
     "Limits",
-    click.option("--max-body", type=int, help="Bytes of a request. [default: 10000000]"),
-    click.option("--max-rows", type=int, help="Rows of a request. [default: 100000]"),
+    click.option("--max-body", type=int, help="Largest request, in bytes. [default: 10000000]"),
+    click.option("--max-rows", type=int, help="Most rows in a request. [default: 100000]"),
     click.option(
         "--max-rate",
         type=float,
-        help="Requests a second from one address; 0 for any number. [default: 0]",
+        help="Most requests a second from one address; 0 for any number. [default: 0]",
     ),
     click.option(
         "--timeout",
         type=float,
-        help="Seconds until a request is there and answered. [default: 30]",
+        help="Seconds within which a request is read and answered. [default: 30]",
     ),
 )
 

@@ -16,10 +16,14 @@ SORTS = ("version", "f1", "accuracy", "precision", "recall", "roc_auc", "pr_auc"
 @click.option(
     "--phase",
     type=click.Choice(["baseline", "pre-heal", "post-heal", "rejected"]),
-    help="Only this phase.",
+    help="List only versions of this phase.",
 )
 @click.option(
-    "--sort", type=click.Choice(SORTS), default="version", show_default=True, help="Highest first."
+    "--sort",
+    type=click.Choice(SORTS),
+    default="version",
+    show_default=True,
+    help="Sort by this, highest first.",
 )
 @click.option(
     "--limit",

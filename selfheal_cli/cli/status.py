@@ -36,7 +36,11 @@ FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
     callback=lambda ctx, param, value: value and options.checked_name(ctx, param, value),
     help="Read the registry instead of asking a server: champion, hold, lease, last versions.",
 )
-@click.option("--token-file", type=FILE, help="The server's, with 'scoring: TOKEN' or the other.")
+@click.option(
+    "--token-file",
+    type=FILE,
+    help="Read the server's token from this file; see 'selfheal serve --token-file'.",
+)
 @click.option("--watch", is_flag=True, help="Look again every two seconds until Ctrl-C.")
 @options.tracking_uri
 @options.as_json

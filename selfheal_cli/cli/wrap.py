@@ -48,29 +48,42 @@ def _uri(ctx: click.Context, param: click.Parameter, value: str | None) -> str |
     "--from", "target", metavar="PACKAGE.MODULE:CLASS",
     help="The model's class, so that no pickle is needed to build it.",
 )  # fmt: skip
-@click.option("--weights", type=FILE, help="Its weights, safetensors, instead of MODEL.")
-@click.option("--init", "init_text", metavar="JSON", help="Its constructor's arguments.")
-@click.option("--shape", metavar="N,N,...", help="Of one row. [default: as many as inputs]")
+@click.option(
+    "--weights",
+    type=FILE,
+    help="Take the model's weights from this safetensors file instead of MODEL.",
+)
+@click.option(
+    "--init", "init_text", metavar="JSON", help="Arguments of the model's constructor, as JSON."
+)
+@click.option("--shape", metavar="N,N,...", help="Shape of one row. [default: as many as inputs]")
 @click.option(
     "--gives", type=click.Choice(["auto", "logits", "probabilities"]), default="auto",
     show_default=True,
-    help="What it gives; auto: probabilities where all lie between 0 and 1, else logits.",
+    help="What the model gives; auto: probabilities where all lie between 0 and 1, else logits.",
 )  # fmt: skip
-@click.option("--integers", is_flag=True, help="It takes whole numbers, as of tokens.")
+@click.option("--integers", is_flag=True, help="The model takes whole numbers, such as tokens.")
 @click.option("--data", type=FILE, help="A CSV or Parquet file with rows as the model takes them.")
-@click.option("--drop", multiple=True, metavar="COLUMN", help="No input of the model; repeatable.")
+@click.option(
+    "--drop",
+    multiple=True,
+    metavar="COLUMN",
+    help="Leave a column out that is no input of the model; repeatable.",
+)
 @click.option(
     "--classes",
     "labels",
     metavar="A,B,...",
-    help="Names of its classes. [default: 0, 1, ...]",
+    help="Names of the model's classes. [default: 0, 1, ...]",
 )
 @click.option(
     "--promote",
     is_flag=True,
     help="Make it champion, baseline and what --from NAME heals, of a NAME that exists.",
 )
-@click.option("--list", "listed", is_flag=True, help="Show its layers and register nothing.")
+@click.option(
+    "--list", "listed", is_flag=True, help="Show the model's layers and register nothing."
+)
 @click.option("--allow-pickle", is_flag=True, help="Load a pickle, which may run any code.")
 @options.allow_module
 @options.tracking_uri

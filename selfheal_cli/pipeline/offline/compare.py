@@ -151,7 +151,7 @@ def _one_seed(
         known = config.source
         simple[LIMIT] = lambda seed, source: Posterior(known)
     for title, make in simple.items():
-        yield _run(title, WithPeer(make(config.seed, source), config), config, source)
+        yield contest(title, WithPeer(make(config.seed, source), config), config, source)
     for recipe in recipes:
         heal = config.heal.model_copy(
             update={
@@ -162,9 +162,9 @@ def _one_seed(
         own = config.model_copy(update={"heal": heal})
         check_recipe(heal, own.labels, len(source.labels))
         replay = Replay(own, source, survey(own, source, trained))
-        yield _run(recipe, replay, own, source)
+        yield contest(recipe, replay, own, source)
     for title, make in peers.items():
-        yield _run(title, WithPeer(make(config.seed, source), config), config, source)
+        yield contest(title, WithPeer(make(config.seed, source), config), config, source)
 
 
 class BaselineModel(Protocol):
@@ -212,7 +212,8 @@ class WithPeer:
         return {}
 
 
-def _run(title: str, contestant: BaselineModel, config: RunConfig, source: Source) -> Result:
+def contest(title: str, contestant: BaselineModel, config: RunConfig, source: Source) -> Result:
+    """Send the stream through one of them; each row is predicted before anything learns from it."""
     judge, by_batch = BaselineScorer(config.objective), list[float]()
     held, rows, predicting, stepping = source.held_out().get("drifted"), 0, 0.0, 0.0
 

@@ -1,0 +1,151 @@
+"""What the demonstration says of a run over payments whose generator is known: how much of what was
+possible healing gained, and which of the changes were noticed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from selfheal_cli.config import RunConfig
+from selfheal_cli.events.state import RunView
+from selfheal_cli.pipeline.offline.compare import Result, WithPeer, contest
+from selfheal_cli.pipeline.offline.trees import refitted_title, tree_peers
+from selfheal_cli.scores import AnyScores, Scores
+from selfheal_cli.sources.base import Source
+from selfheal_cli.sources.payments import TARGET, Change, Payments
+
+if TYPE_CHECKING:
+    from selfheal_cli.records import FloatArray, LabelArray
+
+Counts = NDArray[np.float64]  # (batches, 3): true positives, false positives, false negatives
+REFITTED_EVERY = 10  # batches
+FIGURES = ("f1", "roc_auc", "pr_auc", "log_loss")
+SURE = 1.96  # standard errors to either side
+OF_DECISIONS = ("prediction-rate", "page-hinkley")  # monitors that see a change of the target
+
+
+class Generator:
+    """The limit: for the rows of the stream in their order, the chance that each is fraud."""
+
+    def __init__(self, chance: NDArray[np.float64]) -> None:
+        self._chance, self._taken = chance, 0
+
+    def predict(self, x: FloatArray) -> FloatArray:
+        """See `Peer`."""
+        begin, self._taken = self._taken, self._taken + len(x)
+        chances: FloatArray = self._chance[begin : self._taken].astype(np.float32)
+        return chances
+
+    def learn(self, x: FloatArray, y: LabelArray) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class DemoLine:
+    """A contestant and its figures on the streamed rows, all scored before their labels came."""
+
+    title: str
+    figures: Mapping[str, float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Gained:
+    """The share of what could be gained in F1, with its interval over batches."""
+
+    share: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Noticed:
+    """A change, the batch in which it began, and the first alarm that names it; -1 for none."""
+
+    change: Change
+    began: int
+    seen: int
+    monitor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """All that is shown of it."""
+
+    rows: int
+    lines: tuple[DemoLine, ...]
+    gained: Gained
+    noticed: tuple[Noticed, ...]
+
+
+def demonstrate(
+    config: RunConfig, source: Source, payments: Payments, view: RunView
+) -> Demonstration:
+    """Hold a finished run against trees that are refitted and against the generator itself."""
+    sizes = [len(batch.rows) for batch in source.batches()]
+    begin = len(payments) - sum(sizes)
+    title = refitted_title(REFITTED_EVERY)
+    peers = {
+        title: tree_peers(REFITTED_EVERY)[title](config.seed, source),
+        "limit for any model": Generator(payments.chance[begin:]),
+    }
+    results = [contest(name, WithPeer(peer, config), config, source)
+               for name, peer in peers.items()]  # fmt: skip
+    stages = {str(stage["key"]): stage for stage in (view.finished and view.finished.stages) or ()}
+    lines = (
+        DemoLine("frozen network", {name: stages["unhealed"].get(name) for name in FIGURES}),
+        DemoLine("healed network", {name: stages["healed"].get(name) for name in FIGURES}),
+        *(DemoLine(one.title, {name: one.figures.get(name) for name in FIGURES})
+          for one in results),
+    )  # fmt: skip
+    gained = _gained(view, results[-1])
+    return Demonstration(sum(sizes), lines, gained, tuple(_noticed(view, payments, begin, sizes)))
+
+
+def _gained(view: RunView, limit: Result) -> Gained:
+    """(healed - frozen) / (limit - frozen) in F1, by the jackknife over batches."""
+    batches = [view.by_batch.scores[batch] for batch in range(1, len(limit.parts) + 1)]
+    healed, frozen = (_counts(pair[side] for pair in batches) for side in (0, 1))
+    best = _counts(limit.parts)
+    share = _share(healed.sum(0), frozen.sum(0), best.sum(0))
+    without = np.array([
+        _share(healed.sum(0) - a, frozen.sum(0) - b, best.sum(0) - c)
+        for a, b, c in zip(healed, frozen, best, strict=True)
+    ])  # fmt: skip
+    n = len(without)
+    error = float(np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum()))
+    return Gained(share, share - SURE * error, share + SURE * error)
+
+
+def _counts(scores: Iterable[AnyScores]) -> Counts:
+    return np.array([(one.tp, one.fp, one.fn) for one in scores if isinstance(one, Scores)], float)
+
+
+def _share(healed: Counts, frozen: Counts, limit: Counts) -> float:
+    a, b, c = (2 * tp / (2 * tp + fp + fn) for tp, fp, fn in (healed, frozen, limit))
+    return float((a - b) / (c - b))
+
+
+def _noticed(view: RunView, payments: Payments, begin: int, sizes: list[int]) -> Iterator[Noticed]:
+    ends = begin + np.cumsum(sizes)
+    for change in payments.changes:
+        began = int(np.searchsorted(ends, change.row, side="right")) + 1
+        seen = (
+            (batch, name)
+            for batch, readings in view.by_batch.monitors.items()
+            if batch >= began
+            for name, reading in readings.items()
+            if reading["level"] == "alarm" and _names(change, name, reading["features"])
+        )
+        batch, monitor = next(seen, (-1, ""))
+        yield Noticed(change, began, batch, monitor)
+
+
+def _names(change: Change, monitor: str, features: Any) -> bool:
+    if TARGET in change.columns:
+        return monitor.split(":", maxsplit=1)[0] in OF_DECISIONS
+    return bool(set(change.columns) & set(features))
