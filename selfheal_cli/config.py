@@ -296,6 +296,11 @@ class RunConfig(Settings):
     monitors: tuple[MonitorSettings, ...] = Field(
         default=(), description="further monitors, see docs/monitors.md"
     )
+    drift_by: Literal["sensitive", "monitors"] = Field(
+        default="sensitive",
+        description="whose alarm is drift: the sensitive feature's, or every monitor's as well, "
+        "and then what moved is written down; monitors unless the stream is synthetic",
+    )
     batches: Count | None = Field(
         default=None, description="batches to stream; None: 25, or all of the data"
     )
@@ -333,8 +338,12 @@ class RunConfig(Settings):
         So does one of selfheal 0.1.0 when the run is gone through again.
         """
         values: dict[str, Any] = dump(self)
-        if not self.monitors:
-            values.pop("monitors", None)
+        # own data has monitors unless it says that it has none
+        if self.source.kind == "synthetic" or self.row_contract == 1:
+            if not self.monitors:
+                values.pop("monitors", None)
+            if self.drift_by == "sensitive":
+                values.pop("drift_by", None)
         if self.row_contract == 1 and info.mode == "json":
             del values["row_contract"]
         return values

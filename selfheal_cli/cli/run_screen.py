@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from selfheal_cli.cli.batch_lines import BatchLines
 from selfheal_cli.cli.output import Part, counted, figure, line, make_console, print_table
+from selfheal_cli.drift.sentences import listed, what_moved
 from selfheal_cli.events import types as events
 from selfheal_cli.events.event import Event, OfBatch
 from selfheal_cli.events.log import keys_of
@@ -44,6 +45,7 @@ UNTOLD = (
     events.AliasMoved,
 )  # fmt: skip
 MOST_TOLD = 5  # columns
+MOST_MOVED = 10  # sentences
 
 
 class RunScreen:
@@ -162,6 +164,8 @@ class RunScreen:
         if self._quiet:
             self._config = view.config
             self._show(end)
+        for sentence in listed(what_moved(view.latest(events.ColumnMoved)), MOST_MOVED):
+            self._say(("Moved: ", "yellow"), f"{sentence}.")
         frozen = "unchanged" if end.base_unchanged else ("CHANGED", "red")
         self._say("Backbone and head are ", frozen, " by every heal (checked by sha256).")
         self._say(_tally(view))
@@ -225,6 +229,8 @@ class RunScreen:
         if self._config["labels"]["regime"] != "full":
             self._say("Figures with ~ are estimated from the network's confidence, not measured.")
         rules = self._config["heal"]["recipe"] == "article"
+        if not rules and self._config["labels"]["regime"] != "none":
+            self._say("A heal follows new labels, whatever the state; its reason is in the log.")
         self._lines = BatchLines(trained.batches, rules=rules)
         for name in self._lines.header:
             self._say((name, "bold"))

@@ -20,6 +20,7 @@ from selfheal_cli.drift.monitor import (
     MOST_NAMED,
     QUIET,
     BatchView,
+    FeatureReading,
     Level,
     MonitorSetup,
     Reading,
@@ -152,7 +153,9 @@ class WeightedFidi:
         ranked = np.argsort(-contribution, kind="stable")
         moved = [self._names[place] for place in ranked if p[place] <= self.limits.alpha]
         named = () if level is Level.QUIET else tuple(moved[:MOST_NAMED])
-        return Reading(value, level, least, named)
+        far = [FeatureReading(self._names[i], float(z[i]), float(p[i]))
+               for i in ranked if p[i] <= self.limits.alpha]  # fmt: skip
+        return Reading(value, level, least, named, tuple(far) if level is Level.ALARM else ())
 
 
 def _weights(setup: MonitorSetup, names: tuple[str, ...]) -> Floats:

@@ -59,7 +59,7 @@ KINDS = {
     "fidi": MonitorKind(WeightedFidi, (NUMERIC,), 0.5),
     "adwin": MonitorKind(partial(Changes, adwin), STREAMS, 0.2, river=True),
     "kswin": MonitorKind(partial(Changes, kswin), STREAMS, 0.2, default=SCORES, river=True),
-    "page-hinkley": MonitorKind(partial(Changes, page_hinkley), STREAMS, 0.2, river=True),
+    "page-hinkley": MonitorKind(partial(Changes, page_hinkley), STREAMS, 0.2),
     "psi": MonitorKind(Psi, (NUMERIC, TEXT, SCORES), 0.2),
     "two-sample": MonitorKind(TwoSample, (NUMERIC, TEXT, SCORES), 0.1),
     "prediction-rate": MonitorKind(PredictionRate, (), 0.2),
@@ -74,8 +74,9 @@ def targets_of(
 ) -> tuple[str, ...]:
     """The features, scores or errors that a monitor reads.
 
-    Raises `ConfigurationError` for one that it cannot read, and where it needs river and river is
-    not installed.
+    None where a table has no feature of the kind's and none was asked for. Raises
+    `ConfigurationError` for one that it cannot read, and where it needs river and river is not
+    installed.
     """
     kind = KINDS[settings.name]
     if kind.river:
@@ -92,7 +93,7 @@ def targets_of(
     asked = settings.on or (kind.default,)
     # scores and errors are no features: "all" does not mean them
     if asked == (ALL,):
-        if not features:
+        if not features and settings.on:
             raise ConfigurationError(
                 f"monitor '{settings.name}' looks at {' and '.join(kind.reads)}; there are none"
             )

@@ -78,13 +78,15 @@ class Reading:
     """What a monitor says after a batch.
 
     ``value`` is an effect size: it does not grow with the number of rows. ``p`` is corrected for
-    the number of features. ``features`` are those that moved, furthest first.
+    the number of features. ``features`` are those that moved, furthest first; ``alarming`` all
+    that reach the threshold, however many.
     """
 
     value: float
     level: Level
     p: float
     features: tuple[str, ...] = ()
+    alarming: tuple[FeatureReading, ...] = ()
 
     def as_dict(self) -> MonitorReading:
         """The reading as an event has it."""
@@ -154,8 +156,12 @@ def read(readings: Sequence[FeatureReading], limits: AlarmLimits) -> Reading:
     # a significant small effect says more than a large one that may be chance
     ranked = sorted(pairs, key=lambda pair: (pair[1] > limits.alpha, -pair[0].effect))
     top, p = ranked[0]
-    moved = [r.feature for r, q in ranked if limits.level(r.effect, q) is not Level.QUIET]
-    return Reading(top.effect, limits.level(top.effect, p), p, tuple(moved[:MOST_NAMED]))
+    levels = [
+        (FeatureReading(r.feature, r.effect, q), limits.level(r.effect, q)) for r, q in ranked
+    ]
+    moved = [one.feature for one, level in levels if level is not Level.QUIET]
+    alarming = tuple(one for one, level in levels if level is Level.ALARM)
+    return Reading(top.effect, limits.level(top.effect, p), p, tuple(moved[:MOST_NAMED]), alarming)
 
 
 class Reservoir:

@@ -1,8 +1,9 @@
 """The monitors: features, scores and decisions of a window of batches against training.
 
 ``Psi``, ``TwoSample`` and ``Category`` compare distributions over cells, ``PredictionRate``,
-``Missing`` and ``RuleConflicts`` shares of the rows, and ``Changes`` means, where one of river's
-change detectors has fired (needs selfheal-cli[monitors]). FIDI is in `fidi`.
+``Missing`` and ``RuleConflicts`` shares of the rows, and ``Changes`` means, where a change
+detector has fired: Page-Hinkley, or one of river's (needs selfheal-cli[monitors]). FIDI is in
+`fidi`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from selfheal_cli.drift.monitor import (
     read,
     varies,
 )
+from selfheal_cli.drift.page_hinkley import PageHinkley
 from selfheal_cli.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -246,7 +248,7 @@ def require_river() -> Any:
         from river import drift
     except ImportError as exc:
         raise ConfigurationError(
-            "monitors adwin, kswin and page-hinkley need river: "
+            "monitors adwin and kswin need river: "
             "pip install 'selfheal-cli[monitors]', or leave them out"
         ) from exc
     return drift
@@ -265,11 +267,11 @@ def kswin(chance: float) -> Any:
     return require_river().KSWIN(alpha=chance, seed=SEED)
 
 
-def page_hinkley(chance: float) -> Any:
+def page_hinkley(chance: float) -> PageHinkley:
     """Page-Hinkley (Page 1954): alarms where a sum of deviations has risen by ``threshold``."""
     # a sum with allowance k exceeds h by chance with probability exp(-2 k h): solved for h
     height = log(1 / chance) / (2 * ALLOWANCE)
-    return require_river().PageHinkley(delta=ALLOWANCE, threshold=height)
+    return PageHinkley(delta=ALLOWANCE, threshold=height)
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,7 +296,7 @@ class _Reference:
 
 
 class _ChangeDetector:
-    """A detector of river's for one feature, the scores or the errors."""
+    """A change detector for one feature, the scores or the errors."""
 
     def __init__(self, target: str, window: int, detector: Any) -> None:
         self.target = target

@@ -117,7 +117,8 @@ class Row:
     ``healed_*`` are the live figures, or with the article's recipe those after the batch's heal;
     ``pre_*`` are before it; precision to fn belong to ``healed``. Empty until labels come (then
     ``est_*`` hold what was estimated without); the
-    counts are empty where there are more than two classes.
+    counts are empty where there are more than two classes. ``heal_reason`` is why a heal was asked
+    for, empty where none was.
     """
 
     batch_idx: int
@@ -151,6 +152,7 @@ class Row:
     restored_version: int | None = None
     est_accuracy: float | None = None
     est_f1: float | None = None
+    heal_reason: str | None = None
 
 
 @dataclass(slots=True)
@@ -266,7 +268,7 @@ class RowFold:
         batch = row.batch_idx
         heal = self._heals.pop(batch, None)
         if heal is not None:
-            row.action = heal.outcome.upper()
+            row.action, row.heal_reason = heal.outcome.upper(), heal.reason
         if isinstance(heal, events.HealPublished):
             row.bce_real = round(heal.more.get("label_loss", 0.0), 4)
             row.bce_const = round(heal.more.get("rule_loss", 0.0), 4)

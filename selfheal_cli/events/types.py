@@ -247,6 +247,45 @@ class MonitorAlarmed(Action, kind="monitor-alarm"):
         return f"monitor {self.monitor} alarms"
 
 
+class Unit(TypedDict):
+    """A unit that a number's values look like now: ``factor`` times the old one, and ``offset``."""
+
+    factor: float
+    offset: float
+
+
+class ColumnMoved(Action, kind="column-moved"):
+    """Something is no longer as in training, or is again; ``reason`` says it in a sentence.
+
+    ``aspect`` is what of ``column`` moved: its ``values``, the share that is ``missing``; where it
+    is no column, the ``decisions`` for a class, the ``errors`` or the frozen model's ``scores``.
+    ``before`` are figures of training (of errors, of the first labelled batches), ``now`` those of
+    ``rows`` rows from batch ``since`` on: quantiles, or shares by name. ``edges`` (k + 1,) and the
+    two ``shares`` (k,) make a picture of numbers. ``time`` is that of batch ``since``, in the
+    stream's own unit.
+    """
+
+    monitor: str
+    column: str
+    aspect: str
+    since: int
+    rows: int
+    before: Mapping[str, float]
+    now: Mapping[str, float]
+    effect: float
+    p: float
+    threshold: float
+    time: float | None = None
+    back: bool = False
+    unit: Unit | None = None
+    edges: Sequence[float] = ()
+    shares_before: Sequence[float] = ()
+    shares_now: Sequence[float] = ()
+
+    def __str__(self) -> str:
+        return self.reason
+
+
 class SnapshotTaken(OfBatch, kind="snapshot"):
     """An adapter's weights, by hash, with what was measured of them; see `records.Snapshot`.
 

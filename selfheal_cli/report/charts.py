@@ -197,15 +197,15 @@ def _short(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
 
 
-WHOLE = ("batch_idx", "state", "action", "rolled_back")
+WHOLE = ("batch_idx", "state", "action", "rolled_back", "heal_reason")
 FIGURES = tuple(field.name for field in fields(Row) if field.name not in WHOLE)
 
 
 def thinned(rows: Iterable[Row], step: int) -> Iterator[Row]:
     """Each ``step`` rows as one, in order; with a step of 1 the rows as they are.
 
-    Figures are means of what is known of them, state and action those of most; a rollback in any
-    of the rows is one.
+    Figures are means of what is known of them, state and action those of most, reasons are left
+    out; a rollback in any of the rows is one.
     """
     if step == 1:
         yield from rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import astuple, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -14,6 +14,8 @@ from selfheal_cli.events.log import whole
 from selfheal_cli.events.state import Row, RunView
 from selfheal_cli.settings.policy_file import thresholds
 
+# why a heal was asked for stands in the events
+FIGURES = tuple(one.name for one in fields(Row) if one.name != "heal_reason")
 METRICS, EVENTS, THRESHOLDS = "metrics.csv", "events.json", "threshold_config.json"
 
 
@@ -34,12 +36,12 @@ def _write_metrics(view: RunView, stream: TextIO) -> None:
     asked = view.config.get("monitors", ())
     keys = [MonitorSettings.model_validate(monitor).key for monitor in asked]
     names = [name for key in keys for name in (f"monitor_{key}", f"monitor_{key}_level")]
-    writer.writerow([*(field.name for field in fields(Row)), *names])
+    writer.writerow([*FIGURES, *names])
     monitors = view.by_batch.monitors
     for batch, row in view.rows.items():
         readings = [monitors[batch][key] for key in keys]
         last = [cell for one in readings for cell in (round(one["value"], 4), one["level"])]
-        writer.writerow([*astuple(row), *last])
+        writer.writerow([*(getattr(row, name) for name in FIGURES), *last])
 
 
 def _write_events(view: RunView, stream: TextIO) -> None:

@@ -11,10 +11,12 @@ from heapq import nsmallest
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
+from selfheal_cli.drift.sentences import what_moved
 from selfheal_cli.events.log import whole
 from selfheal_cli.events.state import LATEST, RunView, SnapshotRow
 from selfheal_cli.events.types import (
     AliasMoved,
+    ColumnMoved,
     Diagnosed,
     HealEnded,
     HealJudged,
@@ -181,7 +183,13 @@ MOST_LINES = LATEST  # of a table; the history has the rest
 MOST_VERSIONS = 12
 FIGURES = ("accuracy", "precision", "recall", "f1", "roc_auc", "log_loss", "cost")
 PER_ROWS = "cost per 100 rows"
-APART = (HealEnded, RollbackAsked, AliasMoved, Diagnosed)  # which have tables of their own
+APART = (
+    HealEnded,
+    RollbackAsked,
+    AliasMoved,
+    Diagnosed,
+    ColumnMoved,
+)  # which have tables of their own
 
 
 def write_page(story: RunSummary, path: Path) -> Path:
@@ -211,6 +219,7 @@ def render(story: RunSummary) -> str:
         f1=pictures.f1(story),
         lift=pictures.lift(story) if story.scores else None,
         version_chart=pictures.versions(story),
+        moved=what_moved(view.latest(ColumnMoved)),
         diagnoses=view.latest(Diagnosed),
         outcomes=_outcomes(view),
         heals=_heals(story),

@@ -110,6 +110,7 @@ class Page:
         rules: Sequence[str],
         sensitive: str,
         batch_size: int,
+        monitors: Sequence[str] = (),
         note: str = "",
     ) -> None:
         """What comes after the source."""
@@ -121,7 +122,7 @@ class Page:
         for rule in rules:
             self.put(f"  - {flow(rule)}")
         self._default_of("rules_file")
-        self.value("monitors", [], f"such as {MONITORS}; docs/monitors.md")
+        self.value("monitors", list(monitors), f"such as {MONITORS}; docs/monitors.md")
         self.blank()
         self.put("heal:")
         self.value("recipe", recipe, "how to heal: article, gradient, anchored; docs/healing.md", 1)

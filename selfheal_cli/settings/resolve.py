@@ -147,6 +147,11 @@ WHERE = {
     "kafka": "--kafka",
 }
 RANK = {"default": 0, "policy": 0, "file": 1, "env": 2, "option": 3}
+# of own data; those that miss least and cry least, docs/monitors.md. The last one needs labels
+WATCHED: dict[str, dict[str, Any]] = {
+    **{name: {"name": name} for name in ("two-sample", "prediction-rate", "missing", "category")},
+    "page-hinkley:on=errors": {"name": "page-hinkley", "on": ["errors"]},
+}
 FOR_GRADIENTS = ("steps", "learning_rate", "label_weight", "rule_weight", "entropy_weight")
 
 
@@ -324,6 +329,10 @@ def _filled(given: Layer, kind: str) -> dict[str, Any]:
             values[group] = inner | dict(values.get(group, {}))
     if not own and "rules" not in values and values.get("rules_file") is None:
         values["rules"] = [RULE]
+    if own:
+        values.setdefault("drift_by", "monitors")
+        labelled = given.get("labels", "regime") != "none"
+        values.setdefault("monitors", list(WATCHED.values())[: None if labelled else -1])
     name = model_name_of(given)
     return ({"model_name": name} if name is not None else {}) | values
 

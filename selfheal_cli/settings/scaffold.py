@@ -17,6 +17,7 @@ from selfheal_cli.rules.ruleset import Rule
 from selfheal_cli.rules.search import suggest_rule
 from selfheal_cli.settings.inspection import ColumnProfile, likely_ids, likely_targets, look_at
 from selfheal_cli.settings.reference import Page, listed, percent
+from selfheal_cli.settings.resolve import WATCHED
 from selfheal_cli.sources.files import open_table
 from selfheal_cli.sources.profile import nearest
 from selfheal_cli.sources.synthetic import RULE
@@ -140,6 +141,7 @@ def draft_table(
         rules=[str(findings.rule)],
         sensitive=feature,
         batch_size=findings.batch_size,
+        monitors=tuple(WATCHED),
         note=f"the best rule with one split; {_classes(findings.labels)}",
     )
     return Scaffold(page.text(), tuple(_notes(findings)))

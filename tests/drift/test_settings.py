@@ -76,7 +76,8 @@ def test_what_it_cannot_look_at_is_refused(text: str, said: str) -> None:
 
 def test_no_text_feature_is_nothing_to_look_at() -> None:
     with pytest.raises(ConfigurationError, match="looks at text features; there are none"):
-        targets_of(parse_monitor("category"), ["V14"], [])
+        targets_of(parse_monitor("category:on=all"), ["V14"], [])
+    assert targets_of(parse_monitor("category"), ["V14"], []) == ()
 
 
 @pytest.mark.parametrize(

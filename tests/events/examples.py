@@ -71,6 +71,12 @@ EXAMPLES: Mapping[type[Event], Mapping[str, Any]] = {
         "monitor": "psi", "threshold": 0.25, "triggers": "heal", "value": 0.5, "level": "alarm",
         "p": 0.0, "features": ["V14"],
     },
+    events.ColumnMoved: {
+        **ACTION,
+        "monitor": "missing", "column": "V14", "aspect": "missing", "since": 1, "rows": 100,
+        "before": {"share": 0.0}, "now": {"share": 0.2}, "effect": 0.9, "p": 0.0,
+        "threshold": 0.2,
+    },
     events.SnapshotTaken: {
         **ACTION,
         "id": "s1", "phase": Phase.POST_HEAL, "sha256": "0", "scores": SCORES,
@@ -117,6 +123,10 @@ OPTIONAL: Mapping[type[Event], Mapping[str, Any]] = {
         "monitors": {"psi": {"value": 0.1, "level": "quiet", "p": 1.0, "features": []}},
     },
     events.SnapshotTaken: {"same_as": "s0"},
+    events.ColumnMoved: {
+        "time": 1.5, "back": True, "unit": {"factor": 1.8, "offset": 32.0},
+        "edges": [0.0, 1.0], "shares_before": [1.0], "shares_now": [1.0],
+    },
     events.RuleStale: {
         "treatment": "drop", "now": "V14 < 1 => 1", "trained_rate": 0.1, "rate": 0.2,
         "rows": 100, "z": 4.0,

@@ -271,7 +271,7 @@ VALUES = {
     "policy.description": "words", "policy.four_eyes": "true", "policy.thresholds": "over.json",
     "model": "models:/x/1", "model_name": "m", "experiment": "e", "export_dir": "out",
     "plots": "false", "rules_file": "rules.yaml", "tracking_uri": "sqlite:///other.db",
-    "batch_size": "7", "heal.pre_heal": "figures",
+    "batch_size": "7", "heal.pre_heal": "figures", "drift_by": "monitors",
 }  # fmt: skip
 
 
@@ -318,3 +318,17 @@ def test_every_setting_of_a_run_can_be_said_in_a_file() -> None:
     assert set(RunConfig.model_fields) <= set(RunFile.model_fields)
     kinds = {"synthetic", "table", "folder", "ndjson", "sql", "stdin", "kafka"}
     assert set(KINDS) == kinds == set(WHERE)
+
+
+def test_own_data_has_monitors_unless_it_says_so_and_the_articles_stream_has_none() -> None:
+    own = of_text(TABLE).config
+    assert [one.key for one in own.monitors] == [
+        "two-sample", "prediction-rate", "missing", "category", "page-hinkley:errors",
+    ]  # fmt: skip
+    assert own.drift_by == "monitors"
+    assert {one.triggers for one in own.monitors} == {"nothing"}
+    without_labels = of_text(f"{TABLE}labels: none\n").config
+    assert [one.name for one in without_labels.monitors][-1] == "category"
+    assert of_text(f"{TABLE}monitors: []\n").config.monitors == ()
+    article = of_text("seed: 1").config
+    assert (article.monitors, article.drift_by) == ((), "sensitive")

@@ -242,7 +242,8 @@ def survey(config: RunConfig, source: Source, trained: Trained) -> Prepared:
         network = network.anchored(beside=network.may_look_beside)
     classes = len(source.labels)
     anchors = AnchorRows(network, classes)
-    references = ReferenceRows(_input_names(source)) if classes == 2 else None
+    names = _input_names(source, by_category=config.drift_by == "monitors")
+    references = ReferenceRows(names) if classes == 2 else None
     shifts = ShiftRows(_features(source), trained.calibration.feature)
     labels: list[LabelArray] = []
     recent: list[FloatArray] = []
@@ -321,13 +322,17 @@ def _features(source: Source) -> list[Feature]:
     ]
 
 
-def _input_names(source: Source) -> list[str]:
-    """A name for each input of the network."""
-    return [
-        column.name if column.width == 1 else f"{column.name}[{place}]"
-        for column in source.encoding.columns
-        for place in range(column.width)
-    ]
+def _input_names(source: Source, *, by_category: bool) -> list[str]:
+    """A name for each input of the network; logs of before number the inputs of a text."""
+    names = []
+    for column in source.encoding.columns:
+        if column.width == 1:
+            names.append(column.name)
+        elif by_category and column.kind == "categorical":
+            names += [f"{column.name} = {text}" for text in (*column.categories, "(missing)")]
+        else:
+            names += [f"{column.name}[{place}]" for place in range(column.width)]
+    return names
 
 
 def _train(

@@ -13,6 +13,7 @@ from selfheal_cli.config import MonitorSettings
 from selfheal_cli.drift.diagnosis import diagnose
 from selfheal_cli.drift.kinds import build, limits_of
 from selfheal_cli.drift.monitor import BatchView, Level, Monitor, Reading
+from selfheal_cli.drift.moves import Alarm, Moves
 from selfheal_cli.events.types import Diagnosed, MonitorAlarmed, MonitorReading, RuleStale
 from selfheal_cli.heal.recipe import KINDS
 from selfheal_cli.labels.queue import Scored
@@ -54,11 +55,19 @@ class Monitoring:
         if sample is not None:
             self._monitors = [(one, build(one, sample)) for one in run.config.monitors]
         self._alarmed: frozenset[str] = frozenset()
+        # a run of before says nothing of what moved, and its state is the sensitive feature's
+        by_all = run.config.drift_by == "monitors"
+        self._moves = Moves(sample) if sample is not None and by_all else None
 
     def observe(
-        self, scored: Scored, columns: Columns, conflicts: Conflicts, learned: Sequence[Scored]
+        self,
+        scored: Scored,
+        columns: Columns,
+        conflicts: Conflicts,
+        learned: Sequence[Scored],
+        time: float | None,
     ) -> Watched:
-        """Let every monitor see a batch, and the labels that came with it."""
+        """Let every monitor see a batch of that time, and the labels that came with it."""
         if not self._monitors:
             return NOTHING
         view = BatchView(
@@ -78,11 +87,16 @@ class Monitoring:
             if settings.key not in self._alarmed:
                 self._note(scored.batch, settings, threshold, reading)
         self._alarmed = frozenset(settings.key for settings, _, _ in loud)
-        return Watched(
-            readings,
-            tuple(_reason(s.key, t, r) for s, t, r in loud if s.triggers == "heal"),
-            any(settings.triggers != "nothing" for settings, _, _ in loud),
-        )
+        drifting = any(settings.triggers != "nothing" for settings, _, _ in loud)
+        if self._moves is not None:
+            drifting = bool(loud)
+            self._moves.observe(scored.batch, time, view, scored.place)
+            for part in learned:
+                self._moves.learn(part.batch, part.place, part.y)
+            for move in self._moves.told([Alarm(s.key, t, r) for s, t, r in loud]):
+                self._recorder.note(move)
+        reasons = tuple(_reason(s.key, t, r) for s, t, r in loud if s.triggers == "heal")
+        return Watched(readings, reasons, drifting)
 
     def _note(
         self, batch: int, settings: MonitorSettings, threshold: float, reading: Reading
@@ -100,7 +114,7 @@ def describe(monitor: Mapping[str, Any]) -> str:
     """A configured monitor in words."""
     settings = MonitorSettings.model_validate(monitor)
     limits = limits_of(settings)
-    started = "nothing" if settings.triggers == "nothing" else f"a {settings.triggers}"
+    started = "no heal" if settings.triggers == "nothing" else f"a {settings.triggers}"
     return (
         f"{settings.key}: warns from {limits.warning:g}, alarms from {limits.threshold:g}, "
         f"starts {started}"

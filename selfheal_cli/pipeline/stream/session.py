@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -41,10 +40,6 @@ from selfheal_cli.records import (
 from selfheal_cli.rules.ruleset import RuleVerdict
 from selfheal_cli.scores import AnyScores
 from selfheal_cli.sources.base import Source
-
-if TYPE_CHECKING:
-    from selfheal_cli.records import Columns
-
 
 # batches that an assumption must hold on before it heals, and labelled ones that overrule it
 ENOUGH = 5
@@ -225,7 +220,7 @@ class Session:
             alarm = self._candidates.observe(batch.index, learned)
             if alarm is not None:
                 self._rollback.brake(alarm)
-        read = self._read(scored, columns, verdict, learned)
+        read = self._read(scored, answered.batch, verdict, learned)
         asked = self._ask(read, learned)
         self.healing.settle()
         self._record(scored, read, verdict, dict(answered.left_out), asked=asked)
@@ -241,14 +236,14 @@ class Session:
         return learned
 
     def _read(
-        self, scored: Scored, columns: Columns, verdict: RuleVerdict, learned: Sequence[Scored]
+        self, scored: Scored, batch: Batch, verdict: RuleVerdict, learned: Sequence[Scored]
     ) -> Readings:
         """What monitors say of a batch, and what follows by the policy."""
-        policy = self.run.config.policy
+        policy, columns = self.run.config.policy, batch.rows.columns
         reading = self._fidi.observe(self._fidi.calibration.values(columns))
         known = scored.y if self._full else np.full(len(scored), -1, dtype=np.int8)
         conflicts = verdict.conflicts_with(scored.probabilities, known, policy.conflict_probability)
-        watched = self._monitors.observe(scored, columns, conflicts, learned)
+        watched = self._monitors.observe(scored, columns, conflicts, learned, batch.now)
         drifting = reading.drifting or watched.drifting
         self._diagnosing.observe(scored.batch, learned, drifting=drifting)
         decision = decide(reading, conflicts, policy, watched.reasons)

@@ -1,0 +1,110 @@
+"""What moved, since when and by how much, in words, on streams that have one change each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from selfheal_cli.drift.kinds import build, parse_monitor
+from selfheal_cli.drift.moves import Alarm, Moves
+from selfheal_cli.drift.sentences import what_moved
+from selfheal_cli.drift.units import unit_of
+from selfheal_cli.events.types import ColumnMoved
+from selfheal_cli.settings.resolve import WATCHED
+from tests.drift.streams import batch, sample
+
+BEGIN = 21  # the first batch that differs
+
+
+def moves(*batches: Any) -> list[ColumnMoved]:
+    """What the monitors of own data say of batches, the first of which is number 1."""
+    settings = [parse_monitor(text) for text in WATCHED]
+    monitors = [build(one, sample()) for one in settings]
+    follower = Moves(sample())
+
+    def told() -> Iterator[ColumnMoved]:
+        for number, view in enumerate(batches, start=1):
+            follower.observe(number, 1.7e9 + number, view, np.arange(len(view.classes)))
+            readings = [monitor.update(view) for monitor in monitors]
+            yield from follower.told([
+                Alarm(one.key, monitor.limits.threshold, reading)
+                for one, monitor, reading in zip(settings, monitors, readings, strict=True)
+            ])  # fmt: skip
+
+    return list(told())
+
+
+def stream(calm: int, drifted: int, **shift: float) -> list[Any]:
+    before = [batch(seed) for seed in range(1, calm + 1)]
+    return [*before, *(batch(1000 + seed, **shift) for seed in range(drifted))]
+
+
+KINDS = {
+    "a": ({"a": 1.5}, "a rose: median -0.0"),
+    "missing": ({"missing": 0.2}, "b is missing in "),
+    "texts": ({"new": 0.3}, "of rows are new categories ('kiosk')"),
+    "decisions": ({"flagged": 0.4}, "decisions 'yes' went from 10.4% to "),
+    "errors": ({"wrong": 0.5}, "errors went from "),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_change_is_told_within_ten_batches_with_its_begin_and_figures(kind: str) -> None:
+    shift, words = KINDS[kind]
+    first = moves(*stream(BEGIN - 1, 10, **shift))[0]
+    assert first.batch < BEGIN + 10
+    assert abs(first.since - BEGIN) <= 1
+    assert words in first.reason
+    assert f"from about batch {first.since} (2023-11-14 22:13) on" in first.reason
+
+
+def test_without_a_change_nothing_is_told() -> None:
+    assert moves(*stream(60, 0)) == []
+
+
+def test_what_is_over_is_told_and_a_change_that_goes_on_is_one() -> None:
+    calm = [batch(seed) for seed in range(500, 530)]
+    growing = [batch(2000 + step, a=0.1 * step) for step in range(25)]
+    sentences = what_moved(moves(*stream(20, 0), *growing, *calm))
+    assert len(sentences) == 2
+    assert sentences[0].startswith("a rose: median ")
+    assert sentences[1].startswith("a is as in training again, from about batch ")
+
+
+@pytest.mark.parametrize(
+    ("factor", "offset"), [(1.8, 32.0), (100.0, 0.0), (0.453592, 0.0), (1.0, 273.15), (4.4, 0.0)]
+)
+def test_a_number_in_another_unit_is_called_that(factor: float, offset: float) -> None:
+    draw = np.random.default_rng(3)
+    old, new = draw.normal(20, 6, 4000), draw.normal(20, 6, 300) * factor + offset
+    unit = unit_of([old, old[:2000], old[2000:]], [new, new[:250], new[250:]])
+    assert unit is not None
+    assert unit["factor"] == pytest.approx(factor, rel=0.01 if factor != 4.4 else 0.15)
+    assert unit["offset"] == pytest.approx(offset, abs=4)
+
+
+@pytest.mark.parametrize("moved", ["further", "one class alone", "another shape", "few rows"])
+def test_what_is_no_other_unit_is_not_called_that(moved: str) -> None:
+    draw = np.random.default_rng(4)
+    old, new = draw.normal(20, 6, 4000), draw.normal(20, 6, 400)
+    if moved == "further":
+        new = new + 6
+    elif moved == "one class alone":
+        new[:300] = 1.8 * new[:300] + 32
+    elif moved == "another shape":
+        new = np.exp(new / 6)
+    else:
+        new = 1.8 * new[:150] + 32
+    assert unit_of([old, old[:3000], old[3000:]], [new, new[:300], new[300:]]) is None
+
+
+def test_a_column_in_another_unit_is_told_with_its_map() -> None:
+    drifted = stream(BEGIN - 1, 10)
+    for view in drifted[BEGIN - 1 :]:
+        view.columns["b"][:] = 1.8 * view.columns["b"] + 32
+    told = what_moved(moves(*drifted))
+    assert [sentence.partition(": ")[0] for sentence in told] == ["b rose"]
+    assert told[0].endswith("; it looks like another unit: x 1.8 + 32")
