@@ -40,7 +40,7 @@ Key = tuple[str, str]  # aspect and column
 
 
 @dataclass(frozen=True, slots=True)
-class Alarm:
+class LoudMonitor:
     """A monitor's name, threshold and reading."""
 
     monitor: str
@@ -91,7 +91,7 @@ class Moves:
             if seen.batch == batch:
                 seen.y[np.isin(seen.place, place)] = y[np.isin(place, seen.place)]
 
-    def told(self, alarms: Sequence[Alarm]) -> Iterator[ColumnMoved]:
+    def told(self, alarms: Sequence[LoudMonitor]) -> Iterator[ColumnMoved]:
         """What is to be written down after a batch."""
         loud = self._loud(alarms)
         for key, alarm in loud.items():
@@ -111,9 +111,9 @@ class Moves:
     def _now(self) -> int:
         return self._kept[-1].batch
 
-    def _loud(self, alarms: Sequence[Alarm]) -> dict[Key, Alarm]:
+    def _loud(self, alarms: Sequence[LoudMonitor]) -> dict[Key, LoudMonitor]:
         """Each thing that moved with the alarm that shows it furthest, furthest first."""
-        loud: dict[Key, tuple[float, Alarm]] = {}
+        loud: dict[Key, tuple[float, LoudMonitor]] = {}
         for alarm in alarms:
             name = alarm.monitor.partition(":")[0]
             if name in UNTOLD or alarm.reading.level is not Level.ALARM:
@@ -141,7 +141,9 @@ class Moves:
         )  # fmt: skip
         yield replace(back, reason=sentence_of(back))
 
-    def _look_again(self, key: Key, followed: _Followed, alarm: Alarm) -> Iterator[ColumnMoved]:
+    def _look_again(
+        self, key: Key, followed: _Followed, alarm: LoudMonitor
+    ) -> Iterator[ColumnMoved]:
         """Tell once more where the rows since then are unlike those that were told of."""
         last = followed.move
         fresh = self._of_window(key, min(AGAIN, len(self._kept)))
@@ -167,7 +169,7 @@ class Moves:
         yield move
 
     def _move(
-        self, key: Key, alarm: Alarm, against: Values, since: int | None = None
+        self, key: Key, alarm: LoudMonitor, against: Values, since: int | None = None
     ) -> tuple[ColumnMoved, Values]:
         """What moved away from ``against`` (n,), and when; the figures are against training."""
         batches = self._since(key, against)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from selfheal_cli.drift.kinds import build, parse_monitor
-from selfheal_cli.drift.moves import Alarm, Moves
+from selfheal_cli.drift.moves import LoudMonitor, Moves
 from selfheal_cli.drift.sentences import what_moved
 from selfheal_cli.drift.units import unit_of
 from selfheal_cli.events.types import ColumnMoved
@@ -30,7 +30,7 @@ def moves(*batches: Any) -> list[ColumnMoved]:
             follower.observe(number, 1.7e9 + number, view, np.arange(len(view.classes)))
             readings = [monitor.update(view) for monitor in monitors]
             yield from follower.told([
-                Alarm(one.key, monitor.limits.threshold, reading)
+                LoudMonitor(one.key, monitor.limits.threshold, reading)
                 for one, monitor, reading in zip(settings, monitors, readings, strict=True)
             ])  # fmt: skip
 

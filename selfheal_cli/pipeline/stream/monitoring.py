@@ -13,7 +13,7 @@ from selfheal_cli.config import MonitorSettings
 from selfheal_cli.drift.diagnosis import diagnose
 from selfheal_cli.drift.kinds import build, limits_of
 from selfheal_cli.drift.monitor import BatchView, Level, Monitor, Reading
-from selfheal_cli.drift.moves import Alarm, Moves
+from selfheal_cli.drift.moves import LoudMonitor, Moves
 from selfheal_cli.events.types import Diagnosed, MonitorAlarmed, MonitorReading, RuleStale
 from selfheal_cli.heal.recipe import KINDS
 from selfheal_cli.labels.queue import Scored
@@ -93,7 +93,7 @@ class Monitoring:
             self._moves.observe(scored.batch, time, view, scored.place)
             for part in learned:
                 self._moves.learn(part.batch, part.place, part.y)
-            for move in self._moves.told([Alarm(s.key, t, r) for s, t, r in loud]):
+            for move in self._moves.told([LoudMonitor(s.key, t, r) for s, t, r in loud]):
                 self._recorder.note(move)
         reasons = tuple(_reason(s.key, t, r) for s, t, r in loud if s.triggers == "heal")
         return Watched(readings, reasons, drifting)
