@@ -221,7 +221,7 @@ def _draw(
     config: RunConfig,
     path: Path,
 ) -> Path:
-    from selfheal_cli.report.plots import draw_comparison
+    from selfheal_cli.report.comparison import draw_comparison
 
     curves = {
         line.title: [

@@ -65,7 +65,7 @@ def command(
     if not no_plots and view.rows:
         from selfheal_cli.report.plots import draw_all
 
-        files += draw_all(view, export_dir / "plots")
+        files += draw_all(story, export_dir / "plots")
     if as_json:
         output.print_json({"run_id": view.run_id, "files": [str(f) for f in files]})
     else:

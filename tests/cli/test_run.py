@@ -182,7 +182,8 @@ def test_a_target_of_several_classes_is_healed_scored_and_drawn(
         assert stages[key]["accuracy"] == np.trace(confusion) / confusion.sum()
     assert document["results"]["base_unchanged"] is True
     drawn = {path.stem for path in Path("monitoring_export/plots").glob("*.png")}
-    assert drawn >= {"dashboard", "accuracy", "f1_rollbacks", "snapshots", "stages"}
+    assert drawn >= {"dashboard", "accuracy", "f1_rollbacks", "snapshots", "stages", "states"}
+    assert "conflicts" in drawn
     assert "costs" not in drawn  # a miss and a false alarm are for two classes
 
 

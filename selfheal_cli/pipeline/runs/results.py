@@ -23,7 +23,7 @@ from selfheal_cli.registry.base import Outcome
 from selfheal_cli.registry.writer import RegistryWriter
 from selfheal_cli.report.export import export
 from selfheal_cli.report.page import PAGE, write_page
-from selfheal_cli.report.summary import tell
+from selfheal_cli.report.summary import RunSummary, tell
 from selfheal_cli.report.verdict import ResultsLine, limit_line, verdict
 from selfheal_cli.scores import AnyScores, Scores
 from selfheal_cli.sources.base import Source
@@ -171,7 +171,7 @@ def publish(
     with written(config.export_dir):
         files = [*export(view, config.export_dir), write_page(story, config.export_dir / PAGE)]
         settings.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        plots = _draw(config, view)
+        plots = _draw(config, story)
     kept: list[tuple[Path, str | None]] = [(log.path, None), (settings, None)]
     rows = kept_rows(config, log.path.parent)
     rejects = log.path.with_name(REJECTS)
@@ -182,9 +182,9 @@ def publish(
     return view, (*files, *plots)
 
 
-def _draw(config: RunConfig, view: RunView) -> list[Path]:
-    if not (config.plots and view.rows):
+def _draw(config: RunConfig, story: RunSummary) -> list[Path]:
+    if not (config.plots and story.view.rows):
         return []
     from selfheal_cli.report.plots import draw_all
 
-    return draw_all(view, config.export_dir / "plots")
+    return draw_all(story, config.export_dir / "plots")
