@@ -142,6 +142,13 @@ class NetworkSettings(Settings):
     shadow: Literal["plain", "frozen"] = Field(
         default="frozen", description="the frozen baseline: a plain network, or this one unhealed"
     )
+    validation: Annotated[float, Field(ge=0, le=0.5)] = Field(
+        default=0.0,
+        description="share of the training rows, the latest: half ends training, half is held out",
+    )
+    patience: Count = Field(
+        default=3, description="epochs without gain after which training ends, with validation"
+    )
 
 
 class LabelSettings(Settings):
@@ -270,6 +277,14 @@ class MonitorSettings(Settings):
         return f"{self.name}:{options}" if options else self.name
 
 
+# what records of selfheal 0.1.0 do not name; the defaults are as it did
+SINCE_0_1_0 = {
+    "network": ("validation", "patience"),
+    "heal": ("pre_heal", "better_by"),
+    "policy": ("brake_level", "publish_change", "publish_share"),
+}
+
+
 class RunConfig(Settings):
     """Everything that decides a run's result."""
 
@@ -346,6 +361,9 @@ class RunConfig(Settings):
                 values.pop("drift_by", None)
         if self.row_contract == 1 and info.mode == "json":
             del values["row_contract"]
+            for group, names in SINCE_0_1_0.items():
+                for name in names:
+                    values[group].pop(name, None)
         return values
 
     def parameters(self) -> dict[str, str]:

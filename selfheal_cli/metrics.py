@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 LOGIT_SPAN = 20.0
 BINS = 8_192
 CALIBRATION_BINS = 10
+ALARMS = 0.01  # share of negatives that may be flagged, of the recall that is told
 MOST_RANKED = 64  # classes; a histogram of each takes 128 KB
 EPSILON = 1e-12  # probabilities are kept this far from 0 and 1 before their logarithm
 
@@ -133,7 +134,7 @@ class RunningScores:
             return _with_areas(scores, self._histogram[0])
         return replace(scores, roc_auc=float(_roc_aucs(self._histogram[present]).mean()))
 
-    def recall_at(self, alarms: float) -> float | None:
+    def recall_at(self, alarms: float = ALARMS) -> float | None:
         """The share of positives above the lowest bin at which at most ``alarms`` of the negatives
         are flagged; None for more than 2 classes, and where one of the two never came.
 

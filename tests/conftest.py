@@ -77,9 +77,10 @@ def enter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Work in ``folder``, with MLflow's own choice of store; runs train the same network once."""
     import mlflow
 
-    from tests.trained import TRAINED
+    from tests.trained import SELECTED, TRAINED
 
     monkeypatch.setattr("selfheal_cli.pipeline.prepare.baseline.train", TRAINED)
+    monkeypatch.setattr("selfheal_cli.pipeline.prepare.baseline.train_selected", SELECTED)
     monkeypatch.chdir(folder)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     mlflow.set_tracking_uri(None)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from selfheal_cli.config import NetworkSettings, RunConfig
+from selfheal_cli.model.selection import Selected, train_selected
 from selfheal_cli.model.training import SpooledRows, train
 from selfheal_cli.pipeline.prepare.baseline import train_networks
 from selfheal_cli.pipeline.prepare.rows import open_source
@@ -46,7 +48,35 @@ class Trained:
             on_epoch()
 
 
-TRAINED = Trained()
+class SelectedOnce:
+    """`train_selected`, that gives again what came of the same beginning, as `Trained` does."""
+
+    def __init__(self) -> None:
+        self._ends: dict[str, tuple[Selected, State, torch.Tensor]] = {}
+
+    def __call__(
+        self,
+        network: nn.Module,
+        rows: SpooledRows,
+        settings: NetworkSettings,
+        on_epoch: Callable[[], None],
+    ) -> Selected:
+        """Exactly what training would leave."""
+        key = beginning(network, rows, settings)
+        if key not in self._ends:
+            selected = train_selected(network, rows, settings, on_epoch)
+            weights = {name: value.clone() for name, value in network.state_dict().items()}
+            self._ends[key] = replace(selected, network=None), weights, torch.get_rng_state()
+            return selected
+        selected, weights, generator = self._ends[key]
+        network.load_state_dict(weights)
+        network.eval()
+        network.requires_grad_(requires_grad=False)
+        torch.set_rng_state(generator)
+        return replace(selected, network=network)
+
+
+TRAINED, SELECTED = Trained(), SelectedOnce()
 
 
 def train_before_a_fork(config: RunConfig) -> None:

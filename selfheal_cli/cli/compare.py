@@ -33,6 +33,7 @@ FIRST = {
 }
 MORE = ("accuracy", "f1_half", "f1", "kappa", "roc_auc", "pr_auc", "log_loss", "ece",
         "rows_per_second", "rows_per_second_whole")  # fmt: skip
+BLIND = ("flag nothing", "label rate of the last 10 batches")  # the speed of no model tells nothing
 # what a comparison is never asked for
 FIXED = {"heal": {"recipe": "article"}, "plots": False, "monitors": []}
 SEPARATE_ROWS = 20_000  # that everyone is judged on at the end of a synthetic stream
@@ -207,7 +208,8 @@ def _cell(line: ComparisonRow, name: str, order: Ranking) -> str:
     digits = 1 if name == "cost" else 0 if name.startswith("rows_") else 3
     if name == BEHIND:
         return order.behind(line.title)
-    if name not in line.mean:
+    blind = name.startswith("rows_") and line.title in BLIND
+    if name not in line.mean or blind:
         return "-"
     spread = line.spread[name]
     text = f"{line.mean[name]:,.{digits}f}"

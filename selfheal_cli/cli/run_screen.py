@@ -25,10 +25,11 @@ from selfheal_cli.scores import title_of
 # of the results table, by what decisions are for; the others are shown by --wide
 FIRST = {
     "accuracy": ("accuracy", "recall", "f1", "roc_auc"),
-    "f1": ("f1", "recall", "precision", "pr_auc"),
-    "cost": ("cost", "f1", "recall", "roc_auc"),
+    "f1": ("f1", "pr_auc", "recall_at_1pct_fp", "recall"),
+    "cost": ("cost", "pr_auc", "recall_at_1pct_fp", "f1"),
 }
-FIGURES = ("accuracy", "precision", "recall", "f1", "roc_auc", "pr_auc", "log_loss", "ece", "kappa")
+FIGURES = ("accuracy", "precision", "recall", "f1", "roc_auc", "pr_auc", "recall_at_1pct_fp",
+           "log_loss", "ece", "kappa")  # fmt: skip
 COUNTS = ("tp", "tn", "fp", "fn")
 OTHER_ENDS = {
     events.HealLearned: "unpublished heal",
@@ -204,6 +205,8 @@ class RunScreen:
             f"Network of {trained.parameters:,} parameters, {trained.adapter_parameters:,} "
             f"of them in the adapter; backbone and head are frozen."
         )
+        if trained.training:
+            self._say(f"Trained: {trained.training}.")
         origin = "suggested from the training part" if trained.rules_suggested else "given"
         self._say(f"Rules ({origin}): {'; '.join(trained.rules)}")
         self._say(

@@ -101,7 +101,8 @@ class ModelWrapped(BaseStored):
 
 class ModelTrained(BaseStored):
     """The network was trained. ``mean`` and ``sd`` are those of the sensitive feature;
-    ``batches`` is None where the stream has no end.
+    ``batches`` is None where the stream has no end; ``training`` says how long it took, where rows
+    were kept to choose by.
     """
 
     parameters: int
@@ -119,6 +120,7 @@ class ModelTrained(BaseStored):
     features: Sequence[WatchedFeature] | None = None
     features_in_all: int | None = None
     positions: Mapping[str, Mapping[str, int]] | None = None
+    training: str = ""
 
 
 class RowsTaken(OfBatch, kind="rows-taken"):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from operator import attrgetter
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,6 +16,11 @@ from torch.optim.adam import adam
 
 from selfheal_cli.config import NetworkSettings
 from selfheal_cli.records import Rows
+
+if TYPE_CHECKING:
+    from selfheal_cli.records import FloatArray
+
+    Block = tuple[FloatArray, FloatArray]  # inputs (n, d) and classes (n,)
 
 
 class SpooledRows:
@@ -30,7 +35,41 @@ class SpooledRows:
         for block in blocks:
             self._spool(block)
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+    def __len__(self) -> int:
+        return len(self._first[1]) + sum(self._sizes)
+
+    def upto(self, stop: int) -> Iterator[Block]:
+        """The blocks of the first ``stop`` rows."""
+        for x, y in self:
+            yield x[:stop], y[:stop]
+            stop -= len(y)
+            if stop <= 0:
+                return
+
+    def between(self, start: int, stop: int) -> Block:
+        """The rows from ``start`` to before ``stop`` as one block."""
+        places = [(x[max(0, start - at) :], y[max(0, start - at) :])
+                  for at, x, y in self._placed(stop) if at + len(y) > start]  # fmt: skip
+        if not places:
+            return self._first[0][:0], self._first[1][:0]
+        x, y = (np.concatenate(part) for part in zip(*places, strict=True))
+        return x, y
+
+    def spread(self, stop: int, most: int) -> Block:
+        """Of the first ``stop`` rows at most ``most``, evenly spread, as one block."""
+        step = max(1, -(-stop // most))
+        parts = [(x[-at % step :: step], y[-at % step :: step]) for at, x, y in self._placed(stop)]
+        x, y = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return x, y
+
+    def _placed(self, stop: int) -> Iterator[tuple[int, FloatArray, FloatArray]]:
+        """The blocks of the first ``stop`` rows, each with its first row's place."""
+        at = 0
+        for x, y in self.upto(stop):
+            yield at, x, y
+            at += len(y)
+
+    def __iter__(self) -> Iterator[Block]:
         yield self._first
         if self._file is None:
             return
@@ -143,16 +182,23 @@ def train(
     """
     optimiser = Adam(dict(network.named_parameters()), learning_rate=settings.learning_rate)
     for _ in range(settings.epochs):
-        for x_block, y_block in rows:
-            x, y = torch.from_numpy(x_block), torch.from_numpy(y_block)
-            for chosen in torch.split(torch.randperm(len(y)), settings.train_batch_size):
-                optimiser.zero_grad()
-                loss = cross_entropy(network(x[chosen]), y[chosen])
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimiser.step()
+        train_epoch(network, rows, optimiser, settings.train_batch_size)
         on_epoch()
     network.eval()
     network.requires_grad_(requires_grad=False)
+
+
+def train_epoch(
+    network: nn.Module, blocks: Iterable[Block], optimiser: Adam, batch_size: int
+) -> None:
+    """A step for each ``batch_size`` rows, in a new order within each block."""
+    for x_block, y_block in blocks:
+        x, y = torch.from_numpy(x_block), torch.from_numpy(y_block)
+        for chosen in torch.split(torch.randperm(len(y)), batch_size):
+            optimiser.zero_grad()
+            loss = cross_entropy(network(x[chosen]), y[chosen])
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
 
 
 def cross_entropy(probabilities: Tensor, y: Tensor) -> Tensor:

@@ -21,17 +21,20 @@ INDISTINCT = 0.0005  # figures closer than this read the same at three digits
 
 @dataclass(frozen=True, slots=True)
 class ResultsLine:
-    """One line of the results table."""
+    """One line of the results table; ``recall`` is that at 1 % false positives, if it is told."""
 
     key: str
     title: str
     scores: AnyScores
+    recall: float | None = None
 
     def as_dict(self, objective: Objective) -> dict[str, Any]:
         """The line as JSON; with its cost per 100 rows where errors have costs."""
         line = {"key": self.key, "title": self.title, **self.scores.as_dict()}
         if objective.kind == "cost" and isinstance(self.scores, Scores):
             line["cost"] = self.scores.cost(objective.fn, objective.fp)
+        if self.recall is not None:
+            line["recall_at_1pct_fp"] = self.recall
         return line
 
 

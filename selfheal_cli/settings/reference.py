@@ -12,12 +12,13 @@ from pydantic import BaseModel
 from selfheal_cli import __version__
 from selfheal_cli.config import Policy
 from selfheal_cli.settings.layers import shown
-from selfheal_cli.settings.resolve import FOR_GRADIENTS
+from selfheal_cli.settings.resolve import FOR_GRADIENTS, VALIDATION
 from selfheal_cli.settings.schema import KINDS, RunFile, settings_of
 
 ENDLESS = 1 << 20  # columns of a line
 ASIDE = 34  # column from which on comments stand
 MOST_LISTED = 8
+VALIDATED = "share of the training rows, the latest, that ends training and is held out"
 MONITORS = "[psi, 'fidi:threshold=0.5,triggers=heal']"
 
 
@@ -139,7 +140,10 @@ class Page:
         self.blank()
         self.put("network:")
         self.value("shadow", shadow, "the frozen baseline: a plain network, or frozen", 1)
-        self.defaults("network", ("shadow",), 1)
+        if recipe != "article":
+            self.value("validation", VALIDATION, VALIDATED, 1)
+        own = ("validation",) if recipe != "article" else ()
+        self.defaults("network", ("shadow", *own), 1)
         self.value("batch_size", batch_size, "rows scored together")
         written = {"source", "network", "heal", "labels", "objective", "policy", "model"}
         written |= {"sensitive", "rules", "rules_file", "monitors", "batch_size", "model_name"}

@@ -152,6 +152,7 @@ WATCHED: dict[str, dict[str, Any]] = {
     **{name: {"name": name} for name in ("two-sample", "prediction-rate", "missing", "category")},
     "page-hinkley:on=errors": {"name": "page-hinkley", "on": ["errors"]},
 }
+VALIDATION = 0.2  # share of own training rows that end training and are held out
 FOR_GRADIENTS = ("steps", "learning_rate", "label_weight", "rule_weight", "entropy_weight")
 
 
@@ -313,7 +314,7 @@ def _filled(given: Layer, kind: str) -> dict[str, Any]:
             "better_by": "paired" if mine else "f1",
             "pre_heal": "figures" if mine else "version",
         },
-        "network": {"shadow": "frozen" if own else "plain"},
+        "network": {"shadow": "frozen", "validation": VALIDATION} if own else {"shadow": "plain"},
     }
     timed = given.get("source", "label_time") is not None
     if timed:

@@ -266,7 +266,7 @@ VALUES = {
     "sensitive": "auto", "rules": "[a > 1 => 1]", "monitors": "[psi]", "labels.regime": "delayed",
     "objective.kind": "cost", "heal.recipe": "gradient", "heal.mode": "async",
     "heal.assume": "inputs-shifted", "heal.held_out": "0.5", "heal.better_by": "paired",
-    "network.shadow": "plain",
+    "network.shadow": "plain", "network.validation": "0.1",
     "policy.base": "strict", "policy.stale_rules": "keep", "policy.rollback_candidates": "model",
     "policy.description": "words", "policy.four_eyes": "true", "policy.thresholds": "over.json",
     "model": "models:/x/1", "model_name": "m", "experiment": "e", "export_dir": "out",

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from selfheal_cli.records import FloatArray, LabelArray
 
 HALF = 0.5
-ALARMS = 0.01  # share of negatives that may be flagged, of the recall that is told
 LIMIT = "limit: the generator's own posterior"
 SPEED = "rows_per_second"  # of predicting and learning
 WHOLE_SPEED = "rows_per_second_whole"  # with all that a run does around it
@@ -85,7 +84,7 @@ class BaselineScorer:
             "pr_auc": getattr(half, "pr_auc", None),
             "log_loss": half.log_loss,
             "ece": half.ece,
-            "recall_at_1pct_fp": self.half.recall_at(ALARMS),
+            "recall_at_1pct_fp": self.half.recall_at(),
         }
         if self.objective.kind == "cost" and isinstance(chosen, Scores):
             figures["cost"] = chosen.cost(self.objective.fn, self.objective.fp)

@@ -28,6 +28,7 @@ from selfheal_cli.model.adapters import AFFINE
 from selfheal_cli.model.attribution import gradient_times_input, input_gradients
 from selfheal_cli.model.checkpoint import PROBE_ROWS, make_base
 from selfheal_cli.model.network import Architecture, Classifier, PlainNetwork, SelfHealingNetwork
+from selfheal_cli.model.selection import Selected, train_selected
 from selfheal_cli.model.training import SpooledRows, seeded, train
 from selfheal_cli.moments import Moments
 from selfheal_cli.pipeline.prepare.wrapped import Wrapped
@@ -166,7 +167,9 @@ class Trained:
     """Networks as training left them, frozen, and what is watched; the same for every recipe.
 
     ``suggested`` when the rule was not the user's; ``used`` holds each numeric feature's share in
-    the network's decisions where the sensitive one was chosen by it.
+    the network's decisions where the sensitive one was chosen by it. ``how`` training went where it
+    was chosen by validation rows; ``held_out`` inputs (n, inputs) and classes (n,) are rows of the
+    training part that the network learned nothing from, None where there are none.
     """
 
     network: SelfHealingNetwork
@@ -175,6 +178,8 @@ class Trained:
     suggested: bool
     calibration: Calibration
     used: Mapping[str, float] = field(default_factory=dict)
+    how: str = ""
+    held_out: tuple[FloatArray, LabelArray] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,12 +231,15 @@ def train_networks(
     calibration = None if auto else calibrate_sensitive(named, source, rules)
     plain: Classifier | None = None
     if wrapped is not None:
-        network = wrapped.network
+        selected = Selected(wrapped.network, "")
     else:
-        network, plain = _train(config, source, on_epoch)
+        selected, plain = _train(config, source, on_epoch)
+    network = selected.network
     used = {} if calibration else most_used(network, source)
     calibration = calibration or calibrate_sensitive(next(iter(used), None), source, rules)
-    return Trained(network, plain, rules, suggested, calibration, used)
+    return Trained(
+        network, plain, rules, suggested, calibration, used, selected.how, selected.held_out
+    )
 
 
 def survey(config: RunConfig, source: Source, trained: Trained) -> Prepared:
@@ -337,7 +345,7 @@ def _input_names(source: Source, *, by_category: bool) -> list[str]:
 
 def _train(
     config: RunConfig, source: Source, on_epoch: OnEpoch
-) -> tuple[SelfHealingNetwork, Classifier | None]:
+) -> tuple[Selected, Classifier | None]:
     settings, classes = config.network, len(source.labels)
     architecture = Architecture(
         source.encoding.width, settings.hidden, 1 if classes == 2 else classes
@@ -350,18 +358,23 @@ def _train(
         done += 1
         on_epoch(done, total)
 
+    def trained(network: Any) -> Selected:
+        if settings.validation:
+            return train_selected(network, rows, settings, tick)
+        train(network, rows, settings, tick)
+        return Selected(network, "")
+
     rows = SpooledRows(source.training())
+    plain: Classifier | None = None
     with seeded(config.seed):
         network = SelfHealingNetwork.build(architecture)
-        if settings.shadow == "frozen":
-            train(network, rows, settings, tick)
-            rows.close()
-            return network, None
-        plain = PlainNetwork(architecture)
-        train(network, rows, settings, tick)
-        train(plain, rows, settings, tick)
+        if settings.shadow == "plain":
+            plain = PlainNetwork(architecture)
+        selected = trained(network)
+        if plain is not None:
+            trained(plain)
     rows.close()
-    return network, plain
+    return selected, plain
 
 
 def _rules(config: RunConfig, source: Source) -> tuple[RuleSet, bool]:

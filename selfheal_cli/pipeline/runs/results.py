@@ -11,7 +11,7 @@ from selfheal_cli.events.log import EventLog, read, written
 from selfheal_cli.events.state import RunView
 from selfheal_cli.events.types import RunFinished
 from selfheal_cli.heal.engine import LiveModel
-from selfheal_cli.metrics import commonest, constant, score
+from selfheal_cli.metrics import RunningScores, commonest, constant, score
 from selfheal_cli.model.checkpoint import make_base, pack
 from selfheal_cli.model.network import Classifier
 from selfheal_cli.pipeline.prepare.baseline import Prepared, survey
@@ -55,7 +55,7 @@ def conclude(session: Session, outcome: Outcome) -> RunFinished:
             stages[5:5] = [_alternative(config, source, walked, prepared, held_out["drifted"])]
     else:
         evaluation = PREQUENTIAL
-        stages = _prequential(session)
+        stages = [*_baseline(session), *_prequential(session)]
     if config.labels.regime != "full":
         evaluation += LATE
     lines = [stage.as_dict(config.objective) for stage in stages]
@@ -123,13 +123,30 @@ def _held_out(prepared: Prepared, live: LiveModel, clean: Rows, drifted: Rows) -
     ]
 
 
+def _baseline(session: Session) -> list[ResultsLine]:
+    """The network as trained, on rows of the training part that were held out from it."""
+    prepared = session.run.prepared
+    if prepared.trained.held_out is None:
+        return []
+    x, y = prepared.trained.held_out
+    running = RunningScores(len(session.run.source.labels))
+    running.add(prepared.network.predict(x), prepared.thresholds[0], y)
+    return [_line("baseline", "As trained, on held-out rows before the stream", running, session)]
+
+
 def _prequential(session: Session) -> list[ResultsLine]:
-    shadow = session.shadow_scores.scores()
+    shadow = session.shadow_scores
     return [
-        ResultsLine("healed", "Live (healing)", session.live_scores.scores()),
-        ResultsLine("unhealed", "Shadow (frozen)", shadow),
-        *_constants(shadow),
+        _line("healed", "Live (healing)", session.live_scores, session),
+        _line("unhealed", "Shadow (frozen)", shadow, session),
+        *_constants(shadow.scores()),
     ]
+
+
+def _line(key: str, title: str, running: RunningScores, session: Session) -> ResultsLine:
+    """With the recall at few false positives, unless the run is gone through as 0.1.0 told it."""
+    told = session.run.config.network.validation
+    return ResultsLine(key, title, running.scores(), running.recall_at() if told else None)
 
 
 def _constants(scores: AnyScores) -> list[ResultsLine]:

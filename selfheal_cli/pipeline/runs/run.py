@@ -303,6 +303,7 @@ def _trained(source: Source, prepared: Prepared, base_id: str) -> ModelTrained:
         features=prepared.shifts.described(),
         features_in_all=len(prepared.shifts.features),
         positions=source.positions() or None,
+        training=prepared.trained.how,
         batches=source.batch_count,
         held_out={
             name: {

@@ -371,11 +371,16 @@ class Session:
 
 
 def baseline_scores(source: Source, prepared: Prepared) -> tuple[AnyScores, Evaluation]:
-    """On rows held out from training where the source has some, else on training rows."""
-    held_out = source.held_out().get("clean")
-    rows = held_out if held_out is not None else next(iter(source.training()))
-    scores = score(prepared.network.predict(rows.x), rows.y, prepared.thresholds[0])
-    return scores, Evaluation.IN_SAMPLE if held_out is None else Evaluation.HELD_OUT
+    """On rows held out from training where there are some, else on training rows."""
+    if prepared.trained.held_out is not None:
+        x, y = prepared.trained.held_out
+        evaluation = Evaluation.HELD_OUT
+    else:
+        beside = source.held_out().get("clean")
+        rows = next(iter(source.training())) if beside is None else beside
+        x, y = rows.x, rows.y
+        evaluation = Evaluation.IN_SAMPLE if beside is None else Evaluation.HELD_OUT
+    return score(prepared.network.predict(x), y, prepared.thresholds[0]), evaluation
 
 
 def _scored(answered: AnsweredBatch, prepared: Prepared, verdict: RuleVerdict) -> Scored:
