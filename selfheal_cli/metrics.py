@@ -7,6 +7,7 @@ its row is left out. A ``table`` counts rows by true class (row) and predicted c
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +87,7 @@ class RunningScores:
 
     A histogram has 8,192 bins on the logit, so ROC and PR AUC are exact but for rows that share
     a bin (0.005 wide), which count as ties. With K > 2 classes each has its own, up to K = 64;
-    beyond that there is no ROC AUC.
+    beyond that, and where they are not ``ranked``, there is no ROC AUC.
 
     >>> running = RunningScores()
     >>> running.add(np.array([0.2, 0.9], np.float32), 0.5, np.array([0, 1], np.int8))
@@ -95,12 +96,13 @@ class RunningScores:
     (1.0, 3)
     """
 
-    def __init__(self, classes: int = 2) -> None:
+    def __init__(self, classes: int = 2, *, ranked: bool = True) -> None:
         self._classes = classes
         self._table = np.zeros((classes, classes), dtype=np.int64)
         self._losses = 0.0
         self._gaps = np.zeros(CALIBRATION_BINS)
-        columns = 1 if classes == 2 else classes if classes <= MOST_RANKED else 0
+        many = classes if ranked and classes <= MOST_RANKED else 0
+        columns = 1 if classes == 2 else many
         self._histogram = np.zeros((columns, 2, BINS), dtype=np.int64)  # column, its label, bin
         self._starts = 2 * BINS * np.arange(columns)
 
@@ -119,6 +121,13 @@ class RunningScores:
         else:
             return
         np.add.at(self._histogram.reshape(-1), cells.ravel(), 1)
+
+    def plus(self, other: RunningScores) -> RunningScores:
+        """Of the rows of both."""
+        both = copy(self)
+        both._table, both._losses = self._table + other._table, self._losses + other._losses
+        both._gaps, both._histogram = self._gaps + other._gaps, self._histogram + other._histogram
+        return both
 
     def scores(self) -> AnyScores:
         """The scores of all rows so far."""

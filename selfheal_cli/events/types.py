@@ -561,7 +561,8 @@ class RunFinished(Event, kind="run-finished"):
 
     ``ended_by`` names who wrote this down of a run that had died. ``stages`` are the lines of the
     results table; ``costs`` per 100 rows by the ratio of a miss to a false alarm; ``departures``
-    count, by column, values that training had not the like of.
+    count, by column, values that training had not the like of; ``compared`` are the figures of the
+    stream with intervals, as `report.gains` has them.
     """
 
     outcome: str
@@ -574,6 +575,7 @@ class RunFinished(Event, kind="run-finished"):
     serving_sha256: str | None = None
     notes: Mapping[str, int] | None = None
     departures: Mapping[str, Mapping[str, int]] | None = None
+    compared: Sequence[Mapping[str, Any]] = ()
 
 
 class RunResumed(Event, kind="run-resumed"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from math import fsum, sqrt
+from math import fsum
 from statistics import fmean
 from typing import Any
 
@@ -15,6 +15,7 @@ from selfheal_cli.events.state import LATEST, Pair, RunView, SnapshotRow
 from selfheal_cli.events.types import AliasMoved, BatchScored, LabelsArrived, SnapshotTaken
 from selfheal_cli.records import AliasMove
 from selfheal_cli.report.charts import ends, step_of
+from selfheal_cli.report.gains import jackknife
 from selfheal_cli.scores import AnyScores
 
 BLOCK = 1_000  # values that are added up at once, without rounding between them
@@ -102,8 +103,8 @@ STUDENT = 2.262  # 97.5 % point of Student's t with STRETCHES - 1 degrees of fre
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """A figure of the stream without and with healing; ``low`` and ``high`` are 95 % of the
-    difference, None where there are too few batches to say.
+    """A figure of the stream without and with healing; ``low`` and ``high`` are an interval of
+    the difference, None where there are too few batches to say.
     """
 
     shadow: float
@@ -223,7 +224,7 @@ class RunSummary:
         gain = Gain(figure(shadow), figure(live), live.rows, self.labelled)
         if len(parts) < STRETCHES:
             return gain
-        error = _jackknife([figure(a) - figure(b) for a, b in _leaving_one_out(parts)])
+        error = jackknife([figure(a) - figure(b) for a, b in _leaving_one_out(parts)])
         middle = gain.difference
         low, high = middle - STUDENT * error, middle + STUDENT * error
         return Gain(gain.shadow, gain.live, gain.rows, gain.batches, low, high)
@@ -246,9 +247,3 @@ def _sum(pairs: Sequence[Pair]) -> Pair:
 
 def _leaving_one_out(parts: Sequence[Pair]) -> list[Pair]:
     return [_sum([*parts[:place], *parts[place + 1 :]]) for place in range(len(parts))]
-
-
-def _jackknife(without: Sequence[float]) -> float:
-    """Standard error of a figure from its values without each part (Tukey)."""
-    mean, count = fmean(without), len(without)
-    return sqrt((count - 1) / count * sum((value - mean) ** 2 for value in without))

@@ -10,12 +10,24 @@ from typing import Any
 from selfheal_cli.config import Objective
 from selfheal_cli.events.types import HealEnded, HealPublished, RolledBack
 from selfheal_cli.records import Limit
+from selfheal_cli.report.gains import (
+    CHANCE,
+    COST,
+    DIGITS,
+    HELPED,
+    HURT,
+    LESS,
+    FigureGain,
+    sentence_of,
+)
+from selfheal_cli.report.gains import (
+    UNKNOWN as FEW,
+)
 from selfheal_cli.report.summary import Gain, RunSummary
 from selfheal_cli.scores import AnyScores, Scores
 
 FLAG_NOTHING, FLAG_EVERYTHING = "Flagging nothing", "Flagging everything"
 COMMONEST = "Always saying the commonest class"
-COST = "cost per 100 rows"
 INDISTINCT = 0.0005  # figures closer than this read the same at three digits
 
 
@@ -43,13 +55,19 @@ def limit_line(limit: Limit) -> dict[str, Any]:
     return {"key": "limit", "title": "Limit for any model (exact)", **asdict(limit)}
 
 
-def verdict(stages: Mapping[str, AnyScores], objective: Objective) -> dict[str, Any]:
+def verdict(
+    stages: Mapping[str, AnyScores], objective: Objective, gains: Sequence[FigureGain] = ()
+) -> dict[str, Any]:
     """Did healing help? Per figure, and in one sentence; from the stages unhealed, healed and
     those that decide blindly. Where errors have costs, cost comes first.
+
+    By the ``gains``, which know chance, where the run measured them.
     """
     unhealed, healed = stages["unhealed"], stages["healed"]
     if not healed.rows:
         return {"sentence": "No label is known: nothing can be said of what healing did."}
+    if gains:
+        return _by_gains(gains) | {"sentence": _sentences(gains) + _blindly(stages, objective)}
     told: dict[str, list[str]] = {"helped": [], "hurt": [], "did not change": []}
     words = {}
     for name, before, after in _compared(unhealed, healed, objective):
@@ -62,6 +80,17 @@ def verdict(stages: Mapping[str, AnyScores], objective: Objective) -> dict[str, 
     parts = [f"{word} {_listed(names)}" for word, names in told.items() if names]
     sentence = f"Healing {_listed(parts)} on {healed.rows:,} rows."
     return {"sentence": sentence + _blindly(stages, objective), **words}
+
+
+def _by_gains(gains: Sequence[FigureGain]) -> dict[str, Any]:
+    return {one.figure: one.word for one in gains if one.against is None}
+
+
+def _sentences(gains: Sequence[FigureGain]) -> str:
+    """Against the frozen baseline, and against what served when the run began."""
+    frozen = [one for one in gains if one.against is None]
+    first = [one for one in gains if one.against is not None]
+    return " ".join(filter(None, map(sentence_of, (frozen, first))))
 
 
 def _compared(
@@ -117,7 +146,7 @@ def _listed(parts: Sequence[str]) -> str:
 
 BETTER, WORSE, MIXED = "better", "worse", "mixed"
 SAME, NONE, UNKNOWN = "same", "none", "unknown"
-FIGURES = (COST, "accuracy", "F1", "ROC AUC")
+FIGURES = (COST, "accuracy", "F1", "ROC AUC", "log loss")
 BADGES = {
     BETTER: "healing helped",
     WORSE: "healing did harm",
@@ -154,7 +183,7 @@ class Compared:
 
     @property
     def interval(self) -> str:
-        """Where the difference lies with 95 % certainty."""
+        """Where the difference lies."""
         gain = self.gain
         if gain.low is None or gain.high is None:
             return "too few batches"
@@ -163,13 +192,11 @@ class Compared:
     @property
     def reading(self) -> str:
         """In a word or two."""
-        better = self.gain.difference < 0 if self.less else self.gain.difference > 0
-        if abs(self.gain.difference) < 0.5 * 10**-self.digits:
-            return "no difference"
-        word = "better" if better else "worse"
         if self.gain.low is None:
-            return f"{word}, certainty not known"
-        return f"{word}, but may be chance" if self.gain.chance else f"{word}, beyond chance"
+            return FEW
+        if self.gain.chance or abs(self.gain.difference) < 0.5 * 10**-self.digits:
+            return f"{CHANCE} that could not be chance"
+        return HELPED if (self.gain.difference < 0) == self.less else HURT
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +217,21 @@ class Telling:
 
 
 def compared(story: RunSummary) -> list[Compared]:
-    """Accuracy and F1, and before them the cost where errors have costs; empty without labels."""
+    """Accuracy and F1, and before them the cost where errors have costs; empty without labels.
+
+    Those that the run measured against the frozen baseline, where it came to an end.
+    """
+    recorded = _recorded_gains(story)
+    if recorded:
+        return [
+            Compared(
+                one.figure,
+                Gain(one.before, one.after, one.rows, one.batches, one.low, one.high),
+                DIGITS.get(one.figure, 3),
+                one.figure in LESS,
+            )
+            for one in recorded
+        ]
     objective = _objective(story)
     measures = []
     if objective.kind == "cost" and _two_classes(story):
@@ -205,6 +246,12 @@ def compared(story: RunSummary) -> list[Compared]:
     ]
 
 
+def _recorded_gains(story: RunSummary) -> list[FigureGain]:
+    end = story.view.finished
+    gains = [FigureGain.from_dict(one) for one in (end.compared if end else ())]
+    return [one for one in gains if one.against is None]
+
+
 def telling(story: RunSummary) -> Telling:
     """The verdict, from the results table or, where the run did not get there, from the stream."""
     words = _words(story)
@@ -213,9 +260,11 @@ def telling(story: RunSummary) -> Telling:
     ]  # fmt: skip
     if not story.view.times(HealPublished):
         return Telling(NONE, _no_heal(story), tuple(sentences))
-    helped = [name for name, word in words.items() if word == "helped"]
-    hurt = [name for name, word in words.items() if word == "hurt"]
-    if not words:
+    helped = [name for name, word in words.items() if word == HELPED]
+    hurt = [name for name, word in words.items() if word == HURT]
+    if words and set(words.values()) == {FEW}:
+        tone, headline = UNKNOWN, "Too few batches to tell what healing did from chance"
+    elif not words:
         tone, headline = UNKNOWN, "No label is known: whether healing helped cannot be said"
     elif helped and hurt:
         tone, headline = (
@@ -229,8 +278,9 @@ def telling(story: RunSummary) -> Telling:
         headline = f"Healing made it worse: {_and_listed(hurt)} worse than doing nothing"
         tone = WORSE
     else:
-        tone, headline = SAME, "Healing changed nothing that can be measured"
-    doubt = tone in (BETTER, WORSE, MIXED) and _doubt(story, both=tone == MIXED)
+        tone, headline = SAME, "Healing made no difference that could not be chance"
+    certain = bool(_recorded_gains(story))  # words of these know chance
+    doubt = not certain and tone in (BETTER, WORSE, MIXED) and _doubt(story, both=tone == MIXED)
     headline += ", though that may be chance" if doubt else ""
     return Telling(tone, headline, tuple(sentences), doubt)
 
@@ -243,9 +293,9 @@ def _words(story: RunSummary) -> dict[str, str]:
     if words or (end and end.stages):
         return words
     for one in compared(story):
-        reading = one.reading
-        word = "helped" if reading.startswith("better") else "hurt"
-        words[one.name] = "did not change" if reading == "no difference" else word
+        better = (one.gain.difference < 0) == one.less
+        same = abs(one.gain.difference) < 0.5 * 10**-one.digits
+        words[one.name] = CHANCE if same else HELPED if better else HURT
     return words
 
 
@@ -268,8 +318,10 @@ def _recorded(story: RunSummary) -> list[str]:
 
 
 def _stream(story: RunSummary) -> list[str]:
-    """The difference on the stream, with its uncertainty."""
-    told = []
+    """The difference on the stream, with its uncertainty; unless the verdict has it."""
+    told: list[str] = []
+    if _recorded_gains(story):
+        return told
     for one in compared(story)[:1]:
         gain = one.gain
         if gain.low is None:

@@ -139,6 +139,7 @@ OPTIONAL: Mapping[type[Event], Mapping[str, Any]] = {
     events.RunFinished: {
         "ended_by": "bob", "stages": [], "evaluation": "", "verdict": {}, "costs": {},
         "base_unchanged": False, "serving_sha256": "0", "notes": {}, "departures": {},
+        "compared": [],
     },
 }  # fmt: skip
 

@@ -127,7 +127,7 @@ def test_the_interval_is_students_where_every_stretch_is_as_large() -> None:
 def test_too_few_batches_give_no_interval() -> None:
     (accuracy, _) = compared(tell(log([80] * 9, [70] * 9)))
     assert accuracy.interval == "too few batches"
-    assert accuracy.reading == "better, certainty not known"
+    assert accuracy.reading == "too few batches to say"
 
 
 def test_late_labels_count_for_the_batch_that_they_belong_to() -> None:

@@ -62,6 +62,7 @@ def conclude(session: Session, outcome: Outcome) -> RunFinished:
     limit = source.limit()
     if limit is not None:
         lines.append(limit_line(limit))
+    gains = session.stretches.gains(config.objective) if session.stretches is not None else []
     document = prepared.base.describe()
     document.pop("network")
     frozen = make_base(live.serving.network, prepared.anchor.tensors(), document, prepared.probe)
@@ -69,12 +70,13 @@ def conclude(session: Session, outcome: Outcome) -> RunFinished:
         outcome=outcome,
         stages=lines,
         evaluation=evaluation,
-        verdict=verdict({stage.key: stage.scores for stage in stages}, config.objective),
+        verdict=verdict({stage.key: stage.scores for stage in stages}, config.objective, gains),
         costs=_costs(session),
         base_unchanged=frozen.sha256 == prepared.base.sha256,
         serving_sha256=digest(pack(live.serving.adapter.weights)),
         notes=dict(source.notes()) | _held_back(session),
         departures={name: dict(counts) for name, counts in source.departures().items()},
+        compared=tuple(one.as_dict() for one in gains),
     )
 
 

@@ -31,6 +31,7 @@ from selfheal_cli.pipeline.stream.monitoring import Diagnosing, Monitoring, Rule
 from selfheal_cli.pipeline.stream.outside import Change, HoldChange
 from selfheal_cli.pipeline.stream.rollback import AutoRollback
 from selfheal_cli.pipeline.stream.snapshots import Snapshots
+from selfheal_cli.pipeline.stream.stretches import ServedFirst, Stretches
 from selfheal_cli.records import (
     Batch,
     Conflicts,
@@ -85,7 +86,7 @@ class Session:
     Scoring reads what serves; everything else happens around it. Without ``verdicts`` nobody
     diagnoses, which changes no heal. ``live_scores`` and ``shadow_scores`` hold every row whose
     label has come; `count_waiting` adds those that the source knows though they were not allowed to
-    come. They are for the table at the end.
+    come. They are for the table at the end, as the ``stretches`` are for its verdict.
     """
 
     def __init__(self, run: SessionContext, *, verdicts: bool = True) -> None:
@@ -102,6 +103,7 @@ class Session:
         self._fidi = Fidi(run.prepared.trained.calibration, config.policy)
         paired = config.heal.better_by == "paired"
         self._candidates = CandidateWatch(run) if paired else None
+        self.stretches = Stretches(classes) if paired else None
         self._never = config.labels.regime == "none"
         self._full = config.labels.regime == "full"
         self._kind = KINDS[config.heal.recipe]
@@ -127,6 +129,10 @@ class Session:
             self._rollback.begin_from(continued.champion, continued.weights, continued.move)
             if self._candidates is not None:
                 self._candidates.go_on_from(continued)
+            if self.stretches is not None:
+                serving, number = self.run.live.serving, continued.champion.version
+                first = ServedFirst(number, serving.network, serving.threshold)
+                self.stretches.hold_against(first)
         self._rest()
 
     def go_through(self, folder: Path, stop: Callable[[], bool], held: Callable[[], bool]) -> bool:
@@ -286,6 +292,8 @@ class Session:
     def _count(self, part: Scored) -> None:
         self.live_scores.add(part.probabilities, part.threshold, part.y)
         self.shadow_scores.add(part.shadow, part.shadow_threshold, part.y)
+        if self.stretches is not None:
+            self.stretches.add(part)
 
     def _ask(self, read: Readings, learned: Sequence[Scored]) -> bool:
         """Ask for a heal where there is a reason and there are rows; True if it was."""

@@ -1,0 +1,96 @@
+"""The stream in a few long stretches, by which what healing gave is told from chance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+
+from selfheal_cli.config import Objective
+from selfheal_cli.labels.queue import Scored
+from selfheal_cli.metrics import RunningScores
+from selfheal_cli.model.network import SelfHealingNetwork
+from selfheal_cli.report.gains import FEWEST, FigureGain, figure_gains
+
+LIVE, FROZEN, BEFORE = "live", "frozen", "before"
+
+
+@dataclass(frozen=True, slots=True)
+class ServedFirst:
+    """The version that served when the run began, made by an earlier one."""
+
+    version: int
+    network: SelfHealingNetwork
+    threshold: float
+
+
+class Stretches:
+    """Scores of what served, of the frozen baseline and of what served first, by stretches.
+
+    There are ten to nineteen stretches of as many parts, each the rows of a batch whose labels came
+    together; of a shorter stream each part is its own.
+    """
+
+    def __init__(self, classes: int) -> None:
+        self._classes = classes
+        self._first: ServedFirst | None = None
+        self._size = 1  # parts in a stretch
+        self._in_last = 0
+        self._stretches: list[dict[str, RunningScores]] = []
+        self.parts = 0
+
+    def hold_against(self, first: ServedFirst) -> None:
+        """Score what served first as well."""
+        self._first = first
+
+    def add(self, part: Scored) -> None:
+        """Take labelled rows of one batch."""
+        if not bool((part.y >= 0).any()):
+            return
+        if not self._stretches or self._in_last == self._size:
+            self._begin()
+        last = self._stretches[-1]
+        last[LIVE].add(part.probabilities, part.threshold, part.y)
+        last[FROZEN].add(part.shadow, part.shadow_threshold, part.y)
+        if self._first is not None:
+            answers = self._first.network.predict_features(part.features)
+            last[BEFORE].add(answers, self._first.threshold, part.y)
+        self._in_last += 1
+        self.parts += 1
+
+    def gains(self, objective: Objective) -> list[FigureGain]:
+        """What healing gave, by figure: against the frozen baseline, then against what served
+        first.
+        """
+        names = [(FROZEN, None), *([(BEFORE, self._first.version)] if self._first else [])]
+        gains: list[FigureGain] = []
+        for name, version in names:
+            whole = self._pair(name, self._stretches) if self._stretches else None
+            if whole is not None:
+                without = [
+                    self._pair(name, [*self._stretches[:at], *self._stretches[at + 1 :]])
+                    for at in range(len(self._stretches))
+                    if len(self._stretches) >= FEWEST
+                ]
+                gains += figure_gains(whole, without, objective, self.parts, version)
+        return gains
+
+    def _pair(
+        self, name: str, stretches: Sequence[dict[str, RunningScores]]
+    ) -> tuple[RunningScores, RunningScores]:
+        sums = (reduce(RunningScores.plus, [one[of] for one in stretches]) for of in (LIVE, name))
+        return next(sums), next(sums)
+
+    def _begin(self) -> None:
+        if len(self._stretches) == 2 * FEWEST:
+            halves = zip(self._stretches[::2], self._stretches[1::2], strict=True)
+            self._stretches = [
+                {name: one[name].plus(two[name]) for name in one} for one, two in halves
+            ]
+            self._size *= 2
+        self._in_last = 0
+        ranked = self._classes == 2
+        names = (LIVE, FROZEN, *((BEFORE,) if self._first else ()))
+        self._stretches.append(
+            {name: RunningScores(self._classes, ranked=ranked) for name in names}
+        )

@@ -1,0 +1,157 @@
+"""What healing gave, figure by figure: each with an interval, and in one word."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import sqrt
+from statistics import fmean
+from typing import Any, Protocol
+
+from selfheal_cli.config import Objective
+from selfheal_cli.events.evidence import quantile
+from selfheal_cli.scores import AnyScores, Scores, title_of
+
+COST = "cost per 100 rows"
+FEWEST = 10  # stretches of the stream, for an interval
+LEVEL = 0.01  # chance that any of the intervals misses its figure
+HELPED, HURT, CHANCE, UNKNOWN = "helped", "hurt", "no difference", "too few batches to say"
+LESS = (COST, title_of("log_loss"))  # figures of which less is better
+LEAST = {COST: 0.05}  # differences that read the same on both sides
+DIGITS = {COST: 1}
+
+
+class Summed(Protocol):
+    """Rows that were scored."""
+
+    def scores(self) -> AnyScores:
+        """Their figures."""
+
+
+@dataclass(frozen=True, slots=True)
+class FigureGain:
+    """A figure of the stream without healing and with it, on the same rows.
+
+    ``against`` is the version that served when the run began, None for the frozen baseline; ``low``
+    and ``high`` are the interval of the difference, None where there are too few batches.
+    """
+
+    figure: str
+    against: int | None
+    before: float
+    after: float
+    low: float | None
+    high: float | None
+    rows: int
+    batches: int
+
+    @property
+    def word(self) -> str:
+        """Helped, hurt, no difference that could not be chance, or not known."""
+        if self.low is None or self.high is None:
+            return UNKNOWN
+        if abs(self.after - self.before) < LEAST.get(self.figure, 0.0005):
+            return CHANCE
+        if self.low <= 0 <= self.high:
+            return CHANCE
+        return HELPED if (self.low > 0) != (self.figure in LESS) else HURT
+
+    @property
+    def told(self) -> str:
+        """The figure with its values and the interval of their difference."""
+        digits = DIGITS.get(self.figure, 3)
+        text = f"{self.figure} {self.before:,.{digits}f} to {self.after:,.{digits}f}"
+        if self.low is None or self.high is None:
+            return text
+        return f"{text} ({self.low:+.{digits}f} to {self.high:+.{digits}f})"
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {**asdict(self), "word": self.word}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> FigureGain:
+        """The inverse of `as_dict`."""
+        return cls(**{name: value for name, value in data.items() if name != "word"})
+
+
+def figure_gains(
+    whole: tuple[Summed, Summed],
+    without: Sequence[tuple[Summed, Summed]],
+    objective: Objective,
+    batches: int,
+    against: int | None,
+) -> list[FigureGain]:
+    """Of the ``whole`` stream, live and what it is held against; ``without`` leaves out one stretch
+    after the other.
+
+    Intervals are those of the jackknife over stretches (Tukey 1958; Efron, The Jackknife, the
+    Bootstrap and Other Resampling Plans, 1982) with Student's t, `LEVEL` shared by the figures.
+    """
+    pair = whole[0].scores(), whole[1].scores()
+    left = [(live.scores(), other.scores()) for live, other in without]
+    figures = {
+        name: figure
+        for name, figure in _figures(objective).items()
+        if all(figure(one) is not None for both in (pair, *left) for one in both)
+    }
+    gains = []
+    for name, figure in figures.items():
+        after, before = (figure(one) or 0.0 for one in pair)
+        differences = [(figure(live) or 0.0) - (figure(other) or 0.0) for live, other in left]
+        low = high = None
+        if len(differences) >= FEWEST:
+            reach = quantile(1 - LEVEL / len(figures) / 2, len(differences) - 1)
+            reach *= jackknife(differences)
+            low, high = after - before - reach, after - before + reach
+        gains.append(FigureGain(name, against, before, after, low, high, pair[0].rows, batches))
+    return gains
+
+
+def jackknife(without: Sequence[float]) -> float:
+    """Standard error of a figure from its values without each part.
+
+    >>> round(jackknife([1.0, 2.0, 3.0]), 3)
+    1.155
+    """
+    mean, count = fmean(without), len(without)
+    return sqrt((count - 1) / count * sum((value - mean) ** 2 for value in without))
+
+
+def sentence_of(gains: Sequence[FigureGain]) -> str:
+    """What healing did, against one other version, in a sentence; of `figure_gains`."""
+    if not gains:
+        return ""
+    first = gains[0]
+    other = "the frozen baseline" if first.against is None else f"v{first.against}, served first,"
+    rows = f"{first.rows:,} labelled rows in {first.batches:,} batches"
+    if first.word == UNKNOWN:
+        told = ", ".join(one.told for one in gains)
+        return f"Against {other} {told}: too few batches to tell from chance ({rows})."
+    by_word = {word: [one.told for one in gains if one.word == word] for word in (HELPED, HURT)}
+    parts = [f"{word} {', '.join(told)}" for word, told in by_word.items() if told]
+    chance = [one.told for one in gains if one.word == CHANCE]
+    if not parts:
+        text = "made no difference that could not be chance"
+        return f"Healing {text} against {other}: {', '.join(chance)}; {rows}."
+    more = f"; no difference that could not be chance in {', '.join(chance)}" if chance else ""
+    return f"Healing {' and '.join(parts)}, against {other}{more}; {rows}."
+
+
+Figure = Callable[[AnyScores], float | None]
+
+
+def _figures(objective: Objective) -> dict[str, Figure]:
+    figures: dict[str, Figure] = {
+        "accuracy": lambda scores: scores.accuracy,
+        "F1": lambda scores: scores.f1,
+        "ROC AUC": lambda scores: scores.roc_auc,
+        "log loss": lambda scores: scores.log_loss,
+    }
+    if objective.kind != "cost":
+        return figures
+    return {COST: lambda scores: _cost(scores, objective), **figures}
+
+
+def _cost(scores: AnyScores, objective: Objective) -> float | None:
+    return scores.cost(objective.fn, objective.fp) if isinstance(scores, Scores) else None

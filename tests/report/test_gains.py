@@ -1,0 +1,95 @@
+"""What healing gave: helped or hurt beyond chance, or no difference that could not be chance."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from selfheal_cli.config import Objective
+from selfheal_cli.metrics import RunningScores
+from selfheal_cli.report.gains import (
+    CHANCE,
+    HELPED,
+    HURT,
+    UNKNOWN,
+    FigureGain,
+    figure_gains,
+    sentence_of,
+)
+from selfheal_cli.report.verdict import verdict
+from tests.report.test_summary import STAGES
+
+Pair = tuple[RunningScores, RunningScores]
+STRETCHES, ROWS = 12, 200
+
+
+def gains(
+    better: float, stretches: int = STRETCHES, objective: Objective | None = None
+) -> dict[str, FigureGain]:
+    """Live ranks by the class plus noise, of which it has less by ``better`` than the baseline."""
+    random = np.random.default_rng(5)
+    parts = []
+    for _ in range(stretches):
+        y = (random.random(ROWS) < 0.3).astype(np.int8)
+        noise = random.normal(size=(3, ROWS))
+        live, frozen = RunningScores(), RunningScores()
+        for running, of, width in ((live, 1, 1.0 - better), (frozen, 2, 1.0)):
+            logit = 2 * y - 1.3 + width * (noise[0] + 0.2 * noise[of])
+            running.add((1 / (1 + np.exp(-logit))).astype(np.float32), 0.5, y)
+        parts.append((live, frozen))
+
+    def pair(
+        left: list[tuple[RunningScores, RunningScores]],
+    ) -> tuple[RunningScores, RunningScores]:
+        live, frozen = left[0]
+        for more, other in left[1:]:
+            live, frozen = live.plus(more), frozen.plus(other)
+        return live, frozen
+
+    without = [pair([*parts[:at], *parts[at + 1 :]]) for at in range(len(parts))]
+    measured = figure_gains(pair(parts), without, objective or Objective(), stretches, None)
+    return {one.figure: one for one in measured}
+
+
+def test_what_is_better_in_each_stretch_helped_and_its_mirror_image_hurt() -> None:
+    helped = gains(0.4)
+    assert {one.word for one in helped.values()} == {HELPED}
+    one = helped["ROC AUC"]
+    assert one.low is not None
+    assert one.high is not None
+    assert 0 < one.low < one.after - one.before < one.high
+    assert {one.word for one in gains(-0.5).values()} == {HURT}
+
+
+def test_noise_is_no_difference() -> None:
+    assert {one.word for one in gains(0.0).values()} == {CHANCE}
+
+
+def test_on_too_few_batches_nothing_is_told_from_chance() -> None:
+    few = gains(0.4, stretches=5)
+    assert {one.word for one in few.values()} == {UNKNOWN}
+    assert "too few batches" in sentence_of(list(few.values()))
+
+
+def test_a_lower_cost_is_what_helped() -> None:
+    costs = gains(0.4, objective=Objective(kind="cost", fn=5, fp=1))
+    first = next(iter(costs.values()))
+    assert (first.figure, first.word) == ("cost per 100 rows", HELPED)
+    assert first.after < first.before
+
+
+@pytest.mark.parametrize("better", [0.4, 0.0])
+def test_the_verdict_says_for_each_figure_the_same_as_its_sentence(better: float) -> None:
+    measured = list(gains(better).values())
+    told = verdict(STAGES, Objective(), measured)
+    assert {name: word for name, word in told.items() if name != "sentence"} == {
+        one.figure: one.word for one in measured
+    }
+    expected = "Healing helped accuracy" if better else "no difference that could not be chance"
+    assert expected in told["sentence"]
+    assert "2,400 labelled rows in 12 batches" in told["sentence"]
+
+
+def test_figures_come_back_from_a_log_as_they_were() -> None:
+    for one in gains(0.1).values():
+        assert FigureGain.from_dict(one.as_dict()) == one
