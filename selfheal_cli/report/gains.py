@@ -21,7 +21,7 @@ LEAST = {COST: 0.05}  # differences that read the same on both sides
 DIGITS = {COST: 1}
 
 
-class Summed(Protocol):
+class ScoredRows(Protocol):
     """Rows that were scored."""
 
     def scores(self) -> AnyScores:
@@ -76,8 +76,8 @@ class FigureGain:
 
 
 def figure_gains(
-    whole: tuple[Summed, Summed],
-    without: Sequence[tuple[Summed, Summed]],
+    whole: tuple[ScoredRows, ScoredRows],
+    without: Sequence[tuple[ScoredRows, ScoredRows]],
     objective: Objective,
     batches: int,
     against: int | None,

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from selfheal_cli.config import HealSettings, Policy
+from selfheal_cli.config import HealSettings, LabelSettings, Policy
 from selfheal_cli.errors import NoCandidateError
 from selfheal_cli.events.event import Event
 from selfheal_cli.events.evidence import WINDOW
+from selfheal_cli.model.checkpoint import pack
+from selfheal_cli.pipeline.prepare.baseline import prepare
+from selfheal_cli.pipeline.runs.recovery import resume
+from selfheal_cli.pipeline.runs.run import RunContext
+from selfheal_cli.pipeline.stream.memory import Replay
+from selfheal_cli.records import digest
 from selfheal_cli.registry.aliases import Move, move_alias
 from selfheal_cli.registry.base import CHAMPION
 from selfheal_cli.registry.journal import Hold
@@ -158,6 +166,31 @@ def test_a_heal_that_does_harm_is_gone_back_from_at_once(
         one.version for one in done.versions("post-heal") if one.batch < SPOILED
     )
     assert "more than the version before it" in rollback.reason
+
+
+@pytest.mark.parametrize("labels", [LabelSettings(), LabelSettings(regime="delayed", delay=2)])
+def test_a_run_that_went_back_at_once_is_resumed_along_its_record(
+    empty_dir: Path, monkeypatch: pytest.MonkeyPatch, labels: LabelSettings
+) -> None:
+    watch_heals(monkeypatch, spoil={6})
+    settings = config(heal=PAIRED, policy=LENIENT, labels=labels, batches=14)
+    stops = iter([False] * 9 + [True] + [False] * 100)
+    first = ran(settings, stop=lambda: next(stops))
+    assert first.of("rollback")
+    around = RunContext(first.registry, lambda: datetime.now(UTC), "ann", stop=lambda: False)
+    around = replace(around, workspace=first.finished.folder.parent.parent)
+    again = resume(first.finished.folder / "events.jsonl", around, stream_of)
+    whole = ran(settings)
+    assert again.view.finished is not None
+    assert again.view.finished.serving_sha256 == whole.serving
+    memory = Replay(settings, stream_of(settings), prepare(settings, stream_of(settings), quietly))
+    for batch in stream_of(settings).batches():
+        memory.step(batch)
+    assert digest(pack(memory.live.serving.adapter.weights)) == whole.serving
+
+
+def quietly(done: int, total: int | None) -> None:
+    """Training goes on."""
 
 
 def test_without_harm_nothing_is_rolled_back(empty_dir: Path) -> None:

@@ -34,7 +34,7 @@ FEWEST, BATCHES = 50, 5  # rows that the brake looks at: at least, and of how ma
 DIGITS = 6  # of a sum of log losses, as it is written down
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Contender:
     """A version that served from batch ``since`` on: it learned from no row of that or later."""
 
@@ -112,16 +112,13 @@ class CandidateWatch:
         yield from chosen.values()
 
     def _compare(self, part: Scored, serving: Contender) -> None:
-        served, features = log_losses(part.probabilities, part.y), part.features
         late = self._began > part.batch  # something else answered them
-        losses = {
-            one.snapshot: log_losses(one.network.predict_features(features), part.y)
+        served = log_losses(part.probabilities, part.y)
+        lost = {
+            one: log_losses(one.network.predict_features(part.features), part.y)
             for one in self._asked()
-            if one.since <= part.batch or (late and one is serving)
+            if one.since <= part.batch or one in (serving, self._before)
         }
-        by_now = losses[serving.snapshot] if late else None
-        if serving.since > part.batch:
-            del losses[serving.snapshot]
         self._recorder.note(
             CandidatesCompared(
                 batch=part.batch,
@@ -129,14 +126,18 @@ class CandidateWatch:
                 positives=_positives(part),
                 serving=serving.snapshot,
                 served=_total(served),
-                losses={name: _total(lost) for name, lost in losses.items()},
-                by_now=None if by_now is None else _total(by_now),
+                losses={
+                    one.snapshot: _total(losses)
+                    for one, losses in lost.items()
+                    if one.since <= part.batch
+                },
+                by_now=_total(lost[serving]) if late else None,
                 versions=self._versions,
             )
         )
-        if not late and self._before is not None and self._before.snapshot in losses:
-            frozen = log_losses(part.shadow, part.y)
-            self._brake.add(served - frozen, served - losses[self._before.snapshot])
+        if self._before is not None:  # no label of these rows has taught anything yet
+            now, frozen = lost[serving], log_losses(part.shadow, part.y)
+            self._brake.add(now - frozen, now - lost[self._before])
 
 
 def _total(losses: Losses) -> float:
@@ -159,8 +160,8 @@ class Alarm:
 
 
 class Brake:
-    """A one-sided alarm on the latest rows that what serves has answered: it loses more than the
-    frozen baseline, and more than the version before it.
+    """A one-sided alarm on the latest rows whose labels came since what serves was published: it
+    loses more than the frozen baseline, and more than the version before it.
 
     By Student's t over the rows' paired differences (Biometrika 6, 1908), each at ``level``.
     """
