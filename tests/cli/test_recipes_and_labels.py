@@ -327,3 +327,18 @@ def test_what_was_said_of_rare_positives_stays_as_it_was_said(
     assert "rare (" not in result.stderr
     config = next(event for event in events() if isinstance(event, RunStarted)).config
     assert (config["objective"]["kind"], config["batch_size"]) == ("accuracy", 100)
+
+
+def test_the_network_is_judged_on_rows_held_out_from_training_first(
+    workdir: Path, invoke: Invoke
+) -> None:
+    table("data.csv", rows=2_400)
+    arguments = ("run", "data.csv", "--target", "label", "--no-plots", "--batches", "2", "--json")
+    document = json.loads(invoke(*arguments).stdout)
+    assert document["trained"]["training"].endswith("the latest 60 are held out")
+    baseline, healed = document["results"]["stages"][:2]
+    assert (baseline["key"], baseline["rows"]) == ("baseline", 60)
+    assert 0 <= healed["recall_at_1pct_fp"] <= 1
+    first = versions("data")[0]
+    assert first.tags["selfheal.evaluation"] == "held-out"
+    assert first.f1 == pytest.approx(baseline["f1"])
