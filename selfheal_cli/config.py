@@ -53,12 +53,12 @@ class Retention(Settings):
     """Which versions 'selfheal prune' keeps beside those that something still needs."""
 
     keep_best: Annotated[int, Field(ge=0, le=10_000_000)] = Field(
-        default=10, description="post-heal versions with the highest F1"
+        default=1, description="post-heal versions with the highest F1"
     )
     keep_last: Annotated[int, Field(ge=0, le=10_000_000)] = Field(
-        default=50, description="latest versions"
+        default=20, description="latest versions"
     )
-    keep_days: NotNegative = Field(default=30.0, description="versions younger than this")
+    keep_days: NotNegative = Field(default=0.0, description="versions younger than this")
 
 
 class Policy(Settings):

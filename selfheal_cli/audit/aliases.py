@@ -19,9 +19,9 @@ class JournalRecord:
     """What a journal says.
 
     ``moves`` by entry number, and the ``last`` one of each alias; the ``runs`` that had the lease
-    and the ``pruned`` versions, each with its entry's number; ``heads``: by run, the digests at
-    which its log stood when it gave the lease back, with the entry's number; ``mark``: the last
-    link.
+    and the ``pruned`` versions, each with its entry's number; the ``deleted`` runs; ``heads``: by
+    run, the digests at which its log stood when it gave the lease back, with the entry's number;
+    ``mark``: the last link.
     """
 
     moves: dict[int, AliasMove] = field(default_factory=dict)
@@ -29,6 +29,7 @@ class JournalRecord:
     runs: dict[str, int] = field(default_factory=dict)
     heads: dict[str, dict[str, int]] = field(default_factory=dict)
     pruned: dict[int, int] = field(default_factory=dict)
+    deleted: set[str] = field(default_factory=set)
     mark: ChainHead = field(default_factory=ChainHead)
 
 
@@ -59,6 +60,8 @@ def audit_journal(
                 heads[entry.data["log_head"]] = entry.sequence
             elif entry.kind is EntryKind.PRUNED:
                 record.pruned |= dict.fromkeys(entry.data["versions"], entry.sequence)
+            elif entry.kind is EntryKind.DELETED:
+                record.deleted |= set(entry.data["runs"])
             elif entry.kind is EntryKind.SPARED:
                 for number in entry.data["versions"]:
                     record.pruned.pop(number, None)

@@ -110,6 +110,7 @@ class Look:
         marks = signed.runs if signed else {}
         runs = {version.tags.get("selfheal.run_id", "") for version in versions.values()} - {""}
         runs |= self._runs_here(audit, journal) | marks.keys() | journal.runs.keys()
+        runs -= journal.deleted
         logs = {run: self._audit_run(audit, run, journal, marks.get(run)) for run in sorted(runs)}
         records = {run: log[0] for run, log in logs.items() if log is not None}
         self._audit_versions(audit, versions, records, journal)

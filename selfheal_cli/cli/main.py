@@ -58,6 +58,7 @@ SECTIONS = {
         "rules": "Check a file of domain rules against data, or learn some.",
         "four-eyes": "Have a model want two people for a move of its champion.",
         "prune": "Remove versions that the retention policy does not keep.",
+        "delete": "Delete a run or a model, with all that belongs to it.",
     },
 }
 COMMANDS = {name: line for section in SECTIONS.values() for name, line in section.items()}

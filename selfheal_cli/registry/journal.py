@@ -42,6 +42,7 @@ class EntryKind(StrEnum):
     PRUNED = "pruned"
     SPARED = "prune-withdrawn"
     FOUR_EYES = "four-eyes"
+    DELETED = "deleted"  # runs, or the whole model: what is here of them is about to go
 
 
 class Mark(StrEnum):

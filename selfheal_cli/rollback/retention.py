@@ -113,13 +113,19 @@ class Pruned:
 
 
 def prune(
-    registry: Registry, model: str, split: Sorted, *, actor: str, clock: Callable[[], datetime]
+    registry: Registry,
+    model: str,
+    split: Sorted,
+    *,
+    actor: str,
+    clock: Callable[[], datetime],
+    run: str = "",
 ) -> Pruned:
     """Remove the versions that may go, one after another.
 
     Each is claimed in the journal first, by compare-and-set: a move of an alias to it that came
     before keeps it, and one that comes after is refused. Then it is checked whether it is needed
-    by now.
+    by now. Of a ``run`` that is deleted, only aliases and proposals still need a version.
     """
     spared = sorted(split.begun & split.kept.keys())
     if spared:
@@ -127,7 +133,7 @@ def prune(
         at = clock().isoformat(timespec="milliseconds")
         write(registry, model, EntryKind.SPARED, lambda *_: data, actor=actor, at=at)
     removed, stayed, freed = list[int](), dict[int, str](), 0
-    pruner = _Pruner(registry, model, split, actor, clock)
+    pruner = _Pruner(registry, model, split, actor, clock, run)
     for version in split.going:
         why = pruner.claim(version, removed)
         if why:
@@ -143,9 +149,10 @@ class _Pruner:
 
     def __init__(
         self, registry: Registry, model: str, split: Sorted, actor: str,
-        clock: Callable[[], datetime],
+        clock: Callable[[], datetime], run: str,
     ) -> None:  # fmt: skip
         self._registry = registry
+        self._run = run
         self._model = model
         self._actor = actor
         self._clock = clock
@@ -187,16 +194,24 @@ class _Pruner:
         for removal in now.removals:
             if removal.version == number and not _is_over(removal, self._clock()):
                 return f"is being removed by {removal.actor}"
+        pinned = self._pinned(version, now)
+        if number in pinned:
+            return pinned[number]
+        children = (pin for pin in pinned if not self._run and self._parent(pin) == number)
+        return next((f"parent of v{child}" for child in children), "")
+
+    def _pinned(self, version: VersionRecord, now: JournalState) -> dict[int, str]:
+        """Why versions may not go, by number, as far as it may concern this one."""
+        if self._run:
+            pinned = {move.target: f"is {alias}" for alias, move in now.moves.items()}
+            return pinned | {proposal.target: "is proposed" for proposal in now.proposals}
         pinned = {pin: why for why, numbers in _named(now) for pin in numbers}
         if now.lease is not None and version.run_id == now.lease.run:
-            pinned[number] = f"of run {now.lease.run}, which is under way"
+            pinned[version.version] = f"of run {now.lease.run}, which is under way"
         best = self._registry.best(self._model, base=version.base)
         if best is not None:
             pinned.setdefault(best.version, "best of its base")
-        if number in pinned:
-            return pinned[number]
-        children = (pin for pin in pinned if self._parent(pin) == number)
-        return next((f"parent of v{child}" for child in children), "")
+        return pinned
 
     def _parent(self, number: int) -> int | None:
         if number not in self._parents:

@@ -210,7 +210,8 @@ def test_costs_set_the_threshold_of_every_version_and_of_what_it_decides(
     import mlflow
 
     table("data.csv")
-    arguments = ("run", "data.csv", "--target", "label", "--batches", "3", *SMALL)
+    every = ("--set", "policy.publish_change=0")
+    arguments = ("run", "data.csv", "--target", "label", "--batches", "3", *every, *SMALL)
     document = json.loads(invoke(*arguments, "--objective", "cost:5000,200").stdout)
     threshold = 200 / 5200
     registered = versions("data")

@@ -245,7 +245,8 @@ def test_a_list_of_an_interrupted_prune_removes_nothing_that_serves_by_now(
 ) -> None:
     registry = MlflowRegistry()
     as_the_first_release_wrote_it(registry, "fraud", EntryKind.PRUNED, {"versions": [5, 7, 9]})
-    said = invoke("prune").stdout
+    Path("all.yaml").write_text("retention: {keep_last: 100}\n")
+    said = invoke("prune", "--policy", "all.yaml").stdout
     assert "had meant to remove v5, v7, v9; decided anew: none may go, v5, v7, v9 stay" in said
     assert "Would go: none." in said
     invoke("rollback", "--to", "7", "--yes")
@@ -253,9 +254,9 @@ def test_a_list_of_an_interrupted_prune_removes_nothing_that_serves_by_now(
     shown = json.loads(invoke("prune", "--policy", "short.yaml", "--json").stdout)
     assert shown["interrupted"] == [5, 7, 9]
     assert (7 in shown["going"], 5 in shown["going"]) == (False, True)
-    said = invoke("prune", "--apply").stdout  # by a policy that keeps all
+    said = invoke("prune", "--policy", "all.yaml", "--apply").stdout
     assert "Removed: none; 0 bytes" in said
-    assert "interrupted" not in invoke("prune").stdout
+    assert "interrupted" not in invoke("prune", "--policy", "all.yaml").stdout
     check_serves(registry, "fraud")
     assert "Everything holds" in invoke("audit").stdout
 

@@ -15,6 +15,7 @@ from selfheal_cli.records import AliasMove, Phase, VersionRecord
 from selfheal_cli.registry.journal import JournalState, Lease, Proposal
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from selfheal_cli.rollback.retention import DAY_MS, sort_versions
+from selfheal_cli.settings.policy_file import load
 from tests.conftest import Invoke
 
 NOTHING = Retention(keep_best=0, keep_last=0, keep_days=0)
@@ -96,6 +97,16 @@ def test_what_serves_and_the_best_never_go(
 def policy(article_copy: Path) -> str:
     Path("short.yaml").write_text(POLICY)
     return "short.yaml"
+
+
+def test_what_serves_the_best_and_the_latest_twenty_stay_where_nothing_else_is_said() -> None:
+    versions = [version(n, f1=1 / n) for n in range(1, 41)]
+    now = JournalState({"champion": move(None, 30)})
+    for name in ("default", "strict", "lenient", "drill"):
+        split = sort_versions(versions, now, load(name).retention, DAY_MS)
+        assert {1, 30, *range(21, 41)} <= set(split.kept)
+        assert len(split.kept) <= 24  # and the parents of these
+    assert load("default").retention == Retention()
 
 
 def test_a_listing_removes_nothing(policy: str, invoke: Invoke) -> None:

@@ -136,7 +136,7 @@ def test_a_policy_is_the_named_one_with_thresholds_over_it(tmp_path: Path) -> No
     settled = of_text(text)
     policy = settled.config.policy
     assert (policy.rollback_f1_drop, policy.retention.keep_last) == (0.5, 7)
-    assert policy.retention.keep_best == 10
+    assert policy.retention.keep_best == 1
     assert settled.origin(("policy", "rollback_f1_drop")).name == str(over)
     assert settled.origin(("policy", "retention", "keep_last")).line == 4
     assert settled.origin(("policy", "cooldown")).name.endswith("strict.yaml")
