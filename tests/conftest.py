@@ -17,9 +17,11 @@ from click.testing import CliRunner, Result
 from hypothesis import HealthCheck, settings
 
 from selfheal_cli.cli.main import main
+from tests.compiled import share_compiled
 
 Invoke = Callable[..., Result]
 MEMORY = Path("/dev/shm")  # noqa: S108 (our own folder in it)
+DEPTH = int(os.environ.get("TESTS_DEPTH", "1"))  # how much longer searching tests search
 
 # the same examples each time, however slow the machine
 settings.register_profile(
@@ -55,6 +57,7 @@ def store_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     path = tmp_path_factory.mktemp("template") / "mlflow.db"
     MlflowClient(f"sqlite:///{path}").search_experiments()
+    share_compiled()
     return path
 
 
@@ -131,15 +134,7 @@ def fake_clock() -> Callable[[], datetime]:
 @pytest.fixture(scope="session")
 def article_run(tmp_path_factory: pytest.TempPathFactory, store_template: Path) -> Path:
     """The folder of one bare ``selfheal run``; tests read it and do not change it."""
-    folder = tmp_path_factory.mktemp("article")
-    shutil.copy(store_template, folder / "mlflow.db")
-    with pytest.MonkeyPatch.context() as patch:
-        enter(folder, patch)
-        result = CliRunner().invoke(main, ["run"])
-        assert result.exit_code == 0, result.output
-        (folder / "output.txt").write_text(result.output)
-    os.environ.pop("MLFLOW_TRACKING_URI", None)
-    return folder
+    return left_by_run(tmp_path_factory.mktemp("article"), store_template)
 
 
 @pytest.fixture
@@ -161,6 +156,37 @@ def article_copy(article_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     moved(article_run, tmp_path)
     enter(tmp_path, monkeypatch)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def short_run(tmp_path_factory: pytest.TempPathFactory, store_template: Path) -> Path:
+    """The folder of ``selfheal run --batches 4``: nine versions, the best of them v5."""
+    return left_by_run(tmp_path_factory.mktemp("short"), store_template, "--batches", "4",
+                       "--no-plots")  # fmt: skip
+
+
+@pytest.fixture
+def short_copy(short_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The short run with its registry, moved here, to change.
+
+    An audit reads every version, so this is the copy to take where fifty-one are not the point.
+    """
+    shutil.copytree(short_run, tmp_path, dirs_exist_ok=True)
+    moved(short_run, tmp_path)
+    enter(tmp_path, monkeypatch)
+    return tmp_path
+
+
+def left_by_run(folder: Path, store_template: Path, *options: str) -> Path:
+    """The folder, with what ``selfheal run`` leaves there and said."""
+    shutil.copy(store_template, folder / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        enter(folder, patch)
+        result = CliRunner().invoke(main, ["run", *options])
+        assert result.exit_code == 0, result.output
+        (folder / "output.txt").write_text(result.output)
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    return folder
 
 
 @pytest.fixture(scope="session")

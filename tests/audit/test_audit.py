@@ -46,7 +46,7 @@ def the_last_line_removed() -> None:
 
 def swapped_lines() -> None:
     swapped = lines()
-    swapped[40], swapped[41] = swapped[41], swapped[40]
+    swapped[20], swapped[21] = swapped[21], swapped[20]
     the_log().write_text("".join(swapped))
 
 
@@ -81,23 +81,23 @@ def artifact(version: int) -> Path:
 
 
 def a_changed_artifact() -> None:
-    path = artifact(21)
+    path = artifact(5)
     path.write_bytes(path.read_bytes()[:-1] + b"\x00")
 
 
 def a_removed_artifact() -> None:
-    artifact(21).unlink()
+    artifact(5).unlink()
 
 
 def a_changed_tag() -> None:
-    client().set_model_version_tag("fraud", "21", "selfheal.reason", "quite another")
+    client().set_model_version_tag("fraud", "5", "selfheal.reason", "quite another")
 
 
 def a_changed_hash_tag_and_file() -> None:
     """A version replaced by another one's bytes, with its recorded hash."""
-    artifact(21).write_bytes(artifact(19).read_bytes())
-    sha = client().get_model_version("fraud", "19").tags["selfheal.sha256"]
-    client().set_model_version_tag("fraud", "21", "selfheal.sha256", sha)
+    artifact(5).write_bytes(artifact(3).read_bytes())
+    sha = client().get_model_version("fraud", "3").tags["selfheal.sha256"]
+    client().set_model_version_tag("fraud", "5", "selfheal.sha256", sha)
 
 
 def a_changed_metric() -> None:
@@ -105,13 +105,13 @@ def a_changed_metric() -> None:
         database.execute(
             "UPDATE logged_model_metrics SET metric_value = 0.99 WHERE metric_name = 'f1' AND "
             "model_id = ?",
-            (client().get_model_version("fraud", "21").source.removeprefix("models:/"),),
+            (client().get_model_version("fraud", "5").source.removeprefix("models:/"),),
         )
     database.close()
 
 
 def a_deleted_version() -> None:
-    client().delete_model_version("fraud", "21")
+    client().delete_model_version("fraud", "5")
 
 
 def an_alias_moved_by_another_tool() -> None:
@@ -167,21 +167,19 @@ def test_a_run_that_nobody_touched_holds(in_article_run: Path, invoke: Invoke) -
 
 
 @pytest.mark.parametrize("change", FOUND, ids=lambda change: change.__name__)
-def test_what_was_changed_is_found(article_copy: Path, invoke: Invoke, change: Change) -> None:
+def test_what_was_changed_is_found(short_copy: Path, invoke: Invoke, change: Change) -> None:
     change()
     audit = json.loads(invoke("audit", "--json", expect=4).stdout)
     assert any(FOUND[change] in one["problem"] for one in audit["findings"]), audit["findings"]
 
 
-def test_a_rollback_by_hand_leaves_everything_whole(article_copy: Path, invoke: Invoke) -> None:
+def test_a_rollback_by_hand_leaves_everything_whole(short_copy: Path, invoke: Invoke) -> None:
     invoke("rollback", "--to-best", "--yes")
     invoke("rollback", "--to-previous", "--yes")
     assert "Everything holds" in invoke("audit").stdout
 
 
-def test_a_log_that_is_not_here_is_read_from_the_registry(
-    article_copy: Path, invoke: Invoke
-) -> None:
+def test_a_log_that_is_not_here_is_read_from_the_registry(short_copy: Path, invoke: Invoke) -> None:
     the_log().unlink()
     assert "Everything holds" in invoke("audit").stdout
 

@@ -40,8 +40,8 @@ def write_keys(
 
 
 @pytest.fixture
-def signed(article_copy: Path, invoke: Invoke) -> Path:
-    """A signed audit of the article's run, with the keys `ann`, beside `bob`'s."""
+def signed(short_copy: Path, invoke: Invoke) -> Path:
+    """A signed audit of the short run, with the keys `ann`, beside `bob`'s."""
     write_keys("ann", Ed25519PrivateKey.generate())
     write_keys("bob", Ed25519PrivateKey.generate())
     assert "Signed: audit-fraud.json" in invoke("audit", "--sign", "ann.key").stdout
@@ -58,7 +58,7 @@ def test_what_came_after_the_signature_does_not_break_it(signed: Path, invoke: I
     invoke("run", "--batches", "2", "--no-plots")
     audit = json.loads(invoke("audit", "--verify", "ann.pub", "--json").stdout)
     assert audit["holds"]
-    assert audit["checked"]["signed versions"] == 51
+    assert audit["checked"]["signed versions"] == 9
     assert audit["checked"]["signed marks"] == 2  # the run's log and the journal
     assert audit["signed_at"]
 
@@ -101,7 +101,9 @@ def test_a_log_cut_back_to_before_the_signature_is_found(signed: Path, invoke: I
 def test_a_version_deleted_since_is_found_and_a_pruned_one_is_not(
     signed: Path, invoke: Invoke
 ) -> None:
-    invoke("prune", "--apply")
+    Path("few.yaml").write_text("retention: {keep_best: 1, keep_last: 1, keep_days: 0}\n")
+    invoke("prune", "--apply", "--policy", "few.yaml")
+    assert len(client().search_model_versions("name = 'fraud'")) < 9
     invoke("audit", "--verify", "ann.pub")
     left = max(int(v.version) for v in client().search_model_versions("name = 'fraud'"))
     client().delete_model_version("fraud", str(left))
@@ -123,7 +125,7 @@ def test_another_key_is_refused(signed: Path, invoke: Invoke) -> None:
     assert "not of this key" in invoke("audit", "--verify", "bob.pub", expect=4).stderr
 
 
-def test_what_does_not_hold_is_not_signed(article_copy: Path, invoke: Invoke) -> None:
+def test_what_does_not_hold_is_not_signed(short_copy: Path, invoke: Invoke) -> None:
     write_keys("ann", Ed25519PrivateKey.generate())
     client().set_registered_model_alias("fraud", "champion", "7")
     invoke("audit", "--sign", "ann.key", expect=4)
@@ -131,7 +133,7 @@ def test_what_does_not_hold_is_not_signed(article_copy: Path, invoke: Invoke) ->
 
 
 def test_keys_of_ssh_sign_and_verify_and_a_locked_one_asks_for_its_password(
-    in_article_run: Path, invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    short_copy: Path, invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = Ed25519PrivateKey.generate()
     statement = ("--statement", str(tmp_path / "signed.json"))

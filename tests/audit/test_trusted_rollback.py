@@ -140,13 +140,6 @@ def test_versions_of_0_1_0_are_named_as_made_before_manifests_and_need_no_overri
     assert "tag selfheal.counts is '9000,9000,1,1'" in refused.stderr
 
 
-@pytest.mark.parametrize("model", ["fraud", "kinds", "wrapped", "program"])
-def test_what_0_1_0_stored_holds(stored_by_0_1_0: Path, invoke: Invoke, model: str) -> None:
-    report = json.loads(invoke("audit", "--model-name", model, "--json").stdout)
-    assert report["holds"]
-    assert report["checked"]["made before manifests: held against its run's log alone"] > 0
-
-
 @pytest.mark.parametrize(
     ("name", "value"), [("eval_rows", "many"), ("threshold", "low"), ("phase", "none"),
                         ("batch", "x"), ("counts", "1,2")],

@@ -21,7 +21,7 @@ from tests.rollback.test_prune import AT, filled
 
 
 def test_the_rule_is_the_models_and_is_loosened_by_two_people(
-    article_copy: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+    short_copy: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SELFHEAL_ACTOR", "ann")
     assert "takes one person" in invoke("four-eyes").stdout
@@ -37,7 +37,7 @@ def test_the_rule_is_the_models_and_is_loosened_by_two_people(
     monkeypatch.setenv("SELFHEAL_ACTOR", "bob")
     assert "takes one person" in invoke("approve", number, "--yes").stdout
     invoke("rollback", "--to-best", "--yes")
-    assert MlflowRegistry().alias("fraud", CHAMPION) == 21
+    assert MlflowRegistry().alias("fraud", CHAMPION) == 5
     told = json.loads(invoke("history", "--json").stdout)
     reasons = [(one["actor"], one["reason"]) for one in told if one["kind"] == "four-eyes"]
     assert reasons == [

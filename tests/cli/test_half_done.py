@@ -36,7 +36,7 @@ def killed_before_the_alias(registry: MlflowRegistry, target: int) -> AliasMove:
 
 
 def test_a_rollback_killed_before_the_alias_is_told_as_begun_and_accuses_nobody(
-    article_copy: Path, invoke: Invoke
+    short_copy: Path, invoke: Invoke
 ) -> None:
     registry = MlflowRegistry()
     before = registry.alias("fraud", CHAMPION)
@@ -54,7 +54,7 @@ def test_a_rollback_killed_before_the_alias_is_told_as_begun_and_accuses_nobody(
 
 
 def test_the_next_rollback_finishes_it_says_so_and_records_the_true_source(
-    article_copy: Path, invoke: Invoke
+    short_copy: Path, invoke: Invoke
 ) -> None:
     registry = MlflowRegistry()
     begun = killed_before_the_alias(registry, 2)
@@ -68,7 +68,7 @@ def test_the_next_rollback_finishes_it_says_so_and_records_the_true_source(
 
 
 def test_a_rollback_to_what_serves_finishes_what_was_begun_and_goes_back(
-    article_copy: Path, invoke: Invoke
+    short_copy: Path, invoke: Invoke
 ) -> None:
     registry = MlflowRegistry()
     before = registry.alias("fraud", CHAMPION)
@@ -79,7 +79,7 @@ def test_a_rollback_to_what_serves_finishes_what_was_begun_and_goes_back(
     assert registry.alias("fraud", CHAMPION) == before
 
 
-def test_a_follower_finishes_it_at_its_second_look(article_copy: Path) -> None:
+def test_a_follower_finishes_it_at_its_second_look(short_copy: Path) -> None:
     registry = MlflowRegistry()
     killed_before_the_alias(registry, 2)
     version = registry.version("fraud", 2)
@@ -94,14 +94,14 @@ def test_a_follower_finishes_it_at_its_second_look(article_copy: Path) -> None:
     assert [one.move.target for one in told] == [2]
 
 
-def test_a_run_that_finishes_it_says_so(article_copy: Path, invoke: Invoke) -> None:
+def test_a_run_that_finishes_it_says_so(short_copy: Path, invoke: Invoke) -> None:
     killed_before_the_alias(MlflowRegistry(), 2)
     said = invoke("run", "--batches", "1", "--no-plots", "--json").stderr
     assert said.count("Put right first: the move of 'champion' to v2 by ann") == 1
 
 
 def test_an_alias_that_another_tool_put_back_is_left_where_it_was_put(
-    article_copy: Path, invoke: Invoke
+    short_copy: Path, invoke: Invoke
 ) -> None:
     registry = MlflowRegistry()
     before = registry.alias("fraud", CHAMPION)

@@ -115,13 +115,13 @@ def test_a_bucket_without_its_library_is_refused_before_a_run_exists(
 
 
 def test_a_store_that_was_outgrown_moves_to_a_server_with_everything_that_it_holds(
-    article_copy: Path, shared_server: SharedServer, postgres: Postgres, invoke: Invoke
+    short_copy: Path, shared_server: SharedServer, postgres: Postgres, invoke: Invoke
 ) -> None:
     script = Path(__file__).parents[2] / "docs" / "move_store.py"
     before = json.loads(invoke("snapshots", "--json", "--limit", "100").stdout)
     artifacts = MlflowClient().get_experiment_by_name("selfheal").artifact_location
     root = Path(artifacts.removeprefix("file://")).parent
-    places = [f"sqlite:///{article_copy}/mlflow.db", postgres.uri(SERVER_DATABASE)]
+    places = [f"sqlite:///{short_copy}/mlflow.db", postgres.uri(SERVER_DATABASE)]
     moved = subprocess.run(
         [sys.executable, script, *places, str(root), "mlflow-artifacts:"],
         check=False,

@@ -108,9 +108,9 @@ def test_no_answer_mixes_versions_while_they_change(followed: Running) -> None:
 
 @pytest.mark.parametrize("alive", [True, False])
 def test_a_server_that_begins_beside_a_healer_serves_what_that_published_last(
-    article_copy: Path, alive: bool
+    short_copy: Path, alive: bool
 ) -> None:
-    workspace = article_copy / "mlruns" / "selfheal"
+    workspace = short_copy / "mlruns" / "selfheal"
     registry = MlflowRegistry()
     run_id = registry.begin_run("selfheal", {}, {})
     lease = RunLease(
@@ -127,7 +127,7 @@ def test_a_server_that_begins_beside_a_healer_serves_what_that_published_last(
     )
     champion = registry.version("fraud", registry.alias("fraud", "champion") or 0)
     wanted = "not-registered-yet" if alive else champion.tags["selfheal.snapshot"]
-    with serving(article_copy, workspace) as running:
+    with serving(short_copy, workspace) as running:
         until(lambda: running.front.scorer.served.snapshot == wanted)
         published_now = channel.published()
         assert published_now is not None and published_now.snapshot == wanted

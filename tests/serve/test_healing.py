@@ -124,7 +124,7 @@ def served() -> Iterator[tuple[subprocess.Popen[str], Caller]]:
 
 
 def test_it_heals_on_what_it_answers_survives_its_healer_and_rolls_back(
-    article_copy: Path, invoke: Invoke
+    short_copy: Path, invoke: Invoke
 ) -> None:
     with served() as (process, caller):
         before = requests.get(f"{caller.url}/health/details", timeout=30).json()
@@ -163,7 +163,7 @@ def test_it_heals_on_what_it_answers_survives_its_healer_and_rolls_back(
 
 
 def test_neither_an_infinite_value_nor_a_spool_that_is_lost_ends_healing(
-    article_copy: Path,
+    short_copy: Path,
 ) -> None:
     with served() as (process, caller):
         caller.call(1, seed=1)
@@ -253,7 +253,7 @@ class Healers:
 
 
 def test_another_replica_takes_over_from_a_healer_that_was_killed_and_nothing_is_lost(
-    article_copy: Path, invoke: Invoke
+    short_copy: Path, invoke: Invoke
 ) -> None:
     with ExitStack() as stack:
         healers = Healers(stack)

@@ -18,7 +18,7 @@ from selfheal_cli.spool.store import Spool
 from tests.conftest import Invoke
 
 
-def test_it_says_where_it_serves_and_ends_with_nothing_lost(article_copy: Path) -> None:
+def test_it_says_where_it_serves_and_ends_with_nothing_lost(short_copy: Path) -> None:
     main = "from selfheal_cli.cli.main import main; main()"
     command = [sys.executable, "-c", main, "serve", "fraud", "--port", "0"]
     with subprocess.Popen([*command, "--no-heal"], stderr=subprocess.PIPE, text=True) as process:
@@ -31,7 +31,7 @@ def test_it_says_where_it_serves_and_ends_with_nothing_lost(article_copy: Path) 
         process.send_signal(signal.SIGTERM)
         process.stderr.read()
         assert process.wait(60) == 0
-    spool = Spool(spool_path("fraud", article_copy / "mlruns" / "selfheal"))
+    spool = Spool(spool_path("fraud", short_copy / "mlruns" / "selfheal"))
     kept = {one.request: len(one) for one in spool.rows_after(0, 100)}
     assert kept[answer.headers["x-request-id"]] == 7
     spool.close()
