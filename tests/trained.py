@@ -10,11 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from selfheal_cli.config import NetworkSettings, RunConfig
+from selfheal_cli.config import NetworkSettings
 from selfheal_cli.model.selection import Selected, train_selected
 from selfheal_cli.model.training import SpooledRows, train
-from selfheal_cli.pipeline.prepare.baseline import train_networks
-from selfheal_cli.pipeline.prepare.rows import open_source
 
 State = dict[str, torch.Tensor]
 
@@ -77,11 +75,6 @@ class SelectedOnce:
 
 
 TRAINED, SELECTED = Trained(), SelectedOnce()
-
-
-def train_before_a_fork(config: RunConfig) -> None:
-    """So that children, which are made from this process, do not each train for themselves."""
-    train_networks(config, open_source(config), lambda *_: None)
 
 
 def beginning(network: nn.Module, rows: SpooledRows, settings: NetworkSettings) -> str:

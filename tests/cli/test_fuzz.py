@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from selfheal_cli.cli.main import COMMANDS, main
-from tests.conftest import enter
+from tests.conftest import DEPTH, enter
 
 pytestmark = pytest.mark.slow
 
@@ -67,7 +67,7 @@ def options_of(names: Iterable[str]) -> dict[tuple[str, ...], list[str]]:
     return by_command
 
 
-@settings(FEW, max_examples=60)
+@settings(FEW, max_examples=25 * DEPTH)
 @given(st.data())
 def test_no_argument_is_unexpected(
     place: Path, monkeypatch: pytest.MonkeyPatch, data: st.DataObject
@@ -82,7 +82,7 @@ def test_no_argument_is_unexpected(
     assert not fell(arguments)
 
 
-@settings(FEW, max_examples=60)
+@settings(FEW, max_examples=25 * DEPTH)
 @given(st.data())
 def test_no_argument_of_what_serves_or_trains_long_is_unexpected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: st.DataObject
@@ -131,7 +131,7 @@ READERS = [
 ENDINGS = ["", ".yaml", ".json", ".csv", ".parquet", ".ndjson", ".toml", ".csv.gz"]
 
 
-@settings(FEW, max_examples=90)
+@settings(FEW, max_examples=40 * DEPTH)
 @given(st.sampled_from(READERS), st.sampled_from(ENDINGS), BYTES)
 def test_no_file_is_unexpected(
     place: Path, monkeypatch: pytest.MonkeyPatch, reader: tuple[str, ...], ending: str, text: bytes
@@ -148,7 +148,7 @@ LOOKING = [("config", "show"), ("snapshots",), ("champion",), ("doctor",), ("his
            ("status",), ("hold", "--reason", "x")]  # fmt: skip
 
 
-@settings(FEW, max_examples=40)
+@settings(FEW, max_examples=20 * DEPTH)
 @given(st.sampled_from(LOOKING), st.dictionaries(st.sampled_from(VARIABLES), ODD, max_size=3))
 def test_no_variable_is_unexpected(
     place: Path,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from selfheal_cli.registry.base import CHAMPION
 from selfheal_cli.registry.journal import EntryKind, standing
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from tests.conftest import Invoke
+from tests.pipeline import faulty
 from tests.registry.chains import check_chain
 
 
@@ -212,24 +211,18 @@ def test_a_model_is_held_and_released_once(article_copy: Path, invoke: Invoke) -
 def test_of_ten_who_roll_back_at_once_each_wins_or_is_told(
     article_copy: Path, invoke: Invoke
 ) -> None:
-    before = len(champion_moves())
     targets = [str(number) for number in range(3, 23, 2)]
-    code = "from selfheal_cli.cli.main import main; main()"
-    command = [sys.executable, "-c", code, "rollback", "--yes", "--to"]
-    at_once = [
-        subprocess.Popen([*command, target], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
-        for target in targets
-    ]
-    ends = [(process.communicate()[1].decode(), process.returncode) for process in at_once]
-    won = [int(target) for target, (_, code) in zip(targets, ends, strict=True) if code == 0]
-    told = [text for text, code in ends if code != 0]
+    at_once = [faulty.begun("rollback", "--yes", "--to", target) for target in targets]
+    ends = [ended() for ended in at_once]
+    won = [int(target) for target, end in zip(targets, ends, strict=True) if end.code == 0]
+    told = [end.stderr for end in ends if end.code != 0]
     assert won
     assert all(
         re.search(r"was moved to v\d+ by .* since this move .* was planned", t) for t in told
     )
     registry = MlflowRegistry()
-    done = champion_moves()[before:]
+    done = champion_moves()[-len(won) :]
     assert sorted(move.target for move in done) == sorted(won)
     assert [move.source for move in done] == [51, *(move.target for move in done[:-1])]
     assert champion() == done[-1].target
-    assert check_chain(registry, "fraud") > before
+    assert check_chain(registry, "fraud") > len(done)

@@ -56,7 +56,12 @@ class Ended:
 
 
 def in_child(*arguments: str, prepare: Callable[[], None] = lambda: None) -> Ended:
-    """A command in a child, which ``prepare`` may spoil. A pipe is no file: it has no limit."""
+    """A command in a child, which ``prepare`` may spoil, to its end."""
+    return begun(*arguments, prepare=prepare)()
+
+
+def begun(*arguments: str, prepare: Callable[[], None] = lambda: None) -> Callable[[], Ended]:
+    """A command that runs in a child; call it to wait. A pipe is no file: it has no limit."""
     told, telling = os.pipe()
     complained, complaining = os.pipe()
     child = os.fork()
@@ -78,9 +83,13 @@ def in_child(*arguments: str, prepare: Callable[[], None] = lambda: None) -> End
             os._exit(code)
     os.close(telling)
     os.close(complaining)
-    with os.fdopen(told) as output, os.fdopen(complained) as stderr:
-        said = output.read(), stderr.read()  # the second fits into its pipe until it is read
-    return Ended(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), *said)
+
+    def ended() -> Ended:
+        with os.fdopen(told) as output, os.fdopen(complained) as stderr:
+            said = output.read(), stderr.read()  # the second fits into its pipe until it is read
+        return Ended(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), *said)
+
+    return ended
 
 
 def at_batch(batch: int, fault: Callable[[], None], patience: float = 0.2) -> Callable[[], None]:

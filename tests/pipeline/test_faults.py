@@ -11,25 +11,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from selfheal_cli.config import NetworkSettings, RunConfig
+from selfheal_cli.cli.main import main
 from selfheal_cli.events.archive import find_run
 from selfheal_cli.events.log import read
 from selfheal_cli.events.types import BatchScored
 from tests.conftest import Invoke, enter
 from tests.pipeline import faulty
 from tests.pipeline.killed import what_came_of_it
-from tests.trained import train_before_a_fork
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, store_template: Path) -> dict[str, Any]:
     """What the run comes to where nothing fails."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    shutil.copy(store_template, folder / "mlflow.db")
+    folder, before = (tmp_path_factory.mktemp(name) for name in ("undisturbed", "before"))
+    for place in (folder, before):
+        shutil.copy(store_template, place / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
+        enter(before, patch)  # trains and loads what children, which are forked, then have
+        assert CliRunner().invoke(main, ["run", "--batches", "1", "--no-plots"]).exit_code == 0
         enter(folder, patch)
-        train_before_a_fork(RunConfig(network=NetworkSettings(shadow="plain")))
         ended = faulty.in_child(*faulty.RUN)
         assert ended.code == 0, ended.stderr
         return what_came_of_it()

@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import enter
+from tests.conftest import DEPTH, enter
 from tests.pipeline.killed import forked, go_on, settings, start, what_came_of_it
-from tests.trained import train_before_a_fork
 
-MOMENTS = 30
+MOMENTS = 12 * DEPTH  # one in each part of the run
 
 
 @pytest.fixture(scope="module")
@@ -21,11 +20,13 @@ def uninterrupted(
     tmp_path_factory: pytest.TempPathFactory, store_template: Path
 ) -> tuple[dict[str, Any], int]:
     """What a run comes to that nobody kills, and how many calls it takes."""
-    folder = tmp_path_factory.mktemp("uninterrupted")
-    shutil.copy(store_template, folder / "mlflow.db")
+    folder, before = (tmp_path_factory.mktemp(name) for name in ("uninterrupted", "before"))
+    for place in (folder, before):
+        shutil.copy(store_template, place / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
+        enter(before, patch)
+        start(settings())  # trains and loads what children, which are forked, then have
         enter(folder, patch)
-        train_before_a_fork(settings())  # so no moment falls into it, where nothing is written
         assert forked(lambda: start(settings()), calls=folder / "calls") == 0
         return what_came_of_it(), int((folder / "calls").read_text())
 
@@ -35,7 +36,8 @@ def test_a_killed_run_comes_to_the_same_once_it_is_resumed(
     moment: int, uninterrupted: tuple[dict[str, Any], int], workdir: Path
 ) -> None:
     expected, calls = uninterrupted
-    kill_at = random.Random(moment).randrange(1, calls)  # noqa: S311
+    part = calls / MOMENTS
+    kill_at = 1 + int(part * (moment + random.Random(moment).random()))  # noqa: S311
     forked(lambda: start(settings()), kill_at=kill_at)
     assert forked(lambda: go_on(settings())) == 0
     assert what_came_of_it() == expected
