@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def test_the_page_leads_where_it_says(
     for line in commands_of(page):
         program, *arguments = shlex.split(line)
         if program == "python":
-            subprocess.run([sys.executable, *arguments], check=True)
+            runpy.run_path(*arguments, run_name="__main__")
         else:
             assert program == "selfheal"
             said += invoke(*arguments).output
