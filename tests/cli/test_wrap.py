@@ -71,7 +71,7 @@ def test_a_convolutional_network_is_healed_beside_scoring_and_its_log_holds(
     digits_dir: Path, invoke: Invoke
 ) -> None:
     invoke("wrap", *STORED, *DATA, "--as", "digits")
-    run = (*STREAM, "--batches", "4", "--set=heal.mode=async", "--json")
+    run = (*STREAM, "--set=heal.mode=async", "--json")
     assert json.loads(invoke(*run).stdout)["versions"] >= 3  # the baseline, and both of a heal
     of = ("--model-name", "digits")
     assert "comes out the same" in invoke("audit", "--replay", "3", *of).stdout
