@@ -1,8 +1,8 @@
 """What the monitors of own data see: false alarms where nothing moves, delays where something does.
 
 Each stream is a run as ``selfheal run table.csv --target y`` makes it: a network is trained on the
-first quarter, the rest comes in 375 batches of 100 rows whose labels come at once, heals and all.
-``quiet`` runs streams without drift, ``drift`` one change each after half of the batches, ``cost``
+first quarter, the rest comes in batches of 100 rows whose labels come at once, heals and all.
+``quiet`` runs 375 batches without drift, ``drift`` 160 with one change after 100 of them, ``cost``
 says what the monitors add to a batch. Tables go to stdout as Markdown.
 """
 
@@ -32,8 +32,9 @@ from selfheal_cli.settings.resolve import resolve
 from selfheal_cli.settings.sources import parse_document
 
 ROWS = 50_000
-CHANGE = 31_250  # the row of batch 188
-FIRST = 188
+CHANGE = 22_500  # the row of batch 101
+FIRST = 101
+SEEN = 160  # batches of a stream with a change
 SHOPS, SHARES = ("food", "travel", "shop", "fuel"), (0.5, 0.2, 0.2, 0.1)
 Table = dict[str, np.ndarray]
 Late = np.ndarray  # (rows,) true from the change on
@@ -178,7 +179,7 @@ def drift(seeds: int, chosen: list[str]) -> None:
             draw = np.random.default_rng(100 + seed)
             table = payments(draw)
             CHANGES[name](table, np.arange(ROWS) >= CHANGE, draw)
-            events = events_of(table)
+            events = events_of(table, f"batches: {SEEN}\n")
             alarms = [one for one in events if isinstance(one, MonitorAlarmed)]
             after = [one for one in alarms if one.batch >= FIRST]
             delays.append(str(after[0].batch - FIRST + 1) if after else "never")
