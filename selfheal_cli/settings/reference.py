@@ -124,6 +124,8 @@ class Page:
             self.put(f"  - {flow(rule)}")
         self._default_of("rules_file")
         self.value("monitors", list(monitors), f"such as {MONITORS}; docs/monitors.md")
+        drift_by = "monitors" if monitors else "sensitive"
+        self.value("drift_by", drift_by, "whose alarm is the state DRIFTING; or sensitive")
         self.blank()
         self.put("heal:")
         self.value("recipe", recipe, "how to heal: article, gradient, anchored; docs/healing.md", 1)
@@ -146,7 +148,15 @@ class Page:
         self.defaults("network", ("shadow", *own), 1)
         self.value("batch_size", batch_size, "rows scored together")
         written = {"source", "network", "heal", "labels", "objective", "policy", "model"}
-        written |= {"sensitive", "rules", "rules_file", "monitors", "batch_size", "model_name"}
+        written |= {
+            "sensitive",
+            "rules",
+            "rules_file",
+            "monitors",
+            "drift_by",
+            "batch_size",
+            "model_name",
+        }
         written |= {"experiment", "tracking_uri"}
         for name in RunFile.model_fields:
             if name not in written:
