@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 BEHIND = "behind"
 # by objective, what is shown of a contestant
 FIRST = {
-    "accuracy": ("accuracy", "f1", "roc_auc", "log_loss", BEHIND),
-    "f1": ("f1", "pr_auc", "recall_at_1pct_fp", "roc_auc", BEHIND),
-    "cost": ("cost", "pr_auc", "recall_at_1pct_fp", "roc_auc", BEHIND),
+    "accuracy": ("accuracy", BEHIND, "f1", "roc_auc", "log_loss"),
+    "f1": ("f1", BEHIND, "pr_auc", "recall_at_1pct_fp", "roc_auc"),
+    "cost": ("cost", BEHIND, "pr_auc", "recall_at_1pct_fp", "roc_auc"),
 }
 MORE = ("accuracy", "f1_half", "f1", "kappa", "roc_auc", "pr_auc", "log_loss", "ece",
         "rows_per_second", "rows_per_second_whole")  # fmt: skip
