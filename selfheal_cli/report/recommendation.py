@@ -50,7 +50,7 @@ def stay(evidence: Evidence, best: PairedGain | None) -> str:
             f"with {POSITIVES} positives are needed."
         )
     if best is None:
-        return "No other version is old enough to be held against the serving one."
+        return "No version is better than the serving one: no other is old enough to be asked."
     return (
         "No version is better than the serving one: the best of them would have changed the log "
         f"loss by {-best.gain:+.4f} a row, which may be chance, {_rows(best)}."

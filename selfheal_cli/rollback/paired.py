@@ -44,7 +44,7 @@ class LastRun:
 
     @property
     def by_f1(self) -> bool:
-        """The run last no versions, as the article's recipe does not."""
+        """The run held no versions against what served, as the article's recipe does not."""
         return bool(self.record.config.get("heal", {}).get("better_by", "f1") == "f1")
 
 
@@ -53,9 +53,9 @@ def plan_better(
 ) -> RollbackPlan:
     """A rollback to the version that is better than the serving one beyond chance.
 
-    By the highest F1 where the last run last no versions, and, with a note that says so, where
-    the comparison cannot be made. Raises `NoCandidateError` where no version is better: then it
-    names the one of the highest F1 too.
+    By the highest F1 where the last run held no versions against what served, and, with a note that
+    says so, where the comparison cannot be made. Raises `NoCandidateError` where no version is
+    better: then it names the one of the highest F1 too.
     """
     trust = trust or ByTheLog(registry, workspace)
     serving = champion_of(registry, model)
@@ -67,7 +67,7 @@ def plan_better(
     why_not = last.why_not or _why_not(last.record, serving)
     if why_not or not isinstance(serving, VersionRecord):
         plan = plan_best(registry, model, trust=trust)
-        note = f"versions cannot be last row by row ({why_not}): this is the highest F1"
+        note = f"versions cannot be compared row by row ({why_not}): this is the highest F1"
         return replace(plan, notes=(note, *plan.notes))
     gains = last.record.evidence.gains(serving.tags["selfheal.snapshot"])
     better = _plan(registry, serving, last.record, gains, trust)
