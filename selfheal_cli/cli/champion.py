@@ -52,7 +52,7 @@ def command(at: str | None, model_name: str, tracking_uri: str | None, as_json: 
     rows = [
         [name.replace("_", " "), _text(value)]
         for name, value in document.items()
-        if value is not None
+        if value not in (None, [])
     ]
     title = f"Champion of '{model_name}'" + (f" at {at}" if at else "")
     output.print_table(title, ("what", "value"), rows)

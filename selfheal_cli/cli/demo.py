@@ -79,7 +79,7 @@ def _write(payments: Payments, folder: Path) -> Path:
 
 
 def _settings(path: Path, seed: int) -> ResolvedSettings:
-    """What a run of the table is told: its columns, what is watched, nothing of how to heal."""
+    """What a run of the table is told: its columns, and nothing of how to heal or to watch."""
     from selfheal_cli.settings.layers import Layer
     from selfheal_cli.settings.resolve import resolve
     from selfheal_cli.sources.payments import LABEL_TIME, TARGET, TELL_NOTHING, TIME
@@ -88,7 +88,6 @@ def _settings(path: Path, seed: int) -> ResolvedSettings:
               "time": TIME, "label_time": LABEL_TIME, "drop": list(TELL_NOTHING)}  # fmt: skip
     values = {
         "source": source, "seed": seed, "model_name": MODEL,
-        "monitors": [{"name": "two-sample"}, {"name": "prediction-rate"}],
         "export_dir": str(path.parent / "monitoring_export"),
     }  # fmt: skip
     return resolve([Layer(values)])
@@ -97,12 +96,15 @@ def _settings(path: Path, seed: int) -> ResolvedSettings:
 def _run(
     settled: ResolvedSettings, payments: Payments, tracking_uri: str | None, screen: RunScreen
 ) -> tuple[Finished, Demonstration]:
+    from dataclasses import replace
+
     from selfheal_cli.cli.run import Interrupts, answering
     from selfheal_cli.pipeline.offline.demo import demonstrate
     from selfheal_cli.pipeline.prepare.objective import by_the_data
     from selfheal_cli.pipeline.prepare.rows import open_source
     from selfheal_cli.pipeline.runs.run import RunContext, run
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
+    from selfheal_cli.report.demo_picture import draw_demo
 
     source = open_source(settled.config)
     config, _ = by_the_data(settled, settled.config, source)
@@ -117,7 +119,12 @@ def _run(
         finished = run(config, source, around)
     if finished.outcome == "KILLED" or interrupts.leave():
         raise KeyboardInterrupt
-    return finished, demonstrate(config, source, payments, finished.view)
+    shown = demonstrate(config, source, payments, finished.view)
+    picture = draw_demo(
+        shown.curves, shown.ends, [(one.change.row, one.change.name) for one in shown.noticed],
+        _gain(shown), Path(config.export_dir).parent / "demo.png",
+    )  # fmt: skip
+    return replace(finished, files=(picture, *finished.files)), shown
 
 
 def _show(shown: Demonstration) -> None:
@@ -131,12 +138,7 @@ def _show(shown: Demonstration) -> None:
     title = f"Results on {shown.rows:,} payments, each scored before its label came"
     output.print_table(title, ("", *(f">{title_of(name)}" for name in names)), rows)
     say("")
-    gained = shown.gained
-    say(
-        f"Healing gained {gained.share:.0%} of the F1 that any model could have gained "
-        f"(95 % interval {gained.low:.0%} to {gained.high:.0%}).",
-        "",
-    )
+    _tell(f"{_gain(shown)}.", "")
     changes = [
         [one.change.name, f"{one.change.row:,}", str(one.began),
          str(one.seen) if one.seen > 0 else "-", one.monitor or "not seen", one.change.effect]
@@ -146,16 +148,37 @@ def _show(shown: Demonstration) -> None:
     output.print_table("The three changes", columns, changes)
 
 
+def _gain(shown: Demonstration) -> str:
+    gained = shown.gained
+    return (
+        f"Healing gained {100 * gained.share:.0f} % of the F1 that any model could have gained "
+        f"(95 % interval {100 * gained.low:.0f} to {100 * gained.high:.0f})"
+    )
+
+
 def _conclude(finished: Finished) -> None:
+    from selfheal_cli.report.page import PAGE
     from selfheal_cli.report.recommendation import recommend
 
     advice = recommend(finished.view)
-    say("", advice.sentence)
-    command = f"selfheal rollback --to-best --model {MODEL}" if advice.back else "keep what serves"
-    say(f"Recommended: {command}.")
-    if finished.files:
-        say(f"Report: {finished.files[0].parent / 'report.html'}; versions: selfheal snapshots "
-            f"--model {MODEL}")  # fmt: skip
+    back = f"selfheal rollback --to-best --model {MODEL}"
+    report = next(path for path in finished.files if path.name == PAGE)
+    _tell(
+        "",
+        advice.sentence,
+        f"Recommended: {back if advice.back else 'keep what serves'}.",
+        f"Picture: {finished.files[0]}; report: {report}.",
+        f"Next: selfheal snapshots --model {MODEL}, or selfheal ui.",
+    )
+
+
+def _tell(*lines: str) -> None:
+    """In whole words at the terminal's width."""
+    from selfheal_cli.cli import output
+
+    console = output.make_console()
+    for one in lines:
+        console.print(output.line(one))
 
 
 def _document(finished: Finished, shown: Demonstration) -> dict[str, Any]:

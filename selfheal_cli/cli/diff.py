@@ -35,8 +35,9 @@ def command(
         return
     rows = []
     for name, (a, b) in comparison.metrics.items():
-        change = "" if a is None or b is None else f"{b - a:+.4f}"
-        rows.append([name, output.figure(a, 4), output.figure(b, 4), change])
+        digits = 0 if name.endswith("rows") else 4
+        change = "" if a is None or b is None else f"{b - a:+.{digits}f}"
+        rows.append([name, output.figure(a, digits), output.figure(b, digits), change])
     for key, (old, new) in comparison.tags.items():
         rows.append([key.removeprefix("selfheal."), old or "-", new or "-", ""])
     for name, moved in (comparison.weights or {}).items():

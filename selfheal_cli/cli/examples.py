@@ -35,11 +35,13 @@ EXAMPLES = {
     "rules suggest": "selfheal rules suggest transactions.csv --target is_fraud",
     "four-eyes": "selfheal four-eyes --on",
     "prune": "selfheal prune --dry-run",
+    "delete": "selfheal delete 8fb6a954 --dry-run",
 }
 MEANT = {
     **dict.fromkeys(("list", "ls", "versions", "models"), "snapshots"),
     **dict.fromkeys(("log", "logs", "events", "journal"), "history"),
     **dict.fromkeys(("restore", "revert", "undo"), "rollback"),
+    **dict.fromkeys(("remove", "rm", "clean"), "delete"),
     **dict.fromkeys(("train", "start", "stream", "heal"), "run"),
     **dict.fromkeys(("pause", "stop", "freeze"), "hold"),
     **dict.fromkeys(("resume", "unhold", "continue"), "release"),

@@ -107,7 +107,7 @@ def _number(named: str, model: str, tracking_uri: str | None) -> int:
 
 
 def _row(one: HistoryEntry) -> list[str]:
-    when = one.at[:19].replace("T", " ")
+    when = one.at[:16].replace("T", " ")
     batch = "" if one.batch is None else str(one.batch)
     return [when, one.kind, batch, _change(one), _f1(one.data), one.actor, one.reason]
 

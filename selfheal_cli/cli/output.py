@@ -13,7 +13,7 @@ from typing import Any, Literal
 import click
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -23,7 +23,7 @@ from selfheal_cli.visible import visible
 
 PIPE_WIDTH = 160
 LABEL_WIDTH = 20  # that the first column of text keeps, or its longest cell
-WORD = 30  # a longer one, such as a hash, may be broken
+WORD = 16  # a longer one, such as a hash, may be broken
 APART = 2  # spaces between columns
 Part = str | tuple[str, str]
 
@@ -88,14 +88,14 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Part
     """A table on standard output: as wide as that is, or with ``--wide`` as wide as it needs."""
     context = click.get_current_context(silent=True)
     wide = context is not None and context.meta.get(WIDE, False)
-    table = make_table(title, columns, rows, room=sys.maxsize if wide else None)
-    console = make_console(least=sum(int(column.width or 0) + APART for column in table.columns))
-    console.print(table)
+    room = sys.maxsize if wide else make_console().width
+    shown = make_table(title, columns, rows, room=room)
+    make_console(least=shown.width).print(shown)
 
 
 def make_table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[Part]], *, room: int | None = None
-) -> Table:
+) -> Titled:
     """A table that fits into ``room`` characters (the terminal's by default) in whole words.
 
     A name may be marked: ``>NAME`` is a column of figures, aligned to the right and never broken;
@@ -110,17 +110,25 @@ def make_table(
     left = len(shown)
     while left > 1 and _needed(shown[:left]) > room:
         left -= 1
-    table = Table(
-        title=line(title), title_justify="left", header_style="bold", box=box.SIMPLE_HEAD,
-        show_edge=False, pad_edge=False, collapse_padding=True,
-        caption=line(_hidden(columns, shown[:left])), caption_justify="left",
-    )  # fmt: skip
-    for column, width in zip(shown[:left], _widths(shown[:left], room), strict=True):
+    widths = _widths(shown[:left], room)
+    table = Table(header_style="bold", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False,
+                  collapse_padding=True)  # fmt: skip
+    for column, width in zip(shown[:left], widths, strict=True):
         side: Literal["left", "right"] = "right" if column.figures else "left"
         table.add_column(line(column.name), justify=side, overflow="fold", width=width)
     for row in cells:
         table.add_row(*(row[column.place] for column in shown[:left]))
-    return table
+    hidden = _hidden(columns, shown[:left])
+    under = [line((hidden, "dim"))] if hidden else []
+    return Titled(line((title, "italic")), table, *under, width=sum(widths) + APART * (left - 1))
+
+
+class Titled(Group):
+    """A table of so many characters with its title, and what is not shown of it."""
+
+    def __init__(self, *parts: RenderableType, width: int) -> None:
+        super().__init__(*parts)
+        self.width = width
 
 
 class _Column:

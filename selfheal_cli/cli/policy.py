@@ -55,7 +55,7 @@ def show(name: str, as_json: bool) -> None:
         if key != "description"
     ]
     title = f"Policy '{name}': {policy.description}"
-    columns = ("threshold", ">value", ">default", "meaning")
+    columns = ("threshold", "value", "default", "meaning")
     output.print_table(title, columns, rows)
 
 

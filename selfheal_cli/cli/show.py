@@ -38,7 +38,8 @@ def command(version: str, model_name: str, tracking_uri: str | None, as_json: bo
         rows = [
             ["created", f"{output.age(record.created_ms)} ago"],
             ["aliases", ", ".join(record.aliases) or "-"],
-            *([name, f"{value:.4f}"] for name, value in sorted(record.metrics.items())),
+            *([name, output.figure(value, 0 if name.endswith("rows") else 4)]
+              for name, value in sorted(record.metrics.items())),
             *([key.removeprefix("selfheal."), _short(value)]
               for key, value in sorted(record.tags.items())),
             ["file", "its sha256 holds" if fault is None else "DOES NOT HOLD"],

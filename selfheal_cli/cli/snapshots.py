@@ -76,5 +76,6 @@ def command(
     first = "f1" if sort == "version" else sort
     titles = (f"{'' if name == first else '+'}>{title_of(name)}" for name in figures)
     columns = (">version", "phase", ">batch", *titles, ">rows", "+scored on rows", "alias")
-    title = f"Model '{model_name}': {output.counted(numbers, 'version')}, highest {sort} first"
+    order = "newest first" if sort == "version" else f"highest {title_of(sort)} first"
+    title = f"Model '{model_name}': {output.counted(numbers, 'version')}, {order}"
     output.print_table(title, columns, rows)

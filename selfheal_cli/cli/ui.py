@@ -23,9 +23,9 @@ from selfheal_cli.cli.say import say
 )
 @options.tracking_uri
 def command(host: str, port: int, tracking_uri: str | None) -> None:
-    """Open MLflow's own interface on the store; stop it with Ctrl-C.
+    """Serve MLflow's own interface on the store, and say where the versions are; stop it by Ctrl-C.
 
-    The versions are under Models; every run's metrics and files are under its experiment.
+    Their page is that of the experiment's models; runs have figures by batch, and the report.
     """
     from selfheal_cli.masking import masked_uri
     from selfheal_cli.registry.mlflow.store import require_reachable, resolve
@@ -34,10 +34,19 @@ def command(host: str, port: int, tracking_uri: str | None) -> None:
     require_reachable(uri)
     if uri.startswith("http"):
         say(f"The store is a server with an interface of its own: {masked_uri(uri)}")
+        say(f"Versions with their figures: {masked_uri(models_page(uri, uri))}")
         return
-    say(f"MLflow's interface: http://{host}:{port}")
+    say(f"Versions with their figures: {models_page(uri, f'http://{host}:{port}')}")
     sys.stdout.flush()
     arguments = [sys.executable, "-m", "mlflow", "ui", "--host", host, "--port", str(port)]
     # by a variable: everybody on the machine may read a command line
     os.environ["MLFLOW_BACKEND_STORE_URI"] = uri
     os.execv(sys.executable, arguments)  # noqa: S606 (no shell is wanted)
+
+
+def models_page(uri: str, at: str) -> str:
+    """The page of the models of the experiment that a run went to last; the first page if none."""
+    from selfheal_cli.registry.mlflow.registry import MlflowRegistry
+
+    experiment = MlflowRegistry(uri).latest_experiment()
+    return at if experiment is None else f"{at.rstrip('/')}/#/experiments/{experiment}/models"

@@ -48,6 +48,15 @@ def name_names(figure: Figure) -> None:
         text.set_text(visible(text.get_text(), keep="\n"))
 
 
+def as_tick(name: str) -> str:
+    """A name to stand at an axis: what matplotlib writes there itself may be a formula.
+
+    >>> as_tick("P&L $$")
+    'P&L \\\\$\\\\$'
+    """
+    return visible(name).replace("$", r"\$")
+
+
 def _written(figure: Figure) -> Iterator[Text]:
     """What we wrote; the labels of ticks are matplotlib's own, and may be formulas."""
     yield from figure.texts

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from selfheal_cli.events.state import Row, RunView
-from selfheal_cli.report.canvas import Axes, Figure, Patch, make_figure, save
+from selfheal_cli.report.canvas import Axes, Figure, Patch, as_tick, make_figure, save
 from selfheal_cli.report.charts import ends, step_of, thinned
 from selfheal_cli.report.summary import DriftSeries, RunSummary
 
@@ -257,7 +257,7 @@ def column_map(axes: Axes, drawn: Drawn) -> None:
         )  # fmt: skip
         label = "training sd (texts: 1.5 is half of the rows)"
         axes.figure.colorbar(shown, ax=axes, label=label, pad=0.01).ax.yaxis.label.set_fontsize(8)
-    axes.set_yticks(range(len(series)), [one.name for one in series], fontsize=8)
+    axes.set_yticks(range(len(series)), [as_tick(one.name) for one in series], fontsize=8)
     axes.set_xlim(first - 0.5, last + 0.5)
     axes.invert_yaxis()
     axes.set_xlabel("batch" if step == 1 else f"batch (a point is of {step})")

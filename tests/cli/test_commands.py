@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from selfheal_cli.cli.main import COMMANDS, main
 from selfheal_cli.events.log import read
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
-from tests.conftest import Invoke
+from tests.conftest import Invoke, enter
 from tests.registry.test_mlflow_registry import artifact
 
 
@@ -194,3 +194,25 @@ def test_rollbacks_of_a_run_are_events_with_reason_from_and_to(
     assert "below the first heal's" in rollbacks[0]["reason"]
     assert MlflowRegistry().alias("fraud", "champion") == 3
     assert re.search(r"rollback .* to v3 ", invoke("history").stdout)
+
+
+def test_the_interface_is_told_by_the_page_of_the_models(
+    article_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.execv", lambda program, arguments: None)
+    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", "")
+    said = CliRunner().invoke(main, ["ui"]).stdout
+    (run,) = MlflowClient().search_runs(["1"])
+    assert "http://127.0.0.1:5000/#/experiments/1/models" in said
+    assert re.fullmatch(r"synthetic, \d{4}-\d\d-\d\d \d\d:\d\d", run.data.tags["mlflow.runName"])
+
+
+def test_a_runs_description_holds_verdict_table_and_where_the_report_is(
+    article_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enter(article_run, monkeypatch)
+    (run,) = MlflowClient().search_runs(["1"])
+    note = run.data.tags["mlflow.note.content"]
+    assert note.startswith("**Healing helped accuracy")
+    assert "| Under drift, self-healed | 1,000 | 0.724 |" in note
+    assert f"run_uuid={run.info.run_id}" in note

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from selfheal_cli.config import RunConfig
 from selfheal_cli.events.state import RunView
-from selfheal_cli.pipeline.offline.compare import Result, WithPeer, contest
+from selfheal_cli.pipeline.offline.compare import WithPeer, contest
 from selfheal_cli.pipeline.offline.trees import refitted_title, tree_peers
 from selfheal_cli.scores import AnyScores, Scores
 from selfheal_cli.sources.base import Source
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Counts = NDArray[np.float64]  # (batches, 3): true positives, false positives, false negatives
 REFITTED_EVERY = 10  # batches
 FIGURES = ("f1", "roc_auc", "pr_auc", "log_loss")
+ROLLING = 2_000  # payments behind a point of the picture
 SURE = 1.96  # standard errors to either side
 OF_DECISIONS = ("prediction-rate", "page-hinkley")  # monitors that see a change of the target
 
@@ -74,12 +75,16 @@ class Noticed:
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
-    """All that is shown of it."""
+    """All that is shown of it; ``curves`` hold each contestant's F1 over the last batches, at the
+    payments in ``ends``.
+    """
 
     rows: int
     lines: tuple[DemoLine, ...]
     gained: Gained
     noticed: tuple[Noticed, ...]
+    ends: tuple[int, ...]
+    curves: Mapping[str, tuple[float, ...]]
 
 
 def demonstrate(
@@ -102,19 +107,31 @@ def demonstrate(
         *(DemoLine(one.title, {name: one.figures.get(name) for name in FIGURES})
           for one in results),
     )  # fmt: skip
-    gained = _gained(view, results[-1])
-    return Demonstration(sum(sizes), lines, gained, tuple(_noticed(view, payments, begin, sizes)))
+    pairs = [view.by_batch.scores[batch] for batch in range(1, len(sizes) + 1)]
+    counts = [_counts(shadow for _, shadow in pairs), _counts(live for live, _ in pairs),
+              *(_counts(one.parts) for one in results)]  # fmt: skip
+    last = max(1, ROLLING // max(sizes))
+    return Demonstration(
+        sum(sizes),
+        lines,
+        _gained(*(counts[place] for place in (1, 0, 3))),
+        tuple(_noticed(view, payments, begin, sizes)),
+        tuple((begin + np.cumsum(sizes))[last - 1 :].tolist()),
+        {line.title: tuple(_rolling(one, last)) for line, one in zip(lines, counts, strict=True)},
+    )
 
 
-def _gained(view: RunView, limit: Result) -> Gained:
+def _rolling(counts: Counts, last: int) -> list[float]:
+    """F1 over so many batches, from the first on that has as many before it."""
+    return [_f1(counts[end - last : end].sum(0)) for end in range(last, len(counts) + 1)]
+
+
+def _gained(healed: Counts, frozen: Counts, limit: Counts) -> Gained:
     """(healed - frozen) / (limit - frozen) in F1, by the jackknife over batches."""
-    batches = [view.by_batch.scores[batch] for batch in range(1, len(limit.parts) + 1)]
-    healed, frozen = (_counts(pair[side] for pair in batches) for side in (0, 1))
-    best = _counts(limit.parts)
-    share = _share(healed.sum(0), frozen.sum(0), best.sum(0))
+    share = _share(healed.sum(0), frozen.sum(0), limit.sum(0))
     without = np.array([
-        _share(healed.sum(0) - a, frozen.sum(0) - b, best.sum(0) - c)
-        for a, b, c in zip(healed, frozen, best, strict=True)
+        _share(healed.sum(0) - a, frozen.sum(0) - b, limit.sum(0) - c)
+        for a, b, c in zip(healed, frozen, limit, strict=True)
     ])  # fmt: skip
     n = len(without)
     error = float(np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum()))
@@ -125,9 +142,14 @@ def _counts(scores: Iterable[AnyScores]) -> Counts:
     return np.array([(one.tp, one.fp, one.fn) for one in scores if isinstance(one, Scores)], float)
 
 
+def _f1(counts: Counts) -> float:
+    tp, fp, fn = map(float, counts)
+    return 2 * tp / max(2 * tp + fp + fn, 1.0)
+
+
 def _share(healed: Counts, frozen: Counts, limit: Counts) -> float:
-    a, b, c = (2 * tp / (2 * tp + fp + fn) for tp, fp, fn in (healed, frozen, limit))
-    return float((a - b) / (c - b))
+    without = _f1(frozen)
+    return (_f1(healed) - without) / (_f1(limit) - without)
 
 
 def _noticed(view: RunView, payments: Payments, begin: int, sizes: list[int]) -> Iterator[Noticed]:

@@ -21,6 +21,7 @@ from selfheal_cli.pipeline.stream.session import Session, each
 from selfheal_cli.records import Batch, Rows, digest
 from selfheal_cli.registry.base import Outcome
 from selfheal_cli.registry.writer import RegistryWriter
+from selfheal_cli.report.description import NOTE_TAG, note
 from selfheal_cli.report.export import export
 from selfheal_cli.report.page import PAGE, write_page
 from selfheal_cli.report.summary import RunSummary, tell
@@ -197,7 +198,10 @@ def publish(
     kept += [(path, None) for path in (rows, rejects) if path is not None and path.exists()]
     kept += [(path, "monitoring_export") for path in files]
     kept += [(path, "plots") for path in plots]
-    writer.finish(str(part), kept, outcome, {"selfheal.log_head": log.head})
+    tags = {"selfheal.log_head": log.head}
+    if told := note(view, log.path.parent.name):
+        tags[NOTE_TAG] = told
+    writer.finish(str(part), kept, outcome, tags)
     return view, (*files, *plots)
 
 

@@ -37,6 +37,7 @@ from selfheal_cli.registry.base import Lineage, Outcome, Registry
 from selfheal_cli.registry.outbox import NAME as OUTBOX_NAME
 from selfheal_cli.registry.outbox import Outbox
 from selfheal_cli.registry.writer import RegistryWriter
+from selfheal_cli.report.description import NAME_TAG, run_name
 from selfheal_cli.rollback.trust import ByTheLog
 from selfheal_cli.sources.base import Source
 from selfheal_cli.workspace import WORKSPACE
@@ -129,7 +130,8 @@ def run(config: RunConfig, source: Source, around: RunContext, *, go_on: bool = 
     require_writable(around.workspace, config.export_dir)
     require_free(registry, model, around.workspace, around.clock)
     prepared = prepare(config, source, around.on_epoch, wrapped_of(config, around.registry))
-    tags = {"selfheal.model": model, "selfheal.actor": around.actor}
+    tags = {"selfheal.model": model, "selfheal.actor": around.actor,
+            NAME_TAG: run_name(config, around.clock())}  # fmt: skip
     run_id = registry.begin_run(config.experiment, config.parameters(), tags)
     with leased(config, run_id, around) as lease:
         folder = run_folder(run_id, around.workspace)

@@ -164,6 +164,17 @@ class MlflowRuns:
             f"{store} is a copy of that, both write there; --set experiment=NAME begins a new place"
         )
 
+    def latest_experiment(self) -> str | None:
+        """The id of the experiment that a run of selfheal went to last."""
+        with self._doing("look for the latest run"):
+            runs = self._client.search_runs(
+                self._all_experiments(),
+                "tags.`selfheal.actor` != ''",
+                max_results=1,
+                order_by=["attributes.start_time DESC"],
+            )
+        return str(runs[0].info.experiment_id) if runs else None
+
     def _holds_ours(self, experiment: Experiment) -> bool:
         ours = "tags.`selfheal.run_id` != ''"
         return experiment.name == JOURNALS or bool(
