@@ -24,7 +24,7 @@ from selfheal_cli.serve.operator.status import ModelStatus, StatusSnapshot
 from selfheal_cli.serve.operator.verdict import warnings
 from tests.conftest import Invoke
 from tests.rollback.test_prune import AT, filled
-from tests.serve.operating import FACTS, board_with, operator_app, serving
+from tests.serve.operating import FACTS, channel_with, operator_app, serving
 
 
 class Doubled(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc]
@@ -94,7 +94,7 @@ def test_the_status_of_a_server_says_that_it_does_not_serve(foreign: int, tmp_pa
         f"The alias champion points to v{foreign}, which selfheal did not register and does not "
         "serve: v12 answers; a rollback puts the alias right."
     ) in warnings(seen)
-    channel = board_with(tmp_path, standing)
+    channel = channel_with(tmp_path, standing)
     with serving(operator_app(channel)) as url:
         page = requests.get(url, timeout=30).text
         figures = requests.get(f"{url}/metrics", timeout=30).text
