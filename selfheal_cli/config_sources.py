@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -96,14 +97,20 @@ class RowSettings(Settings):
         description="put rows with schema violations aside too; false: they end the run",
     )
 
-    _silent: ClassVar[tuple[str, ...]] = ("missing",)
+    drop_identifiers: bool = Field(
+        default=False,
+        description="leave out columns that name a row or a time, too; true for data without a "
+        "file like this one",
+    )
+
+    _silent: ClassVar[tuple[str, ...]] = ("missing", "drop_identifiers")
 
     @model_serializer(mode="wrap")
     def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Of what came later nothing is said where it is as always: a record stays what it was."""
         values: dict[str, Any] = dump(self)
         for name in self._silent:
-            if getattr(self, name) == type(self).model_fields[name].default:
+            if name in values and getattr(self, name) == type(self).model_fields[name].default:
                 values.pop(name, None)
         return values
 
@@ -111,7 +118,10 @@ class RowSettings(Settings):
 class BoundedSettings(RowSettings):
     """Rows that end: the first of them train, the rest stream."""
 
-    _silent: ClassVar[tuple[str, ...]] = ("missing", "max_rejects", "reject_misfits")
+    _silent: ClassVar[tuple[str, ...]] = (
+        "missing", "max_rejects", "reject_misfits", "drop_identifiers", "sort_by", "decimal",
+        "thousands", "date_format", "missing_values", "encoding", "skip_lines",
+    )  # fmt: skip
     train_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.25, description="first share of the rows, which trains; the rest streams"
     )
@@ -119,6 +129,43 @@ class BoundedSettings(RowSettings):
     label_time: str | None = Field(
         default=None, description="column with the time at which the row's label came"
     )
+
+    sort_by: str | None = Field(
+        default=None, description="column whose order the rows are put in; null: as they stand"
+    )
+    decimal: Literal[".", ","] | None = Field(
+        default=None,
+        description="of numbers with signs of currency, per cent or thousands: the decimal sign",
+    )
+    thousands: Literal[",", ".", " ", "'"] | None = Field(
+        default=None, description="what separates thousands, where decimal is given"
+    )
+    date_format: tuple[str, ...] = Field(
+        default=(), description="of dates that are not ISO 8601, such as '%d.%m.%Y %H:%M'"
+    )
+    missing_values: tuple[str, ...] = Field(
+        default=(), description="texts that are missing values, such as '-' or unknown"
+    )
+
+    @field_validator("thousands")
+    @classmethod
+    def _beside_decimal(cls, value: str | None, info: ValidationInfo) -> str | None:
+        decimal = info.data.get("decimal")
+        if value is not None and (decimal is None or decimal == value):
+            raise ValueError("decimal, the other sign, is needed with it, and is another one")
+        return value
+
+    @field_validator("date_format")
+    @classmethod
+    def _has_a_day(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for form in value:
+            try:
+                datetime.strptime("", form)
+            except ValueError as exc:
+                if "does not match" in str(exc) and "%d" in form:
+                    continue
+            raise ValueError(f"{form!r} is no format of a day, such as %d.%m.%Y")
+        return value
 
     @field_validator("label_time")
     @classmethod
@@ -136,6 +183,22 @@ class TableSettings(BoundedSettings):
     separator: str | None = Field(
         default=None, description="of a CSV file; None: found in its head"
     )
+    encoding: str | None = Field(
+        default=None, description="of a CSV file, such as cp1252; None: UTF-8, or as it is marked"
+    )
+    skip_lines: Annotated[int, Field(ge=0, le=1_000)] | None = Field(
+        default=None, description="lines above a CSV file's header; None: found in its head"
+    )
+
+    @field_validator("encoding")
+    @classmethod
+    def _of_text(cls, value: str | None) -> str | None:
+        try:
+            if value is not None:
+                "".encode(value)
+        except (LookupError, UnicodeError, ValueError) as exc:
+            raise ValueError("no encoding of that name; such as cp1252, utf-16 or latin-1") from exc
+        return value
 
 
 class FolderSettings(BoundedSettings):

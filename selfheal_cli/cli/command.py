@@ -20,6 +20,7 @@ OWN, COMMON = "Options", "Common options"  # of one command, and of nearly all
 CONFIG, NO_CONFIG, SET, OLD, WIDE = (
     f"selfheal.{name}" for name in ("config", "no_config", "set", "old", "wide")
 )
+UNNAMED = "selfheal.unnamed"  # of a model that nobody named: its parameter, and what finds one
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,127}")
 EVERYWHERE = {"--model-name": "--model"}
 
@@ -42,6 +43,13 @@ class Command(click.Command):
             near = self.nearest(exc.option_name)
             hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
             raise click.UsageError(f"No such option '{exc.option_name}'.{hint}", ctx) from exc
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Take the model that the store holds, where nobody named one."""
+        name, find = ctx.meta.pop(UNNAMED, (None, None))
+        if name is not None:
+            ctx.params[name] = find(ctx.params.get("tracking_uri"))
+        return super().invoke(ctx)
 
     def nearest(self, option: str) -> list[str]:
         """Options with a name like one that there is not."""

@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from selfheal_cli.settings.resolve import ResolvedSettings
 
 FALLBACK = "fraud"
+MOST_NAMED = 20
 STORE = "MLFLOW_TRACKING_URI"
 UNLIKE = {"heal_steps": ("heal", "steps"), "heal_lr": ("heal", "learning_rate"),
           "heal_mode": ("heal", "mode"), "kafka_group": ("source", "group"),
-          "kafka_config": ("source", "client")}  # fmt: skip
+          "kafka_config": ("source", "client"),
+          "missing_values": ("source", "missing_values")}  # fmt: skip
 ROWS = ("data", "sql", "query", "kafka")  # options that say where rows come from
 WHERE = {"data": "DATA", "sql": "--sql", "kafka": "--kafka"}  # of which one says where rows are
 SAYS_MODEL = (("model_name",), ("model",), ("source", "path"), ("source", "topic"))
@@ -114,13 +116,13 @@ def policy_here(ctx: click.Context, named: str | None) -> Policy:
     return resolve(only).config.policy
 
 
-def default_model_name(ctx: click.Context) -> str:
-    """The model that variables or the file are about, else the article's."""
+def default_model_name(ctx: click.Context) -> str | None:
+    """The model that variables or the file are about; None where they name none."""
     from selfheal_cli.settings.variables import variable_of
 
     names = [variable_of(key) for key in SAYS_MODEL]
     if config_path(ctx) is None and not any(map(os.environ.get, (*names, OLD_DATA))):
-        return FALLBACK
+        return None
     from selfheal_cli.settings.layers import Origin, merge, model_name_of, shown, single
     from selfheal_cli.settings.sources import read_environment
 
@@ -130,13 +132,33 @@ def default_model_name(ctx: click.Context) -> str:
         note_old(ctx, OLD_DATA, variable_of(key))
         said.append(single(key, os.environ[OLD_DATA], Origin("env", OLD_DATA)))
     layer = merge([file_layer(ctx), *said])
-    name = model_name_of(layer) or FALLBACK
-    if not MODEL_NAME.fullmatch(name):
+    name = model_name_of(layer)
+    if name is not None and not MODEL_NAME.fullmatch(name):
         raise ConfigurationError(
             f"{layer.origin(('model_name',))}: model_name = {shown(name)!r}: letters, digits, "
             "space, '.', '_' and '-', at most 128, are allowed"
         )
     return name
+
+
+def only_model(store: str | None) -> str:
+    """Where nobody named a model: the article's, if it is there, else the one that a store holds.
+
+    Raises `VersionNotFound` that lists them where there are several.
+    """
+    from selfheal_cli.errors import NoStore, VersionNotFound
+    from selfheal_cli.registry.mlflow.registry import MlflowRegistry
+
+    try:
+        names = MlflowRegistry(store).models()
+    except NoStore:  # the command says so itself
+        return FALLBACK
+    if FALLBACK in names or not names:
+        return FALLBACK
+    if len(names) > 1:
+        shown = ", ".join(names[:MOST_NAMED]) + (", ..." if len(names) > MOST_NAMED else "")
+        raise VersionNotFound(f"which of {len(names)} registered models? Give --model: {shown}")
+    return names[0]
 
 
 def default_store(ctx: click.Context) -> str | None:

@@ -12,6 +12,7 @@ import click
 from selfheal_cli.cli import options
 from selfheal_cli.cli.champion import Moment
 from selfheal_cli.cli.command import Command
+from selfheal_cli.cli.say import say
 from selfheal_cli.cli.version_name import VersionName, version_number
 
 if TYPE_CHECKING:
@@ -78,6 +79,9 @@ def command(
     else:
         rows = [_row(one) for one in shown]
         subject = f"Run {run_name}" if run_name else f"Model '{model_name}'"
+        if not happenings:
+            say(f"{subject}: nothing is recorded.")
+            return
         title = f"{subject}: {len(shown)} of {len(happenings)} entries"
         columns = ("when (UTC)", "what", "+>batch", "change", "+F1", "who", "why")
         output.print_table(title, columns, rows)

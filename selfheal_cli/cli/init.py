@@ -10,7 +10,7 @@ import click
 
 from selfheal_cli.cli import options
 from selfheal_cli.cli import options as run_options
-from selfheal_cli.cli.command import Command
+from selfheal_cli.cli.command import Command, section
 from selfheal_cli.cli.say import say
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ SCHEMA = "selfheal.schema.json"  # beside the file, for editors
 @click.command("init", cls=Command, old={"--out": "--output"})
 @click.argument("data", required=False, type=click.Path(path_type=Path))
 @run_options.columns
+@run_options.clocks
+@section(run_options.WRITTEN, run_options.written)
 @click.option(
     "--output",
     "out",
@@ -45,7 +47,7 @@ def command(
     """
     given = [name for name, value in columns.items() if value]
     if data is None and given:
-        raise click.UsageError(f"--{given[0]} needs a DATA file")
+        raise click.UsageError(f"--{given[0].replace('_', '-')} needs a DATA file")
     from selfheal_cli.cli import output
     from selfheal_cli.errors import ConfigurationError
     from selfheal_cli.settings.schema import schema_text
@@ -71,8 +73,9 @@ def command(
 
 def _draft(data: Path | None, out: Path, columns: dict[str, Any], schema: str | None) -> Scaffold:
     """The text, which is read back as a run will read it."""
+    from selfheal_cli.settings.findings import ScaffoldOptions
     from selfheal_cli.settings.resolve import resolve
-    from selfheal_cli.settings.scaffold import ScaffoldOptions, draft_synthetic, draft_table
+    from selfheal_cli.settings.scaffold import draft_synthetic, draft_table
     from selfheal_cli.settings.sources import parse_document
 
     if data is None:

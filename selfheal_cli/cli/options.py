@@ -14,6 +14,7 @@ from selfheal_cli.cli.command import (
     MODEL_NAME,
     NO_CONFIG,
     SET,
+    UNNAMED,
     WIDE,
     Decorator,
     group,
@@ -26,9 +27,12 @@ def _checked_name(ctx: click.Context, param: click.Parameter, value: str | None)
     if value is None:
         if ctx.resilient_parsing:
             return None
-        from selfheal_cli.cli.configured import default_model_name
+        from selfheal_cli.cli.configured import default_model_name, only_model
 
-        return default_model_name(ctx)
+        named = default_model_name(ctx)
+        if named is None:
+            ctx.meta[UNNAMED] = str(param.name), only_model
+        return named
     return checked_name(ctx, param, value)
 
 
@@ -151,10 +155,13 @@ model: Decorator = click.option(
     "model_name",
     metavar="NAME",
     callback=_checked_name,
-    help="Registered model. [default: selfheal.yaml's, else fraud]",
+    help="Registered model. [default: selfheal.yaml's, else the only one]",
 )
 served_model: Decorator = _either(
-    "name", "--model", _checked_name, "The same as NAME. [default: selfheal.yaml's, else fraud]"
+    "name",
+    "--model",
+    _checked_name,
+    "The same as NAME. [default: selfheal.yaml's, else the only one]",
 )
 policy: Decorator = click.option(
     "--policy",
@@ -187,6 +194,7 @@ as_json: Decorator = section(
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 ROWS, WATCHED, HEALING = "Rows", "What is watched", "Healing"
+WRITTEN = "How DATA is written; 'selfheal init' finds out"
 ARTICLE, LENGTH, KEPT = "As in the article", "Length and repetition", "What is kept"
 
 target: Decorator = group(
@@ -213,18 +221,50 @@ kinds_of_columns: Decorator = group(
         help="Character between the columns of a CSV file. [default: found in its head]",
     ),
 )
+# How a table's texts are written, and in which order its rows stand.
+written: Decorator = group(
+    click.option(
+        "--decimal",
+        type=click.Choice([".", ","]),
+        help="Read numbers as people write them, such as '€ 1.234,50' or '12 %': the decimal sign.",
+    ),
+    click.option(
+        "--thousands",
+        type=click.Choice([",", ".", " ", "'"]),
+        help="What separates thousands in them.",
+    ),
+    click.option("--encoding", metavar="NAME", help="Of a CSV file, such as cp1252."),
+    click.option(
+        "--date-format",
+        metavar="FORMAT",
+        multiple=True,
+        help="Of dates that are not ISO 8601, such as '%d.%m.%Y %H:%M'; repeatable.",
+    ),
+    click.option(
+        "--missing",
+        "missing_values",
+        metavar="TEXT",
+        multiple=True,
+        help="A text that is a missing value, such as '-'; repeatable.",
+    ),
+    click.option(
+        "--sort-by", metavar="COLUMN", help="Put the rows in the order of a column of times."
+    ),
+)
+clocks: Decorator = group(
+    click.option("--time", metavar="COLUMN", help="Column with the row's time."),
+    click.option(
+        "--label-time", metavar="COLUMN", help="Column with the time at which the label came."
+    ),
+)
 # Which columns of a table there are, and which is the target.
 columns = group(target, kinds_of_columns)
 # What streams, and what is watched in it.
 data = group(
     click.argument("data", required=False, type=click.Path(path_type=Path)),
     section(ROWS, target),
-    hidden(
-        kinds_of_columns,
-        click.option("--train-fraction", type=float),
-        click.option("--time"),
-        click.option("--label-time"),
-    ),
+    section(WRITTEN, written),
+    hidden(kinds_of_columns, click.option("--train-fraction", type=float), clocks),
     section(
         WATCHED,
         click.option(

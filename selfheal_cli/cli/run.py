@@ -153,8 +153,8 @@ def command(
         source = open_source(config) if config else None
         if settled and config and source:
             config, why = by_the_data(settled, config, source)
-            if why and not quiet:
-                say(f"{why[0].upper()}{why[1:]}.", err=True)
+            for said in () if quiet else (*source.remarks, *filter(None, [why])):
+                say(f"{said[0].upper()}{said[1:]}.", err=True)
     log = require_log(resume) if resume else None
     registry = MlflowRegistry(tracking_uri, create=resume is None)
     if config is not None and (note := registry.copied_from(config.experiment)):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TextIO
@@ -28,6 +29,17 @@ def export(view: RunView, folder: Path) -> list[Path]:
         _write(folder / EVENTS, lambda stream: _write_events(view, stream)),
         _write(folder / THRESHOLDS, lambda stream: stream.write(_json(thresholds(policy)) + "\n")),
     ]
+
+
+def keep_apart(files: Sequence[Path], folder: Path, run_id: str) -> None:
+    """Copy what a run wrote into ``folder`` to where no later run writes: ``runs/RUN/``."""
+    own = folder / "runs" / run_id
+    for file in files:
+        copy = own / file.relative_to(folder)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        partial = copy.with_name(f".{copy.name}")
+        shutil.copyfile(file, partial)
+        partial.replace(copy)
 
 
 def _write_metrics(view: RunView, stream: TextIO) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, Literal
@@ -90,6 +91,16 @@ def beside(layers: Sequence[Layer]) -> Layer:
     return Layer(values, origins)
 
 
+def without(layer: Layer, key: Key) -> Layer:
+    """The layer without what it says of a key or of anything in it."""
+    values = deepcopy(dict(layer.values))
+    holder: Any = values
+    for part in key[:-1]:
+        holder = holder[part]
+    del holder[key[-1]]
+    return Layer(values, {k: o for k, o in layer.origins.items() if k[: len(key)] != key})
+
+
 def single(key: Key, value: Any, origin: Origin) -> Layer:
     """One value as a layer."""
     nested: Any = value
@@ -161,6 +172,8 @@ def _forget(origins: dict[Key, Origin], key: Key) -> None:
 
 
 PREFIX = "models:/"
+PACKED = (".gz", ".zip")
+LONGEST_NAME = 128  # of a registered model
 UNNAMED = {"sql": "query", "stdin": "stream"}  # kinds of source without a name of their own
 
 
@@ -180,7 +193,16 @@ def model_name_of(given: Layer) -> str | None:
         name = model.removeprefix(PREFIX).partition("@")[0]
         return name.partition("/")[0] if model.startswith(PREFIX) else name
     if isinstance(path, str | PurePath):
-        stem = PurePath(path).stem
-        name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in stem)
-        return name.lstrip("._-") or None
+        return name_of_data(PurePath(path)) or None
     return None
+
+
+def name_of_data(path: PurePath) -> str:
+    """The name of a model after its data's file; empty where nothing of that can be in a name.
+
+    >>> name_of_data(PurePath("rows/payments 2026.csv.gz"))
+    'payments-2026'
+    """
+    stem = PurePath(path.stem).stem if path.suffix.lower() in PACKED else path.stem
+    name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in stem)
+    return name.lstrip("._-")[:LONGEST_NAME]

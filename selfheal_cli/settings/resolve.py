@@ -25,6 +25,7 @@ from selfheal_cli.settings.layers import (
     merge,
     model_name_of,
     shown,
+    without,
 )
 from selfheal_cli.settings.schema import KINDS, SYNTHETIC, RunFile, expanded, fields_of
 from selfheal_cli.sources.synthetic import RULE
@@ -156,18 +157,35 @@ VALIDATION = 0.2  # share of own training rows that end training and are held ou
 FOR_GRADIENTS = ("steps", "learning_rate", "label_weight", "rule_weight", "entropy_weight")
 
 
+REGIME = ("labels", "regime")
+REGIME_OF = {"label_time": "timed", "label_topic": "arriving"}  # of a source that says when
+
+
+def nearest_labels(given: Layer) -> Layer:
+    """Of two that say when labels come, the one from the nearer layer alone."""
+    for name, regime in REGIME_OF.items():
+        column = ("source", name)
+        if given.get(*column) is None or given.get(*REGIME) in (None, regime):
+            continue
+        nearer = _rank(given.origin(column)) - _rank(given.origin(REGIME))
+        if nearer > 0:
+            given = without(given, ("labels",))
+        elif nearer < 0 and name == "label_time":
+            given = without(given, column)
+    return given
+
+
 def refuse_misfits(given: Layer, kind: str) -> None:
     """Raise `OptionError` for options, `ConfigurationError` for a file."""
     _refuse_of_other_kinds(given, kind)
-    labels, timed = ("labels", "regime"), ("source", "label_time")
     recipe = ("heal", "recipe")
-    if given.get(*timed) is not None and given.get(*labels) not in (None, "timed"):
-        raise _misfit(given, labels, timed, "labels and source.label_time exclude each other")
-    joined = ("source", "label_topic")
-    if given.get(*joined) is not None and given.get(*labels) not in (None, "arriving"):
-        raise _misfit(given, labels, joined, "labels and source.label_topic exclude each other")
-    if given.get(*labels) == "timed" and given.get(*timed) is None:
-        raise _misfit(given, labels, labels, "'timed' needs source.label_time=COLUMN")
+    for name, regime in REGIME_OF.items():
+        column = ("source", name)
+        if given.get(*column) is not None and given.get(*REGIME) not in (None, regime):
+            what = f"labels and source.{name} exclude each other: leave one of them out"
+            raise _misfit(given, REGIME, column, what)
+    if given.get(*REGIME) == "timed" and given.get("source", "label_time") is None:
+        raise _misfit(given, REGIME, REGIME, "'timed' needs source.label_time=COLUMN")
     own = kind != SYNTHETIC
     if (given.get(*recipe) or ("anchored" if own else "article")) != "anchored":
         return
@@ -253,7 +271,7 @@ def resolve(layers: Sequence[Layer]) -> ResolvedSettings:
     merged = Layer()
     for layer in map(expanded, layers):
         merged = merge([merged, with_kind(layer, merged)])
-    given = Layer(deepcopy(dict(merged.values)), merged.origins)
+    given = nearest_labels(Layer(deepcopy(dict(merged.values)), merged.origins))
     kind = _kind(given)
     refuse_misfits(given, kind)
     validated: Any = _validated(given, kind)
@@ -325,6 +343,10 @@ def _filled(given: Layer, kind: str) -> dict[str, Any]:
     if "unlabelled" in KINDS[kind].model_fields:
         regime = given.get("labels", "regime")
         defaults["source"]["unlabelled"] = timed or joined or regime not in (None, "full")
+    if "drop_identifiers" in KINDS[kind].model_fields:
+        # a file names the columns that it leaves out
+        said = (origin.kind for key, origin in given.origins.items() if key[0] == "source")
+        defaults["source"]["drop_identifiers"] = "file" not in said
     for group, inner in defaults.items():
         if isinstance(values.get(group, {}), Mapping):
             values[group] = inner | dict(values.get(group, {}))

@@ -22,10 +22,11 @@ class Around(Protocol):
     """The methods of a source that a session calls around its batches.
 
     What is answered here is right where all rows are there from the beginning. An ``endless``
-    source is read once, and ended by being stopped.
+    source is read once, and ended by being stopped. ``remarks`` say what it made of the columns.
     """
 
     endless: bool = False
+    remarks: tuple[str, ...] = ()
 
     def positions(self) -> Mapping[str, Mapping[str, int]]:
         """By partition, where it was read from (``begin``) and where its stream began."""
@@ -124,6 +125,14 @@ class Block:
         """All rows as a batch."""
         now = None if self.at is None else float(self.at.max())
         return Batch(index, self.rows, now, self.label_at)
+
+
+def labelled(rows: Rows) -> Rows:
+    """Those of the rows that can train a network: their label is known."""
+    known = rows.y >= 0
+    if known.all():
+        return rows
+    return Rows(rows.x[known], rows.y[known], {n: v[known] for n, v in rows.columns.items()})
 
 
 def joined(parts: Sequence[Block]) -> Block:

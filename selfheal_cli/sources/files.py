@@ -5,6 +5,7 @@ Nothing here keeps more than one chunk in memory.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import re
@@ -15,9 +16,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from itertools import accumulate, islice
 from pathlib import Path
-from typing import Any, Protocol
+from statistics import mode
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -25,12 +28,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from selfheal_cli.config_sources import TableSettings
 from selfheal_cli.errors import DataError
+from selfheal_cli.sources.text_file import UTF_8, by_mark, head_of, is_packed, opened_bytes
 from selfheal_cli.sources.values import RowContract, numbers
+
+if TYPE_CHECKING:
+    from pandas.io.parsers import TextFileReader
 
 CHUNK_ROWS = 8_192
 MOST_COLUMNS = 10_000
-HEAD_BYTES = 65_536
 SEPARATORS = (",", ";", "\t", "|")
 DAMAGE = (pa.ArrowException, OSError, ValueError)
 SNIFFED = 20  # records of the head that the separator is found in
@@ -80,8 +87,15 @@ class TableFile(Protocol):
         """Rows that cannot be read and are in the frames, by number, among those read so far."""
 
 
-def open_table(path: Path, separator: str | None, contract: RowContract = 2) -> TableFile:
-    """Look at the file's head and choose the reader.
+def open_table(
+    path: Path,
+    separator: str | None,
+    contract: RowContract = 2,
+    *,
+    encoding: str | None = None,
+    skip_lines: int | None = None,
+) -> TableFile:
+    """Look at the file's head and choose the reader; what is None is found in the head.
 
     Raises `DataError` for a file that is absent, empty, not text, or without a proper header.
     """
@@ -89,23 +103,40 @@ def open_table(path: Path, separator: str | None, contract: RowContract = 2) -> 
         raise DataError(f"{path}: no such file; give a CSV or Parquet file")
     if path.stat().st_size == 0:
         raise DataError(f"{path}: the file is empty; it needs a header line and rows")
-    with path.open("rb") as stream:
-        head = stream.read(HEAD_BYTES)
+    head = head_of(path)
     table: TableFile
+    if head[:4] == b"PAR1" and is_packed(path):
+        raise DataError(f"{path}: a packed Parquet file; unpack it first")
     if head[:4] == b"PAR1":
         table = ParquetTable(path, contract)
     else:
         if separator is not None and len(separator) != 1:
             raise DataError(f"source.separator {separator!r}: one character is allowed")
-        text = _text(path, head)
+        encoding = encoding or by_mark(head) or UTF_8
+        text = _text(path, head, encoding)
         if text.lstrip().startswith(("{", "[")):
             raise DataError(
                 f"{path}: this is JSON, not CSV; 'selfheal run' reads a JSON object a line from a "
                 "file named .ndjson or .jsonl, 'selfheal init' a CSV or Parquet file"
             )
-        table = CsvTable(path, separator or sniff_separator(text), contract)
+        if skip_lines is None:
+            skip_lines = lines_before_header(text) if contract == 2 else 0
+        text = "".join(text.splitlines(keepends=True)[skip_lines:])
+        separator = separator or sniff_separator(text)
+        table = CsvTable(path, separator, contract, encoding=encoding, skip_lines=skip_lines)
     require_names(table.columns, where=str(path))
     return table
+
+
+def open_settled(settings: TableSettings, contract: RowContract = 2) -> TableFile:
+    """The same, as settings say it."""
+    return open_table(
+        settings.path,
+        settings.separator,
+        contract,
+        encoding=settings.encoding,
+        skip_lines=settings.skip_lines,
+    )
 
 
 def require_names(columns: Sequence[str], *, where: str) -> None:
@@ -118,6 +149,21 @@ def require_names(columns: Sequence[str], *, where: str) -> None:
     if "" in columns:
         position = list(columns).index("") + 1
         raise DataError(f"{where}: column {position} has no name; name it in the header")
+
+
+def require_column(table: TableFile, name: str) -> None:
+    """Raise `DataError` with the nearest name where the table has no such column."""
+    if name not in table.columns:
+        raise DataError(
+            f"{table.where}: no column '{name}'{nearest(name, table.columns)}; "
+            f"columns: {', '.join(table.columns)}"
+        )
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """``; did you mean 'x'?`` or nothing."""
+    matches = get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean '{matches[0]}'?" if matches else ""
 
 
 def sniff_separator(head: str) -> str:
@@ -139,16 +185,57 @@ def sniff_separator(head: str) -> str:
     return best
 
 
-class CsvTable:
-    """A separated text file with a header line, UTF-8."""
+def lines_before_header(head: str) -> int:
+    """Lines above a table's header: blank ones, comments, and titles of a single field.
 
-    def __init__(self, path: Path, separator: str, contract: RowContract = 2) -> None:
+    >>> lines_before_header("# of March; net\\nPayments\\n\\nid;amount\\n1;2\\n3;4\\n")
+    3
+    >>> lines_before_header("#id,amount\\n1,2\\n")
+    0
+    """
+    lines = head.splitlines()[: 2 * SNIFFED]
+    below = lines[len(lines) // 2 :]
+    separator = sniff_separator("\n".join(below) + "\n")
+    records = [next(csv.reader([line], delimiter=separator), []) for line in lines]
+    width = mode(len(fields) for fields in records[-len(below) :]) if below else 0
+    wide = (place for place, fields in enumerate(records) if len(fields) >= width > 1)
+    first = next(wide, 0)
+    if first and lines[first].startswith("#"):  # a comment may have as many fields
+        first = next(wide, 0)
+    header = records[first] if first else []
+    if any(one.strip().replace(".", "", 1).isdecimal() for one in header):
+        return 0
+    before = [line.strip().strip(separator) for line in lines[:first]]
+    spoken = all(line.startswith("#") or separator not in line for line in before)
+    quoted = any('"' in line for line in before)  # a name may have a line's end in it
+    return first if spoken and not quoted and any(before) else 0
+
+
+class CsvTable:
+    """A separated text file with a header line, below ``skip_lines`` others."""
+
+    def __init__(
+        self,
+        path: Path,
+        separator: str,
+        contract: RowContract = 2,
+        *,
+        encoding: str = UTF_8,
+        skip_lines: int = 0,
+    ) -> None:
         self.path, self.where, self.contract = path, str(path), contract
+        self.encoding, self.skip_lines = encoding, skip_lines
         self.columns: list[str] = []
-        self._separator = separator
+        self.separator = separator
         self._wide: set[int] = set()  # lines with more fields than the header
-        with self._translated(), path.open(encoding="utf-8-sig", newline="") as stream:
-            header = next(filter(None, csv.reader(stream, delimiter=separator)), [])
+        with (
+            self._translated(),
+            opened_bytes(path) as stream,
+            io.TextIOWrapper(stream, encoding, newline="") as text,
+        ):
+            for _ in range(skip_lines):
+                text.readline()
+            header = next(filter(None, csv.reader(text, delimiter=separator)), [])
         self.columns = [name.strip() for name in header]
 
     def place(self, row: int) -> str:
@@ -171,19 +258,7 @@ class CsvTable:
         else:
             converted = set()
         dtypes: Any = {name: "float64" if name in known else "str" for name in self.columns}
-        with self._translated():
-            reader = pd.read_csv(
-                self.path,
-                sep=self._separator,
-                names=self.columns,
-                index_col=False,
-                dtype=dtypes,
-                encoding="utf-8-sig",
-                compression=None,
-                chunksize=CHUNK_ROWS,
-                **options,
-            )
-        with reader:
+        with opened_bytes(self.path) as stream, self._reader(stream, dtypes, options) as reader:
             while True:
                 with self._translated():
                     frame = next(reader, None)
@@ -194,6 +269,21 @@ class CsvTable:
                     kept = frame.iloc[skip:] if skip else frame
                     yield kept.assign(**{name: numbers(kept[name]) for name in converted})
                 skip = max(0, skip - len(frame))
+
+    def _reader(self, stream: IO[bytes], dtypes: Any, options: Mapping[str, Any]) -> TextFileReader:
+        with self._translated():
+            return pd.read_csv(
+                stream,
+                sep=self.separator,
+                names=self.columns,
+                index_col=False,
+                dtype=dtypes,
+                encoding=self.encoding,
+                skiprows=self.skip_lines,
+                compression=None,
+                chunksize=CHUNK_ROWS,
+                **options,
+            )
 
     def notes(self) -> dict[str, int]:
         """Counts of rows that are left out, by reason."""
@@ -218,7 +308,7 @@ class CsvTable:
         except pd.errors.EmptyDataError:
             raise DataError(f"{self.where}: no rows below the header") from None
         except UnicodeDecodeError as exc:
-            raise DataError(f"{self.path}: not UTF-8 text ({exc.reason}); convert it") from exc
+            raise _not_text(self.path, self.encoding, exc.reason) from exc
         except pd.errors.ParserWarning as exc:
             raise DataError(
                 f"{self.path}: a row has more fields than the header's {len(self.columns)}"
@@ -327,17 +417,22 @@ def as_numbers(values: pd.Series[Any]) -> NDArray[np.float64]:
     return pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
 
 
-def _text(path: Path, head: bytes) -> str:
-    if b"\x00" in head:
+def _text(path: Path, head: bytes, encoding: str) -> str:
+    if encoding == UTF_8 and b"\x00" in head:
         raise DataError(f"{path}: not text (a zero byte at {head.index(0)}); give CSV or Parquet")
     try:
-        return head.decode("utf-8-sig")
+        return codecs.getincrementaldecoder(encoding)().decode(head)
     except UnicodeDecodeError as exc:
-        if exc.start >= len(head) - 4:  # a character cut by the end of the head
-            return head[: exc.start].decode("utf-8-sig")
-        raise DataError(
-            f"{path}: not UTF-8 text (byte 0x{head[exc.start]:02x} at {exc.start}); convert it"
-        ) from exc
+        where = f"byte 0x{head[exc.start]:02x} at {exc.start}"
+        raise _not_text(path, encoding, where) from exc
+
+
+def _not_text(path: Path, encoding: str, where: str) -> DataError:
+    named = "UTF-8" if encoding == UTF_8 else encoding
+    return DataError(
+        f"{path}: not {named} text ({where}); 'selfheal init' finds out which encoding it is in, "
+        "or give --encoding, such as cp1252"
+    )
 
 
 def _line(exc: Exception) -> str:

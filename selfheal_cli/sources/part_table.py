@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from selfheal_cli.sources.files import Broken, TableFile
+from selfheal_cli.sources.sorted_table import SortedTable
 from selfheal_cli.sources.values import numbers
 
 
@@ -67,7 +68,7 @@ class PartTable:
 
 def number_in_file(table: TableFile, row: int) -> int:
     """The number that a row of a table has in the table's file."""
-    return table.number(row) if isinstance(table, PartTable) else row
+    return table.number(row) if isinstance(table, PartTable | SortedTable) else row
 
 
 def texts_of(table: TableFile, rows: Sequence[int]) -> Iterator[str]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from difflib import get_close_matches
+from dataclasses import dataclass, field, replace
 from math import inf, isfinite
 from typing import Any
 
@@ -16,7 +15,9 @@ from numpy.typing import NDArray
 from selfheal_cli.config_sources import BoundedSettings, RowSettings
 from selfheal_cli.errors import DataError
 from selfheal_cli.sources.encoding import LARGEST_OF_OLD
-from selfheal_cli.sources.files import TableFile, as_numbers, as_text
+from selfheal_cli.sources.files import TableFile, as_numbers, as_text, require_column
+from selfheal_cli.sources.identifiers import clocks_of, without_identifiers
+from selfheal_cli.sources.inspection import MOST_CLASSES
 from selfheal_cli.sources.part_table import PartTable, number_in_file, texts_of
 from selfheal_cli.sources.rejects import Rejects
 from selfheal_cli.sources.times import Times
@@ -32,7 +33,6 @@ from selfheal_cli.sources.values import (
 from selfheal_cli.sources.violation import SchemaViolation, first_of_each, no_label, no_number
 
 TRUE_WORDS = ("1", "1.0", "true", "yes", "y", "t", "positive", "pos", "fraud", "up")
-MOST_CLASSES = 64
 MOST_COUNTED = 1_000  # more values are not told apart: a target of numbers could have millions
 MOST_LISTED = 5
 ALLOWED = f"2 to {MOST_CLASSES} are allowed, such as 0 and 1 or no and yes"
@@ -111,9 +111,11 @@ class Target:
             raise self._refused(str(len(self.counts)))
 
     def require_trained(self, train_rows: int) -> None:
-        """Raise `DataError` unless the first ``train_rows`` rows have labels, and every value."""
+        """Raise `DataError` unless the first ``train_rows`` rows hold two values, and by contract 1
+        a label each.
+        """
         first = min(self._missing_rows, default=inf)
-        if first <= train_rows:
+        if first <= train_rows and self.contract == 1:
             raise DataError(
                 f"{self._place(int(first))}, column '{self._name}': the target is missing; the "
                 f"first {train_rows} rows train the network and need one: leave the row out or "
@@ -228,6 +230,7 @@ class Profile:
     text: tuple[str, ...]
     target: Target
     times: Times | None
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -320,10 +323,13 @@ def profile(table: TableFile, settings: RowSettings, rejects: Rejects) -> Profil
     ``rejects``. Raises `DataError` naming file, row, column and value of the first where they
     are many, or where none may be.
     """
+    remarks: tuple[str, ...] = ()
+    if settings.drop_identifiers:
+        settings, remarks = without_identifiers(table, settings)
     while True:
         profile, violations = _read(table, settings, rejects.most + 1)
         if not violations:
-            return profile
+            return replace(profile, remarks=remarks)
         first, may = violations[0], settings.reject_misfits and table.contract == 2
         if not may or len(violations) > MOST_VIOLATIONS * profile.rows:
             raise DataError(first.message(table.place(first.row)))
@@ -391,28 +397,6 @@ def _features(table: TableFile, settings: RowSettings) -> list[str]:
     if not features:
         raise DataError(f"{table.where}: no feature column is left beside the target '{target}'")
     return features
-
-
-def clocks_of(settings: RowSettings) -> list[str]:
-    """The columns that hold times."""
-    if not isinstance(settings, BoundedSettings):
-        return []
-    return [name for name in (settings.time, settings.label_time) if name is not None]
-
-
-def require_column(table: TableFile, name: str) -> None:
-    """Raise `DataError` with the nearest name where the table has no such column."""
-    if name not in table.columns:
-        raise DataError(
-            f"{table.where}: no column '{name}'{nearest(name, table.columns)}; "
-            f"columns: {', '.join(table.columns)}"
-        )
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """``; did you mean 'x'?`` or nothing."""
-    matches = get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean '{matches[0]}'?" if matches else ""
 
 
 def _refuse_odd_type(table: TableFile, name: str, values: pd.Series[Any]) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from selfheal_cli.config_sources import KafkaSettings, UnboundedSettings
 from selfheal_cli.errors import DataError
 from selfheal_cli.records import Batch, Rows
-from selfheal_cli.sources.base import Around
+from selfheal_cli.sources.base import Around, labelled
 from selfheal_cli.sources.contract import Contract, RangeViolations, schema_violations
 from selfheal_cli.sources.feed import Feed, FeedLine, Keeping, Past, Positions
 from selfheal_cli.sources.fit import Fitted, fit
@@ -204,7 +204,7 @@ class UnboundedSource(Around):
     def training(self) -> Iterator[Rows]:
         """The training part, in blocks."""
         for frame in self._table.chunks(self._fitted.numeric):
-            yield self._fitted.block(frame).rows
+            yield labelled(self._fitted.block(frame).rows)
 
     def batches(self, start: int = 1) -> Iterator[Batch]:
         """Those that are on record first; then what comes, until it ends or is to stop."""
@@ -247,6 +247,7 @@ class UnboundedSource(Around):
             settings = settings.model_copy(update={"drop": (*settings.drop, settings.key)})
         profiled = profile(table, settings, self._rejects)
         self._table = table = profiled.table
+        self.remarks = profiled.remarks
         rows = profiled.rows
         if rows < self._batch_size:
             raise DataError(

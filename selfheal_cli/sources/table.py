@@ -13,11 +13,11 @@ import pandas as pd
 from selfheal_cli.config_sources import BoundedSettings
 from selfheal_cli.errors import DataError
 from selfheal_cli.records import Batch, Rows
-from selfheal_cli.sources.base import Around, Block, joined
+from selfheal_cli.sources.base import Around, Block, joined, labelled
 from selfheal_cli.sources.contract import Contract, RangeViolations
-from selfheal_cli.sources.files import TableFile, open_table
+from selfheal_cli.sources.files import TableFile, open_table, require_column
 from selfheal_cli.sources.fit import fit
-from selfheal_cli.sources.profile import Kinds, Target, as_classes, profile, require_column
+from selfheal_cli.sources.profile import Kinds, Target, as_classes, as_labels, profile
 from selfheal_cli.sources.rejects import Rejects
 from selfheal_cli.sources.values import finite, texts
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 
 BLOCK_ROWS = 65_536
+NO_LABEL = "rows of the training part without a label, left out"
 
 
 class TableSource(Around):
@@ -37,12 +38,16 @@ class TableSource(Around):
         self._rejects = Rejects(settings.max_rejects)
         profiled = profile(table, settings, self._rejects)
         self.table = table = profiled.table
+        self.remarks = profiled.remarks
         self._numeric = profiled.numeric
         self._train_rows = int(profiled.rows * settings.train_fraction)
         self.streamed, self._batches = profiled.rows - self._train_rows, batches
         self.cut_into(batch_size)
         profiled.target.require_trained(self._train_rows)
-        self._fitted = fit(table, profiled, self._frames(0, self._train_rows), settings)
+        self._unlabelled = 0
+        self._fitted = fit(table, profiled, self._counted(settings.target), settings)
+        if self._unlabelled:
+            self.remarks += (self._left_out(),)
         self._seen = RangeViolations(self._fitted.contract)
         self.labels = self._fitted.labels
         self.encoding = self._fitted.encoding
@@ -58,15 +63,21 @@ class TableSource(Around):
         return self._fitted.contract
 
     def training(self) -> Iterator[Rows]:
-        """The first rows, in blocks of up to `BLOCK_ROWS`."""
+        """The first rows that have a label, in blocks of up to `BLOCK_ROWS`."""
         pending: list[Block] = []
         for block in self._read(0, self._train_rows, None):
             pending.append(block)
             if sum(map(len, pending)) >= BLOCK_ROWS:
-                yield joined(pending).rows
+                yield from self._labelled(pending)
                 pending = []
         if pending:
-            yield joined(pending).rows
+            yield from self._labelled(pending)
+
+    def _labelled(self, pending: list[Block]) -> Iterator[Rows]:
+        rows = joined(pending).rows
+        known = labelled(rows)
+        if len(known):
+            yield known
 
     def batches(self, start: int = 1) -> Iterator[Batch]:
         """The rows after the training part; the last batch may be smaller."""
@@ -96,7 +107,8 @@ class TableSource(Around):
 
     def notes(self) -> Mapping[str, int]:
         """Counts of unusual values in the stream so far, and of rows left out of the table."""
-        return self._seen.notes() | self.table.notes() | self._rejects.notes()
+        held = {NO_LABEL: self._unlabelled} if self._unlabelled else {}
+        return self._seen.notes() | self.table.notes() | self._rejects.notes() | held
 
     def departures(self) -> Mapping[str, Mapping[str, int]]:
         """Counts of range violations so far, by column."""
@@ -112,6 +124,18 @@ class TableSource(Around):
             )
         available = -(-streamed // self._batch_size)
         return available if self._batches is None else min(self._batches, available)
+
+    def _counted(self, target: str) -> Iterator[pd.DataFrame]:
+        """The training part; those of its rows that have no label are counted."""
+        for frame in self._frames(0, self._train_rows):
+            self._unlabelled += int(as_labels(frame[target], self.table.contract).isna().sum())
+            yield frame
+
+    def _left_out(self) -> str:
+        return (
+            f"{self._unlabelled:,} of the {self._train_rows:,} rows that train the network have no "
+            "label, and are left out"
+        )
 
     def _frames(self, skip: int, limit: int) -> Iterator[pd.DataFrame]:
         if limit <= 0:

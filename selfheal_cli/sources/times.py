@@ -105,6 +105,12 @@ def as_seconds(values: pd.Series[Any]) -> Seconds:
     return seconds
 
 
+def in_seconds(values: pd.Series[Any]) -> Seconds:
+    """A column of times (n,): numbers where all that are there are numbers, else timestamps."""
+    seconds = as_numbers(values) if _holds_numbers(values) else np.full(len(values), nan)
+    return as_seconds(values) if (np.isnan(seconds) & ~_absent(values)).any() else seconds
+
+
 def _seconds(text: str) -> float:
     try:
         moment = datetime.fromisoformat(text.strip())

@@ -81,7 +81,7 @@ def refused(arguments: Sequence[str], code: int, *parts: str) -> Result:
             ["unknown feature 'amuont'", "did you mean 'amount'?"],
         ),
         (
-            "amount,same,label\n" + "".join(f"{n},7,{n % 2}\n" for n in range(400)),
+            "amount,same,label\n" + "".join(f"{n % 9},7,{n % 2}\n" for n in range(400)),
             ["--target", "label", "--sensitive", "same"],
             ["'same' is constant"],
         ),

@@ -49,17 +49,27 @@ CASES: dict[str, tuple[Callable[[], pd.DataFrame], dict[str, Any], tuple[str, ..
         lambda: frame(customer_id=np.arange(ROWS)[::-1], ref=[f"r{n}" for n in range(ROWS)],
                       number=np.arange(ROWS)),
         {"drop": ("customer_id", "ref", "number"), "target": "outcome"},
-        ("customer_id: number, 0 to 599; dropped: likely an id",),
+        ("customer_id: number, 0 to 599; dropped: an identifier",),
     ),
     "times": (
         lambda: frame(at=HOURS.astype(str), known_at=HOURS[::-1].astype(str)),
         {"time": "at", "drop": ("known_at",)},
-        ("at: time; the time of the row", "known_at: time; dropped: a time; source.label_time"),
+        ("at: time; the time of the row", "known_at: time; dropped: a time"),
     ),
-    "leak": (
+    "labels at times": (
+        lambda: frame(at=HOURS.astype(str), known_at=(HOURS + pd.Timedelta("9h")).astype(str)),
+        {"time": "at", "label_time": "known_at", "drop": (), "unlabelled": True},
+        ("known_at: time; when the label came", "labels: timed"),
+    ),
+    "a time that is known later": (
+        lambda: frame(at=HOURS.astype(str), shipped=(HOURS + pd.Timedelta("9h")).astype(str)),
+        {"time": "at", "label_time": None, "drop": ("shipped",)},
+        ("shipped: time; dropped: a time after the row's own: a leak",),
+    ),
+    "strong": (
         lambda: frame().assign(after=lambda f: f.outcome * 2.0 + 1),
         {"target": "outcome", "drop": ()},
-        ("after: number, 1 69.3 %, 3 30.7 %; LIKELY A LEAK: alone it tells nearly all",),
+        ("after: number, 1 69.3 %, 3 30.7 %; strong: alone it has AUC 1.000 on later rows",),
     ),
     "late labels": (
         lambda: frame().assign(outcome=lambda f: f.outcome.where(f.index < 400).astype("Int64")),

@@ -120,6 +120,25 @@ def test_defaults_hang_on_the_source() -> None:
     assert timed.labels.regime == "timed"
 
 
+def said(key: str, value: object) -> Layer:
+    """What an option says, for a key with a point."""
+    return single(tuple(key.split(".")), value, Origin("option", f"--{key}"))
+
+
+def test_an_option_of_labels_stands_over_what_the_file_says_of_them() -> None:
+    timed = (said("source.time", "at"), said("source.label_time", "known"))
+    config = of_text(f"{TABLE}labels: full\n", *timed).config
+    assert (config.labels.regime, config.source.model_dump()["label_time"]) == ("timed", "known")
+    late = f"{TABLE}  time: at\n  label_time: known\nlabels: timed\n"
+    config = of_text(late, said("labels", "delayed:3")).config
+    assert (str(config.labels), config.source.model_dump()["label_time"]) == ("delayed:3", None)
+
+
+def test_two_ways_for_labels_to_come_in_one_place_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"f.yaml:6: labels.regime: .* leave one of them"):
+        of_text(f"{TABLE}  label_time: a\nlabels: full\n")
+
+
 def test_short_forms_are_the_keys_that_they_stand_for() -> None:
     short = "labels: delayed:5\nobjective: cost:5000,15\npolicy: strict\nmonitors: [psi:on=a+b]\n"
     long = (
@@ -213,7 +232,8 @@ def test_data_of_another_kind_replaces_the_file_s_source() -> None:
         option(("source", "target"), "z", "--target"),
     ])  # fmt: skip
     config = of_text("source: {kind: synthetic, drift_strength: 1.0}\nseed: 5", data).config
-    assert config.source == TableSettings(path=Path("d.csv"), target="z")
+    bare = TableSettings(path=Path("d.csv"), target="z", drop_identifiers=True)
+    assert config.source == bare
     assert config.seed == 5
     config = of_text(f"{TABLE}  drop: [a]", data).config
     assert config.source == TableSettings(path=Path("d.csv"), target="z", drop=("a",))

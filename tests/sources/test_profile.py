@@ -12,8 +12,8 @@ import pytest
 
 from selfheal_cli.config import TableSettings
 from selfheal_cli.errors import DataError
-from selfheal_cli.sources.files import CHUNK_ROWS, as_numbers, as_text, open_table
-from selfheal_cli.sources.profile import Profile, nearest, profile
+from selfheal_cli.sources.files import CHUNK_ROWS, as_numbers, as_text, nearest, open_table
+from selfheal_cli.sources.profile import Profile, profile
 from selfheal_cli.sources.rejects import Rejects
 
 

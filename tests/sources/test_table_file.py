@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfheal_cli.errors import DataError
-from selfheal_cli.sources.files import CHUNK_ROWS, HEAD_BYTES, open_table, sniff_separator
+from selfheal_cli.sources.files import CHUNK_ROWS, open_table, sniff_separator
+from selfheal_cli.sources.text_file import HEAD_BYTES
 from selfheal_cli.sources.values import numbers, texts
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=25)
@@ -57,14 +58,16 @@ def test_a_binary_file_is_no_text_and_the_zero_byte_is_placed(tmp_path: Path) ->
         open_table(written(tmp_path, b"\x89PNG\r\x00\x00\x1a"), None)
 
 
-def test_a_file_in_utf_16_is_refused(tmp_path: Path) -> None:
+def test_a_file_in_utf_16_without_its_mark_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not text"):
-        open_table(written(tmp_path, ("a,y\n" + lines(5)).encode("utf-16")), None)
+        open_table(written(tmp_path, ("a,y\n" + lines(5)).encode("utf-16-le")), None)
 
 
 def test_a_file_in_another_encoding_names_the_byte(tmp_path: Path) -> None:
     path = written(tmp_path, b"a,y\nM\xfcller,1\n" + lines(50).encode())
-    with pytest.raises(DataError, match=r"not UTF-8 text \(byte 0xfc at 5\); convert it"):
+    with pytest.raises(
+        DataError, match=r"not UTF-8 text \(byte 0xfc at 5\); 'selfheal init' finds"
+    ):
         open_table(path, None)
 
 

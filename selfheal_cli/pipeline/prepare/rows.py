@@ -59,7 +59,13 @@ def open_source(config: RunConfig) -> Source:
 
 
 def open_rows(settings: Bounded, contract: RowContract = 2) -> TableFile:
-    """The rows that settings name, whatever they are kept in."""
+    """The rows that settings name, whatever they are kept in, and in whatever order."""
+    from selfheal_cli.sources.spelling import as_told
+
+    return as_told(_as_written(settings, contract), settings)
+
+
+def _as_written(settings: Bounded, contract: RowContract) -> TableFile:
     if isinstance(settings, FolderSettings):
         from selfheal_cli.sources.files import ParquetFolder
 
@@ -72,9 +78,9 @@ def open_rows(settings: Bounded, contract: RowContract = 2) -> TableFile:
         from selfheal_cli.sources.sql import open_query
 
         return open_query(settings, contract)
-    from selfheal_cli.sources.files import open_table
+    from selfheal_cli.sources.files import open_settled
 
-    return open_table(settings.path, settings.separator, contract)
+    return open_settled(settings, contract)
 
 
 def kept_rows(config: RunConfig, folder: Path) -> Path | None:

@@ -22,7 +22,7 @@ from selfheal_cli.records import Batch, Rows, digest
 from selfheal_cli.registry.base import Outcome
 from selfheal_cli.registry.writer import RegistryWriter
 from selfheal_cli.report.description import NOTE_TAG, note
-from selfheal_cli.report.export import export
+from selfheal_cli.report.export import export, keep_apart
 from selfheal_cli.report.page import PAGE, write_page
 from selfheal_cli.report.summary import RunSummary, tell
 from selfheal_cli.report.verdict import ResultsLine, limit_line, verdict
@@ -192,6 +192,7 @@ def publish(
         files = [*export(view, config.export_dir), write_page(story, config.export_dir / PAGE)]
         settings.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
         plots = _draw(config, story)
+        keep_apart([*files, *plots], config.export_dir, view.run_id)
     kept: list[tuple[Path, str | None]] = [(log.path, None), (settings, None)]
     rows = kept_rows(config, log.path.parent)
     rejects = log.path.with_name(REJECTS)

@@ -13,20 +13,26 @@ import pandas as pd
 
 from selfheal_cli.errors import DataError
 from selfheal_cli.sources.files import TableFile
-from selfheal_cli.sources.profile import MOST_CLASSES
 from selfheal_cli.sources.times import as_seconds
 from selfheal_cli.sources.values import flags, is_plain, parsed, texts
 
-MOST_DISTINCT = 200_000  # values of a column that are told apart, to see whether one comes twice
+MOST_CLASSES = 64
+MOST_DISTINCT = 200_000  # values of a column that are told apart
+IDENTIFIES = 0.9  # share of different texts from which on a text names the row
+MANY = 64  # categories; of more, a network tells the most frequent apart
 FEWEST_ROWS = 20  # below, every column may look like an id
 TARGETS = (
     "target", "label", "class", "y", "outcome", "response", "fraud", "churn", "churned", "default",
     "defaulted", "converted", "clicked", "survived", "status", "result",
 )  # fmt: skip
 ASKS = re.compile(r"^(is|has|was|will)_|_(label|target|class|flag)$|^(is|has)[A-Z]")
-COMMAS = re.compile(r"[+-]?(\d+,\d+|\d{1,3}(\.\d{3})+(,\d+)?)", re.ASCII)  # 0,5 and 1.234,5
-THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?", re.ASCII)  # 1,234.5
 NAMED_ID = re.compile(r"(^|[_ -])(id|uuid|guid|key|index|nr|number)$|^id[_ -]|[a-z]I[dD]$", re.I)
+NAMED_TIME = re.compile(
+    r"(^|[_ -])(time|timestamp|date|datetime|ts|at|on|day|when|epoch)([_ -]|$)"
+    r"|[a-z](Time|Date|At)$",
+    re.I,
+)
+EPOCHS = ((0.5e9, 4e9), (0.5e12, 4e12))  # seconds and milliseconds since 1970, from 1985 to 2096
 
 
 @dataclass(slots=True)
@@ -45,13 +51,13 @@ class ColumnProfile:
     high: float = -np.inf
     whole: bool = True
     rising: bool = True
-    spelled: str = ""  # how numbers are written that are texts here, where all are
-    _commas: bool = True
-    _thousands: bool = True
+    distinct: int = 0  # of texts; of numbers, while none came twice
+    first_fall: int | None = None  # the first row, from 0, that lies below an earlier one
+    _counted: int = 0
     _numbers: int = 0
     _texts: int = 0
     _stamps: bool = True
-    _last: float = -np.inf
+    _highest: float = -np.inf
     _known: set[str] = field(default_factory=set)
 
     def add(self, values: pd.Series[Any]) -> None:
@@ -65,10 +71,11 @@ class ColumnProfile:
         if self.first_missing is None and absent.any():
             self.first_missing = self.rows + int(np.flatnonzero(absent)[0])
         present = held[~absent]
-        self._count(present, np.flatnonzero(~absent))
         numbers, none = parsed(values[~absent])
         none = none | flags(values[~absent])
-        self._measure(present, np.where(none, np.nan, numbers), none)
+        self._count(present, np.flatnonzero(~absent), bool(none.all()))
+        places = self.rows + np.flatnonzero(~absent)
+        self._measure(present, np.where(none, np.nan, numbers), none, places)
         self.rows += len(values)
         self.missing += int(absent.sum())
 
@@ -78,23 +85,41 @@ class ColumnProfile:
         if held and self.kind != "other":
             stamps = self._stamps and self._texts == held
             self.kind = "time" if stamps else "number" if self._numbers >= self._texts else "text"
-        if self.kind == "text":
-            self.spelled = "decimal commas" if self._commas else ""
-            self.spelled = "separators of thousands" if self._thousands else self.spelled
-        self.rising = self.rising and held > 0 and self.missing == 0
+            if self.kind == "number" and self._is_epoch():
+                self.kind = "time"
+        alike = held > 0 and held in (self._numbers, self._texts * (self.kind == "time"))
+        self.rising = alike and self.first_fall is None and self.missing == 0
         self.unique = self.unique and held > FEWEST_ROWS
+        self.distinct = max(len(self._known), 0 if self.values is None else len(self.values))
         self._known.clear()
 
-    def _count(self, present: pd.Series[Any], places: np.ndarray[Any, Any]) -> None:
-        if self.values is None and not (self.unique and len(self._known) < MOST_DISTINCT):
+    def _is_epoch(self) -> bool:
+        """Whether numbers are seconds or milliseconds since 1970, going by name and size."""
+        inside = any(low <= self.low and self.high <= high for low, high in EPOCHS)
+        return inside and NAMED_TIME.search(self.name) is not None
+
+    @property
+    def identifies(self) -> bool:
+        """Whether a text is another one in nearly every row."""
+        return (
+            self.kind == "text"
+            and self._counted > FEWEST_ROWS
+            and self.distinct >= IDENTIFIES * self._counted
+        )
+
+    def _count(self, present: pd.Series[Any], places: np.ndarray[Any, Any], words: bool) -> None:
+        """Tell values apart: few with counts, more texts by name, numbers until one is twice."""
+        many = len(self._known) < MOST_DISTINCT and (self.unique or words)
+        if self.values is None and not many:
             return
         codes, distinct = pd.factorize(present)
         counts = np.bincount(codes, minlength=len(distinct)).tolist()
         names = [str(value) for value in distinct]
         self.unique = self.unique and max(counts, default=1) == 1
         self.unique = self.unique and self._known.isdisjoint(names)
-        if self.unique:
+        if many:
             self._known.update(names)
+            self._counted += len(present)
         if self.values is None:
             return
         for code, (name, count) in enumerate(zip(names, counts, strict=True)):
@@ -106,15 +131,15 @@ class ColumnProfile:
                 return
 
     def _measure(
-        self, present: pd.Series[Any], numbers: np.ndarray[Any, Any], none: np.ndarray[Any, Any]
+        self,
+        present: pd.Series[Any],
+        numbers: np.ndarray[Any, Any],
+        none: np.ndarray[Any, Any],
+        places: np.ndarray[Any, Any],
     ) -> None:
         known = numbers[~np.isnan(numbers)]
         self._numbers += len(known)
         self._texts += int(none.sum())
-        if self._commas or self._thousands:
-            odd = present[none]
-            self._commas = self._commas and bool(odd.str.fullmatch(COMMAS).all())
-            self._thousands = self._thousands and bool(odd.str.fullmatch(THOUSANDS).all())
         if len(known):
             self.low, self.high = min(self.low, known.min()), max(self.high, known.max())
             self.whole = self.whole and bool((known == np.floor(known)).all())
@@ -122,13 +147,14 @@ class ColumnProfile:
         if len(known) < len(numbers):
             self._stamps = self._stamps and not len(known)
             if not self._stamps:
-                self.rising = False
                 return
             ordered = as_seconds(present)
             self._stamps = not bool(np.isnan(ordered).any())
-        line = np.concatenate([[self._last], ordered])
-        self.rising = self.rising and bool((line[1:] >= line[:-1]).all())
-        self._last = float(line[-1])
+        highest = np.maximum.accumulate(np.concatenate([[self._highest], ordered]))
+        falls = np.flatnonzero(ordered < highest[:-1])
+        if self.first_fall is None and len(falls):
+            self.first_fall = int(places[falls[0]])
+        self._highest = float(highest[-1])
 
     @property
     def constant(self) -> bool:
@@ -136,12 +162,19 @@ class ColumnProfile:
         return self.values is not None and len(self.values) <= 1
 
 
-def look_at(table: TableFile) -> tuple[ColumnProfile, ...]:
-    """Walk through a table once, with bounded memory. Raises `DataError` where it has no rows."""
+def look_at(table: TableFile, most: int | None = None) -> tuple[ColumnProfile, ...]:
+    """Walk through a table once, with bounded memory; through about ``most`` rows of it.
+
+    Raises `DataError` where it has no rows.
+    """
     by_name = {name: ColumnProfile(name) for name in table.columns}
+    rows = 0
     for frame in table.chunks(None):
         for name, column in by_name.items():
             column.add(frame[name])
+        rows += len(frame)
+        if most is not None and rows >= most:
+            break
     for column in by_name.values():
         column.close()
     if not any(column.rows for column in by_name.values()):
@@ -168,17 +201,40 @@ def likely_targets(seen: Sequence[ColumnProfile], trained: float) -> list[str]:
 
 
 def likely_ids(seen: Sequence[ColumnProfile]) -> list[str]:
-    """Columns that number or name the rows: each value once, and a text, a count or an id's name.
+    """Columns that number or name the rows: a text that is another one in nearly every row, or
+    whole numbers of which none comes twice, in rising order or under an id's name.
 
     Their values say nothing of rows to come.
     """
     return [
         column.name
         for column in seen
-        if column.unique
-        and (
-            column.kind == "text"
-            or (column.kind == "number" and column.whole and column.rising)
-            or (column.kind == "number" and NAMED_ID.search(column.name) is not None)
+        if column.identifies
+        or (
+            column.unique
+            and column.kind == "number"
+            and ((column.whole and column.rising) or NAMED_ID.search(column.name) is not None)
         )
     ]
+
+
+def no_features(seen: Sequence[ColumnProfile]) -> dict[str, str]:
+    """Columns that a network can make nothing of, each with the reason."""
+    ids = likely_ids(seen)
+    kinds = {"other": "neither numbers nor text", "time": "a time", "empty": "always empty"}
+    return {
+        column.name: kinds.get(column.kind, "an identifier")
+        for column in seen
+        if column.kind in kinds or column.name in ids
+    }
+
+
+def many_values(column: ColumnProfile) -> str:
+    """What is to be known of a text of many different values; nothing of another column."""
+    if column.kind != "text" or column.distinct <= MANY:
+        return ""
+    more = "more than " if column.distinct >= MOST_DISTINCT else ""
+    return (
+        f"{more}{column.distinct:,} different values, of which the {MANY} most frequent are told "
+        "apart"
+    )
