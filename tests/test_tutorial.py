@@ -1,4 +1,4 @@
-"""The commands of tutorial and models, in their order, each page in one empty folder."""
+"""The commands of the pages that lead somewhere, in their order, each page in an empty folder."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tests.conftest import Invoke
 
 ROOT = Path(__file__).parents[1]
 ENDINGS = {
+    "first-decision.md": ("Healing helped", "champion of 'payments' moved", "Everything holds"),
     "tutorial.md": ("Healing helped accuracy", "champion of 'digits' moved", "Everything holds"),
     "models.md": ("Healing helped accuracy", "adapter lora:2 of"),
 }

@@ -1,7 +1,7 @@
 """The adapters: a new one is a class here and a line in `KINDS`.
 
 tests/model/test_adapters.py checks each against the contract. Sources: ``reflexive``, the article
-(see README); ``lora``, Hu et al. 2022.
+(see docs/article.md); ``lora``, Hu et al. 2022.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ class ReflexiveLayer(Adapter):
 
     ``scale`` starts at 0.1, so that the layer begins close to identity. Tokens and pixels are
     corrected one by one, by the same weights. Takes and returns (n, hidden). Source: the article
-    "Self-healing neural networks" (see README).
+    "Self-healing neural networks" (see docs/article.md).
     """
 
     def __init__(self, width: int, room: Room | None = None) -> None:

@@ -1,7 +1,7 @@
 """``article``: exactly what the article does, its shortcomings included.
 
 A few Adam steps of the three-part loss on the batch at hand; Adam's moments are kept from heal to
-heal. Source: the article "Self-healing neural networks" (see README).
+heal. Source: the article "Self-healing neural networks" (see docs/article.md).
 """
 
 from __future__ import annotations
