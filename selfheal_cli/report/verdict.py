@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from selfheal_cli.config import Objective
-from selfheal_cli.events.types import HealEnded, HealPublished, RolledBack
+from selfheal_cli.events.types import HealEnded, HealLearned, HealPublished, RolledBack
 from selfheal_cli.records import Limit
 from selfheal_cli.report.gains import (
     CHANCE,
@@ -363,6 +363,7 @@ def _made(story: RunSummary) -> list[str]:
     """Heals, rollbacks and versions in one sentence."""
     counts = [
         (story.view.times(HealPublished), "heal"),
+        (story.view.times(HealLearned), "heal that changed too little to be published"),
         (_not_served(story), "heal that did not serve"),
         (story.view.times(RolledBack), "rollback"),
         (story.view.versions(), "version"),
@@ -372,11 +373,16 @@ def _made(story: RunSummary) -> list[str]:
 
 
 def _not_served(story: RunSummary) -> int:
-    return story.view.times(HealEnded) - story.view.times(HealPublished)
+    return story.view.times(HealEnded) - story.view.times(HealPublished, HealLearned)
 
 
 def _no_heal(story: RunSummary) -> str:
-    refused = _not_served(story)
+    refused, learned = _not_served(story), story.view.times(HealLearned)
+    if learned:
+        return (
+            f"No heal was published: {_plural(learned, 'heal')} changed decisions too little to be "
+            "worth a version"
+        )
     if refused:
         return f"Nothing was healed: {_plural(refused, 'heal')} came to nothing"
     if story.view.config.get("labels", {}).get("regime") == "none":
