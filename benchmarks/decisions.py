@@ -25,7 +25,6 @@ import numpy as np
 import pandas as pd
 
 from selfheal_cli.actor import clock
-from selfheal_cli.config import HealSettings, NetworkSettings, RunConfig, TableSettings
 from selfheal_cli.model.checkpoint import assemble, unpack
 from selfheal_cli.model.network import use_one_thread
 from selfheal_cli.pipeline.prepare.rows import open_source
@@ -38,6 +37,8 @@ from selfheal_cli.registry.memory import MemoryRegistry
 from selfheal_cli.registry.orders import hold
 from selfheal_cli.report.gains import CHANCE, HELPED
 from selfheal_cli.report.recommendation import recommend
+from selfheal_cli.settings.resolve import resolve
+from selfheal_cli.settings.sources import read_settings
 from selfheal_cli.sources.base import Source
 
 INPUTS, ROWS, TRAINING, AFTER = 8, 100, 3_000, 2_000
@@ -127,16 +128,12 @@ def told(story: Story, seed: int) -> Told:
     registry = MemoryRegistry()
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
         frame.to_csv("rows.csv", index=False)
-        config = RunConfig(
-            source=TableSettings(
-                path=Path("rows.csv"), target="y", train_fraction=TRAINING / len(frame)
-            ),
-            network=NetworkSettings(epochs=10),
-            heal=HealSettings(recipe="anchored", better_by="paired"),
-            model_name=MODEL,
-            seed=seed,
-            plots=False,
-        )
+        given = {
+            "source.kind": "table", "source.path": "rows.csv", "source.target": "y",
+            "source.train_fraction": TRAINING / len(frame), "model_name": MODEL, "seed": seed,
+            "plots": "false",
+        }  # fmt: skip
+        config = resolve([read_settings([f"{key}={value}" for key, value in given.items()])]).config
         source: Any = HeldStream(open_source(config), registry, story.held)
         around = runs.RunContext(registry, clock, "bench", workspace=Path("work"))
         view = runs.run(config, source, around).view

@@ -148,7 +148,7 @@ def mean_and_error(sums: Sequence[float], rows: Sequence[int]) -> tuple[float, f
     return mean, sqrt(count / (count - 1) * squares) / total
 
 
-def quantile(level: float, degrees: int) -> float:
+def quantile(level: float, degrees: float) -> float:
     """Of Student's t distribution (Student, The probable error of a mean, Biometrika 6, 1908).
 
     >>> round(quantile(0.975, 9), 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from math import sqrt
 from statistics import fmean
 from typing import Any, Protocol
@@ -14,10 +15,12 @@ from selfheal_cli.scores import AnyScores, Scores, title_of
 
 COST = "cost per 100 rows"
 FEWEST = 10  # stretches of the stream, for an interval
-LEVEL = 0.01  # chance that any of the intervals misses its figure
+LEVEL = 0.05  # chance that any of the intervals misses its figure
 HELPED, HURT, CHANCE, UNKNOWN = "helped", "hurt", "no difference", "too few batches to say"
 LESS = (COST, title_of("log_loss"))  # figures of which less is better
-LEAST = {COST: 0.05}  # differences that read the same on both sides
+LEAST = {COST: 0.05}  # what is less is called no difference, whatever its cause
+LITTLE = 0.002  # of the other figures, and of the log loss:
+SHARE = 0.01
 DIGITS = {COST: 1}
 
 
@@ -50,9 +53,10 @@ class FigureGain:
         """Helped, hurt, no difference that could not be chance, or not known."""
         if self.low is None or self.high is None:
             return UNKNOWN
-        if abs(self.after - self.before) < LEAST.get(self.figure, 0.0005):
-            return CHANCE
-        if self.low <= 0 <= self.high:
+        least = LEAST.get(self.figure, LITTLE)
+        if self.figure == title_of("log_loss"):
+            least = SHARE * self.before
+        if abs(self.after - self.before) < least or self.low <= 0 <= self.high:
             return CHANCE
         return HELPED if (self.low > 0) != (self.figure in LESS) else HURT
 
@@ -85,8 +89,10 @@ def figure_gains(
     """Of the ``whole`` stream, live and what it is held against; ``without`` leaves out one stretch
     after the other.
 
-    Intervals are those of the jackknife over stretches (Tukey 1958; Efron, The Jackknife, the
-    Bootstrap and Other Resampling Plans, 1982) with Student's t, `LEVEL` shared by the figures.
+    Intervals are those of the jackknife over stretches (Efron, The Jackknife, the Bootstrap and
+    Other Resampling Plans, 1982) with Student's t, `LEVEL` shared by the figures. What healing
+    gives changes as the stream drifts, which is no noise: the pseudovalues' variance is that of
+    their successive differences.
     """
     pair = whole[0].scores(), whole[1].scores()
     left = [(live.scores(), other.scores()) for live, other in without]
@@ -101,8 +107,8 @@ def figure_gains(
         differences = [(figure(live) or 0.0) - (figure(other) or 0.0) for live, other in left]
         low = high = None
         if len(differences) >= FEWEST:
-            reach = quantile(1 - LEVEL / len(figures) / 2, len(differences) - 1)
-            reach *= jackknife(differences)
+            error, degrees = successive(after - before, differences)
+            reach = error * quantile(1 - LEVEL / len(figures) / 2, degrees)
             low, high = after - before - reach, after - before + reach
         gains.append(FigureGain(name, against, before, after, low, high, pair[0].rows, batches))
     return gains
@@ -116,6 +122,21 @@ def jackknife(without: Sequence[float]) -> float:
     """
     mean, count = fmean(without), len(without)
     return sqrt((count - 1) / count * sum((value - mean) ** 2 for value in without))
+
+
+def successive(whole: float, without: Sequence[float]) -> tuple[float, float]:
+    """Standard error of a ``whole`` figure from its values without each part, and its degrees of
+    freedom: by the mean square successive difference of the jackknife's pseudovalues, which a drift
+    of their mean does not enlarge, at two thirds of the efficiency (von Neumann, Kent, Bellinson
+    and Hart, Annals of Mathematical Statistics 12, 1941, 153-162).
+
+    >>> successive(0.0, [0.0, 1.0, 0.0, 1.0])
+    (1.0606601717798212, 2.0)
+    """
+    count = len(without)
+    values = [count * whole - (count - 1) * value for value in without]
+    squares = sum((after - before) ** 2 for before, after in pairwise(values))
+    return sqrt(squares / (2 * (count - 1)) / count), 2 * (count - 1) / 3
 
 
 def sentence_of(gains: Sequence[FigureGain]) -> str:
