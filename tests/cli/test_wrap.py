@@ -56,7 +56,7 @@ def test_a_convolutional_network_is_healed_rolled_back_replayed_and_audited(
     stages = {one["title"]: one for one in document["results"]["stages"]}
     assert stages["Live (healing)"]["accuracy"] > stages["Shadow (frozen)"]["accuracy"] + 0.1
     of = ("--model-name", "digits")
-    invoke("rollback", "--to-best", "--yes", *of)
+    invoke("rollback", "--by", "f1", "--yes", *of)
     assert "comes out the same" in invoke("audit", "--replay", "4", *of).stdout
     assert "Everything holds" in invoke("audit", *of).stdout
     invoke(*STREAM, "--batches", "3")  # from what was wrapped, not from the last run's baseline
