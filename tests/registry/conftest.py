@@ -14,7 +14,8 @@ from selfheal_cli.registry.memory import MemoryRegistry
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from tests.registry.stores import S3, Postgres, postgres_server, tracking_server
 
-STORES = ("memory", "sqlite", "postgres", "server", "s3")
+DATABASES = ("memory", "sqlite", "postgres", "server")
+STORES = (*DATABASES, "s3")
 SERVER_DATABASE = "server"
 
 

@@ -31,7 +31,10 @@ from selfheal_cli.registry.orders import hold, propose, set_four_eyes
 from selfheal_cli.scores import Scores
 from selfheal_cli.sources.encoding import Encoding
 from tests.registry.chains import check_chain
+from tests.registry.conftest import DATABASES
 
+# what is in no file is as in SQLite where files are in S3
+in_databases = pytest.mark.parametrize("registry", DATABASES, indirect=True)
 NAMES = ["a", "b", "c"]
 NOW = "2026-01-01T00:00:00+00:00"
 
@@ -105,6 +108,7 @@ def test_an_adapter_comes_back_byte_for_byte(registry: Registry, lineage: Lineag
     assert registry.adapter(registry.version("m", 1)) == ADAPTER
 
 
+@in_databases
 def test_best_is_the_highest_f1_after_a_heal_on_this_base(
     registry: Registry, lineage: Lineage
 ) -> None:
@@ -121,6 +125,7 @@ def test_best_is_the_highest_f1_after_a_heal_on_this_base(
     assert (best.version, best.f1) == (2, 0.4)
 
 
+@in_databases
 def test_best_can_be_held_to_one_run(registry: Registry, lineage: Lineage) -> None:
     registry.add_version(lineage, snapshot(1, f1=0.9), ADAPTER, None)
     second = replace(lineage, run_id=registry.begin_run("trial", {}, {}))
@@ -132,11 +137,13 @@ def test_best_can_be_held_to_one_run(registry: Registry, lineage: Lineage) -> No
     assert (within.version, anywhere.version) == (2, 1)
 
 
+@in_databases
 def test_there_is_no_best_before_a_heal(registry: Registry, lineage: Lineage) -> None:
     registry.add_version(lineage, snapshot(1, Phase.BASELINE), ADAPTER, None)
     assert registry.best("m", base=lineage.base) is None
 
 
+@in_databases
 def test_versions_are_listed_from_the_highest_down(registry: Registry, lineage: Lineage) -> None:
     for number, f1 in ((1, 0.2), (2, 0.9), (3, 0.5)):
         registry.add_version(lineage, snapshot(number, f1=f1), ADAPTER, None)
@@ -152,6 +159,7 @@ def move(target: int, **more: Any) -> Move:
     return Move("m", CHAMPION, target, **(values | more))
 
 
+@in_databases
 def test_a_moved_alias_says_who_from_where_and_why(registry: Registry, lineage: Lineage) -> None:
     for number in (1, 2):
         registry.add_version(lineage, snapshot(number), ADAPTER, None)
@@ -168,6 +176,7 @@ def test_a_moved_alias_says_who_from_where_and_why(registry: Registry, lineage: 
     assert registry.aliases("m") == {CHAMPION: 2}
 
 
+@in_databases
 def test_a_move_is_refused_when_somebody_else_moved_since_it_was_planned(
     registry: Registry, lineage: Lineage
 ) -> None:
@@ -181,6 +190,7 @@ def test_a_move_is_refused_when_somebody_else_moved_since_it_was_planned(
     assert check_chain(registry, "m") == 2
 
 
+@in_databases
 def test_a_runs_moves_follow_one_another_until_a_person_moves(
     registry: Registry, lineage: Lineage
 ) -> None:
@@ -193,6 +203,7 @@ def test_a_runs_moves_follow_one_another_until_a_person_moves(
         move_alias(registry, move(3, run="r", key="k3", after=0))
 
 
+@in_databases
 def test_a_repeated_move_is_one_move(registry: Registry, lineage: Lineage) -> None:
     registry.add_version(lineage, snapshot(1), ADAPTER, None)
     wanted = move(1, run="r", key="k1", after=0)
@@ -200,6 +211,7 @@ def test_a_repeated_move_is_one_move(registry: Registry, lineage: Lineage) -> No
     assert check_chain(registry, "m") == 1
 
 
+@in_databases
 def test_a_journal_goes_on_over_its_pages_for_whoever_reads_it(
     registry: Registry, lineage: Lineage
 ) -> None:
@@ -213,6 +225,7 @@ def test_a_journal_goes_on_over_its_pages_for_whoever_reads_it(
         assert MlflowRegistry(registry.uri).last_entry("m") == registry.last_entry("m")
 
 
+@in_databases
 def test_four_eyes_want_a_second_person(registry: Registry, lineage: Lineage) -> None:
     for number in (1, 2):
         registry.add_version(lineage, snapshot(number), ADAPTER, None)
@@ -230,6 +243,7 @@ def test_four_eyes_want_a_second_person(registry: Registry, lineage: Lineage) ->
     assert move_alias(registry, move(1, run="r", key="k")).target == 1  # a run's own moves go on
 
 
+@in_databases
 def test_no_policy_loosens_four_eyes_and_one_person_cannot(
     registry: Registry, lineage: Lineage
 ) -> None:
@@ -257,6 +271,7 @@ def test_no_policy_loosens_four_eyes_and_one_person_cannot(
     check_chain(registry, "m")
 
 
+@in_databases
 def test_a_lease_is_held_by_one_living_run(registry: Registry, lineage: Lineage) -> None:
     first = Lease("run-a", "ann", "noon")
     taken = take_lease(registry, "m", first, four_eyes=False, alive=lambda _: "")
@@ -360,6 +375,7 @@ def test_it_can_be_written_to_and_leaves_nothing_behind(registry: Registry) -> N
     assert registry.models() == []
 
 
+@in_databases
 def test_a_move_written_down_and_not_carried_out_yet_is_where_the_next_one_begins(
     registry: Registry, lineage: Lineage
 ) -> None:
