@@ -144,7 +144,7 @@ def test_it_heals_on_what_it_answers_survives_its_healer_and_rolls_back(
               caller.status()["standing"]["waiting"])  # fmt: skip
 
         plan = requests.post(f"{caller.url}/operate/plan", json={"to": 1}, timeout=60).json()
-        assert plan["plan"]["to"] == 1
+        assert plan.get("plan", plan).get("to") == 1, plan
         gone = requests.post(
             f"{caller.url}/operate/rollback",
             json={"to": 1, "digest": "0" * 64, "reason": "another plan"},
