@@ -10,6 +10,9 @@ from selfheal_cli.scores import AnyScores
 
 MOST_LINES = 40  # of a stream whose length is known; more than that nobody reads
 STEPS = (1, 2, 5)  # times a power of ten: so many batches a line
+FEWEST = 20  # labelled rows that a figure is shown of
+NEARLY_ALL = 0.9  # of a line's labels, from which on it comes again
+MOST_AWAITED = 1_000  # lines
 LATER = 10  # batches a line of an endless stream, after the first ones
 # the worst of several batches is their state
 STATES = {"HEALTHY": "green", "HEALING": "blue", "DRIFTING": "yellow", "ROLLED_BACK": "red"}
@@ -34,21 +37,33 @@ def batches_a_line(batches: int | None, batch: int) -> int:
 
 
 @dataclass(slots=True)
+class _Line:
+    """A line that was given while most labels of its batches had not come."""
+
+    batches: range
+    rows: int
+    pair: Pair | None
+
+
+@dataclass(slots=True)
 class BatchLines:
     """Takes rows in order and gives a line whenever enough of them are there.
 
-    ``rules`` says whether conflicts with the rules are shown; else it is how many labels came.
+    ``rules`` says whether conflicts with the rules are shown; else it is how many labels came. Of
+    ``late`` labels it is always that, and a line comes again once they are in.
     """
 
     batches: int | None = None
     rules: bool = False
+    late: bool = False
     _rows: list[Row] = field(default_factory=list)
     _pair: Pair | None = None
+    _awaited: list[_Line] = field(default_factory=list)
 
     @property
     def header(self) -> list[str]:
         """Two lines of names."""
-        third = ("rules", "against") if self.rules else ("", "labels")
+        third = ("rules", "against") if self.rules and not self.late else ("", "labels")
         return [
             f"{'':>7}  {'drift':>6}  {third[0]:>7}  {'accuracy':>14}  {'F1':>14}",
             f"{'batch':>7}  {'z':>6}  {third[1]:>7}  {'frozen':>6}  {'healed':>6}  {'frozen':>6}  "
@@ -59,9 +74,7 @@ class BatchLines:
         """The line that ends with this row; empty while there are too few."""
         self._rows.append(row)
         if pair is not None:
-            before = self._pair
-            self._pair = pair if before is None else (before[0].plus(pair[0]),
-                                                      before[1].plus(pair[1]))  # fmt: skip
+            self._pair = _plus(self._pair, pair)
         size = batches_a_line(self.batches, row.batch_idx)
         if len(self._rows) < size and row.batch_idx != self.batches:
             return []
@@ -78,11 +91,42 @@ class BatchLines:
         if first is not last:
             batch = f"{first.batch_idx}-{last.batch_idx}"
         z = max(abs(row.z_score) for row in rows)
-        third = sum(row.n_conflicts for row in rows) if self.rules else _labels(pair)
-        figures = _single(first) if first is last else _summed(rows, pair)
+        conflicts = self.rules and not self.late
+        third = sum(row.n_conflicts for row in rows) if conflicts else _labels(pair)
+        single = first is last and not self.late
+        figures = _single(first) if single else _summed(rows, pair)
+        if self.late:
+            self._await(rows, pair)
         state = max((row.state for row in rows), key=_severity)
         text = f"{batch:>7}  {z:6.2f}  {third:>7,}  {'  '.join(figures)}  "
         return [text, (f"{state:<11}", STATES.get(state, "")), f"  {_action(rows)}"]
+
+    def arrived(self, batch: int, pair: Pair) -> list[Part]:
+        """Labels of a batch came: its line once more, where nearly all of them are there now."""
+        if any(row.batch_idx == batch for row in self._rows):
+            self._pair = _plus(self._pair, pair)
+        line = next((one for one in self._awaited if batch in one.batches), None)
+        if line is None:
+            return []
+        line.pair = _plus(line.pair, pair)
+        if _labels(line.pair) < NEARLY_ALL * line.rows:
+            return []
+        self._awaited.remove(line)
+        first, last = line.batches[0], line.batches[-1]
+        name = str(first) if first == last else f"{first}-{last}"
+        figures = "  ".join(_summed([], line.pair))
+        return [f"{name:>7}  {'':6}  {_labels(line.pair):>7,}  {figures}  labels are in"]
+
+    def _await(self, rows: list[Row], pair: Pair | None) -> None:
+        """Remember a line whose labels are still to come; of an endless stream the latest."""
+        count = sum(row.rows for row in rows)
+        if _labels(pair) < NEARLY_ALL * count:
+            batches = range(rows[0].batch_idx, rows[-1].batch_idx + 1)
+            self._awaited = [*self._awaited[-MOST_AWAITED:], _Line(batches, count, pair)]
+
+
+def _plus(before: Pair | None, pair: Pair) -> Pair:
+    return pair if before is None else (before[0].plus(pair[0]), before[1].plus(pair[1]))
 
 
 def _severity(state: str) -> int:
@@ -101,8 +145,11 @@ def _single(row: Row) -> list[str]:
 
 
 def _summed(rows: list[Row], pair: Pair | None) -> list[str]:
-    """Figures on all labelled rows of several batches, scored before anything learned from them."""
-    if pair is not None and pair[0].rows:
+    """Figures on all labelled rows of batches, scored before anything learned from them.
+
+    Of fewer than `FEWEST` no figure is shown, but what is estimated without labels.
+    """
+    if pair is not None and (pair[0].rows >= FEWEST or not rows):
         live, shadow = pair
         return [_known(shadow.accuracy), _known(live.accuracy), _f1(shadow), _f1(live)]
     estimates = [[value for row in rows if (value := getattr(row, name)) is not None]

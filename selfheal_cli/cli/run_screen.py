@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from selfheal_cli.cli.batch_lines import BatchLines
+from selfheal_cli.cli.batch_lines import FEWEST, BatchLines
 from selfheal_cli.cli.output import Part, counted, figure, line, make_console, print_table
 from selfheal_cli.drift.sentences import listed, what_moved
 from selfheal_cli.events import types as events
@@ -111,6 +111,8 @@ class RunScreen:
                 pair = self._rows.scores.get(event.batch)
                 self._say_any(self._lines.add(self._rows.rows[event.batch], pair))
                 self._rows.forget(event.batch)
+            case events.LabelsArrived():
+                self._say_any(self._lines.arrived(event.batch, (event.live, event.shadow)))
             case events.RolledBack():
                 told = "" if event.f1 is None else f" (F1 {event.f1:.3f} on {event.rows} rows)"
                 self._say(("rollback", "red"), f" to v{event.version}{told}: {event.why}")
@@ -231,10 +233,16 @@ class RunScreen:
         self._say(f"Labels: {', '.join(labels)}")
         if self._config["labels"]["regime"] != "full":
             self._say("Figures with ~ are estimated from the network's confidence, not measured.")
+        if self._config["labels"]["regime"] not in ("full", "none"):
+            self._say(
+                f"Of fewer than {FEWEST} known labels no figure is shown; a line comes again "
+                "when its labels are in."
+            )
         rules = self._config["heal"]["recipe"] == "article"
         if not rules and self._config["labels"]["regime"] != "none":
             self._say("A heal follows new labels, whatever the state; its reason is in the log.")
-        self._lines = BatchLines(trained.batches, rules=rules)
+        late = self._config["labels"]["regime"] not in ("full", "none")
+        self._lines = BatchLines(trained.batches, rules=rules, late=late)
         for name in self._lines.header:
             self._say((name, "bold"))
 
