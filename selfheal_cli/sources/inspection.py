@@ -19,6 +19,7 @@ from selfheal_cli.sources.values import flags, is_plain, parsed, texts
 MOST_CLASSES = 64
 MOST_DISTINCT = 200_000  # values of a column that are told apart
 IDENTIFIES = 0.9  # share of different texts from which on a text names the row
+FEWEST_A_VALUE = 5  # rows of each value of a text, on average; with fewer, most are new in a stream
 MANY = 64  # categories; of more, a network tells the most frequent apart
 FEWEST_ROWS = 20  # below, every column may look like an id
 TARGETS = (
@@ -157,6 +158,12 @@ class ColumnProfile:
         self._highest = float(highest[-1])
 
     @property
+    def scattered(self) -> bool:
+        """Whether a text has many values of few rows each, as the hash of a card has."""
+        many = self.kind == "text" and self.distinct > MANY
+        return many and self.distinct * FEWEST_A_VALUE > self._counted
+
+    @property
     def constant(self) -> bool:
         """Whether it never varies."""
         return self.values is not None and len(self.values) <= 1
@@ -222,10 +229,12 @@ def no_features(seen: Sequence[ColumnProfile]) -> dict[str, str]:
     """Columns that a network can make nothing of, each with the reason."""
     ids = likely_ids(seen)
     kinds = {"other": "neither numbers nor text", "time": "a time", "empty": "always empty"}
-    return {
-        column.name: kinds.get(column.kind, "an identifier")
+    why = {column.name: kinds[column.kind] for column in seen if column.kind in kinds}
+    why |= dict.fromkeys(ids, "an identifier")
+    return why | {
+        column.name: f"too many values: {column.distinct:,} in {column.rows:,} rows"
         for column in seen
-        if column.kind in kinds or column.name in ids
+        if column.name not in why and column.scattered
     }
 
 

@@ -84,10 +84,10 @@ def test_a_bare_run_leaves_ids_and_times_out_and_says_so(workdir: Path, invoke: 
     rows.assign(card=[f"c{n % 70}" for n in range(ROWS)]).to_csv("rows.csv", index=False)
     bare = invoke("run", "rows.csv", "--target", "is_fraud", *QUICK)
     assert (
-        "Left out: payment_id (an identifier), booked (a time), label_known_at (a time); "
+        "Left out: booked (a time), label_known_at (a time), payment_id (an identifier), card (too "
+        "many values: 70 in 240 rows); "
         "--set source.drop_identifiers=no keeps them"
     ) in bare.stderr
-    assert "'card' has 70 different values" in bare.stderr
     (own,) = Path("monitoring_export/runs").iterdir()
     assert (own / "report.html").read_bytes() == Path("monitoring_export/report.html").read_bytes()
     shown = json.loads(invoke("config", "show", "--json", "rows.csv", "--target", "a").stdout)

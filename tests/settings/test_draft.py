@@ -18,7 +18,13 @@ from selfheal_cli.settings.scaffold import draft_synthetic, draft_table
 from selfheal_cli.settings.sources import parse_document
 from selfheal_cli.settings.telling import area, tell
 from selfheal_cli.sources.files import open_table
-from selfheal_cli.sources.inspection import likely_ids, likely_targets, look_at, many_values
+from selfheal_cli.sources.inspection import (
+    likely_ids,
+    likely_targets,
+    look_at,
+    many_values,
+    no_features,
+)
 from selfheal_cli.sources.table import TableSource
 
 ROWS = 80
@@ -122,6 +128,7 @@ def test_a_text_of_many_values_is_named_and_one_of_nearly_as_many_as_rows_is_an_
     rows = 300
     frame = pd.DataFrame({
         "card": [f"c{place % 90}" for place in range(rows)],
+        "shop": [f"s{place % 59}" for place in range(rows)],
         "reference": [f"r{place - place % 15 // 14}" for place in range(rows)],
         "seconds": 1_700_000_000 + np.arange(rows), "created_at": 1_700_000_000 + np.arange(rows),
     })  # fmt: skip
@@ -129,3 +136,6 @@ def test_a_text_of_many_values_is_named_and_one_of_nearly_as_many_as_rows_is_an_
     assert many_values(seen["card"]).startswith("90 different values, of which the 64 most")
     assert likely_ids(list(seen.values())) == ["reference", "seconds"]
     assert seen["created_at"].kind == "time"
+    left_out = no_features(list(seen.values()))
+    assert left_out["card"] == "too many values: 90 in 300 rows"
+    assert "shop" not in left_out
