@@ -104,10 +104,10 @@ def targets_of(
     return tuple(dict.fromkeys(asked))  # a feature that is named twice is read once
 
 
-def build(settings: MonitorSettings, sample: TrainingSample) -> Monitor:
-    """A monitor as configured, fitted on the training rows."""
+def build(settings: MonitorSettings, sample: TrainingSample, *, exact: bool = False) -> Monitor:
+    """A monitor as configured, fitted on the training rows; ``exact`` as in `MonitorSetup`."""
     targets = targets_of(settings, sample.numeric, tuple(sample.categories))
-    setup = MonitorSetup(settings, limits_of(settings), targets, sample)
+    setup = MonitorSetup(settings, limits_of(settings), targets, sample, exact)
     return KINDS[settings.name].build(setup)
 
 

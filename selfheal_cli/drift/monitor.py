@@ -222,12 +222,16 @@ class TrainingSample:
 
 @dataclass(frozen=True, slots=True)
 class MonitorSetup:
-    """What a monitor is built from; ``targets`` are the features, scores or errors it reads."""
+    """What a monitor is built from; ``targets`` are the features, scores or errors it reads.
+
+    With ``exact`` rare errors are compared by their counts, as runs of before did not.
+    """
 
     settings: MonitorSettings
     limits: AlarmLimits
     targets: tuple[str, ...]
     sample: TrainingSample
+    exact: bool = False
 
 
 def varies(values: Floats) -> bool:

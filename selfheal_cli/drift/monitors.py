@@ -298,8 +298,10 @@ class _Reference:
 class _ChangeDetector:
     """A change detector for one feature, the scores or the errors."""
 
-    def __init__(self, target: str, window: int, detector: Any) -> None:
+    def __init__(self, target: str, window: int, detector: Any, *, exact: bool = False) -> None:
         self.target = target
+        self._exact = exact and target == ERRORS
+        self._errors = 0  # of the reference
         self._detector = detector
         self._reference: _Reference | None = None
         self._first: list[Floats] = []
@@ -313,6 +315,7 @@ class _ChangeDetector:
             # half an error more: a first window without errors does not mean that none may come
             rate = (values.sum() + 0.5) / (len(values) + 1)
             self._reference = _Reference(float(rate), sqrt(rate * (1 - rate)), len(values))
+            self._errors = int(values.sum())
         else:
             self._reference = _Reference.of(values)
         for value in self._reference.parts(values, WARM_UP):
@@ -335,6 +338,10 @@ class _ChangeDetector:
         shift = (total / rows - self._reference.mean) / self._reference.sd
         if self.target == ERRORS and shift < 0:
             return FeatureReading(self.target, 0.0, 1.0)  # fewer of them are no alarm
+        if self._exact:
+            right = self._reference.rows - self._errors
+            pair = np.array([self._errors, right]), np.array([int(total), int(rows - total)])
+            return FeatureReading(self.target, abs(shift), homogeneity(*pair))
         error = sqrt(1 / rows + 1 / self._reference.rows)
         return FeatureReading(self.target, abs(shift), erfc(abs(shift) / error / sqrt(2)))
 
@@ -362,7 +369,8 @@ class Changes:
             reference = np.empty(0) if name == ERRORS else setup.sample.values(name)
             if name != ERRORS and not varies(reference):
                 continue  # without a standard deviation there is nothing to measure by
-            detector = _ChangeDetector(name, setup.settings.window, make(chance))
+            window, exact = setup.settings.window, setup.exact
+            detector = _ChangeDetector(name, window, make(chance), exact=exact)
             if name != ERRORS:
                 detector.learn(reference)
             self._detectors.append(detector)

@@ -108,6 +108,11 @@ class Moves:
                 yield from self._look_again(key, followed, loud[key])
 
     @property
+    def still(self) -> bool:
+        """Whether more errors are made than at first, though their monitor was told of it."""
+        return any(aspect == ERRORS for aspect, _ in self._followed)
+
+    @property
     def _now(self) -> int:
         return self._kept[-1].batch
 
@@ -130,6 +135,11 @@ class Moves:
     def _calm(self, key: Key, followed: _Followed) -> Iterator[ColumnMoved]:
         followed.quiet += 1
         if followed.quiet < RECOVERED:
+            return
+        fresh = self._of_window(key, min(RECOVERED, len(self._kept)))
+        effect, p = apart_by(self._reference(key), fresh)
+        # a change detector is quiet about what stays as it has become
+        if effect >= followed.move.threshold and p <= SIGNIFICANT:
             return
         del self._followed[key]
         seen = self._kept[max(0, len(self._kept) - RECOVERED)]

@@ -16,7 +16,12 @@ WIDER = 1.25  # ratio of spreads
 
 
 def what_moved(moves: Iterable[ColumnMoved]) -> list[str]:
-    """A sentence for each time that something left or came back, in the order of the stream.
+    """A sentence for each change, in the order of the stream."""
+    return [move.reason for move in changes_of(moves)]
+
+
+def changes_of(moves: Iterable[ColumnMoved]) -> list[ColumnMoved]:
+    """Each time that something left or came back, in the order of the stream.
 
     A change that goes on is one: what was seen of it last replaces what was said first.
     """
@@ -26,18 +31,20 @@ def what_moved(moves: Iterable[ColumnMoved]) -> list[str]:
         key = (move.aspect, move.column)
         before = told[last[key]] if key in last else None
         if before and not (move.back or before.back) and move.since - before.batch <= NEAR:
-            told[last[key]] = replace(move, since=before.since, time=before.time)
+            whole = replace(move, since=before.since, time=before.time)
+            told[last[key]] = replace(whole, reason=sentence_of(whole))
             continue
         last[key] = len(told)
         told.append(move)
-    return [sentence_of(move) for move in sorted(told, key=lambda one: one.since)]
+    return sorted(told, key=lambda one: one.since)
 
 
 def sentence_of(move: ColumnMoved) -> str:
     """One move in a sentence, without the full stop."""
     when = _when(move)
     if move.back:
-        return f"{_subject(move)} {_be(move)} as in training again, from about {when} on"
+        first = "at first" if move.aspect == "errors" else "in training"
+        return f"{_subject(move)} {_be(move)} as {first} again, from about {when} on"
     return f"{_subject(move)} {_SAID[move.aspect](move)}, from about {when} on{_looks(move)}"
 
 

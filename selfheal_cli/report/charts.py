@@ -7,7 +7,7 @@ that they stay readable on a phone.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import groupby, islice
 from math import ceil, floor, log10
@@ -40,6 +40,15 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
+class Spot:
+    """A strip of a picture from ``left`` on, ``wide`` across; its text shows under the pointer."""
+
+    left: float
+    wide: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Chart:
     """A picture with its text: ``description`` says in words what a reader would see."""
 
@@ -50,6 +59,7 @@ class Chart:
     y: tuple[Tick, ...]
     unit: str = ""
     along: str = "batch"
+    spots: tuple[Spot, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +123,21 @@ class Frame:
             left, top = _short(self.x(batch) - half), _short(self.y(value))
             parts.append(f"M{left} {_short(zero)}V{top}h{_short(2 * half)}V{_short(zero)}z")
         return "".join(parts)
+
+    def spots(self, values: Mapping[str, Points], digits: int = 3) -> tuple[Spot, ...]:
+        """What is known of each point, by the names of the lines."""
+        lines = {name: self.pooled(points) for name, points in values.items()}
+        wide = WIDTH * self.step / (self.last - self.first + 1)
+        spots = []
+        for place, start in enumerate(range(self.first, self.last + 1, self.step)):
+            end = min(start + self.step - 1, self.last)
+            told = [f"{name} {value:.{digits}f}" for name, line in lines.items()
+                    if (value := line[place][1]) is not None]  # fmt: skip
+            if told:
+                batches = f"batch {start}" if end == start else f"batches {start} to {end}"
+                spots.append(Spot(round(place * wide, 1), round(wide, 1),
+                                  f"{batches}: {', '.join(told)}"))  # fmt: skip
+        return tuple(spots)
 
     def across(self, value: float) -> str:
         """A line at a value."""

@@ -11,7 +11,7 @@ from heapq import nsmallest
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-from selfheal_cli.drift.sentences import what_moved
+from selfheal_cli.drift.sentences import changes_of
 from selfheal_cli.events.log import whole
 from selfheal_cli.events.state import LATEST, RunView, SnapshotRow
 from selfheal_cli.events.types import (
@@ -219,7 +219,8 @@ def render(story: RunSummary) -> str:
         f1=pictures.f1(story),
         lift=pictures.lift(story) if story.scores else None,
         version_chart=pictures.versions(story),
-        moved=what_moved(view.latest(ColumnMoved)),
+        moved=(changes := changes_of(view.latest(ColumnMoved))),
+        distributions=[pictures.distribution(one) for one in changes],
         diagnoses=view.latest(Diagnosed),
         outcomes=_outcomes(view),
         heals=_heals(story),

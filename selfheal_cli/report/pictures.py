@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from math import ceil, fsum, sqrt
 
 from selfheal_cli.events.state import Pair, Row
-from selfheal_cli.report.charts import Chart, Frame, Points, Shape, Tick, frame_of
+from selfheal_cli.events.types import ColumnMoved
+from selfheal_cli.report.charts import (
+    HEIGHT,
+    WIDTH,
+    Chart,
+    Frame,
+    Points,
+    Shape,
+    Tick,
+    frame_of,
+)
 from selfheal_cli.report.summary import DriftSeries, RunSummary
 
 MOST_DOTS = 1_000  # versions; beyond, one of a few
@@ -57,7 +67,8 @@ def lift(story: RunSummary) -> Chart:
     ]
     text = f"Healing was ahead in {up} batches and behind in {down}; mean {mean:+.1f} points."
     text += _pooled(frame, "Bars")
-    return _chart(frame, "What healing gained in accuracy", text, shapes, "percentage points")
+    chart = _chart(frame, "What healing gained in accuracy", text, shapes, "percentage points")
+    return replace(chart, spots=frame.spots({"gained": lifts()}, 1))
 
 
 def watched(story: RunSummary) -> Chart:
@@ -74,7 +85,10 @@ def watched(story: RunSummary) -> Chart:
     name = story.view.trained.sensitive if story.view.trained else "the sensitive feature"
     text = f"Furthest {most:.2f} training standard deviations; {_crossed(story, limit)}."
     text += _pooled(frame, "Points")
-    return _chart(frame, f"{name}: how far from training, and the state", text, shapes, "|z|")
+    title = f"{name}: how far from training, and the state"
+    distances = ((row.batch_idx, row.z_score) for row in _rows(story))
+    return replace(_chart(frame, title, text, shapes, "|z|"),
+                   spots=frame.spots({"distance": distances}, 2))  # fmt: skip
 
 
 def _states(story: RunSummary, frame: Frame) -> list[Shape]:
@@ -133,6 +147,28 @@ def _median_rows(story: RunSummary) -> float | None:
         if lower is not None and below > half:
             return (lower + size) / 2
     return lower
+
+
+def distribution(move: ColumnMoved) -> Chart | None:
+    """Training and now, of a number that moved; None of what is no number."""
+    edges, shares = move.edges, (move.shares_before, move.shares_now)
+    if not edges or not all(shares):
+        return None
+    most = max(max(part) for part in shares)
+    before, now = (_outline([share / most for share in part]) for part in shares)
+    shapes = (Shape(f"{before}V{HEIGHT:.0f}H0z", "shadow fill faint", "training"),
+              Shape(now, "live", "now"))  # fmt: skip
+    ends = Tick(0.0, f"{edges[0]:,.4g}"), Tick(100.0, f"{edges[-1]:,.4g}")
+    return Chart(move.column, f"{move.rows:,} rows from batch {move.since} on, against training",
+                 shapes, ends, (Tick(0.0, f"{most:.0%}"), Tick(100.0, "0")))  # fmt: skip
+
+
+def _outline(heights: Sequence[float]) -> str:
+    """The upper edge of bars side by side, of heights from 0 to 1."""
+    wide = WIDTH / len(heights)
+    tops = [f"{HEIGHT * (1 - height):.1f}" for height in heights]
+    parts = [f"V{top}H{wide * place:.1f}" for place, top in enumerate(tops, start=1)]
+    return f"M0 {HEIGHT:.0f}{''.join(parts)}"
 
 
 def versions(story: RunSummary) -> Chart | None:
@@ -206,7 +242,9 @@ def _against(
         text = f"{what[0].upper()}{what[1:]} with healing was higher in {ahead} of {labelled} "
         text += "labelled batches."
     text += _pooled(frame, "Points")
-    return _chart(frame, title, text, [shape for shape in shapes if shape.path], what)
+    chart = _chart(frame, title, text, [shape for shape in shapes if shape.path], what)
+    lines = {"with healing": figures(0), "doing nothing": figures(1), "estimated": guessed()}
+    return replace(chart, spots=frame.spots(lines))
 
 
 def _pooled(frame: Frame, what: str) -> str:

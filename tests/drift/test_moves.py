@@ -22,7 +22,7 @@ BEGIN = 21  # the first batch that differs
 def moves(*batches: Any) -> list[ColumnMoved]:
     """What the monitors of own data say of batches, the first of which is number 1."""
     settings = [parse_monitor(text) for text in WATCHED]
-    monitors = [build(one, sample()) for one in settings]
+    monitors = [build(one, sample(), exact=True) for one in settings]
     follower = Moves(sample())
 
     def told() -> Iterator[ColumnMoved]:
@@ -65,6 +65,12 @@ def test_without_a_change_nothing_is_told() -> None:
     assert moves(*stream(60, 0)) == []
 
 
+def test_errors_that_are_rare_are_not_more_for_a_few_of_them() -> None:
+    draw = np.random.default_rng(5)
+    streams = [[batch(s, wrong=0.003) for s in draw.integers(0, 10**6, 60)] for _ in range(8)]
+    assert [moves(*one) for one in streams] == [[]] * 8
+
+
 def test_what_is_over_is_told_and_a_change_that_goes_on_is_one() -> None:
     calm = [batch(seed) for seed in range(500, 530)]
     growing = [batch(2000 + step, a=0.1 * step) for step in range(25)]
@@ -72,6 +78,13 @@ def test_what_is_over_is_told_and_a_change_that_goes_on_is_one() -> None:
     assert len(sentences) == 2
     assert sentences[0].startswith("a rose: median ")
     assert sentences[1].startswith("a is as in training again, from about batch ")
+
+
+def test_errors_that_stay_high_are_not_over_when_their_detector_is_quiet() -> None:
+    told = moves(*stream(BEGIN - 1, 40, wrong=0.4))
+    assert [move.aspect for move in told] == ["errors"]
+    over = moves(*stream(BEGIN - 1, 15, wrong=0.4), *(batch(3000 + seed) for seed in range(30)))
+    assert over[-1].reason.startswith("errors are as at first again, from about batch ")
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,8 @@ class Monitoring:
         self._monitors: list[tuple[MonitorSettings, Monitor]] = []
         sample = run.prepared.sample
         if sample is not None:
-            self._monitors = [(one, build(one, sample)) for one in run.config.monitors]
+            exact = run.config.drift_by == "monitors"
+            self._monitors = [(one, build(one, sample, exact=exact)) for one in run.config.monitors]
         self._alarmed: frozenset[str] = frozenset()
         # a run of before says nothing of what moved, and its state is the sensitive feature's
         by_all = run.config.drift_by == "monitors"
@@ -89,12 +90,12 @@ class Monitoring:
         self._alarmed = frozenset(settings.key for settings, _, _ in loud)
         drifting = any(settings.triggers != "nothing" for settings, _, _ in loud)
         if self._moves is not None:
-            drifting = bool(loud)
             self._moves.observe(scored.batch, time, view, scored.place)
             for part in learned:
                 self._moves.learn(part.batch, part.place, part.y)
             for move in self._moves.told([LoudMonitor(s.key, t, r) for s, t, r in loud]):
                 self._recorder.note(move)
+            drifting = bool(loud) or self._moves.still
         reasons = tuple(_reason(s.key, t, r) for s, t, r in loud if s.triggers == "heal")
         return Watched(readings, reasons, drifting)
 
