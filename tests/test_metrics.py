@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, confusion_matrix, log_loss, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    confusion_matrix,
+    log_loss,
+    roc_auc_score,
+    roc_curve,
+)
 
 from selfheal_cli.metrics import RunningScores, classify, confusion, constant, counts, score
 from selfheal_cli.scores import AnyScores, ClassScores, Scores
@@ -348,3 +354,16 @@ def test_a_batch_of_a_hundred_rows_is_taken_in_less_than_a_millisecond() -> None
         scores.add(flat, 0.5, y)
         times.append(time.perf_counter() - start)
     assert min(times) < 1e-3  # 0.02 ms on a laptop
+
+
+def test_recall_at_few_false_positives_is_that_of_the_roc_curve() -> None:
+    draw = np.random.default_rng(4)
+    y = (draw.random(20_000) < 0.05).astype(np.int8)
+    p = (1 / (1 + np.exp(3 - 2 * y - draw.normal(size=len(y))))).astype(np.float32)
+    running = RunningScores()
+    for part in np.array_split(np.arange(len(y)), 7):
+        running.add(p[part], 0.5, y[part])
+    false, true, _ = roc_curve(y, p, drop_intermediate=False)
+    assert running.recall_at() == pytest.approx(true[false <= 0.01].max(), abs=0.01)
+    assert RunningScores(3).recall_at() is None
+    assert RunningScores().recall_at() is None
