@@ -11,6 +11,7 @@ from selfheal_cli.config import TableSettings, checked
 from selfheal_cli.errors import DataError
 from selfheal_cli.rules.ruleset import Rule
 from selfheal_cli.rules.search import suggest_rule
+from selfheal_cli.settings.objective import RarityAdvice, advise
 from selfheal_cli.settings.telling import tell
 from selfheal_cli.sources.files import CsvTable, TableFile, open_settled, open_table, require_column
 from selfheal_cli.sources.inspection import ColumnProfile, likely_targets, look_at, no_features
@@ -95,6 +96,7 @@ class Findings:
     settings: TableSettings
     times: Clocks
     batch_size: int
+    rare: RarityAdvice | None  # what rare positives need
     labels: tuple[str, ...]
     why_dropped: dict[str, str]
     late: bool
@@ -144,13 +146,16 @@ def find(path: Path, wishes: ScaffoldOptions) -> Findings:
         settings, as_told(open_settled(settings), settings), batch_size=batch, batches=None
     )
     first = next(source.training())
+    two = len(source.labels) == 2
+    rare = advise(int((first.y == 1).sum()), len(first), source.streamed) if two else None
     return Findings(
         looked,
         target,
         tuple(name for name in guesses if name != target.name),
         settings,
         times,
-        batch,
+        batch if rare is None or batch < BATCH else rare.batch_size,
+        rare,
         source.labels,
         why,
         late,

@@ -10,15 +10,14 @@ import yaml
 from pydantic import BaseModel
 
 from selfheal_cli import __version__
-from selfheal_cli.config import Policy
-from selfheal_cli.settings.layers import shown
-from selfheal_cli.settings.resolve import FOR_GRADIENTS, VALIDATION
+from selfheal_cli.settings.layers import Layer, shown
+from selfheal_cli.settings.resolve import FOR_GRADIENTS, resolve
 from selfheal_cli.settings.schema import KINDS, RunFile, settings_of
 
 ENDLESS = 1 << 20  # columns of a line
 ASIDE = 34  # column from which on comments stand
 MOST_LISTED = 8
-VALIDATED = "share of the training rows, the latest, that ends training and is held out"
+OWN = {"source": {"kind": "table", "path": "data.csv", "target": "y"}}  # any own data
 MONITORS = "[psi, 'fidi:threshold=0.5,triggers=heal']"
 
 
@@ -89,12 +88,22 @@ class Page:
         """A key that does not hold, with its default."""
         self._entry(f"{'  ' * depth}#{key}: {flow(value)}", comment)
 
-    def defaults(self, group: str, done: Iterable[str], depth: int, kind: str = "") -> None:
-        """The keys of a group that are not ``done``, each with its default and meaning."""
+    def defaults(
+        self,
+        group: str,
+        done: Iterable[str],
+        depth: int,
+        kind: str = "",
+        held: BaseModel | None = None,
+    ) -> None:
+        """The keys of a group that are not ``done``, each with its default and meaning; the default
+        is as ``held`` has it, where the class's is another one.
+        """
         model: type[BaseModel] = KINDS[kind] if kind else settings_of(group)
         for name, field in model.model_fields.items():
             if name not in done and not field.is_required():
-                self.default(name, field.default, field.description or "", depth)
+                default = field.default if held is None else getattr(held, name)
+                self.default(name, default, field.description or "", depth)
 
     def registry(self, model_name: str) -> None:
         """Where versions go."""
@@ -111,6 +120,8 @@ class Page:
         rules: Sequence[str],
         sensitive: str,
         batch_size: int,
+        objective: str = "accuracy",
+        why: str = "",
         monitors: Sequence[str] = (),
         note: str = "",
     ) -> None:
@@ -130,22 +141,20 @@ class Page:
         self.put("heal:")
         self.value("recipe", recipe, "how to heal: article, gradient, anchored; docs/healing.md", 1)
         unused = FOR_GRADIENTS if recipe == "anchored" else ()
-        self.defaults("heal", ("recipe", *unused), 1)
+        held = resolve([Layer() if recipe == "article" else Layer(OWN)]).config
+        self.defaults("heal", ("recipe", *unused), 1, held=held.heal)
         self.value("labels", labels, "when they come: full, delayed:K or none")
-        self.value("objective", "accuracy", "what decisions are for: accuracy, f1 or cost:FN,FP")
+        for reason in filter(None, why.replace(": ", "; ").split("; ")):
+            self.note(reason)
+        self.value("objective", objective, "what decisions are for: accuracy, f1 or cost:FN,FP")
         self.put("policy:")
         self.value("base", "default", "'selfheal policy list'; single thresholds stand over it", 1)
         self.default("thresholds", None, "an exported threshold_config.json, put over base", 1)
-        for name, field in Policy.model_fields.items():
-            if name != "description":
-                self.default(name, field.default, field.description or "", 1)
+        self.defaults("policy", ("description", "base", "thresholds"), 1, held=held.policy)
         self.blank()
         self.put("network:")
         self.value("shadow", shadow, "the frozen baseline: a plain network, or frozen", 1)
-        if recipe != "article":
-            self.value("validation", VALIDATION, VALIDATED, 1)
-        own = ("validation",) if recipe != "article" else ()
-        self.defaults("network", ("shadow", *own), 1)
+        self.defaults("network", ("shadow",), 1, held=held.network)
         self.value("batch_size", batch_size, "rows scored together")
         written = {"source", "network", "heal", "labels", "objective", "policy", "model"}
         written |= {

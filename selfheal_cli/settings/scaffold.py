@@ -64,6 +64,8 @@ def draft_table(
         sensitive=feature,
         batch_size=findings.batch_size,
         monitors=tuple(WATCHED),
+        objective=findings.rare.objective if findings.rare else "accuracy",
+        why=str(findings.rare or ""),
         note=f"the best rule with one split; {_classes(findings.labels)}",
     )
     return Scaffold(page.text(), tuple(_notes(findings)))
@@ -177,6 +179,7 @@ def _notes(findings: Findings) -> list[str]:
         *_of_times(findings),
         *(f"dropped '{name}': {why}" for name, why in findings.why_dropped.items()),
         *_of_columns(findings),
+        *([str(findings.rare)] if findings.rare else []),
         f"rule '{findings.rule}'",
     ]
 

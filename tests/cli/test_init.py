@@ -239,3 +239,19 @@ def test_the_examples_on_real_streams_run_through_their_file(
     held_back = sum(count for what, count in document["results"]["notes"].items()
                     if "held back" in what)  # fmt: skip
     assert stages["healed"]["rows"] + held_back == 500
+
+
+def test_rare_positives_get_f1_and_batches_that_hold_some_and_are_told_why(
+    workdir: Path, invoke: Invoke
+) -> None:
+    rows = 6_000
+    amounts = np.random.default_rng(3).normal(size=rows)
+    labels = np.where(np.arange(rows) % 50 == 7, "yes", "no")
+    pd.DataFrame({"amount": amounts, "label": labels}).to_csv("rare.csv", index=False)
+    told = invoke("init", "rare.csv", "--target", "label").stdout
+    assert "positives are rare (30 of 1,500 training rows, 2.0 %): objective f1" in told
+    text = Path("selfheal.yaml").read_text()
+    assert "# positives are rare (30 of 1,500 training rows, 2.0 %)\n# objective f1, since" in text
+    config = resolve([parse_document(text, "selfheal.yaml")]).config
+    assert config.objective.kind == "f1"
+    assert config.batch_size == 225
