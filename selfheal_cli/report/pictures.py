@@ -197,7 +197,7 @@ def versions(story: RunSummary) -> Chart | None:
         if phase in dots
     ]  # fmt: skip
     best = story.view.best()
-    text = f"{count} versions with figures"
+    text = f"{len({number for number, _, _ in known()})} versions with figures"
     text += f", one of {every} of them drawn" if every > 1 else ""
     if best is not None and best.version and best.f1 is not None:
         shapes.append(Shape(frame.marks([best.version]), "good dashed", f"best: v{best.version}"))
