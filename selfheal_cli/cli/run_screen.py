@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from selfheal_cli.cli.batch_lines import FEWEST, BatchLines
 from selfheal_cli.cli.output import Part, counted, figure, line, make_console, print_table
-from selfheal_cli.drift.sentences import listed, what_moved
+from selfheal_cli.drift.sentences import listed, moved_by_now
 from selfheal_cli.events import types as events
 from selfheal_cli.events.event import Event, OfBatch
 from selfheal_cli.events.log import keys_of
@@ -46,7 +46,7 @@ UNTOLD = (
     events.AliasMoved,
 )  # fmt: skip
 MOST_TOLD = 5  # columns
-MOST_MOVED = 10  # sentences
+MOST_MOVED = 6  # sentences
 
 
 class RunScreen:
@@ -59,6 +59,7 @@ class RunScreen:
         self._lines = BatchLines()
         self._config: Mapping[str, Any] = {}
         self._refused = -1  # the last batch in which a heal was refused
+        self._moved: set[tuple[str, str]] = set()  # what was said to have moved
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -124,6 +125,8 @@ class RunScreen:
                     f" after batch {event.batch}: its {event.events} "
                     "recorded events are gone through again, and each must come out the same.",
                 )
+            case events.ColumnMoved() if (event.aspect, event.column) in self._moved:
+                pass  # a column that comes and goes is told of once, and at the end
             case _ if event.is_action and not isinstance(event, UNTOLD):
                 self._tell(event)
 
@@ -133,6 +136,8 @@ class RunScreen:
         who = ""
         if isinstance(event, events.ChampionFollowed):
             who = f" (by {event.actor}, v{event.version})"
+        elif isinstance(event, events.ColumnMoved):
+            self._moved.add((event.aspect, event.column))
         elif isinstance(event, events.HealRefuted):
             before, self._refused = self._refused, event.batch
             if before == event.batch - 1:
@@ -167,8 +172,8 @@ class RunScreen:
         if self._quiet:
             self._config = view.config
             self._show(end)
-        for sentence in listed(what_moved(view.latest(events.ColumnMoved)), MOST_MOVED):
-            self._say(("Moved: ", "yellow"), f"{sentence}.")
+        for sentence in listed(moved_by_now(view.latest(events.ColumnMoved)), MOST_MOVED):
+            self._say(("Moved by the end: ", "yellow"), f"{sentence}.")
         frozen = "unchanged" if end.base_unchanged else ("CHANGED", "red")
         self._say("Backbone and head are ", frozen, " by every heal (checked by sha256).")
         self._say(_tally(view))
@@ -319,7 +324,7 @@ def _tally(view: RunView) -> str:
               *(counted(view.times(kind), name) for kind, name in OTHER_ENDS.items()
                 if view.times(kind))]  # fmt: skip
     text = ", ".join(counts)
-    if best is not None:
+    if best is not None and not view.evidence.batches:  # F1s of different times are not compared
         text += (
             f"; best post-heal v{best.version} (batch {best.batch}, accuracy "
             f"{figure(best.accuracy)}, F1 {figure(best.f1)} on {best.rows} rows)"

@@ -13,6 +13,7 @@ NEAR = 20  # batches; what goes on moving after fewer is the same change
 EPOCH = (1e8, 1e11)  # numbers of seconds that are taken for a date: 1973 to 5138
 SLIGHT = 0.1  # of the spread; a median that moved by less is not what a person should look at
 WIDER = 1.25  # ratio of spreads
+TINY = 1e-9  # spread of what never varied
 
 
 def what_moved(moves: Iterable[ColumnMoved]) -> list[str]:
@@ -37,6 +38,13 @@ def changes_of(moves: Iterable[ColumnMoved]) -> list[ColumnMoved]:
         last[key] = len(told)
         told.append(move)
     return sorted(told, key=lambda one: one.since)
+
+
+def moved_by_now(moves: Iterable[ColumnMoved]) -> list[str]:
+    """A sentence for each thing that is not as in training at the end, the furthest first."""
+    last = {(move.aspect, move.column): move for move in moves}
+    left = [move for move in last.values() if not move.back]
+    return [sentence_of(move) for move in sorted(left, key=lambda one: -one.effect / one.threshold)]
 
 
 def sentence_of(move: ColumnMoved) -> str:
@@ -89,9 +97,10 @@ def _values(move: ColumnMoved) -> str:
 
 def _numbers(move: ColumnMoved) -> str:
     before, now = move.before, move.now
-    spread = before["q75"] - before["q25"] or abs(before["q95"] - before["q05"]) or 1.0
+    low, high = ("q25", "q75") if before["q75"] > before["q25"] else ("q05", "q95")
+    spread = before[high] - before[low] or TINY
     step = now["q50"] - before["q50"]
-    wider = (now["q75"] - now["q25"]) / spread
+    wider = (now[high] - now[low]) / spread
     if abs(step) > SLIGHT * spread:
         verb = "rose" if step > 0 else "fell"
     elif wider > WIDER or wider < 1 / WIDER:

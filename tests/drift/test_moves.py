@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from selfheal_cli.drift.kinds import build, parse_monitor
 from selfheal_cli.drift.moves import LoudMonitor, Moves
-from selfheal_cli.drift.sentences import what_moved
+from selfheal_cli.drift.sentences import moved_by_now, sentence_of, what_moved
 from selfheal_cli.drift.units import unit_of
 from selfheal_cli.events.types import ColumnMoved
 from selfheal_cli.settings.resolve import WATCHED
@@ -121,3 +122,26 @@ def test_a_column_in_another_unit_is_told_with_its_map() -> None:
     told = what_moved(moves(*drifted))
     assert [sentence.partition(": ")[0] for sentence in told] == ["b rose"]
     assert told[0].endswith("; it looks like another unit: x 1.8 + 32")
+
+
+def quantiles(*values: float) -> dict[str, float]:
+    return dict(zip(("q05", "q25", "q50", "q75", "q95"), values, strict=True))
+
+
+def test_at_the_end_only_what_is_still_away_is_named_the_furthest_first() -> None:
+    near = moved("a", effect=0.2)
+    far, gone, back = moved("b", effect=0.9), moved("c"), replace(moved("c"), back=True)
+    assert [text.split()[0] for text in moved_by_now([near, gone, far, back])] == ["b", "a"]
+
+
+def test_a_column_that_never_varied_and_now_does_has_spread_out() -> None:
+    was, now = quantiles(-1, -1, -1, -1, -1), quantiles(-1, -1, -1, -1, 176)
+    assert "spread out" in sentence_of(replace(moved("pdays"), before=was, now=now))
+
+
+def moved(column: str, effect: float = 0.5) -> ColumnMoved:
+    return ColumnMoved(
+        batch=9, reason="", monitor="two-sample", column=column, aspect="values", since=8, rows=100,
+        before=quantiles(0, 1, 2, 3, 4), now=quantiles(5, 6, 7, 8, 9), effect=effect, p=1e-6,
+        threshold=0.1,
+    )  # fmt: skip
