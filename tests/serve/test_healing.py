@@ -143,8 +143,10 @@ def test_it_heals_on_what_it_answers_survives_its_healer_and_rolls_back(
         until(lambda: caller.status()["standing"]["rows"] and not
               caller.status()["standing"]["waiting"])  # fmt: skip
 
-        plan = requests.post(f"{caller.url}/operate/plan", json={"to": 1}, timeout=60).json()
-        assert plan.get("plan", plan).get("to") == 1, plan
+        # on a busy machine an order may be taken back, and is given again
+        plan = until(lambda: requests.post(f"{caller.url}/operate/plan", json={"to": 1}, timeout=60)
+                     .json().get("plan"))  # fmt: skip
+        assert plan["to"] == 1
         gone = requests.post(
             f"{caller.url}/operate/rollback",
             json={"to": 1, "digest": "0" * 64, "reason": "another plan"},
