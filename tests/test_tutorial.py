@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 ENDINGS = {
     "first-decision.md": ("Healing helped", "champion of 'payments' moved", "Everything holds"),
     "tutorial.md": ("Healing helped accuracy", "champion of 'digits' moved", "Everything holds"),
-    "models.md": ("Healing helped accuracy", "adapter lora:2 of"),
+    "models.md": ("Healing helped", "adapter lora:2 of"),
 }
 
 
