@@ -289,15 +289,18 @@ def test_the_file_s_policy_and_store_hold_for_other_commands(folder: Path, invok
     shutil.copy("mlflow.db", "store/other.db")
     text = f"{FILE}tracking_uri: sqlite:///store/other.db\n"
     Path("selfheal.yaml").write_text(text)
-    invoke("run", "--batches", "3", "--conflict-min", "1")
+    # a network that a heal betters, and every heal published
+    changed = ("network.validation=0", "policy.publish_change=0", "policy.publish_share=1")
+    told = [part for one in changed for part in ("--set", one)]
+    invoke("run", "--batches", "3", "--conflict-min", "1", *told)
     document = json.loads(invoke("doctor", "--json").stdout)
     stores = {one["check"]: one["detail"] for one in document["findings"]}
     assert stores["store"] == "sqlite:///store/other.db"
     first = json.loads(invoke("snapshots", "--json").stdout)[-1]["version"]
     Path("selfheal.yaml").write_text(text.replace("base: strict", "base: strict, four_eyes: true"))
     refused(["rollback", "--to", str(first), "--yes", "--json"], 4, "--propose")
-    told = invoke("rollback", "--to", str(first), "--yes", "--policy", "strict").stdout
-    assert f"v{first}" in told
+    moved = invoke("rollback", "--to", str(first), "--yes", "--policy", "strict").stdout
+    assert f"v{first}" in moved
 
 
 def test_compare_takes_the_file_as_well_and_refuses_a_wrapped_model(
