@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 from typing import Any
@@ -14,6 +15,7 @@ from selfheal_cli.settings.layers import Layer, shown
 from selfheal_cli.settings.resolve import FOR_GRADIENTS, resolve
 from selfheal_cli.settings.schema import KINDS, RunFile, settings_of
 
+BREAKS = re.compile("[\x85\u2028\u2029]")
 ENDLESS = 1 << 20  # columns of a line
 ASIDE = 34  # column from which on comments stand
 MOST_LISTED = 8
@@ -45,9 +47,15 @@ def flow(value: Any) -> str:
     if isinstance(value, tuple):
         value = [one.model_dump(mode="json") if isinstance(one, BaseModel) else one
                  for one in value]  # fmt: skip
-    text = yaml.safe_dump(value, default_flow_style=True, width=ENDLESS, allow_unicode=True,
-                          sort_keys=False)  # fmt: skip
+    text = _dumped(value, readable=True)
+    if BREAKS.search(text):  # YAML takes them for ends of a line, and folds them
+        text = _dumped(value, readable=False)
     return text.removesuffix("\n").removesuffix("\n...")
+
+
+def _dumped(value: Any, *, readable: bool) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, width=ENDLESS, allow_unicode=readable,
+                          sort_keys=False)  # fmt: skip
 
 
 class Page:
