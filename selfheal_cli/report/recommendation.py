@@ -51,9 +51,10 @@ def stay(evidence: Evidence, best: PairedGain | None) -> str:
         )
     if best is None:
         return "No version is better than the serving one: no other is old enough to be asked."
+    how = f"{abs(best.gain):.4f} a row {'less, which may be chance' if best.gain > 0 else 'more'}"
     return (
-        "No version is better than the serving one: the best of them would have changed the log "
-        f"loss by {-best.gain:+.4f} a row, which may be chance, {_rows(best)}."
+        "No version is better than the serving one: the best of the others would have lost "
+        f"{how} (log loss, {_rows(best)})."
     )
 
 

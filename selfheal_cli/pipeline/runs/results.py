@@ -134,7 +134,7 @@ def _baseline(session: Session) -> list[ResultsLine]:
     x, y = prepared.trained.held_out
     running = RunningScores(len(session.run.source.labels))
     running.add(prepared.network.predict(x), prepared.thresholds[0], y)
-    return [_line("baseline", "As trained, on held-out rows before the stream", running, session)]
+    return [_line("baseline", "As trained, held-out rows", running, session)]
 
 
 def _prequential(session: Session) -> list[ResultsLine]:
