@@ -63,7 +63,8 @@ def conclude(session: Session, outcome: Outcome) -> RunFinished:
     limit = source.limit()
     if limit is not None:
         lines.append(limit_line(limit))
-    gains = session.stretches.gains(config.objective) if session.stretches is not None else []
+    stretches, batches = session.stretches, session.run.state.batch
+    gains = stretches.gains(config.objective, batches) if stretches is not None else []
     document = prepared.base.describe()
     document.pop("network")
     frozen = make_base(live.serving.network, prepared.anchor.tensors(), document, prepared.probe)

@@ -37,7 +37,6 @@ class Stretches:
         self._size = 1  # parts in a stretch
         self._in_last = 0
         self._stretches: list[dict[str, RunningScores]] = []
-        self.parts = 0
 
     def hold_against(self, first: ServedFirst) -> None:
         """Score what served first as well."""
@@ -56,11 +55,10 @@ class Stretches:
             answers = self._first.network.predict_features(part.features)
             last[BEFORE].add(answers, self._first.threshold, part.y)
         self._in_last += 1
-        self.parts += 1
 
-    def gains(self, objective: Objective) -> list[FigureGain]:
-        """What healing gave, by figure: against the frozen baseline, then against what served
-        first.
+    def gains(self, objective: Objective, batches: int) -> list[FigureGain]:
+        """What healing gave in so many batches, by figure: against the frozen baseline, then
+        against what served first.
         """
         names = [(FROZEN, None), *([(BEFORE, self._first.version)] if self._first else [])]
         gains: list[FigureGain] = []
@@ -72,7 +70,7 @@ class Stretches:
                     for at in range(len(self._stretches))
                     if len(self._stretches) >= FEWEST
                 ]
-                gains += figure_gains(whole, without, objective, self.parts, version)
+                gains += figure_gains(whole, without, objective, batches, version)
         return gains
 
     def _pair(
