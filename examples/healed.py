@@ -57,7 +57,7 @@ def show(
         majority=float(np.bincount(y).max() / len(y)),
         rows=len(y),
         heals=sum(row.phase == "post-heal" for row in view.snapshots.values()),
-        restored=model.rollback("to show that it can be done"),
+        restored=model.rollback("to show that it can be done", to="previous"),
     )
     print(story)  # noqa: T201 (it is what the examples are run for)
     return story

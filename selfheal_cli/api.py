@@ -25,7 +25,7 @@ from selfheal_cli.pipeline.runs.run import Finished, RunContext, run
 from selfheal_cli.pipeline.runs.wrap import add_wrapped, require_name, wrapped_on
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from selfheal_cli.rollback.paired import plan_better
-from selfheal_cli.rollback.plan import By, execute
+from selfheal_cli.rollback.plan import By, execute, plan_previous, plan_version
 from selfheal_cli.sources.given import as_array, named_columns
 from selfheal_cli.sources.pushed import PushedSource, Reference
 
@@ -149,8 +149,14 @@ class SelfHealing:
         y = unknown if labels is None else self._classes(labels, len(rows))
         return self._source.push(rows, y)
 
-    def rollback(self, reason: str = "asked for by the program") -> int:
-        """Make the better version the champion, once everything about it is checked.
+    def rollback(
+        self,
+        reason: str = "asked for by the program",
+        *,
+        to: int | Literal["better", "previous"] = "better",
+    ) -> int:
+        """Make a version the champion, once everything about it is checked: by its number, the one
+        that served before, or a better one.
 
         Better is what would have lost less than what served, row by row on the latest labelled
         rows, beyond chance; with recipe article, and where the rows are too few to say, what had
@@ -159,7 +165,13 @@ class SelfHealing:
         `ConflictError` where somebody else moved the champion meanwhile (ask again),
         `ApprovalNeeded` where the model wants two people for that.
         """
-        plan = plan_better(self._registry, self._name)
+        registry, name = self._registry, self._name
+        if to == "better":
+            plan = plan_better(registry, name)
+        elif to == "previous":
+            plan = plan_previous(registry, name)
+        else:
+            plan = plan_version(registry, name, to)
         execute(self._registry, plan, By(actor(), now_text(), reason))
         return plan.target.version
 

@@ -190,7 +190,7 @@ def lines_before_header(head: str) -> int:
 
     >>> lines_before_header("# of March; net\\nPayments\\n\\nid;amount\\n1;2\\n3;4\\n")
     3
-    >>> lines_before_header("#id,amount\\n1,2\\n")
+    >>> lines_before_header("#id,name\\nA,x\\nB,y\\n")
     0
     """
     lines = head.splitlines()[: 2 * SNIFFED]
@@ -200,8 +200,9 @@ def lines_before_header(head: str) -> int:
     width = mode(len(fields) for fields in records[-len(below) :]) if below else 0
     wide = (place for place, fields in enumerate(records) if len(fields) >= width > 1)
     first = next(wide, 0)
-    if first and lines[first].startswith("#"):  # a comment may have as many fields
-        first = next(wide, 0)
+    alone = first or [len(fields) for fields in records[1:2]] != [width]
+    if lines[first:] and lines[first].startswith("#") and alone:
+        first = next(wide, 0)  # a comment has as many fields; a header would have rows below it
     header = records[first] if first else []
     if any(one.strip().replace(".", "", 1).isdecimal() for one in header):
         return 0

@@ -37,7 +37,9 @@ def test_a_version_of_other_bytes_is_found(article_copy: Path, invoke: Invoke) -
 def test_your_own_rows_must_be_there(workdir: Path, invoke: Invoke, mode: str) -> None:
     rows = ["a,b,y"] + [f"{n % 7},{n % 5},{int(n % 7 > 3)}" for n in range(800)]
     Path("rows.csv").write_text("\n".join(rows) + "\n")
-    invoke("run", "rows.csv", "--target", "y", "--batches", "5", "--no-plots", "--heal-mode", mode)
+    every = ("--set", "policy.publish_change=0", "--set", "policy.publish_share=1")
+    options = ("--target", "y", "--batches", "5", "--no-plots", "--set", "heal.pre_heal=version")
+    invoke("run", "rows.csv", *options, *every, "--heal-mode", mode)
     model = ("--model-name", "rows")
     assert "comes out the same" in invoke("audit", "--replay", "3", *model).stdout
     Path("rows.csv").rename("gone.csv")

@@ -260,7 +260,8 @@ def test_three_classes_are_healed_registered_with_macro_f1_and_served(
 
     frame = table("three.csv", classes=3)
     target = ("run", "three.csv", "--target", "label", "--recipe", recipe)
-    document = json.loads(invoke(*target, "--batches", "4", *SMALL).stdout)
+    every = ("--set", "policy.publish_change=0", "--set", "policy.publish_share=1")
+    document = json.loads(invoke(*target, "--batches", "4", *every, *SMALL).stdout)
     assert document["outcome"] == "FINISHED"
     assert any(row["action"] == "HEALED" for row in document["batches"])
     scores = {e.id: e["scores"] for e in events() if e.kind == "snapshot"}

@@ -43,7 +43,7 @@ def files_of(version: int) -> Path:
 def test_the_plan_says_what_would_serve_and_why_and_how_sure_that_is(
     in_article_run: Path, invoke: Invoke
 ) -> None:
-    shown = invoke("rollback", "--to-best", "--dry-run").stdout
+    shown = invoke("rollback", "--to-best", "--dry-run", "--wide").stdout
     assert "highest F1 of the post-heal versions" in " ".join(shown.split())
     assert re.search(r"target .* v21 .* post-heal .* 0\.408 .* 0\.\d{3} .* 100 .* article", shown)
     document = json.loads(invoke("rollback", "--to-best", "--dry-run", "--json").stdout)

@@ -96,7 +96,7 @@ def test_a_stream_says_what_it_put_aside_and_show_what_rows_must_be(
     )
     assert done.exit_code == 0, done.output
     assert "1 lines put aside (rejects.ndjson)" in done.stdout
-    assert "Not as in training: amount (" in done.stdout
+    assert "Not as in training: kind (19), amount (5)." in done.stdout
     (log,) = logs()
     assert verify(log) > 5
     (told,) = log.with_name("rejects.ndjson").read_text().splitlines()

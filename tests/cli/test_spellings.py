@@ -45,7 +45,9 @@ def test_help_fits_80_columns_and_ends_with_the_options_that_all_have(
 ) -> None:
     lines = invoke(*name.split(), "--help").stdout.splitlines()
     assert max(map(len, lines)) <= WIDTH
-    assert lines[-1].split()[:2] == ["-h,", "--help"]
+    example = lines.index("Example:")
+    assert lines[example - 2].split()[:2] == ["-h,", "--help"]
+    assert lines[-1].strip().startswith(f"selfheal {name}")
 
 
 def test_one_thing_is_called_by_one_word_in_all_commands() -> None:
@@ -55,12 +57,12 @@ def test_one_thing_is_called_by_one_word_in_all_commands() -> None:
     old = {"--model-name", "--out", "--apply", "--plot", "--max-rules", "--export-dir"}
     assert not every & old
     assert {name for name, options in known.items() if "--yes" in options} == {
-        "approve", "prune", "rollback",
+        "approve", "delete", "prune", "rollback",
     }  # fmt: skip
     assert {"--gives", "--classes", "--from", "--weights", "--as", "--drop"} <= known["wrap"]
     assert not {"--output", "--labels"} & known["wrap"]
     assert {name for name, options in known.items() if "--quiet" in options} == {
-        "compare", "flush", "run",
+        "compare", "demo", "flush", "run",
     }  # fmt: skip
     assert {name for name, options in known.items() if "--run" in options} == {
         "export", "flush", "history", "report",
@@ -105,6 +107,8 @@ def test_run_keeps_the_articles_options_and_those_of_daily_use() -> None:
         "--drift-strength", "--heal-steps", "--heal-lr", "--fidi-threshold", "--conflict-min",
         "--rollback-f1-drop",
     ]  # fmt: skip
+    written = next(title for title in by_section if title.startswith("How DATA is written"))
+    assert len(by_section.pop(written)) == 6
     assert sum(map(len, by_section.values())) <= 25
     assert {"--set", "--config", "--tracking-uri", "--quiet", "--json"} <= set(common)
 

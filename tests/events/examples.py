@@ -117,6 +117,7 @@ OPTIONAL: Mapping[type[Event], Mapping[str, Any]] = {
     events.ModelTrained: {
         "sensitive_category": "a", "sensitive_auto": [{"feature": "V14", "share": 1.0}],
         "features": [], "features_in_all": 0, "positions": {"begin": {}, "stream": {"p": 1}},
+        "training": "3 epochs",
     },
     events.BatchScored: {
         "shifts": [], "abstained": 0, "left_out": {"rows without an answer": 2},

@@ -69,7 +69,7 @@ def test_figures_are_on_the_logged_model_and_on_the_run(in_article_run: Path) ->
     assert run.data.params["heal.recipe"] == "article"
     kept = {item.path for item in client.list_artifacts(run.info.run_id)}
     assert kept == {"config.json", "events.jsonl", "monitoring_export", "plots"}
-    assert len(client.list_artifacts(run.info.run_id, "plots")) == 9
+    assert len(client.list_artifacts(run.info.run_id, "plots")) == 10
     version = MlflowRegistry().version("fraud", 21)
     wanted = {"f1", "accuracy", "precision", "recall", "roc_auc", "pr_auc", "lift_accuracy",
               "lift_f1", "drift_z", "conflicts", "log_loss", "ece", "kappa", "rows"}  # fmt: skip

@@ -39,7 +39,7 @@ def channel(tmp_path: Path) -> Iterator[ControlChannel]:
 
 def test_it_says_what_the_page_says(channel: ControlChannel, invoke: Invoke) -> None:
     with serving(operator_app(channel)) as url:
-        text = invoke("status", url).stdout
+        text = " ".join(invoke("status", url).stdout.split())
         document = json.loads(invoke("status", url.removeprefix("http://"), "--json").stdout)
     assert "Model 'fraud', v12: ROLLED_BACK" in text
     assert "Healing makes it worse: F1 0.402 against 0.517 without it" in text
