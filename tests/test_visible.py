@@ -141,6 +141,7 @@ def test_a_run_with_such_names_labels_and_actor_shows_and_draws_them(
     odd_names: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SELFHEAL_ACTOR", "Ann [/bold] \x1b[2J 50 %")
+    monkeypatch.setenv("COLUMNS", "300")
     said = invoke("run", "odd.csv", "--target", "label", "--positive", "[/] yes", "--batch-size",
                   "50", "--batches", "2", "--sensitive", NAME).stdout  # fmt: skip
     assert f"FIDI watches {NAME}" in said
@@ -164,6 +165,7 @@ def test_a_user_without_a_name_or_with_half_a_character_is_an_actor(
         raise KeyError(f"getpwuid(): uid not found: {number}")
 
     monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setenv("COLUMNS", "300")
     for name in ("USER", "LOGNAME", "LNAME", "USERNAME", "SELFHEAL_ACTOR"):
         monkeypatch.delenv(name, raising=False)
     invoke("run", "odd.csv", "--target", "label", "--batch-size", "50", "--batches", "1",

@@ -128,7 +128,10 @@ def test_the_picture_is_a_png(compared: tuple[Path, dict[str, Any]], in_compared
     assert picture.stat().st_size > 10_000
 
 
-def test_a_table_is_judged_on_its_stream_and_shown_to_people(workdir: Path, invoke: Invoke) -> None:
+def test_a_table_is_judged_on_its_stream_and_shown_to_people(
+    workdir: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     table("data.csv", rows=600)
     arguments = ("compare", "data.csv", "--target", "label", "--recipes", "gradient,anchored")
     result = invoke(*arguments, "--plot", "pictures/mine.png", "--refit-every", "3")
