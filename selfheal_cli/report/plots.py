@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from math import ceil
 from pathlib import Path
 from statistics import fmean, stdev
@@ -384,11 +385,14 @@ def _finish(
 
 def _strip(axes: Axes, drawn: Drawn) -> list[Patch]:
     """Each batch's state as a colour above the picture; returns what the legend says of them."""
-    rows = drawn.rows
-    axes.bar(
-        [row.batch_idx for row in rows], [STRIP] * len(rows), width=float(drawn.step), bottom=1.01,
-        color=[STATES[row.state] for row in rows], transform=axes.get_xaxis_transform(),
-        clip_on=False,
+    rows, width = drawn.rows, float(drawn.step)
+    # one bar for neighbours that are alike: a rectangle a batch takes most of the drawing
+    alike = [list(part) for _, part in groupby(rows, key=lambda row: row.state)]
+    axes.broken_barh(
+        [(part[0].batch_idx - width / 2, width + part[-1].batch_idx - part[0].batch_idx)
+         for part in alike],
+        (1.01, STRIP), facecolors=[STATES[part[0].state] for part in alike],
+        transform=axes.get_xaxis_transform(), clip_on=False,
     )  # fmt: skip
     seen = {row.state for row in rows}
     return [Patch(color=colour, label=name.lower().replace("_", " "))
