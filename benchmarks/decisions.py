@@ -163,13 +163,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("stories", nargs="*", default=list(STORIES), help=", ".join(STORIES))
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     arguments = parser.parse_args()
     setattr(runs, "ChampionWatcher", LookingWatcher)  # noqa: B010
     use_one_thread()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     for name in arguments.stories:
         answers = []
-        for seed in range(arguments.seeds):
+        for seed in range(arguments.first, arguments.first + arguments.seeds):
             answers.append(told(STORIES[name], seed))
             one = answers[-1]
             print(name, seed, f"ROC AUC {one.auc:+.3f}", one.words, one.back, one.gain, flush=True)
