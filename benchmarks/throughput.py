@@ -105,6 +105,7 @@ def stream(
         recipes = Recipes(prepared.network, prepared.anchor, config.heal)
         world = Live(config, registry, lineage, writer, NullWatcher(), live, recipes)
         stack.callback(world.close)
+        _ = world.heals  # begun before the stream, as a run does
         context = SessionContext(config, source, prepared, live, lineage, recorder, world)
         session = Session(context)
         first = batches[0].rows
