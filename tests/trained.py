@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from selfheal_cli.config import NetworkSettings
-from selfheal_cli.model.selection import Selected, train_selected
+from selfheal_cli.model.selection import train_selected
 from selfheal_cli.model.training import SpooledRows, train
 
 State = dict[str, torch.Tensor]
 
 
-class Trained:
-    """`train`, that gives again what came of the same network, rows, settings and generator."""
+@dataclass
+class Once:
+    """A way to train, that gives again what came of the same network, rows, settings and generator.
 
-    def __init__(self) -> None:
-        self._ends: dict[str, tuple[State, torch.Tensor]] = {}
+    ``learn`` is `train` or `train_selected`.
+    """
+
+    learn: Callable[..., Any]
+    _ends: dict[str, tuple[Any, int, State, torch.Tensor]] = field(default_factory=dict)
 
     def __call__(
         self,
@@ -29,52 +33,43 @@ class Trained:
         rows: SpooledRows,
         settings: NetworkSettings,
         on_epoch: Callable[[], None],
-    ) -> None:
+    ) -> Any:
         """Exactly what training would leave: weights, frozen, and the generator behind them."""
         key = beginning(network, rows, settings)
         if key not in self._ends:
-            train(network, rows, settings, on_epoch)
-            weights = {name: value.clone() for name, value in network.state_dict().items()}
-            self._ends[key] = weights, torch.get_rng_state()
-            return
-        weights, generator = self._ends[key]
+            return self._train(key, network, rows, settings, on_epoch)
+        result, epochs, weights, generator = self._ends[key]
         network.load_state_dict(weights)
         network.eval()
         network.requires_grad_(requires_grad=False)
         torch.set_rng_state(generator)
-        for _ in range(settings.epochs):
+        for _ in range(epochs):
             on_epoch()
+        return result and replace(result, network=network)
 
-
-class SelectedOnce:
-    """`train_selected`, that gives again what came of the same beginning, as `Trained` does."""
-
-    def __init__(self) -> None:
-        self._ends: dict[str, tuple[Selected, State, torch.Tensor]] = {}
-
-    def __call__(
+    def _train(
         self,
+        key: str,
         network: nn.Module,
         rows: SpooledRows,
         settings: NetworkSettings,
         on_epoch: Callable[[], None],
-    ) -> Selected:
-        """Exactly what training would leave."""
-        key = beginning(network, rows, settings)
-        if key not in self._ends:
-            selected = train_selected(network, rows, settings, on_epoch)
-            weights = {name: value.clone() for name, value in network.state_dict().items()}
-            self._ends[key] = replace(selected, network=None), weights, torch.get_rng_state()
-            return selected
-        selected, weights, generator = self._ends[key]
-        network.load_state_dict(weights)
-        network.eval()
-        network.requires_grad_(requires_grad=False)
-        torch.set_rng_state(generator)
-        return replace(selected, network=network)
+    ) -> Any:
+        epochs = 0
+
+        def count() -> None:
+            nonlocal epochs
+            epochs += 1
+            on_epoch()
+
+        result = self.learn(network, rows, settings, count)
+        weights = {name: value.clone() for name, value in network.state_dict().items()}
+        kept = result and replace(result, network=None)
+        self._ends[key] = kept, epochs, weights, torch.get_rng_state()
+        return result
 
 
-TRAINED, SELECTED = Trained(), SelectedOnce()
+TRAINED, SELECTED = Once(train), Once(train_selected)
 
 
 def beginning(network: nn.Module, rows: SpooledRows, settings: NetworkSettings) -> str:
