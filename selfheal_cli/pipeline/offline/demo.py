@@ -15,6 +15,7 @@ from selfheal_cli.config import RunConfig
 from selfheal_cli.events.state import RunView
 from selfheal_cli.pipeline.offline.compare import WithPeer, contest
 from selfheal_cli.pipeline.offline.trees import refitted_title, tree_peers
+from selfheal_cli.report.gains import jackknife
 from selfheal_cli.scores import AnyScores, Scores
 from selfheal_cli.sources.base import Source
 from selfheal_cli.sources.payments import TARGET, Change, Payments
@@ -135,12 +136,11 @@ def _gained(healed: Counts, frozen: Counts, limit: Counts) -> Gained:
     begins = np.arange(0, len(healed), max(1, len(healed) // STRETCHES))
     healed, frozen, limit = (np.add.reduceat(one, begins) for one in (healed, frozen, limit))
     share = _share(healed.sum(0), frozen.sum(0), limit.sum(0))
-    without = np.array([
+    without = [
         _share(healed.sum(0) - a, frozen.sum(0) - b, limit.sum(0) - c)
         for a, b, c in zip(healed, frozen, limit, strict=True)
-    ])  # fmt: skip
-    n = len(without)
-    error = float(np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum()))
+    ]
+    error = jackknife(without)
     return Gained(share, share - SURE * error, share + SURE * error)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import sqrt
-from statistics import fmean
 
 from selfheal_cli.config import Objective
+from selfheal_cli.events.evidence import quantile
+from selfheal_cli.report.gains import jackknife
 from selfheal_cli.scores import Scores, title_of
 
 STRETCHES = 20  # that the rows are cut into, so that neighbouring batches may be alike
@@ -128,15 +128,11 @@ def _interval(
     count = len(leader)
     if count < FEWEST:
         return None, None
-    from scipy.stats import t
-
     without = [
         _value([*leader[:place], *leader[place + 1 :]], objective)
         - _value([*other[:place], *other[place + 1 :]], objective)
         for place in range(count)
     ]
-    middle = fmean(without)
-    error = sqrt((count - 1) / count * sum((value - middle) ** 2 for value in without))
-    reach = float(t.ppf(1 - LEVEL / 2 / contests, count - 1)) * error
+    reach = quantile(1 - LEVEL / 2 / contests, count - 1) * jackknife(without)
     lead = _value(leader, objective) - _value(other, objective)
     return lead - reach, lead + reach
