@@ -19,7 +19,7 @@ from time import perf_counter
 import numpy as np
 import pandas as pd
 
-from selfheal_cli.drift.sentences import what_moved
+from selfheal_cli.drift.sentences import changes_of
 from selfheal_cli.events.event import Event
 from selfheal_cli.events.log import read
 from selfheal_cli.events.types import BatchScored, ColumnMoved, MonitorAlarmed
@@ -184,7 +184,12 @@ def drift(seeds: int, chosen: list[str]) -> None:
             after = [one for one in alarms if one.batch >= FIRST]
             delays.append(str(after[0].batch - FIRST + 1) if after else "never")
             by |= {one.monitor for one in after if one.batch == after[0].batch}
-            said = "; ".join(what_moved(one for one in events if isinstance(one, ColumnMoved)))
+            said = "; ".join(
+                [
+                    one.reason
+                    for one in changes_of(one for one in events if isinstance(one, ColumnMoved))
+                ]
+            )
         print(f"| {name} | {', '.join(delays)} | {', '.join(sorted(by))} | {said} |", flush=True)
 
 

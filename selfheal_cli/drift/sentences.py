@@ -16,11 +16,6 @@ WIDER = 1.25  # ratio of spreads
 TINY = 1e-9  # spread of what never varied
 
 
-def what_moved(moves: Iterable[ColumnMoved]) -> list[str]:
-    """A sentence for each change, in the order of the stream."""
-    return [move.reason for move in changes_of(moves)]
-
-
 def changes_of(moves: Iterable[ColumnMoved]) -> list[ColumnMoved]:
     """Each time that something left or came back, in the order of the stream.
 
@@ -42,7 +37,7 @@ def changes_of(moves: Iterable[ColumnMoved]) -> list[ColumnMoved]:
 
 def moved_by_now(moves: Iterable[ColumnMoved]) -> list[str]:
     """A sentence for each thing that is not as in training at the end, the furthest first."""
-    last = {(move.aspect, move.column): move for move in moves}
+    last = {(move.aspect, move.column): move for move in changes_of(moves)}
     left = [move for move in last.values() if not move.back]
     return [sentence_of(move) for move in sorted(left, key=lambda one: -one.effect / one.threshold)]
 

@@ -45,7 +45,6 @@ class Added(NamedTuple):
 DOUBLE_TAG = "selfheal.double_of"  # on what a lost answer made twice
 MAX_PARAM = 6_000  # characters of a parameter that MLflow takes
 BASELINE, CHAMPION = "baseline", "champion"
-SORTABLE = ("version", "f1", "accuracy", "precision", "recall", "roc_auc", "pr_auc", "lift_f1")
 Outcome = Literal["FINISHED", "FAILED", "KILLED"]
 
 

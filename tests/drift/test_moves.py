@@ -11,7 +11,7 @@ import pytest
 
 from selfheal_cli.drift.kinds import build, parse_monitor
 from selfheal_cli.drift.moves import LoudMonitor, Moves
-from selfheal_cli.drift.sentences import moved_by_now, sentence_of, what_moved
+from selfheal_cli.drift.sentences import changes_of, moved_by_now, sentence_of
 from selfheal_cli.drift.units import unit_of
 from selfheal_cli.events.types import ColumnMoved
 from selfheal_cli.settings.resolve import WATCHED
@@ -75,7 +75,7 @@ def test_errors_that_are_rare_are_not_more_for_a_few_of_them() -> None:
 def test_what_is_over_is_told_and_a_change_that_goes_on_is_one() -> None:
     calm = [batch(seed) for seed in range(500, 530)]
     growing = [batch(2000 + step, a=0.1 * step) for step in range(25)]
-    sentences = what_moved(moves(*stream(20, 0), *growing, *calm))
+    sentences = [one.reason for one in changes_of(moves(*stream(20, 0), *growing, *calm))]
     assert len(sentences) == 2
     assert sentences[0].startswith("a rose: median ")
     assert sentences[1].startswith("a is as in training again, from about batch ")
@@ -119,7 +119,7 @@ def test_a_column_in_another_unit_is_told_with_its_map() -> None:
     drifted = stream(BEGIN - 1, 10)
     for view in drifted[BEGIN - 1 :]:
         view.columns["b"][:] = 1.8 * view.columns["b"] + 32
-    told = what_moved(moves(*drifted))
+    told = [one.reason for one in changes_of(moves(*drifted))]
     assert [sentence.partition(": ")[0] for sentence in told] == ["b rose"]
     assert told[0].endswith("; it looks like another unit: x 1.8 + 32")
 

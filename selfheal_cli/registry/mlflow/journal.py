@@ -24,7 +24,6 @@ CHECKPOINT = "checkpoint."  # parameters with what stood before a page's first e
 MARK = "selfheal.move."  # tags with what was said of a move after it was written down
 ENTRIES_A_RUN = 100  # reading a run reads all of its parameters
 PARAMS_AT_ONCE = 100  # as many as MLflow takes
-TAKEN = "INVALID_PARAMETER_VALUE"  # another value was written before
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
