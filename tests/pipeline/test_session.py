@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from selfheal_cli.pipeline.prepare.baseline import prepare
 from selfheal_cli.pipeline.record.recorder import RunRecorder
 from selfheal_cli.pipeline.stream.context import SessionContext
 from selfheal_cli.pipeline.stream.memory import Replay
+from selfheal_cli.pipeline.stream.outside import Outside
 from selfheal_cli.pipeline.stream.session import Session
 from tests.pipeline.small import config, stream_of
 
@@ -89,3 +91,23 @@ def test_what_serves_is_the_sessions_own(events: dict[int, list[Event]]) -> None
     assert second.left(events) == before
     assert first.context.state.batch == 8
     assert second.context.state.batch == 0
+
+
+class Noting:
+    """The world, and what was asked of it."""
+
+    def __init__(self, world: Outside) -> None:
+        self._world, self.asked = world, list[str]()
+
+    def __getattr__(self, name: str) -> Any:
+        self.asked.append(name)
+        return getattr(self._world, name)
+
+
+def test_what_heals_begins_with_the_session_since_a_worker_takes_seconds() -> None:
+    context = Host(ANCHORED).context
+    world: Any = Noting(context.outside)
+    session = Session(replace(context, outside=world))
+    world.asked.clear()
+    session.begin()
+    assert "heals" in world.asked

@@ -119,9 +119,8 @@ class Session:
 
         What came before the stream is learned from again, and waits for its labels.
         """
-        _ = (
-            self.run.outside.heals
-        )  # a worker takes seconds to begin, which no batch should wait for
+        # a worker takes seconds to begin, which no batch should wait for
+        _ = self.run.outside.heals
         for batch in self.run.source.history():
             with suppress(Exception):  # it is left out, and was counted when it first came
                 self._recall(batch)
