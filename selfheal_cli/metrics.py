@@ -259,7 +259,16 @@ def _roc_aucs(histograms: Counts) -> Wide:
     return areas
 
 
-def _histogram(positive: NDArray[np.bool_], ranking: FloatArray) -> Counts:
+def roc_auc(positive: NDArray[np.bool_], ranking: FloatArray | Wide) -> float:
+    """The chance that a positive (n,) ranks above another row, ties half; both must be there.
+
+    >>> roc_auc(np.array([True, False, False]), np.array([0.5, 0.5, 0.1]))
+    0.75
+    """
+    return float(_roc_aucs(_histogram(positive, ranking)[None])[0])
+
+
+def _histogram(positive: NDArray[np.bool_], ranking: FloatArray | Wide) -> Counts:
     """Rows by rank of their probability, (2, ranks): the rest, then the class itself."""
     ranks, place = np.unique(ranking, return_inverse=True)
     rows = np.bincount(place + len(ranks) * positive, minlength=2 * len(ranks))

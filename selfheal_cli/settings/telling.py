@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from selfheal_cli.metrics import roc_auc
 from selfheal_cli.records import Rows
 
 FEWEST = 2  # rows of each side
@@ -65,9 +66,5 @@ def _shares(
 
 def area(sizes: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
     """The chance that a positive lies above a negative, ties half; 0.5 for too few rows."""
-    ones, zeros = int(positive.sum()), int((~positive).sum())
-    if min(ones, zeros) < FEWEST:
-        return 0.5
-    _, codes, counts = np.unique(sizes, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[codes]
-    return float((ranks[positive].sum() - ones * (ones + 1) / 2) / (ones * zeros))
+    ones = int(positive.sum())
+    return 0.5 if min(ones, len(positive) - ones) < FEWEST else roc_auc(positive, sizes)
