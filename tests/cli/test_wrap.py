@@ -72,9 +72,9 @@ def test_a_convolutional_network_is_healed_beside_scoring_and_its_log_holds(
 ) -> None:
     invoke("wrap", *STORED, *DATA, "--as", "digits")
     run = (*STREAM, "--set=heal.mode=async", "--json")
-    assert json.loads(invoke(*run).stdout)["versions"] >= 3  # the baseline, and both of a heal
+    assert json.loads(invoke(*run).stdout)["versions"] >= 2  # the baseline, and one healed
     of = ("--model-name", "digits")
-    assert "comes out the same" in invoke("audit", "--replay", "3", *of).stdout
+    assert "comes out the same" in invoke("audit", "--replay", "2", *of).stdout
     assert "Everything holds" in invoke("audit", *of).stdout
 
 
