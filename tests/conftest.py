@@ -21,6 +21,7 @@ from tests.compiled import share_compiled
 
 Invoke = Callable[..., Result]
 MEMORY = Path("/dev/shm")  # noqa: S108 (our own folder in it)
+WHOLE_RUNS = [Path(__file__).parent / name for name in ("audit", "pipeline", "serve", "stored")]
 DEPTH = int(os.environ.get("TESTS_DEPTH", "1"))  # how much longer searching tests search
 
 # the same examples each time, however slow the machine
@@ -39,13 +40,19 @@ def pytest_configure() -> None:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """``-m quick`` does not load the tests that it would leave out."""
+    quick = config.option.markexpr == "quick"
+    return True if quick and collection_path in WHOLE_RUNS else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """``quick``: needs no store, is not marked ``slow``, is in no folder of whole runs."""
     for item in items:
-        if item.path.parent.name in ("audit", "pipeline", "serve", "stored"):
+        if item.path.parent in WHOLE_RUNS:
             continue
         store = getattr(item, "callspec", None) and item.callspec.params.get("registry")  # type: ignore[attr-defined]
-        needs = {"store_template", "postgres"} & set(getattr(item, "fixturenames", ()))
+        needs = {"store_template", "postgres", "unpacked_0_1_0"} & set(getattr(item, "fixturenames", ()))
         if not needs and store in (None, "memory") and item.get_closest_marker("slow") is None:
             item.add_marker("quick")
 

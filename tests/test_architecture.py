@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -54,8 +54,10 @@ HEAVY = {
     "sklearn": "",
 }
 CIRCLES: list[set[str]] = []
-MODULES = {
-    path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", "."): path
+MODULES = {  # each parsed once
+    path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", "."): ast.parse(
+        path.read_text()
+    )
     for path in sorted(PACKAGE.rglob("*.py"))
 }
 
@@ -67,7 +69,7 @@ def room_of(module: str) -> str:
     return next((name for name in names if name in FLOOR), parts[0])
 
 
-def imported(nodes: list[ast.stmt] | Iterator[ast.AST]) -> Iterator[str]:
+def imported(nodes: Iterable[ast.AST]) -> Iterator[str]:
     """Names of modules; of ``from package import module``, the module's."""
     for node in nodes:
         if isinstance(node, ast.Import):
@@ -78,35 +80,39 @@ def imported(nodes: list[ast.stmt] | Iterator[ast.AST]) -> Iterator[str]:
                 yield whole if whole.removeprefix("selfheal_cli.") in MODULES else node.module
 
 
-def ours(module: str) -> set[str]:
-    """Modules of the package that one imports anywhere, inside functions and for types too."""
-    names = imported(ast.walk(ast.parse(MODULES[module].read_text())))
-    return {
-        name.removeprefix("selfheal_cli.") for name in names if name.startswith("selfheal_cli.")
+IMPORTS = {  # modules of the package that one imports anywhere, inside functions and for types too
+    module: {
+        name.removeprefix("selfheal_cli.")
+        for name in imported(ast.walk(tree))
+        if name.startswith("selfheal_cli.")
     }
+    for module, tree in MODULES.items()
+}
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_a_module_imports_from_floors_below_and_from_its_own_room(module: str) -> None:
-    room = room_of(module)
-    if module.endswith("__init__"):
-        return
-    assert room in FLOOR, f"{module}: put it into a room of FLOORS, or give the new room a floor"
-    for other in ours(module):
-        below = room_of(other) == room or FLOOR.get(room_of(other), -1) < FLOOR[room]
-        assert below, (
-            f"{module} imports {other}, which is not below it: hand over what it needs as an "
-            "argument, let it follow the events, or move what both need down"
-        )
+def test_a_module_imports_from_floors_below_and_from_its_own_room() -> None:
+    modules = [module for module in MODULES if not module.endswith("__init__")]
+    homeless = [module for module in modules if room_of(module) not in FLOOR]
+    assert homeless == [], "put them into a room of FLOORS, or give the new room a floor"
+    upwards = [
+        f"{module} imports {other}"
+        for module in modules
+        for other in IMPORTS[module]
+        if room_of(other) != room_of(module)
+        and FLOOR.get(room_of(other), -1) >= FLOOR[room_of(module)]
+    ]
+    assert upwards == [], (
+        "hand over what it needs as an argument, let it follow the events, or move what both need "
+        "down"
+    )
 
 
 def test_no_files_import_each_other_in_a_circle() -> None:
     reach: dict[str, set[str]] = {}
-    edges = {module: ours(module) for module in MODULES}
     for module in MODULES:
         seen, rest = set[str](), [module]
         while rest:
-            for other in edges.get(rest.pop(), ()):
+            for other in IMPORTS.get(rest.pop(), ()):
                 if other not in seen:
                     seen.add(other)
                     rest.append(other)
@@ -121,19 +127,20 @@ def test_no_files_import_each_other_in_a_circle() -> None:
     )
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_heavy_libraries_load_only_in_their_rooms(module: str) -> None:
-    for name in imported(ast.parse(MODULES[module].read_text()).body):
-        rooms = HEAVY.get(name.partition(".")[0])
-        assert rooms is None or module.partition(".")[0] in rooms.split(), (
-            f"{module} loads {name} at its top: import it inside the function that needs it"
-        )
+def test_heavy_libraries_load_only_in_their_rooms() -> None:
+    misplaced = [
+        f"{module} loads {name}"
+        for module, tree in MODULES.items()
+        for name in imported(tree.body)
+        if name.partition(".")[0] in HEAVY
+        and module.partition(".")[0] not in HEAVY[name.partition(".")[0]].split()
+    ]
+    assert misplaced == [], "import it inside the function that needs it"
 
 
 def test_only_the_registry_talks_to_mlflow() -> None:
-    for module, path in MODULES.items():
-        names = imported(ast.walk(ast.parse(path.read_text())))
-        if any(name.partition(".")[0] == "mlflow" for name in names):
+    for module, tree in MODULES.items():
+        if any(name.partition(".")[0] == "mlflow" for name in imported(ast.walk(tree))):
             assert room_of(module) == "registry", f"{module}: ask through registry/base.py"
 
 
@@ -178,8 +185,8 @@ def test_commands_that_need_no_weights_load_no_torch(in_article_run: Path) -> No
 
 
 def test_nothing_loads_a_pickle_or_evaluates_text() -> None:
-    for module, path in MODULES.items():
-        for node in ast.walk(ast.parse(path.read_text())):
+    for module, tree in MODULES.items():
+        for node in ast.walk(tree):
             if isinstance(node, ast.Call):
                 name = ast.unparse(node.func)
                 if (module, name) == ("model.loading", "torch.load"):
@@ -193,8 +200,7 @@ def test_nothing_loads_a_pickle_or_evaluates_text() -> None:
 
 def test_no_class_name_stands_twice_and_nothing_is_called_found() -> None:
     classes: dict[str, list[str]] = defaultdict(list)
-    for module, path in MODULES.items():
-        tree = ast.parse(path.read_text())
+    for module, tree in MODULES.items():
         for top in tree.body:
             if isinstance(top, ast.ClassDef):
                 classes[top.name].append(module)

@@ -9,7 +9,7 @@ import click
 from selfheal_cli.actor import actor, now_text
 from selfheal_cli.cli import options
 from selfheal_cli.cli.command import Command
-from selfheal_cli.cli.rollback import confirm, plan_document, settle_first, show_plan, tell_move
+from selfheal_cli.cli.rollback import confirm, plan_document, settle_first, show_plan, told_move
 from selfheal_cli.cli.say import say
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def command(
     if as_json:
         output.print_json(plan_document(plan) | {"move": move and move.as_dict()})
     else:
-        tell_move(plan, move)
+        say(told_move(plan, move))
 
 
 def _loosen(registry: Registry, model: str, asked: Proposal, *, yes: bool, as_json: bool) -> None:

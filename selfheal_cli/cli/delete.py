@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from selfheal_cli.actor import actor, clock
 from selfheal_cli.cli import options
 from selfheal_cli.cli.command import Command
 from selfheal_cli.cli.say import say
+
+if TYPE_CHECKING:
+    from selfheal_cli.rollback.deletion import Deletion
 
 
 @click.command("delete", cls=Command)
@@ -49,41 +54,30 @@ def command(
         return is_alive(registry, lease, WORKSPACE / "runs", clock)
 
     if target in registry.models():
-        plan = plan_model(registry, target, alive)
+        plan = plan_model(registry, target, alive, serving_too=serving)
     else:
         log = find_run(target)
         plan = plan_run(registry, log.parent.name if log else target, alive)
-    refused = plan.refused
-    if not refused and plan.whole and plan.serving is not None and not serving:
-        refused = f"v{plan.serving} of '{plan.model}' serves; --serving deletes it all the same"
-    freed = 0
-    if really:
-        if refused:
-            raise RegistryError(refused)
-        freed = delete(registry, plan, actor=actor(), clock=clock)
+    if really and plan.refused:
+        raise RegistryError(plan.refused)
+    freed = delete(registry, plan, actor=actor(), clock=clock) if really else 0
     if as_json:
-        output.print_json(
-            {
-                "model": plan.model,
-                "whole": plan.whole,
-                "runs": plan.runs,
-                "versions": sorted(version.version for version in plan.versions),
-                "folders": [str(folder) for folder in plan.folders],
-                "serving": plan.serving,
-                "refused": refused,
-                "deleted": really,
-                "bytes": freed,
-            }
-        )
+        output.print_json(plan.as_dict() | {"deleted": really, "bytes": freed})
         return
-    what = f"model '{plan.model}' with its journal" if plan.whole else f"run {plan.runs[0]}"
-    say(
-        f"{'Deleted' if really else 'Would go'}: {what}, "
-        f"{output.counted(len(plan.runs), 'run')}, "
-        f"{output.counted(len(plan.versions), 'version')} of '{plan.model}'"
-        f"{''.join(f', {folder}/' for folder in plan.folders)}."
-    )
+    say(f"{'Deleted' if really else 'Would go'}: {_all_of(plan)}.")
     if really:
         say(f"{freed:,} bytes came back.")
     else:
+        refused = plan.refused
         say(f"It is refused: {refused}." if refused else "Nothing was deleted; --yes does it.")
+
+
+def _all_of(plan: Deletion) -> str:
+    from selfheal_cli.cli.output import counted
+
+    what = f"model '{plan.model}' with its journal" if plan.whole else f"run {plan.runs[0]}"
+    return (
+        f"{what}, {counted(len(plan.runs), 'run')}, "
+        f"{counted(len(plan.versions), 'version')} of '{plan.model}'"
+        f"{''.join(f', {folder}/' for folder in plan.folders)}"
+    )

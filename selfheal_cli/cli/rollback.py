@@ -95,18 +95,12 @@ def confirm(question: str, *, yes: bool) -> None:
     click.confirm(question, abort=True)
 
 
-def tell_move(plan: RollbackPlan, move: AliasMove | None) -> None:
-    """What was done."""
+def told_move(plan: RollbackPlan, move: AliasMove | None) -> str:
+    """What was done; None is no move, since the target serves already."""
     if move is None:
-        say(nothing_moved(plan))
-        return
+        return f"v{plan.target.version} serves already; nothing was moved."
     source = f"v{move.source}" if move.source else "nothing"
-    say(f"champion of '{move.model}' moved from {source} to v{move.target}: {move.reason}")
-
-
-def nothing_moved(plan: RollbackPlan) -> str:
-    """What is said where the target serves already."""
-    return f"v{plan.target.version} serves already; nothing was moved."
+    return f"champion of '{move.model}' moved from {source} to v{move.target}: {move.reason}"
 
 
 def _row(plan: RollbackPlan, name: str, version: AnyVersion | None) -> list[str]:
@@ -132,6 +126,7 @@ def _row(plan: RollbackPlan, name: str, version: AnyVersion | None) -> list[str]
     ]
 
 
+UNCHECKED = "target cannot be checked"
 FOR_BEST = ("by", "min_rows", "regime", "revalidate")
 
 
@@ -198,7 +193,6 @@ def command(
     The plan is shown first. Nothing moves if the champion has moved since then. Each move is
     recorded with who, when, from, to and why.
     """
-    to_best = to_best or (choice["by"] is not None and named is None and not to_previous)
     _check_usage(to_best, named, to_previous, choice)
     if as_json and not (yes or dry_run or propose):
         raise click.UsageError("--json asks nothing: give --yes, --dry-run or --propose with it")
@@ -222,37 +216,28 @@ def command(
     by = By(actor(), now_text(), reason, four_eyes)
     verified = isinstance(plan.target, VersionRecord)
     document = plan_document(plan) | {"move": None, "proposal": None, "verified": verified}
-    if dry_run:
+    if dry_run or plan.serves_already:
         check_target(registry, plan)
-        holds = (
-            "the target's file, hashes and decisions hold"
-            if verified
-            else "the target cannot be checked"
-        )
-        done = f"Dry run: {holds}; nothing was moved."
-    elif plan.serves_already:
-        check_target(registry, plan)
-        done = nothing_moved(plan)
+        holds = "target's file, hashes and decisions hold" if verified else UNCHECKED
+        done = f"Dry run: the {holds}; nothing was moved." if dry_run else told_move(plan, None)
     elif propose:
-        made = make_proposal(registry, plan, by)
-        document["proposal"] = made.sequence
-        done = f"Proposal {made.sequence}: somebody else runs 'selfheal approve {made.sequence}'."
+        number = document["proposal"] = make_proposal(registry, plan, by).sequence
+        done = f"Proposal {number}: somebody else runs 'selfheal approve {number}'."
     else:
         confirm(f"Make v{plan.target.version} the champion?", yes=yes)
         move = execute(registry, plan, by)
         document["move"] = move and move.as_dict()
-        done = ""
-        if not as_json:
-            tell_move(plan, move)
+        done = told_move(plan, move)
     if as_json:
         output.print_json(document)
-    elif done:
+    else:
         say(done)
 
 
 def _check_usage(
     to_best: bool, named: str | None, to_previous: bool, choice: dict[str, Any]
 ) -> None:
+    to_best = to_best or (choice["by"] is not None and named is None and not to_previous)
     if to_best + to_previous + (named is not None) != 1:
         raise click.UsageError("give one of --to-best, --to VERSION and --to-previous")
     for name in FOR_BEST:

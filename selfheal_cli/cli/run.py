@@ -22,10 +22,12 @@ from selfheal_cli.errors import RegistryUnreachable
 from selfheal_cli.kinds import RECIPES
 
 if TYPE_CHECKING:
+    from selfheal_cli.cli.run_screen import RunScreen
     from selfheal_cli.config import RunConfig
     from selfheal_cli.events.event import Event
     from selfheal_cli.events.types import RunFinished
     from selfheal_cli.pipeline.runs.run import Finished, RunContext
+    from selfheal_cli.registry.base import Registry
     from selfheal_cli.settings.resolve import ResolvedSettings
 
 INTERRUPTED = 130
@@ -144,7 +146,7 @@ def command(
     from selfheal_cli.cli.run_screen import RunScreen
     from selfheal_cli.pipeline.prepare.objective import by_the_data
     from selfheal_cli.pipeline.prepare.rows import open_source
-    from selfheal_cli.pipeline.runs.run import PATIENCE_SECONDS, RunContext, run
+    from selfheal_cli.pipeline.runs.run import run
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 
     quiet = quiet or as_json
@@ -164,24 +166,7 @@ def command(
         RunScreen(quiet=quiet) as screen,
         answering(Interrupts(training=True)) as interrupts,
     ):
-
-        def on_results(end: RunFinished) -> None:
-            interrupts.conclude()
-            screen.show_results(end)
-
-        around = RunContext(
-            registry,
-            clock,
-            actor(),
-            on_epoch=screen.on_epoch,
-            watchers=[screen.on_event, interrupts.on_event],
-            on_results=on_results,
-            on_left=screen.on_left,
-            stop=interrupts.asked,
-            leave=interrupts.leave,
-            patience=None if no_wait else PATIENCE_SECONDS,
-            on_settled=say_settled,
-        )
+        around = _around(registry, screen, interrupts, no_wait=no_wait)
         if config is not None and source is not None:
             finished = run(config, source, around)
         elif log is not None:
@@ -222,6 +207,31 @@ def _config(settled: ResolvedSettings, tracking_uri: str | None, *, quiet: bool)
 
     wrapped = find_wrapped(MlflowRegistry(tracking_uri), settled.config.model)
     return for_wrapped(settled.config, wrapped, settled.given.get("model_name"))
+
+
+def _around(
+    registry: Registry, screen: RunScreen, interrupts: Interrupts, *, no_wait: bool
+) -> RunContext:
+    """A run in front of a person, who watches it and may end it."""
+    from selfheal_cli.pipeline.runs.run import PATIENCE_SECONDS, RunContext
+
+    def on_results(end: RunFinished) -> None:
+        interrupts.conclude()
+        screen.show_results(end)
+
+    return RunContext(
+        registry,
+        clock,
+        actor(),
+        on_epoch=screen.on_epoch,
+        watchers=[screen.on_event, interrupts.on_event],
+        on_results=on_results,
+        on_left=screen.on_left,
+        stop=interrupts.asked,
+        leave=interrupts.leave,
+        patience=None if no_wait else PATIENCE_SECONDS,
+        on_settled=say_settled,
+    )
 
 
 def _resumed(log: Path, around: RunContext) -> Finished:

@@ -36,6 +36,18 @@ class Deletion:
     serving: int | None = None
     refused: str = ""
 
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``; versions by number alone."""
+        return {
+            "model": self.model,
+            "whole": self.whole,
+            "runs": self.runs,
+            "versions": sorted(version.version for version in self.versions),
+            "folders": [str(folder) for folder in self.folders],
+            "serving": self.serving,
+            "refused": self.refused,
+        }
+
 
 def plan_run(registry: Registry, run: str, alive: Alive, workspace: Path = WORKSPACE) -> Deletion:
     """What goes with a run; raises `RegistryError` where the registry knows none such."""
@@ -56,18 +68,27 @@ def plan_run(registry: Registry, run: str, alive: Alive, workspace: Path = WORKS
 
 
 def plan_model(
-    registry: Registry, model: str, alive: Alive, workspace: Path = WORKSPACE
+    registry: Registry,
+    model: str,
+    alive: Alive,
+    workspace: Path = WORKSPACE,
+    *,
+    serving_too: bool = False,
 ) -> Deletion:
-    """What goes with a model; raises `VersionNotFound` where there is none."""
+    """What goes with a model, where a version of it serves only if ``serving_too``.
+
+    Raises `VersionNotFound` where there is no such model.
+    """
     if model not in registry.models():
         raise VersionNotFound(f"no registered model '{model}'; see 'selfheal doctor'")
     versions, now = _versions(registry, model), standing(registry, model)
     leased = [e.data["run"] for e in registry.entries(model) if e.kind is EntryKind.LEASED]
     runs = tuple(dict.fromkeys([*leased, *(v.run_id for v in reversed(versions))]))
-    return Deletion(
-        model, runs, tuple(versions), _folders(runs, workspace), True,
-        registry.alias(model, CHAMPION), _under_way(now, runs, alive),
-    )  # fmt: skip
+    serving, refused = registry.alias(model, CHAMPION), _under_way(now, runs, alive)
+    if not refused and serving is not None and not serving_too:
+        refused = f"v{serving} of '{model}' serves; --serving deletes it all the same"
+    folders = _folders(runs, workspace)
+    return Deletion(model, runs, tuple(versions), folders, True, serving, refused)
 
 
 def delete(registry: Registry, plan: Deletion, *, actor: str, clock: Callable[[], datetime]) -> int:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from selfheal_cli.labels.queue import LabelJoiner
 from selfheal_cli.records import LateLabels
-from tests.labels.test_label_desk import PROPERTY, check_cut_alike, rows_of, scored_of
+from tests.labels.test_label_queue import PROPERTY, check_cut_alike, rows_of, scored_of
 
 ROWS = 4
 

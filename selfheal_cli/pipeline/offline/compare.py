@@ -184,11 +184,11 @@ class BaselineModel(Protocol):
 
 
 class WithPeer:
-    """A peer whose labels wait at a desk."""
+    """A peer whose labels wait in a queue."""
 
     def __init__(self, peer: Peer, config: RunConfig) -> None:
         self._peer = peer
-        self._desk = DelayedLabels(config.labels)
+        self._labels = DelayedLabels(config.labels)
         self.learning = 0.0
 
     def predict(self, x: FloatArray) -> FloatArray:
@@ -197,7 +197,7 @@ class WithPeer:
 
     def step(self, batch: Batch) -> None:
         """See `BaselineModel`."""
-        parts = self._desk.take(_waiting(batch), batch.now)
+        parts = self._labels.take(_waiting(batch), batch.now)
         if not parts:
             return
         x = np.concatenate([part.x for part in parts])
@@ -271,7 +271,7 @@ def _refresh(
 
 
 def _waiting(batch: Batch) -> Scored:
-    """A batch as a desk takes it; of what is in it, a peer needs inputs and labels alone."""
+    """A batch as the queue takes it; of what is in it, a peer needs inputs and labels alone."""
     rows = batch.rows
     none = np.empty(len(rows), dtype=np.float32)
     return Scored(

@@ -115,15 +115,15 @@ def _finite(values: FloatArray) -> NDArray[np.bool_]:
     return np.asarray(np.isfinite(values).reshape(len(values), -1).all(axis=1))
 
 
-def make_desk(config: RunConfig) -> LabelQueue:
-    """The desk that the label regime wants."""
+def label_queue(config: RunConfig) -> LabelQueue:
+    """The queue that the label regime wants."""
     if config.labels.regime == "arriving":
         return LabelJoiner(config.batch_size, config.labels.keep)
     return DelayedLabels(config.labels)
 
 
 class LabelFlow:
-    """The desk, the watch over label rates, and the windows of rows."""
+    """The queue of labels, the watch over label rates, and the windows of rows."""
 
     def __init__(self, run: SessionContext) -> None:
         config = run.config
@@ -133,7 +133,7 @@ class LabelFlow:
         self._classes = len(run.source.labels)
         self._recorder = run.recorder
         self._step = 0
-        self.desk = make_desk(config)
+        self.labels = label_queue(config)
         heal = config.heal
         self.labelled = Window(heal.window, heal.held_out, config.seed)
         self.unlabelled = Window(heal.window, 0.0, config.seed)
@@ -146,7 +146,7 @@ class LabelFlow:
         self._step += 1
         unknown = np.full(len(scored), -1, dtype=np.int8)
         self.unlabelled.add(self._step, scored.features, unknown, scored.rule_label)
-        arrived = self.desk.take(scored, now, late)
+        arrived = self.labels.take(scored, now, late)
         learned: list[Scored] = []
         held_back: list[Scored] = []
         for part in arrived:

@@ -86,12 +86,12 @@ class EvaluatedHeal:
 class HealEvaluator:
     """Looks at outcomes of heals; what serves stays as it is."""
 
-    def __init__(self, run: SessionContext, snapshots: Snapshots, desk: LabelQueue) -> None:
+    def __init__(self, run: SessionContext, snapshots: Snapshots, labels: LabelQueue) -> None:
         self._config = run.config
         self._live = run.live
         self._frozen = run.live.serving.network
         self._snapshots = snapshots
-        self._desk = desk
+        self._labels = labels
         self._recent: deque[FloatArray] = deque()
         self._carries = run.config.heal.pre_heal == "figures"
 
@@ -136,7 +136,7 @@ class HealEvaluator:
             rejected=judgement.rejected,
         )
         if healed.evaluation is Evaluation.AWAITING:
-            waiting = self._desk.waiting
+            waiting = self._labels.waiting
             before = (serving.network, serving.threshold)
             alone = None if self._carries else ""
             self._snapshots.await_labels(first, task.batch, *before, waiting, carried=alone)
@@ -151,7 +151,7 @@ class HealEvaluator:
         """Whether a new adapter can be scored on rows that were scored and wait for labels."""
         regime = self._config.labels.regime
         if regime in ("timed", "arriving"):  # they may all have come with their rows, or never do
-            return any(bool((part.y >= 0).any()) for part in self._desk.waiting)
+            return any(bool((part.y >= 0).any()) for part in self._labels.waiting)
         return regime != "full"
 
     def _threshold(self, network: SelfHealingNetwork, outcome: HealOutcome) -> float:

@@ -95,7 +95,7 @@ class Session:
         self.flow = LabelFlow(run)
         self._snapshots = Snapshots(run.recorder, run.lineage.run_id)
         self._rollback = AutoRollback(run)
-        self._evaluator = HealEvaluator(run, self._snapshots, self.flow.desk)
+        self._evaluator = HealEvaluator(run, self._snapshots, self.flow.labels)
         self.healing = Healing(run, self._evaluator, self._snapshots, self._rollback)
         self._diagnosing = Diagnosing(run, verdicts=verdicts)
         self._rules = RuleWatch(run)
@@ -288,7 +288,7 @@ class Session:
 
     def count_waiting(self) -> None:
         """The stream is over: count the rows whose labels are still on their way."""
-        for part in self.flow.desk.waiting:
+        for part in self.flow.labels.waiting:
             self._count(part)
 
     def _count(self, part: Scored) -> None:
@@ -377,7 +377,7 @@ class Session:
             self.flow.recall(answered.features[known], batch.rows.y[known], verdict.label[known])
         if not known.all():
             scored = _scored(answered, self.run.prepared, verdict)
-            self.flow.desk.take(scored.where(~known), None, None)
+            self.flow.labels.take(scored.where(~known), None, None)
 
 
 def baseline_scores(source: Source, prepared: Prepared) -> tuple[AnyScores, Evaluation]:
