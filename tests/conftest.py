@@ -22,6 +22,7 @@ from tests.compiled import share_compiled
 Invoke = Callable[..., Result]
 MEMORY = Path("/dev/shm")  # noqa: S108 (our own folder in it)
 WHOLE_RUNS = [Path(__file__).parent / name for name in ("audit", "pipeline", "serve", "stored")]
+STORES = {"store_template", "unpacked_0_1_0", "postgres"}  # fixtures
 DEPTH = int(os.environ.get("TESTS_DEPTH", "1"))  # how much longer searching tests search
 
 # the same examples each time, however slow the machine
@@ -52,7 +53,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.path.parent in WHOLE_RUNS:
             continue
         store = getattr(item, "callspec", None) and item.callspec.params.get("registry")  # type: ignore[attr-defined]
-        needs = {"store_template", "postgres", "unpacked_0_1_0"} & set(getattr(item, "fixturenames", ()))
+        needs = STORES & set(getattr(item, "fixturenames", ()))
         if not needs and store in (None, "memory") and item.get_closest_marker("slow") is None:
             item.add_marker("quick")
 

@@ -363,14 +363,6 @@ def build(foreign: Foreign) -> tuple[ForeignBackbone, nn.Module]:
     return cut(lambda: build_module(foreign.module), foreign)
 
 
-def build_head(foreign: Foreign) -> nn.Module:
-    """The head alone, without weights."""
-    module = build_module(foreign.module)
-    if foreign.place is None:
-        return _linear(module, foreign.at)
-    return _tail(module, foreign, foreign.place)
-
-
 def cut(make: Callable[[], nn.Module], foreign: Foreign) -> tuple[ForeignBackbone, nn.Module]:
     """The two halves of the module that ``make`` builds; raises `ModelError` without the layer."""
     module, place = make(), foreign.place

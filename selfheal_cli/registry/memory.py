@@ -322,13 +322,6 @@ class MemoryRegistry:
         self._foreign[model, number] = ForeignVersion(model, number, "runs:/another/model", 0)
         return number
 
-    def replace_adapter(self, model: str, number: int, data: bytes | None) -> None:
-        """Change a stored file behind the registry's back; None removes it."""
-        if data is None:
-            del self._adapters[model, number]
-        else:
-            self._adapters[model, number] = data
-
     def _run(self, run_id: str) -> dict[str, str]:
         if run_id not in self.runs:
             raise RegistryError(f"no run {run_id}")

@@ -120,7 +120,18 @@ def served() -> Iterator[tuple[subprocess.Popen[str], Caller]]:
             line = next(text for text in process.stderr if text.startswith("selfheal: 'fraud' v"))
             yield process, Caller(line.split()[-1])
         finally:
-            process.kill()
+            end(process)
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Kill a server that a test left running, and its healer, which has a group of its own."""
+    if process.poll() is not None:
+        return
+    process.send_signal(signal.SIGSTOP)  # it starts no other healer
+    children = [path.read_text() for path in Path(f"/proc/{process.pid}/task").glob("*/children")]
+    for pid in map(int, " ".join(children).split()):
+        os.kill(pid, signal.SIGKILL)
+    process.kill()
 
 
 def test_it_heals_on_what_it_answers_survives_its_healer_and_rolls_back(

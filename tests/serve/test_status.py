@@ -159,7 +159,9 @@ def read_until(terminal: int, wanted: str, seconds: float = 120.0) -> str:
     return shown
 
 
-def test_watching_goes_on_and_ends_with_ctrl_c(channel: ControlChannel) -> None:
+def test_watching_goes_on_and_ends_with_ctrl_c(
+    channel: ControlChannel, request: pytest.FixtureRequest
+) -> None:
     ours, theirs = pty.openpty()
     environ = os.environ | {"COLUMNS": "160", "LINES": "60", "TERM": "xterm"}
     with serving(operator_app(channel)) as url:
@@ -167,6 +169,7 @@ def test_watching_goes_on_and_ends_with_ctrl_c(channel: ControlChannel) -> None:
             [sys.executable, "-c", INTERRUPTIBLE + MAIN, "status", url, "--watch"],
             stdout=theirs, stderr=theirs, stdin=theirs, env=environ,
         )  # fmt: skip
+        request.addfinalizer(process.kill)
         read_until(ours, "Healing makes it worse")
         channel.set_status(HEALER, BETTER.as_status())
         read_until(ours, "Healing helps")
