@@ -22,7 +22,8 @@ from selfheal_cli.errors import RequestRefused
 from selfheal_cli.registry.layout import OUTPUTS
 from selfheal_cli.registry.mlflow.format import describe
 from selfheal_cli.registry.pyfunc import as_answer, asked_output
-from selfheal_cli.sources.files import csv_frame, parquet_frame
+from selfheal_cli.sources.files import csv_frame
+from selfheal_cli.sources.parquet import parquet_frame
 
 if TYPE_CHECKING:
     from selfheal_cli.records import FloatArray

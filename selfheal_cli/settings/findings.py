@@ -13,12 +13,13 @@ from selfheal_cli.rules.ruleset import Rule
 from selfheal_cli.rules.search import suggest_rule
 from selfheal_cli.settings.objective import RarityAdvice, advise
 from selfheal_cli.settings.telling import tell
-from selfheal_cli.sources.files import CsvTable, TableFile, open_settled, open_table, require_column
+from selfheal_cli.sources.files import CsvTable, open_settled, open_table
 from selfheal_cli.sources.inspection import ColumnProfile, likely_targets, look_at, no_features
 from selfheal_cli.sources.recognition import Recognised, recognise
 from selfheal_cli.sources.sorted_table import SortedTable
 from selfheal_cli.sources.spelling import SpelledTable, Spelling, as_told
 from selfheal_cli.sources.table import TableSource
+from selfheal_cli.sources.table_file import TableFile, require_column
 from selfheal_cli.sources.text_file import find_encoding
 from selfheal_cli.sources.times import in_seconds
 

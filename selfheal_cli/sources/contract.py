@@ -11,9 +11,8 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from selfheal_cli.sources.encoding import LARGEST_OF_OLD, occurred
-from selfheal_cli.sources.files import as_numbers
 from selfheal_cli.sources.profile import NEEDED, UNKNOWN, as_classes, as_labels, listed
-from selfheal_cli.sources.values import RowContract, parsed
+from selfheal_cli.sources.values import RowContract, as_numbers, parsed
 from selfheal_cli.sources.violation import SchemaViolation, first_of_each, no_label, no_number
 
 if TYPE_CHECKING:

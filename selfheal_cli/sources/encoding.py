@@ -16,7 +16,7 @@ from pydantic import (
     model_serializer,
 )
 
-from selfheal_cli.sources.files import as_text
+from selfheal_cli.sources.first_contract import as_text
 from selfheal_cli.sources.values import LARGEST, RowContract, finite, numbers, texts
 
 if TYPE_CHECKING:

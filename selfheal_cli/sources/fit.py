@@ -22,8 +22,9 @@ from selfheal_cli.sources.encoding import (
     NumericColumn,
     constant_sd,
 )
-from selfheal_cli.sources.files import TableFile, as_text, require_column
+from selfheal_cli.sources.first_contract import as_text
 from selfheal_cli.sources.profile import UNKNOWN, as_classes, as_labels
+from selfheal_cli.sources.table_file import TableFile, require_column
 from selfheal_cli.sources.values import finite, texts
 
 if TYPE_CHECKING:

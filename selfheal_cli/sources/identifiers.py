@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from selfheal_cli.config_sources import BoundedSettings, RowSettings
-from selfheal_cli.sources.files import TableFile
 from selfheal_cli.sources.inspection import look_at, many_values, no_features
 from selfheal_cli.sources.recognition import recognise
 from selfheal_cli.sources.spelling import Spelling
+from selfheal_cli.sources.table_file import TableFile
 
 LOOKED_AT = 100_000  # rows
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from selfheal_cli.errors import DataError
-from selfheal_cli.sources.files import TableFile
+from selfheal_cli.sources.table_file import TableFile
 from selfheal_cli.sources.times import as_seconds
 from selfheal_cli.sources.values import flags, is_plain, parsed, texts
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from selfheal_cli.records import LateLabels
-from selfheal_cli.sources.files import WHOLE
+from selfheal_cli.sources.first_contract import WHOLE
 from selfheal_cli.sources.profile import UNKNOWN, as_classes
 from selfheal_cli.sources.values import RowContract
 

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from selfheal_cli.errors import DataError
-from selfheal_cli.sources.files import CHUNK_ROWS, MOST_COLUMNS, Broken, as_text, require_names
+from selfheal_cli.sources.first_contract import as_text
+from selfheal_cli.sources.table_file import CHUNK_ROWS, MOST_COLUMNS, Broken, require_names
 from selfheal_cli.sources.values import RowContract, parsed, without_halves
 from selfheal_cli.sources.violation import MOST_SHOWN, UNREADABLE, at
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from selfheal_cli.sources.files import Broken, TableFile
 from selfheal_cli.sources.sorted_table import SortedTable
+from selfheal_cli.sources.table_file import Broken, TableFile
 from selfheal_cli.sources.values import numbers
 
 

@@ -15,15 +15,17 @@ from numpy.typing import NDArray
 from selfheal_cli.config_sources import BoundedSettings, RowSettings
 from selfheal_cli.errors import DataError
 from selfheal_cli.sources.encoding import LARGEST_OF_OLD
-from selfheal_cli.sources.files import TableFile, as_numbers, as_text, require_column
+from selfheal_cli.sources.first_contract import as_text
 from selfheal_cli.sources.identifiers import clocks_of, without_identifiers
 from selfheal_cli.sources.inspection import MOST_CLASSES
 from selfheal_cli.sources.part_table import PartTable, number_in_file, texts_of
 from selfheal_cli.sources.rejects import Rejects
+from selfheal_cli.sources.table_file import TableFile, require_column
 from selfheal_cli.sources.times import Times
 from selfheal_cli.sources.values import (
     ABSENT,
     RowContract,
+    as_numbers,
     flags,
     is_plain,
     one_text,

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from selfheal_cli.sources.files import TableFile
 from selfheal_cli.sources.spelling import Spelling, as_moments, plain_number
+from selfheal_cli.sources.table_file import TableFile
 from selfheal_cli.sources.times import as_seconds
 from selfheal_cli.sources.values import ABSENT, one_number
 

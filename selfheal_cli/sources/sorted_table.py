@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from selfheal_cli.errors import DataError
-from selfheal_cli.sources.files import CHUNK_ROWS, Broken, TableFile
+from selfheal_cli.sources.table_file import CHUNK_ROWS, Broken, TableFile
 from selfheal_cli.sources.times import in_seconds
 from selfheal_cli.sources.values import numbers
 

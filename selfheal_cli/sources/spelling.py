@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 
 from selfheal_cli.config_sources import BoundedSettings
-from selfheal_cli.sources.files import Broken, TableFile, require_column
 from selfheal_cli.sources.sorted_table import SortedTable
+from selfheal_cli.sources.table_file import Broken, TableFile, require_column
 from selfheal_cli.sources.values import ABSENT, numbers, objects
 
 SPACES = " \u00a0\u202f"  # in Swiss, French and Polish numbers any of the three

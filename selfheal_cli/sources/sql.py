@@ -22,8 +22,8 @@ from typing import IO, Any
 from selfheal_cli.config_sources import SqlSettings
 from selfheal_cli.errors import DataError
 from selfheal_cli.masking import has_bare_at, masked
-from selfheal_cli.sources.files import require_names
 from selfheal_cli.sources.ndjson import NdjsonTable
+from selfheal_cli.sources.table_file import require_names
 from selfheal_cli.sources.values import RowContract, without_halves
 
 FETCHED = 1_000  # rows that the cursor brings at once

@@ -25,7 +25,7 @@ from selfheal_cli.sources.values import RowContract
 from selfheal_cli.sources.violation import UNREADABLE
 
 if TYPE_CHECKING:
-    from selfheal_cli.sources.files import TableFile
+    from selfheal_cli.sources.table_file import TableFile
 
 
 LOOK_SECONDS = 0.2  # between two checks whether to stop

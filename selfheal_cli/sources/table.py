@@ -15,10 +15,11 @@ from selfheal_cli.errors import DataError
 from selfheal_cli.records import Batch, Rows
 from selfheal_cli.sources.base import Around, Block, joined, labelled
 from selfheal_cli.sources.contract import Contract, RangeViolations
-from selfheal_cli.sources.files import TableFile, open_table, require_column
+from selfheal_cli.sources.files import open_table
 from selfheal_cli.sources.fit import fit
 from selfheal_cli.sources.profile import Kinds, Target, as_classes, as_labels, profile
 from selfheal_cli.sources.rejects import Rejects
+from selfheal_cli.sources.table_file import TableFile, require_column
 from selfheal_cli.sources.values import finite, texts
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from selfheal_cli.sources.files import as_numbers
+from selfheal_cli.sources.values import as_numbers
 from selfheal_cli.sources.violation import SchemaViolation
 
 Seconds = NDArray[np.float64]

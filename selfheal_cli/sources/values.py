@@ -1,7 +1,7 @@
 """What a value means, whichever way it came: a number, a text, or missing.
 
 The table is in docs/sources.md. It is row contract 2; versions and runs of selfheal 0.1.0 keep
-contract 1, which each way had for itself (`table_file.as_text`, pandas' own reading of numbers).
+contract 1, which each way had for itself (`first_contract.as_text`, pandas' reading of numbers).
 """
 
 from __future__ import annotations
@@ -64,6 +64,11 @@ def numbers(values: pd.Series[Any]) -> Floats:
     if texts.any():
         raise ValueError(f"{values.iloc[int(np.argmax(texts))]!r} is not a number")
     return floats
+
+
+def as_numbers(values: pd.Series[Any]) -> Floats:
+    """Numbers as float64; NaN where a value is missing or no number."""
+    return pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
 
 
 def texts(values: pd.Series[Any]) -> NDArray[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.slow
 
 # what starts a server or another program, or trains for long; and what ends it before that
 LONG = {"ui": [], "serve": ["nothing"], "drill": ["--policy", "nothing.yaml"],
+        "demo": ["--seed", "-1"],
         "compare": ["nothing.csv", "--target", "label"]}  # fmt: skip
 ODD = st.sampled_from([
     "", " ", "-", "--", "0", "-1", "1e400", "nan", "99999999999999999999", "../..", "/",
@@ -37,9 +39,10 @@ FEW = settings(deadline=None, derandomize=True, database=None,
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with odd files and no store, of all examples."""
+def place(tmp_path_factory: pytest.TempPathFactory, store_template: Path) -> Path:
+    """A folder with odd files and an empty store, of all examples."""
     folder = tmp_path_factory.mktemp("fuzz")
+    shutil.copy(store_template, folder / "mlflow.db")
     (folder / "data.csv").write_text("a,b,label\n" + "1,x,0\n2,y,1\n" * 9)
     (folder / "odd.yaml").write_text("model_name: [1]\n")
     (folder / "odd.json").write_text('{"dataframe_split": 3}')
@@ -77,7 +80,7 @@ def test_no_argument_is_unexpected(
     name = data.draw(st.sampled_from(sorted(known)))
     words = st.one_of(ODD, st.sampled_from(["--help", *known[name]]))
     arguments = [*name, *data.draw(st.lists(words, max_size=4))]
-    if name == ("run",) and "--target" not in arguments:
+    if name == ("run",):
         arguments += ["nothing.csv", "--target", "label"]
     assert not fell(arguments)
 
@@ -119,12 +122,14 @@ BYTES = st.one_of(
         lambda one: one.encode("utf-8", "surrogatepass")
     ),
 )
+BRIEF = ("--no-plots", "--set", "network.epochs=1", "--set", "batches=2")
 READERS = [
     ("config", "check", "given"), ("policy", "validate", "given"), ("policy", "show", "given"),
     ("rules", "check", "given", "data.csv", "--target", "label"),
     ("rules", "suggest", "given", "--target", "label"), ("init", "given", "--target", "label"),
-    ("run", "given", "--target", "label"), ("run", "--config", "given"),
-    ("run", "--policy", "given"), ("run", "data.csv", "--target", "label", "--rules", "given"),
+    ("run", "given", "--target", "label", *BRIEF), ("run", "--config", "given", *BRIEF),
+    ("run", "--policy", "given", *BRIEF),
+    ("run", "data.csv", "--target", "label", "--rules", "given", *BRIEF),
     ("wrap", "--from", "torch.nn:Linear", "--weights", "given", "--as", "x"),
     ("audit", "--verify", "given"), ("export", "given"), ("report", "given"),
 ]  # fmt: skip

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from selfheal_cli.errors import DataError
-from selfheal_cli.sources.files import CHUNK_ROWS, ParquetFolder
+from selfheal_cli.sources.parquet import ParquetFolder
+from selfheal_cli.sources.table_file import CHUNK_ROWS
 from tests.sources.kinds import opened, plain, written
 
 

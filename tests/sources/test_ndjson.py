@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfheal_cli.errors import DataError
-from selfheal_cli.sources.files import CHUNK_ROWS
 from selfheal_cli.sources.ndjson import NdjsonTable, as_frame, parse_object
+from selfheal_cli.sources.table_file import CHUNK_ROWS
 from selfheal_cli.sources.values import texts
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()

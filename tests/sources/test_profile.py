@@ -12,9 +12,12 @@ import pytest
 
 from selfheal_cli.config import TableSettings
 from selfheal_cli.errors import DataError
-from selfheal_cli.sources.files import CHUNK_ROWS, as_numbers, as_text, nearest, open_table
+from selfheal_cli.sources.files import open_table
+from selfheal_cli.sources.first_contract import as_text
 from selfheal_cli.sources.profile import Profile, profile
 from selfheal_cli.sources.rejects import Rejects
+from selfheal_cli.sources.table_file import CHUNK_ROWS, nearest
+from selfheal_cli.sources.values import as_numbers
 
 
 def profiled(path: Path, target: str = "y", **values: object) -> Profile:

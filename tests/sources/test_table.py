@@ -16,9 +16,10 @@ from selfheal_cli.errors import DataError
 from selfheal_cli.records import Batch, Rows
 from selfheal_cli.sources import table as table_module
 from selfheal_cli.sources.encoding import CategoricalColumn, Encoding, NumericColumn
-from selfheal_cli.sources.files import CHUNK_ROWS, open_table
+from selfheal_cli.sources.files import open_table
 from selfheal_cli.sources.fit import MAX_CATEGORIES
 from selfheal_cli.sources.table import BLOCK_ROWS, TableSource
+from selfheal_cli.sources.table_file import CHUNK_ROWS
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=25)
 KINDS = ("web", "shop", "phone")

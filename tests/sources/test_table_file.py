@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfheal_cli.errors import DataError
-from selfheal_cli.sources.files import CHUNK_ROWS, open_table, sniff_separator
+from selfheal_cli.sources.files import open_table, sniff_separator
+from selfheal_cli.sources.table_file import CHUNK_ROWS
 from selfheal_cli.sources.text_file import HEAD_BYTES
 from selfheal_cli.sources.values import numbers, texts
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from selfheal_cli.config import TableSettings, checked
 from selfheal_cli.errors import ConfigurationError, DataError
-from selfheal_cli.sources.files import CHUNK_ROWS
+from selfheal_cli.sources.table_file import CHUNK_ROWS
 from tests.sources.test_table import KNOWN_FILES, PROPERTY, opened, plain, saved
 
 

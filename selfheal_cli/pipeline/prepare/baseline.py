@@ -38,7 +38,7 @@ from selfheal_cli.rules.ruleset import RuleSet, check_features, parse_rule
 from selfheal_cli.rules.search import suggest_rule
 from selfheal_cli.sources.base import Source
 from selfheal_cli.sources.encoding import CLIP, Encoding
-from selfheal_cli.sources.files import nearest
+from selfheal_cli.sources.table_file import nearest
 
 if TYPE_CHECKING:
     from selfheal_cli.records import Columns, FloatArray, LabelArray

@@ -27,7 +27,8 @@ from selfheal_cli.records import Base
 from selfheal_cli.registry.base import Registry
 from selfheal_cli.registry.mlflow.format import input_names
 from selfheal_cli.sources.encoding import Encoding
-from selfheal_cli.sources.files import as_numbers, open_table
+from selfheal_cli.sources.files import open_table
+from selfheal_cli.sources.values import as_numbers
 
 if TYPE_CHECKING:
     from torch import nn

@@ -29,8 +29,8 @@ from selfheal_cli.sources.base import Source
 
 if TYPE_CHECKING:
     from selfheal_cli.sources.feed import Feed, Past
-    from selfheal_cli.sources.files import TableFile
     from selfheal_cli.sources.stream import UnboundedSource
+    from selfheal_cli.sources.table_file import TableFile
     from selfheal_cli.sources.values import RowContract
 
 Bounded = TableSettings | FolderSettings | NdjsonSettings | SqlSettings
@@ -67,7 +67,7 @@ def open_rows(settings: Bounded, contract: RowContract = 2) -> TableFile:
 
 def _as_written(settings: Bounded, contract: RowContract) -> TableFile:
     if isinstance(settings, FolderSettings):
-        from selfheal_cli.sources.files import ParquetFolder
+        from selfheal_cli.sources.parquet import ParquetFolder
 
         return ParquetFolder(settings.path, contract)
     if isinstance(settings, NdjsonSettings):

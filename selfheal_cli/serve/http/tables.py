@@ -13,7 +13,7 @@ import numpy as np
 
 from selfheal_cli.registry.layout import OUTPUTS
 from selfheal_cli.sources.encoding import Encoding
-from selfheal_cli.sources.files import one_text
+from selfheal_cli.sources.first_contract import one_text
 from selfheal_cli.sources.values import one_number
 from selfheal_cli.sources.values import one_text as values_text
 

@@ -21,7 +21,7 @@ from selfheal_cli.serve.http.invocations import ScoredRequest
 from selfheal_cli.serve.http.model import ServedModel
 from selfheal_cli.serve.http.tables import as_key
 from selfheal_cli.sources.encoding import Encoding
-from selfheal_cli.sources.files import one_text
+from selfheal_cli.sources.first_contract import one_text
 from selfheal_cli.sources.values import one_number
 from selfheal_cli.sources.values import one_text as values_text
 
