@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import ErrorCode
 from mlflow.pyfunc import PyFuncModel, scoring_server
 from mlflow.types import DataType, Schema
 from mlflow.version import VERSION
@@ -42,6 +43,16 @@ Score = Callable[[pd.DataFrame, Any], "tuple[FloatArray, tuple[str, ...], float]
 def quiet() -> None:
     """MLflow's warnings name what a caller sent, once a request."""
     logging.getLogger("mlflow").setLevel(logging.ERROR)
+
+
+def error_document(code: str, message: str) -> dict[str, Any]:
+    """An error as MLflow's server writes it, with the fields that its version has for the code."""
+    try:
+        error = MlflowException(message, error_code=ErrorCode.Value(code))
+    except ValueError:  # a code that only we have
+        return {"error_code": code, "message": message}
+    document: dict[str, Any] = json.loads(error.serialize_as_json())  # type: ignore[no-untyped-call]
+    return document
 
 
 class ScoringContract:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from functools import partial
@@ -18,7 +19,7 @@ from selfheal_cli import __version__
 from selfheal_cli.errors import RequestRefused
 from selfheal_cli.registry.scoring import MLFLOW_VERSION
 from selfheal_cli.serve.http import v2 as inference
-from selfheal_cli.serve.http.feedback import Labels, Outcome
+from selfheal_cli.serve.http.feedback import REQUEST_ID, Labels, Outcome
 from selfheal_cli.serve.http.invocations import AT_ONCE_BYTES, ScoredRequest
 from selfheal_cli.serve.http.metrics import ServerMetrics
 from selfheal_cli.serve.http.middleware import (
@@ -32,13 +33,24 @@ from selfheal_cli.serve.http.middleware import (
     again,
     problem,
 )
-from selfheal_cli.serve.http.openapi import INVOCATIONS, PROBLEMS, TEXT, V2_PROBLEMS, documented
+from selfheal_cli.serve.http.openapi import (
+    INVOCATIONS,
+    PROBLEMS,
+    TEXT,
+    V1,
+    V2_PROBLEMS,
+    body_of,
+    documented,
+)
+from selfheal_cli.serve.http.parsing import complaint
+from selfheal_cli.serve.http.v1 import as_table
 from selfheal_cli.serve.operator.routes import operator_routes
 from selfheal_cli.serve.operator.status import ServerInfo
 from selfheal_cli.serve.service import ScoringService
 from selfheal_cli.serve.tracing import ROWS
 
-JSON = "application/json"
+JSON, BYTES = "application/json", "application/octet-stream"
+ID = re.compile(REQUEST_ID)
 
 
 class Recording(BaseModel):
@@ -47,6 +59,13 @@ class Recording(BaseModel):
     waiting: int
     unrecorded: int
     problem: str
+
+
+class Ready(BaseModel):
+    """A model that can be asked."""
+
+    name: str
+    ready: bool = True
 
 
 class Details(BaseModel):
@@ -75,12 +94,13 @@ def create_app(front: ScoringService) -> FastAPI:
     explain_refusals(app, front.meters)
     _mlflow_routes(app, front)
     _label_routes(app, front)
+    _v1_routes(app, front)
     _v2_server_routes(app)
     _v2_model_routes(app, front)
     app.include_router(
         operator_routes(front.channel, front.meters, facts_of(front), front.settings.tokens)
     )
-    documented(app)
+    documented(app, inference.Request, Labels)
     return app
 
 
@@ -146,16 +166,48 @@ def _mlflow_routes(app: FastAPI, front: ScoringService) -> None:
     @app.post("/invocations", openapi_extra=INVOCATIONS, responses=PROBLEMS["invocations"])
     async def invocations(request: Request) -> Response:
         """Score rows."""
-        scope = request.scope
-        scope[ROUTE] = "/invocations"
+        request.scope[ROUTE] = "/invocations"
         body = await request.body()
-        answer = await front.invoke(body, request.headers.get("content-type"))
-        served, headers = front.scorer.served, {}
-        if answer.scored is not None:
-            served = answer.scored.served
-            headers = await _recorded(front, scope, answer.scored, body)
-        scope[VERSION] = served.shown_version
-        return Response(answer.text, answer.status, served.headers() | headers, answer.media_type)
+        return await _scored(front, request.scope, body, request.headers.get("content-type"))
+
+
+async def _scored(
+    front: ScoringService, scope: Scope, body: bytes, content_type: str | None
+) -> Response:
+    """The answer to a table, whose rows are recorded."""
+    answer = await front.invoke(body, content_type)
+    served, headers = front.scorer.served, {}
+    if answer.scored is not None:
+        served = answer.scored.served
+        headers = await _recorded(front, scope, answer.scored, body)
+    scope[VERSION] = served.shown_version
+    return Response(answer.text, answer.status, served.headers() | headers, answer.media_type)
+
+
+def _v1_routes(app: FastAPI, front: ScoringService) -> None:
+    @app.get("/v1/models", responses=TEXT)
+    async def models(request: Request) -> dict[str, list[str]]:
+        """The models that are served."""
+        request.scope[ROUTE] = "/v1/models"
+        return {"models": [front.model]}
+
+    @app.post("/v1/models/{model}:predict", openapi_extra=V1, responses=V2_PROBLEMS["predict"])
+    async def predict(request: Request, model: str) -> Response:
+        """Score rows as KServe's first protocol has them."""
+        request.scope[ROUTE] = "/v1/models/predict"
+        _require_served(front, model, None)
+        names = front.scorer.served.quick.encoding.names
+        body = await request.body()
+        lane = front.lanes.small if len(body) <= AT_ONCE_BYTES else front.lanes.large
+        table = await lane.run(len(body), partial(as_table, body, names))
+        return await _scored(front, request.scope, table, JSON)
+
+    @app.get("/v1/models/{model}", responses={200: {"model": Ready}, **V2_PROBLEMS["read"]})
+    async def ready(request: Request, model: str) -> Response:
+        """Whether the model can be asked."""
+        request.scope[ROUTE] = "/v1/models/ready"
+        _require_served(front, model, None)
+        return _json(Ready(name=front.model))
 
 
 async def _recorded(
@@ -169,19 +221,24 @@ async def _recorded(
 
 
 def _label_routes(app: FastAPI, front: ScoringService) -> None:
-    @app.post("/feedback", responses={200: {"model": Outcome}, **PROBLEMS["feedback"]})
-    async def feedback(request: Request, told: Labels) -> Response:
+    @app.post(
+        "/feedback", responses={200: {"model": Outcome}, **PROBLEMS["feedback"]},
+        openapi_extra=body_of(Labels),
+    )  # fmt: skip
+    async def feedback(request: Request) -> Response:
         """Say what rows really were: late, in any order, more than once."""
         request.scope[ROUTE] = "/feedback"
-        return _json(await front.lanes.labels.run(0, partial(front.join, told)))
+        body = await request.body()
+        return _json(await front.lanes.labels.run(len(body), partial(front.join, body)))
 
 
 def _v2_server_routes(app: FastAPI) -> None:
     @app.get("/v2", responses=TEXT)
+    @app.get("/v2/", responses=TEXT, include_in_schema=False)  # as the protocol's own document
     async def server(request: Request) -> dict[str, Any]:
         """The server's metadata."""
         request.scope[ROUTE] = "/v2"
-        return {"name": "selfheal", "version": __version__, "extensions": []}
+        return {"name": "selfheal", "version": __version__, "extensions": ["binary_tensor_data"]}
 
     @app.get("/v2/health/live", responses=TEXT)
     async def live(request: Request) -> dict[str, bool]:
@@ -203,7 +260,7 @@ def _v2_model_routes(app: FastAPI, front: ScoringService) -> None:
         """Whether the model can be asked."""
         request.scope[ROUTE] = "/v2/models/ready"
         _require_served(front, model, number)
-        return Response('{"ready": true}', media_type=JSON)
+        return _json(Ready(name=front.model))
 
     async def metadata(request: Request, model: str, number: str | None = None) -> Response:
         """What the model takes and gives."""
@@ -211,35 +268,41 @@ def _v2_model_routes(app: FastAPI, front: ScoringService) -> None:
         _require_served(front, model, number)
         return _json(inference.metadata(front.scorer.served, front.model))
 
-    async def infer(
-        request: Request, model: str, asked: inference.Request, number: str | None = None
-    ) -> Response:
-        """Score tensors."""
+    async def infer(request: Request, model: str, number: str | None = None) -> Response:
+        """Score tensors, in JSON or as bytes behind it, whatever the content type says."""
         scope = request.scope
         scope[ROUTE] = "/v2/models/infer"
         _require_served(front, model, number)
         served = front.scorer.served
-        if asked.id is not None:
-            scope[REQUEST], scope[GIVEN] = asked.id, True
         body = await request.body()
         lane = front.lanes.small if len(body) <= AT_ONCE_BYTES else front.lanes.large
         work = partial(
-            inference.infer, served, asked, model=model, request_id=scope[REQUEST],
+            inference.infer, served, body, request.headers.get(inference.JSON_LENGTH),
+            model=model, request_id=scope[REQUEST],
             key=front.settings.key, most=front.settings.limits.rows,
         )  # fmt: skip
-        answer, scored = await lane.run(len(body), work)
-        headers = await _recorded(front, scope, scored, body)
+        answer = await lane.run(len(body), work)
+        if answer.id is not None and ID.match(answer.id):  # others are answered, and name no row
+            scope[REQUEST], scope[GIVEN] = answer.id, True
+        headers = served.headers() | await _recorded(front, scope, answer.scored, body)
         scope[VERSION] = served.shown_version
-        return _json(answer, served.headers() | headers)
+        if answer.json_length is None:
+            return Response(answer.content, headers=headers, media_type=JSON)
+        headers[inference.JSON_LENGTH] = str(answer.json_length)
+        return Response(answer.content, headers=headers, media_type=BYTES)
 
     problems: dict[Any, Any] = V2_PROBLEMS["read"]
     for path in (model, at):
         name = "_at" if path == at else ""
         read = {200: {"model": inference.Metadata}, **problems}
         app.get(path, operation_id=f"metadata{name}", responses=read)(metadata)
-        app.get(f"{path}/ready", operation_id=f"ready{name}", responses=problems)(model_ready)
+        ready = {200: {"model": Ready}, **problems}
+        app.get(f"{path}/ready", operation_id=f"ready{name}", responses=ready)(model_ready)
         scored = {200: {"model": inference.Response}, **V2_PROBLEMS["infer"]}
-        app.post(f"{path}/infer", operation_id=f"infer{name}", responses=scored)(infer)
+        app.post(
+            f"{path}/infer", operation_id=f"infer{name}", responses=scored,
+            openapi_extra=body_of(inference.Request),
+        )(infer)  # fmt: skip
 
 
 def _require_served(front: ScoringService, model: str, number: str | None) -> None:
@@ -284,7 +347,7 @@ def _refused(meters: ServerMetrics) -> Any:
 def _invalid(meters: ServerMetrics) -> Any:
     async def handle(request: Request, exc: RequestValidationError) -> Response:
         meters.refused.labels("malformed").inc()
-        refusal = RequestRefused(_first_complaint(exc))
+        refusal = RequestRefused(complaint(exc.errors()[0]))
         return Response(problem(request.url.path, refusal), 400, media_type=JSON)
 
     return handle
@@ -303,18 +366,6 @@ def _refused_by_fastapi(meters: ServerMetrics) -> Any:
         return Response(problem(path, refusal), status, exc.headers, JSON)
 
     return handle
-
-
-def _first_complaint(exc: RequestValidationError) -> str:
-    """What is wrong and where, without what was sent."""
-    first = exc.errors()[0]
-    if first["type"] == "json_invalid":
-        return f"not JSON: {first['ctx']['error']} at character {first['loc'][-1]}"
-    where = [str(part) for part in first["loc"] if part != "body"]
-    if first["type"] == "extra_forbidden":
-        where[-1:] = ["an unknown key"]
-    message = str(first["msg"]).removeprefix("Value error, ")
-    return f"{'.'.join(where)}: {message}" if where else message
 
 
 async def _broken(request: Request, exc: Exception) -> Response:

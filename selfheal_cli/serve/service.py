@@ -19,6 +19,7 @@ from selfheal_cli.serve.http.invocations import (
 from selfheal_cli.serve.http.lanes import Lanes
 from selfheal_cli.serve.http.metrics import ServerMetrics
 from selfheal_cli.serve.http.model import ModelReloader, Scorer
+from selfheal_cli.serve.http.parsing import parsed
 from selfheal_cli.serve.http.recent import RecentIds
 from selfheal_cli.serve.http.recorder import Recorder
 from selfheal_cli.serve.keeper import Keeper
@@ -86,9 +87,11 @@ class ScoringService:
             )
         )
 
-    def join(self, told: Labels) -> Outcome:
-        """Join labels to their rows, those that were answered just now among them."""
-        labels = as_feedback(told, self.scorer.served.labels, self.settings.limits.rows)
+    def join(self, body: bytes) -> Outcome:
+        """Join a body's labels to their rows, those that were answered just now among them."""
+        labels = as_feedback(
+            parsed(Labels, body), self.scorer.served.labels, self.settings.limits.rows
+        )
         try:
             self.recorder.flush()
             counts = self.spool.label(labels)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import os
+import re
 import stat
 import time
 from base64 import b64decode
@@ -34,8 +35,9 @@ class Need(Enum):
     OPERATING = "operating"
 
 
-OPEN = {"/ping", "/health", "/version", "/v2", "/v2/health/live", "/v2/health/ready"}
+OPEN = {"/ping", "/health", "/version", "/v2", "/v2/", "/v2/health/live", "/v2/health/ready"}
 SCORING = {"/invocations", "/feedback"}
+READY = re.compile(r"/v2/models/.*/ready$|/v1/models/[^/:]+$")
 PAGE = {"/", "/live"}  # it asks for the token itself, and shows nothing without
 
 
@@ -43,10 +45,14 @@ def need_of(method: str, path: str) -> Need:
     """By default reading is for whoever has a token, and everything else for operators."""
     if path in PAGE or path.startswith("/static/"):
         return Need.NOTHING
-    if path in SCORING or (path.startswith("/v2/") and path.endswith("/infer")):
+    if (
+        path in SCORING
+        or (path.startswith("/v2/") and path.endswith("/infer"))
+        or (path.startswith("/v1/") and path.endswith(":predict"))
+    ):
         return Need.SCORING
     if method in ("GET", "HEAD", "OPTIONS"):
-        ready = path in OPEN or (path.startswith("/v2/models/") and path.endswith("/ready"))
+        ready = path in OPEN or READY.match(path) is not None
         return Need.NOTHING if ready else Need.READING
     return Need.OPERATING
 

@@ -11,12 +11,14 @@ import re
 import time
 import traceback
 import uuid
+import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from selfheal_cli.errors import RequestRefused
+from selfheal_cli.registry.scoring import error_document
 from selfheal_cli.serve.http.auth import Need, Rates, need_of, require_allowed
 from selfheal_cli.serve.http.feedback import REQUEST_ID
 from selfheal_cli.serve.http.metrics import ServerMetrics
@@ -36,6 +38,7 @@ ROUTE = "selfheal.route"  # and its route, as it is counted
 OWN_ID, COMMON_ID = "X-Selfheal-Request-Id", "X-Request-Id"
 _ID = re.compile(REQUEST_ID)
 CLIENT_CLOSED = 499
+WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}  # of zlib
 FAILED = RequestRefused(
     "the server failed; its log says where", status=500, code="INTERNAL_ERROR", reason="failure"
 )
@@ -120,7 +123,12 @@ class Gate:
                 raise _too_large(most)
             parts.append(part)
             if not message.get("more_body"):
-                return parts[0] if len(parts) == 1 else b"".join(parts)
+                break
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        encoding = headers.get("content-encoding", "identity").strip().lower()
+        if encoding == "identity":
+            return body
+        return await asyncio.to_thread(_unpacked, body, encoding, most)
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
         route, version = scope.get(ROUTE) or "refused", scope.get(VERSION, "")
@@ -182,10 +190,10 @@ def again(status: int) -> dict[str, str]:
 
 
 def problem(path: str, exc: RequestRefused) -> bytes:
-    """The body of a refusal: as MLflow has it, or as the V2 protocol has it under its paths."""
-    if path.startswith("/v2"):
+    """The body of a refusal: as MLflow has it, or as KServe has it under its protocols' paths."""
+    if path.startswith(("/v1", "/v2")):
         return json.dumps({"error": str(exc)}).encode()
-    return json.dumps({"error_code": exc.code, "message": str(exc)}).encode()
+    return json.dumps(error_document(exc.code, str(exc))).encode()
 
 
 def _request_id(given: str | None, header: str) -> str:
@@ -204,6 +212,24 @@ def _too_large(most: int) -> RequestRefused:
         f"more than {most} bytes; send the rows in parts",
         status=413, code="REQUEST_LIMIT_EXCEEDED", reason="body",
     )  # fmt: skip
+
+
+def _unpacked(body: bytes, encoding: str, most: int) -> bytes:
+    """A compressed body, which may not have more than ``most`` bytes when it is read."""
+    if encoding not in WINDOWS:
+        raise RequestRefused(
+            f"content-encoding: {', '.join(WINDOWS)} or none is read", status=415, reason="encoding"
+        )
+    reading = zlib.decompressobj(WINDOWS[encoding])
+    try:
+        content = reading.decompress(body, most + 1)
+    except zlib.error as exc:
+        raise RequestRefused(f"the body is no {encoding} that can be read") from exc
+    if len(content) > most:
+        raise _too_large(most)
+    if not reading.eof or reading.unused_data:
+        raise RequestRefused(f"the body is no whole {encoding}")
+    return content
 
 
 def _told(body: bytes, receive: Receive) -> Receive:

@@ -16,6 +16,8 @@ class Problem(BaseModel):
 
     error_code: str
     message: str
+    sqlstate: str | None = None
+    error_class: str | None = None
 
 
 class V2Problem(BaseModel):
@@ -32,13 +34,13 @@ WHY = {
     408: "The request did not come in time",
     409: "Refused, and why",
     413: "Too many bytes or rows",
-    415: "No content type that can be read",
+    415: "No content type, or no encoding, that can be read",
     429: "Too many requests",
     500: "The server failed",
     503: "Cannot be kept or done now",
     504: "Not answered in time",
 }
-COMMON = (400, 401, 408, 413, 429, 500, 504)
+COMMON = (400, 401, 408, 413, 415, 429, 500, 504)
 
 
 def _problems(model: type[BaseModel], *codes: int) -> Responses:
@@ -77,7 +79,8 @@ PROBLEMS: dict[str, Responses] = {
 }
 V2_PROBLEMS: dict[str, Responses] = {
     "read": _problems(V2Problem, *READ, 404),
-    "infer": _problems(V2Problem, *COMMON, 404),
+    "infer": _problems(V2Problem, *COMMON, 404, 415),
+    "predict": {200: PREDICTIONS, **_problems(V2Problem, *COMMON, 404, 415, 503)},
 }
 _PARAMS = {
     "type": "object",
@@ -120,7 +123,32 @@ INVOCATIONS: dict[str, Any] = {
 }
 
 
-def documented(app: FastAPI) -> None:
+SCHEMAS = "#/components/schemas/{model}"
+
+
+V1: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["instances"],
+                    "properties": {"instances": {"type": "array"}, "params": _PARAMS},
+                }
+            }
+        },
+    }
+}
+
+
+def body_of(kind: type[BaseModel]) -> dict[str, Any]:
+    """What a route says of a body that it reads by itself; `documented` is told the type too."""
+    schema = {"$ref": SCHEMAS.format(model=kind.__name__)}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def documented(app: FastAPI, *bodies: type[BaseModel]) -> None:
     """FastAPI's document, without the answer to a bad request that it would give by itself."""
 
     def document() -> dict[str, Any]:
@@ -134,6 +162,10 @@ def documented(app: FastAPI) -> None:
                     operation["responses"].pop("422", None)
             for unused in ("HTTPValidationError", "ValidationError"):
                 specification["components"]["schemas"].pop(unused, None)
+            schemas = specification["components"]["schemas"]
+            for kind in bodies:
+                schema = kind.model_json_schema(ref_template=SCHEMAS)
+                schemas.update(schema.pop("$defs", {}) | {kind.__name__: schema})
             app.openapi_schema = specification
         return app.openapi_schema
 

@@ -1,25 +1,32 @@
-"""The Open Inference Protocol (V2, as KServe and Triton speak it) with JSON tensors.
+"""The Open Inference Protocol, V2, as KServe and Triton speak it.
 
 Source: https://github.com/kserve/open-inference-protocol
 """
 
 from __future__ import annotations
 
-from itertools import chain
-from math import prod
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
 from selfheal_cli.errors import RequestRefused
 from selfheal_cli.metrics import classify
 from selfheal_cli.registry.layout import OUTPUTS
 from selfheal_cli.serve.http.extent import require_rows
-from selfheal_cli.serve.http.feedback import REQUEST_ID
 from selfheal_cli.serve.http.invocations import ScoredRequest
 from selfheal_cli.serve.http.model import ServedModel
+from selfheal_cli.serve.http.parsing import parsed
 from selfheal_cli.serve.http.tables import as_key
+from selfheal_cli.serve.http.tensors import (
+    ELSEWHERE,
+    WANTED,
+    WANTED_ALL,
+    Part,
+    Tensor,
+    as_bytes,
+    values_of,
+)
 from selfheal_cli.sources.encoding import Encoding
 from selfheal_cli.sources.first_contract import one_text
 from selfheal_cli.sources.values import one_number
@@ -28,45 +35,28 @@ from selfheal_cli.sources.values import one_text as values_text
 if TYPE_CHECKING:
     from selfheal_cli.records import Columns
 
-DataType = Literal[
-    "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
-    "FP16", "FP32", "FP64", "BYTES",
-]  # fmt: skip
-DIMENSIONS = 4
-MOST = 2**31 - 1
+JSON_LENGTH = "inference-header-content-length"  # the header: of the JSON, where bytes follow
+NOT_HERE = ("sequence_id", "sequence_start", "sequence_end")  # models with a memory of callers
+NOT_THERE = ("classification", ELSEWHERE)  # of an output
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Tensor(_Part):
-    """A tensor in JSON; ``data`` flat or nested, in the order of the last dimension first."""
-
-    name: str
-    shape: list[Annotated[int, Field(ge=0, le=MOST)]]
-    datatype: DataType
-    parameters: dict[str, Any] | None = None
-    data: list[Any]
-
-
-class Wanted(_Part):
+class Wanted(Part):
     """An output that the caller wants."""
 
     name: str
     parameters: dict[str, Any] | None = None
 
 
-class Request(_Part):
+class Request(Part):
     """One tensor [n, columns], or a tensor [n] or [n, 1] for each column by its name."""
 
-    id: Annotated[str, Field(pattern=REQUEST_ID)] | None = None
+    id: str | None = None
     parameters: dict[str, Any] | None = None
     inputs: list[Tensor]
     outputs: list[Wanted] | None = None
 
 
-class Response(_Part):
+class Response(Part):
     """The model's answer: ``probability`` and ``label``, or those that were asked for."""
 
     model_name: str
@@ -75,7 +65,7 @@ class Response(_Part):
     outputs: list[Tensor]
 
 
-class Described(_Part):
+class Described(Part):
     """A tensor that a model takes or gives; -1: any number of rows."""
 
     name: str
@@ -83,7 +73,7 @@ class Described(_Part):
     shape: list[int]
 
 
-class Metadata(_Part):
+class Metadata(Part):
     """A model's metadata."""
 
     name: str
@@ -117,21 +107,34 @@ def metadata(served: ServedModel, model: str) -> Metadata:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """An answer as it is sent: JSON, and from ``json_length`` on bytes where there are some.
+
+    ``id`` is the caller's own, where one came.
+    """
+
+    content: bytes
+    json_length: int | None
+    id: str | None
+    scored: ScoredRequest
+
+
 def infer(
     served: ServedModel,
-    request: Request,
+    body: bytes,
+    json_length: str | None,
     *,
     model: str,
     request_id: str,
     key: str | None,
     most: int,
-) -> tuple[Response, ScoredRequest]:
-    """Score the tensors. Raises `RequestRefused`."""
-    wanted = OUTPUTS if request.outputs is None else [one.name for one in request.outputs]
-    for name in wanted:
-        if name not in OUTPUTS:
-            raise RequestRefused(f"outputs: {' and '.join(OUTPUTS)} are there to be asked for")
-    columns, keys = _columns(served, request.inputs, key, most)
+) -> Inference:
+    """Score the tensors of a body whose JSON has ``json_length`` bytes. Raises `RequestRefused`."""
+    document, behind = _parts(body, json_length)
+    request = parsed(Request, document)
+    _require_known(request)
+    columns, keys = _columns(served, request.inputs, behind, key, most)
     probabilities = served.score(columns)
     tensors = {
         OUTPUTS[0]: Tensor(
@@ -143,22 +146,60 @@ def infer(
             data=[served.labels[y] for y in classify(probabilities, served.threshold)],
         ),
     }  # fmt: skip
+    outputs, after = _outputs(request, tensors)
     answer = Response(
         model_name=model,
         model_version=served.shown_version,
-        id=request_id,
-        outputs=[tensors[name] for name in wanted],
+        id=request_id if request.id is None else request.id,
+        outputs=outputs,
     )
-    return answer, ScoredRequest(served, columns, probabilities, keys)
+    text = answer.model_dump_json(exclude_none=True).encode()
+    length = len(text) if any(one.data is None for one in outputs) else None
+    scored = ScoredRequest(served, columns, probabilities, keys)
+    return Inference(text + after, length, request.id, scored)
+
+
+def _parts(body: bytes, json_length: str | None) -> tuple[bytes, bytes]:
+    if json_length is None:
+        return body, b""
+    if not (json_length.isascii() and json_length.isdecimal()) or int(json_length) > len(body):
+        raise RequestRefused("Inference-Header-Content-Length: the body has fewer bytes")
+    return body[: int(json_length)], body[int(json_length) :]
+
+
+def _require_known(request: Request) -> None:
+    """Nothing is accepted and ignored that would change an answer."""
+    unknown = [name for name in NOT_HERE if name in (request.parameters or {})]
+    for one in request.outputs or ():
+        if one.name not in OUTPUTS:
+            raise RequestRefused(f"outputs: {' and '.join(OUTPUTS)} are there to be asked for")
+        unknown += [name for name in NOT_THERE if name in (one.parameters or {})]
+    if unknown:
+        raise RequestRefused(f"parameters: {unknown[0]} is an extension that is not served here")
+
+
+def _outputs(request: Request, tensors: dict[str, Tensor]) -> tuple[list[Tensor], bytes]:
+    """The tensors that are wanted, and the bytes of those that are wanted as bytes."""
+    binary = (request.parameters or {}).get(WANTED_ALL) is True
+    wanted = request.outputs or [Wanted(name=name) for name in OUTPUTS]
+    outputs, after = [], b""
+    for one in wanted:
+        tensor = tensors[one.name]
+        if (one.parameters or {}).get(WANTED, binary) is True:
+            tensor, content = as_bytes(tensor)
+            after += content
+        outputs.append(tensor)
+    return outputs, after
 
 
 def _columns(
-    served: ServedModel, tensors: list[Tensor], key: str | None, most: int
+    served: ServedModel, tensors: list[Tensor], behind: bytes, key: str | None, most: int
 ) -> tuple[Columns, tuple[str, ...] | None]:
     encoding = served.quick.encoding
-    read = {tensor.name: (tensor, _flat(tensor)) for tensor in tensors}
-    if not tensors or len(read) != len(tensors):
+    if not tensors or len({tensor.name for tensor in tensors}) != len(tensors):
         raise RequestRefused("inputs: tensors of different names are expected, at least one")
+    values = values_of(tensors, behind)
+    read = {tensor.name: (tensor, values[tensor.name]) for tensor in tensors}
     kinds = {column.name: column.kind == "categorical" for column in encoding.columns}
     first, flat = read[tensors[0].name]
     if len(tensors) == 1 and len(first.shape) == 2 and first.shape[1] == len(kinds):
@@ -181,23 +222,6 @@ def _columns(
     require_rows(rows, most)
     keys = tuple(map(as_key, read[key][1])) if key is not None and key in read else None
     return {name: _column(encoding, name, read[name][1], kinds[name]) for name in kinds}, keys
-
-
-def _flat(tensor: Tensor) -> list[Any]:
-    values = tensor.data
-    for _ in range(DIMENSIONS):
-        if not values or not isinstance(values[0], list):
-            break
-        if not all(isinstance(one, list) for one in values):
-            raise RequestRefused("inputs: a tensor's data is flat, or nested as its shape")
-        values = list(chain.from_iterable(values))
-    if len(values) != prod(tensor.shape):
-        raise RequestRefused("inputs: a tensor's data has other than its shape's number of values")
-    none = type(None)
-    allowed = (str, int, none) if tensor.datatype == "BYTES" else (bool, int, float, none)
-    if any(type(value) not in allowed for value in values):
-        raise RequestRefused(f"inputs: a tensor's data has values that are no {tensor.datatype}")
-    return values
 
 
 def _column(
