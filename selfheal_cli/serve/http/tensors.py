@@ -34,13 +34,13 @@ LENGTH = struct.Struct("<I")
 ELSEWHERE = "shared_memory_region"
 
 
-class Part(BaseModel):
+class Spoken(BaseModel):
     """A part of a request or an answer; keys that it does not know are the caller's own."""
 
     model_config = ConfigDict(frozen=True)
 
 
-class Tensor(Part):
+class Tensor(Spoken):
     """A tensor; ``data`` flat or nested, in the order of the last dimension first, or, where
     ``parameters`` has a ``binary_data_size``, as so many bytes behind the JSON.
     """

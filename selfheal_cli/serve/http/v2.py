@@ -22,7 +22,7 @@ from selfheal_cli.serve.http.tensors import (
     ELSEWHERE,
     WANTED,
     WANTED_ALL,
-    Part,
+    Spoken,
     Tensor,
     as_bytes,
     values_of,
@@ -40,14 +40,14 @@ NOT_HERE = ("sequence_id", "sequence_start", "sequence_end")  # models with a me
 NOT_THERE = ("classification", ELSEWHERE)  # of an output
 
 
-class Wanted(Part):
+class Wanted(Spoken):
     """An output that the caller wants."""
 
     name: str
     parameters: dict[str, Any] | None = None
 
 
-class Request(Part):
+class Request(Spoken):
     """One tensor [n, columns], or a tensor [n] or [n, 1] for each column by its name."""
 
     id: str | None = None
@@ -56,7 +56,7 @@ class Request(Part):
     outputs: list[Wanted] | None = None
 
 
-class Response(Part):
+class Response(Spoken):
     """The model's answer: ``probability`` and ``label``, or those that were asked for."""
 
     model_name: str
@@ -65,7 +65,7 @@ class Response(Part):
     outputs: list[Tensor]
 
 
-class Described(Part):
+class Described(Spoken):
     """A tensor that a model takes or gives; -1: any number of rows."""
 
     name: str
@@ -73,7 +73,7 @@ class Described(Part):
     shape: list[int]
 
 
-class Metadata(Part):
+class Metadata(Spoken):
     """A model's metadata."""
 
     name: str
