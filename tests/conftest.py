@@ -22,7 +22,7 @@ from tests.compiled import share_compiled
 Invoke = Callable[..., Result]
 MEMORY = Path("/dev/shm")  # noqa: S108 (our own folder in it)
 WHOLE_RUNS = [Path(__file__).parent / name for name in ("audit", "pipeline", "serve", "stored")]
-STORES = {"store_template", "unpacked_0_1_0", "postgres"}  # fixtures
+STORES = {"store_template", "unpacked_0_1_0", "postgres", "server"}  # fixtures
 DEPTH = int(os.environ.get("TESTS_DEPTH", "1"))  # how much longer searching tests search
 
 # the same examples each time, however slow the machine

@@ -65,6 +65,7 @@ def peak(times: int, folder: Path) -> int:
     return most
 
 
+@pytest.mark.slow
 def test_folding_and_files_take_the_same_memory_for_six_times_the_batches(tmp_path: Path) -> None:
     peak(10, tmp_path)  # what is loaded once
     short, long = peak(10, tmp_path), peak(60, tmp_path)

@@ -101,6 +101,7 @@ def one_race(
     return "refused"
 
 
+@pytest.mark.slow
 def test_of_200_ways_that_a_prune_runs_beside_a_rollback_none_removes_what_serves() -> None:
     ends = Counter(
         one_race(seed, registry, registry, registry, "m")

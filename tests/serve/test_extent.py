@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -41,32 +42,34 @@ def wide(columns: int) -> dict[str, list[int]]:
     return {f"c{column}": [0] for column in range(columns)}
 
 
-LARGE = {
-    "records, each with a key of its own": (JSON, {"dataframe_records": own_keys(10_000)}),
-    "instances, each with a key of its own": (JSON, {"instances": own_keys(10_000)}),
-    "far more columns than the model has": (JSON, {"inputs": wide(400_000)}),
+LARGE: dict[str, tuple[str, Callable[[], Any]]] = {  # made when they are sent
+    "records, each with a key of its own": (JSON, lambda: {"dataframe_records": own_keys(10_000)}),
+    "instances, each with a key of its own": (JSON, lambda: {"instances": own_keys(10_000)}),
+    "far more columns than the model has": (JSON, lambda: {"inputs": wide(400_000)}),
     "one wide row among many": (
-        JSON, {"dataframe_split": {"data": [[0]] * 50_000 + [[0] * 1_000]}},
+        JSON, lambda: {"dataframe_split": {"data": [[0]] * 50_000 + [[0] * 1_000]}},
     ),
     "an index and columns without data": (
-        JSON, {"dataframe_split": {"index": list(range(90_000)), "columns": list(range(900)),
-                                   "data": []}},
+        JSON, lambda: {"dataframe_split": {"data": [], "index": list(range(90_000)),
+                                           "columns": list(range(900))}},
     ),
     "columns as objects with keys of their own": (
-        JSON, {"inputs": {f"c{one}": {f"r{one}": 0} for one in range(1_030)} | {
+        JSON, lambda: {"inputs": {f"c{one}": {f"r{one}": 0} for one in range(1_030)} | {
             "x": {f"s{one}": 0 for one in range(60_000)}}},
     ),
     "one value for each of many rows": (
-        JSON, {"inputs": {"x": [0] * 90_000, **{f"c{one}": 0 for one in range(900)}}},
+        JSON, lambda: {"inputs": {"x": [0] * 90_000, **{f"c{one}": 0 for one in range(900)}}},
     ),
-    "too many rows": (JSON, {"dataframe_split": {"columns": ["x"], "data": [[0]] * 100_001}}),
-    "a wide CSV header over short rows": (CSV, b",".join([b"c"] * 900) + b"\n1" * 90_000),
-    "too many CSV rows": (CSV, b"x" + b"\r1" * 100_001),
+    "too many rows": (
+        JSON, lambda: {"dataframe_split": {"columns": ["x"], "data": [[0]] * 100_001}},
+    ),
+    "a wide CSV header over short rows": (CSV, lambda: b",".join([b"c"] * 900) + b"\n1" * 90_000),
+    "too many CSV rows": (CSV, lambda: b"x" + b"\r1" * 100_001),
     "ten million equal rows of Parquet": (
-        PARQUET, as_parquet(pd.DataFrame({"x": [1.0]}).reindex(range(10_000_000), fill_value=1.0)),
+        PARQUET, lambda: as_parquet(pd.DataFrame({"x": np.ones(10_000_000)})),
     ),
     "a long text in many rows of Parquet": (
-        PARQUET, as_parquet(pd.DataFrame({"x": ["long" * 10_000] * 50_000})),
+        PARQUET, lambda: as_parquet(pd.DataFrame({"x": ["long" * 10_000] * 50_000})),
     ),
 }  # fmt: skip
 
@@ -102,8 +105,8 @@ def frames(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 def test_a_small_body_for_a_large_table_is_refused_before_a_frame_is_made(
     served: Running, frames: list[str], name: str
 ) -> None:
-    kind, sent = LARGE[name]
-    answer = served.post("/invocations", data=body_of(sent), headers={"content-type": kind})
+    kind, make = LARGE[name]
+    answer = served.post("/invocations", data=body_of(make()), headers={"content-type": kind})
     assert answer.status_code == 413, answer.text
     assert answer.json()["error_code"] == "REQUEST_LIMIT_EXCEEDED"
     assert frames == []
