@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +17,14 @@ from selfheal_cli.cli.say import say, say_settled
 if TYPE_CHECKING:
     from torch import nn
 
-    from selfheal_cli.model.answer import ModelOutput
     from selfheal_cli.model.network import SelfHealingNetwork
+    from selfheal_cli.model.original import Original
     from selfheal_cli.pipeline.prepare.foreign import ForeignOrigin, Sample
+    from selfheal_cli.pipeline.prepare.inputs import AskedInput
     from selfheal_cli.pipeline.runs.wrap import Placed
     from selfheal_cli.registry.base import Registry
 
+SHAPE = re.compile("[1-9][0-9]*(,[1-9][0-9]*)*")
 LISTED = 16  # rows that places are tried on
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -45,24 +46,29 @@ def _uri(ctx: click.Context, param: click.Parameter, value: str | None) -> str |
     help="reflexive before any layer, affine before the last linear one, lora on a linear one.",
 )  # fmt: skip
 @click.option(
-    "--from", "target", metavar="PACKAGE.MODULE:CLASS",
-    help="The model's class, so that no pickle is needed to build it.",
+    "--from", "target", metavar="PACKAGE.MODULE:NAME",
+    help="The model's class, or a function that makes it, so that no pickle is needed.",
 )  # fmt: skip
 @click.option(
     "--weights",
     type=FILE,
-    help="Take the model's weights from this safetensors file instead of MODEL.",
+    help="Weights in a safetensors file; without it what --from makes has its own.",
 )
 @click.option(
     "--init", "init_text", metavar="JSON", help="Arguments of the model's constructor, as JSON."
 )
-@click.option("--shape", metavar="N,N,...", help="Shape of one row. [default: as many as inputs]")
 @click.option(
-    "--gives", type=click.Choice(["auto", "logits", "probabilities"]), default="auto",
-    show_default=True,
-    help="What the model gives; auto: probabilities where all lie between 0 and 1, else logits.",
+    "--input", "inputs", multiple=True, metavar="[NAME=]columns|tokens|3x224x224|A,B",
+    help="What the model takes: columns, tokens, one tensor of a shape, or NAME=COLUMNS of each of "
+    "several; repeatable. [default: columns]",
 )  # fmt: skip
-@click.option("--integers", is_flag=True, help="The model takes whole numbers, such as tokens.")
+@click.option("--shape", metavar="N,N,...", help="Shape of one row; as --input NxN.")
+@click.option(
+    "--gives", default="auto", show_default=True, metavar="logits|probabilities|KEY[:KIND]",
+    help="What the model gives: KEY of a dict, or position in a tuple; auto: probabilities where "
+    "all lie between 0 and 1, else logits.",
+)  # fmt: skip
+@click.option("--integers", is_flag=True, help="Whole numbers go in; as --input tokens.")
 @click.option("--data", type=FILE, help="A CSV or Parquet file with rows as the model takes them.")
 @click.option(
     "--drop",
@@ -107,15 +113,16 @@ def command(
     A new NAME serves what was wrapped. Of one that exists no alias is moved without --promote.
     """
     _check_usage(name, listed, given)
-    shape, init = _shape(given["shape"]), _init(given["init_text"])
+    init = _init(given["init_text"])
     from selfheal_cli.model.adapters import parse_adapter
     from selfheal_cli.model.allowed import allow
-    from selfheal_cli.model.wrapping import put_in, take
+    from selfheal_cli.model.wrapping import put_in
     from selfheal_cli.pipeline.prepare.foreign import (
         ForeignOrigin,
         base_of,
         read_origin,
         sample_rows,
+        taken,
     )
     from selfheal_cli.pipeline.runs.run import RunContext
     from selfheal_cli.pipeline.runs.wrap import add_wrapped, require_name
@@ -135,26 +142,26 @@ def command(
         allow_pickle=given["allow_pickle"],
     )
     stored = read_origin(registry, origin)
-    sample = sample_rows(stored, given["data"], given["drop"], shape, integers=given["integers"])
+    sample = sample_rows(stored, given["data"], given["drop"], _asked(given))
     if listed:
         _show_layers(stored.module, sample, origin, given["gives"], as_json=as_json)
     elif name is not None and registry is not None:
-        original = take(
-            stored.module, sample.rows, shape=sample.shape, dtype=sample.dtype, init=origin.init,
-            output=given["gives"],
-        )  # fmt: skip
+        original = taken(stored.module, sample, origin, given["gives"])
+        sample = sample.as_taken(original)
         network = put_in(original, at=given["at"], adapter=given["adapter"])
         base = base_of(network, sample, labels.split(",") if labels else None)
         around = RunContext(registry, clock, actor(), on_settled=say_settled)
         added = add_wrapped(network, base, name, str(origin), around, promote=promote)
-        _tell(registry, added, network, original.answer, sample, origin, name, as_json=as_json)
+        _tell(registry, added, network, original, sample, origin, name, as_json=as_json)
 
 
 def _check_usage(name: str | None, listed: bool, given: dict[str, Any]) -> None:
-    if (given["model"] is None) == (given["weights"] is None):
-        raise click.UsageError("give MODEL, or --weights with --from")
     if given["weights"] is not None and given["target"] is None:
         raise click.UsageError("--weights needs --from, the class that they belong to")
+    if given["model"] is None and given["target"] is None:
+        raise click.UsageError("give MODEL, or --from, with --weights where it makes none")
+    if given["model"] is not None and given["weights"] is not None:
+        raise click.UsageError("give MODEL, or --weights with --from")
     if name is None and not listed:
         raise click.UsageError("--as NAME is needed, or --list")
 
@@ -163,7 +170,7 @@ def _tell(
     registry: Registry,
     added: Placed,
     network: SelfHealingNetwork,
-    answer: ModelOutput,
+    original: Original,
     sample: Sample,
     origin: ForeignOrigin,
     name: str,
@@ -179,16 +186,18 @@ def _tell(
     if as_json:
         output.print_json({"model": name, "version": number, "at": at, "adapter": kind,
                            "inputs": list(sample.names), "rows": len(sample.rows),
-                           "output": answer.kind, "moved": moved})  # fmt: skip
+                           "output": original.answer.kind, "moved": moved})  # fmt: skip
         return
     count = sum(one.numel() for one in network.adapter.parameters())
+    whole = network.architecture.other is not None and network.architecture.other.gives
     where = f"{'before' if network.ends_in_linear else 'at'} layer '{at}'"
+    where = "after the model's output" if whole else where
     recipe = "" if network.ends_in_linear else " --recipe gradient"
     seen = f"{len(sample.rows):,} {'drawn ' if sample.drawn else ''}rows"
     say(
         f"{name} v{number}: {origin}, adapter {kind} of {count:,} parameters {where}; decides as "
-        f"the original on {seen}, bit for bit.",
-        f"The original gives {answer.words}.",
+        f"the original on {seen}, {_how_alike(network, original)}.",
+        f"The original takes {original.interface} and gives {original.answer.words}.",
         f"A missing value goes in as {filled_with(fills(network, sample), sample)}.",
     )
     if added.moved:
@@ -207,19 +216,23 @@ def _tell(
     say(f"Heal it with: selfheal run DATA --target COLUMN --from {healed}{recipe}")
 
 
+def _how_alike(network: SelfHealingNetwork, original: Original) -> str:
+    ours, theirs = network.predict(original.rows), original.answer.probabilities.numpy()
+    gap = float(abs(ours - theirs).max())
+    return "bit for bit" if gap == 0 else f"within {gap:.1g}"
+
+
 def _show_layers(
     module: nn.Module, sample: Sample, origin: ForeignOrigin, output_is: str, *, as_json: bool
 ) -> None:
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     from selfheal_cli.cli import output
     from selfheal_cli.heal.recipe import fitting
-    from selfheal_cli.model.wrapping import layers, take
+    from selfheal_cli.model.wrapping import layers
+    from selfheal_cli.pipeline.prepare.foreign import taken
 
-    original = take(
-        module, sample.rows[:LISTED], shape=sample.shape, dtype=sample.dtype, init=origin.init,
-        output=output_is,
-    )  # fmt: skip
+    original = taken(module, replace(sample, rows=sample.rows[:LISTED]), origin, output_is)
     listing = layers(original)
     if as_json:
         output.print_json([{**asdict(layer), "recipes": fitting(layer.adapters)}
@@ -241,17 +254,21 @@ def _size(shape: tuple[int, ...]) -> str:
     return " x ".join(("n", *(str(one) for one in shape[1:]))) if shape else "-"
 
 
-def _shape(text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    try:
-        shape = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        shape = ()
-    if not shape or min(shape) < 1 or prod(shape) > 1 << 24:
-        raise click.BadParameter(f"{text!r}: numbers from 1 are allowed, as in 1,8,8",
+def _asked(given: dict[str, Any]) -> tuple[AskedInput, ...]:
+    """What the model takes, by ``--input`` or by ``--shape`` and ``--integers``."""
+    from selfheal_cli.pipeline.prepare.inputs import parse_inputs
+
+    shape, texts = given["shape"], list(given["inputs"])
+    if texts and (shape is not None or given["integers"]):
+        raise click.UsageError("--input says it all: leave --shape and --integers out")
+    if shape is not None and not SHAPE.fullmatch(shape):
+        raise click.BadParameter(f"{shape!r}: numbers from 1 are allowed, as in 1,8,8",
                                  param_hint="--shape")  # fmt: skip
-    return shape
+    if given["integers"]:
+        texts = [f"tokens:{shape}" if shape else "tokens"]
+    elif shape is not None:
+        texts = [shape]
+    return parse_inputs(texts)
 
 
 def _init(text: str | None) -> dict[str, Any]:

@@ -11,9 +11,10 @@ from selfheal_cli.errors import ModelError
 from selfheal_cli.model.network import as_probabilities
 
 AUTO, LOGITS, PROBABILITIES = "auto", "logits", "probabilities"
-OUTPUTS = (AUTO, LOGITS, PROBABILITIES)
+KINDS = (AUTO, LOGITS, PROBABILITIES)
 ROUNDING = 1e-5  # of a softmax in float32, whose sum is not exactly one
 SATURATED = 30.0  # a sigmoid of this is 1 in float32; half of a classifier's rows are not so sure
+DOUBLE = 1e-6  # between a probability computed in float64 and one of features kept in float32
 SQUASHED = 0.9  # a trained tanh comes as near to 1 as this
 OTHERWISE = (
     "regression, multi-label and ranking are not supported; if these are logits, let the model "
@@ -24,13 +25,29 @@ OTHERWISE = (
 @dataclass(frozen=True, slots=True)
 class ModelOutput:
     """How an output of ``columns`` columns is read: its ``kind``, and the ``probabilities``, (n,)
-    or (n, K), by it; ``words`` describe the values for messages.
+    or (n, K) float32, by it; ``words`` describe the values for messages. ``assumed``: it is one
+    unbounded number a row, which nobody declared to be a logit. ``tolerance`` is by how much a
+    probability may differ since the model computes in another type than float32.
     """
 
     kind: str
     columns: int
     probabilities: Tensor
     words: str
+    assumed: bool = False
+    tolerance: float = 0.0
+
+
+def parse_gives(text: str) -> tuple[str, str | None]:
+    """Kind and key of ``auto``, ``logits``, ``probabilities``, ``KEY`` or ``KEY:logits``.
+
+    >>> parse_gives("out:probabilities"), parse_gives("logits"), parse_gives("0")
+    (('probabilities', 'out'), ('logits', None), ('auto', '0'))
+    """
+    key, colon, kind = text.rpartition(":")
+    if colon and kind in KINDS:
+        return kind, key
+    return (text, None) if text in KINDS else (AUTO, text)
 
 
 def read_answer(
@@ -39,11 +56,11 @@ def read_answer(
     """Read a network's output for ``rows`` rows; ``direct``: a linear layer or convolution gave it.
 
     Outputs between 0 and 1 are taken as probabilities. Raises `ModelError` for an output that is
-    not a classifier's, and for a kind ``declared`` that is not one of `OUTPUTS`.
+    not a classifier's.
     """
-    if declared not in OUTPUTS:
-        raise ModelError(f"output {declared!r}: {', '.join(OUTPUTS)} are allowed")
     table = one_a_row(output, rows)
+    rounding = torch.finfo(table.dtype).eps
+    table = table.float()
     low, high = float(table.min()), float(table.max())
     words = (
         f"{table.shape[1]} output{'s' * (table.shape[1] > 1)} a row, from {low:.4g} to {high:.4g}"
@@ -53,14 +70,29 @@ def read_answer(
     if kind == PROBABILITIES:
         if not within:
             raise ModelError(f"the model gives {words}: probabilities lie between 0 and 1")
-        _require_one_class_a_row(table)
+        _require_one_class_a_row(table, max(ROUNDING, rounding))
         chosen = {1: table[:, 0], 2: table[:, -1]}.get(table.shape[1], table)
     else:
         if declared == AUTO:
             _require_logits(table, words, direct=direct)
         chosen = as_probabilities(table)
     hint = " (--gives logits if they are)" if (kind, declared) == (PROBABILITIES, AUTO) else ""
-    return ModelOutput(kind, table.shape[1], chosen, f"{words}, read as {kind}{hint}")
+    assumed = (kind, declared, table.shape[1]) == (LOGITS, AUTO, 1)
+    if assumed:
+        hint = " of class 1: a regression's output looks the same, and the first labels tell"
+    return ModelOutput(
+        kind, table.shape[1], chosen, f"{words}, read as {kind}{hint}", assumed,
+        _tolerance(output.dtype, kind, rounding),
+    )  # fmt: skip
+
+
+def _tolerance(dtype: torch.dtype, kind: str, rounding: float) -> float:
+    """Nothing in float32. What float64 computes is kept in float32; and probabilities of a half
+    type were rounded to that.
+    """
+    if dtype == torch.float64:
+        return DOUBLE
+    return rounding if kind == PROBABILITIES and dtype != torch.float32 else 0.0
 
 
 def one_a_row(output: Tensor, rows: int) -> Tensor:
@@ -88,10 +120,10 @@ def one_a_row(output: Tensor, rows: int) -> Tensor:
     return table
 
 
-def _require_one_class_a_row(table: Tensor) -> None:
+def _require_one_class_a_row(table: Tensor, rounding: float) -> None:
     columns = table.shape[1]
     off = float((table.sum(dim=1) - 1).abs().max())
-    if columns > 1 and off > columns * ROUNDING:
+    if columns > 1 and off > columns * rounding:
         raise ModelError(
             f"the model gives {columns} outputs each between 0 and 1 that do not sum to 1 (off by "
             f"up to {off:.2g}): multi-label is not supported; one class a row is needed"

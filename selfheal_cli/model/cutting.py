@@ -11,37 +11,22 @@ around it, a mask made of the rows), that shows at once: its values are not ther
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from selfheal_cli.errors import ModelError, one_line
-from selfheal_cli.model.allowed import require_allowed
+from selfheal_cli.errors import ModelError
+from selfheal_cli.model.construction import build_module
+from selfheal_cli.model.description import ModuleSpec
+from selfheal_cli.model.interface import DTYPES, Interface, ModelInput
 
 AUTO = "auto"
-PLAIN = (bool, int, float, str, type(None))
-
-
-class ModuleSpec(BaseModel):
-    """How a module is built again.
-
-    ``target`` is ``package.module:Class``; ``init`` are its constructor's arguments, and
-    ``children`` the modules that one of torch's containers is made of, by name.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    target: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")
-    init: dict[str, Any] = Field(default_factory=dict)
-    children: dict[str, ModuleSpec] = Field(default_factory=dict)
+OUTPUT = "output"  # in place of a layer's name: the adapter goes after the last of them
+LEAST = 1e-9  # probabilities of 0 and 1 have no logit
 
 
 class Place(BaseModel):
@@ -69,130 +54,33 @@ class Foreign(BaseModel):
     module takes; ``outputs`` is the width of its logits, 1 or the number of classes. Without a
     ``place`` the adapter goes before ``at``, the linear layer that gives the logits. ``computes``:
     the constructor makes values that are not among the weights, so it must run to build it.
+    ``computed_in`` is the type of the features at the cut where it is not float32; ``interface``
+    how the module is called where that is not with one tensor, for one tensor. ``gives``: it is not
+    cut at all, and the features are the logits that it gives, or those of its probabilities.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     module: ModuleSpec
     at: str
     shape: tuple[int, ...]
-    dtype: str = Field(default="float32", pattern="^(float32|int64)$")
+    dtype: str = Field(default="float32", pattern=DTYPES)
     outputs: int = Field(ge=1)
     place: Place | None = None
     computes: bool = False
+    computed_in: str | None = None
+    interface: Interface | None = None
+    gives: Literal["logits", "probabilities"] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON that the base's document keeps of it."""
         document = self.model_dump(mode="json")
-        if self.place is None:
-            del document["place"]
-        if not self.computes:
-            del document["computes"]
-        return document
+        odd = ("place", "computes", "computed_in", "interface", "gives")
+        return {name: one for name, one in document.items() if one or name not in odd}
 
-
-def build_module(spec: ModuleSpec) -> nn.Module:
-    """A module as described; raises `ModelError` where the class cannot be found or built."""
-    kind = find_class(spec.target)
-    try:
-        if spec.children:
-            container = kind(**spec.init)
-            for name, child in spec.children.items():
-                container.add_module(name, build_module(child))
-            return container
-        return kind(**spec.init)
-    except ModelError:
-        raise
-    except (Exception, SystemExit) as exc:  # the author's code, which may raise anything
-        reason = one_line(exc)
-        raise ModelError(
-            f"{spec.target} cannot be built with {spec.init or 'no arguments'}: {reason}; give its "
-            "constructor's arguments with --init '{\"name\": value}'"
-        ) from exc
-
-
-def find_class(target: str) -> type[nn.Module]:
-    """The class that ``package.module:Class`` names; the working folder is searched last.
-
-    Raises `ModelError` where there is no such class, or its module is not allowed.
-    """
-    place, _, name = target.partition(":")
-    try:
-        with _looking_here():
-            require_allowed(place)
-            named: Any = importlib.import_module(place)
-        for part in name.split("."):
-            named = getattr(named, part)
-    except ModelError:
-        raise
-    except (ImportError, AttributeError) as exc:
-        raise ModelError(
-            f"{target} cannot be imported here ({exc}); install its package, or stand in the "
-            "folder that it is in"
-        ) from exc
-    except (Exception, SystemExit) as exc:  # the module's own code
-        raise ModelError(f"{target} cannot be imported here ({type(exc).__name__}: {exc})") from exc
-    if not (inspect.isclass(named) and issubclass(named, nn.Module)):
-        raise ModelError(f"{target} is not a class of torch.nn.Module")
-    return named
-
-
-@contextmanager
-def _looking_here() -> Iterator[None]:
-    """Search the working folder last within the block; the program's path is restored then."""
-    here = str(Path.cwd())
-    added = here not in sys.path
-    if added:
-        sys.path.append(here)
-    try:
-        yield
-    finally:
-        if added and here in sys.path:
-            sys.path.remove(here)
-
-
-def modules_of(spec: ModuleSpec) -> set[str]:
-    """The Python modules that a network's classes are in."""
-    module = spec.target.partition(":")[0]
-    return {module}.union(*(modules_of(child) for child in spec.children.values()))
-
-
-def describe(module: nn.Module, init: Mapping[str, Any] | None = None) -> ModuleSpec:
-    """How ``module`` is built again: with ``init``, else with the arguments that it keeps.
-
-    Raises `ModelError` where its class cannot be imported by name.
-    """
-    kind = type(module)
-    target = f"{kind.__module__}:{kind.__qualname__}"
-    if kind.__module__ == "__main__" or "<locals>" in kind.__qualname__:
-        raise ModelError(
-            f"class {kind.__qualname__} is in {kind.__module__}, which nobody can import: put it "
-            "into a module of its own"
-        )
-    if kind in (nn.Sequential, nn.ModuleList, nn.ModuleDict):
-        parts = {name: describe(child) for name, child in module.named_children()}
-        return ModuleSpec(target=target, children=parts)
-    return ModuleSpec(target=target, init=dict(init) if init else _kept_arguments(module))
-
-
-def _kept_arguments(module: nn.Module) -> dict[str, Any]:
-    """Constructor arguments that the module keeps as attributes of the same names."""
-    arguments = {}
-    for name, parameter in inspect.signature(type(module).__init__).parameters.items():
-        if name in ("self", "device", "dtype") or parameter.kind in (
-            parameter.VAR_POSITIONAL,
-            parameter.VAR_KEYWORD,
-        ):
-            continue
-        value = getattr(module, name, parameter.default)
-        if name == "bias" and isinstance(value, Tensor | type(None)):
-            value = value is not None
-        if isinstance(value, tuple | list) and all(isinstance(part, PLAIN) for part in value):
-            value = list(value)
-        elif not isinstance(value, PLAIN):
-            continue
-        if value is not parameter.default:
-            arguments[name] = value
-    return arguments
+    @property
+    def called(self) -> Interface:
+        """How the module is called."""
+        return self.interface or Interface(inputs=(ModelInput(shape=self.shape, dtype=self.dtype),))
 
 
 _ADAPTED: ContextVar[Tensor] = ContextVar("the adapted features of the tail that is being run")
@@ -316,21 +204,57 @@ class _Frozen(nn.Module):
 
 
 class ForeignBackbone(_Frozen):
-    """Rows (n, inputs), each flattened, to their features at the cut, (n, features)."""
+    """Rows (n, inputs), each flattened, to their features at the cut, (n, features) float32."""
 
-    def __init__(self, module: nn.Module, shape: tuple[int, ...], dtype: str) -> None:
+    def __init__(self, module: nn.Module, foreign: Foreign) -> None:
         super().__init__()
         self.module = module
-        self.shape = shape
-        self.dtype: torch.dtype = getattr(torch, dtype)
+        self.interface = foreign.called
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (n, features)."""
         try:
-            self.module(x.reshape(len(x), *self.shape).to(self.dtype))
+            self.interface.output(self.module, x)
         except Reached as reached:
-            return reached.features.flatten(start_dim=1)
+            return reached.features.flatten(start_dim=1).float()
         raise RuntimeError("the layer at which the network is cut was not reached")
+
+
+class ForeignOutput(_Frozen):
+    """The whole module: rows (n, inputs) to its logits (n, outputs), which are the features."""
+
+    def __init__(self, module: nn.Module, foreign: Foreign) -> None:
+        super().__init__()
+        self.module = module
+        self.interface = foreign.called
+        self.outputs = foreign.outputs
+        self.probable = foreign.gives == "probabilities"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits; of probabilities those that sigmoid or softmax takes back to them."""
+        output: Tensor = self.interface.picked(self.interface.output(self.module, x))
+        table = output.reshape(len(x), -1).float()
+        if not self.probable:
+            return table
+        if self.outputs == 1:
+            return torch.logit(table[:, -1:].double(), eps=LEAST).float()
+        return torch.log(table.double().clamp(min=LEAST)).float()
+
+
+class CastLinear(nn.Linear):
+    """A linear layer that computes in another type than float32, which it takes and gives."""
+
+    def __init__(self, layer: nn.Linear, dtype: str) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self._parameters, self._buffers = layer._parameters, layer._buffers
+        self.dtype: torch.dtype = getattr(torch, dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The layer's output."""
+        bias = None if self.bias is None else self.bias.to(self.dtype)
+        given = nn.functional.linear(x.to(self.dtype), self.weight.to(self.dtype), bias)
+        return given.float()
 
 
 class Tail(_Frozen):
@@ -339,43 +263,52 @@ class Tail(_Frozen):
     def __init__(self, module: nn.Module, foreign: Foreign, sizes: tuple[int, ...]) -> None:
         super().__init__()
         self.module = module
-        self.shape = foreign.shape
-        self.dtype: torch.dtype = getattr(torch, foreign.dtype)
+        self.interface = foreign.called
+        self.dtype: torch.dtype = getattr(torch, foreign.computed_in or "float32")
         self.sizes = sizes
 
     def forward(self, adapted: Tensor) -> Tensor:
         """Logits; raises `RuntimeError` where something else from before the cut is needed."""
-        empty = torch.empty(len(adapted), *self.shape, dtype=self.dtype, device="meta")
-        token = _ADAPTED.set(adapted.reshape(len(adapted), *self.sizes))
+        empty = [one.as_subclass(Absent) for one in self.interface.empty(len(adapted))]
+        token = _ADAPTED.set(adapted.reshape(len(adapted), *self.sizes).to(self.dtype))
         try:
-            logits = self.module(empty.as_subclass(Absent))
+            logits = self.interface.picked(self.interface.called(self.module, empty))
         except Reached as reached:
             logits = reached.features
         finally:
             _ADAPTED.reset(token)
         if not isinstance(logits, Tensor) or logits.is_meta:
             raise RuntimeError("what comes after it uses more than this layer is given")
-        return logits if logits.ndim > 1 else logits[:, None]
+        return (logits if logits.ndim > 1 else logits[:, None]).float()
 
 
-def build(foreign: Foreign) -> tuple[ForeignBackbone, nn.Module]:
+def build(foreign: Foreign) -> tuple[nn.Module, nn.Module]:
     """Backbone and head with weights that are still to be loaded; raises `ModelError`."""
     return cut(lambda: build_module(foreign.module), foreign)
 
 
-def cut(make: Callable[[], nn.Module], foreign: Foreign) -> tuple[ForeignBackbone, nn.Module]:
+def cut(make: Callable[[], nn.Module], foreign: Foreign) -> tuple[nn.Module, nn.Module]:
     """The two halves of the module that ``make`` builds; raises `ModelError` without the layer."""
     module, place = make(), foreign.place
+    if foreign.gives is not None:
+        return ForeignOutput(module, foreign), unit_head(foreign.outputs)
     layer = layer_of(module, foreign.at)
     if place is None:
-        head: nn.Module = _linear(module, foreign.at)
+        head: nn.Module = _last(module, foreign)
     else:
         head = _tail(make(), foreign, place)
         for name in place.after:
             if name != foreign.at:
                 put(module, name, Unreached(layer_of(module, name).to("meta"), computed=False))
     put(module, foreign.at, Stop(layer, computed=place is not None and place.taken > 0))
-    return ForeignBackbone(module, foreign.shape, foreign.dtype), head
+    return ForeignBackbone(module, foreign), head
+
+
+def unit_head(outputs: int) -> nn.Linear:
+    """A head for features that are logits already."""
+    head = nn.Linear(outputs, outputs, bias=False)
+    head.weight = nn.Parameter(torch.eye(outputs), requires_grad=False)
+    return head
 
 
 def layer_of(module: nn.Module, name: str) -> nn.Module:
@@ -396,11 +329,12 @@ def put(module: nn.Module, name: str, layer: nn.Module) -> None:
     setattr(module.get_submodule(parent), last, layer)
 
 
-def _linear(module: nn.Module, name: str) -> nn.Linear:
-    layer = layer_of(module, name)
+def _last(module: nn.Module, foreign: Foreign) -> nn.Linear:
+    """The linear layer that gives the logits."""
+    layer = layer_of(module, foreign.at)
     if not isinstance(layer, nn.Linear):
-        raise ModelError(f"layer '{name}' is a {type(layer).__name__}, not a linear layer")
-    return layer
+        raise ModelError(f"layer '{foreign.at}' is a {type(layer).__name__}, not a linear layer")
+    return layer if foreign.computed_in is None else CastLinear(layer, foreign.computed_in)
 
 
 def _tail(module: nn.Module, foreign: Foreign, place: Place) -> nn.Module:

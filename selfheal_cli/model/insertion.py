@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from selfheal_cli.errors import ModelError, one_line
+from selfheal_cli.errors import ModelError
 from selfheal_cli.model.adapters import Chosen
 from selfheal_cli.model.cutting import Place, layer_of
+from selfheal_cli.model.interface import Interface, call
 
 MAX_VALUES = 1 << 17  # of one row at the cut: a heal keeps thousands of rows
 # layers that take (n, channels, ...); for others of two sizes the last one describes a token
@@ -44,7 +45,7 @@ class Calls:
     given: Any = None
 
 
-def watch(module: nn.Module, rows: Tensor) -> dict[str, Calls]:
+def watch(module: nn.Module, interface: Interface, rows: Tensor) -> dict[str, Calls]:
     """The calls of every layer that runs on some rows, by name, in the order of their start."""
     by_name: dict[str, Calls] = {}
     clock = 0
@@ -73,32 +74,22 @@ def watch(module: nn.Module, rows: Tensor) -> dict[str, Calls]:
                     lambda layer, taken, result, name=name: end(layer, taken, result, name)
                 )
                 stack.callback(hook.remove)
-        outputs_of(module, rows)
+        call(module, interface, rows)
     return by_name
-
-
-def outputs_of(module: nn.Module, rows: Tensor) -> Tensor:
-    """The module's output; raises `ModelError` where it takes no such rows or gives no tensor."""
-    try:
-        with torch.inference_mode():
-            output = module(rows)
-    except Exception as exc:  # the author's code, which may raise anything
-        raise ModelError(
-            f"the model does not take rows of shape {tuple(rows.shape[1:])}, {rows.dtype} "
-            f"({one_line(exc)[:300]}); say what it takes with --shape and --integers"
-        ) from exc
-    if not isinstance(output, Tensor):
-        raise ModelError(f"the model gives a {type(output).__name__}; one tensor is needed")
-    return output
 
 
 def is_linear_output(calls: Mapping[str, Calls], output: Tensor) -> bool:
     """Whether an output is that of a linear layer or a convolution, with nothing after it."""
     return any(
-        isinstance(call.given, Tensor) and torch.equal(call.given.flatten(), output.flatten())
+        is_plain(call.given) and torch.equal(call.given.flatten(), output.flatten())
         for call in calls.values()
         if isinstance(call.layer, nn.Linear | nn.Bilinear | nn.modules.conv._ConvNd)
     )
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value is a tensor of one shape: attention packs masked tokens into another."""
+    return isinstance(value, Tensor) and not value.is_nested
 
 
 def last_linear(calls: Mapping[str, Calls]) -> str | None:
@@ -167,9 +158,9 @@ def _parts(
 
 
 def _sizes(value: Any, at: str, verb: str) -> tuple[int, ...]:
-    if not isinstance(value, Tensor) or value.ndim < 2 or not value.is_floating_point():
-        what = f"{value.dtype}" if isinstance(value, Tensor) else type(value).__name__
-        shape = f" of shape {tuple(value.shape)}" if isinstance(value, Tensor) else ""
+    if not is_plain(value) or value.ndim < 2 or not value.is_floating_point():
+        what = f"{value.dtype}" if is_plain(value) else type(value).__name__
+        shape = f" of shape {tuple(value.shape)}" if is_plain(value) else ""
         raise ModelError(
             f"layer '{at}' {verb} {what}{shape}; the adapter needs one that {verb} floats "
             "(n, d), (n, tokens, d) or (n, channels, h, w)"

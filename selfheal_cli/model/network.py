@@ -21,6 +21,7 @@ from selfheal_cli.model.adapters import (
     parse_adapter,
 )
 from selfheal_cli.model.cutting import Foreign
+from selfheal_cli.model.interface import WHOLE
 
 if TYPE_CHECKING:
     from selfheal_cli.records import FloatArray
@@ -172,7 +173,7 @@ class SelfHealingNetwork(_Predictor):
     def may_look_beside(self) -> bool:
         """Whether the inputs may be features as well: they are few, and no token numbers."""
         other = self.architecture.other
-        whole = other is not None and other.dtype == "int64"
+        whole = other is not None and any(one.dtype in WHOLE for one in other.called.inputs)
         return self.architecture.inputs <= MOST_BESIDE and not whole
 
     @property

@@ -193,7 +193,7 @@ def test_weights_that_are_a_pickle_are_refused_and_nothing_runs(
     ("arguments", "code", "message"),
     [
         (("models:/nobody/1", "--as", "d"), 4, "models:/nobody/1: no such model"),
-        (("--as", "d"), 2, "give MODEL, or --weights with --from"),
+        (("--as", "d"), 2, "give MODEL, or --from"),
         (("--weights", "digits.safetensors", "--as", "d"), 2, "--weights needs --from"),
         (STORED, 2, "--as NAME is needed"),
         ((*STORED, "--as", "d", "--init", "{"), 2, "--init"),
@@ -210,7 +210,8 @@ def test_weights_that_are_a_pickle_are_refused_and_nothing_runs(
          "the linear layer that gives the logits, 'out'"),
         ((*STORED, *DATA, "--as", "d", "--adapter", "lora", "--at", "dropout"), 3,
          "'dropout' is a Dropout; linear: hidden, out"),
-        (("--from", "os:getcwd", "--weights", "digits.safetensors", "--as", "d"), 3, "not a class"),
+        (("--from", "os:getcwd", "--weights", "digits.safetensors", "--as", "d"), 3,
+         "a str is no torch.nn.Module and holds none"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_wrapped_is_said_in_one_line(

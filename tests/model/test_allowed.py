@@ -12,7 +12,8 @@ from torch import nn
 
 from selfheal_cli.errors import ModelError
 from selfheal_cli.model.allowed import VARIABLE, allow, asked_by_mlflow, remember
-from selfheal_cli.model.cutting import ModuleSpec, build_module, find_class, modules_of
+from selfheal_cli.model.construction import build_module
+from selfheal_cli.model.description import ModuleSpec, find_class, modules_of
 
 CODE = """
 from pathlib import Path

@@ -30,6 +30,7 @@ AS_LOGITS = {  # what its callers do with such an output
     "one logit over a temperature": torch.sigmoid,
     "log_softmax of two": lambda z: torch.softmax(z, dim=1)[:, 1],
     "log_softmax of five": lambda z: torch.softmax(z, dim=1),
+    "a dict": torch.sigmoid,
 }
 AS_PROBABILITIES = {
     "sigmoid": lambda p: p,
@@ -38,13 +39,13 @@ AS_PROBABILITIES = {
     "the second of a softmax": lambda p: p,
     "both sides of a sigmoid": lambda p: p[:, 1],
 }
+NO_LOGITS = {  # probabilities that no sigmoid or softmax of a linear layer gives
+    "calibrated sigmoid": lambda p: p,
+    "calibrated softmax": lambda p: p,
+    "smoothed sigmoid": lambda p: p,
+    "hardsigmoid": lambda p: p,
+}
 REFUSED = {
-    "calibrated sigmoid": "read as probabilities",
-    "shifted sigmoid": "read as probabilities",
-    "calibrated softmax": "read as probabilities",
-    "smoothed sigmoid": "read as probabilities",
-    "clamp": "read as probabilities",
-    "hardsigmoid": "read as probabilities",
     "tanh": "squashed by its last step; regression, multi-label and ranking are not supported",
     "three tanh": "squashed by its last step",
     "logsigmoid": "all on one side of 0",
@@ -53,8 +54,7 @@ REFUSED = {
     "three sigmoids": "3 outputs each between 0 and 1 that do not sum to 1",
     "two sigmoids": "multi-label is not supported",
     "prices": "too large for logits; regression",
-    "a dict": "gives a dict; one tensor is needed",
-    "a tuple": "gives a tuple; one tensor is needed",
+    "a tuple": "gives a tuple with 0 (n, 1), 1 (n, 1); say which is one answer a row with --gives",
     "an answer a token": "per-token labels are not supported",
     "one for all": "one answer a row is needed",
     "labels": "torch.int64; logits or probabilities are needed",
@@ -85,8 +85,7 @@ def given(kind: str, *, bare: bool = False) -> torch.Tensor:
     rows = np.ascontiguousarray(pd.read_csv("rows.csv").to_numpy(dtype=np.float32))
     with torch.inference_mode():
         output = stored(kind, bare=bare)(torch.from_numpy(rows))
-    assert isinstance(output, torch.Tensor)
-    return output
+    return output["logits"] if isinstance(output, dict) else output
 
 
 @pytest.mark.parametrize("kind", [*AS_LOGITS, *AS_PROBABILITIES])
@@ -103,6 +102,19 @@ def test_a_registered_version_gives_what_callers_read_in_the_original_bit_for_bi
     assert np.array_equal(served, expected.reshape(served.shape))
     alone = np.asarray(version.predict(frame[:1]))  # batch norm is in evaluation mode everywhere
     np.testing.assert_allclose(alone, served[:1], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", NO_LOGITS)
+def test_probabilities_without_logits_are_kept_as_they_are_also_at_0_and_1(
+    workdir: Path, invoke: Invoke, kind: str
+) -> None:
+    said = invoke(*wrapping(kind)).stdout
+    assert "after the model's output" in said
+    assert "read as probabilities" in said
+    expected = NO_LOGITS[kind](given(kind)).numpy()
+    version = mlflow.pyfunc.load_model("models:/head@champion")
+    served = np.asarray(version.predict(pd.read_csv("rows.csv")))
+    np.testing.assert_allclose(served.reshape(expected.shape), expected, atol=1e-6)
 
 
 def test_every_head_that_cannot_be_kept_is_refused_with_what_was_seen(
@@ -125,7 +137,7 @@ def test_a_head_without_a_layer_of_its_own_is_never_taken_for_the_layer_before_i
     version = mlflow.pyfunc.load_model("models:/head@champion")
     served = np.asarray(version.predict(pd.read_csv("rows.csv")))
     assert np.array_equal(served, torch.sigmoid(given("one logit", bare=True)).numpy()[:, 0])
-    said = invoke(*wrapping("sigmoid", bare=True), "--at", at, expect=3).stderr
+    said = invoke(*wrapping("sigmoid", bare=True), "--at", "body.0", expect=3).stderr
     assert "no linear layer of its own" in said
 
 
@@ -187,7 +199,7 @@ def test_the_user_may_say_that_numbers_between_0_and_1_are_logits(
     workdir: Path, invoke: Invoke
 ) -> None:
     arguments = wrapping("clamp")
-    assert "--gives logits if they are" in invoke(*arguments, expect=3).stderr
+    assert "--gives logits if they are" in invoke(*arguments, "--at", "out", expect=3).stderr
     invoke(*arguments, "--gives", "logits")
     served = np.asarray(
         mlflow.pyfunc.load_model("models:/head@champion").predict(pd.read_csv("rows.csv"))

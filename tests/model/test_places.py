@@ -16,7 +16,8 @@ from selfheal_cli.model.adapters import KINDS
 from selfheal_cli.model.checkpoint import assemble, make_base
 from selfheal_cli.model.cutting import Foreign
 from selfheal_cli.model.network import SelfHealingNetwork, as_probabilities, use_one_thread
-from selfheal_cli.model.wrapping import NetworkLayer, layers, take, wrap
+from selfheal_cli.model.original import take
+from selfheal_cli.model.wrapping import NetworkLayer, layers, wrap
 from tests.model import networks
 
 DRAW = np.random.default_rng(7)
@@ -167,10 +168,12 @@ def test_lora_is_the_layer_with_its_weights_changed_by_a_low_rank() -> None:
 @pytest.mark.parametrize(("case", "at"), [("mlp", "second"), ("transformer", "encoder.layers.1")])
 def test_each_weight_is_kept_once_and_what_is_skipped_takes_no_memory(case: str, at: str) -> None:
     module, network = wrapped(case, at, "reflexive")
-    both = {"mean", "sd", "summary"}  # of the module itself: which side needs them is not known
-    doubled = sum(v.numel() for n, v in module.state_dict().items() if n in both)
+    # those of the module itself: which side needs them is not known
+    both = {"mean", "sd", "summary", "places"}
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    doubled = sum(v.numel() for n, v in tensors.items() if n in both)
     kept = sum(v.numel() for v in network.base_weights().values())
-    assert kept == sum(v.numel() for v in module.state_dict().values()) + doubled
+    assert kept == sum(v.numel() for v in tensors.values()) + doubled
     assert not any(value.is_meta for value in network.state_dict().values())
 
 

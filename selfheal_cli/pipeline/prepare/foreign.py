@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from selfheal_cli.errors import DataError, ModelError
-from selfheal_cli.model.checkpoint import make_base
+from selfheal_cli.model.checkpoint import assemble, make_base
+from selfheal_cli.model.interface import WHOLE, ModelInput
 from selfheal_cli.model.loading import (
     PICKLE_RISK,
-    from_class,
+    made,
     read_exported,
     read_pickle,
     read_safetensors,
 )
 from selfheal_cli.model.network import SelfHealingNetwork, use_one_thread
-from selfheal_cli.model.wrapping import first_width
+from selfheal_cli.model.original import Original, first_width, take, takes_tokens
+from selfheal_cli.pipeline.prepare.inputs import AskedInput, place_inputs
 from selfheal_cli.records import Base
 from selfheal_cli.registry.base import Registry
 from selfheal_cli.registry.mlflow.format import input_names
@@ -51,7 +53,8 @@ class ForeignOrigin:
     allow_pickle: bool = False
 
     def __str__(self) -> str:
-        return self.uri or f"{self.target} with {self.weights}"
+        with_weights = f" with {self.weights}" if self.weights else ""
+        return self.uri or f"{self.target}{with_weights}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,24 @@ class Sample:
     shape: tuple[int, ...]
     dtype: str
     drawn: bool = False  # and not the user's
+    several: tuple[ModelInput, ...] = ()  # where the model takes more than one tensor, or by name
+
+    @property
+    def inputs(self) -> tuple[ModelInput, ...]:
+        """The tensors that a row becomes."""
+        return self.several or (ModelInput(shape=self.shape, dtype=self.dtype),)
+
+    @property
+    def whole(self) -> list[bool]:
+        """Of each column, whether the model takes whole numbers."""
+        return [one.dtype in WHOLE for one in self.inputs for _ in range(one.size)]
+
+    def as_taken(self, original: Original) -> Sample:
+        """With what the model was seen to take, and the rows that it was asked about."""
+        (first, *_) = inputs = original.interface.inputs
+        return replace(
+            self, rows=original.rows, shape=first.shape, dtype=first.dtype, several=inputs
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +101,10 @@ def read_origin(registry: Registry | None, origin: ForeignOrigin) -> StoredModel
     """
     use_one_thread()
     if origin.uri is None or registry is None:
-        if origin.target is None or origin.weights is None:
-            raise ModelError("without a URI, a class and its weights are needed")
-        return StoredModel(from_class(origin.target, origin.init, read_safetensors(origin.weights)))
+        if origin.target is None:
+            raise ModelError("without a URI, a class or a function that makes the model is needed")
+        weights = read_safetensors(origin.weights) if origin.weights is not None else None
+        return StoredModel(made(origin.target, origin.init, weights))
     with tempfile.TemporaryDirectory() as into:
         folder = registry.model_files(origin.uri, Path(into))
         exported, pickled = folder / EXPORTED, folder / PICKLED
@@ -94,7 +116,7 @@ def read_origin(registry: Registry | None, origin: ForeignOrigin) -> StoredModel
                     "name its class with --from package.module:Class"
                 )
             weights = read_exported(exported)
-            return StoredModel(from_class(origin.target, origin.init, weights), names)
+            return StoredModel(made(origin.target, origin.init, weights), names)
         if not pickled.exists():
             raise ModelError(
                 f"{origin.uri}: is not of MLflow's pytorch flavour (no {EXPORTED} and no {PICKLED})"
@@ -106,43 +128,28 @@ def read_origin(registry: Registry | None, origin: ForeignOrigin) -> StoredModel
             module = read_pickle(pickled)
     if origin.target is None:
         return StoredModel(module, names)
-    return StoredModel(from_class(origin.target, origin.init, module.state_dict()), names)
+    return StoredModel(made(origin.target, origin.init, module.state_dict()), names)
 
 
 def sample_rows(
     stored: StoredModel,
     data: Path | None,
     drop: Sequence[str],
-    shape: tuple[int, ...] | None,
-    *,
-    integers: bool,
+    asked: Sequence[AskedInput],
 ) -> Sample:
-    """Rows of a file, else drawn ones; raises `DataError` where they do not fill the shape.
+    """Rows of a file, else drawn ones; raises `DataError` where they do not fill the inputs.
 
     The columns that the model's signature names are taken by name, in its order.
     """
-    dtype = "int64" if integers else "float32"
     if data is None:
-        wanted = shape or (first_width(stored.module),)
-        drawn = np.random.default_rng(0)
-        size = (max(2, min(SAMPLE, MOST_DRAWN // prod(wanted))), prod(wanted))
-        rows = drawn.integers(0, 2, size) if integers else drawn.standard_normal(size)
-        names = stored.names or ()
-        if len(names) != size[1]:
-            names = tuple(f"x{place}" for place in range(size[1]))
-        return Sample(rows.astype(np.float32), names, wanted, dtype, drawn=True)
+        return _drawn(stored, asked)
     table = open_table(data, None)
     unknown = [name for name in drop if name not in table.columns]
     if unknown:
         known = ", ".join(table.columns)
         raise DataError(f"{data}: no column '{unknown[0]}' to drop; columns: {known}")
     names = _columns(stored, data, [name for name in table.columns if name not in drop])
-    wanted = shape or (len(names),)
-    if len(names) != prod(wanted):
-        raise DataError(
-            f"{data}: {len(names)} columns are left, the model takes {prod(wanted)} "
-            f"({' x '.join(map(str, wanted))}); leave the target and others out with --drop"
-        )
+    inputs, names = place_inputs(asked or _guessed(stored), names, str(data))
     frame = next(table.chunks(None), None)
     if frame is None or frame.empty:
         raise DataError(f"{data}: no rows below the header")
@@ -155,7 +162,41 @@ def sample_rows(
         raise DataError(
             f"{data}: row {row + 1}, column '{names[column]}': {value!r}, and a number is needed"
         )
-    return Sample(np.ascontiguousarray(taken), names, wanted, dtype)
+    rows = np.ascontiguousarray(taken)
+    return Sample(rows, names, inputs[0].shape, inputs[0].dtype, several=_several(inputs))
+
+
+def _drawn(stored: StoredModel, asked: Sequence[AskedInput]) -> Sample:
+    """Rows drawn by chance: of whole numbers 0 and 1, which every vocabulary has."""
+    wanted = list(asked or _guessed(stored))
+    for place, one in enumerate(wanted):
+        if not one.shape:
+            count = len(one.columns) or first_width(stored.module)
+            wanted[place] = replace(one, shape=(count,), columns=())
+    width = sum(prod(one.shape) for one in wanted)
+    known = [name for one in asked for name in one.columns]
+    names = tuple(known if len(known) == width else stored.names or ())
+    if len(names) != width:
+        names = tuple(f"x{place}" for place in range(width))
+    inputs, names = place_inputs(wanted, names, "the model")
+    drawn = np.random.default_rng(0)
+    count = max(2, min(SAMPLE, MOST_DRAWN // width))
+    pieces = [
+        drawn.integers(0, 2, (count, one.size)) if one.dtype in WHOLE
+        else drawn.standard_normal((count, one.size))
+        for one in inputs
+    ]  # fmt: skip
+    rows = np.hstack(pieces).astype(np.float32)
+    first = inputs[0]
+    return Sample(rows, names, first.shape, first.dtype, drawn=True, several=_several(inputs))
+
+
+def _several(inputs: tuple[ModelInput, ...]) -> tuple[ModelInput, ...]:
+    return inputs if len(inputs) > 1 or inputs[0].name is not None else ()
+
+
+def _guessed(stored: StoredModel) -> tuple[AskedInput, ...]:
+    return (AskedInput(None, takes_tokens(stored.module)),)
 
 
 def _columns(stored: StoredModel, data: Path, given: Sequence[str]) -> tuple[str, ...]:
@@ -170,6 +211,11 @@ def _columns(stored: StoredModel, data: Path, given: Sequence[str]) -> tuple[str
     return stored.names
 
 
+def taken(module: nn.Module, sample: Sample, origin: ForeignOrigin, gives: str) -> Original:
+    """The module as it is taken for wrapping; raises `ModelError`."""
+    return take(module, sample.rows, inputs=sample.inputs, init=origin.init, output=gives)
+
+
 def fills(network: SelfHealingNetwork, sample: Sample) -> list[float | None]:
     """What goes in for a missing value of each input; None is NaN.
 
@@ -177,17 +223,18 @@ def fills(network: SelfHealingNetwork, sample: Sample) -> list[float | None]:
     the most frequent. Where no rows were given nobody knows: NaN, to which a network has no answer,
     and of whole numbers 0.
     """
-    width = len(sample.names)
-    if sample.dtype == "int64":
-        if sample.drawn:
-            return [0.0] * width
-        return [_commonest(sample.rows[:, place]) for place in range(width)]
-    holes = sample.rows[:width].copy()
-    places = np.arange(len(holes))
-    holes[places, places] = np.nan
-    if sample.drawn or np.isfinite(network.predict(holes)).all():
-        return [None] * width
-    return [float(mean) for mean in sample.rows.mean(axis=0, dtype=np.float64)]
+    whole = sample.whole
+    floats = [place for place, one in enumerate(whole) if not one]
+    holes = sample.rows[: len(floats)].copy()
+    holes[np.arange(len(holes)), floats[: len(holes)]] = np.nan
+    takes_nan = sample.drawn or np.isfinite(network.predict(holes)).all()
+    means = sample.rows.mean(axis=0, dtype=np.float64)
+    return [
+        (0.0 if sample.drawn else _commonest(sample.rows[:, place]))
+        if one
+        else (None if takes_nan else float(means[place]))
+        for place, one in enumerate(whole)
+    ]
 
 
 def filled_with(fill_values: Sequence[float | None], sample: Sample) -> str:
@@ -196,7 +243,7 @@ def filled_with(fill_values: Sequence[float | None], sample: Sample) -> str:
         return "NaN, and a row that the model has no answer to is left out"
     if sample.drawn:
         return "0, since no rows were given with --data"
-    return "its column's commonest value" if sample.dtype == "int64" else "its column's mean"
+    return "its column's commonest value" if sample.whole[0] else "its column's mean"
 
 
 def _commonest(values: FloatArray) -> float:
@@ -213,4 +260,15 @@ def base_of(network: SelfHealingNetwork, sample: Sample, labels: Sequence[str] |
         raise ModelError(f"--classes {','.join(names)}: the model tells {classes} classes apart")
     encoding = Encoding.raw_columns(sample.names, fills(network, sample))
     document = {"encoding": encoding.model_dump(mode="json"), "labels": names}
-    return make_base(network, {}, document, sample.rows)
+    base = make_base(network, {}, document, sample.rows)
+    _require_same_when_stored(network, base, sample)
+    return base
+
+
+def _require_same_when_stored(network: SelfHealingNetwork, base: Base, sample: Sample) -> None:
+    """Raise `ModelError` unless what is stored decides as the network, in batches of any size."""
+    stored = assemble(base, network.adapter.state_dict(), where="the stored model")
+    for count in (1, 7, len(sample.rows)):
+        rows = sample.rows[:count]
+        if not np.array_equal(stored.predict(rows), network.predict(rows)):
+            raise ModelError("the model decides otherwise once it was stored, so it is not")

@@ -12,7 +12,7 @@ from selfheal_cli.events.archive import LOG_NAME, run_folder
 from selfheal_cli.events.log import EventLog
 from selfheal_cli.events.types import ModelWrapped, RunFinished
 from selfheal_cli.model.allowed import remember
-from selfheal_cli.model.cutting import modules_of
+from selfheal_cli.model.description import modules_of
 from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.pipeline.prepare.lease import RunLease, require_free
 from selfheal_cli.pipeline.record.recorder import RunRecorder

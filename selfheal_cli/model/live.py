@@ -1,0 +1,41 @@
+"""The network within what other libraries put around it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from selfheal_cli.errors import ModelError
+
+# where a library's object keeps its network: skorch, pytorch-tabnet, trainers
+PLACES = ("module_", "network", "model_", "model")
+
+
+def unwrapped(model: Any) -> nn.Module:
+    """The module itself; raises `ModelError` for what holds none.
+
+    It is taken out of torch.compile's and DataParallel's wrappers, and out of objects that keep a
+    trained network (skorch's ``module_``, TabNet's ``network``).
+    """
+    while True:
+        if isinstance(model, DataParallel | DistributedDataParallel):
+            model = model.module
+        elif not isinstance(model, nn.Module):
+            model = _within(model)
+        elif "_orig_mod" in model._modules:
+            model = model._modules["_orig_mod"]
+        else:
+            return model
+
+
+def _within(model: Any) -> Any:
+    for name in PLACES:
+        inner = vars(model).get(name) if hasattr(model, "__dict__") else None
+        if isinstance(inner, nn.Module):
+            return inner
+    kind = type(model).__name__
+    raise ModelError(
+        f"a {kind} is no torch.nn.Module and holds none; only PyTorch models are taken here"
+    )

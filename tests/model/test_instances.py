@@ -1,0 +1,122 @@
+"""Live modules: taken as they are, equal when stored, in batches of any size; or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from selfheal_cli.errors import ModelError
+from selfheal_cli.model.checkpoint import assemble, make_base
+from selfheal_cli.model.interface import ModelInput
+from selfheal_cli.model.live import unwrapped
+from selfheal_cli.model.network import as_probabilities, use_one_thread
+from selfheal_cli.model.original import take
+from selfheal_cli.model.parts import named
+from selfheal_cli.model.wrapping import put_in, wrap
+from tests.model import instances
+from tests.model.networks import Mlp
+
+DRAW = np.random.default_rng(3)
+ROWS = DRAW.standard_normal((100, 8)).astype(np.float32)
+MIXED = np.hstack([ROWS[:, :5], DRAW.integers(0, 4, (100, 3))]).astype(np.float32)
+FLAT = (ModelInput(shape=(8,)),)
+BOTH = (
+    ModelInput(name="numbers", shape=(5,)),
+    ModelInput(name="tokens", shape=(3,), dtype="int64"),
+)
+LIVE: dict[str, Callable[[], Any]] = {
+    "renamed": lambda: instances.Renamed(8, torch.relu),
+    "replaced": instances.replaced,
+    "added": instances.Added,
+    "added, then a probability": lambda: instances.Added(nn.Sigmoid()),
+    "recurrent": instances.Recurrent,
+    "two inputs": instances.TwoInputs,
+    "thirteen layers": lambda: nn.Sequential(
+        *(layer for _ in range(6) for layer in (nn.Linear(8, 8), nn.Tanh())), nn.Linear(8, 2)
+    ),
+    "compiled": lambda: torch.compile(instances.Added(), backend="eager"),
+    "parallel": lambda: nn.DataParallel(Mlp(outputs=3)),
+    "fitted": lambda: instances.Fitted(Mlp(outputs=3)),
+    "one layer": lambda: nn.Linear(8, 1),
+    "bfloat16": lambda: Mlp(outputs=3).to(torch.bfloat16),
+    "float64": lambda: Mlp(outputs=3).double(),
+    "autocast": instances.InHalf,
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> None:
+    """As the command line does it."""
+    use_one_thread()
+
+
+def of_caller(module: nn.Module, rows: Any, kind: str) -> Any:
+    """Probabilities as the module's own caller reads them."""
+    x = torch.from_numpy(rows)
+    with torch.no_grad():
+        if isinstance(module, instances.TwoInputs):
+            output = module(x[:, :5], x[:, 5:].long())["score"]
+        else:
+            output = module(x.to(next(module.parameters()).dtype))
+    output = output[0] if isinstance(output, tuple) else output
+    table = output.float()
+    read: Tensor = table[:, 0] if kind == "probabilities" else as_probabilities(table)
+    return read.numpy()
+
+
+@pytest.mark.parametrize("name", LIVE)
+def test_a_live_model_decides_the_same_once_it_is_stored(name: str) -> None:
+    torch.manual_seed(2)
+    model = LIVE[name]()
+    module = unwrapped(model).eval()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.mul_(2)  # what is not trained may pass as chances
+    rows, inputs = (MIXED, BOTH) if name == "two inputs" else (ROWS, FLAT)
+    original = take(model, rows, inputs=inputs, output="score" if inputs is BOTH else "auto")
+    network = put_in(original)
+    stored = assemble(make_base(network, {}, {}, rows), network.adapter.state_dict(), where="v1")
+    module.requires_grad_(requires_grad=False)
+    exact = name not in ("float64", "added, then a probability")
+    for count in (1, 7, 100):
+        expected = of_caller(module, rows[:count], original.answer.kind)
+        np.testing.assert_allclose(stored.predict(rows[:count]), expected, atol=1e-6)
+        if exact and count == 100:
+            assert np.array_equal(stored.predict(rows), expected)
+    assert stored.ends_in_linear or name == "autocast"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: instances.Odd("dropout"), "when it is asked again about the same rows"),
+        (lambda: instances.Odd("batch"), "depends on the other rows of its batch"),
+        (lambda: instances.Odd("nan"), "no finite number"),
+        (lambda: instances.Odd("half"), "one answer a row is needed"),
+        (instances.TwoInputs, "takes 2 inputs .numbers, tokens. and was given one"),
+        (lambda: nn.Linear(8, 2, device="meta"), "weight '0.weight' is on the device meta"),
+        (lambda: nn.Sequential(nn.LazyLinear(2)), "as lazy layers have none before they ran"),
+        (lambda: torch.jit.trace(nn.Linear(8, 2), torch.ones(2, 8)), "the module that it was made"),
+        (lambda: instances.Renamed(8, lambda x: x * 2), "activation is a function that nobody can"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_what_no_copy_can_do_as_well_is_refused_by_what_was_seen(
+    make: Callable[[], nn.Module], message: str
+) -> None:
+    with pytest.raises(ModelError, match=message) as raised:
+        wrap(make(), ROWS, shape=(8,))
+    assert "--init" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["os:system", "builtins:exec", "torch.hub:os.system", "torch.hub:os"]
+)
+def test_a_stored_description_names_nothing_of_the_standard_library(name: str) -> None:
+    with pytest.raises(ModelError, match="may name"):
+        named(name)
