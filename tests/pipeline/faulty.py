@@ -22,7 +22,7 @@ from selfheal_cli.cli.run_screen import RunScreen
 from selfheal_cli.events.event import Event
 from selfheal_cli.events.types import BatchScored
 
-RUN = ("run", "--batches", "8", "--no-plots")
+RUN = ("run", "--batches", "6", "--no-plots")
 RESUME = ("run", "--resume", "latest")
 CRASHED = 99
 PATIENCE = "selfheal_cli.pipeline.runs.run.PATIENCE_SECONDS"
