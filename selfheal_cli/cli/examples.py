@@ -4,6 +4,7 @@ EXAMPLES = {
     "demo": "selfheal demo --write trial",
     "init": "selfheal init transactions.csv --target is_fraud",
     "run": "selfheal run transactions.csv --target is_fraud --labels delayed:5",
+    "check-model": "selfheal check-model models:/credit/7 --from scoring.net:CreditNet",
     "wrap": "selfheal wrap models:/credit/7 --from scoring.net:CreditNet --as credit-healed",
     "compare": "selfheal compare transactions.csv --target is_fraud --seeds 3",
     "status": "selfheal status http://127.0.0.1:5001 --watch",

@@ -22,6 +22,7 @@ SECTIONS = {
         "demo": "Show healing on a table of payments that change.",
         "init": "Write a commented selfheal.yaml from what is seen in your data.",
         "run": "Train, stream, heal and register every snapshot.",
+        "check-model": "Say what a model takes and gives, and what healing it would cost.",
         "wrap": "Put an adapter into a trained PyTorch model of your own.",
         "compare": "Compare recipes with each other, with peers and with no heal.",
     },

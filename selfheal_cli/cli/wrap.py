@@ -112,8 +112,10 @@ def command(
 
     A new NAME serves what was wrapped. Of one that exists no alias is moved without --promote.
     """
-    _check_usage(name, listed, given)
-    init = _init(given["init_text"])
+    require_model(given)
+    if name is None and not listed:
+        raise click.UsageError("--as NAME is needed, or --list")
+    init = init_of(given["init_text"])
     from selfheal_cli.model.adapters import parse_adapter
     from selfheal_cli.model.allowed import allow
     from selfheal_cli.model.wrapping import put_in
@@ -142,7 +144,7 @@ def command(
         allow_pickle=given["allow_pickle"],
     )
     stored = read_origin(registry, origin)
-    sample = sample_rows(stored, given["data"], given["drop"], _asked(given))
+    sample = sample_rows(stored, given["data"], given["drop"], asked_inputs(given))
     if listed:
         _show_layers(stored.module, sample, origin, given["gives"], as_json=as_json)
     elif name is not None and registry is not None:
@@ -155,15 +157,14 @@ def command(
         _tell(registry, added, network, original, sample, origin, name, as_json=as_json)
 
 
-def _check_usage(name: str | None, listed: bool, given: dict[str, Any]) -> None:
+def require_model(given: dict[str, Any]) -> None:
+    """Raise `click.UsageError` unless one model is named."""
     if given["weights"] is not None and given["target"] is None:
         raise click.UsageError("--weights needs --from, the class that they belong to")
     if given["model"] is None and given["target"] is None:
         raise click.UsageError("give MODEL, or --from, with --weights where it makes none")
     if given["model"] is not None and given["weights"] is not None:
         raise click.UsageError("give MODEL, or --weights with --from")
-    if name is None and not listed:
-        raise click.UsageError("--as NAME is needed, or --list")
 
 
 def _tell(
@@ -179,6 +180,7 @@ def _tell(
 ) -> None:
     from selfheal_cli.cli import output
     from selfheal_cli.pipeline.prepare.foreign import filled_with, fills
+    from selfheal_cli.pipeline.prepare.trial import place_of
     from selfheal_cli.registry.base import CHAMPION
 
     number, moved = added.version, [move.as_dict() for move in added.moved]
@@ -189,9 +191,7 @@ def _tell(
                            "output": original.answer.kind, "moved": moved})  # fmt: skip
         return
     count = sum(one.numel() for one in network.adapter.parameters())
-    whole = network.architecture.other is not None and network.architecture.other.gives
-    where = f"{'before' if network.ends_in_linear else 'at'} layer '{at}'"
-    where = "after the model's output" if whole else where
+    where = place_of(network)
     recipe = "" if network.ends_in_linear else " --recipe gradient"
     seen = f"{len(sample.rows):,} {'drawn ' if sample.drawn else ''}rows"
     say(
@@ -254,7 +254,7 @@ def _size(shape: tuple[int, ...]) -> str:
     return " x ".join(("n", *(str(one) for one in shape[1:]))) if shape else "-"
 
 
-def _asked(given: dict[str, Any]) -> tuple[AskedInput, ...]:
+def asked_inputs(given: dict[str, Any]) -> tuple[AskedInput, ...]:
     """What the model takes, by ``--input`` or by ``--shape`` and ``--integers``."""
     from selfheal_cli.pipeline.prepare.inputs import parse_inputs
 
@@ -271,7 +271,8 @@ def _asked(given: dict[str, Any]) -> tuple[AskedInput, ...]:
     return parse_inputs(texts)
 
 
-def _init(text: str | None) -> dict[str, Any]:
+def init_of(text: str | None) -> dict[str, Any]:
+    """The arguments of the model's constructor."""
     if text is None:
         return {}
     try:

@@ -164,8 +164,8 @@ class Design:
             "weight": _tensor(on_features.T),
             "bias": _tensor(constant),
             "direction": self._inverse,
-            "scale": torch.ones(size.inputs),
-            "shift": torch.zeros(size.inputs),
+            "scale": torch.ones(size.moved),
+            "shift": torch.zeros(size.moved),
         }
 
 

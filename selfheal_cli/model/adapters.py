@@ -143,7 +143,7 @@ class AffineAdapter(Adapter):
 
     def align(self, x: Tensor) -> Tensor:
         """Inputs (n, inputs), moved back to the scale of training."""
-        return x * self.scale + self.shift
+        return x * self.scale + self.shift if len(self.scale) else x
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (n, features) to the head's input (n, hidden)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from math import prod
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -44,7 +45,7 @@ class Architecture:
     ``hidden`` is the width of the backbone's features, flattened; ``adapter`` as
     `adapters.parse_adapter` reads it. ``beside``: the backbone gives its inputs beside the
     features, for the adapter to use. ``foreign``: a `cutting.Foreign` as JSON; None for our own
-    network.
+    network. ``moves``: an affine adapter may move the inputs; not those of one large tensor.
     """
 
     inputs: int
@@ -53,6 +54,12 @@ class Architecture:
     adapter: str = REFLEXIVE
     beside: bool = False
     foreign: Mapping[str, Any] | None = None
+    moves: bool = True
+
+    @property
+    def moved(self) -> int:
+        """Inputs that an affine adapter may move."""
+        return self.inputs if self.moves else 0
 
     @property
     def features(self) -> int:
@@ -69,7 +76,7 @@ class Architecture:
         """Where the adapter sits."""
         place = self.other.place if self.other else None
         if place is None:
-            return Room(self.inputs, self.outputs, (self.features,), self.hidden)
+            return Room(self.moved, self.outputs, (self.features,), self.hidden)
         return Room(self.inputs, self.outputs, place.sizes, self.hidden, place.axis, place.taken)
 
     def as_dict(self) -> dict[str, Any]:
@@ -77,7 +84,16 @@ class Architecture:
         document = asdict(self)
         if self.foreign is None:
             del document["foreign"]
+        if self.moves:
+            del document["moves"]
         return document
+
+
+def is_one_tensor(foreign: Mapping[str, Any] | None) -> bool:
+    """Whether a network takes one tensor of more values than a table has columns."""
+    shape = (foreign or {}).get("shape", ())
+    several = len(((foreign or {}).get("interface") or {}).get("inputs", ())) > 1
+    return len(shape) > 1 and prod(shape) > MOST_BESIDE and not several
 
 
 class _Predictor(nn.Module):
@@ -160,7 +176,8 @@ class SelfHealingNetwork(_Predictor):
         """
         if not (isinstance(self.adapter, ReflexiveLayer) and self.ends_in_linear):
             raise TypeError("only a network with a ReflexiveLayer before a linear head is anchored")
-        size = replace(self.architecture, adapter=AFFINE, beside=beside)
+        moves = not is_one_tensor(self.architecture.foreign)
+        size = replace(self.architecture, adapter=AFFINE, beside=beside, moves=moves)
         backbone = AnchoredBackbone(self.backbone, self.adapter, beside=beside)
         adapter = _adapter(size)
         weight, _ = self.linear_head()

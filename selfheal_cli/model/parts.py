@@ -62,7 +62,7 @@ def described(module: nn.Module) -> Described:
     """Describe an instance; raises `ModelError` where one of its classes has no name to import."""
     reader = _Reader(module)
     spec = reader.module(module, "")
-    return Described(spec, reader.weights, reader.lost)
+    return Described(spec, {**reader.weights, **reader.repeated()}, reader.lost)
 
 
 @dataclass
@@ -73,6 +73,7 @@ class _Reader:
     weights: dict[str, Tensor] = field(default_factory=dict)
     lost: dict[str, str] = field(default_factory=dict)
     told: dict[int, str] = field(default_factory=dict)  # modules, by where they were first
+    again: dict[str, str] = field(default_factory=dict)  # other places, with the first
 
     def __post_init__(self) -> None:
         self.paths = {id(part): name for name, part in self.root.named_modules()}
@@ -108,6 +109,7 @@ class _Reader:
                 absent.append(name)
             elif id(child) in self.told:
                 shared[name] = self.told[id(child)]
+                self.again[f"{path}.{name}".removeprefix(".")] = shared[name]
             else:
                 children[name] = self.module(child, f"{path}.{name}".removeprefix("."))
         own = {"tensors": self._kept(tensors, part, path), "state": state, "shared": shared,
@@ -115,6 +117,15 @@ class _Reader:
         return ModuleSpec(
             target=name_of(kind), children=children, order=tuple(part._modules), parts=own
         )
+
+    def repeated(self) -> dict[str, Tensor]:
+        """Weights of modules that stand in several places, under their other names."""
+        return {
+            place + name.removeprefix(first): value
+            for place, first in self.again.items()
+            for name, value in self.weights.items()
+            if name.startswith(f"{first}.")
+        }
 
     def _own(self, part: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor | None]]:
         """Plain attributes, and tensors: whether parameter, buffer, attribute or computed."""

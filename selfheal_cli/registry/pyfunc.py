@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from selfheal_cli.errors import VersionCorrupt
@@ -37,13 +38,19 @@ class ProbabilityModel:
         self._threshold = threshold
 
     def predict(
-        self, model_input: pd.DataFrame, params: dict[str, object] | None = None
+        self, model_input: pd.DataFrame | FloatArray, params: dict[str, object] | None = None
     ) -> FloatArray | pd.DataFrame | list[str]:
-        """Of n rows of raw features: (n,) float32 probabilities of the positive class, a column a
-        class where there are more than two, or with ``output="label"`` n labels.
+        """Of n rows of raw features, or of one tensor (n, ...): (n,) float32 probabilities of the
+        positive class, a column a class where there are more than two, or with
+        ``output="label"`` n labels.
         """
         output = asked_output(params)
-        rows = self._encoding.encode(self._encoding.raw(model_input))
+        if isinstance(model_input, np.ndarray):
+            rows = self._encoding.filled(
+                model_input.reshape(len(model_input), -1).astype(np.float32)
+            )
+        else:
+            rows = self._encoding.encode(self._encoding.raw(model_input))
         return as_answer(self._network.predict(rows), output, self._labels, self._threshold)
 
 

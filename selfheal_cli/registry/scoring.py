@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import ErrorCode
@@ -64,8 +65,9 @@ class ScoringContract:
         self._csv_schema = _texts(self._schema)
         own = document["encoding"].get("contract", 1) == 2
         self._readers = READERS if own else {}
-        self.names = tuple(self._schema.input_names())
-        self.required = tuple(self._schema.required_input_names())
+        self.names = tuple(column["name"] for column in document["encoding"]["columns"])
+        one_tensor = self._schema.is_tensor_spec()
+        self.required = () if one_tensor else tuple(self._schema.required_input_names())
 
     def answer(self, body: bytes, content_type: str | None, score: Score) -> tuple[str, int, str]:
         """Text, status and media type, as MLflow's server gives them.
@@ -78,7 +80,7 @@ class ScoringContract:
                 f"a content type is needed: one of {', '.join(scoring_server.CONTENT_TYPES)}",
                 status=415,
             )
-        asked = _Asked(self._described, score)
+        asked = _Asked(self._described, score, self.names)
         read = self._readers.get(_media_type(content_type))
         if read is not None and _is_utf8(content_type):
             return self._answer_table(read, body, content_type, asked)
@@ -152,23 +154,27 @@ class ScoringContract:
 class _Asked:
     """A model as MLflow's server calls it, for one request."""
 
-    def __init__(self, described: Any, score: Score) -> None:
+    def __init__(self, described: Any, score: Score, names: tuple[str, ...]) -> None:
         self.metadata = described
         self.given: Any = None
         self.failure: Exception | None = None
         self._score = score
+        self._names = names
         self._model = PyFuncModel(described, _Implementation(self))
 
     def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any:
         self.given = data
         return self._model.predict(data, params=params)
 
-    def answer(self, frame: pd.DataFrame, params: dict[str, Any] | None) -> Any:
+    def answer(self, frame: Any, params: dict[str, Any] | None) -> Any:
         try:
             try:
                 output = asked_output(params)
             except ValueError as exc:
                 raise RequestRefused(f"params: output is allowed, {' or '.join(OUTPUTS)}") from exc
+            if isinstance(frame, np.ndarray):  # one tensor a row
+                flat = frame.reshape(len(frame), -1)
+                frame = pd.DataFrame(flat, columns=list(self._names), dtype=float)
             probabilities, labels, threshold = self._score(frame, self.given)
             return as_answer(probabilities, output, labels, threshold)
         except Exception as exc:  # MLflow would hide it behind a message of its own

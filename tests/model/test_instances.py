@@ -11,13 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from selfheal_cli.errors import ModelError
-from selfheal_cli.model.checkpoint import assemble, make_base
+from selfheal_cli.model.checkpoint import assemble, make_base, pack
 from selfheal_cli.model.interface import ModelInput
 from selfheal_cli.model.live import unwrapped
 from selfheal_cli.model.network import as_probabilities, use_one_thread
 from selfheal_cli.model.original import take
 from selfheal_cli.model.parts import named
 from selfheal_cli.model.wrapping import put_in, wrap
+from selfheal_cli.pipeline.prepare.foreign import Sample, base_of
+from selfheal_cli.registry.mlflow.format import signature
+from selfheal_cli.registry.pyfunc import ProbabilityModel
+from selfheal_cli.sources.encoding import Encoding
 from tests.model import instances
 from tests.model.networks import Mlp
 
@@ -89,6 +93,26 @@ def test_a_live_model_decides_the_same_once_it_is_stored(name: str) -> None:
         if exact and count == 100:
             assert np.array_equal(stored.predict(rows), expected)
     assert stored.ends_in_linear or name == "autocast"
+
+
+def test_a_picture_is_one_tensor_to_callers_and_a_version_does_not_grow_with_its_size() -> None:
+    rows = DRAW.standard_normal((20, 768)).astype(np.float32)
+    module = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    )
+    network = wrap(module, rows, shape=(3, 16, 16))
+    names = tuple(f"x{place}" for place in range(768))
+    document = base_of(network, Sample(rows, names, (3, 16, 16), "float32"), None).describe()
+    (taken,) = signature(document).inputs.to_dict()
+    assert taken["tensor-spec"]["shape"] == (-1, 3, 16, 16)
+    healed = network.anchored(beside=False)
+    assert len(pack(healed.adapter.state_dict())) < 1_000
+    stored = assemble(make_base(healed, {}, {}, rows), healed.adapter.state_dict(), where="v1")
+    version = ProbabilityModel(
+        stored, Encoding.model_validate(document["encoding"]), ("0", "1"), 0.5
+    )
+    given = version.predict(rows.reshape(-1, 3, 16, 16))
+    assert np.array_equal(np.asarray(given), network.predict(rows))
 
 
 @pytest.mark.parametrize(

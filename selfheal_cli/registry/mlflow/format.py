@@ -8,12 +8,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 from mlflow.types.schema import AnyType
 
+from selfheal_cli.model.network import is_one_tensor
 from selfheal_cli.registry.carried import ENTRY, Carried, carried
 from selfheal_cli.registry.layout import (
     ADAPTER_FILE,
@@ -128,13 +130,19 @@ def environment(code: Carried) -> dict[str, str]:
     }
 
 
-def signature(document: dict[str, Any]) -> ModelSignature:
-    """Raw columns in; out one probability a row, or one for each of K classes.
+def tensor_shape(document: dict[str, Any]) -> tuple[int, ...] | None:
+    """Of one row, where a model takes one large tensor whose values nobody named."""
+    foreign = document["network"].get("foreign")
+    if not is_one_tensor(foreign):
+        return None
+    names = (column["name"] for column in document["encoding"]["columns"])
+    nameless = all(name == f"x{place}" for place, name in enumerate(names))
+    return tuple(foreign["shape"]) if nameless else None
 
-    With the parameter ``output="label"`` the version decides, at its own threshold.
-    """
-    any_text = document["encoding"].get("contract", 1) == 2
-    inputs: list[ColSpec | TensorSpec] = [
+
+def _columns(encoding: dict[str, Any]) -> list[ColSpec | TensorSpec]:
+    any_text = encoding.get("contract", 1) == 2
+    return [
         ColSpec(
             # MLflow refuses whole numbers for a double, and numbers and truth values for a text;
             # the encoding takes them all
@@ -144,8 +152,19 @@ def signature(document: dict[str, Any]) -> ModelSignature:
             name=column["name"],
             required=not any_text and column["kind"] == "categorical",
         )
-        for column in document["encoding"]["columns"]
+        for column in encoding["columns"]
     ]
+
+
+def signature(document: dict[str, Any]) -> ModelSignature:
+    """Raw columns in, or one tensor; out one probability a row, or one for each of K classes.
+
+    With the parameter ``output="label"`` the version decides, at its own threshold.
+    """
+    shape = tensor_shape(document)
+    inputs = _columns(document["encoding"])
+    if shape is not None:
+        inputs = [TensorSpec(np.dtype(np.float32), (-1, *shape))]
     classes = len(document["labels"])
     probabilities: list[ColSpec | TensorSpec] = [
         ColSpec(DataType.float, name=None if classes == 2 else label)
