@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from selfheal_cli.api import SelfHealing
+from selfheal_cli import SelfHealing
 
 STEP = 50  # rows that are scored, and then shown with their labels
 

@@ -9,6 +9,11 @@
     │   ├── RuleError                3
     │   ├── ModelError               3   a model that cannot be wrapped or built
     │   └── DataError                3   the rows: file, row, column, value
+    │       ├── NoRows               3
+    │       ├── WrongShape           3   rows of another width, or labels that are not one a row
+    │       ├── MissingColumn        3
+    │       ├── UnknownClass         3
+    │       └── RepeatedId           3   two rows of one call under the same id
     ├── RegistryError                4   the registry or one of its versions
     │   ├── RegistryUnreachable      4
     │   ├── NoStore                  4   nothing was stored there yet
@@ -22,6 +27,7 @@
     ├── StorageError                 4   a file or folder: disk full, no rights
     ├── NoAnswer                     4   from a server
     ├── RequestRefused               1   what a caller of the server asked for
+    ├── Closed                       1   a model of a program that was closed
     ├── AuditFailed                  4   a signed audit that is not what it says
     ├── EventLogError                4   the log is missing, cut short or edited
     ├── NoCandidateError             5
@@ -76,6 +82,26 @@ class ModelError(ConfigurationError):
 
 class DataError(ConfigurationError):
     """Rows that cannot be read, or do not say what they must."""
+
+
+class NoRows(DataError):
+    """No row, where at least one is needed."""
+
+
+class WrongShape(DataError):
+    """Rows of another width than the model takes, or labels that are not one a row."""
+
+
+class MissingColumn(DataError):
+    """A table without a column that the model takes, or with two of that name."""
+
+
+class UnknownClass(DataError):
+    """A label that is none of the model's classes."""
+
+
+class RepeatedId(DataError):
+    """Two rows of one call under the same id."""
 
 
 class RegistryError(SelfhealError):
@@ -143,6 +169,10 @@ class RequestRefused(SelfhealError):
         self.status = status
         self.code = code
         self.reason = reason
+
+
+class Closed(SelfhealError):
+    """A model of a program that was closed, so that it takes no more rows."""
 
 
 class AuditFailed(SelfhealError):

@@ -72,11 +72,15 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class LateLabels:
-    """Labels of rows in earlier batches: ``y`` (n,), each with its row's batch and place in it."""
+    """Labels of rows in earlier batches: ``y`` (n,), each with its row's batch and place in it.
+
+    Those that are ``alone`` came while no rows did, and are learned from without any.
+    """
 
     batch: NDArray[np.int64]
     place: NDArray[np.int64]
     y: LabelArray
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)

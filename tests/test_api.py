@@ -12,10 +12,24 @@ import pytest
 import torch
 from mlflow import MlflowClient
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_info
 from torch import nn
 
-from selfheal_cli.api import SelfHealing
-from selfheal_cli.errors import ConfigurationError, DataError, ModelError, SelfhealError
+import selfheal_cli
+from selfheal_cli import SelfHealing
+from selfheal_cli.errors import (
+    Closed,
+    ConfigurationError,
+    DataError,
+    MissingColumn,
+    ModelError,
+    NoRows,
+    RepeatedId,
+    SelfhealError,
+    UnknownClass,
+    WrongShape,
+)
+from selfheal_cli.records import Phase
 from selfheal_cli.registry.journal import standing
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from tests.conftest import Invoke
@@ -31,6 +45,12 @@ def rows_of(count: int, seed: int, moved: float = 0.0) -> tuple[Array, NDArray[n
     y = (x[:, 0] + x[:, 1] > 0.5).astype(np.int64)
     x[:, 0] += np.float32(moved)
     return x, y
+
+
+def threads_of_this_process() -> dict[str, int]:
+    """By library."""
+    pools = {one["filepath"]: one["num_threads"] for one in threadpool_info()}
+    return {**pools, "torch": torch.get_num_threads()}
 
 
 @pytest.fixture(scope="module")
@@ -127,14 +147,70 @@ def test_many_threads_predict_and_observe_and_no_row_is_lost(
 def test_what_does_not_fit_is_said_at_once(workdir: Path, module: nn.Module) -> None:
     x, y = rows_of(500, 1)
     with SelfHealing(module, x, y, name="strict") as model:
-        with pytest.raises(DataError, match=r"rows have shape \(3,\), the model takes \(4,\)"):
+        with pytest.raises(WrongShape, match=r"x: rows have shape \(3,\), the model takes \(4,\)"):
             model.predict(x[:, :3])
-        with pytest.raises(DataError, match="classes from 0 to 1, -1 where unknown"):
+        with pytest.raises(UnknownClass, match=r"labels: .*classes from 0 to 1, -1 where unknown"):
             model.observe(x[:2], [0, 2])
-        with pytest.raises(DataError, match=r"labels have shape \(3,\)"):
+        with pytest.raises(WrongShape, match=r"labels: labels have shape \(3,\)"):
             model.observe(x[:2], [0, 1, 1])
-    with pytest.raises(SelfhealError, match="'strict' is closed"):
+        with pytest.raises(RepeatedId, match="ids: 'a' stands for two rows"):
+            model.score(x[:2], ids=["a", "a"])
+        with pytest.raises(WrongShape, match="ids: 1 are given for 2 rows"):
+            model.score(x[:2], ids=["a"])
+        with pytest.raises(MissingColumn, match="row: no column 'x3'"):
+            model.predict_one({"x0": 1, "x1": 2, "x2": 3})
+        with pytest.raises(UnknownClass, match=r"y: .*'maybe'"):
+            model.label(["a"], ["maybe"])
+    with pytest.raises(Closed, match="'strict' is closed"):
         model.observe(x[:2])
+    with pytest.raises(Closed, match="'strict' is closed"):
+        model.score(x[:2], ids=[1, 2])
+    assert model.predict(x[:2]).shape == (2,)
+    with pytest.raises(NoRows, match="x: no rows"):
+        SelfHealing(module, x[:0], y[:0], name="strict")
+    with pytest.raises(DataError, match="y: is of one class"):
+        SelfHealing(module, x, y * 0, name="strict")
+
+
+def test_labels_come_later_by_ids_and_a_restart_goes_on_without_the_module(
+    workdir: Path, module: nn.Module, invoke: Invoke, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (x, y), names = rows_of(600, 2, 2.0), ["age", "amount", "rate", "days"]
+    clean, words = rows_of(1_000, 1), ["good", "bad"]
+    threads = threads_of_this_process()
+    ids = [f"payment-{place}" for place in range(600)]
+    with SelfHealing(module, *clean, name="late", labels=words, columns=names) as model:
+        for at in range(0, 600, 100):
+            part = slice(at, at + 100)
+            assert np.array_equal(model.score(x[part], ids=ids[part]), model.predict(x[part]))
+        told = model.label(ids[:400], [words[one] for one in y[:400]])
+        assert (told.joined, told.repeated, told.unknown) == (400, 0, ())
+        assert model.predict_one(dict(zip(names, x[0], strict=True))) == model.predict(x[:1])[0]
+        assert model.predict_proba(x[:3]).shape == (3, 2)
+    healed = model.predict(x)
+    state = model.close().state
+    assert (state.rows, state.labels, state.waiting, state.error) == (600, 400, 0, "")
+    assert state.heals["healed"] >= 1
+    assert state.lift is not None
+    assert state.lift.rows == 400
+    assert "accuracy" in repr(state)
+    assert "<table>" in state._repr_html_()
+    assert "<iframe" in model.report()._repr_html_()
+
+    with selfheal_cli.load("late") as again:
+        assert np.array_equal(again.predict(x), healed)
+        told = again.label([*ids[350:], "nobody"], [*(1 - y[350:]), 1])
+        assert (told.joined, told.repeated, told.unknown) == (200, 50, ("nobody",))
+        assert told.contradicting == 50
+        again.score(x[:100], ids=range(100))
+    after = again.close().state
+    assert (after.rows, after.labels) == (100, 200)  # no row was gone through again
+    assert len(MlflowRegistry().versions("late", phase=Phase.BASELINE)) == 2
+    plan = again.rollback(to="previous", plan=True)
+    assert plan.target.version != MlflowRegistry().alias("late", "champion")
+    assert capfd.readouterr() == ("", "")
+    assert threads.items() <= threads_of_this_process().items()
+    invoke("audit", "--model", "late")
 
 
 def test_what_ends_the_run_in_the_background_is_told_by_the_next_call(

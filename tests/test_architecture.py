@@ -30,10 +30,11 @@ pipeline.prepare pipeline.record
 pipeline.stream
 pipeline.runs
 pipeline.offline
-api serve.settings
+serve.settings
 serve.http
 serve.operator serve.tracing
 serve.healer serve.keeper
+api
 serve.service
 serve.app
 serve.server
@@ -44,7 +45,7 @@ FLOOR = {room: number for number, line in enumerate(FLOORS) for room in line.spl
 HEAVY = {
     "numpy": "api decide drift heal labels logistic metrics model moments pipeline rules serve "
     "settings sources spool",
-    "pandas": "drift registry rules settings sources",
+    "pandas": "api drift registry rules settings sources",
     "pyarrow": "sources",
     "torch": "heal model pipeline rollback serve",
     "matplotlib": "report",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,9 +33,6 @@ FIRST = {
 MORE = ("accuracy", "f1_half", "f1", "kappa", "roc_auc", "pr_auc", "log_loss", "ece",
         "rows_per_second", "rows_per_second_whole")  # fmt: skip
 BLIND = ("flag nothing", "label rate of the last 10 batches")  # the speed of no model tells nothing
-# what a comparison is never asked for
-FIXED = {"heal": {"recipe": "article"}, "plots": False, "monitors": []}
-SEPARATE_ROWS = 20_000  # that everyone is judged on at the end of a synthetic stream
 
 
 @click.command("compare", cls=standing.ConfiguredCommand, old={"--plot": "--output"})
@@ -116,9 +112,11 @@ def command(
         raise click.BadParameter(
             f"{recipes!r}: known are {', '.join(RECIPES)}", param_hint="--recipes"
         )
+    from selfheal_cli.pipeline.offline.contest import contest
+
     settled = _settle(ctx)
     with standing.naming_the_file(settled):
-        config, make_source, why = _prepare(settled)
+        config, make_source, why = contest(settled)
     if why and not (quiet or as_json):
         say(f"{why[0].upper()}{why[1:]}.", err=True)
     from selfheal_cli.cli import output
@@ -153,6 +151,8 @@ def command(
 
 def _settle(ctx: click.Context) -> ResolvedSettings:
     """What holds; each recipe is put in its place later, and a network is trained for each."""
+    from selfheal_cli.pipeline.offline.contest import FIXED
+
     settled = standing.settle_here(ctx, FIXED)
     if settled.config.model is not None:
         raise ConfigurationError(
@@ -160,29 +160,6 @@ def _settle(ctx: click.Context) -> ResolvedSettings:
             "and cannot hold a wrapped one: give --no-config, or a file without it"
         )
     return settled
-
-
-def _prepare(settled: ResolvedSettings) -> tuple[RunConfig, Callable[[int], Source], str]:
-    """The configuration, a maker of the source by seed, and what was decided by the data."""
-    from selfheal_cli.config import SyntheticSettings
-    from selfheal_cli.config_sources import UnboundedSettings
-    from selfheal_cli.pipeline.prepare.objective import by_the_data
-    from selfheal_cli.pipeline.prepare.rows import open_source
-
-    config = settled.config
-    if isinstance(config.source, SyntheticSettings):
-        fresh = {"fresh": True, "test_rows": SEPARATE_ROWS}
-        config = config.model_copy(update={"source": config.source.model_copy(update=fresh)})
-
-        def synthetic(seed: int) -> Source:
-            return open_source(config.model_copy(update={"seed": seed}))
-
-        return config, synthetic, ""
-    if isinstance(config.source, UnboundedSettings):
-        raise click.UsageError("compare reads rows more than once: give a file, not -")
-    table = open_source(config)
-    config, why = by_the_data(settled, config, table)
-    return config, lambda seed: table, why
 
 
 def _limit(source: Source) -> dict[str, float]:

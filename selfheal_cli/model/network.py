@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any, Protocol
@@ -327,6 +329,27 @@ def unshared(weights: Weights) -> dict[str, Tensor]:
         separate[name] = value.clone() if address in addresses else value
         addresses.add(address)
     return separate
+
+
+def use_one_thread_here() -> None:
+    """`use_one_thread` for PyTorch in the calling thread alone: the process keeps its number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    # threads that begin later take the number that was set last, by whichever thread
+    putting_back = threading.Thread(target=torch.set_num_threads, args=(before,))
+    putting_back.start()
+    putting_back.join()
+
+
+@contextmanager
+def threads_as_before() -> Iterator[None]:
+    """What `use_one_thread` changes within the block is put back after it."""
+    before = torch.get_num_threads()
+    with threadpool_limits(limits=1, user_api="blas"):
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
 
 def use_one_thread() -> None:

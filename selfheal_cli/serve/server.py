@@ -15,7 +15,6 @@ import numpy as np
 import uvicorn
 
 from selfheal_cli.errors import ConfigurationError
-from selfheal_cli.model.checkpoint import Packed
 from selfheal_cli.model.network import use_one_thread
 from selfheal_cli.pipeline.prepare.lease import healed_here
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
@@ -27,15 +26,21 @@ from selfheal_cli.serve.http.invocations import full_answer
 from selfheal_cli.serve.http.lanes import Lanes
 from selfheal_cli.serve.http.metrics import ServerMetrics
 from selfheal_cli.serve.http.middleware import patient
-from selfheal_cli.serve.http.model import ModelReloader, Scorer, ServedModel, load_champion
+from selfheal_cli.serve.http.model import (
+    ModelReloader,
+    Scorer,
+    ServedModel,
+    load_champion,
+    served_up_to,
+)
 from selfheal_cli.serve.http.recent import RecentIds
-from selfheal_cli.serve.http.recorder import Recorder
 from selfheal_cli.serve.keeper import Keeper
 from selfheal_cli.serve.service import ScoringService
 from selfheal_cli.serve.settings import ServerSettings
 from selfheal_cli.serve.tracing import open_tracing
-from selfheal_cli.spool.control import ControlChannel, Published
+from selfheal_cli.spool.control import ControlChannel
 from selfheal_cli.spool.file import spool_path
+from selfheal_cli.spool.recorder import Recorder
 from selfheal_cli.spool.store import Spool
 
 SWITCH_SECONDS = 0.0005  # that a thread which writes keeps the one which scores waiting
@@ -77,7 +82,7 @@ def opened(settings: ServerSettings, command: Sequence[str]) -> Iterator[Scoring
         stack.callback(spool.close)
         scorer = Scorer(load_champion(registry, healer.model))
         here = healed_here(registry, healer.model, healer.workspace)
-        since = _published(channel, scorer.served, beside_healer=here)
+        since = served_up_to(channel, scorer.served, beside_healer=here)
         warm(scorer.served)
         meters = ServerMetrics()
         tracing = open_tracing("selfheal")
@@ -87,8 +92,10 @@ def opened(settings: ServerSettings, command: Sequence[str]) -> Iterator[Scoring
             scorer=scorer,
             channel=channel,
             spool=spool,
-            recorder=Recorder(spool, meters),
-            following=ModelReloader(scorer, channel, lambda: registry, meters, since),
+            recorder=Recorder(spool, meters.unrecorded.inc),
+            following=ModelReloader(
+                scorer, channel, lambda: registry, meters.publications_refused.inc, since
+            ),
             keeper=Keeper(channel, spool, healer.keep_rows),
             supervisor=Supervisor(healer, meters, command),
             meters=meters,
@@ -106,28 +113,6 @@ def opened(settings: ServerSettings, command: Sequence[str]) -> Iterator[Scoring
         front.following.start()
         stack.callback(front.following.stop)
         yield front
-
-
-def _published(channel: ControlChannel, served: ServedModel, *, beside_healer: bool) -> int:
-    """Up to which publication is served. The channel may be from before a restart: then it says
-    again what serves. Where a healer is at work here, what it published last is taken instead.
-    """
-    now = channel.published()
-    if now is not None and (now.snapshot, now.base) == (served.snapshot, served.base):
-        return now.sequence
-    if now is not None and beside_healer:
-        return now.sequence - 1
-    packed = Packed.of(dict(served.network.adapter.named_parameters()))
-    wanted = Published(
-        snapshot=served.snapshot,
-        threshold=served.threshold,
-        base=served.base,
-        sha256=packed.sha256,
-        adapter=packed.data,
-        reason="the champion at the start",
-        version=served.version,
-    )
-    return channel.publish(wanted)
 
 
 def _undisturbed() -> None:

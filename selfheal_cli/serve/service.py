@@ -21,11 +21,11 @@ from selfheal_cli.serve.http.metrics import ServerMetrics
 from selfheal_cli.serve.http.model import ModelReloader, Scorer
 from selfheal_cli.serve.http.parsing import parsed
 from selfheal_cli.serve.http.recent import RecentIds
-from selfheal_cli.serve.http.recorder import Recorder
 from selfheal_cli.serve.keeper import Keeper
 from selfheal_cli.serve.settings import ServerSettings
 from selfheal_cli.serve.tracing import Tracing
 from selfheal_cli.spool.control import ControlChannel
+from selfheal_cli.spool.recorder import Recorder
 from selfheal_cli.spool.store import LoggedRequest, Spool
 
 

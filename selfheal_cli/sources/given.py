@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from selfheal_cli.errors import DataError, one_line
+from selfheal_cli.errors import DataError, MissingColumn, one_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,7 +53,7 @@ def _ordered(given: pd.DataFrame, columns: Sequence[str], names: Sequence[str]) 
     twice = [name for name in names if list(columns).count(name) > 1]
     if missing or twice:
         what = f"no column '{missing[0]}'" if missing else f"two columns '{twice[0]}'"
-        raise DataError(
+        raise MissingColumn(
             f"the table has {what}; the model takes {', '.join(names)} (columns= names what an "
             "array's are called)"
         )

@@ -1,109 +1,90 @@
-"""Rows that a program hands over, one call after another."""
+"""What is normal, as a program says it: rows and their classes, kept on disk beside the spool."""
 
 from __future__ import annotations
 
-import queue
-from collections import Counter
-from collections.abc import Iterator, Mapping
+import os
+import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from selfheal_cli.records import Batch, Rows
-from selfheal_cli.sources.base import Around
-from selfheal_cli.sources.encoding import MISSING, Encoding, occurred
+from selfheal_cli.errors import DataError
+from selfheal_cli.records import Rows
+from selfheal_cli.workspace import OWNER_ONLY
 
 if TYPE_CHECKING:
     from selfheal_cli.records import FloatArray, LabelArray
 
 BLOCK_ROWS = 65_536
-WAITING = 1_000  # batches that wait for the stream; beyond, rows are turned away
+NAME = "reference.npz"
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What is normal: rows (n, d) and their classes (n,), positions in ``labels``."""
+    """What is normal: rows (n, d) and their classes (n,), positions in ``labels``.
+
+    ``shape`` is a row's own, ``settings`` the JSON of the run that heals by them.
+    """
 
     x: FloatArray
     y: LabelArray
     names: tuple[str, ...]
     labels: tuple[str, ...]
+    shape: tuple[int, ...]
+    settings: str = ""
 
-
-class PushedSource(Around):
-    """A `Source` whose stream is what `push` is given, cut into batches; `end` ends it.
-
-    `push` may be called from any thread and never waits.
-    """
-
-    batch_count = None
-    contract = None
-
-    def __init__(self, reference: Reference, batch_size: int, encoding: Encoding) -> None:
-        self.labels = reference.labels
-        self.encoding = encoding
-        self._reference = reference
-        self._batch_size = batch_size
-        self._waiting: queue.Queue[tuple[FloatArray, LabelArray] | None] = queue.Queue(WAITING)
-        self.turned_away = 0
-        self._unusual: Counter[str] = Counter()
-
-    def push(self, x: FloatArray, y: LabelArray) -> bool:
-        """Rows (n, d) and classes (n,), -1 where unknown; False where too much waits already."""
-        try:
-            self._waiting.put_nowait((x, y))
-        except queue.Full:
-            self.turned_away += len(y)
-            return False
-        return True
-
-    def end(self) -> None:
-        """No more rows; what was pushed is still streamed."""
-        self._waiting.put(None)
+    @property
+    def contract(self) -> None:
+        """None: nothing is known of what a row must be, but that it is numbers."""
 
     def training(self) -> Iterator[Rows]:
-        """The reference, in blocks."""
-        known = self._reference
-        for at in range(0, len(known.y), BLOCK_ROWS):
-            yield self._rows(known.x[at : at + BLOCK_ROWS], known.y[at : at + BLOCK_ROWS])
+        """The rows, in blocks."""
+        for at in range(0, len(self.y), BLOCK_ROWS):
+            x, y = self.x[at : at + BLOCK_ROWS], self.y[at : at + BLOCK_ROWS]
+            wide = x.astype(np.float64)
+            yield Rows(x, y, {name: wide[:, place] for place, name in enumerate(self.names)})
 
-    def batches(self, start: int = 1) -> Iterator[Batch]:
-        """Full batches as they fill; the rest at the end. A label comes with its row or never."""
-        x = np.empty((0, self._reference.x.shape[1]), dtype=np.float32)
-        y = np.empty(0, dtype=np.int8)
-        index = start
-        while (pushed := self._waiting.get()) is not None:
-            x, y = np.concatenate([x, pushed[0]]), np.concatenate([y, pushed[1]])
-            while len(y) >= self._batch_size:
-                yield self._batch(index, x[: self._batch_size], y[: self._batch_size])
-                x, y, index = x[self._batch_size :], y[self._batch_size :], index + 1
-        if len(y):
-            yield self._batch(index, x, y)
+    def save(self, folder: Path) -> None:
+        """Write it to ``folder``, whole or not at all, unless the same is there."""
+        path = folder / NAME
+        if path.exists() and self._is_at(path):
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f"{NAME}.{secrets.token_hex(4)}")
+        with os.fdopen(os.open(beside, os.O_CREAT | os.O_WRONLY, OWNER_ONLY), "wb") as file:
+            np.savez(
+                file, x=self.x, y=self.y, names=np.array(self.names), labels=np.array(self.labels),
+                shape=np.array(self.shape), settings=np.array(self.settings),
+            )  # fmt: skip
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
 
-    def held_out(self) -> Mapping[str, Rows]:
-        """Nothing: every row of the stream is scored before anything learns from it."""
-        return {}
+    @classmethod
+    def load(cls, folder: Path) -> Reference:
+        """What `save` wrote; raises `DataError` where it is not there or cannot be read."""
+        path = folder / NAME
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return cls(
+                    file["x"], file["y"], tuple(file["names"].tolist()),
+                    tuple(file["labels"].tolist()), tuple(file["shape"].tolist()),
+                    str(file["settings"]),
+                )  # fmt: skip
+        except (OSError, ValueError, KeyError) as exc:
+            raise DataError(
+                f"{path}: what is normal cannot be read there ({exc}); make the model from its "
+                "module and rows once in this folder: SelfHealing(module, x, y, name=...)"
+            ) from exc
 
-    def limit(self) -> None:
-        """None: of real rows the best possible figures are not known."""
-
-    def departures(self) -> Mapping[str, Mapping[str, int]]:
-        """Nothing: there is no row contract."""
-        return {}
-
-    def notes(self) -> Mapping[str, int]:
-        """Rows that were turned away since too much waited."""
-        return occurred({"rows turned away": self.turned_away, **self._unusual})
-
-    def _batch(self, index: int, x: FloatArray, y: LabelArray) -> Batch:
-        now = float(index)
-        label_at = np.where(y >= 0, now, np.nan)
-        return Batch(index, self._rows(x, y), now, label_at)
-
-    def _rows(self, x: FloatArray, y: LabelArray) -> Rows:
-        names = self._reference.names
-        wide = x.astype(np.float64)
-        columns = {name: wide[:, place] for place, name in enumerate(names)}
-        self._unusual[MISSING] += int(np.isnan(x).sum())
-        return Rows(self.encoding.filled(x), y, columns)
+    def _is_at(self, path: Path) -> bool:
+        try:
+            known = Reference.load(path.parent)
+        except DataError:
+            return False
+        plain = [(one.names, one.labels, one.shape, one.settings) for one in (self, known)]
+        same = np.array_equal(self.x, known.x, equal_nan=True)
+        return plain[0] == plain[1] and same and np.array_equal(self.y, known.y)

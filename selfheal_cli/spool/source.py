@@ -6,15 +6,22 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from selfheal_cli.records import Answers, Batch, LateLabels, Rows
-from selfheal_cli.sources.base import Around, Source
-from selfheal_cli.sources.contract import RangeViolations
+from selfheal_cli.sources.base import Around
+from selfheal_cli.sources.contract import Contract, RangeViolations
 from selfheal_cli.sources.encoding import Encoding, occurred
-from selfheal_cli.spool.store import Cursor, Label, LoggedRequest, Spool, mark_of
+from selfheal_cli.spool.store import (
+    NOBODY_ASKED,
+    Cursor,
+    Label,
+    LoggedRequest,
+    Spool,
+    mark_of,
+)
 
 if TYPE_CHECKING:
     from selfheal_cli.records import LabelArray
@@ -101,13 +108,30 @@ class Pace:
     """When a batch is cut: at ``batch_size`` rows, or ``max_wait`` seconds after its first row.
 
     ``now`` is a monotonic clock in seconds; ``wait`` waits some seconds and returns whether to
-    end the stream.
+    end the stream. A stream that is not ``served`` leaves no heal out, however many rows wait, and
+    has batches of no rows for labels that come alone: as many as fill a batch, or at the end.
     """
 
     batch_size: int
     max_wait: float
     now: Callable[[], float]
     wait: Callable[[float], bool]
+    served: bool = True
+
+
+class NormalRows(Protocol):
+    """What a spool is read beside: the rows that say what is normal."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """As `Source.labels`."""
+
+    @property
+    def contract(self) -> Contract | None:
+        """As `Source.contract`."""
+
+    def training(self) -> Iterator[Rows]:
+        """As `Source.training`."""
 
 
 class SpoolSource(Around):
@@ -123,7 +147,7 @@ class SpoolSource(Around):
 
     def __init__(
         self,
-        reference: Source,
+        reference: NormalRows,
         encoding: Encoding,
         spool: Spool,
         cursor: Cursor,
@@ -187,6 +211,8 @@ class SpoolSource(Around):
 
         Until few rows wait, batches are wider.
         """
+        if not self._pace.served:
+            return ""
         most = BEHIND if not self._is_behind else CAUGHT_UP
         limit = most * self._pace.batch_size
         rows = self._spool.rows_beyond(self.cursor.answered, limit)
@@ -230,6 +256,9 @@ class SpoolSource(Around):
                 yield self._batch(index, parts)
                 index += 1
                 self._read()
+            if not self._pace.served and (alone := self._alone(index, ending=ending)):
+                yield alone
+                index += 1
             if ending or self._spool.identity() != self.cursor.spool:
                 return
             ending = self._idle() or self._pace.wait(POLL_SECONDS)
@@ -288,11 +317,33 @@ class SpoolSource(Around):
         return self._pace.now() - self._since >= self._pace.max_wait
 
     def _batch(self, index: int, parts: Sequence[Part]) -> Batch:
+        labels_to, labels = self._new_labels()
+        return self._made_of(parts, index, labels_to, self._index.late(labels))
+
+    def _alone(self, index: int, *, ending: bool) -> Batch | None:
+        """The labels of earlier rows, as a batch without rows, where they are enough for one."""
+        wanted = 1 if ending else self._pace.batch_size
+        if self._spool.labels_beyond(self.cursor.labels, wanted) < wanted:
+            return None
+        labels_to, labels = self._new_labels()
+        self.cursor = replace(self.cursor, labels=labels_to)
+        late = self._index.late(labels)
+        if late is None:
+            return None
+        none = np.empty(0)
+        rows = Rows(
+            np.empty((0, self.encoding.width), np.float32), none.astype(np.int8),
+            dict.fromkeys(self.encoding.names, none),
+        )  # fmt: skip
+        return Batch(index, rows, late=replace(late, alone=True), offsets=self.cursor.as_dict())
+
+    def _new_labels(self) -> tuple[int, list[Label]]:
+        """Those after the cursor, and the number of the last."""
         labels_to, labels = self.cursor.labels, list[Label]()
         while some := self._spool.labels_after(labels_to, LABELS_AT_ONCE):
             labels += some
             labels_to = some[-1].number
-        return self._made_of(parts, index, labels_to, self._index.late(labels))
+        return labels_to, labels
 
     def _made_of(
         self, parts: Sequence[Part], index: int, labels_to: int, late: LateLabels | None
@@ -306,7 +357,6 @@ class SpoolSource(Around):
             endless = np.abs(columns[name]) > LARGEST
             columns[name][endless] = np.nan
             self._unusual[ENDLESS] += int(endless.sum()) if index > 0 else 0
-        answered = [part.request.probabilities[part.start : part.stop] for part in parts]
         x = self.encoding.encode(columns, self._unusual if index > 0 else None)
         cleaned = self.encoding.cleaned(columns)
         self._index.note(index, parts)
@@ -318,7 +368,7 @@ class SpoolSource(Around):
             index,
             Rows(x, self._classes(parts, labels_to), cleaned),
             late=late,
-            answers=Answers(np.concatenate(answered), parts[0].request.threshold),
+            answers=_answers(parts),
             offsets=self.cursor.as_dict(),
         )
 
@@ -340,3 +390,12 @@ class SpoolSource(Around):
         mark = mark_of(last.request.request, last.request.at)
         answered, place = (number, 0) if whole else (number - 1, last.stop)
         return Cursor(answered, place, labels, self.cursor.spool, mark)
+
+
+def _answers(parts: Sequence[Part]) -> Answers | None:
+    """What callers were told; None for rows that nobody asked about."""
+    threshold = parts[0].request.threshold
+    if threshold == NOBODY_ASKED:
+        return None
+    told = [part.request.probabilities[part.start : part.stop] for part in parts]
+    return Answers(np.concatenate(told), threshold)

@@ -20,10 +20,11 @@ from selfheal_cli.errors import DataError
 from selfheal_cli.spool.file import SpoolFile
 
 if TYPE_CHECKING:
-    from selfheal_cli.records import Columns, FloatArray
+    from selfheal_cli.records import Columns, FloatArray, LabelArray
 
 
 _HEAD = struct.Struct("<I")
+NOBODY_ASKED = -1.0  # threshold of rows without an answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,8 @@ class LoggedRequest:
     ``columns`` are raw, (n,) each: float64 numbers or texts, None where missing.
     ``probabilities`` (n,) or (n, K) by ``snapshot``, which decided at ``threshold``. ``keys`` name
     the rows for labels that come later, where rows have keys; ``at`` is in seconds since 1970.
-    ``number`` is its place in the spool, 0 before it is there.
+    ``number`` is its place in the spool, 0 before it is there. ``y`` (n,) are labels that come
+    with the rows, -1 where unknown. `unanswered` rows are answered by whoever reads them.
     """
 
     request: str
@@ -44,6 +46,15 @@ class LoggedRequest:
     at: float
     keys: tuple[str, ...] | None = None
     number: int = 0
+    y: LabelArray | None = None
+
+    @classmethod
+    def unanswered(
+        cls, request: str, columns: Columns, rows: int, classes: int, at: float, y: LabelArray
+    ) -> LoggedRequest:
+        """Rows that somebody shows, with their labels, and nobody asked about."""
+        nothing = np.zeros(rows if classes == 2 else (rows, classes), dtype=np.float32)
+        return cls(request, columns, nothing, "", NOBODY_ASKED, at, y=y)
 
     def __len__(self) -> int:
         return len(self.probabilities)
@@ -117,13 +128,16 @@ class Feedback:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """Counts of labels: ``joined`` to their rows; ``repeated`` for rows that have one already;
-    ``unknown``, whose row never came or was removed.
+    """Counts of labels: ``joined`` to their rows; ``repeated`` for rows that have one already,
+    ``other`` of them another one; ``unknown``, whose row never came or was removed. ``strangers``
+    are the keys of the latter.
     """
 
     joined: int
     repeated: int
     unknown: int
+    other: int = 0
+    strangers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,19 +232,23 @@ class Spool:
 
     def label(self, labels: Sequence[Feedback]) -> Joined:
         """Join labels to rows that were answered; a row keeps its first label."""
-        joined = unknown = 0
+        joined = unknown = other = 0
+        strangers: list[str] = []
         with self._file.writing() as database:
             for label in labels:
                 row = _find(database, label)
                 if row is None:
                     unknown += 1
+                    strangers += [] if label.key is None else [label.key]
                     continue
                 cursor = database.execute(
                     "INSERT OR IGNORE INTO labels (answered, place, y) VALUES (?, ?, ?)",
                     (*row, label.y),
                 )
                 joined += cursor.rowcount
-        return Joined(joined, len(labels) - joined - unknown, unknown)
+                other += not cursor.rowcount and _is_other(database, row, label.y)
+        repeated = len(labels) - joined - unknown
+        return Joined(joined, repeated, unknown, other, tuple(strangers))
 
     def rows_after(
         self, number: int, limit: int, most_rows: int = MOST_ROWS
@@ -256,6 +274,11 @@ class Spool:
         """Labels in the order in which they were joined."""
         rows = self._file.all(LABELS + "number > ? ORDER BY number LIMIT ?", (number, limit))
         return [Label(*row) for row in rows]
+
+    def labels_beyond(self, number: int, limit: int) -> int:
+        """Number of labels after ``number``, counted up to ``limit``."""
+        query = "SELECT count(*) FROM (SELECT 1 FROM labels WHERE number > ? LIMIT ?)"
+        return int(self._file.all(query, (number, limit))[0][0])
 
     def labels_of(self, requests: Sequence[int]) -> list[Label]:
         """Labels of the rows of some requests."""
@@ -318,6 +341,12 @@ def _insert(database: sqlite3.Connection, request: LoggedRequest) -> int:
         (request.request, len(p), 1 if p.ndim == 1 else p.shape[1], pack_columns(request.columns),
          p.astype("<f4", copy=False).tobytes(), request.snapshot, request.threshold, request.at),
     )  # fmt: skip
+    if cursor.rowcount and request.y is not None:
+        known = np.flatnonzero(request.y >= 0).tolist()
+        database.executemany(
+            "INSERT INTO labels (answered, place, y) VALUES (?, ?, ?)",
+            [(cursor.lastrowid, place, int(request.y[place])) for place in known],
+        )
     if cursor.rowcount and request.keys is not None:
         database.executemany(
             "INSERT OR REPLACE INTO keys VALUES (?, ?, ?)",
@@ -347,6 +376,12 @@ def _find(database: sqlite3.Connection, label: Feedback) -> tuple[int, int] | No
         (label.request, label.place),
     ).fetchone()
     return None if row is None or label.place < 0 else (row[0], label.place)
+
+
+def _is_other(database: sqlite3.Connection, row: tuple[int, int], y: int) -> bool:
+    """Whether the label that a row has is not ``y``."""
+    query = "SELECT y FROM labels WHERE answered = ? AND place = ?"
+    return bool(database.execute(query, row).fetchone()[0] != y)
 
 
 def _answered(row: tuple[Any, ...]) -> LoggedRequest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,6 @@ import pytest
 
 from selfheal_cli.pipeline.prepare.foreign import Sample, filled_with, fills
 from selfheal_cli.sources.encoding import MISSING, Encoding
-from selfheal_cli.sources.pushed import PushedSource, Reference
 
 ROWS = np.array([[1.0, 10.0], [3.0, 30.0], [5.0, 20.0]], dtype=np.float32)
 
@@ -54,17 +54,12 @@ def test_a_missing_value_is_filled_as_recorded_and_counted() -> None:
     encoding = Encoding.raw_columns(("a", "b"), (2.5, None))
     again = Encoding.model_validate_json(encoding.model_dump_json())
     columns = {"a": np.array([np.nan, 1.0]), "b": np.array([4.0, np.nan])}
-    x = again.encode(columns)
+    counts: Counter[str] = Counter()
+    x = again.encode(columns, counts)
     assert x[0].tolist() == [2.5, 4.0]
     assert x[1, 0] == 1.0
     assert np.isnan(x[1, 1])
-    source = PushedSource(Reference(ROWS, np.zeros(3, np.int8), ("a", "b"), ("0", "1")), 2, again)
-    pushed = np.array([[np.nan, 4.0], [1.0, 2.0]], dtype=np.float32)
-    source.push(pushed, np.zeros(2, np.int8))
-    source.end()
-    (batch,) = source.batches()
-    assert batch.rows.x.tolist() == [[2.5, 4.0], [1.0, 2.0]]
-    assert source.notes() == {MISSING: 1}
+    assert counts[MISSING] == 2
 
 
 def test_what_0_1_0_wrapped_keeps_its_nought() -> None:

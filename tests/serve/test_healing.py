@@ -27,6 +27,7 @@ from selfheal_cli.events.types import BatchScored, RowsTaken, RunFinished
 from selfheal_cli.model.checkpoint import assemble, unpack
 from selfheal_cli.pipeline.runs.recovery import Beginning
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
+from selfheal_cli.serve.healer import healing
 from selfheal_cli.serve.healer import process as healer
 from selfheal_cli.serve.operator.status import HEALER
 from selfheal_cli.serve.settings import HealerSettings
@@ -315,8 +316,10 @@ def test_whoever_heals_says_so_though_another_one_healed_when_it_looked(
                 "open_served": opened, "serving_version": None,
                 "where_to_begin": Beginning(Cursor())}  # fmt: skip
     for name, value in replaced.items():
-        monkeypatch.setattr(healer, name, Mock(return_value=value))
-    monkeypatch.setattr(healer, "heal_served", heal)
+        monkeypatch.setattr(
+            healer if name == "open_served" else healing, name, Mock(return_value=value)
+        )
+    monkeypatch.setattr(healing, "heal_served", heal)
     monkeypatch.setattr(healer, "registry_facts", hang)
     told = HealerSettings(model="fraud", actor="replica")
     healer.HealerProcess(told, registry, stop).run()

@@ -98,7 +98,7 @@ def test_a_label_joins_its_row_once_by_request_and_place_or_by_key(tmp_path: Pat
         Feedback(1, request="none"),
         Feedback(1, key="none"),
     ]
-    assert spool.label(wanted) == Joined(joined=2, repeated=1, unknown=4)
+    assert spool.label(wanted) == Joined(2, 1, 4, other=1, strangers=("none",))
     labels = spool.labels_after(0, 10)
     assert [(one.place, one.y) for one in labels] == [(1, 1), (1, 0)]
     assert spool.labels_of([labels[1].answered]) == labels[1:]

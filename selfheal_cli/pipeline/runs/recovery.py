@@ -257,6 +257,7 @@ def _left(path: Path) -> list[Event]:
     return [result for result in answers if result is not None]
 
 
+SPOOLED = ("served", "pushed")  # kinds of sources whose rows come over a spool
 MOST_TRIES = 3  # processes that end in the same batch before it is left out
 
 
@@ -360,6 +361,9 @@ def _read_before(model: str, workspace: Path) -> Read:
         for event in read(log):
             if isinstance(event, RowsTaken):
                 taken = Cursor(**event.offsets)
+                if not event.rows:  # labels alone, which are learned from at once
+                    through.append((event.at, taken))
+                    taken = None
             elif isinstance(event, (BatchScored, BatchSetApart)) and taken is not None:
                 through.append((event.at, taken))
                 batches[log.parent.name] = event.batch
@@ -417,5 +421,5 @@ def _end(log: Path, clock: Clock, actor: str) -> bool:
 def _served(model: str, workspace: Path) -> Iterator[Path]:
     for log in logs_of(model, workspace):
         first = next(read(log), None)
-        if isinstance(first, RunStarted) and first.config["source"]["kind"] == "served":
+        if isinstance(first, RunStarted) and first.config["source"]["kind"] in SPOOLED:
             yield log

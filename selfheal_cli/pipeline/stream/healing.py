@@ -64,6 +64,14 @@ class BatchReading:
         return {"lift_accuracy": gained.accuracy, "lift_f1": gained.f1} | metrics
 
 
+class NoReading(BatchReading):
+    """Labels came alone: nothing was read when their heal was asked for."""
+
+    def metrics(self, scores: AnyScores | None) -> dict[str, float]:
+        """None."""
+        return {}
+
+
 @dataclass(frozen=True, slots=True)
 class Healed:
     """Scores before and after a heal, on the rows that ``evaluation`` names."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,12 @@ from selfheal_cli.pipeline.stream.batch import AnsweredBatch, LabelFlow, answer
 from selfheal_cli.pipeline.stream.candidates import CandidateWatch
 from selfheal_cli.pipeline.stream.champion import ChampionMove
 from selfheal_cli.pipeline.stream.context import SessionContext
-from selfheal_cli.pipeline.stream.healing import BatchReading, HealEvaluator, Healing
+from selfheal_cli.pipeline.stream.healing import (
+    BatchReading,
+    HealEvaluator,
+    Healing,
+    NoReading,
+)
 from selfheal_cli.pipeline.stream.monitoring import Diagnosing, Monitoring, RuleWatch, Watched
 from selfheal_cli.pipeline.stream.outside import Change, HoldChange
 from selfheal_cli.pipeline.stream.rollback import AutoRollback
@@ -113,6 +118,8 @@ class Session:
         self.shadow_scores = RunningScores(classes)
         self.left_out: Counter[str] = Counter()  # rows that nothing was learned from, by reason
         self._apart = 0  # batches in a row that could not be gone through
+        self._last: Scored | None = None  # of the rows that came last, and what was read of them
+        self._last_read: Readings | None = None
 
     def begin(self, continued: WarmStart | None = None) -> None:
         """What serves first: the network as trained, or the champion that is gone on from.
@@ -215,6 +222,8 @@ class Session:
             offsets, rows = dict(batch.offsets), len(batch.rows)
             self.run.recorder.note(RowsTaken(batch=batch.index, rows=rows, offsets=offsets))
         if not len(batch.rows):
+            if batch.late is not None and batch.late.alone:
+                self._learn_late(batch)
             return
         self._rollback.settle()
         answered = answer(batch, self.run.prepared, self.run.live)
@@ -224,14 +233,31 @@ class Session:
         verdict = self._rules.judge(batch.index, columns)
         scored = _scored(answered, self.run.prepared, verdict)
         learned = self._take_labels(scored, batch)
-        if self._candidates is not None:
-            alarm = self._candidates.observe(batch.index, learned)
-            if alarm is not None:
-                self._rollback.brake(alarm)
+        self._hold_against_others(batch.index, learned)
         read = self._read(scored, answered.batch, verdict, learned)
+        self._last, self._last_read = scored, read
         asked = self._ask(read, learned)
         self.healing.settle()
         self._record(scored, read, verdict, dict(answered.left_out), asked=asked)
+
+    def _learn_late(self, batch: Batch) -> None:
+        """Labels that came while no rows did: as with rows, whose last reading still holds."""
+        if self._last is None:
+            return  # no row waits for a label
+        none = np.zeros(len(self._last), dtype=np.bool_)
+        learned = self._take_labels(replace(self._last.where(none), batch=batch.index), batch)
+        self._hold_against_others(batch.index, learned)
+        if self._last_read is not None:
+            self._ask(self._last_read, learned, NoReading)
+        self.healing.settle()
+        self.run.recorder.catch_up()
+
+    def _hold_against_others(self, batch: int, learned: Sequence[Scored]) -> None:
+        """What other versions would have lost on rows whose labels came."""
+        if self._candidates is not None:
+            alarm = self._candidates.observe(batch, learned)
+            if alarm is not None:
+                self._rollback.brake(alarm)
 
     def _take_labels(self, scored: Scored, batch: Batch) -> list[Scored]:
         """Rows whose labels came with a batch, to learn from; heals whose labels are complete."""
@@ -297,7 +323,9 @@ class Session:
         if self.stretches is not None:
             self.stretches.add(part)
 
-    def _ask(self, read: Readings, learned: Sequence[Scored]) -> bool:
+    def _ask(
+        self, read: Readings, learned: Sequence[Scored], kind: type[BatchReading] = BatchReading
+    ) -> bool:
         """Ask for a heal where there is a reason and there are rows; True if it was."""
         chosen = self._rows_to_heal_on(read.decision, learned)
         if chosen is None or self.run.state.paused:
@@ -309,7 +337,7 @@ class Session:
             reason = f"{decision.reason}, no labels: {self.run.config.heal.assume} is assumed"
         self._diagnosing.before_heal(batch)
         shadow = read.shadow if read.shadow.rows else None
-        seen = BatchReading(read.drift.z, read.conflicts.count, shadow)
+        seen = kind(read.drift.z, read.conflicts.count, shadow)
         self.healing.request(batch, recipe, rows, seen, reason, read.conflicts.positive_share)
         return True
 
@@ -375,8 +403,8 @@ class Session:
         known = batch.rows.y >= 0
         if known.any():
             self.flow.recall(answered.features[known], batch.rows.y[known], verdict.label[known])
+        self._last = scored = _scored(answered, self.run.prepared, verdict)
         if not known.all():
-            scored = _scored(answered, self.run.prepared, verdict)
             self.flow.labels.take(scored.where(~known), None, None)
 
 

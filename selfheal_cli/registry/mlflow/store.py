@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import sys
@@ -248,3 +249,12 @@ def _unreachable(uri: str, reason: str) -> RegistryUnreachable:
         f"tracking store {masked_uri(uri)} is out of reach: {reason}; start it, or name "
         "another with --tracking-uri or MLFLOW_TRACKING_URI"
     )
+
+
+def forget_connections() -> None:
+    """In a fork: open connections of its own, and leave its parent's alone.
+
+    MLflow keeps the engines by address for the whole process, so that they are looked for.
+    """
+    for engine in [one for one in gc.get_objects() if isinstance(one, sqlalchemy.engine.Engine)]:
+        engine.dispose(close=False)

@@ -11,13 +11,12 @@ import numpy as np
 import torch
 
 from selfheal_cli.errors import SelfhealError, StorageError, VersionCorrupt, VersionNotFound
-from selfheal_cli.model.checkpoint import assemble, unpack
+from selfheal_cli.model.checkpoint import Packed, assemble, unpack
 from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.registry.base import Registry
 from selfheal_cli.registry.scoring import ScoringContract
 from selfheal_cli.rollback.plan import serving_version
 from selfheal_cli.rollback.verify import load_verified
-from selfheal_cli.serve.http.metrics import ServerMetrics
 from selfheal_cli.sources.encoding import Encoding, QuickEncoding
 from selfheal_cli.spool.control import ControlChannel, Published
 
@@ -133,26 +132,51 @@ def _on_base(base: Base, base_id: str, network: SelfHealingNetwork) -> ServedMod
     )
 
 
+def served_up_to(channel: ControlChannel, served: ServedModel, *, beside_healer: bool) -> int:
+    """Up to which publication is served. The channel may be from before a restart: then it says
+    again what serves. Where a healer is at work here, what it published last is taken instead.
+    """
+    now = channel.published()
+    if now is not None and (now.snapshot, now.base) == (served.snapshot, served.base):
+        return now.sequence
+    if now is not None and beside_healer:
+        return now.sequence - 1
+    packed = Packed.of(dict(served.network.adapter.named_parameters()))
+    wanted = Published(
+        snapshot=served.snapshot,
+        threshold=served.threshold,
+        base=served.base,
+        sha256=packed.sha256,
+        adapter=packed.data,
+        reason="the champion at the start",
+        version=served.version,
+    )
+    return channel.publish(wanted)
+
+
 LOOK_SECONDS = 0.05
 AGAIN_SECONDS = 1.0  # before a publication that could not be taken is tried again
 
 
 class ModelReloader:
-    """Serves what is published after ``since``; ``problem`` says why something is not served."""
+    """Serves what is published after ``since``; ``problem`` says why something is not served.
+
+    ``on_refused`` is told of each publication that cannot be.
+    """
 
     def __init__(
         self,
         scorer: Scorer,
         channel: ControlChannel,
         registry: Callable[[], Registry],
-        meters: ServerMetrics,
+        on_refused: Callable[[], object],
         since: int,
     ) -> None:
         self.problem = ""
         self._scorer = scorer
         self._channel = channel
         self._registry = registry
-        self._meters = meters
+        self._on_refused = on_refused
         self._taken = since
         self._channel_read = channel.identity()
         self._refused = 0
@@ -190,7 +214,7 @@ class ModelReloader:
             self.problem = str(exc)
             if sequence != self._refused:
                 self._refused = sequence
-                self._meters.publications_refused.inc()
+                self._on_refused()
             return False
         self._taken, self.problem = wanted.sequence, ""
         return True

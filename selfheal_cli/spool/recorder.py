@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 
 from selfheal_cli.errors import StorageError
-from selfheal_cli.serve.http.metrics import ServerMetrics
 from selfheal_cli.spool.store import LoggedRequest, Spool
 
 GROUP_SECONDS = 0.03  # what came meanwhile is one commit
@@ -19,14 +19,16 @@ class Recorder:
     """Scoring never waits for the disk: what does not fit is counted, not kept.
 
     ``unrecorded`` rows are not kept, ``conflicting`` of them since their request's id stands for
-    other rows. ``problem`` says why nothing is written now.
+    other rows. ``problem`` says why nothing is written now. ``on_lost`` is told of rows not kept.
     """
 
-    def __init__(self, spool: Spool, meters: ServerMetrics, most_rows: int = MOST_ROWS) -> None:
+    def __init__(
+        self, spool: Spool, on_lost: Callable[[int], object], most_rows: int = MOST_ROWS
+    ) -> None:
         self.problem = ""
         self.unrecorded = self.conflicting = 0
         self._spool = spool
-        self._meters = meters
+        self._on_lost = on_lost
         self._most = most_rows
         self._queue: deque[LoggedRequest] = deque()
         self._rows = 0
@@ -45,18 +47,19 @@ class Recorder:
         """Begin to write."""
         self._thread.start()
 
-    def take(self, answered: LoggedRequest) -> None:
-        """Keep it in memory, if there is room."""
+    def take(self, answered: LoggedRequest) -> bool:
+        """Keep it in memory; False where there is no room."""
         rows = len(answered)
         if not rows:
-            return
+            return True
         with self._counting:
             if self._rows + rows > self._most:
                 self._lost(rows)
-                return
+                return False
             self._rows += rows
             self._queue.append(answered)
         self._some.set()
+        return True
 
     def flush(self) -> None:
         """Write what waits now; raises `StorageError`, and what was not written waits on."""
@@ -90,7 +93,7 @@ class Recorder:
 
     def _lost(self, rows: int) -> None:
         self.unrecorded += rows
-        self._meters.unrecorded.inc(rows)
+        self._on_lost(rows)
 
     def _run(self) -> None:
         while not self._stop.is_set():

@@ -1,0 +1,156 @@
+"""What a program gives, read and checked: rows by the names of their columns, labels, ids."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from selfheal_cli.errors import (
+    DataError,
+    MissingColumn,
+    NoRows,
+    RepeatedId,
+    UnknownClass,
+    WrongShape,
+)
+from selfheal_cli.pipeline.prepare.foreign import SAMPLE, Sample
+from selfheal_cli.serve.http.tables import as_key
+from selfheal_cli.sources.first_contract import one_text
+from selfheal_cli.sources.given import as_array, named_columns
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from selfheal_cli.records import Columns, FloatArray, LabelArray
+
+MOST_KEY = 512  # characters of an id
+UNKNOWN = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """The columns' ``names``, a row's own ``shape``, and the classes' words in their order.
+
+    Errors begin with the name of the argument.
+    """
+
+    names: tuple[str, ...]
+    shape: tuple[int, ...]
+    labels: tuple[str, ...]
+
+    def rows(self, given: Any, argument: str = "x") -> FloatArray:
+        """Rows (n, ...) as a table, an array or a list of dictionaries, to float32 (n, d).
+
+        Raises `MissingColumn`, `WrongShape`, and `DataError` for what is no finite number.
+        """
+        if isinstance(given, Mapping):
+            given = [given]
+        if isinstance(given, list) and given and isinstance(given[0], Mapping):
+            given = np.stack([self._in_order(row, argument) for row in given])
+        try:
+            array = as_array(given, self.names)
+        except DataError as exc:
+            raise type(exc)(f"{argument}: {exc}") from exc
+        if array.shape[1:] != self.shape:
+            raise WrongShape(
+                f"{argument}: rows have shape {array.shape[1:]}, the model takes {self.shape}"
+            )
+        with np.errstate(over="ignore"):  # what is too large is infinite, and said to be below
+            rows = np.ascontiguousarray(
+                array.reshape(len(array), prod(self.shape)), dtype=np.float32
+            )
+        if np.isinf(rows).any():
+            row, place = np.argwhere(np.isinf(rows))[0]
+            raise DataError(
+                f"{argument}: row {row}, value {place}: {rows[row, place]} is not a finite number"
+            )
+        return rows
+
+    def columns(self, rows: FloatArray) -> Columns:
+        """Rows (n, d) as columns (n,), copied."""
+        wide = rows.astype(np.float64)
+        return {name: wide[:, place] for place, name in enumerate(self.names)}
+
+    def classes(self, given: Any, rows: int, argument: str = "labels") -> LabelArray:
+        """Labels (n,) as positions in the classes, or as their words; -1, None or NaN: unknown.
+
+        Raises `UnknownClass`, and `WrongShape` where there is not one for each row.
+        """
+        if hasattr(given, "detach"):
+            given = given.detach().cpu().numpy()
+        y = np.asarray(given)
+        if y.shape != (rows,):
+            raise WrongShape(f"{argument}: labels have shape {y.shape}, {rows} rows need ({rows},)")
+        if y.dtype.kind in "OUST":
+            return self._by_words(y.tolist(), argument)
+        if y.dtype.kind == "f":
+            y = np.where(np.isnan(y), UNKNOWN, y)
+        if y.dtype.kind not in "biuf" or not np.isin(y, np.arange(-1, len(self.labels))).all():
+            raise self._unknown(sorted(set(y.tolist()))[:5], argument)
+        return y.astype(np.int8)
+
+    def ids(self, given: ArrayLike, rows: int) -> tuple[str, ...]:
+        """One id a row, as text; raises `RepeatedId` and `WrongShape`."""
+        ids = tuple(as_key(one) for one in np.asarray(given, dtype=object).reshape(-1).tolist())
+        if len(ids) != rows:
+            raise WrongShape(f"ids: {len(ids)} are given for {rows} rows")
+        long = next((one for one in ids if not 0 < len(one) <= MOST_KEY), None)
+        if long is not None:
+            raise DataError(f"ids: {long[:20]!r} has {len(long)} characters; 1 to {MOST_KEY}")
+        if len(set(ids)) < len(ids):
+            twice = next(one for one, count in Counter(ids).items() if count > 1)
+            raise RepeatedId(f"ids: '{twice}' stands for two rows; each needs its own")
+        return ids
+
+    def _in_order(self, row: Mapping[str, Any], argument: str) -> FloatArray:
+        missing = next((name for name in self.names if name not in row), None)
+        if missing is not None:
+            raise MissingColumn(
+                f"{argument}: no column '{missing}'; the model takes {', '.join(self.names)}"
+            )
+        values = [np.nan if row[name] is None else row[name] for name in self.names]
+        return as_array(values).reshape(self.shape)
+
+    def _by_words(self, given: Sequence[Any], argument: str) -> LabelArray:
+        words = {name.casefold(): place for place, name in enumerate(self.labels)}
+        y = np.full(len(given), UNKNOWN, dtype=np.int8)
+        for place, one in enumerate(given):
+            if isinstance(one, str):
+                if one_text(one).casefold() not in words:
+                    raise self._unknown([one], argument)
+                y[place] = words[one_text(one).casefold()]
+            elif not pd.isna(one):
+                y[place] = self.classes([one], 1, argument)[0]
+        return y
+
+    def _unknown(self, given: Sequence[Any], argument: str) -> UnknownClass:
+        words = ", ".join(map(repr, self.labels))
+        return UnknownClass(
+            f"{argument}: labels are classes from 0 to {len(self.labels) - 1}, -1 where unknown, "
+            f"or the words {words}; given: {given}"
+        )
+
+
+def shown(x: Any, columns: Sequence[str] | None) -> tuple[FloatArray, Sample]:
+    """The rows (n, d) that say what is normal, and whole ones to try the module on."""
+    named = tuple(columns or named_columns(x) or ())
+    given = as_array(x, named)
+    shape = given.shape[1:]
+    width = int(np.prod(shape))
+    if not len(given):
+        raise NoRows("x: no rows; some that the module was trained on are needed")
+    if named and len(named) != width:
+        raise DataError(f"columns: {len(named)} are named, a row has {width} values")
+    names = named or tuple(f"x{place}" for place in range(width))
+    flat = Intake(names, shape, ()).rows(given)
+    whole = flat[np.isfinite(flat).all(axis=1)]
+    if not len(whole):
+        raise DataError("x: every row misses a value; some whole rows are needed")
+    dtype = "int64" if np.issubdtype(given.dtype, np.integer) else "float32"
+    return flat, Sample(whole[:SAMPLE], names, shape, dtype)

@@ -1,0 +1,94 @@
+"""Several processes with one model: a fork follows, and goes on where its parent was killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from tests.conftest import Invoke
+from tests.test_api import module
+
+__all__ = ["module"]
+PROGRAM = """
+import json, os, signal, sys, time
+import numpy as np, torch
+from torch import nn
+from selfheal_cli import SelfHealing
+from tests.test_api import rows_of
+
+module = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 1))
+module.load_state_dict(torch.load("weights.pt", weights_only=True))
+(x, y), ids = rows_of(600, 2, 2.0), [str(n) for n in range(600)]
+
+
+def until(true):
+    end = time.monotonic() + 120
+    while not true():
+        assert time.monotonic() < end, model.state
+        time.sleep(0.05)
+
+
+model = SelfHealing(module, *rows_of(1_000, 1), name="forked")
+for at in range(0, 300, 50):
+    model.score(x[at:at + 50], ids=ids[at:at + 50])
+model.label(ids[:200], y[:200])
+until(lambda: model.state.labels == 200)
+assert model.state.heals_here
+parent = os.getpid()
+if os.fork():
+    until(lambda: os.path.exists("followed"))
+    os.kill(parent, signal.SIGKILL)
+for at in range(300, 600, 50):
+    model.score(x[at:at + 50], ids=ids[at:at + 50])
+told = model.label(ids[:400], y[:400])  # those that the parent was told, once more
+here = model.state.heals_here
+open("followed", "w").close()
+until(lambda: model.state.heals_here and model.state.run_id and not model.state.waiting)
+told_again = model.label(ids, y)
+summary = model.close()
+print(json.dumps({
+    "followed": not here, "joined": told.joined, "repeated": told.repeated,
+    "again": [told_again.joined, told_again.repeated, len(told_again.unknown)],
+    "error": summary.state.error,
+    "better": float((((model.predict(x) >= 0.5) == y).mean())),
+    "served": summary.state.serving == summary.state.champion,
+}), flush=True)
+os._exit(0)
+"""
+
+
+def rows_of_all_runs(folder: Path, kind: str) -> int:
+    """By the events of a kind in the logs of every run."""
+    lines = [line for log in (folder / "mlruns/selfheal/runs").glob("*/events.jsonl")
+             for line in log.read_text().splitlines()]  # fmt: skip
+    events = map(json.loads, lines)
+    return sum(event["data"]["rows"] for event in events if event["kind"] == kind)
+
+
+@pytest.mark.slow
+def test_a_fork_follows_hands_over_and_heals_on_once_its_parent_is_killed(
+    workdir: Path, module: nn.Module, invoke: Invoke
+) -> None:
+    torch.save(module.state_dict(), "weights.pt")
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}, cwd=workdir,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    told = json.loads(done.stdout)
+    assert told.pop("better") > 0.9
+    assert told == {
+        "followed": True, "joined": 200, "repeated": 200, "again": [200, 400, 0],
+        "error": "", "served": True,
+    }  # fmt: skip
+    assert rows_of_all_runs(workdir, "batch") == 600
+    assert 400 <= rows_of_all_runs(workdir, "labels") <= 600
+    invoke("audit", "--model", "forked")
