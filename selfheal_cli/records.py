@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 
 LEASE_TAG, STALE_TAG = "selfheal.lease", "selfheal.stale"  # on a version
+# on a version's entry in the registry; its logged model has all of its tags
+SHOWN_TAGS = frozenset(
+    f"selfheal.{name}"
+    for name in ("phase", "batch", "recipe", "reason", "parent", "sha256", "model")
+)
 PRE_HEAL_TAG = "selfheal.pre_heal"  # on a version: the one that served before, such as v12
 BEFORE = "pre_"  # figures of that one, as they were before the heal
 READINGS = ("drift_z", "conflicts")  # figures of the batch: the same before and after

@@ -116,7 +116,7 @@ class RunScreen:
                 self._say_any(self._lines.arrived(event.batch, (event.live, event.shadow)))
             case events.RolledBack():
                 told = "" if event.f1 is None else f" (F1 {event.f1:.3f} on {event.rows} rows)"
-                self._say(("rollback", "red"), f" to v{event.version}{told}: {event.why}")
+                self._say(("rollback", "red"), f" to {event.named}{told}: {event.why}")
             case events.Diagnosed():
                 self._say(("diagnosis", "bold"), f" in batch {event.batch}: {event.why}")
             case events.RunResumed():

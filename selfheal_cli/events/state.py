@@ -167,7 +167,7 @@ class RowFold:
     monitors: MutableMapping[int, Mapping[str, events.MonitorReading]] = field(default_factory=dict)
     scores: MutableMapping[int, Pair] = field(default_factory=dict)
     _heals: dict[int, events.HealEnded] = field(default_factory=dict)
-    _restored: dict[int, int] = field(default_factory=dict)
+    _restored: dict[int, int | None] = field(default_factory=dict)
     _forgotten: int = -1
 
     @classmethod
@@ -197,7 +197,7 @@ class RowFold:
                 self._heals[event.batch] = event
                 self._fill(event.batch)
             case events.RolledBack():
-                self._restored[event.batch] = event.version
+                self._restored[event.batch] = event.version or None
                 self._fill(event.batch)
 
     def registered(self, batch: int, version: int) -> None:
@@ -205,6 +205,13 @@ class RowFold:
         row = self.rows.get(batch)
         if row is not None:
             row.version = version
+            self.rows[batch] = row
+
+    def restored(self, batch: int, version: int) -> None:
+        """The version that a batch went back to is known."""
+        row = self.rows.get(batch)
+        if row is not None:
+            row.restored_version = version
             self.rows[batch] = row
 
     def forget(self, batch: int) -> None:
@@ -348,6 +355,7 @@ class RunView(RunState):
     _actions: MutableMapping[int, Action] = field(init=False)
     _same: dict[str, list[str]] = field(default_factory=dict)  # by what is no version yet
     _elsewhere: dict[str, int] = field(default_factory=dict)  # versions of other runs
+    _gone_back: dict[str, list[int]] = field(default_factory=dict)  # batches by snapshot
 
     def __post_init__(self) -> None:
         self.by_batch = RowFold.on(self.shelf)
@@ -382,6 +390,8 @@ class RunView(RunState):
                 self.snapshots[row.id] = row
             case events.VersionRegistered() if event.snapshot in self.snapshots:
                 self._register(self.snapshots[event.snapshot], event.version)
+            case events.RolledBack() if not event.version:
+                self._gone_back.setdefault(event.to_snapshot, []).append(event.batch)
             case events.ChampionFollowed() if event.to_snapshot not in self.snapshots:
                 self._elsewhere[event.to_snapshot] = event.version
         if event.is_action:
@@ -425,6 +435,8 @@ class RunView(RunState):
         self.snapshots[row.id] = row
         for other in self._same.pop(row.id, ()):
             self._register(self.snapshots[other], version)
+        for batch in self._gone_back.pop(row.id, ()):
+            self.by_batch.restored(batch, version)
         if row.phase == "post-heal":
             self.by_batch.registered(row.batch, version)
 

@@ -440,7 +440,10 @@ class RollbackAsked(Action):
 
 
 class RolledBack(RollbackAsked, kind="rollback"):
-    """An earlier version serves again; ``f1`` is the registry's, on so many ``rows``."""
+    """An earlier version serves again; ``f1`` was measured on so many ``rows``.
+
+    ``version`` is 0 where the registry had not numbered the snapshot by then.
+    """
 
     from_snapshot: str
     to_snapshot: str
@@ -451,7 +454,12 @@ class RolledBack(RollbackAsked, kind="rollback"):
     passed_over: Sequence[str] = ()
 
     def __str__(self) -> str:
-        return f"rolled back to v{self.version}: {self.reason}"
+        return f"rolled back to {self.named}: {self.reason}"
+
+    @property
+    def named(self) -> str:
+        """The version, as people are told of it."""
+        return f"v{self.version}" if self.version else f"the version before ({self.to_snapshot})"
 
 
 class RollbackFailed(RollbackAsked, kind="rollback-failed"):

@@ -161,16 +161,14 @@ def move_alias(registry: Registry, wanted: Move) -> AliasMove:
     alias's last move was made before: the alias is set again, and nothing new is written. What an
     interrupted writer left of the alias is settled first.
     """
-    now = standing(registry, wanted.model)
-    last = now.moves.get(wanted.alias)
-    if last is not None and wanted.key and last.key == wanted.key:
-        _require_lease(now, wanted)
-        carry_out(registry, last)
-        return last
-    if now.open:
-        settle(registry, wanted.model, now)
+    settled = False
 
     def draft(before: JournalState, sequence: int) -> Mapping[str, Any]:
+        if _is_made(before, wanted):
+            _require_lease(before, wanted)
+            raise _Stands(before)
+        if before.open and not settled:
+            raise _Stands(before)
         # looked at in here: a prune that claimed it earlier has deleted it, and one that claims it
         # from now on writes the entry that this one was to be
         _require_lease(before, wanted)
@@ -195,11 +193,35 @@ def move_alias(registry: Registry, wanted: Move) -> AliasMove:
         )
         return move.as_dict()
 
-    who = {"actor": wanted.actor, "at": wanted.at}
-    entry = write(registry, wanted.model, EntryKind.MOVED, draft, **who)
-    move = entry.standing.moves[wanted.alias]
+    while True:
+        try:
+            entry = write(
+                registry, wanted.model, EntryKind.MOVED, draft, actor=wanted.actor, at=wanted.at
+            )
+            move = entry.standing.moves[wanted.alias]
+            break
+        except _Stands as stands:
+            if _is_made(stands.now, wanted):
+                move = stands.now.moves[wanted.alias]
+                break
+            settle(registry, wanted.model, stands.now)
+            settled = True
     carry_out(registry, move)
     return move
+
+
+def _is_made(now: JournalState, wanted: Move) -> bool:
+    """Whether the alias's last move is this one."""
+    last = now.moves.get(wanted.alias)
+    return last is not None and bool(wanted.key) and last.key == wanted.key
+
+
+class _Stands(Exception):
+    """What is seen to before a move is written: the move itself, or what another one left."""
+
+    def __init__(self, now: JournalState) -> None:
+        super().__init__()
+        self.now = now
 
 
 def _source(registry: Registry, before: JournalState, wanted: Move) -> int | None:

@@ -30,7 +30,7 @@ from selfheal_cli.scores import AnyScores
 STEPS_AT_ONCE = 50
 BACKOFF_SECONDS = (0.1, 5.0)  # the first wait for a registry that is away, and the longest
 BEAT_SECONDS = 5.0
-CHECK_SECONDS = 0.25  # between two looks at the lease; the last comes after all that was carried
+CHECK_SECONDS = 1.0  # between two looks at the lease; the last comes after all that was carried
 LIMIT = 10_000  # jobs that may wait for the registry before healing pauses
 
 

@@ -8,7 +8,14 @@ from typing import Any
 
 from selfheal_cli.errors import VersionCorrupt
 from selfheal_cli.events.run_record import Account
-from selfheal_cli.records import LEASE_TAG, STALE_TAG, Evaluation, StoredVersion, digest
+from selfheal_cli.records import (
+    LEASE_TAG,
+    SHOWN_TAGS,
+    STALE_TAG,
+    Evaluation,
+    StoredVersion,
+    digest,
+)
 from selfheal_cli.registry.manifest import MANIFEST_FILE, Manifest, file_hash, parse_manifest
 from selfheal_cli.scores import FIGURES, AnyScores, Scores
 
@@ -147,13 +154,16 @@ def _of_entries(
 ) -> Iterator[str]:
     """Differences of both entries' tags and of the figures.
 
-    Where ``complete``, neither may have more than ``tags`` and ``figures``; ``unknown`` names are
-    left out.
+    The version's own has the tags that people read, in older releases all of them; the logged
+    model has all. Where ``complete``, neither may have more than ``tags`` and ``figures``;
+    ``unknown`` names are left out.
     """
     for entry, of in zip((stored.tags, stored.logged), ENTRIES, strict=True):
-        more = {name for name in entry if name.startswith(PREFIX)} if complete else set()
+        own = {name for name in entry if name.startswith(PREFIX)}
+        wanted = tags.keys() if of else tags.keys() & (SHOWN_TAGS | own)
+        more = own if complete else set()
         more -= {LEASE_TAG, STALE_TAG}  # the journal has them
-        for name in sorted((tags.keys() | more) - set(unknown)):
+        for name in sorted((wanted | more) - set(unknown)):
             if entry.get(name) != tags.get(name):
                 yield f"tag {name}{of} is {entry.get(name)!r}, the log says {tags.get(name)!r}"
     more = set(DECIDING) if complete else set()

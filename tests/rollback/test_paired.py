@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,14 +15,15 @@ from selfheal_cli.config import HealSettings, LabelSettings, Policy
 from selfheal_cli.errors import NoCandidateError
 from selfheal_cli.events.event import Event
 from selfheal_cli.events.evidence import WINDOW
+from selfheal_cli.events.types import RolledBack
 from selfheal_cli.model.checkpoint import pack
 from selfheal_cli.pipeline.prepare.baseline import prepare
 from selfheal_cli.pipeline.runs.recovery import resume
 from selfheal_cli.pipeline.runs.run import RunContext
 from selfheal_cli.pipeline.stream.memory import Replay
-from selfheal_cli.records import digest
+from selfheal_cli.records import Snapshot, digest
 from selfheal_cli.registry.aliases import Move, move_alias
-from selfheal_cli.registry.base import CHAMPION
+from selfheal_cli.registry.base import CHAMPION, Added, Lineage
 from selfheal_cli.registry.journal import Hold
 from selfheal_cli.registry.memory import MemoryRegistry
 from selfheal_cli.registry.orders import hold
@@ -153,12 +155,37 @@ def test_a_run_that_compares_by_f1_writes_no_comparison_and_goes_back_by_f1(
     assert not any("row by row" in note for note in planned.notes)
 
 
-def test_a_heal_that_does_harm_is_gone_back_from_at_once(
+class Behind(MemoryRegistry):
+    """It numbers nothing but the first versions, until what serves was gone back from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gone_back = threading.Event()
+
+    def see(self, event: Event) -> None:
+        if isinstance(event, RolledBack):
+            self.gone_back.set()
+
+    def add_version(self, lineage: Lineage, snapshot: Snapshot, *rest: Any, **more: Any) -> Added:
+        assert snapshot.batch < 3 or self.gone_back.wait(60)
+        return super().add_version(lineage, snapshot, *rest, **more)
+
+
+def test_a_heal_that_does_harm_is_gone_back_from_at_once_however_far_behind_the_registry_is(
     empty_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watch_heals(monkeypatch, spoil={SPOILED})
-    done = ran(config(heal=PAIRED, policy=LENIENT, batches=SPOILED + 4))
+    registry = Behind()
+    settings = config(heal=PAIRED, policy=LENIENT, batches=SPOILED + 4)
+    done = ran(settings, registry=registry, watchers=[registry.see])
     (rollback,) = done.of("rollback")
+    assert rollback.version == 0  # nobody knew it yet
+    assert "the version before" in str(rollback)
+    moves = [one.data["target"] for one in registry.entries("fraud") if "target" in one.data]
+    back = done.by_snapshot(rollback.to_snapshot).version
+    spoiled = done.by_snapshot(rollback.from_snapshot).version
+    assert moves[moves.index(spoiled) + 1] == back  # told in order
+    assert done.finished.view.rows[rollback.batch].restored_version == back
     assert rollback.batch == SPOILED + 1
     assert done.by_snapshot(rollback.from_snapshot).batch == SPOILED
     before = done.by_snapshot(rollback.to_snapshot)

@@ -111,7 +111,7 @@ def _served(event: Event) -> tuple[str, str, int | None]:
         case events.HealJudged():
             return event.from_snapshot, event.to_snapshot, None
         case events.RolledBack() | events.ChampionFollowed():
-            return event.from_snapshot, event.to_snapshot, event.version
+            return event.from_snapshot, event.to_snapshot, event.version or None
         case events.HealRefuted():
             return "", event.to_snapshot, None
         case events.RollbackDeclined():

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from selfheal_cli.events.event import Event
 from selfheal_cli.events.log import Clock
+from selfheal_cli.events.run_record import Account
 from selfheal_cli.events.types import RunFinished, SnapshotScored, SnapshotTaken, StreamStopped
 from selfheal_cli.pipeline.record.replayed import RecordedEvents
 from selfheal_cli.records import Snapshot
@@ -73,6 +74,10 @@ class Writer(Protocol):
     def knows(self, snapshot: str, version: int) -> None:
         """A snapshot that serves again, perhaps of an earlier run."""
         return
+
+    def account(self, snapshot: str) -> Account | None:
+        """What was handed over of a snapshot; None for those of earlier runs."""
+        return None
 
     def results(self) -> list[Event]:
         """What was done since the last call, in order."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from selfheal_cli.events.evidence import quantile
 from selfheal_cli.events.types import CandidatesCompared
+from selfheal_cli.heal.engine import Serving
 from selfheal_cli.heal.gate import log_losses
 from selfheal_cli.labels.queue import Scored
 from selfheal_cli.model.network import SelfHealingNetwork
@@ -38,9 +39,18 @@ DIGITS = 6  # of a sum of log losses, as it is written down
 class Contender:
     """A version that served from batch ``since`` on: it learned from no row of that or later."""
 
-    snapshot: str
+    served: Serving
     since: int
-    network: SelfHealingNetwork
+
+    @property
+    def snapshot(self) -> str:
+        """The snapshot that it is."""
+        return self.served.snapshot
+
+    @property
+    def network(self) -> SelfHealingNetwork:
+        """What answers by it."""
+        return self.served.network
 
 
 class CandidateWatch:
@@ -48,7 +58,7 @@ class CandidateWatch:
 
     def __init__(self, run: SessionContext) -> None:
         self._live, self._recorder = run.live, run.recorder
-        self._frozen = run.live.serving.network
+        self._frozen = run.live.serving
         self._always: dict[str, Contender] = {}
         self._ladder: list[Contender] = []
         self._serving: Contender | None = None
@@ -63,7 +73,7 @@ class CandidateWatch:
         baseline, champion = continued.baseline, continued.champion
         numbered = {one.tags["selfheal.snapshot"]: one.version for one in (baseline, champion)}
         first = next(iter(numbered))
-        self._always[first] = Contender(first, 0, self._frozen)
+        self._always[first] = Contender(replace(self._frozen, snapshot=first), 0)
         self._versions = numbered
 
     def observe(self, batch: int, learned: Sequence[Scored]) -> Alarm | None:
@@ -76,7 +86,7 @@ class CandidateWatch:
             known = part.where(part.y >= 0)
             if len(known):
                 self._compare(known, serving)
-        return self._brake.alarm(self._before.snapshot) if self._before else None
+        return self._brake.alarm(self._before.served) if self._before else None
 
     def _look(self, batch: int) -> Contender:
         """What serves by now, and whether to ask about it from here on."""
@@ -84,7 +94,7 @@ class CandidateWatch:
         if self._serving is None or self._serving.snapshot != now.snapshot:
             known = {one.snapshot: one for one in self._asked()}
             self._before = self._serving
-            self._serving = known.get(now.snapshot) or Contender(now.snapshot, batch, now.network)
+            self._serving = known.get(now.snapshot) or Contender(now, batch)
             self._began = batch
             self._brake.reset()
         serving = self._serving
@@ -155,7 +165,7 @@ def _positives(part: Scored) -> int:
 class Alarm:
     """What serves has lost so much more than the version ``before`` that it must go."""
 
-    before: str
+    before: Serving
     reason: str
 
 
@@ -178,8 +188,8 @@ class Brake:
         """By how much the log losses (n,) of the rows of one batch were higher."""
         self._worse.append(np.stack([than_frozen, than_before]))
 
-    def alarm(self, before: str) -> Alarm | None:
-        """To go back to the snapshot ``before``, where both differences are beyond chance."""
+    def alarm(self, before: Serving) -> Alarm | None:
+        """To go back to what served ``before``, where both differences are beyond chance."""
         if sum(part.shape[1] for part in self._worse) < FEWEST:
             return None
         differences = np.concatenate(self._worse, axis=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -10,7 +10,8 @@ from typing import Protocol
 
 from selfheal_cli.config import RunConfig
 from selfheal_cli.errors import NoCandidateError
-from selfheal_cli.heal.engine import HealEngine, InlineEngine, LiveModel
+from selfheal_cli.events.run_record import Account
+from selfheal_cli.heal.engine import HealEngine, InlineEngine, LiveModel, Serving
 from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.model.network import Weights
 from selfheal_cli.pipeline.record.recorder import Writer
@@ -45,11 +46,36 @@ class Stopped:
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """The best version that is what its run wrote down; ``passed_over`` says what others were."""
+    """A version to go back to; ``passed_over`` says of better ones why they are not it.
 
-    version: VersionRecord
+    ``version`` is 0 where the registry has not numbered the snapshot yet.
+    """
+
+    snapshot: str
+    version: int
     weights: Weights
+    threshold: float
+    sha256: str
+    f1: float | None
+    rows: int
     passed_over: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, stored: VersionRecord, weights: Weights, passed_over: Sequence[str] = ()) -> Best:
+        """As the registry has it."""
+        return cls(
+            stored.tags["selfheal.snapshot"], stored.version, weights, stored.threshold,
+            stored.sha256, stored.f1, stored.eval_rows, tuple(passed_over),
+        )  # fmt: skip
+
+    @classmethod
+    def served(cls, before: Serving, account: Account) -> Best:
+        """What served in this run, as the run has it itself."""
+        scores = account.scored or account.taken.scores
+        return cls(
+            before.snapshot, account.version or 0, before.adapter.weights, before.threshold,
+            account.taken.sha256, scores.f1 if scores else None, scores.rows if scores else 0,
+        )  # fmt: skip
 
 
 Change = ChampionMove | HoldChange | Stopped
@@ -71,8 +97,11 @@ class Outside(Protocol):
         Each is to be carried out before the next is asked for.
         """
 
-    def ask_best(self, snapshot: str = "") -> None:
-        """Ask which version is best, or for that of a snapshot; an earlier question is dropped."""
+    def ask_best(self, before: Serving | None = None) -> None:
+        """Ask for what served ``before``, or else which version is best of all.
+
+        An earlier question is dropped.
+        """
 
     def best(self, *, wait: bool) -> Best | None:
         """The answer to `ask_best`, None where it is not there yet; raises `SelfhealError` kinds.
@@ -129,11 +158,21 @@ class Live(Outside):
         """Nobody knows yet."""
         return iter(())
 
-    def ask_best(self, snapshot: str = "") -> None:
-        """From a thread of its own, once what was written has arrived."""
+    def ask_best(self, before: Serving | None = None) -> None:
+        """The best of all from a thread of its own, once what was written has arrived. What served
+        before in this run is at hand: nobody is waited for.
+        """
+        account = None
+        if before is not None:
+            self._writer.sync()
+            account = self._writer.account(before.snapshot)
+        if before is not None and account is not None:
+            self._answer = Future()
+            self._answer.set_result(Best.served(before, account))
+            return
         arrival = partial(self._writer.flush, 0.0, until=self._writer.given)
         thread = ThreadPoolExecutor(1, thread_name_prefix="question")
-        self._answer = thread.submit(self._find, snapshot, arrival)
+        self._answer = thread.submit(self._find, before.snapshot if before else "", arrival)
         thread.shutdown(wait=False)
 
     def best(self, *, wait: bool) -> Best | None:
@@ -159,7 +198,7 @@ class Live(Outside):
         candidates = Candidates(self.registry, lineage.model, lineage.base, trust, run_id=within)
         best = candidates.best()
         weights = load_verified(self.registry, best)
-        return Best(best, weights, tuple(candidates.passed_over))
+        return Best.of(best, weights, candidates.passed_over)
 
     def _of(self, snapshot: str, trust: Trust) -> Best:
         """The version of a snapshot that served; raises `NoCandidateError` where it is not there,
@@ -169,7 +208,7 @@ class Live(Outside):
         doubts = trust.judge(version).doubts
         if doubts:
             raise NoCandidateError(f"v{version.version} served before: {summed_up(doubts)}")
-        return Best(version, load_verified(self.registry, version))
+        return Best.of(version, load_verified(self.registry, version))
 
     def close(self) -> None:
         """Give back what the engine holds."""

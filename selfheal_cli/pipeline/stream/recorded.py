@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from selfheal_cli.errors import EventLogError, NoCandidateError
 from selfheal_cli.events import types as events
-from selfheal_cli.heal.engine import HealEngine, heal_or_fail
+from selfheal_cli.heal.engine import HealEngine, Serving, heal_or_fail
 from selfheal_cli.heal.task import AdapterState, HealFailure, HealOutcome, HealTask
+from selfheal_cli.model.checkpoint import Packed
 from selfheal_cli.pipeline.record.replayed import RecordedEvents
 from selfheal_cli.pipeline.stream.champion import ChampionWatcher
 from selfheal_cli.pipeline.stream.outside import Best, Change, HoldChange, Live, Outside, Stopped
@@ -28,7 +29,8 @@ class Recorded(Outside):
     def __init__(self, record: RecordedEvents, live: Live, others: ChampionWatcher) -> None:
         self._record, self._live, self._others = record, live, others
         self._waits = live.config.heal.mode == "sync"  # for the answer, where it is asked for
-        self._asked: str | None = None  # for the version of a snapshot, or the best
+        self._asks = False  # for what served ``_before``, or the best version
+        self._before: Serving | None = None
         self._running: tuple[HealTask, AdapterState] | None = None  # and what served before
         self._waiting: HealTask | None = None
 
@@ -55,9 +57,9 @@ class Recorded(Outside):
                 case _:
                     return
 
-    def ask_best(self, snapshot: str = "") -> None:
+    def ask_best(self, before: Serving | None = None) -> None:
         """Nobody is asked while the record says what was answered."""
-        self._asked = snapshot
+        self._asks, self._before = True, before
         self._is_over()
 
     def best(self, *, wait: bool) -> Best | None:
@@ -67,11 +69,11 @@ class Recorded(Outside):
         event = self._record.expected
         if (
             event is None
-            or self._asked is None
+            or not self._asks
             or not (self._waits or isinstance(event, events.RollbackAsked))
         ):
             return None
-        self._asked = None
+        self._asks = False
         if isinstance(event, events.RollbackFailed):
             raise NoCandidateError(event.error)
         if not isinstance(event, (events.RolledBack, events.RollbackDeclined)):
@@ -79,9 +81,19 @@ class Recorded(Outside):
                 f"event {event.sequence}: recorded was '{event.kind}', the same rows now "
                 "give a rollback"
             )
+        if isinstance(event, events.RolledBack) and self._before is not None:
+            return self._served(self._before, event)
         registry = self._live.registry
         best = registry.version(self._live.lineage.model, event.version)
-        return Best(best, load_verified(registry, best), tuple(event.passed_over))
+        return Best.of(best, load_verified(registry, best), event.passed_over)
+
+    def _served(self, before: Serving, event: events.RolledBack) -> Best:
+        """What served before is what this walk published, too: its bytes are the recorded ones."""
+        weights = before.adapter.weights
+        return Best(
+            before.snapshot, event.version, weights, before.threshold, Packed.of(weights).sha256,
+            event.f1, event.rows, tuple(event.passed_over),
+        )  # fmt: skip
 
     def is_durable(self, *, wait: bool) -> bool:
         """A heal was published once it was."""
@@ -138,7 +150,7 @@ class Recorded(Outside):
         for task in (running and running[0], waiting):
             if task is not None:
                 self._live.heals.submit(task)
-        if self._asked is not None:
-            asked, self._asked = self._asked, None
-            self._live.ask_best(asked)
+        if self._asks:
+            self._asks = False
+            self._live.ask_best(self._before)
         return True

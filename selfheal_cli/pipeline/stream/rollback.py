@@ -49,7 +49,7 @@ class AutoRollback:
         )  # fmt: skip
         if moved.version is not None:
             snapshot = moved.version.tags["selfheal.snapshot"]
-            self._serve(moved.version, moved.weights, {})
+            self._serve(Best.of(moved.version, moved.weights), {})
             self._health = Health(self._policy)
             self._state.overtaken = moved.batch
             self._state.fallen = None  # it was about what served before
@@ -64,7 +64,7 @@ class AutoRollback:
 
     def begin_from(self, version: VersionRecord, weights: Weights, move: AliasMove | None) -> None:
         """Serve a champion of an earlier run from the first batch on; ``move`` made it one."""
-        self._serve(version, weights, {})
+        self._serve(Best.of(version, weights), {})
         self._recorder.note(
             events.ChampionFollowed(
                 batch=0, from_snapshot="", version=version.version,
@@ -120,19 +120,18 @@ class AutoRollback:
             self._roll_back(best, fallen)
 
     def _roll_back(self, best: Best, fallen: Fallen) -> None:
-        version = best.version
         if self._guarded:
             self._health = Health(self._policy)
             gain, error = self._gain(best.weights, fallen.rows) if fallen.rows else (0.0, None)
             if error is not None and gain <= error:
                 why = (
-                    f"v{version.version} is not better on the held-out rows: its log loss is lower "
+                    f"v{best.version} is not better on the held-out rows: its log loss is lower "
                     f"by {gain:.4f}, standard error {error:.4f}"
                 )
                 self._recorder.note(
                     events.RollbackDeclined(
                         heal_id=fallen.heal_id, batch=fallen.batch, reason=fallen.reason,
-                        version=version.version, declined=why, passed_over=best.passed_over,
+                        version=best.version, declined=why, passed_over=best.passed_over,
                     )
                 )  # fmt: skip
                 return
@@ -154,22 +153,23 @@ class AutoRollback:
         return -worse_by, error
 
     def _restore(self, best: Best, fallen: Fallen) -> None:
-        serving, version = self._live.serving, best.version
-        restored = version.tags["selfheal.snapshot"]
+        serving = self._live.serving
         # the article keeps its optimiser
-        self._serve(version, best.weights, {} if self._guarded else serving.adapter.memory)
+        self._serve(best, {} if self._guarded else serving.adapter.memory)
         self._state.rolled_back = self._state.batch
         self._recorder.note(
             events.RolledBack(
                 heal_id=fallen.heal_id, batch=fallen.batch, reason=fallen.reason,
-                from_snapshot=serving.snapshot, to_snapshot=restored, version=version.version,
-                f1=version.f1, rows=version.eval_rows, sha256=version.sha256,
+                from_snapshot=serving.snapshot, to_snapshot=best.snapshot, version=best.version,
+                f1=best.f1, rows=best.rows, sha256=best.sha256,
                 passed_over=best.passed_over,
             )
         )  # fmt: skip
-        self._recorder.point(CHAMPION, restored, f"rollback: {fallen.reason}")
+        self._recorder.point(CHAMPION, best.snapshot, f"rollback: {fallen.reason}")
 
-    def _serve(self, version: VersionRecord, weights: Weights, memory: Weights) -> None:
-        snapshot = version.tags["selfheal.snapshot"]
-        self._recorder.restored(snapshot, version.version)
-        self._live.publish(AdapterState(weights, memory), snapshot, version.threshold)
+    def _serve(self, version: Best, memory: Weights) -> None:
+        if version.version:
+            self._recorder.restored(version.snapshot, version.version)
+        self._live.publish(
+            AdapterState(version.weights, memory), version.snapshot, version.threshold
+        )

@@ -22,6 +22,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from selfheal_cli.errors import RegistryError, VersionCorrupt, VersionNotFound
 from selfheal_cli.records import (
     LEASE_TAG,
+    SHOWN_TAGS,
     STALE_TAG,
     Base,
     Snapshot,
@@ -49,6 +50,7 @@ class MlflowRegistry(MlflowVersions):
         super().__init__(uri, create=create)
         self._bases: dict[str, Base] = {}
         self._models: set[str] = set()  # known to exist
+        self._next: dict[str, int] = {}  # the number that a model's next version should get
 
     def store_base(self, run_id: str, base: Base) -> str:
         """See `Registry`."""
@@ -109,12 +111,13 @@ class MlflowRegistry(MlflowVersions):
         tags = lineage.tags(snapshot, parent)
         with self._doing(f"register snapshot {snapshot.id}"):
             model, number = self._begun(lineage, snapshot) if again else (None, None)
+            next_one = 0 if again else self._next.pop(lineage.model, 0)
             if model is None:
                 model = self._client.create_logged_model(
                     self._experiment_of(lineage.run_id),
                     name=_display_name(lineage.model, snapshot),
                     source_run_id=lineage.run_id,
-                    tags=tags,
+                    tags=tags | (_link(lineage.model, next_one) if next_one else {}),
                 )
             if number is not None:
                 for key, value in lineage.lease_tags.items():
@@ -127,18 +130,16 @@ class MlflowRegistry(MlflowVersions):
                     lineage.model,
                     f"models:/{model.model_id}",
                     run_id=lineage.run_id,
-                    tags=tags | lineage.lease_tags,
+                    tags=_shown(tags) | lineage.lease_tags,
                     model_id=model.model_id,  # a server refuses the source without it
                 )
                 number = int(created.version)
             if self.may_repeat:
                 number = self._only_one(lineage, snapshot, model, number)
-            self._link(model.model_id, lineage.model, number)
+            if number != next_one:
+                self._client.set_logged_model_tags(model.model_id, _link(lineage.model, number))
+            self._next[lineage.model] = number + 1
         return Added(number, manifest)
-
-    def _link(self, model_id: str, name: str, number: int) -> None:
-        link = json.dumps([{"name": name, "version": str(number)}])
-        self._client.set_logged_model_tags(model_id, {VERSIONS_TAG: link})
 
     def mark_stale(self, model: str, number: int, lease: int) -> None:
         """See `Registry`."""
@@ -153,7 +154,8 @@ class MlflowRegistry(MlflowVersions):
             )
             sound = [int(one.version) for one in same if STALE_TAG not in one.tags]
             if sound:
-                self._link(self._logged_model_of(entry), model, max(sound))
+                model_id = self._logged_model_of(entry)
+                self._client.set_logged_model_tags(model_id, _link(model, max(sound)))
 
     def _begun(self, lineage: Lineage, snapshot: Snapshot) -> tuple[LoggedModel | None, int | None]:
         """The logged model that an earlier try left, and its version if it came to that."""
@@ -245,12 +247,13 @@ class MlflowRegistry(MlflowVersions):
         """See `Registry`."""
         with self._doing(f"score {lineage.model} v{number}"):
             entry = self._client.get_model_version(lineage.model, str(number))
-            require_of_run(lineage, number, entry.tags.get("selfheal.run_id", ""))
+            require_of_run(lineage, number, entry.run_id or "")
             model_id = self._logged_model_of(entry)
             figures = as_metrics(metrics, batch, model_id, at_ms=entry.creation_timestamp + 1)
             self._client.log_batch(lineage.run_id, metrics=figures)
             for key, value in scored_tags(scores).items():
-                self._client.set_model_version_tag(lineage.model, str(number), key, value)
+                if key in entry.tags:  # 0.1.0 registered it
+                    self._client.set_model_version_tag(lineage.model, str(number), key, value)
             self._client.set_logged_model_tags(model_id, scored_tags(scores))
 
     def stored(self, version: VersionRecord) -> StoredVersion:
@@ -387,6 +390,16 @@ class MlflowRegistry(MlflowVersions):
         with unless_there():
             self._client.create_registered_model(model)
         self._models.add(model)
+
+
+def _shown(tags: Mapping[str, str]) -> dict[str, str]:
+    """Those that stand on the version itself."""
+    return {key: value for key, value in tags.items() if key in SHOWN_TAGS}
+
+
+def _link(name: str, number: int) -> dict[str, str]:
+    """The tag by which a logged model names its version."""
+    return {VERSIONS_TAG: json.dumps([{"name": name, "version": str(number)}])}
 
 
 def _display_name(model: str, snapshot: Snapshot) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from heapq import merge
@@ -15,7 +15,14 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from selfheal_cli.errors import VersionCorrupt, VersionNotFound
-from selfheal_cli.records import AnyVersion, ForeignVersion, Phase, VersionRecord, read_counts
+from selfheal_cli.records import (
+    SHOWN_TAGS,
+    AnyVersion,
+    ForeignVersion,
+    Phase,
+    VersionRecord,
+    read_counts,
+)
 from selfheal_cli.registry.mlflow.journal import MlflowJournal
 from selfheal_cli.registry.mlflow.runs import every
 from selfheal_cli.registry.staleness import Sound
@@ -88,7 +95,7 @@ class MlflowVersions(MlflowJournal):
         self, model: str, *, phase: Phase | None = None, sort: str = "version", limit: int = 100
     ) -> list[VersionRecord]:
         """See `Registry`."""
-        conditions = f"tags.`{PHASE_TAG}` = '{phase.value}'" if phase else ""
+        conditions = {PHASE_TAG: phase.value} if phase else {}
         versions = list(islice(self._all(model, conditions, sort, limit), limit))
         if not versions:  # only then, since MLflow reads every version to tell of a model
             self._require_known(model)
@@ -110,19 +117,17 @@ class MlflowVersions(MlflowJournal):
     def _ranked(
         self, model: str, base: str, run_id: str | None, at_once: int
     ) -> Iterator[VersionRecord]:
-        conditions = (
-            f"tags.`{PHASE_TAG}` = '{Phase.POST_HEAL.value}' AND tags.`selfheal.base` = '{base}'"
-        )
+        conditions = {PHASE_TAG: Phase.POST_HEAL.value, "selfheal.base": base}
         if run_id is None:
             versions = self._on_base(model, conditions, base, at_once)
         else:
-            conditions += f" AND tags.`selfheal.run_id` = '{run_id}'"
+            conditions["selfheal.run_id"] = run_id
             versions = self._search(model, conditions, "f1", at_once)
         scored = takewhile(lambda version: version.f1 is not None, versions)
         return self._sound.among(self, model, scored)
 
     def _on_base(
-        self, model: str, conditions: str, base: str, at_once: int
+        self, model: str, conditions: Mapping[str, str], base: str, at_once: int
     ) -> Iterator[VersionRecord]:
         """One query where all versions on a base are of one model.
 
@@ -152,7 +157,9 @@ class MlflowVersions(MlflowJournal):
         """See `Registry`."""
         return next(self._ranked(model, base, run_id, FIRST), None)
 
-    def _all(self, model: str, conditions: str, sort: str, at_once: int) -> Iterator[VersionRecord]:
+    def _all(
+        self, model: str, conditions: Mapping[str, str], sort: str, at_once: int
+    ) -> Iterator[VersionRecord]:
         """Those that were registered under this name, and those that came from another one."""
 
         def height(version: VersionRecord) -> float:
@@ -165,30 +172,33 @@ class MlflowVersions(MlflowJournal):
             self._search(model, conditions, sort, at_once), adopted, key=height, reverse=True
         )
 
-    def _adopted(self, model: str, conditions: str) -> Iterator[VersionRecord]:
+    def _adopted(self, model: str, conditions: Mapping[str, str]) -> Iterator[VersionRecord]:
         """Versions that were copied from another model, or whose model has had another name."""
         other = f"name = '{model}' AND tags.`selfheal.model` != '{model}'"
-        wanted = " AND ".join(filter(None, (other, conditions)))
+        on_entry = {key: value for key, value in conditions.items() if key in SHOWN_TAGS}
+        wanted = " AND ".join((other, *_equal(on_entry)))
         with self._doing(f"search the versions of '{model}'"):
             for entry in every(partial(self._client.search_model_versions, wanted)):
                 present = self._entry(model, int(entry.version))  # a search tells no aliases
                 if present is not None:
                     with suppress(VersionCorrupt):
-                        yield self._read(present)
+                        version = self._read(present)
+                        if conditions.items() <= version.tags.items():
+                            yield version
 
     def _search(
-        self, model: str, conditions: str, sort: str, at_once: int
+        self, model: str, conditions: Mapping[str, str], sort: str, at_once: int
     ) -> Iterator[VersionRecord]:
         """Versions that were registered under this name."""
         experiments = self._experiments or self._all_experiments()
-        named = " AND ".join(filter(None, (f"tags.`selfheal.model` = '{model}'", conditions)))
+        named = {"selfheal.model": model, **conditions}
         for logged in self._logged(named, sort, at_once, experiments):
             version = self._confirmed(model, logged)
             if version is not None:
                 yield version
 
     def _logged(
-        self, conditions: str, sort: str, at_once: int, experiments: list[str]
+        self, conditions: Mapping[str, str], sort: str, at_once: int, experiments: list[str]
     ) -> Iterator[LoggedModel]:
         """A query on the logged models, page by page."""
         field = "creation_timestamp" if sort == "version" else f"metrics.{sort}"
@@ -197,7 +207,7 @@ class MlflowVersions(MlflowJournal):
             with self._doing("search the versions"):
                 page = self._client.search_logged_models(
                     experiments,
-                    filter_string=conditions,
+                    filter_string=" AND ".join(_equal(conditions)),
                     order_by=[
                         {"field_name": field, "ascending": False},
                         {"field_name": "creation_timestamp", "ascending": False},
@@ -255,6 +265,10 @@ class MlflowVersions(MlflowJournal):
         return str(named[-1])
 
 
+def _equal(tags: Mapping[str, str]) -> list[str]:
+    return [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
+
+
 def is_copy(entry: ModelVersion) -> bool:
     """Whether a version was copied from another one, whose files it uses."""
     return "/" in str(entry.source).removeprefix("models:/")
@@ -267,9 +281,10 @@ def _not_ours(model: str, number: int) -> VersionNotFound:
 
 
 def _record(entry: ModelVersion, logged: LoggedModel) -> VersionRecord:
-    tags = {key: str(value) for key, value in entry.tags.items() if key.startswith("selfheal.")}
-    if PHASE_TAG not in tags:
+    if PHASE_TAG not in entry.tags:
         raise _not_ours(entry.name, int(entry.version))
+    both = {**logged.tags, **entry.tags}
+    tags = {key: str(value) for key, value in both.items() if key.startswith("selfheal.")}
     for name, read in READ_AS.items():
         try:
             if name in tags:

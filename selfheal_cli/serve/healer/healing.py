@@ -229,7 +229,7 @@ class ModelHealer:
         match event:
             case VersionRegistered():
                 channel.set_version(event.snapshot, event.version)
-            case ChampionFollowed() | RolledBack() if event.to_snapshot:
+            case ChampionFollowed() | RolledBack() if event.to_snapshot and event.version:
                 channel.set_version(event.to_snapshot, event.version)
         self._fold.apply(event)
         self._around.watch(event)
