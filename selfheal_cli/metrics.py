@@ -129,6 +129,13 @@ class RunningScores:
         both._gaps, both._histogram = self._gaps + other._gaps, self._histogram + other._histogram
         return both
 
+    def minus(self, part: RunningScores) -> RunningScores:
+        """Of the rows without those of a ``part`` of them."""
+        rest = copy(self)
+        rest._table, rest._losses = self._table - part._table, self._losses - part._losses
+        rest._gaps, rest._histogram = self._gaps - part._gaps, self._histogram - part._histogram
+        return rest
+
     def scores(self) -> AnyScores:
         """The scores of all rows so far."""
         scores = _scores_of(self._table)
