@@ -31,6 +31,7 @@ pipeline.stream
 pipeline.runs
 pipeline.offline
 serve.settings
+serve.token_file
 serve.http
 serve.operator serve.tracing
 serve.healer serve.keeper

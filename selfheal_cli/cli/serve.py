@@ -14,7 +14,7 @@ from selfheal_cli.cli.say import say
 from selfheal_cli.kinds import RECIPES
 
 if TYPE_CHECKING:
-    from selfheal_cli.serve.settings import ServerSettings
+    from selfheal_cli.serve.settings import ServerSettings, Tokens
 
 NEEDED = ("fastapi", "uvicorn", "httptools", "prometheus_client")
 FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
@@ -73,6 +73,44 @@ limits = section(
 )
 
 
+asking = section(
+    "Who may ask",
+    click.option(
+        "--token-file",
+        type=FILE,
+        help="Callers, a line each: 'NAME: TOKEN score label look operate'; needed with another "
+        "--host. Else the lines of SELFHEAL_TOKENS.",
+    ),
+    click.option("--insecure", is_flag=True, help="Allow another --host without tokens."),
+    click.option(
+        "--allowed-host",
+        metavar="NAME",
+        multiple=True,
+        help="A name that the server is asked by where no token is needed; may be repeated.",
+    ),
+    click.option(
+        "--public-url", metavar="URL", help="Where a proxy shows the server, for the page's forms."
+    ),
+    click.option(
+        "--trusted-proxy",
+        metavar="ADDRESS",
+        multiple=True,
+        help="Whose X-Forwarded-For is believed; may be repeated. [default: nobody's]",
+    ),
+    click.option(
+        "--access-log",
+        metavar="FILE",
+        type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+        help="Write who asked for what there; - for standard output.",
+    ),
+    click.option(
+        "--access-format",
+        type=click.Choice(("json", "combined")),
+        help="How its lines are written. [default: json]",
+    ),
+)
+
+
 @click.command("serve", cls=Command)
 @options.served_model
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
@@ -88,12 +126,7 @@ limits = section(
     metavar="COLUMN",
     help="Column of a request, no input of the model, that names rows for labels.",
 )
-@click.option(
-    "--token-file",
-    type=FILE,
-    help="Lines 'scoring: TOKEN' and 'operating: TOKEN'; needed with another --host.",
-)
-@click.option("--insecure", is_flag=True, help="Allow another --host without tokens.")
+@asking
 @healing
 @limits
 @options.allow_module
@@ -130,10 +163,10 @@ def _require_extra() -> None:
 def _settings(name: str, given: dict[str, Any]) -> ServerSettings:
     from selfheal_cli.actor import actor
     from selfheal_cli.config import checked
-    from selfheal_cli.serve.http.auth import read_tokens, require_guarded
-    from selfheal_cli.serve.settings import HealerSettings, Limits, ServerSettings, Tokens
+    from selfheal_cli.serve.http.auth import require_guarded
+    from selfheal_cli.serve.settings import HealerSettings, Limits, ServerSettings, Sites
 
-    tokens = read_tokens(given["token_file"]) if given["token_file"] else Tokens()
+    tokens = _tokens(given["token_file"])
     require_guarded(given["host"], tokens, insecure=given["insecure"])
     healer = {
         "model": name,
@@ -156,11 +189,31 @@ def _settings(name: str, given: dict[str, Any]) -> ServerSettings:
         "healer": checked(HealerSettings, _known(healer), where="options"),
         "limits": checked(Limits, _known(asked), where="options"),
         "tokens": tokens,
+        "sites": checked(
+            Sites,
+            _known({"hosts": given["allowed_host"], "public_url": given["public_url"]}),
+            where="options",
+        ),
+        "trusted_proxies": given["trusted_proxy"],
+        "access_log": given["access_log"],
+        "access_format": given["access_format"],
         "host": given["host"],
         "port": given["port"],
         "key": given["key"],
     }
     return checked(ServerSettings, _known(values), where="options")
+
+
+def _tokens(file: Path | None) -> Tokens:
+    from selfheal_cli.errors import ConfigurationError
+    from selfheal_cli.serve.token_file import VARIABLE, read_tokens, tokens_from_environment
+
+    tokens = tokens_from_environment()
+    if file is None:
+        return tokens
+    if tokens.callers:
+        raise ConfigurationError(f"give --token-file or {VARIABLE}, not both")
+    return read_tokens(file)
 
 
 def _overrides(given: dict[str, Any]) -> dict[str, Any]:

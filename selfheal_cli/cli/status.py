@@ -84,10 +84,9 @@ def _server_look(url: str, token_file: Path | None) -> Any:
 
     token = ""
     if token_file is not None:
-        from selfheal_cli.serve.http.auth import read_tokens
+        from selfheal_cli.serve.token_file import looking, read_tokens
 
-        tokens = read_tokens(token_file)
-        token = tokens.operating or tokens.scoring or ""
+        token = looking(read_tokens(token_file))
     return partial(ask_status, url, token)
 
 

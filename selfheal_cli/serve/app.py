@@ -25,6 +25,7 @@ from selfheal_cli.serve.http.metrics import ServerMetrics
 from selfheal_cli.serve.http.middleware import (
     FAILED,
     GIVEN,
+    REFUSED,
     REQUEST,
     ROUTE,
     VERSION,
@@ -97,9 +98,7 @@ def create_app(front: ScoringService) -> FastAPI:
     _v1_routes(app, front)
     _v2_server_routes(app)
     _v2_model_routes(app, front)
-    app.include_router(
-        operator_routes(front.channel, front.meters, facts_of(front), front.settings.tokens)
-    )
+    app.include_router(operator_routes(front.channel, front.meters, facts_of(front), front.guard))
     documented(app, inference.Request, Labels)
     return app
 
@@ -139,7 +138,7 @@ def facts_of(front: ScoringService) -> Callable[[], ServerInfo]:
 
 def guarded(app: FastAPI, front: ScoringService) -> Gate:
     """The application behind the gate: tokens, limits, counters."""
-    return Gate(app, front.settings.tokens, front.settings.limits, front.meters)
+    return Gate(app, front.guard, front.settings.limits, front.meters, front.access_log)
 
 
 def _mlflow_routes(app: FastAPI, front: ScoringService) -> None:
@@ -337,6 +336,7 @@ def _json(document: BaseModel, headers: dict[str, str] | None = None) -> Respons
 def _refused(meters: ServerMetrics) -> Any:
     async def handle(request: Request, exc: RequestRefused) -> Response:
         meters.refused.labels(exc.reason).inc()
+        request.scope[REFUSED] = exc.reason
         return Response(
             problem(request.url.path, exc), exc.status, again(exc.status), media_type=JSON
         )
@@ -347,6 +347,7 @@ def _refused(meters: ServerMetrics) -> Any:
 def _invalid(meters: ServerMetrics) -> Any:
     async def handle(request: Request, exc: RequestValidationError) -> Response:
         meters.refused.labels("malformed").inc()
+        request.scope[REFUSED] = "malformed"
         refusal = RequestRefused(complaint(exc.errors()[0]))
         return Response(problem(request.url.path, refusal), 400, media_type=JSON)
 
@@ -358,7 +359,8 @@ def _refused_by_fastapi(meters: ServerMetrics) -> Any:
 
     async def handle(request: Request, exc: HTTPException) -> Response:
         path, status = request.url.path, exc.status_code
-        meters.refused.labels("malformed" if status == 400 else "unknown_route").inc()
+        request.scope[REFUSED] = "malformed" if status == 400 else "unknown_route"
+        meters.refused.labels(request.scope[REFUSED]).inc()
         if status != 400 and not path.startswith("/v2"):
             return await http_exception_handler(request, exc)
         why = "not JSON that can be read" if status == 400 else "there is no such route or method"

@@ -22,6 +22,8 @@ from selfheal_cli.registry.scoring import quiet
 from selfheal_cli.serve.app import create_app, guarded
 from selfheal_cli.serve.healer import supervisor
 from selfheal_cli.serve.healer.supervisor import Supervisor
+from selfheal_cli.serve.http import access_log
+from selfheal_cli.serve.http.auth import Guard
 from selfheal_cli.serve.http.invocations import full_answer
 from selfheal_cli.serve.http.lanes import Lanes
 from selfheal_cli.serve.http.metrics import ServerMetrics
@@ -102,6 +104,10 @@ def opened(settings: ServerSettings, command: Sequence[str]) -> Iterator[Scoring
             tracing=tracing,
             lanes=Lanes(),
             recent=RecentIds(),
+            guard=Guard(settings.tokens, settings.sites),
+            access_log=stack.enter_context(
+                access_log.opened(settings.access_log, settings.access_format)
+            ),
         )
         stack.callback(front.lanes.close)
         front.supervisor.start()
@@ -179,6 +185,8 @@ def config(settings: ServerSettings, front: ScoringService) -> uvicorn.Config:
         ws="none",
         lifespan="off",
         access_log=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
         log_level=settings.log_level,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from selfheal_cli.errors import RequestRefused, StorageError
 from selfheal_cli.serve.healer.supervisor import Supervisor
+from selfheal_cli.serve.http.access_log import AccessLog
+from selfheal_cli.serve.http.auth import Guard
 from selfheal_cli.serve.http.feedback import Labels, Outcome, as_feedback
 from selfheal_cli.serve.http.invocations import (
     AT_ONCE_BYTES,
@@ -45,6 +47,8 @@ class ScoringService:
     tracing: Tracing
     lanes: Lanes
     recent: RecentIds
+    guard: Guard
+    access_log: AccessLog | None
 
     @property
     def model(self) -> str:

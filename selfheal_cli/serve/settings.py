@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from selfheal_cli.config_sources import Count, Positive, Settings
 from selfheal_cli.workspace import WORKSPACE
@@ -46,11 +48,58 @@ class Limits(Settings):
     seconds: Positive = Field(default=30.0, description="until a request is there and answered")
 
 
-class Tokens(Settings):
-    """Who may score and who may operate; None: anybody may."""
+def network(text: str) -> str:
+    """An address, or a network such as 10.0.0.0/8; raises ValueError."""
+    ip_network(text)
+    return text
 
-    scoring: str | None = Field(default=None, repr=False)
-    operating: str | None = Field(default=None, repr=False)
+
+class Right(StrEnum):
+    """What a caller may do."""
+
+    SCORE = "score"
+    LABEL = "label"
+    LOOK = "look"
+    OPERATE = "operate"
+
+
+# what the two tokens of the first releases may do
+SCORING = frozenset((Right.SCORE, Right.LABEL, Right.LOOK))
+OPERATING = frozenset((Right.OPERATE, Right.LOOK))
+
+
+class Token(Settings):
+    """A caller: its name, its secret and what it may do."""
+
+    name: str
+    secret: str = Field(repr=False)
+    rights: frozenset[Right]
+
+
+class Tokens(Settings):
+    """The callers; ``open`` are the rights that whoever comes has."""
+
+    callers: tuple[Token, ...] = ()
+    open: frozenset[Right] = frozenset(Right)
+
+    @classmethod
+    def of(cls, scoring: str | None = None, operating: str | None = None) -> Self:
+        """The two tokens of the first releases: the rights of a missing one are anybody's, but
+        for looking.
+        """
+        given = (("scoring", scoring, SCORING), ("operating", operating, OPERATING))
+        callers = [Token(name=n, secret=t, rights=r) for n, t, r in given if t is not None]
+        taken: frozenset[Right] = frozenset().union(*(one.rights for one in callers))
+        return cls(callers=tuple(callers), open=frozenset(Right) - taken)
+
+
+class Sites(Settings):
+    """Which names this server is asked by. ``hosts`` are allowed in the Host header where no token
+    is needed, beside loopback and addresses; ``public_url`` is where a proxy shows the server.
+    """
+
+    hosts: tuple[str, ...] = ()
+    public_url: Annotated[str, Field(pattern=r"^(https?://[^/\s]+[^\s]*)?$")] = ""
 
 
 class ServerSettings(Settings):
@@ -62,4 +111,10 @@ class ServerSettings(Settings):
     key: str | None = Field(default=None, description="column that names rows for labels")
     limits: Limits = Limits()
     tokens: Tokens = Tokens()
+    sites: Sites = Sites()
+    trusted_proxies: tuple[Annotated[str, AfterValidator(network)], ...] = Field(
+        default=(), description="addresses whose X-Forwarded-For is believed"
+    )
+    access_log: Path | None = Field(default=None, description="a file; -: standard output")
+    access_format: Literal["json", "combined"] = "json"
     log_level: Literal["critical", "error", "warning", "info"] = "warning"

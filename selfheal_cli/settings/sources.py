@@ -170,7 +170,7 @@ class _DocumentReader:
         return f"{self._name}:{node.start_mark.line + 1}"
 
 
-OTHERS = ("SELFHEAL_ACTOR", "SELFHEAL_ALLOW_MODULE")  # read elsewhere
+OTHERS = ("SELFHEAL_ACTOR", "SELFHEAL_ALLOW_MODULE", "SELFHEAL_TOKENS")  # read elsewhere
 ALIKE = 0.8
 RULES = "SELFHEAL_RULES"  # a list; its text was a file's name up to 0.2
 

@@ -12,6 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from selfheal_cli.serve.app import explain_refusals
+from selfheal_cli.serve.http.auth import Guard
 from selfheal_cli.serve.http.metrics import ServerMetrics
 from selfheal_cli.serve.http.middleware import Gate
 from selfheal_cli.serve.http.openapi import documented
@@ -152,8 +153,8 @@ def operator_app(
     channel: ControlChannel, tokens: Tokens | None = None, wait_seconds: float = 30.0
 ) -> Gate:
     """The operator's routes alone, behind the gate."""
-    app, meters, tokens = FastAPI(), ServerMetrics(), tokens or Tokens()
+    app, meters, guard = FastAPI(), ServerMetrics(), Guard(tokens or Tokens())
     explain_refusals(app, meters)
-    app.include_router(operator_routes(channel, meters, lambda: FACTS, tokens, wait_seconds))
+    app.include_router(operator_routes(channel, meters, lambda: FACTS, guard, wait_seconds))
     documented(app)
-    return Gate(app, tokens, Limits(), meters)
+    return Gate(app, guard, Limits(), meters)

@@ -122,7 +122,7 @@ def test_a_file_that_cannot_be_read_takes_only_its_own_figures_away(
 
 
 def test_figures_are_for_who_has_a_token_where_one_is_asked_for(channel: ControlChannel) -> None:
-    app = operator_app(channel, Tokens(scoring="s3cret", operating="0perate"))
+    app = operator_app(channel, Tokens.of(scoring="s3cret", operating="0perate"))
     with serving(app) as url:
         assert requests.get(f"{url}/metrics", timeout=30).status_code == 401
         wrong = requests.get(

@@ -27,7 +27,8 @@ from tests.serve.operating import (
 )
 from tests.serve.test_document import CHECKS
 
-TOKENS = Tokens(scoring="score", operating="operate")
+PASSWORD = {"Authorization": "Basic b3A6b3BlcmF0ZQ=="}  # what a browser sends by itself
+TOKENS = Tokens.of(scoring="score", operating="operate")
 OPERATOR = {"Authorization": "Bearer operate"}
 
 
@@ -93,9 +94,9 @@ def test_nobody_else_orders(channel: ControlChannel, kind: str) -> None:
         ({"Authorization": "Bearer score"}, 401),
         ({"Authorization": "Basic operate"}, 401),
         ({"Authorization": "Bearer operat\u00e9"}, 401),
-        (OPERATOR | {"Origin": "http://evil.example"}, 403),
-        (OPERATOR | {"Origin": "null"}, 403),
-        (OPERATOR | {"Sec-Fetch-Site": "cross-site"}, 403),
+        (PASSWORD | {"Origin": "http://evil.example"}, 403),
+        (PASSWORD | {"Origin": "null"}, 403),
+        (PASSWORD | {"Sec-Fetch-Site": "cross-site"}, 403),
     ]
     with serving(operator_app(channel, TOKENS)) as url:
         for headers, code in others:

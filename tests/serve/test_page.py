@@ -32,7 +32,7 @@ from tests.serve.operating import (
 )
 
 pytestmark = needs_browser
-TOKENS = Tokens(scoring="score", operating="0perate")
+TOKENS = Tokens.of(scoring="score", operating="0perate")
 Chrome = webdriver.Chrome
 
 

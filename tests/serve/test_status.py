@@ -58,7 +58,7 @@ def test_it_takes_the_token_from_a_file(
     path = tmp_path / "tokens"
     path.write_text(f"scoring: {SCORING}\n")
     path.chmod(0o600)
-    tokens = Tokens(scoring=SCORING, operating=OPERATING)
+    tokens = Tokens.of(scoring=SCORING, operating=OPERATING)
     with serving(operator_app(channel, tokens)) as url:
         refused = invoke("status", url, expect=4)
         assert "ROLLED_BACK" in invoke("status", url, "--token-file", str(path)).stdout

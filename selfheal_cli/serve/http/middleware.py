@@ -19,10 +19,12 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from selfheal_cli.errors import RequestRefused
 from selfheal_cli.registry.scoring import error_document
-from selfheal_cli.serve.http.auth import Need, Rates, need_of, require_allowed
+from selfheal_cli.serve.http.access_log import Access, AccessLog
+from selfheal_cli.serve.http.auth import READS, Guard, rights_for
 from selfheal_cli.serve.http.feedback import REQUEST_ID
 from selfheal_cli.serve.http.metrics import ServerMetrics
-from selfheal_cli.serve.settings import Limits, Tokens
+from selfheal_cli.serve.http.rates import Rates
+from selfheal_cli.serve.settings import Limits
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -34,7 +36,9 @@ REQUEST = "selfheal.request"  # keys of the scope: the request's id,
 GIVEN = "selfheal.given"  # whether the caller gave it,
 CALLERS = "selfheal.callers"  # the X-Request-Id that came,
 VERSION = "selfheal.version"  # the version that answered
-ROUTE = "selfheal.route"  # and its route, as it is counted
+ROUTE = "selfheal.route"  # its route, as it is counted
+CALLER = "selfheal.caller"  # the name of its token
+REFUSED = "selfheal.refused"  # and why it was refused, in a word
 OWN_ID, COMMON_ID = "X-Selfheal-Request-Id", "X-Request-Id"
 _ID = re.compile(REQUEST_ID)
 CLIENT_CLOSED = 499
@@ -48,9 +52,17 @@ _log = logging.getLogger("uvicorn.error")  # MLflow turns off those that it does
 class Gate:
     """An ASGI application around another one."""
 
-    def __init__(self, app: App, tokens: Tokens, limits: Limits, meters: ServerMetrics) -> None:
+    def __init__(
+        self,
+        app: App,
+        guard: Guard,
+        limits: Limits,
+        meters: ServerMetrics,
+        log: AccessLog | None = None,
+    ) -> None:
         self._app = app
-        self._tokens = tokens
+        self._guard = guard
+        self._log = log
         self._limits = limits
         self._meters = meters
         self._rates = Rates(limits)
@@ -67,9 +79,11 @@ class Gate:
                 await self._admitted(scope, receive, answer)
         except RequestRefused as exc:
             self._meters.refused.labels(exc.reason).inc()
+            scope[REFUSED] = exc.reason
             await answer.refuse(exc)
         except TimeoutError:
             self._meters.refused.labels("time").inc()
+            scope[REFUSED] = "time"
             await answer.refuse(
                 RequestRefused(
                     f"not there and answered within {self._limits.seconds:g} s",
@@ -84,7 +98,7 @@ class Gate:
             _log.error("%s at %s:%d", type(exc).__name__, place.filename, place.lineno)
             await answer.refuse(FAILED)
         finally:
-            self._count(scope, answer.status, time.perf_counter() - begun)
+            self._count(scope, answer, time.perf_counter() - begun)
 
     async def _admitted(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         headers = {
@@ -96,11 +110,11 @@ class Gate:
         scope[REQUEST] = _request_id(callers, OWN_ID if own is not None else COMMON_ID)
         scope[CALLERS] = common or ""
         method, path = scope["method"], scope["path"]
-        need = need_of(method, path)
-        require_allowed(need, headers, self._tokens)
-        if need is not Need.NOTHING or method == "POST":
+        rights = rights_for(method, path)
+        scope[CALLER] = self._guard.admit(rights, headers, changes=method not in READS)
+        if rights or method == "POST":
             self._rates.take((scope.get("client") or ("?",))[0])
-        if method not in ("GET", "HEAD", "OPTIONS"):
+        if method not in READS:
             body = await self._body(headers, receive)
             receive = _told(body, receive)
         scope[ROUTE] = "other"
@@ -130,10 +144,30 @@ class Gate:
             return body
         return await asyncio.to_thread(_unpacked, body, encoding, most)
 
-    def _count(self, scope: Scope, status: int, seconds: float) -> None:
+    def _count(self, scope: Scope, answer: _Answer, seconds: float) -> None:
         route, version = scope.get(ROUTE) or "refused", scope.get(VERSION, "")
-        self._meters.requests.labels(route, str(status), version).inc()
+        self._meters.requests.labels(route, str(answer.status), version).inc()
         self._meters.seconds.labels(route, version).observe(seconds)
+        if self._log is not None:
+            self._log.write(_access(scope, answer, seconds))
+
+
+def _access(scope: Scope, answer: _Answer, seconds: float) -> Access:
+    agents = [value for key, value in scope["headers"] if key == b"user-agent"]
+    return Access(
+        at=time.time(),
+        client=(scope.get("client") or ("",))[0],
+        caller=scope.get(CALLER, ""),
+        method=scope["method"],
+        path=scope["path"],  # not what was asked after it, which may hold data
+        status=answer.status,
+        bytes=answer.bytes,
+        seconds=seconds,
+        request_id=scope.get(REQUEST, ""),
+        version=scope.get(VERSION, ""),
+        refused=scope.get(REFUSED, ""),
+        agent=agents[0].decode("latin-1") if agents else "",
+    )
 
 
 class _Gone(Exception):
@@ -145,6 +179,7 @@ class _Answer:
 
     def __init__(self, scope: Scope, send: Send) -> None:
         self.status = 500
+        self.bytes = 0
         self._begun = False
         self._scope = scope
         self._send = send
@@ -163,6 +198,8 @@ class _Answer:
                     (COMMON_ID.lower().encode(), common.encode()),
                     (OWN_ID.lower().encode(), name.encode()),
                 ]
+        else:
+            self.bytes += len(message.get("body", b""))
         await self._send(message)
 
     async def refuse(self, exc: RequestRefused) -> None:

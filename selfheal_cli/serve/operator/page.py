@@ -23,7 +23,8 @@ from fastapi.responses import HTMLResponse
 import selfheal_cli.report
 from selfheal_cli.actor import printable
 from selfheal_cli.errors import RequestRefused
-from selfheal_cli.serve.http.auth import Authenticator, actor_of
+from selfheal_cli.serve.http.auth import Guard, actor_of
+from selfheal_cli.serve.http.middleware import CALLER
 from selfheal_cli.serve.operator import verdict as telling
 from selfheal_cli.serve.operator.status import StatusSnapshot
 from selfheal_cli.serve.operator.verdict import MAX_REASON, status
@@ -62,9 +63,7 @@ class Panel:
     fields: Mapping[str, str] = field(default_factory=dict)
 
 
-def page_routes(
-    seen: Callable[[], StatusSnapshot], guard: Authenticator, order: Order
-) -> APIRouter:
+def page_routes(seen: Callable[[], StatusSnapshot], guard: Guard, order: Order) -> APIRouter:
     """The page, its fresh part, its forms, its style and its script.
 
     ``seen`` and ``order`` raise `RequestRefused` where there is nothing to see, and where
@@ -96,8 +95,9 @@ def page_routes(
             return await run_in_threadpool(rendered, may_look, Panel(), 200 if may_look else 401)
         client = request.client.host if request.client else "unknown"
         try:
-            guard.require_operator(request.headers, token)
-            actor = actor_of(fields.get("actor", ""), client)
+            caller = guard.require_operator(request.headers, token)
+            request.scope[CALLER] = caller
+            actor = actor_of(caller, fields.get("actor", ""), client)
             panel, code = await _carry_out(order, fields, actor), 200
         except RequestRefused as exc:
             panel, code = Panel(error=str(exc), fields=fields), exc.status
@@ -115,7 +115,7 @@ def page_routes(
 
 
 def _rendered(
-    seen: Callable[[], StatusSnapshot] | None, guard: Authenticator, panel: Panel, code: int
+    seen: Callable[[], StatusSnapshot] | None, guard: Guard, panel: Panel, code: int
 ) -> HTMLResponse:
     """The whole page; without ``seen`` it shows nothing and asks for the token."""
     status: StatusSnapshot | None = None

@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from selfheal_cli.errors import RequestRefused, StorageError
-from selfheal_cli.serve.http.auth import Authenticator, actor_of
+from selfheal_cli.serve.http.auth import Guard, actor_of
 from selfheal_cli.serve.http.metrics import ServerMetrics
 from selfheal_cli.serve.http.middleware import ROUTE
 from selfheal_cli.serve.http.openapi import PROBLEMS
@@ -32,7 +32,6 @@ from selfheal_cli.serve.operator.verdict import (
     Status,
     status,
 )
-from selfheal_cli.serve.settings import Tokens
 from selfheal_cli.spool.control import ControlChannel
 
 LOOK_SECONDS = 0.05
@@ -83,7 +82,7 @@ def operator_routes(
     channel: ControlChannel,
     meters: ServerMetrics,
     facts: Callable[[], ServerInfo],
-    tokens: Tokens,
+    guard: Guard,
     wait_seconds: float = WAIT_SECONDS,
 ) -> APIRouter:
     """The routes; what the healer says joins ``meters`` when Prometheus asks.
@@ -91,7 +90,6 @@ def operator_routes(
     ``facts`` is asked at every look, from any thread. An order waits ``wait_seconds`` for its
     answer.
     """
-    guard = Authenticator(tokens)
 
     def board_seen() -> StatusSnapshot:
         return look(channel, facts)
@@ -140,12 +138,12 @@ def _add_looks(
         return status(seen())
 
 
-def _add_orders(routes: APIRouter, guard: Authenticator, order: Order) -> None:
+def _add_orders(routes: APIRouter, guard: Guard, order: Order) -> None:
     def operator(request: Request) -> str:
         """Who orders."""
-        guard.require_operator(request.headers)
+        caller = guard.require_operator(request.headers)
         client = request.client.host if request.client else "unknown"
-        return actor_of(request.headers.get("x-actor", ""), client)
+        return actor_of(caller, request.headers.get("x-actor", ""), client)
 
     def ordered(model: type) -> dict[str, Any]:
         return {"response_model": None, "responses": {200: {"model": model}, **PROBLEMS["order"]}}
