@@ -34,7 +34,7 @@ ODD = st.sampled_from([
     "odd.json", ".", "2026-01-01", "2026-13-99T99:99", "full", "lora:0", "auto", "os:getcwd",
     "torch.nn:Linear",
 ])  # fmt: skip
-FEW = settings(deadline=None, derandomize=True, database=None,
+FEW = settings(database=None,
                suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
 
 

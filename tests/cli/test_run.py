@@ -243,7 +243,8 @@ def test_ctrl_c_exports_what_was_measured_and_marks_the_run_killed(workdir: Path
     from mlflow import MlflowClient
 
     code = "from selfheal_cli.cli.main import main; main()"
-    command = [sys.executable, "-u", "-c", code, "run", "--batches", "400", "--no-plots"]
+    command = [sys.executable, "-u", "-c", code, "run", "--batches", "400", "--no-plots",
+               "--set", "network.epochs=1"]  # fmt: skip
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

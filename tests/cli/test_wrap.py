@@ -118,7 +118,7 @@ def test_a_recipe_that_does_not_fit_the_place_is_refused_with_the_one_that_does(
     assert "champion (was v1)" in invoke("wrap", *STORED, *DATA, *again).stdout
     said = invoke(*STREAM, "--recipe", "article", expect=3).stderr
     assert "binary" in said  # ten classes come first
-    invoke("run", "digits_stream.csv", *STREAM[2:], "--json")  # anchored takes an affine one
+    invoke(*STREAM, "--batches", "2", "--json")  # anchored takes an affine one
 
 
 def test_layers_are_listed_and_nothing_is_registered(digits_dir: Path, invoke: Invoke) -> None:

@@ -37,7 +37,7 @@ def mover(workdir: Path) -> Iterator[Elsewhere]:
 
 
 class Paced:
-    """A stream of a hundred batches a second at most."""
+    """A stream of twenty batches a second at most."""
 
     def __init__(self, source: Any) -> None:
         self._source = source
@@ -47,7 +47,7 @@ class Paced:
 
     def batches(self, start: int = 1) -> Iterator[Batch]:
         for batch in self._source.batches(start):
-            threading.Event().wait(0.01)
+            threading.Event().wait(0.05)
             yield batch
 
 
@@ -93,7 +93,7 @@ def test_a_move_made_by_another_process_is_followed_and_read_beside_the_stream(
     settings = config(heal=HealSettings(recipe=recipe, mode="async"), batches=MORE_THAN_ENOUGH)
     watched, registry = Watched(mover), MlflowRegistry()
     around = RunContext(
-        registry, clock, "ann", watchers=[watched.on_event], stop=watched.stop, follow_seconds=0.02
+        registry, clock, "ann", watchers=[watched.on_event], stop=watched.stop, follow_seconds=0.1
     )
     done = run(settings, Paced(stream_of(settings)), around)
     (followed,) = watched.of(ChampionFollowed)

@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import DEPTH, enter
 from tests.pipeline.killed import forked, go_on, settings, start, what_came_of_it
 
-MOMENTS = 12 * DEPTH  # one in each part of the run
+MOMENTS = 8 * DEPTH  # one in each part of the run
 
 
 @pytest.fixture(scope="module")

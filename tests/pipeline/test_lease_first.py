@@ -31,6 +31,7 @@ from selfheal_cli.registry.lease import take_lease
 from selfheal_cli.registry.memory import MemoryRegistry
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from selfheal_cli.registry.outbox import Outbox
+from tests.conftest import DEPTH
 from tests.events.examples import example
 from tests.registry.chains import check_chain
 from tests.registry.stepping import Interleaving, Stepped
@@ -173,7 +174,7 @@ def interleaved(seed: int, open_registry: Callable[[], Any], folder: Path, *task
 def test_of_two_at_once_one_gets_the_lease_and_the_other_changes_nothing(
     quick: None, tmp_path: Path, first: Task, second: Task
 ) -> None:
-    for seed in range(200):
+    for seed in range(60 * DEPTH):
         registry = MemoryRegistry()
         folder = killed_run(registry, tmp_path / str(seed))
         interleaved(seed, lambda registry=registry: registry, folder, first, second)  # type: ignore[misc]
