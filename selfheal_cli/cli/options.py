@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -181,6 +182,21 @@ wide: Decorator = section(
         help="Show every column of a table, however wide that is.",
     ),
 )
+
+
+def _use_device(_ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
+    """This process and those that it starts compute a wrapped model there."""
+    if value is not None:
+        os.environ["SELFHEAL_DEVICE"] = value
+
+
+device: Decorator = section(
+    COMMON,
+    click.option(
+        "--device", type=click.Choice(["cpu", "cuda", "mps", "auto"]), expose_value=False,
+        callback=_use_device, help="Where a wrapped model computes. [default: cpu]",
+    ),
+)  # fmt: skip
 as_json: Decorator = section(
     COMMON,
     click.option(

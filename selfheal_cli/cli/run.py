@@ -119,6 +119,7 @@ def _refuse_uri(ctx: click.Context, param: click.Parameter, value: str | None) -
 @hidden(click.option("--record-rows", is_flag=True, default=None))
 @options.settings
 @options.allow_module
+@options.device
 @options.tracking_uri
 @options.quiet
 @options.wide

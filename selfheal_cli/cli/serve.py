@@ -130,6 +130,7 @@ asking = section(
 @healing
 @limits
 @options.allow_module
+@options.device
 @options.tracking_uri
 def command(name: str, **given: Any) -> None:
     """Serve a model's champion over HTTP, as MLflow does, and heal it on what comes.

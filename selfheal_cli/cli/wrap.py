@@ -92,6 +92,7 @@ def _uri(ctx: click.Context, param: click.Parameter, value: str | None) -> str |
 )
 @click.option("--allow-pickle", is_flag=True, help="Load a pickle, which may run any code.")
 @options.allow_module
+@options.device
 @options.tracking_uri
 @options.wide
 @options.as_json

@@ -19,7 +19,8 @@ from selfheal_cli.heal.recipes.assumed import Assumed
 from selfheal_cli.heal.recipes.gradient import Gradient
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask
 from selfheal_cli.model.adapters import AFFINE, LORA, REFLEXIVE, parse_adapter
-from selfheal_cli.model.network import MOST_BESIDE, SelfHealingNetwork
+from selfheal_cli.model.extent import MOST_BESIDE
+from selfheal_cli.model.network import SelfHealingNetwork
 
 
 class Recipe(Protocol):

@@ -50,7 +50,7 @@ def pack(weights: Weights) -> bytes:
     """
     whole, arrays = {}, {}
     for name, value in unshared(weights).items():
-        whole[name] = value.detach().contiguous()
+        whole[name] = value.detach().cpu().contiguous()
         if value.dtype in (torch.float32, torch.float64):
             arrays[name] = whole[name].numpy()
     return save_arrays(arrays) if len(arrays) == len(whole) else save(whole)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from selfheal_cli.errors import ModelError
 from selfheal_cli.model.construction import build_module
 from selfheal_cli.model.description import ModuleSpec
+from selfheal_cli.model.device import CPU, OnDevice
 from selfheal_cli.model.interface import DTYPES, Interface, ModelInput
 
 AUTO = "auto"
@@ -57,6 +58,7 @@ class Foreign(BaseModel):
     ``computed_in`` is the type of the features at the cut where it is not float32; ``interface``
     how the module is called where that is not with one tensor, for one tensor. ``gives``: it is not
     cut at all, and the features are the logits that it gives, or those of its probabilities.
+    ``assumed``: nobody said that its one number a row is a logit.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -70,11 +72,12 @@ class Foreign(BaseModel):
     computed_in: str | None = None
     interface: Interface | None = None
     gives: Literal["logits", "probabilities"] | None = None
+    assumed: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON that the base's document keeps of it."""
         document = self.model_dump(mode="json")
-        odd = ("place", "computes", "computed_in", "interface", "gives")
+        odd = ("place", "computes", "computed_in", "interface", "gives", "assumed")
         return {name: one for name, one in document.items() if one or name not in odd}
 
     @property
@@ -194,7 +197,7 @@ class Skipped(StandIn):
         return stand_in
 
 
-class _Frozen(nn.Module):
+class _Frozen(OnDevice):
     """Stays in evaluation mode when the network around it is put into training mode."""
 
     def train(self, mode: bool = True) -> _Frozen:
@@ -207,16 +210,15 @@ class ForeignBackbone(_Frozen):
     """Rows (n, inputs), each flattened, to their features at the cut, (n, features) float32."""
 
     def __init__(self, module: nn.Module, foreign: Foreign) -> None:
-        super().__init__()
-        self.module = module
+        super().__init__(module)
         self.interface = foreign.called
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (n, features)."""
         try:
-            self.interface.output(self.module, x)
+            self.interface.output(self.module, *self.there(x))
         except Reached as reached:
-            return reached.features.flatten(start_dim=1).float()
+            return reached.features.flatten(start_dim=1).float().to(CPU)
         raise RuntimeError("the layer at which the network is cut was not reached")
 
 
@@ -224,16 +226,15 @@ class ForeignOutput(_Frozen):
     """The whole module: rows (n, inputs) to its logits (n, outputs), which are the features."""
 
     def __init__(self, module: nn.Module, foreign: Foreign) -> None:
-        super().__init__()
-        self.module = module
+        super().__init__(module)
         self.interface = foreign.called
         self.outputs = foreign.outputs
         self.probable = foreign.gives == "probabilities"
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits; of probabilities those that sigmoid or softmax takes back to them."""
-        output: Tensor = self.interface.picked(self.interface.output(self.module, x))
-        table = output.reshape(len(x), -1).float()
+        output: Tensor = self.interface.picked(self.interface.output(self.module, *self.there(x)))
+        table = output.reshape(len(x), -1).float().to(CPU)
         if not self.probable:
             return table
         if self.outputs == 1:
@@ -261,8 +262,7 @@ class Tail(_Frozen):
     """Adapted features (n, hidden) to logits (n, outputs), by the author's code after the cut."""
 
     def __init__(self, module: nn.Module, foreign: Foreign, sizes: tuple[int, ...]) -> None:
-        super().__init__()
-        self.module = module
+        super().__init__(module)
         self.interface = foreign.called
         self.dtype: torch.dtype = getattr(torch, foreign.computed_in or "float32")
         self.sizes = sizes
@@ -270,6 +270,7 @@ class Tail(_Frozen):
     def forward(self, adapted: Tensor) -> Tensor:
         """Logits; raises `RuntimeError` where something else from before the cut is needed."""
         empty = [one.as_subclass(Absent) for one in self.interface.empty(len(adapted))]
+        (adapted,) = self.there(adapted)
         token = _ADAPTED.set(adapted.reshape(len(adapted), *self.sizes).to(self.dtype))
         try:
             logits = self.interface.picked(self.interface.called(self.module, empty))
@@ -279,7 +280,7 @@ class Tail(_Frozen):
             _ADAPTED.reset(token)
         if not isinstance(logits, Tensor) or logits.is_meta:
             raise RuntimeError("what comes after it uses more than this layer is given")
-        return (logits if logits.ndim > 1 else logits[:, None]).float()
+        return (logits if logits.ndim > 1 else logits[:, None]).float().to(CPU)
 
 
 def build(foreign: Foreign) -> tuple[nn.Module, nn.Module]:

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from math import prod
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -24,13 +23,13 @@ from selfheal_cli.model.adapters import (
     parse_adapter,
 )
 from selfheal_cli.model.cutting import Foreign
+from selfheal_cli.model.extent import MOST_BESIDE, is_one_tensor
 from selfheal_cli.model.interface import WHOLE
 
 if TYPE_CHECKING:
     from selfheal_cli.records import FloatArray
 
 Weights = Mapping[str, Tensor]
-MOST_BESIDE = 512  # inputs beside the features; more would outweigh them
 
 
 class Classifier(Protocol):
@@ -89,13 +88,6 @@ class Architecture:
         if self.moves:
             del document["moves"]
         return document
-
-
-def is_one_tensor(foreign: Mapping[str, Any] | None) -> bool:
-    """Whether a network takes one tensor of more values than a table has columns."""
-    shape = (foreign or {}).get("shape", ())
-    several = len(((foreign or {}).get("interface") or {}).get("inputs", ())) > 1
-    return len(shape) > 1 and prod(shape) > MOST_BESIDE and not several
 
 
 class _Predictor(nn.Module):

@@ -171,6 +171,7 @@ def _network(
         shape=(called.width,) if more else first.shape, dtype="float32" if more else first.dtype,
         computes=original.computes, interface=None if plain else called, gives=gives,
         computed_in=None if gives else _computed_in(original.calls[at], place),
+        assumed=original.answer.assumed,
     )  # fmt: skip
     backbone, head = cutting.cut(original.rebuilt, foreign)
     hidden = head.in_features if isinstance(head, nn.Linear) else prod(place.sizes if place else ())
@@ -216,6 +217,8 @@ def _require_same(network: SelfHealingNetwork, original: Original, at: str) -> N
     """Raise `ModelError` unless its probabilities are those of the original's output."""
     try:
         ours = torch.from_numpy(network.predict(original.rows))
+    except ModelError:
+        raise
     except Exception as exc:  # the author's code runs, which may raise anything
         raise ModelError(
             f"the network cannot be cut at '{at}': {one_line(exc)[:200]}; choose "

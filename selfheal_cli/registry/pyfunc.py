@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from selfheal_cli.errors import VersionCorrupt
@@ -45,12 +44,11 @@ class ProbabilityModel:
         ``output="label"`` n labels.
         """
         output = asked_output(params)
-        if isinstance(model_input, np.ndarray):
-            rows = self._encoding.filled(
-                model_input.reshape(len(model_input), -1).astype(np.float32)
-            )
-        else:
+        if isinstance(model_input, pd.DataFrame):
             rows = self._encoding.encode(self._encoding.raw(model_input))
+        else:
+            flat = model_input.reshape(len(model_input), -1)
+            rows = self._encoding.filled(flat.astype("float32"))
         return as_answer(self._network.predict(rows), output, self._labels, self._threshold)
 
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import ErrorCode
@@ -172,7 +171,7 @@ class _Asked:
                 output = asked_output(params)
             except ValueError as exc:
                 raise RequestRefused(f"params: output is allowed, {' or '.join(OUTPUTS)}") from exc
-            if isinstance(frame, np.ndarray):  # one tensor a row
+            if not isinstance(frame, pd.DataFrame):  # one tensor a row
                 flat = frame.reshape(len(frame), -1)
                 frame = pd.DataFrame(flat, columns=list(self._names), dtype=float)
             probabilities, labels, threshold = self._score(frame, self.given)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from selfheal_cli.errors import ModelError
+from selfheal_cli.errors import DataError, ModelError
+from selfheal_cli.model import device
 from selfheal_cli.model.checkpoint import assemble, make_base, pack
 from selfheal_cli.model.interface import ModelInput
 from selfheal_cli.model.live import unwrapped
@@ -19,6 +22,7 @@ from selfheal_cli.model.original import take
 from selfheal_cli.model.parts import named
 from selfheal_cli.model.wrapping import put_in, wrap
 from selfheal_cli.pipeline.prepare.foreign import Sample, base_of
+from selfheal_cli.pipeline.prepare.wrapped import Wrapped
 from selfheal_cli.registry.mlflow.format import signature
 from selfheal_cli.registry.pyfunc import ProbabilityModel
 from selfheal_cli.sources.encoding import Encoding
@@ -93,6 +97,46 @@ def test_a_live_model_decides_the_same_once_it_is_stored(name: str) -> None:
         if exact and count == 100:
             assert np.array_equal(stored.predict(rows), expected)
     assert stored.ends_in_linear or name == "autocast"
+
+
+def test_a_network_computes_on_the_device_that_was_chosen_and_gives_to_the_cpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gone: list[tuple[str, str]] = []
+
+    def moved(value: Any, device: str) -> Any:
+        gone.append((type(value).__name__, device))
+        return value
+
+    network = wrap(Mlp(outputs=3), ROWS, shape=(8,), at="second")
+    expected = network.predict(ROWS)
+    monkeypatch.setattr(device, "moved", moved)
+    monkeypatch.setenv(device.VARIABLE, "cuda:0")
+    assert np.array_equal(network.predict(ROWS), expected)
+    assert ("Mlp", "cuda:0") in gone  # both halves, and what goes into them
+    assert gone.count(("Tensor", "cuda:0")) == 2
+    assert network.features(ROWS[:1]).shape == (1, 16)
+
+
+@pytest.mark.parametrize(("name", "message"), [("tpu", "are allowed"), ("cuda", "cannot use it")])
+def test_a_device_that_is_not_there_is_said(
+    monkeypatch: pytest.MonkeyPatch, name: str, message: str
+) -> None:
+    monkeypatch.setenv(device.VARIABLE, name)
+    with pytest.raises(ModelError, match=message):
+        wrap(nn.Linear(8, 1), ROWS, shape=(8,))
+
+
+def test_a_number_that_ranks_no_better_than_chance_is_taken_for_no_logit() -> None:
+    module = nn.Linear(8, 1)
+    y = DRAW.integers(0, 2, len(ROWS))
+    told = (wrap(module, ROWS, shape=(8,)).predict(ROWS) > 0.5).astype(np.int8)
+    for output, labels, refused in (("auto", y, True), ("auto", told, False), ("logits", y, False)):
+        network = wrap(module, ROWS, shape=(8,), output=output)
+        version: Any = SimpleNamespace(model="m", version=1)
+        taken = Wrapped(network, (), ("0", "1"), version, Encoding.raw_columns(["a"]))
+        with pytest.raises(DataError, match="no better than chance") if refused else nullcontext():
+            taken.require_better_than_chance(network.predict(ROWS), labels.astype(np.int8))
 
 
 def test_a_picture_is_one_tensor_to_callers_and_a_version_does_not_grow_with_its_size() -> None:

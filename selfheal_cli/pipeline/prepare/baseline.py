@@ -217,6 +217,8 @@ def prepare(
     if wrapped is not None:
         wrapped.require_fit(source.labels)
         check_place(config.heal, wrapped.network)
+        first = next(iter(source.training()))
+        wrapped.require_better_than_chance(wrapped.network.predict(first.x), first.y)
     return survey(config, source, train_networks(config, source, on_epoch, wrapped))
 
 

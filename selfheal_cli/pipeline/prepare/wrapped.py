@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from selfheal_cli.config import RunConfig
 from selfheal_cli.config_sources import RowSettings
 from selfheal_cli.errors import ConfigurationError, DataError
+from selfheal_cli.metrics import roc_auc
 from selfheal_cli.model.adapters import AFFINE
 from selfheal_cli.model.checkpoint import assemble
 from selfheal_cli.model.network import SelfHealingNetwork
@@ -18,9 +19,11 @@ from selfheal_cli.rollback.verify import load_verified
 from selfheal_cli.sources.encoding import Encoding
 
 if TYPE_CHECKING:
-    pass
+    from selfheal_cli.records import FloatArray, LabelArray
 
 PREFIX = "models:/"
+FEWEST = 20  # labelled rows of either class, from which on their ranks say something
+SURELY = 1.645  # standard errors, one-sided 5 %
 WRAPPED = "wrapped"  # alias of what a run starts from; its own baseline is another version
 
 
@@ -33,6 +36,28 @@ class Wrapped:
     labels: tuple[str, ...]
     version: VersionRecord
     encoding: Encoding
+
+    def require_better_than_chance(self, predicted: FloatArray, y: LabelArray) -> None:
+        """Raise `DataError` where what nobody said to be a logit tells nothing of the labels (n,).
+
+        The chance that a positive ranks above another row is half, within its error under chance
+        (Hanley and McNeil 1982).
+        """
+        other = self.network.architecture.other
+        known = y >= 0
+        positive = y[known] == 1
+        ones, rows = int(positive.sum()), int(known.sum())
+        if other is None or not other.assumed or min(ones, rows - ones) < FEWEST:
+            return
+        area = roc_auc(positive, predicted[known])
+        error = ((rows + 1) / (12 * ones * (rows - ones))) ** 0.5
+        if area < 0.5 + SURELY * error:
+            raise DataError(
+                f"model {self.version.model} v{self.version.version}: its number a row was taken "
+                f"for the logit of class 1, and ranks {rows:,} labelled training rows no better "
+                f"than chance (ROC AUC {area:.3f}, chance {0.5:.3f} to {0.5 + SURELY * error:.3f}):"
+                " a regression is not supported; of a logit say --gives logits when you wrap it"
+            )
 
     def require_fit(self, labels: Sequence[str]) -> None:
         """Raise `DataError` where the data's target has other values than the model's."""

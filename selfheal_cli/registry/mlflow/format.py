@@ -8,14 +8,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 from mlflow.types.schema import AnyType
 
-from selfheal_cli.model.network import is_one_tensor
+from selfheal_cli.model.extent import is_one_tensor
 from selfheal_cli.registry.carried import ENTRY, Carried, carried
 from selfheal_cli.registry.layout import (
     ADAPTER_FILE,
@@ -164,7 +163,9 @@ def signature(document: dict[str, Any]) -> ModelSignature:
     shape = tensor_shape(document)
     inputs = _columns(document["encoding"])
     if shape is not None:
-        inputs = [TensorSpec(np.dtype(np.float32), (-1, *shape))]
+        from numpy import dtype
+
+        inputs = [TensorSpec(dtype("float32"), (-1, *shape))]
     classes = len(document["labels"])
     probabilities: list[ColSpec | TensorSpec] = [
         ColSpec(DataType.float, name=None if classes == 2 else label)
