@@ -32,11 +32,13 @@ IN_BETWEEN = (JavascriptException, NoSuchElementException, StaleElementReference
 
 
 @contextmanager
-def chromium(*, script: bool = True) -> Iterator[webdriver.Chrome]:
-    """A browser with nothing in its memory; ``script`` False: it runs none."""
+def chromium(*more: str, script: bool = True) -> Iterator[webdriver.Chrome]:
+    """A browser with nothing in its memory, with ``more`` arguments; ``script`` False: it runs
+    none.
+    """
     options = webdriver.ChromeOptions()
     options.binary_location = str(CHROMIUM)
-    for argument in ARGUMENTS:
+    for argument in (*ARGUMENTS, *more):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     if not script:

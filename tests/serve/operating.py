@@ -28,7 +28,7 @@ from selfheal_cli.serve.operator.status import (
     ServerInfo,
 )
 from selfheal_cli.serve.server import bound, url_of
-from selfheal_cli.serve.settings import Limits, Tokens
+from selfheal_cli.serve.settings import Limits, Sites, Tokens
 from selfheal_cli.spool.control import ControlChannel
 from tests.serve.conftest import in_thread
 
@@ -150,10 +150,13 @@ def channel_with(path: Path, standing: ModelStatus | None) -> ControlChannel:
 
 
 def operator_app(
-    channel: ControlChannel, tokens: Tokens | None = None, wait_seconds: float = 30.0
+    channel: ControlChannel,
+    tokens: Tokens | None = None,
+    wait_seconds: float = 30.0,
+    sites: Sites | None = None,
 ) -> Gate:
     """The operator's routes alone, behind the gate."""
-    app, meters, guard = FastAPI(), ServerMetrics(), Guard(tokens or Tokens())
+    app, meters, guard = FastAPI(), ServerMetrics(), Guard(tokens or Tokens(), sites)
     explain_refusals(app, meters)
     app.include_router(operator_routes(channel, meters, lambda: FACTS, guard, wait_seconds))
     documented(app)

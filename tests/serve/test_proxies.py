@@ -1,0 +1,140 @@
+"""Behind the proxies of the serving page, with a browser: the page's buttons work."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+from selenium import webdriver
+
+from selfheal_cli.serve.settings import Sites, Tokens
+from selfheal_cli.spool.control import ControlChannel
+from tests.serve.browser import chromium, click, fill, needs_browser, shows
+from tests.serve.conftest import until
+from tests.serve.operating import ANSWERS, WORSE, Healer, channel_with, operator_app, serving
+
+PAGE = (Path(__file__).parents[2] / "docs/serving-protocol.md").read_text()
+NAME = "scores.example"
+TOKENS = Tokens.of(scoring="score", operating="0perate")
+NGINX = """
+daemon off; pid {folder}/pid; error_log stderr;
+events {{}}
+http {{ access_log off; client_body_temp_path {folder}; proxy_temp_path {folder};
+    fastcgi_temp_path {folder}; uwsgi_temp_path {folder}; scgi_temp_path {folder};
+    server {{ listen 127.0.0.1:{port};
+{block} }} }}
+"""
+HAPROXY = """
+defaults
+    timeout connect 5s
+    timeout client 30s
+    timeout server 30s
+frontend shown
+    mode http
+    bind 127.0.0.1:{port}
+    default_backend scores
+{block}
+"""
+KINDS = {"nginx": ("location /scores/", NGINX, "/scores/"),
+         "haproxy": ("backend scores", HAPROXY, "/")}  # fmt: skip
+pytestmark = [
+    needs_browser,
+    pytest.mark.skipif(
+        not all(map(shutil.which, KINDS)), reason="no proxies: apt-get install nginx-light haproxy"
+    ),
+]
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@contextmanager
+def proxied(kind: str, upstream: str, port: int, folder: Path) -> Iterator[str]:
+    """The page's block of a proxy, running; gives the path under which the server is shown."""
+    begin, whole, path = KINDS[kind]
+    written = re.search(rf"^```\n({begin}.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    assert written is not None
+    block = written[1].replace("http://127.0.0.1:5001", upstream)
+    block = block.replace("127.0.0.1:5001", upstream.removeprefix("http://"))
+    file = folder / f"{kind}.conf"
+    file.write_text(whole.format(folder=folder, port=port, block=block))
+    command = ["nginx", "-c", str(file)] if kind == "nginx" else ["haproxy", "-f", str(file)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: answers(f"http://127.0.0.1:{port}{path}static/page.css"))
+        yield path
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def answers(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=5).status_code == 200
+    except requests.ConnectionError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def driver() -> Iterator[webdriver.Chrome]:
+    with chromium(f"--host-resolver-rules=MAP {NAME} 127.0.0.1") as browser:
+        yield browser
+
+
+@pytest.fixture
+def channel(tmp_path: Path) -> Iterator[ControlChannel]:
+    shared = channel_with(tmp_path, WORSE)
+    yield shared
+    shared.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("host", ["127.0.0.1", NAME])
+@pytest.mark.parametrize("tokens", [Tokens(), TOKENS], ids=["open", "by token"])
+def test_the_pages_buttons_work_behind_it(
+    driver: webdriver.Chrome, channel: ControlChannel, tmp_path: Path, kind: str, host: str,
+    tokens: Tokens,
+) -> None:  # fmt: skip
+    """Under a name over plain http no browser says that it is the same site."""
+    port = free_port()
+    sites = Sites(public_url=f"http://{NAME}:{port}/") if host == NAME else Sites()
+    app = operator_app(channel, tokens, sites=sites)
+    with (
+        Healer(channel, ANSWERS),
+        serving(app) as upstream,
+        proxied(kind, upstream, port, tmp_path) as path,
+    ):
+        driver.get(f"http://{host}:{port}{path}")
+        if tokens.callers:
+            fill(driver, "#look-token", "score")
+            click(driver, "#locked button")
+            fill(driver, "#token", "0perate")
+        click(driver, "#plan-9")
+        shows(driver, "#said", "would serve: v9, F1 0.584 on 700 rows")
+        driver.get("about:blank")
+
+
+@pytest.mark.slow
+def test_a_name_that_nobody_has_allowed_is_told_how_it_is(
+    driver: webdriver.Chrome, channel: ControlChannel, tmp_path: Path
+) -> None:
+    port = free_port()
+    with (
+        serving(operator_app(channel)) as upstream,
+        proxied("haproxy", upstream, port, tmp_path),
+    ):
+        answer = requests.get(f"http://127.0.0.1:{port}/status", headers={"Host": NAME}, timeout=30)
+    assert answer.status_code == 403
+    assert "--allowed-host" in answer.json()["message"]
