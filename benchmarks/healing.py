@@ -140,7 +140,7 @@ def _case(
     prepared: Prepared, source: SyntheticSource, recipe: str, batches: int
 ) -> Callable[[], object]:
     """A heal as it comes in mid-stream: the one before it is known to the recipe."""
-    heal = HealSettings(recipe=recipe)  # type: ignore[arg-type]
+    heal = HealSettings(recipe=recipe)
     recipes = Recipes(prepared.network, prepared.anchor, heal)
     window = Window(batches, heal.held_out if KINDS[recipe].guarded else 0.0, seed=0)
     state = AdapterState(prepared.network.adapter.state_dict(), {})
@@ -157,7 +157,7 @@ def _case(
 
 
 def _with(settings: SyntheticSettings, recipe: str) -> RunConfig:
-    return config_for(settings, heal=HealSettings(recipe=recipe))  # type: ignore[arg-type]
+    return config_for(settings, heal=HealSettings(recipe=recipe))
 
 
 def _last_ten(config: RunConfig, source: SyntheticSource, seed: int) -> tuple[float, ...]:

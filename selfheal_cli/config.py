@@ -5,16 +5,18 @@ Defaults are the article's. Every model refuses unknown keys, so that a typo is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
+    AfterValidator,
     Field,
     SerializationInfo,
     SerializerFunctionWrapHandler,
     ValidationError,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
     model_serializer,
     model_validator,
@@ -34,7 +36,8 @@ from selfheal_cli.config_sources import (
     TableSettings,
 )
 from selfheal_cli.errors import ConfigurationError
-from selfheal_cli.kinds import MonitorName, RecipeName
+from selfheal_cli.installed import known, require_recorded
+from selfheal_cli.kinds import MONITORS, RECIPES
 from selfheal_cli.masking import masked_value
 
 # settings of sources are part of a run's, and are imported from here
@@ -47,6 +50,15 @@ __all__ = [
 ]
 
 T = TypeVar("T", bound="Settings")
+
+
+def _offered(names: tuple[str, ...]) -> WithJsonSchema:
+    """What editors offer; other names may be those of installed parts."""
+    return WithJsonSchema({"anyOf": [{"enum": [*names]}, {"type": "string"}]})
+
+
+RecipeName = Annotated[str, AfterValidator(known("recipe")), _offered(RECIPES)]
+MonitorName = Annotated[str, AfterValidator(known("monitor")), _offered(MONITORS)]
 
 
 class Retention(Settings):
@@ -389,11 +401,15 @@ def _flatten(prefix: str, value: Any) -> list[tuple[str, str]]:
     return [(prefix, "" if value is None else masked_value(str(value)))]
 
 
-def recorded(values: Mapping[str, Any], *, where: str) -> RunConfig:
+def recorded(
+    values: Mapping[str, Any], *, where: str, parts: Sequence[Mapping[str, str]] = ()
+) -> RunConfig:
     """A run's configuration as its log has it; what a log does not name is as in selfheal 0.1.0.
 
-    Raises `ConfigurationError` naming ``where``.
+    ``parts`` are those of other packages that made it. Raises `ConfigurationError` naming
+    ``where``, or the package that is not here.
     """
+    require_recorded(parts)
     return checked(RunConfig, {"row_contract": 1, **values}, where=where)
 
 

@@ -241,6 +241,16 @@ class SqlSettings(BoundedSettings):
         return made
 
 
+class OwnSettings(BoundedSettings):
+    """The rows that another package gives; ``options`` are written down with the run."""
+
+    kind: Literal["own"] = Field(default="own", description="what another package gives")
+    provider: str = Field(description="the package's name for it; see docs/own-parts.md")
+    options: tuple[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*=")], ...] = Field(
+        default=(), description="what it is called with, KEY=VALUE each; no secrets"
+    )
+
+
 class UnboundedSettings(RowSettings):
     """JSON objects that keep coming until the run is stopped."""
 
@@ -308,6 +318,7 @@ AnySource = Annotated[
     | FolderSettings
     | NdjsonSettings
     | SqlSettings
+    | OwnSettings
     | StdinSettings
     | KafkaSettings
     | PushedSettings

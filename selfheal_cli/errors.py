@@ -8,6 +8,7 @@
     │   ├── PolicyError              3
     │   ├── RuleError                3
     │   ├── ModelError               3   a model that cannot be wrapped or built
+    │   ├── PartError                3   a part of another package, such as a monitor, that fails
     │   └── DataError                3   the rows: file, row, column, value
     │       ├── NoRows               3
     │       ├── WrongShape           3   rows of another width, or labels that are not one a row
@@ -78,6 +79,10 @@ class RuleError(ConfigurationError):
 
 class ModelError(ConfigurationError):
     """A model that cannot be wrapped, or that cannot be built again here."""
+
+
+class PartError(ConfigurationError):
+    """A part of another package, or of the program, that raised or gave what no such part may."""
 
 
 class DataError(ConfigurationError):

@@ -1,13 +1,25 @@
-"""The names of recipes and monitors that a user chooses by; it loads nothing, as `--help` wants it.
+"""The names of built-in parts that a user chooses by; it loads nothing, as `--help` wants it.
 
-What a name stands for is a line in `KINDS` of heal/recipe.py or drift/kinds.py.
+What a name stands for is a line in `KINDS` of heal/recipe.py, drift/kinds.py or model/adapters.py.
+What other packages bring is in installed.py.
 """
 
-from typing import Literal, get_args
+from collections.abc import Mapping
+from typing import Literal
 
-RecipeName = Literal["article", "gradient", "anchored"]
-MonitorName = Literal[
+PartKind = Literal["recipe", "monitor", "adapter", "source", "rule"]
+RECIPES = ("article", "gradient", "anchored")
+MONITORS = (
     "fidi", "adwin", "kswin", "page-hinkley", "psi", "two-sample", "prediction-rate",
     "missing", "category", "conflicts",
-]  # fmt: skip
-RECIPES: tuple[RecipeName, ...] = get_args(RecipeName)
+)  # fmt: skip
+ADAPTERS = ("reflexive", "affine", "lora")
+# no other package's part can be called so
+BUILT_IN: Mapping[PartKind, tuple[str, ...]] = {
+    "recipe": (*RECIPES, "assumed", "aligned"),  # the last two heal where no label has come
+    "monitor": MONITORS,
+    "adapter": ADAPTERS,
+    "source": ("synthetic", "table", "folder", "ndjson", "sql", "stdin", "kafka", "pushed",
+               "served", "own"),
+    "rule": ("and", "or", "not", "in", "between", "is", "missing"),
+}  # fmt: skip

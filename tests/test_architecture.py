@@ -19,12 +19,13 @@ PACKAGE = Path(selfheal_cli.__file__).parent
 FLOORS = """\
 masking moments scores visible actor logistic workspace
 errors kinds records config_sources
+installed
 config metrics
 events
 decide drift labels model rules sources
 heal settings spool
-registry report
-rollback
+registry report parts
+rollback testing
 audit
 pipeline.prepare pipeline.record
 pipeline.stream
@@ -45,10 +46,10 @@ FLOOR = {room: number for number, line in enumerate(FLOORS) for room in line.spl
 # which rooms load a heavy library together with themselves; elsewhere it loads inside a function
 HEAVY = {
     "numpy": "api decide drift heal labels logistic metrics model moments pipeline rules serve "
-    "settings sources spool",
+    "settings sources spool testing",
     "pandas": "api drift registry rules settings sources",
     "pyarrow": "sources",
-    "torch": "heal model pipeline rollback serve",
+    "torch": "heal model pipeline rollback serve testing",
     "matplotlib": "report",
     "mlflow": "registry",
     "sqlalchemy": "registry",

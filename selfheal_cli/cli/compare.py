@@ -11,6 +11,7 @@ from selfheal_cli.cli import configured as standing
 from selfheal_cli.cli import options
 from selfheal_cli.cli import options as run_options
 from selfheal_cli.cli.command import section
+from selfheal_cli.cli.part_choice import PartOption, require_all
 from selfheal_cli.cli.say import say
 from selfheal_cli.errors import ConfigurationError
 from selfheal_cli.kinds import RECIPES
@@ -41,6 +42,8 @@ BLIND = ("flag nothing", "label rate of the last 10 batches")  # the speed of no
     "What is compared",
     click.option(
         "--recipes",
+        cls=PartOption,
+        part="recipe",
         metavar="NAME,NAME",
         default=",".join(RECIPES),
         show_default=True,
@@ -107,11 +110,7 @@ def command(
     same rows. The comparison is kept in MLflow as one run with a child run for each contestant.
     """
     chosen = [name.strip() for name in recipes.split(",") if name.strip()]
-    unknown = [name for name in chosen if name not in RECIPES]
-    if unknown or not chosen:
-        raise click.BadParameter(
-            f"{recipes!r}: known are {', '.join(RECIPES)}", param_hint="--recipes"
-        )
+    require_all("recipe", chosen or [recipes], "--recipes")
     from selfheal_cli.pipeline.offline.contest import contest
 
     settled = _settle(ctx)

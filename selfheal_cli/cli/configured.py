@@ -27,8 +27,9 @@ UNLIKE = {"heal_steps": ("heal", "steps"), "heal_lr": ("heal", "learning_rate"),
           "heal_mode": ("heal", "mode"), "kafka_group": ("source", "group"),
           "kafka_config": ("source", "client"),
           "missing_values": ("source", "missing_values")}  # fmt: skip
-ROWS = ("data", "sql", "query", "kafka")  # options that say where rows come from
-WHERE = {"data": "DATA", "sql": "--sql", "kafka": "--kafka"}  # of which one says where rows are
+ROWS = ("data", "sql", "query", "kafka", "own")  # options that say where rows come from
+# of which one says where rows are
+WHERE = {"data": "DATA", "sql": "--sql", "kafka": "--kafka", "own": "--source"}
 SAYS_MODEL = (("model_name",), ("model",), ("source", "path"), ("source", "topic"))
 # variables up to 0.2, one for each option of `run` and `compare`
 OLD_VARIABLES = (
@@ -286,6 +287,11 @@ def as_keys(name: str, value: Any) -> dict[str, Any]:
         return {"kind": "sql", "url": value}
     if name == "kafka":
         return {"kind": "kafka", "bootstrap": value}
+    if name == "own":
+        provider, _, said = value.partition(":")
+        return {"kind": "own", "provider": provider} | (
+            {"options": said.split(",")} if said else {}
+        )
     if name == "query":
         return {"query": _query(value)}
     return source_at(value)

@@ -17,6 +17,8 @@ from selfheal_cli import DISTRIBUTION, __version__
 from selfheal_cli.cli import options
 from selfheal_cli.cli.command import Command
 from selfheal_cli.errors import SelfhealError, VersionCorrupt
+from selfheal_cli.installed import load, names, part_of, refused
+from selfheal_cli.kinds import BUILT_IN, PartKind
 from selfheal_cli.masking import masked_uri
 
 if TYPE_CHECKING:
@@ -70,6 +72,7 @@ def _examine(tracking_uri: str | None) -> Iterator[HealthCheck]:
     todo = "" if writable else ": not writable; run selfheal in a folder of your own"
     yield HealthCheck("this folder", writable, str(Path.cwd()) + todo)
     yield _tried("policies", _policies)
+    yield from _parts()
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 
     try:
@@ -101,6 +104,20 @@ def _own_distribution() -> HealthCheck:
         detail=f"{old[0]} owns {PACKAGE}/ as {DISTRIBUTION} {__version__} does: 'pip uninstall "
         f"{OLD_DISTRIBUTION}', then install {DISTRIBUTION} again",
     )
+
+
+def _parts() -> Iterator[HealthCheck]:
+    """What other packages bring, and what of it cannot be chosen or loaded."""
+    for kind in BUILT_IN:
+        yield from (HealthCheck(f"{kind}s", well=False, detail=text) for text in refused(kind))
+        for name in names(kind):
+            yield _tried(f"{kind}s", partial(_loaded, kind, name))
+
+
+def _loaded(kind: PartKind, name: str) -> str:
+    load(kind, name)
+    part = part_of(kind, name)
+    return f"{name} of {part.distribution} {part.version}"
 
 
 def _tried(check: str, look: Callable[[], str]) -> HealthCheck:

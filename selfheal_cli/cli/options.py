@@ -22,6 +22,7 @@ from selfheal_cli.cli.command import (
     hidden,
     section,
 )
+from selfheal_cli.cli.part_choice import PartOption
 
 
 def _checked_name(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
@@ -292,6 +293,8 @@ data = group(
         click.option(
             "--rule",
             "rules",
+            cls=PartOption,
+            part="rule",
             metavar="RULE",
             multiple=True,
             help="Domain rule such as 'V14 < -1.5 and V9 > 0 => 1'; repeatable; see "
@@ -374,6 +377,8 @@ watching: Decorator = section(
     click.option(
         "--monitor",
         "monitors",
+        cls=PartOption,
+        part="monitor",
         metavar="NAME[:KEY=VALUE,...]",
         multiple=True,
         help="Watch the stream with a monitor as well, such as psi or "
@@ -386,6 +391,14 @@ watching: Decorator = section(
 elsewhere = group(
     section(
         ROWS,
+        click.option(
+            "--source",
+            "own",
+            cls=PartOption,
+            part="source",
+            metavar="NAME[:KEY=VALUE,...]",
+            help="Rows that another package gives; see docs/own-parts.md.",
+        ),
         click.option(
             "--sql",
             metavar="URL",

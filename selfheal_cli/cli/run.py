@@ -17,9 +17,9 @@ from selfheal_cli.cli import options
 from selfheal_cli.cli import options as row_options
 from selfheal_cli.cli import options as run_options
 from selfheal_cli.cli.command import hidden, note_old, section
+from selfheal_cli.cli.part_choice import PartChoice
 from selfheal_cli.cli.say import say, say_settled
 from selfheal_cli.errors import RegistryUnreachable
-from selfheal_cli.kinds import RECIPES
 
 if TYPE_CHECKING:
     from selfheal_cli.cli.run_screen import RunScreen
@@ -81,7 +81,7 @@ def _refuse_uri(ctx: click.Context, param: click.Parameter, value: str | None) -
     ),
     click.option(
         "--recipe",
-        type=click.Choice(RECIPES),
+        type=PartChoice("recipe"),
         help="How to heal; see docs/healing.md. [default: article, or anchored for DATA]",
     ),
 )

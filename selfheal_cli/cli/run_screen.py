@@ -39,7 +39,7 @@ OTHER_ENDS = {
     events.HealRefuted: "refused heal",
     events.RollbackDeclined: "declined rollback",
 }
-ALARMING = (events.HealFailed, events.RollbackFailed, events.BatchSetApart)
+ALARMING = (events.HealFailed, events.RollbackFailed, events.BatchSetApart, events.PartFailed)
 # what a batch's line has, or nobody is told
 UNTOLD = (
     events.HealPublished, events.HealLearned, events.HealRejected, events.HealCoalesced,

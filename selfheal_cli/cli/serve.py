@@ -10,8 +10,8 @@ import click
 from selfheal_cli.cli import options
 from selfheal_cli.cli import options as run_options
 from selfheal_cli.cli.command import Command, section
+from selfheal_cli.cli.part_choice import PartChoice
 from selfheal_cli.cli.say import say
-from selfheal_cli.kinds import RECIPES
 
 if TYPE_CHECKING:
     from selfheal_cli.serve.settings import ServerSettings, Tokens
@@ -24,7 +24,7 @@ healing = section(
     click.option("--no-heal", is_flag=True, help="Score and watch; heal nothing."),
     click.option(
         "--recipe",
-        type=click.Choice(RECIPES),
+        type=PartChoice("recipe"),
         help="How it heals. [default: as the run that the champion is from]",
     ),
     click.option(

@@ -12,6 +12,7 @@ import click
 from selfheal_cli.actor import actor, clock
 from selfheal_cli.cli import options
 from selfheal_cli.cli.command import Command
+from selfheal_cli.cli.part_choice import PartOption
 from selfheal_cli.cli.say import say, say_settled
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ def _uri(ctx: click.Context, param: click.Parameter, value: str | None) -> str |
     help="Layer that the adapter goes to; auto: before the last linear one.",
 )  # fmt: skip
 @click.option(
-    "--adapter", default="reflexive", metavar="reflexive|affine|lora[:RANK]", show_default=True,
+    "--adapter", cls=PartOption, part="adapter", default="reflexive",
+    metavar="reflexive|affine|lora[:RANK]", show_default=True,
     help="reflexive before any layer, affine before the last linear one, lora on a linear one.",
 )  # fmt: skip
 @click.option(

@@ -1,6 +1,7 @@
 """Monitors by name: what each reads, its defaults, and how it is built.
 
-A new monitor is a class in `monitors`, a line in `KINDS`, and a name in the configuration.
+A new monitor is a class in `monitors`, a line in `KINDS`, and a name in the configuration; one of
+another package is in `own`.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 
 from selfheal_cli.config import MonitorSettings, checked
 from selfheal_cli.drift.fidi import WeightedFidi
@@ -32,7 +34,9 @@ from selfheal_cli.drift.monitors import (
     page_hinkley,
     require_river,
 )
+from selfheal_cli.drift.own import OwnMonitor
 from selfheal_cli.errors import ConfigurationError
+from selfheal_cli.installed import load, part_of
 
 ALL = "all"
 NUMERIC, TEXT = "numeric features", "text features"
@@ -69,6 +73,21 @@ KINDS = {
 }
 
 
+def kind_of(name: str) -> MonitorKind:
+    """What is known of a monitor, built in or not; raises `ConfigurationError`."""
+    if name in KINDS:
+        return KINDS[name]
+    part = load("monitor", name)
+    reads = tuple(getattr(part, "reads", (NUMERIC, TEXT)))
+    threshold = getattr(part, "threshold", 0.2)
+    odd = [one for one in reads if one not in (NUMERIC, TEXT, SCORES, ERRORS)]
+    if odd:
+        raise part_of("monitor", name).failed(f"reads {odd[0]!r}, which is not there")
+    if not (isinstance(threshold, int | float) and 0 < threshold < inf):
+        raise part_of("monitor", name).failed(f"has the threshold {threshold!r}: above 0 is needed")
+    return MonitorKind(partial(OwnMonitor, name), reads, float(threshold))
+
+
 def targets_of(
     settings: MonitorSettings, numeric: Sequence[str], text: Sequence[str]
 ) -> tuple[str, ...]:
@@ -78,7 +97,7 @@ def targets_of(
     `ConfigurationError` for one that it cannot read, and where it needs river and river is not
     installed.
     """
-    kind = KINDS[settings.name]
+    kind = kind_of(settings.name)
     if kind.river:
         require_river()
     if not kind.reads:
@@ -108,7 +127,7 @@ def build(settings: MonitorSettings, sample: TrainingSample, *, exact: bool = Fa
     """A monitor as configured, fitted on the training rows; ``exact`` as in `MonitorSetup`."""
     targets = targets_of(settings, sample.numeric, tuple(sample.categories))
     setup = MonitorSetup(settings, limits_of(settings), targets, sample, exact)
-    return KINDS[settings.name].build(setup)
+    return kind_of(settings.name).build(setup)
 
 
 def limits_of(settings: MonitorSettings) -> AlarmLimits:
@@ -117,7 +136,7 @@ def limits_of(settings: MonitorSettings) -> AlarmLimits:
     >>> limits_of(MonitorSettings(name="psi", threshold=0.05))
     AlarmLimits(threshold=0.05, warning=0.025, alpha=0.0001)
     """
-    kind = KINDS[settings.name]
+    kind = kind_of(settings.name)
     threshold, warning = settings.threshold, settings.warning
     # a monitor that warned above its threshold would never warn
     if threshold is None:

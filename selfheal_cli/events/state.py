@@ -7,7 +7,7 @@ not grow with the run.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Mapping, MutableMapping
+from collections.abc import Collection, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field
 from heapq import merge
 from typing import Any, Self, TypeVar
@@ -99,6 +99,11 @@ class RunState:
     def config(self) -> Mapping[str, Any]:
         """The run's configuration; empty before it began."""
         return self.started.config if self.started else {}
+
+    @property
+    def parts(self) -> Sequence[Mapping[str, str]]:
+        """The parts of other packages that the run is made with."""
+        return self.started.parts if self.started else ()
 
     @property
     def trained(self) -> events.ModelTrained | None:

@@ -74,7 +74,9 @@ EVALUATION = {"decode": Evaluation}
 
 
 class RunStarted(Event, kind="run-started"):
-    """A run began. ``champion_move`` is the champion's last move until then, in the journal."""
+    """A run began. ``champion_move`` is the champion's last move until then, in the journal;
+    ``parts`` are those of other packages, each with its distribution and version.
+    """
 
     run_id: str
     model: str
@@ -84,6 +86,7 @@ class RunStarted(Event, kind="run-started"):
     versions: Mapping[str, str]
     format: int = FIRST_FORMAT
     build: Mapping[str, Any] | None = None
+    parts: Sequence[Mapping[str, str]] = ()
 
 
 class BaseStored(Event, kind="trained"):
@@ -247,6 +250,17 @@ class MonitorAlarmed(Action, kind="monitor-alarm"):
 
     def __str__(self) -> str:
         return f"monitor {self.monitor} alarms"
+
+
+class PartFailed(Action, kind="part-failed"):
+    """A monitor or rule of another package raised, or said what none may: the monitor is quiet from
+    then on, the rule's condition is unknown for these rows. Only the first time is written down.
+    """
+
+    part: str
+
+    def __str__(self) -> str:
+        return f"{self.part} failed"
 
 
 class Unit(TypedDict):

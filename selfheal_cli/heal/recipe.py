@@ -1,23 +1,27 @@
 """The contract of a recipe, and the recipes by name.
 
-A new recipe is a module in ``recipes/``, a line in `KINDS`, and a name that users may choose.
+A new recipe is a module in ``recipes/``, a line in `KINDS`, and a name that users may choose; one
+of another package is in `own`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from selfheal_cli.config import HealSettings, LabelSettings
 from selfheal_cli.errors import ConfigurationError
 from selfheal_cli.heal.anchor import Anchor
+from selfheal_cli.heal.own import OwnRecipe
 from selfheal_cli.heal.recipes.aligned import Aligned
 from selfheal_cli.heal.recipes.anchored import Anchored
 from selfheal_cli.heal.recipes.article import Article
 from selfheal_cli.heal.recipes.assumed import Assumed
 from selfheal_cli.heal.recipes.gradient import Gradient
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask
+from selfheal_cli.installed import choices, importable, load, part_of
+from selfheal_cli.kinds import ADAPTERS, PartKind
 from selfheal_cli.model.adapters import AFFINE, LORA, REFLEXIVE, parse_adapter
 from selfheal_cli.model.extent import MOST_BESIDE
 from selfheal_cli.model.network import SelfHealingNetwork
@@ -56,6 +60,13 @@ class RecipeKind:
     takes: tuple[str, ...] = (REFLEXIVE, AFFINE)
     remembers: bool = False
 
+    def goes_behind(self, stored: str, *, foreign: bool) -> bool:
+        """Whether its adapter is put behind the stored one: the ReflexiveLayer of a network that a
+        run trained, or at a wrapped network's end.
+        """
+        other = self.adapter == AFFINE or not foreign
+        return stored == REFLEXIVE != self.adapter and other
+
 
 KINDS = {
     "article": RecipeKind(REFLEXIVE, "batch", False, 2, Article, (REFLEXIVE,)),
@@ -64,6 +75,25 @@ KINDS = {
     "assumed": RecipeKind(AFFINE, "unlabelled", True, 2, Assumed),
     "aligned": RecipeKind(AFFINE, "unlabelled", True, None, Aligned),
 }
+
+
+def kind_of(name: str) -> RecipeKind:
+    """What the session must know of a recipe, built in or not; raises `ConfigurationError`."""
+    if name in KINDS:
+        return KINDS[name]
+    part = load("recipe", name)
+    adapter = getattr(part, "adapter", REFLEXIVE)
+    takes = getattr(part, "takes", choices("adapter"))
+    odd = [
+        one for one in (adapter, *takes) if one not in choices("adapter") or one == LORA == adapter
+    ]
+    if odd:
+        raise part_of("recipe", name).failed(f"cannot have the adapter {odd[0]!r}")
+
+    def build(network: SelfHealingNetwork, anchor: Anchor, settings: HealSettings) -> Recipe:
+        return OwnRecipe(name, network, settings)
+
+    return RecipeKind(adapter, "labelled", True, None, build, tuple(takes))
 
 
 def label_free(heal: HealSettings) -> str | None:
@@ -75,7 +105,12 @@ def label_free(heal: HealSettings) -> str | None:
 
 def check_recipe(heal: HealSettings, labels: LabelSettings, classes: int) -> None:
     """Raise `ConfigurationError` where the recipe does not go with the labels or the classes."""
-    kind = KINDS[heal.recipe]
+    kind = kind_of(heal.recipe)
+    if heal.mode == "async" and not importable("recipe", heal.recipe):
+        raise ConfigurationError(
+            f"recipe '{heal.recipe}' cannot be imported by the process that heals beside scoring: "
+            "give a class or function of a module, install it, or heal with mode 'sync'"
+        )
     if kind.classes is not None and classes > kind.classes:
         raise ConfigurationError(
             f"recipe '{heal.recipe}' is binary and the target has {classes} values; "
@@ -103,7 +138,7 @@ def check_place(heal: HealSettings, network: SelfHealingNetwork) -> None:
     size = network.architecture
     adapter = parse_adapter(size.adapter)
     at = f" at layer '{size.other.at}'" if size.other else ""
-    kind = KINDS[heal.recipe]
+    kind = kind_of(heal.recipe)
     if kind.adapter == AFFINE and not network.ends_in_linear:
         raise ConfigurationError(
             f"recipe '{heal.recipe}' fits the linear layer that gives the logits, and this model "
@@ -149,10 +184,18 @@ class Recipes:
         """Whether a heal runs the backbone again; most work on features that are there."""
         return label_free(self.settings) == "aligned"
 
+    def others(self) -> Iterator[tuple[PartKind, str]]:
+        """Recipe and adapter, where they are not built in, so that another process knows them."""
+        adapter = self.network.architecture.adapter.partition(":")[0]
+        if self.settings.recipe not in KINDS:
+            yield "recipe", self.settings.recipe
+        if adapter not in ADAPTERS:
+            yield "adapter", adapter
+
     def heal(self, before: AdapterState, task: HealTask) -> HealOutcome:
         """Heal by the recipe that the task names; raises as `Recipe.heal` does."""
         # a session heals by one recipe, or two where it heals without labels: the others cost time
         if task.recipe not in self._built:
-            kind = KINDS[task.recipe]
-            self._built[task.recipe] = kind.build(self.network, self.anchor, self.settings)
+            build = kind_of(task.recipe).build
+            self._built[task.recipe] = build(self.network, self.anchor, self.settings)
         return self._built[task.recipe].heal(before, task)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from contextlib import suppress
 from multiprocessing.connection import Connection
 
 import numpy as np
@@ -14,6 +15,7 @@ from selfheal_cli.heal import wire
 from selfheal_cli.heal.anchor import Anchor
 from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.heal.task import AdapterState, HealRows, HealTask
+from selfheal_cli.installed import handed_over, take_over
 from selfheal_cli.model.network import Architecture, rebuild, use_one_thread
 
 
@@ -43,6 +45,7 @@ def encode_recipes(recipes: Recipes) -> bytes:
         "architecture": network.architecture.as_dict(),
         "settings": recipes.settings.model_dump(),
         "backbone": backbone,
+        "handed": [[kind, name] for kind, name in recipes.others() if handed_over(kind, name)],
     }
     weights = {f"network/{name}": value for name, value in network.state_dict().items()}
     anchor = {f"anchor/{name}": value for name, value in recipes.anchor.tensors().items()}
@@ -52,6 +55,8 @@ def encode_recipes(recipes: Recipes) -> bytes:
 def decode_recipes(frame: bytes) -> Recipes:
     """The inverse of `encode_recipes`."""
     header, tensors = wire.decode(frame)
+    for kind, part in header["handed"]:
+        take_over(kind, part)
     anchor = {n.removeprefix("anchor/"): t for n, t in tensors.items() if n.startswith("anchor/")}
     weights = {n.removeprefix("network/"): t for n, t in tensors.items() if n not in anchor}
     adapter = {
@@ -77,7 +82,8 @@ def _warm_up(recipes: Recipes) -> None:
     arrival, held_out = np.zeros(2, dtype=np.int32), np.zeros(2, dtype=bool)
     rows = HealRows(features, labels, labels, arrival, held_out)
     task = HealTask("warm-up", 0, "", recipes.settings.recipe, rows)
-    recipes.heal(AdapterState(recipes.network.adapter.state_dict(), {}), task)
+    with suppress(HealError):  # a recipe may refuse such rows
+        recipes.heal(AdapterState(recipes.network.adapter.state_dict(), {}), task)
 
 
 def _answer(frame: bytes, recipes: Recipes) -> bytes:

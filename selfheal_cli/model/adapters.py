@@ -1,4 +1,4 @@
-"""The adapters: a new one is a class here and a line in `KINDS`.
+"""The adapters: a new one is a class here and a line in `KINDS`, or comes from another package.
 
 tests/model/test_adapters.py checks each against the contract. Sources: ``reflexive``, the article
 (see docs/article.md); ``lora``, Hu et al. 2022.
@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from selfheal_cli.errors import ConfigurationError
+from selfheal_cli.installed import choices, load, part_of, require, take_over
+from selfheal_cli.model.allowed import require_allowed
 
 REFLEXIVE, AFFINE, LORA = "reflexive", "affine", "lora"
 DEFAULT_RANK = 4
@@ -238,6 +240,47 @@ KINDS = {
 }
 
 
+class OwnAdapter(Adapter):
+    """A module of another package as one of ours; it knows nothing of selfheal.
+
+    Raises `PartError` for what cannot be stored: anything but float32 parameters.
+    """
+
+    def __init__(self, name: str, room: Room) -> None:
+        super().__init__()
+        part = load("adapter", name)
+        try:
+            module = part(room)
+        except Exception as exc:
+            raise part_of("adapter", name).failed(exc) from exc
+        if not isinstance(module, nn.Module):
+            raise part_of("adapter", name).failed(f"is {type(module).__name__}, not a torch module")
+        learning = dict(module.named_parameters())
+        for tensor, value in module.state_dict().items():
+            if tensor not in learning or value.dtype != torch.float32:
+                raise part_of("adapter", name).failed(
+                    f"keeps '{tensor}' ({value.dtype}): float32 parameters alone are stored"
+                )
+        self.module = module
+
+    def forward(self, features: Tensor) -> Tensor:
+        """What the module gives."""
+        adapted: Tensor = self.module(features)
+        return adapted
+
+
+def _own(name: str) -> AdapterKind:
+    """An adapter of another package, or a class that a program handed over, by its module's name;
+    raises `ConfigurationError` where there is none.
+    """
+    module = name.rpartition(".")[0]
+    if module and name not in choices("adapter"):
+        require_allowed(module)
+        take_over("adapter", name)
+    require("adapter", name)
+    return AdapterKind(partial(OwnAdapter, name))
+
+
 @dataclass(frozen=True, slots=True)
 class Chosen:
     """An adapter as a user names it: ``reflexive``, ``affine``, ``lora`` or ``lora:RANK``."""
@@ -259,10 +302,7 @@ class Chosen:
 def parse_adapter(text: str) -> Chosen:
     """The adapter that a text names; raises `ConfigurationError` with the allowed ones."""
     name, colon, rank = text.partition(":")
-    kind = KINDS.get(name)
-    if kind is None:
-        known = ", ".join(f"{n}[:RANK]" if k.ranked else n for n, k in KINDS.items())
-        raise ConfigurationError(f"adapter '{text}' is not known; allowed: {known}")
+    kind = KINDS.get(name) or _own(name)
     if not colon:
         return Chosen(name, kind, DEFAULT_RANK if kind.ranked else None)
     if not kind.ranked:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from selfheal_cli.events.types import RunStarted
+from selfheal_cli.installed import other_versions
 
 CHANGED = "the data or the installed packages have changed since"
 
@@ -32,6 +33,9 @@ def why_other_bytes(started: RunStarted) -> str:
     On another build or processor they may, and nobody has touched the record. Where no build was
     recorded, the versions of packages must tell.
     """
+    others = other_versions(started.parts)
+    if others:
+        return f"it was made with another version of a package ({'; '.join(others)}): install that"
     recorded, here = started.build, numeric_build()
     if recorded is None:
         was = started.versions.get("torch")

@@ -15,6 +15,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from selfheal_cli.errors import VersionCorrupt, one_line
+from selfheal_cli.installed import part_of, require_recorded
+from selfheal_cli.kinds import ADAPTERS
 from selfheal_cli.metrics import classify
 from selfheal_cli.model.network import Architecture, SelfHealingNetwork, Weights, rebuild, unshared
 from selfheal_cli.model.stored import require_sound
@@ -77,7 +79,11 @@ def make_base(
     Of the ``probe`` rows (n, inputs) at most `PROBE_ROWS` are kept.
     """
     architecture = network.architecture.as_dict()
-    text = json.dumps({**document, "network": architecture}, sort_keys=True, indent=1)
+    adapter = network.architecture.adapter.partition(":")[0]
+    brought = [] if adapter in ADAPTERS else [part_of("adapter", adapter)]
+    parts = {"parts": [one.as_dict() for one in brought if one.distribution]}
+    whole = {**document, "network": architecture} | (parts if parts["parts"] else {})
+    text = json.dumps(whole, sort_keys=True, indent=1)
     stored = {f"{ANCHOR}{name}": value for name, value in anchor.items()}
     if probe is not None:
         stored[PROBE] = torch.from_numpy(probe[:PROBE_ROWS].copy())
@@ -105,7 +111,9 @@ def probe_decisions(base: Base, adapter: Weights, threshold: float, *, where: st
 
 
 def assemble(base: Base, adapter: Weights, *, where: str) -> SelfHealingNetwork:
-    """A frozen network from a stored base and adapter; raises `VersionCorrupt` if they differ."""
+    """A frozen network from a stored base and adapter; raises `VersionCorrupt` if they differ, and
+    `ConfigurationError` where the package that brought the adapter is not here.
+    """
     odd = [name for name, value in adapter.items() if value.dtype != torch.float32]
     if odd:
         raise VersionCorrupt(f"{where}: '{odd[0]}' is {adapter[odd[0]].dtype}, not torch.float32")
@@ -113,8 +121,10 @@ def assemble(base: Base, adapter: Weights, *, where: str) -> SelfHealingNetwork:
     weights = {
         name: value for name, value in stored.items() if not name.startswith((ANCHOR, PROBE))
     }
+    document = base.describe()
+    require_recorded(document.get("parts", ()))
     try:
-        return rebuild(Architecture(**base.describe()["network"]), weights, adapter)
+        return rebuild(Architecture(**document["network"]), weights, adapter)
     except (RuntimeError, TypeError) as exc:
         reason = one_line(exc)
         raise VersionCorrupt(f"{where}: the adapter does not fit its base ({reason})") from exc

@@ -73,6 +73,12 @@ class Architecture:
         return None if self.foreign is None else Foreign.model_validate(self.foreign)
 
     @property
+    def behind(self) -> bool:
+        """Whether the adapter is behind the ReflexiveLayer that was trained with the network."""
+        own = self.foreign is None and self.adapter != REFLEXIVE
+        return own or self.adapter == AFFINE
+
+    @property
     def room(self) -> Room:
         """Where the adapter sits."""
         place = self.other.place if self.other else None
@@ -155,7 +161,7 @@ class SelfHealingNetwork(_Predictor):
             trunk: nn.Module = _trunk(size.inputs, size.hidden)
         else:
             trunk, head = cutting.build(other)
-        if size.adapter == AFFINE:
+        if size.behind:
             frozen = ReflexiveLayer(size.hidden)
             backbone: nn.Module = AnchoredBackbone(trunk, frozen, beside=size.beside)
         else:
@@ -163,20 +169,22 @@ class SelfHealingNetwork(_Predictor):
         adapter = _adapter(size)
         return cls(size, backbone, adapter, head or nn.Linear(size.hidden, size.outputs))
 
-    def anchored(self, *, beside: bool) -> SelfHealingNetwork:
-        """A twin that decides as this one, bit for bit, with an affine adapter on its features.
+    def anchored(self, *, beside: bool, adapter: str = AFFINE) -> SelfHealingNetwork:
+        """A twin that decides as this one, bit for bit, with an adapter of another kind, which
+        changes nothing yet, on its features.
 
         Raises `TypeError` for another network than a ReflexiveLayer before a linear head.
         """
         if not (isinstance(self.adapter, ReflexiveLayer) and self.ends_in_linear):
             raise TypeError("only a network with a ReflexiveLayer before a linear head is anchored")
         moves = not is_one_tensor(self.architecture.foreign)
-        size = replace(self.architecture, adapter=AFFINE, beside=beside, moves=moves)
+        size = replace(self.architecture, adapter=adapter, beside=beside, moves=moves)
         backbone = AnchoredBackbone(self.backbone, self.adapter, beside=beside)
-        adapter = _adapter(size)
-        weight, _ = self.linear_head()
-        adapter.direction = nn.Parameter(torch.linalg.pinv(weight).float())
-        twin = SelfHealingNetwork(size, backbone, adapter, self.head)
+        identity = _adapter(size)
+        if adapter == AFFINE:
+            weight, _ = self.linear_head()
+            identity.direction = nn.Parameter(torch.linalg.pinv(weight).float())
+        twin = SelfHealingNetwork(size, backbone, identity, self.head)
         twin.freeze()
         return twin
 

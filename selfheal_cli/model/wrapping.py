@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from selfheal_cli.errors import ModelError, one_line
+from selfheal_cli.errors import ModelError, PartError, one_line
+from selfheal_cli.installed import choices
 from selfheal_cli.model import cutting
-from selfheal_cli.model.adapters import AFFINE, KINDS, REFLEXIVE, Chosen, parse_adapter
+from selfheal_cli.model.adapters import AFFINE, REFLEXIVE, Chosen, parse_adapter
 from selfheal_cli.model.answer import AUTO as ANY_OUTPUT
 from selfheal_cli.model.answer import DOUBLE, PROBABILITIES
 from selfheal_cli.model.cutting import AUTO, OUTPUT, Foreign, Place
@@ -105,11 +106,11 @@ def layers(original: Original) -> list[NetworkLayer]:
     listing = []
     for name, calls in original.calls.items():
         fit, why = [], ""
-        for kind in KINDS:
+        for kind in choices("adapter"):
             try:
                 _wrapped_at(original, name, last, parse_adapter(kind))
                 fit.append(kind)
-            except ModelError as exc:
+            except (ModelError, PartError) as exc:
                 why = why or str(exc)
         listing.append(
             NetworkLayer(

@@ -13,15 +13,18 @@ import json
 import re
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.machinery import ModuleSpec
 from importlib.metadata import packages_distributions, version
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from selfheal_cli.installed import OwnPart, part_of
+from selfheal_cli.kinds import ADAPTERS
 from selfheal_cli.records import digest
 
 PACKAGE = "selfheal_cli"
@@ -50,8 +53,12 @@ class Carried:
 def carried(document: str) -> Carried:
     """What a version on a base carries; ``document`` is the base's."""
     name, files = scoring_package()
-    own, others = _modules_of(_targets(json.loads(document)["network"].get("foreign", {})))
-    needed = {pinned(one) for one in (*REQUIRED, *others)}
+    network = json.loads(document)["network"]
+    adapter = _own_adapter(network)
+    imported = [adapter.name.rpartition(".")[0]] if adapter and not adapter.distribution else []
+    own, others = _modules_of(chain(_targets(network.get("foreign", {})), imported))
+    brought = {adapter.distribution} - {""} if adapter else set()
+    needed = {pinned(one) for one in (*REQUIRED, *others, *brought)}
     loader = ENTRY.replace(PACKAGE, name, 1)
     return Carried(_archive({**own, **files}), loader, tuple(sorted(needed, key=str.lower)))
 
@@ -144,6 +151,12 @@ def _renamed(tree: ast.Module) -> ast.Module:
     return tree
 
 
+def _own_adapter(network: Mapping[str, Any]) -> OwnPart | None:
+    """The network's adapter where it is not one of ours."""
+    name = network.get("adapter", ADAPTERS[0]).partition(":")[0]
+    return None if name in ADAPTERS else part_of("adapter", name)
+
+
 def _targets(foreign: Mapping[str, Any]) -> Iterator[str]:
     """Modules that the classes of a wrapped network are in."""
     waiting = [foreign["module"]] if foreign else []
@@ -153,7 +166,7 @@ def _targets(foreign: Mapping[str, Any]) -> Iterator[str]:
         waiting += spec.get("children", {}).values()
 
 
-def _modules_of(modules: Iterator[str]) -> tuple[dict[str, str], set[str]]:
+def _modules_of(modules: Iterable[str]) -> tuple[dict[str, str], set[str]]:
     """Files of modules that no distribution owns, with what they import in turn; and the
     distributions that own the others.
     """

@@ -46,7 +46,7 @@ def _write_metrics(view: RunView, stream: TextIO) -> None:
     """One line a batch, in order; a monitor's value and level are the last columns."""
     writer = csv.writer(stream, lineterminator="\n")
     asked = view.config.get("monitors", ())
-    keys = [MonitorSettings.model_validate(monitor).key for monitor in asked]
+    keys = [MonitorSettings.model_construct(**monitor).key for monitor in asked]
     names = [name for key in keys for name in (f"monitor_{key}", f"monitor_{key}_level")]
     writer.writerow([*FIGURES, *names])
     monitors = view.by_batch.monitors

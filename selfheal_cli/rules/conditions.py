@@ -18,7 +18,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from selfheal_cli.errors import RuleError
+from selfheal_cli.errors import PartError, RuleError
+from selfheal_cli.rules.own import ask
 
 if TYPE_CHECKING:
     from selfheal_cli.records import Columns
@@ -126,6 +127,24 @@ class IsMissing:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnCondition:
+    """``name()``, a condition of another package; it has no feature or threshold that is known."""
+
+    name: str
+
+    def holds(self, table: RuleTable) -> BoolArray:
+        """(n,) bool."""
+        return table.asked(self.name)[0]
+
+    def fails(self, table: RuleTable) -> BoolArray:
+        """(n,) bool."""
+        return table.asked(self.name)[1]
+
+    def __str__(self) -> str:
+        return f"{quoted_name(self.name)}()"
+
+
+@dataclass(frozen=True, slots=True)
 class Not:
     """``not condition``; unknown stays unknown."""
 
@@ -190,7 +209,7 @@ class Or:
 
 
 Leaf = Comparison | Between | In | IsMissing
-Condition = Leaf | Not | And | Or
+Condition = Leaf | OwnCondition | Not | And | Or
 
 
 def leaves(condition: Condition) -> Iterator[Leaf]:
@@ -200,8 +219,19 @@ def leaves(condition: Condition) -> Iterator[Leaf]:
     elif isinstance(condition, And | Or):
         for part in condition.conditions:
             yield from leaves(part)
-    else:
+    elif not isinstance(condition, OwnCondition):
         yield condition
+
+
+def own_conditions(condition: Condition) -> Iterator[str]:
+    """The conditions of other packages, by name."""
+    if isinstance(condition, OwnCondition):
+        yield condition.name
+    elif isinstance(condition, Not):
+        yield from own_conditions(condition.condition)
+    elif isinstance(condition, And | Or):
+        for part in condition.conditions:
+            yield from own_conditions(part)
 
 
 def mapped(condition: Condition, change: Callable[[Leaf], Leaf]) -> Condition:
@@ -210,7 +240,7 @@ def mapped(condition: Condition, change: Callable[[Leaf], Leaf]) -> Condition:
         return Not(mapped(condition.condition, change))
     if isinstance(condition, And | Or):
         return type(condition)(tuple(mapped(part, change) for part in condition.conditions))
-    return change(condition)
+    return condition if isinstance(condition, OwnCondition) else change(condition)
 
 
 def quoted_name(name: str) -> str:
@@ -239,10 +269,17 @@ def _compared(table: RuleTable, feature: str, operator: str, value: float | str)
 
 
 class RuleTable:
-    """Columns (n,) by name: numbers with NaN, or texts with None or NaN where one is missing."""
+    """Columns (n,) by name: numbers with NaN, or texts with None or NaN where one is missing.
 
-    def __init__(self, columns: Columns | pd.DataFrame) -> None:
+    Where it ``goes_on``, a condition of another package that fails is unknown, and ``failures``
+    says why; else that is raised.
+    """
+
+    def __init__(self, columns: Columns | pd.DataFrame, *, goes_on: bool = False) -> None:
         self._columns = columns
+        self._goes_on = goes_on
+        self._asked: dict[str, tuple[BoolArray, BoolArray]] = {}
+        self.failures: dict[str, str] = {}
         self._texts: dict[str, tuple[NDArray[np.intp], list[Any]]] = {}
         if isinstance(columns, pd.DataFrame):
             self.rows = len(columns)
@@ -272,6 +309,23 @@ class RuleTable:
         by_code: BoolArray = np.array([*map(matches, texts), False])
         matching: BoolArray = by_code[codes]  # the code of a missing text is -1
         return matching
+
+    def asked(self, name: str) -> tuple[BoolArray, BoolArray]:
+        """(n,) bool twice: where another package's condition is true, and where it is false.
+
+        Each is asked once. Raises `PartError` where it fails, unless the table goes on.
+        """
+        if name not in self._asked:
+            try:
+                columns = {name: self._values(name) for name in map(str, self._columns)}
+                true = ask(name, columns, self.rows)
+                self._asked[name] = true, ~true
+            except PartError as exc:
+                if not self._goes_on:
+                    raise
+                self.failures[name] = str(exc)
+                self._asked[name] = np.zeros(self.rows, bool), np.zeros(self.rows, bool)
+        return self._asked[name]
 
     def missing(self, name: str) -> BoolArray:
         """(n,) bool: rows without a value."""

@@ -6,7 +6,7 @@
     or_part    = and_part {"or" and_part}
     and_part   = not_part {"and" not_part}
     not_part   = "not" not_part | "(" or_part ")" | question
-    question   = name ( ("<" | "<=" | ">" | ">=" | "==" | "!=") value
+    question   = name "(" ")" | name ( ("<" | "<=" | ">" | ">=" | "==" | "!=") value
                       | ["not"] "in" "{" value {"," value} "}"
                       | ["not"] "between" number "and" number
                       | "is" ["not"] "missing" )
@@ -19,7 +19,8 @@ from collections.abc import Callable
 from math import isfinite
 from typing import NoReturn
 
-from selfheal_cli.errors import RuleError
+from selfheal_cli.errors import ConfigurationError, RuleError
+from selfheal_cli.installed import require
 from selfheal_cli.rules.conditions import (
     RESERVED,
     And,
@@ -30,6 +31,7 @@ from selfheal_cli.rules.conditions import (
     IsMissing,
     Not,
     Or,
+    OwnCondition,
 )
 
 MAX_LENGTH = 2_000
@@ -122,7 +124,10 @@ class _Parser:
             self._fail(FEATURE)
         quoted = self._kind == "quoted"
         feature = self._token[1:-1].replace("``", "`") if quoted else self._token
+        start = self._start
         self._next()
+        if self._skip("("):
+            return self._own(feature, start)
         if self._kind == "op":
             return self._comparison(feature)
         if self._skip("is"):
@@ -137,6 +142,14 @@ class _Parser:
         else:
             self._fail("'in' or 'between'" if denied else QUESTION)
         return Not(condition) if denied else condition
+
+    def _own(self, name: str, start: int) -> OwnCondition:
+        self._require(")", "')': the condition of a package takes no arguments")
+        try:
+            require("rule", name)
+        except ConfigurationError as exc:
+            raise RuleError(f"{self._where(start)}: {exc}") from exc
+        return OwnCondition(name)
 
     def _comparison(self, feature: str) -> Comparison:
         operator = self._token

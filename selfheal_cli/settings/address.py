@@ -12,7 +12,7 @@ from selfheal_cli.settings.layers import Layer, beside, single
 from selfheal_cli.settings.schema import KINDS, SYNTHETIC
 
 STDIN = Path("-")
-ADDRESSES = {"url": "sql", "bootstrap": "kafka"}  # keys that one kind alone has
+ADDRESSES = {"url": "sql", "bootstrap": "kafka", "provider": "own"}  # keys that one kind alone has
 
 
 def source_at(path: Path) -> dict[str, Any]:

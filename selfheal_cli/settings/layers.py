@@ -186,7 +186,12 @@ def model_name_of(given: Layer) -> str | None:
     'credit'
     """
     named, model, path = given.get("model_name"), given.get("model"), given.get("source", "path")
-    path = path or given.get("source", "topic") or UNNAMED.get(given.get("source", "kind"))
+    path = (
+        path
+        or given.get("source", "topic")
+        or given.get("source", "provider")
+        or UNNAMED.get(given.get("source", "kind"))
+    )
     if named is not None:
         return str(named)
     if isinstance(model, str):

@@ -146,6 +146,7 @@ WHERE = {
     "sql": "--sql",
     "stdin": "standard input (-)",
     "kafka": "--kafka",
+    "own": "--source",
 }
 RANK = {"default": 0, "policy": 0, "file": 1, "env": 2, "option": 3}
 # of own data; those that miss least and cry least, docs/monitors.md. The last one needs labels

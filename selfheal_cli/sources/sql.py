@@ -9,7 +9,7 @@ import json
 import os
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -35,14 +35,22 @@ def open_query(settings: SqlSettings, contract: RowContract = 2) -> NdjsonTable:
 
     Raises `DataError` for a query that fails, naming database and reason, never the password.
     """
-    descriptor, name = tempfile.mkstemp(prefix="selfheal-sql-", suffix=".ndjson")
+    return spooled(partial(_fetch, settings), _where(settings), contract)
+
+
+def spooled(fetch: Callable[[IO[str]], None], where: str, contract: RowContract = 2) -> NdjsonTable:
+    """What ``fetch`` writes, a JSON object a line, as a table whose file goes with it.
+
+    Raises `DataError` where it writes nothing.
+    """
+    descriptor, name = tempfile.mkstemp(prefix="selfheal-rows-", suffix=".ndjson")
     path = Path(name)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as spool:
-            _fetch(settings, spool)
+            fetch(spool)
         if not path.stat().st_size:
-            raise DataError(f"{_where(settings)}: the query gives no rows")
-        table = NdjsonTable(path, _where(settings), contract=contract)
+            raise DataError(f"{where} gives no rows")
+        table = NdjsonTable(path, where, contract=contract)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
@@ -67,10 +75,11 @@ def _fetch(settings: SqlSettings, spool: IO[str]) -> None:
             columns = list(cursor.keys())
             require_names(columns, where=_where(settings))
             for row, values in enumerate(cursor, 1):
-                spool.write(_line(columns, values, partial(_place, settings, row)))
+                spool.write(as_line(columns, values, partial(_place, settings, row)))
 
 
-def _line(columns: list[str], values: Any, place: Callable[[], str]) -> str:
+def as_line(columns: list[str], values: Iterable[Any], place: Callable[[], str]) -> str:
+    """A row as a line of JSON; raises `DataError` for a value of another type than JSON's."""
     fields = {}
     for name, value in zip(columns, values, strict=True):
         try:
@@ -78,7 +87,7 @@ def _line(columns: list[str], values: Any, place: Callable[[], str]) -> str:
         except TypeError as exc:
             raise DataError(
                 f"{place()}, column '{name}': it holds {exc}; numbers, texts and times are "
-                "supported: cast it in the query"
+                "supported: cast it there"
             ) from exc
     return json.dumps(fields, ensure_ascii=False) + "\n"
 

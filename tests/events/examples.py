@@ -71,6 +71,7 @@ EXAMPLES: Mapping[type[Event], Mapping[str, Any]] = {
         "monitor": "psi", "threshold": 0.25, "triggers": "heal", "value": 0.5, "level": "alarm",
         "p": 0.0, "features": ["V14"],
     },
+    events.PartFailed: {**ACTION, "part": "monitor 'tail'"},
     events.ColumnMoved: {
         **ACTION,
         "monitor": "missing", "column": "V14", "aspect": "missing", "since": 1, "rows": 100,
@@ -113,7 +114,9 @@ EXAMPLES: Mapping[type[Event], Mapping[str, Any]] = {
 # what a line may leave out
 OPTIONAL: Mapping[type[Event], Mapping[str, Any]] = {
     events.CandidatesCompared: {"by_now": 30.5, "versions": {"s1": 3}},
-    events.RunStarted: {"format": 2, "build": {"torch": "2"}},
+    events.RunStarted: {"format": 2, "build": {"torch": "2"},
+                        "parts": [{"kind": "rule", "name": "late", "distribution": "shop",
+                                   "version": "1.0"}]},
     events.ModelTrained: {
         "sensitive_category": "a", "sensitive_auto": [{"feature": "V14", "share": 1.0}],
         "features": [], "features_in_all": 0, "positions": {"begin": {}, "stream": {"p": 1}},

@@ -143,7 +143,7 @@ def test_a_row_is_changed_by_itself_alone(name: str, room: Room) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("prefix", r"'prefix' is not known; allowed: reflexive, affine, lora\[:RANK\]"),
+        ("prefix", "unknown adapter 'prefix'; built in: reflexive, affine, lora; installed: none"),
         ("reflexive:3", "reflexive has no rank; give 'reflexive' alone"),
         ("lora:", "from 1 to 4,096, as in lora:8"),
         ("lora:0", "from 1 to 4,096"),

@@ -177,12 +177,18 @@ def test_a_policy_is_the_named_one_with_thresholds_over_it(tmp_path: Path) -> No
         ("heal: 3", "f.yaml:1: heal = '3': expected keys with values; known: recipe, mode"),
         ("rules: a > 1 => 1", "f.yaml:1: rules = 'a > 1 => 1': expected a list, such as [a, b]"),
         ("rules:\n- a >< 1 => 1", "f.yaml:2: rules[0], position 4: expected "),
-        ("heal: {recipe: magic}", "f.yaml:1: heal.recipe = 'magic': input should be 'article', "),
+        (
+            "heal: {recipe: magic}",
+            "f.yaml:1: heal.recipe = 'magic': unknown recipe 'magic'; built in",
+        ),
         ("sensitive: [a]", "f.yaml:1: sensitive = \"['a']\": expected text"),
         ("labels: late", "f.yaml:1: labels 'late': full, delayed:K or none is allowed"),
         ("labels: {delay: -1}", "f.yaml:1: labels.delay = '-1': input should be greater than"),
         ("objective: f2", "f.yaml:1: objective 'f2': 'accuracy', 'f1' or 'cost:FN,FP'"),
-        ("monitors: [x]", "f.yaml:1: monitors 'x': name = 'x': input should be 'fidi'"),
+        (
+            "monitors: [x]",
+            "f.yaml:1: monitors 'x': name = 'x': unknown monitor 'x'; ",
+        ),
         ("monitors:\n- name: psi\n  thresold: 1", "f.yaml:3: monitors[0].thresold: unknown key"),
         ("monitors: [psi, psi]", "f.yaml:1: monitors = "),
         ("policy: strikt", "f.yaml:1: policy: no policy 'strikt'; known: default, "),
@@ -337,7 +343,7 @@ def test_every_setting_of_a_run_can_be_said_in_a_file() -> None:
     from selfheal_cli.settings.schema import RunFile
 
     assert set(RunConfig.model_fields) <= set(RunFile.model_fields)
-    kinds = {"synthetic", "table", "folder", "ndjson", "sql", "stdin", "kafka"}
+    kinds = {"synthetic", "table", "folder", "ndjson", "sql", "stdin", "kafka", "own"}
     assert set(KINDS) == kinds == set(WHERE)
 
 

@@ -74,7 +74,7 @@ def test_types_of_a_database_become_numbers_and_texts(server: Postgres) -> None:
     ("query", "message"),
     [
         ("SELECT nowhere FROM t", "no such column: nowhere"),
-        ("SELECT * FROM t WHERE 1=0", "the query gives no rows"),
+        ("SELECT * FROM t WHERE 1=0", "gives no rows"),
         ("CREATE TABLE u (a int)", "the query gives no rows; give a SELECT"),
         ("SELECT x'00' AS a, 1 AS y", "row 1, column 'a': it holds bytes"),
         ("SELECT 1 AS y, 2 AS y", "duplicate column names: y"),

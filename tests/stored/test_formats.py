@@ -34,7 +34,7 @@ def first_of(log: Path) -> dict[str, Any]:
 
 
 def today() -> RunStarted:
-    return run_started("r", "fraud", "ann", 0, RunConfig())
+    return run_started("r", "fraud", "ann", 0, RunConfig(), "reflexive")
 
 
 def rewritten(log: Path, **changes: Any) -> None:

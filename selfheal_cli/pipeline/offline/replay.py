@@ -98,7 +98,7 @@ def reheal(registry: Registry, version: VersionRecord, log: Path, into: Path) ->
         started, trained = islice(events, 2)
         if not (isinstance(started, RunStarted) and isinstance(trained, ModelTrained)):
             raise EventLogError(f"{log}: it does not say how the run was begun")
-        config = recorded(started.config, where=str(log))
+        config = recorded(started.config, where=str(log), parts=started.parts)
         source = open_kept(config, log.parent, registry, version.run_id, into)
         prepared = prepare(config, source, lambda done, total: None, wrapped_of(config, registry))
         if prepared.base.sha256 != trained.base_sha256:

@@ -125,7 +125,7 @@ def _walk(log: Path) -> tuple[str, RunConfig, int, set[int]]:
     state = _Labels.of(read(log))
     if state.started is None:
         raise DataError(f"{log}: it does not say how the run was begun")
-    config = recorded(state.config, where=str(log))
+    config = recorded(state.config, where=str(log), parts=state.parts)
     return state.run_id, config, max(state.rows, default=0), state.labelled
 
 

@@ -21,7 +21,7 @@ from selfheal_cli.drift.monitor import Reservoir, TrainingSample
 from selfheal_cli.errors import DataError
 from selfheal_cli.events.types import FeatureShare
 from selfheal_cli.heal.anchor import Anchor, AnchorRows
-from selfheal_cli.heal.recipe import KINDS, check_place, check_recipe
+from selfheal_cli.heal.recipe import check_place, check_recipe, kind_of
 from selfheal_cli.labels.quarantine import LabelWatch
 from selfheal_cli.metrics import classify
 from selfheal_cli.model.adapters import AFFINE
@@ -58,6 +58,8 @@ def calibrate_sensitive(named: str | None, source: Source, rules: RuleSet) -> Ca
     if not numeric and source.encoding.columns:
         return _calibrate_text(named or (features or source.encoding.names)[0], source)
     feature = named or next((name for name in features if name in numeric), "")
+    if not features and numeric:  # rules of other packages alone name none
+        feature = named or numeric[0]
     if feature not in numeric:
         what = (
             f"'{feature}' is not a numeric feature{nearest(feature, numeric)}"
@@ -246,10 +248,13 @@ def train_networks(
 
 def survey(config: RunConfig, source: Source, trained: Trained) -> Prepared:
     """One walk through the training rows with the recipe's network: what is normal?"""
-    kind = KINDS[config.heal.recipe]
+    kind = kind_of(config.heal.recipe)
     network = trained.network
-    if kind.adapter == AFFINE and network.architecture.adapter != AFFINE:
-        network = network.anchored(beside=network.may_look_beside)
+    size = network.architecture
+    if kind.goes_behind(size.adapter, foreign=size.foreign is not None):
+        beside = kind.adapter == AFFINE and network.may_look_beside
+        with seeded(config.seed):
+            network = network.anchored(beside=beside, adapter=kind.adapter)
     classes = len(source.labels)
     anchors = AnchorRows(network, classes)
     names = _input_names(source, by_category=config.drift_by == "monitors")

@@ -14,6 +14,7 @@ from selfheal_cli.config_sources import (
     FolderSettings,
     KafkaSettings,
     NdjsonSettings,
+    OwnSettings,
     RowSettings,
     SqlSettings,
     SyntheticSettings,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from selfheal_cli.sources.table_file import TableFile
     from selfheal_cli.sources.values import RowContract
 
-Bounded = TableSettings | FolderSettings | NdjsonSettings | SqlSettings
+Bounded = TableSettings | FolderSettings | NdjsonSettings | SqlSettings | OwnSettings
 KEPT = "rows"  # a kept table's name, before its suffix
 KEPT_LINES = f"{KEPT}.jsonl"
 
@@ -78,6 +79,10 @@ def _as_written(settings: Bounded, contract: RowContract) -> TableFile:
         from selfheal_cli.sources.sql import open_query
 
         return open_query(settings, contract)
+    if isinstance(settings, OwnSettings):
+        from selfheal_cli.sources.own import open_own
+
+        return open_own(settings, contract)
     from selfheal_cli.sources.files import open_settled
 
     return open_settled(settings, contract)

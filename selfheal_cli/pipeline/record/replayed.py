@@ -26,6 +26,7 @@ from selfheal_cli.events.types import (
     VersionRegistered,
 )
 from selfheal_cli.model.build import numeric_build, why_other_bytes
+from selfheal_cli.pipeline.record.own_parts import own_parts
 
 # what the registry's writer, or the run's own end, wrote between the stream's events
 BESIDE = (VersionRegistered, AliasMoved, MoveRefused, RunFinished, RunResumed)
@@ -35,9 +36,9 @@ LATER = ("shifts", "features", "features_in_all")
 
 
 def run_started(
-    run_id: str, model: str, actor: str, champion_move: int, config: RunConfig
+    run_id: str, model: str, actor: str, champion_move: int, config: RunConfig, adapter: str
 ) -> RunStarted:
-    """A run's first words, with what writes its record."""
+    """A run's first words, with what writes its record; ``adapter`` is the network's."""
     return RunStarted(
         run_id=run_id,
         model=model,
@@ -49,6 +50,7 @@ def run_started(
         },
         format=FORMAT,
         build=numeric_build(),
+        parts=own_parts(config, adapter) or (),
     )  # fmt: skip
 
 

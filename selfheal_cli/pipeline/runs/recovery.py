@@ -149,7 +149,7 @@ def resume(
     """
     use_one_thread()
     started = _first_event(log_path)
-    config = recorded(started.config, where=str(log_path))
+    config = recorded(started.config, where=str(log_path), parts=started.parts)
     folder = log_path.parent
     lease = RunLease(
         around.registry, config.model_name, started.run_id, folder, around.actor,

@@ -211,11 +211,11 @@ def _record(
     )  # fmt: skip
     with ExitStack() as stack:
         try:
-            recorder.note(
-                run_started(
-                    lineage.run_id, lineage.model, course.actor, course.known, course.config
-                )
+            adapter = course.prepared.network.architecture.adapter
+            started = run_started(
+                lineage.run_id, lineage.model, course.actor, course.known, course.config, adapter
             )
+            recorder.note(started)
             recorder.note(_trained(course.source, course.prepared, lineage.base))
             context = _context(course, around, lineage, writer, recorder, others, stack)
             session = Session(context)

@@ -24,8 +24,7 @@ from selfheal_cli.events.archive import LOG_NAME, run_folder
 from selfheal_cli.events.log import EventLog, read
 from selfheal_cli.events.types import RunStarted
 from selfheal_cli.heal.anchor import Anchor
-from selfheal_cli.heal.recipe import KINDS
-from selfheal_cli.model.adapters import AFFINE
+from selfheal_cli.heal.recipe import kind_of
 from selfheal_cli.model.checkpoint import ANCHOR, assemble, probe_rows
 from selfheal_cli.model.network import SelfHealingNetwork, use_one_thread
 from selfheal_cli.pipeline.prepare.baseline import Prepared, prepare
@@ -128,8 +127,7 @@ def _champion(registry: Registry, model: str) -> VersionRecord:
 
 def _config(registry: Registry, champion: VersionRecord, wanted: ServingOptions) -> RunConfig:
     """The champion's run's configuration, with what is wanted otherwise."""
-    config = _recorded_config(registry, champion, wanted.workspace)
-    known = recorded(config, where=f"run {champion.run_id}")
+    known = _recorded_config(registry, champion, wanted.workspace)
     reference = wanted.reference or _reference(known, champion)
     values = known.model_dump()
     for key, value in wanted.overrides.items():
@@ -142,7 +140,7 @@ def _config(registry: Registry, champion: VersionRecord, wanted: ServingOptions)
     return checked(RunConfig, values, where=f"serving '{wanted.model}'")
 
 
-def _recorded_config(registry: Registry, champion: VersionRecord, workspace: Path) -> Any:
+def _recorded_config(registry: Registry, champion: VersionRecord, workspace: Path) -> RunConfig:
     """From the run's log, here or in the registry."""
     with tempfile.TemporaryDirectory() as into:
         path = run_folder(champion.run_id, workspace) / LOG_NAME
@@ -158,7 +156,7 @@ def _recorded_config(registry: Registry, champion: VersionRecord, workspace: Pat
             ) from exc
     if not isinstance(first, RunStarted):
         raise ConfigurationError(f"run {champion.run_id}: its log does not say how it was begun")
-    return first.config
+    return recorded(first.config, where=f"run {champion.run_id}", parts=first.parts)
 
 
 def _reference(recorded: RunConfig, champion: VersionRecord) -> SyntheticSettings | TableSettings:
@@ -186,14 +184,15 @@ def _network(
 
     Where it does not, an adapter of the recipe's is put behind the champion as it decides now.
     """
-    kind, stored = KINDS[config.heal.recipe], base.describe()["network"]["adapter"]
+    kind, size = kind_of(config.heal.recipe), base.describe()["network"]
+    stored = size["adapter"]
     if stored not in (kind.adapter, *kind.takes):
         raise ConfigurationError(
             f"{champion.model} v{champion.version} heals by adapter {stored}, which recipe "
             f"{config.heal.recipe} cannot heal; leave --recipe out"
         )
     measured = any(name.startswith(ANCHOR) for name in load(base.weights))
-    fits = measured and not (kind.adapter == AFFINE and stored != AFFINE)
+    fits = measured and not kind.goes_behind(stored, foreign="foreign" in size)
     if fits and baseline is None:
         raise ConfigurationError(
             f"{champion.model} v{champion.version}: its baseline was removed, so that nothing says "

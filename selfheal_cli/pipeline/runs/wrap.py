@@ -11,6 +11,7 @@ from selfheal_cli.errors import RegistryError, VersionNotFound
 from selfheal_cli.events.archive import LOG_NAME, run_folder
 from selfheal_cli.events.log import EventLog
 from selfheal_cli.events.types import ModelWrapped, RunFinished
+from selfheal_cli.installed import handed_over
 from selfheal_cli.model.allowed import remember
 from selfheal_cli.model.description import modules_of
 from selfheal_cli.model.network import SelfHealingNetwork
@@ -130,7 +131,8 @@ def _register(
         ledger = RunRecorder(
             log, writer, around.clock, around.actor, around.watchers, lambda: known
         )
-        ledger.note(run_started(run_id, model, around.actor, known, config))
+        adapter = network.architecture.adapter
+        ledger.note(run_started(run_id, model, around.actor, known, config, adapter))
         ledger.note(ModelWrapped(base=base_id, base_sha256=base.sha256, origin=origin))
         snapshot = Snapshots(ledger, run_id).take(
             network.adapter.state_dict(), phase=Phase.BASELINE, batch=0, scores=None,
@@ -146,4 +148,6 @@ def _register(
         raise RegistryError(f"model '{model}': snapshot {snapshot} of run {run_id} is no version")
     if network.architecture.other is not None:
         remember(modules_of(network.architecture.other.module))
+    if handed_over("adapter", network.architecture.adapter):
+        remember([network.architecture.adapter.rpartition(".")[0]])
     return int(version["version"])

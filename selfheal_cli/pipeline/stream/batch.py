@@ -16,7 +16,7 @@ from selfheal_cli.config import RunConfig
 from selfheal_cli.errors import DataError
 from selfheal_cli.events.types import LabelsArrived, LabelsQuarantined
 from selfheal_cli.heal.engine import LiveModel
-from selfheal_cli.heal.recipe import KINDS
+from selfheal_cli.heal.recipe import kind_of
 from selfheal_cli.heal.task import Window
 from selfheal_cli.labels.queue import DelayedLabels, LabelJoiner, LabelQueue, Scored
 from selfheal_cli.metrics import classify, counts
@@ -128,7 +128,7 @@ class LabelFlow:
     def __init__(self, run: SessionContext) -> None:
         config = run.config
         self._full = config.labels.regime == "full"
-        self._guarded = KINDS[config.heal.recipe].guarded
+        self._guarded = kind_of(config.heal.recipe).guarded
         self._watch = run.prepared.label_watch
         self._classes = len(run.source.labels)
         self._recorder = run.recorder

@@ -22,7 +22,7 @@ from selfheal_cli.events.types import (
 )
 from selfheal_cli.heal.gate import Judgement, judge
 from selfheal_cli.heal.publishing import Publishing
-from selfheal_cli.heal.recipe import KINDS
+from selfheal_cli.heal.recipe import kind_of
 from selfheal_cli.heal.task import AdapterState, HealFailure, HealOutcome, HealRows, HealTask
 from selfheal_cli.labels.estimate import estimate
 from selfheal_cli.labels.queue import LabelQueue
@@ -124,7 +124,7 @@ class HealEvaluator:
         threshold: float,
     ) -> EvaluatedHeal:
         """Score a `candidate` before and after, judge it, and write both snapshots down."""
-        task, kind = outcome.task, KINDS[outcome.task.recipe]
+        task, kind = outcome.task, kind_of(outcome.task.recipe)
         serving = self._live.serving
         healed = self._score(outcome, serving.threshold, threshold)
         judgement = Judgement("", 0)
@@ -172,7 +172,7 @@ class HealEvaluator:
 
     def _score(self, outcome: HealOutcome, before: float, after: float) -> Healed:
         """On held-out rows where there are any; on none while labels are awaited."""
-        rows, kind = outcome.task.rows, KINDS[outcome.task.recipe]
+        rows, kind = outcome.task.rows, kind_of(outcome.task.recipe)
         if kind.rows == "unlabelled":
             estimates = estimate(outcome.probabilities_after, after).figures()
             late = self._config.labels.regime != "none"
@@ -360,7 +360,7 @@ class Healing:
     def _take(self, outcome: HealOutcome, seen: BatchReading) -> None:
         """Learn from a heal, and have it judged if it changes enough to be published."""
         network, threshold = self._evaluator.candidate(outcome)
-        if KINDS[outcome.task.recipe].remembers:
+        if kind_of(outcome.task.recipe).remembers:
             before = self._live.serving.threshold
             change = self._publishing.change(outcome, before, threshold)
             needed = self._publishing.needed(change)
@@ -430,7 +430,7 @@ class Healing:
         else:
             after = ready.outcome.after
             self._live.publish(after, event.to_snapshot, event.threshold, ready.network)
-            self._assumed = KINDS[task.recipe].rows == "unlabelled"
+            self._assumed = kind_of(task.recipe).rows == "unlabelled"
             self._recorder.note(event)
             reason = f"heal {task.heal_id}: {task.reason}"
             self._recorder.point(CHAMPION, event.to_snapshot, reason)

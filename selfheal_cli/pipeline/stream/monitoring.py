@@ -12,10 +12,17 @@ import numpy as np
 from selfheal_cli.config import MonitorSettings
 from selfheal_cli.drift.diagnosis import diagnose
 from selfheal_cli.drift.kinds import build, limits_of
-from selfheal_cli.drift.monitor import BatchView, Level, Monitor, Reading
+from selfheal_cli.drift.monitor import QUIET, BatchView, Level, Monitor, Reading
 from selfheal_cli.drift.moves import LoudMonitor, Moves
-from selfheal_cli.events.types import Diagnosed, MonitorAlarmed, MonitorReading, RuleStale
-from selfheal_cli.heal.recipe import KINDS
+from selfheal_cli.errors import PartError
+from selfheal_cli.events.types import (
+    Diagnosed,
+    MonitorAlarmed,
+    MonitorReading,
+    PartFailed,
+    RuleStale,
+)
+from selfheal_cli.heal.recipe import kind_of
 from selfheal_cli.labels.queue import Scored
 from selfheal_cli.metrics import classify
 from selfheal_cli.pipeline.prepare.baseline import frozen_logit
@@ -56,6 +63,7 @@ class Monitoring:
             exact = run.config.drift_by == "monitors"
             self._monitors = [(one, build(one, sample, exact=exact)) for one in run.config.monitors]
         self._alarmed: frozenset[str] = frozenset()
+        self._failed: set[str] = set()
         # a run of before says nothing of what moved, and its state is the sensitive feature's
         by_all = run.config.drift_by == "monitors"
         self._moves = Moves(sample) if sample is not None and by_all else None
@@ -78,7 +86,10 @@ class Monitoring:
             conflicts.count,
             _errors(learned),
         )
-        readings = {settings.key: one.update(view) for settings, one in self._monitors}
+        readings = {
+            settings.key: self._read(scored.batch, settings.key, one, view)
+            for settings, one in self._monitors
+        }
         loud = [
             (settings, one.limits.threshold, readings[settings.key])
             for settings, one in self._monitors
@@ -98,6 +109,18 @@ class Monitoring:
             drifting = bool(loud) or self._moves.still
         reasons = tuple(_reason(s.key, t, r) for s, t, r in loud if s.triggers == "heal")
         return Watched(readings, reasons, drifting)
+
+    def _read(self, batch: int, key: str, monitor: Monitor, view: BatchView) -> Reading:
+        """A monitor's reading; one that fails is told of, and is quiet from then on."""
+        if key in self._failed:
+            return QUIET
+        try:
+            return monitor.update(view)
+        except PartError as exc:
+            self._failed.add(key)
+            note = PartFailed(batch=batch, reason=str(exc), part=f"monitor '{key}'")
+            self._recorder.note(note)
+            return QUIET
 
     def _note(
         self, batch: int, settings: MonitorSettings, threshold: float, reading: Reading
@@ -207,18 +230,23 @@ class RuleWatch:
         self._health = RuleHealth(prepared.rule_calibration, z=config.policy.rule_rate_z)
         self._given = prepared.trained.rules
         self._recorder = run.recorder
-        guarded = KINDS[config.heal.recipe].guarded
+        guarded = kind_of(config.heal.recipe).guarded
         self._treatment = config.policy.stale_rules if guarded else "keep"
         self._stale: frozenset[str] = frozenset()
+        self._failed: set[str] = set()
         self._sound: dict[str, int] = {}  # batches in range again, of those that are stale
         self.rules = prepared.trained.rules
         self.several = len(self._given.rules) > 1  # then they vote, and may abstain
 
     def judge(self, batch: int, columns: Columns) -> RuleVerdict:
         """What the rules say of a batch, before it counts in what they are judged by."""
-        table = RuleTable(columns)
+        table = RuleTable(columns, goes_on=True)
         verdict = self.rules.judge(table)
         self._health.observe(table)
+        for name in sorted(table.failures.keys() - self._failed):
+            self._failed.add(name)
+            note = PartFailed(batch=batch, reason=table.failures[name], part=f"rule '{name}'")
+            self._recorder.note(note)
         self._tell(batch)
         return verdict
 

@@ -8,7 +8,7 @@ from selfheal_cli.decide import Health
 from selfheal_cli.errors import SelfhealError
 from selfheal_cli.events import types as events
 from selfheal_cli.heal.gate import compare
-from selfheal_cli.heal.recipe import KINDS
+from selfheal_cli.heal.recipe import kind_of
 from selfheal_cli.heal.task import AdapterState, HealRows
 from selfheal_cli.model.network import Weights
 from selfheal_cli.pipeline.stream.candidates import Alarm
@@ -32,7 +32,7 @@ class AutoRollback:
     def __init__(self, run: SessionContext) -> None:
         self._policy = run.config.policy
         self._paired = run.config.heal.better_by == "paired"
-        self._guarded = KINDS[run.config.heal.recipe].guarded
+        self._guarded = kind_of(run.config.heal.recipe).guarded
         self._beside = run.config.heal.mode == "async"
         self._live = run.live
         self._recorder = run.recorder

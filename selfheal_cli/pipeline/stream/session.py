@@ -15,7 +15,7 @@ from selfheal_cli.drift.fidi import Fidi
 from selfheal_cli.drift.figures import batch_figures
 from selfheal_cli.errors import DataError, SelfhealError
 from selfheal_cli.events.types import BatchScored, BatchSetApart, RowsTaken, StreamStopped
-from selfheal_cli.heal.recipe import KINDS, label_free
+from selfheal_cli.heal.recipe import kind_of, label_free
 from selfheal_cli.heal.task import HealRows
 from selfheal_cli.labels.estimate import estimate
 from selfheal_cli.labels.queue import Scored
@@ -111,7 +111,7 @@ class Session:
         self.stretches = Stretches(classes) if paired else None
         self._never = config.labels.regime == "none"
         self._full = config.labels.regime == "full"
-        self._kind = KINDS[config.heal.recipe]
+        self._kind = kind_of(config.heal.recipe)
         self._free = label_free(config.heal)
         self._classes = classes
         self.live_scores = RunningScores(classes)
