@@ -72,6 +72,17 @@ def hand_over(kind: PartKind, part: Any) -> str:
     return name
 
 
+def name_of(kind: PartKind, part: Any) -> str:
+    """The name of a part: a text is one, what an installed package offers has its own, and anything
+    else is handed over.
+    """
+    if isinstance(part, str):
+        return part
+    place = f"{getattr(part, '__module__', '')}:{getattr(part, '__qualname__', '')}"
+    same = (name for name, point in _entry_points(kind).items() if point.value == place)
+    return next(same, None) or hand_over(kind, part)
+
+
 def importable(kind: PartKind, name: str) -> bool:
     """Whether another process gets the same part by its name: it is built in or installed, or a
     class or function of a module.

@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from selfheal_cli.actor import actor, clock, now_text
 from selfheal_cli.api.intake import Intake, shown
+from selfheal_cli.api.own import named_adapter, named_monitors, named_rules
 from selfheal_cli.api.replica import Program, Replica, champion_for
 from selfheal_cli.api.report import Report, report_of
 from selfheal_cli.api.state import Labelled, ModelState, Summary, state_of
@@ -29,6 +30,7 @@ from selfheal_cli.config import (
 )
 from selfheal_cli.errors import Closed, DataError, SelfhealError, one_line
 from selfheal_cli.heal.recipe import check_place, check_recipe
+from selfheal_cli.installed import name_of
 from selfheal_cli.model.adapters import REFLEXIVE
 from selfheal_cli.model.answer import AUTO as ANY_OUTPUT
 from selfheal_cli.model.cutting import AUTO
@@ -65,7 +67,8 @@ class SelfHealing:
     named), a value of a row each. ``labels`` are the classes' words, in their order. ``at`` is the
     layer that the ``adapter`` (``reflexive``, ``affine`` or ``lora:RANK``) goes to; docs/models.md
     says which recipe fits where. ``settings`` are others of `HealSettings`, such as
-    ``learning_rate`` and ``steps``; ``policy`` are thresholds.
+    ``learning_rate`` and ``steps``; ``policy`` are thresholds. ``recipe``, ``adapter``, ``rules``
+    and ``monitors`` are named, or parts of the program's own: docs/own-parts.md.
     Tables (DataFrames) are taken by their columns' names, arrays by position. ``output`` says what
     the module gives where that cannot be seen: ``logits`` or ``probabilities``.
 
@@ -92,11 +95,12 @@ class SelfHealing:
         name: str,
         columns: Sequence[str] | None = None,
         labels: Sequence[str] | None = None,
-        rules: Sequence[str] = (),
+        rules: Sequence[str | Callable[..., Any]] = (),
+        monitors: Sequence[Any] = (),
         batch_size: int = 100,
-        recipe: str = "anchored",
+        recipe: Any = "anchored",
         at: str = AUTO,
-        adapter: str = REFLEXIVE,
+        adapter: Any = REFLEXIVE,
         init: Mapping[str, Any] | None = None,
         output: str = ANY_OUTPUT,
         mode: Literal["async", "sync"] = "async",
@@ -107,6 +111,7 @@ class SelfHealing:
         tracking_uri: str | None = None,
     ) -> None:
         require_name(name)
+        recipe, adapter = name_of("recipe", recipe), named_adapter(adapter)
         flat, sample = shown(x, columns)
         network = wrap(
             module, sample.rows, shape=sample.shape, dtype=sample.dtype, at=at, adapter=adapter,
@@ -130,7 +135,9 @@ class SelfHealing:
             if number is None:
                 origin, around = type(module).__qualname__, RunContext(registry, clock, actor())
                 number = add_wrapped(network, base, name, origin, around, promote=True).version
-            config = _config_of(number, name, intake.names, heal, batch_size, rules, policy)
+            config = _config_of(
+                number, name, intake.names, heal, batch_size, rules, monitors, policy
+            )
             settled = config.model_dump_json()
             reference = Reference(flat, classes, intake.names, intake.labels, sample.shape, settled)
             reference.save(spool_path(name).parent)
@@ -385,7 +392,7 @@ def _alone(name: str) -> FileLock:
 
 def _config_of(
     number: int, name: str, inputs: tuple[str, ...], heal: HealSettings, batch_size: int,
-    rules: Sequence[str], policy: Policy | None,
+    rules: Sequence[str | Callable[..., Any]], monitors: Sequence[Any], policy: Policy | None,
 ) -> RunConfig:  # fmt: skip
     """The configuration of a run whose rows a program pushes."""
     values = {
@@ -396,7 +403,8 @@ def _config_of(
         "labels": LabelSettings(regime="arriving"),
         "policy": policy or Policy(),
         "batch_size": batch_size,
-        "rules": tuple(rules),
+        "rules": named_rules(rules),
+        "monitors": named_monitors(monitors),
         "plots": False,
     }
     return checked(RunConfig, values, where="SelfHealing")
