@@ -47,7 +47,7 @@ def command(tracking_uri: str | None, as_json: bool, **given: Any) -> None:
     )  # fmt: skip
     stored = read_origin(registry, origin)
     sample = sample_rows(stored, given["data"], given["drop"], asked_inputs(given))
-    original = taken(stored.module, sample, origin, given["gives"])
+    original = taken(stored, sample, origin, given["gives"])
     trial = tried(original, sample.as_taken(original), at=given["at"], adapter=given["adapter"])
     if as_json:
         output.print_json({"model": str(origin), **trial.as_dict()})

@@ -16,11 +16,9 @@ from selfheal_cli.cli.part_choice import PartOption
 from selfheal_cli.cli.say import say, say_settled
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from selfheal_cli.model.network import SelfHealingNetwork
     from selfheal_cli.model.original import Original
-    from selfheal_cli.pipeline.prepare.foreign import ForeignOrigin, Sample
+    from selfheal_cli.pipeline.prepare.foreign import ForeignOrigin, Sample, StoredModel
     from selfheal_cli.pipeline.prepare.inputs import AskedInput
     from selfheal_cli.pipeline.runs.wrap import Placed
     from selfheal_cli.registry.base import Registry
@@ -149,9 +147,9 @@ def command(
     stored = read_origin(registry, origin)
     sample = sample_rows(stored, given["data"], given["drop"], asked_inputs(given))
     if listed:
-        _show_layers(stored.module, sample, origin, given["gives"], as_json=as_json)
+        _show_layers(stored, sample, origin, given["gives"], as_json=as_json)
     elif name is not None and registry is not None:
-        original = taken(stored.module, sample, origin, given["gives"])
+        original = taken(stored, sample, origin, given["gives"])
         sample = sample.as_taken(original)
         network = put_in(original, at=given["at"], adapter=given["adapter"])
         base = base_of(network, sample, labels.split(",") if labels else None)
@@ -226,7 +224,7 @@ def _how_alike(network: SelfHealingNetwork, original: Original) -> str:
 
 
 def _show_layers(
-    module: nn.Module, sample: Sample, origin: ForeignOrigin, output_is: str, *, as_json: bool
+    stored: StoredModel, sample: Sample, origin: ForeignOrigin, output_is: str, *, as_json: bool
 ) -> None:
     from dataclasses import asdict, replace
 
@@ -235,7 +233,7 @@ def _show_layers(
     from selfheal_cli.model.wrapping import layers
     from selfheal_cli.pipeline.prepare.foreign import taken
 
-    original = taken(module, replace(sample, rows=sample.rows[:LISTED]), origin, output_is)
+    original = taken(stored, replace(sample, rows=sample.rows[:LISTED]), origin, output_is)
     listing = layers(original)
     if as_json:
         output.print_json([{**asdict(layer), "recipes": fitting(layer.adapters)}

@@ -58,7 +58,8 @@ class Foreign(BaseModel):
     ``computed_in`` is the type of the features at the cut where it is not float32; ``interface``
     how the module is called where that is not with one tensor, for one tensor. ``gives``: it is not
     cut at all, and the features are the logits that it gives, or those of its probabilities.
-    ``assumed``: nobody said that its one number a row is a logit.
+    ``assumed``: nobody said that its one number a row is a logit. ``requirements`` are the packages
+    that the original named.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -73,11 +74,12 @@ class Foreign(BaseModel):
     interface: Interface | None = None
     gives: Literal["logits", "probabilities"] | None = None
     assumed: bool = False
+    requirements: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON that the base's document keeps of it."""
         document = self.model_dump(mode="json")
-        odd = ("place", "computes", "computed_in", "interface", "gives", "assumed")
+        odd = ("place", "computes", "computed_in", "interface", "gives", "assumed", "requirements")
         return {name: one for name, one in document.items() if one or name not in odd}
 
     @property

@@ -21,8 +21,7 @@ from torch import nn
 
 from selfheal_cli.errors import ModelError
 from selfheal_cli.model.allowed import require_allowed
-
-NAMES = ("target", "named", "object")  # keys whose values are package.module:name
+from selfheal_cli.model.extent import named_modules
 
 
 class ModuleSpec(BaseModel):
@@ -115,16 +114,3 @@ def _looking_here() -> Iterator[None]:
 def modules_of(spec: ModuleSpec) -> set[str]:
     """The Python modules that a network's classes are in."""
     return set(named_modules(spec.model_dump(mode="json")))
-
-
-def named_modules(described: Any) -> Iterator[str]:
-    """The Python modules of all names in a description as JSON: of classes, functions, objects."""
-    if isinstance(described, dict):
-        for key, value in described.items():
-            if key in NAMES and isinstance(value, str):
-                yield value.partition(":")[0]
-            else:
-                yield from named_modules(value)
-    elif isinstance(described, list):
-        for value in described:
-            yield from named_modules(value)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 FEW = 7  # rows whose answers are compared with those among others
 BESIDE = 1e-3  # of an answer: batches of another size round otherwise, and no more
 BESIDE_HALF = 0.05  # the same in half precision
-SLOW = 1.0  # seconds for a few rows, from which on fewer are compared
+LONGEST = 2.0  # seconds of one call with the rows that are compared; a slow model gets fewer
 FEWEST = 16
 
 
@@ -47,6 +47,7 @@ class Original:
 
     ``computes``: the constructor makes values that are not in the state dictionary. ``lost`` are
     attributes that could not be stored, by path; ``seconds`` is what one row takes.
+    ``requirements`` are the packages that its owner wrote down for it.
     """
 
     spec: ModuleSpec
@@ -58,6 +59,7 @@ class Original:
     computes: bool
     lost: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    requirements: tuple[str, ...] = ()
 
     def rebuilt(self) -> nn.Module:
         """Another copy of the module that shares the memory of its weights."""
@@ -136,8 +138,8 @@ def _asked(
     began = perf_counter()
     first = answered(module, interface, few)
     seconds = (perf_counter() - began) / len(few)
-    if seconds * len(few) > SLOW:
-        rows = np.ascontiguousarray(rows[:FEWEST])
+    most = max(FEWEST, int(LONGEST / max(seconds, 1e-9)))
+    rows = np.ascontiguousarray(rows[:most])
     expected = answered(module, interface, torch.from_numpy(rows))
     one_a_row(expected, len(rows))
     _require_steady(module, interface, few, first)

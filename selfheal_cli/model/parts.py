@@ -44,7 +44,7 @@ HARMLESS: tuple[Any, ...] = (
 
 
 @dataclass(slots=True)
-class Described:
+class DescribedModule:
     """An instance: its ``spec``, its ``weights`` by name, and what was ``lost``: the kind of each
     attribute that cannot be stored, by its path.
     """
@@ -58,11 +58,11 @@ class _Lost(Exception):
     """A value that cannot be stored; says what it is."""
 
 
-def described(module: nn.Module) -> Described:
+def described(module: nn.Module) -> DescribedModule:
     """Describe an instance; raises `ModelError` where one of its classes has no name to import."""
     reader = _Reader(module)
     spec = reader.module(module, "")
-    return Described(spec, {**reader.weights, **reader.repeated()}, reader.lost)
+    return DescribedModule(spec, {**reader.weights, **reader.repeated()}, reader.lost)
 
 
 @dataclass

@@ -25,6 +25,7 @@ from typing import Any
 
 from selfheal_cli.installed import OwnPart, part_of
 from selfheal_cli.kinds import ADAPTERS
+from selfheal_cli.model.extent import named_modules
 from selfheal_cli.records import digest
 
 PACKAGE = "selfheal_cli"
@@ -56,9 +57,12 @@ def carried(document: str) -> Carried:
     network = json.loads(document)["network"]
     adapter = _own_adapter(network)
     imported = [adapter.name.rpartition(".")[0]] if adapter and not adapter.distribution else []
-    own, others = _modules_of(chain(_targets(network.get("foreign", {})), imported))
+    foreign = network.get("foreign", {})
+    own, others = _modules_of(chain(named_modules(foreign.get("module", {})), imported))
     brought = {adapter.distribution} - {""} if adapter else set()
     needed = {pinned(one) for one in (*REQUIRED, *others, *brought)}
+    known = {_normal(one) for one in needed}
+    needed |= {one for one in foreign.get("requirements", ()) if _normal(one) not in known}
     loader = ENTRY.replace(PACKAGE, name, 1)
     return Carried(_archive({**own, **files}), loader, tuple(sorted(needed, key=str.lower)))
 
@@ -101,6 +105,11 @@ def closure(entry: str) -> dict[str, ast.Module]:
 def pinned(distribution: str) -> str:
     """A requirement by its public version: no index has what a local build calls itself."""
     return f"{distribution}=={version(distribution).partition('+')[0]}"
+
+
+def _normal(requirement: str) -> str:
+    """A requirement's distribution, by the one spelling that an index knows it by."""
+    return re.sub(r"[-_.]+", "-", requirement.partition("==")[0]).lower()
 
 
 def strangers(requirements: str) -> list[str]:
@@ -155,15 +164,6 @@ def _own_adapter(network: Mapping[str, Any]) -> OwnPart | None:
     """The network's adapter where it is not one of ours."""
     name = network.get("adapter", ADAPTERS[0]).partition(":")[0]
     return None if name in ADAPTERS else part_of("adapter", name)
-
-
-def _targets(foreign: Mapping[str, Any]) -> Iterator[str]:
-    """Modules that the classes of a wrapped network are in."""
-    waiting = [foreign["module"]] if foreign else []
-    while waiting:
-        spec = waiting.pop()
-        yield spec["target"].partition(":")[0]
-        waiting += spec.get("children", {}).values()
 
 
 def _modules_of(modules: Iterable[str]) -> tuple[dict[str, str], set[str]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,10 +21,11 @@ from selfheal_cli.model.interface import ModelInput
 from selfheal_cli.model.live import unwrapped
 from selfheal_cli.model.network import as_probabilities, use_one_thread
 from selfheal_cli.model.original import take
-from selfheal_cli.model.parts import named
+from selfheal_cli.model.parts import named as named_thing
 from selfheal_cli.model.wrapping import put_in, wrap
-from selfheal_cli.pipeline.prepare.foreign import Sample, base_of
+from selfheal_cli.pipeline.prepare.foreign import Sample, base_of, pins
 from selfheal_cli.pipeline.prepare.wrapped import Wrapped
+from selfheal_cli.registry.carried import carried
 from selfheal_cli.registry.mlflow.format import signature
 from selfheal_cli.registry.pyfunc import ProbabilityModel
 from selfheal_cli.sources.encoding import Encoding
@@ -139,6 +142,20 @@ def test_a_number_that_ranks_no_better_than_chance_is_taken_for_no_logit() -> No
             taken.require_better_than_chance(network.predict(ROWS), labels.astype(np.int8))
 
 
+def test_what_the_original_names_is_asked_for_beside_what_loads_a_version(tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text(
+        "mlflow==1.0\ntimm==1.0.3\nselfheal==0.1.0\nodd==2.0+local\n-e .\nhttps://there/x.whl\n"
+    )
+    named = pins(tmp_path)
+    assert named == ("mlflow==1.0", "timm==1.0.3", "odd==2.0")
+    module = {"target": "torch.nn.modules.linear:Linear"}
+    foreign = {"module": module, "requirements": list(named)}
+    needed = carried(json.dumps({"network": {"foreign": foreign}})).requirements
+    assert {"timm==1.0.3", "odd==2.0"} < set(needed)
+    assert sum(one.startswith("mlflow==") for one in needed) == 1
+    assert "mlflow==1.0" not in needed
+
+
 def test_a_picture_is_one_tensor_to_callers_and_a_version_does_not_grow_with_its_size() -> None:
     rows = DRAW.standard_normal((20, 768)).astype(np.float32)
     module = nn.Sequential(
@@ -187,4 +204,4 @@ def test_what_no_copy_can_do_as_well_is_refused_by_what_was_seen(
 )
 def test_a_stored_description_names_nothing_of_the_standard_library(name: str) -> None:
     with pytest.raises(ModelError, match="may name"):
-        named(name)
+        named_thing(name)

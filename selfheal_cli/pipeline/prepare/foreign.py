@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -27,6 +28,8 @@ from selfheal_cli.model.original import Original, first_width, take, takes_token
 from selfheal_cli.pipeline.prepare.inputs import AskedInput, place_inputs
 from selfheal_cli.records import Base
 from selfheal_cli.registry.base import Registry
+from selfheal_cli.registry.carried import OURS
+from selfheal_cli.registry.layout import REQUIREMENTS_FILE
 from selfheal_cli.registry.mlflow.format import input_names
 from selfheal_cli.sources.encoding import Encoding
 from selfheal_cli.sources.files import open_table
@@ -38,7 +41,9 @@ if TYPE_CHECKING:
     from selfheal_cli.records import FloatArray
 
 SAMPLE = 1_024  # rows that a wrapped model is compared with its original on
-MOST_DRAWN = 1 << 25  # values of rows that are drawn: of wide rows, fewer
+MOST_DRAWN = 1 << 23  # values of rows that are drawn: of wide rows, fewer
+SIZES = (1, 7, 100)  # of batches that a stored model is tried on
+PIN = re.compile(r"[A-Za-z0-9][\w.-]*==[\w.!]+")
 EXPORTED, PICKLED = "data/model.pt2", "data/model.pth"  # MLflow's pytorch flavour
 
 
@@ -79,19 +84,20 @@ class Sample:
         return [one.dtype in WHOLE for one in self.inputs for _ in range(one.size)]
 
     def as_taken(self, original: Original) -> Sample:
-        """With what the model was seen to take, and the rows that it was asked about."""
+        """With what the model was seen to take."""
         (first, *_) = inputs = original.interface.inputs
-        return replace(
-            self, rows=original.rows, shape=first.shape, dtype=first.dtype, several=inputs
-        )
+        return replace(self, shape=first.shape, dtype=first.dtype, several=inputs)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredModel:
-    """A model as it was stored; ``names`` are what its signature calls its columns, if it does."""
+    """A model as it was stored; ``names`` are what its signature calls its columns, if it does;
+    ``requirements`` the packages with versions that it names.
+    """
 
     module: nn.Module
     names: tuple[str, ...] | None = None
+    requirements: tuple[str, ...] = ()
 
 
 def read_origin(registry: Registry | None, origin: ForeignOrigin) -> StoredModel:
@@ -116,7 +122,7 @@ def read_origin(registry: Registry | None, origin: ForeignOrigin) -> StoredModel
                     "name its class with --from package.module:Class"
                 )
             weights = read_exported(exported)
-            return StoredModel(made(origin.target, origin.init, weights), names)
+            return StoredModel(made(origin.target, origin.init, weights), names, pins(folder))
         if not pickled.exists():
             raise ModelError(
                 f"{origin.uri}: is not of MLflow's pytorch flavour (no {EXPORTED} and no {PICKLED})"
@@ -126,9 +132,23 @@ def read_origin(registry: Registry | None, origin: ForeignOrigin) -> StoredModel
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own words about pickles; ours were said
             module = read_pickle(pickled)
+        required = pins(folder)
     if origin.target is None:
-        return StoredModel(module, names)
-    return StoredModel(made(origin.target, origin.init, module.state_dict()), names)
+        return StoredModel(module, names, required)
+    return StoredModel(made(origin.target, origin.init, module.state_dict()), names, required)
+
+
+def pins(folder: Path) -> tuple[str, ...]:
+    """The packages that a stored model names with their versions, without labels of local builds.
+
+    Anything else that a line may say (an address, an option of pip) is left out, and so is ours.
+    """
+    try:
+        lines = (folder / REQUIREMENTS_FILE).read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError):
+        return ()
+    plain = (line.strip().partition("+")[0] for line in lines)
+    return tuple(line for line in plain if PIN.fullmatch(line) and not OURS.match(line))
 
 
 def sample_rows(
@@ -211,9 +231,12 @@ def _columns(stored: StoredModel, data: Path, given: Sequence[str]) -> tuple[str
     return stored.names
 
 
-def taken(module: nn.Module, sample: Sample, origin: ForeignOrigin, gives: str) -> Original:
+def taken(stored: StoredModel, sample: Sample, origin: ForeignOrigin, gives: str) -> Original:
     """The module as it is taken for wrapping; raises `ModelError`."""
-    return take(module, sample.rows, inputs=sample.inputs, init=origin.init, output=gives)
+    original = take(
+        stored.module, sample.rows, inputs=sample.inputs, init=origin.init, output=gives
+    )
+    return replace(original, requirements=stored.requirements)
 
 
 def fills(network: SelfHealingNetwork, sample: Sample) -> list[float | None]:
@@ -268,7 +291,7 @@ def base_of(network: SelfHealingNetwork, sample: Sample, labels: Sequence[str] |
 def _require_same_when_stored(network: SelfHealingNetwork, base: Base, sample: Sample) -> None:
     """Raise `ModelError` unless what is stored decides as the network, in batches of any size."""
     stored = assemble(base, network.adapter.state_dict(), where="the stored model")
-    for count in (1, 7, len(sample.rows)):
+    for count in SIZES:
         rows = sample.rows[:count]
         if not np.array_equal(stored.predict(rows), network.predict(rows)):
             raise ModelError("the model decides otherwise once it was stored, so it is not")
