@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +17,7 @@ import pytest
 import torch
 from torch import nn
 
-from selfheal_cli import installed, testing
+from selfheal_cli import SelfHealing, installed, testing
 from selfheal_cli.config import HealSettings, recorded
 from selfheal_cli.errors import ConfigurationError, HealError, PartError
 from selfheal_cli.heal.recipe import KINDS, check_recipe
@@ -23,7 +25,9 @@ from selfheal_cli.heal.recipe import kind_of as recipe_kind
 from selfheal_cli.kinds import ADAPTERS, BUILT_IN, MONITORS, RECIPES
 from selfheal_cli.parts import FeatureReading, Lesson, NewWeights, Room
 from tests.conftest import Invoke
+from tests.test_api import module, rows_of
 
+__all__ = ["module"]
 ROOT = Path(__file__).parents[1]
 RUN = ("run", "--source", "tickets:rows=700", "--target", "urgent", "--batches", "3",
        "--no-plots", "--quiet")  # fmt: skip
@@ -104,6 +108,7 @@ def test_the_example_package_passes_every_check() -> None:
     testing.check_rule("by-night", {"hour": np.arange(24.0)})
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("brought", "workdir")
 def test_a_run_with_parts_of_a_package_is_replayed_rolled_back_and_needs_the_package(
     invoke: Invoke, site: Path, monkeypatch: pytest.MonkeyPatch
@@ -131,6 +136,7 @@ def test_a_run_with_parts_of_a_package_is_replayed_rolled_back_and_needs_the_pac
     assert "adapter 'shift' of selfheal-own-parts 1.0 is needed" in back.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("brought", "workdir")
 def test_a_heal_worker_loads_the_recipe_of_a_package(invoke: Invoke) -> None:
     assert "heals" in invoke(*RUN, "--recipe", "steepest", "--set", "heal.mode=async").stdout
@@ -314,3 +320,97 @@ def test_what_is_no_rule_fails_the_check(part: Any, told: str) -> None:
 def test_a_class_that_wants_arguments_is_no_part() -> None:
     with pytest.raises(PartError, match="raised TypeError"):
         installed.made("recipe", installed.hand_over("recipe", Room))
+
+
+FAILING = """
+class Tail:
+    def fit(self, reference, features):
+        self.batches = 0
+    def update(self, view):
+        self.batches += 1
+        if self.batches == 2:
+            raise OSError("the disk is gone")
+        return []
+
+def heal(lesson):
+    raise ZeroDivisionError("no rows of class 1")
+
+def late(columns):
+    if len(columns["hour"]) == 100:
+        raise LookupError("calendar")
+    return columns["hour"] > 20
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("brought", "workdir")
+def test_parts_that_fail_are_told_of_once_and_scoring_goes_on(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    offer(folder, monkeypatch, FAILING, monitor_tail="Tail", recipe_none="heal", rule_late="late")
+    said = invoke(
+        *RUN[:-1], "--recipe", "none", "--monitor", "tail", "--rule", "late() => 1", "--batches",
+        "4", "--set", "source.train_fraction=0.3", "--wide",
+    )  # fmt: skip
+    assert "monitor 'tail' of shop-parts 2.0 raised OSError: the disk is gone" in said.output
+    (log,) = Path("mlruns/selfheal/runs").glob("*/events.jsonl")
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    reasons = {
+        kind: [one["data"]["reason"] for one in events if one["kind"] == kind]
+        for kind in ("part-failed", "heal-failed", "batch")
+    }
+    assert reasons["part-failed"] == [
+        "rule 'late' of shop-parts 2.0 raised LookupError: calendar",
+        "monitor 'tail' of shop-parts 2.0 raised OSError: the disk is gone",
+    ]
+    assert len(reasons["batch"]) == 4
+    assert set(reasons["heal-failed"]) == {
+        "recipe 'none' of shop-parts 2.0 raised ZeroDivisionError: no rows of class 1; the old "
+        "weights stay"
+    }
+
+
+@pytest.fixture
+def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The page's own code as a module; its checks have passed."""
+    text = (ROOT / "docs/own-parts.md").read_text()
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+    (tmp_path / "parts_of_the_page.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "parts_of_the_page", raising=False)
+    return importlib.import_module("parts_of_the_page")
+
+
+@pytest.mark.slow
+def test_the_pages_parts_pass_their_checks_and_heal_in_a_program(
+    page: Any, workdir: Path, module: nn.Module
+) -> None:
+    page.just_before_noon.label = 0
+    x, y = rows_of(400, 1)
+    names = ["hour", "b", "c", "d"]
+    with SelfHealing(
+        module, x, y, name="own", columns=names, recipe=page.one_step, adapter=page.Gain,
+        monitors=[page.Shapes(), "psi"], rules=[page.just_before_noon], mode="sync",
+    ) as healing:  # fmt: skip
+        for seed in (2, 3):
+            rows, labels = rows_of(100, seed)
+            healing.predict(rows)
+            healing.observe(rows, labels)
+    logs = Path("mlruns/selfheal/runs").glob("*/events.jsonl")
+    firsts = [json.loads(log.read_text().splitlines()[0])["data"] for log in logs]
+    (started,) = (one for one in firsts if len(one["parts"]) > 1)  # the other wrapped the module
+    assert started["config"]["heal"]["recipe"] == "parts_of_the_page.one_step"
+    assert started["config"]["rules"] == ["parts_of_the_page.just_before_noon() => 0"]
+    assert {one["kind"] for one in started["parts"]} == {"recipe", "monitor", "adapter", "rule"}
+
+
+@pytest.mark.slow
+def test_an_adapter_that_nobody_could_load_is_refused(workdir: Path, module: nn.Module) -> None:
+    class Here(nn.Identity):
+        pass
+
+    x, y = rows_of(100, 1)
+    with pytest.raises(ConfigurationError, match="nobody could load its versions"):
+        SelfHealing(module, x, y, name="own", adapter=Here)
