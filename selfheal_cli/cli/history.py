@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from selfheal_cli.cli.version_name import VersionName, version_number
 if TYPE_CHECKING:
     from selfheal_cli.pipeline.offline.history import HistoryEntry
 
+HEAL_ID = re.compile(r"\bheal [0-9a-f]{8}-h0*(\d+)")  # in full by --json
 FIELDS = ("at", "kind", "actor", "run", "batch", "before", "after", "reason")
 
 
@@ -83,7 +85,7 @@ def command(
             say(f"{subject}: nothing is recorded.")
             return
         title = f"{subject}: {len(shown)} of {len(happenings)} entries"
-        columns = ("when (UTC)", "what", "+>batch", "change", "+F1", "who", "why")
+        columns = ("+year", "when (UTC)", "what", "+>batch", "change", "+F1", "who", "why")
         output.print_table(title, columns, rows)
 
 
@@ -111,13 +113,15 @@ def _number(named: str, model: str, tracking_uri: str | None) -> int:
 
 
 def _row(one: HistoryEntry) -> list[str]:
-    when = one.at[:16].replace("T", " ")
+    when = one.at[5:16].replace("T", " ")
     batch = "" if one.batch is None else str(one.batch)
-    return [when, one.kind, batch, _change(one), _f1(one.data), one.actor, one.reason]
+    why = HEAL_ID.sub(r"heal \1", one.reason)
+    return [one.at[:4], when, one.kind, batch, _change(one), _f1(one.data), one.actor, why]
 
 
 def _change(one: HistoryEntry) -> str:
-    alias = f"{one.data['alias']}: " if "alias" in one.data else ""
+    named = one.data.get("alias", "champion")
+    alias = "" if named == "champion" else f"{named}: "
     if one.before is None and one.after is None:
         return str(one.data.get("heal_id") or one.data.get("rule") or one.data.get("advice") or "")
     before = "nothing" if one.before is None else f"v{one.before}"

@@ -60,6 +60,7 @@ class RunScreen:
         self._config: Mapping[str, Any] = {}
         self._refused = -1  # the last batch in which a heal was refused
         self._moved: set[tuple[str, str]] = set()  # what was said to have moved
+        self._alarms: dict[str, events.MonitorAlarmed] = {}  # that may be said as what moved
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -100,6 +101,8 @@ class RunScreen:
         if self._quiet:
             return
         self._rows.add(event)
+        if self._waits(event):
+            return
         match event:
             case events.RunStarted():
                 self._config = event.config
@@ -129,6 +132,21 @@ class RunScreen:
                 pass  # a column that comes and goes is told of once, and at the end
             case _ if event.is_action and not isinstance(event, UNTOLD):
                 self._tell(event)
+
+    def _waits(self, event: Event) -> bool:
+        """Whether it is an alarm, which waits: a change is told of in one line, by what moved if
+        that is known.
+        """
+        if isinstance(event, events.MonitorAlarmed):
+            self._alarms[event.monitor] = event
+            return True
+        if isinstance(event, events.ColumnMoved):
+            self._alarms.pop(event.monitor, None)
+            return False
+        alarms, self._alarms = self._alarms, {}
+        for alarm in alarms.values():
+            self._tell(alarm)
+        return False
 
     def _tell(self, event: Event) -> None:
         """What happened beside the batches, unless the same was just said."""

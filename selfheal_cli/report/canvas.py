@@ -13,6 +13,7 @@ from selfheal_cli.visible import visible
 _backend = os.environ.pop("MPLBACKEND", None)  # a notebook's, which may not be installed here
 try:
     from matplotlib.axes import Axes
+    from matplotlib.collections import PolyCollection
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 finally:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.text import Text
 
 DPI = 110
-__all__ = ["Axes", "Figure", "Patch", "make_figure", "save"]
+__all__ = ["Axes", "Figure", "Patch", "PolyCollection", "make_figure", "save"]
 
 
 def make_figure(wide: float, high: float) -> Figure:

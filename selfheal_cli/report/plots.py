@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -11,7 +11,15 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from selfheal_cli.events.state import Row, RunView
-from selfheal_cli.report.canvas import Axes, Figure, Patch, as_tick, make_figure, save
+from selfheal_cli.report.canvas import (
+    Axes,
+    Figure,
+    Patch,
+    PolyCollection,
+    as_tick,
+    make_figure,
+    save,
+)
 from selfheal_cli.report.charts import ends, step_of, thinned
 from selfheal_cli.report.summary import DriftSeries, RunSummary
 
@@ -111,7 +119,7 @@ def lift(axes: Axes, drawn: Drawn) -> None:
     """Live minus shadow accuracy by batch."""
     lifts = {row.batch_idx: 100 * row.acc_lift for row in drawn.rows if row.acc_lift is not None}
     colours = [GOOD if value >= 0 else ALARM for value in lifts.values()]
-    axes.bar(list(lifts), list(lifts.values()), 0.8 * drawn.step, color=colours)
+    _bars(axes, lifts, 0.8 * drawn.step, colours)
     total = count = 0.0
     for row in drawn.view.rows.values():
         if row.acc_lift is not None:
@@ -121,6 +129,19 @@ def lift(axes: Axes, drawn: Drawn) -> None:
     axes.axhline(mean, color=LIVE, linestyle="--", label=f"mean {mean:+.1f} points")
     when = "after its heal" if drawn.in_sample else "before learning from the batch"
     _finish(axes, f"Accuracy, live minus frozen, {when}", "percentage points", drawn)
+
+
+def _bars(axes: Axes, heights: Mapping[int, float], wide: float, colours: Sequence[str]) -> None:
+    """Bars from zero, all in one shape: hundreds of shapes take longer than all other drawing."""
+    half = wide / 2
+    corners = [
+        [(x - half, 0), (x - half, height), (x + half, height), (x + half, 0)]
+        for x, height in heights.items()
+    ]
+    bars = PolyCollection(corners, facecolors=colours)
+    bars.sticky_edges.y[:] = [0]
+    axes.add_collection(bars)
+    axes.autoscale_view()
 
 
 def fidi(axes: Axes, drawn: Drawn) -> None:
@@ -284,8 +305,7 @@ def _conflicts(drawn: Drawn) -> Figure:
 def conflicts(axes: Axes, drawn: Drawn) -> None:
     """Rows of a batch where a rule and the serving version disagree."""
     rows = drawn.rows
-    axes.bar([row.batch_idx for row in rows], [row.n_conflicts for row in rows],
-             0.8 * drawn.step, color=LIVE)  # fmt: skip
+    _bars(axes, {row.batch_idx: row.n_conflicts for row in rows}, 0.8 * drawn.step, [LIVE])
     least = drawn.view.config["policy"]["conflict_min"]
     axes.axhline(least, color=ALARM, linestyle="--", label=f"from {least} on a heal may be due")
     _finish(axes, "Rows where rules and network disagree", "rows", drawn)

@@ -13,14 +13,13 @@ from selfheal_cli.rules.ruleset import Rule
 from selfheal_cli.rules.search import suggest_rule
 from selfheal_cli.settings.objective import RarityAdvice, advise
 from selfheal_cli.settings.telling import tell
-from selfheal_cli.sources.files import CsvTable, open_settled, open_table
+from selfheal_cli.sources.files import CsvTable, open_settled
 from selfheal_cli.sources.inspection import ColumnProfile, likely_targets, look_at, no_features
-from selfheal_cli.sources.recognition import Recognised, recognise
+from selfheal_cli.sources.recognition import Recognised, open_found
 from selfheal_cli.sources.sorted_table import SortedTable
-from selfheal_cli.sources.spelling import SpelledTable, Spelling, as_told
+from selfheal_cli.sources.spelling import Spelling, as_told
 from selfheal_cli.sources.table import TableSource
 from selfheal_cli.sources.table_file import TableFile, require_column
-from selfheal_cli.sources.text_file import find_encoding
 from selfheal_cli.sources.times import in_seconds
 
 FRACTION, STEP, LARGEST = 0.25, 0.05, 0.9
@@ -114,16 +113,12 @@ class Findings:
 
 def _look(path: Path, wishes: ScaffoldOptions) -> Looked:
     """Find out how the file is written, then what is in it."""
-    encoding = wishes.encoding or (find_encoding(path) if path.is_file() else None)
-    table = open_table(path, wishes.separator, encoding=encoding)
+    found = open_found(path, wishes.separator, wishes.encoding, wishes.spelling())
     for name in wishes.named():
-        require_column(table, name)
-    skipped = table.skip_lines if isinstance(table, CsvTable) else 0
-    separator = table.separator if isinstance(table, CsvTable) else None
-    recognised = recognise(table, wishes.spelling(), separator)
-    read = SpelledTable(table, recognised.spelling) if recognised.spelling else table
-    read = read if wishes.sort_by is None else SortedTable(read, wishes.sort_by)
-    return Looked(path, read, look_at(read), recognised, encoding, skipped)
+        require_column(found.written, name)
+    skipped = found.written.skip_lines if isinstance(found.written, CsvTable) else 0
+    read = found.reads if wishes.sort_by is None else SortedTable(found.reads, wishes.sort_by)
+    return Looked(path, read, look_at(read), found.recognised, found.encoding, skipped)
 
 
 def find(path: Path, wishes: ScaffoldOptions) -> Findings:

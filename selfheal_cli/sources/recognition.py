@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from selfheal_cli.sources.spelling import Spelling, as_moments, plain_number
+from selfheal_cli.sources.files import CsvTable, open_table
+from selfheal_cli.sources.spelling import SpelledTable, Spelling, as_moments, plain_number
 from selfheal_cli.sources.table_file import TableFile
+from selfheal_cli.sources.text_file import find_encoding
 from selfheal_cli.sources.times import as_seconds
 from selfheal_cli.sources.values import ABSENT, one_number
 
@@ -43,6 +46,34 @@ class Recognised:
     dates: Mapping[str, tuple[str, str]]  # format, and a text
     missing: Mapping[str, str]
     doubts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FoundTable:
+    """A file that nobody has described: as it is ``written``, how, and as it ``reads``."""
+
+    written: TableFile
+    encoding: str | None
+    recognised: Recognised
+
+    @property
+    def reads(self) -> TableFile:
+        """Its numbers and dates as such."""
+        spelling = self.recognised.spelling
+        return SpelledTable(self.written, spelling) if spelling else self.written
+
+
+def open_found(
+    path: Path,
+    separator: str | None = None,
+    encoding: str | None = None,
+    told: Spelling | None = None,
+) -> FoundTable:
+    """Open a file, and find out what was not ``told`` of how it is written."""
+    encoding = encoding or (find_encoding(path) if path.is_file() else None)
+    table = open_table(path, separator, encoding=encoding)
+    found = table.separator if isinstance(table, CsvTable) else None
+    return FoundTable(table, encoding, recognise(table, told or Spelling(), found))
 
 
 def recognise(table: TableFile, told: Spelling, separator: str | None = None) -> Recognised:

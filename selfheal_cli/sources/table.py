@@ -15,9 +15,9 @@ from selfheal_cli.errors import DataError
 from selfheal_cli.records import Batch, Rows
 from selfheal_cli.sources.base import Around, Block, joined, labelled
 from selfheal_cli.sources.contract import Contract, RangeViolations
-from selfheal_cli.sources.files import open_table
 from selfheal_cli.sources.fit import fit
 from selfheal_cli.sources.profile import Kinds, Target, as_classes, as_labels, profile
+from selfheal_cli.sources.recognition import open_found
 from selfheal_cli.sources.rejects import Rejects
 from selfheal_cli.sources.table_file import TableFile, require_column
 from selfheal_cli.sources.values import finite, texts
@@ -180,11 +180,12 @@ def read_whole(
     drop: Sequence[str] = (),
     categorical: Sequence[str] = (),
 ) -> WholeTable:
-    """Read a CSV or Parquet file; kinds and label order are those that a run would find.
+    """Read a CSV or Parquet file, however it is written, as `selfheal init` finds out; kinds and
+    label order are those that a run would find.
 
     Raises `DataError` naming file, row, column and value for the first mistake.
     """
-    table = open_table(path, separator)
+    table = open_found(path, separator).reads
     for name in (*([target] if target else []), *drop, *categorical):
         require_column(table, name)
     features = [name for name in table.columns if name != target and name not in drop]

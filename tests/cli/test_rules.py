@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -40,6 +41,21 @@ def frame() -> pd.DataFrame:
 def files(empty_dir: Path, frame: pd.DataFrame) -> None:
     frame.to_csv("data.csv", index=False)
     Path("rules.yaml").write_text(RULES)
+
+
+@pytest.mark.usefixtures("files")
+def test_rows_as_people_write_them_are_checked_as_the_same_rows(
+    invoke: Invoke, frame: pd.DataFrame
+) -> None:
+    text = "Payments of March\n\n" + frame.to_csv(index=False, sep=";", decimal=",")
+    Path("people.csv.gz").write_bytes(gzip.compress(text.encode("utf-16")))
+    checked = [
+        json.loads(
+            invoke("rules", "check", "rules.yaml", name, "--target", "label", "--json").stdout
+        )
+        for name in ("data.csv", "people.csv.gz")
+    ]
+    assert checked[0] == checked[1]
 
 
 @pytest.mark.usefixtures("files")

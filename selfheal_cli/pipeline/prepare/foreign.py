@@ -32,7 +32,7 @@ from selfheal_cli.registry.carried import OURS
 from selfheal_cli.registry.layout import REQUIREMENTS_FILE
 from selfheal_cli.registry.mlflow.format import input_names
 from selfheal_cli.sources.encoding import Encoding
-from selfheal_cli.sources.files import open_table
+from selfheal_cli.sources.recognition import open_found
 from selfheal_cli.sources.values import as_numbers
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def sample_rows(
     """
     if data is None:
         return _drawn(stored, asked)
-    table = open_table(data, None)
+    table = open_found(data).reads
     unknown = [name for name in drop if name not in table.columns]
     if unknown:
         known = ", ".join(table.columns)

@@ -21,6 +21,7 @@ from selfheal_cli.records import StoredRun
 from selfheal_cli.registry.base import DOUBLE_TAG, MAX_PARAM, Outcome, StepMetrics
 from selfheal_cli.registry.mlflow.artifacts import MOVED, local_path
 from selfheal_cli.registry.mlflow.store import (
+    made_at_once,
     require_driver,
     require_reachable,
     resolve,
@@ -48,7 +49,7 @@ class MlflowRuns:
         os.environ[STORE_VARIABLE] = self.uri
         if mlflow.get_tracking_uri() != self.uri:
             mlflow.set_tracking_uri(self.uri)
-        with self._doing("open the tracking store"):
+        with self._doing("open the tracking store"), made_at_once(self.uri):
             self._client = MlflowClient(tracking_uri=self.uri)
             self._client.search_experiments(max_results=1)
         self._experiments: list[str] = []
