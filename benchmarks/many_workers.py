@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-PATIENCE = 180.0
+PATIENCE = 600.0
 JSON = {"Content-Type": "application/json"}
 SERVICE = """
 import os
@@ -251,15 +251,25 @@ def answers(caller: Caller) -> bool:
 
 
 def learned(folder: Path) -> dict[str, int]:
-    """By the logs of all runs: labels that came, heals, and runs."""
-    labels = heals = runs = 0
+    """By the logs of all runs: rows, labels, heals; a batch in which a process was killed is gone
+    through again, and counts once.
+    """
+    counts = Counter({"rows": 0, "labels": 0, "heals": 0, "runs": 0})
     for log in (folder / "mlruns/selfheal/runs").glob("*/events.jsonl"):
-        runs += 1
-        for line in log.read_text().splitlines():
-            event = json.loads(line)
-            labels += event["data"]["rows"] if event["kind"] == "labels" else 0
-            heals += event["kind"] == "heal"
-    return {"labels": labels, "heals": heals, "runs": runs}
+        counts["runs"] += 1
+        begun, before = False, counts["labels"]
+        for event in map(json.loads, log.read_text().splitlines()):
+            if event["kind"] == "rows-taken":
+                begun, before = bool(event["data"]["rows"]), counts["labels"]
+            elif event["kind"] == "labels":
+                counts["labels"] += event["data"]["rows"]
+            elif event["kind"] == "batch":
+                begun = False
+                counts["rows"] += event["data"]["rows"]
+            counts["heals"] += event["kind"] == "heal"
+        if begun:
+            counts["labels"] = before
+    return dict(counts)
 
 
 def main() -> None:

@@ -24,7 +24,9 @@ def test_every_line_of_the_page_does_what_it_says(workdir: Path, module: nn.Modu
         return rows_of(n, seed, moved)
 
     x, y = rows_of(600, 5)
-    pd.DataFrame(x, columns=["age", "amount", "rate", "days"]).assign(y=y).to_csv("stream.csv")
+    pd.DataFrame(x, columns=["age", "amount", "rate", "days"]).assign(y=y).to_csv(
+        "stream.csv", index=False
+    )
     given = {"trained": module, "rows_of": moved}
     page = (ROOT / "docs" / "api.md").read_text()
     test = doctest.DocTestParser().get_doctest(page, given, "docs/api.md", "docs/api.md", 0)

@@ -51,6 +51,7 @@ from selfheal_cli.sources.base import Source
 ENOUGH = 5
 MOST_APART = 3  # batches in a row that cannot be gone through before the stream ends
 LONGEST_REASON = 200
+NOTHING_READ = Decision(heal=False, reason="")
 APART = "rows of batches that could not be gone through"
 
 
@@ -118,8 +119,7 @@ class Session:
         self.shadow_scores = RunningScores(classes)
         self.left_out: Counter[str] = Counter()  # rows that nothing was learned from, by reason
         self._apart = 0  # batches in a row that could not be gone through
-        self._last: Scored | None = None  # of the rows that came last, and what was read of them
-        self._last_read: Readings | None = None
+        self._last: Scored | None = None  # the rows that came last
 
     def begin(self, continued: WarmStart | None = None) -> None:
         """What serves first: the network as trained, or the champion that is gone on from.
@@ -235,20 +235,23 @@ class Session:
         learned = self._take_labels(scored, batch)
         self._hold_against_others(batch.index, learned)
         read = self._read(scored, answered.batch, verdict, learned)
-        self._last, self._last_read = scored, read
+        self._last = scored
         asked = self._ask(read, learned)
         self.healing.settle()
         self._record(scored, read, verdict, dict(answered.left_out), asked=asked)
 
     def _learn_late(self, batch: Batch) -> None:
-        """Labels that came while no rows did: as with rows, whose last reading still holds."""
+        """Labels that came while no rows did: learned from as those that come with rows."""
         if self._last is None:
             return  # no row waits for a label
         none = np.zeros(len(self._last), dtype=np.bool_)
         learned = self._take_labels(replace(self._last.where(none), batch=batch.index), batch)
         self._hold_against_others(batch.index, learned)
-        if self._last_read is not None:
-            self._ask(self._last_read, learned, NoReading)
+        chosen = self._rows_to_heal_on(NOTHING_READ, learned) if learned else None
+        if chosen is not None and not self.run.state.paused:
+            self._diagnosing.before_heal(batch.index)
+            seen = NoReading(0.0, 0)
+            self.healing.request(batch.index, *chosen, seen, "new labels", 0.0)
         self.healing.settle()
         self.run.recorder.catch_up()
 
@@ -323,9 +326,7 @@ class Session:
         if self.stretches is not None:
             self.stretches.add(part)
 
-    def _ask(
-        self, read: Readings, learned: Sequence[Scored], kind: type[BatchReading] = BatchReading
-    ) -> bool:
+    def _ask(self, read: Readings, learned: Sequence[Scored]) -> bool:
         """Ask for a heal where there is a reason and there are rows; True if it was."""
         chosen = self._rows_to_heal_on(read.decision, learned)
         if chosen is None or self.run.state.paused:
@@ -337,7 +338,7 @@ class Session:
             reason = f"{decision.reason}, no labels: {self.run.config.heal.assume} is assumed"
         self._diagnosing.before_heal(batch)
         shadow = read.shadow if read.shadow.rows else None
-        seen = kind(read.drift.z, read.conflicts.count, shadow)
+        seen = BatchReading(read.drift.z, read.conflicts.count, shadow)
         self.healing.request(batch, recipe, rows, seen, reason, read.conflicts.positive_share)
         return True
 

@@ -288,5 +288,7 @@ def forget_connections() -> None:
 
     MLflow keeps the engines by address for the whole process, so that they are looked for.
     """
-    for engine in [one for one in gc.get_objects() if isinstance(one, sqlalchemy.engine.Engine)]:
+    for engine in [
+        one for one in gc.get_objects() if issubclass(type(one), sqlalchemy.engine.Engine)
+    ]:
         engine.dispose(close=False)
