@@ -27,7 +27,11 @@ DEPTH = int(os.environ.get("TESTS_DEPTH", "1"))  # how much longer searching tes
 
 # the same examples each time, however slow the machine
 settings.register_profile(
-    "ours", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+    "ours",
+    max_examples=50 * DEPTH,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("ours")
 

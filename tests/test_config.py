@@ -23,6 +23,7 @@ from selfheal_cli.config import (
     checked,
 )
 from selfheal_cli.errors import ConfigurationError
+from tests.conftest import DEPTH
 
 
 def test_the_defaults_are_the_article_s() -> None:
@@ -145,7 +146,7 @@ def test_a_table_needs_a_path_and_a_target() -> None:
         checked(TableSettings, {"path": "t.csv"}, where="options")
 
 
-@settings(deadline=None, derandomize=True, max_examples=100)
+@settings(max_examples=50 * DEPTH)
 @given(
     key=st.sampled_from(list(Policy.model_fields)),
     value=st.none() | st.text() | st.floats() | st.integers() | st.lists(st.integers(), max_size=2),

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfheal_cli.moments import Moments
+from tests.conftest import DEPTH
 
 VALUES = st.lists(st.floats(-1e6, 1e6) | st.just(float("nan")), max_size=30)
 
@@ -20,7 +21,7 @@ def moments_of(*chunks: np.ndarray) -> Moments:
     return moments
 
 
-@settings(deadline=None, derandomize=True, max_examples=150)
+@settings(max_examples=50 * DEPTH)
 @given(values=VALUES, cuts=st.lists(st.integers(0, 30), max_size=5))
 def test_chunks_give_the_moments_of_the_whole_without_missing_values(
     values: list[float], cuts: list[int]

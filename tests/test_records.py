@@ -20,11 +20,12 @@ from sklearn.metrics import (
 
 from selfheal_cli.records import AliasMove, Batch, Phase, Rows, VersionRecord
 from selfheal_cli.scores import ClassScores, Scores, scores_from
+from tests.conftest import DEPTH
 
 if TYPE_CHECKING:
     from selfheal_cli.scores import AnyScores
 
-PROPERTY = settings(deadline=None, derandomize=True, max_examples=80)
+PROPERTY = settings(max_examples=50 * DEPTH)
 SHARE = st.none() | st.floats(0, 1)
 SCORES = st.builds(
     Scores,

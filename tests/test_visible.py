@@ -58,7 +58,7 @@ def test_nothing_moves_a_cursor_ends_a_line_or_turns_the_writing(text: str) -> N
     assert visible(seen) == seen
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(max_examples=60)
 @given(WORDS, WORDS, WORDS)
 def test_a_table_and_a_line_show_the_very_words_and_no_markup_is_read(
     title: str, name: str, cell: str
@@ -84,7 +84,7 @@ def picture_of(text: str) -> Figure:
     return figure
 
 
-@settings(deadline=None, derandomize=True, max_examples=25)
+@settings(max_examples=25)
 @given(WORDS)
 def test_a_picture_takes_every_name_as_it_is(text: str) -> None:
     figure = picture_of(text)
@@ -102,7 +102,7 @@ def test_a_picture_of_every_odd_piece_is_written(tmp_path: Path) -> None:
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
-@settings(deadline=None, derandomize=True, max_examples=12)
+@settings(max_examples=12)
 @given(WORDS)
 def test_a_page_shows_every_name_and_reason_as_it_is(text: str) -> None:
     story = tell(log(

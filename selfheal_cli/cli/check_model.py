@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from textwrap import fill
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -55,9 +55,9 @@ def command(tracking_uri: str | None, as_json: bool, **given: Any) -> None:
     say(f"{origin}:")
     for name, text in _lines(trial):
         begun = f"  {name:<{WIDEST}}"
-        click.echo(fill(text, WIDTH, initial_indent=begun, subsequent_indent=" " * len(begun)))
+        say(*textwrap.wrap(text, WIDTH, initial_indent=begun, subsequent_indent=" " * len(begun)))
     for line in trial.cautions:
-        click.echo(fill(line, WIDTH))
+        say(*textwrap.wrap(line, WIDTH))
 
 
 def _lines(trial: ModelTrial) -> list[tuple[str, str]]:

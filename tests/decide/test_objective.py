@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from selfheal_cli.config import Objective
 from selfheal_cli.decide import RECENT, parse_objective, threshold_for
 from selfheal_cli.errors import ConfigurationError
+from tests.conftest import DEPTH
 
-PROPERTY = settings(deadline=None, derandomize=True, max_examples=100)
+PROPERTY = settings(max_examples=50 * DEPTH)
 F1 = Objective(kind="f1")
 PROBABILITIES = st.lists(
     st.floats(0, 1, width=32) | st.sampled_from([0.1, 0.25, 0.5]), min_size=1, max_size=30

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from selfheal_cli.config import Policy
 from selfheal_cli.decide import Decision, decide
 from selfheal_cli.records import Conflicts, DriftReading
+from tests.conftest import DEPTH
 
 POLICY = Policy(fidi_threshold=1.5, conflict_min=4)
 
@@ -34,7 +35,7 @@ def test_drift_or_enough_conflicts_start_a_heal_and_say_why(
     assert decide(reading(z), Conflicts(conflicts, 0.5), POLICY) == decision
 
 
-@settings(deadline=None, derandomize=True, max_examples=100)
+@settings(max_examples=50 * DEPTH)
 @given(
     z=st.floats(0, 5),
     count=st.integers(0, 20),

@@ -64,7 +64,7 @@ def test_each_batch_counts_the_same_whatever_its_size() -> None:
     assert fidi.observe(np.array([4.0])).z == 2.0
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(max_examples=60)
 @given(
     batches=st.lists(
         st.lists(st.floats(-100, 100) | st.just(float("nan")), min_size=1, max_size=4),

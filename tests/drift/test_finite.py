@@ -17,6 +17,7 @@ from selfheal_cli.drift.monitor import BatchView, TrainingSample
 from selfheal_cli.records import Rows
 from selfheal_cli.sources.encoding import CLIP, Encoding, NumericColumn
 from selfheal_cli.sources.values import RowContract
+from tests.conftest import DEPTH
 
 ANY = st.floats(allow_nan=True, allow_infinity=True, width=64)
 NUMBERS = ("fidi", "psi", "two-sample", "missing")
@@ -34,7 +35,7 @@ def sample() -> TrainingSample:
     return TrainingSample(rows, scores, y, 0, ("0", "1"), ("a",), {}, {"a": 1.0})
 
 
-@settings(deadline=None, derandomize=True, max_examples=100)
+@settings(max_examples=50 * DEPTH)
 @given(values=st.lists(ANY, min_size=1, max_size=20), contract=st.sampled_from([1, 2]))
 def test_no_value_makes_an_input_a_z_or_a_monitor_infinite(
     values: list[float], contract: RowContract

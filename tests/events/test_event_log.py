@@ -16,10 +16,11 @@ from selfheal_cli.errors import EventLogError
 from selfheal_cli.events.event import Event
 from selfheal_cli.events.log import GENESIS, EventLog, keys_of, read, read_only, verify
 from selfheal_cli.events.types import AliasMoved, RunFinished, RunStarted, StreamStopped, event_of
+from tests.conftest import DEPTH
 from tests.events.examples import EXAMPLES, OPTIONAL, example
 
-PROPERTY = settings(deadline=None, derandomize=True, max_examples=150)
-WRITTEN = settings(deadline=None, derandomize=True, max_examples=40)
+PROPERTY = settings(max_examples=50 * DEPTH)
+WRITTEN = settings(max_examples=40)
 JSON = st.recursive(
     st.none()
     | st.booleans()
@@ -93,7 +94,7 @@ def test_events_are_read_back_as_they_were_written(folder: Path, entries: list[E
 
 
 @pytest.mark.parametrize("kind", EXAMPLES, ids=lambda kind: kind.__name__)
-@settings(deadline=None, derandomize=True, max_examples=20)
+@settings(max_examples=8 * DEPTH)
 @given(data=st.data())
 def test_an_event_of_any_kind_comes_back_as_it_was_whatever_is_left_out(
     kind: type[Event], data: st.DataObject

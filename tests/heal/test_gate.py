@@ -13,7 +13,7 @@ from selfheal_cli.heal.task import AdapterState, HealOutcome, HealRows, HealTask
 from selfheal_cli.model.network import Architecture, SelfHealingNetwork, use_one_thread
 from selfheal_cli.model.training import seeded
 
-PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)
+PROPERTY = settings(max_examples=60)
 INPUTS, ROWS = 3, 100
 TRUTH = (np.arange(ROWS) % 4 == 0).astype(np.int8)
 HELD = np.arange(ROWS) % 5 == 0

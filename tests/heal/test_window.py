@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from selfheal_cli.heal.task import HealRows, Window
 
-PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)
+PROPERTY = settings(max_examples=60)
 
 
 def add(window: Window, arrival: int, rows: int = 10) -> None:

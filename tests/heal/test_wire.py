@@ -22,7 +22,7 @@ from tests.heal.small import anchor_of, bytes_of, recipes_of, small_network
 
 pytestmark = pytest.mark.slow
 
-PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)
+PROPERTY = settings(max_examples=60)
 FLOATS = st.floats(width=32)
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 NAMES = st.text(st.characters(codec="ascii", categories=["L", "N", "P"]), min_size=1, max_size=8)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from selfheal_cli.records import FloatArray
 from selfheal_cli.scores import Scores
 
-PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)
+PROPERTY = settings(max_examples=60)
 FIGURES = ("accuracy", "precision", "recall", "f1", "roc_auc")
 FEW = st.lists(st.sampled_from([0.02, 0.125, 0.25, 0.5, 0.7, 0.9]), min_size=1, max_size=7)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from selfheal_cli.config import LabelSettings
 from selfheal_cli.labels.queue import DelayedLabels, Scored
 
-PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)
+PROPERTY = settings(max_examples=60)
 COLUMNS = ("place", "x", "features", "probabilities", "shadow", "rule_label", "y", "label_at")
 NEVER = float("nan")
 

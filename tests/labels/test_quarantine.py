@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from selfheal_cli.errors import DataError
 from selfheal_cli.labels.quarantine import LabelVerdict, LabelWatch
+from tests.conftest import DEPTH
 
 SEEDS = range(5)
-PROPERTY = settings(deadline=None, derandomize=True, max_examples=150)
+PROPERTY = settings(max_examples=50 * DEPTH)
 
 
 def labels(draw: np.random.Generator, share: float, rows: int = 100) -> np.ndarray:

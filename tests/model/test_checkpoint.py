@@ -18,7 +18,7 @@ from selfheal_cli.model.checkpoint import ANCHOR, assemble, make_base, pack, unp
 from selfheal_cli.model.network import Architecture, SelfHealingNetwork
 from selfheal_cli.records import Base, digest
 
-PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)
+PROPERTY = settings(max_examples=60)
 TENSORS = st.dictionaries(
     st.text(st.characters(codec="ascii", categories=["L", "N", "P"]), min_size=1, max_size=8),
     st.sampled_from([np.float32, np.float64, np.int64, np.int8]).flatmap(

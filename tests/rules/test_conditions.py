@@ -22,6 +22,7 @@ from selfheal_cli.rules.conditions import (
     Or,
 )
 from selfheal_cli.rules.ruleset import Rule, RuleSet, parse_rule
+from tests.conftest import DEPTH
 from tests.rules.test_rules import conditions
 
 NUMBERS = st.sampled_from([-1.0, 0.0, 0.5, 1.0, 2.0])
@@ -80,7 +81,7 @@ def columns(rows: list[Row]) -> dict[str, np.ndarray]:
     }
 
 
-@settings(deadline=None, derandomize=True, max_examples=300)
+@settings(max_examples=100 * DEPTH)
 @given(condition=CONDITIONS, rows=ROWS)
 def test_whole_columns_say_what_each_row_says(condition: Condition, rows: list[Row]) -> None:
     rule = Rule(condition, 1)
@@ -89,7 +90,7 @@ def test_whole_columns_say_what_each_row_says(condition: Condition, rows: list[R
     assert rule.fires(pd.DataFrame(columns(rows))).tolist() == expected
 
 
-@settings(deadline=None, derandomize=True, max_examples=150)
+@settings(max_examples=50 * DEPTH)
 @given(
     rules=st.lists(
         st.builds(Rule, CONDITIONS, st.integers(0, 2), st.sampled_from([0.1, 0.2, 0.3, 1.0])),

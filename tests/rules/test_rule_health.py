@@ -13,9 +13,10 @@ from selfheal_cli.errors import RuleError
 from selfheal_cli.rules.conditions import Between, Comparison
 from selfheal_cli.rules.health import RuleHealth, calibrate_rules
 from selfheal_cli.rules.ruleset import Rule, parse_rule
+from tests.conftest import DEPTH
 
 ARTICLE = parse_rule("V14 < -1.5 => 1")
-PROPERTY = settings(deadline=None, derandomize=True, max_examples=150)
+PROPERTY = settings(max_examples=50 * DEPTH)
 
 
 def rows(draw: np.random.Generator, count: int, drift: float = 0.0) -> dict[str, np.ndarray]:

@@ -20,8 +20,9 @@ from selfheal_cli.rules.conditions import (
 )
 from selfheal_cli.rules.parser import MAX_DEPTH, MAX_LENGTH
 from selfheal_cli.rules.ruleset import Rule, check_features, parse_rule
+from tests.conftest import DEPTH
 
-PROPERTY = settings(deadline=None, derandomize=True, max_examples=200)
+PROPERTY = settings(max_examples=50 * DEPTH)
 FEATURES = st.text(min_size=1, max_size=12) | st.sampled_from(["and", "is", "NOT", "missing", "`"])
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 TEXTS = st.text(max_size=12) | st.sampled_from(["it's", 'a "b"', """'"'""", "=>", "\n"])

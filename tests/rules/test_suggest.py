@@ -29,7 +29,7 @@ def test_the_feature_that_tells_the_classes_apart_is_found() -> None:
     assert -2.0 < float(comparison.value) < -1.0
 
 
-@settings(deadline=None, derandomize=True, max_examples=40)
+@settings(max_examples=40)
 @given(
     cut=st.integers(5, 55), below=st.booleans(), scale=st.floats(0.01, 100), shift=st.floats(-9, 9)
 )

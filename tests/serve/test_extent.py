@@ -23,7 +23,7 @@ from selfheal_cli.serve.http.extent import OTHERS, require_extent
 from selfheal_cli.serve.http.lanes import Lane
 from tests.serve.conftest import Running
 
-PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)
+PROPERTY = settings(max_examples=60)
 JSON, CSV, PARQUET = "application/json", "text/csv", "application/vnd.apache.parquet"
 INPUTS, ROWS = 30, 100_000
 

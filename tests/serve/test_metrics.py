@@ -20,7 +20,7 @@ from selfheal_cli.serve.settings import Tokens
 from selfheal_cli.spool.control import ControlChannel
 from tests.serve.operating import FACTS, WORSE, channel_with, operator_app, serving
 
-PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)
+PROPERTY = settings(max_examples=60)
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 

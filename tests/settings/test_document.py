@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from selfheal_cli.errors import ConfigurationError
 from selfheal_cli.settings.layers import Origin, leaves
 from selfheal_cli.settings.sources import MAX_BYTES, parse_document, parse_value, read_file
+from tests.conftest import DEPTH
 
 WORDS = st.text(st.characters(codec="utf-8", exclude_characters="\x85\u2028\u2029"), max_size=12)
 SCALARS = (
@@ -25,7 +26,7 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
 )
 
 
-@settings(deadline=None, derandomize=True, max_examples=150)
+@settings(max_examples=50 * DEPTH)
 @given(values=st.dictionaries(WORDS, VALUES, max_size=4), flow=st.booleans())
 def test_what_is_dumped_comes_back_equal_with_the_line_of_each_key(
     values: dict[str, Any], flow: bool
@@ -41,7 +42,7 @@ def test_what_is_dumped_comes_back_equal_with_the_line_of_each_key(
         assert 1 <= origin.line <= lines
 
 
-@settings(deadline=None, derandomize=True, max_examples=300)
+@settings(max_examples=100 * DEPTH)
 @given(text=st.text(st.sampled_from("ab:-,[]{}#&*!|>'\"% \n\t0\x00"), max_size=40))
 def test_any_text_is_read_or_refused_in_one_line_that_names_the_file(text: str) -> None:
     try:
@@ -51,7 +52,7 @@ def test_any_text_is_read_or_refused_in_one_line_that_names_the_file(text: str) 
         assert "\n" not in str(error)
 
 
-@settings(deadline=None, derandomize=True, max_examples=150)
+@settings(max_examples=50 * DEPTH)
 @given(text=st.text(max_size=30))
 def test_any_text_is_a_value_of_a_variable(text: str) -> None:
     layer = parse_value(text, ("heal", "window"), Origin("env", "SELFHEAL_HEAL__WINDOW"))

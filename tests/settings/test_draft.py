@@ -38,7 +38,7 @@ def table(folder: Path, frame: pd.DataFrame) -> Path:
     return path
 
 
-@settings(deadline=None, derandomize=True, max_examples=25)
+@settings(max_examples=25)
 @given(names=st.lists(NAMES, min_size=4, max_size=4, unique=True))
 def test_any_names_of_columns_come_back_from_the_file(names: list[str]) -> None:
     number, text, target, left_out = names

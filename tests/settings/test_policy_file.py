@@ -212,7 +212,7 @@ def test_a_policy_of_the_working_folder_wins_over_a_file_of_the_same_name(empty_
     assert load("./ours").conflict_min == 88
 
 
-@settings(deadline=None, derandomize=True, max_examples=50)
+@settings(max_examples=50)
 @given(policy=POLICIES)
 def test_thresholds_written_as_json_are_read_back(
     tmp_path_factory: pytest.TempPathFactory, policy: Policy

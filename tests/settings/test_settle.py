@@ -26,6 +26,7 @@ from selfheal_cli.settings.layers import Key, Layer, Origin, dotted, merge, sing
 from selfheal_cli.settings.resolve import ResolvedSettings, resolve
 from selfheal_cli.settings.schema import KINDS, every_key
 from selfheal_cli.settings.sources import parse_document, read_environment, read_settings
+from tests.conftest import DEPTH
 
 TABLE = "source:\n  kind: table\n  path: t.csv\n  target: y\n"
 NAMES = st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "S"]), min_size=1)
@@ -68,7 +69,7 @@ def of_text(text: str, *above: Layer) -> ResolvedSettings:
     return resolve([parse_document(text, "f.yaml"), *above])
 
 
-@settings(deadline=None, derandomize=True, max_examples=100)
+@settings(max_examples=50 * DEPTH)
 @given(config=CONFIGS)
 def test_a_configuration_that_is_dumped_comes_back_equal(config: RunConfig) -> None:
     text = yaml.safe_dump(config.model_dump(mode="json"), allow_unicode=True)
@@ -78,7 +79,7 @@ def test_a_configuration_that_is_dumped_comes_back_equal(config: RunConfig) -> N
     assert settled.origin(("policy", "cooldown")).kind == "file"
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(max_examples=60)
 @given(value=NAMES | st.sampled_from(["yes", "no", "on", "1", "1.0", "007", "1e3", "2020-01-01"]))
 def test_a_text_may_be_written_without_quotes_where_yaml_would_make_something_else_of_it(
     value: str,

@@ -21,8 +21,9 @@ from selfheal_cli.sources.encoding import (
     constant_sd,
     occurred,
 )
+from tests.conftest import DEPTH
 
-PROPERTY = settings(deadline=None, derandomize=True, max_examples=100)
+PROPERTY = settings(max_examples=50 * DEPTH)
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 NAMES = st.text(max_size=8)
 NUMERIC = st.builds(NumericColumn, name=NAMES, mean=FINITE, sd=FINITE, constant=st.booleans())

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from selfheal_cli.sources.synthetic import bayes_limit, posterior
+from tests.conftest import DEPTH
 
 # drift, accuracy, best F1, recall there, ROC AUC, PR AUC, at 15 % positives
 KNOWN = [
@@ -56,7 +57,7 @@ def test_the_posterior_is_bayes_rule_on_the_densities() -> None:
     np.testing.assert_allclose(posterior(v, 1.0, 0.3, -3.5), fraud / (fraud + normal), rtol=1e-9)
 
 
-@settings(deadline=None, derandomize=True, max_examples=100)
+@settings(max_examples=50 * DEPTH)
 @given(
     v=st.floats(-1e4, 1e4, width=32),
     drift=st.floats(-100, 100),
@@ -76,7 +77,7 @@ def test_the_limit_depends_on_how_far_apart_the_classes_are_and_not_where() -> N
         assert getattr(moved, name) == pytest.approx(getattr(still, name), abs=1e-4)
 
 
-@settings(deadline=None, derandomize=True, max_examples=15)
+@settings(max_examples=15)
 @given(drift=st.floats(-6, 12), share=st.floats(0.02, 0.98))
 def test_no_answer_without_looking_is_better_than_the_limit(drift: float, share: float) -> None:
     limit = bayes_limit(drift, share)

@@ -157,7 +157,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Encoding:
 
 
 def document(encoding: Encoding) -> dict[str, Any]:
-    return {"encoding": encoding.model_dump(mode="json"), "labels": ["0", "1"]}
+    described = encoding.model_dump(mode="json")
+    return {"encoding": described, "labels": ["0", "1"], "network": {}}
 
 
 def scored(encoding: Encoding, body: bytes, content_type: str) -> bytes:
@@ -226,7 +227,7 @@ def by_tensors(encoding: Encoding) -> bytes:
         for name in NAMES
     ]  # fmt: skip
     served: Any = SimpleNamespace(quick=QuickEncoding(encoding))
-    columns, _ = inference._columns(served, inputs, None, 100)
+    columns, _ = inference._columns(served, inputs, b"", None, 100)
     return bytes(QuickEncoding(encoding).encode(columns, None).tobytes())
 
 

@@ -16,7 +16,7 @@ from selfheal_cli.sources.files import open_settled, open_table
 from selfheal_cli.sources.recognition import SIGNS, Recognised, recognise
 from selfheal_cli.sources.spelling import Spelling, as_told, plain_number
 
-QUICK = settings(deadline=None, derandomize=True, max_examples=60)
+QUICK = settings(max_examples=60)
 
 
 def spelled(value: float, decimal: str, thousands: str) -> str:

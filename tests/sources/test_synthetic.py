@@ -12,7 +12,7 @@ from selfheal_cli.config import SyntheticSettings
 from selfheal_cli.records import Batch, Rows
 from selfheal_cli.sources.synthetic import NAMES, SyntheticSource, bayes_limit, posterior
 
-PROPERTY = settings(deadline=None, derandomize=True, max_examples=25)
+PROPERTY = settings(max_examples=25)
 
 
 def drawn(

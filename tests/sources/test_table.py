@@ -21,7 +21,7 @@ from selfheal_cli.sources.fit import MAX_CATEGORIES
 from selfheal_cli.sources.table import BLOCK_ROWS, TableSource
 from selfheal_cli.sources.table_file import CHUNK_ROWS
 
-PROPERTY = settings(deadline=None, derandomize=True, max_examples=25)
+PROPERTY = settings(max_examples=25)
 KINDS = ("web", "shop", "phone")
 KNOWN_FILES = ("csv", "parquet")
 

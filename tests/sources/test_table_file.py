@@ -19,7 +19,7 @@ from selfheal_cli.sources.table_file import CHUNK_ROWS
 from selfheal_cli.sources.text_file import HEAD_BYTES
 from selfheal_cli.sources.values import numbers, texts
 
-PROPERTY = settings(deadline=None, derandomize=True, max_examples=25)
+PROPERTY = settings(max_examples=25)
 
 
 def written(folder: Path, content: str | bytes, name: str = "t.csv") -> Path:

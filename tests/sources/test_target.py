@@ -20,7 +20,7 @@ from selfheal_cli.sources.profile import (
     order_labels,
 )
 
-PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)
+PROPERTY = settings(max_examples=60)
 TEXTS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=4)
 
 

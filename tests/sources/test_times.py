@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from selfheal_cli.errors import DataError
 from selfheal_cli.sources.times import Times, as_seconds
 from selfheal_cli.sources.violation import SchemaViolation
+from tests.conftest import DEPTH
 
-PROPERTY = settings(deadline=None, derandomize=True, max_examples=100)
+PROPERTY = settings(max_examples=50 * DEPTH)
 ZONES = st.none() | st.integers(-14 * 60, 14 * 60).map(
     lambda minutes: timezone(timedelta(minutes=minutes))
 )

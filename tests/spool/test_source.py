@@ -18,8 +18,9 @@ from selfheal_cli.sources.encoding import Encoding
 from selfheal_cli.spool import source as module
 from selfheal_cli.spool.source import Pace, SpoolSource
 from selfheal_cli.spool.store import Cursor, Feedback, LoggedRequest, Spool
+from tests.conftest import DEPTH
 
-PROPERTY = settings(deadline=None, derandomize=True, max_examples=80)
+PROPERTY = settings(max_examples=50 * DEPTH)
 BATCH = 4
 ENCODING = Encoding.raw_columns(("x",))
 

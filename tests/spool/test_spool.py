@@ -23,7 +23,7 @@ from selfheal_cli.spool.store import (
     unpack_columns,
 )
 
-PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)
+PROPERTY = settings(max_examples=60)
 NUMBERS = st.floats(allow_nan=True, allow_infinity=True)
 TEXTS = st.one_of(st.none(), st.text(max_size=5))
 TABLES = st.integers(0, 5).flatmap(
