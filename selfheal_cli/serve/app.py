@@ -23,6 +23,7 @@ from selfheal_cli.serve.http.feedback import REQUEST_ID, Labels, Outcome
 from selfheal_cli.serve.http.invocations import AT_ONCE_BYTES, ScoredRequest
 from selfheal_cli.serve.http.metrics import ServerMetrics
 from selfheal_cli.serve.http.middleware import (
+    CALLER,
     FAILED,
     GIVEN,
     REFUSED,
@@ -228,7 +229,8 @@ def _label_routes(app: FastAPI, front: ScoringService) -> None:
         """Say what rows really were: late, in any order, more than once."""
         request.scope[ROUTE] = "/feedback"
         body = await request.body()
-        return _json(await front.lanes.labels.run(len(body), partial(front.join, body)))
+        work = partial(front.join, body, request.scope[CALLER])
+        return _json(await front.lanes.labels.run(len(body), work))
 
 
 def _v2_server_routes(app: FastAPI) -> None:

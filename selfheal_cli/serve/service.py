@@ -91,19 +91,23 @@ class ScoringService:
             )
         )
 
-    def join(self, body: bytes) -> Outcome:
-        """Join a body's labels to their rows, those that were answered just now among them."""
+    def join(self, body: bytes, caller: str) -> Outcome:
+        """Join the labels that a caller tells to their rows, those answered just now among them."""
         labels = as_feedback(
             parsed(Labels, body), self.scorer.served.labels, self.settings.limits.rows
         )
         try:
             self.recorder.flush()
-            counts = self.spool.label(labels)
+            counts = self.spool.label(labels, caller, time.time())
         except StorageError as exc:
             raise RequestRefused(
                 "labels cannot be kept now; send them again later",
                 status=503, code="TEMPORARILY_UNAVAILABLE", reason="disk",
             ) from exc  # fmt: skip
-        for outcome in ("joined", "repeated", "unknown"):
-            self.meters.labels.labels(outcome).inc(getattr(counts, outcome))
-        return Outcome(joined=counts.joined, repeated=counts.repeated, unknown=counts.unknown)
+        outcome = Outcome(
+            joined=counts.joined, repeated=counts.repeated, unknown=counts.unknown,
+            contradicting=counts.other,
+        )  # fmt: skip
+        for name, count in outcome.model_dump().items():
+            self.meters.labels.labels(name).inc(count)
+        return outcome

@@ -101,6 +101,11 @@ CREATE TABLE IF NOT EXISTS labels (
     number INTEGER PRIMARY KEY AUTOINCREMENT, answered INTEGER NOT NULL, place INTEGER NOT NULL,
     y INTEGER NOT NULL, UNIQUE (answered, place)
 );
+CREATE TABLE IF NOT EXISTS told (
+    answered INTEGER NOT NULL, place INTEGER NOT NULL, y INTEGER NOT NULL, caller TEXT NOT NULL,
+    at REAL NOT NULL
+);
+CREATE INDEX IF NOT EXISTS told_of ON told (answered, place);
 """
 MOST_ROWS = 20_000  # that a reader has in memory
 ROWS = (
@@ -230,8 +235,12 @@ class Spool:
         row = self._file.all("SELECT request, at FROM answered WHERE number = ?", (cursor.last,))
         return not row or cursor.mark in (0, mark_of(*row[0]))  # without a row: removed since
 
-    def label(self, labels: Sequence[Feedback]) -> Joined:
-        """Join labels to rows that were answered; a row keeps its first label."""
+    def label(self, labels: Sequence[Feedback], caller: str = "", at: float = 0.0) -> Joined:
+        """Join labels to rows that were answered; a row keeps its first label.
+
+        Who told it, and when (seconds since 1970), is kept with each label that is a row's first
+        or another one than that.
+        """
         joined = unknown = other = 0
         strangers: list[str] = []
         with self._file.writing() as database:
@@ -246,7 +255,11 @@ class Spool:
                     (*row, label.y),
                 )
                 joined += cursor.rowcount
-                other += not cursor.rowcount and _is_other(database, row, label.y)
+                contradicts = not cursor.rowcount and _is_other(database, row, label.y)
+                other += contradicts
+                if cursor.rowcount or contradicts:
+                    values = (*row, label.y, caller, at)
+                    database.execute("INSERT INTO told VALUES (?, ?, ?, ?, ?)", values)
         repeated = len(labels) - joined - unknown
         return Joined(joined, repeated, unknown, other, tuple(strangers))
 
@@ -286,6 +299,15 @@ class Spool:
         rows = self._file.all(LABELS + f"answered IN ({marks}) ORDER BY number", tuple(requests))
         return [Label(*row) for row in rows]
 
+    def told_of(self, request: str, place: int = 0) -> list[tuple[int, str, float]]:
+        """What a row's labels were said to be: class, caller and time, the first one first."""
+        rows = self._file.all(
+            "SELECT y, caller, told.at FROM told JOIN answered ON answered.number = told.answered "
+            "WHERE request = ? AND place = ? ORDER BY told.rowid",
+            (request, place),
+        )
+        return [(int(y), str(caller), float(at)) for y, caller, at in rows]
+
     def rows_beyond(self, number: int, requests: int = -1) -> int:
         """Number of rows of the requests after ``number``, or of the first ``requests`` of them."""
         query = (
@@ -320,6 +342,7 @@ class Spool:
             )  # fmt: skip
             database.execute("DELETE FROM keys WHERE answered <= ?", last)
             database.execute("DELETE FROM labels WHERE answered <= ?", last)
+            database.execute("DELETE FROM told WHERE answered <= ?", last)
             return database.execute("DELETE FROM answered WHERE number <= ?", last).rowcount
 
     def close(self) -> None:

@@ -46,7 +46,7 @@ def test_a_line_is_json_or_what_apache_and_nginx_write() -> None:
     )
 
 
-def test_every_request_has_a_line_with_its_caller_and_none_of_its_rows(
+def test_every_request_has_a_line_and_every_label_its_caller_and_no_line_has_rows(
     article_run: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "access.log"
@@ -61,9 +61,15 @@ def test_every_request_has_a_line_with_its_caller_and_none_of_its_rows(
         told = {"labels": [{"request_id": "order-17", "label": "fraud"}]}
         assert running.post("/feedback", json=told, headers=bearer(SHOP)).status_code == 401
         assert running.post("/feedback", json=told, headers=bearer(DESK)).json()["joined"] == 1
+        again = {"labels": [{"request_id": "order-17", "label": "normal"}]}
+        assert running.post("/feedback", json=again, headers=bearer(DESK)).json() == {
+            "joined": 0, "repeated": 1, "unknown": 0, "contradicting": 1,
+        }  # fmt: skip
+        told_by = running.front.spool.told_of("order-17")
+        assert [(y, caller) for y, caller, _ in told_by] == [(1, "desk"), (0, "desk")]
         assert running.get("/status?secret=4711", headers=bearer("guess")).status_code == 401
         assert running.post("/operate/hold", json={}, headers=bearer(DESK)).status_code == 401
-        until(lambda: len(lines(path)) == 5)
+        until(lambda: len(lines(path)) == 6)
         moved = path.rename(tmp_path / "access.log.1")  # as logrotate does
         running.get("/ping")
         until(lambda: path.exists() and len(lines(path)) == 1)
@@ -72,6 +78,7 @@ def test_every_request_has_a_line_with_its_caller_and_none_of_its_rows(
     ] == [
         ("shop", "/invocations", 200, ""),
         ("", "/feedback", 401, "token"),
+        ("desk", "/feedback", 200, ""),
         ("desk", "/feedback", 200, ""),
         ("", "/status", 401, "token"),
         ("", "/operate/hold", 401, "token"),

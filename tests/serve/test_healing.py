@@ -104,7 +104,12 @@ class Caller:
             self.headers = dict(answer.headers)
             labels = [{"request_id": f"r{self.sent}", "labels": [NAMES[one] for one in y]}]
             told = requests.post(f"{self.url}/feedback", json={"labels": labels}, timeout=30)
-            assert told.json() == {"joined": len(y), "repeated": 0, "unknown": 0}
+            assert told.json() == {
+                "joined": len(y),
+                "repeated": 0,
+                "unknown": 0,
+                "contradicting": 0,
+            }
 
 
 NAMES = SyntheticSource(SyntheticSettings(), seed=1, batch_size=100, batches=1).labels

@@ -44,7 +44,12 @@ def test_a_second_request_under_an_id_is_answered_not_recorded_and_its_label_joi
     assert RECORDED not in first.headers and second.headers[RECORDED] == "no"
     assert first.json() != second.json()
     assert conflicting(served) == (rows + 1, counted + 1)
-    assert labelled(served, "trace-1") == {"joined": 0, "repeated": 0, "unknown": 1}
+    assert labelled(served, "trace-1") == {
+        "joined": 0,
+        "repeated": 0,
+        "unknown": 1,
+        "contradicting": 0,
+    }
     told = served.get("/status").json()
     assert told["server"]["conflicting"] == rows + 1
     assert any("X-Selfheal-Request-Id" in line for line in told["told"]["warnings"])
@@ -55,7 +60,12 @@ def test_the_same_request_again_is_one_request(served: Running) -> None:
     for _ in range(2):
         assert RECORDED not in scored(served, 3.0, X_Request_Id="again-1").headers
     assert conflicting(served) == before
-    assert labelled(served, "again-1") == {"joined": 1, "repeated": 0, "unknown": 0}
+    assert labelled(served, "again-1") == {
+        "joined": 1,
+        "repeated": 0,
+        "unknown": 0,
+        "contradicting": 0,
+    }
 
 
 def test_a_label_that_came_before_its_id_was_used_twice_stays(served: Running) -> None:

@@ -64,11 +64,14 @@ class Labels(_Said):
 
 
 class Outcome(_Said):
-    """Labels that were joined to their rows, known before, and of rows that nobody knows."""
+    """Labels that were joined to their rows, of rows that have one, and of rows that nobody knows;
+    ``contradicting`` are those of the repeated ones that say another class than the first.
+    """
 
     joined: int
     repeated: int
     unknown: int
+    contradicting: int
 
 
 def as_feedback(told: Labels, classes: Sequence[str], most: int) -> list[Feedback]:
