@@ -194,14 +194,17 @@ def of_vision() -> Iterator[Case]:
         "convnext_tiny",
         "swin_t",
     ):
+        output = "logits" if "squeeze" in name else "auto"  # its last step is a ReLU
         yield Case("torchvision", name, lambda name=name: models.get_model(name, num_classes=3),
-                   takes=IMAGE, classes=3)  # fmt: skip
+                   takes=IMAGE, classes=3, output=output)  # fmt: skip
     yield Case("torchvision", "resnet18, new head", lambda: _new_head(models), takes=IMAGE)
     timm = load("timm")
     for name in ("resnet10t", "mobilenetv4_conv_small_050", "vit_tiny_patch16_224",
                  "mixer_s32_224", "convnext_atto", "efficientvit_b0", "ghostnetv2_100",
                  "levit_128s", "edgenext_xx_small"):  # fmt: skip
-        sized = {"img_size": 32, "patch_size": 8} if name.startswith(("vit", "mixer")) else {}
+        sized = {"img_size": 32} if name.startswith(("vit", "mixer")) else {}
+        if name.startswith("vit"):
+            sized["patch_size"] = 8
         takes = {"shape": (3, 224, 224)} if name.startswith("levit") else IMAGE
         yield Case("timm", name, lambda name=name, sized=sized: timm.create_model(
             name, num_classes=2, **sized), takes=takes)  # fmt: skip
@@ -260,7 +263,8 @@ def of_tables() -> Iterator[Case]:
                refused="one answer a row", trained=False)  # fmt: skip
     kan = load("kan")
     yield Case("pykan", "KAN", lambda: kan.KAN(
-        width=[12, 4, 2], grid=3, k=3, auto_save=False), trained=False)  # fmt: skip
+        width=[12, 4, 2], grid=3, k=3, auto_save=False), trained=False,
+        refused="it cannot be stored that")  # fmt: skip
     lightning = load("zoo_lightning")
     yield Case("Lightning", "module with hyperparameters", lambda: lightning.Lit(width=20))
     yield Case("Lightning", "trained by a Trainer", lightning.trained, trained=False)

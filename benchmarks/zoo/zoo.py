@@ -140,7 +140,7 @@ def read(case: Case, module: nn.Module, rows: Any, kind: str) -> Any:
     return (p[:, 1] if z.shape[1] == 2 else p).numpy()
 
 
-def tried(case: Case, *, heals: bool) -> Outcome:
+def tried(case: Case, *, heals: bool, untrained: bool) -> Outcome:
     """One model."""
     began = time.perf_counter()
     torch.manual_seed(0)
@@ -148,7 +148,7 @@ def tried(case: Case, *, heals: bool) -> Outcome:
     outcome = Outcome(case.library, case.name, ok=False, said="")
     try:
         module = unwrapped(model)
-        if case.trained and case.refused is None:
+        if case.trained and case.refused is None and not untrained:
             train(case, module)
         module.eval()
         x, _ = rows_of(case, 128, 2)
@@ -231,7 +231,8 @@ def main() -> None:
     """Print a line a model, and write them to a file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("only", nargs="*", help="libraries or names")
-    parser.add_argument("--heal", action="store_true")
+    parser.add_argument("--heal", action="store_true", help="heal each on a drift; takes hours")
+    parser.add_argument("--untrained", action="store_true", help="as made; without --heal")
     parser.add_argument("--to", type=Path, default=Path("zoo.json"))
     asked = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -241,7 +242,7 @@ def main() -> None:
     for case in all_cases():
         if asked.only and not {case.library, case.name} & set(asked.only):
             continue
-        outcome = tried(case, heals=asked.heal)
+        outcome = tried(case, heals=asked.heal, untrained=asked.untrained)
         outcomes.append(outcome)
         mark = "ok  " if outcome.ok else "BAD "
         print(f"{mark}{outcome.library:14} {outcome.name:28} {outcome.seconds:5.1f}s "

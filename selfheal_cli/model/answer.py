@@ -66,6 +66,9 @@ def read_answer(
         f"{table.shape[1]} output{'s' * (table.shape[1] > 1)} a row, from {low:.4g} to {high:.4g}"
     )
     within = low >= -ROUNDING and high <= 1 + ROUNDING
+    small = within and direct and table.shape[1] > 1 and declared == AUTO
+    if small and not _sums_to_one(table, rounding):
+        within = False  # a linear layer's own output, small as it is of what is hardly trained
     kind = declared if declared != AUTO else PROBABILITIES if within else LOGITS
     if kind == PROBABILITIES:
         if not within:
@@ -123,11 +126,16 @@ def one_a_row(output: Tensor, rows: int) -> Tensor:
 def _require_one_class_a_row(table: Tensor, rounding: float) -> None:
     columns = table.shape[1]
     off = float((table.sum(dim=1) - 1).abs().max())
-    if columns > 1 and off > columns * rounding:
+    if columns > 1 and not _sums_to_one(table, rounding):
         raise ModelError(
             f"the model gives {columns} outputs each between 0 and 1 that do not sum to 1 (off by "
             f"up to {off:.2g}): multi-label is not supported; one class a row is needed"
         )
+
+
+def _sums_to_one(table: Tensor, rounding: float) -> bool:
+    room = table.shape[1] * max(ROUNDING, rounding)
+    return float((table.sum(dim=1) - 1).abs().max()) <= room
 
 
 def _require_logits(table: Tensor, words: str, *, direct: bool) -> None:

@@ -106,8 +106,8 @@ def choose_key(output: Any, rows: int) -> str | None:
     if known is None:
         raise ModelError(f"the model gives {_article(output)}; a tensor is needed")
     fit = [name for name, one in known.items() if _may_answer(one, rows)]
-    if LOGITS_KEY in fit:
-        return LOGITS_KEY
+    if isinstance(known.get(LOGITS_KEY), Tensor):
+        return LOGITS_KEY  # also where they are those of tokens, which is refused by that
     if len(fit) == 1:
         return fit[0]
     listed = ", ".join(f"{name} {_shape(one)}" for name, one in list(known.items())[:8])

@@ -345,7 +345,7 @@ def _refused(
     ]
     why = [f"{path} is {kind}" for path, kind in list(lost.items())[:3]]
     why += [f"layer '{path}' has a hook" for path in hooks[:3]]
-    kept = f", which cannot be stored: {'; '.join(why)}" if why else ""
+    kept = f"; it cannot be stored that {'; '.join(why)}" if why else ""
     return ModelError(
         f"{name} cannot be built again from its layers and attributes: {failed[1]}{kept}"
     )

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from selfheal_cli.errors import DataError, ModelError
 from selfheal_cli.model import device
+from selfheal_cli.model.answer import LOGITS, read_answer
 from selfheal_cli.model.checkpoint import assemble, make_base, pack
 from selfheal_cli.model.interface import ModelInput
 from selfheal_cli.model.live import unwrapped
@@ -154,6 +155,13 @@ def test_what_the_original_names_is_asked_for_beside_what_loads_a_version(tmp_pa
     assert {"timm==1.0.3", "odd==2.0"} < set(needed)
     assert sum(one.startswith("mlflow==") for one in needed) == 1
     assert "mlflow==1.0" not in needed
+
+
+def test_small_outputs_of_a_last_linear_layer_are_logits_and_of_anything_else_no_classes() -> None:
+    small = torch.rand(50, 3) / 4
+    assert read_answer(small, 50, direct=True).kind == LOGITS
+    with pytest.raises(ModelError, match="multi-label"):
+        read_answer(small, 50)
 
 
 def test_a_picture_is_one_tensor_to_callers_and_a_version_does_not_grow_with_its_size() -> None:
