@@ -28,9 +28,13 @@ from typing import Any
 import numpy as np
 
 PATIENCE = 600.0
+AUDIT = "from selfheal_cli.cli.main import main; main()"
 JSON = {"Content-Type": "application/json"}
 SERVICE = """
+import asyncio
 import os
+from contextlib import asynccontextmanager
+
 import numpy as np
 import torch
 from fastapi import FastAPI
@@ -43,7 +47,15 @@ module = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 1))
 module.load_state_dict(torch.load("weights.pt", weights_only=True))
 known = np.load("known.npz")
 model = SelfHealing(module, known["x"], known["y"], name="credit")
-app = FastAPI()
+
+
+@asynccontextmanager
+async def lifespan(app):
+    yield
+    await asyncio.to_thread(model.close)
+
+
+app = FastAPI(lifespan=lifespan)
 
 
 class Rows(BaseModel):
@@ -197,6 +209,7 @@ def stress(folder: Path, rows: int, workers: int, kills: int) -> dict[str, Any]:
     with serving(folder, workers, port) as service:
         until(lambda: answers(caller), "the first answer")
         ready = time.monotonic() - began
+        until(lambda: len(all_seen(caller)) == workers, "an answer of each worker")
         healing = threads(caller, parts, ids, x, y)
         for place in range(kills):
             time.sleep(2.0)
@@ -216,7 +229,7 @@ def stress(folder: Path, rows: int, workers: int, kills: int) -> dict[str, Any]:
         kept = database.execute("SELECT sum(rows) FROM answered").fetchone()[0]
         labels = database.execute("SELECT count(*) FROM labels").fetchone()[0]
     audit = subprocess.run(
-        [sys.executable, "-m", "selfheal_cli.cli.main", "audit", "--model", "credit"],
+        [sys.executable, "-c", AUDIT, "audit", "--model", "credit"],
         cwd=folder, capture_output=True, text=True, check=False,
     )  # fmt: skip
     return {
@@ -248,6 +261,12 @@ def answers(caller: Caller) -> bool:
         return bool(caller.ask("/state"))
     except (OSError, http.client.HTTPException):
         return False
+
+
+def all_seen(caller: Caller) -> set[int]:
+    """The workers that answered by now."""
+    caller.pids.add(caller.ask("/state")["pid"])
+    return caller.pids
 
 
 def learned(folder: Path) -> dict[str, int]:

@@ -28,6 +28,7 @@ from selfheal_cli.spool.file import spool_path
 from selfheal_cli.spool.store import Cursor, LoggedRequest, Spool, mark_of
 
 BATCH = 100
+AUDIT = "from selfheal_cli.cli.main import main; main()"
 PROGRAM = """
 import time; began = time.monotonic()
 import json, os, signal, sys
@@ -115,7 +116,7 @@ def main() -> None:
         events, rows = lengthen(given.rows)
         figures["again"] = begin(Path(), 3)
         audit = subprocess.run(
-            [sys.executable, "-m", "selfheal_cli.cli.main", "audit", "--model", "warm"],
+            [sys.executable, "-c", AUDIT, "audit", "--model", "warm"],
             check=False, capture_output=True, text=True,
         )  # fmt: skip
         figures["log"] = {"events": events, "rows": rows}
