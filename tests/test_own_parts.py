@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import nn
 
+import selfheal_cli
 from selfheal_cli import SelfHealing, installed, testing
 from selfheal_cli.config import HealSettings, recorded
 from selfheal_cli.errors import ConfigurationError, HealError, PartError
@@ -414,3 +415,17 @@ def test_an_adapter_that_nobody_could_load_is_refused(workdir: Path, module: nn.
     x, y = rows_of(100, 1)
     with pytest.raises(ConfigurationError, match="nobody could load its versions"):
         SelfHealing(module, x, y, name="own", adapter=Here)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("brought", "workdir")
+def test_a_run_from_a_program_takes_objects_as_they_are() -> None:
+    parts = importlib.import_module("own_parts")
+    told = selfheal_cli.run(
+        lambda: parts.tickets("700"), target="urgent", recipe=parts.ShiftedByLabels,
+        rules=[parts.by_night], monitors=[parts.Tails(), "psi"], batches=3, plots=False,
+    )  # fmt: skip
+    started = told.view.config
+    assert started["heal"]["recipe"] == "shifted"  # as the package that is installed names it
+    assert started["rules"] == ["by-night() => 1"]
+    assert [one["name"] for one in started["monitors"]] == ["own_parts.Tails-1", "psi"]

@@ -60,8 +60,8 @@ class Shift(nn.Module):
 class ShiftedByLabels:
     """A recipe for that adapter alone."""
 
-    adapter = "shift"
-    takes = ("shift",)
+    adapter = Shift
+    takes = (Shift,)
     heal = staticmethod(steepest)
 
 

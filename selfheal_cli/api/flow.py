@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from html import escape
 from pathlib import Path
@@ -15,8 +16,10 @@ import pandas as pd
 
 from selfheal_cli.actor import actor, clock
 from selfheal_cli.api.intake import shown
+from selfheal_cli.api.own import named_monitors, named_rules
 from selfheal_cli.api.report import Report, report_of
 from selfheal_cli.errors import OptionError
+from selfheal_cli.installed import name_of
 from selfheal_cli.model.adapters import REFLEXIVE
 from selfheal_cli.model.answer import AUTO as ANY_OUTPUT
 from selfheal_cli.model.cutting import AUTO
@@ -43,6 +46,7 @@ from selfheal_cli.settings.address import source_at
 from selfheal_cli.settings.layers import Layer, Origin, beside, single
 from selfheal_cli.settings.resolve import ResolvedSettings, resolve
 from selfheal_cli.settings.schema import expanded, group_of
+from selfheal_cli.sources.own import SourcePart
 from selfheal_cli.sources.table import read_whole
 from selfheal_cli.workspace import WORKSPACE
 
@@ -79,7 +83,7 @@ class ComparisonTable:
 
 
 def run(
-    data: str | Path | pd.DataFrame | None = None,
+    data: str | Path | pd.DataFrame | SourcePart | None = None,
     *,
     target: str | None = None,
     wrapped: str | None = None,
@@ -91,7 +95,8 @@ def run(
     """`selfheal run`: train on the first rows, or heal what was ``wrapped``; stream the rest.
 
     ``options`` are those of the command by their names in a configuration (``batch_size``,
-    ``recipe``, ``drop``, ...), ``settings`` whole groups of one. A DataFrame is kept here.
+    ``recipe``, ``drop``, ...), ``settings`` whole groups of one. A DataFrame is kept here. Parts of
+    the program's own, ``data`` that is a source among them, are taken as they are.
     ``watch`` is shown each event. Raises `SelfhealError` kinds.
     """
     settled = _settled(data, {"target": target, "model": wrapped, **options}, settings)
@@ -108,10 +113,10 @@ def run(
 
 
 def compare(
-    data: str | Path | pd.DataFrame | None = None,
+    data: str | Path | pd.DataFrame | SourcePart | None = None,
     *,
     target: str | None = None,
-    recipes: Sequence[str] = ("anchored", "gradient"),
+    recipes: Sequence[Any] = ("anchored", "gradient"),
     seeds: int = 1,
     peers: Mapping[str, MakePeer] | None = None,
     on_result: Callable[[offline.Result], None] = lambda result: None,
@@ -130,8 +135,8 @@ def compare(
         config, make_source, _ = contest(settled)
         seeded = range(config.seed, config.seed + seeds)
         results = offline.compare(
-            config, make_source, list(recipes), dict(peers or {}), seeded,
-            on_result,
+            config, make_source, [name_of("recipe", one) for one in recipes], dict(peers or {}),
+            seeded, on_result,
         )  # fmt: skip
     order = offline.ranking(results, config.objective)
     return ComparisonTable(tuple(offline.summarise(results)), order, tuple(results))
@@ -182,11 +187,23 @@ def wrap(
     return add_wrapped(network, base, name, origin, around, promote=promote)
 
 
+# options that take parts of the program's own
+NAMED: Mapping[str, Callable[[Any], Any]] = {
+    "recipe": partial(name_of, "recipe"),
+    "rules": lambda rules: list(named_rules(rules)),
+    "monitors": lambda monitors: [str(one) for one in named_monitors(monitors)],
+}
+
+
 def _settled(
-    data: str | Path | pd.DataFrame | None, options: Mapping[str, Any],
+    data: str | Path | pd.DataFrame | SourcePart | None, options: Mapping[str, Any],
     settings: Mapping[str, Any] | None, fixed: Mapping[str, Any] | None = None,
 ) -> ResolvedSettings:  # fmt: skip
     layers = [Layer(settings or {})]
+    if callable(data):
+        data, own = None, {"kind": "own", "provider": name_of("source", data)}
+        layers += [single(("source", key), value, Origin("option", "data"))
+                   for key, value in own.items()]  # fmt: skip
     if data is not None:
         layers += [
             single(("source", name), value, Origin("option", "data"))
@@ -197,7 +214,8 @@ def _settled(
         if key is None:
             raise OptionError(f"{name}: no such setting; docs/configuration.md lists them")
         if value is not None:
-            layers.append(expanded(single(key, value, Origin("option", name))))
+            named = NAMED[name](value) if name in NAMED else value
+            layers.append(expanded(single(key, named, Origin("option", name))))
     return resolve([beside(layers), Layer(fixed or {})])
 
 

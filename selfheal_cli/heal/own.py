@@ -79,7 +79,7 @@ class RecipePart(Protocol):
     A pure function of the lesson, since a run may be gone through again; torch's generator is
     seeded by the batch. ``adapter`` is what a network that a run trains gets, ``reflexive`` where
     it is not there; ``takes`` the adapters of wrapped models that it heals, all where it is not
-    there.
+    there: names, or classes.
     """
 
     def heal(self, lesson: Lesson) -> Mapping[str, Tensor] | NewWeights:

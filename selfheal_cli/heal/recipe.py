@@ -20,7 +20,7 @@ from selfheal_cli.heal.recipes.article import Article
 from selfheal_cli.heal.recipes.assumed import Assumed
 from selfheal_cli.heal.recipes.gradient import Gradient
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask
-from selfheal_cli.installed import choices, importable, load, part_of
+from selfheal_cli.installed import choices, importable, load, name_of, part_of
 from selfheal_cli.kinds import ADAPTERS, PartKind
 from selfheal_cli.model.adapters import AFFINE, LORA, REFLEXIVE, parse_adapter
 from selfheal_cli.model.extent import MOST_BESIDE
@@ -82,11 +82,12 @@ def kind_of(name: str) -> RecipeKind:
     if name in KINDS:
         return KINDS[name]
     part = load("recipe", name)
-    adapter = getattr(part, "adapter", REFLEXIVE)
-    takes = getattr(part, "takes", choices("adapter"))
-    odd = [
-        one for one in (adapter, *takes) if one not in choices("adapter") or one == LORA == adapter
-    ]
+    adapter = name_of("adapter", getattr(part, "adapter", REFLEXIVE))
+    every = (one for one in choices("adapter") if importable("adapter", one))
+    takes = [name_of("adapter", one) for one in getattr(part, "takes", every)]
+    known = choices("adapter")
+    odd = [one for one in (adapter, *takes) if one not in known or not importable("adapter", one)]
+    odd += [LORA] if adapter == LORA else []
     if odd:
         raise part_of("recipe", name).failed(f"cannot have the adapter {odd[0]!r}")
 
