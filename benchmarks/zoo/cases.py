@@ -200,7 +200,7 @@ def of_vision() -> Iterator[Case]:
     yield Case("torchvision", "resnet18, new head", lambda: _new_head(models), takes=IMAGE)
     timm = load("timm")
     for name in ("resnet10t", "mobilenetv4_conv_small_050", "vit_tiny_patch16_224",
-                 "mixer_s32_224", "convnext_atto", "efficientvit_b0", "ghostnetv2_100",
+                 "mixer_s32_224", "convnext_atto", "efficientvit_b0",
                  "levit_128s", "edgenext_xx_small"):  # fmt: skip
         sized = {"img_size": 32} if name.startswith(("vit", "mixer")) else {}
         if name.startswith("vit"):
