@@ -101,11 +101,11 @@ CREATE TABLE IF NOT EXISTS labels (
     number INTEGER PRIMARY KEY AUTOINCREMENT, answered INTEGER NOT NULL, place INTEGER NOT NULL,
     y INTEGER NOT NULL, UNIQUE (answered, place)
 );
-CREATE TABLE IF NOT EXISTS told (
+CREATE TABLE IF NOT EXISTS told_labels (
     answered INTEGER NOT NULL, place INTEGER NOT NULL, y INTEGER NOT NULL, caller TEXT NOT NULL,
     at REAL NOT NULL
 );
-CREATE INDEX IF NOT EXISTS told_of ON told (answered, place);
+CREATE INDEX IF NOT EXISTS told_labels_of ON told_labels (answered, place);
 """
 MOST_ROWS = 20_000  # that a reader has in memory
 ROWS = (
@@ -259,7 +259,7 @@ class Spool:
                 other += contradicts
                 if cursor.rowcount or contradicts:
                     values = (*row, label.y, caller, at)
-                    database.execute("INSERT INTO told VALUES (?, ?, ?, ?, ?)", values)
+                    database.execute("INSERT INTO told_labels VALUES (?, ?, ?, ?, ?)", values)
         repeated = len(labels) - joined - unknown
         return Joined(joined, repeated, unknown, other, tuple(strangers))
 
@@ -302,8 +302,8 @@ class Spool:
     def told_of(self, request: str, place: int = 0) -> list[tuple[int, str, float]]:
         """What a row's labels were said to be: class, caller and time, the first one first."""
         rows = self._file.all(
-            "SELECT y, caller, told.at FROM told JOIN answered ON answered.number = told.answered "
-            "WHERE request = ? AND place = ? ORDER BY told.rowid",
+            "SELECT y, caller, l.at FROM told_labels l JOIN answered ON number = l.answered "
+            "WHERE request = ? AND place = ? ORDER BY l.rowid",
             (request, place),
         )
         return [(int(y), str(caller), float(at)) for y, caller, at in rows]
@@ -342,7 +342,7 @@ class Spool:
             )  # fmt: skip
             database.execute("DELETE FROM keys WHERE answered <= ?", last)
             database.execute("DELETE FROM labels WHERE answered <= ?", last)
-            database.execute("DELETE FROM told WHERE answered <= ?", last)
+            database.execute("DELETE FROM told_labels WHERE answered <= ?", last)
             return database.execute("DELETE FROM answered WHERE number <= ?", last).rowcount
 
     def close(self) -> None:

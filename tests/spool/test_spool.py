@@ -156,3 +156,17 @@ def test_the_latest_word_on_a_topic_counts(tmp_path: Path) -> None:
     channel.set_status("healer", {"state": "HEALTHY"})
     channel.set_status("healer", {"state": "DRIFTING"})
     assert channel.status("healer")[0] == {"state": "DRIFTING"}
+
+
+def test_the_spool_and_the_control_channel_share_a_file_in_either_order(tmp_path: Path) -> None:
+    for place, kinds in enumerate(((ControlChannel, Spool), (Spool, ControlChannel))):
+        path = tmp_path / str(place) / "spool.db"
+        first, second = (kind(path) for kind in kinds)
+        spool, channel = (first, second) if isinstance(first, Spool) else (second, first)
+        assert isinstance(spool, Spool)
+        assert isinstance(channel, ControlChannel)
+        spool.append([answered("a")])
+        spool.label([Feedback(1, request="a")], "somebody", 1.0)
+        channel.set_status("healer", {"batch": 1})
+        assert spool.told_of("a") == [(1, "somebody", 1.0)]
+        assert channel.status("healer")[0] == {"batch": 1}
