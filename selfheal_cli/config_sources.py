@@ -88,6 +88,10 @@ class RowSettings(Settings):
         description="what goes in for a missing value of each of the inputs; null: NaN, for a "
         "model that takes it; empty: 0",
     )
+    estimator: dict[str, Any] | None = Field(
+        default=None,
+        description="a wrapped model that is no torch network, as 'selfheal wrap' wrote it down",
+    )
     record_rows: bool = Field(default=False, description="keep the rows with the run's files")
     max_rejects: Annotated[int, Field(ge=0, le=10_000_000)] = Field(
         default=100, description="rows that are put aside before the run stops"
@@ -103,7 +107,7 @@ class RowSettings(Settings):
         "file like this one",
     )
 
-    _silent: ClassVar[tuple[str, ...]] = ("missing", "drop_identifiers")
+    _silent: ClassVar[tuple[str, ...]] = ("missing", "estimator", "drop_identifiers")
 
     @model_serializer(mode="wrap")
     def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -119,8 +123,8 @@ class BoundedSettings(RowSettings):
     """Rows that end: the first of them train, the rest stream."""
 
     _silent: ClassVar[tuple[str, ...]] = (
-        "missing", "max_rejects", "reject_misfits", "drop_identifiers", "sort_by", "decimal",
-        "thousands", "date_format", "missing_values", "encoding", "skip_lines",
+        "missing", "estimator", "max_rejects", "reject_misfits", "drop_identifiers", "sort_by",
+        "decimal", "thousands", "date_format", "missing_values", "encoding", "skip_lines",
     )  # fmt: skip
     train_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.25, description="first share of the rows, which trains; the rest streams"

@@ -21,7 +21,7 @@ masking moments scores visible actor logistic workspace
 errors kinds records config_sources
 installed
 config metrics
-events
+estimators events
 decide drift labels model rules sources
 heal settings spool
 registry report parts
@@ -45,9 +45,9 @@ cli
 FLOOR = {room: number for number, line in enumerate(FLOORS) for room in line.split()}
 # which rooms load a heavy library together with themselves; elsewhere it loads inside a function
 HEAVY = {
-    "numpy": "api decide drift heal labels logistic metrics model moments pipeline rules serve "
-    "settings sources spool testing",
-    "pandas": "api drift registry rules settings sources",
+    "numpy": "api decide drift estimators heal labels logistic metrics model moments pipeline "
+    "rules serve settings sources spool testing",
+    "pandas": "api drift estimators registry rules settings sources",
     "pyarrow": "sources",
     "torch": "heal model pipeline rollback serve testing",
     "matplotlib": "report",

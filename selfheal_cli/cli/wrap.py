@@ -91,6 +91,12 @@ def _uri(ctx: click.Context, param: click.Parameter, value: str | None) -> str |
     "--list", "listed", is_flag=True, help="Show the model's layers and register nothing."
 )
 @click.option("--allow-pickle", is_flag=True, help="Load a pickle, which may run any code.")
+@click.option(
+    "--trust",
+    multiple=True,
+    metavar="TYPE",
+    help="Let a .skops file build this type, which skops does not by itself; repeatable.",
+)
 @options.allow_module
 @options.device
 @options.tracking_uri
@@ -105,9 +111,10 @@ def command(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Put an adapter into a trained PyTorch model and register it as a baseline to heal.
+    """Put an adapter into a trained model and register it as a baseline to heal.
 
-    MODEL is models:/NAME/VERSION (MLflow's pytorch flavour); or give --from and --weights. The
+    MODEL is models:/NAME/VERSION (MLflow's pytorch, sklearn, xgboost, lightgbm or catboost flavour)
+    or a file of the last four (.skops, .ubj, .json, .txt, .cbm); or give --from and --weights. The
     wrapped model decides as the original, bit for bit, until a heal: --data gives the columns and
     the rows that this is checked on. Then: selfheal run DATA --target COLUMN --from NAME.
 
@@ -117,6 +124,7 @@ def command(
     if name is None and not listed:
         raise click.UsageError("--as NAME is needed, or --list")
     init = init_of(given["init_text"])
+    from selfheal_cli.cli.wrap_estimator import wrap_estimator
     from selfheal_cli.model.adapters import parse_adapter
     from selfheal_cli.model.allowed import allow
     from selfheal_cli.model.wrapping import put_in
@@ -137,6 +145,14 @@ def command(
         require_name(name)
     needed = given["model"] is not None or not listed
     registry = MlflowRegistry(tracking_uri, create=not listed) if needed else None
+    if (
+        registry is not None
+        and given["model"] is not None
+        and wrap_estimator(
+            registry, name, labels, {**given, "listed": listed}, promote=promote, as_json=as_json
+        )
+    ):
+        return
     origin = ForeignOrigin(
         given["model"],
         given["target"],

@@ -50,8 +50,8 @@ class Shifts:
     sd: NDArray[np.float64]
 
     def of(self, x: FloatArray) -> list[float]:
-        """The shifts of a batch's inputs (n, p), in the order of ``watched``."""
-        away = x.mean(axis=0, dtype=np.float64) - self.mean
+        """The shifts of a batch's inputs (n, p or more), in the order of ``watched``."""
+        away = x[:, : len(self.mean)].mean(axis=0, dtype=np.float64) - self.mean
         starts = np.cumsum([0] + [feature.width for feature in self.features])
         shifts = []
         for place in self.watched:
@@ -78,11 +78,12 @@ class ShiftRows:
         places = range(len(self._features))
         ranked = sorted(places, key=lambda place: self._features[place].name != first)
         self._watched = tuple(ranked[:MOST])
-        self._moments = ColumnMoments(sum(feature.width for feature in features))
+        self._width = sum(feature.width for feature in features)
+        self._moments = ColumnMoments(self._width)
 
     def add(self, x: FloatArray) -> None:
-        """Take inputs (n, p)."""
-        self._moments.add(x.astype(np.float64))
+        """Take inputs (n, p or more); those beyond are no feature's."""
+        self._moments.add(x[:, : self._width].astype(np.float64))
 
     def shifts(self) -> Shifts:
         """The shifts against all rows so far."""

@@ -25,6 +25,12 @@ ARTIFACTS = re.compile(r"(^|/)(mlruns|mlartifacts|(m-)?[0-9a-f]{32}/artifacts)/"
 _by_mlflow: ContextVar[bool] = ContextVar("by_mlflow", default=False)
 
 
+def is_allowed(name: str) -> bool:
+    """Whether the user named a module or a type, or what it is in."""
+    known = (*_named(), *_remembered())
+    return _by_mlflow.get() or any(_is_in(name, one) for one in known)
+
+
 def require_allowed(place: str) -> None:
     """Raise `ModelError` for a module that is not allowed, or that lies among a registry's files.
 

@@ -27,8 +27,14 @@ if TYPE_CHECKING:
 
 
 ANCHOR = "anchor."  # prefix of the training statistics that a base holds beside its weights
+ESTIMATOR = "estimator"  # among these: the bytes of a model that is no torch network
 PROBE = "probe.x"  # rows that every version decides on, so that a loaded one can be checked
 PROBE_ROWS = 256
+
+
+def estimator_tensors(data: bytes | None) -> dict[str, Tensor]:
+    """The bytes of a model that is no torch network, as a base stores them; nothing for None."""
+    return {} if data is None else {ESTIMATOR: torch.frombuffer(bytearray(data), dtype=torch.uint8)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,7 @@ def pack(weights: Weights) -> bytes:
     whole, arrays = {}, {}
     for name, value in unshared(weights).items():
         whole[name] = value.detach().cpu().contiguous()
-        if value.dtype in (torch.float32, torch.float64):
+        if value.dtype in (torch.float32, torch.float64, torch.uint8):
             arrays[name] = whole[name].numpy()
     return save_arrays(arrays) if len(arrays) == len(whole) else save(whole)
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from selfheal_cli.records import FloatArray
 
 Weights = Mapping[str, Tensor]
+DRAWN = 1e-3  # of another model's probabilities, so that those of 0 and 1 have a logit
 
 
 class Classifier(Protocol):
@@ -47,6 +48,8 @@ class Architecture:
     `adapters.parse_adapter` reads it. ``beside``: the backbone gives its inputs beside the
     features, for the adapter to use. ``foreign``: a `cutting.Foreign` as JSON; None for our own
     network. ``moves``: an affine adapter may move the inputs; not those of one large tensor.
+    ``scored``: the last inputs are probabilities that another model gave; their logits are the
+    features.
     """
 
     inputs: int
@@ -56,6 +59,7 @@ class Architecture:
     beside: bool = False
     foreign: Mapping[str, Any] | None = None
     moves: bool = True
+    scored: bool = False
 
     @property
     def moved(self) -> int:
@@ -93,6 +97,8 @@ class Architecture:
             del document["foreign"]
         if self.moves:
             del document["moves"]
+        if not self.scored:
+            del document["scored"]
         return document
 
 
@@ -129,6 +135,27 @@ class AnchoredBackbone(nn.Module):
         return torch.cat([features, x], dim=1) if self.beside else features
 
 
+class OwnLogits(nn.Module):
+    """In place of a backbone where another model gave the probabilities, the last inputs of a row.
+
+    Gives (n, outputs + inputs): their logits, and the inputs beside them. A probability of 0 has no
+    logit, so all are drawn towards the middle by a share of `DRAWN`, which keeps their order.
+    """
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.outputs = outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Inputs (n, inputs) to features."""
+        own = x[:, -self.outputs :].double()
+        if self.outputs == 1:
+            logits = torch.logit(DRAWN / 2 + (1 - DRAWN) * own)
+        else:
+            logits = torch.log(DRAWN / self.outputs + (1 - DRAWN) * own)
+        return torch.cat([logits.float(), x], dim=1)
+
+
 class NoBackbone(nn.Module):
     """In place of a backbone where only features are scored, never rows."""
 
@@ -157,6 +184,9 @@ class SelfHealingNetwork(_Predictor):
         """A network with torch's default initialisation, drawn in the order of the layers."""
         size, other = architecture, architecture.other
         head: nn.Module | None = None
+        if size.scored:
+            head = nn.Linear(size.outputs, size.outputs)
+            return cls(size, OwnLogits(size.outputs), _adapter(size), head)
         if other is None:
             trunk: nn.Module = _trunk(size.inputs, size.hidden)
         else:
@@ -188,12 +218,31 @@ class SelfHealingNetwork(_Predictor):
         twin.freeze()
         return twin
 
+    @classmethod
+    def around_scores(cls, inputs: int, outputs: int) -> SelfHealingNetwork:
+        """A frozen network for probabilities that another model gave, the last of ``inputs``.
+
+        Its features are their logits and the inputs; its affine adapter changes nothing yet.
+        """
+        size = Architecture(inputs, outputs, outputs, AFFINE, beside=True, scored=True)
+        network = cls.build(size)
+        identity = torch.eye(outputs)
+        state = network.state_dict()
+        state.update({"head.weight": identity, "adapter.direction": identity.clone()})
+        state["head.bias"].zero_()
+        network.load_state_dict(state)
+        network.freeze()
+        return network
+
     @property
     def may_look_beside(self) -> bool:
-        """Whether the inputs may be features as well: they are few, and no token numbers."""
+        """Whether the inputs may be features as well: they are few, and no token numbers; another
+        model's probabilities among them do not move as the columns do that they come from.
+        """
         other = self.architecture.other
         whole = other is not None and any(one.dtype in WHOLE for one in other.called.inputs)
-        return self.architecture.inputs <= MOST_BESIDE and not whole
+        fixed = whole or self.architecture.scored
+        return self.architecture.inputs <= MOST_BESIDE and not fixed
 
     @property
     def ends_in_linear(self) -> bool:
@@ -213,11 +262,27 @@ class SelfHealingNetwork(_Predictor):
 
     def forward(self, x: Tensor) -> Tensor:
         """Probabilities: of class 1 (n,), or of each class (n, K)."""
-        return self.decide(self.adapter(self.backbone(self.adapter.align(x))))
+        features = self.backbone(self.adapter.align(x))
+        return self._answer(self.adapter(features), features)
 
     def decide(self, adapted: Tensor) -> Tensor:
         """Adapted features (n, hidden) to probabilities, (n,) or (n, K)."""
         return as_probabilities(self.head(adapted))
+
+    def _answer(self, adapted: Tensor, features: Tensor) -> Tensor:
+        """Probabilities by features before and after the adapter.
+
+        Where another model gave them and the adapter changes nothing they are that model's own,
+        also at 0 and 1, of which there are no logits.
+        """
+        healed = self.decide(adapted)
+        if not self.architecture.scored:
+            return healed
+        size = self.architecture.outputs
+        own, same = features[:, -size:], (adapted == features[:, :size]).all(dim=1)
+        if size == 1:
+            return torch.where(same, own[:, 0], healed)
+        return torch.where(same[:, None], own, healed)
 
     def features(self, x: FloatArray) -> FloatArray:
         """The frozen backbone's features (n, features) float32 of rows (n, inputs)."""
@@ -233,7 +298,8 @@ class SelfHealingNetwork(_Predictor):
         if self.adapter.aligns:
             return self.predict(np.ascontiguousarray(features[:, self.architecture.hidden :]))
         with torch.inference_mode():
-            probabilities: Any = self.decide(self.adapter(torch.from_numpy(features))).numpy()
+            given = torch.from_numpy(features)
+            probabilities: Any = self._answer(self.adapter(given), given).numpy()
         return probabilities  # type: ignore[no-any-return]
 
     def without_backbone(self) -> SelfHealingNetwork:

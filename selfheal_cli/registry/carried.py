@@ -54,11 +54,13 @@ class Carried:
 def carried(document: str) -> Carried:
     """What a version on a base carries; ``document`` is the base's."""
     name, files = scoring_package()
-    network = json.loads(document)["network"]
+    described = json.loads(document)
+    network, model = described["network"], described.get("encoding", {}).get("model")
     adapter = _own_adapter(network)
     imported = [adapter.name.rpartition(".")[0]] if adapter and not adapter.distribution else []
     foreign = network.get("foreign", {})
-    own, others = _modules_of(chain(named_modules(foreign.get("module", {})), imported))
+    libraries = _libraries(model or {})
+    own, others = _modules_of(chain(named_modules(foreign.get("module", {})), imported, libraries))
     brought = {adapter.distribution} - {""} if adapter else set()
     needed = {pinned(one) for one in (*REQUIRED, *others, *brought)}
     known = {_normal(one) for one in needed}
@@ -164,6 +166,13 @@ def _own_adapter(network: Mapping[str, Any]) -> OwnPart | None:
     """The network's adapter where it is not one of ours."""
     name = network.get("adapter", ADAPTERS[0]).partition(":")[0]
     return None if name in ADAPTERS else part_of("adapter", name)
+
+
+def _libraries(estimator: Mapping[str, Any]) -> Iterator[str]:
+    """Modules that a model which is no torch network is read by, and those of the types in it."""
+    if estimator:
+        yield from {"skops": ("skops", "sklearn")}.get(estimator["format"], (estimator["format"],))
+        yield from estimator["types"]
 
 
 def _modules_of(modules: Iterable[str]) -> tuple[dict[str, str], set[str]]:

@@ -13,6 +13,7 @@ from selfheal_cli.metrics import classify
 from selfheal_cli.model.allowed import asked_by_mlflow
 from selfheal_cli.model.checkpoint import assemble, unpack
 from selfheal_cli.model.network import SelfHealingNetwork
+from selfheal_cli.registry.encoding import encoding_of
 from selfheal_cli.registry.layout import ADAPTER_FILE, LINK_FILE, OUTPUTS
 from selfheal_cli.registry.mlflow.artifacts import base_in, read_base
 from selfheal_cli.sources.encoding import Encoding
@@ -88,8 +89,8 @@ def _load_pyfunc(data_path: str) -> ProbabilityModel:
         (folder / ADAPTER_FILE).read_bytes(), sha256=link["adapter_sha256"], where=where
     )
     document = base.describe()
-    encoding = Encoding.model_validate(document["encoding"])
     with asked_by_mlflow():
+        encoding = encoding_of(base)
         network = assemble(base, adapter, where=where)
     labels, threshold = tuple(document["labels"]), link.get("threshold", 0.5)
     return ProbabilityModel(network, encoding, labels, threshold)

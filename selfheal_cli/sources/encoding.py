@@ -16,6 +16,8 @@ from pydantic import (
     model_serializer,
 )
 
+from selfheal_cli.estimators.scorer import scorer_of
+from selfheal_cli.estimators.spec import EstimatorSpec
 from selfheal_cli.sources.first_contract import as_text
 from selfheal_cli.sources.values import LARGEST, RowContract, finite, numbers, texts
 
@@ -125,17 +127,21 @@ class Encoding(BaseModel):
     """The columns in the order of the network's inputs; fitted once, immutable after.
 
     ``contract`` says what values mean: 2 as in `values`, 1 as in selfheal 0.1.0, whose encodings
-    do not name one.
+    do not name one. A ``model`` that is no torch network takes the raw columns; the probabilities
+    that it gives are the last inputs.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     columns: tuple[Column, ...]
     contract: RowContract = 1
+    model: EstimatorSpec | None = None
 
     @model_serializer(mode="wrap")
     def _as_of_its_contract(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what selfheal 0.1.0 did not write, so that its encodings keep their bytes."""
         values: dict[str, Any] = dump(self)
+        if self.model is None:
+            del values["model"]
         if self.contract == 1:
             del values["contract"]
             for column in values["columns"]:
@@ -189,13 +195,20 @@ class Encoding(BaseModel):
     @property
     def width(self) -> int:
         """Inputs of the network."""
-        return sum(column.width for column in self.columns)
+        given = 0 if self.model is None else self.model.outputs
+        return sum(column.width for column in self.columns) + given
+
+    @property
+    def model_bytes(self) -> bytes | None:
+        """The model as it is stored; None where there is none."""
+        return None if self.model is None else scorer_of(self.model).data
 
     def encode(self, columns: Columns, counts: Counter[str] | None = None) -> FloatArray:
         """Raw columns, (n,) each, to (n, width) float32; adds what was unusual to ``counts``."""
         rows = len(next(iter(columns.values())))
         x = np.empty((rows, self.width), dtype=np.float32)
         start = 0
+        taken: dict[str, np.ndarray[Any, Any]] = {}
         for column in self.columns:
             values = columns[column.name]
             beyond = 0
@@ -203,12 +216,15 @@ class Encoding(BaseModel):
                 given = int(np.isnan(values).sum())
                 values = finite(values) + 0.0  # no -0.0
                 beyond = int(np.isnan(values).sum()) - given
+            taken[column.name] = values
             unusual = column.encode(values, x[:, start : start + column.width])
             start += column.width
             if counts is not None:
                 counts.update(unusual)
                 if beyond:
                     counts.update({MISSING: -beyond, TOO_LARGE: beyond})
+        if self.model is not None:
+            x[:, start:] = scorer_of(self.model).score(taken)
         return x
 
     def filled(self, x: FloatArray) -> FloatArray:
@@ -289,4 +305,9 @@ class QuickEncoding:
         if self.encoding.contract == 2:
             scaled += 0.0  # no -0.0
         encoded: FloatArray = np.clip(scaled, -CLIP, CLIP).astype(np.float32)
-        return encoded
+        if self.encoding.model is None:
+            return encoded
+        known = np.where(np.abs(matrix) <= self._largest, matrix, np.nan) + 0.0
+        taken = dict(zip(self.encoding.names, known.T, strict=True))
+        given = scorer_of(self.encoding.model).score(taken, known)
+        return np.concatenate([encoded, given], axis=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from selfheal_cli.errors import DataError
+from selfheal_cli.estimators.spec import EstimatorSpec
 from selfheal_cli.moments import Moments
 from selfheal_cli.records import Rows
 from selfheal_cli.sources.base import Block
@@ -25,7 +26,7 @@ from selfheal_cli.sources.encoding import (
 from selfheal_cli.sources.first_contract import as_text
 from selfheal_cli.sources.profile import UNKNOWN, as_classes, as_labels
 from selfheal_cli.sources.table_file import TableFile, require_column
-from selfheal_cli.sources.values import finite, texts
+from selfheal_cli.sources.values import finite, numbers, texts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,11 +113,11 @@ def fit(
     Raises `DataError` where a wrapped model's input is not there as a number.
     """
     contract = table.contract
-    numbers = {name: _Numbers(Moments()) for name in profile.numeric}
+    held_numbers = {name: _Numbers(Moments()) for name in profile.numeric}
     held: dict[str, Counter[str]] = {name: Counter() for name in profile.text}
     rows = 0
     for frame in frames:
-        for name, column in numbers.items():
+        for name, column in held_numbers.items():
             values = frame[name].to_numpy(dtype=np.float64)
             column.add(finite(values) if contract == 2 else values)
         for name, counter in held.items():
@@ -125,24 +126,25 @@ def fit(
             else:
                 counter.update(text for text in texts(frame[name]) if text is not None)
         rows += len(frame)
+    model = None if settings.estimator is None else EstimatorSpec(**settings.estimator)
     if settings.inputs:
-        _require_inputs(table, profile, settings.inputs)
-    names = settings.inputs or [n for n in table.columns if n in numbers or n in held]
+        _require_inputs(table, profile, settings.inputs, () if model is None else model.texts)
+    names = settings.inputs or [n for n in table.columns if n in held_numbers or n in held]
     columns: list[Column] = []
     held_to: list[ContractColumn] = []
     for name in names:
-        if name in numbers:
-            columns.append(numbers[name].standardised(name))
-            held_to.append(numbers[name].contract(name))
+        if name in held_numbers:
+            columns.append(held_numbers[name].standardised(name))
+            held_to.append(held_numbers[name].contract(name))
         else:
             known, optional = _most(held[name]), held[name].total() < rows
             columns.append(CategoricalColumn(name=name, categories=known))
             held_to.append(TextColumn(name=name, optional=optional, categories=known))
-    raw = bool(settings.inputs)
+    raw = bool(settings.inputs) and model is None
     return Fitted(
         Encoding.raw_columns(settings.inputs, settings.missing, contract)
         if raw
-        else Encoding(columns=tuple(columns), contract=contract),
+        else Encoding(columns=tuple(columns), contract=contract, model=model),
         Contract(columns=tuple(held_to)),
         profile.target.labels(settings.positive),
         profile.numeric,
@@ -151,14 +153,31 @@ def fit(
     )
 
 
-def _require_inputs(table: TableFile, profile: Profile, inputs: Iterable[str]) -> None:
-    """Every input of a wrapped model must be there, as a number."""
+def side_columns(frame: pd.DataFrame, model: EstimatorSpec) -> tuple[Column, ...]:
+    """A model's columns as heals use them beside its answer, by some rows of a table."""
+    columns: list[Column] = []
+    for name in model.names:
+        if name in model.texts:
+            held = Counter(text for text in texts(frame[name]) if text is not None)
+            columns.append(CategoricalColumn(name=name, categories=_most(held)))
+        else:
+            column = _Numbers(Moments())
+            column.add(finite(numbers(frame[name])))
+            columns.append(column.standardised(name))
+    return tuple(columns)
+
+
+def _require_inputs(
+    table: TableFile, profile: Profile, inputs: Iterable[str], held_as_text: Collection[str]
+) -> None:
+    """Every input of a wrapped model must be there, as a number unless it takes text."""
     for name in inputs:
-        if name not in profile.numeric:
+        if name not in (profile.text if name in held_as_text else profile.numeric):
             require_column(table, name)
+            wanted, other = ("text", "numbers") if name in held_as_text else ("numbers", "text")
             raise DataError(
-                f"{table.where}: column '{name}' is an input of the model and holds text, or "
-                "is the target or dropped; it must hold numbers"
+                f"{table.where}: column '{name}' is an input of the model and holds {other}, or "
+                f"is the target or dropped; it must hold {wanted}"
             )
 
 

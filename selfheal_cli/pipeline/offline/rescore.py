@@ -21,6 +21,7 @@ from selfheal_cli.model.checkpoint import assemble
 from selfheal_cli.pipeline.prepare.rows import open_kept
 from selfheal_cli.records import Rows, VersionRecord
 from selfheal_cli.registry.base import Registry
+from selfheal_cli.registry.encoding import encoding_of
 from selfheal_cli.rollback.plan import serving_version
 from selfheal_cli.rollback.verify import load_verified
 from selfheal_cli.scores import AnyScores
@@ -144,7 +145,7 @@ def served_probabilities(
     weights = load_verified(registry, version)
     base = registry.base(version.base)
     document = base.describe()
-    encoding = Encoding.model_validate(document["encoding"])
+    encoding = encoding_of(base)
     labels = tuple(document["labels"])
     _require_fit(encoding, labels, model, table)
     network = assemble(base, weights, where=f"{version.model} v{version.version}")

@@ -26,7 +26,7 @@ from selfheal_cli.labels.quarantine import LabelWatch
 from selfheal_cli.metrics import classify
 from selfheal_cli.model.adapters import AFFINE
 from selfheal_cli.model.attribution import gradient_times_input, input_gradients
-from selfheal_cli.model.checkpoint import PROBE_ROWS, make_base
+from selfheal_cli.model.checkpoint import PROBE_ROWS, estimator_tensors, make_base
 from selfheal_cli.model.network import Architecture, Classifier, PlainNetwork, SelfHealingNetwork
 from selfheal_cli.model.selection import Selected, train_selected
 from selfheal_cli.model.training import SpooledRows, seeded, train
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 
 AUTO = "auto"
+SHUFFLED = 2_000  # rows that a model without gradients is asked again on
 TOLD = 5  # features whose shares are written down
 
 
@@ -92,11 +93,29 @@ def _calibrate_text(feature: str, source: Source) -> Calibration:
 
 def most_used(network: SelfHealingNetwork, source: Source) -> dict[str, float]:
     """Numeric features by their share of ``|gradient * input|``, largest first; they sum to 1."""
-    attributions = gradient_times_input(network, (rows.x for rows in source.training()))
-    used = {name: float(attributions[place]) for name, place in numeric_inputs(source.encoding)}
+    if source.encoding.model is not None:
+        used = permuted(source.encoding, network, next(iter(source.training())))
+    else:
+        attributions = gradient_times_input(network, (rows.x for rows in source.training()))
+        used = {n: float(attributions[place]) for n, place in numeric_inputs(source.encoding)}
     total = sum(used.values()) or 1.0
     ranked = sorted(used, key=lambda name: -used[name])
     return {name: used[name] / total for name in ranked}
+
+
+def permuted(encoding: Encoding, network: SelfHealingNetwork, rows: Rows) -> dict[str, float]:
+    """By numeric feature: how far the probabilities move where its values are another row's.
+
+    For a model that has no gradients (Breiman 2001, section 10).
+    """
+    columns = {name: values[:SHUFFLED] for name, values in rows.columns.items()}
+    as_it_is = network.predict(encoding.encode(columns))
+    moved: dict[str, float] = {}
+    for name in encoding.numeric:
+        others = {**columns, name: np.roll(columns[name], len(as_it_is) // 2)}
+        distance = np.abs(network.predict(encoding.encode(others)) - as_it_is)
+        moved[name] = float(np.nanmean(distance)) if np.isfinite(distance).any() else 0.0
+    return moved
 
 
 def most_used_features(used: Mapping[str, float]) -> tuple[FeatureShare, ...]:
@@ -149,12 +168,15 @@ def sample_of(
         tuple(source.labels),
         tuple(source.encoding.numeric),
         categories,
-        _gradients(source, network, rows.x),
+        _gradients(source, network, rows),
     )
 
 
-def _gradients(source: Source, network: SelfHealingNetwork, x: FloatArray) -> dict[str, float]:
+def _gradients(source: Source, network: SelfHealingNetwork, rows: Rows) -> dict[str, float]:
     """By numeric feature: mean of |gradient| times the input's standard deviation."""
+    if source.encoding.model is not None:
+        return permuted(source.encoding, network, rows)
+    x = rows.x
     gradients = np.abs(input_gradients(network, x)).mean(axis=0, dtype=np.float64)
     gradients *= x.std(axis=0, dtype=np.float64)
     return {name: float(gradients[place]) for name, place in numeric_inputs(source.encoding)}
@@ -306,7 +328,12 @@ def survey(config: RunConfig, source: Source, trained: Trained) -> Prepared:
         shifts=shifts.shifts(),
         thresholds=thresholds,
         probe=probe,
-        base=make_base(network, anchor.tensors(), _document(source), probe),
+        base=make_base(
+            network,
+            {**anchor.tensors(), **estimator_tensors(source.encoding.model_bytes)},
+            _document(source),
+            probe,
+        ),
         sample=sample,
     )
 
@@ -347,6 +374,8 @@ def _input_names(source: Source, *, by_category: bool) -> list[str]:
             names += [f"{column.name} = {text}" for text in (*column.categories, "(missing)")]
         else:
             names += [f"{column.name}[{place}]" for place in range(column.width)]
+    if source.encoding.model is not None:
+        names += [f"the model's answer [{place}]" for place in range(source.encoding.model.outputs)]
     return names
 
 

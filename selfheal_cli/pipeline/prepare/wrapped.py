@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from selfheal_cli.config import RunConfig
 from selfheal_cli.config_sources import RowSettings
@@ -15,6 +15,7 @@ from selfheal_cli.model.checkpoint import assemble
 from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.records import VersionRecord
 from selfheal_cli.registry.base import Registry
+from selfheal_cli.registry.encoding import encoding_of
 from selfheal_cli.rollback.verify import load_verified
 from selfheal_cli.sources.encoding import Encoding
 
@@ -86,13 +87,14 @@ def find_wrapped(registry: Registry, name: str) -> Wrapped:
     document = base.describe()
     described = document["network"]
     healed = version.tags.get("selfheal.recipe") != WRAPPED
-    if "foreign" not in described or (healed and described["adapter"] == AFFINE):
+    trained_here = "foreign" not in described and not described.get("scored")
+    if trained_here or (healed and described["adapter"] == AFFINE):
         raise ConfigurationError(
             f"{model} v{number} comes from a run; --from heals what 'selfheal wrap' registered: "
             "give its name or models:/NAME@wrapped"
         )
     network = assemble(base, load_verified(registry, version), where=f"{model} v{number}")
-    encoding = Encoding.model_validate(document["encoding"])
+    encoding = encoding_of(base)
     return Wrapped(network, tuple(encoding.names), tuple(document["labels"]), version, encoding)
 
 
@@ -110,9 +112,11 @@ def for_wrapped(config: RunConfig, wrapped: Wrapped, model_name: str | None) -> 
     version = wrapped.version
     positive = config.source.positive or (wrapped.labels[1] if len(wrapped.labels) == 2 else None)
     encoding = wrapped.encoding
-    source = config.source.model_copy(
-        update={"inputs": wrapped.inputs, "positive": positive, "missing": encoding.missing}
-    )
+    taken: dict[str, Any] = {"inputs": wrapped.inputs, "missing": encoding.missing}
+    if encoding.model is not None:
+        taken["estimator"] = encoding.model.model_dump(mode="json")
+        taken["categorical"] = (*config.source.categorical, *encoding.text)
+    source = config.source.model_copy(update={"positive": positive, **taken})
     return config.model_copy(
         update={
             "source": source,

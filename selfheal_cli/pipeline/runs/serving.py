@@ -34,9 +34,9 @@ from selfheal_cli.pipeline.prepare.wrapped import Wrapped
 from selfheal_cli.pipeline.runs.run import Finished, RunContext, RunSpec, go, leased
 from selfheal_cli.records import Base, VersionRecord
 from selfheal_cli.registry.base import Registry
+from selfheal_cli.registry.encoding import encoding_of
 from selfheal_cli.rollback.plan import serving_version
 from selfheal_cli.rollback.verify import load_verified
-from selfheal_cli.sources.encoding import Encoding
 from selfheal_cli.spool.source import Pace, SpoolSource
 from selfheal_cli.spool.store import Cursor, Spool
 
@@ -80,7 +80,7 @@ def open_served(registry: Registry, wanted: ServingOptions, spool: Spool, pace: 
     config = _config(registry, champion, wanted)
     pace = replace(pace, batch_size=config.batch_size)
     document = base.describe()
-    encoding = Encoding.model_validate(document["encoding"])
+    encoding = encoding_of(base)
     assert isinstance(config.source, ServedSettings)  # noqa: S101 - as _config made it
     reference = open_source(config.model_copy(update={"source": config.source.reference}))
     source = SpoolSource(reference, encoding, spool, Cursor(), pace, config.labels.keep)

@@ -14,10 +14,11 @@ from selfheal_cli.errors import SelfhealError, StorageError, VersionCorrupt, Ver
 from selfheal_cli.model.checkpoint import Packed, assemble, unpack
 from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.registry.base import Registry
+from selfheal_cli.registry.encoding import encoding_of
 from selfheal_cli.registry.scoring import ScoringContract
 from selfheal_cli.rollback.plan import serving_version
 from selfheal_cli.rollback.verify import load_verified
-from selfheal_cli.sources.encoding import Encoding, QuickEncoding
+from selfheal_cli.sources.encoding import QuickEncoding
 from selfheal_cli.spool.control import ControlChannel, Published
 
 if TYPE_CHECKING:
@@ -119,10 +120,9 @@ def load_champion(registry: Registry, model: str) -> ServedModel:
 
 def _on_base(base: Base, base_id: str, network: SelfHealingNetwork) -> ServedModel:
     document = base.describe()
-    encoding = Encoding.model_validate(document["encoding"])
     return ServedModel(
         network=network,
-        quick=QuickEncoding(encoding),
+        quick=QuickEncoding(encoding_of(base)),
         contract=ScoringContract(document),
         labels=tuple(document["labels"]),
         base=base_id,

@@ -1,0 +1,1 @@
+"""Models that are not torch: scikit-learn's, XGBoost's, LightGBM's, CatBoost's."""

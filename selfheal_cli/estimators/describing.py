@@ -1,0 +1,120 @@
+"""How a fitted classifier's columns look, by what it says of them and by a table of rows."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from selfheal_cli.errors import DataError, ModelError
+from selfheal_cli.estimators.spec import EstimatorInput, EstimatorSpec, Kind
+from selfheal_cli.records import digest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from selfheal_cli.estimators.taking import FittedClassifier
+
+STORED_WITH = {
+    "skops": ("scikit-learn", "skops"), "lightgbm": ("lightgbm",), "xgboost": ("xgboost",),
+    "catboost": ("catboost",),
+}  # fmt: skip
+BUILDS = {"xgboost": ("xgboost", "xgboost-cpu")}  # distributions of one library
+
+
+def describe(
+    fitted: FittedClassifier, outputs: int, frame: pd.DataFrame | None, names: Sequence[str]
+) -> EstimatorSpec:
+    """What a base says of it; ``names`` are its columns, as `columns_of` gives them.
+
+    Its ``frame`` of rows says which columns hold texts; without one they are numbers.
+    """
+    inputs = tuple(
+        _input(name, place, fitted, None if frame is None else frame[name])
+        for place, name in enumerate(names)
+    )
+    # CatBoost takes no texts but in a table
+    plain = fitted.format in ("lightgbm", "xgboost") or (
+        fitted.format == "catboost" and all(one.kind in ("float", "integer") for one in inputs)
+    )
+    return EstimatorSpec(
+        format=fitted.format,
+        sha256=digest(fitted.data),
+        inputs=inputs,
+        outputs=outputs,
+        takes="matrix" if plain else "table",
+        types=fitted.types,
+        libraries={name: _version(name) for name in STORED_WITH[fitted.format]},
+    )
+
+
+def columns_of(
+    fitted: FittedClassifier, given: Sequence[str] | None, signature: Sequence[str] | None
+) -> tuple[str, ...]:
+    """The names of its columns, in its order: its own, else its signature's, else those ``given``.
+
+    Raises `DataError` where one of them is not given, `ModelError` where their number is another.
+    """
+    wanted = fitted.names or signature
+    if wanted is None:
+        names = tuple(given or (f"x{place}" for place in range(fitted.width)))
+    else:
+        names = tuple(_as_given(name, given) for name in wanted)
+    if fitted.width and len(names) != fitted.width:
+        raise ModelError(
+            f"the {fitted.kind} takes {fitted.width} columns and there are {len(names)} "
+            f"({', '.join(names[:8])}{', ...' * (len(names) > 8)}): leave others out with --drop"
+        )
+    return names
+
+
+def _as_given(name: str, given: Sequence[str] | None) -> str:
+    """The name of a column in the rows; LightGBM writes an underscore for a space."""
+    if given is None or name in given:
+        return name
+    same = [one for one in given if one.replace(" ", "_") == name]
+    if len(same) != 1:
+        raise DataError(
+            f"the rows have no column '{name}', which the model takes; columns: {', '.join(given)}"
+        )
+    return same[0]
+
+
+def _input(
+    name: str, place: int, fitted: FittedClassifier, values: pd.Series[Any] | None
+) -> EstimatorInput:
+    known = (fitted.categories or {}).get(place)
+    if known:
+        return EstimatorInput(name=name, kind="category", categories=known)
+    if known is not None and (values is None or not pd.api.types.is_integer_dtype(values)):
+        return EstimatorInput(name=name, kind="text")
+    if values is None:
+        return EstimatorInput(name=name)
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        return EstimatorInput(
+            name=name, kind="category", categories=tuple(values.cat.categories.tolist())
+        )
+    return EstimatorInput(name=name, kind=_kind(name, values))
+
+
+def _kind(name: str, values: pd.Series[Any]) -> Kind:
+    kinds = pd.api.types
+    if kinds.is_bool_dtype(values):
+        return "flag"
+    if kinds.is_integer_dtype(values):
+        return "integer"
+    if kinds.is_numeric_dtype(values):
+        return "float"
+    if kinds.is_string_dtype(values) or kinds.is_object_dtype(values):
+        return "text"
+    raise DataError(f"column '{name}' holds {values.dtype}; numbers and texts are taken")
+
+
+def _version(distribution: str) -> str:
+    for name in BUILDS.get(distribution, (distribution,)):
+        try:
+            return version(name)
+        except ModuleNotFoundError:  # importlib's own is one
+            continue
+    return ""

@@ -1,0 +1,327 @@
+"""A model that is no torch network: read, compared with what is stored of it, made a base."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+
+from selfheal_cli.errors import DataError, ModelError, one_line
+from selfheal_cli.estimators.describing import columns_of, describe
+from selfheal_cli.estimators.loading import from_skops, library, unknown_types
+from selfheal_cli.estimators.scorer import as_outputs, keep
+from selfheal_cli.estimators.spec import EstimatorSpec
+from selfheal_cli.estimators.taking import (
+    FittedClassifier,
+    from_catboost_file,
+    from_lightgbm_text,
+    from_xgboost_file,
+    on_one_thread,
+    take,
+    without_names,
+)
+from selfheal_cli.estimators.trust import require_asked
+from selfheal_cli.model.checkpoint import estimator_tensors, make_base
+from selfheal_cli.model.loading import PICKLE_RISK
+from selfheal_cli.model.network import SelfHealingNetwork
+from selfheal_cli.records import Base
+from selfheal_cli.registry.base import Registry
+from selfheal_cli.registry.mlflow.format import input_names
+from selfheal_cli.sources.encoding import Encoding
+from selfheal_cli.sources.files import open_table
+from selfheal_cli.sources.fit import side_columns
+from selfheal_cli.sources.values import one_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from selfheal_cli.records import FloatArray
+
+SAMPLE = 1_024  # rows that a model is compared on
+OFF = 1e-3  # that the probabilities of K classes may sum to beside 1
+READERS: dict[str, Callable[[bytes], FittedClassifier]] = {
+    ".txt": from_lightgbm_text, ".lgb": from_lightgbm_text,
+    ".json": from_xgboost_file, ".ubj": from_xgboost_file, ".xgb": from_xgboost_file,
+    ".cbm": from_catboost_file, ".cb": from_catboost_file,
+}  # fmt: skip
+PICKLES = (".pkl", ".pickle", ".joblib")
+FLAVORS = {"sklearn": "pickled_model", "lightgbm": "data", "xgboost": "data", "catboost": "data"}
+
+
+@dataclass(frozen=True, slots=True)
+class EstimatorOrigin:
+    """A file, or MLflow's URI of a version of one of the `FLAVORS`; ``trusted`` are types that the
+    user trusts by name.
+    """
+
+    where: str
+    trusted: tuple[str, ...] = ()
+    allow_pickle: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WrappedEstimator:
+    """A classifier with what is stored of it, that gives the same: ``spec`` and ``encoding``, its
+    answers (n, outputs) on the rows ``x`` (n, inputs), and what a person should know.
+    """
+
+    fitted: FittedClassifier
+    spec: EstimatorSpec
+    encoding: Encoding
+    x: FloatArray
+    labels: tuple[str, ...]
+    remarks: tuple[str, ...]
+
+    @property
+    def own(self) -> FloatArray:
+        """Its probabilities of the rows (n, outputs)."""
+        return self.x[:, -self.spec.outputs :]
+
+
+def is_estimator_file(path: Path) -> bool:
+    """Whether a file is of a kind that one of the libraries writes."""
+    return path.suffix.lower() in (".skops", *READERS, *PICKLES)
+
+
+def read_estimator(
+    registry: Registry | None, origin: EstimatorOrigin
+) -> tuple[FittedClassifier, tuple[str, ...] | None] | None:
+    """A classifier and what its signature calls its columns; None for a version of torch's flavor.
+
+    Raises `ModelError` where it cannot be read, or types that are not trusted would run.
+    """
+    path = Path(origin.where)
+    if registry is None or not origin.where.startswith(("models:/", "runs:/")):
+        if not path.is_file() or not is_estimator_file(path):
+            known = ", ".join((".skops", *READERS, *PICKLES))
+            raise ModelError(f"{path}: no file of a model; {known} are read, or models:/NAME/7")
+        return _read(path, origin), None
+    with tempfile.TemporaryDirectory() as into:
+        folder = registry.model_files(origin.where, Path(into))
+        flavors = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))["flavors"]
+        flavor = next((name for name in FLAVORS if name in flavors), None)
+        if flavor is None:
+            if "pytorch" in flavors:
+                return None
+            raise ModelError(
+                f"{origin.where}: is of the flavors {', '.join(flavors)}; pytorch, "
+                f"{', '.join(FLAVORS)} can be wrapped"
+            )
+        file = folder / str(flavors[flavor][FLAVORS[flavor]])
+        return _read(file, origin, flavor), input_names(folder)
+
+
+def _read(path: Path, origin: EstimatorOrigin, flavor: str = "") -> FittedClassifier:
+    suffix = path.suffix.lower()
+    if suffix == ".skops":
+        data = path.read_bytes()
+        try:
+            types = unknown_types(data)
+            require_asked(types, origin.trusted, origin.where)
+            return take(from_skops(data, types))
+        except ModelError as exc:
+            raise _told(exc, origin.where) from exc
+    if suffix in PICKLES:
+        return take(_unpickled(path, origin))
+    # LightGBM's flavor calls its text model.lgb; others' names say what they are
+    reader = READERS.get(suffix)
+    if reader is None:
+        raise ModelError(f"{origin.where}: {flavor or 'a file'} of {path.name}, which is not read")
+    try:
+        return reader(path.read_bytes())
+    except ModelError as exc:
+        raise _told(exc, origin.where) from exc
+
+
+def _told(exc: ModelError, where: str) -> ModelError:
+    text = str(exc)
+    return exc if text.startswith(where) else ModelError(f"{where}: {text}")
+
+
+def _unpickled(path: Path, origin: EstimatorOrigin) -> Any:
+    if not origin.allow_pickle:
+        raise ModelError(f"{origin.where}: {PICKLE_RISK}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of another version: the rows say whether it matters
+        try:
+            return library("joblib").load(path)
+        except (pickle.UnpicklingError, ImportError, AttributeError, ValueError, EOFError) as exc:
+            raise ModelError(f"{origin.where}: cannot be unpickled: {one_line(exc)}") from exc
+
+
+def rows_of(data: Path | None, drop: Sequence[str]) -> pd.DataFrame | None:
+    """The first rows of a table, less the columns to drop; None without one."""
+    if data is None:
+        return None
+    table = open_table(data, None)
+    unknown = [name for name in drop if name not in table.columns]
+    if unknown:
+        known = ", ".join(table.columns)
+        raise DataError(f"{data}: no column '{unknown[0]}' to drop; columns: {known}")
+    frame = next(table.chunks(None), None)
+    if frame is None or frame.empty:
+        raise DataError(f"{data}: no rows below the header")
+    return _as_pandas(frame[:SAMPLE]).drop(columns=list(drop))
+
+
+def _as_pandas(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows as pandas reads them, which models are trained on."""
+    import pandas as pd
+
+    texts = frame.select_dtypes(["string", "object"]).columns
+    if texts.empty:
+        return frame
+    read = pd.read_csv(io.StringIO(frame[texts].to_csv(index=False)), skip_blank_lines=False)
+    return frame.assign(**{name: read[name].array for name in texts})
+
+
+def described(
+    fitted: FittedClassifier,
+    frame: pd.DataFrame | None,
+    signature: Sequence[str] | None,
+    labels: Sequence[str] | None,
+    *,
+    trusted: bool = False,
+) -> WrappedEstimator:
+    """A classifier with what is stored of it; raises `ModelError` where that answers otherwise.
+
+    On the rows of ``frame``, else on drawn ones. ``labels`` name its classes where it does not.
+    The types in its file are ``trusted`` where it is a live object, or was a pickle.
+    """
+    names = columns_of(fitted, None if frame is None else list(frame.columns), signature)
+    given = frame
+    if frame is None:
+        frame = _drawn(names)
+    theirs = _asked(fitted, frame[list(names)], drawn=given is None)
+    outputs = 1 if theirs.ndim == 1 or theirs.shape[1] == 2 else theirs.shape[1]
+    own = as_outputs(theirs, outputs).astype(np.float32)
+    spoken = _labels(fitted, max(outputs, 2), labels)
+    allowed = frozenset(fitted.types)
+    for candidate, takes in _ways(fitted):
+        spec = describe(candidate, outputs, given, names)
+        spec = spec.model_copy(update={"takes": takes}) if takes else spec
+        keep(spec, candidate.data, allowed.__contains__)
+        encoding = Encoding(columns=side_columns(frame, spec), contract=2, model=spec)
+        x = encoding.encode(encoding.raw(frame))
+        if np.array_equal(x[:, -outputs:], own, equal_nan=True):
+            return WrappedEstimator(
+                candidate, spec, encoding, x, spoken, tuple(_remarks(own, given))
+            )
+    gap = float(np.nanmax(np.abs(x[:, -outputs:] - own)))
+    raise ModelError(
+        f"the {fitted.kind} stored as {spec.format} answers otherwise than the model itself, by up "
+        f"to {gap:.2g}, on {len(own)} rows: its columns or their types are others than in training"
+    )
+
+
+def _ways(fitted: FittedClassifier) -> list[tuple[FittedClassifier, str | None]]:
+    """Ways to ask it, the quicker ones first."""
+    if fitted.format != "skops":
+        return [(fitted, None)]
+    fitted = on_one_thread(fitted)
+    quick = without_names(fitted)
+    return [*([(quick, "matrix")] if quick is not None else []), (fitted, "table")]
+
+
+def _drawn(names: Sequence[str]) -> pd.DataFrame:
+    import pandas as pd
+
+    drawn = np.random.default_rng(0).standard_normal((SAMPLE, len(names)))
+    return pd.DataFrame(drawn.astype(np.float32).astype(np.float64), columns=list(names))
+
+
+def _asked(fitted: FittedClassifier, frame: pd.DataFrame, *, drawn: bool) -> Any:
+    """The model's own probabilities of a table; raises `ModelError` where they are none."""
+    try:
+        with warnings.catch_warnings(), library("joblib").parallel_config("sequential"):
+            warnings.simplefilter("ignore")
+            theirs = np.asarray(fitted.ask(_as_trained(fitted, frame)))
+    except ModelError:
+        raise
+    except Exception as exc:  # the library's own words
+        hint = "; give rows as it takes them with --data" if drawn else ""
+        raise ModelError(
+            f"the {fitted.kind} has no answer to {len(frame)} "
+            f"{'drawn rows' if drawn else 'rows'}: {one_line(exc)[:300]}{hint}"
+        ) from exc
+    if theirs.dtype == object or theirs.ndim not in (1, 2) or len(theirs) != len(frame):
+        raise ModelError(
+            f"the {fitted.kind} gives {theirs.shape} for {len(frame)} rows; a probability for "
+            "each class is needed (multi-output is not supported)"
+        )
+    _require_probabilities(fitted, theirs)
+    return theirs
+
+
+def _as_trained(fitted: FittedClassifier, frame: pd.DataFrame) -> Any:
+    """Rows as the library had them: texts as categories where it keeps categories."""
+    if fitted.names is None and fitted.format in ("skops", "lightgbm"):
+        return frame.to_numpy()
+    shown = frame.set_axis(list(fitted.names or frame.columns), axis=1)
+    for place, known in (fitted.categories or {}).items():
+        name = shown.columns[place]
+        if known:
+            import pandas as pd
+
+            shown[name] = pd.Categorical(shown[name], categories=list(known))
+    return shown
+
+
+def _require_probabilities(fitted: FittedClassifier, theirs: Any) -> None:
+    known = theirs[~np.isnan(theirs).reshape(len(theirs), -1).any(axis=1)]
+    if not len(known):
+        raise ModelError(f"the {fitted.kind} gives NaN for all {len(theirs)} rows")
+    if known.min() < 0 or known.max() > 1:
+        raise ModelError(
+            f"the {fitted.kind} gives values from {known.min():.4g} to {known.max():.4g}: "
+            "probabilities lie between 0 and 1"
+        )
+    if theirs.ndim == 2 and np.abs(known.sum(axis=1) - 1).max() > OFF:
+        raise ModelError(
+            f"the {fitted.kind} gives {theirs.shape[1]} probabilities that do not sum to 1: "
+            "multi-label is not supported; one class a row is needed"
+        )
+
+
+def _labels(fitted: FittedClassifier, classes: int, given: Sequence[str] | None) -> tuple[str, ...]:
+    own = None if fitted.classes is None else [str(one_text(one)) for one in fitted.classes]
+    names = list(given or own or map(str, range(classes)))
+    if len(names) != classes or len(set(names)) != classes:
+        raise ModelError(f"--classes {','.join(names)}: the model tells {classes} classes apart")
+    return tuple(names)
+
+
+def _remarks(own: FloatArray, given: pd.DataFrame | None) -> list[str]:
+    remarks = []
+    if given is None:
+        remarks.append(
+            f"No --data was given: it was compared on {len(own)} drawn rows, and its inputs count "
+            "as they are for heals until a run has seen training rows."
+        )
+    elif bool(np.isin(own[~np.isnan(own)], (0, 1)).all()):
+        remarks.append(
+            "It gives only 0 and 1 on these rows: no row is surer than another, so that a heal has "
+            "little to go by."
+        )
+    if np.isnan(own).any():
+        missing = int(np.isnan(own).any(axis=1).sum())
+        remarks.append(f"It has no answer to {missing} of {len(own)} rows; such rows are left out.")
+    return remarks
+
+
+def estimator_base(network: SelfHealingNetwork, described: WrappedEstimator) -> Base:
+    """Its frozen part, with some rows that each version is checked on."""
+    document = {
+        "encoding": described.encoding.model_dump(mode="json"),
+        "labels": list(described.labels),
+    }
+    whole = described.x[np.isfinite(described.x).all(axis=1)]
+    return make_base(network, estimator_tensors(described.fitted.data), document, whole)
