@@ -270,13 +270,7 @@ def train_networks(
 
 def survey(config: RunConfig, source: Source, trained: Trained) -> Prepared:
     """One walk through the training rows with the recipe's network: what is normal?"""
-    kind = kind_of(config.heal.recipe)
-    network = trained.network
-    size = network.architecture
-    if kind.goes_behind(size.adapter, foreign=size.foreign is not None):
-        beside = kind.adapter == AFFINE and network.may_look_beside
-        with seeded(config.seed):
-            network = network.anchored(beside=beside, adapter=kind.adapter)
+    network = _with_recipes_adapter(trained.network, config)
     classes = len(source.labels)
     anchors = AnchorRows(network, classes)
     names = _input_names(source, by_category=config.drift_by == "monitors")
@@ -309,12 +303,8 @@ def survey(config: RunConfig, source: Source, trained: Trained) -> Prepared:
         threshold_for(config.objective, network.predict(recent[0])),
         threshold_for(config.objective, shadow.predict(recent[0])),
     )
-    sample = None
-    if reservoir is not None:
-        rows = reservoir.rows()
-        sample = sample_of(
-            config, source, rows, trained.network, shadow, thresholds[0], trained.rules
-        )
+    rest = (trained.network, shadow, thresholds[0], trained.rules)
+    sample = sample_of(config, source, reservoir.rows(), *rest) if reservoir is not None else None
     return Prepared(
         trained=trained,
         network=network,
@@ -336,6 +326,16 @@ def survey(config: RunConfig, source: Source, trained: Trained) -> Prepared:
         ),
         sample=sample,
     )
+
+
+def _with_recipes_adapter(network: SelfHealingNetwork, config: RunConfig) -> SelfHealingNetwork:
+    """The network, with an adapter for the recipe behind the stored one where it heals another."""
+    kind, size = kind_of(config.heal.recipe), network.architecture
+    if not kind.goes_behind(size.adapter, foreign=size.foreign is not None):
+        return network
+    beside = kind.adapter == AFFINE and network.may_look_beside
+    with seeded(config.seed):
+        return network.anchored(beside=beside, adapter=kind.adapter)
 
 
 def _document(source: Source) -> dict[str, Any]:
