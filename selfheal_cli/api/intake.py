@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from selfheal_cli.records import Columns, FloatArray, LabelArray
+    from selfheal_cli.sources.encoding import QuickEncoding
 
 MOST_KEY = 512  # characters of an id
 UNKNOWN = -1
@@ -71,6 +72,10 @@ class Intake:
                 f"{argument}: row {row}, value {place}: {rows[row, place]} is not a finite number"
             )
         return rows
+
+    def inputs(self, rows: FloatArray, quick: QuickEncoding) -> FloatArray:
+        """Rows (n, d) as the network takes them."""
+        return quick.encoding.filled(rows)
 
     def columns(self, rows: FloatArray) -> Columns:
         """Rows (n, d) as columns (n,), copied."""

@@ -17,9 +17,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 from filelock import FileLock, Timeout
 
 from selfheal_cli.actor import actor
+from selfheal_cli.api.estimator import TableIntake
 from selfheal_cli.api.intake import Intake
 from selfheal_cli.config import RunConfig
 from selfheal_cli.errors import ModelError
@@ -76,6 +78,10 @@ class Program:
     @property
     def intake(self) -> Intake:
         """How what is given is read."""
+        known = self.reference
+        if known.x.dtype == np.float64:  # of networks they are float32
+            texts = frozenset(known.vocabulary)
+            return TableIntake(known.names, known.shape, known.labels, texts)
         return Intake(self.reference.names, self.reference.shape, self.reference.labels)
 
 

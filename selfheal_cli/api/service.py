@@ -15,6 +15,7 @@ import numpy as np
 from filelock import FileLock
 
 from selfheal_cli.actor import actor, clock, now_text
+from selfheal_cli.api.estimator import live_estimator
 from selfheal_cli.api.intake import Intake, shown
 from selfheal_cli.api.own import named_adapter, named_monitors, named_rules
 from selfheal_cli.api.replica import Program, Replica, champion_for
@@ -29,6 +30,7 @@ from selfheal_cli.config import (
     checked,
 )
 from selfheal_cli.errors import Closed, DataError, SelfhealError, one_line
+from selfheal_cli.estimators.taking import is_estimator
 from selfheal_cli.heal.recipe import check_place, check_recipe
 from selfheal_cli.installed import name_of
 from selfheal_cli.model.adapters import REFLEXIVE
@@ -44,12 +46,12 @@ from selfheal_cli.registry.mlflow.store import forget_connections
 from selfheal_cli.rollback.paired import plan_better
 from selfheal_cli.rollback.plan import By, RollbackPlan, execute, plan_previous, plan_version
 from selfheal_cli.serve.http.model import Scorer
-from selfheal_cli.sources.pushed import Reference
+from selfheal_cli.sources.pushed import Reference, Vocabulary
 from selfheal_cli.spool.file import spool_path
 from selfheal_cli.spool.store import Feedback
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
     from torch import nn
 
     from selfheal_cli.records import FloatArray
@@ -69,6 +71,8 @@ class SelfHealing:
     says which recipe fits where. ``settings`` are others of `HealSettings`, such as
     ``learning_rate`` and ``steps``; ``policy`` are thresholds. ``recipe``, ``adapter``, ``rules``
     and ``monitors`` are named, or parts of the program's own: docs/own-parts.md.
+    ``module`` may be a classifier of scikit-learn's, LightGBM's, XGBoost's or CatBoost's as well:
+    then ``x`` is a table as in its training, and ``at``, ``adapter`` and ``init`` say nothing.
     Tables (DataFrames) are taken by their columns' names, arrays by position. ``output`` says what
     the module gives where that cannot be seen: ``logits`` or ``probabilities``.
 
@@ -88,7 +92,7 @@ class SelfHealing:
 
     def __init__(
         self,
-        module: nn.Module,
+        module: nn.Module | Any,
         x: ArrayLike,
         y: ArrayLike,
         *,
@@ -112,11 +116,20 @@ class SelfHealing:
     ) -> None:
         require_name(name)
         recipe, adapter = name_of("recipe", recipe), named_adapter(adapter)
-        flat, sample = shown(x, columns)
-        network = wrap(
-            module, sample.rows, shape=sample.shape, dtype=sample.dtype, at=at, adapter=adapter,
-            init=init, output=output,
-        )  # fmt: skip
+        vocabulary: Vocabulary = {}
+        if is_estimator(module):
+            flat: NDArray[Any]
+            taken = live_estimator(module, x, columns, labels)
+            network, base, flat, vocabulary = taken.network, taken.base, taken.x, taken.vocabulary
+            intake: Intake = taken.intake
+        else:
+            flat, sample = shown(x, columns)
+            network = wrap(
+                module, sample.rows, shape=sample.shape, dtype=sample.dtype, at=at, adapter=adapter,
+                init=init, output=output,
+            )  # fmt: skip
+            base = base_of(network, sample, labels)
+            intake = Intake(sample.names, sample.shape, tuple(base.describe()["labels"]))
         by = {"better_by": "f1" if recipe == "article" else "paired"}
         heal = checked(
             HealSettings, {**by, **(settings or {}), "recipe": recipe, "mode": mode},
@@ -124,8 +137,6 @@ class SelfHealing:
         )  # fmt: skip
         check_recipe(heal, LabelSettings(regime="arriving"), max(network.architecture.outputs, 2))
         check_place(heal, network)
-        base = base_of(network, sample, labels)
-        intake = Intake(sample.names, sample.shape, tuple(base.describe()["labels"]))
         classes = intake.classes(y, len(flat), "y")
         if len(set(classes.tolist()) - {-1}) < 2 and not rules:
             raise DataError("y: is of one class; rows of two or more say what is normal")
@@ -139,7 +150,9 @@ class SelfHealing:
                 number, name, intake.names, heal, batch_size, rules, monitors, policy
             )
             settled = config.model_dump_json()
-            reference = Reference(flat, classes, intake.names, intake.labels, sample.shape, settled)
+            reference = Reference(
+                flat, classes, intake.names, intake.labels, intake.shape, settled, vocabulary
+            )
             reference.save(spool_path(name).parent)
         self._begin(Program(config, reference, max_wait, keep_rows), registry, tracking_uri)
 
@@ -347,7 +360,7 @@ class SelfHealing:
             self._here()  # so that a fork which only predicts follows
         served = self._scorer.served
         try:
-            return served.network.predict(served.quick.encoding.filled(rows))
+            return served.network.predict(self._intake.inputs(rows, served.quick))
         except Exception as exc:  # the module's own code
             raise DataError(f"the model fails on these rows: {one_line(exc)}") from exc
 
