@@ -1,4 +1,4 @@
-"""A scikit-learn pipeline inside a program: it scores as it does, heals, and goes on after a restart."""
+"""A scikit-learn pipeline inside a program: it scores as it does, heals, and goes on."""
 
 from __future__ import annotations
 

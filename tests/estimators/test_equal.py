@@ -23,6 +23,9 @@ from sklearn.tree import DecisionTreeClassifier
 from selfheal_cli.estimators.taking import take
 from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.pipeline.prepare.estimators import WrappedEstimator, described
+from selfheal_cli.pipeline.prepare.wrapped import Wrapped
+from selfheal_cli.sources.encoding import Encoding
+from selfheal_cli.sources.fit import side_columns
 from tests.estimators.fitted import NUMBERS, pipeline, table
 
 TRAINED = table(400)
@@ -102,6 +105,18 @@ def test_columns_go_by_their_names_in_any_order() -> None:
     taken = described(take(model), WHOLE[NUMBERS[::-1]].assign(other=1), None, None)
     assert taken.spec.names == tuple(NUMBERS)
     assert is_equal_every_way(taken, model, WHOLE)
+
+
+def test_a_run_whose_rows_have_other_categories_takes_them() -> None:
+    model = pipeline(TRAINED)
+    taken = described(take(model), X, None, None)
+    network = SelfHealingNetwork.around_scores(taken.encoding.width, 1)
+    wrapped = Wrapped(network, taken.spec.names, taken.labels, None, taken.encoding)  # type: ignore[arg-type]
+    other = X.assign(country=X["country"].fillna("FR"))
+    encoding = Encoding(columns=side_columns(other, taken.spec), contract=2, model=taken.spec)
+    assert encoding.width == taken.encoding.width + 1
+    ours = wrapped.network_for(encoding).predict(encoding.encode(encoding.raw(other)))
+    assert np.array_equal(ours, model.predict_proba(other)[:, 1].astype(np.float32))
 
 
 def test_a_row_that_the_model_has_no_answer_to_is_nan_and_the_others_have_theirs() -> None:

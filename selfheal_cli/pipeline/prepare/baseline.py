@@ -257,7 +257,7 @@ def train_networks(
     calibration = None if auto else calibrate_sensitive(named, source, rules)
     plain: Classifier | None = None
     if wrapped is not None:
-        selected = Selected(wrapped.network, "")
+        selected = Selected(wrapped.network_for(source.encoding), "")
     else:
         selected, plain = _train(config, source, on_epoch)
     network = selected.network

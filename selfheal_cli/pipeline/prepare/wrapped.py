@@ -60,6 +60,14 @@ class Wrapped:
                 " a regression is not supported; of a logit say --gives logits when you wrap it"
             )
 
+    def network_for(self, encoding: Encoding) -> SelfHealingNetwork:
+        """The network for rows that are encoded so; that of a model which is no torch network is
+        made anew where its columns are, whose categories are those of a run's training rows.
+        """
+        if encoding.model is None or encoding == self.encoding:
+            return self.network
+        return SelfHealingNetwork.around_scores(encoding.width, encoding.model.outputs)
+
     def require_fit(self, labels: Sequence[str]) -> None:
         """Raise `DataError` where the data's target has other values than the model's."""
         if tuple(labels) != self.labels:
