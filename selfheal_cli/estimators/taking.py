@@ -48,6 +48,19 @@ class FittedClassifier:
     categories: dict[int, tuple[Any, ...]] | None = None
     types: tuple[str, ...] = ()
     model: Any = None
+    unplaced: tuple[tuple[Any, ...], ...] = ()
+
+    def placed(self, texts: Sequence[bool]) -> FittedClassifier:
+        """The same with its categories by column, where rows say which columns are ``texts``."""
+        if self.categories is not None or not self.unplaced:
+            return self
+        places = [place for place, is_text in enumerate(texts) if is_text]
+        if len(places) != len(self.unplaced):
+            raise ModelError(
+                f"the {self.kind} keeps the categories of {len(self.unplaced)} columns, and "
+                f"{len(places)} columns hold texts: give rows as in training with --data"
+            )
+        return replace(self, categories=dict(zip(places, self.unplaced, strict=True)))
 
 
 def take(model: Any) -> FittedClassifier:
@@ -106,22 +119,22 @@ def _of_lightgbm(model: Any, name: str) -> FittedClassifier:
     return FittedClassifier(
         "lightgbm", name, text.encode(), ask, booster.num_feature(), _named(names),
         _classes(model), _lightgbm_categories(text, booster),
+        unplaced=tuple(map(tuple, booster.pandas_categorical or ())),
     )  # fmt: skip
 
 
-def _lightgbm_categories(text: str, booster: Any) -> dict[int, tuple[Any, ...]]:
-    """Of pandas' categories LightGBM keeps the values, and not which columns they are of."""
+def _lightgbm_categories(text: str, booster: Any) -> dict[int, tuple[Any, ...]] | None:
+    """Of pandas' categories LightGBM keeps the values, and not which columns they are of: None
+    where its trees do not tell either.
+    """
     kept = booster.pandas_categorical or []
     infos = (re.search(r"^feature_infos=(.*)$", text, re.MULTILINE) or ["", ""])[1].split()
     places = [place for place, info in enumerate(infos) if ":" in info and info[0] != "["]
     if len(kept) != len(places):
         # a column that no tree could use says nothing of its kind
         places += [place for place, info in enumerate(infos) if info == "none"]
-    if kept and len(kept) != len(places):
-        raise ModelError(
-            f"the LightGBM model keeps the categories of {len(kept)} columns and does not say of "
-            "which: train it on the categories' codes"
-        )
+    if len(kept) != len(places):
+        return None
     return {place: tuple(values) for place, values in zip(sorted(places), kept, strict=False)}
 
 

@@ -95,6 +95,13 @@ def test_lightgbm_with_categories_is_stored_as_its_text(classes: int) -> None:
     assert np.array_equal(text.own, taken.own)
 
 
+def test_rows_tell_which_columns_are_categories_where_lightgbm_does_not() -> None:
+    lightgbm = pytest.importorskip("lightgbm")
+    frame = BY_CATEGORY.assign(zero=0, bank=pd.Categorical(["A"] * len(X)))
+    model = lightgbm.LGBMClassifier(n_estimators=3, verbose=-1, n_jobs=1).fit(frame, Y)
+    assert is_equal_every_way(described(take(model), frame, None, None), model, frame)
+
+
 def test_names_of_classes_are_the_models_own() -> None:
     model = LogisticRegression().fit(WHOLE, Y.map({0: "no", 1: "yes"}))
     assert described(take(model), WHOLE, None, None).labels == ("no", "yes")

@@ -197,9 +197,12 @@ def described(
     The types in its file are ``trusted`` where it is a live object, or was a pickle.
     """
     names = columns_of(fitted, None if frame is None else list(frame.columns), signature)
+    from pandas.api.types import is_numeric_dtype
+
     given = frame
     if frame is None:
         frame = _drawn(names)
+    fitted = fitted.placed([not is_numeric_dtype(frame[name]) for name in names])
     theirs = _asked(fitted, frame[list(names)], drawn=given is None)
     outputs = 1 if theirs.ndim == 1 or theirs.shape[1] == 2 else theirs.shape[1]
     own = as_outputs(theirs, outputs).astype(np.float32)
