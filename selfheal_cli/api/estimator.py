@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from selfheal_cli.api.intake import Intake
+from selfheal_cli.api.intake import Intake, ProgramModel
 from selfheal_cli.errors import DataError, MissingColumn, NoRows, WrongShape
 from selfheal_cli.estimators.taking import take
 from selfheal_cli.estimators.trust import is_of_library
@@ -19,11 +19,8 @@ from selfheal_cli.pipeline.prepare.estimators import SAMPLE, described, estimato
 from selfheal_cli.sources.values import numbers, texts
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from selfheal_cli.records import Base, Columns, FloatArray
+    from selfheal_cli.records import Columns, FloatArray
     from selfheal_cli.sources.encoding import QuickEncoding
-    from selfheal_cli.sources.pushed import Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,22 +67,9 @@ class TableIntake(Intake):
         return pd.DataFrame(array, columns=list(self.names))
 
 
-@dataclass(frozen=True, slots=True)
-class LiveEstimator:
-    """A classifier with a network around its answer, and the rows ``x`` (n, d) that say what is
-    normal, of texts the places in the ``vocabulary``.
-    """
-
-    network: SelfHealingNetwork
-    base: Base
-    intake: TableIntake
-    x: NDArray[Any]
-    vocabulary: Vocabulary
-
-
 def live_estimator(
     model: Any, x: Any, columns: Sequence[str] | None, labels: Sequence[str] | None
-) -> LiveEstimator:
+) -> ProgramModel:
     """Raises `ModelError` and `DataError`, as `described` does."""
     use_one_thread_here()
     frame = x if isinstance(x, pd.DataFrame) else _table(x, columns)
@@ -103,7 +87,7 @@ def live_estimator(
         else:
             wide[:, place] = values
     network = SelfHealingNetwork.around_scores(taken.encoding.width, taken.spec.outputs)
-    return LiveEstimator(network, estimator_base(network, taken), intake, wide, vocabulary)
+    return ProgramModel(network, estimator_base(network, taken), intake, wide, vocabulary)
 
 
 def _table(x: Any, columns: Sequence[str] | None) -> pd.DataFrame:

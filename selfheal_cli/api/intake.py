@@ -19,16 +19,19 @@ from selfheal_cli.errors import (
     UnknownClass,
     WrongShape,
 )
-from selfheal_cli.pipeline.prepare.foreign import SAMPLE, Sample
+from selfheal_cli.model.wrapping import wrap
+from selfheal_cli.pipeline.prepare.foreign import SAMPLE, Sample, base_of
 from selfheal_cli.serve.http.tables import as_key
 from selfheal_cli.sources.first_contract import one_text
 from selfheal_cli.sources.given import as_array, named_columns
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
 
-    from selfheal_cli.records import Columns, FloatArray, LabelArray
+    from selfheal_cli.model.network import SelfHealingNetwork
+    from selfheal_cli.records import Base, Columns, FloatArray, LabelArray
     from selfheal_cli.sources.encoding import QuickEncoding
+    from selfheal_cli.sources.pushed import Vocabulary
 
 MOST_KEY = 512  # characters of an id
 UNKNOWN = -1
@@ -63,9 +66,9 @@ class Intake:
                 f"{argument}: rows have shape {array.shape[1:]}, the model takes {self.shape}"
             )
         with np.errstate(over="ignore"):  # what is too large is infinite, and said to be below
-            rows = np.ascontiguousarray(
-                array.reshape(len(array), prod(self.shape)), dtype=np.float32
-            )
+            wide = array.reshape(len(array), prod(self.shape))
+            # torch warns of memory that nobody may write to, such as that of a table
+            rows = np.require(wide, np.float32, ["C", "W"])
         if np.isinf(rows).any():
             row, place = np.argwhere(np.isinf(rows))[0]
             raise DataError(
@@ -140,6 +143,31 @@ class Intake:
             f"{argument}: labels are classes from 0 to {len(self.labels) - 1}, -1 where unknown, "
             f"or the words {words}; given: {given}"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramModel:
+    """A model that a program hands over, with a network around it, and the rows ``x`` (n, d) that
+    say what is normal, of texts the places in the ``vocabulary``.
+    """
+
+    network: SelfHealingNetwork
+    base: Base
+    intake: Intake
+    x: NDArray[Any]
+    vocabulary: Vocabulary
+
+
+def live_module(
+    module: Any, x: Any, columns: Sequence[str] | None, labels: Sequence[str] | None,
+    **how: Any,
+) -> ProgramModel:  # fmt: skip
+    """A torch module; ``how`` it is wrapped, as `wrap` takes it. Raises `SelfhealError` kinds."""
+    flat, sample = shown(x, columns)
+    network = wrap(module, sample.rows, shape=sample.shape, dtype=sample.dtype, **how)
+    base = base_of(network, sample, labels)
+    intake = Intake(sample.names, sample.shape, tuple(base.describe()["labels"]))
+    return ProgramModel(network, base, intake, flat, {})
 
 
 def shown(x: Any, columns: Sequence[str] | None) -> tuple[FloatArray, Sample]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from filelock import FileLock
 
 from selfheal_cli.actor import actor, clock, now_text
 from selfheal_cli.api.estimator import live_estimator
-from selfheal_cli.api.intake import Intake, shown
+from selfheal_cli.api.intake import live_module
 from selfheal_cli.api.own import named_adapter, named_monitors, named_rules
 from selfheal_cli.api.replica import Program, Replica, champion_for
 from selfheal_cli.api.report import Report, report_of
@@ -36,8 +37,6 @@ from selfheal_cli.installed import name_of
 from selfheal_cli.model.adapters import REFLEXIVE
 from selfheal_cli.model.answer import AUTO as ANY_OUTPUT
 from selfheal_cli.model.cutting import AUTO
-from selfheal_cli.model.wrapping import wrap
-from selfheal_cli.pipeline.prepare.foreign import base_of
 from selfheal_cli.pipeline.prepare.wrapped import PREFIX
 from selfheal_cli.pipeline.runs.run import Finished, RunContext
 from selfheal_cli.pipeline.runs.wrap import add_wrapped, require_name, wrapped_on
@@ -46,12 +45,12 @@ from selfheal_cli.registry.mlflow.store import forget_connections
 from selfheal_cli.rollback.paired import plan_better
 from selfheal_cli.rollback.plan import By, RollbackPlan, execute, plan_previous, plan_version
 from selfheal_cli.serve.http.model import Scorer
-from selfheal_cli.sources.pushed import Reference, Vocabulary
+from selfheal_cli.sources.pushed import Reference
 from selfheal_cli.spool.file import spool_path
 from selfheal_cli.spool.store import Feedback
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
     from torch import nn
 
     from selfheal_cli.records import FloatArray
@@ -73,8 +72,9 @@ class SelfHealing:
     and ``monitors`` are named, or parts of the program's own: docs/own-parts.md.
     ``module`` may be a classifier of scikit-learn's, LightGBM's, XGBoost's or CatBoost's as well:
     then ``x`` is a table as in its training, and ``at``, ``adapter`` and ``init`` say nothing.
-    Tables (DataFrames) are taken by their columns' names, arrays by position. ``output`` says what
-    the module gives where that cannot be seen: ``logits`` or ``probabilities``.
+    Tables (DataFrames) are taken by their columns' names, arrays by position. ``gives`` says what
+    the module gives where that cannot be seen: ``logits``, ``probabilities``, or the KEY of one of
+    several outputs; ``output`` is its old name.
 
     What is scored and told is kept in this folder, the latest ``keep_rows`` rows of it, until it
     was healed on and beyond, for labels that come later. A program that is begun again with the
@@ -106,7 +106,8 @@ class SelfHealing:
         at: str = AUTO,
         adapter: Any = REFLEXIVE,
         init: Mapping[str, Any] | None = None,
-        output: str = ANY_OUTPUT,
+        gives: str = ANY_OUTPUT,
+        output: str | None = None,
         mode: Literal["async", "sync"] = "async",
         settings: Mapping[str, Any] | None = None,
         policy: Policy | None = None,
@@ -116,28 +117,18 @@ class SelfHealing:
     ) -> None:
         require_name(name)
         recipe, adapter = name_of("recipe", recipe), named_adapter(adapter)
-        vocabulary: Vocabulary = {}
         if is_estimator(module):
-            flat: NDArray[Any]
-            taken = live_estimator(module, x, columns, labels)
-            network, base, flat, vocabulary = taken.network, taken.base, taken.x, taken.vocabulary
-            intake: Intake = taken.intake
+            given = live_estimator(module, x, columns, labels)
         else:
-            flat, sample = shown(x, columns)
-            network = wrap(
-                module, sample.rows, shape=sample.shape, dtype=sample.dtype, at=at, adapter=adapter,
-                init=init, output=output,
+            given = live_module(
+                module, x, columns, labels, at=at, adapter=adapter, init=init,
+                output=_gives(gives, output),
             )  # fmt: skip
-            base = base_of(network, sample, labels)
-            intake = Intake(sample.names, sample.shape, tuple(base.describe()["labels"]))
-        by = {"better_by": "f1" if recipe == "article" else "paired"}
-        heal = checked(
-            HealSettings, {**by, **(settings or {}), "recipe": recipe, "mode": mode},
-            where="SelfHealing",
-        )  # fmt: skip
+        network, base, intake = given.network, given.base, given.intake
+        heal = _heal_settings(recipe, mode, settings)
         check_recipe(heal, LabelSettings(regime="arriving"), max(network.architecture.outputs, 2))
         check_place(heal, network)
-        classes = intake.classes(y, len(flat), "y")
+        classes = intake.classes(y, len(given.x), "y")
         if len(set(classes.tolist()) - {-1}) < 2 and not rules:
             raise DataError("y: is of one class; rows of two or more say what is normal")
         with _alone(name):
@@ -151,8 +142,9 @@ class SelfHealing:
             )
             settled = config.model_dump_json()
             reference = Reference(
-                flat, classes, intake.names, intake.labels, intake.shape, settled, vocabulary
-            )
+                given.x, classes, intake.names, intake.labels, intake.shape, settled,
+                given.vocabulary,
+            )  # fmt: skip
             reference.save(spool_path(name).parent)
         self._begin(Program(config, reference, max_wait, keep_rows), registry, tracking_uri)
 
@@ -401,6 +393,22 @@ def _alone(name: str) -> FileLock:
     folder = spool_path(name).parent
     folder.mkdir(parents=True, exist_ok=True)
     return FileLock(folder / "beginning.lock")
+
+
+def _heal_settings(
+    recipe: str, mode: Literal["async", "sync"], settings: Mapping[str, Any] | None
+) -> HealSettings:
+    """As a run on own data has them, but for what the program says."""
+    by = {"better_by": "f1" if recipe == "article" else "paired"}
+    values = {**by, **(settings or {}), "recipe": recipe, "mode": mode}
+    return checked(HealSettings, values, where="SelfHealing")
+
+
+def _gives(gives: str, output: str | None) -> str:
+    if output is None:
+        return gives
+    warnings.warn("SelfHealing(output=) is gives= now", DeprecationWarning, stacklevel=3)
+    return output
 
 
 def _config_of(
