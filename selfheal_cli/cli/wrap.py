@@ -123,10 +123,35 @@ def command(
     require_model(given)
     if name is None and not listed:
         raise click.UsageError("--as NAME is needed, or --list")
-    init = init_of(given["init_text"])
+    init_of(given["init_text"])
     from selfheal_cli.cli.wrap_estimator import wrap_estimator
     from selfheal_cli.model.adapters import parse_adapter
     from selfheal_cli.model.allowed import allow
+    from selfheal_cli.pipeline.runs.wrap import require_name
+    from selfheal_cli.registry.mlflow.registry import MlflowRegistry
+
+    allow([(given["target"] or "").partition(":")[0]])
+    parse_adapter(given["adapter"])
+    if name is not None:
+        require_name(name)
+    needed = given["model"] is not None or not listed
+    registry = MlflowRegistry(tracking_uri, create=not listed) if needed else None
+    asked = {**given, "listed": listed}
+    how = {"promote": promote, "as_json": as_json}
+    is_done = (
+        registry is not None
+        and given["model"] is not None
+        and wrap_estimator(registry, name, labels, asked, **how)
+    )
+    if not is_done:
+        _wrap_module(registry, name, labels, asked, **how)
+
+
+def _wrap_module(
+    registry: Registry | None, name: str | None, labels: str | None, given: dict[str, Any], *,
+    promote: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """A torch module, or what it has layers for."""
     from selfheal_cli.model.wrapping import put_in
     from selfheal_cli.pipeline.prepare.foreign import (
         ForeignOrigin,
@@ -136,33 +161,15 @@ def command(
         taken,
     )
     from selfheal_cli.pipeline.runs.run import RunContext
-    from selfheal_cli.pipeline.runs.wrap import add_wrapped, require_name
-    from selfheal_cli.registry.mlflow.registry import MlflowRegistry
+    from selfheal_cli.pipeline.runs.wrap import add_wrapped
 
-    allow([(given["target"] or "").partition(":")[0]])
-    parse_adapter(given["adapter"])
-    if name is not None:
-        require_name(name)
-    needed = given["model"] is not None or not listed
-    registry = MlflowRegistry(tracking_uri, create=not listed) if needed else None
-    if (
-        registry is not None
-        and given["model"] is not None
-        and wrap_estimator(
-            registry, name, labels, {**given, "listed": listed}, promote=promote, as_json=as_json
-        )
-    ):
-        return
     origin = ForeignOrigin(
-        given["model"],
-        given["target"],
-        given["weights"],
-        init,
+        given["model"], given["target"], given["weights"], init_of(given["init_text"]),
         allow_pickle=given["allow_pickle"],
-    )
+    )  # fmt: skip
     stored = read_origin(registry, origin)
     sample = sample_rows(stored, given["data"], given["drop"], asked_inputs(given))
-    if listed:
+    if given["listed"]:
         _show_layers(stored, sample, origin, given["gives"], as_json=as_json)
     elif name is not None and registry is not None:
         original = taken(stored, sample, origin, given["gives"])
