@@ -12,11 +12,9 @@ from collections.abc import Callable, Collection, Iterable
 from selfheal_cli.errors import ModelError
 
 LIBRARIES = ("sklearn", "lightgbm", "xgboost", "catboost", "imblearn", "numpy", "scipy")
+DATA = ("collections.OrderedDict", "numpy.dtype")  # hold values, and run nothing of a file's
 # what a partial calls is listed by itself
-PLAIN = (
-    "collections.OrderedDict", "functools.partial", "numpy.dtype",
-    "sklearn.utils.validation.check_array",
-)  # fmt: skip
+PLAIN = (*DATA, "functools.partial", "sklearn.utils.validation.check_array")
 
 
 def require_trusted(
@@ -26,7 +24,7 @@ def require_trusted(
     of another library and that nobody has allowed here.
     """
     for name in types:
-        if name not in trusted:
+        if name not in trusted and name not in DATA:
             raise ModelError(
                 f"the model's file builds the type {name}, which was not trusted when it was "
                 "wrapped: wrap it again"
@@ -46,7 +44,7 @@ def is_of_library(name: str) -> bool:
 
 def require_asked(types: Iterable[str], trusted: Collection[str], where: str) -> None:
     """Raise `ModelError` that names the types which the user has to trust, and how."""
-    missing = [name for name in types if name not in trusted]
+    missing = [name for name in types if name not in trusted and name not in DATA]
     if missing:
         options = " ".join(f"--trust {name}" for name in missing)
         raise ModelError(

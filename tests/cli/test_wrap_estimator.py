@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -17,8 +18,7 @@ from selfheal_cli.serve.http.model import load_champion
 from tests.conftest import Invoke, enter
 from tests.estimators.fitted import pipeline, table
 
-WRAP = ("wrap", "model.skops", "--data", "train.csv", "--drop", "y", "--as", "credit",
-        "--trust", "numpy.dtype")  # fmt: skip
+WRAP = ("wrap", "model.skops", "--data", "train.csv", "--drop", "y", "--as", "credit")
 RUN = ("run", "stream.csv", "--target", "y", "--from", "credit", "--no-plots", "--json",
        "--batch-size", "50", "--set=heal.mode=sync", "--train-fraction", "0.4")  # fmt: skip
 OF = ("--model-name", "credit")
@@ -56,6 +56,9 @@ def in_healed(healed: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_healing_helps_and_the_frozen_one_is_the_model_itself(in_healed: Path) -> None:
     document = json.loads(Path("result.json").read_text())
     stages = {one["title"]: one for one in document["results"]["stages"]}
+    logs = [log.read_text() for log in Path("mlruns/selfheal/runs").glob("*/events.jsonl")]
+    ends = [re.search(r'"base_unchanged": ?(\w+)', text) for text in logs]
+    assert [end[1] for end in ends if end is not None] == ["true"]
     assert stages["Live (healing)"]["accuracy"] > stages["Shadow (frozen)"]["accuracy"] + 0.03
     stream = pd.read_csv("stream.csv")[600:]
     model = pipeline(pd.read_csv("train.csv"))
@@ -91,6 +94,5 @@ def test_a_version_costs_its_adapter_and_names_the_libraries(in_healed: Path) ->
     assert "scikit-learn==" in (folder / "requirements.txt").read_text()
 
 
-def test_options_for_networks_and_types_to_trust_are_said(in_healed: Path, invoke: Invoke) -> None:
-    assert "--trust numpy.dtype" in invoke(*WRAP[:-2], expect=3).stderr
+def test_options_for_networks_are_said(in_healed: Path, invoke: Invoke) -> None:
     assert "torch networks" in invoke(*WRAP, "--list", expect=2).stderr

@@ -12,7 +12,7 @@ from selfheal_cli.events.state import RunView
 from selfheal_cli.events.types import RunFinished
 from selfheal_cli.heal.engine import LiveModel
 from selfheal_cli.metrics import RunningScores, commonest, constant, score
-from selfheal_cli.model.checkpoint import make_base, pack
+from selfheal_cli.model.checkpoint import estimator_tensors, make_base, pack
 from selfheal_cli.model.network import Classifier
 from selfheal_cli.pipeline.prepare.baseline import Prepared, survey
 from selfheal_cli.pipeline.prepare.rows import kept_rows
@@ -67,7 +67,8 @@ def conclude(session: Session, outcome: Outcome) -> RunFinished:
     gains = stretches.gains(config.objective, batches) if stretches is not None else []
     document = prepared.base.describe()
     document.pop("network")
-    frozen = make_base(live.serving.network, prepared.anchor.tensors(), document, prepared.probe)
+    tensors = {**prepared.anchor.tensors(), **estimator_tensors(source.encoding.model_bytes)}
+    frozen = make_base(live.serving.network, tensors, document, prepared.probe)
     return RunFinished(
         outcome=outcome,
         stages=lines,
