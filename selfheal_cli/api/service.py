@@ -37,6 +37,7 @@ from selfheal_cli.installed import name_of
 from selfheal_cli.model.adapters import REFLEXIVE
 from selfheal_cli.model.answer import AUTO as ANY_OUTPUT
 from selfheal_cli.model.cutting import AUTO
+from selfheal_cli.model.network import use_one_thread
 from selfheal_cli.pipeline.prepare.wrapped import PREFIX
 from selfheal_cli.pipeline.runs.run import Finished, RunContext
 from selfheal_cli.pipeline.runs.wrap import add_wrapped, require_name, wrapped_on
@@ -361,6 +362,8 @@ class SelfHealing:
         if self._replica.pid != os.getpid():
             with self._closing:
                 if self._replica.pid != os.getpid():
+                    # OpenMP's threads stay with the parent: who asked for one would wait for ever
+                    use_one_thread()
                     _left_to_parents.append(self._replica)
                     registry = MlflowRegistry(self._tracking_uri)
                     self._replica = Replica(self._program, self._scorer, registry)

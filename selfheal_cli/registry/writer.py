@@ -297,6 +297,7 @@ class RegistryWriter:
                 if monotonic() - beaten >= BEAT_SECONDS:
                     self._lease.beat()
                     self._check()
+                    self._count()  # else a look that came before the last one is waited for
                     beaten = monotonic()
                 if not self._carry_next():
                     self._pause(BEAT_SECONDS)
@@ -325,11 +326,14 @@ class RegistryWriter:
             self._check()
         if job is not None:
             self._deliver(job)
+        self._count()
+        return True
+
+    def _count(self) -> None:
+        """What is left to do: what was registered counts once the lease was looked at again."""
         with self._changed:
-            # what was registered counts once the lease was looked at again
             self._undone = self._outbox.pending or min(1, len(self._unchecked))
             self._changed.notify_all()
-        return True
 
     def _deliver(self, job: Job) -> None:
         done = delivery.deliver(self._registry, self._lineage, self._outbox, job, again=self._again)

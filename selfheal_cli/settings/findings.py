@@ -113,12 +113,12 @@ class Findings:
 
 def _look(path: Path, wishes: ScaffoldOptions) -> Looked:
     """Find out how the file is written, then what is in it."""
-    found = open_found(path, wishes.separator, wishes.encoding, wishes.spelling())
+    opened = open_found(path, wishes.separator, wishes.encoding, wishes.spelling())
     for name in wishes.named():
-        require_column(found.written, name)
-    skipped = found.written.skip_lines if isinstance(found.written, CsvTable) else 0
-    read = found.reads if wishes.sort_by is None else SortedTable(found.reads, wishes.sort_by)
-    return Looked(path, read, look_at(read), found.recognised, found.encoding, skipped)
+        require_column(opened.written, name)
+    skipped = opened.written.skip_lines if isinstance(opened.written, CsvTable) else 0
+    read = opened.reads if wishes.sort_by is None else SortedTable(opened.reads, wishes.sort_by)
+    return Looked(path, read, look_at(read), opened.recognised, opened.encoding, skipped)
 
 
 def find(path: Path, wishes: ScaffoldOptions) -> Findings:

@@ -219,6 +219,8 @@ class StdinFeed:
         self._ended = False
         try:
             self._descriptor: int | None = stream.fileno()
+            self._ready = select.poll()  # not select(): the 1,024th open file is beyond it
+            self._ready.register(self._descriptor, select.POLLIN)
         except (OSError, io.UnsupportedOperation):
             self._descriptor = None  # no file of the operating system: reading it never waits
 
@@ -229,7 +231,7 @@ class StdinFeed:
         if self._descriptor is None:
             data = self._stream.read(READ_BYTES)
         else:
-            if not select.select([self._descriptor], [], [], max(0.0, seconds))[0]:
+            if not self._ready.poll(1000 * max(0.0, seconds)):
                 return []
             data = os.read(self._descriptor, READ_BYTES)
         if not data:

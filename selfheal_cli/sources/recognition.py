@@ -72,8 +72,8 @@ def open_found(
     """Open a file, and find out what was not ``told`` of how it is written."""
     encoding = encoding or (find_encoding(path) if path.is_file() else None)
     table = open_table(path, separator, encoding=encoding)
-    found = table.separator if isinstance(table, CsvTable) else None
-    return FoundTable(table, encoding, recognise(table, told or Spelling(), found))
+    separator_there = table.separator if isinstance(table, CsvTable) else None
+    return FoundTable(table, encoding, recognise(table, told or Spelling(), separator_there))
 
 
 def recognise(table: TableFile, told: Spelling, separator: str | None = None) -> Recognised:

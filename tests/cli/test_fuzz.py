@@ -198,4 +198,4 @@ def test_rows_that_are_drawn_fit_into_memory_whatever_the_shape(
     save_file(nn.Linear(3, 1).state_dict(), "w")
     arguments = ["wrap", "--from", "torch.nn:Linear", "--init", init, "--weights", "w", "--list",
                  "--shape", "16777216"]  # fmt: skip
-    assert "does not take rows of shape (16777216,)" in CliRunner().invoke(main, arguments).output
+    assert "does not take float32 (n, 16777216)" in CliRunner().invoke(main, arguments).output

@@ -41,7 +41,7 @@ def test_a_warning_never_comes_after_the_alarm(settings: MonitorSettings) -> Non
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("psy", "name = 'psy': input should be 'fidi', 'adwin'"),
+        ("psy", "unknown monitor 'psy'; did you mean 'psi'?; built in: fidi, adwin"),
         ("psi:threshold", "'threshold' is not KEY=VALUE"),
         ("psi:on=", "'on=' is not KEY=VALUE"),
         ("psi:threshold=0", "threshold = '0': input should be greater than 0"),

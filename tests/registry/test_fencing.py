@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -104,6 +105,22 @@ def test_a_writer_holds_its_lease_until_another_takes_it(empty_dir: Path) -> Non
     assert not first.writer.holds
     first.end()
     following.end()
+
+
+def test_a_look_at_the_lease_by_the_heartbeat_leaves_nothing_to_wait_for(
+    empty_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "BEAT_SECONDS", 0.0)  # before each job and after the last
+    monkeypatch.setattr(writing, "CHECK_SECONDS", 1e9)
+    holder = Holder(MemoryRegistry(), "first")
+    for number in range(1, 6):
+        learned = replace(snapshot(number, Phase.POST_HEAL, 0.5), id=holder.id_of(number))
+        holder.writer.add(learned, ADAPTER)  # that nothing comes after
+        waiting = threading.Thread(target=holder.arrive, daemon=True)
+        waiting.start()
+        waiting.join(WAIT)
+        assert not waiting.is_alive()
+    holder.end()
 
 
 @pytest.fixture(params=[-1.0, 1e9], ids=["looks at each job", "looks at the end"])

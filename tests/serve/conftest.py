@@ -20,6 +20,7 @@ from selfheal_cli.serve.server import Server, bound, config, opened, url_of
 from selfheal_cli.serve.service import ScoringService
 from selfheal_cli.serve.settings import HealerSettings, Limits, ServerSettings, Tokens
 
+collect_ignore = ["clients"]  # programs for interpreters of their own
 # in the healer's place: takes its settings and lives on
 IDLE = (sys.executable, "-S", "-c", "import sys, time; sys.stdin.read(); time.sleep(600)")
 
