@@ -18,7 +18,7 @@ import math
 import sys
 import types
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from selfheal_cli.errors import ModelError
+from selfheal_cli.model.allowed import TORCH, is_allowed
 from selfheal_cli.model.description import ModuleSpec, find_class, find_named, name_of
 
 ORDINARY = frozenset(vars(nn.Module()))  # attributes that torch keeps of every module
@@ -41,6 +42,12 @@ HARMLESS: tuple[Any, ...] = (
     bool, int, float, str, list, tuple, dict, set, frozenset, slice, range, len, sum, min, max, abs,
     types.SimpleNamespace, argparse.Namespace, OrderedDict, defaultdict,
 )  # fmt: skip
+
+COMPUTING = (
+    "torch.nn", "torch._C", "torch.special", "torch.functional", "torch._tensor", "torch.linalg",
+    "torch.fft", "torch.distributions", "torch.utils.checkpoint",
+)  # fmt: skip
+TOUCHING_FILES = ("from_file",)
 
 
 @dataclass(slots=True)
@@ -327,6 +334,7 @@ def _dtype(dtype: torch.dtype) -> str:
 
 def built(spec: ModuleSpec) -> nn.Module:
     """The instance with weights that are still to be loaded; raises `ModelError`."""
+    _require_own(spec)
     later: list[tuple[nn.Module, Mapping[str, Any]]] = []
     root = _skeleton(spec, later)
     _share(spec, root, root)
@@ -336,6 +344,50 @@ def built(spec: ModuleSpec) -> nn.Module:
         again: Any = root.register_load_state_dict_post_hook
         again(lambda *_: _restore(root, later))
     return root
+
+
+def _require_own(spec: ModuleSpec) -> None:
+    """Raise `ModelError` for a function or class of a package that no layer is from.
+
+    What is written in a registry may be called with arguments that stand there, too: a library that
+    happens to be loaded, such as one that reads pickles, is none of the model's.
+    """
+    specs = list(_every(spec))
+    kinds = [base for one in specs for base in find_class(one.target).__mro__]
+    own = {kind.__module__.partition(".")[0] for kind in kinds} - {TORCH, "builtins"}
+    for target in {name for one in specs for name in _mentioned((one.parts or {}).get("state"))}:
+        value = named(target)
+        home = str(getattr(value, "__module__", None) or target.partition(":")[0])
+        if not (_only_computes(value, home) or home.partition(".")[0] in own or is_allowed(home)):
+            raise ModelError(
+                f"the model names {target}, of a package that none of its layers is from: if you "
+                f"trust it, give --allow-module {home.partition('.')[0]}"
+            )
+
+
+def _only_computes(value: Any, home: str) -> bool:
+    """Whether it is a plain type, or a function of numbers and tensors alone."""
+    if any(value is one for one in HARMLESS) or home in ("math", "_operator"):
+        return True
+    if isinstance(value, np.ufunc) or (isinstance(value, type) and issubclass(value, np.generic)):
+        return True
+    within = any(home == one or home.startswith(f"{one}.") for one in COMPUTING)
+    return (home == TORCH or within) and getattr(value, "__name__", "") not in TOUCHING_FILES
+
+
+def _every(spec: ModuleSpec) -> Iterator[ModuleSpec]:
+    yield spec
+    for child in spec.children.values():
+        yield from _every(child)
+
+
+def _mentioned(value: Any) -> Iterator[str]:
+    """Names of functions and classes in stored attributes."""
+    if isinstance(value, dict):
+        yield from (value[tag] for tag in ("named", "object") if isinstance(value.get(tag), str))
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for one in parts:
+        yield from _mentioned(one)
 
 
 def _skeleton(spec: ModuleSpec, later: list[tuple[nn.Module, Mapping[str, Any]]]) -> nn.Module:

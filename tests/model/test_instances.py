@@ -22,6 +22,7 @@ from selfheal_cli.model.interface import ModelInput
 from selfheal_cli.model.live import unwrapped
 from selfheal_cli.model.network import as_probabilities, use_one_thread
 from selfheal_cli.model.original import take
+from selfheal_cli.model.parts import built, described
 from selfheal_cli.model.parts import named as named_thing
 from selfheal_cli.model.wrapping import put_in, wrap
 from selfheal_cli.pipeline.prepare.foreign import Sample, base_of, pins
@@ -213,3 +214,19 @@ def test_what_no_copy_can_do_as_well_is_refused_by_what_was_seen(
 def test_a_stored_description_names_nothing_of_the_standard_library(name: str) -> None:
     with pytest.raises(ModelError, match="may name"):
         named_thing(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["pandas:read_pickle", "numpy:load", "torch:load", "torch:from_file", "torch.hub:load",
+     "mlflow.pyfunc:load_model", "yaml:unsafe_load"],
+)  # fmt: skip
+def test_a_stored_description_calls_nothing_of_a_library_that_no_layer_is_from(name: str) -> None:
+    spec = described(nn.TransformerEncoderLayer(8, 2, batch_first=True)).spec
+    activation = spec.model_dump(mode="json")["parts"]["state"]["activation"]
+    assert activation == {"named": "torch.nn.functional:relu"}
+    call = {"partial": [{"named": name}, ["file"], []]}
+    state = {**(spec.parts or {})["state"], "activation": call}
+    assert built(spec) is not None
+    with pytest.raises(ModelError, match="--allow-module"):
+        built(spec.model_copy(update={"parts": {**(spec.parts or {}), "state": state}}))
