@@ -40,7 +40,7 @@ class AccuracyLift:
     with 95 % certainty; wider than need be, since the two are taken for independent.
 
     >>> AccuracyLift(1_000, 0.75, 0.80)
-    accuracy +0.050 [+0.014, +0.086] on 1,000 rows
+    accuracy +0.050 [+0.013, +0.087] on 1,000 rows
     """
 
     rows: int

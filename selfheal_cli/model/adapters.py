@@ -60,7 +60,7 @@ class Room:
             return rows
         others = [size for place, size in enumerate(self.sizes, 1) if place != self._place]
         table = rows.reshape(count, *others, rows.shape[-1]).movedim(-1, self._place)
-        return table.reshape(count, -1)
+        return table.flatten(1)  # not reshape(): of no rows it cannot tell the width
 
     @property
     def _place(self) -> int:
