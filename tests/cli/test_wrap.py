@@ -71,7 +71,8 @@ def test_a_convolutional_network_is_healed_beside_scoring_and_its_log_holds(
     digits_dir: Path, invoke: Invoke
 ) -> None:
     invoke("wrap", *STORED, *DATA, "--as", "digits")
-    run = (*STREAM, "--set=heal.mode=async", "--json")
+    # how many heals a slow machine gets done is its own: each of them is published
+    run = (*STREAM, "--set=heal.mode=async", "--set=policy.publish_change=0", "--json")
     assert json.loads(invoke(*run).stdout)["versions"] >= 2  # the baseline, and one healed
     of = ("--model-name", "digits")
     assert "comes out the same" in invoke("audit", "--replay", "2", *of).stdout
