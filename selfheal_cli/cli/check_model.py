@@ -9,8 +9,8 @@ import click
 
 from selfheal_cli.cli.command import Command
 from selfheal_cli.cli.say import say
-from selfheal_cli.cli.wrap import asked_inputs, init_of, require_model
 from selfheal_cli.cli.wrap import command as wrap
+from selfheal_cli.cli.wrap import read_asked, require_model
 
 if TYPE_CHECKING:
     from selfheal_cli.pipeline.prepare.trial import ModelTrial
@@ -31,9 +31,6 @@ def command(tracking_uri: str | None, as_json: bool, **given: Any) -> None:
     from selfheal_cli.cli import output
     from selfheal_cli.model.allowed import allow
     from selfheal_cli.pipeline.prepare.foreign import (
-        ForeignOrigin,
-        read_origin,
-        sample_rows,
         taken,
     )
     from selfheal_cli.pipeline.prepare.trial import tried
@@ -41,12 +38,7 @@ def command(tracking_uri: str | None, as_json: bool, **given: Any) -> None:
 
     allow([(given["target"] or "").partition(":")[0]])
     registry = MlflowRegistry(tracking_uri) if given["model"] is not None else None
-    origin = ForeignOrigin(
-        given["model"], given["target"], given["weights"], init_of(given["init_text"]),
-        allow_pickle=given["allow_pickle"],
-    )  # fmt: skip
-    stored = read_origin(registry, origin)
-    sample = sample_rows(stored, given["data"], given["drop"], asked_inputs(given))
+    origin, stored, sample = read_asked(registry, given)
     original = taken(stored, sample, origin, given["gives"])
     trial = tried(original, sample.as_taken(original), at=given["at"], adapter=given["adapter"])
     if as_json:

@@ -153,22 +153,11 @@ def _wrap_module(
 ) -> None:  # fmt: skip
     """A torch module, or what it has layers for."""
     from selfheal_cli.model.wrapping import put_in
-    from selfheal_cli.pipeline.prepare.foreign import (
-        ForeignOrigin,
-        base_of,
-        read_origin,
-        sample_rows,
-        taken,
-    )
+    from selfheal_cli.pipeline.prepare.foreign import base_of, taken
     from selfheal_cli.pipeline.runs.run import RunContext
     from selfheal_cli.pipeline.runs.wrap import add_wrapped
 
-    origin = ForeignOrigin(
-        given["model"], given["target"], given["weights"], init_of(given["init_text"]),
-        allow_pickle=given["allow_pickle"],
-    )  # fmt: skip
-    stored = read_origin(registry, origin)
-    sample = sample_rows(stored, given["data"], given["drop"], asked_inputs(given))
+    origin, stored, sample = read_asked(registry, given)
     if given["listed"]:
         _show_layers(stored, sample, origin, given["gives"], as_json=as_json)
     elif name is not None and registry is not None:
@@ -179,6 +168,21 @@ def _wrap_module(
         around = RunContext(registry, clock, actor(), on_settled=say_settled)
         added = add_wrapped(network, base, name, str(origin), around, promote=promote)
         _tell(registry, added, network, original, sample, origin, name, as_json=as_json)
+
+
+def read_asked(
+    registry: Registry | None, given: dict[str, Any]
+) -> tuple[ForeignOrigin, StoredModel, Sample]:
+    """The torch model that the options name, and rows as it takes them."""
+    from selfheal_cli.pipeline.prepare.foreign import ForeignOrigin, read_origin, sample_rows
+
+    origin = ForeignOrigin(
+        given["model"], given["target"], given["weights"], init_of(given["init_text"]),
+        allow_pickle=given["allow_pickle"],
+    )  # fmt: skip
+    stored = read_origin(registry, origin)
+    sample = sample_rows(stored, given["data"], given["drop"], asked_inputs(given))
+    return origin, stored, sample
 
 
 def require_model(given: dict[str, Any]) -> None:
