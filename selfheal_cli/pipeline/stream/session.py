@@ -26,12 +26,8 @@ from selfheal_cli.pipeline.stream.batch import AnsweredBatch, LabelFlow, answer
 from selfheal_cli.pipeline.stream.candidates import CandidateWatch
 from selfheal_cli.pipeline.stream.champion import ChampionMove
 from selfheal_cli.pipeline.stream.context import SessionContext
-from selfheal_cli.pipeline.stream.healing import (
-    BatchReading,
-    HealEvaluator,
-    Healing,
-    NoReading,
-)
+from selfheal_cli.pipeline.stream.evaluating import BatchReading, HealEvaluator, NoReading
+from selfheal_cli.pipeline.stream.healing import Healing
 from selfheal_cli.pipeline.stream.monitoring import Diagnosing, Monitoring, RuleWatch, Watched
 from selfheal_cli.pipeline.stream.outside import Change, HoldChange
 from selfheal_cli.pipeline.stream.rollback import AutoRollback
