@@ -293,7 +293,7 @@ def as_keys(name: str, value: Any) -> dict[str, Any]:
             {"options": said.split(",")} if said else {}
         )
     if name == "query":
-        return {"query": _query(value)}
+        return {"query": query_text(value)}
     return source_at(value)
 
 
@@ -304,7 +304,7 @@ def refuse_two(given: Collection[str]) -> None:
         raise click.UsageError(f"{' and '.join(named)} exclude each other")
 
 
-def _query(text: str) -> str:
+def query_text(text: str) -> str:
     """The query itself, or the content of the file that is named."""
     from selfheal_cli.errors import DataError
 

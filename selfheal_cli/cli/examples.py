@@ -22,6 +22,7 @@ EXAMPLES = {
     "hold": 'selfheal hold --reason "labels look odd"',
     "release": "selfheal release",
     "serve": "selfheal serve fraud --port 5001",
+    "score": "selfheal score march.parquet march-scored.parquet --model fraud",
     "doctor": "selfheal doctor",
     "audit": "selfheal audit --sign key.pem",
     "drill": "selfheal drill",
@@ -49,6 +50,7 @@ MEANT = {
     **dict.fromkeys(("check", "health", "info"), "doctor"),
     **dict.fromkeys(("verify", "validate"), "audit"),
     **dict.fromkeys(("example", "try", "tutorial"), "demo"),
+    **dict.fromkeys(("predict", "batch"), "score"),
     "dashboard": "ui",
     "new": "init",
 }

@@ -46,6 +46,7 @@ SECTIONS = {
     },
     "Serve": {
         "serve": "Serve a model's champion over HTTP and heal it on what comes.",
+        "score": "Score a table of any length with one version, into a file.",
     },
     "Check": {
         "doctor": "Check versions, the store, and the files behind the aliases.",

@@ -238,8 +238,8 @@ kinds_of_columns: Decorator = group(
         help="Character between the columns of a CSV file. [default: found in its head]",
     ),
 )
-# How a table's texts are written, and in which order its rows stand.
-written: Decorator = group(
+# How a table's texts are written.
+spelled: Decorator = group(
     click.option(
         "--decimal",
         type=click.Choice([".", ","]),
@@ -264,6 +264,9 @@ written: Decorator = group(
         multiple=True,
         help="A text that is a missing value, such as '-'; repeatable.",
     ),
+)
+written: Decorator = group(
+    spelled,
     click.option(
         "--sort-by", metavar="COLUMN", help="Put the rows in the order of a column of times."
     ),
@@ -276,6 +279,16 @@ clocks: Decorator = group(
 )
 # Which columns of a table there are, and which is the target.
 columns = group(target, kinds_of_columns)
+query: Decorator = group(
+    click.option(
+        "--sql",
+        metavar="URL",
+        help="Database whose rows --query asks for; see docs/sources.md.",
+    ),
+    click.option(
+        "--query", metavar="SELECT|FILE", help="The query itself, or a file that holds it."
+    ),
+)
 # What streams, and what is watched in it.
 data = group(
     click.argument("data", required=False, type=click.Path(path_type=Path)),
@@ -399,14 +412,7 @@ elsewhere = group(
             metavar="NAME[:KEY=VALUE,...]",
             help="Rows that another package gives; see docs/own-parts.md.",
         ),
-        click.option(
-            "--sql",
-            metavar="URL",
-            help="Database whose rows --query asks for; see docs/sources.md.",
-        ),
-        click.option(
-            "--query", metavar="SELECT|FILE", help="The query itself, or a file that holds it."
-        ),
+        query,
         click.option(
             "--kafka", metavar="BOOTSTRAP", help="Read rows from the --topic of a broker."
         ),

@@ -109,7 +109,7 @@ class ParquetFolder:
         if not parts:
             raise DataError(f"{path}: no file in the folder is named {PATTERN}")
         self._parts = [ParquetTable(part, contract) for part in parts]
-        self.columns = self._parts[0].columns
+        self.columns, self.schema = self._parts[0].columns, self._parts[0].schema
         require_names(self.columns, where=str(parts[0]))
         for part in self._parts[1:]:
             _require_same(self._parts[0], part)

@@ -62,7 +62,7 @@ def test_one_thing_is_called_by_one_word_in_all_commands() -> None:
     assert {"--gives", "--classes", "--from", "--weights", "--as", "--drop"} <= known["wrap"]
     assert not {"--output", "--labels"} & known["wrap"]
     assert {name for name, options in known.items() if "--quiet" in options} == {
-        "compare", "demo", "flush", "run",
+        "compare", "demo", "flush", "run", "score",
     }  # fmt: skip
     assert {name for name, options in known.items() if "--run" in options} == {
         "export", "flush", "history", "report",
