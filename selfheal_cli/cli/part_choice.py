@@ -15,7 +15,7 @@ from selfheal_cli.installed import choices, names, require
 from selfheal_cli.kinds import PartKind
 
 
-class PartChoice(click.ParamType[str]):
+class PartChoice(click.ParamType):  # type: ignore[type-arg]  # generic as of click 8.4
     """A name of a recipe."""
 
     name = "name"

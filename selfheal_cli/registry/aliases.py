@@ -31,6 +31,8 @@ from selfheal_cli.registry.journal import (
 from selfheal_cli.registry.lease import require_held
 from selfheal_cli.registry.orders import require_kept, second_person
 
+LATE = 20  # entries of the journal: who wrote an earlier move is not under way any more
+
 
 @dataclass(frozen=True, slots=True)
 class Unsettled:
@@ -63,22 +65,36 @@ def untold(left: Unsettled) -> None:
 def carry_out(registry: Registry, move: AliasMove, mark: Mark = Mark.CARRIED) -> None:
     """Set an alias as its last move in the journal has it, read it back, and mark the move.
 
-    Whoever moved it later may have set it already; then the later move counts.
+    Whoever moved it later may have set it already; then the later move counts. Who carries out an
+    earlier one late puts it right as well, but it is read before that: it is set again.
     """
     last = move
     for _ in range(ATTEMPTS):
         registry.set_alias(last.model, last.alias, last.target)
         now = standing(registry, last.model).moves[last.alias]
-        if now.sequence == last.sequence:
-            break
+        if now == last:
+            reads = registry.alias(last.model, last.alias)
+            if reads == last.target:
+                break
+            now = standing(registry, last.model).moves[last.alias]
+            if now == last and not _came_late(registry, last, reads):
+                raise _moved_aside(last, reads)
         last = now
-    reads = registry.alias(move.model, move.alias)
-    if reads != last.target and standing(registry, move.model).moves[move.alias] == last:
-        raise RegistryError(
-            f"alias '{move.alias}' of '{move.model}' was set to v{last.target} and reads "
-            f"v{reads}: another tool moves it; see 'selfheal audit'"
-        )
+    else:
+        raise _moved_aside(last, registry.alias(last.model, last.alias))
     registry.mark_move(move.model, move.sequence, mark)
+
+
+def _came_late(registry: Registry, last: AliasMove, reads: int | None) -> bool:
+    """Whether an alias reads as an earlier move had it."""
+    return reads in _targets(registry, last.model, last.alias, last.sequence - LATE)
+
+
+def _moved_aside(last: AliasMove, reads: int | None) -> RegistryError:
+    return RegistryError(
+        f"alias '{last.alias}' of '{last.model}' was set to v{last.target} and reads "
+        f"v{reads}: another tool moves it; see 'selfheal audit'"
+    )
 
 
 def unsettled(

@@ -121,7 +121,12 @@ def _seconds(text: str) -> float:
 
 def _holds_numbers(values: pd.Series[Any]) -> bool:
     """Whether numbers or texts: pandas would make numbers of timestamps and durations too."""
-    return pd.api.types.is_numeric_dtype(values) or pd.api.types.is_string_dtype(values)
+    return pd.api.types.is_numeric_dtype(values) or _holds_texts(values)
+
+
+def _holds_texts(values: pd.Series[Any]) -> bool:
+    """Whether what is not missing are texts: pandas 2 has no type for texts with gaps."""
+    return pd.api.types.is_string_dtype(values.dropna() if values.dtype == object else values)
 
 
 def _is_number(values: pd.Series[Any]) -> bool:
@@ -130,6 +135,6 @@ def _is_number(values: pd.Series[Any]) -> bool:
 
 def _absent(values: pd.Series[Any]) -> NDArray[np.bool_]:
     absent = values.isna().to_numpy()
-    if pd.api.types.is_string_dtype(values):
+    if _holds_texts(values):
         absent = absent | (values.fillna("").astype("str").str.strip() == "").to_numpy()
     return np.asarray(absent, dtype=np.bool_)

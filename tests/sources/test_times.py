@@ -81,7 +81,7 @@ def test_words_that_mean_another_time_each_day_are_no_times() -> None:
 
 
 def test_a_label_that_never_comes_has_no_time() -> None:
-    seconds = looked_at(["1", "2", "3"], ["4", None, "  "])[1]
+    seconds = looked_at(["1", "2", "3"], ["4", None, "  "], dtype="object")[1]
     np.testing.assert_array_equal(seconds, [4.0, np.nan, np.nan])
 
 
