@@ -91,6 +91,7 @@ def test_a_fork_follows_hands_over_and_heals_on_once_its_parent_is_killed(
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}, cwd=workdir,
     )  # fmt: skip
     assert done.returncode == -signal.SIGKILL, done.stderr
+    assert done.stdout, done.stderr
     told = json.loads(done.stdout)
     assert told.pop("better") > 0.9
     assert told == {
