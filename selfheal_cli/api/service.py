@@ -32,6 +32,7 @@ from selfheal_cli.config import (
 )
 from selfheal_cli.errors import Closed, DataError, SelfhealError, one_line
 from selfheal_cli.estimators.taking import is_estimator
+from selfheal_cli.forks import expect_forks
 from selfheal_cli.heal.recipe import check_place, check_recipe
 from selfheal_cli.installed import name_of
 from selfheal_cli.model.adapters import REFLEXIVE
@@ -42,7 +43,7 @@ from selfheal_cli.pipeline.prepare.wrapped import PREFIX
 from selfheal_cli.pipeline.runs.run import Finished, RunContext
 from selfheal_cli.pipeline.runs.wrap import add_wrapped, require_name, wrapped_on
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
-from selfheal_cli.registry.mlflow.store import forget_connections
+from selfheal_cli.registry.mlflow.store import close_connections
 from selfheal_cli.rollback.paired import plan_better
 from selfheal_cli.rollback.plan import By, RollbackPlan, execute, plan_previous, plan_version
 from selfheal_cli.serve.http.model import Scorer
@@ -439,12 +440,11 @@ _left_to_parents: list[Replica] = []  # never closed here: their files are open 
 
 
 def _after_fork() -> None:
-    """What the child has of its parent's threads: locks that nobody lets go of, connections."""
+    """What the child has of its parent's threads: locks that nobody lets go of."""
     for model in list(_forked):
         model._closing = threading.Lock()
         model._replica.leave()
-    if _forked:
-        forget_connections()
 
 
+expect_forks(close_connections)
 os.register_at_fork(after_in_child=_after_fork)

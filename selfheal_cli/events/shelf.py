@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from selfheal_cli.errors import StorageError
+from selfheal_cli.forks import at_work
 
 K = TypeVar("K", int, str)
 V = TypeVar("V")
@@ -127,7 +128,8 @@ class Shelved(MutableMapping[K, V]):
 @contextmanager
 def _told() -> Iterator[None]:
     try:
-        yield
+        with at_work():
+            yield
     except sqlite3.Error as exc:
         raise StorageError(
             f"{tempfile.gettempdir()}: temporary files cannot be written ({exc}); make room, or "

@@ -16,6 +16,7 @@ from typing import Any
 
 from selfheal_cli.errors import RegistryError
 from selfheal_cli.events.database import open_durable
+from selfheal_cli.forks import at_work, close_at_fork
 
 NAME = "outbox.db"
 LOCK_SECONDS = 60.0
@@ -55,39 +56,28 @@ class Outbox:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.Lock()
-        with self._told():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = open_durable(path, SCHEMA, LOCK_SECONDS)
+        self._database: sqlite3.Connection | None = None
+        with self._using():
+            close_at_fork(self)
 
     def put(self, jobs: Sequence[Job]) -> None:
         """Keep jobs, all or none; on disk when it returns. Keys that are known are passed over."""
-        with self._told(), self._lock, self._database:
+        with self._using() as database, database:
             for job in jobs:
-                put = self._database.execute(
+                put = database.execute(
                     "INSERT OR IGNORE INTO jobs (key, kind, data, blob) "
                     "VALUES (?, ?, ?, ifnull(?, zeroblob(?)))",
                     (job.key, job.kind, json.dumps(job.data), job.blob, job.size),
                 )
                 if put.rowcount and job.file is not None:
-                    self._fill(int(put.lastrowid or 0), job.file, job.size)
-
-    def _fill(self, number: int, path: Path, size: int) -> None:
-        """Copy a file into its job, a part at a time."""
-        with path.open("rb") as stream, self._database.blobopen("jobs", "blob", number) as blob:
-            left = size
-            while left and (part := stream.read(min(left, PART))):
-                blob.write(part)
-                left -= len(part)
-        if left:
-            raise OSError(f"{path} has become shorter while it was kept")
+                    _fill(database, int(put.lastrowid or 0), job.file, job.size)
 
     def write_file(self, job: Job, path: Path) -> None:
         """The file that was kept with a job."""
         with (
-            self._told(),
-            self._lock,
+            self._using() as database,
             path.open("wb") as stream,
-            self._database.blobopen("jobs", "blob", job.number, readonly=True) as blob,
+            database.blobopen("jobs", "blob", job.number, readonly=True) as blob,
         ):
             while part := blob.read(PART):
                 stream.write(part)
@@ -95,15 +85,15 @@ class Outbox:
     def know(self, key: str, kind: str, result: Mapping[str, Any]) -> None:
         """Keep the result of something that was done elsewhere."""
         row = (key, kind, json.dumps(result))
-        with self._told(), self._lock, self._database:
-            self._database.execute(
+        with self._using() as database, database:
+            database.execute(
                 "INSERT OR IGNORE INTO jobs (key, kind, data, result) VALUES (?, ?, '{}', ?)", row
             )
 
     def next(self) -> Job | None:
         """The oldest job that is not done."""
-        with self._told(), self._lock:
-            row = self._database.execute(
+        with self._using() as database:
+            row = database.execute(
                 "SELECT key, kind, data, iif(kind = 'file', NULL, blob), number FROM jobs "
                 "WHERE result IS NULL ORDER BY number LIMIT 1"
             ).fetchone()
@@ -111,30 +101,30 @@ class Outbox:
 
     def done(self, job: Job, result: Mapping[str, Any]) -> None:
         """Note a job's result and let go of its bytes."""
-        with self._told(), self._lock, self._database:
-            self._database.execute(
+        with self._using() as database, database:
+            database.execute(
                 "UPDATE jobs SET result = ?, blob = NULL WHERE number = ?",
                 (json.dumps(result), job.number),
             )
 
     def kept(self, key: str) -> Job | None:
         """A job by its key, done or not, without its bytes."""
-        with self._told(), self._lock:
-            row = self._database.execute(
+        with self._using() as database:
+            row = database.execute(
                 "SELECT key, kind, data, NULL, number FROM jobs WHERE key = ?", (key,)
             ).fetchone()
         return Job(row[0], row[1], json.loads(row[2]), None, row[4]) if row else None
 
     def result(self, key: str) -> Mapping[str, Any] | None:
         """The result of a job that is done."""
-        with self._told(), self._lock:
-            row = self._database.execute("SELECT result FROM jobs WHERE key = ?", (key,)).fetchone()
+        with self._using() as database:
+            row = database.execute("SELECT result FROM jobs WHERE key = ?", (key,)).fetchone()
         return None if row is None or row[0] is None else json.loads(row[0])
 
     def last_version(self) -> Mapping[str, Any] | None:
         """The result of the last snapshot that was registered."""
-        with self._told(), self._lock:
-            row = self._database.execute(
+        with self._using() as database:
+            row = database.execute(
                 "SELECT result FROM jobs WHERE kind = 'version' AND result IS NOT NULL "
                 "ORDER BY number DESC LIMIT 1"
             ).fetchone()
@@ -142,8 +132,8 @@ class Outbox:
 
     def results(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Kind and result of every job that is done, in order."""
-        with self._told(), self._lock:
-            rows = self._database.execute(
+        with self._using() as database:
+            rows = database.execute(
                 "SELECT kind, result FROM jobs WHERE result IS NOT NULL ORDER BY number"
             ).fetchall()
         return ((kind, json.loads(result)) for kind, result in rows)
@@ -151,36 +141,58 @@ class Outbox:
     @property
     def pending(self) -> int:
         """Jobs that are not done."""
-        with self._told(), self._lock:
-            row = self._database.execute("SELECT count(*) FROM jobs WHERE result IS NULL")
+        with self._using() as database:
+            row = database.execute("SELECT count(*) FROM jobs WHERE result IS NULL")
             return int(row.fetchone()[0])
 
     @property
     def lineage(self) -> Mapping[str, Any] | None:
         """Whose versions these are; set once."""
-        with self._told(), self._lock:
-            row = self._database.execute("SELECT data FROM lineage").fetchone()
+        with self._using() as database:
+            row = database.execute("SELECT data FROM lineage").fetchone()
         return json.loads(row[0]) if row else None
 
     @lineage.setter
     def lineage(self, data: Mapping[str, Any]) -> None:
-        with self._told(), self._lock, self._database:
-            self._database.execute("DELETE FROM lineage")
-            self._database.execute("INSERT INTO lineage VALUES (?)", (json.dumps(data),))
+        with self._using() as database, database:
+            database.execute("DELETE FROM lineage")
+            database.execute("INSERT INTO lineage VALUES (?)", (json.dumps(data),))
 
     def close(self) -> None:
         """No more calls."""
-        self._database.close()
+        with at_work(), self._lock:
+            self.close_for_fork()
+
+    def close_for_fork(self) -> None:
+        """See `ClosedAtFork`."""
+        if self._database is not None:
+            self._database.close()
+            self._database = None
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _using(self) -> Iterator[sqlite3.Connection]:
         try:
-            yield
+            with at_work(), self._lock:
+                if self._database is None:
+                    self.path.parent.mkdir(parents=True, exist_ok=True)
+                    self._database = open_durable(self.path, SCHEMA, LOCK_SECONDS)
+                yield self._database
         except (sqlite3.Error, OSError) as exc:
             raise RegistryError(
                 f"{self.path}: cannot be read or written ({exc}); what is in it stays whole: "
                 "make room or give the rights, then 'selfheal run --resume' the run"
             ) from exc
+
+
+def _fill(database: sqlite3.Connection, number: int, path: Path, size: int) -> None:
+    """Copy a file into its job, a part at a time."""
+    with path.open("rb") as stream, database.blobopen("jobs", "blob", number) as blob:
+        left = size
+        while left and (part := stream.read(min(left, PART))):
+            blob.write(part)
+            left -= len(part)
+    if left:
+        raise OSError(f"{path} has become shorter while it was kept")
 
 
 def pending_in(path: Path) -> int:

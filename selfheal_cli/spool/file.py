@@ -17,6 +17,7 @@ from filelock import FileLock
 
 from selfheal_cli.errors import StorageError
 from selfheal_cli.events.database import open_durable
+from selfheal_cli.forks import at_work, close_at_fork
 from selfheal_cli.workspace import OWNER_ONLY, WORKSPACE
 
 NAME = "spool.db"
@@ -46,24 +47,26 @@ class SpoolFile:
         self._schema = schema
         self._lock = threading.Lock()
         self._inodes: tuple[Inode, ...] = (None,)
-        with self._translated(), self._alone():
+        self._open_now = False
+        with self._translated(), at_work(), self._alone():
             try:
                 self._open()
             except sqlite3.DatabaseError as exc:
                 if not _is_corrupt(exc):
                     raise
                 self._set_aside(exc)
+        close_at_fork(self)
 
     def identity(self) -> int:
         """A random number of this file, which one that takes its place does not have."""
-        with self._translated(), self._lock:
+        with self._translated(), at_work(), self._lock:
             self._require_same()
             return self._identity
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """A transaction: all of it or nothing."""
-        with self._translated(), self._lock:
+        with self._translated(), at_work(), self._lock:
             self._require_same()
             with self._database:
                 self._database.execute("BEGIN IMMEDIATE")  # no reader that turns writer half-way
@@ -71,14 +74,19 @@ class SpoolFile:
 
     def all(self, query: str, values: tuple[Any, ...] = ()) -> list[Any]:
         """The rows that a query gives."""
-        with self._translated(), self._lock:
+        with self._translated(), at_work(), self._lock:
             self._require_same()
             return self._database.execute(query, values).fetchall()
 
     def close(self) -> None:
         """Close the file; no call may follow."""
-        with self._lock:
+        with at_work(), self._lock:
             self._database.close()
+
+    def close_for_fork(self) -> None:
+        """See `ClosedAtFork`."""
+        self._database.close()
+        self._open_now = False
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -99,6 +107,7 @@ class SpoolFile:
             self._database.close()
             raise
         self._inodes = (_inode(self.path), *map(_inode, self._beside()))
+        self._open_now = True
 
     def _identified(self) -> int:
         row = self._database.execute("SELECT number FROM identity").fetchone()
@@ -114,6 +123,9 @@ class SpoolFile:
     def _require_same(self) -> None:
         """Open the file at the path again where that is another one by now."""
         if _inode(self.path) == self._inodes[0]:
+            if not self._open_now:
+                with self._alone():
+                    self._open()
             return
         with self._alone():
             self._database.close()  # SQLite sees that its file has gone, and leaves the path alone
@@ -156,7 +168,7 @@ class SpoolFile:
 
     def _begin_anew(self, why: Exception) -> None:
         try:
-            with self._lock, self._alone():
+            with at_work(), self._lock, self._alone():
                 self._database.close()
                 self._set_aside(why)
         except (sqlite3.Error, OSError) as exc:

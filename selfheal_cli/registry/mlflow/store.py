@@ -23,6 +23,7 @@ from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 
 from selfheal_cli.errors import NoStore, NotAllowed, RegistryError, RegistryUnreachable, one_line
+from selfheal_cli.forks import at_work
 from selfheal_cli.masking import has_bare_at, masked, masked_uri
 
 # scheme of the URI: what it needs, and the extra that brings it
@@ -73,6 +74,7 @@ KNOWN_STORES = (
     "sqlite:///FILE, postgresql://USER@HOST/DATABASE, mysql+pymysql://..., mssql+pyodbc://..., "
     "http://HOST:PORT and https://HOST are"
 )
+_used: set[sqlalchemy.URL] = set()  # databases, by this process
 
 
 def resolve(uri: str | None) -> str:
@@ -97,6 +99,8 @@ def require_reachable(uri: str, *, create: bool = False) -> None:
         scheme.startswith("sqlite") and _to_be_created(uri, create=create)
     ):
         _require_database(uri, create=create)
+    if scheme.startswith(tuple(DATABASE_ENGINES)):
+        _used.add(sqlalchemy.engine.make_url(uri))
 
 
 @contextmanager
@@ -134,7 +138,8 @@ def made_at_once(uri: str) -> Iterator[None]:
 def translated(doing: str, uri: str) -> Iterator[None]:
     """Turn what MLflow and its database raise into `RegistryError`."""
     try:
-        yield
+        with at_work():
+            yield
     except MlflowException as exc:
         raise _translation(exc, doing, uri) from exc
     except away_errors(sqlalchemy.exc.SQLAlchemyError, OSError) as exc:
@@ -260,7 +265,7 @@ def _to_be_created(uri: str, *, create: bool) -> bool:
 def _require_database(uri: str, *, create: bool) -> None:
     try:
         engine = create_sqlalchemy_engine(uri)  # type: ignore[no-untyped-call]
-        with engine.connect() as connection:
+        with at_work(), engine.connect() as connection:
             tables = sqlalchemy.inspect(connection).get_table_names()
         engine.dispose()
     except (sqlalchemy.exc.SQLAlchemyError, MlflowException, ImportError, ValueError) as exc:
@@ -283,12 +288,11 @@ def _unreachable(uri: str, reason: str) -> RegistryUnreachable:
     )
 
 
-def forget_connections() -> None:
-    """In a fork: open connections of its own, and leave its parent's alone.
+def close_connections() -> None:
+    """Before a fork: close what MLflow has open; it opens it again.
 
     MLflow keeps the engines by address for the whole process, so that they are looked for.
     """
-    for engine in [
-        one for one in gc.get_objects() if issubclass(type(one), sqlalchemy.engine.Engine)
-    ]:
-        engine.dispose(close=False)
+    for one in gc.get_objects():
+        if issubclass(type(one), sqlalchemy.engine.Engine) and one.url in _used:
+            one.dispose()
