@@ -14,7 +14,7 @@ from selfheal_cli.errors import DataError, MissingColumn, NoRows, WrongShape
 from selfheal_cli.estimators.taking import take
 from selfheal_cli.estimators.trust import is_of_library
 from selfheal_cli.model.allowed import remember
-from selfheal_cli.model.network import SelfHealingNetwork, use_one_thread_here
+from selfheal_cli.model.network import use_one_thread_here
 from selfheal_cli.pipeline.prepare.estimators import SAMPLE, described, estimator_base
 from selfheal_cli.sources.values import numbers, texts
 
@@ -86,7 +86,7 @@ def live_estimator(
             vocabulary[name] = tuple(known.tolist())
         else:
             wide[:, place] = values
-    network = SelfHealingNetwork.around_scores(taken.encoding.width, taken.spec.outputs)
+    network = taken.network
     return ProgramModel(network, estimator_base(network, taken), intake, wide, vocabulary)
 
 

@@ -11,6 +11,7 @@ from selfheal_cli.cli.command import Command
 from selfheal_cli.cli.say import say
 from selfheal_cli.cli.wrap import command as wrap
 from selfheal_cli.cli.wrap import read_asked, require_model
+from selfheal_cli.cli.wrap_estimator import taken_estimator
 
 if TYPE_CHECKING:
     from selfheal_cli.pipeline.prepare.trial import ModelTrial
@@ -27,24 +28,27 @@ def command(tracking_uri: str | None, as_json: bool, **given: Any) -> None:
     Arguments as of wrap, without --as. Nothing is registered. Exit code 3, with the reason, for a
     model that cannot be wrapped.
     """
-    require_model(given)
+    given = require_model(given)
     from selfheal_cli.cli import output
     from selfheal_cli.model.allowed import allow
-    from selfheal_cli.pipeline.prepare.foreign import (
-        taken,
-    )
-    from selfheal_cli.pipeline.prepare.trial import tried
+    from selfheal_cli.pipeline.prepare.foreign import taken
+    from selfheal_cli.pipeline.prepare.trial import tried, tried_estimator
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 
     allow([(given["target"] or "").partition(":")[0]])
     registry = MlflowRegistry(tracking_uri) if given["model"] is not None else None
-    origin, stored, sample = read_asked(registry, given)
-    original = taken(stored, sample, origin, given["gives"])
-    trial = tried(original, sample.as_taken(original), at=given["at"], adapter=given["adapter"])
+    classifier = None if registry is None else taken_estimator(registry, given)
+    if classifier is not None:
+        name, trial = given["model"], tried_estimator(classifier)
+    else:
+        origin, stored, sample = read_asked(registry, given)
+        original = taken(stored, sample, origin, given["gives"])
+        sample = sample.as_taken(original)
+        name, trial = str(origin), tried(original, sample, at=given["at"], adapter=given["adapter"])
     if as_json:
-        output.print_json({"model": str(origin), **trial.as_dict()})
+        output.print_json({"model": name, **trial.as_dict()})
         return
-    say(f"{origin}:")
+    say(f"{name}:")
     for name, text in _lines(trial):
         begun = f"  {name:<{WIDEST}}"
         say(*textwrap.wrap(text, WIDTH, initial_indent=begun, subsequent_indent=" " * len(begun)))

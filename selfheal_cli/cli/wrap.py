@@ -113,14 +113,15 @@ def command(
 ) -> None:
     """Put an adapter into a trained model and register it as a baseline to heal.
 
-    MODEL is models:/NAME/VERSION (MLflow's pytorch, sklearn, xgboost, lightgbm or catboost flavour)
-    or a file of the last four (.skops, .ubj, .json, .txt, .cbm); or give --from and --weights. The
-    wrapped model decides as the original, bit for bit, until a heal: --data gives the columns and
-    the rows that this is checked on. Then: selfheal run DATA --target COLUMN --from NAME.
+    MODEL is models:/NAME/VERSION or a folder (MLflow's pytorch, sklearn, xgboost, lightgbm,
+    catboost, or a python_function that gives probabilities), or a file (.skops, .ubj, .json, .txt,
+    .cbm); or give --from and --weights. The wrapped model decides as the original, bit for bit,
+    until a heal: --data gives the columns and the rows that this is checked on. Then: selfheal run
+    DATA --target COLUMN --from NAME.
 
     A new NAME serves what was wrapped. Of one that exists no alias is moved without --promote.
     """
-    require_model(given)
+    given = require_model(given)
     if name is None and not listed:
         raise click.UsageError("--as NAME is needed, or --list")
     init_of(given["init_text"])
@@ -136,19 +137,19 @@ def command(
         require_name(name)
     needed = given["model"] is not None or not listed
     registry = MlflowRegistry(tracking_uri, create=not listed) if needed else None
-    asked = {**given, "listed": listed}
+    asked = {**given, "listed": listed, "labels": labels}
     how = {"promote": promote, "as_json": as_json}
     is_done = (
         registry is not None
         and given["model"] is not None
-        and wrap_estimator(registry, name, labels, asked, **how)
+        and wrap_estimator(registry, name, asked, **how)
     )
     if not is_done:
-        _wrap_module(registry, name, labels, asked, **how)
+        _wrap_module(registry, name, asked, **how)
 
 
 def _wrap_module(
-    registry: Registry | None, name: str | None, labels: str | None, given: dict[str, Any], *,
+    registry: Registry | None, name: str | None, given: dict[str, Any], *,
     promote: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """A torch module, or what it has layers for."""
@@ -164,7 +165,8 @@ def _wrap_module(
         original = taken(stored, sample, origin, given["gives"])
         sample = sample.as_taken(original)
         network = put_in(original, at=given["at"], adapter=given["adapter"])
-        base = base_of(network, sample, labels.split(",") if labels else None)
+        labels = given["labels"].split(",") if given["labels"] else None
+        base = base_of(network, sample, labels)
         around = RunContext(registry, clock, actor(), on_settled=say_settled)
         added = add_wrapped(network, base, name, str(origin), around, promote=promote)
         _tell(registry, added, network, original, sample, origin, name, as_json=as_json)
@@ -185,14 +187,19 @@ def read_asked(
     return origin, stored, sample
 
 
-def require_model(given: dict[str, Any]) -> None:
-    """Raise `click.UsageError` unless one model is named."""
+def require_model(given: dict[str, Any]) -> dict[str, Any]:
+    """The options with MODEL where ``--from`` named it; raises `click.UsageError` unless one model
+    is named.
+    """
+    if given["model"] is None and (given["target"] or "").startswith(("models:/", "runs:/")):
+        given = {**given, "model": given["target"], "target": None}
     if given["weights"] is not None and given["target"] is None:
         raise click.UsageError("--weights needs --from, the class that they belong to")
     if given["model"] is None and given["target"] is None:
         raise click.UsageError("give MODEL, or --from, with --weights where it makes none")
     if given["model"] is not None and given["weights"] is not None:
         raise click.UsageError("give MODEL, or --weights with --from")
+    return given
 
 
 def _tell(

@@ -15,58 +15,80 @@ if TYPE_CHECKING:
     from selfheal_cli.pipeline.runs.wrap import Placed
     from selfheal_cli.registry.base import Registry
 
-FOR_NETWORKS = ("target", "weights", "init_text", "inputs", "shape", "integers", "listed")
+FOR_NETWORKS = ("target", "weights", "init_text", "inputs", "shape", "integers")
+
+
+def taken_estimator(registry: Registry, given: dict[str, Any]) -> WrappedEstimator | None:
+    """MODEL with what would be stored of it where it is a classifier of another library; None where
+    torch made it.
+    """
+    from selfheal_cli.model.network import use_one_thread
+    from selfheal_cli.pipeline.prepare.estimator_origin import EstimatorOrigin, read_estimator
+    from selfheal_cli.pipeline.prepare.estimators import described, rows_of
+
+    use_one_thread()
+    read = read_estimator(
+        registry, EstimatorOrigin(given["model"], given["trust"], given["allow_pickle"])
+    )
+    if read is None:
+        return None
+    _check_options(given)
+    fitted, signature = read
+    labels = given["labels"].split(",") if given["labels"] else None
+    return described(fitted, rows_of(given["data"], given["drop"]), signature, labels)
 
 
 def wrap_estimator(
-    registry: Registry,
-    name: str | None,
-    labels: str | None,
-    given: dict[str, Any],
-    *,
-    promote: bool,
-    as_json: bool,
+    registry: Registry, name: str | None, given: dict[str, Any], *, promote: bool, as_json: bool
 ) -> bool:
-    """Register MODEL where it is a classifier of another library; False where torch made it."""
+    """Register MODEL, or list where an adapter goes; False where torch made it."""
     from selfheal_cli.estimators.trust import is_of_library
     from selfheal_cli.model.allowed import remember
-    from selfheal_cli.model.network import SelfHealingNetwork, use_one_thread
-    from selfheal_cli.pipeline.prepare.estimators import (
-        EstimatorOrigin,
-        described,
-        estimator_base,
-        read_estimator,
-        rows_of,
-    )
+    from selfheal_cli.pipeline.prepare.estimators import estimator_base
     from selfheal_cli.pipeline.runs.run import RunContext
     from selfheal_cli.pipeline.runs.wrap import add_wrapped
 
-    use_one_thread()
-    origin = EstimatorOrigin(given["model"], given["trust"], given["allow_pickle"])
-    read = read_estimator(registry, origin)
-    if read is None:
+    taken = taken_estimator(registry, given)
+    if taken is None:
         return False
-    _check_options(given)
+    if given["listed"]:
+        _list(taken, as_json=as_json)
+        return True
     if name is None:
         raise click.UsageError("--as NAME is needed")
-    fitted, signature = read
-    taken = described(
-        fitted, rows_of(given["data"], given["drop"]), signature,
-        labels.split(",") if labels else None,
-    )  # fmt: skip
-    network = SelfHealingNetwork.around_scores(taken.encoding.width, taken.spec.outputs)
+    network, where = taken.network, given["model"]
     around = RunContext(registry, clock, actor(), on_settled=say_settled)
     base = estimator_base(network, taken)
-    added = add_wrapped(network, base, name, origin.where, around, promote=promote)
+    added = add_wrapped(network, base, name, where, around, promote=promote)
     remember(one for one in taken.spec.types if not is_of_library(one))
-    _tell(added, taken, origin.where, name, as_json=as_json)
+    _tell(added, taken, where, name, as_json=as_json)
     return True
+
+
+def _list(taken: WrappedEstimator, *, as_json: bool) -> None:
+    """Its one place, as those of a network are listed."""
+    from selfheal_cli.heal.recipe import fitting
+    from selfheal_cli.model.adapters import AFFINE
+
+    columns, outputs = len(taken.spec.inputs), taken.spec.outputs
+    recipes = fitting([AFFINE])
+    if as_json:
+        output.print_json([{
+            "name": "logit", "kind": taken.fitted.kind, "takes": [-1, columns],
+            "gives": [-1, outputs], "parameters": 0, "adapters": [AFFINE], "why": "",
+            "recipes": recipes,
+        }])  # fmt: skip
+        return
+    headings = ("layer", "kind", "+takes", "+gives", "adapters", "recipes")
+    row = ["logit", taken.fitted.kind, f"n x {columns}", f"n x {outputs}", AFFINE,
+           ", ".join(recipes)]  # fmt: skip
+    output.print_table("Layers, as they start", headings, [row])
 
 
 def _check_options(given: dict[str, Any]) -> None:
     for name in FOR_NETWORKS:
         if given.get(name):
-            option = name.removesuffix("_text").replace("target", "from").replace("listed", "list")
+            option = name.removesuffix("_text").replace("target", "from")
             raise click.UsageError(
                 f"--{option} is for torch networks; {given['model']} has no layers to choose from"
             )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 STORED_WITH = {
     "skops": ("scikit-learn", "skops"), "lightgbm": ("lightgbm",), "xgboost": ("xgboost",),
-    "catboost": ("catboost",),
+    "catboost": ("catboost",), "pyfunc": ("mlflow",),
 }  # fmt: skip
 BUILDS = {"xgboost": ("xgboost", "xgboost-cpu")}  # distributions of one library
 
@@ -35,17 +35,17 @@ def describe(
         for place, name in enumerate(names)
     )
     # CatBoost takes no texts but in a table
-    plain = fitted.format in ("lightgbm", "xgboost") or (
-        fitted.format == "catboost" and all(one.kind in ("float", "integer") for one in inputs)
-    )
+    numbers = all(one.kind in ("float", "integer") for one in inputs)
+    plain = fitted.format in ("lightgbm", "xgboost") or (fitted.format == "catboost" and numbers)
     return EstimatorSpec(
         format=fitted.format,
         sha256=digest(fitted.data),
         inputs=inputs,
         outputs=outputs,
-        takes="matrix" if plain else "table",
+        takes="matrix" if plain or fitted.takes_array else "table",
         types=fitted.types,
-        libraries={name: _version(name) for name in STORED_WITH[fitted.format]},
+        libraries=dict(fitted.libraries)
+        or {name: _version(name) for name in STORED_WITH[fitted.format]},
     )
 
 
@@ -84,6 +84,8 @@ def _as_given(name: str, given: Sequence[str] | None) -> str:
 def _input(
     name: str, place: int, fitted: FittedClassifier, values: pd.Series[Any] | None
 ) -> EstimatorInput:
+    if fitted.kinds is not None:
+        return EstimatorInput(name=name, kind=fitted.kinds[place])
     known = (fitted.categories or {}).get(place)
     if known:
         return EstimatorInput(name=name, kind="category", categories=known)

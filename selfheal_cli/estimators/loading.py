@@ -13,7 +13,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from selfheal_cli.errors import ModelError, one_line
-from selfheal_cli.estimators.trust import require_trusted
+from selfheal_cli.estimators.pyfunc import opened, own_code
+from selfheal_cli.estimators.trust import require_code, require_trusted
 
 if TYPE_CHECKING:
     from selfheal_cli.estimators.spec import EstimatorSpec, Matrix
@@ -30,6 +31,8 @@ def loaded(spec: EstimatorSpec, data: bytes, is_allowed: Callable[[str], bool]) 
     """
     if spec.format == "skops":
         require_trusted(unknown_types(data), spec.types, is_allowed)
+    if spec.format == "pyfunc":
+        require_code(own_code(data), is_allowed)
     return PREDICTS[spec.format](data)
 
 
@@ -169,4 +172,5 @@ PREDICTS: dict[str, Callable[[bytes], Predict]] = {
     "lightgbm": _lightgbm,
     "xgboost": _xgboost,
     "catboost": _catboost,
+    "pyfunc": opened,
 }

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     Matrix = NDArray[np.float64]
 
 Kind = Literal["float", "integer", "flag", "text", "category"]
-Format = Literal["skops", "lightgbm", "xgboost", "catboost"]
+Format = Literal["skops", "lightgbm", "xgboost", "catboost", "pyfunc"]
 FLAGS = {"True": 1.0, "1": 1.0, "False": 0.0, "0": 0.0}
 
 
@@ -62,7 +62,8 @@ class EstimatorSpec(BaseModel):
 
     ``outputs``: 1 for the probability of class 1, else a probability for each of K classes.
     ``takes`` a table as in training, or a matrix of numbers alone, which costs less. ``types`` are
-    those in its file that skops does not load by itself; ``libraries`` are what it was stored with.
+    those in its file that skops does not load by itself, and of a pyfunc that runs code of its own
+    the name of that; ``libraries`` are what it was stored with.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

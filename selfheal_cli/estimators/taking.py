@@ -19,11 +19,12 @@ from selfheal_cli.estimators.loading import (
     stored,
     unknown_types,
 )
+from selfheal_cli.estimators.pyfunc import opened, own_code
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from selfheal_cli.estimators.spec import Format
+    from selfheal_cli.estimators.spec import Format, Kind
 
 OTHERWISE = "regression, clustering, outlier detection and multi-output are not supported"
 CALIBRATE = "wrap it in sklearn.calibration.CalibratedClassifierCV, fit that and wrap it here"
@@ -35,7 +36,9 @@ class FittedClassifier:
     """A classifier as its library has it, and the bytes that are stored of it.
 
     ``ask`` gives its own probabilities, (n,) or (n, K), of a table as in training. ``names`` are
-    None where it was trained without; ``categories`` are those that its library keeps by column.
+    None where it was trained without; ``categories`` are those that its library keeps by column,
+    ``kinds`` what its signature says of each. ``takes_array``: an array and no table.
+    ``libraries`` are the packages that its owner wrote down for it, with their versions.
     """
 
     format: Format
@@ -49,6 +52,9 @@ class FittedClassifier:
     types: tuple[str, ...] = ()
     model: Any = None
     unplaced: tuple[tuple[Any, ...], ...] = ()
+    kinds: tuple[Kind, ...] | None = None
+    takes_array: bool = False
+    libraries: tuple[tuple[str, str], ...] = ()
 
     def placed(self, texts: Sequence[bool]) -> FittedClassifier:
         """The same with its categories by column, where rows say which columns are ``texts``."""
@@ -102,6 +108,19 @@ def from_catboost_file(data: bytes) -> FittedClassifier:
     """A CatBoost .cbm file; raises `ModelError`."""
     model = model_of_catboost(data)
     return _of_catboost(model, "CatBoostClassifier")
+
+
+def from_pyfunc_folder(data: bytes, pins: Sequence[str]) -> FittedClassifier:
+    """A packed folder of MLflow's whose code may run; ``pins`` are its requirements.
+
+    Raises `ModelError`.
+    """
+    ask = opened(data)
+    return FittedClassifier(
+        "pyfunc", "pyfunc", data, ask, ask.width, ask.names, ask.classes, None, own_code(data),
+        kinds=ask.kinds, takes_array=ask.takes_array,
+        libraries=tuple((name, version) for name, version in (one.split("==") for one in pins)),
+    )  # fmt: skip
 
 
 def _of_lightgbm(model: Any, name: str) -> FittedClassifier:

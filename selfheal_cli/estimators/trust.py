@@ -36,6 +36,16 @@ def require_trusted(
             )
 
 
+def require_code(names: Iterable[str], is_allowed: Callable[[str], bool]) -> None:
+    """Raise `ModelError` for code that comes with a model and that nobody has allowed here."""
+    for name in names:
+        if not is_allowed(name):
+            raise ModelError(
+                "the model runs code or pickles of its own when it is loaded, which nobody has "
+                f"allowed here: if you trust it, give --allow-module {name}"
+            )
+
+
 def is_of_library(name: str) -> bool:
     """Whether a class is of a library that models are made with; a function could do anything."""
     is_class = name.rpartition(".")[2].lstrip("_")[:1].isupper()

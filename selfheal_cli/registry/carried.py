@@ -64,7 +64,8 @@ def carried(document: str) -> Carried:
     brought = {adapter.distribution} - {""} if adapter else set()
     needed = {pinned(one) for one in (*REQUIRED, *others, *brought)}
     known = {_normal(one) for one in needed}
-    needed |= {one for one in foreign.get("requirements", ()) if _normal(one) not in known}
+    written = [*foreign.get("requirements", ()), *_pins(model or {})]
+    needed |= {one for one in written if _normal(one) not in known}
     loader = ENTRY.replace(PACKAGE, name, 1)
     return Carried(_archive({**own, **files}), loader, tuple(sorted(needed, key=str.lower)))
 
@@ -170,9 +171,16 @@ def _own_adapter(network: Mapping[str, Any]) -> OwnPart | None:
 
 def _libraries(estimator: Mapping[str, Any]) -> Iterator[str]:
     """Modules that a model which is no torch network is read by, and those of the types in it."""
-    if estimator:
+    if estimator and estimator["format"] != "pyfunc":  # whose folder has its own
         yield from {"skops": ("skops", "sklearn")}.get(estimator["format"], (estimator["format"],))
         yield from estimator["types"]
+
+
+def _pins(estimator: Mapping[str, Any]) -> list[str]:
+    """What the owner of a pyfunc wrote down for it."""
+    is_pyfunc = estimator.get("format") == "pyfunc"
+    pins = estimator["libraries"].items() if is_pyfunc else ()
+    return [f"{name}=={version}" for name, version in pins]
 
 
 def _modules_of(modules: Iterable[str]) -> tuple[dict[str, str], set[str]]:

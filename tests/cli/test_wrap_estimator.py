@@ -95,4 +95,14 @@ def test_a_version_costs_its_adapter_and_names_the_libraries(in_healed: Path) ->
 
 
 def test_options_for_networks_are_said(in_healed: Path, invoke: Invoke) -> None:
-    assert "torch networks" in invoke(*WRAP, "--list", expect=2).stderr
+    assert "torch networks" in invoke(*WRAP, "--shape", "3", expect=2).stderr
+
+
+def test_it_is_told_of_before_anything_is_registered(in_healed: Path, invoke: Invoke) -> None:
+    before = MlflowRegistry().numbers("credit")
+    (place,) = json.loads(invoke(*WRAP, "--list", "--json").stdout)
+    assert (place["adapters"], place["recipes"]) == (["affine"], ["anchored", "gradient"])
+    told = json.loads(invoke("check-model", *WRAP[1:6], "--json").stdout)
+    assert (told["takes"], told["classes"]) == ("1 float, 1 integer, 1 text, 1 flag", 2)
+    assert told["version_kb"] < told["base_kb"] and told["batch_ms"] > 0
+    assert MlflowRegistry().numbers("credit") == before

@@ -19,7 +19,8 @@ from skops import io as sio
 from selfheal_cli.errors import DataError, ModelError
 from selfheal_cli.estimators.scorer import keep
 from selfheal_cli.estimators.taking import take
-from selfheal_cli.pipeline.prepare.estimators import EstimatorOrigin, described, read_estimator
+from selfheal_cli.pipeline.prepare.estimator_origin import EstimatorOrigin, read_estimator
+from selfheal_cli.pipeline.prepare.estimators import described
 from tests.estimators.fitted import NUMBERS, table
 
 TRAINED = table(200)

@@ -3,38 +3,28 @@
 from __future__ import annotations
 
 import io
-import pickle
-import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import yaml
 
 from selfheal_cli.errors import DataError, ModelError, one_line
 from selfheal_cli.estimators.describing import columns_of, describe
-from selfheal_cli.estimators.loading import from_skops, library, unknown_types
+from selfheal_cli.estimators.loading import library
+from selfheal_cli.estimators.pyfunc import labels_said
 from selfheal_cli.estimators.scorer import as_outputs, keep
 from selfheal_cli.estimators.spec import EstimatorSpec
 from selfheal_cli.estimators.taking import (
     FittedClassifier,
-    from_catboost_file,
-    from_lightgbm_text,
-    from_xgboost_file,
     on_one_thread,
-    take,
     without_names,
 )
-from selfheal_cli.estimators.trust import require_asked
 from selfheal_cli.model.checkpoint import estimator_tensors, make_base
-from selfheal_cli.model.loading import PICKLE_RISK
 from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.records import Base
-from selfheal_cli.registry.base import Registry
-from selfheal_cli.registry.mlflow.format import input_names
 from selfheal_cli.sources.encoding import Encoding
 from selfheal_cli.sources.files import open_table
 from selfheal_cli.sources.fit import side_columns
@@ -43,118 +33,39 @@ from selfheal_cli.sources.values import one_text
 if TYPE_CHECKING:
     import pandas as pd
 
-    from selfheal_cli.records import FloatArray
+    from selfheal_cli.records import Columns, FloatArray
 
+PROBABILITIES = (
+    'its predict must give those, as of mlflow.sklearn.log_model(pyfunc_predict_fn="predict_proba")'
+)
 SAMPLE = 1_024  # rows that a model is compared on
 OFF = 1e-3  # that the probabilities of K classes may sum to beside 1
-READERS: dict[str, Callable[[bytes], FittedClassifier]] = {
-    ".txt": from_lightgbm_text, ".lgb": from_lightgbm_text,
-    ".json": from_xgboost_file, ".ubj": from_xgboost_file, ".xgb": from_xgboost_file,
-    ".cbm": from_catboost_file, ".cb": from_catboost_file,
-}  # fmt: skip
-PICKLES = (".pkl", ".pickle", ".joblib")
-FLAVORS = {"sklearn": "pickled_model", "lightgbm": "data", "xgboost": "data", "catboost": "data"}
-
-
-@dataclass(frozen=True, slots=True)
-class EstimatorOrigin:
-    """A file, or MLflow's URI of a version of one of the `FLAVORS`; ``trusted`` are types that the
-    user trusts by name.
-    """
-
-    where: str
-    trusted: tuple[str, ...] = ()
-    allow_pickle: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class WrappedEstimator:
     """A classifier with what is stored of it, that gives the same: ``spec`` and ``encoding``, its
-    answers (n, outputs) on the rows ``x`` (n, inputs), and what a person should know.
+    answers (n, outputs) on the rows ``x`` (n, inputs), ``raw`` as columns, and what a person should
+    know.
     """
 
     fitted: FittedClassifier
     spec: EstimatorSpec
     encoding: Encoding
     x: FloatArray
+    raw: Columns
     labels: tuple[str, ...]
     remarks: tuple[str, ...]
+
+    @property
+    def network(self) -> SelfHealingNetwork:
+        """A new one around its answers; its adapter changes nothing yet."""
+        return SelfHealingNetwork.around_scores(self.encoding.width, self.spec.outputs)
 
     @property
     def own(self) -> FloatArray:
         """Its probabilities of the rows (n, outputs)."""
         return self.x[:, -self.spec.outputs :]
-
-
-def is_estimator_file(path: Path) -> bool:
-    """Whether a file is of a kind that one of the libraries writes."""
-    return path.suffix.lower() in (".skops", *READERS, *PICKLES)
-
-
-def read_estimator(
-    registry: Registry | None, origin: EstimatorOrigin
-) -> tuple[FittedClassifier, tuple[str, ...] | None] | None:
-    """A classifier and what its signature calls its columns; None for a version of torch's flavor.
-
-    Raises `ModelError` where it cannot be read, or types that are not trusted would run.
-    """
-    path = Path(origin.where)
-    if registry is None or not origin.where.startswith(("models:/", "runs:/")):
-        if not path.is_file() or not is_estimator_file(path):
-            known = ", ".join((".skops", *READERS, *PICKLES))
-            raise ModelError(f"{path}: no file of a model; {known} are read, or models:/NAME/7")
-        return _read(path, origin), None
-    with tempfile.TemporaryDirectory() as into:
-        folder = registry.model_files(origin.where, Path(into))
-        flavors = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))["flavors"]
-        flavor = next((name for name in FLAVORS if name in flavors), None)
-        if flavor is None:
-            if "pytorch" in flavors:
-                return None
-            raise ModelError(
-                f"{origin.where}: is of the flavors {', '.join(flavors)}; pytorch, "
-                f"{', '.join(FLAVORS)} can be wrapped"
-            )
-        file = folder / str(flavors[flavor][FLAVORS[flavor]])
-        return _read(file, origin, flavor), input_names(folder)
-
-
-def _read(path: Path, origin: EstimatorOrigin, flavor: str = "") -> FittedClassifier:
-    suffix = path.suffix.lower()
-    if suffix == ".skops":
-        data = path.read_bytes()
-        try:
-            types = unknown_types(data)
-            require_asked(types, origin.trusted, origin.where)
-            return take(from_skops(data, types))
-        except ModelError as exc:
-            raise _told(exc, origin.where) from exc
-    if suffix in PICKLES:
-        return take(_unpickled(path, origin))
-    # LightGBM's flavor calls its text model.lgb; others' names say what they are
-    reader = READERS.get(suffix)
-    if reader is None:
-        raise ModelError(f"{origin.where}: {flavor or 'a file'} of {path.name}, which is not read")
-    try:
-        return reader(path.read_bytes())
-    except ModelError as exc:
-        raise _told(exc, origin.where) from exc
-
-
-def _told(exc: ModelError, where: str) -> ModelError:
-    text = str(exc)
-    return exc if text.startswith(where) else ModelError(f"{where}: {text}")
-
-
-def _unpickled(path: Path, origin: EstimatorOrigin) -> Any:
-    if not origin.allow_pickle:
-        raise ModelError(f"{origin.where}: {PICKLE_RISK}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of another version: the rows say whether it matters
-        try:
-            return library("joblib").load(path)
-        except (pickle.UnpicklingError, ImportError, AttributeError, ValueError, EOFError) as exc:
-            raise ModelError(f"{origin.where}: cannot be unpickled: {one_line(exc)}") from exc
 
 
 def rows_of(data: Path | None, drop: Sequence[str]) -> pd.DataFrame | None:
@@ -201,7 +112,7 @@ def described(
 
     given = frame
     if frame is None:
-        frame = _drawn(names)
+        frame = _drawn(names, fitted)
     fitted = fitted.placed([not is_numeric_dtype(frame[name]) for name in names])
     theirs = _asked(fitted, frame[list(names)], drawn=given is None)
     outputs = 1 if theirs.ndim == 1 or theirs.shape[1] == 2 else theirs.shape[1]
@@ -213,10 +124,11 @@ def described(
         spec = spec.model_copy(update={"takes": takes}) if takes else spec
         keep(spec, candidate.data, allowed.__contains__)
         encoding = Encoding(columns=side_columns(frame, spec), contract=2, model=spec)
-        x = encoding.encode(encoding.raw(frame))
+        raw = encoding.raw(frame)
+        x = encoding.encode(raw)
         if np.array_equal(x[:, -outputs:], own, equal_nan=True):
             return WrappedEstimator(
-                candidate, spec, encoding, x, spoken, tuple(_remarks(own, given))
+                candidate, spec, encoding, x, raw, spoken, tuple(_remarks(own, given))
             )
     gap = float(np.nanmax(np.abs(x[:, -outputs:] - own)))
     raise ModelError(
@@ -234,11 +146,15 @@ def _ways(fitted: FittedClassifier) -> list[tuple[FittedClassifier, str | None]]
     return [*([(quick, "matrix")] if quick is not None else []), (fitted, "table")]
 
 
-def _drawn(names: Sequence[str]) -> pd.DataFrame:
+def _drawn(names: Sequence[str], fitted: FittedClassifier) -> pd.DataFrame:
     import pandas as pd
 
     drawn = np.random.default_rng(0).standard_normal((SAMPLE, len(names)))
-    return pd.DataFrame(drawn.astype(np.float32).astype(np.float64), columns=list(names))
+    frame = pd.DataFrame(drawn.astype(np.float32).astype(np.float64), columns=list(names))
+    for name, kind in zip(names, fitted.kinds or (), strict=False):
+        if kind in ("integer", "flag"):
+            frame[name] = frame[name].abs().round() if kind == "integer" else frame[name] > 0
+    return frame
 
 
 def _asked(fitted: FittedClassifier, frame: pd.DataFrame, *, drawn: bool) -> Any:
@@ -255,6 +171,9 @@ def _asked(fitted: FittedClassifier, frame: pd.DataFrame, *, drawn: bool) -> Any
             f"the {fitted.kind} has no answer to {len(frame)} "
             f"{'drawn rows' if drawn else 'rows'}: {one_line(exc)[:300]}{hint}"
         ) from exc
+    said = labels_said(theirs, len(frame), drawn=drawn) if fitted.format == "pyfunc" else None
+    if said is not None:
+        raise ModelError(f"the model {said}: {PROBABILITIES}")
     if theirs.dtype == object or theirs.ndim not in (1, 2) or len(theirs) != len(frame):
         raise ModelError(
             f"the {fitted.kind} gives {theirs.shape} for {len(frame)} rows; a probability for "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from time import perf_counter
 from typing import Any
@@ -15,6 +16,7 @@ from selfheal_cli.model.checkpoint import pack
 from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.model.original import Original
 from selfheal_cli.model.wrapping import put_in
+from selfheal_cli.pipeline.prepare.estimators import WrappedEstimator, estimator_base
 from selfheal_cli.pipeline.prepare.foreign import Sample, base_of
 
 BATCH = 100
@@ -134,3 +136,29 @@ def _cautions(original: Original, network: SelfHealingNetwork) -> list[str]:
             f"It takes {original.seconds:.2g} s a row: compared on {len(original.rows)} rows alone."
         )
     return said
+
+
+def tried_estimator(taken: WrappedEstimator) -> ModelTrial:
+    """The same of a model that is no torch network."""
+    network, rows = taken.network, taken.x[np.isfinite(taken.x).all(axis=1)][:BATCH]
+    batch = {name: values[:BATCH] for name, values in taken.raw.items()}
+    columns = taken.spec.inputs
+    kinds = Counter(one.kind for one in columns)
+    return ModelTrial(
+        takes=", ".join(f"{count} {kind}" for kind, count in kinds.items()),
+        columns=len(columns),
+        gives=f"probabilities of {', '.join(taken.labels)}",
+        kind="probabilities",
+        classes=len(taken.labels),
+        at="logit",
+        where="on its logit and its columns",
+        adapter=AFFINE,
+        parameters=sum(one.numel() for one in network.adapter.parameters()),
+        recipes=tuple(fitting([AFFINE])),
+        batch_rows=len(batch[columns[0].name]),
+        batch_ms=_best_ms(lambda: network.predict(taken.encoding.encode(batch))),
+        step_ms=_step_ms(network, rows),
+        base_kb=len(estimator_base(network, taken).weights) / 1_024,
+        version_kb=len(pack(network.adapter.state_dict())) / 1_024,
+        cautions=taken.remarks,
+    )
