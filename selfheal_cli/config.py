@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from selfheal_cli.config_labels import LabelSettings
 from selfheal_cli.config_sources import (
     AnySource,
     Count,
@@ -40,8 +41,9 @@ from selfheal_cli.installed import known, require_recorded
 from selfheal_cli.kinds import MONITORS, RECIPES
 from selfheal_cli.masking import masked_value
 
-# settings of sources are part of a run's, and are imported from here
+# settings of sources and labels are part of a run's, and are imported from here
 __all__ = [
+    "LabelSettings",
     "PushedSettings",
     "ServedSettings",
     "Settings",
@@ -161,26 +163,6 @@ class NetworkSettings(Settings):
     patience: Count = Field(
         default=3, description="epochs without gain after which training ends, with validation"
     )
-
-
-class LabelSettings(Settings):
-    """When labels come: with the batch, ``delay`` batches later, at times that are known before,
-    ``arriving`` by themselves in whatever order, never.
-    """
-
-    regime: Literal["full", "delayed", "timed", "arriving", "none"] = Field(
-        default="full",
-        description="with their batch, delay batches later, at label_time, by themselves, never",
-    )
-    delay: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
-        default=0, description="batches after which a delayed label comes"
-    )
-    keep: Count = Field(
-        default=100_000, description="rows that wait for labels that arrive by themselves"
-    )
-
-    def __str__(self) -> str:
-        return f"delayed:{self.delay}" if self.regime == "delayed" else self.regime
 
 
 class Objective(Settings):

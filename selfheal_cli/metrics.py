@@ -136,6 +136,12 @@ class RunningScores:
         rest._gaps, rest._histogram = self._gaps - part._gaps, self._histogram - part._histogram
         return rest
 
+    def without(self, probabilities: FloatArray, threshold: float, y: LabelArray) -> RunningScores:
+        """Of the rows without some of them, as they were added."""
+        part = RunningScores(self._classes, ranked=bool(len(self._starts)))
+        part.add(probabilities, threshold, y)
+        return self.minus(part)
+
     def scores(self) -> AnyScores:
         """The scores of all rows so far."""
         scores = _scores_of(self._table)

@@ -102,9 +102,10 @@ class Answers:
 class Batch:
     """Rows scored together. ``index`` counts from 1.
 
-    ``now`` is the largest time of its rows and ``label_at`` (n,) when each row's label comes, in
-    the same unit, NaN for never; both None where the source knows no times. ``late`` are labels
-    that came for earlier batches by now. ``answers`` is None where this stream scores the rows.
+    ``now`` is the largest time of its rows, ``at`` (n,) each row's own and ``label_at`` (n,) when
+    its label comes, in the same unit, NaN for never; all None where the source knows no times.
+    ``late`` are labels that came for earlier batches by now. ``answers`` is None where this stream
+    scores the rows.
     ``offsets`` says, by name, up to where the source was read once the batch is taken.
     ``places`` (n,) says where each row stood before others were left out; None where none was.
     """
@@ -117,6 +118,7 @@ class Batch:
     answers: Answers | None = None
     offsets: Mapping[str, int] = field(default_factory=dict)
     places: NDArray[np.intp] | None = None
+    at: NDArray[np.float64] | None = None
 
     @property
     def place(self) -> NDArray[np.intp]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from operator import add, sub
 from typing import Any
 
 TINY = 1e-8  # in the denominators of precision, recall and F1, as the article has it
@@ -94,6 +95,12 @@ class Scores:
             self.tp + other.tp, self.tn + other.tn, self.fp + other.fp, self.fn + other.fn
         )
 
+    def minus(self, part: AnyScores) -> Scores:
+        """Counts without those of a ``part`` of the rows; raises as `plus`."""
+        if not isinstance(part, Scores):
+            raise TypeError("scores of two classes and of more cannot be subtracted")
+        return Scores(self.tp - part.tp, self.tn - part.tn, self.fp - part.fp, self.fn - part.fn)
+
     def figures(self) -> dict[str, float]:
         """The defined figures by metric name."""
         accuracy, f1, precision, recall, kappa = _rates(self.tp, self.tn, self.fp, self.fn)
@@ -165,8 +172,17 @@ class ClassScores:
         """As `Scores.plus`; raises `TypeError` where the other scores are of two classes."""
         if not isinstance(other, ClassScores):
             raise TypeError("scores of two classes and of more cannot be added")
+        return self._with(other, add)
+
+    def minus(self, part: AnyScores) -> ClassScores:
+        """As `Scores.minus`; raises `TypeError` where the part is of two classes."""
+        if not isinstance(part, ClassScores):
+            raise TypeError("scores of two classes and of more cannot be subtracted")
+        return self._with(part, sub)
+
+    def _with(self, other: ClassScores, combine: Callable[[int, int], int]) -> ClassScores:
         rows = zip(self.confusion, other.confusion, strict=True)
-        return ClassScores(tuple(tuple(a + b for a, b in zip(*pair, strict=True)) for pair in rows))
+        return ClassScores(tuple(tuple(map(combine, *pair)) for pair in rows))
 
     def figures(self) -> dict[str, float]:
         """The defined figures by metric name."""

@@ -19,7 +19,7 @@ PACKAGE = Path(selfheal_cli.__file__).parent
 FLOORS = """\
 masking moments scores visible actor logistic workspace forks
 errors kinds records config_sources
-installed
+installed config_labels
 config metrics
 estimators events
 decide drift labels model rules sources

@@ -322,6 +322,12 @@ data = group(
         ),
     ),
 )
+negative_after: Decorator = click.option(
+    "--negative-after",
+    metavar="TIME",
+    help="Take a row that nobody complained about for so long, such as 60d, as negative; see "
+    "docs/label-regimes.md.",
+)
 # When labels come, and what is done with them.
 learning = group(
     section(
@@ -331,6 +337,7 @@ learning = group(
             metavar="full|delayed:K|none",
             help="When labels come: with their batch, K batches later, or never. [default: full]",
         ),
+        negative_after,
         click.option(
             "--objective",
             metavar="accuracy|f1|cost:FN,FP",

@@ -43,7 +43,7 @@ ALARMING = (events.HealFailed, events.RollbackFailed, events.BatchSetApart, even
 # what a batch's line has, or nobody is told
 UNTOLD = (
     events.HealPublished, events.HealLearned, events.HealRejected, events.HealCoalesced,
-    events.AliasMoved,
+    events.AliasMoved, events.LabelsCorrected,
 )  # fmt: skip
 MOST_TOLD = 5  # columns
 MOST_MOVED = 6  # sentences

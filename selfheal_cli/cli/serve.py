@@ -46,6 +46,7 @@ healing = section(
     ),
     click.option("--target", metavar="COLUMN", help="Column of the reference with the labels."),
     click.option("--positive", metavar="VALUE", help="The target's positive value."),
+    run_options.negative_after,
     click.option(
         "--keep-rows", type=int, help="Answered rows that are kept for labels. [default: 1000000]"
     ),
@@ -227,11 +228,21 @@ def _overrides(given: dict[str, Any]) -> dict[str, Any]:
         overrides["heal"] = {"recipe": given["recipe"]}
     if given["policy"] is not None:
         overrides["policy"] = policy_file.load(given["policy"]).model_dump(mode="json")
+    if given["negative_after"] is not None:
+        overrides["labels"] = _labels(given)
     if given["batch_size"] is not None:
         overrides["batch_size"] = given["batch_size"]
     if given["monitors"]:
         overrides["monitors"] = [monitor_from(one, "--monitor") for one in given["monitors"]]
     return overrides
+
+
+def _labels(given: dict[str, Any]) -> dict[str, Any]:
+    from selfheal_cli.config import LabelSettings, checked
+
+    values = {"negative_after": given["negative_after"]}
+    labels = checked(LabelSettings, values, where="option --negative-after")
+    return labels.model_dump(mode="json", include=set(values))
 
 
 def _reference(given: dict[str, Any]) -> dict[str, Any] | None:

@@ -198,6 +198,8 @@ class RowFold:
                 self._batch(event)
             case events.LabelsArrived():
                 self._take_labels(event)
+            case events.LabelsCorrected():
+                self._correct(event)
             case events.HealEnded():
                 self._heals[event.batch] = event
                 self._fill(event.batch)
@@ -232,6 +234,18 @@ class RowFold:
         """Labels of an earlier batch, perhaps not all of them at once."""
         live, shadow = self._score(event.batch, event.live, event.shadow)
         row = self.rows.get(event.batch)
+        if row is not None:
+            _score(row, live, shadow)
+            self.rows[event.batch] = row
+
+    def _correct(self, event: events.LabelsCorrected) -> None:
+        """Rows of a batch count with another label than before."""
+        before, row = self.scores.get(event.batch), self.rows.get(event.batch)
+        if before is None:
+            return
+        live = before[0].minus(event.was).plus(event.live)
+        shadow = before[1].minus(event.was_shadow).plus(event.shadow)
+        self.scores[event.batch] = (live, shadow)
         if row is not None:
             _score(row, live, shadow)
             self.rows[event.batch] = row

@@ -175,6 +175,42 @@ class LabelsArrived(OfBatch, kind="labels"):
     shadow: AnyScores = field(metadata=SCORES)
 
 
+class LabelsMatured(OfBatch, kind="labels-matured"):
+    """The time of rows of a batch was over, so that they count from now on.
+
+    ``negatives`` of the ``rows`` are so because nobody had said anything ``by`` then, in the
+    stream's own time.
+    """
+
+    rows: int
+    negatives: int
+    by: float
+
+
+class LabelsCorrected(OfBatch, kind="labels-corrected"):
+    """Rows of a batch had another label than the one that was told first, as ``in_batch`` says.
+
+    ``live`` and ``shadow`` are the counts of these rows with their labels as now known, ``was`` and
+    ``was_shadow`` as they had been counted.
+    """
+
+    is_action: ClassVar[bool] = True
+    rows: int
+    in_batch: int
+    live: AnyScores = field(metadata=SCORES)
+    shadow: AnyScores = field(metadata=SCORES)
+    was: AnyScores = field(metadata=SCORES)
+    was_shadow: AnyScores = field(metadata=SCORES)
+
+    @property
+    def why(self) -> str:
+        """What came."""
+        return f"{self.rows} labels of batch {self.batch} were corrected"
+
+    def __str__(self) -> str:
+        return self.why
+
+
 class CandidatesCompared(OfBatch, kind="candidates"):
     """What other versions would have lost on rows of a batch whose labels came.
 

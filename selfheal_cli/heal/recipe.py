@@ -117,6 +117,10 @@ def check_recipe(heal: HealSettings, labels: LabelSettings, classes: int) -> Non
             f"recipe '{heal.recipe}' is binary and the target has {classes} values; "
             "use --recipe anchored or gradient"
         )
+    if labels.negative_after is not None and classes != 2:
+        raise ConfigurationError(
+            f"labels.negative_after is for two classes and the target has {classes} values"
+        )
     # the recipe that heals until labels come has conditions of its own
     free = label_free(heal)
     if free is None:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from selfheal_cli.records import Answers, Batch, FloatArray, LabelArray, LateLabels
 
 
+# of `Scored`, what has a value for each row
+ROWS = ("place", "x", "features", "probabilities", "shadow", "rule_label", "y", "label_at", "at")
+
+
 @dataclass(frozen=True, slots=True)
 class Scored:
     """Rows of one batch as they were scored, before anything learned from them.
@@ -23,7 +27,8 @@ class Scored:
     ``place`` (n,) is each row's position in its batch; ``probabilities`` and ``shadow``, those of
     the serving version and of the frozen baseline, (n,) or (n, K); ``threshold`` and
     ``shadow_threshold`` decided; ``rule_label`` (n,), -1 where rules abstained; ``y`` (n,), -1
-    where unknown; ``label_at`` (n,) when each label comes, in the stream's own time.
+    where unknown; ``at`` (n,) each row's time, and ``label_at`` (n,) when its label comes, in the
+    stream's own unit.
     """
 
     batch: int
@@ -37,6 +42,7 @@ class Scored:
     rule_label: LabelArray
     y: LabelArray
     label_at: NDArray[np.float64] | None = None
+    at: NDArray[np.float64] | None = None
 
     @classmethod
     def of(
@@ -62,6 +68,7 @@ class Scored:
             rule_label,
             rows.y,
             batch.label_at,
+            batch.at,
         )
 
     def __len__(self) -> int:
@@ -71,13 +78,27 @@ class Scored:
         """The rows where the mask ``chosen`` (n,) is true."""
         if bool(np.all(chosen)):
             return self
-        rows = ("place", "x", "features", "probabilities", "shadow", "rule_label", "y", "label_at")
-        parts = {name: getattr(self, name) for name in rows if getattr(self, name) is not None}
+        parts = {name: getattr(self, name) for name in ROWS if getattr(self, name) is not None}
         return replace(self, **{name: value[chosen] for name, value in parts.items()})
 
 
+@dataclass(frozen=True, slots=True)
+class Matured:
+    """Rows of a batch whose time was over at ``by``; of ``negatives`` nobody had said a label."""
+
+    batch: int
+    rows: int
+    negatives: int
+    by: float
+
+
 class LabelQueue(Protocol):
-    """Hands rows back when their labels have come; rows whose label never comes do not return."""
+    """Hands rows back when their labels have come; rows whose label never comes do not return.
+
+    ``lost`` counts rows that had to go before their label could count.
+    """
+
+    lost: int = 0
 
     @property
     def waiting(self) -> tuple[Scored, ...]:
@@ -88,8 +109,28 @@ class LabelQueue(Protocol):
         labels have come by now.
         """
 
+    @property
+    def countable(self) -> tuple[Scored, ...]:
+        """Those of the waiting rows that count in figures once the stream is over."""
+        return self.waiting
 
-class DelayedLabels:
+    def recall(self, scored: Scored) -> list[Scored]:
+        """Put rows of an earlier run in; returns those whose labels had come to it."""
+        known = scored.y >= 0
+        if not known.all():
+            self.take(scored.where(~known), None, None)
+        return [scored.where(known)] if known.any() else []
+
+    def matured(self) -> list[Matured]:
+        """Rows whose time was over since this was asked last."""
+        return []
+
+    def told_since(self) -> LateLabels | None:
+        """Labels that are known by now of rows that were handed back with another one."""
+        return None
+
+
+class DelayedLabels(LabelQueue):
     """A `LabelQueue` where it is known beforehand when each label comes."""
 
     def __init__(self, settings: LabelSettings) -> None:
@@ -143,7 +184,7 @@ def _labelled(parts: list[Scored]) -> list[Scored]:
     return labelled
 
 
-class LabelJoiner:
+class LabelJoiner(LabelQueue):
     """A `LabelQueue` that joins labels to their rows by batch and place.
 
     Labels come a few at a time; they are handed on once ``together`` of them are there, so that a

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from selfheal_cli.config import HealSettings, Policy, RunConfig, checked
+from selfheal_cli.config_labels import HORIZON
 from selfheal_cli.errors import ConfigurationError, OptionError, RuleError
 from selfheal_cli.rules.ruleset import parse_rule, read_rules
 from selfheal_cli.settings import policy_file
@@ -158,7 +159,7 @@ VALIDATION = 0.2  # share of own training rows that end training and are held ou
 FOR_GRADIENTS = ("steps", "learning_rate", "label_weight", "rule_weight", "entropy_weight")
 
 
-REGIME = ("labels", "regime")
+REGIME, MATURE = ("labels", "regime"), ("labels", "negative_after")
 REGIME_OF = {"label_time": "timed", "label_topic": "arriving"}  # of a source that says when
 
 
@@ -185,7 +186,9 @@ def refuse_misfits(given: Layer, kind: str) -> None:
         if given.get(*column) is not None and given.get(*REGIME) not in (None, regime):
             what = f"labels and source.{name} exclude each other: leave one of them out"
             raise _misfit(given, REGIME, column, what)
-    if given.get(*REGIME) == "timed" and given.get("source", "label_time") is None:
+    if given.get(*MATURE) is not None:
+        _refuse_immature(given, kind)
+    elif given.get(*REGIME) == "timed" and given.get("source", "label_time") is None:
         raise _misfit(given, REGIME, REGIME, "'timed' needs source.label_time=COLUMN")
     own = kind != SYNTHETIC
     if (given.get(*recipe) or ("anchored" if own else "article")) != "anchored":
@@ -201,6 +204,19 @@ def refuse_misfits(given: Layer, kind: str) -> None:
                 "it is for --recipe article or gradient: an anchored heal has no steps and no "
                 "learning rate",
             )
+
+
+def _refuse_immature(given: Layer, kind: str) -> None:
+    """Rows grow old by their own times, whatever else is said of when labels come."""
+    origin, regime = given.origin(MATURE), given.get(*REGIME)
+    if given.get("source", "time") is None:
+        what = "it needs the column with the rows' times: source.time=COLUMN"
+        if "time" not in KINDS[kind].model_fields:
+            what = f"it is for a table that has a column of times, not for {WHERE[kind]}"
+        raise _refusal(origin, MATURE, what)
+    if regime not in (None, "timed"):
+        raise _misfit(given, REGIME, MATURE, f"labels {regime} and negative_after exclude "
+                      "each other: leave one of them out")  # fmt: skip
 
 
 def _refuse_of_other_kinds(given: Layer, kind: str) -> None:
@@ -335,9 +351,10 @@ def _filled(given: Layer, kind: str) -> dict[str, Any]:
         },
         "network": {"shadow": "frozen", "validation": VALIDATION} if own else {"shadow": "plain"},
     }
-    timed = given.get("source", "label_time") is not None
+    matures = given.get(*MATURE) is not None
+    timed = given.get("source", "label_time") is not None or matures
     if timed:
-        defaults["labels"] = {"regime": "timed"}
+        defaults["labels"] = {"regime": "timed"} | ({"horizon": HORIZON} if matures else {})
     joined = given.get("source", "label_topic") is not None
     if joined:
         defaults["labels"] = {"regime": "arriving"}

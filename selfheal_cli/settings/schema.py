@@ -228,7 +228,7 @@ def group_of(name: str) -> Key | None:
     """
     if name in RunFile.model_fields:
         return (name,)
-    for group in ("heal", "policy", "network"):
+    for group in ("heal", "policy", "network", "labels"):
         for model in models_in(RunFile.model_fields[group].annotation):
             if name in model.model_fields:
                 return group, name

@@ -124,7 +124,7 @@ class Block:
     def batch(self, index: int) -> Batch:
         """All rows as a batch."""
         now = None if self.at is None else float(self.at.max())
-        return Batch(index, self.rows, now, self.label_at)
+        return Batch(index, self.rows, now, self.label_at, at=self.at)
 
 
 def labelled(rows: Rows) -> Rows:

@@ -370,6 +370,7 @@ class SpoolSource(Around):
             late=late,
             answers=_answers(parts),
             offsets=self.cursor.as_dict(),
+            at=np.repeat([part.request.at for part in parts], [len(part) for part in parts]),
         )
 
     def _classes(self, parts: Sequence[Part], labels_to: int) -> LabelArray:

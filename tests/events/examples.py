@@ -55,6 +55,12 @@ EXAMPLES: Mapping[type[Event], Mapping[str, Any]] = {
     },
     events.BatchSetApart: {**ACTION, "rows": 100},
     events.LabelsArrived: {**OF_BATCH, "rows": 100, "live": SCORES, "shadow": SCORES},
+    events.LabelsMatured: {**OF_BATCH, "rows": 100, "negatives": 90, "by": 5184000.0},
+    events.LabelsCorrected: {
+        **OF_BATCH,
+        "rows": 100, "in_batch": 5, "live": SCORES, "shadow": SCORES, "was": SCORES,
+        "was_shadow": SCORES,
+    },
     events.CandidatesCompared: {
         **OF_BATCH,
         "rows": 100, "positives": 40, "serving": "s3", "served": 31.5, "losses": {"s1": 45.25},

@@ -28,6 +28,7 @@ from selfheal_cli.events.types import (
     RunStarted,
     SnapshotTaken,
 )
+from selfheal_cli.labels.queue import Scored
 from selfheal_cli.model.checkpoint import assemble, unpack
 from selfheal_cli.pipeline.runs.recovery import Beginning, settle_earlier, where_to_begin
 from selfheal_cli.pipeline.runs.run import Finished, RunContext, run
@@ -61,6 +62,7 @@ class Server:
         drawn = self.config.model_copy(update={"batches": 40, "seed": 7})
         self._batches = iter(stream_of(drawn).batches())
         self.truth: dict[str, list[int]] = {}
+        self.time = 0.0  # of the server, in seconds
 
     def champion(self) -> Any:
         number = self.registry.alias("fraud", CHAMPION)
@@ -85,7 +87,7 @@ class Server:
                 self.truth[request] = batch.rows.y[part].tolist()
                 snapshot = version.tags["selfheal.snapshot"]
                 one = LoggedRequest(
-                    request, columns, probabilities, snapshot, version.threshold, 0.0
+                    request, columns, probabilities, snapshot, version.threshold, self.time
                 )
                 self.spool.append([one])
 
@@ -192,9 +194,9 @@ def test_a_restart_reads_no_row_twice_and_learns_again_from_what_was_labelled(
     known: list[int] = []
     recall = LabelFlow.recall
 
-    def learn(flow: LabelFlow, features: Any, y: Any, rule_label: Any) -> None:
-        known.append(len(y))
-        recall(flow, features, y, rule_label)
+    def learn(flow: LabelFlow, scored: Scored) -> None:
+        known.append(int((scored.y >= 0).sum()))
+        recall(flow, scored)
 
     monkeypatch.setattr(LabelFlow, "recall", learn)
     second = server.serve()

@@ -30,6 +30,7 @@ from tests.conftest import DEPTH
 
 TABLE = "source:\n  kind: table\n  path: t.csv\n  target: y\n"
 NAMES = st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "S"]), min_size=1)
+TIMED = f"{TABLE}  time: at\n"
 SHARES = st.floats(0.01, 0.99)
 SYNTHETIC = st.builds(
     SyntheticSettings,
@@ -127,6 +128,9 @@ def said(key: str, value: object) -> Layer:
 
 
 def test_an_option_of_labels_stands_over_what_the_file_says_of_them() -> None:
+    grown = of_text(f"{TABLE}  time: at\nlabels:\n  negative_after: 60d\n").config
+    assert (str(grown.labels), grown.labels.horizon) == ("timed, negative after 60d", 100)
+    assert grown.source.model_dump()["unlabelled"] is True
     timed = (said("source.time", "at"), said("source.label_time", "known"))
     config = of_text(f"{TABLE}labels: full\n", *timed).config
     assert (config.labels.regime, config.source.model_dump()["label_time"]) == ("timed", "known")
@@ -198,6 +202,22 @@ def test_a_policy_is_the_named_one_with_thresholds_over_it(tmp_path: Path) -> No
         ("policy: {cooldown: yes}", "f.yaml:1: policy.cooldown = 'yes': a number is expected"),
         ("rules_file: no.yaml", "f.yaml:1: rules_file: no.yaml: no such file"),
         ("labels: timed", "f.yaml:1: labels.regime: 'timed' needs source.label_time"),
+        (
+            f"{TABLE}labels:\n  negative_after: 60d\n",
+            "f.yaml:6: labels.negative_after: it needs the column with the rows' times: source",
+        ),
+        (
+            "labels:\n  negative_after: 60d\n",
+            "f.yaml:2: labels.negative_after: it is for a table that",
+        ),
+        (
+            f"{TABLE}  time: at\nlabels:\n  regime: none\n  negative_after: 60d\n",
+            "f.yaml:7: labels.regime: labels none and negative_after exclude each other",
+        ),
+        (
+            f"{TABLE}  time: at\nlabels:\n  negative_after: soon\n",
+            "f.yaml:7: labels.negative_after = 'soon': a time such as 60d, 12h or 30min",
+        ),
         (f"{TABLE}heal: {{steps: 3}}", "f.yaml:5: heal.steps: it is for --recipe article or "),
         (f"{TABLE}  label_time: a", "f.yaml:5: source.label_time = 'a': it needs time"),
         ("seed: x\nbatches: y\nplots: z", "f.yaml:1: seed = 'x': input should be a valid integer"),
@@ -316,8 +336,8 @@ def test_every_key_of_the_file_is_an_option_and_a_variable(
     at = tuple(key.split("."))
     assert (by_option.origin(at).kind, str(by_option.origin(at))) == ("option", f"--set {key}")
     assert (by_variable.origin(at).kind, str(by_variable.origin(at))) == ("env", name)
-    recipe = parse_document("heal: {recipe: gradient}", "f.yaml")
-    settled = resolve([recipe, by_variable, by_option])
+    needed = f"heal: {{recipe: gradient}}\n{TIMED if key == 'labels.negative_after' else ''}"
+    settled = resolve([parse_document(needed, "f.yaml"), by_variable, by_option])
     assert settled.given.get(*at) == by_option.get(*at)
 
 

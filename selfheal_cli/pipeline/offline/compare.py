@@ -14,7 +14,7 @@ from selfheal_cli.config import Objective, RunConfig, SyntheticSettings
 from selfheal_cli.decide import RECENT, threshold_for
 from selfheal_cli.errors import ConfigurationError
 from selfheal_cli.heal.recipe import check_recipe
-from selfheal_cli.labels.queue import DelayedLabels, Scored
+from selfheal_cli.labels.queue import Scored
 from selfheal_cli.metrics import RunningScores, confusion
 from selfheal_cli.pipeline.offline.baselines import (
     Constant,
@@ -27,6 +27,7 @@ from selfheal_cli.pipeline.offline.baselines import (
 )
 from selfheal_cli.pipeline.offline.winner import STRETCHES, Ranking, rank
 from selfheal_cli.pipeline.prepare.baseline import Trained, survey, train_networks
+from selfheal_cli.pipeline.stream.batch import label_queue
 from selfheal_cli.pipeline.stream.memory import Replay
 from selfheal_cli.pipeline.stream.session import each
 from selfheal_cli.records import Batch
@@ -188,7 +189,7 @@ class WithPeer:
 
     def __init__(self, peer: Peer, config: RunConfig) -> None:
         self._peer = peer
-        self._labels = DelayedLabels(config.labels)
+        self._labels = label_queue(config)
         self.learning = 0.0
 
     def predict(self, x: FloatArray) -> FloatArray:
@@ -197,7 +198,7 @@ class WithPeer:
 
     def step(self, batch: Batch) -> None:
         """See `BaselineModel`."""
-        parts = self._labels.take(_waiting(batch), batch.now)
+        parts = self._labels.take(_waiting(batch), batch.now, batch.late)
         if not parts:
             return
         x = np.concatenate([part.x for part in parts])
@@ -286,6 +287,7 @@ def _waiting(batch: Batch) -> Scored:
         rule_label=rows.y,
         y=rows.y,
         label_at=batch.label_at,
+        at=batch.at,
     )
 
 

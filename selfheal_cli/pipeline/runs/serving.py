@@ -19,6 +19,7 @@ from selfheal_cli.config import (
     checked,
     recorded,
 )
+from selfheal_cli.config_labels import HORIZON
 from selfheal_cli.errors import ConfigurationError, NoCandidateError, RegistryError
 from selfheal_cli.events.archive import LOG_NAME, run_folder
 from selfheal_cli.events.log import EventLog, read
@@ -134,7 +135,7 @@ def _config(registry: Registry, champion: VersionRecord, wanted: ServingOptions)
         group = isinstance(value, Mapping) and isinstance(values.get(key), Mapping)
         values[key] = {**values[key], **value} if group else value
     values["source"] = ServedSettings(reference=reference)
-    values["labels"] = {**values["labels"], "regime": "arriving"}
+    values["labels"] = {"horizon": HORIZON, **values["labels"], "regime": "arriving"}
     values["heal"] = {**values["heal"], "mode": "sync", "assume": None}
     values |= {"model_name": wanted.model, "model": None, "batches": None}
     return checked(RunConfig, values, where=f"serving '{wanted.model}'")

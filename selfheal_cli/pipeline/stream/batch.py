@@ -7,28 +7,36 @@ figure and in no heal. Labels that are implausible are held back.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from selfheal_cli.config import RunConfig
 from selfheal_cli.errors import DataError
-from selfheal_cli.events.types import LabelsArrived, LabelsQuarantined
+from selfheal_cli.events.types import (
+    LabelsArrived,
+    LabelsCorrected,
+    LabelsMatured,
+    LabelsQuarantined,
+)
 from selfheal_cli.heal.engine import LiveModel
 from selfheal_cli.heal.recipe import kind_of
 from selfheal_cli.heal.task import Window
+from selfheal_cli.labels.corrections import Correction, LabelledRows
+from selfheal_cli.labels.maturing import MaturedLabels
 from selfheal_cli.labels.queue import DelayedLabels, LabelJoiner, LabelQueue, Scored
 from selfheal_cli.metrics import classify, counts
 from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.pipeline.prepare.baseline import Prepared
 from selfheal_cli.pipeline.stream.context import SessionContext
 from selfheal_cli.records import Answers, Batch, LateLabels, Rows
+from selfheal_cli.scores import AnyScores
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from selfheal_cli.records import FloatArray, LabelArray
+    from selfheal_cli.records import FloatArray
 
 REFUSED = "rows that the model fails on, left out"
 NOT_FINITE = "rows that the model gives no finite number for, left out"
@@ -79,6 +87,7 @@ def chosen(batch: Batch, rows: NDArray[np.bool_]) -> Batch:
         rows=Rows(whole.x[rows], whole.y[rows], columns),
         places=batch.place[rows],
         label_at=None if label_at is None else label_at[rows],
+        at=None if batch.at is None else batch.at[rows],
         answers=answers and replace(answers, probabilities=answers.probabilities[rows]),
     )
 
@@ -117,9 +126,23 @@ def _finite(values: FloatArray) -> NDArray[np.bool_]:
 
 def label_queue(config: RunConfig) -> LabelQueue:
     """The queue that the label regime wants."""
-    if config.labels.regime == "arriving":
+    alone = config.labels.regime == "arriving"
+    if config.labels.negative_after is not None:
+        return MaturedLabels(config.labels, config.batch_size if alone else 1)
+    if alone:
         return LabelJoiner(config.batch_size, config.labels.keep)
     return DelayedLabels(config.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class ArrivedLabels:
+    """Rows whose labels came: to learn from, and held back; and those whose label is another one
+    than was told before.
+    """
+
+    learned: list[Scored]
+    held_back: list[Scored]
+    corrections: list[Correction]
 
 
 class LabelFlow:
@@ -138,30 +161,60 @@ class LabelFlow:
         self.labelled = Window(heal.window, heal.held_out, config.seed)
         self.unlabelled = Window(heal.window, 0.0, config.seed)
         self.quarantined_rows = 0
+        self._known = LabelledRows(config.labels.keep) if config.labels.horizon else None
 
     def take(
         self, scored: Scored, now: float | None, late: LateLabels | None = None
-    ) -> tuple[list[Scored], list[Scored]]:
-        """Hand in a scored batch; get the labels that came: (to learn from, held back)."""
+    ) -> ArrivedLabels:
+        """Hand in a scored batch; get the labels that came."""
         self._step += 1
         unknown = np.full(len(scored), -1, dtype=np.int8)
         self.unlabelled.add(self._step, scored.features, unknown, scored.rule_label)
+        corrections, late = self._corrections(late)
         arrived = self.labels.take(scored, now, late)
+        corrections += self._corrections(self.labels.told_since())[0]
+        for correction in corrections:
+            self._note_correction(correction, scored.batch)
+        for grown in self.labels.matured():
+            self._recorder.note(LabelsMatured(**asdict(grown)))
         learned: list[Scored] = []
         held_back: list[Scored] = []
         for part in arrived:
             (learned if self._plausible(part) else held_back).append(part)
+            self._remember(part)
         for part in learned:
             self.labelled.add(self._step, part.features, part.y, part.rule_label)
         if not self._full:
             for part in arrived:
                 self._note(part)
-        return learned, held_back
+        return ArrivedLabels(learned, held_back, corrections)
 
-    def recall(self, features: FloatArray, y: LabelArray, rule_label: LabelArray) -> None:
-        """Rows (n, features) whose labels came to an earlier run: to learn from once more."""
-        self._step += 1
-        self.labelled.add(self._step, features, y, rule_label)
+    def recall(self, scored: Scored) -> None:
+        """Rows of an earlier run: those whose labels came to it are learned from once more."""
+        for part in self.labels.recall(scored):
+            self._step += 1
+            self.labelled.add(self._step, part.features, part.y, part.rule_label)
+            self._remember(part)
+
+    def _corrections(self, late: LateLabels | None) -> tuple[list[Correction], LateLabels | None]:
+        """The labels that are of rows whose label has come before, and all others."""
+        if late is None or self._known is None:
+            return [], late
+        return self._known.corrections(late)
+
+    def _remember(self, part: Scored) -> None:
+        if self._known is not None:
+            self._known.add(part)
+
+    def _note_correction(self, correction: Correction, batch: int) -> None:
+        was, now = correction.part, correction.corrected
+        self._recorder.note(
+            LabelsCorrected(
+                batch=was.batch, rows=len(was), in_batch=batch,
+                live=self._live(now), shadow=self._shadow(now),
+                was=self._live(was), was_shadow=self._shadow(was),
+            )
+        )  # fmt: skip
 
     def _plausible(self, part: Scored) -> bool:
         verdict = self._watch.judge(part.y)
@@ -175,8 +228,14 @@ class LabelFlow:
         return not held
 
     def _note(self, part: Scored) -> None:
-        live = counts(classify(part.probabilities, part.threshold), part.y, self._classes)
-        shadow = counts(classify(part.shadow, part.shadow_threshold), part.y, self._classes)
         self._recorder.note(
-            LabelsArrived(batch=part.batch, rows=len(part), live=live, shadow=shadow)
+            LabelsArrived(
+                batch=part.batch, rows=len(part), live=self._live(part), shadow=self._shadow(part)
+            )
         )
+
+    def _live(self, part: Scored) -> AnyScores:
+        return counts(classify(part.probabilities, part.threshold), part.y, self._classes)
+
+    def _shadow(self, part: Scored) -> AnyScores:
+        return counts(classify(part.shadow, part.shadow_threshold), part.y, self._classes)

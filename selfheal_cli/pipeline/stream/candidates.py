@@ -27,6 +27,8 @@ from selfheal_cli.pipeline.stream.context import SessionContext
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from selfheal_cli.records import FloatArray
+
     Losses = NDArray[np.float64]
 
 RUNGS = 6  # of the ladder
@@ -87,6 +89,28 @@ class CandidateWatch:
             if len(known):
                 self._compare(known, serving)
         return self._brake.alarm(self._before.served) if self._before else None
+
+    def correct(self, was: Scored, now: Scored) -> None:
+        """Rows that were compared with another label: note by how much the sums change."""
+        serving = self._serving
+        if serving is None:
+            return
+        asked = [one for one in self._asked() if one.since <= was.batch]
+        self._recorder.note(
+            CandidatesCompared(
+                batch=was.batch,
+                rows=0,
+                positives=_positives(now) - _positives(was),
+                serving=serving.snapshot,
+                served=_changed(was.probabilities, was, now),
+                losses={
+                    one.snapshot: _changed(one.network.predict_features(was.features), was, now)
+                    for one in asked
+                },
+                by_now=_changed(serving.network.predict_features(was.features), was, now),
+                versions=self._versions,
+            )
+        )
 
     def _look(self, batch: int) -> Contender:
         """What serves by now, and whether to ask about it from here on."""
@@ -152,6 +176,11 @@ class CandidateWatch:
 
 def _total(losses: Losses) -> float:
     return round(float(losses.sum()), DIGITS)
+
+
+def _changed(probabilities: FloatArray, was: Scored, now: Scored) -> float:
+    """By how much a sum of log losses changes with the labels."""
+    return _total(log_losses(probabilities, now.y) - log_losses(probabilities, was.y))
 
 
 def _positives(part: Scored) -> int:

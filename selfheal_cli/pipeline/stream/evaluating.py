@@ -142,6 +142,8 @@ class HealEvaluator:
     def _labels_to_come(self) -> bool:
         """Whether a new adapter can be scored on rows that were scored and wait for labels."""
         regime = self._config.labels.regime
+        if self._config.labels.negative_after is not None:  # they come weeks after the heal
+            return False
         if regime in ("timed", "arriving"):  # they may all have come with their rows, or never do
             return any(bool((part.y >= 0).any()) for part in self._labels.waiting)
         return regime != "full"

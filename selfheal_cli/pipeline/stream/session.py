@@ -17,6 +17,7 @@ from selfheal_cli.errors import DataError, SelfhealError
 from selfheal_cli.events.types import BatchScored, BatchSetApart, RowsTaken, StreamStopped
 from selfheal_cli.heal.recipe import kind_of, label_free
 from selfheal_cli.heal.task import HealRows
+from selfheal_cli.labels.corrections import Correction
 from selfheal_cli.labels.estimate import estimate
 from selfheal_cli.labels.queue import Scored
 from selfheal_cli.metrics import RunningScores, classify, counts, score
@@ -48,6 +49,7 @@ ENOUGH = 5
 MOST_APART = 3  # batches in a row that cannot be gone through before the stream ends
 LONGEST_REASON = 200
 NOTHING_READ = Decision(heal=False, reason="")
+LOST = "rows that had to go before their label could count: raise labels.keep"
 APART = "rows of batches that could not be gone through"
 
 
@@ -260,13 +262,17 @@ class Session:
 
     def _take_labels(self, scored: Scored, batch: Batch) -> list[Scored]:
         """Rows whose labels came with a batch, to learn from; heals whose labels are complete."""
-        learned, held_back = self.flow.take(scored, batch.now, batch.late)
-        for part in [scored] if self._never else learned:
+        came = self.flow.take(scored, batch.now, batch.late)
+        for correction in came.corrections:
+            self._count_anew(correction)
+        for part in [scored] if self._never else came.learned:
             self._count(part)
-        for heal in self._snapshots.labels_came(learned, held_back):
+        if self.flow.labels.lost:
+            self.left_out[LOST] = self.flow.labels.lost
+        for heal in self._snapshots.labels_came(came.learned, came.held_back):
             if len(self.flow.labelled):
                 self._rollback.observe(heal, self.flow.labelled.rows())
-        return learned
+        return came.learned
 
     def _read(
         self, scored: Scored, batch: Batch, verdict: RuleVerdict, learned: Sequence[Scored]
@@ -313,7 +319,7 @@ class Session:
 
     def count_waiting(self) -> None:
         """The stream is over: count the rows whose labels are still on their way."""
-        for part in self.flow.labels.waiting:
+        for part in self.flow.labels.countable:
             self._count(part)
 
     def _count(self, part: Scored) -> None:
@@ -321,6 +327,18 @@ class Session:
         self.shadow_scores.add(part.shadow, part.shadow_threshold, part.y)
         if self.stretches is not None:
             self.stretches.add(part)
+
+    def _count_anew(self, correction: Correction) -> None:
+        """Rows whose label is another one than they were counted with."""
+        was, now = correction.part, correction.corrected
+        self.live_scores = self.live_scores.without(was.probabilities, was.threshold, was.y)
+        self.shadow_scores = self.shadow_scores.without(was.shadow, was.shadow_threshold, was.y)
+        self.live_scores.add(now.probabilities, now.threshold, now.y)
+        self.shadow_scores.add(now.shadow, now.shadow_threshold, now.y)
+        if self.stretches is not None:
+            self.stretches.correct(was, now)
+        if self._candidates is not None:
+            self._candidates.correct(was, now)
 
     def _ask(self, read: Readings, learned: Sequence[Scored]) -> bool:
         """Ask for a heal where there is a reason and there are rows; True if it was."""
@@ -397,12 +415,8 @@ class Session:
         answered = answer(batch, self.run.prepared, self.run.live)
         batch = answered.batch
         verdict = self.run.prepared.trained.rules.judge(batch.rows.columns)
-        known = batch.rows.y >= 0
-        if known.any():
-            self.flow.recall(answered.features[known], batch.rows.y[known], verdict.label[known])
         self._last = scored = _scored(answered, self.run.prepared, verdict)
-        if not known.all():
-            self.flow.labels.take(scored.where(~known), None, None)
+        self.flow.recall(scored)
 
 
 def baseline_scores(source: Source, prepared: Prepared) -> tuple[AnyScores, Evaluation]:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import reduce
+from typing import TYPE_CHECKING
 
 from selfheal_cli.config import Objective
 from selfheal_cli.labels.queue import Scored
 from selfheal_cli.metrics import RunningScores
 from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.report.gains import FEWEST, FigureGain, figure_gains
+
+if TYPE_CHECKING:
+    from selfheal_cli.records import FloatArray
 
 MOST = 80  # stretches, so that what is kept of them is bounded
 LIVE, FROZEN, BEFORE = "live", "frozen", "before"
@@ -49,13 +54,28 @@ class Stretches:
             return
         if not self._stretches or self._in_last == self._size:
             self._begin()
+        for name, answers, threshold in self._answers(part):
+            self._stretches[-1][name].add(answers, threshold, part.y)
+        self._in_last += 1
+
+    def correct(self, was: Scored, now: Scored) -> None:
+        """Rows with other labels than they were taken with. Which stretch they are in nobody knows
+        any more: the last one is corrected, so that what all of them add up to is right.
+        """
+        if not self._stretches:
+            return
         last = self._stretches[-1]
-        last[LIVE].add(part.probabilities, part.threshold, part.y)
-        last[FROZEN].add(part.shadow, part.shadow_threshold, part.y)
+        for name, answers, threshold in self._answers(was):
+            last[name] = last[name].without(answers, threshold, was.y)
+            last[name].add(answers, threshold, now.y)
+
+    def _answers(self, part: Scored) -> Iterator[tuple[str, FloatArray, float]]:
+        """By whom, what and from which threshold on."""
+        yield LIVE, part.probabilities, part.threshold
+        yield FROZEN, part.shadow, part.shadow_threshold
         if self._first is not None:
             answers = self._first.network.predict_features(part.features)
-            last[BEFORE].add(answers, self._first.threshold, part.y)
-        self._in_last += 1
+            yield BEFORE, answers, self._first.threshold
 
     def gains(self, objective: Objective, batches: int) -> list[FigureGain]:
         """What healing gave in so many batches, by figure: against the frozen baseline, then

@@ -50,6 +50,8 @@ class EventFold(RunState):
                 self._note({APART: event.rows})
             case events.LabelsArrived():
                 self._judge(event)
+            case events.LabelsCorrected():
+                self._correct(event)
             case events.HealEnded():
                 kinds = (kind for kind in self.counts if issubclass(kind, events.HealEnded))
                 self.facts["heals"] = {kind.outcome: self.counts[kind] for kind in kinds}
@@ -90,11 +92,21 @@ class EventFold(RunState):
         self._live = live if self._live is None else self._live.plus(live)
         self._shadow = shadow if self._shadow is None else self._shadow.plus(shadow)
         self._labels += event.rows
+        self._show_scores()
+        self.facts |= {"labels": self._labels, "labels_at": event.at}
+
+    def _correct(self, event: events.LabelsCorrected) -> None:
+        if self._live is None or self._shadow is None:
+            return  # the rows were counted by an earlier run
+        self._live = self._live.minus(event.was).plus(event.live)
+        self._shadow = self._shadow.minus(event.was_shadow).plus(event.shadow)
+        self._show_scores()
+
+    def _show_scores(self) -> None:
+        assert self._live is not None and self._shadow is not None  # noqa: S101 - one was added
         self.facts |= {
             "live": Judged(rows=self._live.rows, figures=self._live.figures()),
             "shadow": Judged(rows=self._shadow.rows, figures=self._shadow.figures()),
-            "labels": self._labels,
-            "labels_at": event.at,
         }
 
 
