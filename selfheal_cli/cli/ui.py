@@ -49,4 +49,7 @@ def models_page(uri: str, at: str) -> str:
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 
     experiment = MlflowRegistry(uri).latest_experiment()
-    return at if experiment is None else f"{at.rstrip('/')}/#/experiments/{experiment}/models"
+    if experiment is None:
+        return at
+    # without it MLflow calls versions agents, and runs evaluations
+    return f"{at.rstrip('/')}/#/experiments/{experiment}/models?workflowType=machine_learning"

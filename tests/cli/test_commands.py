@@ -203,7 +203,7 @@ def test_the_interface_is_told_by_the_page_of_the_models(
     monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", "")
     said = CliRunner().invoke(main, ["ui"]).stdout
     (run,) = MlflowClient().search_runs(["1"])
-    assert "http://127.0.0.1:5000/#/experiments/1/models" in said
+    assert "http://127.0.0.1:5000/#/experiments/1/models?workflowType=machine_learning" in said
     assert re.fullmatch(r"synthetic, \d{4}-\d\d-\d\d \d\d:\d\d", run.data.tags["mlflow.runName"])
 
 

@@ -39,6 +39,8 @@ from selfheal_cli.registry.mlflow.runs import as_metrics, every, unless_gone, un
 from selfheal_cli.registry.mlflow.versions import VERSIONS_TAG, MlflowVersions, is_copy
 from selfheal_cli.scores import AnyScores
 
+WHAT_IT_IS = "Versions of a network before and after its heals, by selfheal; 'champion' serves."
+
 
 class MlflowRegistry(MlflowVersions):
     """See `Registry`. ``uri`` None takes MLflow's own choice.
@@ -388,7 +390,7 @@ class MlflowRegistry(MlflowVersions):
         if model in self._models:
             return
         with unless_there():
-            self._client.create_registered_model(model)
+            self._client.create_registered_model(model, description=WHAT_IT_IS)
         self._models.add(model)
 
 
