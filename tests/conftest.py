@@ -23,6 +23,7 @@ Invoke = Callable[..., Result]
 MEMORY = Path("/dev/shm")  # noqa: S108 (our own folder in it)
 WHOLE_RUNS = [Path(__file__).parent / name for name in ("audit", "pipeline", "serve", "stored")]
 STORES = {"store_template", "unpacked_0_1_0", "postgres", "server"}  # fixtures
+PATIENCE = 180.0  # seconds for what another thread or process does, on however slow a machine
 DEPTH = int(os.environ.get("TESTS_DEPTH", "1"))  # how much longer searching tests search
 
 # the same examples each time, however slow the machine

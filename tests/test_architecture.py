@@ -56,6 +56,7 @@ HEAVY = {
     "confluent_kafka": "",
     "sklearn": "",
 }
+LONGEST = 60  # lines of a function
 CIRCLES: list[set[str]] = []
 MODULES = {  # each parsed once
     path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", "."): ast.parse(
@@ -156,7 +157,9 @@ def test_help_loads_no_heavy_library(arguments: list[str]) -> None:
         "print('LOADED', [m for m in ('torch', 'mlflow', 'pandas', 'numpy', 'pydantic', 'rich')"
         " if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True
+    )
     assert done.stdout.splitlines()[-1] == "LOADED []"
 
 
@@ -170,7 +173,7 @@ def test_completing_in_the_shell_offers_options_and_loads_no_heavy_library() -> 
     asked = {"_SELFHEAL_COMPLETE": "bash_complete", "COMP_CWORD": "2"}
     asked["COMP_WORDS"] = "selfheal show --j"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True,
         env=os.environ | asked,
     )  # fmt: skip
     assert done.stdout.splitlines() == ["plain,--json", "LOADED []"]
@@ -183,7 +186,9 @@ def test_commands_that_need_no_weights_load_no_torch(in_article_run: Path) -> No
         "    main(one, standalone_mode=False)\n"
         "print('LOADED', [m for m in ('torch', 'matplotlib') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True
+    )
     assert done.stdout.splitlines()[-1] == "LOADED []"
 
 
@@ -211,3 +216,14 @@ def test_no_class_name_stands_twice_and_nothing_is_called_found() -> None:
             name = getattr(node, "id", getattr(node, "arg", None))
             assert name != "found", f"{module}: name a result for what it is"
     assert {name: places for name, places in classes.items() if len(places) > 1} == {}
+
+
+def test_no_function_is_longer_than_a_screen() -> None:
+    longer = [
+        f"{module}: {node.name}, {length} lines"
+        for module, tree in MODULES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (length := (node.end_lineno or 0) - node.lineno + 1) > LONGEST
+    ]
+    assert longer == [], "name its steps, each a function of its own"

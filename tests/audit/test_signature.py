@@ -156,7 +156,8 @@ def test_openssl_checks_the_signature_without_selfheal(signed: Path) -> None:
     command = ["openssl", "pkeyutl", "-verify", "-pubin", "-inkey", "ann.pub", "-rawin",
                "-in", "text", "-sigfile", "sig"]  # fmt: skip
     assert (
-        b"Verified Successfully" in subprocess.run(command, check=True, capture_output=True).stdout
+        b"Verified Successfully"
+        in subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
     )
 
 

@@ -22,7 +22,7 @@ from selfheal_cli.serve.healer.commands import carry_out
 from selfheal_cli.serve.healer.status import registry_facts
 from selfheal_cli.serve.operator.status import ModelStatus, StatusSnapshot
 from selfheal_cli.serve.operator.verdict import warnings
-from tests.conftest import Invoke
+from tests.conftest import PATIENCE, Invoke
 from tests.rollback.test_prune import AT, filled
 from tests.serve.operating import FACTS, channel_with, operator_app, serving
 
@@ -96,8 +96,8 @@ def test_the_status_of_a_server_says_that_it_does_not_serve(foreign: int, tmp_pa
     ) in warnings(seen)
     channel = channel_with(tmp_path, standing)
     with serving(operator_app(channel)) as url:
-        page = requests.get(url, timeout=30).text
-        figures = requests.get(f"{url}/metrics", timeout=30).text
+        page = requests.get(url, timeout=PATIENCE).text
+        figures = requests.get(f"{url}/metrics", timeout=PATIENCE).text
     assert "The alias points to v52, which selfheal did not register" in page
     assert "selfheal_champion_foreign 1.0" in figures
 

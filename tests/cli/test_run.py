@@ -22,7 +22,7 @@ from selfheal_cli.cli.run_screen import RunScreen
 from selfheal_cli.events.log import read, verify
 from selfheal_cli.events.state import RunView
 from selfheal_cli.registry.writer import RegistryWriter
-from tests.conftest import Invoke
+from tests.conftest import PATIENCE, Invoke
 
 QUICK = ("--batches", "3", "--no-plots")
 
@@ -253,7 +253,7 @@ def test_ctrl_c_exports_what_was_measured_and_marks_the_run_killed(workdir: Path
             if line.startswith("   1-10  "):
                 process.send_signal(signal.SIGINT)
                 break
-        rest, errors = process.communicate(timeout=120)
+        rest, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, errors
     assert "Interrupted: the figures are of the batches until then." in rest
     with Path("monitoring_export/metrics.csv").open() as stream:

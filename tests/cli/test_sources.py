@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from selfheal_cli.cli.main import main
 from selfheal_cli.events.log import read, verify
 from tests.cli.test_run import logs, make_table
-from tests.conftest import Invoke
+from tests.conftest import PATIENCE, Invoke
 from tests.registry.stores import PASSWORD, postgres_server
 from tests.sources.kinds import as_lines, into_database
 
@@ -156,7 +156,7 @@ def test_sigterm_ends_a_quiet_stream_and_everything_is_written(workdir: Path) ->
     rest = process.stdout.read()  # not communicate(): it would end the stream by itself
     process.stdin.close()
     process.stdout.close()
-    assert process.wait(timeout=120) == 0, seen + rest
+    assert process.wait(timeout=PATIENCE) == 0, seen + rest
     assert "Stopped; selfheal run --resume" in rest
     (log,) = logs()
     assert verify(log) > 5

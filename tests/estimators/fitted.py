@@ -25,7 +25,7 @@ def table(rows: int, seed: int = 0, classes: int = 2) -> pd.DataFrame:
     frame = pd.DataFrame({"amount": amount, "age": age, "country": country, "known": known})
     frame["amount"] += 2.0 * (np.arange(rows) >= rows // 2)
     frame.loc[drawn.random(rows) < 0.05, "amount"] = np.nan
-    frame.loc[drawn.random(rows) < 0.05, "country"] = None
+    frame.loc[drawn.random(rows) < 0.05, "country"] = np.nan
     return frame.assign(y=np.digitize(score, np.linspace(0.3, 1.5, classes - 1)))
 
 

@@ -19,6 +19,7 @@ from selfheal_cli.heal.engine import HealEngine, InlineEngine, LiveModel, Servin
 from selfheal_cli.heal.task import HealFailure, HealOutcome, HealTask
 from selfheal_cli.heal.worker_engine import MAX_STARTS, WorkerEngine
 from selfheal_cli.model.network import use_one_thread
+from tests.conftest import PATIENCE
 from tests.heal import small
 
 pytestmark = pytest.mark.slow
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 SETTINGS = HealSettings()
 RECIPES = small.recipes_of(small.small_network(), SETTINGS)
-PATIENCE = 60.0
 
 
 def first_serving() -> Serving:

@@ -17,7 +17,7 @@ from selfheal_cli.cli.main import main
 from selfheal_cli.events.archive import find_run
 from selfheal_cli.events.log import read
 from selfheal_cli.events.types import BatchScored
-from tests.conftest import Invoke, enter
+from tests.conftest import PATIENCE, Invoke, enter
 from tests.pipeline import faulty
 from tests.pipeline.killed import what_came_of_it
 
@@ -154,13 +154,13 @@ def test_a_store_that_another_process_has_locked_is_waited_for_and_the_run_score
     locker, refused = faulty.Locker(), threading.Event()
 
     def release() -> None:
-        assert refused.wait(60)
+        assert refused.wait(PATIENCE)
         locker.release()
 
     def prepare() -> None:
         faulty.short_of_patience(refused)
-        faulty.at_batch(2, locker.lock, patience=60)()
-        faulty.at_batch(5, release, patience=60)()
+        faulty.at_batch(2, locker.lock, patience=PATIENCE)()
+        faulty.at_batch(5, release, patience=PATIENCE)()
 
     ended = faulty.in_child(*faulty.RUN, prepare=prepare)
     assert ended.code == 0, ended

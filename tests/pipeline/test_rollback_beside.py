@@ -21,6 +21,7 @@ from selfheal_cli.registry.aliases import Move, move_alias
 from selfheal_cli.registry.base import CHAMPION
 from selfheal_cli.registry.journal import standing
 from selfheal_cli.registry.memory import MemoryRegistry
+from tests.conftest import PATIENCE
 from tests.pipeline.small import Altered, config, flipped, stream_of
 from tests.pipeline.test_following import Paced
 from tests.pipeline.test_outside import AT, Looking, clock
@@ -41,7 +42,7 @@ class Slow(MemoryRegistry):
 
     def ranked(self, *arguments: Any, **more: Any) -> Iterator[VersionRecord]:
         self.asked.set()
-        assert self.allowed.wait(60), "nothing was scored meanwhile"
+        assert self.allowed.wait(PATIENCE), "nothing was scored meanwhile"
         if self.away:
             raise RegistryUnreachable("the store is away")
         return super().ranked(*arguments, **more)

@@ -8,8 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from selfheal_cli.errors import RegistryUnreachable
-
-WAIT = 60  # seconds until a test that hangs fails
+from tests.conftest import PATIENCE
 
 
 class Interleaving:
@@ -37,11 +36,11 @@ class Interleaving:
         while left:
             name = self._random.choice(left)
             self._turns[name].release()
-            assert self._back.acquire(timeout=WAIT), f"{name} does not come back"
+            assert self._back.acquire(timeout=PATIENCE), f"{name} does not come back"
             self._ran(name)
             left = [name for name in left if name not in self._ended]
         for thread in threads.values():
-            thread.join(WAIT)
+            thread.join(PATIENCE)
 
     def step(self) -> None:
         """Let another go on; threads that the tasks start themselves run as they like."""
@@ -118,4 +117,4 @@ class Freezing:
 
     def _freeze(self) -> None:
         self.frozen.set()
-        assert self.thawed.wait(WAIT)
+        assert self.thawed.wait(PATIENCE)

@@ -21,8 +21,9 @@ from urllib.request import urlopen
 
 import pytest
 
+from tests.conftest import PATIENCE
+
 USER, PASSWORD = "selfheal", "s3cret-of-the-tests"
-START_SECONDS = 120
 PLACES = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql*/bin")
 
 
@@ -143,7 +144,7 @@ def postgres_server() -> Iterator[Postgres]:
     try:
         run("initdb", *data, "-U", USER, "-A", "scram-sha-256", "--no-sync",
             f"--pwfile={password}", "-E", "UTF8", "--locale=C")  # fmt: skip
-        run("pg_ctl", *data, "-w", "-s", "-t", str(START_SECONDS),
+        run("pg_ctl", *data, "-w", "-s", "-t", f"{PATIENCE:.0f}",
             "-l", str(folder / "log"), "-o", settings, "start")  # fmt: skip
         try:
             server = Postgres(port)
@@ -175,7 +176,9 @@ def _postgres_binaries() -> Path:
 
 def _major(initdb: Path) -> int:
     """The 15 of ``initdb (PostgreSQL) 15.14``."""
-    text = subprocess.run([initdb, "--version"], check=True, capture_output=True, text=True).stdout
+    text = subprocess.run(
+        [initdb, "--version"], check=True, stdout=subprocess.PIPE, text=True
+    ).stdout
     return int(text.split(")")[1].split(".")[0])
 
 
@@ -196,7 +199,7 @@ def _unprivileged(folder: Path) -> dict[str, Any]:
 def _make_schema(uri: str) -> None:
     """In a process of its own: a connection of this one would keep the template from copying."""
     code = "import sys, mlflow; mlflow.MlflowClient(sys.argv[1]).search_experiments()"
-    subprocess.run([sys.executable, "-c", code, uri], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-c", code, uri], check=True, stdout=subprocess.PIPE)
 
 
 @contextmanager
@@ -225,11 +228,11 @@ def tracking_server(
             yield f"http://127.0.0.1:{port}"
         finally:
             os.killpg(process.pid, signal.SIGTERM)  # its workers too
-            process.wait(30)
+            process.wait(PATIENCE)
 
 
 def _await(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and process.poll() is None:
         try:
             with urlopen(url, timeout=1):  # noqa: S310 (loopback)

@@ -23,8 +23,9 @@ from selfheal_cli.registry.journal import standing
 from selfheal_cli.registry.memory import MemoryRegistry
 from selfheal_cli.registry.outbox import Outbox
 from selfheal_cli.registry.writer import RegistryWriter
+from tests.conftest import PATIENCE
 from tests.registry.chains import check_chain
-from tests.registry.stepping import WAIT, Freezing
+from tests.registry.stepping import Freezing
 from tests.registry.test_contract import ADAPTER, NOW, a_base, snapshot
 
 pytestmark = pytest.mark.slow
@@ -118,7 +119,7 @@ def test_a_look_at_the_lease_by_the_heartbeat_leaves_nothing_to_wait_for(
         holder.writer.add(learned, ADAPTER)  # that nothing comes after
         waiting = threading.Thread(target=holder.arrive, daemon=True)
         waiting.start()
-        waiting.join(WAIT)
+        waiting.join(PATIENCE)
         assert not waiting.is_alive()
     holder.end()
 
@@ -147,7 +148,7 @@ def test_what_a_frozen_holder_does_late_is_undone_and_never_restored(
         frozen = Freezing(registry, number, after=after)
         stale = Holder(frozen, f"stale{number}")
         stale.heal(2, 0.9)
-        assert frozen.frozen.wait(WAIT), where
+        assert frozen.frozen.wait(PATIENCE), where
         following = Holder(registry, f"following{number}", an_hour_later)
         lineage = following.lineage
         follower = ChampionWatcher(registry, "m", lineage.run_id, lineage.base, following.known)

@@ -184,7 +184,7 @@ def test_a_server_with_a_certificate_of_ones_own_is_reached_as_mlflow_reaches_it
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "both.pem",
          "-out", "cert.pem", "-days", "2", "-subj", "/CN=127.0.0.1",
          "-addext", "subjectAltName=IP:127.0.0.1"],
-        check=True, capture_output=True,
+        check=True, stdout=subprocess.PIPE,
     )  # fmt: skip
     with Path("both.pem").open("a") as both:
         both.write(Path("cert.pem").read_text())

@@ -31,6 +31,7 @@ from selfheal_cli.report.recommendation import recommend
 from selfheal_cli.rollback.paired import plan_better
 from selfheal_cli.rollback.plan import By, RollbackPlan, execute
 from selfheal_cli.rollback.trust import Unverified
+from tests.conftest import PATIENCE
 from tests.pipeline.small import Ran, config, ran, stream_of, watch_heals
 from tests.pipeline.test_outside import Looking
 
@@ -167,7 +168,7 @@ class Behind(MemoryRegistry):
             self.gone_back.set()
 
     def add_version(self, lineage: Lineage, snapshot: Snapshot, *rest: Any, **more: Any) -> Added:
-        assert snapshot.batch < 3 or self.gone_back.wait(60)
+        assert snapshot.batch < 3 or self.gone_back.wait(PATIENCE)
         return super().add_version(lineage, snapshot, *rest, **more)
 
 

@@ -19,6 +19,8 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
+from tests.conftest import PATIENCE
+
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 needs_browser = pytest.mark.skipif(
     CHROMIUM is None or DRIVER is None,
@@ -26,7 +28,6 @@ needs_browser = pytest.mark.skipif(
 )
 ARGUMENTS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
              "--no-first-run", "--disable-background-networking")  # fmt: skip
-PATIENCE = 30.0
 # what comes of reading while the browser goes from one page to the next
 IN_BETWEEN = (JavascriptException, NoSuchElementException, StaleElementReferenceException)
 

@@ -19,18 +19,20 @@ import uvicorn
 from selfheal_cli.serve.server import Server, bound, config, opened, url_of
 from selfheal_cli.serve.service import ScoringService
 from selfheal_cli.serve.settings import HealerSettings, Limits, ServerSettings, Tokens
+from tests.conftest import PATIENCE
 
 collect_ignore = ["clients"]  # programs for interpreters of their own
 # in the healer's place: takes its settings and lives on
 IDLE = (sys.executable, "-S", "-c", "import sys, time; sys.stdin.read(); time.sleep(600)")
 
 
-def until(holds: Callable[[], bool]) -> None:
-    """Wait for what another thread or process does, where nothing says when."""
-    end = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.01)
+def until(holds: Callable[[], Any], every: float = 0.01) -> Any:
+    """What becomes true in another thread or process, once it is, where nothing says when."""
+    end = time.monotonic() + PATIENCE
+    while not (became := holds()):
+        assert time.monotonic() < end, "nothing came of it"
+        time.sleep(every)
+    return became
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,10 @@ class Running:
     front: ScoringService
 
     def post(self, path: str, **named: Any) -> requests.Response:
-        return requests.post(self.url + path, timeout=30, **named)
+        return requests.post(self.url + path, timeout=PATIENCE, **named)
 
     def get(self, path: str, **named: Any) -> requests.Response:
-        return requests.get(self.url + path, timeout=30, **named)
+        return requests.get(self.url + path, timeout=PATIENCE, **named)
 
     def rows(self, n: int = 3) -> dict[str, Any]:
         names = self.front.scorer.served.quick.encoding.names
@@ -68,7 +70,7 @@ def in_thread(server: uvicorn.Server, listening: Any) -> Iterator[None]:
 
     thread = threading.Thread(target=lambda: asyncio.run(run()))
     thread.start()
-    assert ready.wait(30)
+    assert ready.wait(PATIENCE)
     try:
         yield
     finally:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
+from tests.conftest import PATIENCE
 from tests.serve.conftest import Limits, Running, serving
 
 CLIENTS = Path(__file__).with_name("clients")
@@ -44,7 +45,11 @@ def asked(clients: Path, name: str, served: Running) -> dict[str, Any]:
     rows = served.rows(4)
     given = [served.url, "fraud", json.dumps(rows["columns"]), json.dumps(rows["data"])]
     done = subprocess.run(
-        [clients, CLIENTS / name, *given], capture_output=True, text=True, check=False, timeout=120
+        [clients, CLIENTS / name, *given],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     document: dict[str, Any] = json.loads(done.stdout)

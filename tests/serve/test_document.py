@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.conftest import PATIENCE
 from tests.serve.conftest import Running
 
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance," + (
@@ -25,7 +26,7 @@ def test_every_answer_is_one_that_the_document_names(served: Running, tmp_path: 
         "--phases", "examples,coverage,fuzzing", "--generation-database", "none",
     ]  # fmt: skip
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=300
+        command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=PATIENCE
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert "Test cases:" in done.stdout

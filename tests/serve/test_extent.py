@@ -21,6 +21,7 @@ from selfheal_cli.errors import RequestRefused
 from selfheal_cli.registry.scoring import READERS
 from selfheal_cli.serve.http.extent import OTHERS, require_extent
 from selfheal_cli.serve.http.lanes import Lane
+from tests.conftest import PATIENCE
 from tests.serve.conftest import Running
 
 PROPERTY = settings(max_examples=60)
@@ -172,7 +173,7 @@ def test_a_lane_takes_no_more_than_its_bytes_until_the_work_is_really_done() -> 
 
     def work() -> str:
         begun.set()
-        goes_on.wait(30)
+        goes_on.wait(PATIENCE)
         return "done"
 
     async def callers() -> None:

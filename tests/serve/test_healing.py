@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,21 +38,14 @@ from selfheal_cli.spool.control import ControlChannel
 from selfheal_cli.spool.file import spool_path
 from selfheal_cli.spool.source import ENDLESS
 from selfheal_cli.spool.store import Cursor, Feedback, LoggedRequest, Spool
-from tests.conftest import Invoke
+from tests.conftest import PATIENCE, Invoke
+from tests.serve.conftest import until
 
 WORKSPACE = Path("mlruns") / "selfheal"
 MAIN = "from selfheal_cli.cli.main import main; main()"
 REQUEST = 25  # rows
-PATIENCE = 120.0
-
-
-def until(holds: Callable[[], Any]) -> Any:
-    """What becomes true in another process, once it is."""
-    end = time.monotonic() + PATIENCE
-    while not (became := holds()):
-        assert time.monotonic() < end, "nothing came of it"
-        time.sleep(0.05)
-    return became
+SAID = Path("said.txt")  # what a server says
+SERVES = re.compile(r"^selfheal: 'fraud' v.* (\S+)$", re.MULTILINE)
 
 
 def drifted(batches: int, seed: int = 7) -> Iterator[tuple[dict[str, list[float]], list[int]]]:
@@ -90,20 +84,30 @@ class Caller:
         self.headers: dict[str, str] = {}
 
     def status(self) -> dict[str, Any]:
-        status: dict[str, Any] = requests.get(f"{self.url}/status", timeout=30).json()
+        status: dict[str, Any] = requests.get(f"{self.url}/status", timeout=PATIENCE).json()
         return status
+
+    def details(self) -> dict[str, Any]:
+        answer = requests.get(f"{self.url}/health/details", timeout=PATIENCE)
+        details: dict[str, Any] = answer.json()
+        return details
+
+    def order(self, kind: str, **told: Any) -> requests.Response:
+        return requests.post(f"{self.url}/operate/{kind}", json=told, timeout=PATIENCE)
 
     def call(self, batches: int, seed: int) -> None:
         for columns, y in drifted(batches, seed):
             self.sent += 1
             named = {"X-Request-Id": f"r{self.sent}"}
             body = {"inputs": columns}
-            answer = requests.post(f"{self.url}/invocations", json=body, headers=named, timeout=30)
+            answer = requests.post(
+                f"{self.url}/invocations", json=body, headers=named, timeout=PATIENCE
+            )
             assert answer.status_code == 200, answer.text
             assert len(answer.json()["predictions"]) == len(y)
             self.headers = dict(answer.headers)
             labels = [{"request_id": f"r{self.sent}", "labels": [NAMES[one] for one in y]}]
-            told = requests.post(f"{self.url}/feedback", json={"labels": labels}, timeout=30)
+            told = requests.post(f"{self.url}/feedback", json={"labels": labels}, timeout=PATIENCE)
             assert told.json() == {
                 "joined": len(y),
                 "repeated": 0,
@@ -116,20 +120,24 @@ NAMES = SyntheticSource(SyntheticSettings(), seed=1, batch_size=100, batches=1).
 
 
 @contextmanager
-def served() -> Iterator[tuple[subprocess.Popen[str], Caller]]:
+def served() -> Iterator[tuple[subprocess.Popen[bytes], Caller]]:
     """The command itself, healing in batches of 100."""
     command = [sys.executable, "-c", MAIN, "serve", "fraud", "--port", "0",
                "--recipe", "anchored", "--max-wait", "1", "--heal-priority", "normal"]  # fmt: skip
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
+    SAID.unlink(missing_ok=True)
+    with SAID.open("w") as said, subprocess.Popen(command, stderr=said) as process:
         try:
-            line = next(text for text in process.stderr if text.startswith("selfheal: 'fraud' v"))
-            yield process, Caller(line.split()[-1])
+            place = until(lambda: process.poll() or SERVES.search(SAID.read_text()))
+            assert isinstance(place, re.Match), "it ended"
+            yield process, Caller(place[1])
+        except BaseException:
+            sys.stderr.write(SAID.read_text())
+            raise
         finally:
             end(process)
 
 
-def end(process: subprocess.Popen[str]) -> None:
+def end(process: subprocess.Popen[bytes]) -> None:
     """Kill a server that a test left running, and its healer, which has a group of its own."""
     if process.poll() is not None:
         return
@@ -144,35 +152,25 @@ def test_it_heals_on_what_it_answers_survives_its_healer_and_rolls_back(
     short_copy: Path, invoke: Invoke
 ) -> None:
     with served() as (process, caller):
-        before = requests.get(f"{caller.url}/health/details", timeout=30).json()
+        before = caller.details()
         caller.call(4, seed=1)
         healed = until(lambda: caller.status()["standing"]["heals"].get("healed"))
         assert healed >= 1
-        until(lambda: requests.get(f"{caller.url}/health/details", timeout=30).json()["snapshot"]
-              != before["snapshot"])  # fmt: skip
+        until(lambda: caller.details()["snapshot"] != before["snapshot"])
 
         os.kill(before_pid := before["healer_pid"], signal.SIGKILL)
         caller.call(2, seed=2)  # scoring goes on
-        after = until(lambda: requests.get(f"{caller.url}/health/details", timeout=30).json()
-                      ["healer_pid"] not in (None, before_pid))  # fmt: skip
-        assert after
+        until(lambda: caller.details()["healer_pid"] not in (None, before_pid))
         caller.call(2, seed=3)
         until(lambda: caller.status()["standing"]["rows"] and not
               caller.status()["standing"]["waiting"])  # fmt: skip
 
         # on a busy machine an order may be taken back, and is given again
-        plan = until(lambda: requests.post(f"{caller.url}/operate/plan", json={"to": 1}, timeout=60)
-                     .json().get("plan"))  # fmt: skip
+        plan = until(lambda: caller.order("plan", to=1).json().get("plan"))
         assert plan["to"] == 1
-        gone = requests.post(
-            f"{caller.url}/operate/rollback",
-            json={"to": 1, "digest": "0" * 64, "reason": "another plan"},
-            timeout=60,
-        )
+        gone = caller.order("rollback", to=1, digest="0" * 64, reason="another plan")
         assert gone.status_code == 409
         process.send_signal(signal.SIGTERM)
-        assert process.stderr is not None
-        process.stderr.read()
         assert process.wait(PATIENCE) == 0
     spool = Spool(spool_path("fraud", WORKSPACE))
     require_every_row_once(spool)
@@ -189,7 +187,7 @@ def test_neither_an_infinite_value_nor_a_spool_that_is_lost_ends_healing(
         columns, _ = next(drifted(1, seed=2))
         columns["V14"][0] = np.inf
         answer = requests.post(
-            f"{caller.url}/invocations", data=json.dumps({"inputs": columns}), timeout=30,
+            f"{caller.url}/invocations", data=json.dumps({"inputs": columns}), timeout=PATIENCE,
             headers={"Content-Type": "application/json"},
         )  # fmt: skip
         assert answer.status_code == 200
@@ -199,12 +197,11 @@ def test_neither_an_infinite_value_nor_a_spool_that_is_lost_ends_healing(
         until(lambda: (now := caller.status()["standing"])["begun_anew"] and now["rows"] == 200)
         status = caller.status()
         assert any("lost, replaced or set aside" in line for line in status["told"]["warnings"])
-        details = requests.get(f"{caller.url}/health/details", timeout=30).json()
+        details = caller.details()
         assert (details["healer_restarts"], details["recording"]["problem"]) == (0, "")
         process.send_signal(signal.SIGTERM)
-        assert process.stderr is not None
-        assert "is not the one that was read up to request" in process.stderr.read()
         assert process.wait(PATIENCE) == 0
+        assert "is not the one that was read up to request" in SAID.read_text()
     outcomes = [e.outcome for e in recorded() if isinstance(e, RunFinished)]
     assert outcomes == ["FINISHED", "FINISHED"]
 
@@ -278,8 +275,7 @@ def test_another_replica_takes_over_from_a_healer_that_was_killed_and_nothing_is
         healers = Healers(stack)
         first = healers.begin()
         until(lambda: healers.holder() == first)
-        for _ in range(2):
-            healers.begin()
+        healers.begin()
         healers.answer(3, seed=1)
         until(lambda: healers.standing()["heals"].get("healed"))
         os.kill(first, signal.SIGKILL)

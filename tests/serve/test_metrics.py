@@ -18,6 +18,7 @@ from selfheal_cli.serve.http.metrics import LastVersions, ServerMetrics, Summed
 from selfheal_cli.serve.operator.status import HEALER, Judged, ModelStatus, look
 from selfheal_cli.serve.settings import Tokens
 from selfheal_cli.spool.control import ControlChannel
+from tests.conftest import PATIENCE
 from tests.serve.operating import FACTS, WORSE, channel_with, operator_app, serving
 
 PROPERTY = settings(max_examples=60)
@@ -26,7 +27,7 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 def scraped(url: str, token: str = "") -> Samples:
     answer = requests.get(
-        f"{url}/metrics", headers={"Authorization": f"Bearer {token}"}, timeout=30
+        f"{url}/metrics", headers={"Authorization": f"Bearer {token}"}, timeout=PATIENCE
     )
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/plain; version=")
@@ -113,7 +114,7 @@ def test_a_file_that_cannot_be_read_takes_only_its_own_figures_away(
     database.close()
     with serving(operator_app(channel)) as url:
         samples = scraped(url)
-        status = requests.get(f"{url}/status", timeout=30)
+        status = requests.get(f"{url}/status", timeout=PATIENCE)
     assert at(samples, "board_up") == 0
     assert ("selfheal_rows_unrecorded_total", ()) in samples
     assert not any(name == "selfheal_healer_up" for name, _ in samples)
@@ -124,9 +125,9 @@ def test_a_file_that_cannot_be_read_takes_only_its_own_figures_away(
 def test_figures_are_for_who_has_a_token_where_one_is_asked_for(channel: ControlChannel) -> None:
     app = operator_app(channel, Tokens.of(scoring="s3cret", operating="0perate"))
     with serving(app) as url:
-        assert requests.get(f"{url}/metrics", timeout=30).status_code == 401
+        assert requests.get(f"{url}/metrics", timeout=PATIENCE).status_code == 401
         wrong = requests.get(
-            f"{url}/metrics", headers={"Authorization": "Bearer s3cre\u00e9"}, timeout=30
+            f"{url}/metrics", headers={"Authorization": "Bearer s3cre\u00e9"}, timeout=PATIENCE
         )
         assert wrong.status_code == 401
         assert "www-authenticate" in wrong.headers

@@ -15,6 +15,7 @@ import requests
 from selfheal_cli.serve.operator.status import Happening
 from selfheal_cli.serve.settings import Tokens
 from selfheal_cli.spool.control import ControlChannel
+from tests.conftest import PATIENCE
 from tests.serve.operating import (
     ANSWERS,
     DIGEST,
@@ -40,7 +41,7 @@ def channel(tmp_path: Path) -> Iterator[ControlChannel]:
 
 
 def post(url: str, kind: str, document: Any, **headers: str) -> requests.Response:
-    return requests.post(f"{url}/operate/{kind}", json=document, headers=headers, timeout=30)
+    return requests.post(f"{url}/operate/{kind}", json=document, headers=headers, timeout=PATIENCE)
 
 
 def test_a_rollback_shows_its_plan_and_is_carried_out_by_its_digest(
@@ -148,7 +149,7 @@ def test_whatever_is_ordered_the_answer_is_one_that_the_document_names(
             "--generation-database", "none",
         ]  # fmt: skip
         done = subprocess.run(
-            command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=300
+            command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=PATIENCE
         )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert "Test cases:" in done.stdout
@@ -156,9 +157,9 @@ def test_whatever_is_ordered_the_answer_is_one_that_the_document_names(
 
 def test_the_status_has_the_healers_words_and_the_servers_facts(channel: ControlChannel) -> None:
     with serving(operator_app(channel, TOKENS)) as url:
-        assert requests.get(f"{url}/status", timeout=30).status_code == 401
+        assert requests.get(f"{url}/status", timeout=PATIENCE).status_code == 401
         headers = {"Authorization": "Bearer score"}
-        status = requests.get(f"{url}/status", headers=headers, timeout=30).json()
+        status = requests.get(f"{url}/status", headers=headers, timeout=PATIENCE).json()
     assert status["standing"] == WORSE.as_status()
     assert status["server"]["version"] == 12
     assert status["healer"]["up"]
@@ -167,13 +168,13 @@ def test_the_status_has_the_healers_words_and_the_servers_facts(channel: Control
 
 
 def form(url: str, fields: dict[str, str], **headers: str) -> requests.Response:
-    return requests.post(f"{url}/", data=fields, headers=headers, timeout=30)
+    return requests.post(f"{url}/", data=fields, headers=headers, timeout=PATIENCE)
 
 
 def test_the_page_has_nothing_inline_and_asks_no_other_host(channel: ControlChannel) -> None:
     with serving(operator_app(channel)) as url:
-        page = requests.get(f"{url}/", timeout=30)
-        style, script = (requests.get(f"{url}/static/{n}", timeout=30)
+        page = requests.get(f"{url}/", timeout=PATIENCE)
+        style, script = (requests.get(f"{url}/static/{n}", timeout=PATIENCE)
                          for n in ("page.css", "page.js"))  # fmt: skip
     assert "unsafe" not in page.headers["content-security-policy"]
     assert "default-src 'none'" in page.headers["content-security-policy"]
@@ -205,7 +206,7 @@ def test_what_others_wrote_is_text_on_the_page(tmp_path: Path) -> None:
         "plan": {"ok": True, "plan": {"lines": [bad], "notes": [bad], "digest": bad}}
     }
     with Healer(channel, answers), serving(operator_app(channel)) as url:
-        pages = [requests.get(f"{url}/{name}", timeout=30) for name in ("", "live")]
+        pages = [requests.get(f"{url}/{name}", timeout=PATIENCE) for name in ("", "live")]
         pages.append(form(url, {"do": "plan:best", "reason": '"' + bad, "actor": bad}))
     for page in pages:
         assert page.status_code == 200
@@ -246,7 +247,7 @@ def test_a_form_without_the_token_or_from_another_site_orders_nothing(
         assert form(url, fields).status_code == 401
         fields = {"do": "hold", "token": "operate"}
         assert form(url, fields, Origin="http://evil.example").status_code == 403
-        assert requests.get(f"{url}/?do=hold&token=operate", timeout=30).status_code == 401
+        assert requests.get(f"{url}/?do=hold&token=operate", timeout=PATIENCE).status_code == 401
     assert channel.take_command(0.0) is None
 
 
@@ -266,15 +267,15 @@ def test_a_form_that_no_page_of_ours_sends_is_refused(channel: ControlChannel) -
     with serving(operator_app(channel)) as url:
         for body, kind, code in NO_FORMS:
             headers = {"Content-Type": kind}
-            answer = requests.post(f"{url}/", data=body, headers=headers, timeout=30)
+            answer = requests.post(f"{url}/", data=body, headers=headers, timeout=PATIENCE)
             assert answer.status_code == code, (body[:20], kind)
     assert channel.take_command(0.0) is None
 
 
 def test_who_may_not_look_sees_nothing_of_the_model(channel: ControlChannel) -> None:
     with serving(operator_app(channel, TOKENS)) as url:
-        page = requests.get(f"{url}/", timeout=30)
-        live = requests.get(f"{url}/live", timeout=30)
+        page = requests.get(f"{url}/", timeout=PATIENCE)
+        live = requests.get(f"{url}/live", timeout=PATIENCE)
         opened = form(url, {"do": "look", "token": "score"})
     assert (page.status_code, live.status_code, opened.status_code) == (401, 401, 200)
     for text in (page.text, live.text):

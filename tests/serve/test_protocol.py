@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from selfheal_cli.serve.http import tables
 from selfheal_cli.serve.http.invocations import JSON, full_answer, quick_answer
+from tests.conftest import PATIENCE
 from tests.serve.conftest import Running
 
 SHARED = settings(
@@ -56,7 +57,7 @@ def test_json_is_answered_with_the_same_bytes(
 ) -> None:
     body = bodies(frame_of(served))[form]
     ours = served.post("/invocations", json=body)
-    theirs = requests.post(mlflow_server + "/invocations", json=body, timeout=30)
+    theirs = requests.post(mlflow_server + "/invocations", json=body, timeout=PATIENCE)
     assert theirs.status_code == 200, theirs.text
     assert (ours.status_code, ours.content) == (200, theirs.content)
     assert ours.headers["content-type"] == theirs.headers["content-type"]
@@ -66,7 +67,7 @@ def test_json_is_answered_with_the_same_bytes(
 def test_the_small_routes_answer_with_the_same_bytes(
     served: Running, mlflow_server: str, path: str
 ) -> None:
-    ours, theirs = served.get(path), requests.get(mlflow_server + path, timeout=30)
+    ours, theirs = served.get(path), requests.get(mlflow_server + path, timeout=PATIENCE)
     assert (ours.status_code, ours.content) == (theirs.status_code, theirs.content)
     assert ours.headers["content-type"] == theirs.headers["content-type"]
 
@@ -76,7 +77,7 @@ def test_parquet_is_answered_with_the_same_bytes(served: Running, mlflow_server:
     frame_of(served).to_parquet(buffer)
     ours = served.post("/invocations", data=buffer.getvalue(), headers=kind)
     theirs = requests.post(
-        mlflow_server + "/invocations", data=buffer.getvalue(), headers=kind, timeout=30
+        mlflow_server + "/invocations", data=buffer.getvalue(), headers=kind, timeout=PATIENCE
     )
     assert (ours.status_code, ours.content) == (200, theirs.content)
 
@@ -93,7 +94,7 @@ def test_content_types_are_refused_with_mlflows_words(served: Running, mlflow_se
     for kind in ("application/xml", "application/json; charset=latin-1", "text/csv; a=b"):
         sent = {"data": b"{}", "headers": {"content-type": kind}}
         ours = served.post("/invocations", **sent)
-        theirs = requests.post(mlflow_server + "/invocations", timeout=30, **sent)
+        theirs = requests.post(mlflow_server + "/invocations", timeout=PATIENCE, **sent)
         assert (ours.status_code, ours.content) == (415, theirs.content)
 
 

@@ -15,6 +15,7 @@ from selenium import webdriver
 
 from selfheal_cli.serve.settings import Sites, Tokens
 from selfheal_cli.spool.control import ControlChannel
+from tests.conftest import PATIENCE
 from tests.serve.browser import chromium, click, fill, needs_browser, shows
 from tests.serve.conftest import until
 from tests.serve.operating import ANSWERS, WORSE, Healer, channel_with, operator_app, serving
@@ -70,19 +71,19 @@ def proxied(kind: str, upstream: str, port: int, folder: Path) -> Iterator[str]:
     file = folder / f"{kind}.conf"
     file.write_text(whole.format(folder=folder, port=port, block=block))
     command = ["nginx", "-c", str(file)] if kind == "nginx" else ["haproxy", "-f", str(file)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command)
     try:
         until(lambda: answers(f"http://127.0.0.1:{port}{path}static/page.css"))
         yield path
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(PATIENCE)
 
 
 def answers(url: str) -> bool:
     try:
         return requests.get(url, timeout=5).status_code == 200
-    except requests.ConnectionError:
+    except requests.RequestException:
         return False
 
 
@@ -135,6 +136,8 @@ def test_a_name_that_nobody_has_allowed_is_told_how_it_is(
         serving(operator_app(channel)) as upstream,
         proxied("haproxy", upstream, port, tmp_path),
     ):
-        answer = requests.get(f"http://127.0.0.1:{port}/status", headers={"Host": NAME}, timeout=30)
+        answer = requests.get(
+            f"http://127.0.0.1:{port}/status", headers={"Host": NAME}, timeout=PATIENCE
+        )
     assert answer.status_code == 403
     assert "--allowed-host" in answer.json()["message"]

@@ -15,7 +15,7 @@ import requests
 
 from selfheal_cli.spool.file import spool_path
 from selfheal_cli.spool.store import Spool
-from tests.conftest import Invoke
+from tests.conftest import PATIENCE, Invoke
 
 
 def test_it_says_where_it_serves_and_ends_with_nothing_lost(short_copy: Path) -> None:
@@ -25,12 +25,12 @@ def test_it_says_where_it_serves_and_ends_with_nothing_lost(short_copy: Path) ->
         assert process.stderr is not None
         line = next(text for text in process.stderr if text.startswith("selfheal: 'fraud' v"))
         url = line.split()[-1]
-        columns = requests.get(f"{url}/v2/models/fraud", timeout=30).json()["inputs"]
+        columns = requests.get(f"{url}/v2/models/fraud", timeout=PATIENCE).json()["inputs"]
         body = {"dataframe_records": [{one["name"]: 0.5 for one in columns}] * 7}
-        answer = requests.post(f"{url}/invocations", json=body, timeout=30)
+        answer = requests.post(f"{url}/invocations", json=body, timeout=PATIENCE)
         process.send_signal(signal.SIGTERM)
         process.stderr.read()
-        assert process.wait(60) == 0
+        assert process.wait(PATIENCE) == 0
     spool = Spool(spool_path("fraud", short_copy / "mlruns" / "selfheal"))
     kept = {one.request: len(one) for one in spool.rows_after(0, 100)}
     assert kept[answer.headers["x-request-id"]] == 7

@@ -14,6 +14,7 @@ import pytest
 
 from selfheal_cli.cli.main import main
 from selfheal_cli.cli.serve import command as serve
+from tests.conftest import PATIENCE
 from tests.serve.conftest import Running
 
 TEXT = (Path(__file__).parents[2] / "docs/serving-protocol.md").read_text()
@@ -30,7 +31,9 @@ def test_every_call_of_the_page_is_answered_as_it_says(served: Running) -> None:
     answers = []
     for call in CALLS:
         command = call.replace("http://127.0.0.1:5001", served.url).replace("curl -s", "curl -sf")
-        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["bash", "-c", command], stdout=subprocess.PIPE, text=True, check=True
+        )
         answers.append(json.loads(done.stdout))
     scored, kept, told, model, inferred, first = answers
     shown = re.search(r'`\{"predictions": \[([\d.]+)\.\.\.\]\}`', TEXT)
@@ -47,7 +50,10 @@ def test_mlflows_server_refuses_csv_as_the_page_says(served: Running, mlflow_ser
     names = served.rows()["columns"]
     table = ",".join(names) + "\n" + ",".join("1" for _ in names) + "\n"
     answer = requests.post(
-        f"{mlflow_server}/invocations", data=table, headers={"content-type": "text/csv"}, timeout=30
+        f"{mlflow_server}/invocations",
+        data=table,
+        headers={"content-type": "text/csv"},
+        timeout=PATIENCE,
     )
     assert answer.status_code == 400
 

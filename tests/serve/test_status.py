@@ -21,7 +21,7 @@ import pytest
 from selfheal_cli.serve.operator.status import HEALER
 from selfheal_cli.serve.settings import Tokens
 from selfheal_cli.spool.control import ControlChannel
-from tests.conftest import Invoke
+from tests.conftest import PATIENCE, Invoke
 from tests.serve.operating import BETTER, WORSE, channel_with, operator_app, serving
 
 SCORING, OPERATING = "s" * 20, "o" * 20
@@ -175,6 +175,6 @@ def test_watching_goes_on_and_ends_with_ctrl_c(
         read_until(ours, "Healing helps")
     read_until(ours, "What is above may be old")
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 0
+    assert process.wait(PATIENCE) == 0
     os.close(theirs)
     os.close(ours)

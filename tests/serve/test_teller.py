@@ -19,6 +19,7 @@ from selfheal_cli.registry.memory import MemoryRegistry
 from selfheal_cli.serve.healer.status import ByHand, EventFold, registry_facts
 from selfheal_cli.serve.operator.status import ModelStatus, StatusSnapshot
 from selfheal_cli.serve.operator.verdict import warnings
+from tests.conftest import PATIENCE
 from tests.events.examples import example
 from tests.serve.operating import FACTS, channel_with, operator_app, serving
 
@@ -80,8 +81,8 @@ def test_an_alias_that_was_taken_away_or_points_to_nothing_is_a_warning(tmp_path
         warning
     )
     with serving(operator_app(channel_with(tmp_path, standing))) as url:
-        assert "There is no champion" in requests.get(url, timeout=30).text
-        assert "selfheal_no_champion 1.0" in requests.get(f"{url}/metrics", timeout=30).text
+        assert "There is no champion" in requests.get(url, timeout=PATIENCE).text
+        assert "selfheal_no_champion 1.0" in requests.get(f"{url}/metrics", timeout=PATIENCE).text
 
 
 def test_what_healing_could_not_take_is_counted_in_status_page_and_metrics(tmp_path: Path) -> None:
@@ -95,9 +96,12 @@ def test_what_healing_could_not_take_is_counted_in_status_page_and_metrics(tmp_p
     assert standing.notes == {"rows without an answer": 4, APART: 100}
     assert standing.happenings[0].text == "batch 4 set apart: IndexError: out of range"
     with serving(operator_app(channel_with(tmp_path, standing))) as url:
-        assert requests.get(f"{url}/status", timeout=30).json()["standing"]["notes"][APART] == 100
-        assert f"4 rows without an answer; 100 {APART}" in requests.get(url, timeout=30).text
-        figures = requests.get(f"{url}/metrics", timeout=30).text
+        assert (
+            requests.get(f"{url}/status", timeout=PATIENCE).json()["standing"]["notes"][APART]
+            == 100
+        )
+        assert f"4 rows without an answer; 100 {APART}" in requests.get(url, timeout=PATIENCE).text
+        figures = requests.get(f"{url}/metrics", timeout=PATIENCE).text
     assert f'selfheal_noted_total{{what="{APART}"}} 100.0' in figures
 
 
@@ -105,8 +109,8 @@ def test_reading_that_began_anew_is_told_in_status_page_and_metrics(tmp_path: Pa
     standing = ModelStatus(spool="the spool is not the one that was read", begun_anew=1)
     told = "Reading did not go on where it was left: the spool is not the one that was read"
     with serving(operator_app(channel_with(tmp_path, standing))) as url:
-        assert told in requests.get(f"{url}/status", timeout=30).json()["told"]["warnings"]
-        assert told in requests.get(url, timeout=30).text
+        assert told in requests.get(f"{url}/status", timeout=PATIENCE).json()["told"]["warnings"]
+        assert told in requests.get(url, timeout=PATIENCE).text
         assert "selfheal_spool_begun_anew_total 1.0" in (
-            requests.get(f"{url}/metrics", timeout=30).text
+            requests.get(f"{url}/metrics", timeout=PATIENCE).text
         )

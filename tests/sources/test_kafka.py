@@ -21,7 +21,7 @@ from selfheal_cli.sources.stream import UnboundedSource
 from tests.sources.kinds import plain, records
 from tests.sources.test_table import same
 
-WAIT = 20.0  # seconds that a read may take at most; the first has to find its broker
+WAIT = 60.0  # seconds that a read may take at most; the first has to find its broker
 
 
 @dataclass
