@@ -131,6 +131,28 @@ class Policy(Settings):
         default=1.0,
         description="share of recent heals that are published at most, those that change most",
     )
+    mode: Literal["auto", "recommend", "shadow", "off"] | None = Field(
+        default=None,
+        description="of a served model: heals serve within the budget, are proposed, are only "
+        "registered, or are not made; None: as was ordered, auto at first",
+    )
+    budget_moves: Annotated[int, Field(ge=0, le=10_000_000)] | None = Field(
+        default=None,
+        description="heals of a served model that are published an hour, at most; what is beyond "
+        "becomes a proposal; None: 6 behind a server",
+    )
+    budget_change: Share | None = Field(
+        default=None,
+        description="share of decisions that one of them may change; None: 0.1 behind a server",
+    )
+    budget_change_in_all: Share | None = Field(
+        default=None,
+        description="share of decisions that they may have changed since a person approved a "
+        "version, or else since the baseline; None: 0.25 behind a server",
+    )
+    proposal_hours: Annotated[float, Field(gt=0, le=8_760)] = Field(
+        default=24.0, description="hours after which a heal's proposal can no longer be approved"
+    )
     four_eyes: bool = Field(
         default=False, description="a rollback by hand needs a second person's approval"
     )
@@ -139,6 +161,8 @@ class Policy(Settings):
     @field_validator("*", mode="before")
     @classmethod
     def _refuse_booleans(cls, value: object, info: ValidationInfo) -> object:
+        if value is False and info.field_name == "mode":
+            return "off"  # as YAML reads it
         if (
             isinstance(value, bool) and info.field_name != "four_eyes"
         ):  # YAML reads yes and on as true, and Python true as 1
@@ -275,7 +299,16 @@ class MonitorSettings(Settings):
 SINCE_0_1_0 = {
     "network": ("validation", "patience"),
     "heal": ("pre_heal", "better_by"),
-    "policy": ("brake_level", "publish_change", "publish_share"),
+    "policy": (
+        "brake_level",
+        "publish_change",
+        "publish_share",
+        "mode",
+        "budget_moves",
+        "budget_change",
+        "budget_change_in_all",
+        "proposal_hours",
+    ),
 }
 
 
@@ -359,6 +392,11 @@ class RunConfig(Settings):
                 for name in names:
                     values[group].pop(name, None)
         return values
+
+    @property
+    def is_served(self) -> bool:
+        """Whether its rows are what a server, or a program, answered as they came."""
+        return self.source.kind in ("served", "pushed")
 
     def parameters(self) -> dict[str, str]:
         """Flat name to text, as logged in the registry's run."""

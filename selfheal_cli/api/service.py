@@ -16,6 +16,7 @@ import numpy as np
 from filelock import FileLock
 
 from selfheal_cli.actor import actor, clock, now_text
+from selfheal_cli.api.deciding import HealDecisions
 from selfheal_cli.api.estimator import live_estimator
 from selfheal_cli.api.intake import live_module
 from selfheal_cli.api.own import named_adapter, named_monitors, named_rules
@@ -61,7 +62,7 @@ KEEP_ROWS = 1_000_000
 To = int | Literal["better", "previous"]
 
 
-class SelfHealing:
+class SelfHealing(HealDecisions):
     """A trained module that scores, and heals in the background from what it is shown.
 
     ``x`` (n, ...) and ``y`` (n,) are rows that the module was trained on, or like them: they say

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     "--unverified", is_flag=True,
     help="Take the version as the registry has it, whatever its run wrote down.",
 )  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Show and check the plan; approve nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @options.allow_module
 @options.model
@@ -32,45 +33,65 @@ if TYPE_CHECKING:
 def command(
     proposal: int,
     unverified: bool,
+    dry_run: bool,
     yes: bool,
     model_name: str,
     tracking_uri: str | None,
     as_json: bool,
 ) -> None:
-    """Carry out a rollback that another person proposed, if nothing has changed since.
+    """Carry out what a heal or another person proposed, if nothing has changed since.
 
-    PROPOSAL is the number that 'selfheal rollback --propose' gave, or 'selfheal four-eyes --off',
-    after which one person is enough; 'selfheal champion' lists those
-    that are open.
+    PROPOSAL is its number: 'selfheal proposals' lists those that are open. A heal's has the version
+    that was judged, by its hash, and expires; where the model wants two people, two approve it. One
+    of 'selfheal four-eyes --off' has one person be enough from then on.
     """
-    if as_json and not yes:
-        raise click.UsageError("--json asks nothing: give --yes with it")
+    if as_json and not (yes or dry_run):
+        raise click.UsageError("--json asks nothing: give --yes or --dry-run with it")
     from selfheal_cli.cli import output
     from selfheal_cli.registry.journal import standing
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
     from selfheal_cli.registry.orders import open_proposal
-    from selfheal_cli.rollback.plan import By, execute, load_checks, plan_proposed
+    from selfheal_cli.rollback.plan import By, approve, check_target, load_checks, plan_proposed
     from selfheal_cli.rollback.trust import ByTheLog, Unverified
 
     registry = MlflowRegistry(tracking_uri)
     asked = open_proposal(standing(registry, model_name), model_name, proposal)
+    if asked.loosens and dry_run:
+        raise click.UsageError("--dry-run is for the proposal of a version")
     if asked.loosens:
         _loosen(registry, model_name, asked, yes=yes, as_json=as_json)
         return
     load_checks()
     settle_first(registry, model_name)
     trust = Unverified() if unverified else ByTheLog(registry)
-    plan, proposed = plan_proposed(registry, model_name, proposal, trust)
+    plan, proposed = plan_proposed(registry, model_name, proposal, now_text(), trust)
     if not as_json:
         show_plan(plan)
-        say(f"Proposed by {proposed.actor} at {proposed.at}: {proposed.reason}")
-    confirm(f"Make v{plan.target.version} the champion?", yes=yes)
-    by = By(actor(), now_text(), f"{proposed.reason} (proposed by {proposed.actor})")
-    move = execute(registry, plan, by, proposal)
+        say(_told(proposed))
+    move = None
+    if dry_run:
+        check_target(registry, plan)
+        done = "Dry run: the target's file, hashes and decisions hold; nothing was approved."
+    else:
+        confirm(f"Make v{plan.target.version} the champion?", yes=yes)
+        by = By(actor(), now_text(), f"{proposed.reason} (proposed by {proposed.actor})")
+        move = approve(registry, plan, proposed, by)
+        done = told_move(plan, move)
+        if move is None and not plan.serves_already:
+            done = f"Approved by you; somebody else runs 'selfheal approve {proposal}', too."
     if as_json:
         output.print_json(plan_document(plan) | {"move": move and move.as_dict()})
     else:
-        say(told_move(plan, move))
+        say(done)
+
+
+def _told(proposed: Proposal) -> str:
+    told = f"Proposed by {proposed.actor} at {proposed.at}: {proposed.reason}"
+    if proposed.snapshot:
+        told += f"\nJudged as sha256 {proposed.sha256[:12]}…; open until {proposed.expires}"
+    if proposed.approved_by:
+        told += f"\nApproved by {proposed.approved_by}"
+    return told
 
 
 def _loosen(registry: Registry, model: str, asked: Proposal, *, yes: bool, as_json: bool) -> None:

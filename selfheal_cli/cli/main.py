@@ -39,8 +39,10 @@ SECTIONS = {
     },
     "Decide": {
         "rollback": "Make a better version the champion again.",
-        "approve": "Carry out a rollback that another person proposed.",
-        "reject": "Close a proposed rollback.",
+        "mode": "Say what the heals of a served model may do, or order it.",
+        "proposals": "List what waits for a person's approval.",
+        "approve": "Carry out what a heal or another person proposed.",
+        "reject": "Close a proposal without carrying it out.",
         "hold": "Stop the healing of a model.",
         "release": "Allow the healing of a model again.",
     },

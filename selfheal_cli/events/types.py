@@ -428,6 +428,35 @@ class HealRejected(HealJudged, kind="heal-rejected"):
         return f"heal {self.heal_id} held back: {self.rejected}"
 
 
+class HealWithheld(HealJudged, kind="heal-withheld"):
+    """A heal was judged good and does not serve, by the model's ``mode`` or beyond its budget; what
+    served goes on. ``proposed``: a person may approve it.
+
+    ``changed`` is the share of decisions that are others than those of what serves, and
+    ``changed_in_all`` than those of what a person approved last, or of the baseline.
+    """
+
+    outcome: ClassVar[str] = "withheld"
+    mode: str
+    withheld: str
+    proposed: bool
+    changed: float | None
+    changed_in_all: float | None
+
+    @classmethod
+    def of(cls, judged: HealJudged, **why: Any) -> Self:
+        """A heal that was about to be published."""
+        return cls(**{one.name: getattr(judged, one.name) for one in fields(judged)}, **why)
+
+    @property
+    def why(self) -> str:
+        """Why it does not serve."""
+        return self.withheld
+
+    def __str__(self) -> str:
+        return f"heal {self.heal_id} {'proposed' if self.proposed else 'kept'}: {self.withheld}"
+
+
 class HealLearned(HealEnded, kind="heal-learned"):
     """What was learned goes on; it changed decisions too little to be worth a version.
 
@@ -568,6 +597,28 @@ class MoveRefused(Event, kind="move-refused"):
         return self.reason
 
 
+class ProposalMade(Event, kind="proposed"):
+    """A heal's version waits for a person's approval until ``expires``; ``proposal`` is its number
+    in the journal.
+    """
+
+    is_action: ClassVar[bool] = True
+    proposal: int
+    snapshot: str
+    version: int
+    sha256: str
+    expires: str
+    reason: str
+
+    @property
+    def why(self) -> str:
+        """What it is about."""
+        return self.reason
+
+    def __str__(self) -> str:
+        return f"proposal {self.proposal}: v{self.version}, until {self.expires} ({self.reason})"
+
+
 class DecidedOutside(Action):
     """Somebody decided about the model, and the run goes by it."""
 
@@ -608,6 +659,18 @@ class HealingReleased(DecidedOutside, kind="healing-released"):
 
     def __str__(self) -> str:
         return f"healing allowed again: {self.reason}"
+
+
+class ModeChanged(DecidedOutside, kind="mode-changed"):
+    """The heals of a served model may do something else from here on; ``order`` is the number of
+    the journal's entry.
+    """
+
+    mode: str
+    order: int
+
+    def __str__(self) -> str:
+        return f"mode {self.mode} by {self.actor}: {self.reason}"
 
 
 class StreamStopped(OfBatch, kind="stream-stopped"):

@@ -14,6 +14,7 @@ from selfheal_cli.heal.task import HealOutcome
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from selfheal_cli.model.network import SelfHealingNetwork
     from selfheal_cli.records import FloatArray
 
     Matrix = NDArray[np.float64]
@@ -35,13 +36,22 @@ class Publishing:
         self._rows = batch_size
         self._changes: deque[float] = deque(maxlen=LATEST)
 
-    def change(self, outcome: HealOutcome, before: float, after: float) -> float:
-        """By how much a heal changes decisions on the latest rows of a batch's number.
+    def change(
+        self,
+        outcome: HealOutcome,
+        before: float,
+        after: float,
+        kept: SelfHealingNetwork | None = None,
+    ) -> float:
+        """By how much a heal changes decisions on the latest rows of a batch's number: from those
+        of what serves, or of what was ``kept`` instead of published last.
 
         ``before`` and ``after`` are the thresholds that go with the two adapters.
         """
         latest = slice(-self._rows, None)
         then, now = outcome.probabilities_before[latest], outcome.probabilities_after[latest]
+        if kept is not None:
+            then = kept.predict_features(outcome.task.rows.features[latest])
         decided = _seen_from(now, after), _seen_from(then, before)
         return max(divergence(now, then), divergence(*decided))
 

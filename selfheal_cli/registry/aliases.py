@@ -323,7 +323,10 @@ def require_allowed(before: JournalState, wanted: Move) -> None:
                 "'selfheal rollback --propose', and let somebody else run 'selfheal approve'"
             )
         return
-    proposal = second_person(before, wanted.model, wanted.proposal, wanted.actor)
+    proposal = second_person(
+        before, wanted.model, wanted.proposal, wanted.actor, wanted.at,
+        four_eyes=before.four_eyes or wanted.four_eyes,
+    )  # fmt: skip
     if proposal.target != wanted.target:
         raise RegistryError(f"proposal {proposal.sequence} is for v{proposal.target}")
 

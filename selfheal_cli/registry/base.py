@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from selfheal_cli.errors import RegistryRestored
 from selfheal_cli.events.event import Event
-from selfheal_cli.events.types import AliasMoved, MoveRefused, VersionRegistered
+from selfheal_cli.events.types import AliasMoved, MoveRefused, ProposalMade, VersionRegistered
 from selfheal_cli.records import (
     BEFORE,
     LEASE_TAG,
@@ -45,6 +45,7 @@ class Added(NamedTuple):
 DOUBLE_TAG = "selfheal.double_of"  # on what a lost answer made twice
 MAX_PARAM = 6_000  # characters of a parameter that MLflow takes
 BASELINE, CHAMPION = "baseline", "champion"
+HEAL = "heal "  # what the reason of a heal's move begins with
 Outcome = Literal["FINISHED", "FAILED", "KILLED"]
 
 
@@ -293,6 +294,8 @@ def result_of(kind: str, result: Mapping[str, Any]) -> Event | None:
         if "refused" in result:
             return MoveRefused(key=result["key"], alias=result["alias"], reason=result["refused"])
         return AliasMoved.from_dict(result)
+    if kind == "proposal" and "refused" not in result:
+        return ProposalMade.from_dict(result)
     return None
 
 
@@ -302,4 +305,6 @@ def identity(event: Event) -> tuple[str, str]:
         return event.kind, event.snapshot
     if isinstance(event, AliasMoved):
         return event.kind, event.move.key
+    if isinstance(event, ProposalMade):
+        return event.kind, event.snapshot
     return event.kind, event.key if isinstance(event, MoveRefused) else ""

@@ -14,7 +14,9 @@ from selfheal_cli.events.types import SnapshotTaken
 from selfheal_cli.model.checkpoint import probe_decisions, unpack
 from selfheal_cli.records import Evaluation, Phase, Snapshot
 from selfheal_cli.registry.aliases import Move, move_alias
-from selfheal_cli.registry.base import Lineage, Registry, StepMetrics
+from selfheal_cli.registry.base import CHAMPION, Lineage, Registry, StepMetrics
+from selfheal_cli.registry.journal import Proposal, standing
+from selfheal_cli.registry.orders import propose, proposed_before
 from selfheal_cli.registry.outbox import Job, Outbox
 from selfheal_cli.scores import AnyScores, scores_from
 
@@ -28,6 +30,11 @@ def version_job(snapshot: Snapshot, adapter: bytes) -> Job:
 def move_job(wanted: Move, snapshot: str) -> Job:
     """Move an alias to a snapshot's version; ``wanted.target`` is not known yet."""
     return Job(f"move:{wanted.key}", "move", asdict(replace(wanted, snapshot=snapshot)))
+
+
+def proposal_job(wanted: Proposal) -> Job:
+    """Propose a snapshot's version; ``wanted.target`` is not known yet."""
+    return Job(f"proposal:{wanted.snapshot}", "proposal", asdict(wanted))
 
 
 def score_job(snapshot: str, batch: int, metrics: Mapping[str, float], scores: AnyScores) -> Job:
@@ -81,6 +88,8 @@ def deliver(
         return _version(registry, lineage, outbox, job, again=again)
     if job.kind == "move":
         return _move(registry, lineage, outbox, job.data)
+    if job.kind == "proposal":
+        return _proposal(registry, lineage, outbox, job.data, again=again)
     if job.kind == "score":
         data = job.data
         number = _number(outbox, data["snapshot"])
@@ -135,6 +144,37 @@ def _move(
     except ConflictError as exc:
         # a person moved it meanwhile, and a person's word counts for more than a heal's
         return {"key": data["key"], "alias": data["alias"], "refused": str(exc)}
+
+
+def _proposal(
+    registry: Registry, lineage: Lineage, outbox: Outbox, data: Mapping[str, Any], *, again: bool
+) -> dict[str, Any]:
+    """A proposal that has no use any more is dropped: its version stays."""
+    snapshot = data["snapshot"]
+    taken = outbox.kept(f"version:{snapshot}")
+    wanted = replace(
+        Proposal(**data),
+        target=_number(outbox, snapshot),
+        sha256=taken.data["sha256"] if taken else "",
+        after=_last_move(registry, lineage, data["after"]),
+    )
+    try:
+        made = proposed_before(registry, lineage.model, snapshot) if again else None
+        made = made or propose(registry, lineage.model, wanted)
+    except ConflictError as exc:
+        return {"refused": str(exc)}
+    return {
+        "proposal": made.sequence, "snapshot": snapshot, "version": made.target,
+        "sha256": made.sha256, "expires": made.expires, "reason": made.reason,
+    }  # fmt: skip
+
+
+def _last_move(registry: Registry, lineage: Lineage, known: int) -> int:
+    """The champion's last move that the run knew of: its own, or the ``known`` one of others."""
+    last = standing(registry, lineage.model).moves.get(CHAMPION)
+    if last is not None and last.run == lineage.run_id:
+        return last.sequence
+    return known
 
 
 def _number(outbox: Outbox, snapshot: str) -> int:

@@ -42,6 +42,8 @@ class EntryKind(StrEnum):
     PRUNED = "pruned"
     SPARED = "prune-withdrawn"
     FOUR_EYES = "four-eyes"
+    MODE = "mode-set"
+    APPROVED = "proposal-approved"  # by the first of two people
     DELETED = "deleted"  # runs, or the whole model: what is here of them is about to go
 
 
@@ -66,7 +68,9 @@ class Lease:
 class Proposal:
     """A rollback that waits for a second person; ``after`` is the champion's move it builds on.
 
-    One that ``loosens`` is no rollback: it would have one person be enough from then on.
+    One that ``loosens`` is no rollback: it would have one person be enough from then on. One with a
+    ``snapshot`` is a heal's: made by a run, of what it judged, until it ``expires`` (ISO 8601,
+    UTC); ``approved_by`` is the first person where two are wanted.
     """
 
     target: int
@@ -77,6 +81,29 @@ class Proposal:
     after: int
     sequence: int = 0
     loosens: bool = False
+    snapshot: str = ""
+    expires: str = ""
+    approved_by: str = ""
+
+    def is_open(self, at: str, champion: int) -> bool:
+        """Whether it can still be approved at a time, ``champion`` being the number of the
+        champion's last move. A person's stays until somebody closes it.
+        """
+        return not self.snapshot or (at < self.expires and self.after == champion)
+
+
+@dataclass(frozen=True, slots=True)
+class ModeOrder:
+    """What the heals of a served model may do, by whose word; ``policy`` is what the policy of the
+    latest server that had a word on it said: the same word again orders nothing.
+    """
+
+    mode: str
+    actor: str
+    at: str
+    reason: str
+    policy: str = ""
+    sequence: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +158,7 @@ class JournalState:
     four_eyes: bool = False
     removals: tuple[Removal, ...] = ()
     fences: tuple[Fence, ...] = ()
+    mode: ModeOrder | None = None
     open: tuple[OpenMove, ...] = field(default=(), compare=False)  # not by the entries alone
 
     def is_fenced(self, lease: int, version: int) -> bool:
@@ -158,6 +186,7 @@ class JournalState:
             data["four_eyes"],
             tuple(Removal(**one) for one in data.get("removals", ())),
             tuple(Fence(**one) for one in data.get("fences", ())),
+            ModeOrder(**data["mode"]) if data.get("mode") else None,
             tuple(
                 OpenMove(AliasMove(**one["move"]), one["finished"]) for one in data.get("open", ())
             ),
@@ -242,20 +271,35 @@ def fold(before: JournalState, kind: EntryKind, data: Mapping[str, Any]) -> Jour
             changes["hold"] = Hold(**data)
         case EntryKind.RESUMED:
             changes["hold"] = None
-        case EntryKind.PROPOSED:
-            changes["proposals"] = (*before.proposals, Proposal(**data))
-        case EntryKind.REJECTED:
-            changes["proposals"] = without(before.proposals, data["proposal"])
+        case EntryKind.PROPOSED | EntryKind.APPROVED | EntryKind.REJECTED:
+            changes["proposals"] = _proposals(before.proposals, kind, data)
         case EntryKind.PRUNED:
             removal = Removal(**{key: data[key] for key in Removal.__slots__})
             over = {removal.version, *data["done"]}
             changes["removals"] = (*_but(before.removals, over), removal)
         case EntryKind.SPARED:
             changes["removals"] = _but(before.removals, set(data["versions"]))
+        case EntryKind.MODE:
+            changes["mode"] = ModeOrder(**data)
         case EntryKind.FOUR_EYES:
             changes["four_eyes"] = data["on"]
             changes["proposals"] = without(before.proposals, data["proposal"])
     return replace(before, **changes)
+
+
+def _proposals(
+    known: tuple[Proposal, ...], kind: EntryKind, data: Mapping[str, Any]
+) -> tuple[Proposal, ...]:
+    if kind is EntryKind.PROPOSED:
+        proposal = Proposal(**data)
+        left = (one for one in known if one.is_open(proposal.at, proposal.after))
+        return (*left, proposal)
+    if kind is EntryKind.REJECTED:
+        return without(known, data["proposal"])
+    return tuple(
+        replace(one, approved_by=data["by"]) if one.sequence == data["proposal"] else one
+        for one in known
+    )
 
 
 def without(proposals: tuple[Proposal, ...], sequence: int | None) -> tuple[Proposal, ...]:

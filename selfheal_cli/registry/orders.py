@@ -1,23 +1,34 @@
-"""What people ordered of a model, in its journal: holds, proposals, four eyes, removals."""
+"""What was ordered of a model, in its journal: holds, modes, proposals, four eyes, removals."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 from selfheal_cli.actor import same_person
 from selfheal_cli.errors import ApprovalNeeded, ConflictError, RegistryError
-from selfheal_cli.registry.base import Registry
+from selfheal_cli.registry.base import CHAMPION, Registry
 from selfheal_cli.registry.journal import (
     MAX_PROPOSALS,
     MAX_TEXT,
     EntryKind,
     Hold,
     JournalState,
+    ModeOrder,
     Proposal,
     write,
 )
+
+Mode = Literal["auto", "recommend", "shadow", "off"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+AUTO: Mode = "auto"
+STANDS: Mapping[str, str] = {
+    "auto": "heals serve within the budget, and are proposed beyond it",
+    "recommend": "heals are proposed, and serve once somebody approves",
+    "shadow": "heals are registered, and nothing is published",
+    "off": "no heal is made",
+}
 
 
 def hold(
@@ -33,6 +44,36 @@ def hold(
     kind = EntryKind.HELD if wanted else EntryKind.RESUMED
     write(registry, model, kind, draft, actor=actor, at=at)
     return seen[-1]
+
+
+def mode_of(now: JournalState) -> str:
+    """What the heals of a served model may do; `auto` where nobody has said anything."""
+    return now.mode.mode if now.mode else AUTO
+
+
+def set_mode(
+    registry: Registry,
+    model: str,
+    mode: str,
+    *,
+    actor: str,
+    at: str,
+    reason: str,
+    by_policy: bool = False,
+) -> ModeOrder | None:
+    """Order what a served model's heals may do; returns what stood before.
+
+    A policy's word counts once, when it is new: what a person ordered since stays.
+    """
+    before: list[ModeOrder | None] = []
+
+    def draft(now: JournalState, sequence: int) -> Mapping[str, Any]:
+        before.append(now.mode)
+        policy = mode if by_policy else now.mode.policy if now.mode else ""
+        return asdict(ModeOrder(mode, actor, at, reason[:MAX_TEXT], policy, sequence))
+
+    write(registry, model, EntryKind.MODE, draft, actor=actor, at=at)
+    return before[-1]
 
 
 def require_kept(now: JournalState, model: str, version: int) -> None:
@@ -58,7 +99,10 @@ def propose(registry: Registry, model: str, wanted: Proposal) -> Proposal:
     """Write a proposal down; its number is given by the journal."""
 
     def draft(before: JournalState, sequence: int) -> Mapping[str, Any]:
-        if len(before.proposals) >= MAX_PROPOSALS:
+        others = [one for one in before.proposals if one.is_open(wanted.at, wanted.after)]
+        if wanted.snapshot:
+            _require_alone(before, others, wanted, model)
+        if len(others) >= MAX_PROPOSALS:
             raise RegistryError(
                 f"model '{model}' has {MAX_PROPOSALS} open proposals; approve or reject one first"
             )
@@ -68,6 +112,46 @@ def propose(registry: Registry, model: str, wanted: Proposal) -> Proposal:
     who = {"actor": wanted.actor, "at": wanted.at}
     entry = write(registry, model, EntryKind.PROPOSED, draft, **who)
     return entry.standing.proposals[-1]
+
+
+def proposed_before(registry: Registry, model: str, snapshot: str) -> Proposal | None:
+    """The proposal of a heal's snapshot, open or not; None where there is none yet."""
+    for entry in registry.entries(model):
+        if entry.kind is EntryKind.PROPOSED and entry.data.get("snapshot") == snapshot:
+            return Proposal(**entry.data)
+    return None
+
+
+def _require_alone(
+    now: JournalState, others: Sequence[Proposal], wanted: Proposal, model: str
+) -> None:
+    """Raise `ConflictError` where a heal's proposal has no use: another one's is open, or the
+    champion has moved.
+    """
+    champion = now.moves.get(CHAMPION)
+    if champion is not None and champion.sequence != wanted.after:
+        raise ConflictError(
+            f"the champion of '{model}' was moved to v{champion.target} by {champion.actor} since "
+            f"v{wanted.target} was judged"
+        )
+    waiting = next((one for one in others if one.snapshot), None)
+    if waiting is not None:
+        raise ConflictError(
+            f"proposal {waiting.sequence} of '{model}', v{waiting.target}, is open until "
+            f"{waiting.expires}: v{wanted.target} waits"
+        )
+
+
+def approve_first(
+    registry: Registry, model: str, sequence: int, *, actor: str, at: str, reason: str
+) -> None:
+    """The first of two people who approve a heal's proposal; the second carries it out."""
+
+    def draft(before: JournalState, _: int) -> Mapping[str, Any]:
+        require_fresh(open_proposal(before, model, sequence), at)
+        return {"proposal": sequence, "by": actor, "reason": reason[:MAX_TEXT]}
+
+    write(registry, model, EntryKind.APPROVED, draft, actor=actor, at=at)
 
 
 def reject(
@@ -84,14 +168,40 @@ def reject(
     return closed[-1]
 
 
-def second_person(now: JournalState, model: str, proposal: int, actor: str) -> Proposal:
-    """An open proposal, for somebody who did not make it."""
+def second_person(
+    now: JournalState, model: str, proposal: int, actor: str, at: str, *, four_eyes: bool = False
+) -> Proposal:
+    """An open proposal, for somebody who did not make it; of a heal's, which nobody made, for
+    anybody, and with ``four_eyes`` for the second one to approve it.
+    """
     proposed = open_proposal(now, model, proposal)
-    if same_person(proposed.actor, actor):
+    if proposed.snapshot:
+        require_fresh(proposed, at)
+        if four_eyes and not needs_no_other(proposed, actor):
+            raise ApprovalNeeded(
+                f"'{model}' wants two people for a move of its champion, and proposal "
+                f"{proposed.sequence} has the approval of {proposed.approved_by or 'nobody'}: "
+                "somebody else must approve it, too"
+            )
+    elif same_person(proposed.actor, actor):
         raise ApprovalNeeded(
             f"proposal {proposed.sequence} is {proposed.actor}'s own; somebody else must approve it"
         )
     return proposed
+
+
+def require_fresh(proposed: Proposal, at: str) -> None:
+    """Raise `ConflictError` where a proposal has expired by then."""
+    if proposed.expires and at >= proposed.expires:
+        raise ConflictError(
+            f"proposal {proposed.sequence} expired at {proposed.expires}: what v{proposed.target} "
+            "was judged on is too old; reject it, and the next heal is proposed"
+        )
+
+
+def needs_no_other(proposed: Proposal, actor: str) -> bool:
+    """Whether somebody else than this person has approved a heal's proposal."""
+    return bool(proposed.approved_by) and not same_person(proposed.approved_by, actor)
 
 
 def set_four_eyes(
@@ -117,7 +227,7 @@ def set_four_eyes(
                     f"'{model}' wants two people, also to want that no more: propose it with "
                     "'selfheal four-eyes --off', and let somebody else run 'selfheal approve'"
                 )
-            if not second_person(before, model, proposal, actor).loosens:
+            if not second_person(before, model, proposal, actor, at).loosens:
                 raise RegistryError(f"proposal {proposal} is a rollback, and loosens no rule")
         return {"on": on, "proposal": proposal, "reason": reason[:MAX_TEXT]}
 

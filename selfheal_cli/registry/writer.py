@@ -23,7 +23,7 @@ from selfheal_cli.records import Snapshot
 from selfheal_cli.registry import delivery
 from selfheal_cli.registry.aliases import Move
 from selfheal_cli.registry.base import Lineage, Registry, StepMetrics, result_of
-from selfheal_cli.registry.journal import standing
+from selfheal_cli.registry.journal import Proposal, standing
 from selfheal_cli.registry.outbox import Job, Outbox
 from selfheal_cli.scores import AnyScores
 
@@ -151,6 +151,12 @@ class RegistryWriter:
             self._lineage.model, alias, 0, actor, at, reason, run, key, after, promotes=promotes
         )
         self._hand(partial(delivery.move_job, wanted, snapshot))
+
+    def propose(self, snapshot: str, *, actor: str, at: str, reason: str, after: int,
+                expires: str) -> None:  # fmt: skip
+        """Propose the version of a snapshot that was added before, once it has its number."""
+        wanted = Proposal(0, "", actor, at, reason, after, snapshot=snapshot, expires=expires)
+        self._hand(partial(delivery.proposal_job, wanted))
 
     def score(
         self, snapshot: str, batch: int, metrics: dict[str, float], scores: AnyScores

@@ -21,7 +21,13 @@ from selfheal_cli.records import AliasMove, AnyVersion, ForeignVersion, Phase, V
 from selfheal_cli.registry.aliases import Move, move_alias, settle, unsettled
 from selfheal_cli.registry.base import CHAMPION, Registry
 from selfheal_cli.registry.journal import EntryKind, JournalState, Proposal, standing
-from selfheal_cli.registry.orders import open_proposal, propose
+from selfheal_cli.registry.orders import (
+    approve_first,
+    needs_no_other,
+    open_proposal,
+    propose,
+    require_fresh,
+)
 from selfheal_cli.rollback.trust import ByTheLog, Trust, summed_up
 
 Criterion = Literal["f1", "f1_lcb"]
@@ -406,6 +412,20 @@ def execute(
     )
 
 
+def approve(registry: Registry, plan: RollbackPlan, proposal: Proposal, by: By) -> AliasMove | None:
+    """Carry an approved proposal out; None where it takes another person's approval still, since
+    the model wants two people and a heal proposed it.
+    """
+    four_eyes = by.four_eyes or standing(registry, plan.target.model).four_eyes
+    first = proposal.snapshot and four_eyes and not needs_no_other(proposal, by.actor)
+    if first and not proposal.approved_by:
+        check_target(registry, plan)
+        who = {"actor": by.actor, "at": by.at, "reason": by.reason}
+        approve_first(registry, plan.target.model, proposal.sequence, **who)
+        return None
+    return execute(registry, plan, by, proposal.sequence)
+
+
 def make_proposal(registry: Registry, plan: RollbackPlan, by: By) -> Proposal:
     """Check a plan's target and write the plan down for a second person to approve."""
     check_target(registry, plan)
@@ -415,16 +435,18 @@ def make_proposal(registry: Registry, plan: RollbackPlan, by: By) -> Proposal:
 
 
 def plan_proposed(
-    registry: Registry, model: str, number: int, trust: Trust | None = None
+    registry: Registry, model: str, number: int, at: str, trust: Trust | None = None
 ) -> tuple[RollbackPlan, Proposal]:
-    """The plan of an open proposal.
+    """The plan of an open proposal, as of the time ``at`` (ISO 8601, UTC).
 
-    Raises `ConflictError` where the champion has moved since, or the version has changed.
+    Raises `ConflictError` where it has expired, the champion has moved since, or the version has
+    changed.
     """
     now: JournalState = standing(registry, model)
     proposal = open_proposal(now, model, number)
     if proposal.loosens:
         raise RegistryError(f"proposal {number} is no rollback: it would loosen four eyes")
+    require_fresh(proposal, at)
     plan = plan_version(registry, model, proposal.target, trust)
     if plan.after != proposal.after:
         last = now.moves[CHAMPION]

@@ -110,6 +110,16 @@ EXAMPLES: Mapping[type[Event], Mapping[str, Any]] = {
     events.ChampionFollowed: {
         **ACTION, "from_snapshot": "s1", "version": 2, "move_sequence": 7, "actor": "bob"
     },
+    events.HealWithheld: {
+        **JUDGED,
+        "mode": "auto", "withheld": "beyond the budget", "proposed": True, "changed": 0.12,
+        "changed_in_all": 0.3,
+    },
+    events.ProposalMade: {
+        "proposal": 7, "snapshot": "s2", "version": 5, "sha256": "0", "expires": AT,
+        "reason": "heal h1",
+    },
+    events.ModeChanged: {**ACTION, "actor": "bob", "mode": "shadow", "order": 4},
     events.HealingHeld: {**ACTION, "actor": "bob"},
     events.HealingReleased: {**ACTION, "actor": "bob"},
     events.StreamStopped: OF_BATCH,

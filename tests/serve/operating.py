@@ -25,6 +25,7 @@ from selfheal_cli.serve.operator.status import (
     Happening,
     Judged,
     ModelStatus,
+    Proposed,
     ServerInfo,
 )
 from selfheal_cli.serve.server import bound, url_of
@@ -56,6 +57,13 @@ WORSE = ModelStatus(
                                       "recall": 0.37}),
     shadow=Judged(rows=18_040, figures={"f1": 0.517, "accuracy": 0.873, "precision": 0.5,
                                         "recall": 0.535}),
+    mode="recommend",
+    mode_by="ann",
+    mode_reason="first week",
+    proposals=(
+        Proposed(number=7, version=13, by="selfheal", at="2026-11-25T21:58:00.000+00:00",
+                 reason="heal h7: new labels", expires="2026-11-26T21:58:00.000+00:00"),
+    ),
     champion=Champion(
         version=12, since="2026-11-25T21:57:02.000+00:00", by="selfheal", reason="F1 fell by 0.09"
     ),
@@ -127,6 +135,23 @@ ANSWERS: dict[str, dict[str, Any]] = {
         },
     },
     "rollback": {"ok": True, "move": {"source": 12, "target": 9}},
+    "mode-plan": {
+        "ok": True,
+        "plan": {
+            "lines": ["auto now: heals serve", "shadow then: nothing is published"],
+            "notes": [],
+            "from": "auto",
+            "to": "shadow",
+            "digest": "auto-shadow",
+        },
+    },
+    "mode": {"ok": True, "mode": "shadow", "before": "auto"},
+    "approve-plan": {
+        "ok": True,
+        "plan": {"lines": ["would serve: v9"], "notes": [], "from": 12, "to": 9, "digest": DIGEST},
+    },
+    "approve": {"ok": True, "move": {"source": 12, "target": 9}, "proposal": 7},
+    "reject": {"ok": True, "proposal": 7, "reason": "by hand"},
     "hold": {"ok": True, "reason": "by hand"},
     "release": {"ok": True, "reason": "by hand"},
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +237,30 @@ def test_a_form_shows_the_plan_and_moves_nothing_until_it_is_confirmed(
             {"to": "previous", "digest": DIGEST, "actor": "ann (claimed)", "reason": "worse"},
         )
     ]
+
+
+@pytest.mark.parametrize(
+    ("looks", "does", "argument", "told"),
+    [
+        ("mode-plan:shadow", "mode", {"mode": "shadow", "digest": "auto-shadow"}, "Mode shadow"),
+        ("approve-plan:7", "approve", {"proposal": 7, "digest": DIGEST}, "v9 is the champion"),
+        ("", "reject:7", {"proposal": 7}, "Proposal 7 is closed"),
+    ],
+)
+def test_a_mode_and_a_proposal_are_decided_on_the_page_with_their_plan_first(
+    channel: ControlChannel, looks: str, does: str, argument: Mapping[str, Any], told: str
+) -> None:
+    said = {"token": "operate", "actor": "ann", "reason": "looked at"}
+    with Healer(channel, ANSWERS) as healer, serving(operator_app(channel, TOKENS)) as url:
+        if looks:
+            plan = form(url, {"do": looks, **said})
+            assert f'name="do" value="{does}" class="strong"' in plan.text
+            assert f'name="to" value="{looks.partition(":")[2]}"' in plan.text
+        to = looks.partition(":")[2]
+        done = form(url, {"do": does, "to": to, "digest": str(argument.get("digest", "")), **said})
+    assert told in done.text
+    by = {"actor": "ann (claimed)", "reason": "looked at"}
+    assert healer.orders[-1] == (does.partition(":")[0], {**argument, **by})
 
 
 def test_a_form_without_the_token_or_from_another_site_orders_nothing(

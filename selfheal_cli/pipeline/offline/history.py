@@ -129,10 +129,12 @@ def _from_entry(entry: Entry) -> HistoryEntry:
     reason = str(data.get("reason", ""))
     if entry.kind in RUNS_OWN:
         reason = f"run {data['run']}"
-    elif entry.kind is EntryKind.REJECTED:
+    elif entry.kind in (EntryKind.REJECTED, EntryKind.APPROVED):
         reason = f"proposal {data['proposal']}: {reason}"
     elif entry.kind in (EntryKind.PRUNED, EntryKind.SPARED):
         reason = ", ".join(f"v{number}" for number in data["versions"])
+    elif entry.kind is EntryKind.MODE:
+        reason = f"{data['mode']}: {reason}"
     elif entry.kind is EntryKind.FOUR_EYES:
         reason = f"{'two people' if data['on'] else 'one person'}: {reason}"
     return HistoryEntry(

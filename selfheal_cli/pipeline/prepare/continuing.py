@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 
-from selfheal_cli.errors import VersionNotFound
+from selfheal_cli.errors import RegistryError, RegistryUnreachable, VersionNotFound
 from selfheal_cli.model.network import Weights
 from selfheal_cli.records import AliasMove, Base, Phase, VersionRecord
-from selfheal_cli.registry.base import BASELINE, CHAMPION, Registry
-from selfheal_cli.registry.journal import standing
+from selfheal_cli.registry.base import BASELINE, CHAMPION, HEAL, Registry
+from selfheal_cli.registry.journal import EntryKind, standing
 from selfheal_cli.rollback.plan import champion_of
 from selfheal_cli.rollback.verify import load_verified
 
+SPENT_SECONDS = 3_600.0  # after which a move of the champion counts no longer
 MOST_BASELINES = 1_000  # that are looked through for the one on a base
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What heals of earlier runs left of a served model's budget: the ages in seconds of their
+    latest ``moves``, and the version on the champion's base that a person ``approved`` last, with
+    its checked weights; None where nobody did, or another base was trained since.
+    """
+
+    moves: tuple[float, ...] = ()
+    approved: VersionRecord | None = None
+    weights: Weights = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +39,7 @@ class WarmStart:
     weights: Weights
     move: AliasMove | None
     baseline: VersionRecord
+    spent: Spent = Spent()
 
 
 def continued(registry: Registry, champion: VersionRecord, baseline: VersionRecord) -> WarmStart:
@@ -32,6 +47,40 @@ def continued(registry: Registry, champion: VersionRecord, baseline: VersionReco
     last = standing(registry, champion.model).moves.get(CHAMPION)
     move = last if last is not None and last.target == champion.version else None
     return WarmStart(champion, load_verified(registry, champion), move, baseline)
+
+
+def spent(registry: Registry, champion: VersionRecord, now: datetime) -> Spent:
+    """By the journal of the champion's model: the heals of served runs. A move that was made later
+    than now, by a clock that was put back since, counts as made now.
+    """
+    ages, chosen = dict[str, list[float]](), 0
+    for entry in registry.entries(champion.model):
+        if entry.kind is not EntryKind.MOVED or entry.data["alias"] != CHAMPION:
+            continue
+        move = AliasMove(**entry.data)
+        age = max(0.0, (now - datetime.fromisoformat(entry.at)).total_seconds())
+        if not move.run:
+            chosen = move.target
+        elif move.reason.startswith(HEAL) and age < SPENT_SECONDS:
+            ages.setdefault(move.run, []).append(age)
+    moves = (age for run, own in ages.items() if _is_served(registry, run) for age in own)
+    latest = tuple(sorted(moves, reverse=True))
+    try:
+        approved = registry.version(champion.model, chosen) if chosen else None
+    except VersionNotFound:
+        approved = None  # it was removed, or is another tool's
+    if approved is None or approved.base != champion.base:
+        return Spent(latest)
+    return Spent(latest, approved, load_verified(registry, approved))
+
+
+def _is_served(registry: Registry, run_id: str) -> bool:
+    try:
+        return registry.run_tags(run_id).get("selfheal.kind") == "serve"
+    except RegistryUnreachable:
+        raise
+    except RegistryError:
+        return True  # it was deleted
 
 
 def champion_on(registry: Registry, model: str, base: Base) -> WarmStart | None:

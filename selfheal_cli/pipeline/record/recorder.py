@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from selfheal_cli.events.event import Event
@@ -65,6 +65,11 @@ class Writer(Protocol):
     def point(self, alias: str, snapshot: str, *, actor: str, at: str, reason: str,
               after: int, promotes: bool = False) -> None:  # fmt: skip
         """Point an alias to the version of a snapshot."""
+        return
+
+    def propose(self, snapshot: str, *, actor: str, at: str, reason: str, after: int,
+                expires: str) -> None:  # fmt: skip
+        """Have the version of a snapshot proposed for a person's approval."""
         return
 
     def log_metrics(self, step: StepMetrics) -> None:
@@ -195,6 +200,15 @@ class RunRecorder:
         self._writer.point(
             alias, snapshot, actor=self._actor, at=self._at(), reason=reason, after=self._known(),
             promotes=promotes,
+        )  # fmt: skip
+
+    def propose(self, snapshot: str, reason: str, hours: float) -> None:
+        """Have a snapshot's version proposed for a person's approval within so many hours."""
+        at = self._at()
+        expires = datetime.fromisoformat(at) + timedelta(hours=hours)
+        self._writer.propose(
+            snapshot, actor=self._actor, at=at, reason=reason, after=self._known(),
+            expires=expires.isoformat(timespec="milliseconds"),
         )  # fmt: skip
 
     def log_metrics(self, metrics: dict[str, float], step: int) -> None:

@@ -20,6 +20,7 @@ from selfheal_cli.events.log import keys_of
 from selfheal_cli.events.types import (
     AliasMoved,
     MoveRefused,
+    ProposalMade,
     RunFinished,
     RunResumed,
     RunStarted,
@@ -29,7 +30,7 @@ from selfheal_cli.model.build import numeric_build, why_other_bytes
 from selfheal_cli.pipeline.record.own_parts import own_parts
 
 # what the registry's writer, or the run's own end, wrote between the stream's events
-BESIDE = (VersionRegistered, AliasMoved, MoveRefused, RunFinished, RunResumed)
+BESIDE = (VersionRegistered, AliasMoved, MoveRefused, ProposalMade, RunFinished, RunResumed)
 BY_CHANCE = ("pending_writes",)  # depends on how fast the registry was
 # what earlier records do not have: they still can be gone through
 LATER = ("shifts", "features", "features_in_all")

@@ -29,17 +29,22 @@ from selfheal_cli.heal.recipe import kind_of
 from selfheal_cli.model.checkpoint import ANCHOR, assemble, probe_rows
 from selfheal_cli.model.network import SelfHealingNetwork, use_one_thread
 from selfheal_cli.pipeline.prepare.baseline import Prepared, prepare
-from selfheal_cli.pipeline.prepare.continuing import baseline_of, continued
+from selfheal_cli.pipeline.prepare.continuing import baseline_of, continued, spent
 from selfheal_cli.pipeline.prepare.rows import open_source
 from selfheal_cli.pipeline.prepare.wrapped import Wrapped
 from selfheal_cli.pipeline.runs.run import Finished, RunContext, RunSpec, go, leased
 from selfheal_cli.records import Base, VersionRecord
 from selfheal_cli.registry.base import Registry
 from selfheal_cli.registry.encoding import encoding_of
+from selfheal_cli.registry.journal import standing
+from selfheal_cli.registry.orders import set_mode
 from selfheal_cli.rollback.plan import serving_version
 from selfheal_cli.rollback.verify import load_verified
 from selfheal_cli.spool.source import Pace, SpoolSource
 from selfheal_cli.spool.store import Cursor, Spool
+
+# what heals of a served model may do by themselves, where its policy says nothing
+BUDGET = {"budget_moves": 6, "budget_change": 0.10, "budget_change_in_all": 0.25}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +109,12 @@ def heal_served(
     tags = {"selfheal.model": model, "selfheal.actor": around.actor, "selfheal.kind": "serve"}
     run_id = registry.begin_run(config.experiment, config.parameters(), tags)
     with leased(config, run_id, around) as lease:
+        _take_mode(registry, config, around)
         champion = None
         if served.baseline is not None:
             champion = continued(registry, _champion(registry, model), served.baseline)
+            before = spent(registry, champion.champion, around.clock())
+            champion = replace(champion, spent=before)
         log = EventLog(run_folder(run_id, around.workspace) / LOG_NAME, around.clock)
         course = RunSpec(
             config, served.source, served.prepared, run_id, log, around.actor, lease.known,
@@ -114,6 +122,20 @@ def heal_served(
         )  # fmt: skip
         with closing(log):
             return go(course, around, lease)
+
+
+def _take_mode(registry: Registry, config: RunConfig, around: RunContext) -> None:
+    """What the policy says of the mode counts where it says something new; orders of people stay
+    over a restart.
+    """
+    said, now = config.policy.mode, standing(registry, config.model_name).mode
+    if said is None or said == (now.policy if now else ""):
+        return
+    at = around.clock().isoformat(timespec="milliseconds")
+    set_mode(
+        registry, config.model_name, said, actor=around.actor, at=at, reason="by the policy",
+        by_policy=True,
+    )  # fmt: skip
 
 
 def _champion(registry: Registry, model: str) -> VersionRecord:
@@ -137,6 +159,8 @@ def _config(registry: Registry, champion: VersionRecord, wanted: ServingOptions)
     values["source"] = ServedSettings(reference=reference)
     values["labels"] = {"horizon": HORIZON, **values["labels"], "regime": "arriving"}
     values["heal"] = {**values["heal"], "mode": "sync", "assume": None}
+    said = {name: value for name, value in values["policy"].items() if value is not None}
+    values["policy"] = {**BUDGET, **said}
     values |= {"model_name": wanted.model, "model": None, "batches": None}
     return checked(RunConfig, values, where=f"serving '{wanted.model}'")
 

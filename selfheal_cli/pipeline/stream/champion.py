@@ -12,7 +12,7 @@ from selfheal_cli.model.network import Weights
 from selfheal_cli.records import AliasMove, VersionRecord
 from selfheal_cli.registry.aliases import OnSettled, Unsettled, settle, unsettled, untold
 from selfheal_cli.registry.base import CHAMPION, Registry
-from selfheal_cli.registry.journal import Hold, standing
+from selfheal_cli.registry.journal import Hold, ModeOrder, standing
 from selfheal_cli.registry.staleness import StaleWatch
 from selfheal_cli.rollback.verify import load_verified
 
@@ -41,6 +41,10 @@ class Others(Protocol):
     def hold(self) -> Hold | None:
         """Healing is stopped from outside."""
 
+    @property
+    def mode(self) -> ModeOrder | None:
+        """What the heals of a served model may do; None where nobody said anything."""
+
     def take(self) -> ChampionMove | None:
         """A move of the champion by somebody else since the last call, ready to be served."""
 
@@ -49,6 +53,7 @@ class NullWatcher:
     """`Others` where there are none."""
 
     hold = None
+    mode = None
 
     def take(self) -> ChampionMove | None:
         """See `Others`."""
@@ -71,7 +76,9 @@ class ChampionWatcher:
         self._base = base
         self._seen = known
         self.known = known  # the last move by others that the stream picked up
-        self.hold: Hold | None = standing(registry, model).hold
+        now = standing(registry, model)
+        self.hold: Hold | None = now.hold
+        self.mode: ModeOrder | None = now.mode
         self._moved: ChampionMove | None = None
         self._aside: tuple[int, int] | None = None  # an alias that no entry of the journal set
         self._aside_taken: tuple[int, int] | None = None
@@ -104,7 +111,7 @@ class ChampionWatcher:
     def look(self) -> None:
         """Ask once."""
         now = standing(self._registry, self._model)
-        self.hold = now.hold
+        self.hold, self.mode = now.hold, now.mode
         self._stale.look(now)
         last = now.moves.get(CHAMPION)
         if last is not None and last.sequence > self._seen and last.run != self._run:

@@ -33,15 +33,22 @@ class StreamState:
 
     batch: int = 0  # the one that was taken last
     held: bool = False  # from outside
+    mode: str = "auto"  # what the heals of a served model may do
     quiet_until: int = 0  # batch up to which healing pauses after a rollback
     overtaken: int = 0  # heals asked for up to this batch come too late: the champion was moved
     rolled_back: int = -1  # the batch of the last rollback
     fallen: Fallen | None = None  # the best version was asked for
+    proposed: set[str] = field(default_factory=set)  # snapshots that somebody may approve
 
     @property
     def paused(self) -> bool:
-        """No heal is asked for: held, around a rollback, or until the best version is known."""
-        return self.held or self.batch <= self.quiet_until or self.fallen is not None
+        """No heal is asked for: held or off, around a rollback, or until the best is known."""
+        return (
+            self.held
+            or self.mode == "off"
+            or self.batch <= self.quiet_until
+            or self.fallen is not None
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from selfheal_cli.labels.estimate import estimate
 from selfheal_cli.labels.queue import LabelQueue
 from selfheal_cli.metrics import lift, score
 from selfheal_cli.model.network import SelfHealingNetwork
+from selfheal_cli.pipeline.stream.allowance import Permission
 from selfheal_cli.pipeline.stream.context import SessionContext
 from selfheal_cli.pipeline.stream.snapshots import Snapshots, before_the_heal, figures_of
 from selfheal_cli.records import Evaluation, Phase
@@ -73,6 +74,7 @@ class EvaluatedHeal:
     outcome: HealOutcome
     event: HealJudged
     network: SelfHealingNetwork
+    permission: Permission
 
 
 class HealEvaluator:
@@ -106,6 +108,7 @@ class HealEvaluator:
         seen: BatchReading,
         network: SelfHealingNetwork,
         threshold: float,
+        permission: Permission,
     ) -> EvaluatedHeal:
         """Score a `candidate` before and after, judge it, and write both snapshots down."""
         task, kind = outcome.task, kind_of(outcome.task.recipe)
@@ -132,12 +135,12 @@ class HealEvaluator:
             before = (serving.network, serving.threshold)
             alone = None if self._carries else ""
             self._snapshots.await_labels(first, task.batch, *before, waiting, carried=alone)
-            heal_id = None if judgement.rejected else task.heal_id
+            heal_id = None if judgement.rejected or permission.why else task.heal_id
             after = (network, threshold)
             carried = first if self._carries else ""
             self._snapshots.await_labels(second, task.batch, *after, waiting, heal_id, carried)
         event = self._event(outcome, healed, judgement, parent, second, threshold)
-        return EvaluatedHeal(outcome, event, network)
+        return EvaluatedHeal(outcome, event, network, permission)
 
     def _labels_to_come(self) -> bool:
         """Whether a new adapter can be scored on rows that were scored and wait for labels."""

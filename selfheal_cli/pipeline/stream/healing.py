@@ -10,16 +10,23 @@ from selfheal_cli.events.types import (
     HealLearned,
     HealRefuted,
     HealRejected,
+    HealWithheld,
+    ModeChanged,
 )
 from selfheal_cli.heal.publishing import Publishing
 from selfheal_cli.heal.recipe import kind_of
 from selfheal_cli.heal.task import AdapterState, HealFailure, HealOutcome, HealRows, HealTask
+from selfheal_cli.model.network import SelfHealingNetwork
+from selfheal_cli.pipeline.prepare.continuing import Spent
+from selfheal_cli.pipeline.stream.allowance import Allowance, Permission
+from selfheal_cli.pipeline.stream.champion import ChampionMove
 from selfheal_cli.pipeline.stream.context import SessionContext
 from selfheal_cli.pipeline.stream.evaluating import BatchReading, EvaluatedHeal, HealEvaluator
+from selfheal_cli.pipeline.stream.outside import ModeChange
 from selfheal_cli.pipeline.stream.rollback import AutoRollback
 from selfheal_cli.pipeline.stream.snapshots import Completed, Snapshots
 from selfheal_cli.records import Evaluation, Phase, VersionRecord
-from selfheal_cli.registry.base import BASELINE, CHAMPION
+from selfheal_cli.registry.base import BASELINE, CHAMPION, HEAL
 from selfheal_cli.scores import AnyScores
 
 
@@ -47,6 +54,9 @@ class Healing:
         self._seen: dict[int, BatchReading] = {}
         self._ready: EvaluatedHeal | None = None
         self._publishing = Publishing(run.config.policy, run.config.batch_size)
+        self._allowance = Allowance(run)
+        self._kept: SelfHealingNetwork | None = None  # what was judged last, and does not serve
+        self._hours = run.config.policy.proposal_hours
 
     @property
     def in_flight(self) -> bool:
@@ -122,12 +132,13 @@ class Healing:
         network, threshold = self._evaluator.candidate(outcome)
         if kind_of(outcome.task.recipe).remembers:
             before = self._live.serving.threshold
-            change = self._publishing.change(outcome, before, threshold)
+            change = self._publishing.change(outcome, before, threshold, self._kept)
             needed = self._publishing.needed(change)
             if change < needed:
                 self._learn(outcome, change, needed)
                 return
-        self._ready = self._evaluator.evaluate(outcome, seen, network, threshold)
+        permission = self._allowance.ask(outcome, network, threshold)
+        self._ready = self._evaluator.evaluate(outcome, seen, network, threshold, permission)
 
     def _learn(self, outcome: HealOutcome, change: float, needed: float) -> None:
         """What was published goes on serving, and what was learned goes on as well."""
@@ -145,6 +156,44 @@ class Healing:
         serving = self._live.serving
         state = AdapterState(serving.adapter.weights, outcome.after.memory)
         self._live.publish(state, serving.snapshot, serving.threshold, serving.network)
+
+    def follow(self, moved: ChampionMove) -> None:
+        """Somebody else moved the champion, and it serves by now."""
+        self._kept = None
+        if moved.version is not None and not moved.move.run:
+            self._allowance.approve(moved.version.version)
+
+    def go_on(self, spent: Spent) -> None:
+        """Take over what earlier runs spent of the budget."""
+        self._allowance.go_on(spent)
+
+    def change_mode(self, change: ModeChange) -> None:
+        """Let heals do something else from here on."""
+        self._state.mode = change.mode
+        self._recorder.note(
+            ModeChanged(
+                batch=change.batch, mode=change.mode, actor=change.actor, reason=change.reason,
+                order=change.order,
+            )
+        )  # fmt: skip
+
+    def _withhold(self, ready: EvaluatedHeal, permission: Permission) -> None:
+        """What served goes on; what was learned is kept, and proposed where the mode has it."""
+        event, proposed = ready.event, permission.mode in ("auto", "recommend")
+        self._remember(ready.outcome)
+        self._kept = ready.network
+        self._recorder.note(
+            HealWithheld.of(
+                event, mode=permission.mode, withheld=permission.why, proposed=proposed,
+                changed=permission.changed, changed_in_all=permission.changed_in_all,
+            )
+        )  # fmt: skip
+        if proposed:
+            self._state.proposed.add(event.to_snapshot)
+            changed = f"{permission.changed:.1%} of decisions change"
+            why = "" if permission.mode == "recommend" else f"; {permission.why}"
+            reason = f"{HEAL}{event.heal_id}: {event.reason}; {changed}{why}"
+            self._recorder.propose(event.to_snapshot, reason, self._hours)
 
     def finish(self) -> None:
         """Wait for the heal that is under way, and for the rollback that it may lead to."""
@@ -182,17 +231,22 @@ class Healing:
             return False
         self._ready = None
         task, event = ready.outcome.task, ready.event
+        permission = self._allowance.still(ready.permission)
         if task.batch <= self._state.overtaken:
             self._drop(task, "the champion was moved before it was published", None)
         elif isinstance(event, HealRejected):
             self._remember(ready.outcome)
             self._recorder.note(event)
+        elif permission.why:
+            self._withhold(ready, permission)
         else:
+            self._allowance.spend()
+            self._kept = None
             after = ready.outcome.after
             self._live.publish(after, event.to_snapshot, event.threshold, ready.network)
             self._assumed = kind_of(task.recipe).rows == "unlabelled"
             self._recorder.note(event)
-            reason = f"heal {task.heal_id}: {task.reason}"
+            reason = f"{HEAL}{task.heal_id}: {task.reason}"
             self._recorder.point(CHAMPION, event.to_snapshot, reason)
             if event.after is not None:
                 heal = Completed(task.heal_id, task.batch, event.after)

@@ -38,6 +38,19 @@ class HoldChange:
 
 
 @dataclass(frozen=True, slots=True)
+class ModeChange:
+    """From ``batch`` on the heals of a served model may do something else; ``order`` is the number
+    of the journal's entry.
+    """
+
+    batch: int
+    mode: str
+    actor: str
+    reason: str
+    order: int
+
+
+@dataclass(frozen=True, slots=True)
 class Stopped:
     """The stream was stopped after ``batch``, and resumed later."""
 
@@ -78,7 +91,7 @@ class Best:
         )  # fmt: skip
 
 
-Change = ChampionMove | HoldChange | Stopped
+Change = ChampionMove | HoldChange | ModeChange | Stopped
 
 
 class Outside(Protocol):
@@ -88,8 +101,10 @@ class Outside(Protocol):
     def heals(self) -> HealEngine:
         """Where heals are asked for, and taken when they are done."""
 
-    def changes(self, batch: int, *, held: bool) -> Iterator[Change]:
-        """What others changed by ``batch``, where healing was ``held`` or not until then."""
+    def changes(self, batch: int, *, held: bool, mode: str) -> Iterator[Change]:
+        """What others changed by ``batch``, where healing was ``held`` or not until then, and the
+        model in this ``mode``.
+        """
 
     def meanwhile(self) -> Iterator[Change]:
         """What is known to have come before the next batch, since it is on record.
@@ -144,8 +159,11 @@ class Live(Outside):
         """Begun when it is first needed."""
         return engine_of(self.config, self.serving, self.recipes)
 
-    def changes(self, batch: int, *, held: bool) -> Iterator[Change]:
+    def changes(self, batch: int, *, held: bool, mode: str) -> Iterator[Change]:
         """As they stand now."""
+        wanted = self._others.mode if self.config.is_served else None
+        if wanted is not None and wanted.mode != mode:
+            yield ModeChange(batch, wanted.mode, wanted.actor, wanted.reason, wanted.sequence)
         hold = self._others.hold
         reason = hold.reason if hold else FULL if self._writer.full else self._behind()
         if bool(hold or reason) != held:

@@ -12,11 +12,21 @@ from selfheal_cli.heal.task import AdapterState, HealFailure, HealOutcome, HealT
 from selfheal_cli.model.checkpoint import Packed
 from selfheal_cli.pipeline.record.replayed import RecordedEvents
 from selfheal_cli.pipeline.stream.champion import ChampionWatcher
-from selfheal_cli.pipeline.stream.outside import Best, Change, HoldChange, Live, Outside, Stopped
+from selfheal_cli.pipeline.stream.outside import (
+    Best,
+    Change,
+    HoldChange,
+    Live,
+    ModeChange,
+    Outside,
+    Stopped,
+)
 from selfheal_cli.rollback.verify import load_verified
 
 # what ends a heal's waiting
-PUBLISHED = (events.HealPublished, events.HealRejected, events.HealCoalesced)
+PUBLISHED = (
+    events.HealPublished, events.HealRejected, events.HealWithheld, events.HealCoalesced,
+)  # fmt: skip
 
 
 class Recorded(Outside):
@@ -39,9 +49,9 @@ class Recorded(Outside):
         """The record's own."""
         return self
 
-    def changes(self, batch: int, *, held: bool) -> Iterator[Change]:
+    def changes(self, batch: int, *, held: bool, mode: str) -> Iterator[Change]:
         """Nothing that the record has not told of already."""
-        return self._live.changes(batch, held=held) if self._is_over() else iter(())
+        return self._live.changes(batch, held=held, mode=mode) if self._is_over() else iter(())
 
     def meanwhile(self) -> Iterator[Change]:
         """Stops, moves and holds that come next on record."""
@@ -54,6 +64,10 @@ class Recorded(Outside):
                 case events.HealingHeld() | events.HealingReleased():
                     held = isinstance(event, events.HealingHeld)
                     yield HoldChange(event.batch, held, event.actor, event.reason)
+                case events.ModeChanged():
+                    yield ModeChange(
+                        event.batch, event.mode, event.actor, event.reason, event.order
+                    )
                 case _:
                     return
 

@@ -49,7 +49,9 @@ class AutoRollback:
         )  # fmt: skip
         if moved.version is not None:
             snapshot = moved.version.tags["selfheal.snapshot"]
-            self._serve(Best.of(moved.version, moved.weights), {})
+            # what was learned goes with a proposal that was approved, and with nothing else
+            kept = self._live.serving.adapter.memory if snapshot in self._state.proposed else {}
+            self._serve(Best.of(moved.version, moved.weights), kept)
             self._health = Health(self._policy)
             self._state.overtaken = moved.batch
             self._state.fallen = None  # it was about what served before

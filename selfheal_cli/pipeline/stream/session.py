@@ -30,7 +30,7 @@ from selfheal_cli.pipeline.stream.context import SessionContext
 from selfheal_cli.pipeline.stream.evaluating import BatchReading, HealEvaluator, NoReading
 from selfheal_cli.pipeline.stream.healing import Healing
 from selfheal_cli.pipeline.stream.monitoring import Diagnosing, Monitoring, RuleWatch, Watched
-from selfheal_cli.pipeline.stream.outside import Change, HoldChange
+from selfheal_cli.pipeline.stream.outside import Change, HoldChange, ModeChange
 from selfheal_cli.pipeline.stream.rollback import AutoRollback
 from selfheal_cli.pipeline.stream.snapshots import Snapshots
 from selfheal_cli.pipeline.stream.stretches import ServedFirst, Stretches
@@ -133,6 +133,7 @@ class Session:
             self.healing.baseline(*baseline_scores(self.run.source, self.run.prepared))
         else:
             self.healing.know_baseline(continued.baseline)
+            self.healing.go_on(continued.spent)
             self._rollback.begin_from(continued.champion, continued.weights, continued.move)
             if self._candidates is not None:
                 self._candidates.go_on_from(continued)
@@ -300,7 +301,9 @@ class Session:
 
     def _follow(self, batch: int) -> None:
         """Carry out what others changed before ``batch``."""
-        for change in self.run.outside.changes(batch, held=self.run.state.held):
+        for change in self.run.outside.changes(
+            batch, held=self.run.state.held, mode=self.run.state.mode
+        ):
             self._carry_out(change)
 
     def _rest(self) -> None:
@@ -313,6 +316,9 @@ class Session:
             self._rollback.hold(change)
         elif isinstance(change, ChampionMove):
             self._rollback.follow(change)
+            self.healing.follow(change)
+        elif isinstance(change, ModeChange):
+            self.healing.change_mode(change)
         else:  # the stream was stopped here, after the heals that were under way
             self.run.recorder.note(StreamStopped(batch=change.batch))
             self.healing.finish()

@@ -6,6 +6,7 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from typing import Any
 
+from selfheal_cli.actor import now_text
 from selfheal_cli.errors import VersionNotFound
 from selfheal_cli.events import types as events
 from selfheal_cli.events.event import Event
@@ -16,9 +17,17 @@ from selfheal_cli.registry.base import CHAMPION, Registry
 from selfheal_cli.registry.journal import EntryKind
 from selfheal_cli.registry.journal import JournalState as Journal
 from selfheal_cli.registry.journal import standing as journal_of
+from selfheal_cli.registry.orders import mode_of
 from selfheal_cli.rollback.plan import champion_of, last_own
 from selfheal_cli.scores import AnyScores
-from selfheal_cli.serve.operator.status import Candidate, Champion, Drift, Happening, Judged
+from selfheal_cli.serve.operator.status import (
+    Candidate,
+    Champion,
+    Drift,
+    Happening,
+    Judged,
+    Proposed,
+)
 
 HAPPENINGS = 20
 CANDIDATES = 8
@@ -143,6 +152,10 @@ def registry_facts(registry: Registry, model: str) -> dict[str, Any]:
         "holder": f"run {now.lease.run} of {now.lease.holder}" if now.lease else "",
         "held_by": now.hold.actor if now.hold else "",
         "held_reason": now.hold.reason if now.hold else "",
+        "mode": mode_of(now),
+        "mode_by": now.mode.actor if now.mode else "",
+        "mode_reason": now.mode.reason if now.mode else "",
+        "proposals": _proposed(now, move.sequence if move else 0),
     }
     try:
         serving = champion_of(registry, model)
@@ -173,6 +186,19 @@ def registry_facts(registry: Registry, model: str) -> dict[str, Any]:
         for one in best
     )
     return facts
+
+
+def _proposed(now: Journal, champion: int) -> tuple[Proposed, ...]:
+    """What can still be approved."""
+    at = now_text()
+    return tuple(
+        Proposed(
+            number=one.sequence, version=one.target, by=one.actor, at=one.at, reason=one.reason,
+            expires=one.expires, approved_by=one.approved_by,
+        )
+        for one in now.proposals
+        if not one.loosens and one.is_open(at, champion)
+    )  # fmt: skip
 
 
 def _iso(milliseconds: int) -> str:

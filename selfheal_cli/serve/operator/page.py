@@ -23,6 +23,7 @@ from fastapi.responses import HTMLResponse
 import selfheal_cli.report
 from selfheal_cli.actor import printable
 from selfheal_cli.errors import RequestRefused
+from selfheal_cli.registry.orders import STANDS
 from selfheal_cli.serve.http.auth import Guard, actor_of
 from selfheal_cli.serve.http.middleware import CALLER
 from selfheal_cli.serve.operator import verdict as telling
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 MAX_FORM = 8_192  # bytes
+NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+DECISIONS = ("mode-plan", "mode", "approve-plan", "approve", "reject")
 POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -58,6 +61,7 @@ class Panel:
 
     plan: Mapping[str, Any] | None = None
     to: str = ""
+    do: str = "rollback"  # what confirms the plan
     done: str = ""
     error: str = ""
     fields: Mapping[str, str] = field(default_factory=dict)
@@ -132,13 +136,17 @@ def _rendered(
 
 
 async def _carry_out(order: Order, fields: Mapping[str, str], actor: str) -> Panel:
-    """Do what the form's button says: ``plan:TO``, ``rollback``, ``hold`` or ``release``."""
+    """Do what the form's button says: ``plan:TO``, ``rollback``, ``hold`` or ``release``, and what
+    `_decide` knows.
+    """
     kind, _, chosen = fields.get("do", "").partition(":")
     reason = printable(fields.get("reason", ""))[:MAX_REASON] or "by hand"
     by = {"actor": actor, "reason": reason}
     if kind in ("hold", "release"):
         await order(kind, by)
         return Panel(done="Healing is held" if kind == "hold" else "Healing is allowed again")
+    if kind in DECISIONS:
+        return await _decide(order, kind, chosen or fields.get("to", ""), fields, by)
     target = _target(chosen or fields.get("to", ""))
     if kind not in ("plan", "rollback") or target is None:
         raise RequestRefused("choose what to do, and the version to go back to")
@@ -152,10 +160,35 @@ async def _carry_out(order: Order, fields: Mapping[str, str], actor: str) -> Pan
     return Panel(done=f"Rolled back: v{move['target']} is the champion, for v{move['source']}")
 
 
+async def _decide(
+    order: Order, kind: str, what: str, fields: Mapping[str, str], by: Mapping[str, str]
+) -> Panel:
+    """``mode-plan:MODE``, ``mode``, ``approve-plan:N``, ``approve`` or ``reject:N``."""
+    about: dict[str, Any] = {"mode": what} if kind.startswith("mode") else {}
+    if not about:
+        if not NUMBER.fullmatch(what):
+            raise RequestRefused("choose a proposal by its number")
+        about = {"proposal": int(what)}
+    if kind in ("mode-plan", "approve-plan"):
+        answer = await order(kind, about)
+        return Panel(plan=answer["plan"], to=what, do=kind.removesuffix("-plan"), fields=fields)
+    if kind != "reject":
+        about["digest"] = fields.get("digest", "")
+    answer = await order(kind, {**about, **by})
+    if kind == "mode":
+        return Panel(done=f"Mode {answer['mode']} from now on")
+    if kind == "reject":
+        return Panel(done=f"Proposal {what} is closed")
+    move = answer["move"]
+    if move is None:
+        return Panel(done=f"Proposal {what} is approved by you: somebody else must approve it, too")
+    return Panel(done=f"v{move['target']} is the champion, for v{move['source']}")
+
+
 def _target(text: str) -> str | int | None:
     if text in ("best", "previous"):
         return text
-    return int(text) if re.fullmatch(r"[1-9][0-9]{0,8}", text) else None
+    return int(text) if NUMBER.fullmatch(text) else None
 
 
 async def _fields(request: Request) -> dict[str, str]:
@@ -178,13 +211,14 @@ def _no_form(status: int, why: str) -> RequestRefused:
 
 def _view(seen: StatusSnapshot | None) -> dict[str, Any]:
     if seen is None:
-        return {"seen": None}
+        return {"seen": None, "modes": STANDS}
     return {
         "seen": seen,
         "standing": seen.standing,
         "told": status(seen).told,
         "lines": telling.lines(seen.standing),
         "span": telling.span,
+        "modes": STANDS,
     }
 
 

@@ -19,6 +19,7 @@ from selfheal_cli.serve.http.auth import Guard, actor_of
 from selfheal_cli.serve.http.metrics import ServerMetrics
 from selfheal_cli.serve.http.middleware import ROUTE
 from selfheal_cli.serve.http.openapi import PROBLEMS
+from selfheal_cli.serve.operator.deciding import add_decisions
 from selfheal_cli.serve.operator.metrics import StatusMetrics
 from selfheal_cli.serve.operator.page import page_routes
 from selfheal_cli.serve.operator.status import ServerInfo, StatusSnapshot, look
@@ -157,6 +158,8 @@ def _add_orders(routes: APIRouter, guard: Guard, order: Order) -> None:
     async def rollback(wanted: RollbackOrder, actor: str = Depends(operator)) -> JSONResponse:
         """Carry out the plan that was shown, unless something has changed since."""
         return JSONResponse(await order("rollback", wanted.model_dump() | {"actor": actor}))
+
+    add_decisions(routes, operator, order)
 
     @routes.post("/operate/hold", **ordered(HealingSet))
     async def hold(wanted: HealingOrder, actor: str = Depends(operator)) -> JSONResponse:

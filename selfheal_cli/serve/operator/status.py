@@ -65,6 +65,18 @@ class Happening(_Reported):
     text: str
 
 
+class Proposed(_Reported):
+    """What waits for a person's approval, until ``expires`` where it does."""
+
+    number: int
+    version: int
+    by: str
+    at: str
+    reason: str
+    expires: str = ""
+    approved_by: str = ""
+
+
 class ModelStatus(_Reported):
     """How a model stands, by the process that heals or follows it. Times are ISO 8601 in UTC.
 
@@ -75,7 +87,8 @@ class ModelStatus(_Reported):
     at yet, ``pending_writes`` what the registry does not have yet. ``labels_at`` is when a label
     came last. ``read_to`` is the request up to which the spool was read, ``spool`` says why reading
     did not go on where it was left, and ``begun_anew`` how often. ``notes`` counts rows and values
-    that healing could not take as they came. ``no_champion`` says why there is none.
+    that healing could not take as they came. ``no_champion`` says why there is none. ``mode`` is
+    what heals may do, by whose word and why; empty until the registry was asked.
     """
 
     state: Literal[
@@ -111,6 +124,10 @@ class ModelStatus(_Reported):
     begun_anew: int = 0
     notes: dict[str, int] = Field(default_factory=dict)
     no_champion: str = ""
+    mode: str = ""
+    mode_by: str = ""
+    mode_reason: str = ""
+    proposals: tuple[Proposed, ...] = ()
 
     @property
     def reads(self) -> bool:

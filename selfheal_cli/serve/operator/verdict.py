@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from selfheal_cli.actor import printable
+from selfheal_cli.registry.orders import AUTO, STANDS
 from selfheal_cli.scores import title_of
 from selfheal_cli.serve.operator.status import (
     Judged,
@@ -124,9 +125,21 @@ def warnings(seen: StatusSnapshot) -> list[str]:
     if standing.held_by:
         why = f": {standing.held_reason}" if standing.held_reason else ""
         messages.append(f"Healing is held by {standing.held_by}{why}")
+    messages += _of_mode(standing)
     messages += _of_champion(seen.server.version, standing)
     if seen.label_age is not None and seen.label_age > LABEL_SILENCE:
         messages.append(f"No label has come for {span(seen.label_age)}.")
+    return messages
+
+
+def _of_mode(standing: ModelStatus) -> list[str]:
+    """What keeps heals from serving by themselves, and what waits for a person."""
+    messages = []
+    if standing.mode in STANDS and standing.mode != AUTO:
+        why = f", by {standing.mode_by}: {standing.mode_reason}" if standing.mode_by else ""
+        messages.append(f"Mode {standing.mode}: {STANDS[standing.mode]}{why}")
+    for one in standing.proposals:
+        messages.append(f"Proposal {one.number} waits for approval: v{one.version}, {one.reason}")
     return messages
 
 
@@ -202,11 +215,13 @@ Reason = Annotated[
 Target = Literal["best", "previous"] | Annotated[int, Field(ge=1, le=2**31, strict=True)]
 
 
-class _Closed(BaseModel):
+class ClosedDocument(BaseModel):
+    """A document that has no other keys."""
+
     model_config = ConfigDict(extra="forbid")
 
 
-class Told(_Closed):
+class Told(ClosedDocument):
     """The same in words."""
 
     state: str
@@ -217,14 +232,14 @@ class Told(_Closed):
     warnings: tuple[str, ...]
 
 
-class Healer(_Closed):
+class Healer(ClosedDocument):
     """Whether it has spoken lately, and the seconds since its last word."""
 
     up: bool
     age_seconds: float | None
 
 
-class Status(_Closed):
+class Status(ClosedDocument):
     """How a served model stands; ``at`` in seconds since 1970."""
 
     at: float
@@ -235,13 +250,13 @@ class Status(_Closed):
     standing: ModelStatus
 
 
-class PlanOrder(_Closed):
+class PlanOrder(ClosedDocument):
     """Which version a rollback would restore: the best, what served before, or a number."""
 
     to: Target
 
 
-class RollbackOrder(_Closed):
+class RollbackOrder(ClosedDocument):
     """Carry out a plan that was shown; ``digest`` is the plan's."""
 
     to: Target
@@ -249,13 +264,13 @@ class RollbackOrder(_Closed):
     reason: Reason = "by hand"
 
 
-class HealingOrder(_Closed):
+class HealingOrder(ClosedDocument):
     """Stop healing, or allow it again."""
 
     reason: Reason = "by hand"
 
 
-class Plan(_Closed):
+class Plan(ClosedDocument):
     """A rollback as it would be carried out: ``lines`` and ``notes`` are for a person."""
 
     model_config = ConfigDict(populate_by_name=True)
@@ -267,14 +282,14 @@ class Plan(_Closed):
     digest: str
 
 
-class Planned(_Closed):
+class Planned(ClosedDocument):
     """What `/operate/plan` answers."""
 
     ok: Literal[True]
     plan: Plan
 
 
-class Moved(_Closed):
+class Moved(ClosedDocument):
     """What `/operate/rollback` answers; ``move`` is the journal's entry, null where the version
     serves already.
     """
@@ -283,7 +298,7 @@ class Moved(_Closed):
     move: dict[str, Any] | None
 
 
-class HealingSet(_Closed):
+class HealingSet(ClosedDocument):
     """What `/operate/hold` and `/operate/release` answer."""
 
     ok: Literal[True]

@@ -1,0 +1,122 @@
+"""Orders about the mode and about proposals over HTTP: what is asked, what is answered, routes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse
+from pydantic import ConfigDict, Field
+
+from selfheal_cli.registry.orders import Mode
+from selfheal_cli.serve.http.openapi import PROBLEMS
+from selfheal_cli.serve.operator.verdict import ClosedDocument, Moved, Planned, Reason
+
+Order = Callable[[str, Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
+
+
+class ModeRequest(ClosedDocument):
+    """What the heals may do. ``digest`` is that of the plan that was shown, if one was."""
+
+    mode: Mode
+    digest: Annotated[str, Field(max_length=200)] = ""
+    reason: Reason = "by hand"
+
+
+class ModePlanOrder(ClosedDocument):
+    """What another mode would change."""
+
+    mode: Mode
+
+
+class ProposalOrder(ClosedDocument):
+    """A proposal by its number."""
+
+    proposal: Annotated[int, Field(ge=1, le=2**31, strict=True)]
+
+
+class ApproveOrder(ProposalOrder):
+    """Carry out a proposal whose plan was shown; ``digest`` is the plan's."""
+
+    digest: Annotated[str, Field(min_length=1, max_length=200)]
+    reason: Reason = "by hand"
+
+
+class RejectOrder(ProposalOrder):
+    """Close a proposal."""
+
+    reason: Reason = "by hand"
+
+
+class ModePlan(ClosedDocument):
+    """What another mode would change, in words."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    lines: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    source: Mode = Field(alias="from")
+    to: Mode
+    digest: str
+
+
+class ModePlanned(ClosedDocument):
+    """What `/operate/mode/plan` answers."""
+
+    ok: Literal[True]
+    plan: ModePlan
+
+
+class ModeSet(ClosedDocument):
+    """What `/operate/mode` answers."""
+
+    ok: Literal[True]
+    mode: Mode
+    before: Mode
+
+
+class Approved(Moved):
+    """What `/operate/approve` answers; ``move`` is null where it takes another person still."""
+
+    proposal: int
+
+
+class Rejected(ClosedDocument):
+    """What `/operate/reject` answers."""
+
+    ok: Literal[True]
+    proposal: int
+    reason: str
+
+
+def add_decisions(routes: APIRouter, operator: Callable[[Request], str], order: Order) -> None:
+    """The routes; ``operator`` says who orders, or raises `RequestRefused`."""
+
+    def ordered(model: type) -> dict[str, Any]:
+        return {"response_model": None, "responses": {200: {"model": model}, **PROBLEMS["order"]}}
+
+    @routes.post("/operate/mode/plan", dependencies=[Depends(operator)], **ordered(ModePlanned))
+    async def plan_mode(wanted: ModePlanOrder) -> JSONResponse:
+        """What another mode would change; nothing is changed."""
+        return JSONResponse(await order("mode-plan", wanted.model_dump()))
+
+    @routes.post("/operate/mode", **ordered(ModeSet))
+    async def set_mode(wanted: ModeRequest, actor: str = Depends(operator)) -> JSONResponse:
+        """Say what heals may do from now on: auto, recommend, shadow or off."""
+        return JSONResponse(await order("mode", wanted.model_dump() | {"actor": actor}))
+
+    @routes.post("/operate/approve/plan", dependencies=[Depends(operator)], **ordered(Planned))
+    async def plan_approval(wanted: ProposalOrder) -> JSONResponse:
+        """What a proposal would do, checked; nothing is moved."""
+        return JSONResponse(await order("approve-plan", wanted.model_dump()))
+
+    @routes.post("/operate/approve", **ordered(Approved))
+    async def approve(wanted: ApproveOrder, actor: str = Depends(operator)) -> JSONResponse:
+        """Carry out a proposal whose plan was shown, unless something has changed since."""
+        return JSONResponse(await order("approve", wanted.model_dump() | {"actor": actor}))
+
+    @routes.post("/operate/reject", **ordered(Rejected))
+    async def reject(wanted: RejectOrder, actor: str = Depends(operator)) -> JSONResponse:
+        """Close a proposal without carrying it out."""
+        return JSONResponse(await order("reject", wanted.model_dump() | {"actor": actor}))

@@ -1,0 +1,71 @@
+"""Orders about modes and proposals, carried out in a registry as the healer does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from selfheal_cli.registry.base import CHAMPION
+from selfheal_cli.registry.journal import Proposal, standing
+from selfheal_cli.registry.memory import MemoryRegistry
+from selfheal_cli.registry.orders import propose
+from selfheal_cli.rollback import plan
+from selfheal_cli.rollback.trust import Unverified
+from selfheal_cli.serve.healer.commands import carry_out
+from selfheal_cli.serve.healer.status import registry_facts
+from tests.rollback.test_prune import AT, filled
+
+BY = {"actor": "bob", "reason": "looked at"}
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> MemoryRegistry:
+    monkeypatch.setattr(plan, "ByTheLog", lambda _: Unverified())  # there are no logs
+    return filled(MemoryRegistry())
+
+
+def proposed(registry: MemoryRegistry, version: int, **changes: Any) -> Proposal:
+    sha256 = registry.version("m", version).sha256
+    after = standing(registry, "m").moves[CHAMPION].sequence
+    wanted = Proposal(
+        version, sha256, "run", AT, "heal h1", after, snapshot="s", expires="9999-01-01"
+    )
+    return propose(registry, "m", replace(wanted, **changes))
+
+
+def test_a_mode_is_planned_then_set_and_told(registry: MemoryRegistry) -> None:
+    planned = carry_out(registry, "m", "mode-plan", {"mode": "shadow"})["plan"]
+    assert planned["lines"][1] == "shadow then: heals are registered, and nothing is published"
+    order = {"mode": "shadow", "digest": planned["digest"], **BY}
+    assert carry_out(registry, "m", "mode", order) == {
+        "ok": True, "mode": "shadow", "before": "auto",
+    }  # fmt: skip
+    facts = registry_facts(registry, "m")
+    assert (facts["mode"], facts["mode_by"], facts["mode_reason"]) == ("shadow", "bob", "looked at")
+    late = carry_out(registry, "m", "mode", order)
+    assert "is in mode shadow by now" in late["error"]
+    assert "known" in carry_out(registry, "m", "mode", {"mode": "fast", **BY})["error"]
+
+
+def test_a_heals_proposal_is_shown_checked_and_carried_out(registry: MemoryRegistry) -> None:
+    number = proposed(registry, 3).sequence
+    (shown,) = registry_facts(registry, "m")["proposals"]
+    assert (shown.number, shown.version, shown.reason) == (number, 3, "heal h1")
+    planned = carry_out(registry, "m", "approve-plan", {"proposal": number})["plan"]
+    assert planned["to"] == 3
+    wrong = carry_out(registry, "m", "approve", {"proposal": number, "digest": "0", **BY})
+    assert "another one by now" in wrong["error"]
+    order = {"proposal": number, "digest": planned["digest"], **BY}
+    done = carry_out(registry, "m", "approve", order)
+    assert (done["ok"], done["move"]["target"], registry.alias("m", CHAMPION)) == (True, 3, 3)
+    assert not registry_facts(registry, "m")["proposals"]
+
+
+def test_a_proposal_of_other_bytes_is_refused_and_can_be_closed(registry: MemoryRegistry) -> None:
+    number = proposed(registry, 3, sha256="0" * 64).sequence
+    refused = carry_out(registry, "m", "approve-plan", {"proposal": number})
+    assert "other bytes" in refused["error"]
+    assert carry_out(registry, "m", "reject", {"proposal": number, **BY})["ok"]
+    assert not standing(registry, "m").proposals
