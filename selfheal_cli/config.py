@@ -52,6 +52,7 @@ __all__ = [
 ]
 
 T = TypeVar("T", bound="Settings")
+WHOLE = 1e-6  # how far from a whole number one may be that is meant
 
 
 def _offered(names: tuple[str, ...]) -> WithJsonSchema:
@@ -153,10 +154,22 @@ class Policy(Settings):
     proposal_hours: Annotated[float, Field(gt=0, le=8_760)] = Field(
         default=24.0, description="hours after which a heal's proposal can no longer be approved"
     )
+    explore: Share = Field(
+        default=0.0,
+        description="share of the rows without a label by labels.only_when that is let through by "
+        "lot, to be labelled: 0, or one over a whole number, such as 0.02",
+    )
     four_eyes: bool = Field(
         default=False, description="a rollback by hand needs a second person's approval"
     )
     retention: Retention = Field(default=Retention(), description="what 'selfheal prune' keeps")
+
+    @field_validator("explore")
+    @classmethod
+    def _one_of_many(cls, value: float) -> float:
+        if value and abs(1 / value - round(1 / value)) > WHOLE:
+            raise ValueError("one over a whole number is expected, such as 0.02, 0.05 or 0.1")
+        return value
 
     @field_validator("*", mode="before")
     @classmethod
@@ -308,6 +321,7 @@ SINCE_0_1_0 = {
         "budget_change",
         "budget_change_in_all",
         "proposal_hours",
+        "explore",
     ),
 }
 

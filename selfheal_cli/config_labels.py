@@ -75,8 +75,14 @@ class LabelSettings(Settings):
         "keeps its first label; 100 behind a server and with negative_after",
     )
 
+    only_when: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        description="which rows may get a label, such as 'decision = 0' where what is flagged is "
+        "declined: a condition as in rules; decision and score beside the columns",
+    )
+
     # a record that was written before they were there stays what it was
-    _silent: ClassVar[tuple[str, ...]] = ("negative_after", "horizon")
+    _silent: ClassVar[tuple[str, ...]] = ("negative_after", "horizon", "only_when")
 
     @model_serializer(mode="wrap")
     def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -88,7 +94,8 @@ class LabelSettings(Settings):
 
     def __str__(self) -> str:
         name = f"delayed:{self.delay}" if self.regime == "delayed" else self.regime
-        return name if self.negative_after is None else f"{name}, negative after {self.told}"
+        name += "" if self.negative_after is None else f", negative after {self.told}"
+        return name if self.only_when is None else f"{name}, only when {self.only_when}"
 
     @property
     def told(self) -> str:

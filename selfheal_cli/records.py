@@ -107,6 +107,7 @@ class Batch:
     ``late`` are labels that came for earlier batches by now. ``answers`` is None where this stream
     scores the rows.
     ``offsets`` says, by name, up to where the source was read once the batch is taken.
+    ``lots`` (n,) in [0, 1) are those that the rows' requests drew, None where none was asked.
     ``places`` (n,) says where each row stood before others were left out; None where none was.
     """
 
@@ -119,6 +120,7 @@ class Batch:
     offsets: Mapping[str, int] = field(default_factory=dict)
     places: NDArray[np.intp] | None = None
     at: NDArray[np.float64] | None = None
+    lots: NDArray[np.float64] | None = None
 
     @property
     def place(self) -> NDArray[np.intp]:

@@ -22,7 +22,8 @@ errors kinds records config_sources
 installed config_labels
 config metrics
 estimators events
-decide drift labels model rules sources
+decide drift model rules sources
+labels
 heal settings spool
 registry report parts
 rollback testing

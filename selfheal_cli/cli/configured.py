@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 FALLBACK = "fraud"
 MOST_NAMED = 20
 STORE = "MLFLOW_TRACKING_URI"
-UNLIKE = {"heal_steps": ("heal", "steps"), "heal_lr": ("heal", "learning_rate"),
+UNLIKE = {"label_only_when": ("labels", "only_when"),
+          "heal_steps": ("heal", "steps"), "heal_lr": ("heal", "learning_rate"),
           "heal_mode": ("heal", "mode"), "kafka_group": ("source", "group"),
           "kafka_config": ("source", "client"),
           "missing_values": ("source", "missing_values")}  # fmt: skip

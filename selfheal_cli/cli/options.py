@@ -328,6 +328,12 @@ negative_after: Decorator = click.option(
     help="Take a row that nobody complained about for so long, such as 60d, as negative; see "
     "docs/label-regimes.md.",
 )
+label_only_when: Decorator = click.option(
+    "--label-only-when",
+    metavar="CONDITION",
+    help="Rows that get a label at all, such as 'decision = 0' where what is flagged is declined; "
+    "see docs/label-regimes.md.",
+)
 # When labels come, and what is done with them.
 learning = group(
     section(
@@ -338,6 +344,7 @@ learning = group(
             help="When labels come: with their batch, K batches later, or never. [default: full]",
         ),
         negative_after,
+        label_only_when,
         click.option(
             "--objective",
             metavar="accuracy|f1|cost:FN,FP",

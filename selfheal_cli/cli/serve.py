@@ -47,6 +47,7 @@ healing = section(
     click.option("--target", metavar="COLUMN", help="Column of the reference with the labels."),
     click.option("--positive", metavar="VALUE", help="The target's positive value."),
     run_options.negative_after,
+    run_options.label_only_when,
     click.option(
         "--keep-rows", type=int, help="Answered rows that are kept for labels. [default: 1000000]"
     ),
@@ -197,6 +198,7 @@ def _settings(name: str, given: dict[str, Any]) -> ServerSettings:
             where="options",
         ),
         "trusted_proxies": given["trusted_proxy"],
+        "exploring": _exploring(healer["overrides"]),
         "access_log": given["access_log"],
         "access_format": given["access_format"],
         "host": given["host"],
@@ -228,8 +230,9 @@ def _overrides(given: dict[str, Any]) -> dict[str, Any]:
         overrides["heal"] = {"recipe": given["recipe"]}
     if given["policy"] is not None:
         overrides["policy"] = policy_file.load(given["policy"]).model_dump(mode="json")
-    if given["negative_after"] is not None:
-        overrides["labels"] = _labels(given)
+    labels = _labels(given)
+    if labels:
+        overrides["labels"] = labels
     if given["batch_size"] is not None:
         overrides["batch_size"] = given["batch_size"]
     if given["monitors"]:
@@ -239,10 +242,25 @@ def _overrides(given: dict[str, Any]) -> dict[str, Any]:
 
 def _labels(given: dict[str, Any]) -> dict[str, Any]:
     from selfheal_cli.config import LabelSettings, checked
+    from selfheal_cli.rules.parser import parse_condition
 
-    values = {"negative_after": given["negative_after"]}
-    labels = checked(LabelSettings, values, where="option --negative-after")
+    said = {"negative_after": given["negative_after"], "only_when": given["label_only_when"]}
+    values = _known(said)
+    labels = checked(LabelSettings, values, where="options")
+    if labels.only_when is not None:
+        parse_condition(labels.only_when, lambda at: f"--label-only-when, position {at + 1}")
     return labels.model_dump(mode="json", include=set(values))
+
+
+def _exploring(overrides: dict[str, Any]) -> dict[str, Any] | None:
+    """What the server must know to say which rows are let through by lot."""
+    share = overrides.get("policy", {}).get("explore", 0.0)
+    condition = overrides.get("labels", {}).get("only_when")
+    if not share:
+        return None
+    if condition is None:
+        raise click.UsageError("a policy with explore needs --label-only-when CONDITION")
+    return {"share": share, "only_when": condition}
 
 
 def _reference(given: dict[str, Any]) -> dict[str, Any] | None:

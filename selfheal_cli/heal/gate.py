@@ -60,7 +60,8 @@ def judge(
         log_losses(p[chosen], y)
         for p in (outcome.probabilities_before, outcome.probabilities_after)
     )
-    worse_by, error = _discounted(after - before, rows.arrival[chosen])
+    weight = None if rows.weight is None else rows.weight[chosen]
+    worse_by, error = _discounted(after - before, rows.arrival[chosen], weight)
     count = int(chosen.sum())
     if worse_by > tolerance * error:
         reason = (
@@ -125,10 +126,15 @@ def log_losses(probabilities: FloatArray, y: Any) -> Matrix:
     return losses
 
 
-def _discounted(difference: Matrix, arrival: Any) -> tuple[float, float]:
-    """Mean of paired differences (n,), weighted by arrival (n,), and its standard error."""
+def _discounted(
+    difference: Matrix, arrival: Any, stands_for: FloatArray | None = None
+) -> tuple[float, float]:
+    """Mean of paired differences (n,), weighted by arrival (n,) and by the number of rows that each
+    ``stands_for`` (n,), and its standard error.
+    """
     _, order = np.unique(arrival, return_inverse=True)
     weight = DISCOUNT ** (order.max() - order)
+    weight = weight if stands_for is None else weight * stands_for
     weight = weight / weight.sum()
     mean = float(weight @ difference)
     rows = len(difference)

@@ -39,7 +39,8 @@ class HealRows:
     ``features`` (n, features) float32 of the frozen backbone, computed once per row; ``y`` (n,) the
     labels, -1 where unknown; ``rule_label`` (n,), -1 where the rules abstain; ``arrival`` (n,)
     int32 the step at which the rows' labels came, rising; ``held_out`` (n,) bool, rows that no
-    heal ever learns from, so that it can be judged by them.
+    heal ever learns from, so that it can be judged by them; ``weight`` (n,) for how many rows each
+    stands where it is judged, None for itself alone.
     """
 
     features: FloatArray
@@ -47,6 +48,7 @@ class HealRows:
     rule_label: LabelArray
     arrival: NDArray[np.int32]
     held_out: NDArray[np.bool_]
+    weight: FloatArray | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -59,6 +61,7 @@ class HealRows:
             self.rule_label[chosen],
             self.arrival[chosen],
             self.held_out[chosen],
+            None if self.weight is None else self.weight[chosen],
         )
 
     @property
@@ -140,11 +143,16 @@ class Window:
         return len(self._parts)
 
     def add(
-        self, arrival: int, features: FloatArray, y: LabelArray, rule_label: LabelArray
+        self,
+        arrival: int,
+        features: FloatArray,
+        y: LabelArray,
+        rule_label: LabelArray,
+        weight: FloatArray | None = None,
     ) -> None:
         """Take rows of a new arrival, or more rows of the last one.
 
-        ``features`` (n, features), ``y`` and ``rule_label`` (n,) as in `HealRows`.
+        ``features`` (n, features), ``y``, ``rule_label`` and ``weight`` (n,) as in `HealRows`.
         """
         # labels of one step may come in several parts; the window counts steps, not parts
         if self._parts and self._parts[-1].arrival[0] == arrival:
@@ -152,20 +160,23 @@ class Window:
             features = np.concatenate([last.features, features])
             y = np.concatenate([last.y, y])
             rule_label = np.concatenate([last.rule_label, rule_label])
+            weight = None if weight is None else np.concatenate([_weights(last), weight])
         steps = np.full(len(y), arrival, dtype=np.int32)
         held_out = self._held_out(len(y), arrival)
-        self._parts.append(HealRows(features, y, rule_label, steps, held_out))
+        self._parts.append(HealRows(features, y, rule_label, steps, held_out, weight))
 
     def rows(self) -> HealRows:
         """All rows of the window, oldest first."""
         if len(self._parts) == 1:  # nothing to copy
             return self._parts[0]
-        return HealRows(
-            *(
-                np.concatenate([getattr(part, name) for part in self._parts])
-                for name in HealRows.__slots__
-            )
-        )
+        weighted = any(part.weight is not None for part in self._parts)
+        parts = {
+            name: np.concatenate([getattr(part, name) for part in self._parts])
+            for name in HealRows.__slots__
+            if name != "weight"
+        }
+        weight = np.concatenate(list(map(_weights, self._parts))) if weighted else None
+        return HealRows(**parts, weight=weight)
 
     def clear(self) -> None:
         """Drop all rows."""
@@ -179,3 +190,7 @@ class Window:
             order = np.random.default_rng((self._seed, arrival)).permutation(rows)
             chosen[order[:count]] = True
         return chosen
+
+
+def _weights(rows: HealRows) -> FloatArray:
+    return np.ones(len(rows), dtype=np.float32) if rows.weight is None else rows.weight

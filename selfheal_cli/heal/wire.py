@@ -36,14 +36,16 @@ def decode(frame: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def encode_task(task: HealTask, before: AdapterState) -> bytes:
     """A request to the worker."""
     header = {name: getattr(task, name) for name in TASK_FIELDS}
-    rows = {name: torch.from_numpy(getattr(task.rows, name)) for name in HealRows.__slots__}
+    given = {name: getattr(task.rows, name) for name in HealRows.__slots__}
+    rows = {name: torch.from_numpy(one) for name, one in given.items() if one is not None}
     return encode(header, {**rows, **_state(before)})
 
 
 def decode_task(frame: bytes) -> tuple[HealTask, AdapterState]:
     """The inverse of `encode_task`."""
     header, tensors = decode(frame)
-    rows: dict[str, Any] = {name: tensors.pop(name).numpy() for name in HealRows.__slots__}
+    given = [name for name in HealRows.__slots__ if name in tensors]
+    rows: dict[str, Any] = {name: tensors.pop(name).numpy() for name in given}
     return HealTask(**header, rows=HealRows(**rows)), _adapter(tensors)
 
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 
 # of `Scored`, what has a value for each row
-ROWS = ("place", "x", "features", "probabilities", "shadow", "rule_label", "y", "label_at", "at")
+ROWS = ("place", "x", "features", "probabilities", "shadow", "rule_label", "y", "label_at", "at",
+        "weight")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Scored:
     the serving version and of the frozen baseline, (n,) or (n, K); ``threshold`` and
     ``shadow_threshold`` decided; ``rule_label`` (n,), -1 where rules abstained; ``y`` (n,), -1
     where unknown; ``at`` (n,) each row's time, and ``label_at`` (n,) when its label comes, in the
-    stream's own unit.
+    stream's own unit; ``weight`` (n,) for how many rows each stands, None for itself alone.
     """
 
     batch: int
@@ -43,6 +44,7 @@ class Scored:
     y: LabelArray
     label_at: NDArray[np.float64] | None = None
     at: NDArray[np.float64] | None = None
+    weight: FloatArray | None = None
 
     @classmethod
     def of(

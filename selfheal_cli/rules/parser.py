@@ -41,7 +41,7 @@ Where = Callable[[int], str]  # offset in the text -> file, line and column, or 
 
 LABEL = re.compile(r"\d{1,2}")
 TOKEN = re.compile(
-    r"\s*(?:(?P<arrow>=>)|(?P<op><=|>=|==|!=|<|>)|(?P<mark>[(){},@])"
+    r"\s*(?:(?P<arrow>=>)|(?P<op><=|>=|==|!=|<|>|=)|(?P<mark>[(){},@])"
     r"|(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?![\w.]))"
     r"|(?P<text>'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\")"
     r"|(?P<quoted>`(?:[^`]|``)+`)|(?P<name>[A-Za-z_][\w.\-]*))"
@@ -68,15 +68,29 @@ def parse(text: str, where: Where | None = None) -> tuple[Condition, int, float]
     return _Parser(text, place).rule()
 
 
+def parse_condition(text: str, where: Where | None = None) -> Condition:
+    """A condition alone, in which ``=`` may stand for ``==``; raises `RuleError` as `parse`."""
+    place = where or (lambda at: f"condition '{text}', {_place(text, at)}")
+    if len(text) > MAX_LENGTH:
+        raise RuleError(f"condition of {len(text)} characters; at most {MAX_LENGTH} are allowed")
+    return _Parser(text, place, equals=("==", "=")).condition()
+
+
 class _Parser:
     """A recursive-descent parser that looks one token ahead."""
 
-    def __init__(self, text: str, where: Where) -> None:
-        self._text, self._where = text, where
+    def __init__(self, text: str, where: Where, equals: tuple[str, ...] = ("==",)) -> None:
+        self._text, self._where, self._equals = text, where, equals
         self._depth = self._end = 0
         self._kind = self._token = ""
         self._start = 0
         self._next()
+
+    def condition(self) -> Condition:
+        condition = self._or()
+        if self._kind != "end":
+            self._fail("'and', 'or' or the end of the condition", rest=True)
+        return condition
 
     def rule(self) -> tuple[Condition, int, float]:
         condition = self._or()
@@ -152,7 +166,9 @@ class _Parser:
         return OwnCondition(name)
 
     def _comparison(self, feature: str) -> Comparison:
-        operator = self._token
+        operator = "==" if self._token in self._equals else self._token
+        if operator == "=":
+            self._fail(QUESTION)
         self._next()
         if self._kind == "text" and operator not in ("==", "!="):
             self._fail(TEXT)

@@ -217,7 +217,12 @@ async def _recorded(
     front.record(scored, scope[REQUEST])
     scope[ROWS] = len(scored.probabilities)
     known = not scope[GIVEN] or await front.stands_for(scope[REQUEST], body)
-    return {} if known else {"x-selfheal-recorded": "no"}
+    if not known:
+        return {"x-selfheal-recorded": "no"}
+    if front.selection is None:
+        return {}
+    places = await front.lanes.small.run(0, partial(front.let_through, scored, scope[REQUEST]))
+    return {"x-selfheal-let-through": places} if places else {}
 
 
 def _label_routes(app: FastAPI, front: ScoringService) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import uvicorn
 
 from selfheal_cli.errors import ConfigurationError
+from selfheal_cli.labels.selection import LabelSelection
 from selfheal_cli.model.network import use_one_thread
 from selfheal_cli.pipeline.prepare.lease import healed_here
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
@@ -108,6 +109,7 @@ def opened(settings: ServerSettings, command: Sequence[str]) -> Iterator[Scoring
             access_log=stack.enter_context(
                 access_log.opened(settings.access_log, settings.access_format)
             ),
+            selection=_selection(settings, scorer),
         )
         stack.callback(front.lanes.close)
         front.supervisor.start()
@@ -212,3 +214,11 @@ def _ended_by_signal() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _selection(settings: ServerSettings, scorer: Scorer) -> LabelSelection | None:
+    """By which rows are let through; raises `RuleError` for a condition on what they have not."""
+    wanted = settings.exploring
+    if wanted is None:
+        return None
+    return LabelSelection(wanted.only_when, wanted.share, scorer.served.quick.encoding.names)

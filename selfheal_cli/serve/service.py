@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 
 from selfheal_cli.errors import RequestRefused, StorageError
+from selfheal_cli.labels.selection import LabelSelection, lots_of
 from selfheal_cli.serve.healer.supervisor import Supervisor
 from selfheal_cli.serve.http.access_log import AccessLog
 from selfheal_cli.serve.http.auth import Guard
@@ -49,6 +50,7 @@ class ScoringService:
     recent: RecentIds
     guard: Guard
     access_log: AccessLog | None
+    selection: LabelSelection | None = None
 
     @property
     def model(self) -> str:
@@ -90,6 +92,17 @@ class ScoringService:
                 keys=scored.keys,
             )
         )
+
+    def let_through(self, scored: ScoredRequest, request_id: str) -> str:
+        """Places of the rows that are to be let through although the condition is not true."""
+        if self.selection is None:
+            return ""
+        served, p = scored.served, scored.probabilities
+        lots = lots_of(request_id, 0, len(p))
+        columns = served.quick.encoding.cleaned(scored.columns)
+        by_lot = self.selection.chosen(lots)
+        by_lot &= ~self.selection.let_through(columns, p, served.threshold)
+        return ",".join(map(str, by_lot.nonzero()[0].tolist()))
 
     def join(self, body: bytes, caller: str) -> Outcome:
         """Join the labels that a caller tells to their rows, those answered just now among them."""

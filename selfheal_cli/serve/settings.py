@@ -102,6 +102,13 @@ class Sites(Settings):
     public_url: Annotated[str, Field(pattern=r"^(https?://[^/\s]+[^\s]*)?$")] = ""
 
 
+class Exploring(Settings):
+    """Of the rows that fail a condition, a share is let through by lot, to be labelled."""
+
+    only_when: str
+    share: Annotated[float, Field(gt=0, le=1)]
+
+
 class ServerSettings(Settings):
     """What the scoring process is told."""
 
@@ -110,6 +117,7 @@ class ServerSettings(Settings):
     port: Annotated[int, Field(ge=0, le=65_535)] = 5001
     key: str | None = Field(default=None, description="column that names rows for labels")
     limits: Limits = Limits()
+    exploring: Exploring | None = None
     tokens: Tokens = Tokens()
     sites: Sites = Sites()
     trusted_proxies: tuple[Annotated[str, AfterValidator(network)], ...] = Field(

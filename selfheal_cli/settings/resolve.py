@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from selfheal_cli.config import HealSettings, Policy, RunConfig, checked
 from selfheal_cli.config_labels import HORIZON
 from selfheal_cli.errors import ConfigurationError, OptionError, RuleError
+from selfheal_cli.rules.parser import parse_condition
 from selfheal_cli.rules.ruleset import parse_rule, read_rules
 from selfheal_cli.settings import policy_file
 from selfheal_cli.settings.address import with_kind
@@ -295,6 +296,7 @@ def resolve(layers: Sequence[Layer]) -> ResolvedSettings:
     policy, origins = _policy(validated.policy, given, {} if kind == SYNTHETIC else OF_OWN_DATA)
     values = {name: getattr(validated, name) for name in RunConfig.model_fields}
     values |= {"policy": policy, "rules": _rules(validated, given)}
+    _check_selection(validated.labels.only_when, given)
     config = _beside_the_file(RunConfig.model_construct(**values), given)
     return ResolvedSettings(config, given, origins, validated.tracking_uri)
 
@@ -432,6 +434,14 @@ def _rules(validated: Any, given: Layer) -> tuple[str, ...]:
             parse_rule(text, lambda at, start=start: f"{start}, position {at + 1}")  # type: ignore[misc]
         rules.append(text)
     return tuple(rules)
+
+
+def _check_selection(condition: str | None, given: Layer) -> None:
+    """Raise `RuleError` for a condition that is none."""
+    if condition is not None:
+        key = ("labels", "only_when")
+        start = blame(given.origin(key), key)
+        parse_condition(condition, lambda at: f"{start} {condition!r}, position {at + 1}")
 
 
 def _beside_the_file(config: RunConfig, given: Layer) -> RunConfig:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from selfheal_cli.labels.selection import lots_of
 from selfheal_cli.records import Answers, Batch, LateLabels, Rows
 from selfheal_cli.sources.base import Around
 from selfheal_cli.sources.contract import Contract, RangeViolations
@@ -153,6 +154,8 @@ class SpoolSource(Around):
         cursor: Cursor,
         pace: Pace,
         remember: int,
+        *,
+        draws: bool = False,
     ) -> None:
         self.labels = reference.labels
         self.encoding = encoding
@@ -161,6 +164,7 @@ class SpoolSource(Around):
         self._spool = spool
         self._pace = pace
         self._remember = remember
+        self._draws = draws  # whether rows are let through by lot
         self.contract = reference.contract
         self._unusual: Counter[str] = Counter()
         self._departures = RangeViolations(self.contract) if self.contract else None
@@ -370,6 +374,9 @@ class SpoolSource(Around):
             late=late,
             answers=_answers(parts),
             offsets=self.cursor.as_dict(),
+            lots=np.concatenate([lots_of(p.request.request, p.start, p.stop) for p in parts])
+            if self._draws
+            else None,
             at=np.repeat([part.request.at for part in parts], [len(part) for part in parts]),
         )
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from selfheal_cli.config import LabelSettings
+from selfheal_cli.config import LabelSettings, Policy
 from selfheal_cli.events.types import (
     HealPublished,
     LabelsArrived,
@@ -18,10 +18,20 @@ from selfheal_cli.events.types import (
     LabelsMatured,
     SnapshotTaken,
 )
+from selfheal_cli.heal import gate
 from selfheal_cli.pipeline.stream.batch import LabelFlow
 from selfheal_cli.records import Batch
 from selfheal_cli.spool.store import Feedback
-from tests.pipeline.small import Altered, Change, Ran, config, ran, stream_of
+from tests.pipeline.small import (
+    Altered,
+    Change,
+    Ran,
+    as_they_are,
+    config,
+    ran,
+    stream_of,
+    watch_heals,
+)
 from tests.pipeline.test_served import Server, events_of
 
 DAY = 86_400.0
@@ -185,3 +195,56 @@ def test_after_a_restart_grown_rows_are_learned_again_and_counted_no_second_time
     done = server.serve(server.open(**wanted))
     assert kept == [100, 100]
     assert [event.rows for event in events_of(done, LabelsArrived)] == [100]
+
+
+ACCEPTED = LabelSettings(only_when="decision = 0")
+
+
+def test_of_what_was_declined_no_label_is_in_any_figure_or_heal(
+    empty_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heals = watch_heals(monkeypatch)
+    settings = config(labels=ACCEPTED)
+    done = ran(settings, Altered(stream_of(settings), as_they_are))
+    for event in done.of("batch"):
+        assert event.live.tp + event.live.fp == 0
+    learned = sum(event.live.rows for event in done.of("batch"))
+    assert 0 < learned < 800
+    assert len(heals.tasks[-1].rows) == learned
+    title = done.stage("healed")["title"]
+    assert title == "Live (healing), among those let through"
+    told = str(done.finished.view.finished.evaluation)
+    assert "Only rows let through have labels: decision = 0." in told
+
+
+def test_rows_let_through_by_lot_are_labelled_and_stand_for_the_others(
+    empty_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heals = watch_heals(monkeypatch)
+    policy = Policy(explore=0.25)
+    done = ran(config(labels=ACCEPTED, policy=policy))
+    flagged = sum(event.live.tp + event.live.fp for event in done.of("batch"))
+    rows = heals.tasks[-1].rows
+    assert flagged > 0
+    assert rows.weight is not None
+    assert int((rows.weight == 4).sum()) == flagged
+    again = ran(config(labels=ACCEPTED, policy=policy))
+    assert again.serving == done.serving
+
+
+def test_who_was_declined_never_grows_into_a_negative(empty_dir: Path) -> None:
+    labels = SIXTY.model_copy(update={"only_when": "decision = 0"})
+    settings = config(labels=labels, batches=14)
+    done = ran(settings, Altered(stream_of(settings), complaints()))
+    for event in done.of("labels"):
+        assert event.live.tp + event.live.fp == 0
+    assert sum(event.rows for event in done.of("labels-matured")) < 900
+
+
+def test_a_heal_that_is_worse_on_what_is_declined_is_rejected_by_the_rows_let_through() -> None:
+    """Hundred rows get better a little, one that stands for fifty gets much worse."""
+    difference = np.r_[np.full(100, -0.1), 1.0]
+    arrival = np.zeros(101, dtype=np.int32)
+    weight = np.r_[np.ones(100), 50.0].astype(np.float32)
+    assert gate._discounted(difference, arrival)[0] < 0
+    assert gate._discounted(difference, arrival, weight)[0] > 0

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
 import pytest
 
+from selfheal_cli.labels.selection import LabelSelection, lots_of
 from tests.serve.conftest import Running
 
 
@@ -117,3 +119,22 @@ def test_a_label_that_says_nothing_is_refused(
     assert answer.status_code == 400, answer.text
     assert says in answer.json()["message"]
     assert "4711" not in answer.text and "maybe" not in answer.text
+
+
+def test_rows_that_are_let_through_by_lot_are_named_by_their_places(served: Running) -> None:
+    selection = LabelSelection("decision = 0", 0.5)
+    served_by, rows = served.front.scorer.served, served.rows(40)
+    object.__setattr__(served.front, "selection", selection)
+    try:
+        answer = served.post(
+            "/invocations", json={"dataframe_split": rows}, headers={"x-request-id": "lots"}
+        )
+    finally:
+        object.__setattr__(served.front, "selection", None)
+    p = np.array(answer.json()["predictions"])
+    flagged = p >= served_by.threshold
+    expected = np.flatnonzero(flagged & (lots_of("lots", 0, 40) < 0.5))
+    told = answer.headers.get("x-selfheal-let-through", "")
+    assert told == ",".join(map(str, expected))
+    again = served.post("/invocations", json={"dataframe_split": rows})
+    assert "x-selfheal-let-through" not in again.headers

@@ -56,7 +56,7 @@ def conclude(session: Session, outcome: Outcome) -> RunFinished:
             walked = islice(source.batches(), run.state.batch)  # of a stopped stream no more
             stages[5:5] = [_alternative(config, source, walked, prepared, held_out["drifted"])]
     else:
-        evaluation = PREQUENTIAL
+        evaluation = PREQUENTIAL + _selected(config)
         stages = [*_baseline(session), *_prequential(session)]
     if config.labels.regime != "full":
         evaluation += LATE if config.labels.negative_after is None else GROWN
@@ -100,6 +100,15 @@ def _alternative(
     serving = replay.live.serving
     scores = score(serving.network.predict(drifted.x), drifted.y, serving.threshold)
     return ResultsLine("anchored", "Under drift, recipe anchored", scores)
+
+
+def _selected(config: RunConfig) -> str:
+    """Which rows have labels, where not all may."""
+    if config.labels.only_when is None:
+        return ""
+    lot = f" or by lot (one of {round(1 / share)})" if (share := config.policy.explore) else ""
+    counted = ", which stand for all of them in the verdict and at the gate" if share else ""
+    return f" Only rows let through have labels: {config.labels.only_when}{lot}{counted}."
 
 
 def _held_back(session: Session) -> dict[str, int]:
@@ -152,6 +161,8 @@ def _prequential(session: Session) -> list[ResultsLine]:
 def _line(key: str, title: str, running: RunningScores, session: Session) -> ResultsLine:
     """With the recall at few false positives, unless the run is gone through as 0.1.0 told it."""
     told = session.run.config.network.validation
+    if session.run.config.labels.only_when is not None and key != "baseline":
+        title = f"{title}, among those let through"
     return ResultsLine(key, title, running.scores(), running.recall_at() if told else None)
 
 

@@ -89,7 +89,10 @@ def open_served(registry: Registry, wanted: ServingOptions, spool: Spool, pace: 
     encoding = encoding_of(base)
     assert isinstance(config.source, ServedSettings)  # noqa: S101 - as _config made it
     reference = open_source(config.model_copy(update={"source": config.source.reference}))
-    source = SpoolSource(reference, encoding, spool, Cursor(), pace, config.labels.keep)
+    source = SpoolSource(
+        reference, encoding, spool, Cursor(), pace, config.labels.keep,
+        draws=config.policy.explore > 0,
+    )  # fmt: skip
     baseline = baseline_of(registry, champion)
     network, fits = _network(registry, champion, base, baseline, config)
     labels = tuple(document["labels"])
@@ -157,6 +160,8 @@ def _config(registry: Registry, champion: VersionRecord, wanted: ServingOptions)
         group = isinstance(value, Mapping) and isinstance(values.get(key), Mapping)
         values[key] = {**values[key], **value} if group else value
     values["source"] = ServedSettings(reference=reference)
+    if "policy" not in wanted.overrides:  # only who starts the server has rows let through by it
+        values["policy"] = {**values["policy"], "explore": 0.0}
     values["labels"] = {"horizon": HORIZON, **values["labels"], "regime": "arriving"}
     values["heal"] = {**values["heal"], "mode": "sync", "assume": None}
     said = {name: value for name, value in values["policy"].items() if value is not None}

@@ -26,6 +26,7 @@ from selfheal_cli.heal.task import Window
 from selfheal_cli.labels.corrections import Correction, LabelledRows
 from selfheal_cli.labels.maturing import MaturedLabels
 from selfheal_cli.labels.queue import DelayedLabels, LabelJoiner, LabelQueue, Scored
+from selfheal_cli.labels.selection import LabelSelection, seeded_lots
 from selfheal_cli.metrics import classify, counts
 from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.pipeline.prepare.baseline import Prepared
@@ -88,6 +89,7 @@ def chosen(batch: Batch, rows: NDArray[np.bool_]) -> Batch:
         places=batch.place[rows],
         label_at=None if label_at is None else label_at[rows],
         at=None if batch.at is None else batch.at[rows],
+        lots=None if batch.lots is None else batch.lots[rows],
         answers=answers and replace(answers, probabilities=answers.probabilities[rows]),
     )
 
@@ -156,12 +158,30 @@ class LabelFlow:
         self._classes = len(run.source.labels)
         self._recorder = run.recorder
         self._step = 0
+        self._may: NDArray[np.bool_] | None = None  # rows that may get a label; None: all
         self.labels = label_queue(config)
         heal = config.heal
         self.labelled = Window(heal.window, heal.held_out, config.seed)
         self.unlabelled = Window(heal.window, 0.0, config.seed)
         self.quarantined_rows = 0
+        self._seed = config.seed
+        self._selection = None
+        if config.labels.only_when is not None:
+            names = run.source.encoding.names
+            share = config.policy.explore
+            self._selection = LabelSelection(config.labels.only_when, share, names)
         self._known = LabelledRows(config.labels.keep) if config.labels.horizon else None
+
+    def select(self, scored: Scored, batch: Batch) -> Scored:
+        """The rows as they may be labelled: what was declined has no label, whoever knows it."""
+        self._may = None
+        if self._selection is None:
+            return scored
+        lots = batch.lots
+        if lots is None:
+            lots = seeded_lots(self._seed, batch.index, scored.place)
+        scored, self._may = self._selection.select(scored, batch.rows.columns, lots)
+        return scored
 
     def take(
         self, scored: Scored, now: float | None, late: LateLabels | None = None
@@ -171,7 +191,8 @@ class LabelFlow:
         unknown = np.full(len(scored), -1, dtype=np.int8)
         self.unlabelled.add(self._step, scored.features, unknown, scored.rule_label)
         corrections, late = self._corrections(late)
-        arrived = self.labels.take(scored, now, late)
+        awaited = scored if self._may is None else scored.where(self._may)
+        arrived = self.labels.take(awaited, now, late)
         corrections += self._corrections(self.labels.told_since())[0]
         for correction in corrections:
             self._note_correction(correction, scored.batch)
@@ -183,7 +204,7 @@ class LabelFlow:
             (learned if self._plausible(part) else held_back).append(part)
             self._remember(part)
         for part in learned:
-            self.labelled.add(self._step, part.features, part.y, part.rule_label)
+            self._learn(part)
         if not self._full:
             for part in arrived:
                 self._note(part)
@@ -191,10 +212,14 @@ class LabelFlow:
 
     def recall(self, scored: Scored) -> None:
         """Rows of an earlier run: those whose labels came to it are learned from once more."""
-        for part in self.labels.recall(scored):
+        awaited = scored if self._may is None else scored.where(self._may)
+        for part in self.labels.recall(awaited):
             self._step += 1
-            self.labelled.add(self._step, part.features, part.y, part.rule_label)
+            self._learn(part)
             self._remember(part)
+
+    def _learn(self, part: Scored) -> None:
+        self.labelled.add(self._step, part.features, part.y, part.rule_label, part.weight)
 
     def _corrections(self, late: LateLabels | None) -> tuple[list[Correction], LateLabels | None]:
         """The labels that are of rows whose label has come before, and all others."""

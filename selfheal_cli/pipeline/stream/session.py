@@ -230,7 +230,7 @@ class Session:
         self._evaluator.remember(answered.features)
         columns = answered.batch.rows.columns
         verdict = self._rules.judge(batch.index, columns)
-        scored = _scored(answered, self.run.prepared, verdict)
+        scored = self.flow.select(_scored(answered, self.run.prepared, verdict), answered.batch)
         learned = self._take_labels(scored, batch)
         self._hold_against_others(batch.index, learned)
         read = self._read(scored, answered.batch, verdict, learned)
@@ -421,7 +421,8 @@ class Session:
         answered = answer(batch, self.run.prepared, self.run.live)
         batch = answered.batch
         verdict = self.run.prepared.trained.rules.judge(batch.rows.columns)
-        self._last = scored = _scored(answered, self.run.prepared, verdict)
+        scored = _scored(answered, self.run.prepared, verdict)
+        self._last = scored = self.flow.select(scored, batch)
         self.flow.recall(scored)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from selfheal_cli.config import Objective
 from selfheal_cli.labels.queue import Scored
@@ -14,6 +16,8 @@ from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.report.gains import FEWEST, FigureGain, figure_gains
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from selfheal_cli.records import FloatArray
 
 MOST = 80  # stretches, so that what is kept of them is bounded
@@ -42,6 +46,7 @@ class Stretches:
         self._first: ServedFirst | None = None
         self._size = 1  # parts in a stretch
         self._in_last = 0
+        self._rows = 0  # that have a label, however many each stands for
         self._stretches: list[dict[str, RunningScores]] = []
 
     def hold_against(self, first: ServedFirst) -> None:
@@ -54,8 +59,10 @@ class Stretches:
             return
         if not self._stretches or self._in_last == self._size:
             self._begin()
+        self._rows += int((part.y >= 0).sum())
+        y = _standing(part, part.y)
         for name, answers, threshold in self._answers(part):
-            self._stretches[-1][name].add(answers, threshold, part.y)
+            self._stretches[-1][name].add(answers, threshold, y)
         self._in_last += 1
 
     def correct(self, was: Scored, now: Scored) -> None:
@@ -65,17 +72,18 @@ class Stretches:
         if not self._stretches:
             return
         last = self._stretches[-1]
+        y_was, y_now = _standing(was, was.y), _standing(now, now.y)
         for name, answers, threshold in self._answers(was):
-            last[name] = last[name].without(answers, threshold, was.y)
-            last[name].add(answers, threshold, now.y)
+            last[name] = last[name].without(answers, threshold, y_was)
+            last[name].add(answers, threshold, y_now)
 
     def _answers(self, part: Scored) -> Iterator[tuple[str, FloatArray, float]]:
         """By whom, what and from which threshold on."""
-        yield LIVE, part.probabilities, part.threshold
-        yield FROZEN, part.shadow, part.shadow_threshold
+        yield LIVE, _standing(part, part.probabilities), part.threshold
+        yield FROZEN, _standing(part, part.shadow), part.shadow_threshold
         if self._first is not None:
             answers = self._first.network.predict_features(part.features)
-            yield BEFORE, answers, self._first.threshold
+            yield BEFORE, _standing(part, answers), self._first.threshold
 
     def gains(self, objective: Objective, batches: int) -> list[FigureGain]:
         """What healing gave in so many batches, by figure: against the frozen baseline, then
@@ -92,7 +100,7 @@ class Stretches:
                     if len(self._stretches) >= FEWEST
                 ]
                 gains += figure_gains((live, other), without, objective, batches, version)
-        return gains
+        return [replace(one, rows=self._rows) for one in gains]
 
     def _sum(self, name: str) -> RunningScores:
         return reduce(RunningScores.plus, [one[name] for one in self._stretches])
@@ -110,3 +118,10 @@ class Stretches:
         self._stretches.append(
             {name: RunningScores(self._classes, ranked=ranked) for name in names}
         )
+
+
+def _standing(part: Scored, values: NDArray[Any]) -> NDArray[Any]:
+    """Values of rows (n,), each as often as the row stands for."""
+    return (
+        values if part.weight is None else np.repeat(values, part.weight.astype(np.int64), axis=0)
+    )
