@@ -243,6 +243,11 @@ class HealSettings(Settings):
         default=0.2, description="share of each batch that they never learn from"
     )
     ridge: Positive = Field(default=5.0, description="penalty of leaving the trained network")
+    trees: bool = Field(
+        default=False,
+        description="whether ensemble has boosted trees among its experts; true on own data where "
+        "LightGBM can be loaded",
+    )
     pre_heal: Literal["version", "figures"] = Field(
         default="version",
         description="what was measured before a heal: a version of its own, or figures of the "
@@ -311,7 +316,7 @@ class MonitorSettings(Settings):
 # what records of selfheal 0.1.0 do not name; the defaults are as it did
 SINCE_0_1_0 = {
     "network": ("validation", "patience"),
-    "heal": ("pre_heal", "better_by"),
+    "heal": ("trees", "pre_heal", "better_by"),
     "policy": (
         "brake_level",
         "publish_change",

@@ -16,13 +16,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from selfheal_cli.errors import ConfigurationError, PartError, one_line
-from selfheal_cli.kinds import BUILT_IN, MONITORS, RECIPES, PartKind
+from selfheal_cli.kinds import ADAPTERS, BUILT_IN, MONITORS, RECIPES, PartKind
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 NAME = re.compile(r"[A-Za-z_][\w.-]*")
-CHOICES = {**BUILT_IN, "recipe": RECIPES, "monitor": MONITORS, "source": (), "rule": ()}
+CHOICES = {
+    **BUILT_IN, "recipe": RECIPES, "monitor": MONITORS, "adapter": ADAPTERS,
+    "source": (), "rule": (),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

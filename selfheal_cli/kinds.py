@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 PartKind = Literal["recipe", "monitor", "adapter", "source", "rule"]
-RECIPES = ("article", "gradient", "anchored")
+RECIPES = ("article", "gradient", "anchored", "ensemble")
 MONITORS = (
     "fidi", "adwin", "kswin", "page-hinkley", "psi", "two-sample", "prediction-rate",
     "missing", "category", "conflicts",
@@ -18,7 +18,7 @@ ADAPTERS = ("reflexive", "affine", "lora")
 BUILT_IN: Mapping[PartKind, tuple[str, ...]] = {
     "recipe": (*RECIPES, "assumed", "aligned"),  # the last two heal where no label has come
     "monitor": MONITORS,
-    "adapter": ADAPTERS,
+    "adapter": (*ADAPTERS, "mixture"),  # the last is what recipe ensemble gives
     "source": ("synthetic", "table", "folder", "ndjson", "sql", "stdin", "kafka", "pushed",
                "served", "own"),
     "rule": ("and", "or", "not", "in", "between", "is", "missing"),

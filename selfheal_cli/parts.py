@@ -9,7 +9,7 @@ module that is built with a `Room`; it needs nothing from here at all.
 from selfheal_cli.drift.monitor import ERRORS, SCORES, BatchView, FeatureReading
 from selfheal_cli.drift.own import MonitorPart
 from selfheal_cli.heal.own import Lesson, NewWeights, RecipePart
-from selfheal_cli.model.adapters import Room
+from selfheal_cli.model.adapter import Room
 from selfheal_cli.rules.own import RulePart
 from selfheal_cli.sources.own import SourcePart
 

@@ -21,11 +21,13 @@ from selfheal_cli.drift.kinds import build
 from selfheal_cli.drift.monitor import BatchView, Level, Reading, TrainingSample
 from selfheal_cli.errors import SelfhealError
 from selfheal_cli.heal.anchor import AnchorRows
+from selfheal_cli.heal.experts.random_features import draw_features
 from selfheal_cli.heal.recipe import kind_of
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealRows, HealTask
 from selfheal_cli.installed import hand_over
 from selfheal_cli.kinds import PartKind
-from selfheal_cli.model.adapters import Adapter, Room, parse_adapter
+from selfheal_cli.model.adapter import Adapter, Room
+from selfheal_cli.model.adapters import MIXTURE, parse_adapter
 from selfheal_cli.model.checkpoint import pack
 from selfheal_cli.model.network import Architecture, SelfHealingNetwork
 from selfheal_cli.model.training import seeded
@@ -165,7 +167,11 @@ def _network(adapter: str, classes: int) -> SelfHealingNetwork:
         )
         network.freeze()
         if adapter != network.architecture.adapter:
-            network = network.anchored(beside=adapter == "affine", adapter=adapter)
+            network = network.anchored(beside=adapter in ("affine", MIXTURE), adapter=adapter)
+        if adapter == MIXTURE:
+            draw = np.random.default_rng(0)
+            x = draw.normal(size=(ROWS, INPUTS)).astype(np.float32)
+            network = network.mixed(*draw_features(x))
     return network
 
 

@@ -75,7 +75,7 @@ def test_the_names_of_built_in_parts_are_those_of_their_kinds() -> None:
 
     assert set(BUILT_IN["recipe"]) == set(KINDS)
     assert set(MONITORS) == set(OF_MONITORS)
-    assert set(ADAPTERS) == set(OF_ADAPTERS)
+    assert set(BUILT_IN["adapter"]) == set(OF_ADAPTERS)
     assert set(OF_SOURCES) <= set(BUILT_IN["source"])
 
 
@@ -146,7 +146,7 @@ def test_a_heal_worker_loads_the_recipe_of_a_package(invoke: Invoke) -> None:
 @pytest.mark.usefixtures("brought", "workdir")
 def test_what_is_installed_stands_in_help_and_in_errors(invoke: Invoke) -> None:
     told = " ".join(invoke("run", "--help").stdout.split())
-    for text in ("anchored|shifted|steepest]", "Installed: tails.", "Installed: tickets."):
+    for text in ("ensemble|shifted|steepest]", "Installed: tails.", "Installed: tickets."):
         assert text in told
     wrong = invoke("run", "--recipe", "steepst", expect=2)
     assert "unknown recipe 'steepst'; did you mean 'steepest'?" in wrong.stderr

@@ -145,6 +145,7 @@ def command(
     settled = _settled(ctx, tracking_uri, resume=resume is not None)
     from selfheal_cli.cli.output import require_log
     from selfheal_cli.cli.run_screen import RunScreen
+    from selfheal_cli.heal.recipe import without_trees
     from selfheal_cli.pipeline.prepare.objective import by_the_data
     from selfheal_cli.pipeline.prepare.rows import open_source
     from selfheal_cli.pipeline.runs.run import run
@@ -156,7 +157,9 @@ def command(
         source = open_source(config) if config else None
         if settled and config and source:
             config, why = by_the_data(settled, config, source)
-            for said in () if quiet else (*source.remarks, *filter(None, [why])):
+            for said in (
+                () if quiet else (*source.remarks, *filter(None, [why, without_trees(config.heal)]))
+            ):
                 say(f"{said[0].upper()}{said[1:]}.", err=True)
     log = require_log(resume) if resume else None
     registry = MlflowRegistry(tracking_uri, create=resume is None)

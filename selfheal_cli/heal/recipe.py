@@ -18,13 +18,15 @@ from selfheal_cli.heal.recipes.aligned import Aligned
 from selfheal_cli.heal.recipes.anchored import Anchored
 from selfheal_cli.heal.recipes.article import Article
 from selfheal_cli.heal.recipes.assumed import Assumed
+from selfheal_cli.heal.recipes.ensemble import Ensemble
 from selfheal_cli.heal.recipes.gradient import Gradient
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask
 from selfheal_cli.installed import choices, importable, load, name_of, part_of
-from selfheal_cli.kinds import ADAPTERS, PartKind
-from selfheal_cli.model.adapters import AFFINE, LORA, REFLEXIVE, parse_adapter
+from selfheal_cli.kinds import BUILT_IN, PartKind
+from selfheal_cli.model.adapters import AFFINE, LORA, MIXTURE, REFLEXIVE, parse_adapter
 from selfheal_cli.model.extent import MOST_BESIDE
 from selfheal_cli.model.network import SelfHealingNetwork
+from selfheal_cli.model.tree_library import require_trees, why_no_trees
 
 
 class Recipe(Protocol):
@@ -64,6 +66,8 @@ class RecipeKind:
         """Whether its adapter is put behind the stored one: the ReflexiveLayer of a network that a
         run trained, or at a wrapped network's end.
         """
+        if self.adapter == MIXTURE:
+            return stored in (REFLEXIVE, AFFINE)
         other = self.adapter == AFFINE or not foreign
         return stored == REFLEXIVE != self.adapter and other
 
@@ -72,6 +76,7 @@ KINDS = {
     "article": RecipeKind(REFLEXIVE, "batch", False, 2, Article, (REFLEXIVE,)),
     "gradient": RecipeKind(REFLEXIVE, "labelled", True, None, Gradient, (REFLEXIVE, AFFINE, LORA)),
     "anchored": RecipeKind(AFFINE, "labelled", True, None, Anchored, remembers=True),
+    "ensemble": RecipeKind(MIXTURE, "labelled", True, None, Ensemble, remembers=True),
     "assumed": RecipeKind(AFFINE, "unlabelled", True, 2, Assumed),
     "aligned": RecipeKind(AFFINE, "unlabelled", True, None, Aligned),
 }
@@ -121,6 +126,8 @@ def check_recipe(heal: HealSettings, labels: LabelSettings, classes: int) -> Non
         raise ConfigurationError(
             f"labels.negative_after is for two classes and the target has {classes} values"
         )
+    if heal.trees and heal.recipe == "ensemble":
+        require_trees("recipe ensemble with heal.trees")
     # the recipe that heals until labels come has conditions of its own
     free = label_free(heal)
     if free is None:
@@ -138,13 +145,19 @@ def check_recipe(heal: HealSettings, labels: LabelSettings, classes: int) -> Non
         )
 
 
+def without_trees(heal: HealSettings) -> str:
+    """What is said of a run whose experts lack trees because there is no LightGBM; or nothing."""
+    reason = why_no_trees() if heal.recipe == "ensemble" and not heal.trees else ""
+    return f"ensemble learns without boosted trees: no LightGBM here ({reason})" if reason else ""
+
+
 def check_place(heal: HealSettings, network: SelfHealingNetwork) -> None:
     """Raise `ConfigurationError` where the recipe cannot heal the adapter where it was wrapped."""
     size = network.architecture
     adapter = parse_adapter(size.adapter)
     at = f" at layer '{size.other.at}'" if size.other else ""
     kind = kind_of(heal.recipe)
-    if kind.adapter == AFFINE and not network.ends_in_linear:
+    if kind.adapter in (AFFINE, MIXTURE) and not network.ends_in_linear:
         raise ConfigurationError(
             f"recipe '{heal.recipe}' fits the linear layer that gives the logits, and this model "
             f"was wrapped with {adapter}{at}: use --recipe gradient, or wrap it again with "
@@ -170,8 +183,9 @@ def fitting(adapters: Collection[str]) -> list[str]:
     at_the_end = AFFINE in adapters
     return [
         name
-        for name in ("anchored", "gradient", "article")
-        if set(adapters) & set(KINDS[name].takes) and (KINDS[name].adapter != AFFINE or at_the_end)
+        for name in ("anchored", "ensemble", "gradient", "article")
+        if set(adapters) & set(KINDS[name].takes)
+        and (at_the_end or KINDS[name].adapter not in (AFFINE, MIXTURE))
     ]
 
 
@@ -194,7 +208,7 @@ class Recipes:
         adapter = self.network.architecture.adapter.partition(":")[0]
         if self.settings.recipe not in KINDS:
             yield "recipe", self.settings.recipe
-        if adapter not in ADAPTERS:
+        if adapter not in BUILT_IN["adapter"]:
             yield "adapter", adapter
 
     def heal(self, before: AdapterState, task: HealTask) -> HealOutcome:

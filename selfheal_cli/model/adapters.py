@@ -7,7 +7,7 @@ tests/model/test_adapters.py checks each against the contract. Sources: ``reflex
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from copy import copy, deepcopy
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from typing import Self
@@ -17,91 +17,13 @@ from torch import Tensor, nn
 
 from selfheal_cli.errors import ConfigurationError
 from selfheal_cli.installed import choices, load, part_of, require, take_over
+from selfheal_cli.model.adapter import Adapter, Room
 from selfheal_cli.model.allowed import require_allowed
+from selfheal_cli.model.mixture import MixtureAdapter
 
-REFLEXIVE, AFFINE, LORA = "reflexive", "affine", "lora"
+REFLEXIVE, AFFINE, LORA, MIXTURE = "reflexive", "affine", "lora", "mixture"
 DEFAULT_RANK = 4
 MAX_RANK = 4_096
-
-
-@dataclass(frozen=True, slots=True)
-class Room:
-    """The shape of an adapter's input and output, of one row.
-
-    ``sizes`` of the features as the network computes them: (d,), (tokens, d) or (channels, h, w);
-    they are kept flattened, (n, prod(sizes)). ``axis``: that of ``sizes`` which describes one
-    token or pixel. The next layer gets ``hidden`` values; ``inputs`` is the width of the network's
-    rows and ``outputs`` that of its logits. ``taken``: so many first values along the axis are a
-    layer's input, the others its output; 0: all are its input.
-    """
-
-    inputs: int
-    outputs: int
-    sizes: tuple[int, ...]
-    hidden: int
-    axis: int = -1
-    taken: int = 0
-
-    @property
-    def width(self) -> int:
-        """Values that describe one token, pixel or row."""
-        return self.sizes[self.axis]
-
-    def apart(self, features: Tensor) -> Tensor:
-        """Features (n, prod(sizes)) with a row for each token or pixel: (m, width)."""
-        if len(self.sizes) == 1:
-            return features
-        table = features.reshape(len(features), *self.sizes)
-        return table.movedim(self._place, -1).reshape(-1, self.width)
-
-    def together(self, rows: Tensor, count: int) -> Tensor:
-        """The inverse of `apart` for ``count`` rows; the width may have changed."""
-        if len(self.sizes) == 1:
-            return rows
-        others = [size for place, size in enumerate(self.sizes, 1) if place != self._place]
-        table = rows.reshape(count, *others, rows.shape[-1]).movedim(-1, self._place)
-        return table.flatten(1)  # not reshape(): of no rows it cannot tell the width
-
-    @property
-    def _place(self) -> int:
-        return self.axis % len(self.sizes) + 1
-
-    @classmethod
-    def flat(cls, width: int) -> Room:
-        """Rows of ``width`` values before a layer."""
-        return cls(width, 1, (width,), width)
-
-
-class Adapter(nn.Module):
-    """The only part that learns after deployment.
-
-    ``forward`` takes the backbone's features (n, features) and gives the next layer's input
-    (n, hidden).
-    """
-
-    def around(self, tensors: Mapping[str, Tensor]) -> Self:
-        """A frozen copy with these tensors for parameters, taken over and not copied."""
-        known = dict(self.named_parameters())
-        # deepcopy takes what its memo holds for a copy made already
-        memo = {}
-        for name, value in tensors.items():
-            memo[id(known[name])] = nn.Parameter(value, requires_grad=False)
-        copied: Self = deepcopy(self, memo)
-        copied.training = False
-        return copied
-
-    def learning(self) -> dict[str, nn.Parameter]:
-        """The parameters that gradient steps move, by name."""
-        return dict(self.named_parameters())
-
-    @property
-    def aligns(self) -> bool:
-        """Whether it moves inputs, so that the backbone must run again on the moved ones."""
-        return False
-
-    def align(self, x: Tensor) -> Tensor:
-        """Inputs (n, inputs) on their way into the backbone; most adapters leave them alone."""
-        return x
 
 
 class AffineAdapter(Adapter):
@@ -224,19 +146,22 @@ class AdapterKind:
 
     ``on``: it goes on a linear layer, whose input and output it both needs; others go before a
     layer. ``at_the_end``: it goes before the linear layer that gives the logits, and nowhere else.
-    ``ranked``: its name may carry a rank, as in ``lora:8``.
+    ``ranked``: its name may carry a rank, as in ``lora:8``. ``wraps``: a model may be wrapped with
+    it; otherwise a recipe brings it.
     """
 
     identity: Callable[..., Adapter]
     on: bool = False
     at_the_end: bool = False
     ranked: bool = False
+    wraps: bool = True
 
 
 KINDS = {
     REFLEXIVE: AdapterKind(ReflexiveLayer.identity),
     AFFINE: AdapterKind(AffineAdapter.identity, at_the_end=True),
     LORA: AdapterKind(LowRank.identity, on=True, ranked=True),
+    MIXTURE: AdapterKind(MixtureAdapter.identity, at_the_end=True, wraps=False),
 }
 
 

@@ -16,8 +16,10 @@ from torch import Tensor
 
 from selfheal_cli.errors import VersionCorrupt, one_line
 from selfheal_cli.installed import part_of, require_recorded
-from selfheal_cli.kinds import ADAPTERS
+from selfheal_cli.kinds import BUILT_IN
 from selfheal_cli.metrics import classify
+from selfheal_cli.model.adapters import MIXTURE
+from selfheal_cli.model.mixture import MixtureAdapter
 from selfheal_cli.model.network import Architecture, SelfHealingNetwork, Weights, rebuild, unshared
 from selfheal_cli.model.stored import require_sound
 from selfheal_cli.records import Base, digest
@@ -86,7 +88,7 @@ def make_base(
     """
     architecture = network.architecture.as_dict()
     adapter = network.architecture.adapter.partition(":")[0]
-    brought = [] if adapter in ADAPTERS else [part_of("adapter", adapter)]
+    brought = [] if adapter in BUILT_IN["adapter"] else [part_of("adapter", adapter)]
     parts = {"parts": [one.as_dict() for one in brought if one.distribution]}
     whole = {**document, "network": architecture} | (parts if parts["parts"] else {})
     text = json.dumps(whole, sort_keys=True, indent=1)
@@ -120,17 +122,24 @@ def assemble(base: Base, adapter: Weights, *, where: str) -> SelfHealingNetwork:
     """A frozen network from a stored base and adapter; raises `VersionCorrupt` if they differ, and
     `ConfigurationError` where the package that brought the adapter is not here.
     """
-    odd = [name for name, value in adapter.items() if value.dtype != torch.float32]
-    if odd:
-        raise VersionCorrupt(f"{where}: '{odd[0]}' is {adapter[odd[0]].dtype}, not torch.float32")
+    document = base.describe()
+    _require_types(document["network"], adapter, where)
     stored = unpack(base.weights, sha256=digest(base.weights), where=where)
     weights = {
         name: value for name, value in stored.items() if not name.startswith((ANCHOR, PROBE))
     }
-    document = base.describe()
     require_recorded(document.get("parts", ()))
     try:
         return rebuild(Architecture(**document["network"]), weights, adapter)
     except (RuntimeError, TypeError) as exc:
         reason = one_line(exc)
         raise VersionCorrupt(f"{where}: the adapter does not fit its base ({reason})") from exc
+
+
+def _require_types(network: Mapping[str, Any], adapter: Weights, where: str) -> None:
+    """Raise `VersionCorrupt` for what is not float32, nor the bytes of a text."""
+    texts = MixtureAdapter.texts if network.get("adapter") == MIXTURE else ()
+    for name, value in adapter.items():
+        wanted = torch.uint8 if name in texts else torch.float32
+        if value.dtype != wanted:
+            raise VersionCorrupt(f"{where}: '{name}' is {value.dtype}, not {wanted}")

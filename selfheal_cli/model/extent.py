@@ -7,6 +7,7 @@ from math import prod
 from typing import Any
 
 NAMES = ("target", "named", "object")  # keys whose values are package.module:name
+MOST_COLUMNS = 4_096  # of a table that an ensemble looks at
 MOST_BESIDE = 512  # inputs beside the features; more would outweigh them
 
 

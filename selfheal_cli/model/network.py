@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,17 +14,18 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from selfheal_cli.model import cutting
+from selfheal_cli.model.adapter import Adapter, Room
 from selfheal_cli.model.adapters import (
     AFFINE,
+    MIXTURE,
     REFLEXIVE,
-    Adapter,
     ReflexiveLayer,
-    Room,
     parse_adapter,
 )
 from selfheal_cli.model.cutting import Foreign
-from selfheal_cli.model.extent import MOST_BESIDE, is_one_tensor
+from selfheal_cli.model.extent import MOST_BESIDE, MOST_COLUMNS, is_one_tensor
 from selfheal_cli.model.interface import WHOLE
+from selfheal_cli.model.mixture import RandomFeatures
 
 if TYPE_CHECKING:
     from selfheal_cli.records import FloatArray
@@ -49,7 +50,7 @@ class Architecture:
     features, for the adapter to use. ``foreign``: a `cutting.Foreign` as JSON; None for our own
     network. ``moves``: an affine adapter may move the inputs; not those of one large tensor.
     ``scored``: the last inputs are probabilities that another model gave; their logits are the
-    features.
+    features. ``random``: so many random features of the inputs are the last of the features.
     """
 
     inputs: int
@@ -60,6 +61,7 @@ class Architecture:
     foreign: Mapping[str, Any] | None = None
     moves: bool = True
     scored: bool = False
+    random: int = 0
 
     @property
     def moved(self) -> int:
@@ -69,7 +71,7 @@ class Architecture:
     @property
     def features(self) -> int:
         """Width of the backbone's output, which the adapter takes."""
-        return self.hidden + (self.inputs if self.beside else 0)
+        return self.hidden + (self.inputs if self.beside else 0) + self.random
 
     @property
     def other(self) -> Foreign | None:
@@ -80,7 +82,7 @@ class Architecture:
     def behind(self) -> bool:
         """Whether the adapter is behind the ReflexiveLayer that was trained with the network."""
         own = self.foreign is None and self.adapter != REFLEXIVE
-        return own or self.adapter == AFFINE
+        return own or self.adapter in (AFFINE, MIXTURE)
 
     @property
     def room(self) -> Room:
@@ -99,6 +101,8 @@ class Architecture:
             del document["moves"]
         if not self.scored:
             del document["scored"]
+        if not self.random:
+            del document["random"]
         return document
 
 
@@ -186,16 +190,17 @@ class SelfHealingNetwork(_Predictor):
         head: nn.Module | None = None
         if size.scored:
             head = nn.Linear(size.outputs, size.outputs)
-            return cls(size, OwnLogits(size.outputs), _adapter(size), head)
-        if other is None:
-            trunk: nn.Module = _trunk(size.inputs, size.hidden)
+            trunk: nn.Module = OwnLogits(size.outputs)
+        elif other is None:
+            trunk = _trunk(size.inputs, size.hidden)
         else:
             trunk, head = cutting.build(other)
-        if size.behind:
+        backbone = trunk
+        if size.behind and not size.scored:
             frozen = ReflexiveLayer(size.hidden)
-            backbone: nn.Module = AnchoredBackbone(trunk, frozen, beside=size.beside)
-        else:
-            backbone = trunk
+            backbone = AnchoredBackbone(trunk, frozen, beside=size.beside)
+        if size.random:
+            backbone = RandomFeatures(backbone, size.inputs, size.random)
         adapter = _adapter(size)
         return cls(size, backbone, adapter, head or nn.Linear(size.hidden, size.outputs))
 
@@ -215,6 +220,19 @@ class SelfHealingNetwork(_Predictor):
             weight, _ = self.linear_head()
             identity.direction = nn.Parameter(torch.linalg.pinv(weight).float())
         twin = SelfHealingNetwork(size, backbone, identity, self.head)
+        twin.freeze()
+        return twin
+
+    def mixed(self, weight: Tensor, bias: Tensor) -> SelfHealingNetwork:
+        """A twin that decides as this one, bit for bit, with a mixture for its adapter, which
+        changes nothing yet, and random features beside the others: ``weight`` (random, inputs) and
+        ``bias`` (random,) of `RandomFeatures`.
+        """
+        size = replace(self.architecture, adapter=MIXTURE, random=len(bias))
+        backbone = RandomFeatures(self.backbone, size.inputs, size.random) if size.random else None
+        if backbone is not None:
+            backbone.random.load_state_dict({"weight": weight, "bias": bias})
+        twin = SelfHealingNetwork(size, backbone or self.backbone, _adapter(size), self.head)
         twin.freeze()
         return twin
 
@@ -239,10 +257,20 @@ class SelfHealingNetwork(_Predictor):
         """Whether the inputs may be features as well: they are few, and no token numbers; another
         model's probabilities among them do not move as the columns do that they come from.
         """
+        few = self.architecture.inputs <= MOST_BESIDE
+        return few and self.measures and not self.architecture.scored
+
+    @property
+    def measures(self) -> bool:
+        """Whether no input is a whole number, as that of a token."""
         other = self.architecture.other
-        whole = other is not None and any(one.dtype in WHOLE for one in other.called.inputs)
-        fixed = whole or self.architecture.scored
-        return self.architecture.inputs <= MOST_BESIDE and not fixed
+        return other is None or all(one.dtype not in WHOLE for one in other.called.inputs)
+
+    @property
+    def has_columns(self) -> bool:
+        """Whether its inputs are columns of a table: not one tensor of more values than that."""
+        columns = not is_one_tensor(self.architecture.foreign)
+        return columns and self.architecture.inputs <= MOST_COLUMNS
 
     @property
     def ends_in_linear(self) -> bool:
@@ -275,6 +303,9 @@ class SelfHealingNetwork(_Predictor):
         Where another model gave them and the adapter changes nothing they are that model's own,
         also at 0 and 1, of which there are no logits.
         """
+        if self.adapter.answers:
+            logits = self.head(adapted)
+            return self.adapter.answer(self._frozen(features, logits), logits, features)
         healed = self.decide(adapted)
         if not self.architecture.scored:
             return healed
@@ -283,6 +314,14 @@ class SelfHealingNetwork(_Predictor):
         if size == 1:
             return torch.where(same, own[:, 0], healed)
         return torch.where(same[:, None], own, healed)
+
+    def _frozen(self, features: Tensor, logits: Tensor) -> Tensor:
+        """The probabilities of the network as trained, by its features and its logits."""
+        if not self.architecture.scored:
+            return as_probabilities(logits)
+        size = self.architecture.outputs
+        own = features[:, self.architecture.features - self.architecture.random - size :][:, :size]
+        return own[:, 0] if size == 1 else own
 
     def features(self, x: FloatArray) -> FloatArray:
         """The frozen backbone's features (n, features) float32 of rows (n, inputs)."""
@@ -316,7 +355,7 @@ class SelfHealingNetwork(_Predictor):
 
         The weights are taken over, not copied. Raises `RuntimeError` where names or shapes differ.
         """
-        _require_fit(dict(self.adapter.named_parameters()), weights)
+        _require_fit(dict(self.adapter.named_parameters()), weights, self.adapter.texts)
         adapter = self.adapter.around(weights)
         twin = SelfHealingNetwork(self.architecture, self.backbone, adapter, self.head)
         twin.training = False  # backbone and head are frozen already
@@ -336,14 +375,14 @@ class PlainNetwork(_Predictor):
         return as_probabilities(self.head(self.backbone(x)))
 
 
-def _require_fit(known: Weights, given: Weights) -> None:
-    """Raise `RuntimeError` where names or shapes differ."""
+def _require_fit(known: Weights, given: Weights, texts: Collection[str]) -> None:
+    """Raise `RuntimeError` where names or shapes differ; ``texts`` have no shape to fit."""
     odd = sorted(known.keys() ^ given.keys())
     if odd:
         state = "missing" if odd[0] in known else "unexpected"
         raise RuntimeError(f"{state} weight '{odd[0]}'; expected: {', '.join(known)}")
     for name, value in given.items():
-        if value.shape != known[name].shape:
+        if value.shape != known[name].shape and name not in texts:
             shapes = f"{tuple(value.shape)}, expected {tuple(known[name].shape)}"
             raise RuntimeError(f"size mismatch: '{name}' has shape {shapes}")
 

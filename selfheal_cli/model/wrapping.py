@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from selfheal_cli.errors import ModelError, PartError, one_line
+from selfheal_cli.errors import ConfigurationError, ModelError, PartError, one_line
 from selfheal_cli.installed import choices
 from selfheal_cli.model import cutting
 from selfheal_cli.model.adapters import AFFINE, REFLEXIVE, Chosen, parse_adapter
@@ -75,6 +75,11 @@ def put_in(original: Original, *, at: str = AUTO, adapter: str = REFLEXIVE) -> S
     Without a place it goes before the last linear layer, else after the model's own output.
     """
     chosen = parse_adapter(adapter)
+    if not chosen.kind.wraps:
+        raise ConfigurationError(
+            f"adapter '{adapter}' comes with a recipe: wrap with reflexive or affine, then heal "
+            "with --recipe ensemble"
+        )
     last = last_linear(original.calls)
     if at == OUTPUT and at not in original.calls:
         return _at_the_output(original, chosen)

@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from selfheal_cli.installed import OwnPart, part_of
-from selfheal_cli.kinds import ADAPTERS
+from selfheal_cli.kinds import BUILT_IN
 from selfheal_cli.model.extent import named_modules
+from selfheal_cli.model.tree_library import why_no_trees
 from selfheal_cli.records import digest
 
 PACKAGE = "selfheal_cli"
@@ -62,6 +63,8 @@ def carried(document: str) -> Carried:
     libraries = _libraries(model or {})
     own, others = _modules_of(chain(named_modules(foreign.get("module", {})), imported, libraries))
     brought = {adapter.distribution} - {""} if adapter else set()
+    if network.get("adapter") == "mixture" and not why_no_trees():
+        brought.add("lightgbm")
     needed = {pinned(one) for one in (*REQUIRED, *others, *brought)}
     known = {_normal(one) for one in needed}
     written = [*foreign.get("requirements", ()), *_pins(model or {})]
@@ -165,8 +168,8 @@ def _renamed(tree: ast.Module) -> ast.Module:
 
 def _own_adapter(network: Mapping[str, Any]) -> OwnPart | None:
     """The network's adapter where it is not one of ours."""
-    name = network.get("adapter", ADAPTERS[0]).partition(":")[0]
-    return None if name in ADAPTERS else part_of("adapter", name)
+    name = network.get("adapter", BUILT_IN["adapter"][0]).partition(":")[0]
+    return None if name in BUILT_IN["adapter"] else part_of("adapter", name)
 
 
 def _libraries(estimator: Mapping[str, Any]) -> Iterator[str]:

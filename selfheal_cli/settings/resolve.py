@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from selfheal_cli.config import HealSettings, Policy, RunConfig, checked
 from selfheal_cli.config_labels import HORIZON
 from selfheal_cli.errors import ConfigurationError, OptionError, RuleError
+from selfheal_cli.model.tree_library import why_no_trees
 from selfheal_cli.rules.parser import parse_condition
 from selfheal_cli.rules.ruleset import parse_rule, read_rules
 from selfheal_cli.settings import policy_file
@@ -348,6 +349,7 @@ def _filled(given: Layer, kind: str) -> dict[str, Any]:
         "source": {"kind": kind},
         "heal": {
             "recipe": recipe,
+            "trees": mine and recipe == "ensemble" and not why_no_trees(),
             "better_by": "paired" if mine else "f1",
             "pre_heal": "figures" if mine else "version",
         },

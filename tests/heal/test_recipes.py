@@ -13,6 +13,7 @@ from selfheal_cli.config import HealSettings, LabelSettings
 from selfheal_cli.errors import ConfigurationError
 from selfheal_cli.heal import wire
 from selfheal_cli.heal.anchor import AnchorRows
+from selfheal_cli.heal.experts.random_features import draw_features
 from selfheal_cli.heal.recipe import KINDS, Recipes, check_recipe
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealRows, HealTask
 from selfheal_cli.heal.worker import decode_recipes, encode_recipes
@@ -56,8 +57,10 @@ def recipes_of(name: str, classes: int) -> Recipes:
     network.freeze()
     if KINDS[name].adapter == "affine":
         network = network.anchored(beside=True)
-    seen = AnchorRows(network, classes)
     x, y = drawn(99, 400, classes)
+    if KINDS[name].adapter == "mixture":
+        network = network.anchored(beside=True).mixed(*draw_features(x))
+    seen = AnchorRows(network, classes)
     seen.add(x, network.features(x), y)
     recipe = "anchored" if name in ASSUME else name
     settings = HealSettings.model_validate({"recipe": recipe, "assume": ASSUME.get(name)})
@@ -139,7 +142,7 @@ def test_a_heal_changes_none_of_its_arguments_and_nothing_of_the_network(
 
 
 @pytest.mark.parametrize(("name", "classes"), CASES)
-def test_weights_are_finite_float32_of_the_adapter_s_names_and_shapes(
+def test_weights_are_finite_and_of_the_adapter_s_names_types_and_shapes(
     name: str, classes: int
 ) -> None:
     recipes = recipes_of(name, classes)
@@ -148,7 +151,7 @@ def test_weights_are_finite_float32_of_the_adapter_s_names_and_shapes(
     assert {key: value.shape for key, value in weights.items()} == {
         key: value.shape for key, value in expected.items()
     }
-    assert all(value.dtype is torch.float32 for value in weights.values())
+    assert all(value.dtype is expected[key].dtype for key, value in weights.items())
     assert all(bool(torch.isfinite(value).all()) for value in weights.values())
     assert bytes_of(weights) != bytes_of(expected)
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from selfheal_cli.errors import ModelError
-from selfheal_cli.model.adapters import ReflexiveLayer, Room
+from selfheal_cli.model.adapter import Room
+from selfheal_cli.model.adapters import ReflexiveLayer
 from selfheal_cli.model.checkpoint import assemble, make_base
 from selfheal_cli.model.network import as_probabilities, use_one_thread
 from selfheal_cli.model.original import take

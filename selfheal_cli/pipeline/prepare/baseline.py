@@ -18,13 +18,14 @@ from selfheal_cli.drift.features import Feature, ShiftRows, Shifts
 from selfheal_cli.drift.fidi import Calibration, calibrate, is_category
 from selfheal_cli.drift.kinds import targets_of
 from selfheal_cli.drift.monitor import Reservoir, TrainingSample
-from selfheal_cli.errors import DataError
+from selfheal_cli.errors import ConfigurationError, DataError
 from selfheal_cli.events.types import FeatureShare
 from selfheal_cli.heal.anchor import Anchor, AnchorRows
+from selfheal_cli.heal.experts.random_features import draw_features, no_features
 from selfheal_cli.heal.recipe import check_place, check_recipe, kind_of
 from selfheal_cli.labels.quarantine import LabelWatch
 from selfheal_cli.metrics import classify
-from selfheal_cli.model.adapters import AFFINE
+from selfheal_cli.model.adapters import AFFINE, MIXTURE, REFLEXIVE
 from selfheal_cli.model.attribution import gradient_times_input, input_gradients
 from selfheal_cli.model.checkpoint import PROBE_ROWS, estimator_tensors, make_base
 from selfheal_cli.model.network import Architecture, Classifier, PlainNetwork, SelfHealingNetwork
@@ -270,7 +271,7 @@ def train_networks(
 
 def survey(config: RunConfig, source: Source, trained: Trained) -> Prepared:
     """One walk through the training rows with the recipe's network: what is normal?"""
-    network = _with_recipes_adapter(trained.network, config)
+    network = _with_recipes_adapter(trained.network, config, source)
     classes = len(source.labels)
     anchors = AnchorRows(network, classes)
     names = _input_names(source, by_category=config.drift_by == "monitors")
@@ -328,14 +329,42 @@ def survey(config: RunConfig, source: Source, trained: Trained) -> Prepared:
     )
 
 
-def _with_recipes_adapter(network: SelfHealingNetwork, config: RunConfig) -> SelfHealingNetwork:
+def _with_recipes_adapter(
+    network: SelfHealingNetwork, config: RunConfig, source: Source
+) -> SelfHealingNetwork:
     """The network, with an adapter for the recipe behind the stored one where it heals another."""
     kind, size = kind_of(config.heal.recipe), network.architecture
     if not kind.goes_behind(size.adapter, foreign=size.foreign is not None):
         return network
+    if kind.adapter == MIXTURE:
+        return _mixed(network, source)
     beside = kind.adapter == AFFINE and network.may_look_beside
     with seeded(config.seed):
         return network.anchored(beside=beside, adapter=kind.adapter)
+
+
+def _changes_nothing(network: SelfHealingNetwork) -> bool:
+    """Whether its affine adapter has learned nothing."""
+    state = network.adapter.state_dict()
+    moved = (state["scale"] != 1).any() or (state["shift"] != 0).any()
+    return not (bool(state["weight"].any()) or bool(state["bias"].any()) or bool(moved))
+
+
+def _mixed(network: SelfHealingNetwork, source: Source) -> SelfHealingNetwork:
+    """The network with a mixture for its adapter, and random features of measured inputs."""
+    if network.architecture.adapter == REFLEXIVE:
+        network = network.anchored(beside=network.measures and network.has_columns)
+    elif not _changes_nothing(network):
+        raise ConfigurationError(
+            "recipe 'ensemble' begins from a trained network, and this one was healed by 'anchored'"
+            ": leave --recipe out"
+        )
+    if not (network.measures and network.has_columns):
+        return network.mixed(*no_features(network.architecture.inputs))
+    sample = Reservoir()
+    for rows in source.training():
+        sample.add(rows)
+    return network.mixed(*draw_features(sample.rows().x))
 
 
 def _document(source: Source) -> dict[str, Any]:

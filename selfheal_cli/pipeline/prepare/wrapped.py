@@ -10,7 +10,7 @@ from selfheal_cli.config import RunConfig
 from selfheal_cli.config_sources import RowSettings
 from selfheal_cli.errors import ConfigurationError, DataError
 from selfheal_cli.metrics import roc_auc
-from selfheal_cli.model.adapters import AFFINE
+from selfheal_cli.model.adapters import AFFINE, MIXTURE
 from selfheal_cli.model.checkpoint import assemble
 from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.records import VersionRecord
@@ -96,7 +96,7 @@ def find_wrapped(registry: Registry, name: str) -> Wrapped:
     described = document["network"]
     healed = version.tags.get("selfheal.recipe") != WRAPPED
     trained_here = "foreign" not in described and not described.get("scored")
-    if trained_here or (healed and described["adapter"] == AFFINE):
+    if trained_here or (healed and described["adapter"] in (AFFINE, MIXTURE)):
         raise ConfigurationError(
             f"{model} v{number} comes from a run; --from heals what 'selfheal wrap' registered: "
             "give its name or models:/NAME@wrapped"

@@ -1,0 +1,1 @@
+"""The experts of recipe ``ensemble``, and what mixes them."""

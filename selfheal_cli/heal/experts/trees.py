@@ -1,0 +1,100 @@
+"""Boosted trees on the latest rows, fitted anew every so many: what no line in features tells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from selfheal_cli.model import boosters
+from selfheal_cli.model.mixture import TREES
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from selfheal_cli.records import FloatArray
+
+    Matrix = NDArray[np.float64]
+
+LATEST = (2_500, 10_000)  # labelled rows that each is fitted on, at most
+EVERY = (500, 1_000)  # labelled rows between two fits
+FEWEST = 200  # labelled rows that are worth a fit
+MOST_VALUES = 4_000_000  # in the rows that are kept, so that 2,000 columns take 16 MB
+ROUNDS = 40
+FITTED = {
+    "num_leaves": 15, "learning_rate": 0.15, "max_bin": 63, "lambda_l2": 1.0,
+    "min_data_in_leaf": 20, "deterministic": True, "force_row_wise": True, "num_threads": 1,
+    "verbosity": -1, "seed": 0,
+}  # fmt: skip
+
+
+class Trees:
+    """LightGBM's, small on few rows and on many; with ``classes`` of them.
+
+    ``x`` (n, d) and ``y`` (n,) are the latest rows; ``since`` how many came after each fit.
+    """
+
+    names = tuple(f"trees_{rows}" for rows in LATEST)
+
+    def __init__(self, classes: int, width: int, state: Mapping[str, Any], texts: Any) -> None:
+        self._classes = classes
+        self._x = state.get("x", np.zeros((0, width), dtype=np.float32))
+        self._y = state.get("y", np.zeros(0, dtype=np.int8))
+        self._since = state.get("since", np.array(EVERY, dtype=np.int64))
+        self.texts = texts  # (bytes,) uint8, as `boosters.as_tensor` makes them
+        self._most = max(FEWEST, min(max(LATEST), MOST_VALUES // max(1, width)))
+
+    def state(self) -> dict[str, Any]:
+        """What `Trees` begins from again, beside its texts."""
+        return {"x": self._x, "y": self._y, "since": self._since}
+
+    def predict(self, x: FloatArray, otherwise: Matrix) -> Matrix:
+        """Probabilities (experts, n, K) of rows (n, d); until there are trees, ``otherwise``."""
+        known = boosters.boosters_of(self.texts) or (None,) * TREES
+        return np.stack([_each(one, x, otherwise) for one in known])
+
+    def learn(self, x: FloatArray, y: Any) -> set[str]:
+        """Take rows (n, d) and their classes (n,), and fit what is due.
+
+        Returns the names of those that failed at it: what they were before goes on.
+        """
+        self._x = np.concatenate([self._x, x])[-self._most :]
+        self._y = np.concatenate([self._y, y])[-self._most :]
+        self._since = self._since + len(y)
+        due = [
+            place
+            for place, every in enumerate(EVERY)
+            if self._since[place] >= every and len(self._y) >= FEWEST
+        ]
+        due = [place for place in due if len(np.unique(self._y[-LATEST[place] :])) > 1]
+        if not due:
+            return set()
+        stored = bytes(self.texts.numpy()).split(boosters.APART) if len(self.texts) else []
+        texts = [text.decode() for text in stored] or [""] * TREES
+        failed = set[str]()
+        for place in due:
+            self._since[place] = 0
+            try:
+                texts[place] = self._fit(LATEST[place])
+            except Exception:  # LightGBM's own kind cannot be named before it is loaded
+                failed.add(self.names[place])
+        self.texts = boosters.as_tensor(texts)
+        return failed
+
+    def _fit(self, latest: int) -> str:
+        from lightgbm import Dataset, train
+
+        several = self._classes > 2
+        goal = {"objective": "multiclass", "num_class": self._classes} if several else {
+            "objective": "binary"
+        }  # fmt: skip
+        rows = Dataset(self._x[-latest:], self._y[-latest:], free_raw_data=True)
+        return boosters.text_of(train({**FITTED, **goal}, rows, ROUNDS))
+
+
+def _each(booster: Any, x: FloatArray, otherwise: Matrix) -> Matrix:
+    if booster is None:
+        return otherwise
+    p: Matrix = boosters.probabilities(booster, x).astype(np.float64)
+    return np.stack([1.0 - p, p], axis=1) if p.ndim == 1 else p

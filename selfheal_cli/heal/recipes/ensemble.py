@@ -1,0 +1,202 @@
+"""``ensemble``: experts that forget at different rates, mixed by what each predicted beforehand.
+
+The frozen network, its logit scaled and shifted, logistic regression on the frozen features and on
+random ones with four memories each, boosted trees fitted anew as rows come. A heal lets each of
+them predict the rows whose labels came, charges it its log loss there, and then lets it learn.
+docs/healing.md has the figures.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from selfheal_cli.config import HealSettings
+from selfheal_cli.heal.anchor import Anchor
+from selfheal_cli.heal.experts.design import ExpertDesign
+from selfheal_cli.heal.experts.filters import BLOCK, Filters, FilterSpec
+from selfheal_cli.heal.experts.mixing import Mixing
+from selfheal_cli.heal.experts.trees import Trees
+from selfheal_cli.heal.task import AdapterState, HealOutcome, HealRows, HealTask, require_finite
+from selfheal_cli.model.boosters import as_tensor
+from selfheal_cli.model.mixture import LEAST, LINEAR, TREES
+from selfheal_cli.model.network import SelfHealingNetwork, Weights
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Matrix = NDArray[np.float64]
+
+# what is left of what was learned after 100 labelled rows; chosen on generated streams alone
+MEMORIES = np.array([0.90, 0.96, 0.99, 0.998])
+RIDGE = np.array([10.0, 5.0, 5.0, 5.0])  # penalty of a feature's coefficient, by memory
+SCALE_MEMORY = np.array([0.8])
+NEVER = -1  # arrival before the first
+SCALE_RIDGE, LIGHT = 1.0, 1e-3  # penalties of scaling the frozen margins, and of the intercept
+
+
+class Ensemble:
+    """A `Recipe`; how well it does is measured in docs/healing.md."""
+
+    def __init__(self, network: SelfHealingNetwork, anchor: Anchor, settings: HealSettings) -> None:
+        self._network = network
+        self._design = ExpertDesign(network, anchor)
+        self._specs = _specs(self._design, random=network.architecture.random > 0)
+        linear = [name for spec in self._specs for name in spec.names]
+        self._with_trees = settings.trees
+        self.names = ["frozen", *linear, *(Trees.names if settings.trees else ())]
+
+    def heal(self, before: AdapterState, task: HealTask) -> HealOutcome:
+        """As `Recipe.heal`. Measures the share of each expert, and which begin anew."""
+        known = _Known.of(before.memory)
+        filters = [
+            Filters(spec, self._design.margins, known.part(spec.name)) for spec in self._specs
+        ]
+        mixing = Mixing(len(self.names), known.part("mixing"))
+        trees = self._trees(known.part("trees"), before.weights["trees"])
+        apart: set[str] = set()
+        learned = task.rows.learnable
+        fresh = learned.where(learned.arrival > known.last)
+        for arrival in np.unique(fresh.arrival):
+            rows = fresh.where(fresh.arrival == arrival)
+            apart |= self._take(rows, filters, trees, mixing)
+        last = int(fresh.arrival[-1]) if len(fresh) else known.last
+        shares = mixing.shares()
+        if last == NEVER:  # no label has come: nothing but the frozen network is known
+            shares = np.eye(len(self.names))[0]
+        weights = self._weights(filters, trees, shares)
+        require_finite(weights, task, "check the rows of the window")
+        parts = {one.spec.name: one.state() for one in filters} | {"mixing": mixing.state()}
+        if trees is not None:
+            parts["trees"] = trees.state()
+        after = AdapterState(weights, _Known.pack(parts, last))
+        return HealOutcome(
+            task,
+            after,
+            self._network.with_adapter(before.weights).predict_features(task.rows.features),
+            self._network.with_adapter(weights).predict_features(task.rows.features),
+            {f"weight_{name}": float(share) for name, share in zip(self.names, shares, strict=True)}
+            | {f"apart_{name}": 1.0 for name in sorted(apart)},
+        )
+
+    def _trees(self, state: dict[str, Any], texts: Tensor) -> Trees | None:
+        """None where it heals without."""
+        if not self._with_trees:
+            return None
+        read = self._design.read
+        return Trees(self._design.margins + 1, read.stop - read.start, state, texts)
+
+    def _take(
+        self, rows: HealRows, filters: list[Filters], trees: Trees | None, mixing: Mixing
+    ) -> set[str]:
+        """Charge each expert for its prediction of the rows, then let it learn from them."""
+        margin = self._design.margin(rows.features)
+        a = self._design.rows(rows.features, margin)
+        p = _probabilities(margin + self._moves(a, filters))
+        apart = set[str]()
+        if trees is not None:
+            x = rows.features[:, self._design.read]
+            p = np.concatenate([p, trees.predict(x, p[0])])
+            apart |= trees.learn(x, rows.y)
+        # an expert that answers with no number predicts as the frozen network does, the first
+        p = np.where(np.isfinite(p).all(axis=(1, 2), keepdims=True), p, p[:1])
+        mixing.observe(np.clip(p[:, np.arange(len(rows)), rows.y], LEAST, 1.0 - LEAST))
+        for start in range(0, len(a), BLOCK):
+            block = slice(start, start + BLOCK)
+            for one in filters:
+                lost = one.learn(a[block], margin[block], rows.y[block])
+                apart |= {one.spec.names[place] for place in lost}
+        return apart
+
+    def _moves(self, a: Matrix, filters: list[Filters]) -> Matrix:
+        """What each expert adds to the margins, (experts, n, margins); the frozen network zero."""
+        nothing = np.zeros((1, len(a), self._design.margins))
+        return np.concatenate([nothing, *(a[:, one.spec.columns] @ one.theta for one in filters)])
+
+    def _weights(
+        self, filters: list[Filters], trees: Trees | None, shares: Matrix
+    ) -> dict[str, Tensor]:
+        """The adapter's tensors."""
+        design = self._design
+        weight = np.zeros((LINEAR, design.margins, design.features))
+        bias = np.zeros((LINEAR, design.margins))
+        place = 0
+        for one in filters:
+            for theta in one.theta:
+                whole = np.zeros((design.columns, design.margins))
+                whole[one.spec.columns] = theta
+                weight[place], bias[place] = design.fold(whole)
+                place += 1
+        share = np.zeros(1 + LINEAR + TREES)
+        share[: place + 1] = shares[: place + 1]
+        if trees is not None:
+            share[-TREES:] = shares[-TREES:]
+        return {
+            "share": _narrow(share),
+            "weight": _narrow(weight),
+            "bias": _narrow(bias),
+            "trees": as_tensor(()) if trees is None else trees.texts,
+        }
+
+
+class _Known:
+    """What is remembered from heal to heal: each part's state, and the last arrival learned."""
+
+    def __init__(self, tensors: dict[str, Matrix], last: int) -> None:
+        self._tensors, self.last = tensors, last
+
+    @classmethod
+    def of(cls, memory: Weights) -> _Known:
+        if not memory:
+            return cls({}, NEVER)
+        tensors = {name: value.numpy() for name, value in memory.items()}
+        return cls(tensors, int(tensors.pop("last")[0]))
+
+    def part(self, name: str) -> dict[str, Matrix]:
+        """A part's own tensors."""
+        begin = f"{name}."
+        return {
+            key.removeprefix(begin): value
+            for key, value in self._tensors.items()
+            if key.startswith(begin)
+        }
+
+    @staticmethod
+    def pack(parts: dict[str, dict[str, Matrix]], last: int) -> dict[str, Tensor]:
+        """The inverse of `of`."""
+        memory = {
+            f"{name}.{key}": torch.from_numpy(np.ascontiguousarray(value))
+            for name, part in parts.items()
+            for key, value in part.items()
+        }
+        return {**memory, "last": torch.tensor([last])}
+
+
+def _specs(design: ExpertDesign, *, random: bool) -> list[FilterSpec]:
+    """Scale, filters on the frozen features, and on random ones where there are any."""
+
+    def ridge(features: int, penalties: Matrix) -> Matrix:
+        tail = [SCALE_RIDGE] * design.margins + [LIGHT]
+        return np.array([[penalty] * features + tail for penalty in penalties])
+
+    specs = [FilterSpec("scale", design.tail, SCALE_MEMORY, ridge(0, SCALE_MEMORY))]
+    groups = {"filter": design.plain} | ({"random": design.random} if random else {})
+    for name, columns in groups.items():
+        features = len(columns) - len(design.tail)
+        specs.append(FilterSpec(name, columns, MEMORIES, ridge(features, RIDGE)))
+    return specs
+
+
+def _probabilities(margin: Matrix) -> Matrix:
+    """Of each class, (experts, n, K), by margins (experts, n, margins)."""
+    logits = np.concatenate([np.zeros((*margin.shape[:2], 1)), margin], axis=2)
+    with np.errstate(invalid="ignore"):  # what is no number is looked for by the caller
+        p: Matrix = np.exp(logits - np.logaddexp.reduce(logits, axis=2, keepdims=True))
+    return p
+
+
+def _narrow(values: Matrix) -> Tensor:
+    return torch.from_numpy(values.astype(np.float32))

@@ -1,0 +1,218 @@
+"""The recipe ``ensemble``: what its experts learn, how they are mixed, what a version holds."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from selfheal_cli.config import HealSettings, LabelSettings
+from selfheal_cli.errors import ConfigurationError
+from selfheal_cli.heal.experts import trees as trees_module
+from selfheal_cli.heal.experts.filters import Filters, FilterSpec
+from selfheal_cli.heal.experts.mixing import Mixing
+from selfheal_cli.heal.experts.random_features import draw_features
+from selfheal_cli.heal.recipe import Recipes, check_recipe, without_trees
+from selfheal_cli.heal.task import AdapterState, HealOutcome, HealRows, HealTask
+from selfheal_cli.logistic import fit, targets
+from selfheal_cli.model.checkpoint import assemble, make_base, pack, unpack
+from selfheal_cli.model.network import SelfHealingNetwork
+from selfheal_cli.records import digest
+from tests.heal import small
+
+Matrix = NDArray[np.float64]
+NAMES = ("frozen", "scale", "filter_900", "random_998")
+
+
+def mixed_network() -> SelfHealingNetwork:
+    """A small frozen network with a mixture that changes nothing yet."""
+    x = np.random.default_rng(7).normal(size=(300, small.INPUTS)).astype(np.float32)
+    return small.small_network().anchored(beside=True).mixed(*draw_features(x))
+
+
+NETWORK = mixed_network()
+
+
+def curved(seed: int, rows: int) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
+    """Inputs, and labels that no line in them tells."""
+    draw = np.random.default_rng(seed)
+    x = draw.normal(size=(rows, small.INPUTS)).astype(np.float32)
+    return x, (x[:, 0] * x[:, 1] + 0.3 * draw.normal(size=rows) > 0).astype(np.int8)
+
+
+def rows_of(x: NDArray[np.float32], y: NDArray[np.int8], each: int = 100) -> HealRows:
+    """Rows that come in batches, none held out."""
+    arrival = (np.arange(len(y)) // each).astype(np.int32)
+    none = np.zeros(len(y), dtype=np.bool_)
+    return HealRows(NETWORK.features(x), y, np.full_like(y, -1), arrival, none)
+
+
+def heal(recipes: Recipes, before: AdapterState, rows: HealRows) -> HealOutcome:
+    return recipes.heal(before, HealTask("h", 1, "", "ensemble", rows))
+
+
+def recipes_with(*, trees: bool) -> Recipes:
+    return small.recipes_of(NETWORK, HealSettings(recipe="ensemble", trees=trees))
+
+
+def log_loss(network: SelfHealingNetwork, seed: int = 50) -> float:
+    x, y = curved(seed, 1_000)
+    p = network.predict(x)
+    return float(-np.log(np.where(y == 1, p, 1 - p)).mean())
+
+
+@pytest.fixture(scope="module")
+def learned() -> HealOutcome:
+    """After ten batches, with trees."""
+    recipes = recipes_with(trees=True)
+    return heal(recipes, small.start(NETWORK), rows_of(*curved(1, 1_000)))
+
+
+def test_a_mixture_as_built_decides_as_the_frozen_network_bit_for_bit() -> None:
+    x, _ = curved(2, 50)
+    frozen = small.small_network()
+    assert NETWORK.predict(x).tobytes() == frozen.predict(x).tobytes()
+
+
+def test_it_learns_what_no_line_in_the_inputs_tells(learned: HealOutcome) -> None:
+    healed = NETWORK.with_adapter(learned.after.weights)
+    assert log_loss(healed) < 0.8 * log_loss(NETWORK)
+    shares = [learned.measured[f"weight_{name}"] for name in NAMES]
+    assert all(share >= 0 for share in shares)
+    total = sum(value for name, value in learned.measured.items() if name.startswith("weight_"))
+    assert total == pytest.approx(1.0)
+
+
+def test_a_version_with_trees_decides_the_same_once_it_is_stored(learned: HealOutcome) -> None:
+    weights = learned.after.weights
+    assert len(weights["trees"])
+    data = pack(weights)
+    base = make_base(NETWORK, {}, {})
+    there = assemble(base, unpack(data, sha256=digest(data), where="v1"), where="v1")
+    x, _ = curved(3, 200)
+    here = NETWORK.with_adapter(weights)
+    assert there.predict(x).tobytes() == here.predict(x).tobytes()
+    assert not torch.equal(torch.from_numpy(here.predict(x)), torch.from_numpy(NETWORK.predict(x)))
+
+
+def test_trees_that_cannot_be_loaded_are_refused_in_one_line(
+    learned: HealOutcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from selfheal_cli.model import boosters
+
+    boosters._read.cache_clear()
+    monkeypatch.setitem(sys.modules, "lightgbm", None)
+    with pytest.raises(ConfigurationError, match="holds boosted trees, and LightGBM cannot be"):
+        NETWORK.with_adapter(learned.after.weights)
+    with pytest.raises(ConfigurationError, match=r"heal\.trees holds boosted trees"):
+        check_recipe(HealSettings(recipe="ensemble", trees=True), LabelSettings(), 2)
+    assert "learns without boosted trees" in without_trees(HealSettings(recipe="ensemble"))
+    assert without_trees(HealSettings(recipe="anchored")) == ""
+
+
+def test_heals_one_after_the_other_are_as_one_heal_of_all_rows() -> None:
+    recipes = recipes_with(trees=True)
+    x, y = curved(4, 600)
+    rows = rows_of(x, y)
+    at_once = heal(recipes, small.start(NETWORK), rows)
+    state = small.start(NETWORK)
+    for until in range(6):
+        state = heal(recipes, state, rows.where(rows.arrival <= until)).after
+    assert small.bytes_of(state.weights) == small.bytes_of(at_once.after.weights)
+    assert small.bytes_of(state.memory) == small.bytes_of(at_once.after.memory)
+
+
+def spec(memory: float, columns: int) -> FilterSpec:
+    return FilterSpec("filter", np.arange(columns), np.array([memory]), np.full((1, columns), 5.0))
+
+
+def drawn(rows: int, columns: int = 4) -> tuple[Matrix, Matrix, NDArray[np.int8]]:
+    draw = np.random.default_rng(6)
+    a = draw.normal(size=(rows, columns))
+    y = (a[:, 0] + draw.logistic(size=rows) > 0).astype(np.int8)
+    return a, np.zeros((rows, 1)), y
+
+
+def learned_in(pieces: int, memory: float, rows: int = 1_000) -> Matrix:
+    a, margin, y = drawn(rows)
+    filters = Filters(spec(memory, 4), 1, {})
+    for part in np.array_split(np.arange(rows), pieces):
+        filters.learn(a[part], margin[part], y[part])
+    return filters.theta[0]
+
+
+def test_a_filter_that_forgets_nothing_finds_what_a_fit_to_all_rows_finds() -> None:
+    a, margin, y = drawn(1_000)
+    whole = fit(a, margin, targets(a, y, 1), np.full(4, 5.0), np.zeros((4, 1)))
+    np.testing.assert_allclose(learned_in(10, 1.0), whole, atol=0.02)
+
+
+def test_what_a_filter_forgets_goes_by_rows_however_they_are_cut() -> None:
+    by_hundred, by_ten = learned_in(10, 0.96), learned_in(100, 0.96)
+    np.testing.assert_allclose(by_ten, by_hundred, atol=0.05)
+
+
+def test_shares_go_to_who_predicted_better_and_come_back_when_that_ends() -> None:
+    mixing = Mixing(2, {})
+    good, bad = np.full((1, 100), 0.8), np.full((1, 100), 0.4)
+    for _ in range(5):
+        mixing.observe(np.concatenate([good, bad]))
+    assert mixing.shares()[0] > 0.99
+    for _ in range(8):
+        mixing.observe(np.concatenate([bad, good]))
+    assert mixing.shares()[1] > 0.9
+
+
+def test_shares_go_by_rows_however_they_are_cut() -> None:
+    draw = np.random.default_rng(3)
+    chances = np.stack([draw.uniform(0.4, 0.9, 1_000), draw.uniform(0.35, 0.9, 1_000)])
+    shares = []
+    for size in (10, 100, 500):
+        mixing = Mixing(2, {})
+        for start in range(0, 1_000, size):
+            mixing.observe(chances[:, start : start + size])
+        shares.append(mixing.shares()[0])
+    assert np.ptp(shares) < 0.15
+
+
+def test_an_expert_whose_coefficients_are_no_numbers_begins_anew_and_is_told() -> None:
+    recipes = recipes_with(trees=False)
+    x, y = curved(5, 200)
+    state = heal(recipes, small.start(NETWORK), rows_of(x, y)).after
+    broken = state.memory["filter.theta"].clone()
+    broken[1] = float("nan")
+    state = AdapterState(state.weights, {**state.memory, "filter.theta": broken})
+    rows = rows_of(x, y)
+    later = HealRows(rows.features, rows.y, rows.rule_label, rows.arrival + 2, rows.held_out)
+    outcome = heal(recipes, state, later)
+    assert outcome.measured["apart_filter_960"] == 1.0
+    assert np.isfinite(outcome.probabilities_after).all()
+
+
+def test_trees_that_fail_are_set_apart_and_the_mixture_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def failing(*_: object) -> str:
+        raise ValueError("no trees today")
+
+    monkeypatch.setattr(trees_module.Trees, "_fit", failing)
+    outcome = heal(recipes_with(trees=True), small.start(NETWORK), rows_of(*curved(6, 700)))
+    assert outcome.measured["apart_trees_2500"] == 1.0
+    assert np.isfinite(outcome.probabilities_after).all()
+
+
+@pytest.mark.parametrize("positives", [0, 700, 2])
+def test_rows_of_nearly_one_class_are_learned_from(positives: int) -> None:
+    x, y = curved(8, 700)
+    y = (np.arange(700) < positives).astype(np.int8)
+    outcome = heal(recipes_with(trees=True), small.start(NETWORK), rows_of(x, y))
+    assert np.isfinite(outcome.probabilities_after).all()
+    assert log_loss_of(outcome, y) < 0.2
+
+
+def log_loss_of(outcome: HealOutcome, y: NDArray[np.int8]) -> float:
+    p = outcome.probabilities_after[-100:]
+    return float(-np.log(np.where(y[-100:] == 1, p, 1 - p)).mean())
