@@ -100,7 +100,7 @@ def test_an_unknown_key_of_a_group_is_refused_without_keys_of_another() -> None:
         (HealSettings, "steps", 0, "greater than or equal to 1"),
         (HealSettings, "steps", 2.5, "valid integer"),
         (HealSettings, "mode", "later", "'sync' or 'async'"),
-        (HealSettings, "recipe", "guess", "built in: article, gradient, anchored; installed: none"),
+        (HealSettings, "recipe", "guess", "built in: article, gradient, anchored, ensemble;"),
         (HealSettings, "window", 0, "greater than or equal to 1"),
         (HealSettings, "held_out", 0.91, "less than or equal to 0.9"),
         (HealSettings, "held_out", float("nan"), "than or equal to 0"),

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel
 
 from selfheal_cli import __version__
+from selfheal_cli.kinds import RECIPES
 from selfheal_cli.settings.layers import Layer, shown
 from selfheal_cli.settings.resolve import FOR_GRADIENTS, resolve
 from selfheal_cli.settings.schema import KINDS, RunFile, settings_of
@@ -147,7 +148,7 @@ class Page:
         self.value("drift_by", drift_by, "whose alarm is the state DRIFTING; or sensitive")
         self.blank()
         self.put("heal:")
-        self.value("recipe", recipe, "how to heal: article, gradient, anchored; docs/healing.md", 1)
+        self.value("recipe", recipe, f"how to heal: {', '.join(RECIPES)}; docs/healing.md", 1)
         unused = FOR_GRADIENTS if recipe == "anchored" else ()
         held = resolve([Layer() if recipe == "article" else Layer(OWN)]).config
         self.defaults("heal", ("recipe", *unused), 1, held=held.heal)

@@ -163,7 +163,7 @@ def test_an_unknown_recipe_is_a_usage_error_that_names_the_known(
 ) -> None:
     before = sorted(Path().rglob("*"))
     stderr = invoke("compare", "--recipes", names, expect=2).stderr
-    assert "article, gradient, anchored" in stderr
+    assert "article, gradient, anchored, ensemble" in stderr
     assert sorted(Path().rglob("*")) == before
 
 

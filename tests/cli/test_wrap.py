@@ -130,7 +130,7 @@ def test_layers_are_listed_and_nothing_is_registered(digits_dir: Path, invoke: I
     assert fits["out"] == ["reflexive", "affine", "lora"]
     recipes = {one["name"]: one["recipes"] for one in layers}
     assert recipes["hidden"] == ["gradient", "article"]
-    assert recipes["out"] == ["anchored", "gradient", "article"]
+    assert recipes["out"] == ["anchored", "ensemble", "gradient", "article"]
     assert "n x 16 x 8 x 8" in invoke("wrap", *STORED, "--list", "--wide").stdout
     assert not MlflowClient().search_registered_models()
 

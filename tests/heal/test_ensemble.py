@@ -198,7 +198,7 @@ def test_trees_that_fail_are_set_apart_and_the_mixture_goes_on(
     def failing(*_: object) -> str:
         raise ValueError("no trees today")
 
-    monkeypatch.setattr(trees_module.Trees, "_fit", failing)
+    monkeypatch.setattr(trees_module.BoostedTrees, "_fit", failing)
     outcome = heal(recipes_with(trees=True), small.start(NETWORK), rows_of(*curved(6, 700)))
     assert outcome.measured["apart_trees_2500"] == 1.0
     assert np.isfinite(outcome.probabilities_after).all()

@@ -29,7 +29,7 @@ FITTED = {
 }  # fmt: skip
 
 
-class Trees:
+class BoostedTrees:
     """LightGBM's, small on few rows and on many; with ``classes`` of them.
 
     ``x`` (n, d) and ``y`` (n,) are the latest rows; ``since`` how many came after each fit.
@@ -46,7 +46,7 @@ class Trees:
         self._most = max(FEWEST, min(max(LATEST), MOST_VALUES // max(1, width)))
 
     def state(self) -> dict[str, Any]:
-        """What `Trees` begins from again, beside its texts."""
+        """What `BoostedTrees` begins from again, beside its texts."""
         return {"x": self._x, "y": self._y, "since": self._since}
 
     def predict(self, x: FloatArray, otherwise: Matrix) -> Matrix:

@@ -19,7 +19,7 @@ from selfheal_cli.heal.anchor import Anchor
 from selfheal_cli.heal.experts.design import ExpertDesign
 from selfheal_cli.heal.experts.filters import BLOCK, Filters, FilterSpec
 from selfheal_cli.heal.experts.mixing import Mixing
-from selfheal_cli.heal.experts.trees import Trees
+from selfheal_cli.heal.experts.trees import BoostedTrees
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealRows, HealTask, require_finite
 from selfheal_cli.model.boosters import as_tensor
 from selfheal_cli.model.mixture import LEAST, LINEAR, TREES
@@ -47,7 +47,7 @@ class Ensemble:
         self._specs = _specs(self._design, random=network.architecture.random > 0)
         linear = [name for spec in self._specs for name in spec.names]
         self._with_trees = settings.trees
-        self.names = ["frozen", *linear, *(Trees.names if settings.trees else ())]
+        self.names = ["frozen", *linear, *(BoostedTrees.names if settings.trees else ())]
 
     def heal(self, before: AdapterState, task: HealTask) -> HealOutcome:
         """As `Recipe.heal`. Measures the share of each expert, and which begin anew."""
@@ -82,15 +82,15 @@ class Ensemble:
             | {f"apart_{name}": 1.0 for name in sorted(apart)},
         )
 
-    def _trees(self, state: dict[str, Any], texts: Tensor) -> Trees | None:
+    def _trees(self, state: dict[str, Any], texts: Tensor) -> BoostedTrees | None:
         """None where it heals without."""
         if not self._with_trees:
             return None
         read = self._design.read
-        return Trees(self._design.margins + 1, read.stop - read.start, state, texts)
+        return BoostedTrees(self._design.margins + 1, read.stop - read.start, state, texts)
 
     def _take(
-        self, rows: HealRows, filters: list[Filters], trees: Trees | None, mixing: Mixing
+        self, rows: HealRows, filters: list[Filters], trees: BoostedTrees | None, mixing: Mixing
     ) -> set[str]:
         """Charge each expert for its prediction of the rows, then let it learn from them."""
         margin = self._design.margin(rows.features)
@@ -117,7 +117,7 @@ class Ensemble:
         return np.concatenate([nothing, *(a[:, one.spec.columns] @ one.theta for one in filters)])
 
     def _weights(
-        self, filters: list[Filters], trees: Trees | None, shares: Matrix
+        self, filters: list[Filters], trees: BoostedTrees | None, shares: Matrix
     ) -> dict[str, Tensor]:
         """The adapter's tensors."""
         design = self._design
