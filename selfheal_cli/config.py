@@ -97,6 +97,11 @@ class Policy(Settings):
     )
     health_window: Count = Field(default=5, description="heals in the rolling means")
     health_min_heals: Count = Field(default=3, description="heals before a rollback can fire")
+    when_worse: Literal["roll-back", "pause"] = Field(
+        default="roll-back",
+        description="what follows where heals did harm: a better version is restored, or healing "
+        "pauses and what serves stays, until somebody decides",
+    )
     rollback_candidates: Literal["run", "model"] = Field(
         default="run", description="restore from this run's versions, or from all of the model's"
     )
@@ -327,6 +332,7 @@ SINCE_0_1_0 = {
         "budget_change_in_all",
         "proposal_hours",
         "explore",
+        "when_worse",
     ),
 }
 

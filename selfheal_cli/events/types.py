@@ -518,6 +518,15 @@ class RollbackAsked(Action):
     heal_id: str
 
 
+class HealingPaused(RollbackAsked, kind="healing-paused"):
+    """The policy wants no rollback then: what serves stays, and healing stops until somebody
+    releases it.
+    """
+
+    def __str__(self) -> str:
+        return f"healing paused: {self.reason}"
+
+
 class RolledBack(RollbackAsked, kind="rollback"):
     """An earlier version serves again; ``f1`` was measured on so many ``rows``.
 

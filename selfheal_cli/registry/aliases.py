@@ -308,7 +308,7 @@ def require_allowed(before: JournalState, wanted: Move) -> None:
     """
     if wanted.alias != CHAMPION:
         return
-    if wanted.promotes and before.hold is not None:
+    if wanted.promotes and before.hold is not None and not before.hold.run:
         held = before.hold
         raise ConflictError(
             f"'{wanted.model}' is held by {held.actor} since {held.at} ({held.reason}): no new "

@@ -15,8 +15,8 @@ from selfheal_cli.model.checkpoint import probe_decisions, unpack
 from selfheal_cli.records import Evaluation, Phase, Snapshot
 from selfheal_cli.registry.aliases import Move, move_alias
 from selfheal_cli.registry.base import CHAMPION, Lineage, Registry, StepMetrics
-from selfheal_cli.registry.journal import Proposal, standing
-from selfheal_cli.registry.orders import propose, proposed_before
+from selfheal_cli.registry.journal import Hold, Proposal, standing
+from selfheal_cli.registry.orders import pause, propose, proposed_before
 from selfheal_cli.registry.outbox import Job, Outbox
 from selfheal_cli.scores import AnyScores, scores_from
 
@@ -35,6 +35,11 @@ def move_job(wanted: Move, snapshot: str) -> Job:
 def proposal_job(wanted: Proposal) -> Job:
     """Propose a snapshot's version; ``wanted.target`` is not known yet."""
     return Job(f"proposal:{wanted.snapshot}", "proposal", asdict(wanted))
+
+
+def hold_job(wanted: Hold) -> Job:
+    """Hold the healing of the model."""
+    return Job(f"hold:{wanted.run}:{wanted.at}", "hold", asdict(wanted))
 
 
 def score_job(snapshot: str, batch: int, metrics: Mapping[str, float], scores: AnyScores) -> Job:
@@ -90,6 +95,8 @@ def deliver(
         return _move(registry, lineage, outbox, job.data)
     if job.kind == "proposal":
         return _proposal(registry, lineage, outbox, job.data, again=again)
+    if job.kind == "hold":
+        return {"held": pause(registry, lineage.model, Hold(**job.data), again=again)}
     if job.kind == "score":
         data = job.data
         number = _number(outbox, data["snapshot"])

@@ -118,11 +118,14 @@ class Removal:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Healing was stopped from outside."""
+    """Healing was stopped from outside; or paused by a ``run``, which keeps nobody from anything
+    else.
+    """
 
     actor: str
     at: str
     reason: str
+    run: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from selfheal_cli.registry.journal import (
     JournalState,
     ModeOrder,
     Proposal,
+    standing,
     write,
 )
 
@@ -44,6 +45,19 @@ def hold(
     kind = EntryKind.HELD if wanted else EntryKind.RESUMED
     write(registry, model, kind, draft, actor=actor, at=at)
     return seen[-1]
+
+
+def pause(registry: Registry, model: str, wanted: Hold, *, again: bool) -> bool:
+    """Stop the healing of a model by the word of a run; False where it is stopped already, or, with
+    ``again``, was stopped by this very word before.
+    """
+    told = asdict(wanted)
+    if standing(registry, model).hold is not None or (
+        again and any(one.data == told for one in registry.entries(model))
+    ):
+        return False
+    hold(registry, model, wanted, actor=wanted.actor, at=wanted.at)
+    return True
 
 
 def mode_of(now: JournalState) -> str:

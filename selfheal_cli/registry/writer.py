@@ -23,7 +23,7 @@ from selfheal_cli.records import Snapshot
 from selfheal_cli.registry import delivery
 from selfheal_cli.registry.aliases import Move
 from selfheal_cli.registry.base import Lineage, Registry, StepMetrics, result_of
-from selfheal_cli.registry.journal import Proposal, standing
+from selfheal_cli.registry.journal import MAX_TEXT, Hold, Proposal, standing
 from selfheal_cli.registry.outbox import Job, Outbox
 from selfheal_cli.scores import AnyScores
 
@@ -157,6 +157,11 @@ class RegistryWriter:
         """Propose the version of a snapshot that was added before, once it has its number."""
         wanted = Proposal(0, "", actor, at, reason, after, snapshot=snapshot, expires=expires)
         self._hand(partial(delivery.proposal_job, wanted))
+
+    def pause(self, *, actor: str, at: str, reason: str) -> None:
+        """Hold the model's healing in the journal."""
+        wanted = Hold(actor, at, reason[:MAX_TEXT], self._lineage.run_id)
+        self._hand(partial(delivery.hold_job, wanted))
 
     def score(
         self, snapshot: str, batch: int, metrics: dict[str, float], scores: AnyScores

@@ -110,6 +110,7 @@ EXAMPLES: Mapping[type[Event], Mapping[str, Any]] = {
     events.ChampionFollowed: {
         **ACTION, "from_snapshot": "s1", "version": 2, "move_sequence": 7, "actor": "bob"
     },
+    events.HealingPaused: {**HEAL},
     events.HealWithheld: {
         **JUDGED,
         "mode": "auto", "withheld": "beyond the budget", "proposed": True, "changed": 0.12,

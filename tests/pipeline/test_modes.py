@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from selfheal_cli.config import Policy
+from selfheal_cli.config import HealSettings, Policy
 from selfheal_cli.errors import ApprovalNeeded, ConflictError, RegistryError
 from selfheal_cli.events.types import (
     AliasMoved,
@@ -24,6 +24,8 @@ from selfheal_cli.heal.task import AdapterState, HealOutcome, HealRows, HealTask
 from selfheal_cli.pipeline.prepare.continuing import Spent, spent
 from selfheal_cli.pipeline.stream.allowance import HOUR, Allowance
 from selfheal_cli.pipeline.stream.context import StreamState
+from selfheal_cli.registry.aliases import Move, move_alias
+from selfheal_cli.registry.base import CHAMPION
 from selfheal_cli.registry.journal import EntryKind, standing
 from selfheal_cli.registry.orders import (
     mode_of,
@@ -34,6 +36,8 @@ from selfheal_cli.registry.orders import (
 )
 from selfheal_cli.rollback.plan import By, approve, execute, plan_proposed, plan_version
 from selfheal_cli.rollback.trust import Unverified
+from tests.pipeline.small import config, ran, watch_heals
+from tests.pipeline.test_outside import Looking
 from tests.pipeline.test_served import Server, events_of
 
 AT = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -253,3 +257,24 @@ def _allowance(policy: Policy, clock: Any) -> Allowance:
         state=StreamState(),
     )
     return Allowance(cast("Any", run), clock)
+
+
+def test_where_heals_did_harm_a_policy_pauses_and_what_serves_stays(
+    empty_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("selfheal_cli.pipeline.runs.run.ChampionWatcher", Looking)
+    watch_heals(monkeypatch, spoil={4})
+    policy = Policy(gate_tolerance=1e6, when_worse="pause")
+    paired = HealSettings(recipe="anchored", better_by="paired")
+    done = ran(config(heal=paired, policy=policy, batches=9))
+    (paused,) = done.of("healing-paused")
+    assert "loses" in paused["reason"]
+    assert not done.of("rollback", "rollback-failed")
+    assert max(done.batches("heal")) <= paused["batch"]
+    hold = standing(done.registry, "fraud").hold
+    assert hold is not None
+    assert (hold.run, hold.reason) == (done.finished.run_id, f"paused: {paused['reason']}")
+    # it keeps nobody from a network of his own
+    target = done.versions("baseline")[0].version
+    move = Move("fraud", CHAMPION, target, "bob", AT, "retrained", promotes=True)
+    assert move_alias(done.registry, move).target == target

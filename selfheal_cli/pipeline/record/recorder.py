@@ -72,6 +72,10 @@ class Writer(Protocol):
         """Have the version of a snapshot proposed for a person's approval."""
         return
 
+    def pause(self, *, actor: str, at: str, reason: str) -> None:
+        """Have the journal hold the model's healing until somebody releases it."""
+        return
+
     def log_metrics(self, step: StepMetrics) -> None:
         """Figures of a batch."""
         return
@@ -210,6 +214,10 @@ class RunRecorder:
             snapshot, actor=self._actor, at=at, reason=reason, after=self._known(),
             expires=expires.isoformat(timespec="milliseconds"),
         )  # fmt: skip
+
+    def pause(self, reason: str) -> None:
+        """Have the model's healing held until somebody releases it."""
+        self._writer.pause(actor=self._actor, at=self._at(), reason=reason)
 
     def log_metrics(self, metrics: dict[str, float], step: int) -> None:
         """Figures of a batch, for the registry's run."""

@@ -37,6 +37,7 @@ class StreamState:
     quiet_until: int = 0  # batch up to which healing pauses after a rollback
     overtaken: int = 0  # heals asked for up to this batch come too late: the champion was moved
     rolled_back: int = -1  # the batch of the last rollback
+    pausing: bool = False  # heals did harm; the journal does not hold healing yet
     fallen: Fallen | None = None  # the best version was asked for
     proposed: set[str] = field(default_factory=set)  # snapshots that somebody may approve
 
@@ -45,6 +46,7 @@ class StreamState:
         """No heal is asked for: held or off, around a rollback, or until the best is known."""
         return (
             self.held
+            or self.pausing
             or self.mode == "off"
             or self.batch <= self.quiet_until
             or self.fallen is not None

@@ -61,6 +61,7 @@ class AutoRollback:
     def hold(self, change: HoldChange) -> None:
         """Stop healing, or go on with it."""
         self._state.held = change.held
+        self._state.pausing = False
         kind = events.HealingHeld if change.held else events.HealingReleased
         self._recorder.note(kind(batch=change.batch, actor=change.actor, reason=change.reason))
 
@@ -84,6 +85,9 @@ class AutoRollback:
         reason = self._health.observe(heal.scores)
         if reason is None or self._state.fallen is not None:
             return
+        if self._policy.when_worse == "pause":
+            self._pause(heal.heal_id, heal.batch, reason)
+            return
         self._state.fallen = Fallen(heal.heal_id, heal.batch, reason, rows)
         self._recorder.send_steps()
         self._outside.ask_best()
@@ -94,11 +98,23 @@ class AutoRollback:
         """Go back to what served before, at once; unless a rollback was only just carried out."""
         if self._state.paused or self._state.batch <= self._state.quiet_until:
             return
+        if self._policy.when_worse == "pause":
+            self._pause("", self._state.batch, alarm.reason)
+            return
         self._state.fallen = Fallen("", self._state.batch, alarm.reason)
         self._recorder.send_steps()
         self._outside.ask_best(alarm.before)
         if not self._beside:
             self.settle(wait=True)
+
+    def _pause(self, heal_id: str, batch: int, reason: str) -> None:
+        """Heal no more until somebody decides; heals that are under way come too late."""
+        if self._state.pausing:
+            return
+        self._health = Health(self._policy)
+        self._state.pausing, self._state.overtaken = True, batch
+        self._recorder.note(events.HealingPaused(heal_id=heal_id, batch=batch, reason=reason))
+        self._recorder.pause(f"paused: {reason}")
 
     def settle(self, *, wait: bool = False) -> None:
         """Carry out what the registry answered, if it was asked and has."""
