@@ -140,7 +140,7 @@ def learned_in(pieces: int, memory: float, rows: int = 1_000) -> Matrix:
     a, margin, y = drawn(rows)
     filters = Filters(spec(memory, 4), 1, {})
     for part in np.array_split(np.arange(rows), pieces):
-        filters.learn(a[part], margin[part], y[part])
+        filters.learn(a[part], margin[part], y[part], len(part))
     return filters.theta[0]
 
 
@@ -159,10 +159,10 @@ def test_shares_go_to_who_predicted_better_and_come_back_when_that_ends() -> Non
     mixing = Mixing(2, {})
     good, bad = np.full((1, 100), 0.8), np.full((1, 100), 0.4)
     for _ in range(5):
-        mixing.observe(np.concatenate([good, bad]))
+        mixing.observe(np.concatenate([good, bad]), 100)
     assert mixing.shares()[0] > 0.99
     for _ in range(8):
-        mixing.observe(np.concatenate([bad, good]))
+        mixing.observe(np.concatenate([bad, good]), 100)
     assert mixing.shares()[1] > 0.9
 
 
@@ -173,7 +173,7 @@ def test_shares_go_by_rows_however_they_are_cut() -> None:
     for size in (10, 100, 500):
         mixing = Mixing(2, {})
         for start in range(0, 1_000, size):
-            mixing.observe(chances[:, start : start + size])
+            mixing.observe(chances[:, start : start + size], size)
         shares.append(mixing.shares()[0])
     assert np.ptp(shares) < 0.15
 

@@ -63,15 +63,17 @@ class Filters:
         """What `Filters` begins from again."""
         return {"theta": self.theta, "precision": self._precision, "pull": self._pull}
 
-    def learn(self, a: Matrix, margin: Matrix, y: Any) -> list[int]:
+    def learn(self, a: Matrix, margin: Matrix, y: Any, labelled: float) -> list[int]:
         """From rows of the whole design (n, all columns), frozen margins (n, margins) and y (n,).
+
+        What was known fades as ``labelled`` rows have it, those that were held out among them.
 
         Returns the places of filters whose coefficients are no numbers: they begin anew.
         """
         a = np.ascontiguousarray(a[:, self.spec.columns])
         target = _one_hot(y, margin.shape[1])
         learned = [
-            self._learn_one(place, a, margin, target, float(memory) ** (len(a) / BLOCK))
+            self._learn_one(place, a, margin, target, float(memory) ** (labelled / BLOCK))
             for place, memory in enumerate(self.spec.memories)
         ]
         theta, precision, pull = (np.stack(part) for part in zip(*learned, strict=True))

@@ -34,12 +34,15 @@ class Mixing:
         """What `Mixing` begins from again."""
         return {"losses": self._losses, "over": self._over}
 
-    def observe(self, chances: Matrix) -> None:
-        """Take each expert's probability of what came true, (experts, n), before it learned."""
-        rows = chances.shape[1] / BLOCK
+    def observe(self, chances: Matrix, labelled: float) -> None:
+        """Take each expert's probability of what came true, (experts, n), before it learned.
+
+        The n rows stand for ``labelled`` ones: those among them that were held out count alike.
+        """
+        rows, each = labelled / BLOCK, labelled / max(1, chances.shape[1])
         mixed = _weights(RATES[:, None] * self._losses) @ chances
-        over = OVER_MEMORY**rows * self._over - np.log(mixed).sum(axis=1)
-        losses = (MEMORIES**rows)[:, None] * self._losses - np.log(chances).sum(axis=1)
+        over = OVER_MEMORY**rows * self._over - each * np.log(mixed).sum(axis=1)
+        losses = (MEMORIES**rows)[:, None] * self._losses - each * np.log(chances).sum(axis=1)
         # only differences count
         self._over = over - over.min()
         self._losses = losses - losses.min(axis=1, keepdims=True)

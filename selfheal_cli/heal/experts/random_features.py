@@ -22,17 +22,17 @@ def draw_features(x: FloatArray) -> tuple[Tensor, Tensor]:
     """Weights (random, inputs) and bias (random,) of ``relu(W x + b)``, by training rows ``x``.
 
     Each takes three inputs, standardised, with normal weights; it bends at one of the rows.
-    Of constant inputs none is taken.
+    Inputs that are constant there count as spread like the others: they may vary later.
     """
     wide = x.astype(np.float64)
     mean, sd = wide.mean(axis=0), wide.std(axis=0)
-    places = np.flatnonzero(sd > 0)
+    varying = sd > 0
+    scale = np.where(varying, floored(sd), np.median(sd[varying]) if varying.any() else 1.0)
     draw = np.random.default_rng(SEED)
     weight = np.zeros((RANDOM, x.shape[1]))
     bias = np.zeros(RANDOM)
-    scale = floored(sd)
-    for feature in range(RANDOM if len(places) else 0):
-        taken = draw.choice(places, size=min(EACH, len(places)), replace=False)
+    for feature in range(RANDOM):
+        taken = draw.choice(len(sd), size=min(EACH, len(sd)), replace=False)
         drawn = draw.normal(size=len(taken)) / np.sqrt(EACH)
         weight[feature, taken] = drawn / scale[taken]
         projected = (wide[:, taken] - mean[taken]) / scale[taken] @ drawn

@@ -61,8 +61,9 @@ class Ensemble:
         learned = task.rows.learnable
         fresh = learned.where(learned.arrival > known.last)
         for arrival in np.unique(fresh.arrival):
+            labelled = (task.rows.arrival == arrival) & (task.rows.y >= 0)
             rows = fresh.where(fresh.arrival == arrival)
-            apart |= self._take(rows, filters, trees, mixing)
+            apart |= self._take(rows, int(labelled.sum()), filters, trees, mixing)
         last = int(fresh.arrival[-1]) if len(fresh) else known.last
         shares = mixing.shares()
         if last == NEVER:  # no label has come: nothing but the frozen network is known
@@ -90,9 +91,17 @@ class Ensemble:
         return BoostedTrees(self._design.margins + 1, read.stop - read.start, state, texts)
 
     def _take(
-        self, rows: HealRows, filters: list[Filters], trees: BoostedTrees | None, mixing: Mixing
+        self,
+        rows: HealRows,
+        labelled: int,
+        filters: list[Filters],
+        trees: BoostedTrees | None,
+        mixing: Mixing,
     ) -> set[str]:
-        """Charge each expert for its prediction of the rows, then let it learn from them."""
+        """Charge each expert for its prediction of the rows, then let it learn from them.
+
+        Of ``labelled`` rows these are the ones that were not held out.
+        """
         margin = self._design.margin(rows.features)
         a = self._design.rows(rows.features, margin)
         p = _probabilities(margin + self._moves(a, filters))
@@ -103,11 +112,12 @@ class Ensemble:
             apart |= trees.learn(x, rows.y)
         # an expert that answers with no number predicts as the frozen network does, the first
         p = np.where(np.isfinite(p).all(axis=(1, 2), keepdims=True), p, p[:1])
-        mixing.observe(np.clip(p[:, np.arange(len(rows)), rows.y], LEAST, 1.0 - LEAST))
+        mixing.observe(np.clip(p[:, np.arange(len(rows)), rows.y], LEAST, 1.0 - LEAST), labelled)
         for start in range(0, len(a), BLOCK):
             block = slice(start, start + BLOCK)
+            part = labelled * len(a[block]) / len(a)
             for one in filters:
-                lost = one.learn(a[block], margin[block], rows.y[block])
+                lost = one.learn(a[block], margin[block], rows.y[block], part)
                 apart |= {one.spec.names[place] for place in lost}
         return apart
 
