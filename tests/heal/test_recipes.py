@@ -104,7 +104,8 @@ def state_bytes(state: AdapterState) -> tuple[dict[str, bytes], dict[str, bytes]
 
 def row_bytes(rows: HealRows) -> list[bytes]:
     """Every column of the rows as bytes."""
-    return [getattr(rows, name).tobytes() for name in HealRows.__slots__]
+    columns = (getattr(rows, name) for name in HealRows.__slots__)
+    return [column.tobytes() for column in columns if column is not None]
 
 
 def outcome_bytes(outcome: HealOutcome) -> tuple[object, ...]:
