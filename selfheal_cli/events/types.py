@@ -211,6 +211,34 @@ class LabelsCorrected(OfBatch, kind="labels-corrected"):
         return self.why
 
 
+class LabelsRelearned(OfBatch, kind="labels-relearned"):
+    """Corrected labels were learned from as if they had been right at once: ``rows`` of them, from
+    batch ``since`` on, through ``heals`` heals; what serves follows by a heal of this batch.
+
+    ``beyond`` rows are further back than ``labels.horizon``: they change figures alone.
+    """
+
+    is_action: ClassVar[bool] = True
+    rows: int
+    since: int
+    heals: int
+    beyond: int
+
+    @property
+    def why(self) -> str:
+        """What was done with them."""
+        old = f"; {self.beyond} labels are too old and change figures alone" if self.beyond else ""
+        if not self.rows:
+            return f"labels were corrected{old}"
+        return (
+            f"{self.rows} labels were corrected: learned anew from batch {self.since} on, "
+            f"{self.heals} heals{old}"
+        )
+
+    def __str__(self) -> str:
+        return self.why
+
+
 class CandidatesCompared(OfBatch, kind="candidates"):
     """What other versions would have lost on rows of a batch whose labels came.
 

@@ -25,7 +25,7 @@ from selfheal_cli.serve.http.model import ModelReloader, Scorer
 from selfheal_cli.serve.http.parsing import parsed
 from selfheal_cli.serve.http.recent import RecentIds
 from selfheal_cli.serve.keeper import Keeper
-from selfheal_cli.serve.settings import ServerSettings
+from selfheal_cli.serve.settings import Right, ServerSettings
 from selfheal_cli.serve.tracing import Tracing
 from selfheal_cli.spool.control import ControlChannel
 from selfheal_cli.spool.recorder import Recorder
@@ -111,7 +111,12 @@ class ScoringService:
         )
         try:
             self.recorder.flush()
-            counts = self.spool.label(labels, caller, time.time())
+            operates = self.guard.may(caller, Right.OPERATE)
+
+            def corrects(teller: str) -> bool:
+                return operates or teller == caller
+
+            counts = self.spool.label(labels, caller, time.time(), corrects)
         except StorageError as exc:
             raise RequestRefused(
                 "labels cannot be kept now; send them again later",
@@ -119,7 +124,7 @@ class ScoringService:
             ) from exc  # fmt: skip
         outcome = Outcome(
             joined=counts.joined, repeated=counts.repeated, unknown=counts.unknown,
-            contradicting=counts.other,
+            contradicting=counts.other, corrected=counts.corrected,
         )  # fmt: skip
         for name, count in outcome.model_dump().items():
             self.meters.labels.labels(name).inc(count)

@@ -9,7 +9,7 @@ import hashlib
 import json
 import sqlite3
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 
 _HEAD = struct.Struct("<I")
+Corrects = Callable[[str], bool]  # whether who told a label is corrected by who tells it now
 NOBODY_ASKED = -1.0  # threshold of rows without an answer
 
 
@@ -134,8 +135,8 @@ class Feedback:
 @dataclass(frozen=True, slots=True)
 class Joined:
     """Counts of labels: ``joined`` to their rows; ``repeated`` for rows that have one already,
-    ``other`` of them another one; ``unknown``, whose row never came or was removed. ``strangers``
-    are the keys of the latter.
+    ``other`` of them another one that does not count, ``corrected`` one that counts from now on;
+    ``unknown``, whose row never came or was removed. ``strangers`` are the keys of the latter.
     """
 
     joined: int
@@ -143,6 +144,7 @@ class Joined:
     unknown: int
     other: int = 0
     strangers: tuple[str, ...] = ()
+    corrected: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,13 +237,17 @@ class Spool:
         row = self._file.all("SELECT request, at FROM answered WHERE number = ?", (cursor.last,))
         return not row or cursor.mark in (0, mark_of(*row[0]))  # without a row: removed since
 
-    def label(self, labels: Sequence[Feedback], caller: str = "", at: float = 0.0) -> Joined:
-        """Join labels to rows that were answered; a row keeps its first label.
+    def label(
+        self, labels: Sequence[Feedback], caller: str = "", at: float = 0.0,
+        corrects: Corrects | None = None,
+    ) -> Joined:  # fmt: skip
+        """Join labels to rows that were answered; a row keeps its first label, unless the caller
+        ``corrects`` who told it. A corrected label is a new one, behind all others.
 
         Who told it, and when (seconds since 1970), is kept with each label that is a row's first
         or another one than that.
         """
-        joined = unknown = other = 0
+        joined = unknown = other = corrected = 0
         strangers: list[str] = []
         with self._file.writing() as database:
             for label in labels:
@@ -250,18 +256,19 @@ class Spool:
                     unknown += 1
                     strangers += [] if label.key is None else [label.key]
                     continue
-                cursor = database.execute(
-                    "INSERT OR IGNORE INTO labels (answered, place, y) VALUES (?, ?, ?)",
-                    (*row, label.y),
-                )
-                joined += cursor.rowcount
-                contradicts = not cursor.rowcount and _is_other(database, row, label.y)
-                other += contradicts
-                if cursor.rowcount or contradicts:
+                new = _join(database, row, label.y)
+                joined += new
+                contradicts = not new and _is_other(database, row, label.y)
+                if contradicts and corrects is not None and corrects(_teller(database, row)):
+                    database.execute("DELETE FROM labels WHERE answered = ? AND place = ?", row)
+                    corrected += _join(database, row, label.y)
+                else:
+                    other += contradicts
+                if new or contradicts:
                     values = (*row, label.y, caller, at)
                     database.execute("INSERT INTO told_labels VALUES (?, ?, ?, ?, ?)", values)
         repeated = len(labels) - joined - unknown
-        return Joined(joined, repeated, unknown, other, tuple(strangers))
+        return Joined(joined, repeated, unknown, other, tuple(strangers), corrected)
 
     def rows_after(
         self, number: int, limit: int, most_rows: int = MOST_ROWS
@@ -399,6 +406,19 @@ def _find(database: sqlite3.Connection, label: Feedback) -> tuple[int, int] | No
         (label.request, label.place),
     ).fetchone()
     return None if row is None or label.place < 0 else (row[0], label.place)
+
+
+def _join(database: sqlite3.Connection, row: tuple[int, int], y: int) -> int:
+    """Give a row its label; 0 where it has one."""
+    query = "INSERT OR IGNORE INTO labels (answered, place, y) VALUES (?, ?, ?)"
+    return database.execute(query, (*row, y)).rowcount
+
+
+def _teller(database: sqlite3.Connection, row: tuple[int, int]) -> str:
+    """Who told a row's first label; empty where that is not known."""
+    query = "SELECT caller FROM told_labels WHERE answered = ? AND place = ? ORDER BY rowid LIMIT 1"
+    told = database.execute(query, row).fetchone()
+    return "" if told is None else str(told[0])
 
 
 def _is_other(database: sqlite3.Connection, row: tuple[int, int], y: int) -> bool:

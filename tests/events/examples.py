@@ -61,6 +61,7 @@ EXAMPLES: Mapping[type[Event], Mapping[str, Any]] = {
         "rows": 100, "in_batch": 5, "live": SCORES, "shadow": SCORES, "was": SCORES,
         "was_shadow": SCORES,
     },
+    events.LabelsRelearned: {**OF_BATCH, "rows": 3, "since": 2, "heals": 4, "beyond": 1},
     events.CandidatesCompared: {
         **OF_BATCH,
         "rows": 100, "positives": 40, "serving": "s3", "served": 31.5, "losses": {"s1": 45.25},

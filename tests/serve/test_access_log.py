@@ -63,7 +63,7 @@ def test_every_request_has_a_line_and_every_label_its_caller_and_no_line_has_row
         assert running.post("/feedback", json=told, headers=bearer(DESK)).json()["joined"] == 1
         again = {"labels": [{"request_id": "order-17", "label": "normal"}]}
         assert running.post("/feedback", json=again, headers=bearer(DESK)).json() == {
-            "joined": 0, "repeated": 1, "unknown": 0, "contradicting": 1,
+            "joined": 0, "repeated": 1, "unknown": 0, "contradicting": 0, "corrected": 1,
         }  # fmt: skip
         told_by = running.front.spool.told_of("order-17")
         assert [(y, caller) for y, caller, _ in told_by] == [(1, "desk"), (0, "desk")]

@@ -33,7 +33,7 @@ def test_labels_join_the_rows_that_were_just_answered(served: Running) -> None:
         {"request_id": one, "place": 2, "label": "fraud"},
         {"request_id": one, "label": "normal"},
     )
-    assert counts == {"joined": 4, "repeated": 0, "unknown": 0, "contradicting": 0}
+    assert counts == {"joined": 4, "repeated": 0, "unknown": 0, "contradicting": 0, "corrected": 0}
     joined = served.front.spool.labels_after(0, 100_000)[-4:]
     assert [(label.place, label.y) for label in joined] == [(0, 1), (2, 0), (2, 1), (0, 0)]
 
@@ -48,7 +48,9 @@ def test_a_label_that_comes_again_is_repeated_and_of_no_known_row_unknown(served
         {"request_id": "never-seen", "label": "fraud"},
         {"key": "never-seen", "label": "fraud"},
     )
-    assert counts == {"joined": 0, "repeated": 1, "unknown": 3, "contradicting": 1}
+    assert counts == {
+        "joined": 0, "repeated": 1, "unknown": 3, "contradicting": 0, "corrected": 1,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("form", ["dataframe_split", "dataframe_records", "csv"])
@@ -70,7 +72,7 @@ def test_rows_are_found_by_the_key_that_came_with_them(served: Running, form: st
     counts = told(
         served, {"key": first + 1, "label": "fraud"}, {"key": str(first), "label": " Normal "}
     )
-    assert counts == {"joined": 2, "repeated": 0, "unknown": 0, "contradicting": 0}
+    assert counts == {"joined": 2, "repeated": 0, "unknown": 0, "contradicting": 0, "corrected": 0}
 
 
 def test_what_is_kept_are_the_raw_columns_and_the_answered_probabilities(served: Running) -> None:

@@ -113,6 +113,7 @@ class Caller:
                 "repeated": 0,
                 "unknown": 0,
                 "contradicting": 0,
+                "corrected": 0,
             }
 
 

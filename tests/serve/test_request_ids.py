@@ -49,6 +49,7 @@ def test_a_second_request_under_an_id_is_answered_not_recorded_and_its_label_joi
         "repeated": 0,
         "unknown": 1,
         "contradicting": 0,
+        "corrected": 0,
     }
     told = served.get("/status").json()
     assert told["server"]["conflicting"] == rows + 1
@@ -65,6 +66,7 @@ def test_the_same_request_again_is_one_request(served: Running) -> None:
         "repeated": 0,
         "unknown": 0,
         "contradicting": 0,
+        "corrected": 0,
     }
 
 

@@ -39,7 +39,7 @@ def test_every_call_of_the_page_is_answered_as_it_says(served: Running) -> None:
     shown = re.search(r'`\{"predictions": \[([\d.]+)\.\.\.\]\}`', TEXT)
     assert shown is not None and str(scored["predictions"][0]).startswith(shown[1])
     assert len(kept["predictions"]) == len(first["predictions"]) == 1
-    assert told == {"joined": 1, "repeated": 0, "unknown": 0, "contradicting": 0}
+    assert told == {"joined": 1, "repeated": 0, "unknown": 0, "contradicting": 0, "corrected": 0}
     assert model["name"] == "fraud"
     assert [one["name"] for one in inferred["outputs"]] == ["probability"]
 

@@ -319,7 +319,7 @@ VALUES = {
     "model": "models:/x/1", "model_name": "m", "experiment": "e", "export_dir": "out",
     "plots": "false", "rules_file": "rules.yaml", "tracking_uri": "sqlite:///other.db",
     "batch_size": "7", "heal.pre_heal": "figures", "drift_by": "monitors",
-    "policy.brake_level": "0.1",
+    "policy.brake_level": "0.1", "labels.only_when": "decision = 0",
 }  # fmt: skip
 
 

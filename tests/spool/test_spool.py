@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -170,3 +171,23 @@ def test_the_spool_and_the_control_channel_share_a_file_in_either_order(tmp_path
         channel.set_status("healer", {"batch": 1})
         assert spool.told_of("a") == [(1, "somebody", 1.0)]
         assert channel.status("healer")[0] == {"batch": 1}
+
+
+def test_who_told_a_label_corrects_it_and_nobody_else_does(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool.db")
+    spool.append([answered("r1", rows=2)])
+    spool.label([Feedback(0, "r1", 0), Feedback(0, "r1", 1)], "bank", 1.0)
+
+    def by(caller: str) -> Any:
+        return lambda teller: teller == caller
+
+    other = spool.label([Feedback(1, "r1", 0)], "shop", 2.0, by("shop"))
+    assert (other.repeated, other.other, other.corrected) == (1, 1, 0)
+    own = spool.label([Feedback(1, "r1", 1)], "bank", 3.0, by("bank"))
+    assert (own.repeated, own.other, own.corrected) == (1, 0, 1)
+    same = spool.label([Feedback(1, "r1", 1)], "bank", 4.0, by("bank"))
+    assert (same.repeated, same.other, same.corrected) == (1, 0, 0)
+    assert [(one.place, one.y) for one in spool.labels_after(0, 10)] == [(0, 0), (1, 1)]
+    assert [(one.place, one.y) for one in spool.labels_after(2, 10)] == [(1, 1)]
+    assert spool.told_of("r1", 0) == [(0, "bank", 1.0), (1, "shop", 2.0)]
+    assert spool.told_of("r1", 1) == [(0, "bank", 1.0), (1, "bank", 3.0)]

@@ -7,6 +7,7 @@ figure and in no heal. Labels that are implausible are held back.
 from __future__ import annotations
 
 from collections import Counter
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -19,18 +20,21 @@ from selfheal_cli.events.types import (
     LabelsCorrected,
     LabelsMatured,
     LabelsQuarantined,
+    LabelsRelearned,
 )
 from selfheal_cli.heal.engine import LiveModel
 from selfheal_cli.heal.recipe import kind_of
-from selfheal_cli.heal.task import Window
+from selfheal_cli.heal.task import HealTask, Window
 from selfheal_cli.labels.corrections import Correction, LabelledRows
 from selfheal_cli.labels.maturing import MaturedLabels
+from selfheal_cli.labels.quarantine import LabelWatch
 from selfheal_cli.labels.queue import DelayedLabels, LabelJoiner, LabelQueue, Scored
 from selfheal_cli.labels.selection import LabelSelection, seeded_lots
 from selfheal_cli.metrics import classify, counts
 from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.pipeline.prepare.baseline import Prepared
 from selfheal_cli.pipeline.stream.context import SessionContext
+from selfheal_cli.pipeline.stream.relearning import Relearned, Relearning
 from selfheal_cli.records import Answers, Batch, LateLabels, Rows
 from selfheal_cli.scores import AnyScores
 
@@ -145,6 +149,7 @@ class ArrivedLabels:
     learned: list[Scored]
     held_back: list[Scored]
     corrections: list[Correction]
+    relearned: Relearned | None
 
 
 class LabelFlow:
@@ -170,7 +175,9 @@ class LabelFlow:
             names = run.source.encoding.names
             share = config.policy.explore
             self._selection = LabelSelection(config.labels.only_when, share, names)
-        self._known = LabelledRows(config.labels.keep) if config.labels.horizon else None
+        corrects = config.labels.horizon > 0
+        self._known = LabelledRows(config.labels.keep) if corrects else None
+        self._relearning = Relearning(run) if corrects else None
 
     def select(self, scored: Scored, batch: Batch) -> Scored:
         """The rows as they may be labelled: what was declined has no label, whoever knows it."""
@@ -196,27 +203,28 @@ class LabelFlow:
         corrections += self._corrections(self.labels.told_since())[0]
         for correction in corrections:
             self._note_correction(correction, scored.batch)
+        relearned = self._learn_anew(corrections, scored.batch)
         for grown in self.labels.matured():
             self._recorder.note(LabelsMatured(**asdict(grown)))
-        learned: list[Scored] = []
-        held_back: list[Scored] = []
-        for part in arrived:
-            (learned if self._plausible(part) else held_back).append(part)
-            self._remember(part)
+        before = self._watch if self._relearning is None else deepcopy(self._watch)
+        plausible = [self._plausible(part) for part in arrived]
+        self._remember(arrived, scored.batch, plausible, before, relearned)
+        learned = [part for part, holds in zip(arrived, plausible, strict=True) if holds]
+        held_back = [part for part, holds in zip(arrived, plausible, strict=True) if not holds]
         for part in learned:
             self._learn(part)
         if not self._full:
             for part in arrived:
                 self._note(part)
-        return ArrivedLabels(learned, held_back, corrections)
+        return ArrivedLabels(learned, held_back, corrections, relearned)
 
     def recall(self, scored: Scored) -> None:
         """Rows of an earlier run: those whose labels came to it are learned from once more."""
         awaited = scored if self._may is None else scored.where(self._may)
         for part in self.labels.recall(awaited):
             self._step += 1
+            self._remember([part], scored.batch, [True], self._watch, None)
             self._learn(part)
-            self._remember(part)
 
     def _learn(self, part: Scored) -> None:
         self.labelled.add(self._step, part.features, part.y, part.rule_label, part.weight)
@@ -227,9 +235,37 @@ class LabelFlow:
             return [], late
         return self._known.corrections(late)
 
-    def _remember(self, part: Scored) -> None:
-        if self._known is not None:
+    def healed(self, task: HealTask) -> None:
+        """A heal that learned from the labels of its batch was done."""
+        if self._relearning is not None:
+            self._relearning.healed(task)
+
+    def _remember(
+        self, parts: list[Scored], batch: int, plausible: list[bool], watch: LabelWatch,
+        after: Relearned | None,
+    ) -> None:  # fmt: skip
+        """Keep what may be corrected later; ``watch`` is as it was before."""
+        if self._known is None or self._relearning is None or not (parts or after):
+            return
+        for part in parts:
             self._known.add(part)
+        held = {at for at, holds in enumerate(plausible) if not holds}
+        self._relearning.add(self._step, batch, parts, held, watch, after)
+
+    def _learn_anew(self, corrections: list[Correction], batch: int) -> Relearned | None:
+        """Have the window and the recipe's memory as if the labels had been right at once."""
+        if not corrections or self._relearning is None:
+            return None
+        relearned = self._relearning.correct(corrections)
+        if relearned.window is not None and relearned.watch is not None:
+            self.labelled, self._watch = relearned.window, relearned.watch
+        self._recorder.note(
+            LabelsRelearned(
+                batch=batch, rows=relearned.rows, since=relearned.since, heals=relearned.heals,
+                beyond=relearned.beyond,
+            )
+        )  # fmt: skip
+        return relearned
 
     def _note_correction(self, correction: Correction, batch: int) -> None:
         was, now = correction.part, correction.corrected

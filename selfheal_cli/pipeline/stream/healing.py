@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from selfheal_cli.events.types import (
@@ -16,7 +17,7 @@ from selfheal_cli.events.types import (
 from selfheal_cli.heal.publishing import Publishing
 from selfheal_cli.heal.recipe import kind_of
 from selfheal_cli.heal.task import AdapterState, HealFailure, HealOutcome, HealRows, HealTask
-from selfheal_cli.model.network import SelfHealingNetwork
+from selfheal_cli.model.network import SelfHealingNetwork, Weights
 from selfheal_cli.pipeline.prepare.continuing import Spent
 from selfheal_cli.pipeline.stream.allowance import Allowance, Permission
 from selfheal_cli.pipeline.stream.champion import ChampionMove
@@ -39,6 +40,7 @@ class Healing:
         evaluator: HealEvaluator,
         snapshots: Snapshots,
         rollback: AutoRollback,
+        on_healed: Callable[[HealTask], None],
     ) -> None:
         self._config = run.config
         self._live = run.live
@@ -49,6 +51,8 @@ class Healing:
         self._evaluator = evaluator
         self._snapshots = snapshots
         self._rollback = rollback
+        self._on_healed = on_healed  # told of each heal that gave something
+        self._anew = -1  # the batch whose heal learned from corrected labels: it is worth a version
         self._baseline = run.live.serving
         self._assumed = False  # what serves rests on an assumption, not on labels
         self._seen: dict[int, BatchReading] = {}
@@ -130,7 +134,8 @@ class Healing:
     def _take(self, outcome: HealOutcome, seen: BatchReading) -> None:
         """Learn from a heal, and have it judged if it changes enough to be published."""
         network, threshold = self._evaluator.candidate(outcome)
-        if kind_of(outcome.task.recipe).remembers:
+        self._on_healed(outcome.task)
+        if kind_of(outcome.task.recipe).remembers and outcome.task.batch != self._anew:
             before = self._live.serving.threshold
             change = self._publishing.change(outcome, before, threshold, self._kept)
             needed = self._publishing.needed(change)
@@ -156,6 +161,16 @@ class Healing:
         serving = self._live.serving
         state = AdapterState(serving.adapter.weights, outcome.after.memory)
         self._live.publish(state, serving.snapshot, serving.threshold, serving.network)
+
+    def take_over(self, memory: Weights, batch: int) -> None:
+        """Go on from what the recipe remembers once wrong labels are put right; the heal of this
+        batch carries it to what serves. Those that are under way learned from the wrong ones.
+        """
+        serving = self._live.serving
+        state = AdapterState(serving.adapter.weights, memory)
+        self._live.publish(state, serving.snapshot, serving.threshold, serving.network)
+        self._state.overtaken = max(self._state.overtaken, batch - 1)
+        self._anew = batch
 
     def follow(self, moved: ChampionMove) -> None:
         """Somebody else moved the champion, and it serves by now."""

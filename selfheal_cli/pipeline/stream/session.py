@@ -31,6 +31,7 @@ from selfheal_cli.pipeline.stream.evaluating import BatchReading, HealEvaluator,
 from selfheal_cli.pipeline.stream.healing import Healing
 from selfheal_cli.pipeline.stream.monitoring import Diagnosing, Monitoring, RuleWatch, Watched
 from selfheal_cli.pipeline.stream.outside import Change, HoldChange, ModeChange
+from selfheal_cli.pipeline.stream.relearning import Relearned
 from selfheal_cli.pipeline.stream.rollback import AutoRollback
 from selfheal_cli.pipeline.stream.snapshots import Snapshots
 from selfheal_cli.pipeline.stream.stretches import ServedFirst, Stretches
@@ -100,7 +101,9 @@ class Session:
         self._snapshots = Snapshots(run.recorder, run.lineage.run_id)
         self._rollback = AutoRollback(run)
         self._evaluator = HealEvaluator(run, self._snapshots, self.flow.labels)
-        self.healing = Healing(run, self._evaluator, self._snapshots, self._rollback)
+        self.healing = Healing(
+            run, self._evaluator, self._snapshots, self._rollback, self.flow.healed
+        )
         self._diagnosing = Diagnosing(run, verdicts=verdicts)
         self._rules = RuleWatch(run)
         self._monitors = Monitoring(run)
@@ -116,6 +119,7 @@ class Session:
         self.live_scores = RunningScores(classes)
         self.shadow_scores = RunningScores(classes)
         self.left_out: Counter[str] = Counter()  # rows that nothing was learned from, by reason
+        self._relearned = False  # this batch's labels corrected others
         self._apart = 0  # batches in a row that could not be gone through
         self._last: Scored | None = None  # the rows that came last
 
@@ -246,7 +250,8 @@ class Session:
         none = np.zeros(len(self._last), dtype=np.bool_)
         learned = self._take_labels(replace(self._last.where(none), batch=batch.index), batch)
         self._hold_against_others(batch.index, learned)
-        chosen = self._rows_to_heal_on(NOTHING_READ, learned) if learned else None
+        anew = learned or self._relearned
+        chosen = self._rows_to_heal_on(NOTHING_READ, learned) if anew else None
         if chosen is not None and not self.run.state.paused:
             self._diagnosing.before_heal(batch.index)
             seen = NoReading(0.0, 0)
@@ -264,6 +269,9 @@ class Session:
     def _take_labels(self, scored: Scored, batch: Batch) -> list[Scored]:
         """Rows whose labels came with a batch, to learn from; heals whose labels are complete."""
         came = self.flow.take(scored, batch.now, batch.late)
+        self._relearned = bool(came.relearned and came.relearned.rows)
+        if came.relearned is not None:
+            self._take_over(came.relearned, batch.index)
         for correction in came.corrections:
             self._count_anew(correction)
         for part in [scored] if self._never else came.learned:
@@ -334,6 +342,18 @@ class Session:
         if self.stretches is not None:
             self.stretches.add(part)
 
+    def _take_over(self, relearned: Relearned, batch: int) -> None:
+        """Go on with what the recipe would remember, had the labels been right at once."""
+        for part in relearned.released:
+            self._count(part)
+        for part in relearned.withdrawn:
+            self.live_scores = self.live_scores.without(part.probabilities, part.threshold, part.y)
+            self.shadow_scores = self.shadow_scores.without(
+                part.shadow, part.shadow_threshold, part.y
+            )
+        if relearned.rows and self._kind.remembers:
+            self.healing.take_over(relearned.memory, batch)
+
     def _count_anew(self, correction: Correction) -> None:
         """Rows whose label is another one than they were counted with."""
         was, now = correction.part, correction.corrected
@@ -354,6 +374,7 @@ class Session:
         recipe, rows = chosen
         batch, decision = self.run.state.batch, read.decision
         reason = decision.reason if decision.heal else "new labels"
+        reason = "corrected labels" if self._relearned else reason
         if recipe == self._free:
             reason = f"{decision.reason}, no labels: {self.run.config.heal.assume} is assumed"
         self._diagnosing.before_heal(batch)
@@ -377,7 +398,7 @@ class Session:
         if self._free is not None and len(labelled) < ENOUGH:
             unlabelled = self.flow.unlabelled
             return (self._free, unlabelled.rows()) if len(unlabelled) >= ENOUGH else None
-        return (name, labelled.rows()) if learned else None
+        return (name, labelled.rows()) if learned or self._relearned else None
 
     def _record(
         self,

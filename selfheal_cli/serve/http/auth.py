@@ -90,6 +90,10 @@ class Guard:
             self._require_own_name(headers)
         return ""
 
+    def may(self, caller: str, right: Right) -> bool:
+        """Whether a caller, by its token's name, has a right; nobody has it by being nobody."""
+        return any(one.name == caller and right in one.rights for one in self._tokens.callers)
+
     def may_look(self, headers: Headers, token: str = "") -> bool:
         """Whether what is shown may be seen."""
         try:

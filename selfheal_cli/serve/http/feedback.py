@@ -65,13 +65,15 @@ class Labels(_Said):
 
 class Outcome(_Said):
     """Labels that were joined to their rows, of rows that have one, and of rows that nobody knows;
-    ``contradicting`` are those of the repeated ones that say another class than the first.
+    of the repeated ones, ``corrected`` say another class and count from now on, since whoever told
+    the first label told these; ``contradicting`` say another class and do not.
     """
 
     joined: int
     repeated: int
     unknown: int
     contradicting: int
+    corrected: int
 
 
 def as_feedback(told: Labels, classes: Sequence[str], most: int) -> list[Feedback]:
