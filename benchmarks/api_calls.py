@@ -1,8 +1,10 @@
 """What a call of the API costs beside the bare module's own forward.
 
 ``python benchmarks/api_calls.py`` prints p50 and p99 in milliseconds: of the module's forward and
-of `predict` for one numpy row, each after the other, so that both meet the same machine; of `score`
-with an id, and of a DataFrame; and what a version takes on disk and in memory by the model's size.
+of `predict` for one numpy row, each after the other, so that both meet the same machine, on one
+thread; of `score` with an id, and of a DataFrame, which what heals beside them works on; and what a
+version takes on disk and in memory by the model's size. ``cpu_ms`` is what the calling thread
+computed, which a busy machine does not stretch.
 """
 
 from __future__ import annotations
@@ -43,17 +45,28 @@ def decided(module: nn.Module, x: Any) -> Any:
     return (logits > logits.median()).numpy().astype(np.int64)
 
 
-def milliseconds(call: Callable[[], Any]) -> float:
-    """How long one call takes."""
-    began = time.perf_counter()
+def milliseconds(call: Callable[[], Any]) -> tuple[float, float]:
+    """How long one call takes, and how long its thread computes."""
+    began, computed = time.perf_counter(), time.thread_time()
     call()
-    return 1e3 * (time.perf_counter() - began)
+    return 1e3 * (time.perf_counter() - began), 1e3 * (time.thread_time() - computed)
 
 
-def told(times: list[float]) -> dict[str, float]:
-    """The median and the 99th percentile."""
-    return {"p50_ms": round(float(np.percentile(times, 50)), 4),
-            "p99_ms": round(float(np.percentile(times, 99)), 4)}  # fmt: skip
+def told(times: list[tuple[float, float]]) -> dict[str, float]:
+    """The median and the 99th percentile, and the median of what was computed."""
+    passed, computed = np.array(times).T
+    return {"p50_ms": round(float(np.percentile(passed, 50)), 4),
+            "p99_ms": round(float(np.percentile(passed, 99)), 4),
+            "cpu_ms": round(float(np.percentile(computed, 50)), 4)}  # fmt: skip
+
+
+def in_turn(ways: dict[str, Callable[[], Any]], count: int) -> dict[str, Any]:
+    """Each of the ways after the other, so often."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    for _ in range(count):
+        for name, call in ways.items():
+            times[name].append(milliseconds(call))
+    return {name: told(values) for name, values in times.items()}
 
 
 def calls(width: int, layers: int, count: int) -> dict[str, Any]:
@@ -75,19 +88,15 @@ def calls(width: int, layers: int, count: int) -> dict[str, Any]:
             torch.sigmoid(module(tensor)).squeeze(-1).numpy()
 
     number = iter(range(10**9))
-    ways: dict[str, Callable[[], Any]] = {
-        "forward": bare,
-        "predict": lambda: model.predict(row),
+    figures = in_turn({"forward": bare, "predict": lambda: model.predict(row)}, count)
+    predict, forward = figures["predict"], figures["forward"]
+    figures["predict beside forward"] = {
+        name: round(predict[name] / forward[name], 3) for name in forward
+    }
+    figures |= in_turn({
         "score with an id": lambda: model.score(row, ids=[next(number)]),
         "score of a DataFrame with an id": lambda: model.score(table, ids=[next(number)]),
-    }
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(count):
-        for name, call in ways.items():
-            times[name].append(milliseconds(call))
-    figures: dict[str, Any] = {name: told(values) for name, values in times.items()}
-    ratio = [figures["predict"][p] / figures["forward"][p] for p in ("p50_ms", "p99_ms")]
-    figures["predict beside forward"] = [round(one, 3) for one in ratio]
+    }, count)  # fmt: skip
     model.close()
     return figures
 
@@ -126,6 +135,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--memory", action="store_true", help="of one model of this size")
     given = parser.parse_args()
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         figures = (

@@ -355,7 +355,7 @@ class SelfHealing(HealDecisions):
             self._here()  # so that a fork which only predicts follows
         served = self._scorer.served
         try:
-            return served.network.predict(self._intake.inputs(rows, served.quick))
+            return served.scoring.predict(self._intake.inputs(rows, served.quick))
         except Exception as exc:  # the module's own code
             raise DataError(f"the model fails on these rows: {one_line(exc)}") from exc
 

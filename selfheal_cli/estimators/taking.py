@@ -20,6 +20,7 @@ from selfheal_cli.estimators.loading import (
     unknown_types,
 )
 from selfheal_cli.estimators.pyfunc import opened, own_code
+from selfheal_cli.estimators.signed import Signature
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -116,9 +117,10 @@ def from_pyfunc_folder(data: bytes, pins: Sequence[str]) -> FittedClassifier:
     Raises `ModelError`.
     """
     ask = opened(data)
+    signed = Signature(ask.schema, ask.model.metadata.get_output_schema())
     return FittedClassifier(
-        "pyfunc", "pyfunc", data, ask, ask.width, ask.names, ask.classes, None, own_code(data),
-        kinds=ask.kinds, takes_array=ask.takes_array,
+        "pyfunc", "pyfunc", data, ask, signed.width, signed.names, signed.classes, None,
+        own_code(data), kinds=signed.kinds, takes_array=signed.takes_array,
         libraries=tuple((name, version) for name, version in (one.split("==") for one in pins)),
     )  # fmt: skip
 

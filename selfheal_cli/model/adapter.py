@@ -93,6 +93,13 @@ class Adapter(nn.Module):
         """Inputs (n, inputs) on their way into the backbone; most adapters leave them alone."""
         return x
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether its weights say that it gives the features that it takes, so that it can be left
+        out; an adapter that cannot tell is never idle.
+        """
+        return False
+
     def answer(self, frozen: Tensor, logits: Tensor, features: Tensor) -> Tensor:
         """Probabilities (n,) or (n, K), where it ``answers``, from those that the head gives,
         its logits (n, outputs), and the features (n, features).

@@ -26,6 +26,14 @@ DEFAULT_RANK = 4
 MAX_RANK = 4_096
 
 
+class Unchanged(Adapter):
+    """In place of an adapter that is idle, inside a frozen backbone."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """The features themselves."""
+        return features
+
+
 class AffineAdapter(Adapter):
     """``h + D (V f + u)`` before the head, ``x * scale + shift`` before the backbone.
 
@@ -131,6 +139,11 @@ class ReflexiveLayer(Adapter):
         for parameter in layer.adapter[2].parameters():
             nn.init.zeros_(parameter)
         return layer
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the last matrix and its bias are zero."""
+        return not any(bool(one.any()) for one in self.adapter[2].parameters())
 
     def forward(self, features: Tensor) -> Tensor:
         """Corrected features."""

@@ -220,7 +220,11 @@ class ForeignBackbone(_Frozen):
         try:
             self.interface.output(self.module, *self.there(x))
         except Reached as reached:
-            return reached.features.flatten(start_dim=1).float().to(CPU)
+            features = reached.features
+            # each of the three is a call of torch's, also where it changes nothing
+            is_plain = features.ndim == 2 and features.dtype == torch.float32
+            features = features if is_plain else features.flatten(start_dim=1).float()
+            return features if features.is_cpu else features.to(CPU)
         raise RuntimeError("the layer at which the network is cut was not reached")
 
 

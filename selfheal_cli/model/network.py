@@ -20,6 +20,7 @@ from selfheal_cli.model.adapters import (
     MIXTURE,
     REFLEXIVE,
     ReflexiveLayer,
+    Unchanged,
     parse_adapter,
 )
 from selfheal_cli.model.cutting import Foreign
@@ -127,7 +128,7 @@ class AnchoredBackbone(nn.Module):
     Gives (n, hidden), or with ``beside`` (n, hidden + inputs).
     """
 
-    def __init__(self, trunk: nn.Module, reflexive: ReflexiveLayer, *, beside: bool) -> None:
+    def __init__(self, trunk: nn.Module, reflexive: Adapter, *, beside: bool) -> None:
         super().__init__()
         self.trunk = trunk
         self.reflexive = reflexive
@@ -345,6 +346,18 @@ class SelfHealingNetwork(_Predictor):
         """The same adapter and head without the backbone, for callers that have features."""
         return SelfHealingNetwork(self.architecture, NoBackbone(), self.adapter, self.head)
 
+    def for_scoring(self) -> SelfHealingNetwork:
+        """A frozen twin that gives the same probabilities by fewer layers: a ReflexiveLayer that
+        never learned is two matrices of the features' width, and half of a small network's time.
+        """
+        backbone, adapter = self.backbone, self.adapter
+        if isinstance(backbone, AnchoredBackbone) and backbone.reflexive.is_idle:
+            backbone = AnchoredBackbone(backbone.trunk, Unchanged(), beside=backbone.beside)
+        kind = _Unhealed if adapter.is_idle else SelfHealingNetwork
+        twin = kind(self.architecture, backbone, adapter, self.head)
+        twin.training = False  # its parts are frozen already
+        return twin
+
     def base_weights(self) -> dict[str, Tensor]:
         """The frozen part: backbone and head."""
         state = self.state_dict()
@@ -360,6 +373,14 @@ class SelfHealingNetwork(_Predictor):
         twin = SelfHealingNetwork(self.architecture, self.backbone, adapter, self.head)
         twin.training = False  # backbone and head are frozen already
         return twin
+
+
+class _Unhealed(SelfHealingNetwork):
+    """One whose adapter is idle, which so is not asked."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As of `SelfHealingNetwork`."""
+        return self.decide(self.backbone(x))
 
 
 class PlainNetwork(_Predictor):

@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from selfheal_cli.model.adapter import Room
+from selfheal_cli.model.adapters import ReflexiveLayer
 from selfheal_cli.model.network import Architecture, PlainNetwork, SelfHealingNetwork, rebuild
 from selfheal_cli.model.training import seeded
 
@@ -198,3 +200,19 @@ def test_weights_of_other_names_are_refused() -> None:
             built.with_adapter(changed)
         with pytest.raises(RuntimeError, match=r"(Missing|Unexpected) key"):
             rebuild(SMALL, built.base_weights(), changed)
+
+
+@pytest.mark.parametrize("anchored", [False, True])
+def test_what_never_learned_is_left_out_of_scoring_and_the_answers_are_the_same(
+    anchored: bool,
+) -> None:
+    whole = network()
+    whole.adapter = ReflexiveLayer.identity(Room.flat(4))
+    whole.freeze()
+    healed = whole.with_adapter(drawn_adapter(1))
+    if anchored:
+        whole, healed = whole.anchored(beside=True), healed.anchored(beside=True)
+    assert np.array_equal(whole.for_scoring().predict(X), whole.predict(X))
+    assert np.array_equal(healed.for_scoring().predict(X), healed.predict(X))
+    tanh = [one for one in whole.for_scoring().modules() if isinstance(one, nn.Tanh)]
+    assert bool(tanh) is not anchored  # an idle adapter is kept, and not asked

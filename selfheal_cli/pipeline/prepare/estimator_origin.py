@@ -14,7 +14,8 @@ import yaml
 
 from selfheal_cli.errors import ModelError, one_line
 from selfheal_cli.estimators.loading import from_skops, library, unknown_types
-from selfheal_cli.estimators.pyfunc import FLAVOR, own_code, packed
+from selfheal_cli.estimators.pyfunc import FLAVOR, own_code
+from selfheal_cli.estimators.signed import packed
 from selfheal_cli.estimators.taking import (
     FittedClassifier,
     from_catboost_file,

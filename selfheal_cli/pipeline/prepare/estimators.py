@@ -14,8 +14,8 @@ import numpy as np
 from selfheal_cli.errors import DataError, ModelError, one_line
 from selfheal_cli.estimators.describing import columns_of, describe
 from selfheal_cli.estimators.loading import library
-from selfheal_cli.estimators.pyfunc import labels_said
 from selfheal_cli.estimators.scorer import as_outputs, keep
+from selfheal_cli.estimators.signed import labels_said
 from selfheal_cli.estimators.spec import EstimatorSpec
 from selfheal_cli.estimators.taking import (
     FittedClassifier,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,7 +32,7 @@ PENDING = "pending"  # a version that the registry has not numbered yet
 class ServedModel:
     """A network with all that its answers hang on. ``version`` is None until the registry has one.
 
-    ``labels`` names the classes in their order.
+    ``labels`` names the classes in their order. ``scoring`` gives the network's answers.
     """
 
     network: SelfHealingNetwork
@@ -43,6 +43,10 @@ class ServedModel:
     snapshot: str
     threshold: float
     version: int | None
+    scoring: SelfHealingNetwork = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scoring", self.network.for_scoring())
 
     @property
     def shown_version(self) -> str:
@@ -51,7 +55,7 @@ class ServedModel:
 
     def score(self, columns: Columns, matrix: FloatArray | None = None) -> FloatArray:
         """Raw columns (n,) each to probabilities (n,) or (n, K); see `QuickEncoding`."""
-        return self.network.predict(self.quick.encode(columns, matrix))
+        return self.scoring.predict(self.quick.encode(columns, matrix))
 
     def headers(self) -> dict[str, str]:
         """What an answer says of what gave it."""
