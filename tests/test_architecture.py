@@ -36,6 +36,7 @@ serve.settings
 serve.token_file
 serve.http
 serve.operator serve.tracing
+serve.notify
 serve.healer serve.keeper
 api
 serve.service

@@ -48,6 +48,8 @@ SECTIONS = {
     },
     "Serve": {
         "serve": "Serve a model's champion over HTTP and heal it on what comes.",
+        "handover": "Write labelled rows as Parquet, for whoever retrains the model.",
+        "events": "List what targets are told of a served model; send it again.",
         "score": "Score a table of any length with one version, into a file.",
     },
     "Check": {

@@ -113,6 +113,17 @@ asking = section(
 )
 
 
+telling = section(
+    "Who is told",
+    click.option(
+        "--on-event",
+        metavar="COMMAND",
+        help="Run it, without a shell, on what happens: the event is on its standard input, its id "
+        "in SELFHEAL_EVENT_ID; it may run twice for one. Webhooks: SELFHEAL_WEBHOOKS.",
+    ),
+)
+
+
 @click.command("serve", cls=Command)
 @options.served_model
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
@@ -131,6 +142,7 @@ asking = section(
 @asking
 @healing
 @limits
+@telling
 @options.allow_module
 @options.device
 @options.tracking_uri
@@ -167,6 +179,7 @@ def _settings(name: str, given: dict[str, Any]) -> ServerSettings:
     from selfheal_cli.actor import actor
     from selfheal_cli.config import checked
     from selfheal_cli.serve.http.auth import require_guarded
+    from selfheal_cli.serve.notify.targets import webhooks_from_environment
     from selfheal_cli.serve.settings import HealerSettings, Limits, ServerSettings, Sites
 
     tokens = _tokens(given["token_file"])
@@ -200,6 +213,8 @@ def _settings(name: str, given: dict[str, Any]) -> ServerSettings:
         "trusted_proxies": given["trusted_proxy"],
         "exploring": _exploring(healer["overrides"]),
         "access_log": given["access_log"],
+        "webhooks": webhooks_from_environment(),
+        "on_event": given["on_event"],
         "access_format": given["access_format"],
         "host": given["host"],
         "port": given["port"],

@@ -38,6 +38,7 @@ from selfheal_cli.serve.http.model import (
 )
 from selfheal_cli.serve.http.recent import RecentIds
 from selfheal_cli.serve.keeper import Keeper
+from selfheal_cli.serve.notify.sender import telling
 from selfheal_cli.serve.service import ScoringService
 from selfheal_cli.serve.settings import ServerSettings
 from selfheal_cli.serve.tracing import open_tracing
@@ -118,6 +119,7 @@ def opened(settings: ServerSettings, command: Sequence[str]) -> Iterator[Scoring
         stack.callback(front.recorder.close)
         front.keeper.start()
         stack.callback(front.keeper.stop)
+        stack.enter_context(telling(settings, channel, meters.registry))
         front.following.start()
         stack.callback(front.following.stop)
         yield front

@@ -109,6 +109,16 @@ class Exploring(Settings):
     share: Annotated[float, Field(gt=0, le=1)]
 
 
+class Webhook(Settings):
+    """Whom to post to what happened; no ``kinds``: all. The URL may be a secret, as Slack's is."""
+
+    name: str
+    url: str = Field(repr=False)
+    shape: Literal["plain", "slack"] = "plain"
+    kinds: tuple[str, ...] = ()
+    secret: str = Field(default="", repr=False)
+
+
 class ServerSettings(Settings):
     """What the scoring process is told."""
 
@@ -125,4 +135,6 @@ class ServerSettings(Settings):
     )
     access_log: Path | None = Field(default=None, description="a file; -: standard output")
     access_format: Literal["json", "combined"] = "json"
+    webhooks: tuple[Webhook, ...] = ()
+    on_event: str | None = Field(default=None, description="a command; it may run twice")
     log_level: Literal["critical", "error", "warning", "info"] = "warning"

@@ -16,14 +16,22 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from selfheal_cli.actor import clock
 from selfheal_cli.config import TableSettings, checked
-from selfheal_cli.errors import SelfhealError
+from selfheal_cli.errors import SelfhealError, StorageError, one_line
+from selfheal_cli.events.archive import LOG_NAME, run_folder
+from selfheal_cli.events.event import Event
+from selfheal_cli.pipeline.offline.handover import hand_over
 from selfheal_cli.pipeline.runs.serving import ServedRun, ServingOptions, open_served
 from selfheal_cli.registry.base import Registry
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from selfheal_cli.serve.healer.commands import carry_out
 from selfheal_cli.serve.healer.healing import LOOK_SECONDS, TELL_SECONDS, HealerContext, ModelHealer
 from selfheal_cli.serve.healer.status import ByHand, registry_facts
+from selfheal_cli.serve.notify.notice import of_handover
+from selfheal_cli.serve.notify.store import NoticeStore
+from selfheal_cli.serve.notify.writer import NoticeWriter
+from selfheal_cli.serve.operator.status import HEALER
 from selfheal_cli.serve.settings import HealerSettings
 from selfheal_cli.serve.tracing import HealSpans, open_tracing
 from selfheal_cli.spool.control import ControlChannel
@@ -47,16 +55,24 @@ class HealerProcess:
         self._known: dict[str, Any] = {}  # by the registry
         self._by_hand = ByHand()
         self._tracing = open_tracing("selfheal-healer")
+        self._spans = HealSpans(self._tracing)
+        self._told = NoticeStore(settings.model, settings.workspace)
+        self._notices = NoticeWriter(self._told, self._hand_over)
         self._began = time.time()
         around = HealerContext(
             settings.model, settings.actor, settings.workspace, registry, self._spool,
             self._channel, stop, lambda text: sys.stderr.write(f"selfheal: {text}\n"),
-            HealSpans(self._tracing).add,
+            self._see,
         )  # fmt: skip
         self._healer = ModelHealer(around, self._open, heal=settings.heal)
 
     def run(self) -> None:
         """Heal while the lease can be had, follow otherwise."""
+        with suppress(StorageError):  # the disk is full; the next one catches up
+            said, _ = self._channel.status(HEALER)
+            if said.get("run_id"):
+                folder = run_folder(said["run_id"], self._settings.workspace)
+                self._notices.catch_up(folder / LOG_NAME)
         tell = partial(self._healer.tell, self._stop, self._facts)
         threads = [
             threading.Thread(target=tell, name="status", daemon=True),
@@ -71,6 +87,26 @@ class HealerProcess:
         for thread in threads:
             thread.join(TELL_SECONDS + FACTS_SECONDS)
         self._tracing.close()
+
+    def _see(self, event: Event) -> None:
+        self._spans.add(event)
+        self._notices.see(event)
+
+    def _hand_over(self, reason: str) -> None:
+        """From a thread of its own: healing goes on."""
+        threading.Thread(
+            target=self._write_rows, args=(reason,), name="handover", daemon=True
+        ).start()
+
+    def _write_rows(self, reason: str) -> None:
+        model, workspace = self._settings.model, self._settings.workspace
+        try:
+            at = clock()
+            done = hand_over(self._registry, self._spool, model, reason, at, workspace=workspace)
+            self._told.put([of_handover(model, done.folder, done.rows, reason)])
+        except SelfhealError as exc:
+            text = f"rows could not be handed over to a retraining: {one_line(exc)}"
+            sys.stderr.write(f"selfheal: '{model}': {text}; 'selfheal handover' tries again\n")
 
     def _open(self) -> ServedRun:
         settings, reference = self._settings, None

@@ -1,0 +1,1 @@
+"""People and programs are told of what happened: webhooks and a command, each at least once."""

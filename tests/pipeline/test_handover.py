@@ -1,0 +1,43 @@
+"""Labelled rows of a served model, handed over to whoever retrains it."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from selfheal_cli.errors import DataError
+from selfheal_cli.pipeline.offline.handover import hand_over
+from selfheal_cli.records import digest
+from tests.pipeline.test_served import Server
+
+AT = datetime(2026, 1, 31, 14, 5, tzinfo=UTC)
+
+
+def test_labelled_rows_go_with_their_schema_the_reason_and_the_versions(empty_dir: Path) -> None:
+    server = Server()
+    server.answer(3)
+    with pytest.raises(DataError, match="none of the latest 100,000 answered rows has a label"):
+        hand_over(server.registry, server.spool, "fraud", "gone", AT)
+    assert not list(Path("mlruns/selfheal/handover/fraud").iterdir())
+    labelled = ["r1", "r7"]
+    server.label(labelled)
+    done = hand_over(server.registry, server.spool, "fraud", "gone", AT)
+    table = pq.read_table(done.folder / "rows.parquet")
+    about = json.loads((done.folder / "handover.json").read_text())
+    words = about["classes"]
+    truth = [words[y] for request in labelled for y in server.truth[request]]
+    assert (done.rows, table["label"].to_pylist()) == (50, truth)
+    assert set(table["selfheal_request"].to_pylist()) == set(labelled)
+    assert about["sha256"] == digest((done.folder / "rows.parquet").read_bytes())
+    assert about["versions"]["champion"] == server.champion().version
+    assert (about["reason"], about["rows"], about["target"]) == ("gone", 50, "label")
+    assert [one["name"] for one in about["schema"]] == table.column_names
+    assert (done.folder / "rows.parquet").stat().st_mode & 0o077 == 0
+    latest = hand_over(
+        server.registry, server.spool, "fraud", "gone", AT.replace(hour=15), rows=125
+    )
+    assert latest.rows == 25  # r7 is among the latest five requests, r1 is not
