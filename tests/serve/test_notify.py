@@ -107,7 +107,7 @@ class Receiver:
 
 def sender_of(store: NoticeStore, *told: Any) -> Sender:
     store.introduce([one.name for one in told])
-    return Sender(store, ControlChannel(Path("spool.db")), told, Path("notices.lock"))
+    return Sender(store, ControlChannel(Path("spool.db")), told, Path("telling.lock"))
 
 
 def test_a_repeat_has_the_same_id_and_body_a_new_time_and_mlflows_signature(

@@ -139,7 +139,7 @@ def telling(
     store = NoticeStore(settings.healer.model, settings.healer.workspace)
     registry.register(NoticeMetrics(store))
     path = spool_path(settings.healer.model, settings.healer.workspace)
-    sender = Sender(store, channel, targets, path.with_name("notices.lock"))
+    sender = Sender(store, channel, targets, path.with_name("telling.lock"))
     sender.start()
     try:
         yield
