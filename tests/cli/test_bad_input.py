@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from selfheal_cli.cli.main import main
 from tests.conftest import Invoke
+from tests.pipeline import faulty
 
 HEADER = "amount,kind,age,label\n"
 GOOD = "".join(f"{n % 17},{'ab'[n % 2]},{n % 5},{int(n % 3 == 0)}\n" for n in range(400))
@@ -191,18 +190,12 @@ def test_an_old_file_store_is_refused(empty_dir: Path) -> None:
 
 @pytest.mark.slow
 def test_a_read_only_folder_is_said_before_anything_is_trained(empty_dir: Path) -> None:
-    # root may write anywhere, unless the capability for it (1) is dropped (24) before the exec
-    code = (
-        "import ctypes, os, sys; ctypes.CDLL(None).prctl(24, 1, 0, 0, 0);"
-        "run = 'from selfheal_cli.cli.main import main; main()';"
-        "os.execv(sys.executable, [sys.executable, '-c', run, 'run'])"
-    )
     empty_dir.chmod(0o555)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    ended = faulty.in_child("run", prepare=faulty.renounce_root)
     empty_dir.chmod(0o755)
-    assert done.returncode == 4, done.stderr
-    assert "not writable" in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert ended.code == 4, ended
+    assert "not writable" in ended.stderr
+    assert ended.stderr.count("\n") == 1
     assert list(empty_dir.iterdir()) == []
 
 

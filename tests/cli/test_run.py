@@ -7,8 +7,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,7 +20,8 @@ from selfheal_cli.cli.run_screen import RunScreen
 from selfheal_cli.events.log import read, verify
 from selfheal_cli.events.state import RunView
 from selfheal_cli.registry.writer import RegistryWriter
-from tests.conftest import PATIENCE, Invoke
+from tests.conftest import Invoke
+from tests.pipeline import faulty
 
 QUICK = ("--batches", "3", "--no-plots")
 
@@ -242,20 +241,14 @@ def test_async_heals_beside_scoring_and_ends_with_every_heal_told(
 def test_ctrl_c_exports_what_was_measured_and_marks_the_run_killed(workdir: Path) -> None:
     from mlflow import MlflowClient
 
-    code = "from selfheal_cli.cli.main import main; main()"
-    command = [sys.executable, "-u", "-c", code, "run", "--batches", "400", "--no-plots",
-               "--set", "network.epochs=1"]  # fmt: skip
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("   1-10  "):
-                process.send_signal(signal.SIGINT)
-                break
-        rest, errors = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 130, errors
-    assert "Interrupted: the figures are of the batches until then." in rest
+    child = faulty.begun("run", "--batches", "400", "--no-plots")
+    for line in child.output:
+        if line.startswith("   1-10  "):
+            os.kill(child.pid, signal.SIGINT)
+            break
+    ended = child()
+    assert ended.code == 130, ended
+    assert "Interrupted: the figures are of the batches until then." in ended.output
     with Path("monitoring_export/metrics.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert 5 <= len(rows) < 400

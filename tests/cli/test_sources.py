@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,7 +14,8 @@ from click.testing import CliRunner
 from selfheal_cli.cli.main import main
 from selfheal_cli.events.log import read, verify
 from tests.cli.test_run import logs, make_table
-from tests.conftest import PATIENCE, Invoke
+from tests.conftest import Invoke
+from tests.pipeline import faulty
 from tests.registry.stores import PASSWORD, postgres_server
 from tests.sources.kinds import as_lines, into_database
 
@@ -132,32 +132,31 @@ def test_a_row_against_the_contract_ends_the_run_and_names_it(
     assert "came on standard input and were not kept" in resumed.stderr
 
 
-def test_sigterm_ends_a_quiet_stream_and_everything_is_written(workdir: Path) -> None:
+def test_sigterm_ends_a_quiet_stream_and_everything_is_written(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Path("train.ndjson").write_text("\n".join(lines()))
-    command = [sys.executable, "-m", "selfheal_cli.cli.main", "run", "-", "--train",
-               "train.ndjson", "--target", "label", "--batch-size", "50", "--no-plots",
-               "--max-wait", "0.1"]  # fmt: skip
-    code = "from selfheal_cli.cli.main import main; import sys; main(sys.argv[1:])"
-    command[1:3] = ["-c", code]
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        env={**os.environ, "COLUMNS": "120"}, text=True,
+    monkeypatch.setenv("COLUMNS", "120")
+    coming, telling = os.pipe()
+
+    def prepare() -> None:
+        os.dup2(coming, 0)
+        sys.stdin = os.fdopen(0)
+
+    child = faulty.begun(
+        "run", "-", "--train", "train.ndjson", "--target", "label", "--batch-size", "50",
+        "--no-plots", "--max-wait", "0.1", prepare=prepare,
     )  # fmt: skip
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write("\n".join(lines()[:7]) + "\n")
-    process.stdin.flush()
-    seen = ""
-    for line in process.stdout:  # until the rows were scored, although there are only a few
-        seen += line
+    os.write(telling, ("\n".join(lines()[:7]) + "\n").encode())
+    for line in child.output:  # until the rows were scored, although there are only a few
         if line.lstrip().startswith("1  "):
             break
-    process.send_signal(signal.SIGTERM)
-    rest = process.stdout.read()  # not communicate(): it would end the stream by itself
-    process.stdin.close()
-    process.stdout.close()
-    assert process.wait(timeout=PATIENCE) == 0, seen + rest
-    assert "Stopped; selfheal run --resume" in rest
+    os.kill(child.pid, signal.SIGTERM)
+    ended = child()
+    os.close(telling)  # not before: it would end the stream by itself
+    os.close(coming)
+    assert ended.code == 0, ended
+    assert "Stopped; selfheal run --resume" in ended.output + ended.stderr
     (log,) = logs()
     assert verify(log) > 5
     assert [event.rows for event in read(log) if event.kind == "batch"] == [7]

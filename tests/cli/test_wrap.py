@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,11 +13,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from click.testing import CliRunner
 from mlflow import MlflowClient
 from torch import nn
 
+from selfheal_cli.cli.main import main
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
-from tests.conftest import Invoke
+from tests.conftest import Invoke, enter, moved
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 DIGITS = ("--from", "digits:DigitNet", "--shape", "1,8,8")
@@ -48,10 +52,36 @@ def digits_dir(trained: Path, workdir: Path, monkeypatch: pytest.MonkeyPatch) ->
     return workdir
 
 
+@pytest.fixture(scope="module")
+def once_wrapped(
+    trained: Path, store_template: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """What the example leaves, and its network wrapped."""
+    folder = tmp_path_factory.mktemp("wrapped")
+    shutil.copytree(trained, folder, dirs_exist_ok=True)
+    shutil.copy(store_template, folder / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        enter(folder, patch)
+        patch.syspath_prepend(str(EXAMPLES))
+        wrap = ["wrap", *STORED, *DATA, "--as", "digits"]
+        assert CliRunner().invoke(main, wrap).exit_code == 0
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    return folder
+
+
+@pytest.fixture
+def wrapped_dir(once_wrapped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same, moved here."""
+    shutil.copytree(once_wrapped, tmp_path, dirs_exist_ok=True)
+    moved(once_wrapped, tmp_path)
+    enter(tmp_path, monkeypatch)
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    return tmp_path
+
+
 def test_a_convolutional_network_is_healed_rolled_back_replayed_and_audited(
-    digits_dir: Path, invoke: Invoke
+    wrapped_dir: Path, invoke: Invoke
 ) -> None:
-    invoke("wrap", *STORED, *DATA, "--as", "digits")
     document = json.loads(invoke(*STREAM, "--set=heal.mode=sync", "--json").stdout)
     stages = {one["title"]: one for one in document["results"]["stages"]}
     assert stages["Live (healing)"]["accuracy"] > stages["Shadow (frozen)"]["accuracy"] + 0.1
@@ -68,9 +98,8 @@ def test_a_convolutional_network_is_healed_rolled_back_replayed_and_audited(
 
 
 def test_a_convolutional_network_is_healed_beside_scoring_and_its_log_holds(
-    digits_dir: Path, invoke: Invoke
+    wrapped_dir: Path, invoke: Invoke
 ) -> None:
-    invoke("wrap", *STORED, *DATA, "--as", "digits")
     # how many heals a slow machine gets done is its own: each of them is published
     run = (*STREAM, "--set=heal.mode=async", "--set=policy.publish_change=0", "--json")
     assert json.loads(invoke(*run).stdout)["versions"] >= 2  # the baseline, and one healed
@@ -308,14 +337,13 @@ def test_wrapping_as_a_name_that_exists_moves_nothing_unless_it_is_promoted(
 
 
 def test_a_model_that_was_wrapped_here_runs_here_and_elsewhere_by_name(
-    digits_dir: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    wrapped_dir: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def run(*more: str, expect: int = 0) -> str:
         monkeypatch.delitem(sys.modules, "digits", raising=False)
         monkeypatch.delenv("SELFHEAL_ALLOW_MODULE", raising=False)
         return invoke(*STREAM, "--batches", "1", *more, expect=expect).stderr
 
-    invoke("wrap", *STORED, *DATA, "--as", "digits")
     run()
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "of another user"))
     assert "give --allow-module digits or set SELFHEAL_ALLOW_MODULE=digits" in run(expect=3)

@@ -11,7 +11,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import pytest
 import sqlalchemy
@@ -38,11 +38,11 @@ MOVE = """
 import sys
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from selfheal_cli.registry.aliases import Move, move_alias
-registry = MlflowRegistry()
 print("ready", flush=True)
 for line in sys.stdin:
-    wanted = Move("fraud", "champion", int(line), "bob", sys.argv[1], "I know better")
-    print(move_alias(registry, wanted).sequence, flush=True)
+    uri, number = line.split()
+    wanted = Move("fraud", "champion", int(number), "bob", sys.argv[1], "I know better")
+    print(move_alias(MlflowRegistry(uri), wanted).sequence, flush=True)
 """
 
 
@@ -60,15 +60,30 @@ def in_child(*arguments: str, prepare: Callable[[], None] = lambda: None) -> End
     return begun(*arguments, prepare=prepare)()
 
 
-def begun(*arguments: str, prepare: Callable[[], None] = lambda: None) -> Callable[[], Ended]:
-    """A command that runs in a child; call it to wait. A pipe is no file: it has no limit."""
+@dataclass(frozen=True)
+class Child:
+    """A command that runs in a child; what it says comes by pipes, which have no limit."""
+
+    pid: int
+    output: IO[str]
+    stderr: IO[str]
+
+    def __call__(self) -> Ended:
+        """Wait for its end; with what was not read of its output before."""
+        with self.output, self.stderr:  # the second fits into its pipe until it is read
+            said = self.output.read(), self.stderr.read()
+        return Ended(os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1]), *said)
+
+
+def begun(*arguments: str, prepare: Callable[[], None] = lambda: None) -> Child:
+    """A command that runs in a child; call it to wait."""
     told, telling = os.pipe()
     complained, complaining = os.pipe()
     child = os.fork()
     if not child:
         os.dup2(telling, 1)
         os.dup2(complaining, 2)
-        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+        sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w")
         code = CRASHED
         try:
             prepare()
@@ -83,13 +98,7 @@ def begun(*arguments: str, prepare: Callable[[], None] = lambda: None) -> Callab
             os._exit(code)
     os.close(telling)
     os.close(complaining)
-
-    def ended() -> Ended:
-        with os.fdopen(told) as output, os.fdopen(complained) as stderr:
-            said = output.read(), stderr.read()  # the second fits into its pipe until it is read
-        return Ended(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), *said)
-
-    return ended
+    return Child(child, os.fdopen(told), os.fdopen(complained))
 
 
 def at_batch(batch: int, fault: Callable[[], None], patience: float = 0.2) -> Callable[[], None]:

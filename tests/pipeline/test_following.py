@@ -27,9 +27,9 @@ MORE_THAN_ENOUGH = 20_000  # batches; the stream is stopped once the move was fo
 ENOUGH_HEALS = 4
 
 
-@pytest.fixture
-def mover(workdir: Path) -> Iterator[Elsewhere]:
-    """Another process on the same store, that makes a version champion when told its number."""
+@pytest.fixture(scope="module")
+def mover() -> Iterator[Elsewhere]:
+    """Another process, that makes a version champion when told a store and its number."""
     elsewhere = Elsewhere(MOVE, AT)
     assert elsewhere.hear() == "ready"
     yield elsewhere
@@ -67,7 +67,7 @@ class Watched:
             self._moving.start()
 
     def _move(self) -> None:
-        self._mover.tell("1")
+        self._mover.tell(f"sqlite:///{Path('mlflow.db').absolute()} 1")
         self.moved.append(int(self._mover.hear()))
 
     def stop(self) -> bool:
@@ -81,7 +81,7 @@ class Watched:
 
 @pytest.mark.parametrize("recipe", ["anchored", "article"])
 def test_a_move_made_by_another_process_is_followed_and_read_beside_the_stream(
-    mover: Elsewhere, monkeypatch: pytest.MonkeyPatch, invoke: Invoke, recipe: Any
+    workdir: Path, mover: Elsewhere, monkeypatch: pytest.MonkeyPatch, invoke: Invoke, recipe: Any
 ) -> None:
     load, readers = follow.load_verified, list[str]()
 
