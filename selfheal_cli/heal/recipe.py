@@ -52,6 +52,7 @@ class RecipeKind:
     quarantine, stale rules and cooldown act on it (the article's recipe is left exactly as it is).
     ``takes``: the adapters that a wrapped network may come with. ``remembers``: its memory holds
     all that it learned, whether its adapter serves or not, so that a heal need not be published.
+    ``unlearns``: after a rollback that a run decides on, it begins anew.
     """
 
     adapter: str
@@ -61,6 +62,7 @@ class RecipeKind:
     build: Callable[[SelfHealingNetwork, Anchor, HealSettings], Recipe]
     takes: tuple[str, ...] = (REFLEXIVE, AFFINE)
     remembers: bool = False
+    unlearns: bool = True
 
     def goes_behind(self, stored: str, *, foreign: bool) -> bool:
         """Whether its adapter is put behind the stored one: the ReflexiveLayer of a network that a
@@ -76,7 +78,9 @@ KINDS = {
     "article": RecipeKind(REFLEXIVE, "batch", False, 2, Article, (REFLEXIVE,)),
     "gradient": RecipeKind(REFLEXIVE, "labelled", True, None, Gradient, (REFLEXIVE, AFFINE, LORA)),
     "anchored": RecipeKind(AFFINE, "labelled", True, None, Anchored, remembers=True),
-    "ensemble": RecipeKind(MIXTURE, "labelled", True, None, Ensemble, remembers=True),
+    "ensemble": RecipeKind(
+        MIXTURE, "labelled", True, None, Ensemble, remembers=True, unlearns=False
+    ),
     "assumed": RecipeKind(AFFINE, "unlabelled", True, 2, Assumed),
     "aligned": RecipeKind(AFFINE, "unlabelled", True, None, Aligned),
 }

@@ -125,6 +125,13 @@ def test_heals_one_after_the_other_are_as_one_heal_of_all_rows() -> None:
     assert small.bytes_of(state.memory) == small.bytes_of(at_once.after.memory)
 
 
+def test_trees_whose_heal_was_not_published_are_remembered(learned: HealOutcome) -> None:
+    before = small.start(NETWORK)
+    kept = AdapterState(before.weights, learned.after.memory)
+    outcome = heal(recipes_with(trees=True), kept, rows_of(*curved(1, 1_000)))
+    assert small.bytes_of(outcome.after.weights) == small.bytes_of(learned.after.weights)
+
+
 def spec(memory: float, columns: int) -> FilterSpec:
     return FilterSpec("filter", np.arange(columns), np.array([memory]), np.full((1, columns), 5.0))
 

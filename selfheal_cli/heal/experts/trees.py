@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from selfheal_cli.model import boosters
 from selfheal_cli.model.mixture import TREES
@@ -37,17 +39,19 @@ class BoostedTrees:
 
     names = tuple(f"trees_{rows}" for rows in LATEST)
 
-    def __init__(self, classes: int, width: int, state: Mapping[str, Any], texts: Any) -> None:
+    def __init__(self, classes: int, width: int, state: Mapping[str, Any], served: Tensor) -> None:
         self._classes = classes
         self._x = state.get("x", np.zeros((0, width), dtype=np.float32))
         self._y = state.get("y", np.zeros(0, dtype=np.int8))
         self._since = state.get("since", np.array(EVERY, dtype=np.int64))
-        self.texts = texts  # (bytes,) uint8, as `boosters.as_tensor` makes them
+        # (bytes,) uint8, as `boosters.as_tensor` makes them; a fit that was not published is
+        # remembered, too
+        self.texts = torch.from_numpy(state["texts"]) if "texts" in state else served
         self._most = max(FEWEST, min(max(LATEST), MOST_VALUES // max(1, width)))
 
     def state(self) -> dict[str, Any]:
-        """What `BoostedTrees` begins from again, beside its texts."""
-        return {"x": self._x, "y": self._y, "since": self._since}
+        """What `BoostedTrees` begins from again."""
+        return {"x": self._x, "y": self._y, "since": self._since, "texts": self.texts.numpy()}
 
     def predict(self, x: FloatArray, otherwise: Matrix) -> Matrix:
         """Probabilities (experts, n, K) of rows (n, d); until there are trees, ``otherwise``."""

@@ -32,7 +32,9 @@ class AutoRollback:
     def __init__(self, run: SessionContext) -> None:
         self._policy = run.config.policy
         self._paired = run.config.heal.better_by == "paired"
-        self._guarded = kind_of(run.config.heal.recipe).guarded
+        kind = kind_of(run.config.heal.recipe)
+        self._guarded = kind.guarded
+        self._unlearns = kind.guarded and kind.unlearns
         self._beside = run.config.heal.mode == "async"
         self._live = run.live
         self._recorder = run.recorder
@@ -172,8 +174,8 @@ class AutoRollback:
 
     def _restore(self, best: Best, fallen: Fallen) -> None:
         serving = self._live.serving
-        # the article keeps its optimiser
-        self._serve(best, {} if self._guarded else serving.adapter.memory)
+        # the article keeps its optimiser, and an ensemble weighs its experts by what they lost
+        self._serve(best, {} if self._unlearns else serving.adapter.memory)
         self._state.rolled_back = self._state.batch
         self._recorder.note(
             events.RolledBack(

@@ -1,0 +1,110 @@
+"""Recipe ensemble against what people would try: the table of docs/healing.md.
+
+    python benchmarks/ensemble.py --data FOLDER              elec.csv and bank-full.csv of FOLDER
+    python benchmarks/ensemble.py --seeds 201,202            generated (benchmarks/streams.py)
+    python benchmarks/ensemble.py --seeds 201 --only agrawal,rare --quick    without river's forest
+
+The first quarter trains the network; then each batch of 100 is predicted before its labels come.
+Settings of the recipe were chosen on generated streams of seed 101; other seeds, elec and bank are
+judged on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import fmean
+from tempfile import TemporaryDirectory
+
+from streams import STREAMS
+
+from selfheal_cli.config import HealSettings, NetworkSettings, RunConfig
+from selfheal_cli.config_sources import TableSettings
+from selfheal_cli.model.network import use_one_thread
+from selfheal_cli.pipeline.offline.baselines import Frozen, MakePeer, river_peers
+from selfheal_cli.pipeline.offline.compare import Result, WithPeer, contest
+from selfheal_cli.pipeline.offline.trees import tree_peers
+from selfheal_cli.pipeline.prepare.baseline import Trained, survey, train_networks
+from selfheal_cli.pipeline.prepare.rows import open_source
+from selfheal_cli.pipeline.stream.memory import Replay
+from selfheal_cli.settings.resolve import OF_OWN_DATA, VALIDATION
+from selfheal_cli.sources.base import Source
+
+FIGURES = ("accuracy", "f1", "roc_auc", "pr_auc", "log_loss", "rows_per_second")
+RECIPES = {
+    "anchored": HealSettings(recipe="anchored"),
+    "ensemble without trees": HealSettings(recipe="ensemble"),
+    "ensemble": HealSettings(recipe="ensemble", trees=True),
+}
+
+
+def config_for(settings: TableSettings) -> RunConfig:
+    """A run on own data by its defaults, in batches of 100."""
+    config = RunConfig(
+        source=settings, rules=(), plots=False, monitors=(), drift_by="monitors", sensitive="auto",
+        network=NetworkSettings(shadow="frozen", validation=VALIDATION),
+    )  # fmt: skip
+    return config.model_copy(update={"policy": config.policy.model_copy(update=OF_OWN_DATA)})
+
+
+def contestants(
+    config: RunConfig, source: Source, trained: Trained, *, quick: bool
+) -> Iterator[Result]:
+    """Everyone on one stream, each with what it reached."""
+    peers: dict[str, MakePeer] = {"frozen": lambda seed, source: Frozen(trained.network)}
+    peers |= tree_peers(10) | river_peers()
+    for title, make in peers.items():
+        if not (quick and "ARF" in title) and "Hoeffding" not in title:
+            yield contest(title, WithPeer(make(config.seed, source), config), config, source)
+    for title, heal in RECIPES.items():
+        guarded = {"better_by": "paired", "pre_heal": "figures"}
+        own = config.model_copy(update={"heal": heal.model_copy(update=guarded)})
+        yield contest(title, Replay(own, source, survey(own, source, trained)), own, source)
+
+
+def streams(arguments: argparse.Namespace, scratch: Path) -> Iterator[tuple[str, TableSettings]]:
+    """By name; a generated one once for each seed."""
+    if arguments.data is not None:
+        yield "elec", TableSettings(path=arguments.data / "elec.csv", target="class")
+        bank = arguments.data / "bank-full.csv"
+        yield "bank", TableSettings(path=bank, target="y", drop=("duration",))
+    chosen = arguments.only.split(",") if arguments.only else list(STREAMS)
+    for name in chosen if arguments.seeds else ():
+        for seed in arguments.seeds.split(","):
+            path = scratch / f"{name}-{seed}.csv"
+            STREAMS[name](int(seed)).to_csv(path, index=False)
+            yield name, TableSettings(path=path, target="y")
+
+
+def main() -> None:
+    """Print a line of the table for each contestant, as soon as its stream is through."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--seeds", default="")
+    parser.add_argument("--only", default="")
+    parser.add_argument("--quick", action="store_true")
+    arguments = parser.parse_args()
+    use_one_thread()
+    print("| stream | | accuracy | F1 | ROC AUC | PR AUC | log loss | rows/s |")
+    print("|---|---|---|---|---|---|---|---|")
+    with TemporaryDirectory() as scratch:
+        results: dict[tuple[str, str], list[Result]] = {}
+        for name, settings in streams(arguments, Path(scratch)):
+            config = config_for(settings)
+            source = open_source(config)
+            trained = train_networks(config, source, lambda done, total: None)
+            for result in contestants(config, source, trained, quick=arguments.quick):
+                known = results.setdefault((name, result.title), [])
+                known.append(result)
+                print(f"| {name} | {result.title} | {_cells(known)} |", flush=True)
+
+
+def _cells(results: list[Result]) -> str:
+    """Means over the seeds so far."""
+    means = [fmean(one.figures[name] for one in results) for name in FIGURES]
+    return " | ".join([*(f"{mean:.3f}" for mean in means[:-1]), f"{means[-1]:,.0f}"])
+
+
+if __name__ == "__main__":
+    main()
