@@ -14,6 +14,7 @@ from selfheal_cli.errors import ConfigurationError
 from selfheal_cli.heal.experts import trees as trees_module
 from selfheal_cli.heal.experts.filters import Filters, FilterSpec
 from selfheal_cli.heal.experts.mixing import Mixing
+from selfheal_cli.heal.experts.past import Past
 from selfheal_cli.heal.experts.random_features import draw_features
 from selfheal_cli.heal.recipe import Recipes, check_recipe, without_trees
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealRows, HealTask
@@ -130,6 +131,14 @@ def test_trees_whose_heal_was_not_published_are_remembered(learned: HealOutcome)
     kept = AdapterState(before.weights, learned.after.memory)
     outcome = heal(recipes_with(trees=True), kept, rows_of(*curved(1, 1_000)))
     assert small.bytes_of(outcome.after.weights) == small.bytes_of(learned.after.weights)
+
+
+def test_a_late_label_is_charged_to_what_was_known_when_its_row_was_scored() -> None:
+    past = Past((2, 1, 1), {})
+    past.add(3, np.full((2, 1, 1), 1.0))
+    past.add(4, np.full((2, 1, 1), 2.0))
+    a, scored = np.ones((4, 2)), np.array([2, 4, 5, 9], dtype=np.int32)
+    assert past.moves(a, scored)[0, :, 0].tolist() == [0.0, 2.0, 4.0, 4.0]
 
 
 def spec(memory: float, columns: int) -> FilterSpec:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,7 +29,13 @@ def held_out(seed: int, arrival: int, rows: int = 100, share: float = 0.2) -> np
 
 def row_bytes(rows: HealRows) -> list[bytes]:
     """Every column of the rows as bytes."""
-    return [getattr(rows, name).tobytes() for name in HealRows.__slots__]
+    return [column.tobytes() for column in columns_of(rows)]
+
+
+def columns_of(rows: HealRows) -> list[Any]:
+    """Those that are there: rows that stand for themselves, at once, have no weight and delay."""
+    columns = (getattr(rows, name) for name in HealRows.__slots__)
+    return [column for column in columns if column is not None]
 
 
 @PROPERTY
@@ -50,8 +58,17 @@ def test_columns_keep_their_types() -> None:
     for arrival in (1, 2):
         add(window, arrival)
         rows = window.rows()
-        types = [getattr(rows, name).dtype for name in HealRows.__slots__]
+        types = [column.dtype for column in columns_of(rows)]
         assert types == [np.float32, np.int8, np.int8, np.int32, np.bool_]
+
+
+def test_rows_know_at_which_step_they_were_scored() -> None:
+    window = Window(3, 0.0, seed=0)
+    features, y = np.zeros((2, 3), dtype=np.float32), np.zeros(2, dtype=np.int8)
+    window.add(5, features, y, y)
+    window.add(6, features, y, y, late=4)
+    window.add(6, features, y, y)
+    assert window.rows().scored.tolist() == [5, 5, 2, 2, 6, 6]
 
 
 @PROPERTY

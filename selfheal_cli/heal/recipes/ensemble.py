@@ -19,6 +19,7 @@ from selfheal_cli.heal.anchor import Anchor
 from selfheal_cli.heal.experts.design import ExpertDesign
 from selfheal_cli.heal.experts.filters import BLOCK, Filters, FilterSpec
 from selfheal_cli.heal.experts.mixing import Mixing
+from selfheal_cli.heal.experts.past import Past
 from selfheal_cli.heal.experts.trees import BoostedTrees
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealRows, HealTask, require_finite
 from selfheal_cli.model.boosters import as_tensor
@@ -57,20 +58,26 @@ class Ensemble:
         ]
         mixing = Mixing(len(self.names), known.part("mixing"))
         trees = self._trees(known.part("trees"), before.weights["trees"])
+        shape = (self._design.columns, sum(len(one.theta) for one in filters), self._design.margins)
+        past = Past(shape, known.part("past"))
         apart: set[str] = set()
         learned = task.rows.learnable
         fresh = learned.where(learned.arrival > known.last)
         for arrival in np.unique(fresh.arrival):
             labelled = (task.rows.arrival == arrival) & (task.rows.y >= 0)
             rows = fresh.where(fresh.arrival == arrival)
-            apart |= self._take(rows, int(labelled.sum()), filters, trees, mixing)
+            apart |= self._take(rows, int(labelled.sum()), filters, trees, mixing, past)
+            past.add(int(arrival), self._coefficients(filters))
         last = int(fresh.arrival[-1]) if len(fresh) else known.last
         shares = mixing.shares()
         if last == NEVER:  # no label has come: nothing but the frozen network is known
             shares = np.eye(len(self.names))[0]
         weights = self._weights(filters, trees, shares)
         require_finite(weights, task, "check the rows of the window")
-        parts = {one.spec.name: one.state() for one in filters} | {"mixing": mixing.state()}
+        parts = {one.spec.name: one.state() for one in filters} | {
+            "mixing": mixing.state(),
+            "past": past.state(),
+        }
         if trees is not None:
             parts["trees"] = trees.state()
         after = AdapterState(weights, _Known.pack(parts, last))
@@ -97,14 +104,16 @@ class Ensemble:
         filters: list[Filters],
         trees: BoostedTrees | None,
         mixing: Mixing,
+        past: Past,
     ) -> set[str]:
-        """Charge each expert for its prediction of the rows, then let it learn from them.
+        """Charge each expert for what it predicted when the rows were scored, then let it learn.
 
         Of ``labelled`` rows these are the ones that were not held out.
         """
         margin = self._design.margin(rows.features)
         a = self._design.rows(rows.features, margin)
-        p = _probabilities(margin + self._moves(a, filters))
+        moves = past.moves(a, rows.scored)
+        p = _probabilities(margin + np.concatenate([np.zeros_like(moves[:1]), moves]))
         apart = set[str]()
         if trees is not None:
             x = rows.features[:, self._design.read]
@@ -121,10 +130,14 @@ class Ensemble:
                 apart |= {one.spec.names[place] for place in lost}
         return apart
 
-    def _moves(self, a: Matrix, filters: list[Filters]) -> Matrix:
-        """What each expert adds to the margins, (experts, n, margins); the frozen network zero."""
-        nothing = np.zeros((1, len(a), self._design.margins))
-        return np.concatenate([nothing, *(a[:, one.spec.columns] @ one.theta for one in filters)])
+    def _coefficients(self, filters: list[Filters]) -> Matrix:
+        """Those of all linear experts on the whole design: (columns, experts, margins)."""
+        whole = []
+        for one in filters:
+            theta = np.zeros((self._design.columns, len(one.theta), self._design.margins))
+            theta[one.spec.columns] = np.moveaxis(one.theta, 0, 1)
+            whole.append(theta)
+        return np.concatenate(whole, axis=1)
 
     def _weights(
         self, filters: list[Filters], trees: BoostedTrees | None, shares: Matrix
@@ -133,15 +146,12 @@ class Ensemble:
         design = self._design
         weight = np.zeros((LINEAR, design.margins, design.features))
         bias = np.zeros((LINEAR, design.margins))
-        place = 0
-        for one in filters:
-            for theta in one.theta:
-                whole = np.zeros((design.columns, design.margins))
-                whole[one.spec.columns] = theta
-                weight[place], bias[place] = design.fold(whole)
-                place += 1
+        coefficients = self._coefficients(filters)
+        linear = coefficients.shape[1]
+        for place in range(linear):
+            weight[place], bias[place] = design.fold(coefficients[:, place])
         share = np.zeros(1 + LINEAR + TREES)
-        share[: place + 1] = shares[: place + 1]
+        share[: linear + 1] = shares[: linear + 1]
         if trees is not None:
             share[-TREES:] = shares[-TREES:]
         return {
