@@ -75,6 +75,7 @@ def _now(registry: Registry, model: str) -> dict[str, Any]:
     from selfheal_cli.registry.aliases import unsettled
     from selfheal_cli.registry.base import CHAMPION
     from selfheal_cli.registry.journal import standing
+    from selfheal_cli.registry.orders import mode_of
     from selfheal_cli.rollback.plan import champion_of
 
     serving, now = champion_of(registry, model), standing(registry, model)
@@ -92,6 +93,7 @@ def _now(registry: Registry, model: str) -> dict[str, Any]:
     elif serving is not None:
         facts["moved"] = "by another tool: it is not what the journal's last move set"
     facts["healing"] = f"held by {now.hold.actor}: {now.hold.reason}" if now.hold else "allowed"
+    facts["mode"] = mode_of(now)
     facts["lease"] = f"run {now.lease.run} of {now.lease.holder}" if now.lease else None
     facts["people_for_a_move"] = 2 if now.four_eyes else 1
     facts["proposals"] = [asdict(one) for one in now.proposals]

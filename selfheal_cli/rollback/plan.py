@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from math import sqrt
@@ -56,7 +56,8 @@ class VersionCriteria:
 class Candidates:
     """Versions of a model that a rollback may go to: those that fit and are trusted.
 
-    ``passed_over`` says of each version that fits and is not trusted what is wrong with it.
+    ``passed_over`` says of each version that fits and is not trusted what is wrong with it;
+    ``among`` are those that may be chosen, None for all.
     """
 
     registry: Registry
@@ -65,6 +66,7 @@ class Candidates:
     trust: Trust
     criteria: VersionCriteria = VersionCriteria()
     run_id: str | None = None
+    among: Set[int] | None = None
     passed_over: list[str] = field(default_factory=list)
 
     def best(self) -> VersionRecord:
@@ -93,6 +95,7 @@ class Candidates:
     def _fitting(self) -> Iterator[VersionRecord]:
         for version in self.registry.ranked(self.model, base=self.base, run_id=self.run_id):
             fits = version.eval_rows >= self.criteria.min_rows
+            fits = fits and (self.among is None or version.version in self.among)
             if fits and self.criteria.regime in ("", version.regime):
                 yield version
 
@@ -316,6 +319,11 @@ def last_own(registry: Registry, model: str) -> VersionRecord:
     for latest in registry.versions(model, limit=1):
         return latest
     raise NoCandidateError(f"model '{model}' has no version; run 'selfheal run' first")
+
+
+def champions(registry: Registry, model: str) -> Set[int]:
+    """Versions that were champion at any time, by the journal."""
+    return {move.target for move in _champion_moves(registry, model)}
 
 
 def _champion_moves(registry: Registry, model: str) -> list[AliasMove]:

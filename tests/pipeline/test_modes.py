@@ -34,7 +34,15 @@ from selfheal_cli.registry.orders import (
     set_four_eyes,
     set_mode,
 )
-from selfheal_cli.rollback.plan import By, approve, execute, plan_proposed, plan_version
+from selfheal_cli.rollback.plan import (
+    By,
+    Candidates,
+    approve,
+    champions,
+    execute,
+    plan_proposed,
+    plan_version,
+)
 from selfheal_cli.rollback.trust import Unverified
 from tests.pipeline.small import config, ran, watch_heals
 from tests.pipeline.test_outside import Looking
@@ -75,6 +83,11 @@ def test_in_shadow_heals_are_judged_and_registered_and_nothing_is_published(
     newest = server.registry.versions("fraud", limit=1)[0]
     assert newest.tags["selfheal.snapshot"] == kept[-1].to_snapshot
     server.holds()
+    # nor does an automatic rollback bring it to the front
+    among = champions(server.registry, "fraud")
+    fit = Candidates(server.registry, "fraud", newest.base, Unverified(), among=among)
+    assert {one.version for one in fit} <= among
+    assert newest.version not in among
 
 
 def test_what_is_recommended_serves_once_a_person_approves_and_is_what_was_judged(

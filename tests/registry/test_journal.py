@@ -21,6 +21,7 @@ from selfheal_cli.registry.journal import (
     Hold,
     JournalState,
     Lease,
+    ModeOrder,
     Proposal,
     fold,
     parse_entry,
@@ -136,6 +137,17 @@ def test_a_thousand_aliases_of_one_model_are_a_checkpoint_in_many_parts(workdir:
     entry = Entry(2, EntryKind.RESUMED, AT, "ann", {}, stands, GENESIS, "n")
     assert registry.put_entry("m", entry)
     assert standing(MlflowRegistry(), "m") == replace(stands, hold=None)
+
+
+def test_modes_proposals_of_heals_and_pauses_stand_in_a_checkpoint() -> None:
+    stands = JournalState(
+        hold=Hold("run", AT, "paused: worse", "r"),
+        proposals=(Proposal(3, "0", "run", AT, "heal h1", 2, 4, snapshot="s", expires="9"),),
+        mode=ModeOrder("shadow", "ann", AT, "first week", "auto", 5),
+    )
+    assert JournalState.from_dict(json.loads(json.dumps(stands.as_dict()))) == stands
+    older = {name: value for name, value in stands.as_dict().items() if name != "mode"}
+    assert JournalState.from_dict(older).mode is None
 
 
 def test_a_checkpoint_that_was_edited_is_told(

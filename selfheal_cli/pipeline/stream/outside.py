@@ -18,7 +18,7 @@ from selfheal_cli.pipeline.record.recorder import Writer
 from selfheal_cli.pipeline.stream.champion import ChampionMove, Others
 from selfheal_cli.records import VersionRecord
 from selfheal_cli.registry.base import Lineage, Registry
-from selfheal_cli.rollback.plan import Candidates, version_of
+from selfheal_cli.rollback.plan import Candidates, champions, version_of
 from selfheal_cli.rollback.trust import Trust, Unverified, summed_up
 from selfheal_cli.rollback.verify import load_verified
 
@@ -213,7 +213,11 @@ class Live(Outside):
         if snapshot:
             return self._of(snapshot, trust)
         within = lineage.run_id if self.config.policy.rollback_candidates == "run" else None
-        candidates = Candidates(self.registry, lineage.model, lineage.base, trust, run_id=within)
+        # of a served model what was only registered, or proposed, stays for a person to choose
+        among = champions(self.registry, lineage.model) if self.config.is_served else None
+        candidates = Candidates(
+            self.registry, lineage.model, lineage.base, trust, run_id=within, among=among
+        )
         best = candidates.best()
         weights = load_verified(self.registry, best)
         return Best.of(best, weights, candidates.passed_over)
