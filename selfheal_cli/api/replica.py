@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from selfheal_cli.actor import actor
 from selfheal_cli.api.estimator import TableIntake
 from selfheal_cli.api.intake import Intake
+from selfheal_cli.api.known import KnownVersions
 from selfheal_cli.config import RunConfig
 from selfheal_cli.errors import ModelError
 from selfheal_cli.model.network import use_one_thread_here
@@ -116,6 +117,7 @@ class Replica:
         here = healed_here(registry, program.name, WORKSPACE)
         since = served_up_to(self.channel, scorer.served, beside_healer=here)
         self._following = ModelReloader(scorer, self.channel, lambda: registry, int, since)
+        self.known = KnownVersions(registry, program.name)
         self._keeper = Keeper(self.channel, self._spool, program.keep_rows)
         self._turn = FileLock(path.with_name(TURN))
         self._healer: ModelHealer | None = None
@@ -124,7 +126,7 @@ class Replica:
         self._thread = threading.Thread(
             target=self._work, name=f"selfheal-{program.name}", daemon=True
         )
-        for part in (self._recorder, self._keeper, self._following, self._thread):
+        for part in (self._recorder, self._keeper, self._following, self.known, self._thread):
             part.start()
         # what a process that ends without `close` has in memory goes to disk
         self._flush_at_exit = weakref.finalize(self, self._recorder.close)
@@ -176,6 +178,7 @@ class Replica:
         self._following.look()
         self._following.stop()
         self._keeper.stop()
+        self.known.stop()
 
     def leave(self) -> None:
         """In a fork: its parent's, which writes down by itself what it has in memory."""

@@ -273,7 +273,7 @@ class SelfHealing(HealDecisions):
 
     @property
     def state(self) -> ModelState:
-        """How it stands, by the process that heals; raises `RegistryError` kinds."""
+        """How it stands, by the process that heals; asks no registry, which a thread does."""
         if self._summary is not None:
             return self._summary.state
         return state_of(self._here(), self.name)
@@ -321,6 +321,7 @@ class SelfHealing(HealDecisions):
         if plan:
             return planned
         execute(registry, planned, By(actor(), now_text(), reason))
+        self._replica.known.look()
         return planned.target.version
 
     def close(self) -> Summary:
@@ -332,6 +333,7 @@ class SelfHealing(HealDecisions):
                 replica = self._here()
                 replica.end()
                 self._require_no_error()
+                replica.known.look()
                 self._summary = Summary(replica.finished, state_of(replica, self.name))
                 replica.release()
             return self._summary

@@ -13,7 +13,6 @@ from typing import Any
 from selfheal_cli.api.replica import Replica
 from selfheal_cli.api.report import page_of
 from selfheal_cli.pipeline.runs.run import Finished
-from selfheal_cli.registry.base import CHAMPION
 from selfheal_cli.serve.operator.status import Drift, Judged, ModelStatus, last_word
 
 Z = 1.96  # two-sided 95 %
@@ -74,7 +73,8 @@ class AccuracyLift:
 @dataclass(frozen=True, slots=True, repr=False)
 class ModelState:
     """How a model stands. ``serving`` is the version that this process answers with, None while the
-    registry has not numbered it; ``champion`` the one that the registry has, of ``versions``.
+    registry has not numbered it; ``champion`` the one that the registry has, of ``versions``, seen
+    within the last second.
 
     ``heals`` counts by outcome. ``drift`` is the last reading, None before the first; ``lift`` None
     before labels came. ``waiting`` rows were given and not looked at yet. ``heals_here`` says
@@ -150,7 +150,7 @@ class Summary:
 
 
 def state_of(replica: Replica, name: str) -> ModelState:
-    """How a model stands by what the healing process said last, and by the registry."""
+    """How a model stands by what the healing process said last; no registry is asked."""
     said = last_word(replica.channel, time()).standing
     error = "" if replica.error is None else str(replica.error)
     page = page_of(said.run_id) if said.run_id else None
@@ -158,8 +158,8 @@ def state_of(replica: Replica, name: str) -> ModelState:
         name=name,
         state=said.state,
         serving=replica.scorer.served.version,
-        champion=replica.registry.alias(name, CHAMPION),
-        versions=len(replica.registry.numbers(name)),
+        champion=replica.known.champion,
+        versions=replica.known.versions,
         rows=said.rows,
         labels=said.labels,
         waiting=said.waiting + replica.waiting,
