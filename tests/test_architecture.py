@@ -37,11 +37,13 @@ serve.token_file
 serve.http
 serve.operator serve.tracing
 serve.notify
-serve.healer serve.keeper
+serve.healer serve.keeper serve.staff
 api
 serve.service
 serve.app
 serve.server
+serve.worker
+serve.workers
 cli
 """.splitlines()
 FLOOR = {room: number for number, line in enumerate(FLOORS) for room in line.split()}

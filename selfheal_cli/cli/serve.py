@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +62,11 @@ healing = section(
 )
 limits = section(
     "Limits",
+    click.option(
+        "--max-connections",
+        type=int,
+        help="Most connections at once from one address; idle ones go first. [default: 1000]",
+    ),
     click.option("--max-body", type=int, help="Largest request, in bytes. [default: 10000000]"),
     click.option("--max-rows", type=int, help="Most rows in a request. [default: 100000]"),
     click.option(
@@ -135,6 +142,13 @@ telling = section(
     help="Port to listen on; 0 for a free one.",
 )
 @click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Processes that score behind the port, beside one healer; SIGHUP renews them one by one.",
+)
+@click.option(
     "--key",
     metavar="COLUMN",
     help="Column of a request, no input of the model, that names rows for labels.",
@@ -146,21 +160,38 @@ telling = section(
 @options.allow_module
 @options.device
 @options.tracking_uri
-def command(name: str, **given: Any) -> None:
+def command(name: str, workers: int, **given: Any) -> None:
     """Serve a model's champion over HTTP, as MLflow does, and heal it on what comes.
 
     /invocations scores, /feedback takes labels; stop it with SIGTERM or Ctrl-C.
     """
     _require_extra()
     settings = _settings(name, given)
+
+    def tell(url: str, version: object, by: str = "") -> None:
+        say(f"selfheal: '{name}' v{version} is served{by} at {url}", err=True)
+
+    if workers > 1:
+        _serve_with_workers(lambda: _settings(name, given), workers, tell)
+        return
     from selfheal_cli.serve.server import serve
-    from selfheal_cli.serve.service import ScoringService
 
-    def on_ready(url: str, front: ScoringService) -> None:
-        served = front.scorer.served
-        say(f"selfheal: '{name}' v{served.shown_version} is served at {url}", err=True)
+    serve(settings, lambda url, front: tell(url, front.scorer.served.shown_version))
 
-    serve(settings, on_ready)
+
+def _serve_with_workers(
+    settings: Callable[[], ServerSettings], count: int, tell: Callable[..., None]
+) -> None:
+    from selfheal_cli.errors import ConfigurationError
+
+    if sys.platform == "win32":
+        raise ConfigurationError("--workers: one process serves on Windows")
+    from selfheal_cli.serve.workers import serve_with_workers
+
+    def on_ready(url: str, version: int | None) -> None:
+        tell(url, "pending" if version is None else version, f" by {count} processes")
+
+    serve_with_workers(settings, count, on_ready)
 
 
 def _require_extra() -> None:
@@ -200,6 +231,7 @@ def _settings(name: str, given: dict[str, Any]) -> ServerSettings:
         "rows": given["max_rows"],
         "requests": given["max_rate"],
         "seconds": given["timeout"],
+        "connections": given["max_connections"],
     }
     values = {
         "healer": checked(HealerSettings, _known(healer), where="options"),

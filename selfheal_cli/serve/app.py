@@ -49,6 +49,7 @@ from selfheal_cli.serve.http.v1 import as_table
 from selfheal_cli.serve.operator.routes import operator_routes
 from selfheal_cli.serve.operator.status import ServerInfo
 from selfheal_cli.serve.service import ScoringService
+from selfheal_cli.serve.staff import SummedMetrics, summed
 from selfheal_cli.serve.tracing import ROWS
 
 JSON, BYTES = "application/json", "application/octet-stream"
@@ -99,7 +100,16 @@ def create_app(front: ScoringService) -> FastAPI:
     _v1_routes(app, front)
     _v2_server_routes(app)
     _v2_model_routes(app, front)
-    app.include_router(operator_routes(front.channel, front.meters, facts_of(front), front.guard))
+    own = facts_of(front)
+    app.include_router(
+        operator_routes(
+            front.channel,
+            front.meters,
+            own if front.staff is None else lambda: summed(own(), front.others()),
+            front.guard,
+            counted=SummedMetrics(front.meters.registry, front.others),
+        )
+    )
     documented(app, inference.Request, Labels)
     return app
 
@@ -126,9 +136,10 @@ def facts_of(front: ScoringService) -> Callable[[], ServerInfo]:
             queue=recorder.waiting,
             unrecorded=recorder.unrecorded,
             conflicting=recorder.conflicting,
-            kept=front.keeper.kept,
-            unread=front.keeper.unread,
-            lost=front.keeper.lost,
+            kept=front.keeper.kept if front.keeper else 0,
+            unread=front.keeper.unread if front.keeper else 0,
+            lost=front.keeper.lost if front.keeper else 0,
+            stalled=front.keeper.stalled if front.keeper else 0.0,
             recording=recorder.problem,
             following=front.following.problem,
             started=started,
@@ -322,6 +333,7 @@ def _require_served(front: ScoringService, model: str, number: str | None) -> No
 
 def _details(front: ScoringService) -> Details:
     served, recorder = front.scorer.served, front.recorder
+    pid, restarts = front.healer()
     return Details(
         model=front.model,
         version=served.shown_version,
@@ -331,8 +343,8 @@ def _details(front: ScoringService) -> Details:
             waiting=recorder.waiting, unrecorded=recorder.unrecorded, problem=recorder.problem
         ),
         following=front.following.problem,
-        healer_pid=front.supervisor.pid,
-        healer_restarts=front.supervisor.restarts,
+        healer_pid=pid,
+        healer_restarts=restarts,
     )
 
 

@@ -22,11 +22,18 @@ class Keeper:
 
     Rows that a healer here has still to read are kept beyond that, up to `MOST_UNREAD`. ``kept``
     and ``unread`` count rows as of the last look; ``lost`` those that nobody had read when they
-    were forgotten.
+    were forgotten. ``stalled`` are the seconds for which rows have waited for a healer that read
+    none, beyond the ``max_wait`` that it may wait for more.
     """
 
-    def __init__(self, channel: ControlChannel, spool: Spool, keep_rows: int) -> None:
+    def __init__(
+        self, channel: ControlChannel, spool: Spool, keep_rows: int, max_wait: float = 0.0
+    ) -> None:
         self.kept = self.unread = self.lost = 0
+        self.stalled = 0.0
+        self._max_wait = max_wait
+        self._read_to = -1
+        self._moved = time.monotonic()
         self._channel = channel
         self._spool = spool
         self._keep = keep_rows
@@ -61,6 +68,10 @@ class Keeper:
                 )
             unread = left
         self.kept, self.unread = kept, unread
+        now = time.monotonic()
+        if not unread or not word.heals or read_to != self._read_to:
+            self._read_to, self._moved = read_to, now
+        self.stalled = max(0.0, now - self._moved - self._max_wait)
 
     def _run(self) -> None:
         while True:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import os
 import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -20,15 +22,15 @@ from selfheal_cli.model.network import use_one_thread
 from selfheal_cli.pipeline.prepare.lease import healed_here
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from selfheal_cli.registry.scoring import quiet
-from selfheal_cli.serve.app import create_app, guarded
+from selfheal_cli.serve.app import create_app, facts_of, guarded
 from selfheal_cli.serve.healer import supervisor
 from selfheal_cli.serve.healer.supervisor import Supervisor
 from selfheal_cli.serve.http import access_log
 from selfheal_cli.serve.http.auth import Guard
+from selfheal_cli.serve.http.connections import Acceptor, patient, taken_over
 from selfheal_cli.serve.http.invocations import full_answer
 from selfheal_cli.serve.http.lanes import Lanes
 from selfheal_cli.serve.http.metrics import ServerMetrics
-from selfheal_cli.serve.http.middleware import patient
 from selfheal_cli.serve.http.model import (
     ModelReloader,
     Scorer,
@@ -41,6 +43,7 @@ from selfheal_cli.serve.keeper import Keeper
 from selfheal_cli.serve.notify.sender import telling
 from selfheal_cli.serve.service import ScoringService
 from selfheal_cli.serve.settings import ServerSettings
+from selfheal_cli.serve.staff import ProcessWord, Staff, samples_of, somebody_scores
 from selfheal_cli.serve.tracing import open_tracing
 from selfheal_cli.spool.control import ControlChannel
 from selfheal_cli.spool.file import spool_path
@@ -49,6 +52,10 @@ from selfheal_cli.spool.store import Spool
 
 SWITCH_SECONDS = 0.0005  # that a thread which writes keeps the one which scores waiting
 KEEP_ALIVE_SECONDS = 75  # longer than balancers keep an idle connection
+# from SIGTERM to the end there are ten seconds: for callers who are about to ask once more, for
+# answers that are under way, and for the healer
+DRAIN_SECONDS, ANSWER_SECONDS, END_SECONDS = 1.0, 6, 9.0
+LOOK_SECONDS = 0.02
 
 
 def serve(
@@ -63,18 +70,29 @@ def serve(
     `RegistryError` where there is no champion that verifies.
     """
     with (
-        _ended_by_signal(),
+        ended_by_signal(),
         bound(settings.host, settings.port) as listening,
         opened(settings, command) as front,
     ):
-        _undisturbed()
-        server = Server(config(settings, front), lambda: on_ready(url_of(listening), front))
-        server.run(sockets=[listening])
+        run(front, listening, lambda: on_ready(url_of(listening), front))
+
+
+def run(front: ScoringService, listening: socket.socket, on_ready: Callable[[], object]) -> None:
+    """Answer until a signal."""
+    _undisturbed()
+    on_end = front.supervisor.end if front.supervisor else lambda: None
+    Server(config(front.settings, front), on_ready, on_end).run(sockets=[listening])
 
 
 @contextmanager
-def opened(settings: ServerSettings, command: Sequence[str]) -> Iterator[ScoringService]:
-    """The champion, warm, with all that stands around it; ended in order."""
+def opened(
+    settings: ServerSettings, command: Sequence[str], server: str | None = None
+) -> Iterator[ScoringService]:
+    """The champion, warm, with all that stands around it; ended in order.
+
+    In one of several processes that score, ``server`` is the name that they have together: the one
+    that began them keeps healer and spool.
+    """
     use_one_thread()
     quiet()
     healer = settings.healer
@@ -86,11 +104,14 @@ def opened(settings: ServerSettings, command: Sequence[str]) -> Iterator[Scoring
         stack.callback(spool.close)
         scorer = Scorer(load_champion(registry, healer.model))
         here = healed_here(registry, healer.model, healer.workspace)
+        if server is not None:
+            here = here or somebody_scores(channel, server)
         since = served_up_to(channel, scorer.served, beside_healer=here)
         warm(scorer.served)
         meters = ServerMetrics()
         tracing = open_tracing("selfheal")
         stack.callback(tracing.close)
+        alone = server is None
         front = ScoringService(
             settings=settings,
             scorer=scorer,
@@ -100,8 +121,9 @@ def opened(settings: ServerSettings, command: Sequence[str]) -> Iterator[Scoring
             following=ModelReloader(
                 scorer, channel, lambda: registry, meters.publications_refused.inc, since
             ),
-            keeper=Keeper(channel, spool, healer.keep_rows),
-            supervisor=Supervisor(healer, meters, command),
+            keeper=Keeper(channel, spool, healer.keep_rows, healer.max_wait) if alone else None,
+            supervisor=Supervisor(healer, meters, command) if alone else None,
+            staff=None if server is None else Staff(channel, server, lambda: word_of(front)),
             meters=meters,
             tracing=tracing,
             lanes=Lanes(),
@@ -113,16 +135,35 @@ def opened(settings: ServerSettings, command: Sequence[str]) -> Iterator[Scoring
             selection=_selection(settings, scorer),
         )
         stack.callback(front.lanes.close)
+        _start(front, stack)
+        yield front
+
+
+def _start(front: ScoringService, stack: ExitStack) -> None:
+    """Begin what works beside the requests, each to be ended in the other order."""
+    if front.supervisor is not None:
         front.supervisor.start()
         stack.callback(front.supervisor.stop)
-        front.recorder.start()
-        stack.callback(front.recorder.close)
+    if front.staff is not None:  # which speaks once a request can be answered
+        stack.callback(front.staff.stop)
+    front.recorder.start()
+    stack.callback(front.recorder.close)
+    if front.keeper is not None:
         front.keeper.start()
         stack.callback(front.keeper.stop)
-        stack.enter_context(telling(settings, channel, meters.registry))
-        front.following.start()
-        stack.callback(front.following.stop)
-        yield front
+        stack.enter_context(telling(front.settings, front.channel, front.meters.registry))
+    front.following.start()
+    stack.callback(front.following.stop)
+
+
+def word_of(front: ScoringService) -> ProcessWord:
+    """What a worker says to the others."""
+    return ProcessWord(
+        pid=os.getpid(),
+        scores=True,
+        info=facts_of(front)(),
+        samples=samples_of(front.meters.registry),
+    )
 
 
 def _undisturbed() -> None:
@@ -148,7 +189,12 @@ def warm(served: ServedModel) -> None:
 
 @contextmanager
 def bound(host: str, port: int) -> Iterator[socket.socket]:
-    """A socket that has the port and does not listen yet."""
+    """A socket that has the port and does not listen yet, or the one that was handed over."""
+    handed = taken_over()
+    if handed is not None:
+        with handed:
+            yield handed
+        return
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -162,16 +208,40 @@ def bound(host: str, port: int) -> Iterator[socket.socket]:
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, whose process ends with 0 after a signal that it has obeyed."""
+    """uvicorn's, whose process ends with 0 after a signal that it has obeyed.
 
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+    At the end each caller is answered once more and told that the connection ends, so that none
+    asks into one that is closed.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        on_ready: Callable[[], object],
+        on_end: Callable[[], object] = lambda: None,
+    ) -> None:
         super().__init__(config)
-        self._on_ready = on_ready
+        self._on_ready, self._on_end = on_ready, on_end
+        self._acceptors: list[Acceptor] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """See uvicorn."""
-        await super().startup(sockets)
+        """See uvicorn; connections are taken by `Acceptor`."""
+        await super().startup(sockets=[])
+        for listening in sockets or []:
+            acceptor = Acceptor(listening, self._connection)
+            acceptor.start()
+            self._acceptors.append(acceptor)
         self._on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn."""
+        self._on_end()
+        for acceptor in self._acceptors:
+            acceptor.stop()
+        kind: Any = self.config.http_protocol_class
+        kind.room.last = True
+        await self._left(DRAIN_SECONDS)
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A second Ctrl-C does not wait."""
@@ -179,13 +249,27 @@ class Server(uvicorn.Server):
             self.force_exit = True
         self.should_exit = True
 
+    def _connection(self) -> asyncio.Protocol:
+        kind: Any = self.config.http_protocol_class
+        made: asyncio.Protocol = kind(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
+
+    async def _left(self, seconds: float) -> None:
+        """Wait until all callers have gone, but no longer than that."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self.server_state.connections and not self.force_exit:
+                    await asyncio.sleep(LOOK_SECONDS)
+
 
 def config(settings: ServerSettings, front: ScoringService) -> uvicorn.Config:
     """How uvicorn serves the routes, behind the gate."""
     return uvicorn.Config(
         front.tracing.traced(guarded(create_app(front), front)),
         loop="asyncio" if sys.platform == "win32" else "uvloop",
-        http=patient(settings.limits.seconds),
+        http=patient(settings.limits),
         ws="none",
         lifespan="off",
         access_log=False,
@@ -194,7 +278,7 @@ def config(settings: ServerSettings, front: ScoringService) -> uvicorn.Config:
         log_level=settings.log_level,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=int(settings.limits.seconds) + 1,
+        timeout_graceful_shutdown=min(int(settings.limits.seconds) + 1, ANSWER_SECONDS),
     )
 
 
@@ -205,7 +289,7 @@ def url_of(listening: socket.socket) -> str:
 
 
 @contextmanager
-def _ended_by_signal() -> Iterator[None]:
+def ended_by_signal() -> Iterator[None]:
     """SIGTERM while it starts ends it in order as well."""
 
     def end(number: int, frame: Any) -> None:

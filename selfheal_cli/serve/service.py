@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 from selfheal_cli.errors import RequestRefused, StorageError
@@ -26,10 +27,13 @@ from selfheal_cli.serve.http.parsing import parsed
 from selfheal_cli.serve.http.recent import RecentIds
 from selfheal_cli.serve.keeper import Keeper
 from selfheal_cli.serve.settings import Right, ServerSettings
+from selfheal_cli.serve.staff import ProcessWord, Staff
 from selfheal_cli.serve.tracing import Tracing
 from selfheal_cli.spool.control import ControlChannel
-from selfheal_cli.spool.recorder import Recorder
+from selfheal_cli.spool.recorder import GROUP_SECONDS, Recorder
 from selfheal_cli.spool.store import LoggedRequest, Spool
+
+OTHERS_SECONDS = 3 * GROUP_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +46,9 @@ class ScoringService:
     spool: Spool
     recorder: Recorder
     following: ModelReloader
-    keeper: Keeper
-    supervisor: Supervisor
+    keeper: Keeper | None  # of a worker, the one that began it has them
+    supervisor: Supervisor | None
+    staff: Staff | None
     meters: ServerMetrics
     tracing: Tracing
     lanes: Lanes
@@ -56,6 +61,19 @@ class ScoringService:
     def model(self) -> str:
         """The registered model's name."""
         return self.settings.healer.model
+
+    def others(self) -> list[ProcessWord]:
+        """What the server's other processes said last, where it has some."""
+        with suppress(StorageError):  # the recorder says so
+            return [] if self.staff is None else self.staff.words()
+        return []
+
+    def healer(self) -> tuple[int | None, int]:
+        """The healer's process, and how often one ended by itself."""
+        if self.supervisor is not None:
+            return self.supervisor.pid, self.supervisor.restarts
+        words = [word for word in self.others() if word.alive and not word.scores]
+        return (words[0].healer_pid, words[0].healer_restarts) if words else (None, 0)
 
     async def invoke(self, body: bytes, content_type: str | None) -> Answer:
         """Score a body: small ordinary ones at once, all others in a thread."""
@@ -109,6 +127,8 @@ class ScoringService:
         labels = as_feedback(
             parsed(Labels, body), self.scorer.served.labels, self.settings.limits.rows
         )
+        if self.staff is not None:
+            time.sleep(OTHERS_SECONDS)  # a row may be in another process's memory yet
         try:
             self.recorder.flush()
             operates = self.guard.may(caller, Right.OPERATE)

@@ -46,6 +46,7 @@ class Limits(Settings):
         default=0.0, description="a second and caller, on average; 0: any number"
     )
     seconds: Positive = Field(default=30.0, description="until a request is there and answered")
+    connections: Count = Field(default=1_000, description="at once from an address")
 
 
 def network(text: str) -> str:

@@ -113,6 +113,22 @@ class ControlChannel:
         rows = self._file.all("SELECT data, at FROM told WHERE topic = ?", (topic,))
         return (json.loads(rows[0][0]), rows[0][1]) if rows else ({}, 0.0)
 
+    def statuses(self, beginning: str) -> list[dict[str, Any]]:
+        """The status of each topic that begins so."""
+        rows = self._file.all(
+            "SELECT data FROM told WHERE substr(topic, 1, ?) = ? ORDER BY topic",
+            (len(beginning), beginning),
+        )
+        return [json.loads(row[0]) for row in rows]
+
+    def forget_statuses(self, beginning: str, before: float) -> None:
+        """Remove those of them that were written before a moment."""
+        with self._file.writing() as database:
+            database.execute(
+                "DELETE FROM told WHERE substr(topic, 1, ?) = ? AND at < ?",
+                (len(beginning), beginning, before),
+            )
+
     def send_command(self, kind: str, argument: Mapping[str, Any]) -> int:
         """Queue a command; returns its number."""
         row = (kind, json.dumps(argument), time.time())

@@ -26,9 +26,9 @@ collect_ignore = ["clients"]  # programs for interpreters of their own
 IDLE = (sys.executable, "-S", "-c", "import sys, time; sys.stdin.read(); time.sleep(600)")
 
 
-def until(holds: Callable[[], Any], every: float = 0.01) -> Any:
+def until(holds: Callable[[], Any], every: float = 0.01, seconds: float = PATIENCE) -> Any:
     """What becomes true in another thread or process, once it is, where nothing says when."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + seconds
     while not (became := holds()):
         assert time.monotonic() < end, "nothing came of it"
         time.sleep(every)

@@ -27,6 +27,7 @@ from selfheal_cli.serve.operator.status import (
     ModelStatus,
     Proposed,
     ServerInfo,
+    Stretch,
 )
 from selfheal_cli.serve.server import bound, url_of
 from selfheal_cli.serve.settings import Limits, Sites, Tokens
@@ -53,6 +54,12 @@ WORSE = ModelStatus(
     labels=18_040,
     labels_unknown=12,
     labels_at="2026-11-25T21:58:11.204+00:00",
+    history=tuple(
+        Stretch(at=f"2026-11-25T{18 + hour}:30:00.000+00:00", batch=50 * hour + 1, batches=50,
+                z=(0.4, 0.8, 1.9, 2.3)[hour], labels=(5_000, 5_000, 5_000, 3_040)[hour],
+                live=(0.92, 0.9, 0.84, 0.78)[hour], shadow=(0.92, 0.9, 0.86, 0.81)[hour])
+        for hour in range(4)
+    ),
     live=Judged(rows=18_040, figures={"f1": 0.402, "accuracy": 0.861, "precision": 0.44,
                                       "recall": 0.37}),
     shadow=Judged(rows=18_040, figures={"f1": 0.517, "accuracy": 0.873, "precision": 0.5,

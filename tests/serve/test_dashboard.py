@@ -1,4 +1,4 @@
-"""The dashboard and the alert rules in docs/ ask for what the server really gives."""
+"""The dashboard and the alert rules in deploy/ ask for what the server really gives."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from selfheal_cli.serve.operator.status import HEALER
 from tests.serve.conftest import serving
 from tests.serve.operating import WORSE
 
-DOCS = Path(__file__).parents[2] / "docs"
-RULES = yaml.safe_load((DOCS / "alert-rules.yml").read_text())["groups"][0]["rules"]
-BOARD = json.loads((DOCS / "grafana-dashboard.json").read_text())
+DEPLOY = Path(__file__).parents[2] / "deploy"
+RULES = yaml.safe_load((DEPLOY / "alert-rules.yml").read_text())["groups"][0]["rules"]
+BOARD = json.loads((DEPLOY / "grafana-dashboard.json").read_text())
 SELECTOR = re.compile(r"\b(up|selfheal_\w+)(?:\{([^}]*)\})?(\[)?")
 MATCHER = re.compile(r'(\w+)\s*(=~|!=|!~|=)\s*"([^"]*)"')
 GROUPING = re.compile(r"\b(?:by|on|without)\s*\(([^)]*)\)")
@@ -116,7 +116,7 @@ def test_every_alert_says_what_to_do(given: dict[str, Given]) -> None:
 
 
 def test_the_document_names_metrics_that_there_are(given: dict[str, Given]) -> None:
-    named = set(re.findall(r"selfheal_\w+", (DOCS / "operating.md").read_text()))
+    named = set(re.findall(r"selfheal_\w+", (DEPLOY / "operating.md").read_text()))
     assert len(named) > 30
     assert named <= set(given)
 
@@ -145,7 +145,7 @@ def run(*arguments: str | Path) -> None:
 
 @needs_promtool
 def test_prometheus_reads_the_rules_and_every_expression_of_the_dashboard(tmp_path: Path) -> None:
-    run("check", "rules", DOCS / "alert-rules.yml")
+    run("check", "rules", DEPLOY / "alert-rules.yml")
     rules = [
         {"record": f"one:{number}", "expr": expr.replace("$__rate_interval", "5m")
          .replace("$__interval", "1m")}
@@ -185,7 +185,7 @@ STORIES: list[tuple[str, dict[str, str], str]] = [
 
 @needs_promtool
 def test_an_alert_fires_when_its_story_happens_and_none_when_all_is_well(tmp_path: Path) -> None:
-    shutil.copy(DOCS / "alert-rules.yml", tmp_path)
+    shutil.copy(DEPLOY / "alert-rules.yml", tmp_path)
     tests: list[dict[str, Any]] = []
     for alert, series, moment in STORIES:
         rows = [

@@ -9,7 +9,14 @@ import pytest
 
 from selfheal_cli.serve import keeper as module
 from selfheal_cli.serve.keeper import Keeper
-from selfheal_cli.serve.operator.status import HEALER, ModelStatus, ServerInfo, look
+from selfheal_cli.serve.operator.status import (
+    HEALER,
+    ModelStatus,
+    ServerInfo,
+    StatusSnapshot,
+    look,
+)
+from selfheal_cli.serve.operator.verdict import warnings
 from selfheal_cli.spool.control import ControlChannel
 from selfheal_cli.spool.store import LoggedRequest, Spool
 
@@ -102,3 +109,27 @@ def test_the_cursor_of_a_healer_holds_though_its_rows_were_forgotten(
     keeper = Keeper(channel, spool, keep_rows=10)
     keeper.look()
     assert [one.request for one in spool.rows_after(0, 9)] == ["r2"]
+
+
+def test_a_healer_that_does_not_come_to_rows_which_wait_is_behind_and_not_healthy(
+    spool: Spool, channel: ControlChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    fill(spool, 120)
+    keeper = Keeper(channel, spool, keep_rows=10_000, max_wait=5.0)
+
+    def seen(read_to: int, later: float) -> StatusSnapshot:
+        now[0] += later
+        say(channel, "HEALTHY", read_to=read_to)
+        keeper.look()
+        facts = FACTS.model_copy(update={"stalled": keeper.stalled, "unread": keeper.unread})
+        return look(channel, lambda: facts)
+
+    assert seen(0, 0.0).standing.state == "HEALTHY"
+    assert seen(0, 60.0).standing.state == "HEALTHY"
+    behind = seen(0, 60.0)
+    assert behind.standing.state == "BEHIND"
+    assert "1,200 rows wait, and the healer has looked at none for 2 min" in warnings(behind)[0]
+    assert seen(10, 1.0).standing.state == "HEALTHY"
+    assert seen(120, 600.0).standing.state == "HEALTHY"  # nothing waits

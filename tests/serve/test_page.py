@@ -315,3 +315,37 @@ def test_the_package_ships_what_the_page_is_made_of() -> None:
     assert shipped <= {path.name for path in folder.iterdir()}
     settings = (folder.parents[2] / "setup.cfg").read_text()
     assert all(f"serve/operator/*{Path(name).suffix}" in settings for name in shipped)
+
+
+TOKYO = "Asia/Tokyo"
+
+
+def test_its_course_is_drawn_said_and_timed_in_the_readers_zone_on_a_phone_too(
+    driver: Chrome, channel: ControlChannel
+) -> None:
+    driver.execute_cdp_cmd("Emulation.setTimezoneOverride", {"timezoneId": TOKYO})
+    try:
+        look_at(driver, 360)
+        with serving(operator_app(channel)) as url:
+            driver.get(url)
+            shows(driver, "#versions", "2026-11-26 06:57:02")
+            assert "GMT+9" in text(driver, "#versions") and "UTC" not in text(driver, "#versions")
+            words = text(driver, "#course")
+            assert "Live 0.920 at first and 0.780 at last, the shadow 0.920 and 0.810" in words
+            assert "2.30 at most; above the threshold in 2 of 4 stretches" in words
+            assert "18,040 labels came" in words
+            assert "11-26 03:30" in words  # below a picture: 18:30 UTC
+            pictures = driver.find_elements(By.CSS_SELECTOR, "#course svg[role=img]")
+            assert len(pictures) == 3
+            for one in pictures:
+                assert "over time" in one.accessible_name
+                assert one.rect["width"] > 200 and one.rect["height"] > 80
+            wide: int = driver.execute_script("return document.documentElement.scrollWidth")
+            assert wide <= 360
+            tab_to(driver, words="The latest in figures")
+            press(driver, Keys.ENTER)
+            shows(driver, "#course-figures", "151 to 200")
+            shows(driver, "#fresh", "Updates by itself.")
+            assert "151 to 200" in text(driver, "#course-figures")  # it stays open
+    finally:
+        driver.execute_cdp_cmd("Emulation.setTimezoneOverride", {"timezoneId": "UTC"})

@@ -1,4 +1,4 @@
-"""docs/serving-protocol.md does not lie: its calls are answered as it says."""
+"""docs/serving-protocol.md and deploy/ do not lie: what they call is answered as they say."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 import pytest
+import yaml
 
 from selfheal_cli.cli.main import main
 from selfheal_cli.cli.serve import command as serve
@@ -58,15 +59,26 @@ def test_mlflows_server_refuses_csv_as_the_page_says(served: Running, mlflow_ser
     assert answer.status_code == 400
 
 
-def test_every_command_line_of_the_serving_page_has_options_that_there_are() -> None:
-    page = (Path(__file__).parents[2] / "docs/serving.md").read_text()
-    lines = re.findall(r"selfheal serve [^\n`\"]+", page)
-    quoted = re.search(r"^CMD (\[.*\])$", page, re.MULTILINE)
-    assert quoted is not None
-    commands = [*(shlex.split(line) for line in lines), json.loads(quoted[1])]
-    assert len(commands) == 3
+def test_every_command_line_that_serves_has_options_that_there_are() -> None:
+    root = Path(__file__).parents[2]
+    pages = [root / "docs/serving.md", root / "deploy/fraud.service"]
+    lines = [line for page in pages
+             for line in re.findall(r"selfheal serve [^\n`\"]+", page.read_text())]  # fmt: skip
+    compose = yaml.safe_load((root / "deploy/compose.yaml").read_text())
+    _, stateful = yaml.safe_load_all((root / "deploy/kubernetes.yaml").read_text())
+    (container,) = stateful["spec"]["template"]["spec"]["containers"]
+    (written,) = re.findall(
+        r"^CMD (\[.*\])$", (root / "deploy/Dockerfile").read_text(), re.MULTILINE
+    )
+    commands = [
+        *map(shlex.split, lines),
+        json.loads(written),
+        compose["services"]["fraud"]["command"],
+        container["args"],
+    ]
+    assert len(commands) == 6
     for command in commands:
         # with its parent: click remembers a command's help option as it first was
-        root = click.Context(main, info_name="selfheal", **main.context_settings)
-        context = serve.make_context("serve", command[2:], parent=root, resilient_parsing=True)
+        parent = click.Context(main, info_name="selfheal", **main.context_settings)
+        context = serve.make_context("serve", command[2:], parent=parent, resilient_parsing=True)
         assert context.params["name"] == "fraud"

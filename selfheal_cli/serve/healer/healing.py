@@ -79,6 +79,8 @@ class ModelHealer:
         self._served: ServedRun | None = None
         self._silent = False  # the one who heals shares this channel, and tells
         self._blocked_until = 0.0
+        self._by_hand = 0  # rollbacks by people,
+        self._back_at: int | None = None  # and the batch that was the last one at the last of them
 
     def look(self) -> None:
         """Heal until ``stop`` is set or the lease is lost; where it cannot be had, follow."""
@@ -119,7 +121,12 @@ class ModelHealer:
         served = self._served
         facts = {**self._facts, **known, **self._fold.facts}
         by_itself = self._fold.facts.get("rollbacks", 0)
-        facts["rollbacks"] = by_itself + known.get("rollbacks", 0)
+        by_hand = known.get("rollbacks", 0)
+        facts["rollbacks"] = by_itself + by_hand
+        if by_hand > self._by_hand:
+            self._by_hand, self._back_at = by_hand, facts.get("batch", 0)
+        if self._back_at == facts.get("batch", 0):  # until the next batch
+            facts["state"] = "ROLLED_BACK"
         if served is not None:
             source = served.source
             facts |= {"waiting": source.backlog(), "read_to": source.cursor.answered}

@@ -11,7 +11,6 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -28,6 +27,7 @@ from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from selfheal_cli.serve.healer.commands import carry_out
 from selfheal_cli.serve.healer.healing import LOOK_SECONDS, TELL_SECONDS, HealerContext, ModelHealer
 from selfheal_cli.serve.healer.status import ByHand, registry_facts
+from selfheal_cli.serve.healer.supervisor import watch_parent
 from selfheal_cli.serve.notify.notice import of_handover
 from selfheal_cli.serve.notify.store import NoticeStore
 from selfheal_cli.serve.notify.writer import NoticeWriter
@@ -148,17 +148,6 @@ def main() -> int:
     stop = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda number, frame: stop.set())
-    _watch_parent(os.getppid(), stop.set)
+    watch_parent(os.getppid(), stop.set)
     HealerProcess(settings, MlflowRegistry(settings.tracking_uri), stop).run()
     return 0
-
-
-def _watch_parent(parent: int, ended: Callable[[], None]) -> None:
-    """A server that was killed leaves no healer behind."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(LOOK_SECONDS)
-        ended()
-
-    threading.Thread(target=watch, name="parent", daemon=True).start()

@@ -20,6 +20,7 @@ from selfheal_cli.registry.journal import standing as journal_of
 from selfheal_cli.registry.orders import mode_of
 from selfheal_cli.rollback.plan import champion_of, last_own
 from selfheal_cli.scores import AnyScores
+from selfheal_cli.serve.healer.history import Course
 from selfheal_cli.serve.operator.status import (
     Candidate,
     Champion,
@@ -45,6 +46,7 @@ class EventFold(RunState):
         self._rows = 0
         self._notes: Counter[str] = Counter()
         self._happened: deque[Happening] = deque(maxlen=HAPPENINGS)
+        self._course = Course()
 
     def apply(self, event: Event) -> None:
         """Take the next event."""
@@ -54,11 +56,15 @@ class EventFold(RunState):
                 self.facts |= {"run_id": event.run_id}
             case events.BatchScored():
                 self._batch(event)
+                self._course.scored(event)
+                self.facts["history"] = self._course.stretches()
                 self._note(event.left_out)
             case events.BatchSetApart():
                 self._note({APART: event.rows})
             case events.LabelsArrived():
                 self._judge(event)
+                self._course.labelled(event)
+                self.facts["history"] = self._course.stretches()
             case events.LabelsCorrected():
                 self._correct(event)
             case events.HealEnded():

@@ -15,12 +15,10 @@ import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
 from selfheal_cli.errors import RequestRefused
 from selfheal_cli.registry.scoring import error_document
 from selfheal_cli.serve.http.access_log import Access, AccessLog
-from selfheal_cli.serve.http.auth import READS, Guard, rights_for
+from selfheal_cli.serve.http.auth import OPEN, READS, Guard, rights_for
 from selfheal_cli.serve.http.feedback import REQUEST_ID
 from selfheal_cli.serve.http.metrics import ServerMetrics
 from selfheal_cli.serve.http.rates import Rates
@@ -39,10 +37,15 @@ VERSION = "selfheal.version"  # the version that answered
 ROUTE = "selfheal.route"  # its route, as it is counted
 CALLER = "selfheal.caller"  # the name of its token
 REFUSED = "selfheal.refused"  # and why it was refused, in a word
+OVER = "selfheal.over"  # on a connection more than its address may have
 OWN_ID, COMMON_ID = "X-Selfheal-Request-Id", "X-Request-Id"
 _ID = re.compile(REQUEST_ID)
 CLIENT_CLOSED = 499
 WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}  # of zlib
+_too_many = RequestRefused(
+    "more connections from one address than are allowed, and all are in use: use them again",
+    status=429, code="REQUEST_LIMIT_EXCEEDED", reason="connections",
+)  # fmt: skip
 FAILED = RequestRefused(
     "the server failed; its log says where", status=500, code="INTERNAL_ERROR", reason="failure"
 )
@@ -112,6 +115,8 @@ class Gate:
         method, path = scope["method"], scope["path"]
         rights = rights_for(method, path)
         scope[CALLER] = self._guard.admit(rights, headers, changes=method not in READS)
+        if OVER in scope and path not in OPEN:
+            raise _too_many
         if rights or method == "POST":
             self._rates.take((scope.get("client") or ("?",))[0])
         if method not in READS:
@@ -277,63 +282,3 @@ def _told(body: bytes, receive: Receive) -> Receive:
         return told.pop() if told else await receive()
 
     return whole
-
-
-HEADER_BYTES = 64 * 1024
-
-
-class PatientConnection(HttpToolsProtocol):
-    """uvicorn's, which gives headers any time: here they are there after ``header_seconds``.
-
-    `gate` minds the body.
-    """
-
-    header_seconds = 30.0
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self._timer: asyncio.TimerHandle | None = None
-        self._taken = 0
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """See asyncio."""
-        super().connection_made(transport)
-        self._await_headers()
-
-    def data_received(self, data: bytes) -> None:
-        """See asyncio."""
-        if self._timer is not None:
-            self._taken += len(data)
-        super().data_received(data)
-        if self._timer is not None and self._taken > HEADER_BYTES:
-            self.transport.close()
-
-    def on_message_begin(self) -> None:
-        """See httptools."""
-        super().on_message_begin()
-        if self._timer is None:
-            self._await_headers()
-
-    def on_headers_complete(self) -> None:
-        """See httptools."""
-        self._no_timer()
-        super().on_headers_complete()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """See asyncio."""
-        self._no_timer()
-        super().connection_lost(exc)
-
-    def _await_headers(self) -> None:
-        self._taken = 0
-        self._timer = self.loop.call_later(self.header_seconds, self.transport.close)
-
-    def _no_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-
-def patient(seconds: float) -> type[PatientConnection]:
-    """The class of connections that give headers so many seconds."""
-    return type("Connection", (PatientConnection,), {"header_seconds": seconds})

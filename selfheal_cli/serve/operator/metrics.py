@@ -47,6 +47,11 @@ def _server(seen: StatusSnapshot) -> Iterator[Metric]:
     server, standing = seen.server, seen.standing
     yield _gauge("server_info", "1, with the name of the model", [((server.model,), 1)], "model")
     yield _gauge("start_time_seconds", "When the server began, since 1970", server.started)
+    yield _gauge("workers", "Processes that score, as wanted", server.workers)
+    yield _gauge("workers_up", "Processes that score", server.workers_up)
+    yield _counter(
+        "worker_restarts", "Processes that scored and ended by themselves", server.worker_restarts
+    )
     yield _gauge("recorder_queue_rows", "Rows answered that are not on disk yet", server.queue)
     yield _gauge("spool_rows", "Rows that are kept for labels and for the healer", server.kept)
     yield _counter("rows_lost", "Rows forgotten before the healer read them", server.lost)

@@ -16,9 +16,28 @@
     if (line.textContent !== text) line.textContent = text;
   }
 
+  // Moments come in UTC and are shown in the reader's own time; the title keeps what came.
+  const ZONE = new Intl.DateTimeFormat([], { timeZoneName: "short" })
+    .formatToParts(new Date()).find((part) => part.type === "timeZoneName").value;
+  const two = (number) => String(number).padStart(2, "0");
+
+  function localize(part) {
+    for (const time of part.querySelectorAll("time[datetime], text[data-moment]")) {
+      const at = new Date(time.dateTime || time.dataset.moment);
+      if (Number.isNaN(at.getTime())) continue;
+      if (time.dateTime) time.title = `${time.textContent} UTC`;
+      const text = `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())} ${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}`;
+      time.textContent = time.dateTime ? text : text.slice(5, 16);
+    }
+    for (const zone of part.querySelectorAll(".zone")) zone.textContent = ZONE;
+  }
+
   // A part that did not change stays as it is, with the focus and the selection in it.
   function put(part) {
+    localize(part);
     const old = at(part.id);
+    const shown = [...(old ? old.querySelectorAll("details[open]") : [])];
+    for (const one of shown) part.querySelector(`#${one.id}`)?.setAttribute("open", "");
     if (!old) {
       at("live").append(document.adoptNode(part));
     } else if (old.outerHTML !== part.outerHTML) {
@@ -106,6 +125,7 @@
     sessionStorage.clear();
     showToken();
   });
+  localize(document);
   showToken();
   turn();
 })();

@@ -27,6 +27,7 @@ from selfheal_cli.registry.orders import STANDS
 from selfheal_cli.serve.http.auth import Guard, actor_of
 from selfheal_cli.serve.http.middleware import CALLER
 from selfheal_cli.serve.operator import verdict as telling
+from selfheal_cli.serve.operator.charts import course
 from selfheal_cli.serve.operator.status import StatusSnapshot
 from selfheal_cli.serve.operator.verdict import MAX_REASON, status
 from selfheal_cli.visible import on_page
@@ -217,6 +218,7 @@ def _view(seen: StatusSnapshot | None) -> dict[str, Any]:
         "standing": seen.standing,
         "told": status(seen).told,
         "lines": telling.lines(seen.standing),
+        "course": course(seen.standing),
         "span": telling.span,
         "modes": STANDS,
     }

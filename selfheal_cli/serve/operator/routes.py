@@ -12,7 +12,9 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
+from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
 
 from selfheal_cli.errors import RequestRefused, StorageError
 from selfheal_cli.serve.http.auth import Guard, actor_of
@@ -85,8 +87,10 @@ def operator_routes(
     facts: Callable[[], ServerInfo],
     guard: Guard,
     wait_seconds: float = WAIT_SECONDS,
+    counted: Collector | None = None,
 ) -> APIRouter:
-    """The routes; what the healer says joins ``meters`` when Prometheus asks.
+    """The routes; what the healer says joins ``meters`` when Prometheus asks, or ``counted``,
+    where other processes have meters too.
 
     ``facts`` is asked at every look, from any thread. An order waits ``wait_seconds`` for its
     answer.
@@ -108,9 +112,11 @@ def operator_routes(
         except StorageError as exc:
             raise _unavailable("orders cannot be written down: the disk may be full") from exc
 
-    meters.registry.register(StatusMetrics(board_seen))
+    figures = CollectorRegistry()
+    figures.register(meters.registry if counted is None else counted)
+    figures.register(StatusMetrics(board_seen))
     routes = APIRouter(dependencies=[Depends(_counted)])
-    _add_looks(routes, meters, seen)
+    _add_looks(routes, figures, seen)
     _add_orders(routes, guard, order)
     routes.include_router(page_routes(seen, guard, order))
     return routes
@@ -126,12 +132,12 @@ def _unavailable(why: str) -> RequestRefused:
 
 
 def _add_looks(
-    routes: APIRouter, meters: ServerMetrics, seen: Callable[[], StatusSnapshot]
+    routes: APIRouter, figures: CollectorRegistry, seen: Callable[[], StatusSnapshot]
 ) -> None:
     @routes.get("/metrics", response_class=Response, responses={200: FIGURES, **PROBLEMS["look"]})
     def metrics() -> Response:
         """Figures for Prometheus."""
-        return Response(generate_latest(meters.registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest(figures), media_type=CONTENT_TYPE_LATEST)
 
     @routes.get("/status", responses=PROBLEMS["look"])
     def show() -> Status:

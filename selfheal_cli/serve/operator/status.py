@@ -77,22 +77,45 @@ class Proposed(_Reported):
     approved_by: str = ""
 
 
+class Stretch(_Reported):
+    """``batches`` from ``batch`` on, the last of them gone through at ``at``: their mean drift
+    reading, the labels that came for them, and the accuracy on these of live and shadow.
+    """
+
+    at: str
+    batch: int
+    batches: int
+    z: float | None
+    labels: int
+    live: float | None
+    shadow: float | None
+
+
 class ModelStatus(_Reported):
     """How a model stands, by the process that heals or follows it. Times are ISO 8601 in UTC.
 
     ``state`` is HEALTHY, DRIFTING, HEALING or ROLLED_BACK where this process heals, FOLLOWING
     where another holds the lease (``holder``), WATCHING where healing is off (``error`` says why,
-    or it was asked for), STARTING before the first batch. ``heals`` counts by outcome: healed,
-    rejected, refused, failed, coalesced. ``waiting`` counts rows that were answered and not looked
-    at yet, ``pending_writes`` what the registry does not have yet. ``labels_at`` is when a label
-    came last. ``read_to`` is the request up to which the spool was read, ``spool`` says why reading
-    did not go on where it was left, and ``begun_anew`` how often. ``notes`` counts rows and values
-    that healing could not take as they came. ``no_champion`` says why there is none. ``mode`` is
+    or it was asked for), STARTING before the first batch; the server says BEHIND where rows wait
+    and it does not come to them. ``heals`` counts by outcome: healed, rejected, refused, failed,
+    coalesced. ``waiting`` counts rows that were answered and not looked at yet,
+    ``pending_writes`` what the registry does not have yet. ``labels_at`` is when a label came
+    last. ``read_to`` is the request up to which the spool was read, ``spool`` says why reading did
+    not go on where it was left, and ``begun_anew`` how often. ``notes`` counts rows and values
+    that healing could not take as they came. ``no_champion`` says why there is none. ``history``
+    is the run's course, in stretches of equally many batches. ``mode`` is
     what heals may do, by whose word and why; empty until the registry was asked.
     """
 
     state: Literal[
-        "STARTING", "HEALTHY", "DRIFTING", "HEALING", "ROLLED_BACK", "FOLLOWING", "WATCHING"
+        "STARTING",
+        "HEALTHY",
+        "DRIFTING",
+        "HEALING",
+        "ROLLED_BACK",
+        "FOLLOWING",
+        "WATCHING",
+        "BEHIND",
     ] = "STARTING"
     pid: int = 0
     run_id: str = ""
@@ -128,6 +151,7 @@ class ModelStatus(_Reported):
     mode_by: str = ""
     mode_reason: str = ""
     proposals: tuple[Proposed, ...] = ()
+    history: tuple[Stretch, ...] = ()
 
     @property
     def reads(self) -> bool:
@@ -151,6 +175,7 @@ def lifts(standing: ModelStatus) -> dict[str, float]:
     }
 
 
+STALLED_SECONDS = 60.0  # for which rows wait before the healer counts as behind
 SILENT_SECONDS = 15.0  # after so long without a word the healer counts as down
 
 
@@ -161,8 +186,10 @@ class ServerInfo(BaseModel):
     ``queue`` counts rows that are not on disk yet, ``unrecorded`` those that never will be, and
     ``conflicting`` those of them whose request id stood for other rows already; ``kept`` rows are
     in the spool, and ``unread`` of them no healer here has looked at; ``lost`` were forgotten
-    before the healer read them. ``recording`` and ``following`` say what does not work there.
-    ``started`` is in seconds since 1970.
+    before the healer read them, and for ``stalled`` seconds it has read none of those that wait.
+    ``recording`` and ``following`` say what does not work there.
+    ``started`` is in seconds since 1970. Of ``workers`` processes that score ``workers_up`` do;
+    ``worker_restarts`` counts those that ended by themselves.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -177,9 +204,13 @@ class ServerInfo(BaseModel):
     kept: int = 0
     unread: int = 0
     lost: int = 0
+    stalled: float = 0.0
     recording: str = ""
     following: str = ""
     started: float = 0.0
+    workers: int = 1
+    workers_up: int = 1
+    worker_restarts: int = 0
 
 
 class Word(BaseModel):
@@ -229,6 +260,8 @@ def look(
     standing = word.standing
     if not word.heals:  # then nobody else counts them
         standing = standing.model_copy(update={"waiting": server.unread})
+    elif server.stalled > STALLED_SECONDS:
+        standing = standing.model_copy(update={"state": "BEHIND", "waiting": server.unread})
     return StatusSnapshot(server=server, standing=standing, age=word.age, at=now)
 
 

@@ -32,6 +32,7 @@ STATES = {
     "ROLLED_BACK": "Rolled back: an earlier version serves again",
     "FOLLOWING": "Following: another process heals this model",
     "WATCHING": "Watching: healing is off",
+    "BEHIND": "Behind: rows wait, and the healer does not come to them",
 }
 
 
@@ -106,6 +107,27 @@ def warnings(seen: StatusSnapshot) -> list[str]:
         messages.append(f"The healer reports: {standing.error}")
     if standing.spool:
         messages.append(f"Reading did not go on where it was left: {standing.spool}")
+    messages += _of_server(seen)
+    if standing.registry_away:
+        messages.append(f"The registry is away: {standing.registry_away}")
+    if standing.held_by:
+        why = f": {standing.held_reason}" if standing.held_reason else ""
+        messages.append(f"Healing is held by {standing.held_by}{why}")
+    messages += _of_mode(standing)
+    messages += _of_champion(seen.server.version, standing)
+    if seen.label_age is not None and seen.label_age > LABEL_SILENCE:
+        messages.append(f"No label has come for {span(seen.label_age)}.")
+    return messages
+
+
+def _of_server(seen: StatusSnapshot) -> list[str]:
+    """What the scoring side cannot do, and what it sees of the healer."""
+    standing, messages = seen.standing, list[str]()
+    if standing.state == "BEHIND":
+        messages.append(
+            f"{standing.waiting:,} rows wait, and the healer has looked at none for "
+            f"{span(seen.server.stalled)}: it gets too little of the processor (--heal-priority)."
+        )
     if seen.server.conflicting:
         messages.append(
             f"{seen.server.conflicting:,} rows were not recorded, since their request's id stood "
@@ -116,19 +138,15 @@ def warnings(seen: StatusSnapshot) -> list[str]:
             f"{seen.server.lost:,} rows were forgotten before the healer read them: more come than "
             "it can look at."
         )
+    if seen.server.workers_up < seen.server.workers:
+        messages.append(
+            f"{seen.server.workers_up} of {seen.server.workers} scoring processes are up; another "
+            "one is begun."
+        )
     if seen.server.recording:
         messages.append(f"Answers are not written down: {seen.server.recording}")
     if seen.server.following:
         messages.append(f"What should serve does not: {seen.server.following}")
-    if standing.registry_away:
-        messages.append(f"The registry is away: {standing.registry_away}")
-    if standing.held_by:
-        why = f": {standing.held_reason}" if standing.held_reason else ""
-        messages.append(f"Healing is held by {standing.held_by}{why}")
-    messages += _of_mode(standing)
-    messages += _of_champion(seen.server.version, standing)
-    if seen.label_age is not None and seen.label_age > LABEL_SILENCE:
-        messages.append(f"No label has come for {span(seen.label_age)}.")
     return messages
 
 

@@ -1,0 +1,84 @@
+"""Connections: so many from an address, idle ones give way, and a balancer is always answered."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+
+from tests.serve.conftest import Limits, Running, serving
+
+SLOW = (
+    b"POST /invocations HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 9\r\n"
+    b"expect: 100-continue\r\n\r\n"
+)
+
+
+@pytest.fixture(scope="module")
+def few(article_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """Three connections an address."""
+    limits = Limits(connections=3, seconds=20.0)
+    with serving(article_run, tmp_path_factory.mktemp("few"), limits=limits) as running:
+        yield running
+
+
+def connected(running: Running, stack: ExitStack) -> HTTPConnection:
+    caller = HTTPConnection(running.url.removeprefix("http://"), timeout=30)
+    stack.callback(caller.close)
+    caller.connect()
+    return caller
+
+
+def asked(caller: HTTPConnection, path: str) -> tuple[int, str, str]:
+    """Status, Connection and body."""
+    caller.request("GET", path)
+    answer = caller.getresponse()
+    return answer.status, answer.headers.get("connection", ""), answer.read().decode()
+
+
+def test_an_idle_connection_gives_way_to_a_new_one(few: Running) -> None:
+    with ExitStack() as stack:
+        callers = [connected(few, stack) for _ in range(3)]
+        for caller in callers:
+            assert asked(caller, "/ping")[0] == 200
+        assert asked(connected(few, stack), "/version")[0] == 200
+        assert callers[0].sock.recv(1) == b""  # the one that was idle longest
+        assert asked(callers[1], "/ping")[0] == 200
+
+
+def test_where_all_are_in_use_one_more_is_refused_but_for_a_balancer(few: Running) -> None:
+    with ExitStack() as stack:
+        for _ in range(3):
+            caller = connected(few, stack)
+            caller.sock.sendall(SLOW)
+            assert caller.sock.recv(99).startswith(b"HTTP/1.1 100")  # its body is awaited
+        status, connection, body = asked(connected(few, stack), "/metrics")
+        assert (status, connection) == (429, "close")
+        assert "connections from one address" in body
+        assert asked(connected(few, stack), "/ping")[0] == 200
+
+
+HANDED = """
+import os, sys
+from selfheal_cli.serve.http.connections import taken_over
+os.dup2(int(sys.argv[1]), 3)
+os.environ["LISTEN_PID"] = str(os.getpid())
+with taken_over() as handed:
+    print(handed.getsockname()[1], "LISTEN_FDS" in os.environ)
+"""
+
+
+def test_a_socket_that_systemd_hands_over_is_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port, fd = listening.getsockname()[1], listening.fileno()
+        done = subprocess.run(
+            [sys.executable, "-c", HANDED, str(fd)], pass_fds=[fd], env={"LISTEN_FDS": "1"},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    assert done.stdout.split() == [str(port), "False"]

