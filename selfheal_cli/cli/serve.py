@@ -172,7 +172,8 @@ def command(name: str, workers: int, **given: Any) -> None:
         say(f"selfheal: '{name}' v{version} is served{by} at {url}", err=True)
 
     if workers > 1:
-        _serve_with_workers(lambda: _settings(name, given), workers, tell)
+        # a token file is read again; what stood in the environment is not there any more
+        _serve_with_workers(lambda: _settings(name, given, settings.tokens), workers, tell)
         return
     from selfheal_cli.serve.server import serve
 
@@ -206,14 +207,15 @@ def _require_extra() -> None:
         )
 
 
-def _settings(name: str, given: dict[str, Any]) -> ServerSettings:
+def _settings(name: str, given: dict[str, Any], known: Tokens | None = None) -> ServerSettings:
     from selfheal_cli.actor import actor
     from selfheal_cli.config import checked
     from selfheal_cli.serve.http.auth import require_guarded
     from selfheal_cli.serve.notify.targets import webhooks_from_environment
     from selfheal_cli.serve.settings import HealerSettings, Limits, ServerSettings, Sites
 
-    tokens = _tokens(given["token_file"])
+    file = given["token_file"]
+    tokens = _tokens(file) if known is None or file is not None else known
     require_guarded(given["host"], tokens, insecure=given["insecure"])
     healer = {
         "model": name,

@@ -315,6 +315,11 @@ class Spool:
         )
         return [(int(y), str(caller), float(at)) for y, caller, at in rows]
 
+    def last(self) -> int:
+        """Number of the request that came last; 0 before there is one."""
+        row = self._file.all(ENDS, ("answered",))
+        return int(row[0][0]) if row else 0
+
     def rows_beyond(self, number: int, requests: int = -1) -> int:
         """Number of rows of the requests after ``number``, or of the first ``requests`` of them."""
         query = (

@@ -1,10 +1,16 @@
-"""The OpenAPI document says what really comes, whatever is sent: fuzzed by schemathesis."""
+"""The OpenAPI documents, ours and the protocol's own, hold whatever is sent: by schemathesis."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
+
+import pytest
+import yaml
 
 from tests.conftest import PATIENCE
 from tests.serve.conftest import Running
@@ -12,21 +18,62 @@ from tests.serve.conftest import Running
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance," + (
     "response_schema_conformance"
 )
+COPY = "OPEN_INFERENCE_PROTOCOL"  # names a copy of the document, where the net is away
+PUBLISHED = (
+    "https://raw.githubusercontent.com/kserve/open-inference-protocol/"
+    "18d5991e9e45d291f53103cc79e13ecc6212ffae/specification/protocol/open_inference_rest.yaml"
+)
+
+
+def fuzzed(folder: Path, document: str, *more: str) -> None:
+    command = [
+        sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()",
+        "run", document, "--max-examples", "10", "--seed", "7", "--no-color",
+        "--phases", "examples,coverage,fuzzing", "--generation-database", "none", *more,
+    ]  # fmt: skip
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=folder, timeout=PATIENCE
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert "Test cases:" in done.stdout
 
 
 def test_every_answer_is_one_that_the_document_names(served: Running, tmp_path: Path) -> None:
-    command = [
-        sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()",
-        "run", f"{served.url}/openapi.json",
-        "--checks", CHECKS, "--max-examples", "10", "--seed", "7", "--no-color",
+    fuzzed(
+        tmp_path, f"{served.url}/openapi.json", "--checks", CHECKS,
         # orders need a healer; test_orders sends them to one
         "--exclude-path-regex", "^/operate/",
         # MLflow's own answers are no JSON; test_protocol holds them to its bytes
         "--exclude-path", "/ping", "--exclude-path", "/health", "--exclude-path", "/version",
-        "--phases", "examples,coverage,fuzzing", "--generation-database", "none",
-    ]  # fmt: skip
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=PATIENCE
-    )
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    assert "Test cases:" in done.stdout
+    )  # fmt: skip
+
+
+@pytest.fixture
+def protocol(served: Running) -> dict[str, object]:
+    """The Open Inference Protocol's document, of the model and the version that serve."""
+    copy = os.environ.get(COPY)
+    try:
+        if copy:
+            text = Path(copy).read_text(encoding="utf-8")
+        else:
+            with urllib.request.urlopen(PUBLISHED, timeout=20) as answer:
+                text = answer.read().decode()
+    except (urllib.error.URLError, TimeoutError) as exc:
+        pytest.skip(f"the protocol's document cannot be had ({exc}); {COPY} names a copy")
+    document: dict[str, object] = yaml.safe_load(text.replace("${", "{"))
+    asked = {"MODEL_NAME": "fraud", "MODEL_VERSION": str(served.front.scorer.served.version)}
+    for path in document["paths"].values():  # type: ignore[attr-defined]
+        for parameter in path.get("parameters", ()):
+            parameter["schema"]["enum"] = [asked[parameter["name"]]]
+    return document
+
+
+@pytest.mark.slow
+def test_the_protocols_own_document_gets_no_failure_of_the_server(
+    served: Running, protocol: dict[str, object], tmp_path: Path
+) -> None:
+    (tmp_path / "protocol.yaml").write_text(yaml.safe_dump(protocol))
+    fuzzed(
+        tmp_path, "protocol.yaml", "--url", served.url, "--checks",
+        "not_a_server_error,response_schema_conformance,content_type_conformance",
+    )  # fmt: skip

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from selfheal_cli.errors import StorageError
@@ -192,3 +193,15 @@ def test_no_data_and_no_trace_are_logged_or_answered_when_the_server_fails(
 
 
 __all__ = ["Tokens"]
+
+
+def test_mlflows_own_client_sends_a_token_as_its_hosts_password(narrow: Running) -> None:
+    from mlflow.pyfunc.scoring_server.client import ScoringServerClient
+
+    host, _, port = narrow.url.removeprefix("http://").partition(":")
+    rows = narrow.rows()
+    frame = pd.DataFrame(rows["data"], columns=rows["columns"])
+    client = ScoringServerClient(f"any:{SCORING}@{host}", port)
+    assert len(client.invoke(frame).get_predictions()) == len(frame)
+    with pytest.raises(Exception, match="401"):
+        ScoringServerClient(host, port).invoke(frame)

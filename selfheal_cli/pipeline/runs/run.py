@@ -216,7 +216,7 @@ def _record(
                 lineage.run_id, lineage.model, course.actor, course.known, course.config, adapter
             )
             recorder.note(started)
-            recorder.note(_trained(course.source, course.prepared, lineage.base))
+            recorder.note(trained_event(course.source, course.prepared, lineage.base))
             context = _context(course, around, lineage, writer, recorder, others, stack)
             session = Session(context)
             session.begin(course.continued)
@@ -287,7 +287,8 @@ class _Left(Exception):
     """The registry is waited for no longer."""
 
 
-def _trained(source: Source, prepared: Prepared, base_id: str) -> ModelTrained:
+def trained_event(source: Source, prepared: Prepared, base_id: str) -> ModelTrained:
+    """What a run says of the network that it begins with."""
     network, calibration = prepared.network, prepared.trained.calibration
     return ModelTrained(
         base=base_id,

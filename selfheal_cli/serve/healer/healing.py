@@ -28,6 +28,7 @@ from selfheal_cli.pipeline.record.recorder import Watcher
 from selfheal_cli.pipeline.runs.recovery import settle_earlier, where_to_begin
 from selfheal_cli.pipeline.runs.run import Finished, RunContext
 from selfheal_cli.pipeline.runs.serving import ServedRun, heal_served
+from selfheal_cli.pipeline.runs.watching import latest, watch_served
 from selfheal_cli.registry.aliases import Unsettled
 from selfheal_cli.registry.base import CHAMPION, Registry
 from selfheal_cli.rollback.plan import serving_version
@@ -91,6 +92,8 @@ class ModelHealer:
                 self._heal()
             else:
                 self._state("WATCHING")
+                if not self._heals and not self._silent:
+                    self._watch()
         except LeaseHeld:
             self._state("FOLLOWING")
         except RegistryUnreachable as exc:
@@ -164,6 +167,30 @@ class ModelHealer:
         )
         try:
             self.finished = heal_served(served, around.registry, context, cursor)
+        finally:
+            self._served = None
+
+    def _watch(self) -> None:
+        """Heal nothing, and say what can be seen, until ``stop`` is set or another base serves."""
+        if time.monotonic() < self._blocked_until:
+            return
+        served = self._open()
+        self._fold = EventFold()
+        self._facts.pop("error", None)
+        looked = time.monotonic()
+
+        def over() -> bool:
+            nonlocal looked
+            if time.monotonic() - looked >= LOOK_SECONDS:
+                looked = time.monotonic()
+                with suppress(RegistryUnreachable):  # it is looked at again
+                    self._follow()
+            now = self._around.channel.published()
+            moved = now is not None and now.base != served.champion.base
+            return self._around.stop.is_set() or self._silent or moved
+
+        try:
+            watch_served(served, latest(self._around.spool), self._fold.apply, over)
         finally:
             self._served = None
 

@@ -23,7 +23,7 @@ CLOSE = (b"connection", b"close")
 FIRST_FD = 3  # of those that systemd hands over
 
 
-class Room:
+class ConnectionRoom:
     """Who is connected. Used by the event loop alone.
 
     A connection too many costs the address with the most of them its longest idle one; one that
@@ -86,7 +86,7 @@ class PatientConnection(HttpToolsProtocol):
     """
 
     header_seconds = 30.0
-    room: Room
+    room: ConnectionRoom
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -154,7 +154,9 @@ class PatientConnection(HttpToolsProtocol):
 def patient(limits: Limits) -> type[PatientConnection]:
     """The class of a server's connections, which share a room."""
     return type(
-        "Connection", (PatientConnection,), {"header_seconds": limits.seconds, "room": Room(limits)}
+        "Connection",
+        (PatientConnection,),
+        {"header_seconds": limits.seconds, "room": ConnectionRoom(limits)},
     )
 
 

@@ -10,14 +10,14 @@ from selfheal_cli.serve.operator.status import ModelStatus, Stretch
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class CourseChart:
     """A picture, and the moments (ISO 8601) below it, each at so many per cent from the left."""
 
     chart: Chart
     times: tuple[Tick, ...]
 
 
-def course(standing: ModelStatus) -> tuple[Drawn, ...]:
+def course(standing: ModelStatus) -> tuple[CourseChart, ...]:
     """Accuracy, drift and labels over time; nothing before there are two stretches."""
     known = standing.history
     if len(known) < 2:
@@ -26,7 +26,7 @@ def course(standing: ModelStatus) -> tuple[Drawn, ...]:
     if any(one.labels for one in known):
         charts.insert(0, _accuracy(known))
     times = _times(known)
-    return tuple(Drawn(chart, times) for chart in charts)
+    return tuple(CourseChart(chart, times) for chart in charts)
 
 
 def _accuracy(known: Sequence[Stretch]) -> Chart:
