@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
@@ -22,6 +21,7 @@ from selfheal_cli.spool.control import ControlChannel
 TELL_SECONDS = 0.5
 COUNTED = ("unrecorded", "conflicting", "kept", "unread", "lost", "worker_restarts")
 Samples = list[tuple[str, dict[str, str], float]]
+Family = tuple[str, str, Samples]  # of a metric: type, text and samples
 
 
 class ProcessWord(BaseModel):
@@ -35,7 +35,7 @@ class ProcessWord(BaseModel):
     pid: int
     scores: bool
     info: ServerInfo
-    samples: dict[str, Samples]
+    samples: dict[str, Family]
     alive: bool = True
     healer_pid: int | None = None
     healer_restarts: int = 0
@@ -115,10 +115,14 @@ def summed(own: ServerInfo, words: Sequence[ProcessWord]) -> ServerInfo:
     )
 
 
-def samples_of(registry: CollectorRegistry) -> dict[str, Samples]:
-    """What a process has counted, by family."""
+def samples_of(registry: CollectorRegistry) -> dict[str, Family]:
+    """What a process has counted, by metric."""
     return {
-        family.name: [(one.name, dict(one.labels), one.value) for one in family.samples]
+        family.name: (
+            family.type,
+            family.documentation,
+            [(one.name, dict(one.labels), one.value) for one in family.samples],
+        )
         for family in registry.collect()
     }
 
@@ -135,19 +139,22 @@ class SummedMetrics(Collector):
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        """What was counted until now."""
-        words = self._words()
-        for family in self._own.collect():
-            if words:
-                _add(family, [word.samples.get(family.name, []) for word in words])
-            yield family
+        """What was counted until now, by any of them."""
+        families, others = samples_of(self._own), [word.samples for word in self._words()]
+        for told in others:
+            for name, (kind, text, samples) in told.items():
+                known = families.setdefault(name, (kind, text, []))
+                families[name] = *known[:2], [*known[2], *samples]
+        for name, (kind, text, samples) in families.items():
+            metric = Metric(name, text, kind)
+            metric.samples = _added(samples)
+            yield metric
 
 
-def _add(family: Metric, others: Sequence[Samples]) -> None:
-    sums: dict[tuple[str, tuple[tuple[str, str], ...]], float] = defaultdict(float)
-    own: Samples = [(one.name, dict(one.labels), one.value) for one in family.samples]
-    for name, labels, value in (one for samples in (own, *others) for one in samples):
+def _added(samples: Samples) -> list[Sample]:
+    sums: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+    for name, labels, value in samples:
         key = name, tuple(labels.items())
         created = name.endswith("_created")  # when the first of them began to count
-        sums[key] = min(sums.get(key, value), value) if created else sums[key] + value
-    family.samples = [Sample(name, dict(labels), value) for (name, labels), value in sums.items()]
+        sums[key] = min(sums.get(key, value), value) if created else sums.get(key, 0.0) + value
+    return [Sample(name, dict(labels), value) for (name, labels), value in sums.items()]

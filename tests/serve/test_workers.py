@@ -213,7 +213,10 @@ def test_figures_of_all_are_added_by_their_labels() -> None:
     other = ProcessWord(
         pid=1, scores=True, info=ServerInfo(model="m"), samples=samples_of(registries[1])
     )
-    (family,) = SummedMetrics(registries[0], lambda: [other]).collect()
+    Counter("told", "n", registry=registries[1]).inc(4)  # the other one's alone
+    other = other.model_copy(update={"samples": samples_of(registries[1])})
+    family, told = SummedMetrics(registries[0], lambda: [other]).collect()
+    assert (told.name, told.type, told.samples[0].value) == ("told", "counter", 4)
     counts = {one.labels["reason"]: one.value for one in family.samples
               if one.name == "refused_total"}  # fmt: skip
     assert counts == {"a": 1, "b": 2, "c": 1}
