@@ -62,6 +62,8 @@ def audit_journal(
                 record.pruned |= dict.fromkeys(entry.data["versions"], entry.sequence)
             elif entry.kind is EntryKind.DELETED:
                 record.deleted |= set(entry.data["runs"])
+            elif entry.kind in (EntryKind.ERASED, EntryKind.REVOKED):
+                audit.note(where, f"entry {entry.sequence}: {entry.data['reason']}")
             elif entry.kind is EntryKind.SPARED:
                 for number in entry.data["versions"]:
                     record.pruned.pop(number, None)

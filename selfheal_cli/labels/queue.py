@@ -76,6 +76,20 @@ class Scored:
     def __len__(self) -> int:
         return len(self.place)
 
+    @property
+    def labelled(self) -> Scored:
+        """The rows whose label is known."""
+        return self.where(self.y >= 0)
+
+    def beside(self, others: Scored) -> Scored:
+        """With other rows of the same batch."""
+        parts: dict[str, Any] = {
+            name: np.concatenate([getattr(self, name), getattr(others, name)])
+            for name in ROWS
+            if getattr(self, name) is not None
+        }
+        return replace(self, **parts)
+
     def where(self, chosen: Any) -> Scored:
         """The rows where the mask ``chosen`` (n,) is true."""
         if bool(np.all(chosen)):
@@ -192,10 +206,12 @@ class LabelJoiner(LabelQueue):
     Labels come a few at a time; they are handed on once ``together`` of them are there, so that a
     heal has a batch of rows. At most ``keep`` rows wait; the oldest are dropped first. ``unknown``
     counts labels whose row does not wait: it never came, has a label already, or was dropped.
+    Where it ``corrects``, labels that were not handed on yet may be told anew, or taken back by -1.
     """
 
-    def __init__(self, together: int, keep: int) -> None:
+    def __init__(self, together: int, keep: int, *, corrects: bool = False) -> None:
         self._together = together
+        self._corrects = corrects
         self._keep = keep
         self._waiting: dict[int, Scored] = {}
         self._waiting_rows = 0
@@ -221,7 +237,30 @@ class LabelJoiner(LabelQueue):
         labelled, self._labelled, self._labelled_rows = self._labelled, [], 0
         return labelled
 
+    def _told_anew(self, late: LateLabels) -> LateLabels:
+        """Correct labels that wait for others; returns those of all other rows."""
+        rest = np.ones(len(late.y), dtype=np.bool_)
+        labelled, self._labelled, self._labelled_rows = self._labelled, [], 0
+        for part in labelled:
+            told = (late.batch == part.batch) & np.isin(late.place, part.place)
+            rest &= ~told
+            now = dict(zip(late.place[told].tolist(), late.y[told].tolist(), strict=True))
+            places = part.place.tolist()
+            y = [now.get(place, was) for place, was in zip(places, part.y.tolist(), strict=True)]
+            anew = replace(part, y=np.array(y, dtype=np.int8))
+            self._add_labelled(anew.labelled)
+            back = anew.where(anew.y < 0)
+            held = self._waiting.pop(part.batch, None) if len(back) else None
+            if held is not None:
+                self._waiting_rows -= len(held)
+                back = held.beside(back)
+            self._add_waiting(back)
+        rest &= late.y >= 0  # what has no label cannot lose it
+        return replace(late, batch=late.batch[rest], place=late.place[rest], y=late.y[rest])
+
     def _join(self, late: LateLabels) -> None:
+        if self._corrects:
+            late = self._told_anew(late)
         for batch in np.unique(late.batch):
             of_batch = late.batch == batch
             # of several labels for one row the last counts

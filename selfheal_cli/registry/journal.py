@@ -44,6 +44,8 @@ class EntryKind(StrEnum):
     FOUR_EYES = "four-eyes"
     MODE = "mode-set"
     APPROVED = "proposal-approved"  # by the first of two people
+    REVOKED = "labels-revoked"  # those that one name told; data: by, since, labels
+    ERASED = "rows-erased"  # of a person; data: rows, and nothing that names it
     DELETED = "deleted"  # runs, or the whole model: what is here of them is about to go
 
 

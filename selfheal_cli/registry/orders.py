@@ -246,3 +246,17 @@ def set_four_eyes(
         return {"on": on, "proposal": proposal, "reason": reason[:MAX_TEXT]}
 
     write(registry, model, EntryKind.FOUR_EYES, draft, actor=actor, at=at)
+
+
+def note_labels(
+    registry: Registry,
+    model: str,
+    kind: Literal[EntryKind.REVOKED, EntryKind.ERASED],
+    told: Mapping[str, Any],
+    *,
+    actor: str,
+    at: str,
+) -> None:
+    """Write down that labels were taken back, or that rows were erased; ``told`` has a reason."""
+    data = {**told, "reason": str(told["reason"])[:MAX_TEXT]}
+    write(registry, model, kind, lambda *_: data, actor=actor, at=at)

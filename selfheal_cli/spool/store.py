@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _HEAD = struct.Struct("<I")
 Corrects = Callable[[str], bool]  # whether who told a label is corrected by who tells it now
+REVOKED = " (revoked)"  # behind the name of who told a label that was taken back
 NOBODY_ASKED = -1.0  # threshold of rows without an answer
 
 
@@ -188,7 +189,9 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A joined label of row ``place`` of the request ``answered``; ``number`` counts labels."""
+    """A joined label of row ``place`` of the request ``answered``; ``number`` counts labels. A
+    label that was taken back is -1.
+    """
 
     number: int
     answered: int
@@ -256,6 +259,8 @@ class Spool:
                     unknown += 1
                     strangers += [] if label.key is None else [label.key]
                     continue
+                query = "DELETE FROM labels WHERE answered = ? AND place = ? AND y < 0"
+                database.execute(query, row)  # one that was taken back is none
                 new = _join(database, row, label.y)
                 joined += new
                 contradicts = not new and _is_other(database, row, label.y)
@@ -421,8 +426,11 @@ def _join(database: sqlite3.Connection, row: tuple[int, int], y: int) -> int:
 
 def _teller(database: sqlite3.Connection, row: tuple[int, int]) -> str:
     """Who told a row's first label; empty where that is not known."""
-    query = "SELECT caller FROM told_labels WHERE answered = ? AND place = ? ORDER BY rowid LIMIT 1"
-    told = database.execute(query, row).fetchone()
+    query = (
+        "SELECT caller FROM told_labels WHERE answered = ? AND place = ? AND caller NOT LIKE ? "
+        "ORDER BY rowid LIMIT 1"
+    )
+    told = database.execute(query, (*row, f"%{REVOKED}")).fetchone()
     return "" if told is None else str(told[0])
 
 

@@ -71,3 +71,16 @@ def test_the_oldest_rows_are_forgotten_when_too_many_wait() -> None:
     came = queue.take(scored_of(4, []), None, late((1, 0, 1), (2, 0, 1)))
     assert rows_of(came) == [(2, 0)]
     assert queue.unknown == 1
+
+
+def test_where_it_corrects_labels_that_wait_for_others_may_be_told_anew_or_taken_back() -> None:
+    queue = LabelJoiner(together=4, keep=1_000, corrects=True)
+    queue.take(scored_of(1, [-1] * 4), None, None)
+    assert queue.take(scored_of(2, [-1]), None, late((1, 0, 1), (1, 1, 1), (1, 2, 0))) == []
+    assert queue.take(scored_of(3, [-1]), None, late((1, 0, 0), (1, 1, -1), (1, 3, -1))) == []
+    came = queue.take(scored_of(4, [-1]), None, late((1, 1, 1), (2, 0, 1)))
+    assert sorted(rows_of(came)) == [(1, 0), (1, 1), (1, 2), (2, 0)]
+    labels = {key: int(y) for part in came for key, y in zip(rows_of([part]), part.y, strict=True)}
+    assert labels == {(1, 0): 0, (1, 1): 1, (1, 2): 0, (2, 0): 1}
+    for part in came:
+        check_cut_alike(part)

@@ -130,3 +130,24 @@ def test_further_back_than_the_horizon_a_correction_changes_figures_alone(
 def test_without_a_horizon_the_first_label_stays(empty_dir: Path) -> None:
     first = walked(WRONG, LabelSettings(regime="arriving"))
     assert not first.of("labels-corrected", "labels-relearned")
+
+
+def test_a_label_that_is_taken_back_is_in_no_figure_and_no_heal(empty_dir: Path) -> None:
+    change = told_late(WRONG)
+
+    def taken_back(batch: Batch) -> Batch:
+        batch = change(batch)
+        if batch.index != COMES or batch.late is None:
+            return batch
+        back = (batch.late.batch == FROM).nonzero()[0]
+        y = batch.late.y.copy()
+        y[back] = -1
+        return replace(batch, late=replace(batch.late, y=y))
+
+    settings = config(labels=ARRIVING, batches=10, heal=PAIRED)
+    done = ran(settings, Altered(stream_of(settings), taken_back))
+    (corrected,) = [one for one in done.events if isinstance(one, LabelsCorrected)]
+    assert (corrected.rows, corrected.was.rows, corrected.live.rows) == (WRONG, WRONG, 0)
+    assert done.finished.view.by_batch.scores[FROM][0].rows == 100 - WRONG
+    assert done.finished.view.evidence.batches[FROM].rows == 100 - WRONG
+    assert done.stage("healed")["rows"] == 900 - WRONG

@@ -136,7 +136,8 @@ def label_queue(config: RunConfig) -> LabelQueue:
     if config.labels.negative_after is not None:
         return MaturedLabels(config.labels, config.batch_size if alone else 1)
     if alone:
-        return LabelJoiner(config.batch_size, config.labels.keep)
+        corrects = config.labels.horizon > 0
+        return LabelJoiner(config.batch_size, config.labels.keep, corrects=corrects)
     return DelayedLabels(config.labels)
 
 
@@ -176,6 +177,7 @@ class LabelFlow:
             names = run.source.encoding.names
             share = config.policy.explore
             self._selection = LabelSelection(config.labels.only_when, share, names)
+        self._grows = config.labels.negative_after is not None
         corrects = config.labels.horizon > 0
         self._known = LabelledRows(config.labels.keep) if corrects else None
         self._relearning = Relearning(run) if corrects else None
@@ -235,7 +237,10 @@ class LabelFlow:
         """The labels that are of rows whose label has come before, and all others."""
         if late is None or self._known is None:
             return [], late
-        return self._known.corrections(late)
+        corrections, late = self._known.corrections(late)
+        if self._grows:  # nobody says anything of the row any more: it is old enough
+            corrections = [replace(one, y=np.maximum(one.y, 0)) for one in corrections]
+        return corrections, late
 
     def healed(self, task: HealTask) -> None:
         """A heal that learned from the labels of its batch was done."""
@@ -270,10 +275,10 @@ class LabelFlow:
         return relearned
 
     def _note_correction(self, correction: Correction, batch: int) -> None:
-        was, now = correction.part, correction.corrected
+        was, now = correction.part.labelled, correction.corrected.labelled
         self._recorder.note(
             LabelsCorrected(
-                batch=was.batch, rows=len(was), in_batch=batch,
+                batch=was.batch, rows=len(correction), in_batch=batch,
                 live=self._live(now), shadow=self._shadow(now),
                 was=self._live(was), was_shadow=self._shadow(was),
             )

@@ -99,8 +99,8 @@ class CandidateWatch:
         self._recorder.note(
             CandidatesCompared(
                 batch=was.batch,
-                rows=0,
-                positives=_positives(now) - _positives(was),
+                rows=len(now.labelled) - len(was.labelled),
+                positives=_positives(now.labelled) - _positives(was.labelled),
                 serving=serving.snapshot,
                 served=_changed(was.probabilities, was, now),
                 losses={
@@ -179,13 +179,17 @@ def _total(losses: Losses) -> float:
 
 
 def _changed(probabilities: FloatArray, was: Scored, now: Scored) -> float:
-    """By how much a sum of log losses changes with the labels."""
-    return _total(log_losses(probabilities, now.y) - log_losses(probabilities, was.y))
+    """By how much a sum of log losses changes with the labels; one that is gone has no loss."""
+    after, before = (
+        np.where(part.y >= 0, log_losses(probabilities, np.maximum(part.y, 0)), 0.0)
+        for part in (now, was)
+    )
+    return _total(after - before)
 
 
 def _positives(part: Scored) -> int:
     """Rows that are not of the commonest class; with two classes, the positives."""
-    if part.probabilities.ndim > 1:
+    if part.probabilities.ndim > 1 and len(part):
         return len(part) - int(np.bincount(part.y).max())
     return int((part.y == 1).sum())
 

@@ -125,7 +125,7 @@ class Relearning:
             memory = step.memory if not step.memory else memory  # a rollback began it anew
             step.watch, step.memory = deepcopy(watch), memory
             before = step.held
-            verdicts = [watch.judge(part.y) for part in step.parts]
+            verdicts = [watch.judge(part.labelled.y) for part in step.parts]
             step.held = {at for at, one in enumerate(verdicts) if one.implausible and self._guarded}
             released += [step.parts[at] for at in sorted(before - step.held)]
             withdrawn += [step.parts[at] for at in sorted(step.held - before)]
@@ -158,5 +158,7 @@ def _put_right(step: LearningStep, corrections: Sequence[Correction]) -> int:
 
 
 def _learn(window: Window, step: LearningStep) -> None:
-    for part in step.learned:
+    for part in (one.labelled for one in step.learned):
+        if not len(part):
+            continue  # all of its labels were taken back
         window.add(step.arrival, part.features, part.y, part.rule_label, part.weight)
