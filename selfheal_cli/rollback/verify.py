@@ -13,15 +13,19 @@ from selfheal_cli.registry.base import Registry
 ROUNDING = 1 / 128  # share of the probe rows that another processor may round to another class
 
 
-def load_verified(registry: Registry, version: VersionRecord) -> Weights:
+def load_verified(
+    registry: Registry, version: VersionRecord, adapter: bytes | None = None
+) -> Weights:
     """The adapter's weights, after all checks of the version.
 
     Checked are its hash, its fit to the base (and the base's hash), finite weights, and on the
-    base's probe rows finite probabilities and the decisions that were recorded. Raises
-    `VersionCorrupt` naming the version and the check that failed.
+    base's probe rows finite probabilities and the decisions that were recorded. ``adapter`` is the
+    adapter's file where it was read before. Raises `VersionCorrupt` naming the version and the
+    check that failed.
     """
     where = f"{version.model} v{version.version}"
-    weights = unpack(registry.adapter(version), sha256=version.sha256, where=where)
+    adapter = registry.adapter(version) if adapter is None else adapter
+    weights = unpack(adapter, sha256=version.sha256, where=where)
     base = registry.base(version.base)
     assemble(base, weights, where=where)
     broken = [name for name, value in weights.items() if not bool(torch.isfinite(value).all())]

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 import subprocess
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from selfheal_cli.cli.main import main
 from selfheal_cli.events.log import read
 from selfheal_cli.events.types import SnapshotTaken, VersionRegistered
 from tests.audit.test_audit import client, the_log, the_whole_log_replaced_by_a_valid_one
-from tests.conftest import Invoke
+from tests.conftest import Invoke, enter, moved
 
 PEM, SSH = serialization.Encoding.PEM, serialization.Encoding.OpenSSH
 PASSWORD = b"correct horse"
@@ -39,12 +42,27 @@ def write_keys(
     Path(f"{name}.pub").write_bytes(key.public_key().public_bytes(*shape))
 
 
+@pytest.fixture(scope="module")
+def once_signed(short_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the short run with a signed audit, the keys `ann`, and `bob`'s."""
+    folder = tmp_path_factory.mktemp("signed")
+    shutil.copytree(short_run, folder, dirs_exist_ok=True)
+    moved(short_run, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        enter(folder, patch)
+        write_keys("ann", Ed25519PrivateKey.generate())
+        write_keys("bob", Ed25519PrivateKey.generate())
+        said = CliRunner().invoke(main, ["audit", "--sign", "ann.key"]).stdout
+        assert "Signed: audit-fraud.json" in said
+    return folder
+
+
 @pytest.fixture
-def signed(short_copy: Path, invoke: Invoke) -> Path:
-    """A signed audit of the short run, with the keys `ann`, beside `bob`'s."""
-    write_keys("ann", Ed25519PrivateKey.generate())
-    write_keys("bob", Ed25519PrivateKey.generate())
-    assert "Signed: audit-fraud.json" in invoke("audit", "--sign", "ann.key").stdout
+def signed(once_signed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same, moved here; the signed audit's name."""
+    shutil.copytree(once_signed, tmp_path, dirs_exist_ok=True)
+    moved(once_signed, tmp_path)
+    enter(tmp_path, monkeypatch)
     return Path("audit-fraud.json")
 
 

@@ -20,7 +20,7 @@ from selfheal_cli.registry.base import CHAMPION
 from selfheal_cli.registry.journal import standing
 from selfheal_cli.registry.memory import MemoryRegistry
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
-from tests.conftest import Invoke
+from tests.conftest import Invoke, enter, left_by_run
 from tests.pipeline.small import config, stream_of
 from tests.pipeline.test_outside import Acting
 
@@ -40,9 +40,9 @@ class SetClock:
         return self.now
 
 
-@pytest.fixture
-def set_back_at_4(workdir: Path, monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> Path:
-    """A whole run whose clock goes back an hour in batch 4."""
+@pytest.fixture(scope="module")
+def set_back_at_4(store_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a whole run whose clock goes back an hour in batch 4."""
     clock, shown = SetClock(), RunScreen.on_event
 
     def on_event(screen: RunScreen, event: Event) -> None:
@@ -50,11 +50,12 @@ def set_back_at_4(workdir: Path, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
         if isinstance(event, BatchScored) and event.batch == 4:
             clock.now -= HOUR
 
-    monkeypatch.setattr(RunScreen, "on_event", on_event)
-    monkeypatch.setattr("selfheal_cli.cli.run.clock", clock)
-    monkeypatch.setattr("selfheal_cli.registry.writer.BEAT_SECONDS", 0.01)
-    invoke("run", "--batches", "8", "--no-plots")
-    return workdir
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunScreen, "on_event", on_event)
+        patch.setattr("selfheal_cli.cli.run.clock", clock)
+        patch.setattr("selfheal_cli.registry.writer.BEAT_SECONDS", 0.01)
+        options = ("--batches", "8", "--no-plots")
+        return left_by_run(tmp_path_factory.mktemp("set-back"), store_template, *options)
 
 
 def of(invoke: Invoke, *arguments: str, expect: int = 0) -> Any:
@@ -63,8 +64,9 @@ def of(invoke: Invoke, *arguments: str, expect: int = 0) -> Any:
 
 
 def test_a_clock_that_is_set_back_costs_a_run_neither_its_lease_nor_its_order(
-    set_back_at_4: Path, invoke: Invoke
+    set_back_at_4: Path, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
 ) -> None:
+    enter(set_back_at_4, monkeypatch)
     log = find_run("latest")
     assert log is not None
     verify(log)
@@ -79,8 +81,9 @@ def test_a_clock_that_is_set_back_costs_a_run_neither_its_lease_nor_its_order(
 
 
 def test_what_served_at_a_time_follows_the_order_of_the_moves_not_the_clock(
-    set_back_at_4: Path, invoke: Invoke
+    set_back_at_4: Path, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
 ) -> None:
+    enter(set_back_at_4, monkeypatch)
     registry = MlflowRegistry()
     entries = list(registry.entries("fraud"))
     moves = [entry for entry in entries if entry.data.get("alias") == CHAMPION]
