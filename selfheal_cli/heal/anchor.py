@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from selfheal_cli.model.mixture import MixtureAdapter
 from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.moments import ColumnMoments, floored
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 
 LEVELS = np.linspace(0.01, 0.99, 50)  # of the inputs' quantiles
+MOST_ROWS = 10_000  # that trees are fitted on
+FEWEST_ROWS = 200  # that are worth a fit
+MOST_VALUES = 4_000_000  # in the rows that are kept for trees: 2,000 columns take 16 MB
 SAMPLE = 20_000  # training rows that the quantiles are taken from, evenly spread
 
 
@@ -31,7 +35,8 @@ class Anchor:
     ``mean``, ``sd`` (features,); ``class_mean`` (K, features) and ``class_share`` (K,);
     ``logit_mean``, ``logit_sd`` (outputs,) of the frozen logits; ``input_mean``, ``input_sd``
     (inputs,) and ``input_quantiles`` (levels, inputs) of the standardised inputs, from
-    ``quantile_rows`` (1,) of the rows.
+    ``quantile_rows`` (1,) of the rows. What trees read of the latest rows, (n, d) float32, and
+    their classes ``latest_y`` (n,) int8, are for a mixture alone: elsewhere there are none.
     """
 
     mean: Matrix
@@ -44,15 +49,18 @@ class Anchor:
     quantile_rows: Matrix
     input_mean: Matrix
     input_sd: Matrix
+    latest_x: Any = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float32))
+    latest_y: Any = field(default_factory=lambda: np.zeros(0, dtype=np.int8))
 
     def tensors(self) -> dict[str, Tensor]:
         """As they are stored with the base."""
-        return {name: torch.from_numpy(getattr(self, name)) for name in self.__slots__}
+        kept = {name: getattr(self, name) for name in self.__slots__}
+        return {name: torch.from_numpy(one) for name, one in kept.items() if one.size}
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> Anchor:
         """The inverse of `tensors`."""
-        return cls(**{name: tensors[name].numpy() for name in cls.__slots__})
+        return cls(**{name: tensors[name].numpy() for name in cls.__slots__ if name in tensors})
 
 
 class AnchorRows:
@@ -66,6 +74,9 @@ class AnchorRows:
         self._sample: list[FloatArray] = []
         self._stride = 1
         self._by_class = [ColumnMoments(size.features) for _ in range(classes)]
+        adapter = network.adapter
+        self._read = adapter.read if isinstance(adapter, MixtureAdapter) else slice(0, 0)
+        self._latest = LatestRows.none(self._read.stop - self._read.start)
 
     def add(self, x: FloatArray, features: FloatArray, y: LabelArray) -> None:
         """Take inputs (n, inputs), the backbone's features (n, features), and labels (n,)."""
@@ -81,6 +92,8 @@ class AnchorRows:
         self._logits.add(frozen_logits(self._network, features))
         for label, moments in enumerate(self._by_class):
             moments.add(wide[y == label])
+        if self._read.stop:
+            self._latest.add(features[:, self._read], y)
 
     def anchor(self) -> Anchor:
         """The statistics of all rows so far."""
@@ -98,7 +111,27 @@ class AnchorRows:
             quantile_rows=np.array([float(len(sample))]),
             input_mean=self._inputs.mean,
             input_sd=input_sd,
+            latest_x=self._latest.x,
+            latest_y=self._latest.y,
         )
+
+
+class LatestRows:
+    """What trees read of the latest rows, (n, d) and classes (n,)."""
+
+    def __init__(self, x: FloatArray, y: LabelArray) -> None:
+        self._most = max(FEWEST_ROWS, min(MOST_ROWS, MOST_VALUES // max(1, x.shape[1])))
+        self.x, self.y = x, y
+
+    @classmethod
+    def none(cls, width: int) -> LatestRows:
+        """No row yet."""
+        return cls(np.zeros((0, width), dtype=np.float32), np.zeros(0, dtype=np.int8))
+
+    def add(self, x: FloatArray, y: LabelArray) -> None:
+        """Take rows (n, d) and classes (n,), and let the oldest go."""
+        self.x = np.concatenate([self.x, x[-self._most :]])[-self._most :]
+        self.y = np.concatenate([self.y, y[-self._most :]])[-self._most :]
 
 
 def quantiles(x: FloatArray, mean: Matrix, sd: Matrix) -> Matrix:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from selfheal_cli.heal.anchor import FEWEST_ROWS, MOST_ROWS, LatestRows
 from selfheal_cli.model import boosters
 from selfheal_cli.model.mixture import TREES
 
@@ -19,10 +20,8 @@ if TYPE_CHECKING:
 
     Matrix = NDArray[np.float64]
 
-LATEST = (2_500, 10_000)  # labelled rows that each is fitted on, at most
+LATEST = (2_500, MOST_ROWS)  # labelled rows that each is fitted on, at most
 EVERY = (500, 1_000)  # labelled rows between two fits
-FEWEST = 200  # labelled rows that are worth a fit
-MOST_VALUES = 4_000_000  # in the rows that are kept, so that 2,000 columns take 16 MB
 ROUNDS = 40
 FITTED = {
     "num_leaves": 15, "learning_rate": 0.15, "max_bin": 63, "lambda_l2": 1.0,
@@ -34,24 +33,30 @@ FITTED = {
 class BoostedTrees:
     """LightGBM's, small on few rows and on many; with ``classes`` of them.
 
-    ``x`` (n, d) and ``y`` (n,) are the latest rows; ``since`` how many came after each fit.
+    They begin with the latest training rows, ``trained`` (n, d) and (n,). ``since`` is how many
+    labelled rows came after each fit.
     """
 
     names = tuple(f"trees_{rows}" for rows in LATEST)
 
-    def __init__(self, classes: int, width: int, state: Mapping[str, Any], served: Tensor) -> None:
+    def __init__(
+        self, classes: int, trained: tuple[Any, Any], state: Mapping[str, Any], served: Tensor
+    ) -> None:
         self._classes = classes
-        self._x = state.get("x", np.zeros((0, width), dtype=np.float32))
-        self._y = state.get("y", np.zeros(0, dtype=np.int8))
+        self._rows = LatestRows(state.get("x", trained[0]), state.get("y", trained[1]))
         self._since = state.get("since", np.array(EVERY, dtype=np.int64))
         # (bytes,) uint8, as `boosters.as_tensor` makes them; a fit that was not published is
         # remembered, too
         self.texts = torch.from_numpy(state["texts"]) if "texts" in state else served
-        self._most = max(FEWEST, min(max(LATEST), MOST_VALUES // max(1, width)))
 
     def state(self) -> dict[str, Any]:
         """What `BoostedTrees` begins from again."""
-        return {"x": self._x, "y": self._y, "since": self._since, "texts": self.texts.numpy()}
+        return {
+            "x": self._rows.x,
+            "y": self._rows.y,
+            "since": self._since,
+            "texts": self.texts.numpy(),
+        }
 
     def predict(self, x: FloatArray, otherwise: Matrix) -> Matrix:
         """Probabilities (experts, n, K) of rows (n, d); until there are trees, ``otherwise``."""
@@ -63,15 +68,14 @@ class BoostedTrees:
 
         Returns the names of those that failed at it: what they were before goes on.
         """
-        self._x = np.concatenate([self._x, x])[-self._most :]
-        self._y = np.concatenate([self._y, y])[-self._most :]
+        self._rows.add(x, y)
         self._since = self._since + len(y)
         due = [
             place
             for place, every in enumerate(EVERY)
-            if self._since[place] >= every and len(self._y) >= FEWEST
+            if self._since[place] >= every and len(self._rows.y) >= FEWEST_ROWS
         ]
-        due = [place for place in due if len(np.unique(self._y[-LATEST[place] :])) > 1]
+        due = [place for place in due if len(np.unique(self._rows.y[-LATEST[place] :])) > 1]
         if not due:
             return set()
         stored = bytes(self.texts.numpy()).split(boosters.APART) if len(self.texts) else []
@@ -93,7 +97,7 @@ class BoostedTrees:
         goal = {"objective": "multiclass", "num_class": self._classes} if several else {
             "objective": "binary"
         }  # fmt: skip
-        rows = Dataset(self._x[-latest:], self._y[-latest:], free_raw_data=True)
+        rows = Dataset(self._rows.x[-latest:], self._rows.y[-latest:], free_raw_data=True)
         return boosters.text_of(train({**FITTED, **goal}, rows, ROUNDS))
 
 

@@ -43,7 +43,7 @@ class Ensemble:
     """A `Recipe`; how well it does is measured in docs/healing.md."""
 
     def __init__(self, network: SelfHealingNetwork, anchor: Anchor, settings: HealSettings) -> None:
-        self._network = network
+        self._network, self._anchor = network, anchor
         self._design = ExpertDesign(network, anchor)
         self._specs = _specs(self._design, random=network.architecture.random > 0)
         linear = [name for spec in self._specs for name in spec.names]
@@ -94,8 +94,8 @@ class Ensemble:
         """None where it heals without."""
         if not self._with_trees:
             return None
-        read = self._design.read
-        return BoostedTrees(self._design.margins + 1, read.stop - read.start, state, texts)
+        trained = (self._anchor.latest_x, self._anchor.latest_y)
+        return BoostedTrees(self._design.margins + 1, trained, state, texts)
 
     def _take(
         self,
