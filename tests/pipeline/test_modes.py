@@ -265,7 +265,7 @@ def _outcome(before: float, after: float) -> HealOutcome:
 
 def _allowance(policy: Policy, clock: Any) -> Allowance:
     run = SimpleNamespace(
-        config=SimpleNamespace(policy=policy, is_served=True),
+        config=SimpleNamespace(policy=policy),
         live=SimpleNamespace(serving=SimpleNamespace(network=Fixed(0.0), threshold=0.5)),
         state=StreamState(),
     )

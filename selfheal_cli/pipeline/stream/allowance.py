@@ -36,15 +36,17 @@ class Permission:
     changed_in_all: float | None = None
 
 
+FREE = Permission()  # of who is not served
+
+
 class Allowance:
-    """Keeps the account of a served model's heals; others may do as they like.
+    """Keeps the account of a served model's heals.
 
     ``clock`` gives seconds, and never goes back.
     """
 
     def __init__(self, run: SessionContext, clock: Callable[[], float] = monotonic) -> None:
         policy = run.config.policy
-        self._served = run.config.is_served
         self._limits = policy.budget_moves, policy.budget_change, policy.budget_change_in_all
         self._state, self._live, self._clock = run.state, run.live, clock
         self._moves: deque[float] = deque()
@@ -66,18 +68,15 @@ class Allowance:
 
     def spend(self) -> None:
         """A heal was published."""
-        if self._served:
-            self._moves.append(self._clock())
+        self._moves.append(self._clock())
 
     def ask(
         self, outcome: HealOutcome, network: SelfHealingNetwork, threshold: float
     ) -> Permission:
         """What a heal may do that gave this network."""
-        if not self._served:
-            return Permission()
         mode = self._state.mode
         if mode == "auto" and self._limits == (None, None, None):
-            return Permission()
+            return FREE
         latest = slice(-ROWS, None)
         features = outcome.task.rows.features[latest]
         then, now = outcome.probabilities_before[latest], outcome.probabilities_after[latest]
@@ -92,7 +91,7 @@ class Allowance:
     def still(self, permission: Permission) -> Permission:
         """The same by the mode that holds by now: what a heal was refused, it stays refused."""
         mode = self._state.mode
-        if not self._served or permission.why or mode == "auto":
+        if permission.why or mode == "auto":
             return permission
         return Permission(mode, STANDS[mode], permission.changed, permission.changed_in_all)
 

@@ -19,7 +19,7 @@ from selfheal_cli.heal.recipe import kind_of
 from selfheal_cli.heal.task import AdapterState, HealFailure, HealOutcome, HealRows, HealTask
 from selfheal_cli.model.network import SelfHealingNetwork, Weights
 from selfheal_cli.pipeline.prepare.continuing import Spent
-from selfheal_cli.pipeline.stream.allowance import Allowance, Permission
+from selfheal_cli.pipeline.stream.allowance import FREE, Allowance, Permission
 from selfheal_cli.pipeline.stream.champion import ChampionMove
 from selfheal_cli.pipeline.stream.context import SessionContext
 from selfheal_cli.pipeline.stream.evaluating import BatchReading, EvaluatedHeal, HealEvaluator
@@ -58,7 +58,7 @@ class Healing:
         self._seen: dict[int, BatchReading] = {}
         self._ready: EvaluatedHeal | None = None
         self._publishing = Publishing(run.config.policy, run.config.batch_size)
-        self._allowance = Allowance(run)
+        self._allowance = Allowance(run) if run.config.is_served else None
         self._kept: SelfHealingNetwork | None = None  # what was judged last, and does not serve
         self._hours = run.config.policy.proposal_hours
 
@@ -142,7 +142,9 @@ class Healing:
             if change < needed:
                 self._learn(outcome, change, needed)
                 return
-        permission = self._allowance.ask(outcome, network, threshold)
+        permission = FREE
+        if self._allowance is not None:
+            permission = self._allowance.ask(outcome, network, threshold)
         self._ready = self._evaluator.evaluate(outcome, seen, network, threshold, permission)
 
     def _learn(self, outcome: HealOutcome, change: float, needed: float) -> None:
@@ -175,12 +177,13 @@ class Healing:
     def follow(self, moved: ChampionMove) -> None:
         """Somebody else moved the champion, and it serves by now."""
         self._kept = None
-        if moved.version is not None and not moved.move.run:
+        if self._allowance is not None and moved.version is not None and not moved.move.run:
             self._allowance.approve(moved.version.version)
 
     def go_on(self, spent: Spent) -> None:
         """Take over what earlier runs spent of the budget."""
-        self._allowance.go_on(spent)
+        if self._allowance is not None:
+            self._allowance.go_on(spent)
 
     def change_mode(self, change: ModeChange) -> None:
         """Let heals do something else from here on."""
@@ -246,7 +249,9 @@ class Healing:
             return False
         self._ready = None
         task, event = ready.outcome.task, ready.event
-        permission = self._allowance.still(ready.permission)
+        permission = ready.permission
+        if self._allowance is not None:
+            permission = self._allowance.still(permission)
         if task.batch <= self._state.overtaken:
             self._drop(task, "the champion was moved before it was published", None)
         elif isinstance(event, HealRejected):
@@ -255,7 +260,8 @@ class Healing:
         elif permission.why:
             self._withhold(ready, permission)
         else:
-            self._allowance.spend()
+            if self._allowance is not None:
+                self._allowance.spend()
             self._kept = None
             after = ready.outcome.after
             self._live.publish(after, event.to_snapshot, event.threshold, ready.network)

@@ -152,6 +152,7 @@ class Live(Outside):
         self.config, self.registry, self.lineage = config, registry, lineage
         self.serving, self.recipes = serving, recipes
         self._writer, self._others, self._trust, self._behind = writer, others, trust, behind
+        self._served = config.is_served
         self._answer: Future[Best] | None = None
 
     @cached_property
@@ -161,7 +162,7 @@ class Live(Outside):
 
     def changes(self, batch: int, *, held: bool, mode: str) -> Iterator[Change]:
         """As they stand now."""
-        wanted = self._others.mode if self.config.is_served else None
+        wanted = self._others.mode if self._served else None
         if wanted is not None and wanted.mode != mode:
             yield ModeChange(batch, wanted.mode, wanted.actor, wanted.reason, wanted.sequence)
         hold = self._others.hold
@@ -214,7 +215,7 @@ class Live(Outside):
             return self._of(snapshot, trust)
         within = lineage.run_id if self.config.policy.rollback_candidates == "run" else None
         # of a served model what was only registered, or proposed, stays for a person to choose
-        among = champions(self.registry, lineage.model) if self.config.is_served else None
+        among = champions(self.registry, lineage.model) if self._served else None
         candidates = Candidates(
             self.registry, lineage.model, lineage.base, trust, run_id=within, among=among
         )
