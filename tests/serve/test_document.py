@@ -32,7 +32,7 @@ def fuzzed(folder: Path, document: str, *more: str) -> None:
         "--phases", "examples,coverage,fuzzing", "--generation-database", "none", *more,
     ]  # fmt: skip
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=folder, timeout=PATIENCE
+        command, capture_output=True, text=True, check=False, cwd=folder, timeout=3 * PATIENCE
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert "Test cases:" in done.stdout

@@ -149,7 +149,7 @@ def test_whatever_is_ordered_the_answer_is_one_that_the_document_names(
             "--generation-database", "none",
         ]  # fmt: skip
         done = subprocess.run(
-            command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=PATIENCE
+            command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=3 * PATIENCE
         )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert "Test cases:" in done.stdout
