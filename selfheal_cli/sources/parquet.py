@@ -9,6 +9,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -28,6 +29,8 @@ WHOLE_NUMBERS = {
     pa.uint32(): pd.UInt32Dtype(), pa.uint64(): pd.UInt64Dtype(),
 }  # fmt: skip
 PATTERN = "*.parquet"
+# what was read of a file is let go of: by default it stays until the file is closed
+ONE_GROUP: dict[str, Any] = {"pre_buffer": False, "buffer_size": 65_536}
 
 
 class ParquetTable:
@@ -53,7 +56,7 @@ class ParquetTable:
     def chunks(self, numeric: Sequence[str] | None, skip: int = 0) -> Iterator[pd.DataFrame]:
         """Frames of rows, as in `TableFile.chunks`."""
         try:
-            with pq.ParquetFile(self.path) as stream:
+            with pq.ParquetFile(self.path, **ONE_GROUP) as stream:
                 for record_batch in stream.iter_batches(batch_size=CHUNK_ROWS):
                     if skip >= record_batch.num_rows:
                         skip -= record_batch.num_rows
@@ -125,7 +128,7 @@ class ParquetFolder:
         """Write all parts into one."""
         with pq.ParquetWriter(path, self._parts[0].schema) as writer:
             for part in self._parts:
-                with pq.ParquetFile(part.path) as stream:
+                with pq.ParquetFile(part.path, **ONE_GROUP) as stream:
                     for rows in stream.iter_batches(batch_size=CHUNK_ROWS):
                         writer.write_batch(rows.cast(self._parts[0].schema))
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from selfheal_cli.errors import DataError
 from selfheal_cli.sources.files import open_table, sniff_separator
+from selfheal_cli.sources.parquet import ParquetTable
 from selfheal_cli.sources.table_file import CHUNK_ROWS
 from selfheal_cli.sources.text_file import HEAD_BYTES
 from selfheal_cli.sources.values import numbers, texts
@@ -364,3 +365,13 @@ def test_parquet_files_of_any_damaged_byte_are_read_or_refused(tmp_path: Path) -
         except DataError:
             refused += 1
     assert refused
+
+
+def test_a_parquet_file_is_let_go_of_as_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "long.parquet"
+    rows = pd.DataFrame({name: np.random.default_rng(1).random(100_000) for name in "abcd"})
+    rows.to_parquet(path, index=False, row_group_size=5_000)
+    before, most = pa.total_allocated_bytes(), 0
+    for _ in ParquetTable(path).chunks(None):
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert most < path.stat().st_size / 2

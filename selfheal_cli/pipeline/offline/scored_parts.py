@@ -259,7 +259,7 @@ def _join_parquet(parts: list[Path], whole: Path) -> None:
     with whole.open("wb") as stream:
         with pq.ParquetWriter(stream, pq.read_schema(parts[0])) as writer:
             for part in parts:
-                with pq.ParquetFile(part) as rows:
+                with pq.ParquetFile(part, pre_buffer=False) as rows:
                     for group in range(rows.num_row_groups):
                         writer.write_table(rows.read_row_group(group))
         _sync(stream)
