@@ -51,6 +51,7 @@ from selfheal_cli.serve.http.model import Scorer
 from selfheal_cli.sources.pushed import Reference
 from selfheal_cli.spool.file import spool_path
 from selfheal_cli.spool.store import Feedback
+from selfheal_cli.workspace import OWNERS_FOLDER
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -398,7 +399,7 @@ def load(
 def _alone(name: str) -> FileLock:
     """Held while a model is registered: of several processes that begin at once, one does it."""
     folder = spool_path(name).parent
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(OWNERS_FOLDER, parents=True, exist_ok=True)
     return FileLock(folder / "beginning.lock")
 
 

@@ -29,7 +29,7 @@ from selfheal_cli.events.types import (
     VersionRegistered,
     event_of,
 )
-from selfheal_cli.workspace import OWNER_ONLY
+from selfheal_cli.workspace import OWNER_ONLY, OWNERS_FOLDER
 
 
 @contextmanager
@@ -115,7 +115,7 @@ class EventLog:
         self._clock = clock
         self._sequence, self._head = 0, GENESIS
         with written(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(OWNERS_FOLDER, parents=True, exist_ok=True)
             if path.exists():
                 for event in read(path):
                     self._sequence, self._head = event.sequence, event.digest

@@ -17,6 +17,7 @@ from typing import Any
 from selfheal_cli.errors import RegistryError
 from selfheal_cli.events.database import open_durable
 from selfheal_cli.forks import at_work, close_at_fork
+from selfheal_cli.workspace import OWNERS_FOLDER
 
 NAME = "outbox.db"
 LOCK_SECONDS = 60.0
@@ -174,7 +175,7 @@ class Outbox:
         try:
             with at_work(), self._lock:
                 if self._database is None:
-                    self.path.parent.mkdir(parents=True, exist_ok=True)
+                    self.path.parent.mkdir(OWNERS_FOLDER, parents=True, exist_ok=True)
                     self._database = open_durable(self.path, SCHEMA, LOCK_SECONDS)
                 yield self._database
         except (sqlite3.Error, OSError) as exc:

@@ -14,7 +14,7 @@ import numpy as np
 
 from selfheal_cli.errors import DataError
 from selfheal_cli.records import Rows
-from selfheal_cli.workspace import OWNER_ONLY
+from selfheal_cli.workspace import OWNER_ONLY, OWNERS_FOLDER
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,7 +65,7 @@ class Reference:
         path = folder / NAME
         if path.exists() and self._is_at(path):
             return
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(OWNERS_FOLDER, parents=True, exist_ok=True)
         beside = path.with_name(f"{NAME}.{secrets.token_hex(4)}")
         with os.fdopen(os.open(beside, os.O_CREAT | os.O_WRONLY, OWNER_ONLY), "wb") as file:
             np.savez(

@@ -18,7 +18,7 @@ from filelock import FileLock
 from selfheal_cli.errors import StorageError
 from selfheal_cli.events.database import open_durable
 from selfheal_cli.forks import at_work, close_at_fork
-from selfheal_cli.workspace import OWNER_ONLY, WORKSPACE
+from selfheal_cli.workspace import OWNER_ONLY, OWNERS_FOLDER, WORKSPACE
 
 NAME = "spool.db"
 LOCK_SECONDS = 30.0
@@ -91,7 +91,7 @@ class SpoolFile:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Keep other processes from opening or replacing the file within the block."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.parent.mkdir(OWNERS_FOLDER, parents=True, exist_ok=True)
         with FileLock(self.path.with_suffix(".lock")):
             yield
 

@@ -128,8 +128,9 @@ def test_a_line_that_lacks_a_key_is_refused_and_the_key_named(kind: type[Event])
 
 
 def test_a_log_is_its_owners_alone(tmp_path: Path, fake_clock: Callable[[], datetime]) -> None:
-    EventLog(tmp_path / "events.jsonl", fake_clock).close()
-    assert (tmp_path / "events.jsonl").stat().st_mode & 0o777 == 0o600
+    EventLog(tmp_path / "run" / "events.jsonl", fake_clock).close()
+    assert (tmp_path / "run" / "events.jsonl").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "run").stat().st_mode & 0o777 == 0o700
 
 
 def test_events_are_numbered_timed_and_chained(

@@ -21,6 +21,7 @@ from selfheal_cli.registry.journal import Entry, Lease, standing
 from selfheal_cli.registry.lease import held_by, release_lease, require_held, take_lease
 from selfheal_cli.registry.outbox import NAME as OUTBOX_NAME
 from selfheal_cli.registry.outbox import Outbox
+from selfheal_cli.workspace import OWNERS_FOLDER
 
 ALIVE_TAG = "selfheal.alive"  # on the run: its last sign of life
 EXPIRES_SECONDS = 60.0
@@ -50,7 +51,7 @@ class RunLease:
         self._log = folder / LOG_NAME
         self._lock = FileLock(folder / ALIVE_LOCK)
         with written(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(OWNERS_FOLDER, parents=True, exist_ok=True)
             try:
                 self._lock.acquire(timeout=0)
             except Timeout as exc:

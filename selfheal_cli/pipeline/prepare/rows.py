@@ -27,6 +27,7 @@ from selfheal_cli.events.log import read
 from selfheal_cli.events.types import ModelTrained, RowsTaken
 from selfheal_cli.registry.base import Registry
 from selfheal_cli.sources.base import Source
+from selfheal_cli.workspace import OWNER_ONLY
 
 if TYPE_CHECKING:
     from selfheal_cli.sources.feed import Feed, Past
@@ -109,6 +110,7 @@ def keep_rows(config: RunConfig, source: Source, folder: Path) -> None:
 
     if isinstance(source, TableSource):
         part = path.with_name(f"{path.name}.part")
+        part.touch(OWNER_ONLY)
         source.table.keep(part)
         part.replace(path)
 

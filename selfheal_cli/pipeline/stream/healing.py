@@ -52,7 +52,6 @@ class Healing:
         self._snapshots = snapshots
         self._rollback = rollback
         self._on_healed = on_healed  # told of each heal that gave something
-        self._anew = -1  # the batch whose heal learned from corrected labels: it is worth a version
         self._baseline = run.live.serving
         self._assumed = False  # what serves rests on an assumption, not on labels
         self._seen: dict[int, BatchReading] = {}
@@ -135,7 +134,7 @@ class Healing:
         """Learn from a heal, and have it judged if it changes enough to be published."""
         network, threshold = self._evaluator.candidate(outcome)
         self._on_healed(outcome.task)
-        if kind_of(outcome.task.recipe).remembers and outcome.task.batch != self._anew:
+        if kind_of(outcome.task.recipe).remembers:
             before = self._live.serving.threshold
             change = self._publishing.change(outcome, before, threshold, self._kept)
             needed = self._publishing.needed(change)
@@ -172,7 +171,6 @@ class Healing:
         state = AdapterState(serving.adapter.weights, memory)
         self._live.publish(state, serving.snapshot, serving.threshold, serving.network)
         self._state.overtaken = max(self._state.overtaken, batch - 1)
-        self._anew = batch
 
     def follow(self, moved: ChampionMove) -> None:
         """Somebody else moved the champion, and it serves by now."""
