@@ -189,6 +189,8 @@ def test_parameters_are_flat_texts_of_every_setting() -> None:
     expected = {f"{group}.{name}" for group, model in groups.items() for name in model.model_fields}
     expected |= {f"policy.retention.{name}" for name in Retention.model_fields}
     expected.remove("policy.retention")
-    expected -= {"labels.negative_after", "labels.horizon"}  # as they were before there were any
+    expected -= {
+        f"labels.{one}" for one in ("negative_after", "horizon", "only_when")
+    }  # as they were before there were any
     expected |= set(RunConfig.model_fields) - set(groups) - {"monitors", "drift_by"}
     assert set(parameters) == expected

@@ -17,6 +17,8 @@ EXAMPLES = {
     "export": "selfheal export latest --output again",
     "ui": "selfheal ui --port 5000",
     "rollback": "selfheal rollback --to-previous --dry-run",
+    "mode": 'selfheal mode recommend --reason "a new quarter"',
+    "proposals": "selfheal proposals",
     "approve": "selfheal approve 12",
     "reject": 'selfheal reject 12 --reason "labels were late"',
     "labels list": "selfheal labels list",
@@ -25,6 +27,9 @@ EXAMPLES = {
     "hold": 'selfheal hold --reason "labels look odd"',
     "release": "selfheal release",
     "serve": "selfheal serve fraud --port 5001",
+    "handover": 'selfheal handover --reason "the quarter is over"',
+    "events list": "selfheal events list --limit 5",
+    "events resend": "selfheal events resend",
     "score": "selfheal score march.parquet march-scored.parquet --model fraud",
     "doctor": "selfheal doctor",
     "audit": "selfheal audit --sign key.pem",
@@ -44,7 +49,7 @@ EXAMPLES = {
 }
 MEANT = {
     **dict.fromkeys(("list", "ls", "versions", "models"), "snapshots"),
-    **dict.fromkeys(("log", "logs", "events", "journal"), "history"),
+    **dict.fromkeys(("log", "logs", "journal"), "history"),
     **dict.fromkeys(("restore", "revert", "undo"), "rollback"),
     **dict.fromkeys(("remove", "rm", "clean"), "delete"),
     **dict.fromkeys(("train", "start", "stream", "heal"), "run"),

@@ -43,7 +43,7 @@ SECTIONS = {
         "proposals": "List what waits for a person's approval.",
         "approve": "Carry out what a heal or another person proposed.",
         "reject": "Close a proposal without carrying it out.",
-        "labels": "Show who told which labels, take some back, erase a person's rows.",
+        "labels": "Show who told which labels; take them back; erase rows.",
         "hold": "Stop the healing of a model.",
         "release": "Allow the healing of a model again.",
     },

@@ -281,7 +281,7 @@ def ask_status(url: str, token: str) -> dict[str, Any]:
     if token:
         request.add_header("Authorization", f"Bearer {token}")
     try:
-        with urllib.request.build_opener(_NoRedirect).open(request, timeout=SECONDS) as answer:
+        with urllib.request.build_opener(_NowhereElse).open(request, timeout=SECONDS) as answer:
             document = json.loads(answer.read(MOST_BYTES))
     except urllib.error.HTTPError as exc:
         raise NoAnswer(f"{where}: {_refusal(exc)}") from exc
@@ -298,7 +298,7 @@ def ask_status(url: str, token: str) -> dict[str, Any]:
     return document
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
+class _NowhereElse(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_: Any, **__: Any) -> None:
         """Nowhere else."""
 

@@ -149,14 +149,14 @@ def test_a_heal_does_not_change_its_inputs() -> None:
         bytes_of(built.state_dict()),
         bytes_of(state.weights),
         bytes_of(state.memory),
-        [getattr(task.rows, name).tobytes() for name in task.rows.__slots__],
+        [np.asarray(getattr(task.rows, name)).tolist() for name in task.rows.__slots__],
     )
     outcome = heal(built, state, task, ARTICLE)
     after = (
         bytes_of(built.state_dict()),
         bytes_of(state.weights),
         bytes_of(state.memory),
-        [getattr(task.rows, name).tobytes() for name in task.rows.__slots__],
+        [np.asarray(getattr(task.rows, name)).tolist() for name in task.rows.__slots__],
     )
     assert after == before
     assert not any(parameter.requires_grad for parameter in built.parameters())

@@ -14,7 +14,7 @@ from selfheal_cli.errors import ConfigurationError
 from selfheal_cli.heal.experts import trees as trees_module
 from selfheal_cli.heal.experts.filters import Filters, FilterSpec
 from selfheal_cli.heal.experts.mixing import Mixing
-from selfheal_cli.heal.experts.past import Past
+from selfheal_cli.heal.experts.past import PastBatches
 from selfheal_cli.heal.experts.random_features import draw_features
 from selfheal_cli.heal.recipe import Recipes, check_recipe, without_trees
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealRows, HealTask
@@ -134,7 +134,7 @@ def test_trees_whose_heal_was_not_published_are_remembered(learned: HealOutcome)
 
 
 def test_a_late_label_is_charged_to_what_was_known_when_its_row_was_scored() -> None:
-    past = Past((2, 1, 1), {})
+    past = PastBatches((2, 1, 1), {})
     past.add(3, np.full((2, 1, 1), 1.0))
     past.add(4, np.full((2, 1, 1), 2.0))
     a, scored = np.ones((4, 2)), np.array([2, 4, 5, 9], dtype=np.int32)

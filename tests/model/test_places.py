@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from selfheal_cli.errors import ModelError
-from selfheal_cli.model.adapters import KINDS
+from selfheal_cli.kinds import ADAPTERS
 from selfheal_cli.model.checkpoint import assemble, make_base
 from selfheal_cli.model.cutting import Foreign
 from selfheal_cli.model.network import SelfHealingNetwork, as_probabilities, use_one_thread
@@ -233,7 +233,7 @@ def listed(case: str) -> dict[str, NetworkLayer]:
 @pytest.mark.parametrize("case", ["mlp", "convolutions", "short transformer"])
 def test_what_is_listed_can_be_wrapped_and_what_is_not_cannot(case: str) -> None:
     by_name = listed(case)
-    assert by_name["out"].adapters == tuple(KINDS)
+    assert by_name["out"].adapters == ADAPTERS
     _, rows, takes = KNOWN[case]
     for name, layer in by_name.items():
         if "." in name and not name.endswith(("layers.1", "linear1")):

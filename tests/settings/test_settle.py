@@ -320,6 +320,7 @@ VALUES = {
     "plots": "false", "rules_file": "rules.yaml", "tracking_uri": "sqlite:///other.db",
     "batch_size": "7", "heal.pre_heal": "figures", "drift_by": "monitors",
     "policy.brake_level": "0.1", "labels.only_when": "decision = 0",
+    "policy.mode": "shadow", "policy.when_worse": "pause",
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 KEPT = 32  # arrivals of labels; of rows that are later still, the oldest of them counts
 
 
-class Past:
+class PastBatches:
     """Coefficients (states, columns, experts, margins) by the step after which each held.
 
     The first is that of the frozen network, which none of them corrects.
@@ -26,7 +26,7 @@ class Past:
         self._steps = state.get("steps", np.array([-1], dtype=np.int64))
 
     def state(self) -> dict[str, Any]:
-        """What `Past` begins from again."""
+        """What `PastBatches` begins from again."""
         return {"theta": self._theta, "steps": self._steps}
 
     def add(self, step: int, theta: Matrix) -> None:

@@ -19,7 +19,7 @@ from selfheal_cli.heal.anchor import Anchor
 from selfheal_cli.heal.experts.design import ExpertDesign
 from selfheal_cli.heal.experts.filters import BLOCK, Filters, FilterSpec
 from selfheal_cli.heal.experts.mixing import Mixing
-from selfheal_cli.heal.experts.past import Past
+from selfheal_cli.heal.experts.past import PastBatches
 from selfheal_cli.heal.experts.trees import BoostedTrees
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealRows, HealTask, require_finite
 from selfheal_cli.model.boosters import as_tensor
@@ -59,7 +59,7 @@ class Ensemble:
         mixing = Mixing(len(self.names), known.part("mixing"))
         trees = self._trees(known.part("trees"), before.weights["trees"])
         shape = (self._design.columns, sum(len(one.theta) for one in filters), self._design.margins)
-        past = Past(shape, known.part("past"))
+        past = PastBatches(shape, known.part("past"))
         apart: set[str] = set()
         learned = task.rows.learnable
         fresh = learned.where(learned.arrival > known.last)
@@ -104,7 +104,7 @@ class Ensemble:
         filters: list[Filters],
         trees: BoostedTrees | None,
         mixing: Mixing,
-        past: Past,
+        past: PastBatches,
     ) -> set[str]:
         """Charge each expert for what it predicted when the rows were scored, then let it learn.
 

@@ -17,7 +17,7 @@ from selfheal_cli.errors import StorageError
 from selfheal_cli.serve.notify.metrics import NoticeMetrics
 from selfheal_cli.serve.notify.notice import Notice
 from selfheal_cli.serve.notify.store import NoticeStore
-from selfheal_cli.serve.notify.targets import CommandTarget, NotTold, Target, WebhookTarget
+from selfheal_cli.serve.notify.targets import CommandTarget, NotifyTarget, NotTold, WebhookTarget
 from selfheal_cli.serve.operator.status import last_word, since
 from selfheal_cli.serve.settings import ServerSettings
 from selfheal_cli.spool.control import ControlChannel
@@ -35,7 +35,7 @@ class Sender:
         self,
         store: NoticeStore,
         channel: ControlChannel,
-        targets: Sequence[Target],
+        targets: Sequence[NotifyTarget],
         lock: Path,
         every: float = LOOK_SECONDS,
     ) -> None:
@@ -64,7 +64,7 @@ class Sender:
         if not any(thread.is_alive() for thread in self._telling):
             self._store.close()  # one that waits for an answer is left behind with it
 
-    def send(self, target: Target) -> bool:
+    def send(self, target: NotifyTarget) -> bool:
         """Tell a target what is due first; False where nothing is. Raises `StorageError`."""
         due = self._store.due(target.name, target.kinds)
         if due is None:
@@ -116,7 +116,7 @@ class Sender:
             with suppress(StorageError):  # the disk is full; it is looked at again
                 self.watch(time.time())
 
-    def _keep_telling(self, target: Target) -> None:
+    def _keep_telling(self, target: NotifyTarget) -> None:
         while not self._stop.is_set():
             busy = False
             with suppress(StorageError):
@@ -130,7 +130,7 @@ def telling(
     settings: ServerSettings, channel: ControlChannel, registry: CollectorRegistry
 ) -> Iterator[None]:
     """Whom the settings name is told within the block; ``registry`` takes the figures."""
-    targets: list[Target] = [WebhookTarget(one) for one in settings.webhooks]
+    targets: list[NotifyTarget] = [WebhookTarget(one) for one in settings.webhooks]
     if settings.on_event is not None:
         targets.append(CommandTarget(settings.on_event))
     if not targets:

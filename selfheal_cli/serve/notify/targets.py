@@ -39,7 +39,7 @@ class NotTold(Exception):
     """A target was not told; the message holds no secret."""
 
 
-class Target(Protocol):
+class NotifyTarget(Protocol):
     """Somebody who is told."""
 
     @property
@@ -111,16 +111,16 @@ class WebhookTarget:
 
     @property
     def name(self) -> str:
-        """See `Target`."""
+        """See `NotifyTarget`."""
         return self.hook.name
 
     @property
     def kinds(self) -> Sequence[str]:
-        """See `Target`."""
+        """See `NotifyTarget`."""
         return self.hook.kinds or tuple(KINDS)
 
     def tell(self, due: Due, model: str) -> None:
-        """See `Target`."""
+        """See `NotifyTarget`."""
         body = due.body
         if self.hook.shape == "slack":
             body = json.dumps({"text": f"{model}: {due.text}"}, ensure_ascii=False)
@@ -158,7 +158,7 @@ class CommandTarget:
     kinds: Sequence[str] = tuple(KINDS)
 
     def tell(self, due: Due, model: str) -> None:
-        """See `Target`."""
+        """See `NotifyTarget`."""
         about = {
             "SELFHEAL_EVENT_ID": due.id, "SELFHEAL_EVENT": due.kind, "SELFHEAL_MODEL": model,
             "SELFHEAL_EVENT_SEQUENCE": str(due.sequence),
