@@ -12,9 +12,16 @@ from typing import Any
 from selfheal_cli.events.event import Event
 from selfheal_cli.events.shelf import Shelved
 from selfheal_cli.events.state import LATEST, Pair, RunView, SnapshotRow
-from selfheal_cli.events.types import AliasMoved, BatchScored, LabelsArrived, SnapshotTaken
+from selfheal_cli.events.types import (
+    AliasMoved,
+    BatchScored,
+    HealPublished,
+    LabelsArrived,
+    SnapshotTaken,
+)
 from selfheal_cli.records import AliasMove
 from selfheal_cli.report.charts import ends, step_of
+from selfheal_cli.report.experts import ExpertShares
 from selfheal_cli.report.gains import jackknife
 from selfheal_cli.scores import AnyScores
 
@@ -137,6 +144,7 @@ class RunSummary:
     moves: deque[AliasMove] = field(default_factory=lambda: deque(maxlen=LATEST))
     moved: int = 0
     labelled: int = 0
+    experts: ExpertShares = field(default_factory=ExpertShares)
     shifts: MutableMapping[int, Sequence[float]] = field(init=False)
     reasons: MutableMapping[str, Mapping[str, Any]] = field(init=False)
     _parts: list[Pair] | None = None
@@ -158,6 +166,8 @@ class RunSummary:
             case SnapshotTaken():
                 judged_on = {"evaluation": event.evaluation, "threshold": event.threshold}
                 self.reasons[event.id] = judged_on
+            case HealPublished():
+                self.experts.add(event)
             case AliasMoved() if event.move.alias == CHAMPION:
                 self.moves.append(event.move)
                 self.moved += 1

@@ -256,7 +256,8 @@ def telling(story: RunSummary) -> Telling:
     """The verdict, from the results table or, where the run did not get there, from the stream."""
     words = _words(story)
     sentences = [
-        *_end(story), *_recorded(story), *_stream(story), *_beside(story), *_made(story)
+        *_end(story), *_recorded(story), *_stream(story), *_beside(story), *_made(story),
+        *story.experts.sentences(),
     ]  # fmt: skip
     if not story.view.times(HealPublished):
         return Telling(NONE, _no_heal(story), tuple(sentences))
