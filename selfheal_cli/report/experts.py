@@ -16,8 +16,8 @@ LEAST = 0.05  # share of the mixture that is worth a word
 class ExpertShares:
     """Shares of the experts over the versions that an ensemble published.
 
-    ``most`` is an expert's largest share with its batch; ``apart`` the batches in which one began
-    anew: how many, and the last.
+    ``most`` is an expert's largest share with its batch; ``apart`` the batches in which one
+    failed: how many, and the last.
     """
 
     versions: int = 0
@@ -48,7 +48,7 @@ class ExpertShares:
         carried = (self._carried(name) for name in worth or ranked[:1])
         told = [f"Of the mixture, over {self.versions:,} versions: {'; '.join(carried)}."]
         told += [
-            f"Expert {name} gave no number, or could not be fitted, and began anew "
+            f"Expert {name} gave no number, or could not be fitted, "
             f"{'once' if times == 1 else f'{times:,} times'}, last in batch {batch:,}."
             for name, (times, batch) in sorted(self.apart.items())
         ]
