@@ -69,6 +69,11 @@ def _uri(ctx: click.Context, param: click.Parameter, value: str | None) -> str |
     "all lie between 0 and 1, else logits.",
 )  # fmt: skip
 @click.option("--integers", is_flag=True, help="Whole numbers go in; as --input tokens.")
+@click.option(
+    "--preprocess",
+    type=FILE,
+    help="A fitted scikit-learn pipeline that rows go through first (.skops or a pickle).",
+)
 @click.option("--data", type=FILE, help="A CSV or Parquet file with rows as the model takes them.")
 @click.option(
     "--drop",
@@ -183,8 +188,17 @@ def read_asked(
         allow_pickle=given["allow_pickle"],
     )  # fmt: skip
     stored = read_origin(registry, origin)
-    sample = sample_rows(stored, given["data"], given["drop"], asked_inputs(given))
-    return origin, stored, sample
+    asked = asked_inputs(given)
+    if given["preprocess"] is None:
+        return origin, stored, sample_rows(stored, given["data"], given["drop"], asked)
+    from selfheal_cli.model.allowed import remember
+    from selfheal_cli.pipeline.prepare.estimator_origin import EstimatorOrigin, read_transformer
+    from selfheal_cli.pipeline.prepare.preprocessing import preprocessing
+
+    place = EstimatorOrigin(str(given["preprocess"]), given["trust"], given["allow_pickle"])
+    before = preprocessing(read_transformer(place), given["data"], given["drop"])
+    remember(before.spec.types)
+    return origin, stored, before.sample(stored, asked)
 
 
 def require_model(given: dict[str, Any]) -> dict[str, Any]:
@@ -233,7 +247,9 @@ def _tell(
         f"{name} v{number}: {origin}, adapter {kind} of {count:,} parameters {where}; decides as "
         f"the original on {seen}, {_how_alike(network, original)}.",
         f"The original takes {original.interface} and gives {original.answer.words}.",
-        f"A missing value goes in as {filled_with(fills(network, sample), sample)}.",
+        f"A missing value goes in as {filled_with(fills(network, sample), sample)}."
+        if sample.before is None
+        else f"Rows go through its pipeline first: columns {', '.join(sample.before.names)}.",
     )
     if added.moved:
         before = [f"{one.alias} (was v{one.source})" if one.source else one.alias

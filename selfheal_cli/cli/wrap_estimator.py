@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from selfheal_cli.pipeline.runs.wrap import Placed
     from selfheal_cli.registry.base import Registry
 
-FOR_NETWORKS = ("target", "weights", "init_text", "inputs", "shape", "integers")
+FOR_NETWORKS = ("target", "weights", "init_text", "inputs", "shape", "integers", "preprocess")
 
 
 def taken_estimator(registry: Registry, given: dict[str, Any]) -> WrappedEstimator | None:

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from selfheal_cli.errors import ModelError, one_line
 from selfheal_cli.estimators.pyfunc import opened, own_code
 from selfheal_cli.estimators.trust import require_code, require_trusted
@@ -31,6 +33,8 @@ def loaded(spec: EstimatorSpec, data: bytes, is_allowed: Callable[[str], bool]) 
     """
     if spec.format == "skops":
         require_trusted(unknown_types(data), spec.types, is_allowed)
+        if spec.gives == "inputs":
+            return transforming(from_skops(data, spec.types))
     if spec.format == "pyfunc":
         require_code(own_code(data), is_allowed)
     return PREDICTS[spec.format](data)
@@ -124,6 +128,17 @@ def _skops(data: bytes) -> Predict:
 
     own: Predict = model.predict_proba
     return predict if uses_openmp(model) else own
+
+
+def transforming(model: Any) -> Predict:
+    """Rows to the inputs of a network (n, d), also where the model gives them sparse."""
+
+    def transform(rows: Any) -> Matrix:
+        given = model.transform(rows)
+        table: Matrix = np.asarray(given.toarray() if hasattr(given, "toarray") else given)
+        return table
+
+    return transform
 
 
 def uses_openmp(model: Any) -> bool:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,7 +60,8 @@ class EstimatorInput(BaseModel):
 class EstimatorSpec(BaseModel):
     """A fitted object of another library, by the hash of its bytes.
 
-    ``outputs``: 1 for the probability of class 1, else a probability for each of K classes.
+    It ``gives`` probabilities, or a network's inputs. ``outputs``: 1 for the probability of class
+    1, else a probability for each of K classes; of inputs their number.
     ``takes`` a table as in training, or a matrix of numbers alone, which costs less. ``types`` are
     those in its file that skops does not load by itself, and of a pyfunc that runs code of its own
     the name of that; ``libraries`` are what it was stored with.
@@ -74,6 +75,13 @@ class EstimatorSpec(BaseModel):
     takes: Literal["table", "matrix"] = "table"
     types: tuple[str, ...] = ()
     libraries: dict[str, str] = {}
+    gives: Literal["probabilities", "inputs"] = "probabilities"
+
+    @model_serializer(mode="wrap")
+    def _as_it_was(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what classifiers did not say before others came."""
+        values: dict[str, Any] = dump(self)
+        return {k: v for k, v in values.items() if (k, v) != ("gives", "probabilities")}
 
     @property
     def names(self) -> tuple[str, ...]:

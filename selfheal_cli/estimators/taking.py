@@ -17,6 +17,7 @@ from selfheal_cli.estimators.loading import (
     model_of_catboost,
     parts,
     stored,
+    transforming,
     unknown_types,
 )
 from selfheal_cli.estimators.pyfunc import opened, own_code
@@ -234,6 +235,20 @@ def _of_sklearn(model: Any, name: str) -> FittedClassifier:
     return packed(model, name)
 
 
+def take_transformer(model: Any) -> FittedClassifier:
+    """What goes before a network: a fitted pipeline, or another object, of scikit-learn's that
+    transforms rows. Raises `ModelError`.
+    """
+    name = type(model).__name__
+    if not hasattr(model, "get_params") or not hasattr(model, "transform"):
+        raise ModelError(
+            f"a {name} transforms no rows: --preprocess takes a fitted pipeline of scikit-learn's "
+            "whose last step is a transformer"
+        )
+    _require_fitted(model, name)
+    return packed(model, name)
+
+
 def packed(model: Any, name: str, names: tuple[str, ...] | None = None) -> FittedClassifier:
     """An object of scikit-learn's with its skops bytes; raises `ModelError` where it has none."""
     try:
@@ -247,8 +262,9 @@ def packed(model: Any, name: str, names: tuple[str, ...] | None = None) -> Fitte
     known = getattr(model, "feature_names_in_", None)
     if known is not None:
         names = tuple(str(one) for one in known)
+    ask = getattr(model, "predict_proba", None) or transforming(model)
     return FittedClassifier(
-        "skops", name, data, model.predict_proba, int(getattr(model, "n_features_in_", 0)), names,
+        "skops", name, data, ask, int(getattr(model, "n_features_in_", 0)), names,
         _classes(model), None, tuple(unknown_types(data)), model,
     )  # fmt: skip
 

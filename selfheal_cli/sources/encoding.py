@@ -128,7 +128,7 @@ class Encoding(BaseModel):
 
     ``contract`` says what values mean: 2 as in `values`, 1 as in selfheal 0.1.0, whose encodings
     do not name one. A ``model`` that is no torch network takes the raw columns; the probabilities
-    that it gives are the last inputs.
+    that it gives are the last inputs. What it transforms for a network are all of them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -196,7 +196,18 @@ class Encoding(BaseModel):
     def width(self) -> int:
         """Inputs of the network."""
         given = 0 if self.model is None else self.model.outputs
-        return sum(column.width for column in self.columns) + given
+        return given + (0 if self.transforms else sum(column.width for column in self.columns))
+
+    @property
+    def transforms(self) -> bool:
+        """Whether the columns reach the network through a pipeline before it, and no other way."""
+        return self.model is not None and self.model.gives == "inputs"
+
+    @property
+    def transformed(self) -> tuple[str, ...]:
+        """Names of the inputs that a pipeline before the network gives, where one does."""
+        count = self.model.outputs if self.model is not None and self.transforms else 0
+        return tuple(f"f{place}" for place in range(count))
 
     @property
     def model_bytes(self) -> bytes | None:
@@ -206,7 +217,9 @@ class Encoding(BaseModel):
     def encode(self, columns: Columns, counts: Counter[str] | None = None) -> FloatArray:
         """Raw columns, (n,) each, to (n, width) float32; adds what was unusual to ``counts``."""
         rows = len(next(iter(columns.values())))
-        x = np.empty((rows, self.width), dtype=np.float32)
+        beside = sum(column.width for column in self.columns)
+        given_width = 0 if self.model is None else self.model.outputs
+        x = np.empty((rows, beside + given_width), dtype=np.float32)
         start = 0
         taken: dict[str, np.ndarray[Any, Any]] = {}
         for column in self.columns:
@@ -225,7 +238,7 @@ class Encoding(BaseModel):
                     counts.update({MISSING: -beyond, TOO_LARGE: beyond})
         if self.model is not None:
             x[:, start:] = scorer_of(self.model).score(taken)
-        return x
+        return np.ascontiguousarray(x[:, start:]) if self.transforms else x
 
     def filled(self, x: FloatArray) -> FloatArray:
         """Raw columns side by side (n, d) as inputs: what goes in where a value is missing."""
@@ -310,4 +323,4 @@ class QuickEncoding:
         known = np.where(np.abs(matrix) <= self._largest, matrix, np.nan) + 0.0
         taken = dict(zip(self.encoding.names, known.T, strict=True))
         given = scorer_of(self.encoding.model).score(taken, known)
-        return np.concatenate([encoded, given], axis=1)
+        return given if self.encoding.transforms else np.concatenate([encoded, given], axis=1)

@@ -121,3 +121,10 @@ def replaced() -> nn.Module:
     net = Renamed(8, torch.tanh)
     net.fc2 = nn.Sequential(nn.Linear(14, 6), nn.ReLU(), nn.Linear(6, 2))  # type: ignore[assignment]
     return net
+
+
+def small_network(inputs: int) -> nn.Module:
+    """The same one each time, of two classes, that learned nothing."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(inputs, 16), nn.ReLU(), nn.Linear(16, 1)).eval()

@@ -387,6 +387,8 @@ def frozen_logit(probabilities: FloatArray) -> FloatArray:
 
 def _features(source: Source) -> list[Feature]:
     numeric = set(source.encoding.numeric)
+    if source.encoding.transforms:
+        return [Feature(name, "numeric", 1) for name in source.encoding.transformed]
     return [
         Feature(column.name, "numeric" if column.name in numeric else "categorical", column.width)
         for column in source.encoding.columns
@@ -395,6 +397,8 @@ def _features(source: Source) -> list[Feature]:
 
 def _input_names(source: Source, *, by_category: bool) -> list[str]:
     """A name for each input of the network; logs of before number the inputs of a text."""
+    if source.encoding.transforms:
+        return list(source.encoding.transformed)
     names = []
     for column in source.encoding.columns:
         if column.width == 1:

@@ -23,6 +23,7 @@ from selfheal_cli.estimators.taking import (
     from_pyfunc_folder,
     from_xgboost_file,
     take,
+    take_transformer,
 )
 from selfheal_cli.estimators.trust import require_asked
 from selfheal_cli.model.loading import PICKLE_RISK
@@ -79,6 +80,17 @@ def read_estimator(
         return _read_folder(registry.model_files(origin.where, Path(into)), origin)
 
 
+def read_transformer(origin: EstimatorOrigin) -> FittedClassifier:
+    """What goes before a network, from a file of scikit-learn's, by the same rules of trust.
+
+    Raises `ModelError`.
+    """
+    path = Path(origin.where)
+    if path.suffix.lower() not in (".skops", *PICKLES):
+        raise ModelError(f"{path}: {', '.join(('.skops', *PICKLES))} are read as --preprocess")
+    return _read(path, origin, taker=take_transformer)
+
+
 def _read_folder(
     folder: Path, origin: EstimatorOrigin
 ) -> tuple[FittedClassifier, tuple[str, ...] | None] | None:
@@ -103,18 +115,21 @@ def _read_folder(
         raise _told(exc, origin.where) from exc
 
 
-def _read(path: Path, origin: EstimatorOrigin, flavor: str = "") -> FittedClassifier:
+def _read(
+    path: Path, origin: EstimatorOrigin, flavor: str = "",
+    taker: Callable[[Any], FittedClassifier] = take,
+) -> FittedClassifier:  # fmt: skip
     suffix = path.suffix.lower()
     if suffix == ".skops":
         data = path.read_bytes()
         try:
             types = unknown_types(data)
             require_asked(types, origin.trusted, origin.where)
-            return take(from_skops(data, types))
+            return taker(from_skops(data, types))
         except ModelError as exc:
             raise _told(exc, origin.where) from exc
     if suffix in PICKLES:
-        return take(_unpickled(path, origin))
+        return taker(_unpickled(path, origin))
     # LightGBM's flavor calls its text model.lgb; others' names say what they are
     reader = READERS.get(suffix)
     if reader is None:

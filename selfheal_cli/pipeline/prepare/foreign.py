@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from selfheal_cli.errors import DataError, ModelError
-from selfheal_cli.model.checkpoint import assemble, make_base
+from selfheal_cli.model.checkpoint import assemble, estimator_tensors, make_base
 from selfheal_cli.model.interface import WHOLE, ModelInput
 from selfheal_cli.model.loading import (
     PICKLE_RISK,
@@ -72,6 +72,8 @@ class Sample:
     dtype: str
     drawn: bool = False  # and not the user's
     several: tuple[ModelInput, ...] = ()  # where the model takes more than one tensor, or by name
+    before: Encoding | None = None  # columns to these rows, by a pipeline before the network
+    before_data: bytes | None = None  # that pipeline, as it is stored
 
     @property
     def inputs(self) -> tuple[ModelInput, ...]:
@@ -98,6 +100,11 @@ class StoredModel:
     module: nn.Module
     names: tuple[str, ...] | None = None
     requirements: tuple[str, ...] = ()
+
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether its first layer is an embedding."""
+        return takes_tokens(self.module)
 
 
 def read_origin(registry: Registry | None, origin: ForeignOrigin) -> StoredModel:
@@ -183,7 +190,7 @@ def sample_rows(
             f"{data}: row {row + 1}, column '{names[column]}': {value!r}, and a number is needed"
         )
     rows = np.ascontiguousarray(taken)
-    return Sample(rows, names, inputs[0].shape, inputs[0].dtype, several=_several(inputs))
+    return Sample(rows, names, inputs[0].shape, inputs[0].dtype, several=several_of(inputs))
 
 
 def _drawn(stored: StoredModel, asked: Sequence[AskedInput]) -> Sample:
@@ -208,15 +215,16 @@ def _drawn(stored: StoredModel, asked: Sequence[AskedInput]) -> Sample:
     ]  # fmt: skip
     rows = np.hstack(pieces).astype(np.float32)
     first = inputs[0]
-    return Sample(rows, names, first.shape, first.dtype, drawn=True, several=_several(inputs))
+    return Sample(rows, names, first.shape, first.dtype, drawn=True, several=several_of(inputs))
 
 
-def _several(inputs: tuple[ModelInput, ...]) -> tuple[ModelInput, ...]:
+def several_of(inputs: tuple[ModelInput, ...]) -> tuple[ModelInput, ...]:
+    """The tensors, where they are more than one or have names."""
     return inputs if len(inputs) > 1 or inputs[0].name is not None else ()
 
 
 def _guessed(stored: StoredModel) -> tuple[AskedInput, ...]:
-    return (AskedInput(None, takes_tokens(stored.module)),)
+    return (AskedInput(None, stored.takes_tokens),)
 
 
 def _columns(stored: StoredModel, data: Path, given: Sequence[str]) -> tuple[str, ...]:
@@ -281,9 +289,9 @@ def base_of(network: SelfHealingNetwork, sample: Sample, labels: Sequence[str] |
     names = list(labels or map(str, range(classes)))
     if len(names) != classes or len(set(names)) != classes:
         raise ModelError(f"--classes {','.join(names)}: the model tells {classes} classes apart")
-    encoding = Encoding.raw_columns(sample.names, fills(network, sample))
+    encoding = sample.before or Encoding.raw_columns(sample.names, fills(network, sample))
     document = {"encoding": encoding.model_dump(mode="json"), "labels": names}
-    base = make_base(network, {}, document, sample.rows)
+    base = make_base(network, estimator_tensors(sample.before_data), document, sample.rows)
     _require_same_when_stored(network, base, sample)
     return base
 

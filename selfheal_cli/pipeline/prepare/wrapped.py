@@ -64,7 +64,7 @@ class Wrapped:
         """The network for rows that are encoded so; that of a model which is no torch network is
         made anew where its columns are, whose categories are those of a run's training rows.
         """
-        if encoding.model is None or encoding == self.encoding:
+        if encoding.model is None or encoding.transforms or encoding == self.encoding:
             return self.network
         return SelfHealingNetwork.around_scores(encoding.width, encoding.model.outputs)
 

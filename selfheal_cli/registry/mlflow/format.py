@@ -132,7 +132,7 @@ def environment(code: Carried) -> dict[str, str]:
 def tensor_shape(document: dict[str, Any]) -> tuple[int, ...] | None:
     """Of one row, where a model takes one large tensor whose values nobody named."""
     foreign = document["network"].get("foreign")
-    if not is_one_tensor(foreign):
+    if not is_one_tensor(foreign) or "model" in document["encoding"]:
         return None
     names = (column["name"] for column in document["encoding"]["columns"])
     nameless = all(name == f"x{place}" for place, name in enumerate(names))
