@@ -120,6 +120,7 @@ AFTER = (
     "ORDER BY number"
 )
 ENDS = "SELECT seq FROM sqlite_sequence WHERE name = ?"
+TAKEN_BACK = "DELETE FROM labels WHERE answered = ? AND place = ? AND y < 0"  # is no label
 LABELS = "SELECT number, answered, place, y FROM labels WHERE "
 
 
@@ -259,9 +260,9 @@ class Spool:
                     unknown += 1
                     strangers += [] if label.key is None else [label.key]
                     continue
-                query = "DELETE FROM labels WHERE answered = ? AND place = ? AND y < 0"
-                database.execute(query, row)  # one that was taken back is none
                 new = _join(database, row, label.y)
+                if not new and database.execute(TAKEN_BACK, row).rowcount:
+                    new = _join(database, row, label.y)
                 joined += new
                 contradicts = not new and _is_other(database, row, label.y)
                 if contradicts and corrects is not None and corrects(_teller(database, row)):
