@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 from hypothesis import HealthCheck, settings
 
+from selfheal_cli import installed
 from selfheal_cli.cli.main import main
 from tests.compiled import share_compiled
 
@@ -117,6 +118,15 @@ def _store_is_forgotten() -> Iterator[None]:
     yield
     os.environ.pop("MLFLOW_TRACKING_URI", None)
     os.environ.pop("SELFHEAL_ALLOW_MODULE", None)
+
+
+@pytest.fixture(autouse=True)
+def _parts_are_forgotten() -> Iterator[None]:
+    """Parts that a test hands over are no choices of commands in the next one."""
+    before = dict(installed._handed)
+    yield
+    installed._handed.clear()
+    installed._handed.update(before)
 
 
 @pytest.fixture
