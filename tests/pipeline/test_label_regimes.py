@@ -189,9 +189,12 @@ def test_after_a_restart_grown_rows_are_learned_again_and_counted_no_second_time
     answer(server, 90)
     kept: list[int] = []
     remember = LabelFlow._remember
-    monkeypatch.setattr(
-        LabelFlow, "_remember", lambda flow, part: (kept.append(len(part)), remember(flow, part))
-    )
+
+    def watched(flow: LabelFlow, parts: Any, *rest: Any) -> None:
+        kept.extend(map(len, parts))
+        remember(flow, parts, *rest)
+
+    monkeypatch.setattr(LabelFlow, "_remember", watched)
     done = server.serve(server.open(**wanted))
     assert kept == [100, 100]
     assert [event.rows for event in events_of(done, LabelsArrived)] == [100]
