@@ -55,7 +55,7 @@ def audit_version(
     if account is not None and account.version is not None and not account.manifest:
         audit.checked[BEFORE] += 1
     try:
-        load_verified(registry, version, stored.files[ADAPTER_FILE])
+        load_verified(registry, version, stored.files.get(ADAPTER_FILE))
         audit.checked["files"] += len(stored.files)
     except RegistryUnreachable:
         raise
