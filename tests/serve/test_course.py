@@ -33,6 +33,13 @@ def test_stretches_stay_few_and_count_every_batch_and_label_once() -> None:
     assert {(one.live, one.shadow) for one in stretches} == {(0.9, 0.5)}
 
 
+def test_labels_of_an_earlier_runs_rows_have_no_place_in_this_one() -> None:
+    course_of_two = walked(2, most=8)
+    before = course_of_two.stretches()
+    course_of_two.labelled(example(LabelsArrived, batch=-18))
+    assert course_of_two.stretches() == before
+
+
 def test_before_labels_come_drift_and_labels_alone_are_drawn() -> None:
     history = walked(3, most=8).stretches()
     drift = Drift(feature="V1", z=3.0, threshold=1.0, drifting=True)

@@ -42,7 +42,11 @@ class Course:
         self._add(event.batch, _Sums(at=event.at, batches=1, z=event.z))
 
     def labelled(self, event: LabelsArrived) -> None:
-        """Labels came."""
+        """Labels came; those of an earlier run's rows, whose batches count down from 0, have no
+        place in this one.
+        """
+        if event.batch < 1:
+            return
         live, shadow = event.live, event.shadow
         right = live.accuracy * live.rows, shadow.accuracy * shadow.rows
         self._add(event.batch, _Sums("", 0, 0.0, event.rows, *right))
