@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -95,8 +97,10 @@ def test_a_healer_that_has_fallen_silent_keeps_nothing_from_being_forgotten(
 ) -> None:
     say(channel, "HEALTHY")
     fill(spool, 200)
-    later = module.time.time() + 3_600
-    monkeypatch.setattr(module.time, "time", lambda: later)
+    later = time.time() + 3_600
+    monkeypatch.setattr(
+        module, "time", SimpleNamespace(time=lambda: later, monotonic=time.monotonic)
+    )
     keeper = Keeper(channel, spool, keep_rows=1_000)
     keeper.look()
     assert keeper.kept == 1_000
@@ -115,7 +119,8 @@ def test_a_healer_that_does_not_come_to_rows_which_wait_is_behind_and_not_health
     spool: Spool, channel: ControlChannel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    # the module's alone: the clock of the process drives the servers that tests share
+    monkeypatch.setattr(module, "time", SimpleNamespace(time=time.time, monotonic=lambda: now[0]))
     fill(spool, 120)
     keeper = Keeper(channel, spool, keep_rows=10_000, max_wait=5.0)
 
