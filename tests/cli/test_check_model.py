@@ -17,7 +17,8 @@ def test_a_model_is_told_of_at_80_columns_and_nothing_is_registered(
     said = invoke(*arguments).stdout
     assert max(map(len, said.splitlines())) <= 80
     for told in ("takes    float32 (n, 8)", "reflexive after the model's output",
-                 "anchored, gradient", "KB a version", "One unbounded number a row"):  # fmt: skip
+                 "anchored, ensemble, gradient", "KB a version",
+                 "One unbounded number a row"):  # fmt: skip
         assert told in said
     told = json.loads(invoke(*arguments, "--json").stdout)
     assert (told["kind"], told["classes"], told["at"]) == ("logits", 2, "output")
