@@ -56,7 +56,7 @@ def command(
     if changes and wanted:
         lines.append(f"{wanted}: {STANDS[wanted]}.")
     if not as_json:
-        say("\n".join(lines))
+        say(*lines)
     if changes and wanted and not dry_run:
         confirm(f"Have '{model_name}' in mode {wanted} from now on?", yes=yes)
         set_mode(registry, model_name, wanted, actor=actor(), at=now_text(), reason=reason)

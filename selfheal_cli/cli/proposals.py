@@ -9,6 +9,7 @@ import click
 from selfheal_cli.actor import now_text
 from selfheal_cli.cli import options
 from selfheal_cli.cli.command import Command
+from selfheal_cli.cli.say import say
 
 
 @click.command("proposals", cls=Command)
@@ -36,6 +37,9 @@ def command(model_name: str, tracking_uri: str | None, as_json: bool) -> None:
         output.print_json(
             [asdict(one) | {"open": one.is_open(at, champion)} for one in now.proposals]
         )
+        return
+    if not now.proposals:
+        say(f"'{model_name}': nothing waits for approval.")
         return
     rows = [
         [

@@ -20,7 +20,11 @@ def test_modes_and_proposals_by_command_are_in_history_and_audited(
     short_copy: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SELFHEAL_ACTOR", "ann")
-    assert "is in mode auto" in invoke("mode").stdout
+    assert invoke("mode").stdout.splitlines() == [
+        "'fraud' is in mode auto.",
+        "auto: heals serve within the budget, and are proposed beyond it.",
+    ]
+    assert invoke("proposals").stdout == "'fraud': nothing waits for approval.\n"
     dry = invoke("mode", "shadow", "--dry-run").stdout
     assert "shadow: heals are registered, and nothing is published" in dry
     assert json.loads(invoke("mode", "--json").stdout)["mode"] == "auto"
