@@ -9,7 +9,8 @@ import click
 from selfheal_cli.actor import actor, now_text
 from selfheal_cli.cli import options
 from selfheal_cli.cli.command import Command
-from selfheal_cli.cli.rollback import confirm, plan_document, settle_first, show_plan, told_move
+from selfheal_cli.cli.confirming import confirm, require_no_question
+from selfheal_cli.cli.rollback import plan_document, settle_first, show_plan, told_move
 from selfheal_cli.cli.say import say
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     help="Take the version as the registry has it, whatever its run wrote down.",
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Show and check the plan; approve nothing.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@options.yes
 @options.allow_module
 @options.model
 @options.tracking_uri
@@ -45,8 +46,7 @@ def command(
     that was judged, by its hash, and expires; where the model wants two people, two approve it. One
     of 'selfheal four-eyes --off' has one person be enough from then on.
     """
-    if as_json and not (yes or dry_run):
-        raise click.UsageError("--json asks nothing: give --yes or --dry-run with it")
+    require_no_question(as_json=as_json, yes=yes, dry_run=dry_run)
     from selfheal_cli.cli import output
     from selfheal_cli.registry.journal import standing
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry

@@ -13,9 +13,7 @@ from selfheal_cli.cli.say import say
 @click.command("four-eyes", cls=Command)
 @click.option("--on", "wanted", flag_value="on", help="Want two people from now on.")
 @click.option("--off", "wanted", flag_value="off", help="Propose that one person is enough again.")
-@click.option(
-    "--reason", default="by hand", show_default=True, help="Say why; it is kept in the history."
-)
+@options.reason
 @options.model
 @options.tracking_uri
 def command(wanted: str | None, reason: str, model_name: str, tracking_uri: str | None) -> None:

@@ -11,9 +11,7 @@ from selfheal_cli.cli.say import say
 
 
 @click.command("hold", cls=Command)
-@click.option(
-    "--reason", default="by hand", show_default=True, help="Say why; it is kept in the history."
-)
+@options.reason
 @options.model
 @options.tracking_uri
 def command(reason: str, model_name: str, tracking_uri: str | None) -> None:

@@ -11,6 +11,7 @@ from selfheal_cli.actor import actor, clock, now_text
 from selfheal_cli.cli import configured as standing
 from selfheal_cli.cli import options
 from selfheal_cli.cli.command import Group
+from selfheal_cli.cli.confirming import confirm, require_no_question
 from selfheal_cli.cli.say import say
 
 if TYPE_CHECKING:
@@ -59,8 +60,8 @@ def list_names(model_name: str, as_json: bool) -> None:
     help="Make the last version that learned from none of them the champion, too.",
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Show the plan; change nothing.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--reason", default="by hand", show_default=True, help="Why; kept in the history.")
+@options.yes
+@options.reason
 @options.policy
 @options.model
 @options.tracking_uri
@@ -83,10 +84,8 @@ def revoke(
     them with the next answered row, and what serves follows through the gate; --roll-back does not
     wait for that.
     """
-    if as_json and not (yes or dry_run):
-        raise click.UsageError("--json asks nothing: give --yes or --dry-run with it")
+    require_no_question(as_json=as_json, yes=yes, dry_run=dry_run)
     from selfheal_cli.cli import output
-    from selfheal_cli.cli.rollback import confirm
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
     from selfheal_cli.rollback.clean import tainted_since
 
@@ -116,8 +115,8 @@ def revoke(
 @click.option("--request", metavar="ID", help="A request's rows, or with --place one of them.")
 @click.option("--place", type=click.IntRange(min=0), help="With --request: from 0.")
 @click.option("--dry-run", is_flag=True, help="Say how many rows; erase none.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--reason", default="by hand", show_default=True, help="Why; kept in the history.")
+@options.yes
+@options.reason
 @options.model
 @options.tracking_uri
 @options.as_json
@@ -139,10 +138,8 @@ def erase(
     """
     if (key is None) == (request is None) or (place is not None and request is None):
         raise click.UsageError("give --id KEY, or --request ID and perhaps --place N")
-    if as_json and not (yes or dry_run):
-        raise click.UsageError("--json asks nothing: give --yes or --dry-run with it")
+    require_no_question(as_json=as_json, yes=yes, dry_run=dry_run)
     from selfheal_cli.cli import output
-    from selfheal_cli.cli.rollback import confirm
     from selfheal_cli.registry.journal import EntryKind
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
     from selfheal_cli.registry.orders import note_labels

@@ -7,7 +7,7 @@ import click
 from selfheal_cli.actor import actor, now_text
 from selfheal_cli.cli import options
 from selfheal_cli.cli.command import Command
-from selfheal_cli.cli.rollback import confirm
+from selfheal_cli.cli.confirming import confirm, require_no_question
 from selfheal_cli.cli.say import say
 
 MODES = ("auto", "recommend", "shadow", "off")
@@ -15,11 +15,9 @@ MODES = ("auto", "recommend", "shadow", "off")
 
 @click.command("mode", cls=Command)
 @click.argument("wanted", metavar="[MODE]", type=click.Choice(MODES), required=False)
-@click.option(
-    "--reason", default="by hand", show_default=True, help="Say why; it is kept in the history."
-)
+@options.reason
 @click.option("--dry-run", is_flag=True, help="Say what would change; change nothing.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@options.yes
 @options.model
 @options.tracking_uri
 @options.as_json
@@ -39,8 +37,7 @@ def command(
     and are proposed beyond it. off: none is made. A server sees it within two seconds. Rollbacks
     and moves by people are never held up. Without MODE, nothing is changed.
     """
-    if as_json and wanted and not (yes or dry_run):
-        raise click.UsageError("--json asks nothing: give --yes or --dry-run with it")
+    require_no_question(as_json=as_json and wanted is not None, yes=yes, dry_run=dry_run)
     from selfheal_cli.cli import output
     from selfheal_cli.registry.journal import standing
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry

@@ -70,6 +70,12 @@ def _either(argument: str, option: str, choose: Callable[..., Any], about: str) 
     )
 
 
+reason: Decorator = click.option(
+    "--reason", default="by hand", show_default=True, help="Why; kept in the history."
+)
+yes: Decorator = click.option("--yes", is_flag=True, help="Do not ask.")
+
+
 def run(default: str | None = None) -> Decorator:
     """RUN or ``--run RUN``: an id, its beginning, or latest."""
     shown = "" if default is None else f" [default: {default}]"

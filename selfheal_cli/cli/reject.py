@@ -12,9 +12,7 @@ from selfheal_cli.cli.say import say
 
 @click.command("reject", cls=Command)
 @click.argument("proposal", type=click.IntRange(min=1))
-@click.option(
-    "--reason", default="by hand", show_default=True, help="Say why; it is kept in the history."
-)
+@options.reason
 @options.model
 @options.tracking_uri
 def command(proposal: int, reason: str, model_name: str, tracking_uri: str | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from selfheal_cli.actor import actor, now_text
 from selfheal_cli.cli import configured as standing
 from selfheal_cli.cli import options
 from selfheal_cli.cli.command import Command
+from selfheal_cli.cli.confirming import confirm, require_no_question
 from selfheal_cli.cli.say import say, say_settled
 from selfheal_cli.cli.version_name import VersionName, version_number
 
@@ -86,15 +86,6 @@ def plan_document(plan: RollbackPlan) -> dict[str, Any]:
     }
 
 
-def confirm(question: str, *, yes: bool) -> None:
-    """Ask on a terminal; elsewhere ``--yes`` must have said it."""
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise click.UsageError("not a terminal: give --yes to go ahead, or --dry-run to look")
-    click.confirm(question, abort=True)
-
-
 def told_move(plan: RollbackPlan, move: AliasMove | None) -> str:
     """What was done; None is no move, since the target serves already."""
     if move is None:
@@ -165,8 +156,8 @@ FOR_BEST = ("by", "min_rows", "regime", "revalidate")
 )  # fmt: skip
 @click.option("--propose", is_flag=True, help="Record the plan for another person to approve.")
 @click.option("--dry-run", is_flag=True, help="Show and check the plan; move nothing.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--reason", default="by hand", show_default=True, help="Why; kept in the history.")
+@options.yes
+@options.reason
 @options.policy
 @options.allow_module
 @options.model
@@ -194,8 +185,7 @@ def command(
     recorded with who, when, from, to and why.
     """
     _check_usage(to_best, named, to_previous, choice)
-    if as_json and not (yes or dry_run or propose):
-        raise click.UsageError("--json asks nothing: give --yes, --dry-run or --propose with it")
+    require_no_question(as_json=as_json, yes=yes, dry_run=dry_run, propose=propose)
     from selfheal_cli.cli import output
     from selfheal_cli.records import VersionRecord
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
