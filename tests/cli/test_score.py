@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+import stat
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -157,6 +158,8 @@ def test_a_query_is_asked_once_for_a_job_that_goes_on(
     job = ("score", *rows, "out.csv", "--part-rows", "1", "--json")
     invoke(*job, expect=130)
     again()
+    # it holds what the query gave
+    assert stat.S_IMODE(Path("out.csv.unfinished").stat().st_mode) == 0o700
     with closing(sqlite3.connect("rows.db")) as database, database:
         database.execute("DELETE FROM pay")
     assert json.loads(invoke(*job).stdout)["rows"] == 20_000

@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from selfheal_cli.errors import ConfigurationError, DataError, OptionError
 from selfheal_cli.sources.feed import on_disk
+from selfheal_cli.workspace import OWNERS_FOLDER
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +62,8 @@ class ScoredParts:
                 f"{self.output}: is there already; name another, or write over it with --force"
             )
         with on_disk(self.folder):
-            (self.folder / PARTS).mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(OWNERS_FOLDER, parents=True, exist_ok=True)
+            (self.folder / PARTS).mkdir(exist_ok=True)
         with self._locked():
             self._go_on(job, force=force)
             yield
