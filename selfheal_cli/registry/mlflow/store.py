@@ -48,8 +48,8 @@ def require_driver(uri: str) -> None:
 
 
 def away_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
-    """``others``, and what boto3 raises once MLflow has loaded it."""
-    if "boto3" not in sys.modules:
+    """``others``, and what boto3 raises once MLflow has loaded it whole."""
+    if sys.modules.get("boto3.exceptions") is None or sys.modules.get("boto3") is None:
         return others
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
