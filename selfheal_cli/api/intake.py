@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,8 @@ from selfheal_cli.errors import (
     WrongShape,
 )
 from selfheal_cli.model.wrapping import wrap
-from selfheal_cli.pipeline.prepare.foreign import SAMPLE, Sample, base_of
+from selfheal_cli.pipeline.prepare.foreign import SAMPLE, Sample, base_of, several_of
+from selfheal_cli.pipeline.prepare.inputs import AskedInput, place_inputs
 from selfheal_cli.serve.http.tables import as_key
 from selfheal_cli.sources.first_contract import one_text
 from selfheal_cli.sources.given import as_array, named_columns
@@ -160,14 +161,35 @@ class ProgramModel:
 
 def live_module(
     module: Any, x: Any, columns: Sequence[str] | None, labels: Sequence[str] | None,
-    **how: Any,
+    asked: Sequence[AskedInput], **how: Any,
 ) -> ProgramModel:  # fmt: skip
-    """A torch module; ``how`` it is wrapped, as `wrap` takes it. Raises `SelfhealError` kinds."""
-    flat, sample = shown(x, columns)
-    network = wrap(module, sample.rows, shape=sample.shape, dtype=sample.dtype, **how)
+    """A torch module; ``how`` it is wrapped, as `wrap` takes it. Where it is ``asked`` for, the
+    columns fill several tensors, in their order. Raises `SelfhealError` kinds.
+    """
+    flat, sample = shown(x, columns) if not asked else _placed(x, columns, asked)
+    network = wrap(module, sample.rows, inputs=sample.inputs, **how)
     base = base_of(network, sample, labels)
     intake = Intake(sample.names, sample.shape, tuple(base.describe()["labels"]))
     return ProgramModel(network, base, intake, flat, {})
+
+
+def _placed(
+    x: Any, columns: Sequence[str] | None, asked: Sequence[AskedInput]
+) -> tuple[FloatArray, Sample]:
+    """As `shown`; an array's columns must be in the order of the inputs already."""
+    _, sample = shown(x, columns)
+    inputs, order = place_inputs(asked, sample.names, "x")
+    if order != sample.names and named_columns(x) is None:
+        raise DataError(
+            f"inputs: an array is taken by position, and its columns are {_few(sample.names)}; "
+            f"they fill the inputs in the order {_few(order)}: give x as a table, or its columns so"
+        )
+    flat, sample = shown(x, order)
+    return flat, replace(sample, shape=(len(order),), several=several_of(inputs))
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join((*names[:6], "...") if len(names) > 6 else names)
 
 
 def shown(x: Any, columns: Sequence[str] | None) -> tuple[FloatArray, Sample]:

@@ -17,8 +17,8 @@ from filelock import FileLock
 
 from selfheal_cli.actor import actor, clock, now_text
 from selfheal_cli.api.deciding import HealDecisions
-from selfheal_cli.api.estimator import live_estimator
-from selfheal_cli.api.intake import live_module
+from selfheal_cli.api.estimator import live_estimator, live_pipeline
+from selfheal_cli.api.intake import ProgramModel, live_module
 from selfheal_cli.api.own import named_adapter, named_monitors, named_rules
 from selfheal_cli.api.replica import Program, Replica, champion_for
 from selfheal_cli.api.report import Report, report_of
@@ -31,7 +31,7 @@ from selfheal_cli.config import (
     RunConfig,
     checked,
 )
-from selfheal_cli.errors import Closed, DataError, SelfhealError, one_line
+from selfheal_cli.errors import Closed, DataError, ModelError, SelfhealError, one_line
 from selfheal_cli.estimators.taking import is_estimator
 from selfheal_cli.forks import expect_forks
 from selfheal_cli.heal.recipe import check_place, check_recipe
@@ -39,7 +39,9 @@ from selfheal_cli.installed import name_of
 from selfheal_cli.model.adapters import REFLEXIVE
 from selfheal_cli.model.answer import AUTO as ANY_OUTPUT
 from selfheal_cli.model.cutting import AUTO
+from selfheal_cli.model.description import name_of as maker
 from selfheal_cli.model.network import use_one_thread
+from selfheal_cli.pipeline.prepare.inputs import AskedInput, parse_inputs
 from selfheal_cli.pipeline.prepare.wrapped import PREFIX
 from selfheal_cli.pipeline.runs.run import Finished, RunContext
 from selfheal_cli.pipeline.runs.wrap import add_wrapped, require_name, wrapped_on
@@ -74,10 +76,16 @@ class SelfHealing(HealDecisions):
     says which recipe fits where. ``settings`` are others of `HealSettings`, such as
     ``learning_rate`` and ``steps``; ``policy`` are thresholds. ``recipe``, ``adapter``, ``rules``
     and ``monitors`` are named, or parts of the program's own: docs/own-parts.md.
+
     ``module`` may be a classifier of scikit-learn's, LightGBM's, XGBoost's or CatBoost's as well:
-    then ``x`` is a table as in its training, and ``at``, ``adapter`` and ``init`` say nothing.
-    Tables (DataFrames) are taken by their columns' names, arrays by position. ``gives`` says what
-    the module gives where that cannot be seen: ``logits``, ``probabilities``, or the KEY of one of
+    then ``x`` is a table as in its training, and what is said here of a module's layers, inputs and
+    constructor is refused. ``preprocess`` is a fitted pipeline of scikit-learn's that the table
+    goes through before a module. ``inputs`` say what a module takes where it is not one row of
+    numbers, as ``wrap --input`` does: ``["x_num=age,amount", "x_cat=tokens:job"]``. A module is
+    built again from its class and layers, with the arguments ``init`` where it does not keep them,
+    or by a ``factory``, a function of a module that can be imported, with these arguments. Tables
+    (DataFrames) are taken by their columns' names, arrays by position. ``gives`` says what the
+    module gives where that cannot be seen: ``logits``, ``probabilities``, or the KEY of one of
     several outputs; ``output`` is its old name.
 
     What is scored and told is kept in this folder, the latest ``keep_rows`` rows of it, until it
@@ -109,7 +117,10 @@ class SelfHealing(HealDecisions):
         recipe: Any = "anchored",
         at: str = AUTO,
         adapter: Any = REFLEXIVE,
+        inputs: Sequence[str] = (),
         init: Mapping[str, Any] | None = None,
+        factory: str | Callable[..., Any] | None = None,
+        preprocess: Any = None,
         gives: str = ANY_OUTPUT,
         output: str | None = None,
         mode: Literal["async", "sync"] = "async",
@@ -121,13 +132,9 @@ class SelfHealing(HealDecisions):
     ) -> None:
         require_name(name)
         recipe, adapter = name_of("recipe", recipe), named_adapter(adapter)
-        if is_estimator(module):
-            given = live_estimator(module, x, columns, labels)
-        else:
-            given = live_module(
-                module, x, columns, labels, at=at, adapter=adapter, init=init,
-                output=_gives(gives, output),
-            )  # fmt: skip
+        how = {"at": at, "adapter": adapter, "init": init, "output": _gives(gives, output)}
+        how["factory"] = factory if factory is None or isinstance(factory, str) else maker(factory)
+        given = _model_of(module, preprocess, x, (columns, labels), parse_inputs(inputs), how)
         network, base, intake = given.network, given.base, given.intake
         heal = _heal_settings(recipe, mode, settings)
         check_recipe(heal, LabelSettings(regime="arriving"), max(network.architecture.outputs, 2))
@@ -386,6 +393,27 @@ class SelfHealing(HealDecisions):
             raise error
         if error is not None:
             raise SelfhealError(f"healing '{self.name}' ended: {one_line(error)}") from error
+
+
+def _model_of(
+    module: Any, preprocess: Any, x: Any,
+    spoken: tuple[Sequence[str] | None, Sequence[str] | None],
+    asked: Sequence[AskedInput], how: Mapping[str, Any],
+) -> ProgramModel:  # fmt: skip
+    """What the program handed over, by what it is; ``spoken`` names columns and classes."""
+    if not is_estimator(module):
+        if preprocess is not None:
+            return live_pipeline(preprocess, module, x, *spoken, asked, **how)
+        return live_module(module, x, *spoken, asked, **how)
+    usual = {"at": AUTO, "adapter": REFLEXIVE, "init": None, "factory": None, "output": ANY_OUTPUT}
+    said = [name for name, value in usual.items() if how[name] != value]
+    said += ["inputs"] * bool(asked) + ["preprocess"] * (preprocess is not None)
+    if said:
+        word = "gives" if said[0] == "output" else said[0]
+        raise ModelError(
+            f"{word}= is for torch modules, and a {type(module).__name__} is none: leave it out"
+        )
+    return live_estimator(module, x, *spoken)
 
 
 def load(

@@ -191,12 +191,18 @@ def read_asked(
     asked = asked_inputs(given)
     if given["preprocess"] is None:
         return origin, stored, sample_rows(stored, given["data"], given["drop"], asked)
+    from selfheal_cli.errors import DataError
     from selfheal_cli.model.allowed import remember
     from selfheal_cli.pipeline.prepare.estimator_origin import EstimatorOrigin, read_transformer
+    from selfheal_cli.pipeline.prepare.estimators import rows_of
     from selfheal_cli.pipeline.prepare.preprocessing import preprocessing
 
+    data = given["data"]
+    frame = rows_of(data, given["drop"])
+    if frame is None:
+        raise DataError("--preprocess needs --data: rows as the pipeline takes them")
     place = EstimatorOrigin(str(given["preprocess"]), given["trust"], given["allow_pickle"])
-    before = preprocessing(read_transformer(place), given["data"], given["drop"])
+    before = preprocessing(read_transformer(place), frame, str(data))
     remember(before.spec.types)
     return origin, stored, before.sample(stored, asked)
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from selfheal_cli.errors import ModelError, one_line
 from selfheal_cli.model import parts
-from selfheal_cli.model.description import ModuleSpec, find_class, name_of
+from selfheal_cli.model.description import ModuleSpec, find_maker, name_of
+from selfheal_cli.model.live import unwrapped
 
 PLAIN = (bool, int, float, str, type(None))
 
@@ -19,14 +20,14 @@ def build_module(spec: ModuleSpec) -> nn.Module:
     """A module as described; raises `ModelError` where the class cannot be found or built."""
     if spec.parts is not None:
         return parts.built(spec)
-    kind = find_class(spec.target)
+    make = find_maker(spec.target)
     try:
         if spec.children:
-            container = kind(**spec.init)
+            container: nn.Module = make(**spec.init)
             for name in spec.in_order:
                 container.add_module(name, build_module(spec.children[name]))
             return container
-        return kind(**spec.init)
+        return unwrapped(make(**spec.init))
     except ModelError:
         raise
     except (Exception, SystemExit) as exc:  # the author's code, which may raise anything
@@ -37,11 +38,16 @@ def build_module(spec: ModuleSpec) -> nn.Module:
         ) from exc
 
 
-def describe(module: nn.Module, init: Mapping[str, Any] | None = None) -> ModuleSpec:
-    """How ``module`` is built again: with ``init``, else with the arguments that it keeps.
+def describe(
+    module: nn.Module, init: Mapping[str, Any] | None = None, factory: str | None = None
+) -> ModuleSpec:
+    """How ``module`` is built again: with ``init``, else with the arguments that it keeps; or by
+    the function that ``factory`` names.
 
     Raises `ModelError` where its class cannot be imported by name.
     """
+    if factory is not None:
+        return ModuleSpec(target=factory, init=dict(init or {}))
     kind = type(module)
     target = name_of(kind)
     if kind in (nn.Sequential, nn.ModuleList, nn.ModuleDict):

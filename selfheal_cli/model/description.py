@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,20 @@ def find_class(target: str) -> type[nn.Module]:
     return named
 
 
+def find_maker(target: str) -> Callable[..., Any]:
+    """The class of a module that ``package.module:name`` names, or a function that makes one.
+
+    Raises `ModelError` as `find_class`.
+    """
+    named = find_named(target)
+    if inspect.isclass(named):
+        return find_class(target)
+    if not callable(named):
+        raise ModelError(f"{target} is a {type(named).__name__}: a class or a function is needed")
+    make: Callable[..., Any] = named
+    return make
+
+
 def find_named(target: str) -> Any:
     """What ``package.module:name`` names; raises `ModelError` as `find_class`."""
     place, _, name = target.partition(":")
@@ -87,11 +101,11 @@ def find_named(target: str) -> Any:
     return named
 
 
-def name_of(kind: type) -> str:
-    """The name by which a class is imported; raises `ModelError` where there is none."""
+def name_of(kind: Callable[..., Any]) -> str:
+    """By what a class or function is imported; raises `ModelError` where it cannot be."""
     if kind.__module__ == "__main__" or "<locals>" in kind.__qualname__:
         raise ModelError(
-            f"class {kind.__qualname__} is in {kind.__module__}, which nobody can import: put it "
+            f"{kind.__qualname__} is in {kind.__module__}, which nobody can import: put it "
             "into a module of its own"
         )
     return f"{kind.__module__}:{kind.__qualname__}"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from inspect import Parameter, signature
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -80,6 +81,7 @@ def take(
     dtype: str = "float32",
     inputs: Sequence[ModelInput] = (),
     init: Mapping[str, Any] | None = None,
+    factory: str | None = None,
     output: str = ANY_OUTPUT,
 ) -> Original:
     """A copy of a module that gives the same output on the rows, and how that output is read.
@@ -88,7 +90,7 @@ def take(
     """
     module = on_cpu(unwrapped(module))
     if not module._modules:
-        module, init = nn.Sequential(module), None  # layers have names within another
+        module, init, factory = nn.Sequential(module), None, None  # layers have names in another
     asked = tuple(inputs) or (ModelInput(shape=shape, dtype=dtype),)
     width = sum(one.size for one in asked)
     if rows.shape[1] != width:
@@ -102,7 +104,8 @@ def take(
     kind, key = parse_gives(output)
     with _evaluating(module):
         rows, interface, expected, seconds = _asked(module, rows, asked, kind, key)
-        copy = _copy(module, init, interface, torch.from_numpy(rows), expected)
+        how = (init, factory)
+        copy = _copy(module, how, interface, torch.from_numpy(rows), expected)
     calls = watch(copy.module, interface, torch.from_numpy(rows))
     direct = is_linear_output(calls, expected)
     answer = read_answer(expected, len(rows), kind, direct=direct)
@@ -268,7 +271,7 @@ class _Copy:
 
 def _copy(
     module: nn.Module,
-    init: Mapping[str, Any] | None,
+    how: tuple[Mapping[str, Any] | None, str | None],
     interface: Interface,
     inputs: Tensor,
     expected: Tensor,
@@ -276,8 +279,9 @@ def _copy(
     """A frozen module of the same weights whose output is the expected one.
 
     It is built by its constructor without values, which takes no time and no memory; else of its
-    parts; else by its constructor with values, which it then computes. Raises `ModelError` with
-    the reason of the last way that said more than another.
+    parts; else by its constructor with values, which it then computes; and ``how`` may name a
+    function that makes it, which is asked last, and is what the arguments are for. Raises
+    `ModelError` with the reason of the last way that said more than another.
     """
 
     def same(copy: nn.Module) -> None:
@@ -292,21 +296,30 @@ def _copy(
             )
             raise ModelError(f"it decides otherwise{gap}")
 
+    init, factory = how
+    own = partial(describe, module, init if factory is None else None)
+    ways: list[Callable[[], _Copy]] = [partial(_without_values, own, module)]
+    if factory is not None or not init:
+        ways.append(partial(_by_parts, module))
+    ways.append(partial(_with_values, own, module))
+    if factory is not None:
+        made = partial(describe, module, init, factory)
+        ways += [partial(_without_values, made, module), partial(_with_values, made, module)]
     failed: list[ModelError] = []
-    for way in (_by_constructor, _by_parts, _by_constructor_with_values):
-        if init and way is _by_parts:
-            continue
+    for way in ways:
         try:
-            copy = way(module, init)
+            copy = way()
             same(copy.module)
             return copy
         except ModelError as exc:
             failed.append(exc)
+    if factory is not None:
+        raise ModelError(f"{factory} makes another model: {failed[-1]}") from failed[-1]
     raise _refused(module, init, failed) from failed[-1]
 
 
-def _by_constructor(module: nn.Module, init: Mapping[str, Any] | None) -> _Copy:
-    spec = describe(module, init)
+def _without_values(described: Callable[[], ModuleSpec], module: nn.Module) -> _Copy:
+    spec = described()
     with torch.device("meta"):
         copy = _with_weights(build_module(spec), _weights(module))
     if any(buffer.is_meta for buffer in copy.buffers()):
@@ -314,14 +327,14 @@ def _by_constructor(module: nn.Module, init: Mapping[str, Any] | None) -> _Copy:
     return _Copy(spec, copy)
 
 
-def _by_parts(module: nn.Module, _init: Mapping[str, Any] | None) -> _Copy:
+def _by_parts(module: nn.Module) -> _Copy:
     described = parts.described(module)
     copy = _with_weights(parts.built(described.spec), described.weights)
     return _Copy(described.spec, copy, lost=described.lost)
 
 
-def _by_constructor_with_values(module: nn.Module, init: Mapping[str, Any] | None) -> _Copy:
-    spec = describe(module, init)
+def _with_values(described: Callable[[], ModuleSpec], module: nn.Module) -> _Copy:
+    spec = described()
     return _Copy(spec, _with_weights(build_module(spec), _weights(module)), computes=True)
 
 

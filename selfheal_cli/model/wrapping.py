@@ -55,17 +55,23 @@ def wrap(
     at: str = AUTO,
     adapter: str = REFLEXIVE,
     init: Mapping[str, Any] | None = None,
+    factory: str | None = None,
     output: str = ANY_OUTPUT,
 ) -> SelfHealingNetwork:
     """A frozen network around a copy of ``module``, with an adapter that is still identity.
 
     ``rows`` (n, width) hold what one row has: one tensor of this ``shape`` and ``dtype``, or the
     ``inputs`` one after the other. On them its probabilities must be those of the module's own
-    output, bit for bit; ``output`` says what that is, as `parse_gives` reads it. Raises
-    `ModelError` where they differ, where the module cannot be built again, or where the adapter
-    cannot go to the layer ``at``; `ConfigurationError` for an unknown adapter.
+    output, bit for bit; ``output`` says what that is, as `parse_gives` reads it. A module that
+    cannot be built again from its class or layers is by the ``factory``,
+    ``package.module:function`` with the arguments ``init``. Raises `ModelError` where they differ,
+    where the module cannot be built again, or where the adapter cannot go to the layer ``at``;
+    `ConfigurationError` for an unknown adapter.
     """
-    original = take(module, rows, shape=shape, dtype=dtype, inputs=inputs, init=init, output=output)
+    original = take(
+        module, rows, shape=shape, dtype=dtype, inputs=inputs, init=init, factory=factory,
+        output=output,
+    )  # fmt: skip
     return put_in(original, at=at, adapter=adapter)
 
 

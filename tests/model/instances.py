@@ -123,8 +123,15 @@ def replaced() -> nn.Module:
     return net
 
 
-def small_network(inputs: int) -> nn.Module:
+def small_network(inputs: int) -> nn.Sequential:
     """The same one each time, of two classes, that learned nothing."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return nn.Sequential(nn.Linear(inputs, 16), nn.ReLU(), nn.Linear(16, 1)).eval()
+
+
+def doubled(inputs: int = 3) -> nn.Module:
+    """What its first layer gives is doubled by a hook, which is no layer and no attribute."""
+    network = small_network(inputs=inputs)
+    network[0].register_forward_hook(lambda _module, _given, values: 2 * values)
+    return network

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import tempfile
 import warnings
@@ -15,6 +16,7 @@ import numpy as np
 
 from selfheal_cli.errors import DataError, ModelError
 from selfheal_cli.model.checkpoint import assemble, estimator_tensors, make_base
+from selfheal_cli.model.description import find_named
 from selfheal_cli.model.interface import WHOLE, ModelInput
 from selfheal_cli.model.loading import (
     PICKLE_RISK,
@@ -56,6 +58,12 @@ class ForeignOrigin:
     weights: Path | None
     init: dict[str, Any] = field(default_factory=dict)
     allow_pickle: bool = False
+
+    @property
+    def factory(self) -> str | None:
+        """The function that makes the model, where it is not named by its class."""
+        is_class = self.target is None or inspect.isclass(find_named(self.target))
+        return None if is_class else self.target
 
     def __str__(self) -> str:
         with_weights = f" with {self.weights}" if self.weights else ""
@@ -242,8 +250,9 @@ def _columns(stored: StoredModel, data: Path, given: Sequence[str]) -> tuple[str
 def taken(stored: StoredModel, sample: Sample, origin: ForeignOrigin, gives: str) -> Original:
     """The module as it is taken for wrapping; raises `ModelError`."""
     original = take(
-        stored.module, sample.rows, inputs=sample.inputs, init=origin.init, output=gives
-    )
+        stored.module, sample.rows, inputs=sample.inputs, init=origin.init,
+        factory=origin.factory, output=gives,
+    )  # fmt: skip
     return replace(original, requirements=stored.requirements)
 
 

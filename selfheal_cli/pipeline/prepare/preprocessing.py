@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,13 +13,14 @@ from selfheal_cli.estimators.describing import columns_of, describe
 from selfheal_cli.estimators.scorer import keep
 from selfheal_cli.estimators.spec import EstimatorSpec
 from selfheal_cli.estimators.taking import FittedClassifier, on_one_thread
-from selfheal_cli.pipeline.prepare.estimators import rows_of
 from selfheal_cli.pipeline.prepare.foreign import Sample, StoredModel, several_of
 from selfheal_cli.pipeline.prepare.inputs import AskedInput, place_inputs
 from selfheal_cli.sources.encoding import Encoding
 from selfheal_cli.sources.fit import side_columns
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from selfheal_cli.records import FloatArray
 
 
@@ -47,20 +47,17 @@ class Preprocessing:
         )  # fmt: skip
 
 
-def preprocessing(
-    fitted: FittedClassifier, data: Path | None, drop: Sequence[str]
-) -> Preprocessing:
-    """A pipeline that gives, stored, what it gives itself; raises `ModelError` and `DataError`."""
-    frame = rows_of(data, drop)
-    if frame is None:
-        raise DataError("--preprocess needs --data: rows as the pipeline takes them")
+def preprocessing(fitted: FittedClassifier, frame: pd.DataFrame, where: str) -> Preprocessing:
+    """A pipeline that gives, stored, what it gives itself of the rows ``frame``, which are from
+    ``where``; raises `ModelError` and `DataError`.
+    """
     names = columns_of(fitted, list(frame.columns), None)
     fitted = on_one_thread(fitted)
     try:
         theirs = fitted.ask(frame[list(names)]).astype(np.float32)
     except Exception as exc:  # its own code
         raise ModelError(
-            f"the {fitted.kind} does not transform the rows of {data}: {one_line(exc)[:300]}"
+            f"the {fitted.kind} does not transform the rows of {where}: {one_line(exc)[:300]}"
         ) from exc
     if theirs.ndim != 2 or len(theirs) != len(frame):
         raise ModelError(f"the {fitted.kind} gives {theirs.shape} for {len(frame)} rows")

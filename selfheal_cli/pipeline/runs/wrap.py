@@ -1,4 +1,4 @@
-"""Split off."""
+"""A model that somebody else trained becomes a version: registered in a run of its own."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from selfheal_cli.model.allowed import remember
 from selfheal_cli.model.description import modules_of
 from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.pipeline.prepare.lease import RunLease, require_free
+from selfheal_cli.pipeline.prepare.wrapped import WRAPPED
 from selfheal_cli.pipeline.record.recorder import RunRecorder
 from selfheal_cli.pipeline.record.replayed import run_started
 from selfheal_cli.pipeline.stream.snapshots import Snapshots
@@ -30,7 +31,6 @@ from selfheal_cli.rollback.verify import load_verified
 
 if TYPE_CHECKING:
     from selfheal_cli.pipeline.runs.run import RunContext
-from selfheal_cli.pipeline.prepare.wrapped import WRAPPED
 
 
 @dataclass(frozen=True, slots=True)
