@@ -25,11 +25,23 @@ class Moments:
         if not len(present):
             return
         mean = float(present.mean())
-        delta, total = mean - self.mean, self.count + len(present)
         # squares about the block's own mean, then what the two means are apart: no cancellation
-        self._squares += float(((present - mean) ** 2).sum())
-        self._squares += delta**2 * self.count * len(present) / total
-        self.mean += delta * len(present) / total
+        self._merge(len(present), mean, float(((present - mean) ** 2).sum()))
+
+    def state(self) -> tuple[int, float, float]:
+        """Count, mean, and sum of squares about the mean."""
+        return self.count, self.mean, self._squares
+
+    def merge(self, state: tuple[int, float, float]) -> None:
+        """Take what was counted of other values."""
+        if state[0]:
+            self._merge(*state)
+
+    def _merge(self, count: int, mean: float, squares: float) -> None:
+        delta, total = mean - self.mean, self.count + count
+        self._squares += squares
+        self._squares += delta**2 * self.count * count / total
+        self.mean += delta * count / total
         self.count = total
 
     @property

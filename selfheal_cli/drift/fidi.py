@@ -15,6 +15,7 @@ import pandas as pd
 from scipy.special import erfc
 
 from selfheal_cli.config import Policy
+from selfheal_cli.drift.merging import SummingMonitor
 from selfheal_cli.drift.monitor import (
     CONSTANT,
     MOST_NAMED,
@@ -116,33 +117,36 @@ class Fidi:
         return DriftReading(self.calibration.feature, z, drifting=drifting)
 
 
-class WeightedFidi:
+class WeightedFidi(SummingMonitor):
     """``sqrt(sum of w z**2)`` over the features, weights w that sum to 1; z is the article's.
 
     With one feature this is the article's z itself.
     """
 
     def __init__(self, setup: MonitorSetup) -> None:
-        self.limits = setup.limits
         values = {name: setup.sample.values(name) for name in setup.targets}
         self._names = tuple(name for name in setup.targets if varies(values[name]))
         self._mean = np.array([values[name].mean() for name in self._names])
         self._sd = np.array([values[name].std() for name in self._names]) + FLOOR
         self._trained = np.array([len(values[name]) for name in self._names])
         self._weights = _weights(setup, self._names)
-        self._means: deque[Floats] = deque(maxlen=setup.settings.window)
-        self._rows: deque[Floats] = deque(maxlen=setup.settings.window)
+        super().__init__(setup, self._mean, self._sd, self._trained, self._weights)
 
-    def update(self, view: BatchView) -> Reading:
-        """Take a batch; a feature without values in it keeps those of the window's others."""
+    def _sums(self, view: BatchView) -> Floats:
+        columns = [view.values(name) for name in self._names]
+        sums = [[column.sum() for column in columns], [len(column) for column in columns]]
+        return np.array(sums, dtype=np.float64).ravel()
+
+    def _read(self, sums: Floats) -> Reading:
+        """A feature without values in a batch keeps those of the window's others."""
         if not self._names:
             return QUIET
-        columns = [view.values(name) for name in self._names]
-        self._means.append(np.array([c.mean() if len(c) else np.nan for c in columns]))
-        self._rows.append(np.array([len(c) for c in columns], dtype=np.float64))
-        rows = np.sum(self._rows, axis=0)
-        batches = np.maximum(np.sum(np.array(self._rows) > 0, axis=0), 1)
-        window = np.where(rows > 0, np.nansum(self._means, axis=0) / batches, self._mean)
+        totals, counts = np.hsplit(sums, 2)
+        # a mean of the batches' means, as the article has it: each weighs the same
+        means = np.divide(totals, counts, out=np.zeros_like(totals), where=counts > 0)
+        rows = np.sum(counts, axis=0)
+        batches = np.maximum(np.sum(counts > 0, axis=0), 1)
+        window = np.where(rows > 0, np.sum(means, axis=0) / batches, self._mean)
         z = np.abs(window - self._mean) / self._sd
         # of a difference of two means, both with the training standard deviation
         error = np.sqrt(1 / np.maximum(rows, 1) + 1 / self._trained)

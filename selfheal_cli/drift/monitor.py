@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
     Counts = NDArray[np.int64]
+    Sums = NDArray[Any]  # int64 or float64
 
 
 SCORES, ERRORS = "scores", "errors"
@@ -48,7 +48,8 @@ class BatchView:
     ``columns``: each feature's values (n,) as the source gave them. ``scores``: probabilities of
     the frozen baseline, (n,) or (n, K). ``classes`` (n,): decided by the serving version.
     ``conflicts``: rows where a rule disagrees with it. ``errors`` (m,): one for each label that
-    came with this batch, 1.0 where the answer was wrong.
+    came with this batch, 1.0 where the answer was wrong. ``batch`` is its number; None: the one
+    after the last.
     """
 
     columns: Columns
@@ -56,6 +57,7 @@ class BatchView:
     classes: LabelArray
     conflicts: int
     errors: Floats
+    batch: int | None = None
 
     def values(self, target: str) -> Floats:
         """The numbers of a feature, of the scores or of the errors; missing ones left out."""
@@ -116,13 +118,35 @@ class AlarmLimits:
         return Level.ALARM if effect >= self.threshold else Level.WARNING
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class MonitorState:
+    """Sums by batch: ``numbers`` (m,) of the batches, rising, and ``sums`` (m, k) of each.
+
+    ``of`` says which monitor they are of, and what it compares with. They are text and arrays,
+    which any wire carries.
+    """
+
+    of: str
+    numbers: NDArray[np.int64]
+    sums: Sums
+
+
 class Monitor(Protocol):
-    """Reads one batch after another; the same batches give the same readings."""
+    """Reads one batch after another; the same batches give the same readings.
+
+    Those of `merging` add up over partitions of the rows; the others refuse in words.
+    """
 
     limits: AlarmLimits
 
     def update(self, view: BatchView) -> Reading:
         """Take a batch."""
+
+    def state(self) -> MonitorState:
+        """What it counted; raises `ConfigurationError` where it does not merge."""
+
+    def merge(self, states: Sequence[MonitorState]) -> Reading:
+        """Take what others counted, and say what holds of the whole; raises as `state`."""
 
 
 def numbers(columns: Columns, scores: FloatArray, target: str) -> Floats:
@@ -284,24 +308,6 @@ class Categories:
     def cells(self) -> int:
         """Number of cells: the known categories and one."""
         return len(self._index) + 1
-
-
-class CountWindow:
-    """The sum of the last batches' counts."""
-
-    def __init__(self, batches: int) -> None:
-        self._kept: deque[Counts] = deque()
-        self._batches = batches
-        self._sum: Counts | None = None
-
-    def add(self, counts: Counts) -> Counts:
-        """Take a batch's counts (k,); returns the window's."""
-        total = counts.copy() if self._sum is None else self._sum + counts
-        self._kept.append(counts)
-        if len(self._kept) > self._batches:
-            total -= self._kept.popleft()
-        self._sum = total
-        return total
 
 
 def homogeneity(first: Counts, second: Counts) -> float:

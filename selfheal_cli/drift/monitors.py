@@ -8,7 +8,7 @@ detector has fired: Page-Hinkley, or one of river's (needs selfheal-cli[monitors
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ import numpy as np
 import pandas as pd
 from scipy.special import kolmogorov
 
+from selfheal_cli.drift.merging import InOrder, SummingMonitor
 from selfheal_cli.drift.monitor import (
     ERRORS,
     BatchView,
     Categories,
-    CountWindow,
     FeatureReading,
     MonitorSetup,
     Quantiles,
@@ -56,7 +56,7 @@ SEED = 14
 
 
 class _FeatureCells:
-    """One feature's cells: the counts of the training rows, and those of the last batches."""
+    """One feature's cells, and the counts of the training rows in them."""
 
     def __init__(self, feature: str, setup: MonitorSetup, cells: int) -> None:
         sample = setup.sample
@@ -69,27 +69,37 @@ class _FeatureCells:
         else:
             self._cells = Categories(sample.categories[feature])
             self.reference = self._cells.count(sample.rows.columns[feature])
-        self._window = CountWindow(setup.settings.window)
 
-    def update(self, view: BatchView) -> Counts:
-        """The window's counts with this batch."""
+    def count(self, view: BatchView) -> Counts:
+        """The batch's rows in each cell."""
         values: Any = view.values(self.feature) if self.ordered else view.columns[self.feature]
-        return self._window.add(self._cells.count(values))
+        return self._cells.count(values)
+
+    @property
+    def edges(self) -> NDArray[Any]:
+        """Where its cells end; of a text nothing, whose cells are its categories."""
+        return self._cells.edges if isinstance(self._cells, Quantiles) else np.empty(0)
 
 
-class _Distributions(ABC):
+class _Distributions(SummingMonitor):
     """One measure of distance for each feature, all together under Holm's correction."""
 
     cells = PSI_CELLS
 
     def __init__(self, setup: MonitorSetup) -> None:
-        self.limits = setup.limits
         self._features = [_FeatureCells(name, setup, self.cells) for name in setup.targets]
+        self._ends = np.cumsum([len(one.reference) for one in self._features])
+        known = [part for one in self._features for part in (one.edges, one.reference)]
+        super().__init__(setup, *known)
 
-    def update(self, view: BatchView) -> Reading:
-        """Take a batch."""
-        readings = [self._compare(feature, feature.update(view)) for feature in self._features]
-        return read(readings, self.limits)
+    def _sums(self, view: BatchView) -> Counts:
+        counts = [feature.count(view) for feature in self._features]
+        return np.concatenate(counts) if counts else np.empty(0, dtype=np.int64)
+
+    def _read(self, sums: Counts) -> Reading:
+        current = np.split(sums.sum(axis=0), self._ends[:-1])
+        pairs = zip(self._features, current, strict=False)  # without features one part is empty
+        return read([self._compare(feature, counts) for feature, counts in pairs], self.limits)
 
     @abstractmethod
     def _compare(self, feature: _FeatureCells, current: Counts) -> FeatureReading:
@@ -154,7 +164,7 @@ def kolmogorov_smirnov(reference: Counts, current: Counts) -> tuple[float, float
     return distance, float(kolmogorov(distance * sqrt(rows[0] * rows[1] / sum(rows))))
 
 
-class _Shares:
+class _Shares(SummingMonitor):
     """Shares of the same rows, one for each of ``names``.
 
     ``reference`` (k,) counts the training rows of each; with ``only_more`` a share that fell is
@@ -169,14 +179,20 @@ class _Shares:
         *,
         only_more: bool = False,
     ) -> None:
-        self.limits = setup.limits
+        super().__init__(setup, reference, np.array(len(setup.sample)))
         self._names = tuple(names)
         self._reference, self._reference_rows = reference, len(setup.sample)
         self._only_more = only_more
-        self._window = CountWindow(setup.settings.window)
 
-    def _observe(self, counts: Counts, rows: int) -> Reading:
-        *current, total = self._window.add(np.append(counts, rows)).tolist()
+    @abstractmethod
+    def _count(self, view: BatchView) -> Counts:
+        """The batch's rows that have each share's mark."""
+
+    def _sums(self, view: BatchView) -> Counts:
+        return np.append(self._count(view), len(view.classes))
+
+    def _read(self, sums: Counts) -> Reading:
+        *current, total = sums.sum(axis=0).tolist()
         names = zip(self._names, self._reference.tolist(), current, strict=True)
         return read([self._compare(name, before, now, total) for name, before, now in names],
                     self.limits)  # fmt: skip
@@ -199,9 +215,8 @@ class PredictionRate(_Shares):
         names = [labels[place] for place in self._classes]
         super().__init__(setup, names, self._decided(setup.sample.classes))
 
-    def update(self, view: BatchView) -> Reading:
-        """Take a batch."""
-        return self._observe(self._decided(view.classes), len(view.classes))
+    def _count(self, view: BatchView) -> Counts:
+        return self._decided(view.classes)
 
     def _decided(self, classes: LabelArray) -> Counts:
         return np.array([np.count_nonzero(classes == place) for place in self._classes])
@@ -214,12 +229,12 @@ class Missing(_Shares):
         self._features = setup.targets
         super().__init__(setup, setup.targets, self._absent(setup.sample.rows.columns))
 
-    def update(self, view: BatchView) -> Reading:
-        """Take a batch."""
-        return self._observe(self._absent(view.columns), len(view.classes))
+    def _count(self, view: BatchView) -> Counts:
+        return self._absent(view.columns)
 
     def _absent(self, columns: Columns) -> Counts:
-        return np.array([int(pd.isna(columns[name]).sum()) for name in self._features])
+        absent = [int(pd.isna(columns[name]).sum()) for name in self._features]
+        return np.array(absent, dtype=np.int64)
 
 
 class RuleConflicts(_Shares):
@@ -228,9 +243,8 @@ class RuleConflicts(_Shares):
     def __init__(self, setup: MonitorSetup) -> None:
         super().__init__(setup, ["rules"], np.array([setup.sample.conflicts]), only_more=True)
 
-    def update(self, view: BatchView) -> Reading:
-        """Take a batch."""
-        return self._observe(np.array([view.conflicts]), len(view.classes))
+    def _count(self, view: BatchView) -> Counts:
+        return np.array([view.conflicts])
 
 
 def effect_size(first: float, second: float) -> float:
@@ -355,7 +369,7 @@ class _ChangeDetector:
         return FeatureReading(self.target, 0.0, 1.0)
 
 
-class Changes:
+class Changes(InOrder):
     """Alarms where a detector fired within the window, and the window's mean has moved.
 
     ``make`` gives a detector by the chance of a false alarm at one value.
@@ -363,6 +377,7 @@ class Changes:
 
     def __init__(self, make: Callable[[float], Any], setup: MonitorSetup) -> None:
         self.limits = setup.limits
+        self._of = str(setup.settings)
         chance = setup.settings.alpha / (PARTS * max(len(setup.targets), 1))
         self._detectors = []
         for name in setup.targets:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from selfheal_cli.drift.merging import InOrder
 from selfheal_cli.drift.monitor import (
     ERRORS,
     SCORES,
@@ -43,11 +44,13 @@ class MonitorPart(Protocol):
         """
 
 
-class OwnMonitor:
+class OwnMonitor(InOrder):
     """A monitor of another package as one of ours: alarms by the rule that holds for all."""
 
+    _why = "is another package's, and only it knows what it counts"
+
     def __init__(self, name: str, setup: MonitorSetup) -> None:
-        self.limits = setup.limits
+        self.limits, self._of = setup.limits, str(setup.settings)
         self._part = part_of("monitor", name)
         self._monitor: Any = deepcopy(made("monitor", name))
         sample = setup.sample

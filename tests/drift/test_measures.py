@@ -14,7 +14,6 @@ from selfheal_cli.drift.monitor import (
     AlarmLimits,
     BatchView,
     Categories,
-    CountWindow,
     FeatureReading,
     Level,
     Quantiles,
@@ -154,12 +153,6 @@ def test_an_effect_of_shares_is_cohen_s() -> None:
     assert effect_size(0.3, 0.3) == 0
     assert effect_size(0.2, 0.4) == pytest.approx(effect_size(0.4, 0.2))
     assert effect_size(0.0, 1.0) == pytest.approx(np.pi)
-
-
-def test_a_window_forgets_what_is_older() -> None:
-    window = CountWindow(2)
-    sums = [window.add(np.array([1, place])).tolist() for place in (1, 10, 100)]
-    assert sums == [[1, 1], [2, 11], [2, 110]]
 
 
 def test_texts_that_training_did_not_have_are_a_cell_and_missing_ones_are_none() -> None:
