@@ -21,10 +21,12 @@ from streams import STREAMS
 
 from selfheal_cli.config import HealSettings, NetworkSettings, RunConfig
 from selfheal_cli.config_sources import TableSettings
+from selfheal_cli.kinds import PEERS
 from selfheal_cli.model.network import use_one_thread
-from selfheal_cli.pipeline.offline.baselines import Frozen, MakePeer, river_peers
+from selfheal_cli.pipeline.offline.baselines import FineTune, Frozen, MakePeer
 from selfheal_cli.pipeline.offline.compare import Result, WithPeer, contest
-from selfheal_cli.pipeline.offline.trees import tree_peers
+from selfheal_cli.pipeline.offline.peers import peers_named
+from selfheal_cli.pipeline.offline.refitted import RefitSchedule
 from selfheal_cli.pipeline.prepare.baseline import Trained, survey, train_networks
 from selfheal_cli.pipeline.prepare.rows import open_source
 from selfheal_cli.pipeline.stream.memory import Replay
@@ -32,6 +34,7 @@ from selfheal_cli.settings.resolve import OF_OWN_DATA, VALIDATION
 from selfheal_cli.sources.base import Source
 
 FIGURES = ("accuracy", "f1", "roc_auc", "pr_auc", "log_loss", "rows_per_second")
+UNLIKE = ("adaptive-tree", "isolation-forest", "one-class-svm")  # behind the others everywhere
 RECIPES = {
     "anchored": HealSettings(recipe="anchored"),
     "ensemble without trees": HealSettings(recipe="ensemble"),
@@ -52,10 +55,16 @@ def contestants(
     config: RunConfig, source: Source, trained: Trained, skip: list[str]
 ) -> Iterator[Result]:
     """Everyone on one stream, each with what it reached."""
-    peers: dict[str, MakePeer] = {"frozen": lambda seed, source: Frozen(trained.network)}
-    peers |= tree_peers(10) | river_peers()
+    rate = config.network.learning_rate
+    peers: dict[str, MakePeer] = {
+        "frozen": lambda seed, source: Frozen(trained.network),
+        "full fine-tune": lambda seed, source: FineTune(trained.network, rate),
+    }
+    peers |= peers_named(
+        [name for name in PEERS if name not in UNLIKE], config.network, RefitSchedule()
+    )
     for title, make in peers.items():
-        if not any(word in title for word in ["Hoeffding", *skip]):
+        if not any(word in title for word in skip):
             yield contest(title, WithPeer(make(config.seed, source), config), config, source)
     for title, heal in RECIPES.items():
         if title in skip:

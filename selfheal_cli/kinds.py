@@ -13,6 +13,12 @@ MONITORS = (
     "fidi", "adwin", "kswin", "page-hinkley", "psi", "two-sample", "prediction-rate",
     "missing", "category", "conflicts",
 )  # fmt: skip
+# what compare holds beside the recipes; those of own data unless others are named
+PEERS = (
+    "frozen-trees", "refitted-trees", "refitted-logistic", "retrained-network", "river-logistic",
+    "adaptive-tree", "adaptive-forest", "isolation-forest", "one-class-svm",
+)  # fmt: skip
+OWN_PEERS, RIVER_PEERS = PEERS[:3], PEERS[4:7]
 ADAPTERS = ("reflexive", "affine", "lora")
 # no other package's part can be called so
 BUILT_IN: Mapping[PartKind, tuple[str, ...]] = {

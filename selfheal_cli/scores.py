@@ -19,6 +19,7 @@ SPELLED = {
     "pr_auc": "PR AUC",
     "ece": "ECE",
     "recall_at_1pct_fp": "recall at 1 % FP",
+    "memory_mb": "MB",
 }
 
 

@@ -20,6 +20,7 @@ from selfheal_cli.api.own import named_monitors, named_rules
 from selfheal_cli.api.report import Report, report_of
 from selfheal_cli.errors import OptionError
 from selfheal_cli.installed import name_of
+from selfheal_cli.kinds import OWN_PEERS
 from selfheal_cli.model.adapters import REFLEXIVE
 from selfheal_cli.model.answer import AUTO as ANY_OUTPUT
 from selfheal_cli.model.cutting import AUTO
@@ -28,7 +29,8 @@ from selfheal_cli.model.wrapping import wrap as wrap_module
 from selfheal_cli.pipeline.offline import compare as offline
 from selfheal_cli.pipeline.offline.baselines import MakePeer
 from selfheal_cli.pipeline.offline.contest import FIXED, contest
-from selfheal_cli.pipeline.offline.trees import tree_peers
+from selfheal_cli.pipeline.offline.peers import missing_peers, peers_named
+from selfheal_cli.pipeline.offline.refitted import RefitSchedule
 from selfheal_cli.pipeline.offline.winner import Ranking
 from selfheal_cli.pipeline.prepare.foreign import base_of
 from selfheal_cli.pipeline.prepare.objective import by_the_data
@@ -54,7 +56,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from torch import nn
 
-REFIT_EVERY = 10  # batches, after which boosted trees are fitted again
 TABLES = WORKSPACE / "tables"  # DataFrames that were given, by their content
 
 
@@ -125,12 +126,14 @@ def compare(
 ) -> ComparisonTable:
     """`selfheal compare`: the same stream through each recipe, ``peers``, and no heal at all.
 
-    Without ``peers`` own data go through boosted trees as well. Nothing is registered. ``options``
-    as for `run`.
+    Without ``peers`` own data go through boosted trees and refitted logistic regression as well.
+    Nothing is registered. ``options`` as for `run`.
     """
     settled = _settled(data, {"target": target, **options}, settings, FIXED)
     if peers is None:
-        peers = {} if settled.config.source.kind == "synthetic" else tree_peers(REFIT_EVERY)
+        wanted = () if settled.config.source.kind == "synthetic" else OWN_PEERS
+        here = [name for name in wanted if name not in missing_peers(wanted)]
+        peers = peers_named(here, settled.config.network, RefitSchedule())
     with threads_as_before():
         config, make_source, _ = contest(settled)
         seeded = range(config.seed, config.seed + seeds)
@@ -138,7 +141,7 @@ def compare(
             config, make_source, [name_of("recipe", one) for one in recipes], dict(peers or {}),
             seeded, on_result,
         )  # fmt: skip
-    order = offline.ranking(results, config.objective)
+    order = offline.ranking(results, config)
     return ComparisonTable(tuple(offline.summarise(results)), order, tuple(results))
 
 

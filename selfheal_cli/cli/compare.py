@@ -14,25 +14,29 @@ from selfheal_cli.cli.command import section
 from selfheal_cli.cli.part_choice import PartOption, require_all
 from selfheal_cli.cli.say import say
 from selfheal_cli.errors import ConfigurationError
-from selfheal_cli.kinds import RECIPES
+from selfheal_cli.kinds import OWN_PEERS, PEERS, RECIPES, RIVER_PEERS
 from selfheal_cli.scores import title_of
 
 if TYPE_CHECKING:
     from selfheal_cli.config import RunConfig
+    from selfheal_cli.pipeline.offline.baselines import MakePeer
     from selfheal_cli.pipeline.offline.compare import ComparisonRow, Result
+    from selfheal_cli.pipeline.offline.refitted import RefitSchedule
     from selfheal_cli.pipeline.offline.winner import Ranking
     from selfheal_cli.settings.resolve import ResolvedSettings
     from selfheal_cli.sources.base import Source
 
 BEHIND = "behind"
+RARE = 0.05  # share of positives below which few alarms are what counts
 # by objective, what is shown of a contestant
 FIRST = {
     "accuracy": ("accuracy", BEHIND, "f1", "roc_auc", "log_loss"),
     "f1": ("f1", BEHIND, "pr_auc", "recall_at_1pct_fp", "roc_auc"),
     "cost": ("cost", BEHIND, "pr_auc", "recall_at_1pct_fp", "roc_auc"),
 }
-MORE = ("accuracy", "f1_half", "f1", "kappa", "roc_auc", "pr_auc", "log_loss", "ece",
-        "rows_per_second", "rows_per_second_whole")  # fmt: skip
+MORE = ("seconds", "accuracy", "f1_half", "f1", "kappa", "roc_auc", "pr_auc", "recall_at_1pct_fp",
+        "log_loss", "ece", "processor_seconds", "memory_mb", "rows_per_second",
+        "rows_per_second_whole")  # fmt: skip
 BLIND = ("flag nothing", "label rate of the last 10 batches")  # the speed of no model tells nothing
 
 
@@ -57,17 +61,37 @@ BLIND = ("flag nothing", "label rate of the last 10 batches")  # the speed of no
         help="Networks (and synthetic streams) to take the mean of.",
     ),
     click.option(
+        "--peers",
+        metavar="NAME,NAME",
+        help=f"What people would do instead: {', '.join(PEERS)}; all or none. [default: "
+        f"{','.join(OWN_PEERS)} of own data, else none]",
+    ),
+    click.option(
         "--refit-every",
         type=click.IntRange(1, 1_000_000),
         default=10,
         show_default=True,
         metavar="BATCHES",
-        help="Of own data: when boosted trees are fitted to the last 10,000 labelled rows again.",
+        help="When refitted peers are fitted again.",
+    ),
+    click.option(
+        "--refit-rows",
+        metavar="ROWS|all",
+        default="10000",
+        show_default=True,
+        help="On how many of the latest labelled rows.",
     ),
     click.option(
         "--river",
         is_flag=True,
         help="Also three online learners of river; slow; needs selfheal-cli[compare].",
+    ),
+    click.option(
+        "--jobs",
+        type=click.IntRange(1, 256),
+        default=1,
+        show_default=True,
+        help="Processes; the figures are the same, times are of busier cores.",
     ),
 )
 @run_options.learning
@@ -94,8 +118,11 @@ def command(
     /,
     recipes: str,
     seeds: int,
+    peers: str | None,
     refit_every: int,
+    refit_rows: str,
     river: bool,
+    jobs: int,
     plot: Path,
     tracking_uri: str | None,
     quiet: bool,
@@ -105,38 +132,37 @@ def command(
     """Send the same stream through each recipe, through peers, and through no heal at all.
 
     Everyone predicts a batch before its labels come, then learns. F1 is at a threshold that each
-    sets by its own last 1,000 probabilities; accuracy is at 0.5. Own data go through boosted trees
-    as well, frozen and refitted. Who is ahead is said with the interval of the difference on the
-    same rows. The comparison is kept in MLflow as one run with a child run for each contestant.
+    sets by its own last 1,000 probabilities; accuracy is at 0.5. Who is ahead is said with the
+    interval of the difference on the same rows, or over the streams of a generator. The comparison
+    is kept in MLflow as one run with a child run for each contestant.
     """
     chosen = [name.strip() for name in recipes.split(",") if name.strip()]
     require_all("recipe", chosen or [recipes], "--recipes")
     from selfheal_cli.pipeline.offline.contest import contest
 
+    named, refit = _peers(peers, river), _refit(refit_every, refit_rows)
     settled = _settle(ctx)
     with standing.naming_the_file(settled):
         config, make_source, why = contest(settled)
-    if why and not (quiet or as_json):
+    loud = not (quiet or as_json)
+    if why and loud:
         say(f"{why[0].upper()}{why[1:]}.", err=True)
     from selfheal_cli.cli import output
     from selfheal_cli.model.network import use_one_thread
-    from selfheal_cli.pipeline.offline.baselines import river_peers
-    from selfheal_cli.pipeline.offline.compare import compare, ranking, summarise
-    from selfheal_cli.pipeline.offline.trees import tree_peers
+    from selfheal_cli.pipeline.offline.compare import compare, contestants, ranking, summarise
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 
-    own = config.source.kind != "synthetic"
-    peers = (tree_peers(refit_every) if own else {}) | (river_peers() if river else {})
+    makers = _makers(named, config, refit, loud=loud)
     use_one_thread()
     registry = MlflowRegistry(tracking_uri, create=True)
     wanted = range(config.seed, config.seed + seeds)
-
-    def show(result: Result) -> None:
-        if not (quiet or as_json):
-            say(f"seed {result.seed}: {result.title}", err=True)
-
-    results = compare(config, make_source, chosen, peers, wanted, show)
-    lines, order = summarise(results), ranking(results, config.objective)
+    entries = len(contestants(config, chosen, makers)) * seeds
+    with output.counting("comparing", entries, quiet=not loud) as show:
+        results = compare(
+            config, make_source, chosen, makers, wanted,
+            lambda result: show(f"seed {result.seed}: {result.title}"), jobs,
+        )  # fmt: skip
+    lines, order = summarise(results), ranking(results, config)
     limit = _limit(make_source(config.seed))
     picture = _draw(results, lines, limit, config, plot)
     run_id = _log(registry, config, lines, picture)
@@ -146,6 +172,52 @@ def command(
     _show(lines, order, seeds)
     say(str(order))
     say(f"Picture in {plot}; in MLflow: run {run_id} with {len(lines)} child runs.")
+
+
+def _peers(given: str | None, river: bool) -> tuple[str, ...] | None:
+    """The peers that were asked for by name; None where nothing was said."""
+    names = [name.strip() for name in (given or "").split(",") if name.strip()]
+    if given is not None and names not in (["all"], ["none"]):
+        unknown = next((name for name in names if name not in PEERS), None if names else given)
+        if unknown is not None:
+            raise click.BadParameter(
+                f"there is no peer {unknown!r}; known: {', '.join(PEERS)}, all, none",
+                param_hint="--peers",
+            )
+    names = {"all": [*PEERS], "none": []}.get(given or "", names)
+    if river:
+        own = OWN_PEERS if given is None else ()
+        return (*own, *dict.fromkeys((*names, *RIVER_PEERS)))
+    return None if given is None else tuple(dict.fromkeys(names))
+
+
+def _refit(every: int, rows: str) -> RefitSchedule:
+    from selfheal_cli.pipeline.offline.refitted import RefitSchedule
+
+    if rows == "all":
+        return RefitSchedule(every, None)
+    if not (rows.isascii() and rows.isdigit() and int(rows)):
+        raise click.BadParameter(
+            f"{rows!r}: a number of rows from 1 on is allowed, or all", param_hint="--refit-rows"
+        )
+    return RefitSchedule(every, int(rows))
+
+
+def _makers(
+    named: tuple[str, ...] | None, config: RunConfig, refit: RefitSchedule, *, loud: bool
+) -> dict[str, MakePeer]:
+    """Makers of peers; of those that nobody named the missing ones are left out, and told."""
+    from selfheal_cli.pipeline.offline.peers import missing_peers, peers_named, require_peers
+
+    own = OWN_PEERS if config.source.kind != "synthetic" else ()
+    if named is None:
+        lacking = missing_peers(own)
+        for name, lacks in lacking.items():
+            if loud:
+                say(f"Without {name}: {lacks}.", err=True)
+        named = tuple(name for name in own if name not in lacking)
+    require_peers(named)
+    return peers_named(named, config.network, refit)
 
 
 def _settle(ctx: click.Context) -> ResolvedSettings:
@@ -172,12 +244,20 @@ def _show(lines: list[ComparisonRow], order: Ranking, seeds: int) -> None:
     from selfheal_cli.cli import output
 
     first = FIRST[order.figure]
+    if "recall_at_1pct_fp" not in first and _rare(lines):
+        first = (*first[:-1], "recall_at_1pct_fp")
     more = [name for name in MORE if name not in first and any(name in one.mean for one in lines)]
     rows = [[line.title, *(_cell(line, name, order) for name in (*first, *more))] for line in lines]
     title = f"Comparison on {lines[0].rows:,} rows, {output.counted(seeds, 'seed')}"
     columns = ("", *(f">{title_of(name)}" for name in first),
                *(f"+>{title_of(name)}" for name in more))  # fmt: skip
     output.print_table(title, columns, rows)
+
+
+def _rare(lines: list[ComparisonRow]) -> bool:
+    """Whether fewer than one row in twenty is positive, by who flags nothing."""
+    nothing = next(line for line in lines if line.title == BLIND[0])
+    return nothing.mean["accuracy"] > 1 - RARE
 
 
 def _cell(line: ComparisonRow, name: str, order: Ranking) -> str:

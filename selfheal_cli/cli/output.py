@@ -75,6 +75,25 @@ def waiting(what: str, *, quiet: bool) -> Iterator[Callable[[int], None]]:
         yield on_left
 
 
+@contextmanager
+def counting(what: str, total: int, *, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """A bar on standard error that is told what was done; in a pipe a line for each."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    console = Console(file=sys.stderr, highlight=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    hidden = quiet or not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
+        task = progress.add_task(what, total=total)  # ours: a description is markup
+
+        def on_done(done: str) -> None:
+            progress.update(task, advance=1)
+            if hidden and not quiet:
+                click.echo(visible(done), err=True)
+
+        yield on_done
+
+
 def line(*parts: Part) -> Text:
     """Text for rich: the one way in, past its markup. A part with a style is (text, style)."""
     rich_text = Text()

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,20 @@ import pytest
 from click.testing import CliRunner
 
 from selfheal_cli.cli.main import main
+from selfheal_cli.config import NetworkSettings, RunConfig, SyntheticSettings
+from selfheal_cli.kinds import PEERS
+from selfheal_cli.pipeline.offline.compare import SPEED, WHOLE_SPEED, compare
+from selfheal_cli.sources.synthetic import RULE, SyntheticSource
 from tests.cli.test_bad_input import refused
 from tests.cli.test_recipes_and_labels import table
 from tests.conftest import Invoke, enter
 
 SIMPLE = ["no heal", "full fine-tune", "flag nothing", "label rate of the last 10 batches"]
 LIMIT = "limit: the generator's own posterior"
-TREES = ["boosted trees, frozen", "boosted trees, refitted every 10 batches"]
+OWN = [
+    "boosted trees, frozen", "boosted trees, refitted every 10 batches",
+    "logistic regression, refitted every 10 batches",
+]  # fmt: skip
 FIGURES = {"accuracy", "f1_half", "f1", "kappa", "roc_auc", "pr_auc", "log_loss", "ece"}
 FIGURES |= {"recall_at_1pct_fp"}
 QUICK = ("--recipes", "anchored", "--batches", "4", "--json")
@@ -167,6 +175,64 @@ def test_an_unknown_recipe_is_a_usage_error_that_names_the_known(
     assert sorted(Path().rglob("*")) == before
 
 
+@pytest.mark.parametrize("names", ["forest", "frozen-trees,magic", ",", "all,frozen-trees"])
+def test_an_unknown_peer_is_a_usage_error_that_names_the_known(
+    workdir: Path, invoke: Invoke, names: str
+) -> None:
+    before = sorted(Path().rglob("*"))
+    stderr = invoke("compare", "--peers", names, expect=2).stderr
+    assert ", ".join(PEERS) in stderr
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_rows_to_refit_on_are_a_number_or_all(workdir: Path, invoke: Invoke) -> None:
+    for rows in ("0", "-1", "some", "²"):
+        assert "or all" in invoke("compare", "--refit-rows", rows, expect=2).stderr
+
+
+def test_rare_positives_are_shown_with_what_few_alarms_catch(
+    workdir: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    frame = table("data.csv", rows=600)
+    frame.loc[(frame.index % 7 != 0), "label"] = "no"
+    frame.to_csv("rare.csv", index=False)
+    arguments = ("compare", "rare.csv", "--target", "label", "--recipes", "anchored")
+    shown = invoke(*arguments, "--peers", "isolation-forest", "--objective", "accuracy").stdout
+    assert "at 1 % FP" in shown
+    assert "isolation" in shown
+
+
+@pytest.mark.slow
+def test_processes_change_no_figure() -> None:
+    config = RunConfig(
+        source=SyntheticSettings(train_rows=200, test_rows=200), batches=3, rules=(RULE,),
+        plots=False, network=NetworkSettings(hidden=8, epochs=1),
+    )  # fmt: skip
+    measured = {"seconds", "processor_seconds", "memory_mb", SPEED, WHOLE_SPEED}
+    told: list[list[tuple[str, int]]] = []
+    compared = []
+    for jobs in (1, 2):
+        told.append([])
+        results = compare(
+            config, partial(_small, config), ["anchored"], {}, (1,),
+            lambda one: told[-1].append((one.title, one.seed)), jobs,
+        )  # fmt: skip
+        compared.append([
+            (one.title, one.seed, one.by_batch,
+             {name: value for name, value in one.figures.items() if name not in measured})
+            for one in results
+        ])  # fmt: skip
+    assert told[0] == told[1]
+    assert repr(compared[0]) == repr(compared[1])
+
+
+def _small(config: RunConfig, seed: int) -> SyntheticSource:
+    settings = config.source
+    assert isinstance(settings, SyntheticSettings)
+    return SyntheticSource(settings, seed=seed, batch_size=50, batches=3)
+
+
 def test_three_classes_are_not_compared(workdir: Path) -> None:
     table("three.csv", classes=3)
     refused(["compare", "three.csv", "--target", "label"], 3, "3 values", "is for two")
@@ -185,6 +251,6 @@ def test_river_gives_three_lines_more(workdir: Path, invoke: Invoke) -> None:
     arguments = ("compare", "data.csv", "--target", "label", "--river")
     document = json.loads(invoke(*arguments, *QUICK, "--batch-size", "50").stdout)
     titles = [line["title"] for line in document["lines"]]
-    assert titles[:7] == [*SIMPLE, "anchored", *TREES]
-    assert [title.split()[0] for title in titles[7:]] == ["river"] * 3
+    assert titles[:8] == [*SIMPLE, "anchored", *OWN]
+    assert [title.split()[0] for title in titles[8:]] == ["river"] * 3
     assert all(0 <= line["mean"]["accuracy"] <= 1 for line in document["lines"])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
 
-from selfheal_cli.config import SyntheticSettings
+from selfheal_cli.config import NetworkSettings, SyntheticSettings
+from selfheal_cli.kinds import PEERS, RIVER_PEERS
 from selfheal_cli.model.network import Architecture, SelfHealingNetwork
 from selfheal_cli.model.training import seeded
 from selfheal_cli.pipeline.offline.baselines import (
@@ -18,14 +19,21 @@ from selfheal_cli.pipeline.offline.baselines import (
     LabelRate,
     Peer,
     Posterior,
-    river_peers,
 )
-from selfheal_cli.pipeline.offline.trees import FROZEN, LATEST, Trees, tree_peers
+from selfheal_cli.pipeline.offline.peers import KINDS, missing_peers, peers_named
+from selfheal_cli.pipeline.offline.refitted import (
+    LATEST,
+    RefitSchedule,
+    Refitted,
+    fit_logistic,
+    fit_trees,
+)
+from selfheal_cli.pipeline.offline.unlabelled import Unlabelled, isolation_forest, one_class_svm
 from selfheal_cli.sources.synthetic import SyntheticSource
 
 SOURCE = SyntheticSource(SyntheticSettings(train_rows=300), seed=1, batch_size=100, batches=2)
 INPUTS = SOURCE.encoding.width
-RIVER = importlib.util.find_spec("river") is not None
+SMALL = NetworkSettings(hidden=8, epochs=2)
 Make = Callable[[int], Peer]
 
 
@@ -43,11 +51,14 @@ MAKERS: dict[str, Make] = {
     "posterior": lambda seed: Posterior(SyntheticSettings()),
     "fine-tune": lambda seed: FineTune(network(seed), 0.01),
     **{
-        title: lambda seed, make=make: make(seed, SOURCE)
-        for title, make in (tree_peers(2) | (river_peers() if RIVER else {})).items()
+        name: lambda seed, name=name: next(
+            make(seed, SOURCE) for make in peers_named([name], SMALL, RefitSchedule(2)).values()
+        )
+        for name in KINDS
+        if name not in missing_peers(KINDS)
     },
 }
-STEADY = ["frozen", "constant", "posterior", FROZEN]
+STEADY = ["frozen", "constant", "posterior", "frozen-trees", "isolation-forest", "one-class-svm"]
 LEARNERS = sorted(set(MAKERS) - set(STEADY))
 
 
@@ -144,20 +155,19 @@ def test_the_label_rate_is_of_the_last_ten_batches_weighed_by_rows() -> None:
     assert peer.predict(x) == pytest.approx([0.0] * 3)
 
 
-@pytest.mark.skipif(not RIVER, reason="river is not installed")
-def test_the_river_learners_learn_what_tells_the_classes_apart() -> None:
+@pytest.mark.parametrize("name", sorted(set(RIVER_PEERS) & set(MAKERS)))
+def test_the_river_learners_learn_what_tells_the_classes_apart(name: str) -> None:
     x, y = rows(400)
-    for title, make_one in river_peers().items():
-        peer = make_one(1, SOURCE)
-        for _ in range(3):
-            peer.learn(x, y)
-        fresh, truth = rows(200, seed=77)
-        accuracy = float(((peer.predict(fresh) >= 0.5) == (truth == 1)).mean())
-        assert accuracy > 0.7, title
+    peer = MAKERS[name](1)
+    for _ in range(3):
+        peer.learn(x, y)
+    fresh, truth = rows(200, seed=77)
+    assert ((peer.predict(fresh) >= 0.5) == (truth == 1)).mean() > 0.7
 
 
 def test_refitted_trees_follow_a_change_that_frozen_ones_do_not() -> None:
-    refitted, frozen = Trees(SOURCE, 1, every=5), Trees(SOURCE, 1)
+    fit = partial(fit_trees, 1)
+    refitted, frozen = Refitted(SOURCE, fit, RefitSchedule(5)), Refitted(SOURCE, fit)
     for seed in range(5):
         x, y = rows(LATEST // 5, seed=seed)
         for peer in (refitted, frozen):
@@ -168,7 +178,7 @@ def test_refitted_trees_follow_a_change_that_frozen_ones_do_not() -> None:
 
 
 def test_refitted_trees_wait_for_their_turn_and_forget_what_is_old() -> None:
-    peer = Trees(SOURCE, 1, every=3)
+    peer = Refitted(SOURCE, fit_logistic, RefitSchedule(3))
     x, y = rows(100)
     before = peer.predict(x)
     for _ in range(2):
@@ -176,7 +186,7 @@ def test_refitted_trees_wait_for_their_turn_and_forget_what_is_old() -> None:
         assert (peer.predict(x) == before).all()
     peer.learn(x, y)
     assert (peer.predict(x) != before).any()
-    other = Trees(SOURCE, 1, every=3)
+    other = Refitted(SOURCE, fit_logistic, RefitSchedule(3))
     for one in (peer, other):
         for part in range(3):
             one.learn(*rows(LATEST // 2, seed=part))
@@ -184,8 +194,33 @@ def test_refitted_trees_wait_for_their_turn_and_forget_what_is_old() -> None:
 
 
 def test_trees_keep_what_they_know_while_all_labels_are_the_same() -> None:
-    peer = Trees(SOURCE, 1, every=1)
+    peer = Refitted(SOURCE, fit_logistic, RefitSchedule(1))
     x, _ = rows(LATEST)
     before = peer.predict(x)
     peer.learn(x, np.zeros(LATEST, dtype=np.int8))
     assert (peer.predict(x) == before).all()
+
+
+def test_a_model_on_all_rows_forgets_none() -> None:
+    x, y = rows(100)
+    kept = [Refitted(SOURCE, fit_logistic, RefitSchedule(2, most)) for most in (None, 200)]
+    for peer in kept:
+        peer.learn(x, y)
+        peer.learn(x, y)
+    fresh = rows(50, seed=9)[0]
+    first = Refitted(SOURCE, fit_logistic).predict(fresh)
+    far = [np.abs(peer.predict(fresh) - first).mean() for peer in kept]
+    assert 0 < far[0] < far[1]
+
+
+@pytest.mark.parametrize("make_one", [isolation_forest, one_class_svm])
+def test_without_labels_as_many_rows_are_flagged_as_there_were_positives(
+    make_one: Callable[[int, SyntheticSource], Unlabelled],
+) -> None:
+    trained = next(SOURCE.training())
+    flagged = make_one(1, SOURCE).predict(trained.x) >= 0.5
+    assert flagged.mean() == pytest.approx((trained.y == 1).mean(), abs=0.02)
+
+
+def test_every_name_stands_for_a_peer() -> None:
+    assert tuple(KINDS) == PEERS

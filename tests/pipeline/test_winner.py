@@ -7,7 +7,7 @@ import pytest
 
 from selfheal_cli.config import Objective
 from selfheal_cli.metrics import confusion
-from selfheal_cli.pipeline.offline.winner import FEWEST, rank
+from selfheal_cli.pipeline.offline.winner import FEWEST, SEEDS, rank, rank_over_seeds, total
 from selfheal_cli.scores import Scores
 
 ACCURACY = Objective()
@@ -68,3 +68,25 @@ def test_no_labels_at_all_name_nobody(kind: str) -> None:
     order = rank({"a": [], "b": []}, Objective(kind=kind))
     assert order.winner is None
     assert str(order)
+
+
+def streams(right: float, *, seed: int, count: int = 8) -> list[Scores]:
+    return [total(parts(right, seed=seed + place, batches=10)) for place in range(count)]
+
+
+def test_over_streams_of_a_generator_each_seed_counts_once() -> None:
+    order = rank_over_seeds({"a": streams(0.9, seed=1), "b": streams(0.8, seed=50)}, ACCURACY)
+    assert (order.winner, order.stretches, order.over) == ("a", 8, SEEDS)
+    assert "8 streams of the generator" in str(order)
+    named = 0
+    for seed in range(40):
+        equals = {f"c{k}": streams(0.8, seed=1_000 * seed + 20 * k) for k in range(4)}
+        named += rank_over_seeds(equals, ACCURACY).winner is not None
+    assert named <= 4
+
+
+def test_one_stream_of_a_generator_names_nobody() -> None:
+    one = {"a": streams(0.9, seed=1, count=1), "b": streams(0.5, seed=50, count=1)}
+    order = rank_over_seeds(one, ACCURACY)
+    assert order.winner is None
+    assert "more --seeds" in str(order)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 
 from selfheal_cli.config import SyntheticSettings
-from selfheal_cli.errors import ConfigurationError
 from selfheal_cli.model.network import Classifier, SelfHealingNetwork
 from selfheal_cli.model.training import Adam, cross_entropy
 from selfheal_cli.sources.base import Source
@@ -123,52 +122,3 @@ class FineTune:
             loss = cross_entropy(self._network(rows), labels)
             loss.backward()  # type: ignore[no-untyped-call]
             self._optimiser.step()
-
-
-TREES = 10
-
-
-class RiverModel:
-    """A river classifier, row by row."""
-
-    def __init__(self, model: Any, source: Source) -> None:
-        self._model = model
-        for rows in source.training():
-            self.learn(rows.x, rows.y)
-
-    def predict(self, x: FloatArray) -> FloatArray:
-        """See `Peer`."""
-        one = self._model.predict_proba_one
-        probabilities = [one(dict(enumerate(row))).get(True, 0.0) for row in x.tolist()]
-        return np.array(probabilities, dtype=np.float32)
-
-    def learn(self, x: FloatArray, y: LabelArray) -> None:
-        """See `Peer`."""
-        for row, label in zip(x.tolist(), (y == 1).tolist(), strict=True):
-            self._model.learn_one(dict(enumerate(row)), label)
-
-
-def river_peers() -> dict[str, MakePeer]:
-    """Makers of the three by title; raises `ConfigurationError` without river."""
-    try:
-        from river import forest, linear_model, preprocessing, tree
-    except ImportError as exc:
-        raise ConfigurationError(
-            "river is not installed: pip install 'selfheal-cli[compare]', or leave out --river"
-        ) from exc
-
-    def linear(seed: int, source: Source) -> RiverModel:
-        pipeline = preprocessing.StandardScaler() | linear_model.LogisticRegression()
-        return RiverModel(pipeline, source)
-
-    def adaptive_tree(seed: int, source: Source) -> RiverModel:
-        return RiverModel(tree.HoeffdingAdaptiveTreeClassifier(seed=seed), source)
-
-    def adaptive_forest(seed: int, source: Source) -> RiverModel:
-        return RiverModel(forest.ARFClassifier(n_models=TREES, seed=seed), source)
-
-    return {
-        "river LogisticRegression": linear,
-        "river HoeffdingAdaptiveTree": adaptive_tree,
-        f"river ARF, {TREES} trees": adaptive_forest,
-    }

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from selfheal_cli.config import Objective, RunConfig, SyntheticSettings
+from selfheal_cli.config import NetworkSettings, Objective, RunConfig, SyntheticSettings
 from selfheal_cli.decide import RECENT, threshold_for
 from selfheal_cli.errors import ConfigurationError
 from selfheal_cli.heal.recipe import check_recipe
@@ -25,7 +25,10 @@ from selfheal_cli.pipeline.offline.baselines import (
     Peer,
     Posterior,
 )
-from selfheal_cli.pipeline.offline.winner import STRETCHES, Ranking, rank
+from selfheal_cli.pipeline.offline.cost import measured
+from selfheal_cli.pipeline.offline.jobs import side_by_side
+from selfheal_cli.pipeline.offline.unlabelled import Unlabelled
+from selfheal_cli.pipeline.offline.winner import STRETCHES, Ranking, rank, rank_over_seeds, total
 from selfheal_cli.pipeline.prepare.baseline import Trained, survey, train_networks
 from selfheal_cli.pipeline.stream.batch import label_queue
 from selfheal_cli.pipeline.stream.memory import Replay
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
 HALF = 0.5
 LIMIT = "limit: the generator's own posterior"
 SPEED = "rows_per_second"  # of predicting and learning
+CALIBRATED = ("log_loss", "ece")  # figures that need probabilities
 WHOLE_SPEED = "rows_per_second_whole"  # with all that a run does around it
 
 
@@ -108,63 +112,110 @@ def compare(
     config: RunConfig,
     make_source: Callable[[int], Source],
     recipes: Sequence[str],
-    peers: dict[str, MakePeer],
+    peers: Mapping[str, MakePeer],
     seeds: Sequence[int],
     on_result: Callable[[Result], None],
+    jobs: int = 1,
 ) -> list[Result]:
-    """Train once a seed, then send the same batches through everyone.
+    """Train once a seed, then send the same batches through everyone; ``jobs`` of them at once.
 
     Where the source holds rows back that the stream is not drawn from, everyone is judged on
     those at the end; else on the stream, each row before anything learned from it.
     """
+    seeded = {seed: config.model_copy(update={"seed": seed}) for seed in seeds}
+    starts = [_Start(one, make_source) for one in seeded.values()]
+    trained = side_by_side(jobs, _trained, [(start,) for start in starts])
+    entries = [
+        (start, network, title, make)
+        for start, network in zip(starts, trained, strict=True)
+        for title, make in _contestants(start.config, recipes, peers).items()
+    ]
     results = []
-    for seed in seeds:
-        seeded = config.model_copy(update={"seed": seed})
-        source = make_source(seed)
-        if len(source.labels) != 2:
-            raise ConfigurationError(
-                f"the target has {len(source.labels)} values; a comparison is for two"
-            )
-        trained = train_networks(seeded, source, lambda done, total: None)
-        for result in _one_seed(seeded, source, trained, recipes, peers):
-            on_result(result)
-            results.append(result)
+    for result in side_by_side(jobs, _enter, entries):
+        on_result(result)
+        results.append(result)
     return results
 
 
-def _one_seed(
-    config: RunConfig,
-    source: Source,
-    trained: Trained,
-    recipes: Sequence[str],
-    peers: dict[str, MakePeer],
-) -> Iterator[Result]:
-    settings = config.network
-    share = _trained_share(source)
-    simple: dict[str, MakePeer] = {
-        "no heal": lambda seed, source: Frozen(trained.network),
-        "full fine-tune": lambda seed, source: FineTune(trained.network, settings.learning_rate),
-        "flag nothing": lambda seed, source: Constant(0.0),
-        "label rate of the last 10 batches": lambda seed, source: LabelRate(share),
-    }
-    if isinstance(config.source, SyntheticSettings) and not config.source.phases:
-        known = config.source
-        simple[LIMIT] = lambda seed, source: Posterior(known)
-    for title, make in simple.items():
-        yield contest(title, WithPeer(make(config.seed, source), config), config, source)
-    for recipe in recipes:
-        heal = config.heal.model_copy(
-            update={
-                "recipe": recipe,
-                "assume": config.heal.assume if recipe == "anchored" else None,
-            }
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """What all contestants of a seed begin from."""
+
+    config: RunConfig
+    make_source: Callable[[int], Source]
+
+    def source(self) -> Source:
+        """The rows of its seed."""
+        return self.make_source(self.config.seed)
+
+
+def _trained(start: _Start) -> Trained:
+    source = start.source()
+    if len(source.labels) != 2:
+        raise ConfigurationError(
+            f"the target has {len(source.labels)} values; a comparison is for two"
         )
-        own = config.model_copy(update={"heal": heal})
-        check_recipe(heal, own.labels, len(source.labels))
-        replay = Replay(own, source, survey(own, source, trained))
-        yield contest(recipe, replay, own, source)
-    for title, make in peers.items():
-        yield contest(title, WithPeer(make(config.seed, source), config), config, source)
+    return train_networks(start.config, source, lambda done, total: None)
+
+
+def contestants(config: RunConfig, recipes: Sequence[str], peers: Iterable[str]) -> list[str]:
+    """Titles of all that a stream is sent through, in this order."""
+    return [*_SIMPLE, *([LIMIT] if _has_limit(config) else []), *recipes, *peers]
+
+
+def _has_limit(config: RunConfig) -> bool:
+    return isinstance(config.source, SyntheticSettings) and not config.source.phases
+
+
+def _contestants(
+    config: RunConfig, recipes: Sequence[str], peers: Mapping[str, MakePeer]
+) -> dict[str, MakePeer | None]:
+    """Makers by title; None for a recipe, and for what begins from the trained network."""
+    return {title: peers.get(title) for title in contestants(config, recipes, peers)}
+
+
+def _enter(start: _Start, trained: Trained, title: str, make: MakePeer | None) -> Result:
+    """Send the stream through one of them."""
+    config, source = start.config, start.source()
+    simple = _SIMPLE.get(title)
+    with measured() as cost:
+        if make is not None:
+            peer: Peer | None = make(config.seed, source)
+        elif simple is not None:
+            peer = simple(trained, config.network, source)
+        elif title == LIMIT and isinstance(config.source, SyntheticSettings):
+            peer = Posterior(config.source)
+        else:
+            peer = None
+        if peer is not None:
+            result = contest(title, WithPeer(peer, config), config, source)
+        else:
+            own = with_recipe(config, title)
+            check_recipe(own.heal, own.labels, len(source.labels))
+            result = contest(title, Replay(own, source, survey(own, source, trained)), own, source)
+    ranks_only = isinstance(peer, Unlabelled)
+    figures = {name: value for name, value in result.figures.items()
+               if not (ranks_only and name in CALIBRATED)}  # fmt: skip
+    return replace(result, figures=figures | cost)
+
+
+def with_recipe(config: RunConfig, recipe: str) -> RunConfig:
+    """The same run by another recipe; only anchored heals without labels."""
+    assumed = config.heal.assume if recipe == "anchored" else None
+    heal = config.heal.model_copy(update={"recipe": recipe, "assume": assumed})
+    return config.model_copy(update={"heal": heal})
+
+
+_SIMPLE: Mapping[str, Callable[[Trained, NetworkSettings, Source], Peer]] = {
+    "no heal": lambda trained, settings, source: Frozen(trained.network),
+    "full fine-tune": lambda trained, settings, source: FineTune(
+        trained.network, settings.learning_rate
+    ),
+    "flag nothing": lambda trained, settings, source: Constant(0.0),
+    "label rate of the last 10 batches": lambda trained, settings, source: LabelRate(
+        _trained_share(source)
+    ),
+}
 
 
 class BaselineModel(Protocol):
@@ -322,14 +373,20 @@ def summarise(results: Sequence[Result]) -> list[ComparisonRow]:
     return lines
 
 
-def ranking(results: Sequence[Result], objective: Objective) -> Ranking:
-    """Who is ahead over all seeds; the limit does not compete."""
+def ranking(results: Sequence[Result], config: RunConfig) -> Ranking:
+    """Who is ahead over all seeds; the limit does not compete.
+
+    Of a generator each seed is a stream of its own; the seeds of a table share its rows.
+    """
     parts: dict[str, list[Scores]] = {}
+    by_seed = isinstance(config.source, SyntheticSettings)
     for result in results:
         if result.title == LIMIT:
             continue
-        known = parts.get(result.title)
-        # of the same place in each seed, since seeds of a table share its rows
-        added = zip(known, result.parts, strict=True) if known else ()
-        parts[result.title] = [a.plus(b) for a, b in added] if known else list(result.parts)
-    return rank(parts, objective)
+        known = parts.setdefault(result.title, [])
+        if by_seed:
+            known.append(total(result.parts))
+        else:  # of the same place in each seed
+            added = [a.plus(b) for a, b in zip(known, result.parts, strict=True)] if known else ()
+            parts[result.title] = [*(added or result.parts)]
+    return (rank_over_seeds if by_seed else rank)(parts, config.objective)

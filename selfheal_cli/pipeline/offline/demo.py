@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from selfheal_cli.config import RunConfig
 from selfheal_cli.events.state import RunView
 from selfheal_cli.pipeline.offline.compare import WithPeer, contest
-from selfheal_cli.pipeline.offline.trees import refitted_title, tree_peers
+from selfheal_cli.pipeline.offline.peers import peers_named, require_peers
+from selfheal_cli.pipeline.offline.refitted import RefitSchedule
 from selfheal_cli.report.gains import jackknife
 from selfheal_cli.scores import AnyScores, Scores
 from selfheal_cli.sources.base import Source
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from selfheal_cli.records import FloatArray, LabelArray
 
 Counts = NDArray[np.float64]  # (batches, 3): true positives, false positives, false negatives
-REFITTED_EVERY = 10  # batches
+TREES = ("refitted-trees",)
 FIGURES = ("f1", "roc_auc", "pr_auc", "log_loss")
 ROLLING = 2_000  # payments behind a point of the picture
 STRETCHES = 18  # of the stream, for the interval
@@ -95,9 +96,10 @@ def demonstrate(
     """Hold a finished run against trees that are refitted and against the generator itself."""
     sizes = [len(batch.rows) for batch in source.batches()]
     begin = len(payments) - sum(sizes)
-    title = refitted_title(REFITTED_EVERY)
+    require_peers(TREES)
+    makers = peers_named(TREES, config.network, RefitSchedule())
     peers = {
-        title: tree_peers(REFITTED_EVERY)[title](config.seed, source),
+        **{title: make(config.seed, source) for title, make in makers.items()},
         "limit for any model": Generator(payments.chance[begin:]),
     }
     results = [contest(name, WithPeer(peer, config), config, source)

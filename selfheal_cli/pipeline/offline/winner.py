@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import fmean, stdev
 
 from selfheal_cli.config import Objective
 from selfheal_cli.events.evidence import quantile
@@ -13,6 +14,7 @@ from selfheal_cli.scores import Scores, title_of
 
 STRETCHES = 20  # that the rows are cut into, so that neighbouring batches may be alike
 FEWEST = 8  # stretches below which nothing is said of chance
+SEEDS = "streams of the generator"
 LEVEL = 0.05  # chance of naming anyone where all are alike
 
 
@@ -44,7 +46,8 @@ class Ranking:
     leader: str
     value: float
     others: tuple[Lead, ...]
-    stretches: int
+    stretches: int  # of the rows, or streams of a generator, that the intervals rest on
+    over: str = "stretches of the rows"
 
     @property
     def winner(self) -> str | None:
@@ -62,20 +65,31 @@ class Ranking:
                 return f"{other.lead:,.{digits}f}{reach}"
         return "-"
 
+    def _nearest(self) -> Lead:
+        """The best of those that cannot be told from the leader, or who nearly could not."""
+        alike = [other for other in self.others if not other.certain]
+        return min(alike or self.others, key=lambda one: one.lead if alike else one.low or 0.0)
+
     def __str__(self) -> str:
         digits = 1 if self.figure == "cost" else 3
         name = "cost per 100 rows" if self.figure == "cost" else title_of(self.figure)
         if not self.others:
             return f"{self.leader} stands alone: {name} {self.value:.{digits}f}."
-        near = min(self.others, key=lambda one: (one.low is None, one.low or 0.0, one.lead))
+        near = self._nearest()
         told = (
             f"{self.leader} {self.value:,.{digits}f}, {near.title} {near.value:,.{digits}f}, "
             f"a difference of {near.lead:,.{digits}f}"
         )
         if near.low is None or near.high is None:
-            return f"First by {name}: {told}; too few rows to tell it from chance."
+            few = "too few rows to tell it from chance"
+            if self.over == SEEDS:
+                few = "one stream of a generator cannot tell it from chance, more --seeds can"
+            return f"First by {name}: {told}; {few}."
         told += f" ({near.low:.{digits}f} to {near.high:.{digits}f})"
-        level = f"Intervals hold for all {len(self.others)} at once, at {100 * (1 - LEVEL):.0f} %."
+        level = (
+            f"Intervals over {self.stretches} {self.over} hold for all {len(self.others)} at "
+            f"once, at {100 * (1 - LEVEL):.0f} %."
+        )
         if self.winner:
             return f"Ahead by {name}: {told}. {level}"
         alike = [other.title for other in self.others if not other.certain]
@@ -90,33 +104,57 @@ def rank(parts: Mapping[str, Sequence[Scores]], objective: Objective) -> Ranking
     Bonferroni's correction, so that of equals rarely any is called ahead.
     """
     joined = {title: _stretches(counts) for title, counts in parts.items()}
+    sign = -1 if objective.kind == "cost" else 1
     values = {title: _value(stretches, objective) for title, stretches in joined.items()}
     leader = max(values, key=lambda title: values[title])
-    sign = -1 if objective.kind == "cost" else 1
+    others = [
+        Lead(title, sign * value, values[leader] - value,
+             *_interval(joined[leader], joined[title], objective, len(values) - 1))
+        for title, value in values.items()
+        if title != leader
+    ]  # fmt: skip
+    stretches = len(joined[leader])
+    return Ranking(objective.kind, leader, sign * values[leader], tuple(others), stretches)
+
+
+def rank_over_seeds(parts: Mapping[str, Sequence[Scores]], objective: Objective) -> Ranking:
+    """From each contestant's counts on the same streams, one a seed of a generator.
+
+    The interval is Student's, of the differences by stream, with Bonferroni's correction.
+    """
+    figures = {title: [_value([one], objective) for one in each] for title, each in parts.items()}
+    values = {title: fmean(each) for title, each in figures.items()}
+    leader = max(values, key=lambda title: values[title])
+    sign, seeds = -1 if objective.kind == "cost" else 1, len(figures[leader])
     others = []
     for title, value in values.items():
         if title == leader:
             continue
-        bounds = _interval(joined[leader], joined[title], objective, len(values) - 1)
-        others.append(Lead(title, sign * value, values[leader] - value, *bounds))
-    stretches = len(joined[leader])
-    return Ranking(objective.kind, leader, sign * values[leader], tuple(others), stretches)
+        leads = [a - b for a, b in zip(figures[leader], figures[title], strict=True)]
+        lead, bounds = values[leader] - value, (None, None)
+        if seeds > 1:
+            level = 1 - LEVEL / 2 / (len(values) - 1)
+            reach = quantile(level, seeds - 1) * stdev(leads) / seeds**0.5
+            bounds = lead - reach, lead + reach
+        others.append(Lead(title, sign * value, lead, *bounds))
+    return Ranking(objective.kind, leader, sign * values[leader], tuple(others), seeds, over=SEEDS)
 
 
 def _stretches(parts: Sequence[Scores]) -> list[Scores]:
     wanted = min(STRETCHES, len(parts))
     cuts = [place * len(parts) // wanted for place in range(wanted + 1)] if wanted else []
-    return [_sum(parts[start:stop]) for start, stop in pairwise(cuts)]
+    return [total(parts[start:stop]) for start, stop in pairwise(cuts)]
 
 
-def _sum(parts: Sequence[Scores]) -> Scores:
+def total(parts: Sequence[Scores]) -> Scores:
+    """The counts of all parts."""
     counts = [(one.tp, one.tn, one.fp, one.fn) for one in parts]
     return Scores(*(sum(column) for column in zip(*counts, strict=True)))
 
 
 def _value(stretches: Sequence[Scores], objective: Objective) -> float:
     """The figure over all stretches; of a cost its negative, so that more is better."""
-    scores = _sum(stretches) if stretches else Scores(0, 0, 0, 0)
+    scores = total(stretches) if stretches else Scores(0, 0, 0, 0)
     if objective.kind == "cost":
         return -scores.cost(objective.fn, objective.fp)
     return scores.f1 if objective.kind == "f1" else scores.accuracy

@@ -1,0 +1,31 @@
+"""Work side by side in processes, with the same answers in the same order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from selfheal_cli.model.network import use_one_thread
+
+T = TypeVar("T")
+
+
+def side_by_side(
+    jobs: int, work: Callable[..., T], tasks: Sequence[tuple[Any, ...]]
+) -> Iterator[T]:
+    """What ``work`` gives for each task's arguments, in their order; ``jobs`` processes at once.
+
+    One is this process. Each process computes on one thread, so that the bytes are the same.
+    """
+    if min(jobs, len(tasks)) <= 1:
+        yield from (work(*task) for task in tasks)
+        return
+    from joblib import Parallel, delayed
+
+    parallel = Parallel(n_jobs=jobs, return_as="generator", batch_size=1, pre_dispatch=jobs)
+    yield from parallel(delayed(_on_one_thread)(work, *task) for task in tasks)
+
+
+def _on_one_thread(work: Callable[..., T], *task: Any) -> T:
+    use_one_thread()
+    return work(*task)
