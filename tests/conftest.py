@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sqlite3
+import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -26,6 +27,8 @@ WHOLE_RUNS = [Path(__file__).parent / name for name in ("audit", "pipeline", "se
 STORES = {"store_template", "unpacked_0_1_0", "postgres", "server"}  # fixtures
 PATIENCE = 180.0  # seconds for what another thread or process does, on however slow a machine
 DEPTH = int(os.environ.get("TESTS_DEPTH", "1"))  # how much longer searching tests search
+# before PyTorch and numpy load: the same bytes whichever tests ran before, and no threads that wait
+os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 # the same examples each time, however slow the machine
 settings.register_profile(
@@ -116,6 +119,8 @@ def _own_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def _store_is_forgotten() -> Iterator[None]:
     """MLflow keeps the store's URI in a global and in the environment; no test leaves one."""
     yield
+    if "mlflow.tracking" in sys.modules:
+        sys.modules["mlflow.tracking"].set_tracking_uri(None)  # type: ignore[arg-type]
     os.environ.pop("MLFLOW_TRACKING_URI", None)
     os.environ.pop("SELFHEAL_ALLOW_MODULE", None)
 
@@ -139,6 +144,15 @@ def invoke() -> Invoke:
         return result
 
     return run
+
+
+@pytest.fixture
+def forked_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heal workers need no seconds to load PyTorch."""
+    from selfheal_cli.heal.worker_engine import WorkerEngine
+    from tests import forked
+
+    monkeypatch.setattr(WorkerEngine, "_start", forked.start)
 
 
 @pytest.fixture

@@ -34,7 +34,9 @@ def test_a_version_of_other_bytes_is_found(article_copy: Path, invoke: Invoke) -
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
-def test_your_own_rows_must_be_there(workdir: Path, invoke: Invoke, mode: str) -> None:
+def test_your_own_rows_must_be_there(
+    workdir: Path, forked_worker: None, invoke: Invoke, mode: str
+) -> None:
     rows = ["a,b,y"] + [f"{n % 7},{n % 5},{int(n % 7 > 3)}" for n in range(800)]
     Path("rows.csv").write_text("\n".join(rows) + "\n")
     every = ("--set", "policy.publish_change=0", "--set", "policy.publish_share=1")

@@ -286,21 +286,6 @@ def test_the_articles_recipe_says_that_it_is_binary(workdir: Path) -> None:
     refused(arguments, 3, "'article' is binary and the target has 3 values", "anchored or gradient")
 
 
-# --- beside scoring
-
-
-def test_anchored_heals_beside_scoring(workdir: Path, invoke: Invoke) -> None:
-    arguments = ("run", *ANCHORED, "--heal-mode", "async", "--batches", "10", *SMALL)
-    document = json.loads(invoke(*arguments).stdout)
-    assert document["outcome"] == "FINISHED"
-    assert len(document["batches"]) == 10
-    actions = Counter(row["action"] for row in document["batches"])
-    assert actions["HEALED"] >= 1
-    assert actions["FAILED"] == 0
-    healed = next(s for s in document["results"]["stages"] if s["key"] == "healed")
-    assert np.isfinite([healed["accuracy"], healed["log_loss"]]).all()
-
-
 def rare(path: str) -> None:
     """800 training rows of which 20 are positive."""
     frame = table(path, rows=3_200)

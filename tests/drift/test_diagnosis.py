@@ -22,7 +22,7 @@ from selfheal_cli.drift.diagnosis import (
     TrainingReference,
     diagnose,
 )
-from selfheal_cli.model.network import Architecture, SelfHealingNetwork, use_one_thread
+from selfheal_cli.model.network import Architecture, SelfHealingNetwork
 from selfheal_cli.model.training import SpooledRows, seeded, train
 from selfheal_cli.sources.synthetic import NAMES, SyntheticSource
 
@@ -67,7 +67,6 @@ def seen(network: SelfHealingNetwork, x: np.ndarray) -> tuple[np.ndarray, np.nda
 @cache
 def trained(seed: int) -> Trained:
     """Trained once a session."""
-    use_one_thread()
     source = SyntheticSource(SyntheticSettings(), seed=seed, batch_size=100, batches=None)
     (rows,) = source.training()
     with seeded(seed):

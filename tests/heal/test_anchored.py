@@ -16,7 +16,7 @@ from selfheal_cli.heal.anchor import Anchor, AnchorRows, Design
 from selfheal_cli.heal.recipes.anchored import NAMES, Anchored
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask, Window
 from selfheal_cli.logistic import fit, row_losses, targets
-from selfheal_cli.model.network import Architecture, SelfHealingNetwork, use_one_thread
+from selfheal_cli.model.network import Architecture, SelfHealingNetwork
 from selfheal_cli.model.training import seeded
 from selfheal_cli.records import Rows
 from selfheal_cli.sources.synthetic import V14, SyntheticSource, bayes_limit, posterior
@@ -25,12 +25,6 @@ from tests.heal.small import Trained, trained_on
 SEED = 0
 SETTINGS = HealSettings(recipe="anchored")
 OUTPUTS = pytest.mark.parametrize("outputs", [1, 3])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    """As the command line does it."""
-    use_one_thread()
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from selfheal_cli.config import HealSettings
 from selfheal_cli.errors import HealError
 from selfheal_cli.heal.recipes.article import Article
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask
-from selfheal_cli.model.network import SelfHealingNetwork, use_one_thread
+from selfheal_cli.model.network import SelfHealingNetwork
 from tests.heal.small import INPUTS, anchor_of, bytes_of, outcome_bytes, rows_of, start, with_rows
 from tests.heal.small import small_network as network
 
@@ -27,12 +27,6 @@ if TYPE_CHECKING:
 ARTICLE = HealSettings()
 SILENT = np.full(40, -1, dtype=np.int8)  # no rule speaks of any row
 INFINITE = network().features(np.full((40, INPUTS), np.inf, dtype=np.float32))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    """As the command line does it."""
-    use_one_thread()
 
 
 def x_of(seed: int, rows: int = 40) -> FloatArray:

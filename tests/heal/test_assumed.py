@@ -13,19 +13,12 @@ from selfheal_cli.errors import HealRefused
 from selfheal_cli.heal.gate import judge
 from selfheal_cli.heal.recipe import Recipes, label_free
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealRows, HealTask
-from selfheal_cli.model.network import use_one_thread
 from selfheal_cli.records import Rows
 from selfheal_cli.sources.synthetic import V14, SyntheticSource, as_rows, posterior
 from tests.heal.small import Trained, trained_on
 
 SEED = 0
 TRUE_DRIFTS = (1.0, 3.5)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    """As the command line does it."""
-    use_one_thread()
 
 
 @pytest.fixture(scope="module")

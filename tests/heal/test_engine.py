@@ -18,7 +18,6 @@ from selfheal_cli.errors import HealError
 from selfheal_cli.heal.engine import HealEngine, InlineEngine, LiveModel, Serving
 from selfheal_cli.heal.task import HealFailure, HealOutcome, HealTask
 from selfheal_cli.heal.worker_engine import MAX_STARTS, WorkerEngine
-from selfheal_cli.model.network import use_one_thread
 from tests.conftest import PATIENCE
 from tests.heal import small
 
@@ -74,12 +73,6 @@ def killed(engine: WorkerEngine) -> int:
     os.kill(pid, signal.SIGKILL)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     return pid
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    """As the command line does it; the same bytes come out in both processes."""
-    use_one_thread()
 
 
 @pytest.fixture(scope="module")

@@ -10,19 +10,13 @@ from hypothesis import strategies as st
 
 from selfheal_cli.heal.gate import Judgement, compare, judge
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealRows, HealTask
-from selfheal_cli.model.network import Architecture, SelfHealingNetwork, use_one_thread
+from selfheal_cli.model.network import Architecture, SelfHealingNetwork
 from selfheal_cli.model.training import seeded
 
 PROPERTY = settings(max_examples=60)
 INPUTS, ROWS = 3, 100
 TRUTH = (np.arange(ROWS) % 4 == 0).astype(np.int8)
 HELD = np.arange(ROWS) % 5 == 0
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    """As the command line does it."""
-    use_one_thread()
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from selfheal_cli.heal.recipe import KINDS, Recipes, check_recipe
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealRows, HealTask
 from selfheal_cli.heal.worker import decode_recipes, encode_recipes
 from selfheal_cli.kinds import RECIPES
-from selfheal_cli.model.network import Architecture, SelfHealingNetwork, Weights, use_one_thread
+from selfheal_cli.model.network import Architecture, SelfHealingNetwork, Weights
 from selfheal_cli.model.training import seeded
 
 INPUTS, HIDDEN = 4, 8
@@ -33,12 +33,6 @@ CASES = [
 GUARDED = [case for case in CASES if KINDS[str(case.values[0])].guarded]
 LABELLED = [case for case in CASES if KINDS[str(case.values[0])].rows == "labelled"]
 ASSUME = {"assumed": "positives-stable", "aligned": "inputs-shifted"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    """As the command line does it."""
-    use_one_thread()
 
 
 def drawn(seed: int, rows: int, classes: int) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,6 @@ from selfheal_cli.errors import ConfigurationError
 from selfheal_cli.model.adapter import Adapter, Room
 from selfheal_cli.model.adapters import KINDS, AdapterKind, parse_adapter
 from selfheal_cli.model.checkpoint import pack, unpack
-from selfheal_cli.model.network import use_one_thread
 from selfheal_cli.model.training import seeded
 from selfheal_cli.records import digest
 
@@ -76,12 +75,6 @@ def learned(adapter: Adapter, room: Room, steps: int = 3) -> dict[str, Tensor]:
             for parameter, gradient in zip(learning.values(), gradients, strict=True):
                 parameter.sub_(0.1 * gradient)
     return {name: value.detach() for name, value in own.state_dict().items()}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    """As the command line does it."""
-    use_one_thread()
 
 
 @pytest.mark.parametrize(("name", "room"), CASES)

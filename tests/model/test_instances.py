@@ -20,7 +20,7 @@ from selfheal_cli.model.answer import LOGITS, read_answer
 from selfheal_cli.model.checkpoint import assemble, make_base, pack
 from selfheal_cli.model.interface import ModelInput
 from selfheal_cli.model.live import unwrapped
-from selfheal_cli.model.network import as_probabilities, use_one_thread
+from selfheal_cli.model.network import as_probabilities
 from selfheal_cli.model.original import take
 from selfheal_cli.model.parts import built, described
 from selfheal_cli.model.parts import named as named_thing
@@ -60,12 +60,6 @@ LIVE: dict[str, Callable[[], Any]] = {
     "float64": lambda: Mlp(outputs=3).double(),
     "autocast": instances.InHalf,
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    """As the command line does it."""
-    use_one_thread()
 
 
 def of_caller(module: nn.Module, rows: Any, kind: str) -> Any:

@@ -9,17 +9,10 @@ from torch import nn
 
 from selfheal_cli.errors import ModelError
 from selfheal_cli.model.checkpoint import assemble, make_base
-from selfheal_cli.model.network import use_one_thread
 from selfheal_cli.model.wrapping import wrap
 from tests.model import oddities
 
 ROWS = np.random.default_rng(5).standard_normal((200, 8)).astype(np.float32)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    """As the command line does it."""
-    use_one_thread()
 
 
 @pytest.mark.parametrize(

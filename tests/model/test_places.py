@@ -15,7 +15,7 @@ from selfheal_cli.errors import ModelError
 from selfheal_cli.kinds import ADAPTERS
 from selfheal_cli.model.checkpoint import assemble, make_base
 from selfheal_cli.model.cutting import Foreign
-from selfheal_cli.model.network import SelfHealingNetwork, as_probabilities, use_one_thread
+from selfheal_cli.model.network import SelfHealingNetwork, as_probabilities
 from selfheal_cli.model.original import take
 from selfheal_cli.model.wrapping import NetworkLayer, layers, wrap
 from tests.model import networks
@@ -90,12 +90,6 @@ def moved(network: SelfHealingNetwork, seed: int = 0) -> SelfHealingNetwork:
     return network.with_adapter(
         {n: v if n in still else v + 0.3 * torch.randn_like(v) for n, v in weights.items()}
     )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    """As the command line does it."""
-    use_one_thread()
 
 
 @pytest.mark.parametrize(("case", "at", "adapter"), PLACES)

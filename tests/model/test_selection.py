@@ -8,17 +8,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from selfheal_cli.config import NetworkSettings
-from selfheal_cli.model.network import Architecture, SelfHealingNetwork, use_one_thread
+from selfheal_cli.model.network import Architecture, SelfHealingNetwork
 from selfheal_cli.model.selection import Selected, begin_as_logistic, train_selected
 from selfheal_cli.model.training import SpooledRows, seeded
 from selfheal_cli.records import Rows
 
 SETTINGS = NetworkSettings(hidden=16, validation=0.2, learning_rate=0.005)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    use_one_thread()
 
 
 def linear(count: int = 1_000, classes: int = 2, seed: int = 0) -> Rows:

@@ -12,19 +12,12 @@ from selfheal_cli.model.network import (
     Architecture,
     PlainNetwork,
     SelfHealingNetwork,
-    use_one_thread,
 )
 from selfheal_cli.model.training import SpooledRows, seeded, train
 from selfheal_cli.records import Rows
 
 SMALL = Architecture(inputs=3, hidden=8)
 SETTINGS = NetworkSettings(hidden=8, epochs=4, train_batch_size=32)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    """As the command line does it."""
-    use_one_thread()
 
 
 def rows_of(count: int, seed: int = 0) -> Rows:

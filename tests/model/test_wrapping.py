@@ -13,7 +13,7 @@ from selfheal_cli.errors import ModelError
 from selfheal_cli.model.adapter import Room
 from selfheal_cli.model.adapters import ReflexiveLayer
 from selfheal_cli.model.checkpoint import assemble, make_base
-from selfheal_cli.model.network import as_probabilities, use_one_thread
+from selfheal_cli.model.network import as_probabilities
 from selfheal_cli.model.original import take
 from selfheal_cli.model.wrapping import layers, wrap
 
@@ -85,12 +85,6 @@ def made(make: Any) -> nn.Module:
     if any(isinstance(one, nn.BatchNorm1d) for one in module.modules()):
         module(torch.from_numpy(ROWS * 2 + 1))  # running statistics that are not the start's
     return module
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    """As the command line does it."""
-    use_one_thread()
 
 
 @pytest.mark.parametrize("case", CASES)
