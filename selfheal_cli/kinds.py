@@ -19,6 +19,10 @@ PEERS = (
     "adaptive-tree", "adaptive-forest", "isolation-forest", "one-class-svm",
 )  # fmt: skip
 OWN_PEERS, RIVER_PEERS = PEERS[:3], PEERS[4:7]
+INJECTIONS = (
+    "covariate", "prior", "concept", "units", "missing", "swapped-columns", "label-noise",
+)  # fmt: skip
+UNCHANGED = "no change"  # the same dates without one
 ADAPTERS = ("reflexive", "affine", "lora")
 # no other package's part can be called so
 BUILT_IN: Mapping[PartKind, tuple[str, ...]] = {

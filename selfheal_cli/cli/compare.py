@@ -11,10 +11,11 @@ from selfheal_cli.cli import configured as standing
 from selfheal_cli.cli import options
 from selfheal_cli.cli import options as run_options
 from selfheal_cli.cli.command import section
+from selfheal_cli.cli.inject_screen import subject_of
 from selfheal_cli.cli.part_choice import PartOption, require_all
 from selfheal_cli.cli.say import say
 from selfheal_cli.errors import ConfigurationError
-from selfheal_cli.kinds import OWN_PEERS, PEERS, RECIPES, RIVER_PEERS
+from selfheal_cli.kinds import INJECTIONS, OWN_PEERS, PEERS, RECIPES, RIVER_PEERS
 from selfheal_cli.scores import title_of
 
 if TYPE_CHECKING:
@@ -87,6 +88,19 @@ BLIND = ("flag nothing", "label rate of the last 10 batches")  # the speed of no
         help="Also three online learners of river; slow; needs selfheal-cli[compare].",
     ),
     click.option(
+        "--inject",
+        metavar="KIND,KIND",
+        help="Compare nobody: put a change into your rows at several dates, and say whether your "
+        f"monitors notice it, when, and whether healing pays: {', '.join(INJECTIONS)}; or all.",
+    ),
+    click.option(
+        "--dates",
+        type=click.IntRange(10, 1_000),
+        default=10,
+        show_default=True,
+        help="At how many dates, for --inject.",
+    ),
+    click.option(
         "--jobs",
         type=click.IntRange(1, 256),
         default=1,
@@ -116,12 +130,15 @@ BLIND = ("flag nothing", "label rate of the last 10 batches")  # the speed of no
 def command(
     ctx: click.Context,
     /,
+    *,
     recipes: str,
     seeds: int,
     peers: str | None,
     refit_every: int,
     refit_rows: str,
     river: bool,
+    inject: str | None,
+    dates: int,
     jobs: int,
     plot: Path,
     tracking_uri: str | None,
@@ -140,6 +157,13 @@ def command(
     require_all("recipe", chosen or [recipes], "--recipes")
     from selfheal_cli.pipeline.offline.contest import contest
 
+    if inject is not None:
+        from selfheal_cli.cli.inject_screen import inject_and_show, kinds_named
+
+        kinds, recipe = kinds_named(inject), _one_recipe(ctx, chosen)
+        settled = _settle(ctx, {"plots": False, **({"heal": {"recipe": recipe}} if recipe else {})})
+        inject_and_show(settled, kinds, dates, jobs, plot, tracking_uri, quiet, as_json)
+        return
     named, refit = _peers(peers, river), _refit(refit_every, refit_rows)
     settled = _settle(ctx)
     with standing.naming_the_file(settled):
@@ -172,6 +196,17 @@ def command(
     _show(lines, order, seeds)
     say(str(order))
     say(f"Picture in {plot}; in MLflow: run {run_id} with {len(lines)} child runs.")
+
+
+def _one_recipe(ctx: click.Context, chosen: list[str]) -> str | None:
+    """The recipe that was asked for, None where nobody asked; more than one is a usage error."""
+    from click.core import ParameterSource
+
+    if ctx.get_parameter_source("recipes") is ParameterSource.DEFAULT:
+        return None
+    if len(chosen) > 1:
+        raise click.BadParameter("--inject is for one recipe", param_hint="--recipes")
+    return chosen[0]
 
 
 def _peers(given: str | None, river: bool) -> tuple[str, ...] | None:
@@ -220,11 +255,11 @@ def _makers(
     return peers_named(named, config.network, refit)
 
 
-def _settle(ctx: click.Context) -> ResolvedSettings:
+def _settle(ctx: click.Context, fixed: dict[str, Any] | None = None) -> ResolvedSettings:
     """What holds; each recipe is put in its place later, and a network is trained for each."""
     from selfheal_cli.pipeline.offline.contest import FIXED
 
-    settled = standing.settle_here(ctx, FIXED)
+    settled = standing.settle_here(ctx, FIXED if fixed is None else fixed)
     if settled.config.model is not None:
         raise ConfigurationError(
             f"{settled.origin(('model',))}: model: 'selfheal compare' trains a network of its own "
@@ -295,12 +330,7 @@ def _draw(
         name: {line.title: line.mean.get(name, 0.0) for line in lines}
         for name in ("accuracy", "f1", "roc_auc")
     }
-    subject = ""
-    if config.source.kind in ("table", "folder", "ndjson"):
-        subject = config.source.path.name
-    elif config.source.kind == "synthetic":
-        subject = f"synthetic stream, drift {config.source.drift_strength:g}"
-    title = f"{subject}, labels {config.labels}"
+    title = f"{subject_of(config)}, labels {config.labels}"
     return draw_comparison(curves, bars, limit, title, path)
 
 

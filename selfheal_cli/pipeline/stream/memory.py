@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from copy import deepcopy
 from dataclasses import replace
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from selfheal_cli.actor import clock
 from selfheal_cli.config import RunConfig
@@ -130,11 +131,15 @@ class _Timed(Recipes):
 class Replay:
     """One recipe on one stream; ``live`` is what serves after each step."""
 
-    def __init__(self, config: RunConfig, source: Source, prepared: Prepared) -> None:
+    def __init__(
+        self, config: RunConfig, source: Source, prepared: Prepared, log: CountingLog | None = None
+    ) -> None:
+        self.config = config
+        self._shared = (config, source, prepared)
         registry = MemoryRegistry()
         base = registry.store_base(MODEL, prepared.base)
         lineage = Lineage(MODEL, MODEL, base, config.heal.recipe, str(config.labels), "1")
-        self._log, writer = CountingLog(), RestorableInMemory(registry, lineage)
+        self._log, writer = log or CountingLog(), RestorableInMemory(registry, lineage)
         recorder = RunRecorder(self._log, writer, clock, MODEL)
         self.live: LiveModel = serve(prepared)
         self._recipes = _Timed(prepared.network, prepared.anchor, config.heal)
@@ -142,6 +147,14 @@ class Replay:
         context = SessionContext(config, source, prepared, self.live, lineage, recorder, world)
         self._session = Session(context, verdicts=False)
         self._session.begin()
+
+    def copied(self, log: CountingLog) -> Replay:
+        """The same session once more, which goes its own way from here and writes to ``log``.
+
+        What never changes is shared: configuration, source, and what training prepared.
+        """
+        memo: dict[int, Any] = {id(one): one for one in self._shared}
+        return deepcopy(self, memo | {id(self._log): log})
 
     def predict(self, x: FloatArray) -> FloatArray:
         """Probabilities by what serves now."""
