@@ -25,8 +25,9 @@ import numpy as np
 from selfheal_cli.actor import clock
 from selfheal_cli.events.log import EventLog, read, recover
 from selfheal_cli.events.types import BatchScored, LabelsArrived, RowsTaken
+from selfheal_cli.spool.entries import Cursor, LoggedRequest, mark_of
 from selfheal_cli.spool.file import spool_path
-from selfheal_cli.spool.store import Cursor, LoggedRequest, Spool, mark_of
+from selfheal_cli.spool.store import Spool
 
 BATCH = 100
 AUDIT = "from selfheal_cli.cli.main import main; main()"

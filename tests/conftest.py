@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner, Result
@@ -20,6 +21,9 @@ from hypothesis import HealthCheck, settings
 from selfheal_cli import installed
 from selfheal_cli.cli.main import main
 from tests.compiled import share_compiled
+
+if TYPE_CHECKING:
+    from tests.registry.stores import Postgres
 
 Invoke = Callable[..., Result]
 MEMORY = Path("/dev/shm")  # noqa: S108 (our own folder in it)
@@ -132,6 +136,15 @@ def _parts_are_forgotten() -> Iterator[None]:
     yield
     installed._handed.clear()
     installed._handed.update(before)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """One PostgreSQL for all tests of this process."""
+    from tests.registry.stores import postgres_server
+
+    with postgres_server() as server:
+        yield server
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ serve.token_file
 serve.http
 serve.operator serve.tracing
 serve.notify
-serve.healer serve.keeper serve.staff
+serve.healer serve.keeper serve.replicas serve.staff
 api
 serve.service
 serve.app

@@ -45,10 +45,11 @@ from selfheal_cli.serve.http.model import (
 from selfheal_cli.serve.keeper import Keeper
 from selfheal_cli.sources.pushed import Reference
 from selfheal_cli.spool.control import ControlChannel
+from selfheal_cli.spool.entries import Cursor, Feedback, Joined, LoggedRequest
 from selfheal_cli.spool.file import spool_path
 from selfheal_cli.spool.recorder import Recorder
 from selfheal_cli.spool.source import Pace, SpoolSource
-from selfheal_cli.spool.store import Cursor, Feedback, Joined, LoggedRequest, Spool
+from selfheal_cli.spool.store import Spool
 from selfheal_cli.workspace import WORKSPACE
 
 if TYPE_CHECKING:
@@ -114,8 +115,8 @@ class Replica:
         self._program = program
         self._spool = Spool(path)
         self._recorder = Recorder(self._spool, int)
-        here = healed_here(registry, program.name, WORKSPACE)
-        since = served_up_to(self.channel, scorer.served, beside_healer=here)
+        here, fence = healed_here(registry, program.name, WORKSPACE), self.channel.fence()
+        since = served_up_to(self.channel, scorer.served, fence, beside_healer=here)
         self._following = ModelReloader(scorer, self.channel, lambda: registry, int, since)
         self.known = KnownVersions(registry, program.name)
         self._keeper = Keeper(self.channel, self._spool, program.keep_rows)

@@ -51,8 +51,8 @@ from selfheal_cli.rollback.paired import plan_better
 from selfheal_cli.rollback.plan import By, RollbackPlan, execute, plan_previous, plan_version
 from selfheal_cli.serve.http.model import Scorer
 from selfheal_cli.sources.pushed import Reference
+from selfheal_cli.spool.entries import Feedback
 from selfheal_cli.spool.file import spool_path
-from selfheal_cli.spool.store import Feedback
 from selfheal_cli.workspace import OWNERS_FOLDER
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from html import escape
 from math import sqrt
 from pathlib import Path
-from time import time
 from typing import Any
 
 from selfheal_cli.api.replica import Replica
@@ -151,7 +150,7 @@ class Summary:
 
 def state_of(replica: Replica, name: str) -> ModelState:
     """How a model stands by what the healing process said last; no registry is asked."""
-    said = last_word(replica.channel, time()).standing
+    said = last_word(replica.channel, replica.channel.now()).standing
     error = "" if replica.error is None else str(replica.error)
     page = page_of(said.run_id) if said.run_id else None
     return ModelState(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from pathlib import Path
 
 import click
 
@@ -19,9 +20,12 @@ from selfheal_cli.cli.say import say
     "--rows", type=click.IntRange(min=1), default=100_000, show_default=True,
     help="How many of the latest answered rows are looked through.",
 )  # fmt: skip
+@options.log
 @options.tracking_uri
 @options.as_json
-def command(name: str, reason: str, rows: int, tracking_uri: str | None, as_json: bool) -> None:
+def command(
+    name: str, reason: str, rows: int, log: str | None, tracking_uri: str | None, as_json: bool
+) -> None:
     """Write a served model's labelled rows as Parquet, for whoever retrains it, and tell of it.
 
     Beside the rows: their schema, the reason, and the versions that it concerns. It is done by
@@ -33,13 +37,13 @@ def command(name: str, reason: str, rows: int, tracking_uri: str | None, as_json
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
     from selfheal_cli.serve.notify.notice import of_handover
     from selfheal_cli.serve.notify.store import NoticeStore
-    from selfheal_cli.spool.file import spool_path
+    from selfheal_cli.spool.places import place_of
     from selfheal_cli.spool.store import Spool
 
-    registry, path = MlflowRegistry(tracking_uri), spool_path(name)
-    if not path.exists():
+    registry, place = MlflowRegistry(tracking_uri), place_of(name, log=log)
+    if isinstance(place, Path) and not place.exists():
         raise _unserved(name)
-    with closing(Spool(path)) as spool:
+    with closing(Spool(place)) as spool:
         done = hand_over(registry, spool, name, reason, clock(), rows=rows)
     with closing(NoticeStore(name)) as store:
         store.put([of_handover(name, done.folder, done.rows, reason)])

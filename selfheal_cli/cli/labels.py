@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -31,16 +32,17 @@ def command() -> None:
 
 @command.command("list")
 @options.model
+@options.log
 @options.wide
 @options.as_json
-def list_names(model_name: str, as_json: bool) -> None:
+def list_names(model_name: str, log: str | None, as_json: bool) -> None:
     """List who told labels to this folder's server, beside what others told and its own past.
 
     A name that tells one class alone, as a feed of chargebacks does, is nothing odd.
     """
     from selfheal_cli.cli import output
 
-    tellers = _tellers(model_name)
+    tellers = _tellers(model_name, log)
     names = tellers.all()
     if as_json:
         output.print_json([asdict(one) | {"one_class": one.one_class} for one in names])
@@ -64,6 +66,7 @@ def list_names(model_name: str, as_json: bool) -> None:
 @options.reason
 @options.policy
 @options.model
+@options.log
 @options.tracking_uri
 @options.as_json
 def revoke(
@@ -75,6 +78,7 @@ def revoke(
     reason: str,
     policy: str | None,
     model_name: str,
+    log: str | None,
     tracking_uri: str | None,
     as_json: bool,
 ) -> None:
@@ -89,7 +93,7 @@ def revoke(
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
     from selfheal_cli.rollback.clean import tainted_since
 
-    at, registry, tellers = _moment(since), MlflowRegistry(tracking_uri), _tellers(model_name)
+    at, registry, tellers = _moment(since), MlflowRegistry(tracking_uri), _tellers(model_name, log)
     plan = tellers.plan(name, at)
     tainted = tainted_since(registry, model_name, plan.first or at)
     document = _document(name, at, plan, tainted) | {"revoked": 0, "move": None}
@@ -118,6 +122,7 @@ def revoke(
 @options.yes
 @options.reason
 @options.model
+@options.log
 @options.tracking_uri
 @options.as_json
 def erase(
@@ -128,6 +133,7 @@ def erase(
     yes: bool,
     reason: str,
     model_name: str,
+    log: str | None,
     tracking_uri: str | None,
     as_json: bool,
 ) -> None:
@@ -144,7 +150,7 @@ def erase(
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
     from selfheal_cli.registry.orders import note_labels
 
-    tellers, erased = _tellers(model_name), 0
+    tellers, erased = _tellers(model_name, log), 0
     rows = tellers.rows_of(key, request, place)
     if not as_json:
         say(f"{rows} rows of '{model_name}' have that id.")
@@ -162,15 +168,18 @@ def erase(
         say(f"{erased} rows were erased." if erased else "Nothing was erased.")
 
 
-def _tellers(model: str) -> Tellers:
+def _tellers(model: str, log: str | None) -> Tellers:
     from selfheal_cli.errors import DataError
-    from selfheal_cli.spool.file import spool_path
+    from selfheal_cli.spool.places import place_of
     from selfheal_cli.spool.tellers import Tellers
 
-    path = spool_path(model)
-    if not path.exists():
-        raise DataError(f"{path}: no such file; run this in the folder that '{model}' is served in")
-    return Tellers(path)
+    place = place_of(model, log=log)
+    if isinstance(place, Path) and not place.exists():
+        raise DataError(
+            f"{place}: no such file; run this in the folder that '{model}' is served in, or give "
+            "the --log that its server has"
+        )
+    return Tellers(place)
 
 
 def _moment(text: str) -> float:

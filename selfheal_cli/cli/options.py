@@ -145,6 +145,16 @@ tracking_uri: Decorator = section(
     ),
     config_file,
 )
+log: Decorator = section(
+    COMMON,
+    click.option(
+        "--log",
+        metavar="URI",
+        envvar="SELFHEAL_LOG",
+        help="The log of answers and labels that replicas on any machine share, in PostgreSQL: "
+        "postgresql://USER@HOST/DATABASE. [default: SELFHEAL_LOG, else a file of this folder]",
+    ),
+)
 allow_module: Decorator = section(
     COMMON,
     click.option(

@@ -159,6 +159,7 @@ telling = section(
 @telling
 @options.allow_module
 @options.device
+@options.log
 @options.tracking_uri
 def command(name: str, workers: int, **given: Any) -> None:
     """Serve a model's champion over HTTP, as MLflow does, and heal it on what comes.
@@ -221,6 +222,7 @@ def _settings(name: str, given: dict[str, Any], known: Tokens | None = None) -> 
         "model": name,
         "actor": actor(),
         "tracking_uri": given["tracking_uri"],
+        "log": given["log"],
         "heal": not given["no_heal"],
         "overrides": _overrides(given),
         "reference": _reference(given),

@@ -175,6 +175,8 @@ def _server(document: Document) -> RenderableType:
         parts.append(_against(standing))
     if standing["candidates"]:
         parts.append(_candidates(standing))
+    if document.get("replicas"):
+        parts += _replicas(document)
     if standing["happenings"]:
         rows = [[one["at"][:19].replace("T", " "), one["text"]]
                 for one in standing["happenings"][:8]]  # fmt: skip
@@ -220,6 +222,21 @@ def _against(standing: Document) -> RenderableType:
     ]  # fmt: skip
     title = f"Live on {live.get('rows', 0):,} labelled rows, shadow on {shadow.get('rows', 0):,}"
     return make_table(title, ("figure", ">live", ">shadow", ">lift"), rows)
+
+
+def _replicas(document: Document) -> list[RenderableType]:
+    """Those that share the log, and what keeps its rows from the healer."""
+    rows = [
+        [one["name"], "not numbered yet" if one["version"] is None else f"v{one['version']}",
+         f"{one['queue']:,}", f"{one['unrecorded']:,}", f"{document['at'] - one['at']:.0f} s"]
+        for one in document["replicas"]
+    ]  # fmt: skip
+    columns = ("name", ">version", ">rows for the log", ">not kept", ">last word")
+    held = sorted({one["held_back"] for one in document["replicas"]} - {""})
+    return [
+        *(line((f"! The healer does not see the latest rows: {one}", "yellow")) for one in held),
+        make_table("Replicas on this log", columns, rows),
+    ]
 
 
 def _candidates(standing: Document) -> RenderableType:

@@ -51,7 +51,7 @@ class Keeper:
 
     def look(self) -> None:
         """Count, and forget what is too much. Raises `StorageError`."""
-        word = last_word(self._channel, time.time())
+        word = last_word(self._channel, self._channel.now())
         read_to = word.standing.read_to
         kept, unread = self._spool.count(read_to)
         if kept > self._keep:

@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -41,12 +42,16 @@ from selfheal_cli.serve.http.model import (
 from selfheal_cli.serve.http.recent import RecentIds
 from selfheal_cli.serve.keeper import Keeper
 from selfheal_cli.serve.notify.sender import telling
+from selfheal_cli.serve.operator.status import last_word
+from selfheal_cli.serve.replicas import Replicas
 from selfheal_cli.serve.service import ScoringService
-from selfheal_cli.serve.settings import ServerSettings
+from selfheal_cli.serve.settings import HealerSettings, ServerSettings
 from selfheal_cli.serve.staff import ProcessWord, Staff, samples_of, somebody_scores
 from selfheal_cli.serve.tracing import open_tracing
 from selfheal_cli.spool.control import ControlChannel
+from selfheal_cli.spool.database import LogDatabase
 from selfheal_cli.spool.file import spool_path
+from selfheal_cli.spool.places import place_of
 from selfheal_cli.spool.recorder import Recorder
 from selfheal_cli.spool.store import Spool
 
@@ -96,17 +101,22 @@ def opened(
     use_one_thread()
     quiet()
     healer = settings.healer
-    path = spool_path(healer.model, healer.workspace)
     registry = MlflowRegistry(healer.tracking_uri)
     with ExitStack() as stack:
-        channel, spool = ControlChannel(path), Spool(path)
-        stack.callback(channel.close)
-        stack.callback(spool.close)
+        channel, spool = ControlChannel(place(healer)), Spool(place(healer))
+        own = ControlChannel(spool_path(healer.model, healer.workspace))  # of this machine
+        for one in (channel, spool, own):
+            stack.callback(one.close)
+        fence = channel.fence()
         scorer = Scorer(load_champion(registry, healer.model))
-        here = healed_here(registry, healer.model, healer.workspace)
+        here = (
+            last_word(channel, channel.now()).heals
+            if channel.shared
+            else healed_here(registry, healer.model, healer.workspace)
+        )
         if server is not None:
-            here = here or somebody_scores(channel, server)
-        since = served_up_to(channel, scorer.served, beside_healer=here)
+            here = here or somebody_scores(own, server)
+        since = served_up_to(channel, scorer.served, fence, beside_healer=here)
         warm(scorer.served)
         meters = ServerMetrics()
         tracing = open_tracing("selfheal")
@@ -123,7 +133,7 @@ def opened(
             ),
             keeper=Keeper(channel, spool, healer.keep_rows, healer.max_wait) if alone else None,
             supervisor=Supervisor(healer, meters, command) if alone else None,
-            staff=None if server is None else Staff(channel, server, lambda: word_of(front)),
+            staff=None if server is None else Staff(own, server, lambda: word_of(front)),
             meters=meters,
             tracing=tracing,
             lanes=Lanes(),
@@ -139,11 +149,20 @@ def opened(
         yield front
 
 
+def place(healer: HealerSettings) -> Path | LogDatabase:
+    """Where a served model's log is opened."""
+    return place_of(healer.model, healer.workspace, healer.log)
+
+
 def _start(front: ScoringService, stack: ExitStack) -> None:
     """Begin what works beside the requests, each to be ended in the other order."""
     if front.supervisor is not None:
         front.supervisor.start()
         stack.callback(front.supervisor.stop)
+    if front.channel.shared and front.staff is None:
+        replicas = Replicas(front.channel, front.spool, facts_of(front))
+        replicas.start()
+        stack.callback(replicas.stop)
     if front.staff is not None:  # which speaks once a request can be answered
         stack.callback(front.staff.stop)
     front.recorder.start()

@@ -30,8 +30,9 @@ from selfheal_cli.serve.settings import Right, ServerSettings
 from selfheal_cli.serve.staff import ProcessWord, Staff
 from selfheal_cli.serve.tracing import Tracing
 from selfheal_cli.spool.control import ControlChannel
+from selfheal_cli.spool.entries import LoggedRequest
 from selfheal_cli.spool.recorder import GROUP_SECONDS, Recorder
-from selfheal_cli.spool.store import LoggedRequest, Spool
+from selfheal_cli.spool.store import Spool
 
 OTHERS_SECONDS = 3 * GROUP_SECONDS
 

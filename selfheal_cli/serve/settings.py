@@ -27,6 +27,9 @@ class HealerSettings(Settings):
     actor: str
     tracking_uri: str | None = None
     workspace: Path = WORKSPACE
+    log: str | None = Field(
+        default=None, repr=False, description="URI of the log that replicas share; None: a file"
+    )
     heal: bool = True
     overrides: dict[str, Any] = Field(default_factory=dict)
     reference: dict[str, Any] | None = None

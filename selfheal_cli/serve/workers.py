@@ -21,9 +21,10 @@ from selfheal_cli.serve.http.metrics import ServerMetrics
 from selfheal_cli.serve.keeper import Keeper
 from selfheal_cli.serve.notify.sender import telling
 from selfheal_cli.serve.operator.status import ServerInfo
-from selfheal_cli.serve.server import bound, url_of
+from selfheal_cli.serve.replicas import Replicas
+from selfheal_cli.serve.server import bound, place, url_of
 from selfheal_cli.serve.settings import ServerSettings
-from selfheal_cli.serve.staff import ProcessWord, Staff, samples_of
+from selfheal_cli.serve.staff import ProcessWord, Staff, samples_of, summed
 from selfheal_cli.serve.worker import WorkerTask
 from selfheal_cli.spool.control import ControlChannel
 from selfheal_cli.spool.file import spool_path
@@ -85,13 +86,13 @@ def _office(
 ) -> Iterator[Workers]:
     """What all processes share: the spool's keeper, the healer, the sums."""
     healer = settings.healer
-    path = spool_path(healer.model, healer.workspace)
     server = f"{TOPIC}{uuid.uuid4().hex[:12]}"
     with ExitStack() as stack:
-        channel, spool = ControlChannel(path), Spool(path)
-        stack.callback(channel.close)
-        stack.callback(spool.close)
-        channel.forget_statuses(TOPIC, time.time() - KEPT_SECONDS)
+        channel, spool = ControlChannel(place(healer)), Spool(place(healer))
+        own = ControlChannel(spool_path(healer.model, healer.workspace))  # of this machine
+        for one in (channel, spool, own):
+            stack.callback(one.close)
+        own.forget_statuses(TOPIC, time.time() - KEPT_SECONDS)
         meters = ServerMetrics()
         keeper = Keeper(channel, spool, healer.keep_rows, healer.max_wait)
         beside = Supervisor(healer, meters, command)
@@ -108,9 +109,13 @@ def _office(
                 healer_pid=beside.pid, healer_restarts=beside.restarts,
             )  # fmt: skip
 
-        staff = Staff(channel, server, word)
+        staff = Staff(own, server, word)
         workers = Workers(settings, count, listening, server, staff)
-        stack.callback(channel.forget_statuses, server, time.time() + KEPT_SECONDS)
+        stack.callback(own.forget_statuses, server, time.time() + KEPT_SECONDS)
+        if channel.shared:
+            replicas = Replicas(channel, spool, lambda: summed(word().info, staff.words()))
+            replicas.start()
+            stack.callback(replicas.stop)
         staff.start()
         stack.callback(staff.stop)
         keeper.start()

@@ -1,20 +1,23 @@
-"""The control channel of a served model's processes on one machine: versions to serve, status,
-and an operator's commands.
+"""The control channel of a served model's processes: versions to serve, status, and an operator's
+commands.
 """
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
+from selfheal_cli.spool import fence
+from selfheal_cli.spool.database import LogDatabase
 from selfheal_cli.spool.file import SpoolFile
 
 PUBLISHED_KEPT = 20
-SCHEMA = """
+SCHEMA = (
+    """
 CREATE TABLE IF NOT EXISTS published (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT, snapshot TEXT NOT NULL, version INTEGER,
     threshold REAL NOT NULL, base TEXT NOT NULL, sha256 TEXT NOT NULL, adapter BLOB NOT NULL,
@@ -25,7 +28,16 @@ CREATE TABLE IF NOT EXISTS orders (
     number INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, argument TEXT NOT NULL,
     taken REAL, answer TEXT, at REAL NOT NULL
 );
+CREATE TABLE IF NOT EXISTS turn (
+    one INTEGER PRIMARY KEY, holder TEXT NOT NULL, until REAL NOT NULL
+);
 """
+    + fence.SCHEMA
+)
+TOLD = (
+    "INSERT INTO told VALUES (?, ?, ?) ON CONFLICT (topic) DO UPDATE SET data = excluded.data, "
+    "at = excluded.at"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,29 +72,40 @@ class ControlChannel:
     Any thread and any process may call. Raises `StorageError` where the file cannot be used.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._file = SpoolFile(path, SCHEMA)
+    def __init__(self, place: Path | LogDatabase) -> None:
+        self._file = SpoolFile(place, SCHEMA) if isinstance(place, Path) else place
 
-    def publish(self, serving: Published) -> int:
-        """Have a version served; returns its sequence number."""
+    def fence(self) -> int:
+        """As `fence_of`."""
+        return fence.fence_of(self._file)
+
+    def publish(self, serving: Published, lease: int | None = None) -> int:
+        """Have a version served; returns its sequence number.
+
+        ``lease`` is that of the run which decided it, or the `fence` before the registry was asked
+        for it. Raises `LeaseHeld` where a later lease has written; None asks for no such thing.
+        """
         row = (
             serving.snapshot, serving.version, serving.threshold, serving.base, serving.sha256,
-            serving.adapter, serving.reason, time.time(),
+            serving.adapter, serving.reason, self._file.now(),
         )  # fmt: skip
         with self._file.writing() as database:
-            cursor = database.execute(
+            if lease is not None:
+                fence.pass_fence(database, lease)
+            sequence = database.execute(
                 "INSERT INTO published (snapshot, version, threshold, base, sha256, adapter, "
-                "reason, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                "reason, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING sequence",
                 row,
-            )
-            sequence = int(cursor.lastrowid or 0)
+            ).fetchone()[0]
             oldest = sequence - PUBLISHED_KEPT
             database.execute("DELETE FROM published WHERE sequence <= ?", (oldest,))
-        return sequence
+        return int(sequence)
 
-    def set_version(self, snapshot: str, version: int) -> None:
-        """Write down the version number that the registry gave a snapshot."""
+    def set_version(self, snapshot: str, version: int, lease: int | None = None) -> None:
+        """Write down the version number that the registry gave a snapshot; as `publish`."""
         with self._file.writing() as database:
+            if lease is not None:
+                fence.pass_fence(database, lease)
             database.execute(
                 "UPDATE published SET version = ? WHERE snapshot = ?", (version, snapshot)
             )
@@ -102,11 +125,38 @@ class ControlChannel:
         )
         return Published(*rows[0]) if rows else None
 
-    def set_status(self, topic: str, data: Mapping[str, Any]) -> None:
-        """Replace the status of a topic (the healer's state, the lease's holder)."""
-        row = (topic, json.dumps(data, allow_nan=False), time.time())
+    def after(self, seen: int) -> Published | None:
+        """The version to serve, where it was published after ``seen``."""
+        sequence, _ = self.current()
+        return self.published() if sequence > seen else None
+
+    def wait(self, seconds: float, stop: Event) -> None:
+        """As `LogDatabase.wait`."""
+        self._file.wait(seconds, stop)
+
+    def take_turn(self, holder: str, seconds: float) -> bool:
+        """Be the one process that asks the registry and heals, for so many seconds from now on;
+        False where another one is. Zero seconds give it back.
+        """
+        until = self._file.now()
         with self._file.writing() as database:
-            database.execute("INSERT OR REPLACE INTO told VALUES (?, ?, ?)", row)
+            database.execute("INSERT INTO turn VALUES (1, '', 0) ON CONFLICT DO NOTHING")
+            query = "UPDATE turn SET holder = ?, until = ? WHERE holder = ? OR until < ?"
+            values = (holder, until + seconds, holder, until)
+            return database.execute(query, values).rowcount == 1
+
+    @property
+    def shared(self) -> bool:
+        """As `LogDatabase.shared`."""
+        return self._file.shared
+
+    def set_status(self, topic: str, data: Mapping[str, Any], lease: int | None = None) -> None:
+        """Replace the status of a topic (the healer's state, the lease's holder); as `publish`."""
+        row = (topic, json.dumps(data, allow_nan=False), self._file.now())
+        with self._file.writing() as database:
+            if lease is not None:
+                fence.pass_fence(database, lease)
+            database.execute(TOLD, row)
 
     def status(self, topic: str) -> tuple[dict[str, Any], float]:
         """The status of a topic and when it was written; ({}, 0.0) where there is none."""
@@ -131,12 +181,10 @@ class ControlChannel:
 
     def send_command(self, kind: str, argument: Mapping[str, Any]) -> int:
         """Queue a command; returns its number."""
-        row = (kind, json.dumps(argument), time.time())
+        row = (kind, json.dumps(argument), self._file.now())
         with self._file.writing() as database:
-            cursor = database.execute(
-                "INSERT INTO orders (kind, argument, at) VALUES (?, ?, ?)", row
-            )
-            return int(cursor.lastrowid or 0)
+            query = "INSERT INTO orders (kind, argument, at) VALUES (?, ?, ?) RETURNING number"
+            return int(database.execute(query, row).fetchone()[0])
 
     def take_command(self, not_before: float) -> OperatorCommand | None:
         """Take the oldest command since ``not_before`` that was not taken yet."""
@@ -147,7 +195,7 @@ class ControlChannel:
             row = database.execute(
                 "UPDATE orders SET taken = ? WHERE number = (SELECT min(number) FROM orders "
                 "WHERE taken IS NULL AND at >= ?) RETURNING number, kind, argument",
-                (time.time(), not_before),
+                (self._file.now(), not_before),
             ).fetchone()
         return OperatorCommand(row[0], row[1], json.loads(row[2])) if row else None
 
@@ -156,7 +204,7 @@ class ControlChannel:
         with self._file.writing() as database:
             cursor = database.execute(
                 "UPDATE orders SET taken = ? WHERE number = ? AND taken IS NULL",
-                (time.time(), number),
+                (self._file.now(), number),
             )
             return cursor.rowcount == 1
 
@@ -172,8 +220,12 @@ class ControlChannel:
         rows = self._file.all("SELECT answer FROM orders WHERE number = ?", (number,))
         return json.loads(rows[0][0]) if rows and rows[0][0] is not None else None
 
+    def now(self) -> float:
+        """As `LogDatabase.now`."""
+        return self._file.now()
+
     def identity(self) -> int:
-        """As `SpoolFile.identity`."""
+        """As `LogDatabase.identity`."""
         return self._file.identity()
 
     def close(self) -> None:

@@ -22,6 +22,7 @@ from selfheal_cli.workspace import OWNER_ONLY, OWNERS_FOLDER, WORKSPACE
 
 NAME = "spool.db"
 LOCK_SECONDS = 30.0
+LOOK_SECONDS = 0.05
 IDENTITY = "CREATE TABLE IF NOT EXISTS identity (number INTEGER NOT NULL)"
 CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 BESIDE = ("-wal", "-shm")  # SQLite's own, of the file that was opened and of no other
@@ -34,13 +35,16 @@ def spool_path(model: str, workspace: Path = WORKSPACE) -> Path:
 
 
 class SpoolFile:
-    """A connection to the file, with the tables of ``schema``. A commit is on disk.
+    """`LogDatabase`: a connection to the file, with the tables of ``schema``. A commit is on disk.
 
     Any thread may call. Raises `StorageError` where the disk is full or the file cannot be used;
     earlier commits stay whole. A corrupt file is set aside under another name, and one that was
     removed or replaced is not written to any more: in both cases work goes on with the file that
     is at the path then, which has another identity.
     """
+
+    below = ""  # one writes at a time
+    shared = False
 
     def __init__(self, path: Path, schema: str) -> None:
         self.path = path
@@ -77,6 +81,35 @@ class SpoolFile:
         with self._translated(), at_work(), self._lock:
             self._require_same()
             return self._database.execute(query, values).fetchall()
+
+    @contextmanager
+    def erasing(self) -> Iterator[sqlite3.Connection]:
+        """See `LogDatabase`."""
+        self.all("PRAGMA secure_delete = ON")
+        with self.writing() as database:
+            yield database
+        self.all("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def earlier(self, identity: int) -> int | None:
+        """A copy of a file has the identity of the file."""
+        return None
+
+    def end(self, table: str) -> int:
+        """See `LogDatabase`; rows that were removed count."""
+        row = self.all("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,))
+        return int(row[0][0]) if row else 0
+
+    def now(self) -> float:
+        """See `LogDatabase`."""
+        return time.time()
+
+    def wait(self, seconds: float, stop: threading.Event) -> None:
+        """A look at the file is cheap."""
+        stop.wait(min(seconds, LOOK_SECONDS))
+
+    def held_back(self) -> str:
+        """Nobody: one writes at a time."""
+        return ""
 
     def close(self) -> None:
         """Close the file; no call may follow."""

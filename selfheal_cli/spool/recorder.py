@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Callable
 
 from selfheal_cli.errors import StorageError
-from selfheal_cli.spool.store import LoggedRequest, Spool
+from selfheal_cli.spool.entries import LoggedRequest
+from selfheal_cli.spool.store import Spool
 
 GROUP_SECONDS = 0.03  # what came meanwhile is one commit
 AGAIN_SECONDS = 0.5

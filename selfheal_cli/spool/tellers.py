@@ -4,15 +4,16 @@ of it; and what is known of one row, which may be erased.
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from selfheal_cli.spool.database import LogDatabase, Transaction
+from selfheal_cli.spool.entries import REVOKED, pack_columns, unpack_columns
 from selfheal_cli.spool.file import SpoolFile
-from selfheal_cli.spool.store import REVOKED, SCHEMA, pack_columns, unpack_columns
+from selfheal_cli.spool.store import SCHEMA
 
 CLOCK = 0.5  # share of a name's labels, in the order of their telling, that are its past
 
@@ -68,8 +69,8 @@ FORGET = (
 class Tellers:
     """The told labels of a spool; raises `StorageError` where it cannot be used."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = SpoolFile(path, SCHEMA)
+    def __init__(self, place: Path | LogDatabase) -> None:
+        self._file = SpoolFile(place, SCHEMA) if isinstance(place, Path) else place
 
     def all(self) -> list[Teller]:
         """Each name, the one with most labels first."""
@@ -129,15 +130,13 @@ class Tellers:
         """Erase rows by key, or by request and place (None: all of its rows): values, answers,
         labels, who told them, and the key go; that a row was there stays. Returns how many.
         """
-        self._file.all("PRAGMA secure_delete = ON")  # what is overwritten is gone from the disk
-        with self._file.writing() as database:
+        with self._file.erasing() as database:
             rows = _rows(database, key, request, place)
             for row in rows:
                 _blank(database, row)
                 _set(database, row, -1)
                 for query in FORGET:
                     database.execute(query, row)
-        self._file.all("PRAGMA wal_checkpoint(TRUNCATE)")
         return len(rows)
 
     def close(self) -> None:
@@ -145,9 +144,7 @@ class Tellers:
         self._file.close()
 
 
-def _counting(
-    database: sqlite3.Connection, name: str, since: float
-) -> list[tuple[int, int, float]]:
+def _counting(database: Transaction, name: str, since: float) -> list[tuple[int, int, float]]:
     """Rows whose label is by the word of a name since then, and when that was told."""
     rows = database.execute(
         f"SELECT l.answered, l.place, ({BY.replace('caller, at', 'at')}) FROM labels l "  # noqa: S608
@@ -158,9 +155,7 @@ def _counting(
     return [(a, p, at) for a, p, at in rows if at >= since]
 
 
-def _instead(
-    database: sqlite3.Connection, row: tuple[int, int], name: str, since: float
-) -> int | None:
+def _instead(database: Transaction, row: tuple[int, int], name: str, since: float) -> int | None:
     """The class that others told first, or the name last before; None where nobody did."""
     for condition, order in (("caller != ? AND caller NOT LIKE ?", "rowid"),
                              ("caller = ? AND at < ?", "rowid DESC")):  # fmt: skip
@@ -175,13 +170,13 @@ def _instead(
     return None
 
 
-def _set(database: sqlite3.Connection, row: tuple[int, int], y: int) -> None:
+def _set(database: Transaction, row: tuple[int, int], y: int) -> None:
     database.execute("DELETE FROM labels WHERE answered = ? AND place = ?", row)
     database.execute("INSERT INTO labels (answered, place, y) VALUES (?, ?, ?)", (*row, y))
 
 
 def _rows(
-    database: sqlite3.Connection, key: str | None, request: str | None, place: int | None
+    database: Transaction, key: str | None, request: str | None, place: int | None
 ) -> list[tuple[int, int]]:
     if key is not None:
         query = "SELECT answered, place FROM keys WHERE key = ?"
@@ -194,7 +189,7 @@ def _rows(
     return [(number, at) for at in range(rows) if place in (None, at)]
 
 
-def _blank(database: sqlite3.Connection, row: tuple[int, int]) -> None:
+def _blank(database: Transaction, row: tuple[int, int]) -> None:
     """Overwrite the values and the answer of a row by missing ones."""
     query = "SELECT columns, probabilities, classes FROM answered WHERE number = ?"
     packed, probabilities, classes = database.execute(query, row[:1]).fetchone()

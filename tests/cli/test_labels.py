@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from selfheal_cli.spool.store import Feedback, LoggedRequest, Spool
+from selfheal_cli.spool.entries import Feedback, LoggedRequest
+from selfheal_cli.spool.store import Spool
 from tests.conftest import Invoke
 
 SPOOL = Path("mlruns") / "selfheal" / "serving" / "fraud" / "spool.db"

@@ -12,7 +12,8 @@ import pytest
 from selfheal_cli.events.log import EventLog, recover
 from selfheal_cli.events.types import BatchScored, LabelsArrived, RowsTaken, RunStarted
 from selfheal_cli.pipeline.runs.recovery import MOST_TRIES, where_to_begin
-from selfheal_cli.spool.store import Cursor, LoggedRequest, Spool, mark_of
+from selfheal_cli.spool.entries import Cursor, LoggedRequest, mark_of
+from selfheal_cli.spool.store import Spool
 from tests.events.examples import example
 from tests.pipeline.test_served import Server, events_of
 

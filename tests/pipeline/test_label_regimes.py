@@ -21,7 +21,7 @@ from selfheal_cli.events.types import (
 from selfheal_cli.heal import gate
 from selfheal_cli.pipeline.stream.batch import LabelFlow
 from selfheal_cli.records import Batch
-from selfheal_cli.spool.store import Feedback
+from selfheal_cli.spool.entries import Feedback
 from tests.pipeline.small import (
     Altered,
     Change,

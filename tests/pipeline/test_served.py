@@ -39,8 +39,9 @@ from selfheal_cli.registry.base import BASELINE, CHAMPION
 from selfheal_cli.registry.journal import EntryKind, standing
 from selfheal_cli.registry.memory import MemoryRegistry
 from selfheal_cli.sources.encoding import Encoding
+from selfheal_cli.spool.entries import Feedback, LoggedRequest
 from selfheal_cli.spool.source import Pace
-from selfheal_cli.spool.store import Feedback, LoggedRequest, Spool
+from selfheal_cli.spool.store import Spool
 from tests.pipeline.small import config, stream_of
 
 WORKSPACE = Path("mlruns") / "selfheal"
@@ -114,7 +115,7 @@ class Server:
             workspace=WORKSPACE,
         )  # fmt: skip
         source = served or self.open()
-        return heal_served(source, self.registry, around, self.beginning().cursor)
+        return heal_served(source, self.registry, around, lambda lease: self.beginning().cursor)
 
     def beginning(self) -> Beginning:
         return where_to_begin("fraud", WORKSPACE, self.spool)

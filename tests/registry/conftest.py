@@ -12,18 +12,11 @@ import pytest
 from selfheal_cli.registry.base import Registry
 from selfheal_cli.registry.memory import MemoryRegistry
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
-from tests.registry.stores import S3, Postgres, postgres_server, tracking_server
+from tests.registry.stores import S3, Postgres, tracking_server
 
 DATABASES = ("memory", "sqlite", "postgres", "server")
 STORES = (*DATABASES, "s3")
 SERVER_DATABASE = "server"
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    """One PostgreSQL for all tests of this process."""
-    with postgres_server() as server:
-        yield server
 
 
 @pytest.fixture

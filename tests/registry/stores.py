@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -40,6 +41,7 @@ class Postgres:
 
     def renew(self, database: str) -> str:
         """A database with MLflow's schema and nothing in it; whoever is connected is cut off."""
+        _make_schema(self)
         self.drop(database)
         self.execute(f'CREATE DATABASE "{database}" TEMPLATE "{self.template}"')
         return self.uri(database)
@@ -110,7 +112,7 @@ class S3:
 @contextmanager
 def postgres_server() -> Iterator[Postgres]:
     """A PostgreSQL of the newest version installed, in a folder of its own."""
-    binaries = _postgres_binaries()
+    binaries = postgres_binaries()
     # not in pytest's folder, which another user may not enter
     folder = Path(tempfile.mkdtemp(prefix="selfheal-postgres-"))
     account = _unprivileged(folder)
@@ -147,20 +149,17 @@ def postgres_server() -> Iterator[Postgres]:
         run("pg_ctl", *data, "-w", "-s", "-t", f"{PATIENCE:.0f}",
             "-l", str(folder / "log"), "-o", settings, "start")  # fmt: skip
         try:
-            server = Postgres(port)
-            server.execute(f'CREATE DATABASE "{server.template}"')
-            _make_schema(server.uri(server.template))
-            yield server
+            yield Postgres(port)
         finally:
             run("pg_ctl", *data, "-w", "-s", "-m", "immediate", "stop")
     finally:
         shutil.rmtree(folder)
 
 
-def _postgres_binaries() -> Path:
+def postgres_binaries() -> Path:
     """The folder of ``initdb``; without one CI fails, and other machines skip."""
     on_path = shutil.which("initdb")
-    binaries = [Path(on_path)] if on_path else []
+    binaries = [Path(on_path).resolve()] if on_path else []
     for place in PLACES:
         binaries += Path("/").glob(f"{place[1:]}/initdb")
     if binaries:
@@ -196,9 +195,12 @@ def _unprivileged(folder: Path) -> dict[str, Any]:
     pytest.fail("neither a user 'postgres' nor 'nobody' to run PostgreSQL as")
 
 
-def _make_schema(uri: str) -> None:
+@cache
+def _make_schema(server: Postgres) -> None:
     """In a process of its own: a connection of this one would keep the template from copying."""
+    server.execute(f'CREATE DATABASE "{server.template}"')
     code = "import sys, mlflow; mlflow.MlflowClient(sys.argv[1]).search_experiments()"
+    uri = server.uri(server.template)
     subprocess.run([sys.executable, "-c", code, uri], check=True, stdout=subprocess.PIPE)
 
 

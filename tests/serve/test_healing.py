@@ -35,9 +35,10 @@ from selfheal_cli.serve.settings import HealerSettings
 from selfheal_cli.sources.encoding import Encoding
 from selfheal_cli.sources.synthetic import SyntheticSource
 from selfheal_cli.spool.control import ControlChannel
+from selfheal_cli.spool.entries import Cursor, Feedback, LoggedRequest
 from selfheal_cli.spool.file import spool_path
 from selfheal_cli.spool.source import ENDLESS
-from selfheal_cli.spool.store import Cursor, Feedback, LoggedRequest, Spool
+from selfheal_cli.spool.store import Spool
 from tests.conftest import PATIENCE, Invoke
 from tests.serve.conftest import until
 

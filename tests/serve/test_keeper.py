@@ -20,7 +20,8 @@ from selfheal_cli.serve.operator.status import (
 )
 from selfheal_cli.serve.operator.verdict import warnings
 from selfheal_cli.spool.control import ControlChannel
-from selfheal_cli.spool.store import LoggedRequest, Spool
+from selfheal_cli.spool.entries import LoggedRequest
+from selfheal_cli.spool.store import Spool
 
 FACTS = ServerInfo(model="fraud")
 
@@ -98,9 +99,7 @@ def test_a_healer_that_has_fallen_silent_keeps_nothing_from_being_forgotten(
     say(channel, "HEALTHY")
     fill(spool, 200)
     later = time.time() + 3_600
-    monkeypatch.setattr(
-        module, "time", SimpleNamespace(time=lambda: later, monotonic=time.monotonic)
-    )
+    monkeypatch.setattr(channel, "now", lambda: later)
     keeper = Keeper(channel, spool, keep_rows=1_000)
     keeper.look()
     assert keeper.kept == 1_000

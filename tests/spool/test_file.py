@@ -11,7 +11,8 @@ import pytest
 
 from selfheal_cli.errors import StorageError
 from selfheal_cli.spool.control import ControlChannel
-from selfheal_cli.spool.store import Cursor, Feedback, LoggedRequest, Spool, mark_of
+from selfheal_cli.spool.entries import Cursor, Feedback, LoggedRequest, mark_of
+from selfheal_cli.spool.store import Spool
 
 
 def answered(request: str, value: float = 1.0, at: float = 1.0) -> LoggedRequest:

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from selfheal_cli.records import Batch, Rows
 from selfheal_cli.sources.encoding import Encoding
 from selfheal_cli.spool import source as module
+from selfheal_cli.spool.entries import Cursor, Feedback, LoggedRequest
 from selfheal_cli.spool.source import Pace, SpoolSource
-from selfheal_cli.spool.store import Cursor, Feedback, LoggedRequest, Spool
+from selfheal_cli.spool.store import Spool
 from tests.conftest import DEPTH
 
 PROPERTY = settings(max_examples=50 * DEPTH)

@@ -7,27 +7,33 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from selfheal_cli.spool.store import Feedback, Spool
+from selfheal_cli.spool.entries import Feedback
+from selfheal_cli.spool.store import Spool
 from selfheal_cli.spool.tellers import Tellers
+from tests.spool.conftest import Place
 from tests.spool.test_spool import answered
 
 DAY = 86_400.0
 
 
 @pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    spool = Spool(tmp_path / "spool.db")
+def spool(place: Place) -> Spool:
+    spool = place.spool()
     spool.append([answered("r1", rows=4, keys=("a", "b", "c", "d")), answered("r2", rows=2)])
     return spool
 
 
 @pytest.fixture
-def tellers(spool: Spool, tmp_path: Path) -> Tellers:
-    return Tellers(tmp_path / "spool.db")
+def tellers(spool: Spool, place: Place) -> Tellers:
+    return place.tellers()
 
 
 def now(spool: Spool) -> dict[tuple[int, int], int]:
-    return {(one.answered, one.place): one.y for one in spool.labels_after(0, 100)}
+    """Classes by request and place."""
+    numbers = [one.number for one in spool.rows_after(0, 100)]
+    return {
+        (numbers.index(one.answered) + 1, one.place): one.y for one in spool.labels_after(0, 100)
+    }
 
 
 def test_a_name_is_held_against_others_and_its_own_past(spool: Spool, tellers: Tellers) -> None:
@@ -68,7 +74,7 @@ def test_a_row_whose_label_was_taken_back_takes_the_next_one(
 
 
 def test_of_an_erased_row_nothing_is_left_but_that_it_was_there(
-    spool: Spool, tellers: Tellers, tmp_path: Path
+    spool: Spool, tellers: Tellers
 ) -> None:
     spool.label([Feedback(1, key="b"), Feedback(0, key="c")], "desk", 5.0)
     assert tellers.rows_of("b", None, None) == 1
@@ -84,6 +90,7 @@ def test_of_an_erased_row_nothing_is_left_but_that_it_was_there(
     assert (tellers.erase(None, "r2", 1), tellers.erase(None, "r9", None)) == (1, 0)
 
 
-def test_files_with_rows_are_their_owners_alone(spool: Spool, tmp_path: Path) -> None:
+def test_files_with_rows_are_their_owners_alone(tmp_path: Path) -> None:
+    Spool(tmp_path / "spool.db").append([answered("r1")])
     modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.glob("spool.db*")}
     assert set(modes.values()) == {0o600}

@@ -221,7 +221,7 @@ def test_a_spool_of_0_1_0_is_healed_on_from_where_it_was_left(
         wanted = ServingOptions("claims", {}, None, WORKSPACE)
         served = open_served(registry, wanted, spool, pace)
         around = RunContext(registry, now, "ann", follow_seconds=0, workspace=WORKSPACE)
-        done = heal_served(served, registry, around, cursor)
+        done = heal_served(served, registry, around, lambda lease: cursor)
     batches = [e for e in read(done.folder / "events.jsonl") if isinstance(e, BatchScored)]
     assert sum(event.rows for event in batches) == left
     invoke("audit", "--model-name", "claims")

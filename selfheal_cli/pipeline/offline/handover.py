@@ -17,7 +17,8 @@ from selfheal_cli.registry.base import BASELINE, CHAMPION, Registry
 from selfheal_cli.registry.encoding import encoding_of
 from selfheal_cli.rollback.plan import last_own, serving_version
 from selfheal_cli.sources.encoding import Encoding
-from selfheal_cli.spool.store import LoggedRequest, Spool
+from selfheal_cli.spool.entries import LoggedRequest
+from selfheal_cli.spool.store import Spool
 from selfheal_cli.workspace import OWNER_ONLY, WORKSPACE
 
 if TYPE_CHECKING:

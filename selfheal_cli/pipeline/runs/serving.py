@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +30,7 @@ from selfheal_cli.model.checkpoint import ANCHOR, assemble, probe_rows
 from selfheal_cli.model.network import SelfHealingNetwork, use_one_thread
 from selfheal_cli.pipeline.prepare.baseline import Prepared, prepare
 from selfheal_cli.pipeline.prepare.continuing import baseline_of, continued, spent
+from selfheal_cli.pipeline.prepare.lease import RunLease
 from selfheal_cli.pipeline.prepare.rows import open_source
 from selfheal_cli.pipeline.prepare.wrapped import Wrapped
 from selfheal_cli.pipeline.runs.run import Finished, RunContext, RunSpec, go, leased
@@ -40,8 +41,9 @@ from selfheal_cli.registry.journal import standing
 from selfheal_cli.registry.orders import set_mode
 from selfheal_cli.rollback.plan import serving_version
 from selfheal_cli.rollback.verify import load_verified
+from selfheal_cli.spool.entries import Cursor
 from selfheal_cli.spool.source import Pace, SpoolSource
-from selfheal_cli.spool.store import Cursor, Spool
+from selfheal_cli.spool.store import Spool
 
 # what heals of a served model may do by themselves, where its policy says nothing
 BUDGET = {"budget_moves": 6, "budget_change": 0.10, "budget_change_in_all": 0.25}
@@ -50,13 +52,15 @@ BUDGET = {"budget_moves": 6, "budget_change": 0.10, "budget_change_in_all": 0.25
 @dataclass(frozen=True, slots=True)
 class ServingOptions:
     """What a served model is to do: ``overrides`` of its champion's configuration, and a table
-    that says what is normal where the champion's own is gone.
+    that says what is normal where the champion's own is gone. ``elsewhere`` has configuration and
+    parts of a run whose event log is on another machine, by its id; nothing where it is not known.
     """
 
     model: str
     overrides: Mapping[str, Any]
     reference: TableSettings | None
     workspace: Path
+    elsewhere: Callable[[str], Mapping[str, Any]] = lambda run: {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +108,20 @@ def open_served(registry: Registry, wanted: ServingOptions, spool: Spool, pace: 
 
 
 def heal_served(
-    served: ServedRun, registry: Registry, around: RunContext, cursor: Cursor
+    served: ServedRun,
+    registry: Registry,
+    around: RunContext,
+    where: Callable[[RunLease], Cursor],
 ) -> Finished:
-    """Heal until the source ends, under the model's lease; raises `LeaseHeld` without it."""
+    """Heal until the source ends, under the model's lease; raises `LeaseHeld` without it.
+
+    ``where`` to read from is asked once the lease is held.
+    """
     config, model = served.config, served.config.model_name
-    served.source.begin(cursor)
     tags = {"selfheal.model": model, "selfheal.actor": around.actor, "selfheal.kind": "serve"}
     run_id = registry.begin_run(config.experiment, config.parameters(), tags)
     with leased(config, run_id, around) as lease:
+        served.source.begin(where(lease))
         _take_mode(registry, config, around)
         champion = None
         if served.baseline is not None:
@@ -153,7 +163,7 @@ def _champion(registry: Registry, model: str) -> VersionRecord:
 
 def _config(registry: Registry, champion: VersionRecord, wanted: ServingOptions) -> RunConfig:
     """The champion's run's configuration, with what is wanted otherwise."""
-    known = _recorded_config(registry, champion, wanted.workspace)
+    known = _recorded_config(registry, champion, wanted)
     reference = wanted.reference or _reference(known, champion)
     values = known.model_dump()
     for key, value in wanted.overrides.items():
@@ -170,23 +180,29 @@ def _config(registry: Registry, champion: VersionRecord, wanted: ServingOptions)
     return checked(RunConfig, values, where=f"serving '{wanted.model}'")
 
 
-def _recorded_config(registry: Registry, champion: VersionRecord, workspace: Path) -> RunConfig:
-    """From the run's log, here or in the registry."""
+def _recorded_config(
+    registry: Registry, champion: VersionRecord, wanted: ServingOptions
+) -> RunConfig:
+    """From the run's log, here or in the registry; or from the log that machines share."""
+    where = f"run {champion.run_id}"
     with tempfile.TemporaryDirectory() as into:
-        path = run_folder(champion.run_id, workspace) / LOG_NAME
+        path = run_folder(champion.run_id, wanted.workspace) / LOG_NAME
         try:
             path = (
                 path if path.exists() else registry.run_file(champion.run_id, LOG_NAME, Path(into))
             )
             first = next(read(path), None)
         except RegistryError as exc:
+            told = wanted.elsewhere(champion.run_id)
+            if told:
+                return recorded(told["config"], where=where, parts=told["parts"])
             raise ConfigurationError(
                 f"{champion.model} v{champion.version}: its run's log is neither here nor in the "
                 f"registry, so that nobody knows what it was healed by ({exc})"
             ) from exc
     if not isinstance(first, RunStarted):
         raise ConfigurationError(f"run {champion.run_id}: its log does not say how it was begun")
-    return recorded(first.config, where=f"run {champion.run_id}", parts=first.parts)
+    return recorded(first.config, where=where, parts=first.parts)
 
 
 def _reference(recorded: RunConfig, champion: VersionRecord) -> SyntheticSettings | TableSettings:

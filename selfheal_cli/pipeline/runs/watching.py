@@ -20,7 +20,8 @@ from selfheal_cli.pipeline.stream.outside import Live
 from selfheal_cli.pipeline.stream.session import Session, each
 from selfheal_cli.registry.base import Lineage
 from selfheal_cli.registry.memory import MemoryRegistry
-from selfheal_cli.spool.store import Cursor, Spool
+from selfheal_cli.spool.entries import Cursor
+from selfheal_cli.spool.store import Spool
 
 LOOKED_BACK = 20_000  # rows that were answered before: of more it would be told late what comes now
 

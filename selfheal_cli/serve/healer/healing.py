@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,28 +22,38 @@ from selfheal_cli.errors import (
     one_line,
 )
 from selfheal_cli.events.event import Event
-from selfheal_cli.events.types import ChampionFollowed, RolledBack, VersionRegistered
+from selfheal_cli.events.types import (
+    BatchScored,
+    ChampionFollowed,
+    RolledBack,
+    RowsTaken,
+    RunStarted,
+    VersionRegistered,
+)
 from selfheal_cli.heal.engine import Serving
 from selfheal_cli.model.checkpoint import Packed
-from selfheal_cli.pipeline.prepare.lease import healed_here, require_free
+from selfheal_cli.pipeline.prepare.lease import RunLease, healed_here, require_free
 from selfheal_cli.pipeline.record.recorder import Watcher
 from selfheal_cli.pipeline.runs.recovery import settle_earlier, where_to_begin
 from selfheal_cli.pipeline.runs.run import Finished, RunContext
 from selfheal_cli.pipeline.runs.serving import ServedRun, heal_served
 from selfheal_cli.pipeline.runs.watching import latest, watch_served
-from selfheal_cli.registry.aliases import Unsettled
+from selfheal_cli.registry.aliases import Unsettled, settle, unsettled
 from selfheal_cli.registry.base import CHAMPION, Registry
 from selfheal_cli.rollback.plan import serving_version
 from selfheal_cli.rollback.verify import load_verified
 from selfheal_cli.serve.healer.status import EventFold
 from selfheal_cli.serve.operator.status import HEALER, ModelStatus
 from selfheal_cli.spool.control import ControlChannel, Published
-from selfheal_cli.spool.store import Cursor, Spool
+from selfheal_cli.spool.entries import Cursor
+from selfheal_cli.spool.store import Spool
 from selfheal_cli.visible import visible
 
 LOOK_SECONDS = 0.5
 TELL_SECONDS = 0.5
 PATIENCE_SECONDS = 5.0
+RUN = "run:"  # topics of runs on a shared log, whose event logs may lie on other machines
+TURN_SECONDS = 5.0  # without a word of the process that asks the registry, until another one does
 BLOCKED_SECONDS = 30.0  # until what prevents healing is looked at again
 
 
@@ -60,17 +72,61 @@ class HealerContext:
     watch: Watcher
 
 
+class _Places:
+    """How far a run has come with the log, written down there under its lease."""
+
+    def __init__(self, spool: Spool, run: str, lease: int) -> None:
+        self.lease = lease
+        self._spool = spool
+        self._run = run
+        self._batch = 0
+
+    def begin(self, cursor: Cursor) -> None:
+        """Where it begins; raises `LeaseHeld`, as all do."""
+        if self._spool.shared:
+            self._spool.commit(self._run, 0, cursor, self.lease)
+
+    def see(self, event: Event) -> None:
+        """A batch is known by its place before anything comes of it; once the registry waits for
+        nothing, it has what came of the one before.
+        """
+        match event:
+            case _ if not self._spool.shared:
+                return  # the event log tells
+            case RowsTaken(rows=rows) if rows:
+                self._spool.commit(self._run, event.batch, Cursor(**event.offsets), self.lease)
+            case BatchScored(pending_writes=0):
+                self._spool.settle(self._run, self._batch, self.lease)
+                self._batch = event.batch
+            case BatchScored():
+                self._batch = event.batch
+
+    def end(self) -> None:
+        """The registry has everything."""
+        if not self._spool.shared:
+            return
+        with suppress(SelfhealError):  # then the last batch is gone through again
+            self._spool.settle(self._run, self._batch, self.lease)
+
+
+def run_elsewhere(channel: ControlChannel, run: str) -> dict[str, Any]:
+    """Configuration and parts of a run that healed on a shared log; empty where it is not known."""
+    return channel.status(f"{RUN}{run}")[0] if channel.shared else {}
+
+
 class ModelHealer:
     """Heals while the lease can be had, follows otherwise; one thread calls `look`.
 
     ``open_run`` makes what is to be healed; it is kept as long as the champion's base stays.
-    ``error`` is what prevents healing now, ``finished`` the run that ended last.
+    ``error`` is what prevents healing now, ``finished`` the run that ended last; ``asks`` is
+    whether it had the turn to ask the registry when it looked last.
     """
 
     def __init__(
         self, around: HealerContext, open_run: Callable[[], ServedRun], *, heal: bool = True
     ) -> None:
         self.error: Exception | None = None
+        self.asks = False
         self.finished: Finished | None = None
         self._around = around
         self._open_run = open_run
@@ -80,12 +136,19 @@ class ModelHealer:
         self._served: ServedRun | None = None
         self._silent = False  # the one who heals shares this channel, and tells
         self._blocked_until = 0.0
+        self._left: Unsettled | None = None
+        self._holder = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self._places: _Places | None = None  # of the run that heals, or healed last
         self._by_hand = 0  # rollbacks by people,
         self._back_at: int | None = None  # and the batch that was the last one at the last of them
 
     def look(self) -> None:
         """Heal until ``stop`` is set or the lease is lost; where it cannot be had, follow."""
         try:
+            if not self.has_turn():
+                self._silent = True
+                self._state("FOLLOWING")
+                return
             self._follow()
             self._facts.pop("registry_away", None)
             if self._heals and time.monotonic() >= self._blocked_until:
@@ -101,6 +164,18 @@ class ModelHealer:
         except SelfhealError as exc:
             self.block(exc)
 
+    def has_turn(self) -> bool:
+        """Whether this is the process that asks the registry: of those on a shared log one is."""
+        channel = self._around.channel
+        self.asks = not channel.shared or channel.take_turn(self._holder, TURN_SECONDS)
+        return self.asks
+
+    def give_up_turn(self) -> None:
+        """Somebody else may ask from now on."""
+        with suppress(SelfhealError):  # it ends by itself
+            if self._around.channel.shared:
+                self._around.channel.take_turn(self._holder, 0.0)
+
     def block(self, error: Exception) -> None:
         """Heal no more for a while."""
         self.error = error
@@ -112,10 +187,12 @@ class ModelHealer:
         """Say how things stand, also at the end; ``known`` are facts of others."""
         while True:
             last = until.is_set()
-            if not self._silent:
-                with suppress(SelfhealError):  # the disk is full; it is said again
+            with suppress(SelfhealError):  # the disk is full; it is said again
+                if self._served is not None:
+                    self.has_turn()  # which is kept as long as it heals
+                if not self._silent:
                     standing = self._standing(known())
-                    self._around.channel.set_status(HEALER, standing.as_status())
+                    self._around.channel.set_status(HEALER, standing.as_status(), self._lease)
             if last:
                 return
             until.wait(TELL_SECONDS)
@@ -149,7 +226,6 @@ class ModelHealer:
             model, workspace, around.registry, clock, around.actor, PATIENCE_SECONDS,
             self._say_settled,
         )  # fmt: skip
-        cursor = self._begin()
         self._fold = EventFold()
         self._facts.pop("error", None)
         self._facts.pop("state", None)
@@ -166,7 +242,9 @@ class ModelHealer:
             on_settled=self._say_settled,
         )
         try:
-            self.finished = heal_served(served, around.registry, context, cursor)
+            self.finished = heal_served(served, around.registry, context, self._begin)
+            if self._places is not None and not self.finished.left:
+                self._places.end()
         finally:
             self._served = None
 
@@ -194,17 +272,33 @@ class ModelHealer:
         finally:
             self._served = None
 
-    def _begin(self) -> Cursor:
+    def _begin(self, lease: RunLease) -> Cursor:
         """Where to read from; says so where that is not where an earlier run left off."""
         around = self._around
+        self._raise_fence(lease)
         said, _ = around.channel.status(HEALER)
         last = said.get("run_id", ""), said.get("batch", 0)
-        beginning = where_to_begin(around.model, around.workspace, around.spool, *last)
+        champion = serving_version(around.registry, around.model)
+        made = (champion.run_id, champion.batch) if champion is not None else ("", 0)
+        beginning = where_to_begin(around.model, around.workspace, around.spool, *last, made)
+        self._places = _Places(around.spool, lease.lease.run, lease.sequence)
+        self._places.begin(beginning.cursor)
         self._facts["spool"] = beginning.notice
         if beginning.notice:
             self._facts["begun_anew"] = self._facts.get("begun_anew", 0) + 1
             around.say(f"'{around.model}': {beginning.notice}")
         return beginning.cursor
+
+    def _raise_fence(self, lease: RunLease) -> None:
+        """Whoever held an earlier lease writes nothing more into log and bulletin.
+
+        The registry is asked after the fence was looked at, so that one who was frozen in between
+        sets nothing back; it may be another registry, whose journal counts anew.
+        """
+        spool = self._around.spool
+        while (seen := spool.fence()) != lease.sequence:
+            lease.require()
+            spool.set_fence(seen, lease.sequence)
 
     def _open(self) -> ServedRun:
         """What is to be healed, prepared ahead so that a lease that is let go is taken at once."""
@@ -219,19 +313,22 @@ class ModelHealer:
         """Have the champion served, unless the one who heals on this machine does that."""
         around = self._around
         model, channel = around.model, around.channel
+        fence = channel.fence()  # before the registry is asked: what it says may be old by then
         number = around.registry.alias(model, CHAMPION)
         if number is None:
             raise NoCandidateError(f"model '{model}' has no champion")
-        self._silent = healed_here(around.registry, model, around.workspace)
+        self._silent = not channel.shared and healed_here(around.registry, model, around.workspace)
         if self._silent:
             return
+        if self._settled():
+            number = around.registry.alias(model, CHAMPION) or number
         now = channel.published()
         if now is not None and now.version == number:
             return
         version = around.registry.version(model, number)
         snapshot = version.tags["selfheal.snapshot"]
         if now is not None and now.snapshot == snapshot:
-            channel.set_version(snapshot, number)
+            channel.set_version(snapshot, number, fence)
             return
         packed = Packed.of(load_verified(around.registry, version))
         channel.publish(
@@ -243,8 +340,21 @@ class ModelHealer:
                 packed.data,
                 "the champion",
                 number,
-            )
+            ),
+            fence,
         )
+
+    def _settled(self) -> bool:
+        """Whether the alias was not what the journal says, and is put right: at the second look,
+        since a move that was only begun may be on its way.
+        """
+        registry, model = self._around.registry, self._around.model
+        before, self._left = self._left, unsettled(registry, model, CHAMPION)
+        if self._left is None or self._left != before:
+            return False
+        for left in settle(registry, model):
+            self._say_settled(left)
+        return True
 
     def _publish(self, base: str, serving: Serving) -> None:
         """Called by the run whenever what serves has changed, once it is on disk."""
@@ -255,16 +365,26 @@ class ModelHealer:
         self._around.channel.publish(
             Published(
                 serving.snapshot, serving.threshold, base, packed.sha256, packed.data, "the run"
-            )
+            ),
+            self._lease,
         )
+
+    @property
+    def _lease(self) -> int | None:
+        return None if self._places is None else self._places.lease
 
     def _see(self, event: Event) -> None:
         channel = self._around.channel
         match event:
+            case RunStarted() if channel.shared:
+                begun = {"config": dict(event.config), "parts": list(event.parts)}
+                channel.set_status(f"{RUN}{event.run_id}", begun, self._lease)
             case VersionRegistered():
-                channel.set_version(event.snapshot, event.version)
+                channel.set_version(event.snapshot, event.version, self._lease)
             case ChampionFollowed() | RolledBack() if event.to_snapshot and event.version:
-                channel.set_version(event.to_snapshot, event.version)
+                channel.set_version(event.to_snapshot, event.version, self._lease)
+        if self._places is not None:
+            self._places.see(event)
         self._fold.apply(event)
         self._around.watch(event)
 

@@ -25,7 +25,13 @@ from selfheal_cli.pipeline.runs.serving import ServedRun, ServingOptions, open_s
 from selfheal_cli.registry.base import Registry
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from selfheal_cli.serve.healer.commands import carry_out
-from selfheal_cli.serve.healer.healing import LOOK_SECONDS, TELL_SECONDS, HealerContext, ModelHealer
+from selfheal_cli.serve.healer.healing import (
+    LOOK_SECONDS,
+    TELL_SECONDS,
+    HealerContext,
+    ModelHealer,
+    run_elsewhere,
+)
 from selfheal_cli.serve.healer.status import ByHand, registry_facts
 from selfheal_cli.serve.healer.supervisor import watch_parent
 from selfheal_cli.serve.notify.notice import of_handover
@@ -35,7 +41,7 @@ from selfheal_cli.serve.operator.status import HEALER
 from selfheal_cli.serve.settings import HealerSettings
 from selfheal_cli.serve.tracing import HealSpans, open_tracing
 from selfheal_cli.spool.control import ControlChannel
-from selfheal_cli.spool.file import spool_path
+from selfheal_cli.spool.places import place_of
 from selfheal_cli.spool.source import Pace
 from selfheal_cli.spool.store import Spool
 
@@ -47,18 +53,18 @@ class HealerProcess:
     """Everything that one process does for a served model; `run` returns when ``stop`` is set."""
 
     def __init__(self, settings: HealerSettings, registry: Registry, stop: threading.Event) -> None:
-        path = spool_path(settings.model, settings.workspace)
         self._settings = settings
         self._registry = registry
         self._stop = stop
-        self._spool, self._channel = Spool(path), ControlChannel(path)
+        where = (settings.model, settings.workspace, settings.log)
+        self._spool, self._channel = Spool(place_of(*where)), ControlChannel(place_of(*where))
         self._known: dict[str, Any] = {}  # by the registry
         self._by_hand = ByHand()
         self._tracing = open_tracing("selfheal-healer")
         self._spans = HealSpans(self._tracing)
         self._told = NoticeStore(settings.model, settings.workspace)
         self._notices = NoticeWriter(self._told, self._hand_over)
-        self._began = time.time()
+        self._began = self._channel.now()
         around = HealerContext(
             settings.model, settings.actor, settings.workspace, registry, self._spool,
             self._channel, stop, lambda text: sys.stderr.write(f"selfheal: {text}\n"),
@@ -86,6 +92,7 @@ class HealerProcess:
             self._stop.wait(LOOK_SECONDS)
         for thread in threads:
             thread.join(TELL_SECONDS + FACTS_SECONDS)
+        self._healer.give_up_turn()
         self._tracing.close()
 
     def _see(self, event: Event) -> None:
@@ -112,7 +119,10 @@ class HealerProcess:
         settings, reference = self._settings, None
         if settings.reference is not None:
             reference = checked(TableSettings, settings.reference, where="--reference")
-        wanted = ServingOptions(settings.model, settings.overrides, reference, settings.workspace)
+        wanted = ServingOptions(
+            settings.model, settings.overrides, reference, settings.workspace,
+            partial(run_elsewhere, self._channel),
+        )  # fmt: skip
         pace = Pace(100, settings.max_wait, time.monotonic, self._stop.wait)
         return open_served(self._registry, wanted, self._spool, pace)
 
@@ -124,8 +134,9 @@ class HealerProcess:
         """The thread that asks the registry, which may be away for long."""
         while True:
             with suppress(SelfhealError):  # the one who follows says so
-                self._by_hand.look(self._registry, self._settings.model)
-                self._known = registry_facts(self._registry, self._settings.model)
+                if self._healer.asks:
+                    self._by_hand.look(self._registry, self._settings.model)
+                    self._known = registry_facts(self._registry, self._settings.model)
             if self._stop.wait(FACTS_SECONDS):
                 return
 
@@ -133,6 +144,8 @@ class HealerProcess:
         """The thread that carries out what operators order."""
         while not self._stop.wait(ORDER_SECONDS):
             try:
+                if not self._healer.asks:
+                    continue
                 order = self._channel.take_command(self._began)
                 if order is not None:
                     model = self._settings.model

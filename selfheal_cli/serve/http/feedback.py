@@ -20,7 +20,7 @@ from selfheal_cli.errors import RequestRefused
 from selfheal_cli.serve.http.extent import require_rows
 from selfheal_cli.serve.http.tables import as_key
 from selfheal_cli.sources.first_contract import one_text
-from selfheal_cli.spool.store import Feedback
+from selfheal_cli.spool.entries import Feedback
 
 Label = StrictBool | StrictInt | Annotated[StrictFloat, Field(allow_inf_nan=False)] | StrictStr
 MOST_KEY = 512

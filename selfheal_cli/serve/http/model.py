@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from selfheal_cli.errors import SelfhealError, StorageError, VersionCorrupt, VersionNotFound
+from selfheal_cli.errors import (
+    LeaseHeld,
+    SelfhealError,
+    StorageError,
+    VersionCorrupt,
+    VersionNotFound,
+)
 from selfheal_cli.model.checkpoint import Packed, assemble, unpack
 from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.registry.base import Registry
@@ -136,9 +142,12 @@ def _on_base(base: Base, base_id: str, network: SelfHealingNetwork) -> ServedMod
     )
 
 
-def served_up_to(channel: ControlChannel, served: ServedModel, *, beside_healer: bool) -> int:
+def served_up_to(
+    channel: ControlChannel, served: ServedModel, fence: int, *, beside_healer: bool
+) -> int:
     """Up to which publication is served. The channel may be from before a restart: then it says
-    again what serves. Where a healer is at work here, what it published last is taken instead.
+    again what serves, unless the ``fence`` was raised since before it was loaded. Where a healer is
+    at work here, what it published last is taken instead.
     """
     now = channel.published()
     if now is not None and (now.snapshot, now.base) == (served.snapshot, served.base):
@@ -155,10 +164,13 @@ def served_up_to(channel: ControlChannel, served: ServedModel, *, beside_healer:
         reason="the champion at the start",
         version=served.version,
     )
-    return channel.publish(wanted)
+    try:
+        return channel.publish(wanted, fence)
+    except LeaseHeld:  # somebody heals, and publishes
+        return 0
 
 
-LOOK_SECONDS = 0.05
+LOOK_SECONDS = 1.0  # at most; see `ControlChannel.wait`
 AGAIN_SECONDS = 1.0  # before a publication that could not be taken is tried again
 
 
@@ -203,12 +215,10 @@ class ModelReloader:
             if identity != self._channel_read:  # another channel counts from 1 again
                 self._channel_read, self._taken = identity, 0
             sequence, version = self._channel.current()
-            if sequence <= self._taken:
+            wanted = self._channel.after(self._taken) if sequence > self._taken else None
+            if wanted is None:
                 if sequence and version is not None and self._unnumbered(sequence):
                     self._scorer.number(version)
-                return True
-            wanted = self._channel.published()
-            if wanted is None:
                 return True
             self._scorer.take(wanted, self._registry())
         except StorageError as exc:
@@ -227,5 +237,8 @@ class ModelReloader:
         return sequence == self._taken and self._scorer.served.version is None
 
     def _run(self) -> None:
-        while not self._stop.wait(LOOK_SECONDS if self.look() else AGAIN_SECONDS):
-            pass
+        while not self._stop.is_set():
+            if self.look():
+                self._channel.wait(LOOK_SECONDS, self._stop)
+            else:
+                self._stop.wait(AGAIN_SECONDS)

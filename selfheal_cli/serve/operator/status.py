@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from time import time
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from selfheal_cli.spool.control import ControlChannel
 
+REPLICA = "replica:"  # each replica's topic begins so, where several share a log
 HEALER = "healer"  # the healer's topic of the control channel
 
 
@@ -213,6 +213,24 @@ class ServerInfo(BaseModel):
     worker_restarts: int = 0
 
 
+class ReplicaWord(BaseModel):
+    """What one of the replicas that share a log said last, ``at`` in seconds since 1970.
+
+    ``held_back`` says whose open transaction keeps the healer from rows of the log.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")  # a later release may say more
+
+    name: str
+    at: float
+    version: int | None = None
+    snapshot: str = ""
+    queue: int = 0
+    unrecorded: int = 0
+    following: str = ""
+    held_back: str = ""
+
+
 class Word(BaseModel):
     """The healer's last word, ``age`` seconds old; None where it never said one."""
 
@@ -230,7 +248,8 @@ class Word(BaseModel):
 class StatusSnapshot(BaseModel):
     """The whole of it at one moment, ``at`` in seconds since 1970.
 
-    ``age`` is the seconds since the healer's last word, None where it never said one.
+    ``age`` is the seconds since the healer's last word, None where it never said one. ``replicas``
+    are those that share a log, where one does.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -239,6 +258,7 @@ class StatusSnapshot(BaseModel):
     standing: ModelStatus = Field(default_factory=ModelStatus)
     age: float | None = None
     at: float
+    replicas: tuple[ReplicaWord, ...] = ()
 
     @property
     def healer_up(self) -> bool:
@@ -252,17 +272,20 @@ class StatusSnapshot(BaseModel):
 
 
 def look(
-    channel: ControlChannel, facts: Callable[[], ServerInfo], clock: Callable[[], float] = time
+    channel: ControlChannel,
+    facts: Callable[[], ServerInfo],
+    clock: Callable[[], float] | None = None,
 ) -> StatusSnapshot:
     """Read the channel once. Raises `StorageError` where its file cannot be used."""
-    now, server = clock(), facts()
+    now, server = (clock or channel.now)(), facts()
     word = last_word(channel, now)
     standing = word.standing
     if not word.heals:  # then nobody else counts them
         standing = standing.model_copy(update={"waiting": server.unread})
     elif server.stalled > STALLED_SECONDS:
         standing = standing.model_copy(update={"state": "BEHIND", "waiting": server.unread})
-    return StatusSnapshot(server=server, standing=standing, age=word.age, at=now)
+    replicas = tuple(ReplicaWord(**said) for said in channel.statuses(REPLICA))
+    return StatusSnapshot(server=server, standing=standing, age=word.age, at=now, replicas=replicas)
 
 
 def last_word(channel: ControlChannel, now: float) -> Word:
