@@ -206,10 +206,13 @@ def _config(settled: ResolvedSettings, tracking_uri: str | None, *, quiet: bool)
         say("Waiting for the rows to train on; Ctrl-C ends the run.", err=True)
     if settled.config.model is None:
         return settled.config
+    from selfheal_cli.estimators.describing import changed_libraries
     from selfheal_cli.pipeline.prepare.wrapped import find_wrapped, for_wrapped
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 
     wrapped = find_wrapped(MlflowRegistry(tracking_uri), settled.config.model)
+    if not quiet and (changed := changed_libraries(wrapped.encoding.model)):
+        say(f"selfheal: {changed}", err=True)
     return for_wrapped(settled.config, wrapped, settled.given.get("model_name"))
 
 

@@ -16,6 +16,7 @@ from selfheal_cli.cli.part_choice import PartChoice
 from selfheal_cli.cli.say import say
 
 if TYPE_CHECKING:
+    from selfheal_cli.serve.service import ScoringService
     from selfheal_cli.serve.settings import ServerSettings, Tokens
 
 NEEDED = ("fastapi", "uvicorn", "httptools", "prometheus_client")
@@ -176,9 +177,16 @@ def command(name: str, workers: int, **given: Any) -> None:
         # a token file is read again; what stood in the environment is not there any more
         _serve_with_workers(lambda: _settings(name, given, settings.tokens), workers, tell)
         return
+    from selfheal_cli.estimators.describing import changed_libraries
     from selfheal_cli.serve.server import serve
 
-    serve(settings, lambda url, front: tell(url, front.scorer.served.shown_version))
+    def ready(url: str, front: ScoringService) -> None:
+        served = front.scorer.served
+        tell(url, served.shown_version)
+        if changed := changed_libraries(served.quick.encoding.model):
+            say(f"selfheal: '{name}' v{served.shown_version}: {changed}", err=True)
+
+    serve(settings, ready)
 
 
 def _serve_with_workers(

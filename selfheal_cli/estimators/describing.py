@@ -49,6 +49,20 @@ def describe(
     )
 
 
+def changed_libraries(spec: EstimatorSpec | None) -> str:
+    """What is said where a model's libraries are here in other versions than it was stored with,
+    which may answer otherwise; or nothing.
+    """
+    stored = spec.libraries.items() if spec is not None else ()
+    pairs = [(name, was, _version(name)) for name, was in stored if was]
+    others = [f"{name} {was}, here {now}" for name, was, now in pairs if now and now != was]
+    if not others:
+        return ""
+    return (
+        f"its model was stored with other versions and may answer otherwise ({'; '.join(others)})"
+    )
+
+
 def columns_of(
     fitted: FittedClassifier, given: Sequence[str] | None, signature: Sequence[str] | None
 ) -> tuple[str, ...]:

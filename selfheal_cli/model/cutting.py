@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from selfheal_cli.errors import ModelError
+from selfheal_cli.model.brought import bring
 from selfheal_cli.model.construction import build_module
 from selfheal_cli.model.description import ModuleSpec
 from selfheal_cli.model.device import CPU, OnDevice
@@ -59,7 +60,7 @@ class Foreign(BaseModel):
     how the module is called where that is not with one tensor, for one tensor. ``gives``: it is not
     cut at all, and the features are the logits that it gives, or those of its probabilities.
     ``assumed``: nobody said that its one number a row is a logit. ``requirements`` are the packages
-    that the original named.
+    that the original named, ``code`` the Python files that came with it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -75,12 +76,13 @@ class Foreign(BaseModel):
     gives: Literal["logits", "probabilities"] | None = None
     assumed: bool = False
     requirements: tuple[str, ...] = ()
+    code: dict[str, str] = Field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON that the base's document keeps of it."""
         document = self.model_dump(mode="json")
-        odd = ("place", "computes", "computed_in", "interface", "gives", "assumed", "requirements")
-        return {name: one for name, one in document.items() if one or name not in odd}
+        plain = ("module", "at", "shape", "dtype", "outputs")
+        return {name: one for name, one in document.items() if one or name in plain}
 
     @property
     def called(self) -> Interface:
@@ -291,6 +293,7 @@ class Tail(_Frozen):
 
 def build(foreign: Foreign) -> tuple[nn.Module, nn.Module]:
     """Backbone and head with weights that are still to be loaded; raises `ModelError`."""
+    bring(foreign.code)
     return cut(lambda: build_module(foreign.module), foreign)
 
 

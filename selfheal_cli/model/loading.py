@@ -104,9 +104,19 @@ def read_exported(path: Path) -> dict[str, Tensor]:
 def read_pickle(path: Path) -> nn.Module:
     """A whole module, unpickled: only where the user allowed it.
 
-    Raises `ModelError` where the file holds something else.
+    Raises `ModelError` where the file holds something else, or needs what cannot be imported.
     """
-    return unwrapped(torch.load(path, map_location="cpu", weights_only=False))
+    try:
+        return unwrapped(torch.load(path, map_location="cpu", weights_only=False))
+    except ModelError:
+        raise
+    except ImportError as exc:
+        raise ModelError(
+            f"{path.name} needs what cannot be imported here ({one_line(exc)}): install its "
+            "package, or stand in the folder that it is in"
+        ) from exc
+    except (Exception, SystemExit) as exc:  # whatever its author put into it
+        raise ModelError(f"{path.name} cannot be unpickled: {one_line(exc)[:300]}") from exc
 
 
 def _tensor(archive: zipfile.ZipFile, folder: str, described: Mapping[str, Any]) -> Tensor:

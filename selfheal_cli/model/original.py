@@ -48,7 +48,8 @@ class Original:
 
     ``computes``: the constructor makes values that are not in the state dictionary. ``lost`` are
     attributes that could not be stored, by path; ``seconds`` is what one row takes.
-    ``requirements`` are the packages that its owner wrote down for it.
+    ``requirements`` are the packages that its owner wrote down for it, ``code`` the Python files
+    that came with it.
     """
 
     spec: ModuleSpec
@@ -61,6 +62,7 @@ class Original:
     lost: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     requirements: tuple[str, ...] = ()
+    code: Mapping[str, str] = field(default_factory=dict)
 
     def rebuilt(self) -> nn.Module:
         """Another copy of the module that shares the memory of its weights."""

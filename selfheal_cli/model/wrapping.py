@@ -184,6 +184,7 @@ def _network(
         computes=original.computes, interface=None if plain else called, gives=gives,
         computed_in=None if gives else _computed_in(original.calls[at], place),
         assumed=original.answer.assumed, requirements=original.requirements,
+        code=dict(original.code),
     )  # fmt: skip
     backbone, head = cutting.cut(original.rebuilt, foreign)
     hidden = head.in_features if isinstance(head, nn.Linear) else prod(place.sizes if place else ())

@@ -25,6 +25,7 @@ from typing import Any
 
 from selfheal_cli.installed import OwnPart, part_of
 from selfheal_cli.kinds import BUILT_IN
+from selfheal_cli.model.brought import tops
 from selfheal_cli.model.extent import named_modules
 from selfheal_cli.model.tree_library import why_no_trees
 from selfheal_cli.records import digest
@@ -61,7 +62,8 @@ def carried(document: str) -> Carried:
     imported = [adapter.name.rpartition(".")[0]] if adapter and not adapter.distribution else []
     foreign = network.get("foreign", {})
     libraries = _libraries(model or {})
-    own, others = _modules_of(chain(named_modules(foreign.get("module", {})), imported, libraries))
+    needs = chain(named_modules(foreign.get("module", {})), imported, libraries)
+    own, others = _modules_of(needs, foreign.get("code", {}))
     brought = {adapter.distribution} - {""} if adapter else set()
     if network.get("adapter") == "mixture" and not why_no_trees():
         brought.add("lightgbm")
@@ -186,14 +188,18 @@ def _pins(estimator: Mapping[str, Any]) -> list[str]:
     return [f"{name}=={version}" for name, version in pins]
 
 
-def _modules_of(modules: Iterable[str]) -> tuple[dict[str, str], set[str]]:
-    """Files of modules that no distribution owns, with what they import in turn; and the
-    distributions that own the others.
+def _modules_of(
+    modules: Iterable[str], brought: Mapping[str, str]
+) -> tuple[dict[str, str], set[str]]:
+    """Files of modules that no distribution owns, with what they import in turn, and those that the
+    model ``brought``; and the distributions that own the others.
     """
-    known = _owners() if (waiting := list(modules)) else {}
-    files: dict[str, str] = {}
+    files = dict(brought)
+    within = (one for text in brought.values() for one in _imported(ast.parse(text)))
+    waiting = [*modules, *within]
+    known = _owners() if waiting else {}
     others: set[str] = set()
-    done = {PACKAGE}
+    done = {PACKAGE, *tops(brought)}
     while waiting:
         top = waiting.pop().partition(".")[0]
         if top in done or top in sys.stdlib_module_names:

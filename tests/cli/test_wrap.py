@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -348,3 +349,50 @@ def test_a_model_that_was_wrapped_here_runs_here_and_elsewhere_by_name(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "of another user"))
     assert "give --allow-module digits or set SELFHEAL_ALLOW_MODULE=digits" in run(expect=3)
     run("--allow-module", "digits")
+
+
+def test_the_code_that_a_model_was_logged_with_comes_along_and_shadows_nothing(
+    workdir: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, away = workdir / "made", workdir / "away"
+    made.mkdir()
+    away.mkdir()
+    (made / "shipped_layers.py").write_text("from torch import nn\nLAST = nn.Linear\n")
+    (made / "shipped.py").write_text(
+        "from torch import nn\nfrom shipped_layers import LAST\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n        self.out = LAST(4, 1)\n"
+        "    def forward(self, x):\n        return self.out(x)\n"
+    )
+    log = (
+        "import mlflow, shipped\n"
+        "mlflow.pytorch.log_model(shipped.Net(), name='m', registered_model_name='own',\n"
+        "    code_paths=['shipped.py', 'shipped_layers.py'], serialization_format='pickle',\n"
+        "    pip_requirements=['torch'])\n"
+    )
+    store = f"sqlite:///{workdir}/mlflow.db"
+    at = ("--tracking-uri", store)
+    known = {**os.environ, "MLFLOW_TRACKING_URI": store}
+    subprocess.run(
+        [sys.executable, "-c", log], cwd=made, check=True, capture_output=True, env=known
+    )
+    monkeypatch.chdir(away)
+    wrapped = invoke("wrap", "models:/own/1", "--as", "w", "--allow-pickle", *at)
+    assert "bit for bit" in wrapped.stdout
+    for name in ("shipped", "shipped_layers"):
+        del sys.modules[name]
+    asked = (
+        "import mlflow, pandas as pd; m = mlflow.pyfunc.load_model('models:/w/1');\n"
+        "print(m.predict(pd.DataFrame([[0.0] * 4], columns=['x0', 'x1', 'x2', 'x3'])).shape)"
+    )
+    elsewhere = subprocess.run(
+        [sys.executable, "-c", asked], cwd=away, check=False, capture_output=True, text=True,
+        env=known,
+    )  # fmt: skip
+    assert elsewhere.stdout.strip() == "(1,)", elsewhere.stderr[-2000:]
+    # a base that is not the user's own may bring whatever it likes: nothing of it runs
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(away / "nobody"))
+    monkeypatch.delenv("SELFHEAL_ALLOW_MODULE", raising=False)
+    Path("rows.csv").write_text("x0,x1,x2,x3,y\n" + "1,2,3,4,0\n4,3,2,1,1\n" * 60)
+    run = invoke("run", "rows.csv", "--target", "y", "--from", "w", *at, expect=3)
+    assert "give --allow-module shipped" in run.stderr

@@ -17,6 +17,7 @@ from sklearn.svm import SVC
 from skops import io as sio
 
 from selfheal_cli.errors import DataError, ModelError
+from selfheal_cli.estimators.describing import changed_libraries
 from selfheal_cli.estimators.scorer import keep
 from selfheal_cli.estimators.taking import take
 from selfheal_cli.pipeline.prepare.estimator_origin import EstimatorOrigin, read_estimator
@@ -108,3 +109,10 @@ class GivesHalf(GivesNaN):
     def predict_proba(self, x: Any) -> Any:
         first = np.linspace(0.2, 0.8, len(x))
         return np.column_stack([first, 1 - first])
+
+
+def test_another_version_of_a_library_than_it_was_stored_with_is_said() -> None:
+    spec = described(take(LogisticRegression().fit(X, Y)), X, None, None).spec
+    assert changed_libraries(spec) == "" == changed_libraries(None)
+    older = spec.model_copy(update={"libraries": {**spec.libraries, "scikit-learn": "1.2"}})
+    assert "(scikit-learn 1.2, here " in changed_libraries(older)

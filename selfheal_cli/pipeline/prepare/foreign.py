@@ -6,7 +6,7 @@ import inspect
 import re
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from selfheal_cli.errors import DataError, ModelError
+from selfheal_cli.model.allowed import allow
+from selfheal_cli.model.brought import bring, code_in, tops
 from selfheal_cli.model.checkpoint import assemble, estimator_tensors, make_base
 from selfheal_cli.model.description import find_named
 from selfheal_cli.model.interface import WHOLE, ModelInput
@@ -46,6 +48,7 @@ SAMPLE = 1_024  # rows that a wrapped model is compared with its original on
 MOST_DRAWN = 1 << 23  # values of rows that are drawn: of wide rows, fewer
 SIZES = (1, 7, 100)  # of batches that a stored model is tried on
 PIN = re.compile(r"[A-Za-z0-9][\w.-]*==[\w.!]+")
+CODE = "code"  # where MLflow puts the files that were logged with a model
 EXPORTED, PICKLED = "data/model.pt2", "data/model.pth"  # MLflow's pytorch flavour
 
 
@@ -102,12 +105,13 @@ class Sample:
 @dataclass(frozen=True, slots=True)
 class StoredModel:
     """A model as it was stored; ``names`` are what its signature calls its columns, if it does;
-    ``requirements`` the packages with versions that it names.
+    ``requirements`` the packages with versions that it names, ``code`` the files that it brings.
     """
 
     module: nn.Module
     names: tuple[str, ...] | None = None
     requirements: tuple[str, ...] = ()
+    code: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def takes_tokens(self) -> bool:
@@ -144,13 +148,17 @@ def read_origin(registry: Registry | None, origin: ForeignOrigin) -> StoredModel
             )
         if not origin.allow_pickle:
             raise ModelError(f"{origin.uri}: {PICKLE_RISK}")
+        code = code_in(folder / CODE)
+        allow(tops(code))
+        bring(code)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own words about pickles; ours were said
             module = read_pickle(pickled)
         required = pins(folder)
     if origin.target is None:
-        return StoredModel(module, names, required)
-    return StoredModel(made(origin.target, origin.init, module.state_dict()), names, required)
+        return StoredModel(module, names, required, code)
+    module = made(origin.target, origin.init, module.state_dict())
+    return StoredModel(module, names, required, code)
 
 
 def pins(folder: Path) -> tuple[str, ...]:
@@ -253,7 +261,7 @@ def taken(stored: StoredModel, sample: Sample, origin: ForeignOrigin, gives: str
         stored.module, sample.rows, inputs=sample.inputs, init=origin.init,
         factory=origin.factory, output=gives,
     )  # fmt: skip
-    return replace(original, requirements=stored.requirements)
+    return replace(original, requirements=stored.requirements, code=stored.code)
 
 
 def fills(network: SelfHealingNetwork, sample: Sample) -> list[float | None]:
