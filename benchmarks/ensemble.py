@@ -5,8 +5,8 @@
     python benchmarks/ensemble.py --seeds 201 --only agrawal,rare --skip ARF   no river's forest
 
 The first quarter trains the network; then each batch of 100 is predicted before its labels come.
-Settings of the recipe were chosen on generated streams of seed 101; other seeds, elec and bank are
-judged on them.
+Settings of the recipe were chosen on generated streams of seeds 101 and 102, `JUDGED` excepted;
+other seeds, `JUDGED`, elec and bank are judged on them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
 
-from streams import STREAMS
+from streams import JUDGED, STREAMS
 
 from selfheal_cli.config import HealSettings, NetworkSettings, RunConfig
 from selfheal_cli.config_sources import TableSettings
@@ -76,16 +76,17 @@ def contestants(
 
 def streams(arguments: argparse.Namespace, scratch: Path) -> Iterator[tuple[str, TableSettings]]:
     """By name; a generated one once for each seed."""
-    chosen = arguments.only.split(",") if arguments.only else ["elec", "bank", *STREAMS]
+    generated = STREAMS | JUDGED
+    chosen = arguments.only.split(",") if arguments.only else ["elec", "bank", *generated]
     if arguments.data is not None and "elec" in chosen:
         yield "elec", TableSettings(path=arguments.data / "elec.csv", target="class")
     if arguments.data is not None and "bank" in chosen:
         bank = arguments.data / "bank-full.csv"
         yield "bank", TableSettings(path=bank, target="y", drop=("duration",))
-    for name in filter(STREAMS.__contains__, chosen if arguments.seeds else ()):
+    for name in filter(generated.__contains__, chosen if arguments.seeds else ()):
         for seed in arguments.seeds.split(","):
             path = scratch / f"{name}-{seed}.csv"
-            STREAMS[name](int(seed)).to_csv(path, index=False)
+            generated[name](int(seed)).to_csv(path, index=False)
             yield name, TableSettings(path=path, target="y")
 
 

@@ -138,6 +138,61 @@ def wide(seed: int) -> pd.DataFrame:
     return frame
 
 
+def _by_logit(x: np.ndarray, logit: np.ndarray, draw: np.random.Generator) -> pd.DataFrame:
+    frame = pd.DataFrame(x.astype(np.float32), columns=[f"f{n}" for n in range(x.shape[1])])
+    frame["y"] = (draw.random(len(x)) < 1 / (1 + np.exp(-logit))).astype(int)
+    return frame
+
+
+def _drawn(seed: int) -> tuple[np.random.Generator, np.ndarray, np.ndarray]:
+    """A draw, eight normal columns, and where in the stream each row is, from 0 to 1."""
+    draw = np.random.default_rng((5, seed))
+    return draw, draw.normal(size=(ROWS, 8)), np.arange(ROWS) / ROWS
+
+
+def mixed(seed: int) -> pd.DataFrame:
+    """Two flags and a curve, whose sides change twice."""
+    return _drifting([
+        synth.Mixed(classification_function=number, seed=seed + place)
+        for place, number in enumerate((0, 0, 1, 0))
+    ])  # fmt: skip
+
+
+def reversed_labels(seed: int) -> pd.DataFrame:
+    """From the middle on each class is the other."""
+    draw, x, at = _drawn(seed)
+    logit = 2.0 * x[:, 0] - 1.5 * x[:, 1] + np.abs(x[:, 2])
+    return _by_logit(x, np.where(at < 0.5, logit, -logit), draw)
+
+
+def units(seed: int) -> pd.DataFrame:
+    """One column is in another unit from the middle on, and nothing else moves."""
+    draw, x, at = _drawn(seed)
+    frame = _by_logit(x, 2.0 * x[:, 0] - 1.5 * x[:, 1] + x[:, 2] * x[:, 3], draw)
+    frame.loc[at >= 0.5, "f0"] = 1.8 * frame["f0"][at >= 0.5] + 32
+    return frame
+
+
+def gradual(seed: int) -> pd.DataFrame:
+    """One relation gives way to another over half of the stream."""
+    draw, x, at = _drawn(seed)
+    later = draw.random(ROWS) < np.clip((at - 0.4) / 0.5, 0, 1)
+    logit = np.where(later, 2.0 * x[:, 4] - 2.0 * x[:, 5], 2.0 * x[:, 0] - 2.0 * x[:, 1])
+    return _by_logit(x, logit, draw)
+
+
+def interaction(seed: int) -> pd.DataFrame:
+    """A line becomes the product of two columns."""
+    draw, x, at = _drawn(seed)
+    return _by_logit(x, np.where(at < 0.5, 2.0 * x[:, 0], 3.0 * x[:, 0] * x[:, 1]), draw)
+
+
+def gone(seed: int) -> pd.DataFrame:
+    """From the middle on no column tells anything."""
+    draw, x, at = _drawn(seed)
+    return _by_logit(x, np.where(at < 0.5, 2.0 * x[:, 0] - x[:, 1] ** 2, -0.5), draw)
+
+
 STREAMS: dict[str, Make] = {
     make.__name__: make
     for make in (
@@ -145,3 +200,7 @@ STREAMS: dict[str, Make] = {
         wide,
     )
 }  # fmt: skip
+# that nothing was chosen on
+JUDGED: dict[str, Make] = {
+    make.__name__: make for make in (mixed, reversed_labels, units, gradual, interaction, gone)
+}

@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from selfheal_cli.records import FloatArray
 
 LEAST = 1e-3  # probability that an expert may give: one that is sure and wrong costs no more
-LINEAR = 9  # experts that correct the frozen logits linearly
+LINEAR = 17  # experts that are linear in the features
 TREES = 2  # experts that are boosted trees
 
 
 class MixtureAdapter(Adapter):
     """``sum_k share_k p_k``: the frozen network, linear corrections of its logits, and trees.
 
-    ``weight`` (linear, margins, features) and ``bias`` (linear, margins) are added to the frozen
-    margins, the logit of class 1 or those of the classes against the first; ``share`` (experts,)
-    sums to 1. ``trees`` are the texts of LightGBM's, in bytes; where there is none, its share is
+    ``weight`` (linear, margins, features) and ``bias`` (linear, margins) are added to ``begins``
+    (linear,) times the frozen margins, the logit of class 1 or those of the classes against the
+    first: 1 corrects them, 0 begins without. ``share`` (experts,) sums to 1. ``trees`` are the texts of LightGBM's, in bytes; where there is none, its share is
     the frozen network's. The first share is the frozen network's and the last those of the trees,
     which read the columns ``read`` of the features. As built all is the frozen network's, which
     then decides as it did, bit for bit.
@@ -43,6 +43,7 @@ class MixtureAdapter(Adapter):
         self.share = nn.Parameter(share)
         self.weight = nn.Parameter(torch.zeros(LINEAR, margins, features))
         self.bias = nn.Parameter(torch.zeros(LINEAR, margins))
+        self.begins = nn.Parameter(torch.ones(LINEAR))
         self.trees = nn.Parameter(torch.zeros(0, dtype=torch.uint8), requires_grad=False)
         self._alone = True
         self._boosters: tuple[Any, ...] = ()
@@ -107,7 +108,8 @@ class MixtureAdapter(Adapter):
         """
         linear, margins, _ = self.weight.shape
         moved = nn.functional.linear(features, self.weight.flatten(0, 1), self.bias.flatten())
-        moved = moved.view(-1, linear, margins) + margins_of(logits)[:, None, :]
+        begun = margins_of(logits)[:, None, :] * self.begins[:, None]
+        moved = moved.view(-1, linear, margins) + begun
         if frozen.ndim == 1:
             return torch.cat([frozen[:, None], torch.sigmoid(moved[..., 0])], dim=1)
         classes = torch.softmax(nn.functional.pad(moved, (1, 0)), dim=-1)

@@ -25,8 +25,8 @@ class ExpertDesign:
     """The design matrix of all linear experts: [standardised features, standardised margins, 1].
 
     The features are the frozen ones, the inputs where they lie beside them, and random ones. Each
-    expert takes some of the ``columns``: ``tail`` are margins and intercept, which all take,
-    ``plain`` and ``random`` places of features (with the tail).
+    expert takes some of the ``columns``: ``tail`` are margins and intercept, ``plain`` and
+    ``random`` places of features (with the tail), ``alone`` those of inputs and the intercept.
     """
 
     def __init__(self, network: SelfHealingNetwork, anchor: Anchor) -> None:
@@ -39,8 +39,9 @@ class ExpertDesign:
         self.read = read_by_trees(size.hidden, size.moved, size.features)
         self.tail = np.arange(size.features, self.columns)
         first_random = size.features - size.random
-        known = np.concatenate([np.arange(size.hidden), self._best_inputs()])
-        self.plain = np.concatenate([known, self.tail])
+        inputs = self._best_inputs()
+        self.plain = np.concatenate([np.arange(size.hidden), inputs, self.tail])
+        self.alone = np.concatenate([inputs, self.tail[-1:]])
         self.random = np.concatenate([np.arange(first_random, size.features), self.tail])
         self._center, self._spread = _of_margins(anchor)
         self._head, self._bias = _margins_of_head(network)

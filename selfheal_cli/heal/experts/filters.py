@@ -1,4 +1,9 @@
-"""Logistic regression that learns row by row and forgets: recursive Newton steps, no window."""
+"""Logistic regression that learns row by row and forgets: recursive Newton steps, no window.
+
+Several side by side, by what each forgets. A slow one that falls far behind a quick one goes on
+from what that knows, so that after a break nothing of the time before is left; what the slowest
+knew until then is kept as it was, and comes back when it is right again.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +24,9 @@ if TYPE_CHECKING:
 
 BLOCK = 100  # rows that forgetting is stated by, and that are learned at once
 STEPS = 2  # of Newton's method, for each block
+FALLS_BEHIND = 0.8  # share of a loss that is left after a block
+FAR_BEHIND = 10.0  # nats, at which a filter goes on from what another knows
+BEGAN, EMPTY = -1, -2  # steps before the first: of filters, and of places that keep nothing yet
 LEAST_WEIGHT = 1e-3  # of a row in the Hessian
 BOUND = 0.5  # of the multinomial Hessian, whatever the probabilities (Boehning 1992)
 
@@ -27,41 +35,88 @@ BOUND = 0.5  # of the multinomial Hessian, whatever the probabilities (Boehning 
 class FilterSpec:
     """Filters on the same columns of the design: what each forgets, and where it begins.
 
-    ``memories`` (k,) are the shares of what was known that are left after `BLOCK` rows; ``ridge``
-    (k, columns) pulls towards the frozen network.
+    ``memories`` (k,), rising, are the shares of what was known that are left after `BLOCK` rows;
+    ``ridge`` (k, columns) pulls towards the frozen network, or towards nothing where they do not
+    correct its logit but begin without it (``around`` is False). As many as ``kept`` of what the
+    slowest left behind are remembered.
     """
 
     name: str
     columns: Places
     memories: Matrix
     ridge: Matrix
+    around: bool = True
+    kept: int = 0
 
     @property
     def names(self) -> list[str]:
-        """One for each filter."""
+        """One for each filter, and for each that is kept."""
         if len(self.memories) == 1:
             return [self.name]
-        return [f"{self.name}_{round(1e3 * memory)}" for memory in self.memories]
+        quick = [f"{self.name}_{round(1e3 * memory)}" for memory in self.memories]
+        return quick + [f"{self.name}_past_{place}" for place in range(1, self.kept + 1)]
 
 
 class Filters:
-    """Coefficients ``theta`` (k, columns, margins) around given margins, by all rows so far.
+    """Coefficients ``theta`` (all, columns, margins) by all rows so far.
 
-    Of rows that were learned there is kept the ``precision`` (k, columns, columns) of the
-    coefficients and ``pull`` (k, columns, margins), the precision times them; both forget. A
-    Laplace filter: the posterior is taken as normal after each block (Penny and Roberts 1999).
+    All are the k filters that learn, and after them those that are kept. Of rows that were learned
+    there is the ``precision`` (all, columns, columns) of the coefficients and ``pull`` (all,
+    columns, margins), the precision times them; both forget. ``loss`` (all,) is a discounted sum,
+    ``since`` (all,) the step at which each took its coefficients from another. A Laplace filter:
+    the posterior is taken as normal after each block (Penny and Roberts 1999).
     """
 
-    def __init__(self, spec: FilterSpec, margins: int, state: Mapping[str, Matrix]) -> None:
+    def __init__(self, spec: FilterSpec, margins: int, state: Mapping[str, Any]) -> None:
         self.spec = spec
         filters, columns = spec.ridge.shape
-        self.theta = state.get("theta", np.zeros((filters, columns, margins)))
-        self._precision = state.get("precision", np.zeros((filters, columns, columns)))
-        self._pull = state.get("pull", np.zeros((filters, columns, margins)))
+        every = filters + spec.kept
+        self.theta = state.get("theta", np.zeros((every, columns, margins)))
+        self._precision = state.get("precision", np.zeros((every, columns, columns)))
+        self._pull = state.get("pull", np.zeros((every, columns, margins)))
+        self._loss = state.get("loss", np.zeros(every))
+        self._since = state.get("since", np.repeat([BEGAN, EMPTY], [filters, spec.kept]))
 
-    def state(self) -> dict[str, Matrix]:
+    def state(self) -> dict[str, Any]:
         """What `Filters` begins from again."""
-        return {"theta": self.theta, "precision": self._precision, "pull": self._pull}
+        return {
+            "theta": self.theta,
+            "precision": self._precision,
+            "pull": self._pull,
+            "loss": self._loss,
+            "since": self._since,
+        }
+
+    def judge(self, loss: Matrix, labelled: float, scored: int, step: int) -> None:
+        """Take the log loss (all,) of each on ``labelled`` rows that were scored at a step, and
+        let those that are far behind go on from what another knows.
+        """
+        sound = np.isfinite(self.theta).all(axis=(1, 2))
+        own = (self._since != EMPTY) & (self._since < scored) & sound
+        left = FALLS_BEHIND ** (labelled / BLOCK)
+        self._loss = np.where(own, left * self._loss + loss, self._loss)
+        learning = len(self.spec.memories)
+        for place in filter(own.__getitem__, range(1, learning)):
+            rivals = [one for one in (*range(place), *range(learning, len(own))) if own[one]]
+            best = min(rivals, key=self._loss.__getitem__, default=place)
+            if self._loss[place] - self._loss[best] > FAR_BEHIND:
+                self._go_on_from(place, best, step)
+
+    def _go_on_from(self, place: int, other: int, step: int) -> None:
+        """Give one what another knows; what the slowest knew is kept."""
+        learning = len(self.spec.memories)
+        keeps = self.spec.kept > 0 and place == learning - 1
+        slot = other if other >= learning else learning + int(self._since[learning:].argmin()) \
+            if keeps else place
+        for name in ("theta", "_precision", "_pull", "_loss"):
+            values = getattr(self, name).copy()
+            before = values[place].copy()
+            values[place] = values[other]
+            if keeps:
+                values[slot] = before
+            setattr(self, name, values)
+        self._since = self._since.copy()
+        self._since[[place, slot]] = step
 
     def learn(self, a: Matrix, margin: Matrix, y: Any, labelled: float) -> list[int]:
         """From rows of the whole design (n, all columns), frozen margins (n, margins) and y (n,).
@@ -71,19 +126,19 @@ class Filters:
         Returns the places of filters whose coefficients are no numbers: they begin anew.
         """
         a = np.ascontiguousarray(a[:, self.spec.columns])
+        margin = margin if self.spec.around else np.zeros_like(margin)
         target = _one_hot(y, margin.shape[1])
-        learned = [
-            self._learn_one(place, a, margin, target, float(memory) ** (labelled / BLOCK))
-            for place, memory in enumerate(self.spec.memories)
-        ]
-        theta, precision, pull = (np.stack(part) for part in zip(*learned, strict=True))
-        lost = [
-            place
-            for place in range(len(theta))
-            if not (np.isfinite(theta[place]).all() and np.isfinite(precision[place]).all())
-        ]
-        for part in (theta, precision, pull):
-            part[lost] = 0.0
+        theta, precision, pull = (
+            part.copy() for part in (self.theta, self._precision, self._pull)
+        )
+        lost = []
+        for place, memory in enumerate(self.spec.memories):
+            left = float(memory) ** (labelled / BLOCK)
+            learned = self._learn_one(place, a, margin, target, left)
+            if not all(np.isfinite(part).all() for part in learned):
+                lost.append(place)
+                learned = tuple(map(np.zeros_like, learned))
+            theta[place], precision[place], pull[place] = learned
         self.theta, self._precision, self._pull = theta, precision, pull
         return lost
 

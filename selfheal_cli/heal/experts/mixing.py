@@ -17,6 +17,7 @@ BLOCK = 100  # labelled rows that forgetting is stated by
 RATES = np.array([0.1, 0.2, 0.5, 1.0, 0.2, 0.05])
 MEMORIES = np.array([0.9, 0.8, 0.8, 0.8, 0.95, 0.99])
 OVER_RATE, OVER_MEMORY = 0.2, 0.9  # of the mixture of those mixtures
+MOST_BEHIND = 50.0  # nats: an expert further behind could not come back when the stream changes
 
 
 class Mixing:
@@ -45,7 +46,7 @@ class Mixing:
         losses = (MEMORIES**rows)[:, None] * self._losses - each * np.log(chances).sum(axis=1)
         # only differences count
         self._over = over - over.min()
-        self._losses = losses - losses.min(axis=1, keepdims=True)
+        self._losses = np.minimum(losses - losses.min(axis=1, keepdims=True), MOST_BEHIND)
 
     def shares(self) -> Matrix:
         """Weights (experts,) that sum to 1."""

@@ -1,9 +1,9 @@
 """``ensemble``: experts that forget at different rates, mixed by what each predicted beforehand.
 
-The frozen network, its logit scaled and shifted, logistic regression on the frozen features and on
-random ones with four memories each, boosted trees fitted anew as rows come. A heal lets each of
-them predict the rows whose labels came, charges it its log loss there, and then lets it learn.
-docs/healing.md has the figures.
+The frozen network, its logit scaled and shifted, logistic regression around it on the frozen
+features and on random ones, and without it on the inputs, with several memories each; boosted trees
+fitted anew as rows come. A heal lets each of them predict the rows whose labels came, charges it
+its log loss there, and then lets it learn. docs/healing.md has the figures.
 """
 
 from __future__ import annotations
@@ -30,11 +30,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Matrix = NDArray[np.float64]
+    Places = NDArray[np.intp]
 
 # what is left of what was learned after 100 labelled rows; chosen on generated streams alone
-MEMORIES = np.array([0.90, 0.96, 0.99, 0.998])
-RIDGE = np.array([10.0, 5.0, 5.0, 5.0])  # penalty of a feature's coefficient, by memory
+MEMORIES = np.array([0.85, 0.97, 0.998])
+RIDGE = np.array([10.0, 5.0, 5.0])  # penalty of a feature's coefficient, by memory
+ALONE_MEMORIES = np.array([0.7, 0.9, 0.97, 0.998])  # of those that begin without the frozen logit
+ALONE_RIDGE = np.ones(4)
 SCALE_MEMORY = np.array([0.8])
+KEPT = 2  # of what slow filters left behind, for relations that return
 NEVER = -1  # arrival before the first
 SCALE_RIDGE, LIGHT = 1.0, 1e-3  # penalties of scaling the frozen margins, and of the intercept
 
@@ -47,6 +51,9 @@ class Ensemble:
         self._design = ExpertDesign(network, anchor)
         self._specs = _specs(self._design, random=network.architecture.random > 0)
         linear = [name for spec in self._specs for name in spec.names]
+        self._around = np.repeat(
+            [float(spec.around) for spec in self._specs], [len(spec.names) for spec in self._specs]
+        )
         self._with_trees = settings.trees
         self.names = ["frozen", *linear, *(BoostedTrees.names if settings.trees else ())]
 
@@ -113,7 +120,8 @@ class Ensemble:
         margin = self._design.margin(rows.features)
         a = self._design.rows(rows.features, margin)
         moves = past.moves(a, rows.scored)
-        p = _probabilities(margin + np.concatenate([np.zeros_like(moves[:1]), moves]))
+        begun = self._around[:, None, None] * margin
+        p = _probabilities(np.concatenate([margin[None], begun + moves]))
         apart = set[str]()
         if trees is not None:
             x = rows.features[:, self._design.read]
@@ -121,7 +129,14 @@ class Ensemble:
             apart |= trees.learn(x, rows.y)
         # an expert that answers with no number predicts as the frozen network does, the first
         p = np.where(np.isfinite(p).all(axis=(1, 2), keepdims=True), p, p[:1])
-        mixing.observe(np.clip(p[:, np.arange(len(rows)), rows.y], LEAST, 1.0 - LEAST), labelled)
+        chances = np.clip(p[:, np.arange(len(rows)), rows.y], LEAST, 1.0 - LEAST)
+        mixing.observe(chances, labelled)
+        loss = -np.log(chances).sum(axis=1) * labelled / len(rows)
+        scored, step, place = int(rows.scored.min()), int(rows.arrival[-1]), 1
+        for one in filters:
+            after = place + len(one.theta)
+            one.judge(loss[place:after], labelled, scored, step)
+            place = after
         for start in range(0, len(a), BLOCK):
             block = slice(start, start + BLOCK)
             part = labelled * len(a[block]) / len(a)
@@ -158,6 +173,7 @@ class Ensemble:
             "share": _narrow(share),
             "weight": _narrow(weight),
             "bias": _narrow(bias),
+            "begins": _narrow(np.append(self._around, np.ones(LINEAR - linear))),
             "trees": as_tensor(()) if trees is None else trees.texts,
         }
 
@@ -196,17 +212,25 @@ class _Known:
 
 
 def _specs(design: ExpertDesign, *, random: bool) -> list[FilterSpec]:
-    """Scale, filters on the frozen features, and on random ones where there are any."""
+    """Scale, filters on the frozen features, on random ones and on inputs alone where there are."""
 
-    def ridge(features: int, penalties: Matrix) -> Matrix:
-        tail = [SCALE_RIDGE] * design.margins + [LIGHT]
-        return np.array([[penalty] * features + tail for penalty in penalties])
+    def spec(
+        name: str, columns: Places, memories: Matrix, ridge: Matrix, tail: int, around: bool = True
+    ) -> FilterSpec:
+        last = [SCALE_RIDGE] * (tail - 1) + [LIGHT]
+        penalties = np.array([[one] * (len(columns) - tail) + last for one in ridge])
+        kept = KEPT if len(memories) > 1 else 0
+        return FilterSpec(name, columns, memories, penalties, around, kept)
 
-    specs = [FilterSpec("scale", design.tail, SCALE_MEMORY, ridge(0, SCALE_MEMORY))]
-    groups = {"filter": design.plain} | ({"random": design.random} if random else {})
-    for name, columns in groups.items():
-        features = len(columns) - len(design.tail)
-        specs.append(FilterSpec(name, columns, MEMORIES, ridge(features, RIDGE)))
+    tail = len(design.tail)
+    specs = [
+        spec("scale", design.tail, SCALE_MEMORY, SCALE_MEMORY, tail),
+        spec("filter", design.plain, MEMORIES, RIDGE, tail),
+    ]
+    if random:
+        specs.append(spec("random", design.random, MEMORIES, RIDGE, tail))
+    if len(design.alone) > 1:
+        specs.append(spec("inputs", design.alone, ALONE_MEMORIES, ALONE_RIDGE, 1, around=False))
     return specs
 
 
