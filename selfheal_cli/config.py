@@ -242,7 +242,9 @@ class HealSettings(Settings):
     rule_weight: NotNegative = Field(default=0.24, description="of the rules in the loss")
     entropy_weight: NotNegative = Field(default=0.03, description="of the entropy in the loss")
     window: Annotated[int, Field(ge=1, le=10_000)] = Field(
-        default=25, description="labelled batches that gradient and anchored learn from"
+        default=25,
+        description="labelled batches that gradient and anchored learn from; 10 for ensemble, "
+        "which is judged on them",
     )
     held_out: Annotated[float, Field(ge=0, le=0.9)] = Field(
         default=0.2, description="share of each batch that they never learn from"

@@ -39,13 +39,17 @@ class Judgement:
 
 
 def judge(
-    frozen: SelfHealingNetwork, healed: SelfHealingNetwork, outcome: HealOutcome, tolerance: float
+    frozen: SelfHealingNetwork,
+    healed: SelfHealingNetwork,
+    outcome: HealOutcome,
+    tolerance: float,
+    slack: float = 0.0,
 ) -> Judgement:
     """Whether to publish ``healed``: it must not have collapsed, nor be worse on held-out rows.
 
     Collapse is measured against the ``frozen`` baseline. A heal may be worse by ``tolerance``
-    standard errors at most; one that gives every row the same class, where the adapter before it
-    did not, must be better by one.
+    standard errors or ``slack`` at most, whichever is more; one that gives every row the same
+    class, where the adapter before it did not, must be better by one error.
     """
     collapse = _collapse(frozen, healed, outcome)
     if collapse:
@@ -63,7 +67,7 @@ def judge(
     weight = None if rows.weight is None else rows.weight[chosen]
     worse_by, error = _discounted(after - before, rows.arrival[chosen], weight)
     count = int(chosen.sum())
-    if worse_by > tolerance * error:
+    if worse_by > max(tolerance * error, slack):
         reason = (
             f"log loss on {count} held-out rows rises by {worse_by:.4f}, more than {tolerance:g} "
             f"standard errors ({error:.4f})"

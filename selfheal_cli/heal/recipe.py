@@ -52,7 +52,9 @@ class RecipeKind:
     quarantine, stale rules and cooldown act on it (the article's recipe is left exactly as it is).
     ``takes``: the adapters that a wrapped network may come with. ``remembers``: its memory holds
     all that it learned, whether its adapter serves or not, so that a heal need not be published.
-    ``unlearns``: after a rollback that a run decides on, it begins anew.
+    ``unlearns``: after a rollback that a run decides on, it begins anew. ``slack``: by how much
+    mean log loss may rise on held-out rows whatever their spread, which says nothing where no
+    positive is among them.
     """
 
     adapter: str
@@ -63,6 +65,7 @@ class RecipeKind:
     takes: tuple[str, ...] = (REFLEXIVE, AFFINE)
     remembers: bool = False
     unlearns: bool = True
+    slack: float = 0.0
 
     def goes_behind(self, stored: str, *, foreign: bool) -> bool:
         """Whether its adapter is put behind the stored one: the ReflexiveLayer of a network that a
@@ -79,7 +82,7 @@ KINDS = {
     "gradient": RecipeKind(REFLEXIVE, "labelled", True, None, Gradient, (REFLEXIVE, AFFINE, LORA)),
     "anchored": RecipeKind(AFFINE, "labelled", True, None, Anchored, remembers=True),
     "ensemble": RecipeKind(
-        MIXTURE, "labelled", True, None, Ensemble, remembers=True, unlearns=False
+        MIXTURE, "labelled", True, None, Ensemble, remembers=True, unlearns=False, slack=0.002
     ),
     "assumed": RecipeKind(AFFINE, "unlabelled", True, 2, Assumed),
     "aligned": RecipeKind(AFFINE, "unlabelled", True, None, Aligned),

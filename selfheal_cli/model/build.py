@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import platform
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_info
 
 from selfheal_cli.events.types import RunStarted
 from selfheal_cli.installed import other_versions
@@ -17,10 +19,16 @@ CHANGED = "the data or the installed packages have changed since"
 
 @cache
 def numeric_build() -> dict[str, str | int]:
-    """Versions, processor and threads, as a run records them."""
+    """Versions, processor and threads, as a run records them.
+
+    ``blas`` is the kernel that OpenBLAS chose for the processor; "none" is what is not installed.
+    """
     return {
         "torch": str(torch.__version__),
         "numpy": np.__version__,
+        "scipy": _version("scipy"),
+        "lightgbm": _version("lightgbm"),
+        "blas": _blas(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "processor": _processor(),
         "threads": torch.get_num_threads(),
@@ -42,14 +50,26 @@ def why_other_bytes(started: RunStarted) -> str:
         if was in (None, here["torch"]):
             return f"{CHANGED}, or it was another processor, which was not recorded then"
         recorded, here = {"torch": was}, {"torch": here["torch"]}
-    if recorded == here:
+    different = [name for name in recorded if recorded[name] != here.get(name)]
+    if not different:
         return CHANGED
-    different = [name for name in {**recorded, **here} if recorded.get(name) != here.get(name)]
     listed = "; ".join(f"{name} {recorded.get(name)}, here {here.get(name)}" for name in different)
     return (
         f"it was recorded on another processor or build ({listed}), where the last bits of a "
         "figure may differ: go on there, or begin a new run here"
     )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"
+
+
+def _blas() -> str:
+    cores = {str(one.get("architecture", "")) for one in threadpool_info()} - {"", "None"}
+    return " ".join(sorted(cores)) or "none"
 
 
 def _processor() -> str:

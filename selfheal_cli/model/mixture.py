@@ -25,10 +25,11 @@ class MixtureAdapter(Adapter):
 
     ``weight`` (linear, margins, features) and ``bias`` (linear, margins) are added to ``begins``
     (linear,) times the frozen margins, the logit of class 1 or those of the classes against the
-    first: 1 corrects them, 0 begins without. ``share`` (experts,) sums to 1. ``trees`` are the texts of LightGBM's, in bytes; where there is none, its share is
-    the frozen network's. The first share is the frozen network's and the last those of the trees,
-    which read the columns ``read`` of the features. As built all is the frozen network's, which
-    then decides as it did, bit for bit.
+    first: 1 corrects them, 0 begins without. ``share`` (experts,) sums to 1. ``trees`` are the
+    texts of LightGBM's, in bytes; where there is none, its share is the frozen network's. The first
+    share is the frozen network's and the last those of the trees, which read the columns ``read``
+    of the features. As built all is the frozen network's, which then decides as it did, bit for
+    bit.
     """
 
     answers: ClassVar[bool] = True

@@ -258,6 +258,8 @@ def _rank(origin: Origin) -> int:
 
 
 STDIN = "-"
+# batches in the window: an ensemble learns from the latest alone, and is judged on some
+JUDGED_ON = 10
 # of the policy, where rows are the user's own and the policy's file says nothing of it
 OF_OWN_DATA: Mapping[str, Any] = {"publish_change": 0.003, "publish_share": 0.6}
 
@@ -352,6 +354,7 @@ def _filled(given: Layer, kind: str) -> dict[str, Any]:
             "trees": mine and recipe == "ensemble" and not why_no_trees(),
             "better_by": "paired" if mine else "f1",
             "pre_heal": "figures" if mine else "version",
+            **({"window": JUDGED_ON} if mine and recipe == "ensemble" else {}),
         },
         "network": {"shadow": "frozen", "validation": VALIDATION} if own else {"shadow": "plain"},
     }

@@ -171,6 +171,45 @@ def test_what_a_filter_forgets_goes_by_rows_however_they_are_cut() -> None:
     np.testing.assert_allclose(by_ten, by_hundred, atol=0.05)
 
 
+def judged(kept: int, parts: int) -> tuple[Filters, list[float]]:
+    """Filters after a thousand rows of each relation, which is the other way round in every second
+    part; and the least mean loss of any of them in each block.
+    """
+    memories = np.array([0.7, 0.998])
+    filters = Filters(
+        FilterSpec("inputs", np.arange(4), memories, np.ones((2, 4)), False, kept), 1, {}
+    )
+    a, margin, y = drawn(1_000)
+    losses = []
+    for step in range(10 * parts):
+        block = slice(step % 10 * 100, step % 10 * 100 + 100)
+        label = y[block] if step // 10 % 2 == 0 else 1 - y[block]
+        z = a[block] @ filters.theta[:, :, 0].T
+        loss = np.logaddexp(0.0, np.where(label[:, None] == 1, -z, z)).sum(axis=0)
+        losses.append(float(loss.min()) / 100)
+        filters.judge(loss, 100, step, step)
+        filters.learn(a[block], margin[block], label, 100)
+    return filters, losses
+
+
+def test_after_a_break_a_slow_filter_goes_on_from_what_a_quick_one_knows() -> None:
+    filters, _ = judged(0, 2)
+    quick, slow = filters.theta[:, 0, 0]
+    assert quick < -0.5 and slow < -0.5
+    a, margin, y = drawn(1_000)
+    alone = Filters(spec(0.998, 4), 1, {})
+    for label in (y, 1 - y):
+        alone.learn(a, margin, label, 1_000)
+    assert abs(alone.theta[0, 0, 0]) < 0.5
+
+
+def test_a_relation_that_returns_is_known_at_once() -> None:
+    _, with_past = judged(1, 3)
+    _, without = judged(0, 3)
+    assert with_past[20] == pytest.approx(with_past[9], abs=0.1)
+    assert without[20] > with_past[20] + 0.2
+
+
 def test_shares_go_to_who_predicted_better_and_come_back_when_that_ends() -> None:
     mixing = Mixing(2, {})
     good, bad = np.full((1, 100), 0.8), np.full((1, 100), 0.4)

@@ -106,8 +106,13 @@ class Filters:
         """Give one what another knows; what the slowest knew is kept."""
         learning = len(self.spec.memories)
         keeps = self.spec.kept > 0 and place == learning - 1
-        slot = other if other >= learning else learning + int(self._since[learning:].argmin()) \
-            if keeps else place
+        slot = (
+            other
+            if other >= learning
+            else learning + int(self._since[learning:].argmin())
+            if keeps
+            else place
+        )
         for name in ("theta", "_precision", "_pull", "_loss"):
             values = getattr(self, name).copy()
             before = values[place].copy()
@@ -128,9 +133,7 @@ class Filters:
         a = np.ascontiguousarray(a[:, self.spec.columns])
         margin = margin if self.spec.around else np.zeros_like(margin)
         target = _one_hot(y, margin.shape[1])
-        theta, precision, pull = (
-            part.copy() for part in (self.theta, self._precision, self._pull)
-        )
+        theta, precision, pull = (part.copy() for part in (self.theta, self._precision, self._pull))
         lost = []
         for place, memory in enumerate(self.spec.memories):
             left = float(memory) ** (labelled / BLOCK)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 RUNGS = 6  # of the ladder
 SPACING = 10  # batches between two versions that are taken into it
 FEWEST, BATCHES = 50, 5  # rows that the brake looks at: at least, and of how many batches
+NO_DIFFERENCE = 0.002  # log loss
 DIGITS = 6  # of a sum of log losses, as it is written down
 
 
@@ -206,7 +207,9 @@ class Brake:
     """A one-sided alarm on the latest rows whose labels came since what serves was published: it
     loses more than the frozen baseline, and more than the version before it.
 
-    By Student's t over the rows' paired differences (Biometrika 6, 1908), each at ``level``.
+    By Student's t over the rows' paired differences (Biometrika 6, 1908), each at ``level``. Where
+    positives are rare and none is among the rows, any difference is beyond chance: so it must be
+    one, too.
     """
 
     def __init__(self, level: float) -> None:
@@ -229,7 +232,8 @@ class Brake:
         rows = differences.shape[1]
         means = differences.mean(axis=1)
         errors = differences.std(axis=1, ddof=1) / sqrt(rows)
-        if not bool((means > -quantile(self._level, rows - 1) * errors).all()):
+        beyond_chance = -quantile(self._level, rows - 1) * errors
+        if not bool((means > np.maximum(beyond_chance, NO_DIFFERENCE)).all()):
             return None
         self._worse.clear()
         return Alarm(

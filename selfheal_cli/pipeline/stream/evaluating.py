@@ -117,7 +117,7 @@ class HealEvaluator:
         judgement = Judgement("", 0)
         if kind.guarded:
             tolerance = self._config.policy.gate_tolerance
-            judgement = judge(self._frozen, network, outcome, tolerance)
+            judgement = judge(self._frozen, network, outcome, tolerance, kind.slack)
         first = self._snapshot(task, Phase.PRE_HEAL, outcome, healed, seen, serving.snapshot)
         parent = serving.snapshot if self._carries else first
         second = self._snapshot(
