@@ -40,8 +40,7 @@ class HealRows:
     labels, -1 where unknown; ``rule_label`` (n,), -1 where the rules abstain; ``arrival`` (n,)
     int32 the step at which the rows' labels came, rising; ``held_out`` (n,) bool, rows that no
     heal ever learns from, so that it can be judged by them; ``weight`` (n,) for how many rows each
-    stands where it is judged, None for itself alone; ``late`` (n,) int32 how many steps after its
-    scoring its label came, None for none.
+    stands where it is judged, None for itself alone.
     """
 
     features: FloatArray
@@ -50,7 +49,6 @@ class HealRows:
     arrival: NDArray[np.int32]
     held_out: NDArray[np.bool_]
     weight: FloatArray | None = None
-    late: NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -64,13 +62,7 @@ class HealRows:
             self.arrival[chosen],
             self.held_out[chosen],
             None if self.weight is None else self.weight[chosen],
-            None if self.late is None else self.late[chosen],
         )
-
-    @property
-    def scored(self) -> NDArray[np.int32]:
-        """The step (n,) at which each row was scored, on the count of ``arrival``."""
-        return self.arrival if self.late is None else self.arrival - self.late
 
     @property
     def learnable(self) -> HealRows:
@@ -157,29 +149,21 @@ class Window:
         y: LabelArray,
         rule_label: LabelArray,
         weight: FloatArray | None = None,
-        late: int = 0,
     ) -> None:
         """Take rows of a new arrival, or more rows of the last one.
 
-        ``features`` (n, features), ``y``, ``rule_label`` and ``weight`` (n,) as in `HealRows`; all
-        of them are so many steps ``late``.
+        ``features`` (n, features), ``y``, ``rule_label`` and ``weight`` (n,) as in `HealRows`.
         """
-        waited = np.full(len(y), late, dtype=np.int32)
         # labels of one step may come in several parts; the window counts steps, not parts
         if self._parts and self._parts[-1].arrival[0] == arrival:
             last = self._parts.pop()
             features = np.concatenate([last.features, features])
             y = np.concatenate([last.y, y])
-            waited = np.concatenate([last.arrival - last.scored, waited])
             rule_label = np.concatenate([last.rule_label, rule_label])
             weight = None if weight is None else np.concatenate([_weights(last), weight])
         steps = np.full(len(y), arrival, dtype=np.int32)
         held_out = self._held_out(len(y), arrival)
-        self._parts.append(
-            HealRows(
-                features, y, rule_label, steps, held_out, weight, waited if waited.any() else None
-            )
-        )
+        self._parts.append(HealRows(features, y, rule_label, steps, held_out, weight))
 
     def rows(self) -> HealRows:
         """All rows of the window, oldest first."""
@@ -189,11 +173,10 @@ class Window:
         parts = {
             name: np.concatenate([getattr(part, name) for part in self._parts])
             for name in HealRows.__slots__
-            if name not in ("weight", "late")
+            if name != "weight"
         }
         weight = np.concatenate(list(map(_weights, self._parts))) if weighted else None
-        late = np.concatenate([part.arrival - part.scored for part in self._parts])
-        return HealRows(**parts, weight=weight, late=late if late.any() else None)
+        return HealRows(**parts, weight=weight)
 
     def clear(self) -> None:
         """Drop all rows."""

@@ -14,7 +14,6 @@ from selfheal_cli.errors import ConfigurationError
 from selfheal_cli.heal.experts import trees as trees_module
 from selfheal_cli.heal.experts.filters import Filters, FilterSpec
 from selfheal_cli.heal.experts.mixing import Mixing
-from selfheal_cli.heal.experts.past import PastBatches
 from selfheal_cli.heal.experts.random_features import draw_features
 from selfheal_cli.heal.recipe import Recipes, check_recipe, without_trees
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealRows, HealTask
@@ -133,14 +132,6 @@ def test_trees_whose_heal_was_not_published_are_remembered(learned: HealOutcome)
     assert small.bytes_of(outcome.after.weights) == small.bytes_of(learned.after.weights)
 
 
-def test_a_late_label_is_charged_to_what_was_known_when_its_row_was_scored() -> None:
-    past = PastBatches((2, 1, 1), {})
-    past.add(3, np.full((2, 1, 1), 1.0))
-    past.add(4, np.full((2, 1, 1), 2.0))
-    a, scored = np.ones((4, 2)), np.array([2, 4, 5, 9], dtype=np.int32)
-    assert past.moves(a, scored)[0, :, 0].tolist() == [0.0, 2.0, 4.0, 4.0]
-
-
 def spec(memory: float, columns: int) -> FilterSpec:
     return FilterSpec("filter", np.arange(columns), np.array([memory]), np.full((1, columns), 5.0))
 
@@ -187,7 +178,7 @@ def judged(kept: int, parts: int) -> tuple[Filters, list[float]]:
         z = a[block] @ filters.theta[:, :, 0].T
         loss = np.logaddexp(0.0, np.where(label[:, None] == 1, -z, z)).sum(axis=0)
         losses.append(float(loss.min()) / 100)
-        filters.judge(loss, 100, step, step)
+        filters.judge(loss, 100, step)
         filters.learn(a[block], margin[block], label, 100)
     return filters, losses
 

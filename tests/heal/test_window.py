@@ -62,15 +62,6 @@ def test_columns_keep_their_types() -> None:
         assert types == [np.float32, np.int8, np.int8, np.int32, np.bool_]
 
 
-def test_rows_know_at_which_step_they_were_scored() -> None:
-    window = Window(3, 0.0, seed=0)
-    features, y = np.zeros((2, 3), dtype=np.float32), np.zeros(2, dtype=np.int8)
-    window.add(5, features, y, y)
-    window.add(6, features, y, y, late=4)
-    window.add(6, features, y, y)
-    assert window.rows().scored.tolist() == [5, 5, 2, 2, 6, 6]
-
-
 @PROPERTY
 @given(
     rows=st.integers(0, 300),

@@ -87,12 +87,11 @@ class Filters:
             "since": self._since,
         }
 
-    def judge(self, loss: Matrix, labelled: float, scored: int, step: int) -> None:
-        """Take the log loss (all,) of each on ``labelled`` rows that were scored at a step, and
-        let those that are far behind go on from what another knows.
+    def judge(self, loss: Matrix, labelled: float, step: int) -> None:
+        """Take the log loss (all,) of each on ``labelled`` rows that none has learned, and let
+        those that are far behind go on from what another knows.
         """
-        sound = np.isfinite(self.theta).all(axis=(1, 2))
-        own = (self._since != EMPTY) & (self._since < scored) & sound
+        own = (self._since != EMPTY) & np.isfinite(self.theta).all(axis=(1, 2))
         left = FALLS_BEHIND ** (labelled / BLOCK)
         self._loss = np.where(own, left * self._loss + loss, self._loss)
         learning = len(self.spec.memories)
@@ -140,8 +139,9 @@ class Filters:
             learned = self._learn_one(place, a, margin, target, left)
             if not all(np.isfinite(part).all() for part in learned):
                 lost.append(place)
-                learned = tuple(map(np.zeros_like, learned))
-            theta[place], precision[place], pull[place] = learned
+            parts = zip((theta, precision, pull), learned, strict=True)
+            for every, one in parts:
+                every[place] = 0.0 if place in lost else one
         self.theta, self._precision, self._pull = theta, precision, pull
         return lost
 

@@ -19,7 +19,6 @@ from selfheal_cli.heal.anchor import Anchor
 from selfheal_cli.heal.experts.design import ExpertDesign
 from selfheal_cli.heal.experts.filters import BLOCK, Filters, FilterSpec
 from selfheal_cli.heal.experts.mixing import Mixing
-from selfheal_cli.heal.experts.past import PastBatches
 from selfheal_cli.heal.experts.trees import BoostedTrees
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealRows, HealTask, require_finite
 from selfheal_cli.model.boosters import as_tensor
@@ -65,26 +64,20 @@ class Ensemble:
         ]
         mixing = Mixing(len(self.names), known.part("mixing"))
         trees = self._trees(known.part("trees"), before.weights["trees"])
-        shape = (self._design.columns, sum(len(one.theta) for one in filters), self._design.margins)
-        past = PastBatches(shape, known.part("past"))
         apart: set[str] = set()
         learned = task.rows.learnable
         fresh = learned.where(learned.arrival > known.last)
         for arrival in np.unique(fresh.arrival):
             labelled = (task.rows.arrival == arrival) & (task.rows.y >= 0)
             rows = fresh.where(fresh.arrival == arrival)
-            apart |= self._take(rows, int(labelled.sum()), filters, trees, mixing, past)
-            past.add(int(arrival), self._coefficients(filters))
+            apart |= self._take(rows, int(labelled.sum()), filters, trees, mixing)
         last = int(fresh.arrival[-1]) if len(fresh) else known.last
         shares = mixing.shares()
         if last == NEVER:  # no label has come: nothing but the frozen network is known
             shares = np.eye(len(self.names))[0]
         weights = self._weights(filters, trees, shares)
         require_finite(weights, task, "check the rows of the window")
-        parts = {one.spec.name: one.state() for one in filters} | {
-            "mixing": mixing.state(),
-            "past": past.state(),
-        }
+        parts = {one.spec.name: one.state() for one in filters} | {"mixing": mixing.state()}
         if trees is not None:
             parts["trees"] = trees.state()
         after = AdapterState(weights, _Known.pack(parts, last))
@@ -111,15 +104,16 @@ class Ensemble:
         filters: list[Filters],
         trees: BoostedTrees | None,
         mixing: Mixing,
-        past: PastBatches,
     ) -> set[str]:
-        """Charge each expert for what it predicted when the rows were scored, then let it learn.
+        """Charge each expert for what it predicts of the rows, then let it learn.
 
-        Of ``labelled`` rows these are the ones that were not held out.
+        Of ``labelled`` rows these are the ones that were not held out. Where labels come late it is
+        charged for what it would say by now, not for what it said when the rows were scored: else
+        the weights lag twice, by the labels that it lacked and by those that show it.
         """
         margin = self._design.margin(rows.features)
         a = self._design.rows(rows.features, margin)
-        moves = past.moves(a, rows.scored)
+        moves = np.tensordot(self._coefficients(filters), a, axes=(0, 1)).transpose(0, 2, 1)
         begun = self._around[:, None, None] * margin
         p = _probabilities(np.concatenate([margin[None], begun + moves]))
         apart = set[str]()
@@ -132,10 +126,10 @@ class Ensemble:
         chances = np.clip(p[:, np.arange(len(rows)), rows.y], LEAST, 1.0 - LEAST)
         mixing.observe(chances, labelled)
         loss = -np.log(chances).sum(axis=1) * labelled / len(rows)
-        scored, step, place = int(rows.scored.min()), int(rows.arrival[-1]), 1
+        step, place = int(rows.arrival[-1]), 1
         for one in filters:
             after = place + len(one.theta)
-            one.judge(loss[place:after], labelled, scored, step)
+            one.judge(loss[place:after], labelled, step)
             place = after
         for start in range(0, len(a), BLOCK):
             block = slice(start, start + BLOCK)

@@ -164,7 +164,6 @@ class LabelFlow:
         self._classes = len(run.source.labels)
         self._recorder = run.recorder
         self._step = 0
-        self._batch = 0  # whose rows were scored last
         self._may: NDArray[np.bool_] | None = None  # rows that may get a label; None: all
         self.labels = label_queue(config)
         heal = config.heal
@@ -197,7 +196,7 @@ class LabelFlow:
         self, scored: Scored, now: float | None, late: LateLabels | None = None
     ) -> ArrivedLabels:
         """Hand in a scored batch; get the labels that came."""
-        self._step, self._batch = self._step + 1, scored.batch
+        self._step += 1
         unknown = np.full(len(scored), -1, dtype=np.int8)
         self.unlabelled.add(self._step, scored.features, unknown, scored.rule_label)
         corrections, late = self._corrections(late)
@@ -230,8 +229,7 @@ class LabelFlow:
             self._learn(part)
 
     def _learn(self, part: Scored) -> None:
-        late = max(0, self._batch - part.batch)
-        self.labelled.add(self._step, part.features, part.y, part.rule_label, part.weight, late)
+        self.labelled.add(self._step, part.features, part.y, part.rule_label, part.weight)
 
     def _corrections(self, late: LateLabels | None) -> tuple[list[Correction], LateLabels | None]:
         """The labels that are of rows whose label has come before, and all others."""
