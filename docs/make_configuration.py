@@ -18,7 +18,7 @@ from selfheal_cli.settings.schema import KINDS, RunFile, json_schema, models_in,
 
 PAGE = Path(__file__).with_name("configuration.md")
 BEGIN = "<!-- made by `python docs/make_configuration.py` from the schema: -->\n"
-GROUPS = ("network", "heal", "labels", "objective", "policy", "monitors")
+GROUPS = ("network", "heal", "labels", "objective", "policy", "monitors", "segments")
 
 
 def reference() -> str:

@@ -76,6 +76,15 @@ class Retention(Settings):
     keep_days: NotNegative = Field(default=0.0, description="versions younger than this")
 
 
+class SegmentPolicy(Settings):
+    """Which segments are named as drifted, where a run watches any (``segments.by``)."""
+
+    false_discovery_rate: Annotated[float, Field(gt=0, le=0.5)] = Field(
+        default=0.05,
+        description="share of the named segments and columns that chance may have, expected",
+    )
+
+
 class Policy(Settings):
     """Thresholds that operations own; one YAML file in ``registry_policies/`` each."""
 
@@ -168,6 +177,9 @@ class Policy(Settings):
         default=False, description="a rollback by hand needs a second person's approval"
     )
     retention: Retention = Field(default=Retention(), description="what 'selfheal prune' keeps")
+    segments: SegmentPolicy = Field(
+        default=SegmentPolicy(), description="which segments are named as drifted"
+    )
 
     @field_validator("explore")
     @classmethod
@@ -320,6 +332,25 @@ class MonitorSettings(Settings):
         return f"{self.name}:{options}" if options else self.name
 
 
+class SegmentSettings(Settings):
+    """Segments of the rows, each watched by itself; see docs/segments.md."""
+
+    by: str | None = Field(
+        default=None, description="column whose values are the segments; None: there are none"
+    )
+    window: Annotated[int, Field(ge=20, le=1_000_000)] = Field(
+        default=500, description="rows of a segment's own that are looked at together"
+    )
+    threshold: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.1,
+        description="effect from which a segment is named: Kolmogorov-Smirnov distance of numbers, "
+        "share of rows that would have to move of texts",
+    )
+    most: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=5_000, description="segments that are told apart; rows of further ones count apart"
+    )
+
+
 # what records of selfheal 0.1.0 do not name; the defaults are as it did
 SINCE_0_1_0 = {
     "network": ("validation", "patience"),
@@ -365,6 +396,9 @@ class RunConfig(Settings):
     monitors: tuple[MonitorSettings, ...] = Field(
         default=(), description="further monitors, see docs/monitors.md"
     )
+    segments: SegmentSettings = Field(
+        default=SegmentSettings(), description="segments that are watched each by itself"
+    )
     drift_by: Literal["sensitive", "monitors"] = Field(
         default="sensitive",
         description="whose alarm is drift: the sensitive feature's, or every monitor's as well, "
@@ -407,6 +441,9 @@ class RunConfig(Settings):
         So does one of selfheal 0.1.0 when the run is gone through again.
         """
         values: dict[str, Any] = dump(self)
+        if self.segments.by is None:
+            values.pop("segments", None)
+            values.get("policy", {}).pop("segments", None)
         # own data has monitors unless it says that it has none
         if self.source.kind == "synthetic" or self.row_contract == 1:
             if not self.monitors:

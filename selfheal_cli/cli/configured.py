@@ -27,7 +27,8 @@ UNLIKE = {"label_only_when": ("labels", "only_when"),
           "heal_steps": ("heal", "steps"), "heal_lr": ("heal", "learning_rate"),
           "heal_mode": ("heal", "mode"), "kafka_group": ("source", "group"),
           "kafka_config": ("source", "client"),
-          "missing_values": ("source", "missing_values")}  # fmt: skip
+          "missing_values": ("source", "missing_values"),
+          "segment_by": ("segments", "by")}  # fmt: skip
 ROWS = ("data", "sql", "query", "kafka", "own")  # options that say where rows come from
 # of which one says where rows are
 WHERE = {"data": "DATA", "sql": "--sql", "kafka": "--kafka", "own": "--source"}

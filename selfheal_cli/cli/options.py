@@ -428,6 +428,15 @@ watching: Decorator = section(
         "'fidi:on=V14+V9,threshold=0.5,triggers=heal'; repeatable; see docs/monitors.md.",
     ),
 )
+segmenting: Decorator = section(
+    WATCHED,
+    click.option(
+        "--segment-by",
+        metavar="COLUMN",
+        help="Watch each value of a column as a segment of its own, such as each country; see "
+        "docs/segments.md.",
+    ),
+)
 
 
 # Rows from elsewhere than a file.

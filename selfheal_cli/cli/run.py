@@ -89,6 +89,7 @@ def _refuse_uri(ctx: click.Context, param: click.Parameter, value: str | None) -
 @hidden(click.option("--heal-mode", type=click.Choice(["sync", "async"])))
 @run_options.stream
 @run_options.watching
+@run_options.segmenting
 @section(
     run_options.KEPT,
     click.option(

@@ -43,10 +43,11 @@ ALARMING = (events.HealFailed, events.RollbackFailed, events.BatchSetApart, even
 # what a batch's line has, or nobody is told
 UNTOLD = (
     events.HealPublished, events.HealLearned, events.HealRejected, events.HealCoalesced,
-    events.AliasMoved, events.LabelsCorrected,
+    events.AliasMoved, events.LabelsCorrected, events.SegmentsRanked,
 )  # fmt: skip
 MOST_TOLD = 5  # columns
 MOST_MOVED = 6  # sentences
+MOST_SEGMENTS = 10  # in the table
 
 
 class RunScreen:
@@ -192,6 +193,8 @@ class RunScreen:
             self._show(end)
         for sentence in listed(moved_by_now(view.latest(events.ColumnMoved)), MOST_MOVED):
             self._say(("Moved by the end: ", "yellow"), f"{sentence}.")
+        for ranked in view.latest(events.SegmentsRanked)[-1:]:
+            self._say_segments(ranked)
         frozen = "unchanged" if end.base_unchanged else ("CHANGED", "red")
         self._say("Backbone and head are ", frozen, " by every heal (checked by sha256).")
         self._say(_tally(view))
@@ -213,6 +216,29 @@ class RunScreen:
         suffix = f" --model {model}" if model != "fraud" else ""
         store = f" --tracking-uri {masked_uri(tracking_uri)}" if tracking_uri else ""
         self._say_next(view, suffix, store)
+
+    def _say_segments(self, ranked: events.SegmentsRanked) -> None:
+        """Those that drifted, the furthest first."""
+        if ranked.drifted:
+            rows = [
+                [one["segment"], one["column"], f"{one['effect']:.3f}", f"{one['rows']:,}",
+                 str(one["since"])]
+                for one in ranked.drifted[:MOST_SEGMENTS]
+            ]  # fmt: skip
+            columns = [ranked.by, "column", ">effect", ">rows", ">named in batch"]
+            print_table("Segments that drifted", columns, rows)
+        left = len(ranked.drifted) - MOST_SEGMENTS
+        more = f"; {left:,} more lines in the report" if left > 0 else ""
+        apart = [
+            f"{count:,} rows {why}"
+            for count, why in (
+                (ranked.unkeyed, f"without a value in {ranked.by}"),
+                (ranked.beyond, "of further segments"),
+            )
+            if count
+        ]
+        beside = f"; of none: {', '.join(apart)}" if apart else ""
+        self._say(("Segments: ", "yellow"), f"{ranked.reason}{more}{beside}.")
 
     def _say_next(self, view: RunView, suffix: str, store: str) -> None:
         """Whether to go back to an earlier version; then where to look."""
@@ -280,7 +306,7 @@ class RunScreen:
 def as_document(finished: Finished, store: str) -> dict[str, Any]:
     """A run as one JSON document, but for its ``batches``: they are `batches_of` it."""
     view = finished.view
-    best = view.best()
+    best, ranked = view.best(), view.latest(events.SegmentsRanked)
     return {
         "run_id": finished.run_id,
         "outcome": finished.outcome,
@@ -295,7 +321,7 @@ def as_document(finished: Finished, store: str) -> dict[str, Any]:
         "files": [str(path) for path in finished.files],
         "event_log": str(finished.folder / "events.jsonl"),
         "writes_left": finished.left,
-    }
+    } | ({"segments": keys_of(ranked[-1])} if ranked else {})
 
 
 def batches_of(finished: Finished) -> Iterator[dict[str, Any]]:

@@ -122,6 +122,7 @@ def _from_registry(registry: Any, model: str) -> dict[str, Any]:
 STATE_COLOURS = {"HEALTHY": "green", "DRIFTING": "yellow", "HEALING": "blue", "ROLLED_BACK": "red"}
 TONES = {"better": "green", "worse": "red", "mixed": "magenta"}
 FIGURES = ("f1", "accuracy", "precision", "recall", "roc_auc", "log_loss", "cost")
+SEGMENTS = 5  # in a line
 Document = Mapping[str, Any]
 
 
@@ -200,6 +201,11 @@ def _facts(document: Document) -> list[Text]:
             for name, value in standing["monitors"].items()
         )
         lines.append(f"Monitors: {', '.join(readings)}")
+    drifted = [f"{one['by']} {one['segment']} in {one['column']} by {one['effect']:.2f}"
+               for one in standing.get("segments", ())]  # fmt: skip
+    if drifted:
+        more = f" and {len(drifted) - SEGMENTS} more" if len(drifted) > SEGMENTS else ""
+        lines.append(f"Segments that drifted: {', '.join(drifted[:SEGMENTS])}{more}")
     outcomes = ", ".join(f"{count} {name}" for name, count in heals.items() if count)
     lines.append(f"Heals: {outcomes or 'none yet'}; {standing['rollbacks']} rollbacks")
     age = document["label_age_seconds"]

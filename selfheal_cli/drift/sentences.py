@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from selfheal_cli.events.types import ColumnMoved
+from selfheal_cli.events.types import ColumnMoved, DriftedSegment, SegmentsDrifted
 
 MOST_NAMED = 3  # categories
 NEAR = 20  # batches; what goes on moving after fewer is the same change
@@ -40,6 +40,11 @@ def moved_by_now(moves: Iterable[ColumnMoved]) -> list[str]:
     last = {(move.aspect, move.column): move for move in changes_of(moves)}
     left = [move for move in last.values() if not move.back]
     return [sentence_of(move) for move in sorted(left, key=lambda one: -one.effect / one.threshold)]
+
+
+def ranked_segments(told: Iterable[SegmentsDrifted]) -> list[DriftedSegment]:
+    """All that were named, the furthest first."""
+    return sorted((one for event in told for one in event.segments), key=lambda one: -one["effect"])
 
 
 def sentence_of(move: ColumnMoved) -> str:

@@ -11,7 +11,7 @@ from heapq import nsmallest
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-from selfheal_cli.drift.sentences import changes_of
+from selfheal_cli.drift.sentences import changes_of, ranked_segments
 from selfheal_cli.events.log import whole
 from selfheal_cli.events.state import LATEST, RunView, SnapshotRow
 from selfheal_cli.events.types import (
@@ -24,6 +24,8 @@ from selfheal_cli.events.types import (
     HealRefuted,
     LabelsQuarantined,
     RollbackAsked,
+    SegmentsDrifted,
+    SegmentsRanked,
 )
 from selfheal_cli.records import Advice
 from selfheal_cli.report import pictures
@@ -189,6 +191,8 @@ APART = (
     AliasMoved,
     Diagnosed,
     ColumnMoved,
+    SegmentsDrifted,
+    SegmentsRanked,
 )  # which have tables of their own
 
 
@@ -221,6 +225,7 @@ def render(story: RunSummary) -> str:
         version_chart=pictures.versions(story),
         moved=(changes := changes_of(view.latest(ColumnMoved))),
         distributions=[pictures.distribution(one) for one in changes],
+        segments=_segments(view),
         diagnoses=view.latest(Diagnosed),
         outcomes=_outcomes(view),
         heals=_heals(story),
@@ -232,6 +237,23 @@ def render(story: RunSummary) -> str:
         steps=steps(story),
         departures=list(((end and end.departures) or {}).items())[:MOST_LINES],
     )
+
+
+def _segments(view: RunView) -> dict[str, Any] | None:
+    """Segments as they stood at the end, or as they were named so far; None where none are."""
+    ranked, named = view.latest(SegmentsRanked), view.latest(SegmentsDrifted)
+    if ranked:
+        last = ranked[-1]
+        return {"by": last.by, "reason": last.reason, "drifted": last.drifted[:MOST_LINES],
+                "left_out": max(0, len(last.drifted) - MOST_LINES),
+                "slices": last.slices[:MOST_LINES], "whole": last.whole,
+                "unkeyed": last.unkeyed, "beyond": last.beyond}  # fmt: skip
+    if named:
+        drifted = ranked_segments(named)
+        return {"by": named[-1].by, "reason": f"{len(drifted)} so far", "slices": (),
+                "drifted": drifted[:MOST_LINES],
+                "left_out": max(0, len(drifted) - MOST_LINES)}  # fmt: skip
+    return None
 
 
 @cache

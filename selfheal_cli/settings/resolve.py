@@ -415,8 +415,9 @@ def _policy(
         raise
     changed = choice.model_dump(exclude_unset=True, include=set(Policy.model_fields))
     values = policy.model_dump()
-    retention = values["retention"] | changed.pop("retention", {})
-    values |= changed | {"retention": retention}
+    for group in ("retention", "segments"):
+        values[group] |= changed.pop(group, {})
+    values |= changed
     return checked(Policy, values, where="policy"), origins
 
 

@@ -76,7 +76,10 @@ class _Numbers:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """How raw rows are read after training; ``labels`` are the target's values by class."""
+    """How raw rows are read after training; ``labels`` are the target's values by class.
+
+    Columns ``beside`` the features are kept with the rows, as texts.
+    """
 
     encoding: Encoding
     contract: Contract
@@ -84,11 +87,14 @@ class Fitted:
     numeric: tuple[str, ...]
     target: str
     times: Times | None
+    beside: tuple[str, ...] = ()
 
     def block(self, frame: pd.DataFrame, seen: RangeViolations | None = None) -> Block:
         """Rows of a table as a block; range violations are added to ``seen``."""
         raw, contract = self.encoding.raw(frame), self.encoding.contract
         columns = self.encoding.cleaned(raw)
+        if self.beside:
+            columns = {**columns, **{name: texts(frame[name]) for name in self.beside}}
         y = as_classes(frame[self.target], self.labels, contract)
         if seen is not None:
             seen.add(columns)

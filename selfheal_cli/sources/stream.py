@@ -21,6 +21,7 @@ from selfheal_cli.sources.joining import LabelJoin
 from selfheal_cli.sources.ndjson import NdjsonTable, Object, as_frame, parse_object
 from selfheal_cli.sources.profile import profile
 from selfheal_cli.sources.rejects import Rejects
+from selfheal_cli.sources.segment import with_segment
 from selfheal_cli.sources.values import RowContract
 from selfheal_cli.sources.violation import UNREADABLE
 
@@ -149,8 +150,9 @@ class UnboundedSource(Around):
         live: bool = True,
         clock: Callable[[], float] = time.monotonic,
         contract: RowContract = 2,
+        segment_by: str | None = None,
     ) -> None:
-        self._row_contract = contract
+        self._row_contract, self._segment_by = contract, segment_by
         self._settings, self._feed, self._clock = settings, feed, clock
         self._batch_size, self._past, self._live = batch_size, past or Past(), live
         self.batch_count = batches
@@ -255,7 +257,8 @@ class UnboundedSource(Around):
                 f"{self._batch_size} is needed: give more, or a smaller --batch-size"
             )
         profiled.target.require_trained(rows)
-        return fit(table, profiled, table.chunks(profiled.numeric), settings)
+        fitted = fit(table, profiled, table.chunks(profiled.numeric), settings)
+        return with_segment(fitted, table, settings, self._segment_by)
 
     def _first_rows(self) -> NdjsonTable:
         """The rows to train on, in a temporary file, which goes with the table."""
@@ -354,7 +357,7 @@ class UnboundedSource(Around):
         return [fields for row, fields in enumerate(rows) if row not in wrong]
 
     def _columns(self) -> list[str]:
-        return [*self._fitted.encoding.names, self._settings.target]
+        return [*self._fitted.encoding.names, *self._fitted.beside, self._settings.target]
 
     def _require_rows(self, index: int, recorded: int, left: int) -> None:
         if left < recorded:

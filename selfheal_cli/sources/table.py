@@ -19,6 +19,7 @@ from selfheal_cli.sources.fit import fit
 from selfheal_cli.sources.profile import Kinds, Target, as_classes, as_labels, profile
 from selfheal_cli.sources.recognition import open_found
 from selfheal_cli.sources.rejects import Rejects
+from selfheal_cli.sources.segment import with_segment
 from selfheal_cli.sources.table_file import TableFile, require_column
 from selfheal_cli.sources.values import finite, texts
 
@@ -34,7 +35,13 @@ class TableSource(Around):
     """A `Source` over rows that end. Reads them in chunks: memory does not grow with the rows."""
 
     def __init__(
-        self, settings: BoundedSettings, table: TableFile, *, batch_size: int, batches: int | None
+        self,
+        settings: BoundedSettings,
+        table: TableFile,
+        *,
+        batch_size: int,
+        batches: int | None,
+        segment_by: str | None = None,
     ) -> None:
         self._rejects = Rejects(settings.max_rejects)
         profiled = profile(table, settings, self._rejects)
@@ -46,7 +53,8 @@ class TableSource(Around):
         self.cut_into(batch_size)
         profiled.target.require_trained(self._train_rows)
         self._unlabelled = 0
-        self._fitted = fit(table, profiled, self._counted(settings.target), settings)
+        fitted = fit(table, profiled, self._counted(settings.target), settings)
+        self._fitted = with_segment(fitted, table, settings, segment_by)
         if self._unlabelled:
             self.remarks += (self._left_out(),)
         self._seen = RangeViolations(self._fitted.contract)

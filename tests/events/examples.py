@@ -107,6 +107,18 @@ EXAMPLES: Mapping[type[Event], Mapping[str, Any]] = {
     events.RollbackFailed: {**HEAL, "error": "nothing to restore"},
     events.RollbackDeclined: {**HEAL, "version": 2, "declined": "it is no better"},
     events.AliasMoved: {"move": AliasMove("fraud", "champion", 1, 2, "ann", AT, "heal h1")},
+    events.SegmentsDrifted: {
+        **ACTION,
+        "by": "country", "pairs": 40, "rate": 0.05, "threshold": 0.1,
+        "segments": [{"segment": "DE", "column": "V14", "effect": 0.4, "evidence": 7.1,
+                      "rows": 210, "since": 1}],
+    },
+    events.SegmentsRanked: {
+        **ACTION,
+        "by": "country", "segments": 20, "drifted": [], "whole": {"V14": 0.01},
+        "slices": [{"segment": "DE", "rows": 210, "labelled": 200, "wrong": 20,
+                    "shadow_wrong": 30, "drifted": []}],
+    },
     events.MoveRefused: {"key": "k", "alias": "champion", "reason": "somebody else moved it"},
     events.ChampionFollowed: {
         **ACTION, "from_snapshot": "s1", "version": 2, "move_sequence": 7, "actor": "bob"
@@ -144,6 +156,7 @@ OPTIONAL: Mapping[type[Event], Mapping[str, Any]] = {
         "shifts": [], "abstained": 0, "left_out": {"rows without an answer": 2},
         "monitors": {"psi": {"value": 0.1, "level": "quiet", "p": 1.0, "features": []}},
     },
+    events.SegmentsRanked: {"unkeyed": 3, "beyond": 2},
     events.SnapshotTaken: {"same_as": "s0"},
     events.ColumnMoved: {
         "time": 1.5, "back": True, "unit": {"factor": 1.8, "offset": 32.0},

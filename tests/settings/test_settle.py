@@ -321,6 +321,8 @@ VALUES = {
     "batch_size": "7", "heal.pre_heal": "figures", "drift_by": "monitors",
     "policy.brake_level": "0.1", "labels.only_when": "decision = 0",
     "policy.mode": "shadow", "policy.when_worse": "pause",
+    "policy.segments.false_discovery_rate": "0.1", "segments.by": "country",
+    "segments.window": "100",
 }  # fmt: skip
 
 

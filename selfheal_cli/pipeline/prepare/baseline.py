@@ -18,6 +18,7 @@ from selfheal_cli.drift.features import Feature, ShiftRows, Shifts
 from selfheal_cli.drift.fidi import Calibration, calibrate, is_category
 from selfheal_cli.drift.kinds import targets_of
 from selfheal_cli.drift.monitor import Reservoir, TrainingSample
+from selfheal_cli.drift.segments import SegmentReference
 from selfheal_cli.errors import ConfigurationError, DataError
 from selfheal_cli.events.types import FeatureShare
 from selfheal_cli.heal.anchor import Anchor, AnchorRows
@@ -32,6 +33,7 @@ from selfheal_cli.model.network import Architecture, Classifier, PlainNetwork, S
 from selfheal_cli.model.selection import Selected, train_selected
 from selfheal_cli.model.training import SpooledRows, seeded, train
 from selfheal_cli.moments import Moments
+from selfheal_cli.pipeline.prepare.segments import check_segments, segment_reference
 from selfheal_cli.pipeline.prepare.wrapped import Wrapped
 from selfheal_cli.records import Base, Rows
 from selfheal_cli.rules.health import Calibrated, calibrate_rules
@@ -213,7 +215,8 @@ class Prepared:
 
     ``reference`` is None where there are more than two classes: the diagnosis is for two.
     ``thresholds`` are those of network and shadow before any heal; ``probe`` (n, inputs) are the
-    rows that every version decides on; ``sample`` is what monitors compare with, if there are any.
+    rows that every version decides on; ``sample`` is what monitors compare with, if there are any,
+    and ``segments`` what each segment is compared with.
     """
 
     trained: Trained
@@ -228,6 +231,7 @@ class Prepared:
     probe: FloatArray
     base: Base
     sample: TrainingSample | None = None
+    segments: SegmentReference | None = None
 
 
 def prepare(
@@ -239,6 +243,7 @@ def prepare(
     """
     check_recipe(config.heal, config.labels, len(source.labels))
     check_monitors(config, source)
+    check_segments(config, source)
     if wrapped is not None:
         wrapped.require_fit(source.labels)
         check_place(config.heal, wrapped.network)
@@ -326,6 +331,7 @@ def survey(config: RunConfig, source: Source, trained: Trained) -> Prepared:
             probe,
         ),
         sample=sample,
+        segments=segment_reference(config, source),
     )
 
 

@@ -49,7 +49,8 @@ def open_source(config: RunConfig) -> Source:
     if isinstance(settings, BoundedSettings):
         from selfheal_cli.sources.table import TableSource
 
-        return TableSource(settings, open_rows(settings, config.row_contract), **size)
+        rows = open_rows(settings, config.row_contract)
+        return TableSource(settings, rows, segment_by=config.segments.by, **size)
     if isinstance(settings, SyntheticSettings):
         from selfheal_cli.sources.synthetic import SyntheticSource
 
@@ -184,6 +185,7 @@ def _unbounded(
         keeping=keeping,
         live=live,
         contract=config.row_contract,
+        segment_by=config.segments.by,
     )
 
 

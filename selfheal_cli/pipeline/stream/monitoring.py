@@ -27,6 +27,7 @@ from selfheal_cli.labels.queue import Scored
 from selfheal_cli.metrics import classify
 from selfheal_cli.pipeline.prepare.baseline import frozen_logit
 from selfheal_cli.pipeline.stream.context import SessionContext
+from selfheal_cli.pipeline.stream.segments import watch_segments
 from selfheal_cli.records import Advice, Conflicts, Diagnosis
 from selfheal_cli.rules.conditions import RuleTable
 from selfheal_cli.rules.health import RuleHealth
@@ -57,6 +58,7 @@ class Monitoring:
 
     def __init__(self, run: SessionContext) -> None:
         self._recorder = run.recorder
+        self.segments = watch_segments(run)
         self._monitors: list[tuple[MonitorSettings, Monitor]] = []
         sample = run.prepared.sample
         if sample is not None:
@@ -77,6 +79,8 @@ class Monitoring:
         time: float | None,
     ) -> Watched:
         """Let every monitor see a batch of that time, and the labels that came with it."""
+        if self.segments is not None:
+            self.segments.observe(scored, columns, learned)
         if not self._monitors:
             return NOTHING
         view = BatchView(
@@ -85,6 +89,7 @@ class Monitoring:
             classify(scored.probabilities, scored.threshold),
             conflicts.count,
             _errors(learned),
+            scored.batch,
         )
         readings = {
             settings.key: self._read(scored.batch, settings.key, one, view)

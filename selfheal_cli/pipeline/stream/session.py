@@ -202,6 +202,8 @@ class Session:
     def finish(self) -> None:
         """Wait for the heals that are under way, and for what they lead to."""
         self.healing.finish()
+        if self._monitors.segments is not None:
+            self._monitors.segments.finish()
 
     def _set_apart(self, batch: Batch, cause: Exception) -> None:
         self._apart += 1
@@ -329,7 +331,7 @@ class Session:
             self.healing.change_mode(change)
         else:  # the stream was stopped here, after the heals that were under way
             self.run.recorder.note(StreamStopped(batch=change.batch))
-            self.healing.finish()
+            self.finish()
 
     def count_waiting(self) -> None:
         """The stream is over: count the rows whose labels are still on their way."""

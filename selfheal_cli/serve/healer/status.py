@@ -28,10 +28,12 @@ from selfheal_cli.serve.operator.status import (
     Happening,
     Judged,
     Proposed,
+    SegmentDrifted,
 )
 
 HAPPENINGS = 20
 CANDIDATES = 8
+SEGMENTS = 100  # that drifted, the furthest
 
 
 class EventFold(RunState):
@@ -70,6 +72,11 @@ class EventFold(RunState):
             case events.HealEnded():
                 kinds = (kind for kind in self.counts if issubclass(kind, events.HealEnded))
                 self.facts["heals"] = {kind.outcome: self.counts[kind] for kind in kinds}
+            case events.SegmentsDrifted():
+                fresh = (SegmentDrifted(by=event.by, **one) for one in event.segments)
+                known = (*self.facts.get("segments", ()), *fresh)
+                ranked = sorted(known, key=lambda one: -one.effect)
+                self.facts["segments"] = tuple(ranked[:SEGMENTS])
             case events.RolledBack():
                 self.facts["rollbacks"] = self.times(events.RolledBack)
         text = str(event)

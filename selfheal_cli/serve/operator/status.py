@@ -65,6 +65,20 @@ class Happening(_Reported):
     text: str
 
 
+class SegmentDrifted(_Reported):
+    """A segment that drifted in a column: how far its last rows are from its training rows, and
+    the batch in which it was named.
+    """
+
+    by: str
+    segment: str
+    column: str
+    effect: float
+    evidence: float
+    rows: int
+    since: int
+
+
 class Proposed(_Reported):
     """What waits for a person's approval, until ``expires`` where it does."""
 
@@ -103,7 +117,8 @@ class ModelStatus(_Reported):
     last. ``read_to`` is the request up to which the spool was read, ``spool`` says why reading did
     not go on where it was left, and ``begun_anew`` how often. ``notes`` counts rows and values
     that healing could not take as they came. ``no_champion`` says why there is none. ``history``
-    is the run's course, in stretches of equally many batches. ``mode`` is
+    is the run's course, in stretches of equally many batches. ``segments`` are those that were
+    named as drifted, the furthest first. ``mode`` is
     what heals may do, by whose word and why; empty until the registry was asked.
     """
 
@@ -152,6 +167,7 @@ class ModelStatus(_Reported):
     mode_reason: str = ""
     proposals: tuple[Proposed, ...] = ()
     history: tuple[Stretch, ...] = ()
+    segments: tuple[SegmentDrifted, ...] = ()
 
     @property
     def reads(self) -> bool:
