@@ -275,6 +275,11 @@ class HealSettings(Settings):
     assume: Literal["positives-stable", "negatives-stable", "inputs-shifted"] | None = Field(
         default=None, description="what heals without labels rest on; None: there are none"
     )
+    assume_strictly: bool = Field(
+        default=False,
+        description="heal without labels only where inputs moved, and not where rows of the class "
+        "that is assumed to be as in training are missing; true unless it is said",
+    )
     better_by: Literal["f1", "paired"] = Field(
         default="f1",
         description="a version is better by the F1 it had, or row by row against what served; "
@@ -354,7 +359,7 @@ class SegmentSettings(Settings):
 # what records of selfheal 0.1.0 do not name; the defaults are as it did
 SINCE_0_1_0 = {
     "network": ("validation", "patience"),
-    "heal": ("trees", "pre_heal", "better_by"),
+    "heal": ("trees", "pre_heal", "better_by", "assume_strictly"),
     "policy": (
         "brake_level",
         "publish_change",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BeforeValidator,
@@ -11,6 +11,7 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     WithJsonSchema,
     model_serializer,
+    model_validator,
 )
 
 from selfheal_cli.config_sources import Count, Positive, Settings
@@ -49,6 +50,29 @@ Period = Annotated[
 ]
 
 
+def share(value: Any) -> Any:
+    """``4%`` as 0.04; anything else as it is.
+
+    >>> share("4%"), share(0.04)
+    (0.04, 0.04)
+    """
+    if not isinstance(value, str) or not value.strip().endswith("%"):
+        return value
+    try:
+        return float(value.strip().removesuffix("%")) / 100
+    except ValueError:
+        raise ValueError("a share such as 4% or 0.04 is expected") from None
+
+
+AskedShare = Annotated[
+    float,
+    Field(gt=0, le=1),
+    BeforeValidator(share),
+    WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0, "maximum": 1},
+                              {"type": "string"}]}),
+]  # fmt: skip
+
+
 class LabelSettings(Settings):
     """When labels come: with the batch, ``delay`` batches later, at times that are known before,
     ``arriving`` by themselves in whatever order, never.
@@ -81,8 +105,20 @@ class LabelSettings(Settings):
         "declined: a condition as in rules; decision and score beside the columns",
     )
 
+    ask: AskedShare | None = Field(
+        default=None,
+        description="share of the rows whose labels are asked for by lot, such as 4%: others of a "
+        "table are not read, heals of a served model wait for no more; see docs/label-regimes.md",
+    )
+
     # a record that was written before they were there stays what it was
-    _silent: ClassVar[tuple[str, ...]] = ("negative_after", "horizon", "only_when")
+    _silent: ClassVar[tuple[str, ...]] = ("negative_after", "horizon", "only_when", "ask")
+
+    @model_validator(mode="after")
+    def _selects_once(self) -> Self:
+        if self.ask is not None and self.only_when is not None:
+            raise ValueError("ask and only_when exclude each other: both say which rows get labels")
+        return self
 
     @model_serializer(mode="wrap")
     def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -95,6 +131,7 @@ class LabelSettings(Settings):
     def __str__(self) -> str:
         name = f"delayed:{self.delay}" if self.regime == "delayed" else self.regime
         name += "" if self.negative_after is None else f", negative after {self.told}"
+        name += "" if self.ask is None else f", {self.ask:g} of the rows asked for"
         return name if self.only_when is None else f"{name}, only when {self.only_when}"
 
     @property

@@ -23,6 +23,14 @@ INJECTIONS = (
     "covariate", "prior", "concept", "units", "missing", "swapped-columns", "label-noise",
 )  # fmt: skip
 UNCHANGED = "no change"  # the same dates without one
+# what a heal without labels cannot tell from a world in which its assumption holds
+UNSEEN = {
+    "positives-stable": "more positives than in training, or a relation that turned while inputs "
+    "moved",
+    "negatives-stable": "more negatives, noise in place of the positives, or a relation that "
+    "turned while inputs moved",
+    "inputs-shifted": "a base rate that moved with the inputs, or a relation that turned",
+}
 ADAPTERS = ("reflexive", "affine", "lora")
 # no other package's part can be called so
 BUILT_IN: Mapping[PartKind, tuple[str, ...]] = {

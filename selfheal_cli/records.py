@@ -58,6 +58,15 @@ class Evaluation(StrEnum):
     ESTIMATED = "estimated"  # rows without labels: the figures are estimates
 
 
+# what people read beside each figure of rows without labels
+ESTIMATED = "estimated if the relation of inputs and label has not moved"
+
+
+def spelled(evaluation: str) -> str:
+    """An `Evaluation` as people read it."""
+    return ESTIMATED if evaluation == Evaluation.ESTIMATED else evaluation
+
+
 @dataclass(frozen=True, slots=True)
 class Rows:
     """Rows: ``x`` (n, d) float32 as the network sees them, ``y`` (n,) each row's class.

@@ -43,6 +43,8 @@ SECTIONS = {
         "proposals": "List what waits for a person's approval.",
         "approve": "Carry out what a heal or another person proposed.",
         "reject": "Close a proposal without carrying it out.",
+        "ask-labels": "Draw rows whose labels to ask for; say what they tell of all.",
+        "label": "Take the labels that were asked for.",
         "labels": "Show who told which labels; take them back; erase rows.",
         "hold": "Stop the healing of a model.",
         "release": "Allow the healing of a model again.",

@@ -96,7 +96,7 @@ def told_move(plan: RollbackPlan, move: AliasMove | None) -> str:
 
 def _row(plan: RollbackPlan, name: str, version: AnyVersion | None) -> list[str]:
     from selfheal_cli.cli import output
-    from selfheal_cli.records import ForeignVersion
+    from selfheal_cli.records import ForeignVersion, spelled
 
     if version is None:
         return [name, *["-"] * (len(COLUMNS) - 1)]
@@ -110,7 +110,7 @@ def _row(plan: RollbackPlan, name: str, version: AnyVersion | None) -> list[str]
         output.figure(version.f1),
         output.figure(plan.lower_bound(version)),
         str(version.eval_rows),
-        version.tags["selfheal.evaluation"],
+        spelled(version.tags["selfheal.evaluation"]),
         version.tags["selfheal.recipe"],
         version.regime or "-",
         output.age(version.created_ms),

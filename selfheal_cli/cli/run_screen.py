@@ -19,6 +19,7 @@ from selfheal_cli.events.state import RowFold, RunView
 from selfheal_cli.masking import masked_uri
 from selfheal_cli.pipeline.runs.run import Finished
 from selfheal_cli.pipeline.stream.monitoring import describe
+from selfheal_cli.records import ESTIMATED
 from selfheal_cli.report.recommendation import recommend
 from selfheal_cli.scores import title_of
 
@@ -281,7 +282,9 @@ class RunScreen:
         labels = [f"{place} is '{label}'" for place, label in enumerate(trained.labels)]
         self._say(f"Labels: {', '.join(labels)}")
         if self._config["labels"]["regime"] != "full":
-            self._say("Figures with ~ are estimated from the network's confidence, not measured.")
+            self._say(
+                f"Figures with ~ are {ESTIMATED}; nothing without labels can see whether it has."
+            )
         if self._config["labels"]["regime"] not in ("full", "none"):
             self._say(
                 f"Of fewer than {FEWEST} known labels no figure is shown; a line comes again "

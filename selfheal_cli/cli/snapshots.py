@@ -49,7 +49,7 @@ def command(
     A pre-heal snapshot that is the version before it is listed under that one's number.
     """
     from selfheal_cli.cli import output
-    from selfheal_cli.records import Phase
+    from selfheal_cli.records import Phase, spelled
     from selfheal_cli.registry.base import snapshots
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 
@@ -67,7 +67,7 @@ def command(
             str(version.batch),
             *(output.figure(version.metrics.get(name)) for name in figures),
             f"{version.eval_rows:,}",
-            version.tags["selfheal.evaluation"],
+            spelled(version.tags["selfheal.evaluation"]),
             ", ".join(version.aliases),
         ]
         for version in versions

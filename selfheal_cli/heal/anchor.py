@@ -25,6 +25,7 @@ LEVELS = np.linspace(0.01, 0.99, 50)  # of the inputs' quantiles
 MOST_ROWS = 10_000  # that trees are fitted on
 FEWEST_ROWS = 200  # that are worth a fit
 MOST_VALUES = 4_000_000  # in the rows that are kept for trees: 2,000 columns take 16 MB
+BINS = 10  # of a class's frozen logits, as many training rows of the class in each
 SAMPLE = 20_000  # training rows that the quantiles are taken from, evenly spread
 
 
@@ -37,6 +38,8 @@ class Anchor:
     (inputs,) and ``input_quantiles`` (levels, inputs) of the standardised inputs, from
     ``quantile_rows`` (1,) of the rows. What trees read of the latest rows, (n, d) float32, and
     their classes ``latest_y`` (n,) int8, are for a mixture alone: elsewhere there are none.
+    ``margin_quantiles`` (K, bins - 1) of the frozen logit in each class are for healing without
+    labels alone.
     """
 
     mean: Matrix
@@ -51,6 +54,7 @@ class Anchor:
     input_sd: Matrix
     latest_x: Any = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float32))
     latest_y: Any = field(default_factory=lambda: np.zeros(0, dtype=np.int8))
+    margin_quantiles: Matrix = field(default_factory=lambda: np.zeros((0, 0)))
 
     def tensors(self) -> dict[str, Tensor]:
         """As they are stored with the base."""
@@ -66,8 +70,9 @@ class Anchor:
 class AnchorRows:
     """Accumulates an `Anchor` from training rows that come in blocks."""
 
-    def __init__(self, network: SelfHealingNetwork, classes: int) -> None:
+    def __init__(self, network: SelfHealingNetwork, classes: int, *, margins: bool = False) -> None:
         size = network.architecture
+        self._margins: list[list[Matrix]] = [[] for _ in range(classes if margins else 0)]
         self._network = network
         self._features, self._inputs = ColumnMoments(size.features), ColumnMoments(size.inputs)
         self._logits = ColumnMoments(size.outputs)
@@ -89,7 +94,10 @@ class AnchorRows:
         while sum(map(len, self._sample)) > SAMPLE:
             self._sample = [rows[::2] for rows in self._sample]
             self._stride *= 2
-        self._logits.add(frozen_logits(self._network, features))
+        logits = frozen_logits(self._network, features)
+        self._logits.add(logits)
+        for label, margins in enumerate(self._margins):
+            margins.append(logits[y == label, 0])
         for label, moments in enumerate(self._by_class):
             moments.add(wide[y == label])
         if self._read.stop:
@@ -113,7 +121,15 @@ class AnchorRows:
             input_sd=input_sd,
             latest_x=self._latest.x,
             latest_y=self._latest.y,
+            margin_quantiles=self._margin_quantiles(),
         )
+
+    def _margin_quantiles(self) -> Matrix:
+        values = [np.concatenate(margins) for margins in self._margins]
+        if not values or not all(map(len, values)):
+            return np.zeros((0, 0))
+        edges: Matrix = np.array([np.quantile(one, np.arange(1, BINS) / BINS) for one in values])
+        return edges
 
 
 class LatestRows:
@@ -132,6 +148,15 @@ class LatestRows:
         """Take rows (n, d) and classes (n,), and let the oldest go."""
         self.x = np.concatenate([self.x, x[-self._most :]])[-self._most :]
         self.y = np.concatenate([self.y, y[-self._most :]])[-self._most :]
+
+
+def moved(anchor: Anchor, features: FloatArray) -> float:
+    """How far rows (n, features) are from training's: the mean of the feature that moved most, in
+    sampling errors.
+    """
+    rows, trained = len(features), float(anchor.quantile_rows[0])
+    gap = np.abs(features.mean(axis=0, dtype=np.float64) - anchor.mean) / anchor.sd
+    return float(gap.max() * np.sqrt(rows * trained / (rows + trained)))
 
 
 def quantiles(x: FloatArray, mean: Matrix, sd: Matrix) -> Matrix:

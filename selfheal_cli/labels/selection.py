@@ -28,7 +28,8 @@ LOT = 2.0**64
 
 
 class LabelSelection:
-    """Which rows may get a label: those where ``condition`` is true, and a ``share`` of the others.
+    """Which rows may get a label: those where ``condition`` is true, and a ``share`` of the others;
+    without a condition the share alone.
 
     ``decision`` is the class that the row got, ``score`` its probability of two classes. Raises
     `RuleError` for a condition that is none, or names what the rows have not.
@@ -39,10 +40,10 @@ class LabelSelection:
     [True, False]
     """
 
-    def __init__(self, condition: str, share: float, names: Collection[str] = ()) -> None:
-        self._condition = parse_condition(condition)
+    def __init__(self, condition: str | None, share: float, names: Collection[str] = ()) -> None:
+        self._condition = None if condition is None else parse_condition(condition)
         self._share = share
-        for leaf in leaves(self._condition) if names else ():
+        for leaf in leaves(self._condition) if names and self._condition else ():
             known = [DECISION, SCORE, *names]
             if leaf.feature not in known:
                 raise RuleError(f"labels.only_when '{condition}': {unknown(leaf.feature, known)}")
@@ -54,6 +55,8 @@ class LabelSelection:
 
     def let_through(self, columns: Columns, probabilities: FloatArray, threshold: float) -> Mask:
         """Rows (n,) where the condition is true; what is unknown is not let through."""
+        if self._condition is None:
+            return np.zeros(len(probabilities), dtype=np.bool_)
         table: dict[str, Any] = dict(columns)
         table[DECISION] = classify(probabilities, threshold).astype(np.float64)
         if probabilities.ndim == 1:
@@ -76,13 +79,15 @@ class LabelSelection:
         return replace(scored, y=y, weight=weight), may
 
 
-def lots_of(request: str, start: int, stop: int) -> NDArray[np.float64]:
+def lots_of(request: str, start: int, stop: int, key: bytes = b"") -> NDArray[np.float64]:
     """Numbers in [0, 1) of the rows from ``start`` on of a request: whoever knows its id and the
-    place draws the same.
+    place draws the same. Those of another ``key`` (64 bytes at most) have nothing to do with them.
     """
     return np.array(
         [
-            int.from_bytes(hashlib.blake2b(f"{request}\n{place}".encode(), digest_size=8).digest())
+            int.from_bytes(
+                hashlib.blake2b(f"{request}\n{place}".encode(), digest_size=8, key=key).digest()
+            )
             / LOT
             for place in range(start, stop)
         ]

@@ -27,7 +27,7 @@ from selfheal_cli.events.types import (
     SegmentsDrifted,
     SegmentsRanked,
 )
-from selfheal_cli.records import Advice
+from selfheal_cli.records import Advice, spelled
 from selfheal_cli.report import pictures
 from selfheal_cli.report.recommendation import recommend
 from selfheal_cli.report.summary import RunSummary
@@ -360,7 +360,7 @@ def _heals(story: RunSummary) -> list[dict[str, Any]]:
                 "before": before.f1 if before else None,
                 "after": after.f1 if after else None,
                 "rows": after.rows if after else None,
-                "evaluation": judged.evaluation if judged else "",
+                "evaluation": spelled(judged.evaluation) if judged else "",
             }
         )
     return heals
@@ -398,6 +398,6 @@ def _version(
         "f1": row.f1,
         "rows": row.rows,
         "marks": marks,
-        "evaluation": told.get("evaluation", ""),
+        "evaluation": spelled(told.get("evaluation", "")),
         "threshold": told.get("threshold"),
     }

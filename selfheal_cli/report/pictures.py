@@ -10,6 +10,7 @@ from math import ceil, fsum, sqrt
 
 from selfheal_cli.events.state import Pair, Row
 from selfheal_cli.events.types import ColumnMoved
+from selfheal_cli.records import ESTIMATED
 from selfheal_cli.report.charts import (
     HEIGHT,
     WIDTH,
@@ -232,18 +233,18 @@ def _against(
     shapes = [
         Shape(frame.line(figures(1)), "shadow dashed", "doing nothing (shadow)"),
         Shape(frame.line(figures(0)), "live line", "with healing"),
-        Shape(frame.line(guessed()), "note line", "estimated without labels"),
+        Shape(frame.line(guessed()), "note line", ESTIMATED),
         Shape(frame.marks(list(back)), "alarm line", "rollback"),
     ]
     ahead = sum(figure(live) > figure(shadow) for _, (live, shadow) in _labelled(story))
     labelled = sum(1 for _ in _labelled(story))
-    text = "Estimated from the network's own probabilities: no label came."
+    text = f"No label came: {ESTIMATED}."
     if labelled:
         text = f"{what[0].upper()}{what[1:]} with healing was higher in {ahead} of {labelled} "
         text += "labelled batches."
     text += _pooled(frame, "Points")
     chart = _chart(frame, title, text, [shape for shape in shapes if shape.path], what)
-    lines = {"with healing": figures(0), "doing nothing": figures(1), "estimated": guessed()}
+    lines = {"with healing": figures(0), "doing nothing": figures(1), ESTIMATED: guessed()}
     return replace(chart, spots=frame.spots(lines))
 
 

@@ -260,6 +260,7 @@ def _rank(origin: Origin) -> int:
 STDIN = "-"
 # batches in the window: an ensemble learns from the latest alone, and is judged on some
 JUDGED_ON = 10
+FEW_HELD_OUT = 0.1  # share of asked labels that no heal learns from
 # of the policy, where rows are the user's own and the policy's file says nothing of it
 OF_OWN_DATA: Mapping[str, Any] = {"publish_change": 0.003, "publish_share": 0.6}
 
@@ -355,6 +356,9 @@ def _filled(given: Layer, kind: str) -> dict[str, Any]:
             "better_by": "paired" if mine else "f1",
             "pre_heal": "figures" if mine else "version",
             **({"window": JUDGED_ON} if mine and recipe == "ensemble" else {}),
+            "assume_strictly": given.get("heal", "assume") is not None,
+            # of four labels a batch one would be a quarter
+            **({} if given.get("labels", "ask") is None else {"held_out": FEW_HELD_OUT}),
         },
         "network": {"shadow": "frozen", "validation": VALIDATION} if own else {"shadow": "plain"},
     }

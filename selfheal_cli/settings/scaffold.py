@@ -220,6 +220,11 @@ def _of_times(findings: Findings) -> list[str]:
             f"labels are missing from row {(findings.target.first_missing or 0) + 1:,} on: "
             "labels is delayed:1; say how late yours are, or none"
         )
+        notes.append(
+            "without labels heal.assume heals on an assumption, and nothing can tell a relation "
+            "that turned while inputs moved, nor a base rate that moved with them: 'selfheal "
+            "ask-labels' asks for a few instead"
+        )
     return notes
 
 

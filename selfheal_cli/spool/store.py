@@ -260,6 +260,20 @@ class Spool:
         rows = self._file.all(LABELS + f"answered IN ({marks}) ORDER BY number", tuple(requests))
         return [Label(*row) for row in rows]
 
+    def keys_of(self, requests: Sequence[int]) -> dict[tuple[int, int], str]:
+        """What callers named the rows of some requests, by number and place."""
+        marks = ",".join("?" * len(requests))
+        query = f"SELECT answered, place, key FROM keys WHERE answered IN ({marks})"  # noqa: S608
+        rows = self._file.all(query, tuple(requests))
+        return {(answered, place): str(key) for answered, place, key in rows}
+
+    def find(self, label: Feedback) -> tuple[int, int] | None:
+        """The row that a label is for, its request's number and its place; None where there is
+        none.
+        """
+        with self._file.writing() as database:
+            return _find(database, label)
+
     def told_of(self, request: str, place: int = 0) -> list[tuple[int, str, float]]:
         """What a row's labels were said to be: class, caller and time, the first one first."""
         rows = self._file.all(

@@ -4,12 +4,14 @@ of it; and what is known of one row, which may be erased.
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from selfheal_cli.spool.asking import ASKING, Asking
 from selfheal_cli.spool.database import LogDatabase, Transaction
 from selfheal_cli.spool.entries import REVOKED, pack_columns, unpack_columns
 from selfheal_cli.spool.file import SpoolFile
@@ -71,6 +73,7 @@ class Tellers:
 
     def __init__(self, place: Path | LogDatabase) -> None:
         self._file = SpoolFile(place, SCHEMA) if isinstance(place, Path) else place
+        self._asked = place.with_name(ASKING) if isinstance(place, Path) else None
 
     def all(self) -> list[Teller]:
         """Each name, the one with most labels first."""
@@ -137,6 +140,9 @@ class Tellers:
                 _set(database, row, -1)
                 for query in FORGET:
                     database.execute(query, row)
+        if self._asked is not None and self._asked.exists():
+            with closing(Asking(self._asked)) as asking:
+                asking.forget(rows)
         return len(rows)
 
     def close(self) -> None:

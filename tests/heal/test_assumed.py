@@ -10,6 +10,7 @@ from sklearn.metrics import log_loss
 
 from selfheal_cli.config import HealSettings, SyntheticSettings
 from selfheal_cli.errors import HealRefused
+from selfheal_cli.heal.anchor import AnchorRows
 from selfheal_cli.heal.gate import judge
 from selfheal_cli.heal.recipe import Recipes, label_free
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealRows, HealTask
@@ -150,3 +151,43 @@ def test_the_gate_lets_a_heal_through_that_rightly_flags_nothing(trained: Traine
     assert healed < 0.5 * frozen
     network = trained.network.with_adapter(outcome.after.weights)
     assert judge(trained.network, network, outcome, 2.0).rejected == ""
+
+
+def strictly(trained: Trained, assume: Any, rows: Rows) -> HealOutcome:
+    """A heal where inputs must have moved, and rows of the class must be there."""
+    settings = HealSettings(recipe="anchored", assume=assume, assume_strictly=True)
+    features = trained.network.features(rows.x)
+    unknown, none = np.full_like(rows.y, -1), np.zeros(len(rows), dtype=bool)
+    anchors = AnchorRows(trained.network, 2, margins=True)
+    for clean in source().training():
+        anchors.add(clean.x, trained.network.features(clean.x), clean.y)
+    recipe = label_free(settings)
+    assert recipe is not None
+    steps = np.ones(len(rows), dtype=np.int32)
+    before = AdapterState(trained.network.adapter.state_dict(), {})
+    recipes = Recipes(trained.network, anchors.anchor(), settings)
+    healing = HealRows(features, unknown, unknown.copy(), steps, none)
+    return recipes.heal(before, HealTask("h1", 1, "drift", recipe, healing))
+
+
+@pytest.mark.parametrize("assume", ["positives-stable", "negatives-stable", "inputs-shifted"])
+def test_where_inputs_are_as_in_training_nothing_is_healed(trained: Trained, assume: str) -> None:
+    window, _ = window_and_fresh()
+    with pytest.raises(HealRefused, match="are as in training: there is nothing"):
+        strictly(trained, assume, window)
+
+
+def test_where_nothing_but_noise_comes_in_positives_are_missed(trained: Trained) -> None:
+    window, _ = window_and_fresh()
+    x = np.random.default_rng(0).normal(size=window.x.shape).astype(np.float32)
+    with pytest.raises(HealRefused, match="of them are where 38 of its class were"):
+        strictly(trained, "positives-stable", as_rows(x, window.y))
+
+
+@pytest.mark.parametrize("drift", TRUE_DRIFTS)
+def test_where_normals_moved_the_heal_is_the_same(trained: Trained, drift: float) -> None:
+    window, _ = window_and_fresh(drift_strength=drift)
+    plain = heal(trained, "positives-stable", window)
+    strict = strictly(trained, "positives-stable", window)
+    for name, weight in plain.after.weights.items():
+        assert np.array_equal(weight.numpy(), strict.after.weights[name].numpy())

@@ -15,6 +15,7 @@ import torch
 from selfheal_cli.config import HealSettings
 from selfheal_cli.errors import HealRefused
 from selfheal_cli.heal.anchor import Anchor, quantiles
+from selfheal_cli.heal.recipes.unmoved import require_moved
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask, require_finite
 from selfheal_cli.model.network import SelfHealingNetwork
 
@@ -35,11 +36,14 @@ class Aligned:
     def __init__(self, network: SelfHealingNetwork, anchor: Anchor, settings: HealSettings) -> None:
         self._network = network
         self._anchor = anchor
+        self._strictly = settings.assume_strictly
 
     def heal(self, before: AdapterState, task: HealTask) -> HealOutcome:
         """As `Recipe.heal`. Measures ``rho``, how far the inputs' shapes are from training's."""
         hidden = self._network.architecture.hidden
         features = task.rows.features
+        if self._strictly:
+            require_moved(self._anchor, features)
         x = features[:, hidden:]
         mean, sd = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
         varies = sd > SMALLEST

@@ -13,7 +13,8 @@ import numpy as np
 
 from selfheal_cli.config import HealSettings
 from selfheal_cli.errors import HealRefused
-from selfheal_cli.heal.anchor import Anchor, Design
+from selfheal_cli.heal.anchor import BINS, Anchor, Design
+from selfheal_cli.heal.recipes.unmoved import require_moved
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask, require_finite
 from selfheal_cli.logistic import fit, sigmoid
 from selfheal_cli.model.network import SelfHealingNetwork
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 # negatives are, a chance excess of the window goes straight into the target: less is tolerated
 FALSIFIED = {"positives-stable": 1.5, "negatives-stable": 0.7}
 RIDGE = 100.0  # stronger than with labels: the target is known, the rows' part in it is not
+MISSING = 4.0  # standard errors by which rows of a class may be too few
 INPUTS_RIDGE = 1e6  # inputs beside the features stay out: they bring variance and no label
 LIGHT = 1e-3  # penalty of the intercept
 
@@ -38,6 +40,7 @@ class Assumed:
         self._network = network
         self._anchor = anchor
         self._assume = settings.assume or "positives-stable"
+        self._strictly = settings.assume_strictly
         self._design = Design(network, anchor)
         hidden = network.architecture.hidden
         self._ridge = np.full(self._design.columns, RIDGE)
@@ -49,6 +52,9 @@ class Assumed:
         design, rows = self._design, task.rows
         offset = design.offset(rows.features)
         a = design.rows(rows.features, offset)
+        if self._strictly:
+            require_moved(self._anchor, rows.features)
+            self._require_rows_of_the_class(offset[:, 0])
         target = self._target(a)
         theta = fit(a, offset, target[:, None], self._ridge, np.zeros((design.columns, 1)))
         rho = self._rho(a, sigmoid(offset + a @ theta)[:, 0], target)
@@ -67,6 +73,26 @@ class Assumed:
             self._network.with_adapter(folded).predict_features(rows.features),
             {"rho": rho},
         )
+
+    def _require_rows_of_the_class(self, margin: Matrix) -> None:
+        """Where a class is as it was, so many rows at least are where it was: others only add.
+
+        Its training rows fell into `BINS` ranges of the frozen logit alike.
+        """
+        label = 1 if self._assume == "positives-stable" else 0
+        edges = self._anchor.margin_quantiles
+        if not edges.size:
+            return
+        place = np.searchsorted(edges[label], margin, side="right")
+        rows = np.bincount(place, minlength=BINS)
+        least = len(margin) * self._anchor.class_share[label] / BINS
+        missing = (least - rows.min()) / np.sqrt(least)
+        if missing > MISSING:
+            raise HealRefused(
+                f"--assume {self._assume} does not hold on the last {len(margin):,} rows: "
+                f"{rows.min():,} of them are where {least:,.0f} of its class were in training; "
+                "wait for labels"
+            )
 
     def _class_row(self, label: int) -> Matrix:
         """Mean of a(x) over a class of the training rows, (columns,)."""

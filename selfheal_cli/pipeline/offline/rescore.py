@@ -63,23 +63,25 @@ def recent_rows(log: Path, registry: Registry, into: Path) -> RecentRows:
     A table that only the registry has is fetched to ``into``.
     Raises `DataError` where the source is gone, or no label had come.
     """
-    run_id, config, last, labelled = _walk(log)
-    chosen = sorted(labelled)[-BATCHES:]
+    run = walked(log)
+    chosen = sorted(run.labelled)[-BATCHES:]
     if not chosen:
-        raise DataError(f"{log}: no labels had come by batch {last}; there is nothing to score on")
+        raise DataError(
+            f"{log}: no labels had come by batch {run.batch}; there is nothing to score on"
+        )
     parts = []
-    source = open_kept(config, log.parent, registry, run_id, into)
+    source = open_kept(run.config, log.parent, registry, run.run_id, into)
     for batch in source.batches(chosen[0]):
         if batch.index > chosen[-1]:
             break
-        if batch.index in labelled:
+        if batch.index in run.labelled:
             parts.append(batch.rows)
     if not parts:
         raise DataError(f"{log}: its source has no batch {chosen[0]} any more")
     x = np.concatenate([part.x for part in parts])
     y = np.concatenate([part.y for part in parts])
     known = y >= 0
-    return RecentRows(Rows(x[known], y[known], {}), run_id, chosen[0])
+    return RecentRows(Rows(x[known], y[known], {}), run.run_id, chosen[0])
 
 
 def rescore(
@@ -121,13 +123,27 @@ class _Labels(RunState):
         return {batch for batch, rows in self.rows.items() if 2 * self.came[batch] > rows}
 
 
-def _walk(log: Path) -> tuple[str, RunConfig, int, set[int]]:
-    """A log's run, configuration and last batch, and the batches whose labels had come."""
+@dataclass(frozen=True, slots=True)
+class WalkedRun:
+    """What a run's log says of it: ``batch`` is its last, and ``labelled`` those whose labels had
+    come.
+    """
+
+    run_id: str
+    model: str
+    config: RunConfig
+    batch: int
+    labelled: set[int]
+
+
+def walked(log: Path) -> WalkedRun:
+    """Read a run's log; raises `DataError` for one that does not say how the run was begun."""
     state = _Labels.of(read(log))
     if state.started is None:
         raise DataError(f"{log}: it does not say how the run was begun")
     config = recorded(state.config, where=str(log), parts=state.parts)
-    return state.run_id, config, max(state.rows, default=0), state.labelled
+    last = max(state.rows, default=0)
+    return WalkedRun(state.run_id, state.model, config, last, state.labelled)
 
 
 def served_probabilities(

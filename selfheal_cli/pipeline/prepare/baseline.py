@@ -278,7 +278,8 @@ def survey(config: RunConfig, source: Source, trained: Trained) -> Prepared:
     """One walk through the training rows with the recipe's network: what is normal?"""
     network = _with_recipes_adapter(trained.network, config, source)
     classes = len(source.labels)
-    anchors = AnchorRows(network, classes)
+    strictly = config.heal.assume is not None and config.heal.assume_strictly
+    anchors = AnchorRows(network, classes, margins=strictly and classes == 2)
     names = _input_names(source, by_category=config.drift_by == "monitors")
     references = ReferenceRows(names) if classes == 2 else None
     shifts = ShiftRows(_features(source), trained.calibration.feature)

@@ -104,6 +104,11 @@ def _alternative(
 
 def _selected(config: RunConfig) -> str:
     """Which rows have labels, where not all may."""
+    if config.labels.ask is not None:
+        return (
+            f" Figures called sampled are of rows alone whose labels were asked for by lot, "
+            f"{config.labels.ask:.2%} of all."
+        )
     if config.labels.only_when is None:
         return ""
     lot = f" or by lot (one of {round(1 / share)})" if (share := config.policy.explore) else ""
@@ -163,6 +168,8 @@ def _line(key: str, title: str, running: RunningScores, session: Session) -> Res
     told = session.run.config.network.validation
     if session.run.config.labels.only_when is not None and key != "baseline":
         title = f"{title}, among those let through"
+    if session.run.config.labels.ask is not None and key != "baseline":
+        title = f"{title}, sampled"
     return ResultsLine(key, title, running.scores(), running.recall_at() if told else None)
 
 

@@ -132,12 +132,13 @@ def _finite(values: FloatArray) -> NDArray[np.bool_]:
 
 def label_queue(config: RunConfig) -> LabelQueue:
     """The queue that the label regime wants."""
-    alone = config.labels.regime == "arriving"
+    alone, ask = config.labels.regime == "arriving", config.labels.ask or 1.0
+    together = max(1, round(config.batch_size * ask))
     if config.labels.negative_after is not None:
-        return MaturedLabels(config.labels, config.batch_size if alone else 1)
+        return MaturedLabels(config.labels, together if alone else 1)
     if alone:
         corrects = config.labels.horizon > 0
-        return LabelJoiner(config.batch_size, config.labels.keep, corrects=corrects)
+        return LabelJoiner(together, config.labels.keep, corrects=corrects)
     return DelayedLabels(config.labels)
 
 
@@ -176,6 +177,8 @@ class LabelFlow:
             names = run.source.encoding.names
             share = config.policy.explore
             self._selection = LabelSelection(config.labels.only_when, share, names)
+        elif config.labels.ask is not None and config.labels.regime != "arriving":
+            self._selection = LabelSelection(None, config.labels.ask)
         self._grows = config.labels.negative_after is not None
         corrects = config.labels.horizon > 0
         self._known = LabelledRows(config.labels.keep) if corrects else None

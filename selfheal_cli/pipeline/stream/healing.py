@@ -53,7 +53,7 @@ class Healing:
         self._rollback = rollback
         self._on_healed = on_healed  # told of each heal that gave something
         self._baseline = run.live.serving
-        self._assumed = False  # what serves rests on an assumption, not on labels
+        self.assumed = False  # what serves rests on an assumption, not on labels
         self._seen: dict[int, BatchReading] = {}
         self._ready: EvaluatedHeal | None = None
         self._publishing = Publishing(run.config.policy, run.config.batch_size)
@@ -232,8 +232,8 @@ class Healing:
     def _refuse(self, task: HealTask, reason: str) -> None:
         """A refuted assumption takes with it what it healed before: the trained weights serve."""
         trained, again = self._baseline, ""
-        if self._assumed:
-            self._assumed = False
+        if self.assumed:
+            self.assumed = False
             self._live.publish(trained.adapter, trained.snapshot, trained.threshold)
             again = trained.snapshot
             self._recorder.point(CHAMPION, again, f"refuted: {reason}")
@@ -263,7 +263,7 @@ class Healing:
             self._kept = None
             after = ready.outcome.after
             self._live.publish(after, event.to_snapshot, event.threshold, ready.network)
-            self._assumed = kind_of(task.recipe).rows == "unlabelled"
+            self.assumed = kind_of(task.recipe).rows == "unlabelled"
             self._recorder.note(event)
             reason = f"{HEAL}{task.heal_id}: {task.reason}"
             self._recorder.point(CHAMPION, event.to_snapshot, reason)

@@ -16,7 +16,9 @@ from selfheal_cli.drift.figures import batch_figures
 from selfheal_cli.errors import DataError, SelfhealError
 from selfheal_cli.events.types import BatchScored, BatchSetApart, RowsTaken, StreamStopped
 from selfheal_cli.heal.recipe import kind_of, label_free
+from selfheal_cli.heal.recipes.unmoved import has_moved
 from selfheal_cli.heal.task import HealRows
+from selfheal_cli.kinds import UNSEEN
 from selfheal_cli.labels.corrections import Correction
 from selfheal_cli.labels.estimate import estimate
 from selfheal_cli.labels.queue import Scored
@@ -378,7 +380,7 @@ class Session:
         reason = decision.reason if decision.heal else "new labels"
         reason = "corrected labels" if self._relearned else reason
         if recipe == self._free:
-            reason = f"{decision.reason}, no labels: {self.run.config.heal.assume} is assumed"
+            reason = self._without_labels(decision.reason)
         self._diagnosing.before_heal(batch)
         shadow = read.shadow if read.shadow.rows else None
         seen = BatchReading(read.drift.z, read.conflicts.count, shadow)
@@ -398,9 +400,32 @@ class Session:
             return name, HealRows(last.features, last.y, last.rule_label, steps, none)
         labelled = self.flow.labelled
         if self._free is not None and len(labelled) < ENOUGH:
-            unlabelled = self.flow.unlabelled
-            return (self._free, unlabelled.rows()) if len(unlabelled) >= ENOUGH else None
+            return self._unlabelled_rows(self._free)
         return (name, labelled.rows()) if learned or self._relearned else None
+
+    def _without_labels(self, why: str) -> str:
+        """The reason of a heal that rests on an assumption, and what it cannot see."""
+        heal = self.run.config.heal
+        reason = f"{why}, no labels: {heal.assume} is assumed"
+        if heal.assume_strictly and heal.assume is not None:
+            reason += f"; nobody could tell: {UNSEEN[heal.assume]}"
+        return reason
+
+    def _unlabelled_rows(self, recipe: str) -> tuple[str, HealRows] | None:
+        """Without labels nothing heals before the inputs say that something moved, but a heal that
+        serves is taken back once they say it no more.
+        """
+        if len(self.flow.unlabelled) < ENOUGH:
+            return None
+        rows = self.flow.unlabelled.rows()
+        strictly = self.run.config.heal.assume_strictly
+        if (
+            strictly
+            and not self.healing.assumed
+            and not has_moved(self.run.prepared.anchor, rows.features)
+        ):
+            return None
+        return recipe, rows
 
     def _record(
         self,

@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from selfheal_cli.errors import RequestRefused
+from selfheal_cli.labels.words import classes_by_word
 from selfheal_cli.serve.http.extent import require_rows
 from selfheal_cli.serve.http.tables import as_key
 from selfheal_cli.sources.first_contract import one_text
@@ -79,7 +80,7 @@ class Outcome(_Said):
 def as_feedback(told: Labels, classes: Sequence[str], most: int) -> list[Feedback]:
     """Every label with its class; raises `RequestRefused` for a value that the target has not."""
     require_rows(sum(len(one.labels or (None,)) for one in told.labels), most)
-    known = _known(classes)
+    known = classes_by_word(classes)
     feedback: list[Feedback] = []
     for at, one in enumerate(told.labels):
         values = [one.label] if one.labels is None else one.labels
@@ -95,11 +96,3 @@ def as_feedback(told: Labels, classes: Sequence[str], most: int) -> list[Feedbac
             key = None if one.key is None else as_key(one.key)
             feedback.append(Feedback(y, one.request_id, place if key is None else 0, key))
     return feedback
-
-
-def _known(classes: Sequence[str]) -> dict[str, int]:
-    """Texts to classes: as the table had them, in any case, true and false for 1 and 0."""
-    by_text: dict[str, int] = {}
-    if set(classes) == {"0", "1"}:
-        by_text = {"false": classes.index("0"), "true": classes.index("1")}
-    return by_text | {name.casefold(): place for place, name in enumerate(classes)}
