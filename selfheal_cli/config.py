@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from selfheal_cli.config_labels import LabelSettings
+from selfheal_cli.config_labels import LabelSettings, Period
 from selfheal_cli.config_sources import (
     AnySource,
     Count,
@@ -167,6 +167,33 @@ class Policy(Settings):
     )
     proposal_hours: Annotated[float, Field(gt=0, le=8_760)] = Field(
         default=24.0, description="hours after which a heal's proposal can no longer be approved"
+    )
+    canary_share: Annotated[float, Field(gt=0, le=0.9)] | None = Field(
+        default=None,
+        description="share of requests that a healed version of a served model answers while it is "
+        "held against what serves; it serves all once it is better; None: it serves all at once",
+    )
+    canary_by: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        description="column whose values decide by their hash which requests those are, so that a "
+        "caller stays where it is; None: the request's id",
+    )
+    canary_delay: Period | None = Field(
+        default=None,
+        description="how late labels come, such as 7d: rows are compared in the order of their "
+        "scoring, once they are so old or all their labels are there; None: labels.negative_after",
+    )
+    canary_margin: NotNegative = Field(
+        default=0.0, description="log loss a row by which a canary may be worse and is promoted"
+    )
+    canary_level: Annotated[float, Field(ge=0.5, lt=1)] = Field(
+        default=0.95,
+        description="chance that the interval of the difference holds, at all looks together",
+    )
+    canary_limit: Period | None = Field(
+        default=None,
+        description="time after which a canary is withdrawn that nothing was decided of, such as "
+        "14d; None: a week more than canary_delay",
     )
     explore: Share = Field(
         default=0.0,
@@ -371,6 +398,12 @@ SINCE_0_1_0 = {
         "proposal_hours",
         "explore",
         "when_worse",
+        "canary_share",
+        "canary_by",
+        "canary_delay",
+        "canary_margin",
+        "canary_level",
+        "canary_limit",
     ),
 }
 

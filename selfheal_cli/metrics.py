@@ -18,7 +18,7 @@ from selfheal_cli.scores import AnyScores, ClassScores, Scores
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from selfheal_cli.records import FloatArray, LabelArray
+    from selfheal_cli.records import FloatArray, LabelArray, Threshold
 
     Wide = NDArray[np.float64]
     Counts = NDArray[np.int64]
@@ -53,11 +53,12 @@ def counts(predicted: NDArray[np.integer[Any]], y: LabelArray, classes: int) -> 
     return _scores_of(_table(predicted[known], y[known], classes))
 
 
-def classify(probabilities: FloatArray, threshold: float) -> LabelArray:
+def classify(probabilities: FloatArray, threshold: Threshold) -> LabelArray:
     """The class of each row: at or above the threshold, or the likeliest of K classes."""
     if probabilities.ndim == 1:
-        # a float of Python's own keeps the comparison in the probabilities' precision
-        predicted: LabelArray = (probabilities >= float(threshold)).astype(np.int8)
+        # compared in the probabilities' own precision, whatever the threshold's
+        limit = np.asarray(threshold, dtype=probabilities.dtype)
+        predicted: LabelArray = (probabilities >= limit).astype(np.int8)
     else:
         predicted = probabilities.argmax(axis=1).astype(np.int8)
     return predicted
@@ -106,10 +107,11 @@ class RunningScores:
         self._histogram = np.zeros((columns, 2, BINS), dtype=np.int64)  # column, its label, bin
         self._starts = 2 * BINS * np.arange(columns)
 
-    def add(self, probabilities: FloatArray, threshold: float, y: LabelArray) -> None:
+    def add(self, probabilities: FloatArray, threshold: Threshold, y: LabelArray) -> None:
         """Take a batch, classified at this threshold."""
+        limit = threshold[y >= 0] if isinstance(threshold, np.ndarray) else threshold
         p, y = _known(probabilities, y)
-        predicted = classify(p, threshold)
+        predicted = classify(p, limit)
         self._table += _table(predicted, y, self._classes)
         losses, gaps = _losses_and_gaps(p, predicted, y)
         self._losses += losses
@@ -136,7 +138,9 @@ class RunningScores:
         rest._gaps, rest._histogram = self._gaps - part._gaps, self._histogram - part._histogram
         return rest
 
-    def without(self, probabilities: FloatArray, threshold: float, y: LabelArray) -> RunningScores:
+    def without(
+        self, probabilities: FloatArray, threshold: Threshold, y: LabelArray
+    ) -> RunningScores:
         """Of the rows without some of them, as they were added."""
         part = RunningScores(self._classes, ranked=bool(len(self._starts)))
         part.add(probabilities, threshold, y)

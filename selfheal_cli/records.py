@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float32]
     LabelArray = NDArray[np.int8]
     Columns = Mapping[str, NDArray[Any]]
+    Threshold = float | NDArray[np.float64]  # of all rows, or one for each
 
 
 LEASE_TAG, STALE_TAG = "selfheal.lease", "selfheal.stale"  # on a version
@@ -100,11 +101,11 @@ class LateLabels:
 @dataclass(frozen=True, slots=True)
 class Answers:
     """The answers that callers got for rows scored elsewhere: probabilities (n,) or (n, K), and
-    the threshold that decided.
+    the threshold that decided: (n,) where not all rows were answered by the same version.
     """
 
     probabilities: FloatArray
-    threshold: float
+    threshold: Threshold
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ import selfheal_cli
 PACKAGE = Path(selfheal_cli.__file__).parent
 # from the ground up; a room imports from lines above its own, and from itself
 FLOORS = """\
-masking moments scores visible actor logistic workspace forks
+anytime masking moments scores visible actor logistic workspace forks
 errors kinds records config_sources
 installed config_labels
 config metrics

@@ -31,7 +31,14 @@ from selfheal_cli.config import (
     RunConfig,
     checked,
 )
-from selfheal_cli.errors import Closed, DataError, ModelError, SelfhealError, one_line
+from selfheal_cli.errors import (
+    Closed,
+    ConfigurationError,
+    DataError,
+    ModelError,
+    SelfhealError,
+    one_line,
+)
 from selfheal_cli.estimators.taking import is_estimator
 from selfheal_cli.forks import expect_forks
 from selfheal_cli.heal.recipe import check_place, check_recipe
@@ -447,6 +454,18 @@ def _gives(gives: str, output: str | None) -> str:
     return output
 
 
+def _without_canary(policy: Policy) -> Policy:
+    """A program has no requests of which a share could go elsewhere; raises `ConfigurationError`
+    where its policy wants that.
+    """
+    if policy.canary_share is not None:
+        raise ConfigurationError(
+            "SelfHealing: policy.canary_share is for a server, which answers requests; leave it "
+            "out, or serve the model with 'selfheal serve'"
+        )
+    return policy
+
+
 def _config_of(
     number: int, name: str, inputs: tuple[str, ...], heal: HealSettings, batch_size: int,
     rules: Sequence[str | Callable[..., Any]], monitors: Sequence[Any], policy: Policy | None,
@@ -458,7 +477,7 @@ def _config_of(
         "model_name": name,
         "heal": heal,
         "labels": LabelSettings(regime="arriving"),
-        "policy": policy or Policy(),
+        "policy": _without_canary(policy or Policy()),
         "batch_size": batch_size,
         "rules": named_rules(rules),
         "monitors": named_monitors(monitors),

@@ -10,7 +10,7 @@ from selfheal_cli.errors import RegistryError, RegistryUnreachable
 from selfheal_cli.events.run_record import RunRecord
 from selfheal_cli.records import AliasMove
 from selfheal_cli.registry.aliases import unsettled
-from selfheal_cli.registry.base import Registry
+from selfheal_cli.registry.base import NOTHING, Registry
 from selfheal_cli.registry.journal import EntryKind
 
 
@@ -94,7 +94,8 @@ def audit_targets(
 ) -> None:
     """Report versions that an alias was moved to and that are gone without a prune."""
     for sequence, move in journal.moves.items():
-        if move.target not in present and move.target not in journal.pruned:
+        known = move.target == NOTHING or move.target in present
+        if not known and move.target not in journal.pruned:
             audit.report(
                 f"{model} v{move.target}",
                 f"was made {move.alias} by entry {sequence} of the journal and is gone; no "
@@ -111,7 +112,7 @@ def audit_aliases(audit: Audit, registry: Registry, journal: JournalRecord, mode
     for alias, move in journal.last.items():
         audit.checked["aliases"] += 1
         reads = aliases.get(alias)
-        if reads == move.target:
+        if (reads or NOTHING) == move.target:
             continue
         left = unsettled(registry, model, alias)
         if left is not None:
@@ -124,7 +125,7 @@ def audit_aliases(audit: Audit, registry: Registry, journal: JournalRecord, mode
 
 def _audit_source(audit: Audit, move: AliasMove, before: AliasMove | None, where: str) -> None:
     """Report a move that does not begin where the one before ended."""
-    if before is not None and move.source != before.target:
+    if before is not None and (move.source or NOTHING) != before.target:
         audit.report(
             where,
             f"'{move.alias}' was v{before.target} after entry {before.sequence} and v{move.source} "

@@ -208,6 +208,8 @@ def _facts(document: Document) -> list[Text]:
         lines.append(f"Segments that drifted: {', '.join(drifted[:SEGMENTS])}{more}")
     outcomes = ", ".join(f"{count} {name}" for name, count in heals.items() if count)
     lines.append(f"Heals: {outcomes or 'none yet'}; {standing['rollbacks']} rollbacks")
+    if canary := standing.get("canary"):
+        lines.append(_canary(canary))
     age = document["label_age_seconds"]
     last = "" if age is None else f", the last {age:.0f} s ago"
     lines.append(f"Labels: {standing['labels']:,}{last}")
@@ -216,6 +218,17 @@ def _facts(document: Document) -> list[Text]:
         f"disk, {standing['pending_writes']:,} writes for the registry"
     )
     return [line(text) for text in lines]
+
+
+def _canary(canary: Document) -> str:
+    name = canary["snapshot"] if canary["version"] is None else f"v{canary['version']}"
+    text = f"Canary: {name} answers {canary['share']:.0%} of requests until {canary['until'][:16]}Z"
+    if canary["difference"] is None:
+        return f"{text}; nothing was compared yet"
+    low, high = canary["low"], canary["high"]
+    bounds = "" if low is None else f" ({low:+.4f} to {high:+.4f})"
+    rows = f"{canary['rows']:,} labelled rows"
+    return f"{text}; the champion loses {canary['difference']:+.4f}{bounds} a row more, on {rows}"
 
 
 def _against(standing: Document) -> RenderableType:

@@ -30,18 +30,35 @@ class Serving:
     threshold: float
 
 
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A version that answers a ``share`` of requests ``until`` a time (seconds since 1970), by the
+    hash of their column ``by``, or of their ids where it is empty.
+    """
+
+    serving: Serving
+    share: float
+    by: str
+    until: float
+
+
 class LiveModel:
     """The serving version, which any thread may read while another publishes.
 
     It takes no lock: reading and replacing one attribute are each atomic in CPython.
-    ``on_publish`` is called with the new serving version.
+    ``on_publish`` is called with the new serving version, ``on_canary`` with what is tried beside
+    it from now on, None for nothing.
     """
 
     def __init__(
-        self, serving: Serving, on_publish: Callable[[Serving], None] | None = None
+        self,
+        serving: Serving,
+        on_publish: Callable[[Serving], None] | None = None,
+        on_canary: Callable[[Tried | None], None] | None = None,
     ) -> None:
         self.serving = serving
         self._on_publish = on_publish
+        self._on_canary = on_canary
 
     def predict(self, x: FloatArray) -> FloatArray:
         """Probabilities (n,) or (n, K) of rows (n, inputs), all by the same weights."""
@@ -60,6 +77,11 @@ class LiveModel:
         self.serving = Serving(network, adapter, snapshot, threshold)
         if self._on_publish is not None:
             self._on_publish(self.serving)
+
+    def try_out(self, tried: Tried | None) -> None:
+        """Have a share of the requests answered by another version than what serves."""
+        if self._on_canary is not None:
+            self._on_canary(tried)
 
 
 class HealEngine(Protocol):

@@ -13,7 +13,7 @@ from selfheal_cli.metrics import classify
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from selfheal_cli.records import FloatArray
+    from selfheal_cli.records import FloatArray, Threshold
 
     Wide = NDArray[np.float64]
 
@@ -61,7 +61,7 @@ class Estimate:
         return figures
 
 
-def estimate(probabilities: FloatArray, threshold: float) -> Estimate:
+def estimate(probabilities: FloatArray, threshold: Threshold) -> Estimate:
     """Confidence-based performance estimation (CBPE), as NannyML's documentation describes it.
 
     A row of probability p counts as p of a positive and 1 - p of a negative, which gives the

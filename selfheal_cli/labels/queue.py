@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,12 +14,19 @@ from selfheal_cli.config import LabelSettings
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from selfheal_cli.records import Answers, Batch, FloatArray, LabelArray, LateLabels
+    from selfheal_cli.records import (
+        Answers,
+        Batch,
+        FloatArray,
+        LabelArray,
+        LateLabels,
+        Threshold,
+    )
 
 
 # of `Scored`, what has a value for each row
-ROWS = ("place", "x", "features", "probabilities", "shadow", "rule_label", "y", "label_at", "at",
-        "weight")  # fmt: skip
+ROWS = ("place", "x", "features", "probabilities", "threshold", "shadow", "rule_label", "y",
+        "label_at", "at", "weight")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +35,8 @@ class Scored:
 
     ``place`` (n,) is each row's position in its batch; ``probabilities`` and ``shadow``, those of
     the serving version and of the frozen baseline, (n,) or (n, K); ``threshold`` and
-    ``shadow_threshold`` decided; ``rule_label`` (n,), -1 where rules abstained; ``y`` (n,), -1
+    ``shadow_threshold`` decided, the former (n,) where versions answered that have other ones;
+    ``rule_label`` (n,), -1 where rules abstained; ``y`` (n,), -1
     where unknown; ``at`` (n,) each row's time, and ``label_at`` (n,) when its label comes, in the
     stream's own unit; ``weight`` (n,) for how many rows each stands, None for itself alone.
     """
@@ -37,7 +46,7 @@ class Scored:
     x: FloatArray
     features: FloatArray
     probabilities: FloatArray
-    threshold: float
+    threshold: Threshold
     shadow: FloatArray
     shadow_threshold: float
     rule_label: LabelArray
@@ -84,9 +93,7 @@ class Scored:
     def beside(self, others: Scored) -> Scored:
         """With other rows of the same batch."""
         parts: dict[str, Any] = {
-            name: np.concatenate([getattr(self, name), getattr(others, name)])
-            for name in ROWS
-            if getattr(self, name) is not None
+            name: np.concatenate([value, getattr(others, name)]) for name, value in self._rows()
         }
         return replace(self, **parts)
 
@@ -94,8 +101,14 @@ class Scored:
         """The rows where the mask ``chosen`` (n,) is true."""
         if bool(np.all(chosen)):
             return self
-        parts = {name: getattr(self, name) for name in ROWS if getattr(self, name) is not None}
-        return replace(self, **{name: value[chosen] for name, value in parts.items()})
+        return replace(self, **{name: value[chosen] for name, value in self._rows()})
+
+    def _rows(self) -> Iterator[tuple[str, NDArray[Any]]]:
+        """What has a value for each row."""
+        for name in ROWS:
+            value = getattr(self, name)
+            if isinstance(value, np.ndarray):
+                yield name, value
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from selfheal_cli.records import Columns, FloatArray
+    from selfheal_cli.records import Columns, FloatArray, Threshold
 
     Mask = NDArray[np.bool_]
 
@@ -53,7 +53,9 @@ class LabelSelection:
         """For how many rows one that was let through by lot stands."""
         return round(1 / self._share) if self._share else 1
 
-    def let_through(self, columns: Columns, probabilities: FloatArray, threshold: float) -> Mask:
+    def let_through(
+        self, columns: Columns, probabilities: FloatArray, threshold: Threshold
+    ) -> Mask:
         """Rows (n,) where the condition is true; what is unknown is not let through."""
         if self._condition is None:
             return np.zeros(len(probabilities), dtype=np.bool_)

@@ -18,7 +18,7 @@ from selfheal_cli.errors import (
     RegistryRestored,
 )
 from selfheal_cli.records import AliasMove, AnyVersion, ForeignVersion, VersionRecord
-from selfheal_cli.registry.base import CHAMPION, Registry
+from selfheal_cli.registry.base import CANARY, CHAMPION, NOTHING, Registry
 from selfheal_cli.registry.journal import (
     ATTEMPTS,
     MAX_TEXT,
@@ -47,7 +47,8 @@ class Unsettled:
 
     def __str__(self) -> str:
         move = self.move
-        last = f"the move of '{move.alias}' to v{move.target} by {move.actor} at {move.at}"
+        to = f"v{move.target}" if move.target != NOTHING else "nothing"
+        last = f"the move of '{move.alias}' to {to} by {move.actor} at {move.at}"
         reads = "nothing" if self.reads is None else f"v{self.reads}"
         if self.late:
             return f"{last} was undone by an earlier one, to {reads}, that was carried out late"
@@ -74,7 +75,7 @@ def carry_out(registry: Registry, move: AliasMove, mark: Mark = Mark.CARRIED) ->
         now = standing(registry, last.model).moves[last.alias]
         if now == last:
             reads = registry.alias(last.model, last.alias)
-            if reads == last.target:
+            if (reads or NOTHING) == last.target:
                 break
             now = standing(registry, last.model).moves[last.alias]
             if now == last and not _came_late(registry, last, reads):
@@ -107,7 +108,7 @@ def unsettled(
     if last is None or not left:
         return None
     reads = registry.alias(model, alias)
-    if reads == last.target:
+    if (reads or NOTHING) == last.target:
         return None
     newest, oldest = left[-1], left[0].move.sequence
     if newest.move == last and not newest.finished and reads == last.source:
@@ -188,7 +189,8 @@ def move_alias(registry: Registry, wanted: Move) -> AliasMove:
         # looked at in here: a prune that claimed it earlier has deleted it, and one that claims it
         # from now on writes the entry that this one was to be
         _require_lease(before, wanted)
-        _require_snapshot(registry.any_version(wanted.model, wanted.target), wanted)
+        if wanted.target != NOTHING:
+            _require_snapshot(registry.any_version(wanted.model, wanted.target), wanted)
         require_kept(before, wanted.model, wanted.target)
         _require_not_overtaken(before, wanted)
         require_allowed(before, wanted)
@@ -292,6 +294,8 @@ def _require_lease(before: JournalState, wanted: Move) -> None:
 def _require_not_overtaken(before: JournalState, wanted: Move) -> None:
     last = before.moves.get(wanted.alias)
     if wanted.after is None or last is None or last.sequence <= wanted.after:
+        return
+    if wanted.alias == CANARY:  # only runs move it, one after the other
         return
     if wanted.run and last.run == wanted.run:
         return

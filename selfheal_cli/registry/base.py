@@ -44,7 +44,8 @@ class Added(NamedTuple):
 
 DOUBLE_TAG = "selfheal.double_of"  # on what a lost answer made twice
 MAX_PARAM = 6_000  # characters of a parameter that MLflow takes
-BASELINE, CHAMPION = "baseline", "champion"
+BASELINE, CHAMPION, CANARY = "baseline", "champion", "canary"
+NOTHING = 0  # the target of a move that takes an alias away
 HEAL = "heal "  # what the reason of a heal's move begins with
 Outcome = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -242,7 +243,9 @@ class Registry(JournalStore, Protocol):
         """The version that an alias points to."""
 
     def set_alias(self, model: str, alias: str, target: int) -> None:
-        """Point an alias to a version; only `moves` calls it, which writes the journal first."""
+        """Point an alias to a version, or take it away where that is `NOTHING`; only `aliases`
+        calls it, which writes the journal first.
+        """
 
     def delete_version(self, version: VersionRecord) -> int:
         """Remove a version with its logged model and files; returns the bytes that came back."""

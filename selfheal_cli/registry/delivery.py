@@ -14,7 +14,7 @@ from selfheal_cli.events.types import SnapshotTaken
 from selfheal_cli.model.checkpoint import probe_decisions, unpack
 from selfheal_cli.records import Evaluation, Phase, Snapshot
 from selfheal_cli.registry.aliases import Move, move_alias
-from selfheal_cli.registry.base import CHAMPION, Lineage, Registry, StepMetrics
+from selfheal_cli.registry.base import CHAMPION, NOTHING, Lineage, Registry, StepMetrics
 from selfheal_cli.registry.journal import Hold, Proposal, standing
 from selfheal_cli.registry.orders import pause, propose, proposed_before
 from selfheal_cli.registry.outbox import Job, Outbox
@@ -28,7 +28,9 @@ def version_job(snapshot: Snapshot, adapter: bytes) -> Job:
 
 
 def move_job(wanted: Move, snapshot: str) -> Job:
-    """Move an alias to a snapshot's version; ``wanted.target`` is not known yet."""
+    """Move an alias to a snapshot's version, or take it away without one; ``wanted.target`` is not
+    known yet.
+    """
     return Job(f"move:{wanted.key}", "move", asdict(replace(wanted, snapshot=snapshot)))
 
 
@@ -144,7 +146,7 @@ def _version(
 def _move(
     registry: Registry, lineage: Lineage, outbox: Outbox, data: Mapping[str, Any]
 ) -> dict[str, Any]:
-    target = _number(outbox, data["snapshot"])
+    target = _number(outbox, data["snapshot"]) if data["snapshot"] else NOTHING
     wanted = replace(Move(**data), target=target, lease=lineage.lease)
     try:
         return move_alias(registry, wanted).as_dict()

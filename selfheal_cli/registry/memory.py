@@ -21,6 +21,7 @@ from selfheal_cli.records import (
     digest,
 )
 from selfheal_cli.registry.base import (
+    NOTHING,
     Added,
     Lineage,
     Outcome,
@@ -259,7 +260,10 @@ class MemoryRegistry:
 
     def set_alias(self, model: str, alias: str, target: int) -> None:
         """See `Registry`."""
-        self._aliases[model, alias] = target
+        if target == NOTHING:
+            self._aliases.pop((model, alias), None)
+        else:
+            self._aliases[model, alias] = target
 
     def last_entry(self, model: str) -> Entry | None:
         """See `JournalStore`."""

@@ -10,7 +10,7 @@ from typing import Any
 from selfheal_cli.config import Retention
 from selfheal_cli.errors import VersionNotFound
 from selfheal_cli.records import AnyVersion, Phase, VersionRecord
-from selfheal_cli.registry.base import Registry
+from selfheal_cli.registry.base import NOTHING, Registry
 from selfheal_cli.registry.journal import EntryKind, JournalState, Removal, standing, write
 
 DAY_MS = 86_400_000
@@ -79,7 +79,7 @@ def _reasons(
 def _named(now: JournalState) -> Iterator[tuple[str, list[int]]]:
     """Versions that the journal names: an alias' present and last target, and proposals."""
     for alias, move in now.moves.items():
-        yield f"is {alias}", [move.target]
+        yield f"is {alias}", [move.target] if move.target != NOTHING else []
         if move.source is not None:
             yield f"was {alias} before", [move.source]
     yield "is proposed", [proposal.target for proposal in now.proposals]
@@ -203,8 +203,8 @@ class _Pruner:
     def _pinned(self, version: VersionRecord, now: JournalState) -> dict[int, str]:
         """Why versions may not go, by number, as far as it may concern this one."""
         if self._run:
-            pinned = {move.target: f"is {alias}" for alias, move in now.moves.items()}
-            return pinned | {proposal.target: "is proposed" for proposal in now.proposals}
+            named = ((pin, why) for why, pins in _named(now) for pin in pins)
+            return {pin: why for pin, why in named if why.startswith("is ")}
         pinned = {pin: why for why, numbers in _named(now) for pin in numbers}
         if now.lease is not None and version.run_id == now.lease.run:
             pinned[version.version] = f"of run {now.lease.run}, which is under way"

@@ -127,7 +127,7 @@ def facts_of(front: ScoringService) -> Callable[[], ServerInfo]:
     started = time.time()
 
     def facts() -> ServerInfo:
-        served, recorder = front.scorer.served, front.recorder
+        served, canary, recorder = front.scorer.served, front.scorer.canary, front.recorder
         return ServerInfo(
             model=front.model,
             version=served.version,
@@ -143,6 +143,8 @@ def facts_of(front: ScoringService) -> Callable[[], ServerInfo]:
             recording=recorder.problem,
             following=front.following.problem,
             started=started,
+            canary_version=canary.served.version if canary else None,
+            canary_rows=front.scorer.canary_rows,
         )
 
     return facts
@@ -186,7 +188,7 @@ async def _scored(
     front: ScoringService, scope: Scope, body: bytes, content_type: str | None
 ) -> Response:
     """The answer to a table, whose rows are recorded."""
-    answer = await front.invoke(body, content_type)
+    answer = await front.invoke(body, content_type, scope[REQUEST])
     served, headers = front.scorer.served, {}
     if answer.scored is not None:
         served = answer.scored.served
@@ -290,15 +292,15 @@ def _v2_model_routes(app: FastAPI, front: ScoringService) -> None:
         scope = request.scope
         scope[ROUTE] = "/v2/models/infer"
         _require_served(front, model, number)
-        served = front.scorer.served
         body = await request.body()
         lane = front.lanes.small if len(body) <= AT_ONCE_BYTES else front.lanes.large
         work = partial(
-            inference.infer, served, body, request.headers.get(inference.JSON_LENGTH),
-            model=model, request_id=scope[REQUEST],
+            inference.infer, _chosen(front, number), body,
+            request.headers.get(inference.JSON_LENGTH), model=model, request_id=scope[REQUEST],
             key=front.settings.key, most=front.settings.limits.rows,
         )  # fmt: skip
         answer = await lane.run(len(body), work)
+        served = answer.scored.served
         if answer.id is not None and ID.match(answer.id):  # others are answered, and name no row
             scope[REQUEST], scope[GIVEN] = answer.id, True
         headers = served.headers() | await _recorded(front, scope, answer.scored, body)
@@ -329,6 +331,14 @@ def _require_served(front: ScoringService, model: str, number: str | None) -> No
             f"model '{front.model}', version {served}, is what serves here",
             status=404, code="RESOURCE_DOES_NOT_EXIST", reason="unknown_model",
         )  # fmt: skip
+
+
+def _chosen(front: ScoringService, number: str | None) -> inference.Choose:
+    """Who answers: whom the share says, or the version that was asked for by its number."""
+    if number is None:
+        return front.scorer.choose
+    served = front.scorer.served
+    return lambda request: (served, None)
 
 
 def _details(front: ScoringService) -> Details:

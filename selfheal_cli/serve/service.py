@@ -76,10 +76,10 @@ class ScoringService:
         words = [word for word in self.others() if word.alive and not word.scores]
         return (words[0].healer_pid, words[0].healer_restarts) if words else (None, 0)
 
-    async def invoke(self, body: bytes, content_type: str | None) -> Answer:
+    async def invoke(self, body: bytes, content_type: str | None, request_id: str) -> Answer:
         """Score a body: small ordinary ones at once, all others in a thread."""
-        asked = (self.scorer.served, body, content_type, self.settings.key,
-                 self.settings.limits.rows)  # fmt: skip
+        served, canary = self.scorer.choose(request_id)
+        asked = (served, body, content_type, self.settings.key, self.settings.limits.rows, canary)
         if len(body) <= AT_ONCE_BYTES:
             quick = quick_answer(*asked)
             if quick is not None:
@@ -98,8 +98,10 @@ class ScoringService:
 
     def record(self, scored: ScoredRequest, request_id: str) -> None:
         """Have what was answered written down."""
-        served = scored.served
+        served, canary = scored.served, self.scorer.canary
         self.meters.rows.labels(served.shown_version).inc(len(scored.probabilities))
+        if canary is not None and served is canary.served:
+            self.scorer.canary_rows += len(scored.probabilities)
         self.recorder.take(
             LoggedRequest(
                 request=request_id,

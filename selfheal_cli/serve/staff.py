@@ -19,7 +19,8 @@ from selfheal_cli.serve.operator.status import ServerInfo
 from selfheal_cli.spool.control import ControlChannel
 
 TELL_SECONDS = 0.5
-COUNTED = ("unrecorded", "conflicting", "kept", "unread", "lost", "worker_restarts")
+COUNTED = ("unrecorded", "conflicting", "kept", "unread", "lost", "worker_restarts",
+           "canary_rows")  # fmt: skip
 Samples = list[tuple[str, dict[str, str], float]]
 Family = tuple[str, str, Samples]  # of a metric: type, text and samples
 

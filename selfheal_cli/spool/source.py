@@ -132,7 +132,8 @@ class NormalRows(Protocol):
 class SpoolSource(Around):
     """A `Source` whose training rows are ``reference``'s and whose stream is the spool's.
 
-    One threshold decided all rows of a batch. A label counts with its row's batch if it is there
+    One threshold decided all rows of a batch, but those that a canary answered, which is among the
+    snapshots that were ``tried``. A label counts with its row's batch if it is there
     by then, and is late otherwise; which of the two depends on the spool's own order alone, so
     that over a restart none is taken twice or lost. Before the stream ends, all rows that were
     answered by then are streamed; it also ends where another spool has taken this one's place.
@@ -160,6 +161,7 @@ class SpoolSource(Around):
         self._remember = remember
         self._draws = draws  # whether rows are let through by lot
         self.contract = reference.contract
+        self.tried: set[str] = set()
         self._unusual: Counter[str] = Counter()
         self._departures = RangeViolations(self.contract) if self.contract else None
         self._pending: deque[Part] = deque()
@@ -234,13 +236,14 @@ class SpoolSource(Around):
                 if stop and self._is_ours(request):
                     self._add(Part(request, 0, stop), batches)
         for index, parts in enumerate(batches, 1 - len(batches)):
-            yield self._made_of(parts, index, self.cursor.labels, None)
+            batch = self._made_of(parts, index, self.cursor.labels, None)
+            yield replace(batch, offsets=self._after(parts[-1], self.cursor.labels).as_dict())
 
     def _add(self, part: Part, batches: list[list[Part]]) -> None:
         """Add a part to the last of the batches where it has room, else to a new one."""
         last = batches[-1] if batches else []
         full = sum(map(len, last)) >= self._pace.batch_size
-        if not last or full or last[0].request.threshold != part.request.threshold:
+        if not last or full or self._is_apart(part, last):
             batches.append([part])
         else:
             last.append(part)
@@ -295,7 +298,7 @@ class SpoolSource(Around):
         size, closed = 0, ending
         most = self._pace.batch_size * (WIDE if self._is_behind else 1)
         for part in self._pending:
-            if size == most or part.request.threshold != self._pending[0].request.threshold:
+            if size == most or self._is_apart(part, parts):
                 closed = True
                 break
             taken = min(len(part), most - size)
@@ -309,6 +312,14 @@ class SpoolSource(Around):
                 self._pending.appendleft(Part(first.request, part.stop, first.stop))
         self._since = self._pace.now()
         return parts
+
+    def _is_apart(self, part: Part, others: Sequence[Part]) -> bool:
+        """Whether rows were decided by another threshold than those that they would stand with."""
+        if part.request.snapshot in self.tried:
+            return False
+        beside = (one.request for one in others if one.request.snapshot not in self.tried)
+        first = next(beside, part.request)
+        return part.request.threshold != first.threshold
 
     def _waited(self) -> bool:
         """Whether the oldest row waited long enough."""
@@ -396,8 +407,10 @@ class SpoolSource(Around):
 
 def _answers(parts: Sequence[Part]) -> Answers | None:
     """What callers were told; None for rows that nobody asked about."""
-    threshold = parts[0].request.threshold
-    if threshold == NOBODY_ASKED:
+    limits = [part.request.threshold for part in parts]
+    if limits[0] == NOBODY_ASKED:
         return None
     told = [part.request.probabilities[part.start : part.stop] for part in parts]
-    return Answers(np.concatenate(told), threshold)
+    if len(set(limits)) == 1:
+        return Answers(np.concatenate(told), limits[0])
+    return Answers(np.concatenate(told), np.repeat(limits, [len(part) for part in parts]))

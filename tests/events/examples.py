@@ -95,6 +95,21 @@ EXAMPLES: Mapping[type[Event], Mapping[str, Any]] = {
     events.VersionRegistered: {"snapshot": "s1", "version": 1},
     events.HealPublished: JUDGED,
     events.HealRejected: {**JUDGED, "rejected": "it is worse"},
+    events.CanaryBegan: {
+        **JUDGED,
+        "against": "s1", "share": 0.1, "by": "", "since": 10.0, "until": 20.0,
+        "through": {"answered": 4},
+    },
+    events.CanaryResumed: {
+        **ACTION, "heal_id": "h1", "snapshot": "s2", "version": 5, "against": "s1", "share": 0.1,
+        "by": "", "since": 10.0, "until": 20.0, "rows": 0, "through": {},
+        "seen": {"count": 0, "mean": 0.0, "squares": 0.0},
+    },
+    events.CanaryCompared: {
+        **OF_BATCH, "rows": 100, "positives": 3, "difference": 0.01, "low": None, "high": None,
+        "seen": {"count": 1, "mean": 0.01, "squares": 0.0}, "rows_in_all": 100, "through": {},
+    },
+    events.CanaryEnded: {**ACTION, "outcome": "withdrawn"},
     events.HealLearned: {**HEAL, "change": 0.001, "needed": 0.003},
     events.HealFailed: {**HEAL, "worker_restarted": False},
     events.HealCoalesced: {**HEAL, "replaced_by": None},
@@ -157,6 +172,10 @@ OPTIONAL: Mapping[type[Event], Mapping[str, Any]] = {
         "monitors": {"psi": {"value": 0.1, "level": "quiet", "p": 1.0, "features": []}},
     },
     events.SegmentsRanked: {"unkeyed": 3, "beyond": 2},
+    events.CanaryEnded: {
+        "heal_id": "h1", "snapshot": "s2", "batches": 30, "rows": 3_000, "difference": 0.01,
+        "low": 0.002, "high": 0.02,
+    },
     events.SnapshotTaken: {"same_as": "s0"},
     events.ColumnMoved: {
         "time": 1.5, "back": True, "unit": {"factor": 1.8, "offset": 32.0},

@@ -88,7 +88,7 @@ class _Actions(RunState):
             if isinstance(event, events.AliasMoved):
                 if moves:
                     move = event.move
-                    yield self._entry(event, move.actor, move.source, move.target)
+                    yield self._entry(event, move.actor, move.source, move.target or None)
                 continue
             before, after, version = _served(event)
             who = event.actor if isinstance(event, events.DecidedOutside) else actor
@@ -145,6 +145,6 @@ def _from_entry(entry: Entry) -> HistoryEntry:
         str(data.get("run", "")),
         None,
         data.get("source"),
-        data.get("target"),
+        data.get("target") or None,
         {**data, "entry": entry.sequence},
     )

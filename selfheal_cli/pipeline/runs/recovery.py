@@ -388,7 +388,7 @@ def _read_before(model: str, workspace: Path) -> Read:
     through: list[tuple[str, Cursor]] = []
     begun: list[Cursor] = []
     batches: dict[str, int] = {}
-    for log in _served(model, workspace):
+    for log in served_logs(model, workspace):
         taken = None
         batches[log.parent.name] = 0
         for event in read(log):
@@ -416,7 +416,7 @@ def settle_earlier(
     Raises `RegistryUnreachable` where the registry does not answer; then it can be done again.
     """
     killed = []
-    for log in list(_served(model, workspace)):
+    for log in list(served_logs(model, workspace)):
         run_id = log.parent.name
         try:
             if _end(log, clock, actor):
@@ -451,7 +451,8 @@ def _end(log: Path, clock: Clock, actor: str) -> bool:
     return True
 
 
-def _served(model: str, workspace: Path) -> Iterator[Path]:
+def served_logs(model: str, workspace: Path) -> Iterator[Path]:
+    """Of the runs in this folder that a server, or a program, gave rows to."""
     for log in logs_of(model, workspace):
         first = next(read(log), None)
         if isinstance(first, RunStarted) and first.config["source"]["kind"] in SPOOLED:

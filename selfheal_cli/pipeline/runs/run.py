@@ -16,7 +16,7 @@ from selfheal_cli.events.event import Event
 from selfheal_cli.events.log import Clock, EventLog, require_writable
 from selfheal_cli.events.state import RunView
 from selfheal_cli.events.types import ModelTrained, RunFinished
-from selfheal_cli.heal.engine import LiveModel, Serving
+from selfheal_cli.heal.engine import LiveModel, Serving, Tried
 from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.model.network import use_one_thread
 from selfheal_cli.pipeline.prepare.baseline import OnEpoch, Prepared, most_used_features, prepare
@@ -27,6 +27,7 @@ from selfheal_cli.pipeline.prepare.wrapped import wrapped_of
 from selfheal_cli.pipeline.record.recorder import RunRecorder, Watcher
 from selfheal_cli.pipeline.record.replayed import run_started
 from selfheal_cli.pipeline.runs.results import conclude, publish
+from selfheal_cli.pipeline.stream.canary import TriedBefore
 from selfheal_cli.pipeline.stream.champion import EVERY_SECONDS, ChampionWatcher
 from selfheal_cli.pipeline.stream.context import SessionContext, serve
 from selfheal_cli.pipeline.stream.outside import Live
@@ -58,8 +59,8 @@ class RunContext:
     ``leave`` says True it is waited for no longer.
     ``follow_seconds`` is how often the champion is looked at; 0 for never. ``on_live`` is given
     what scores, as soon as it does; ``on_publish`` the base's id and what serves whenever that
-    has changed. ``on_settled`` is told of each alias that an interrupted
-    writer left and the run put right.
+    has changed, ``on_canary`` what is tried beside it. ``on_settled`` is told of each alias
+    that an interrupted writer left and the run put right.
     """
 
     registry: Registry
@@ -76,6 +77,7 @@ class RunContext:
     follow_seconds: float = EVERY_SECONDS
     on_live: Callable[[LiveModel], None] = lambda live: None
     on_publish: Callable[[str, Serving], None] | None = None
+    on_canary: Callable[[str, Tried | None], None] | None = None
     on_settled: OnSettled = untold
 
 
@@ -102,7 +104,7 @@ class RunSpec:
     """A run that is to be gone through: from the start, or once more along its record.
 
     ``known`` is the champion's last move when it began; ``part`` counts its interruptions. One
-    that is ``continued`` takes no baseline of its own.
+    that is ``continued`` takes no baseline of its own; ``tried`` is the canary that was running.
     """
 
     config: RunConfig
@@ -116,6 +118,7 @@ class RunSpec:
     left: Sequence[Event] = ()
     part: int = 0
     continued: WarmStart | None = None
+    tried: TriedBefore | None = None
 
 
 def run(config: RunConfig, source: Source, around: RunContext, *, go_on: bool = False) -> Finished:
@@ -219,7 +222,7 @@ def _record(
             recorder.note(trained_event(course.source, course.prepared, lineage.base))
             context = _context(course, around, lineage, writer, recorder, others, stack)
             session = Session(context)
-            session.begin(course.continued)
+            session.begin(course.continued, course.tried)
             if around.follow_seconds:
                 others.start(around.follow_seconds)
                 stack.callback(others.close)
@@ -249,7 +252,8 @@ def _context(
     """A session's context in the world as it is, or along its record first."""
     config, source, prepared = course.config, course.source, course.prepared
     on_publish = partial(around.on_publish, lineage.base) if around.on_publish else None
-    live = serve(prepared, on_publish)
+    on_canary = partial(around.on_canary, lineage.base) if around.on_canary else None
+    live = serve(prepared, on_publish, on_canary)
     around.on_live(live)
     folder = course.log.path.parent
     world = Live(

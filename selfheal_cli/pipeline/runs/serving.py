@@ -33,9 +33,11 @@ from selfheal_cli.pipeline.prepare.continuing import baseline_of, continued, spe
 from selfheal_cli.pipeline.prepare.lease import RunLease
 from selfheal_cli.pipeline.prepare.rows import open_source
 from selfheal_cli.pipeline.prepare.wrapped import Wrapped
+from selfheal_cli.pipeline.runs.canary_left import tried_before
 from selfheal_cli.pipeline.runs.run import Finished, RunContext, RunSpec, go, leased
+from selfheal_cli.pipeline.stream.canary import CanaryLimits, TriedBefore
 from selfheal_cli.records import Base, VersionRecord
-from selfheal_cli.registry.base import Registry
+from selfheal_cli.registry.base import CANARY, Registry
 from selfheal_cli.registry.encoding import encoding_of
 from selfheal_cli.registry.journal import standing
 from selfheal_cli.registry.orders import set_mode
@@ -123,15 +125,20 @@ def heal_served(
     with leased(config, run_id, around) as lease:
         served.source.begin(where(lease))
         _take_mode(registry, config, around)
-        champion = None
+        champion, tried = None, None
         if served.baseline is not None:
             champion = continued(registry, _champion(registry, model), served.baseline)
             before = spent(registry, champion.champion, around.clock())
             champion = replace(champion, spent=before)
+            tried = tried_before(
+                registry, config, champion, served.prepared.network, around.workspace
+            )
+        elif registry.alias(model, CANARY) is not None:
+            tried = TriedBefore(over="the champion is on another base by now")
         log = EventLog(run_folder(run_id, around.workspace) / LOG_NAME, around.clock)
         course = RunSpec(
             config, served.source, served.prepared, run_id, log, around.actor, lease.known,
-            continued=champion,
+            continued=champion, tried=tried,
         )  # fmt: skip
         with closing(log):
             return go(course, around, lease)
@@ -177,7 +184,9 @@ def _config(registry: Registry, champion: VersionRecord, wanted: ServingOptions)
     said = {name: value for name, value in values["policy"].items() if value is not None}
     values["policy"] = {**BUDGET, **said}
     values |= {"model_name": wanted.model, "model": None, "batches": None}
-    return checked(RunConfig, values, where=f"serving '{wanted.model}'")
+    config = checked(RunConfig, values, where=f"serving '{wanted.model}'")
+    CanaryLimits.of(config)
+    return config
 
 
 def _recorded_config(

@@ -70,6 +70,15 @@ class Allowance:
         """A heal was published."""
         self._moves.append(self._clock())
 
+    def spent(self) -> str:
+        """Why no heal may be published now, whatever it changes; empty where one may."""
+        most, now = self._limits[0], self._clock()
+        while self._moves and self._moves[0] <= now - HOUR:
+            self._moves.popleft()
+        if most is None or len(self._moves) < most:
+            return ""
+        return f"beyond the budget: {len(self._moves)} heals were published within the hour"
+
     def ask(
         self, outcome: HealOutcome, network: SelfHealingNetwork, threshold: float
     ) -> Permission:
@@ -97,12 +106,9 @@ class Allowance:
 
     def _beyond(self, changed: float, in_all: float) -> str:
         """Which part of the budget a heal is beyond, empty if none."""
-        moves, change, change_in_all = self._limits
-        now = self._clock()
-        while self._moves and self._moves[0] <= now - HOUR:
-            self._moves.popleft()
-        if moves is not None and len(self._moves) >= moves:
-            return f"beyond the budget: {len(self._moves)} heals were published within the hour"
+        _, change, change_in_all = self._limits
+        if spent := self.spent():
+            return spent
         if change is not None and changed > change:
             return f"beyond the budget: {changed:.1%} of decisions change, {change:.1%} may"
         if change_in_all is not None and in_all > change_in_all:

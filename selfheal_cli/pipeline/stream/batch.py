@@ -77,7 +77,7 @@ def answer(batch: Batch, prepared: Prepared, live: LiveModel) -> AnsweredBatch:
     if not finite.all():
         left_out[NOT_FINITE] = int((~finite).sum())
         batch, features, shadow = chosen(batch, finite), features[finite], shadow[finite]
-        answers = replace(answers, probabilities=answers.probabilities[finite])
+        answers = _of_rows(answers, finite)
     if not len(batch.rows):
         raise DataError("; ".join(f"{count} {reason}" for reason, count in left_out.items()))
     return AnsweredBatch(batch, features, answers, shadow, left_out)
@@ -94,7 +94,14 @@ def chosen(batch: Batch, rows: NDArray[np.bool_]) -> Batch:
         label_at=None if label_at is None else label_at[rows],
         at=None if batch.at is None else batch.at[rows],
         lots=None if batch.lots is None else batch.lots[rows],
-        answers=answers and replace(answers, probabilities=answers.probabilities[rows]),
+        answers=answers and _of_rows(answers, rows),
+    )
+
+
+def _of_rows(answers: Answers, rows: NDArray[np.bool_]) -> Answers:
+    limit = answers.threshold
+    return Answers(
+        answers.probabilities[rows], limit[rows] if isinstance(limit, np.ndarray) else limit
     )
 
 
@@ -222,6 +229,11 @@ class LabelFlow:
             for part in arrived:
                 self._note(part)
         return ArrivedLabels(learned, held_back, corrections, relearned)
+
+    @property
+    def may(self) -> NDArray[np.bool_] | None:
+        """Which rows of the latest batch (n,) may get a label; None: all."""
+        return self._may
 
     def recall(self, scored: Scored) -> None:
         """Rows of an earlier run: those whose labels came to it are learned from once more."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from selfheal_cli.config import RunConfig
-from selfheal_cli.heal.engine import LiveModel, Serving
+from selfheal_cli.heal.engine import LiveModel, Serving, Tried
 from selfheal_cli.heal.task import AdapterState, HealRows
 from selfheal_cli.pipeline.prepare.baseline import Prepared
 from selfheal_cli.pipeline.record.recorder import RunRecorder
@@ -69,9 +69,13 @@ class SessionContext:
     state: StreamState = field(default_factory=StreamState)
 
 
-def serve(prepared: Prepared, on_publish: Callable[[Serving], None] | None = None) -> LiveModel:
+def serve(
+    prepared: Prepared,
+    on_publish: Callable[[Serving], None] | None = None,
+    on_canary: Callable[[Tried | None], None] | None = None,
+) -> LiveModel:
     """The network as trained, serving."""
     weights = prepared.network.adapter.state_dict()
     frozen = prepared.network.with_adapter(weights)
     serving = Serving(frozen, AdapterState(weights, {}), "", prepared.thresholds[0])
-    return LiveModel(serving, on_publish)
+    return LiveModel(serving, on_publish, on_canary)

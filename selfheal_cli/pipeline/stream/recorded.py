@@ -26,6 +26,7 @@ from selfheal_cli.rollback.verify import load_verified
 # what ends a heal's waiting
 PUBLISHED = (
     events.HealPublished, events.HealRejected, events.HealWithheld, events.HealCoalesced,
+    events.CanaryBegan,
 )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from selfheal_cli.metrics import RunningScores, classify, counts, score
 from selfheal_cli.pipeline.prepare.baseline import Prepared
 from selfheal_cli.pipeline.prepare.continuing import WarmStart
 from selfheal_cli.pipeline.stream.batch import AnsweredBatch, LabelFlow, answer
+from selfheal_cli.pipeline.stream.canary import TriedBefore
 from selfheal_cli.pipeline.stream.candidates import CandidateWatch
 from selfheal_cli.pipeline.stream.champion import ChampionMove
 from selfheal_cli.pipeline.stream.context import SessionContext
@@ -125,11 +126,16 @@ class Session:
         self._apart = 0  # batches in a row that could not be gone through
         self._last: Scored | None = None  # the rows that came last
 
-    def begin(self, continued: WarmStart | None = None) -> None:
-        """What serves first: the network as trained, or the champion that is gone on from.
+    def begin(self, continued: WarmStart | None = None, tried: TriedBefore | None = None) -> None:
+        """What serves first: the network as trained, or the champion that is gone on from, and what
+        was ``tried`` beside it.
 
         What came before the stream is learned from again, and waits for its labels.
         """
+        if tried is not None and tried.canary is not None:
+            self.healing.canary.go_on(tried.canary)
+        else:
+            self.healing.canary.end()
         # a worker takes seconds to begin, which no batch should wait for
         _ = self.run.outside.heals
         for batch in self.run.source.history():
@@ -147,6 +153,8 @@ class Session:
                 serving, number = self.run.live.serving, continued.champion.version
                 first = ServedFirst(number, serving.network, serving.threshold)
                 self.stretches.hold_against(first)
+        if tried is not None:
+            self.healing.resume(tried)
         self._rest()
 
     def go_through(self, folder: Path, stop: Callable[[], bool], held: Callable[[], bool]) -> bool:
@@ -285,6 +293,7 @@ class Session:
         for heal in self._snapshots.labels_came(came.learned, came.held_back):
             if len(self.flow.labelled):
                 self._rollback.observe(heal, self.flow.labelled.rows())
+        self.healing.observe(scored, batch, self.flow.may, came.held_back)
         return came.learned
 
     def _read(
@@ -326,6 +335,7 @@ class Session:
     def _carry_out(self, change: Change) -> None:
         if isinstance(change, HoldChange):
             self._rollback.hold(change)
+            self.healing.hold(change)
         elif isinstance(change, ChampionMove):
             self._rollback.follow(change)
             self.healing.follow(change)
@@ -472,6 +482,7 @@ class Session:
         scored = _scored(answered, self.run.prepared, verdict)
         self._last = scored = self.flow.select(scored, batch)
         self.flow.recall(scored)
+        self.healing.canary.recall(scored, batch, self.flow.may)
 
 
 def baseline_scores(source: Source, prepared: Prepared) -> tuple[AnyScores, Evaluation]:

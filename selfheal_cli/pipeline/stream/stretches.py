@@ -18,7 +18,7 @@ from selfheal_cli.report.gains import FEWEST, FigureGain, figure_gains
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from selfheal_cli.records import FloatArray
+    from selfheal_cli.records import FloatArray, Threshold
 
 MOST = 80  # stretches, so that what is kept of them is bounded
 LIVE, FROZEN, BEFORE = "live", "frozen", "before"
@@ -77,9 +77,12 @@ class Stretches:
             last[name] = last[name].without(answers, threshold, y_was)
             last[name].add(answers, threshold, y_now)
 
-    def _answers(self, part: Scored) -> Iterator[tuple[str, FloatArray, float]]:
+    def _answers(self, part: Scored) -> Iterator[tuple[str, FloatArray, Threshold]]:
         """By whom, what and from which threshold on."""
-        yield LIVE, _standing(part, part.probabilities), part.threshold
+        limit = part.threshold
+        if isinstance(limit, np.ndarray):
+            limit = _standing(part, limit)
+        yield LIVE, _standing(part, part.probabilities), limit
         yield FROZEN, _standing(part, part.shadow), part.shadow_threshold
         if self._first is not None:
             answers = self._first.network.predict_features(part.features)

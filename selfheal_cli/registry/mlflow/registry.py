@@ -30,7 +30,14 @@ from selfheal_cli.records import (
     VersionRecord,
     digest,
 )
-from selfheal_cli.registry.base import DOUBLE_TAG, Added, Lineage, require_of_run, scored_tags
+from selfheal_cli.registry.base import (
+    DOUBLE_TAG,
+    NOTHING,
+    Added,
+    Lineage,
+    require_of_run,
+    scored_tags,
+)
 from selfheal_cli.registry.carried import carried
 from selfheal_cli.registry.manifest import MANIFEST_FILE, Manifest, files_in, hashes_of
 from selfheal_cli.registry.mlflow import artifacts
@@ -313,7 +320,10 @@ class MlflowRegistry(MlflowVersions):
             # the public call reads every version first, to see whether the model is a prompt: two
             # seconds of a rollback among 100,000 versions
             inner = getattr(self._client, "_get_registry_client", lambda: self._client)()
-            inner.set_registered_model_alias(model, alias, str(target))
+            if target == NOTHING:
+                inner.delete_registered_model_alias(model, alias)
+            else:
+                inner.set_registered_model_alias(model, alias, str(target))
 
     def delete_version(self, version: VersionRecord) -> int:
         """See `Registry`. The files of a copy belong to what it was copied from."""

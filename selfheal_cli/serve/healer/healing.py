@@ -24,13 +24,14 @@ from selfheal_cli.errors import (
 from selfheal_cli.events.event import Event
 from selfheal_cli.events.types import (
     BatchScored,
+    CanaryResumed,
     ChampionFollowed,
     RolledBack,
     RowsTaken,
     RunStarted,
     VersionRegistered,
 )
-from selfheal_cli.heal.engine import Serving
+from selfheal_cli.heal.engine import Serving, Tried
 from selfheal_cli.model.checkpoint import Packed
 from selfheal_cli.pipeline.prepare.lease import RunLease, healed_here, require_free
 from selfheal_cli.pipeline.record.recorder import Watcher
@@ -47,6 +48,13 @@ from selfheal_cli.serve.operator.status import HEALER, ModelStatus
 from selfheal_cli.spool.control import ControlChannel, Published
 from selfheal_cli.spool.entries import Cursor
 from selfheal_cli.spool.store import Spool
+from selfheal_cli.spool.tried import (
+    TriedVersion,
+    number_tried,
+    once_tried,
+    put_tried,
+    tried_now,
+)
 from selfheal_cli.visible import visible
 
 LOOK_SECONDS = 0.5
@@ -155,9 +163,12 @@ class ModelHealer:
                 self._heal()
             else:
                 self._state("WATCHING")
+                if not self._heals:
+                    self._try_nothing()
                 if not self._heals and not self._silent:
                     self._watch()
         except LeaseHeld:
+            self._try_nothing()
             self._state("FOLLOWING")
         except RegistryUnreachable as exc:
             self._facts["registry_away"] = str(exc)
@@ -175,6 +186,12 @@ class ModelHealer:
         with suppress(SelfhealError):  # it ends by itself
             if self._around.channel.shared:
                 self._around.channel.take_turn(self._holder, 0.0)
+
+    def _try_nothing(self) -> None:
+        """A canary that nobody here compares answers no more, unless another process here does."""
+        channel = self._around.channel
+        if not self._silent and tried_now(channel) is not None:
+            put_tried(channel, None)
 
     def block(self, error: Exception) -> None:
         """Heal no more for a while."""
@@ -239,6 +256,7 @@ class ModelHealer:
             patience=PATIENCE_SECONDS,
             follow_seconds=LOOK_SECONDS,
             on_publish=self._publish,
+            on_canary=self._try_out,
             on_settled=self._say_settled,
         )
         try:
@@ -283,6 +301,8 @@ class ModelHealer:
         beginning = where_to_begin(around.model, around.workspace, around.spool, *last, made)
         self._places = _Places(around.spool, lease.lease.run, lease.sequence)
         self._places.begin(beginning.cursor)
+        if self._served is not None:
+            self._served.source.tried.update(once_tried(around.channel))
         self._facts["spool"] = beginning.notice
         if beginning.notice:
             self._facts["begun_anew"] = self._facts.get("begun_anew", 0) + 1
@@ -373,6 +393,20 @@ class ModelHealer:
     def _lease(self) -> int | None:
         return None if self._places is None else self._places.lease
 
+    def _try_out(self, base: str, tried: Tried | None) -> None:
+        """Called by the run with what answers a share of the requests from now on."""
+        if tried is None:
+            put_tried(self._around.channel, None, self._lease)
+            return
+        serving, packed = tried.serving, Packed.of(tried.serving.adapter.weights)
+        wanted = Published(
+            serving.snapshot, serving.threshold, base, packed.sha256, packed.data, "a canary"
+        )
+        told = TriedVersion(wanted, tried.share, tried.by, tried.until)
+        put_tried(self._around.channel, told, self._lease)
+        if self._served is not None:
+            self._served.source.tried.add(serving.snapshot)
+
     def _see(self, event: Event) -> None:
         channel = self._around.channel
         match event:
@@ -381,6 +415,9 @@ class ModelHealer:
                 channel.set_status(f"{RUN}{event.run_id}", begun, self._lease)
             case VersionRegistered():
                 channel.set_version(event.snapshot, event.version, self._lease)
+                number_tried(channel, event.snapshot, event.version, self._lease)
+            case CanaryResumed():
+                number_tried(channel, event.snapshot, event.version, self._lease)
             case ChampionFollowed() | RolledBack() if event.to_snapshot and event.version:
                 channel.set_version(event.to_snapshot, event.version, self._lease)
         if self._places is not None:

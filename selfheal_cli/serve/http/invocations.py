@@ -9,7 +9,7 @@ from selfheal_cli.errors import RequestRefused
 from selfheal_cli.registry.scoring import as_json
 from selfheal_cli.serve.http import tables
 from selfheal_cli.serve.http.extent import require_extent, require_rows
-from selfheal_cli.serve.http.model import ServedModel
+from selfheal_cli.serve.http.model import CanaryModel, ServedModel
 from selfheal_cli.serve.http.tables import keys_of
 
 if TYPE_CHECKING:
@@ -45,26 +45,36 @@ class Answer:
 
 
 def quick_answer(
-    served: ServedModel, body: bytes, content_type: str | None, key: str | None, most_rows: int
-) -> Answer | None:
-    """The answer to an ordinary JSON table; None for all else. Raises `RequestRefused`."""
+    served: ServedModel, body: bytes, content_type: str | None, key: str | None, most_rows: int,
+    canary: CanaryModel | None = None,
+) -> Answer | None:  # fmt: skip
+    """The answer to an ordinary JSON table; None for all else. Raises `RequestRefused`.
+
+    A ``canary`` answers instead where the rows are its own.
+    """
     if content_type not in JSON_TYPES:
         return None
     table = tables.read(body, served.quick.encoding, key)
     if table is None:
         return None
     require_rows(table.rows, most_rows)
+    if canary is not None and canary.takes_rows(table.columns):
+        return quick_answer(canary.served, body, content_type, key, most_rows)
     probabilities = served.score(table.columns, table.matrix)
     text = as_json(probabilities, table.output, served.labels, served.threshold)
     return Answer(text, 200, JSON, ScoredRequest(served, table.columns, probabilities, table.keys))
 
 
 def full_answer(
-    served: ServedModel, body: bytes, content_type: str | None, key: str | None, most_rows: int
-) -> Answer:
-    """The answer to anything that MLflow's protocol knows. Raises `RequestRefused`."""
+    served: ServedModel, body: bytes, content_type: str | None, key: str | None, most_rows: int,
+    canary: CanaryModel | None = None,
+) -> Answer:  # fmt: skip
+    """The answer to anything that MLflow's protocol knows, as `quick_answer`. Raises
+    `RequestRefused`.
+    """
     require_extent(body, content_type, len(served.quick.encoding.columns), most_rows)
     kept: list[ScoredRequest] = []
+    others: list[ServedModel] = []
 
     def score(frame: pd.DataFrame, given: Any) -> tuple[FloatArray, tuple[str, ...], float]:
         require_rows(len(frame), most_rows)
@@ -76,12 +86,16 @@ def full_answer(
             raise RequestRefused(f"the model is missing inputs: {', '.join(absent)}") from exc
         except (ValueError, TypeError, OverflowError) as exc:
             raise RequestRefused(_no_numbers(frame, encoding.numeric)) from exc
+        if canary is not None and canary.takes_rows(columns):
+            others.append(canary.served)
         probabilities = served.score(columns)
         keys = keys_of(given, key, len(frame)) if key else None
         kept.append(ScoredRequest(served, columns, probabilities, keys))
         return probabilities, served.labels, served.threshold
 
     text, status, media_type = served.contract.answer(body, content_type, score)
+    if others:
+        return full_answer(others[0], body, content_type, key, most_rows)
     return Answer(text, status, media_type, kept[0] if kept else None)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -26,11 +28,13 @@ from selfheal_cli.rollback.plan import serving_version
 from selfheal_cli.rollback.verify import load_verified
 from selfheal_cli.sources.encoding import QuickEncoding
 from selfheal_cli.spool.control import ControlChannel, Published
+from selfheal_cli.spool.tried import TriedVersion, tried_now
 
 if TYPE_CHECKING:
     from selfheal_cli.records import Base, Columns, FloatArray
 
 
+LOT = 2**64
 PENDING = "pending"  # a version that the registry has not numbered yet
 
 
@@ -72,11 +76,68 @@ class ServedModel:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class CanaryModel:
+    """A version that answers a share of the requests: those whose value of column ``by``, or whose
+    id where it is empty, has a hash below the share; each version draws anew.
+    """
+
+    served: ServedModel
+    told: TriedVersion
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its time is over, though nobody said so: then it answers no more."""
+        return time.time() >= self.told.until
+
+    def takes(self, value: object) -> bool:
+        """Whether it answers what has this value."""
+        text = f"{self.served.snapshot}\n{value}".encode()
+        drawn = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) / LOT
+        return drawn < self.told.share
+
+    def takes_rows(self, columns: Columns) -> bool:
+        """Whether it answers rows: where all of them would be its own, so that nobody's row goes to
+        it that does not when it comes alone.
+        """
+        values = columns[self.told.by].tolist()
+        return bool(values) and all(map(self.takes, set(values)))
+
+
 class Scorer:
-    """Takes no lock: reading and replacing one attribute are each atomic in CPython."""
+    """Takes no lock: reading and replacing one attribute are each atomic in CPython.
+
+    ``canary`` is tried beside what is ``served``, where something is.
+    """
 
     def __init__(self, served: ServedModel) -> None:
         self.served = served
+        self.canary: CanaryModel | None = None
+        self.canary_rows = 0  # that canaries answered
+
+    def choose(self, request: str) -> tuple[ServedModel, CanaryModel | None]:
+        """Who answers a request; and the canary, where a column of its rows says whether it does
+        instead.
+        """
+        canary = self.canary
+        if canary is None or canary.is_over:
+            return self.served, None
+        if canary.told.by:
+            known = canary.told.by in self.served.quick.encoding.names
+            return self.served, canary if known else None
+        return (canary.served if canary.takes(request) else self.served), None
+
+    def try_out(self, told: TriedVersion | None, registry: Registry) -> None:
+        """Have it answer its share; raises as `take`."""
+        known = self.canary
+        if told is None:
+            self.canary = None
+        elif known is not None and known.told.mark == told.mark:
+            if known.told.wanted.version != told.wanted.version:
+                served = replace(known.served, version=told.wanted.version)
+                self.canary = CanaryModel(served, told)
+        else:
+            self.canary = CanaryModel(self._loaded(told.wanted, registry), told)
 
     def number(self, version: int) -> None:
         """The registry gave what serves its number."""
@@ -87,6 +148,9 @@ class Scorer:
 
         Another base is fetched from the registry, which may raise `RegistryError`.
         """
+        self.served = self._loaded(wanted, registry)
+
+    def _loaded(self, wanted: Published, registry: Registry) -> ServedModel:
         where = f"snapshot {wanted.snapshot}"
         adapter = unpack(wanted.adapter, sha256=wanted.sha256, where=where)
         now = self.served
@@ -102,7 +166,7 @@ class Scorer:
         broken = [name for name, value in adapter.items() if not torch.isfinite(value).all()]
         if broken or not np.isfinite(wanted.threshold):
             raise VersionCorrupt(f"{where}: {broken[0] if broken else 'threshold'} is not finite")
-        self.served = replace(
+        return replace(
             fresh,
             snapshot=wanted.snapshot,
             threshold=wanted.threshold,
@@ -196,6 +260,7 @@ class ModelReloader:
         self._taken = since
         self._channel_read = channel.identity()
         self._refused = 0
+        self._not_tried = ""  # why a canary is not
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="following", daemon=True)
 
@@ -210,6 +275,23 @@ class ModelReloader:
 
     def look(self) -> bool:
         """Take what is new; False where it could not be taken and may be later."""
+        return self._look_at_champion() and self._look_at_canary()
+
+    def _look_at_canary(self) -> bool:
+        known = self._scorer.canary
+        try:
+            told = tried_now(self._channel, known.told if known else None)
+            if told is not None or known is not None:
+                self._scorer.try_out(told, self._registry())
+        except SelfhealError as exc:
+            self.problem = self._not_tried = str(exc)
+            self._scorer.canary = None
+            return False
+        if self._not_tried and self.problem == self._not_tried:
+            self.problem = self._not_tried = ""
+        return True
+
+    def _look_at_champion(self) -> bool:
         try:
             identity = self._channel.identity()
             if identity != self._channel_read:  # another channel counts from 1 again

@@ -5,6 +5,7 @@ Source: https://github.com/kserve/open-inference-protocol
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from selfheal_cli.metrics import classify
 from selfheal_cli.registry.layout import OUTPUTS
 from selfheal_cli.serve.http.extent import require_rows
 from selfheal_cli.serve.http.invocations import ScoredRequest
-from selfheal_cli.serve.http.model import ServedModel
+from selfheal_cli.serve.http.model import CanaryModel, ServedModel
 from selfheal_cli.serve.http.parsing import parsed
 from selfheal_cli.serve.http.tables import as_key
 from selfheal_cli.serve.http.tensors import (
@@ -120,8 +121,11 @@ class Inference:
     scored: ScoredRequest
 
 
+Choose = Callable[[str], tuple[ServedModel, CanaryModel | None]]
+
+
 def infer(
-    served: ServedModel,
+    choose: Choose,
     body: bytes,
     json_length: str | None,
     *,
@@ -130,11 +134,17 @@ def infer(
     key: str | None,
     most: int,
 ) -> Inference:
-    """Score the tensors of a body whose JSON has ``json_length`` bytes. Raises `RequestRefused`."""
+    """Score the tensors of a body whose JSON has ``json_length`` bytes, by who is to answer it.
+    Raises `RequestRefused`.
+    """
     document, behind = _parts(body, json_length)
     request = parsed(Request, document)
     _require_known(request)
+    served, canary = choose(request.id or request_id)
     columns, keys = _columns(served, request.inputs, behind, key, most)
+    if canary is not None and canary.takes_rows(columns):
+        served = canary.served
+        columns, keys = _columns(served, request.inputs, behind, key, most)
     probabilities = served.score(columns)
     tensors = {
         OUTPUTS[0]: Tensor(

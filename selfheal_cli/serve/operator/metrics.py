@@ -13,6 +13,7 @@ from selfheal_cli.errors import StorageError
 from selfheal_cli.serve.operator.status import Judged, ModelStatus, StatusSnapshot, lifts
 
 STATES: tuple[str, ...] = get_args(ModelStatus.model_fields["state"].annotation)
+ENDS = ("promoted", "proposed", "withdrawn")
 OUTCOMES = ("healed", "rejected", "refused", "failed", "coalesced")
 FIGURES = {"f1": "F1", "accuracy": "Accuracy", "precision": "Precision", "recall": "Recall"}
 Values = Iterable[tuple[tuple[str, ...], float]]
@@ -41,6 +42,7 @@ class StatusMetrics(Collector):
         yield from _stream(seen.standing)
         yield from _scores(seen.standing)
         yield from _labels(seen)
+        yield from _canary(seen)
 
 
 def _server(seen: StatusSnapshot) -> Iterator[Metric]:
@@ -93,6 +95,28 @@ def _healer(seen: StatusSnapshot) -> Iterator[Metric]:
         "or the log was another one", standing.begun_anew,
     )  # fmt: skip
     yield _counter("rollbacks", "Times that an earlier version was restored", standing.rollbacks)
+
+
+def _canary(seen: StatusSnapshot) -> Iterator[Metric]:
+    canary = seen.standing.canary
+    yield _gauge("canary_share", "Share of requests that a canary answers; 0 where none is tried",
+                 canary.share if canary else 0.0)  # fmt: skip
+    yield _counter("canary_rows", "Rows that canaries answered", seen.server.canary_rows)
+    yield _counter(
+        "canaries", "Canaries that ended, by what became of them",
+        [((name,), seen.standing.canaries.get(name, 0)) for name in ENDS], "outcome",
+    )  # fmt: skip
+    if canary is None:
+        return
+    if canary.version is not None:
+        yield _gauge("canary_version", "Version that is tried", canary.version)
+    yield _gauge("canary_batches", "Batches of labelled rows that it was compared on",
+                 canary.batches)  # fmt: skip
+    known = {"mean": canary.difference, "low": canary.low, "high": canary.high}
+    yield _gauge(
+        "canary_difference", "Log loss a row of the champion minus that of the canary, with bounds",
+        [((name,), value) for name, value in known.items() if value is not None], "bound",
+    )  # fmt: skip
 
 
 def _stream(standing: ModelStatus) -> Iterator[Metric]:

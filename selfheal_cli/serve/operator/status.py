@@ -91,6 +91,30 @@ class Proposed(_Reported):
     approved_by: str = ""
 
 
+class Trial(_Reported):
+    """A canary: its ``version``, None before the registry has numbered it, answers a ``share`` of
+    the requests, by column ``by`` or by their ids, ``since`` a time and no longer than ``until``.
+
+    ``difference`` is the champion's log loss a row minus the canary's on ``rows`` labelled rows in
+    ``batches``, ``low`` and ``high`` bound it at ``level``; it is promoted once ``low`` is above
+    minus ``margin``, and withdrawn once ``high`` is below 0.
+    """
+
+    version: int | None
+    snapshot: str
+    share: float
+    by: str
+    since: str
+    until: str
+    margin: float
+    level: float
+    batches: int = 0
+    rows: int = 0
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
 class Stretch(_Reported):
     """``batches`` from ``batch`` on, the last of them gone through at ``at``: their mean drift
     reading, the labels that came for them, and the accuracy on these of live and shadow.
@@ -120,6 +144,7 @@ class ModelStatus(_Reported):
     is the run's course, in stretches of equally many batches. ``segments`` are those that were
     named as drifted, the furthest first. ``mode`` is
     what heals may do, by whose word and why; empty until the registry was asked.
+    ``canary`` is what is tried beside the champion.
     """
 
     state: Literal[
@@ -168,6 +193,8 @@ class ModelStatus(_Reported):
     proposals: tuple[Proposed, ...] = ()
     history: tuple[Stretch, ...] = ()
     segments: tuple[SegmentDrifted, ...] = ()
+    canary: Trial | None = None
+    canaries: dict[str, int] = Field(default_factory=dict)
 
     @property
     def reads(self) -> bool:
@@ -205,7 +232,8 @@ class ServerInfo(BaseModel):
     before the healer read them, and for ``stalled`` seconds it has read none of those that wait.
     ``recording`` and ``following`` say what does not work there.
     ``started`` is in seconds since 1970. Of ``workers`` processes that score ``workers_up`` do;
-    ``worker_restarts`` counts those that ended by themselves.
+    ``worker_restarts`` counts those that ended by themselves. ``canary_rows`` were answered by
+    canaries, the one of which is ``canary_version`` where it has a number.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -227,6 +255,8 @@ class ServerInfo(BaseModel):
     workers: int = 1
     workers_up: int = 1
     worker_restarts: int = 0
+    canary_version: int | None = None
+    canary_rows: int = 0
 
 
 class ReplicaWord(BaseModel):
