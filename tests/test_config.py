@@ -190,7 +190,7 @@ def test_parameters_are_flat_texts_of_every_setting() -> None:
     expected |= {f"policy.retention.{name}" for name in Retention.model_fields}
     expected -= {"policy.retention", "policy.segments"}
     expected -= {
-        f"labels.{one}" for one in ("negative_after", "horizon", "only_when")
+        f"labels.{one}" for one in ("negative_after", "horizon", "only_when", "ask")
     }  # as they were before there were any
     expected |= set(RunConfig.model_fields) - set(groups) - {"monitors", "drift_by", "segments"}
     assert set(parameters) == expected

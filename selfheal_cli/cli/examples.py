@@ -21,6 +21,8 @@ EXAMPLES = {
     "proposals": "selfheal proposals",
     "approve": "selfheal approve 12",
     "reject": 'selfheal reject 12 --reason "labels were late"',
+    "ask-labels": "selfheal ask-labels fraud --share 4% --output ask.csv",
+    "label": "selfheal label ask.csv",
     "labels list": "selfheal labels list",
     "labels revoke": "selfheal labels revoke --by desk --since 24h --dry-run",
     "labels erase": "selfheal labels erase --id 4711 --dry-run",
