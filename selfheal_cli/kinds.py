@@ -22,6 +22,7 @@ OWN_PEERS, RIVER_PEERS = PEERS[:3], PEERS[4:7]
 INJECTIONS = (
     "covariate", "prior", "concept", "units", "missing", "swapped-columns", "label-noise",
 )  # fmt: skip
+VERSIONS = tuple(f"article-v{number}" for number in range(1, 8))  # of the article, before it
 UNCHANGED = "no change"  # the same dates without one
 # what a heal without labels cannot tell from a world in which its assumption holds
 UNSEEN = {

@@ -14,6 +14,7 @@ from selfheal_cli.cli.command import section
 from selfheal_cli.cli.inject_screen import subject_of
 from selfheal_cli.cli.part_choice import PartOption, require_all
 from selfheal_cli.cli.say import say
+from selfheal_cli.cli.series_screen import show_series, versions_among
 from selfheal_cli.errors import ConfigurationError
 from selfheal_cli.kinds import INJECTIONS, OWN_PEERS, PEERS, RECIPES, RIVER_PEERS
 from selfheal_cli.scores import title_of
@@ -52,7 +53,7 @@ BLIND = ("flag nothing", "label rate of the last 10 batches")  # the speed of no
         metavar="NAME,NAME",
         default=",".join(RECIPES),
         show_default=True,
-        help="Recipes to compare.",
+        help="Recipes to compare; or article-v1..v7, the article's earlier versions as they were.",
     ),
     click.option(
         "--seeds",
@@ -154,9 +155,12 @@ def command(
     is kept in MLflow as one run with a child run for each contestant.
     """
     chosen = [name.strip() for name in recipes.split(",") if name.strip()]
+    versions = versions_among(chosen)
+    if versions:
+        _require_own_stream(ctx)
+        show_series(versions, jobs, quiet=quiet, as_json=as_json)
+        return
     require_all("recipe", chosen or [recipes], "--recipes")
-    from selfheal_cli.pipeline.offline.contest import contest
-
     if inject is not None:
         from selfheal_cli.cli.inject_screen import inject_and_show, kinds_named
 
@@ -165,7 +169,27 @@ def command(
         inject_and_show(settled, kinds, dates, jobs, plot, tracking_uri, quiet, as_json)
         return
     named, refit = _peers(peers, river), _refit(refit_every, refit_rows)
-    settled = _settle(ctx)
+    _compare(_settle(ctx), chosen, named, refit, seeds, jobs, plot, tracking_uri, quiet, as_json)
+
+
+def _require_own_stream(ctx: click.Context) -> None:
+    """Raise `OptionError` where rows were given, on the command line or in a file."""
+    from selfheal_cli.errors import OptionError
+
+    if _settle(ctx).config.source.kind != "synthetic":
+        raise OptionError(
+            "the article's versions run on streams of their own: leave FILE out (--no-config)"
+        )
+
+
+def _compare(
+    settled: ResolvedSettings, chosen: list[str], named: tuple[str, ...] | None,
+    refit: RefitSchedule, seeds: int, jobs: int, plot: Path, tracking_uri: str | None,
+    quiet: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Compare, show and keep it."""
+    from selfheal_cli.pipeline.offline.contest import contest
+
     with standing.naming_the_file(settled):
         config, make_source, why = contest(settled)
     loud = not (quiet or as_json)

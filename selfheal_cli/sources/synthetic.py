@@ -113,9 +113,9 @@ class SyntheticSource(Around):
         self._drift = settings.phases[-1][1] if settings.phases else settings.drift_strength
         clean = (0.0, settings.positive_share, POSITIVE_MEAN)
         draw = np.random.RandomState(seed)
-        self._training = _draw_set(draw, settings.train_rows, *clean)
-        self._clean = _draw_set(draw, settings.test_rows, *clean)
-        self._drifted = _draw_set(
+        self._training = draw_set(draw, settings.train_rows, *clean)
+        self._clean = draw_set(draw, settings.test_rows, *clean)
+        self._drifted = draw_set(
             draw, settings.test_rows, self._drift, self._share, self._positive_mean
         )
         self._after_sets = draw.get_state()
@@ -184,12 +184,19 @@ def _count(settings: SyntheticSettings, batches: int | None) -> int:
     return in_phases if batches is None else min(batches, in_phases)
 
 
-def _draw_set(
-    draw: np.random.RandomState, rows: int, drift: float, share: float, positive_mean: float
+def draw_set(
+    draw: np.random.RandomState,
+    rows: int,
+    drift: float,
+    share: float,
+    positive_mean: float = POSITIVE_MEAN,
+    *,
+    spread: float = 1.0,
 ) -> Rows:
+    """Rows in random order; ``spread`` is the normals' of V14."""
     positives = int(share * rows)
     normals = rows - positives
-    sensitive = draw.normal(-drift, 1.0, normals)
+    sensitive = draw.normal(-drift, spread, normals)
     x_normal = np.insert(draw.randn(normals, 9), V14, sensitive, axis=1)
     sensitive = draw.normal(positive_mean, POSITIVE_SD, positives)
     x_positive = np.insert(draw.randn(positives, 9), V14, sensitive, axis=1)
