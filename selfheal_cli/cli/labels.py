@@ -84,9 +84,10 @@ def revoke(
 ) -> None:
     """Take back the labels that a name told: rows have what others told, or no label again.
 
-    The plan names the versions that may have learned from them. The healer learns anew without
-    them with the next answered row, and what serves follows through the gate; --roll-back does not
-    wait for that.
+    The plan names the versions that may have learned from them. Where one of them serves, the last
+    version before them waits for 'selfheal approve'. The healer learns anew without them with the
+    next answered row: what serves follows through the gate, or is proposed in its place.
+    --roll-back waits for nobody.
     """
     require_no_question(as_json=as_json, yes=yes, dry_run=dry_run)
     from selfheal_cli.cli import output
@@ -96,7 +97,7 @@ def revoke(
     at, registry, tellers = _moment(since), MlflowRegistry(tracking_uri), _tellers(model_name, log)
     plan = tellers.plan(name, at)
     tainted = tainted_since(registry, model_name, plan.first or at)
-    document = _document(name, at, plan, tainted) | {"revoked": 0, "move": None}
+    document = _document(name, at, plan, tainted) | {"revoked": 0, "move": None, "proposal": None}
     if not as_json:
         for line in _told(name, plan, tainted):
             say(line)
@@ -105,9 +106,12 @@ def revoke(
         done = tellers.revoke(name, at)
         document["revoked"] = done.labels
         _write_down(registry, model_name, name, since, done, reason)
-        if roll_back and tainted.serves:
-            four_eyes = standing.policy_here(click.get_current_context(), policy).four_eyes
-            document["move"] = _roll_back(registry, tainted, reason, four_eyes=four_eyes)
+        if tainted.serves:
+            here = standing.policy_here(click.get_current_context(), policy)
+            if roll_back:
+                document["move"] = _roll_back(registry, tainted, reason, four_eyes=here.four_eyes)
+            else:
+                document["proposal"] = _propose(registry, tainted, reason, here.proposal_hours)
     if as_json:
         output.print_json(document)
         return
@@ -242,7 +246,8 @@ def _told(name: str, plan: Revocation, tainted: Tainted) -> list[str]:
         clean = f"v{tainted.clean.version}" if tainted.clean else "none that is still there"
         lines.append(
             f"v{tainted.serving.version} serves: the healer rebuilds it without them, as far back "
-            f"as labels.horizon; the last clean version is {clean} (--roll-back)."
+            f"as labels.horizon; the last clean version is {clean}, which is proposed until then "
+            "(--roll-back: serves at once)."
         )
     return lines
 
@@ -276,9 +281,24 @@ def _roll_back(
     return None if move is None else move.as_dict()
 
 
+def _propose(registry: MlflowRegistry, tainted: Tainted, reason: str, hours: float) -> int | None:
+    """Its number; None where there is none, or another proposal is open, which is said."""
+    from selfheal_cli.errors import ConflictError
+    from selfheal_cli.rollback.clean import propose_clean
+
+    try:
+        made = propose_clean(registry, tainted, hours, actor=actor(), at=now_text(), reason=reason)
+    except ConflictError as exc:
+        click.echo(f"selfheal: nothing is proposed: {exc}", err=True)
+        return None
+    return made.sequence if made else None
+
+
 def _done(document: dict[str, Any], *, dry_run: bool) -> str:
     if dry_run or not document["revoked"]:
         return "Nothing was changed."
     moved = document["move"]
     more = f" The champion is v{moved['target']} again." if moved else ""
+    if document["proposal"]:
+        more = f" Proposal {document['proposal']}: v{document['clean']}; see 'selfheal proposals'."
     return f"{document['revoked']} labels were taken back; the healer learns anew.{more}"

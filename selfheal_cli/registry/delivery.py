@@ -16,7 +16,13 @@ from selfheal_cli.records import Evaluation, Phase, Snapshot
 from selfheal_cli.registry.aliases import Move, move_alias
 from selfheal_cli.registry.base import CHAMPION, NOTHING, Lineage, Registry, StepMetrics
 from selfheal_cli.registry.journal import Hold, Proposal, standing
-from selfheal_cli.registry.orders import pause, propose, proposed_before
+from selfheal_cli.registry.orders import (
+    pause,
+    propose,
+    proposed_before,
+    reject,
+    supersedes,
+)
 from selfheal_cli.registry.outbox import Job, Outbox
 from selfheal_cli.scores import AnyScores, scores_from
 
@@ -169,13 +175,23 @@ def _proposal(
     )
     try:
         made = proposed_before(registry, lineage.model, snapshot) if again else None
-        made = made or propose(registry, lineage.model, wanted)
+        made = made or _proposed(registry, lineage.model, wanted)
     except ConflictError as exc:
         return {"refused": str(exc)}
     return {
         "proposal": made.sequence, "snapshot": snapshot, "version": made.target,
         "sha256": made.sha256, "expires": made.expires, "reason": made.reason,
     }  # fmt: skip
+
+
+def _proposed(registry: Registry, model: str, wanted: Proposal) -> Proposal:
+    """Propose it, in the place of what it supersedes."""
+    made = propose(registry, model, wanted)
+    for waiting in standing(registry, model).proposals:
+        if supersedes(made, waiting):
+            why = f"proposal {made.sequence} has what was rebuilt"
+            reject(registry, model, waiting.sequence, actor=made.actor, at=made.at, reason=why)
+    return made
 
 
 def _last_move(registry: Registry, lineage: Lineage, known: int) -> int:

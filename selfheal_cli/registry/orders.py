@@ -24,6 +24,8 @@ from selfheal_cli.registry.journal import (
 Mode = Literal["auto", "recommend", "shadow", "off"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 AUTO: Mode = "auto"
+CLEAN = "clean of labels taken back"  # what the reason of such a proposal begins with
+REBUILT = "corrected labels"  # why a heal was asked for that learned without them
 STANDS: Mapping[str, str] = {
     "auto": "heals serve within the budget, and are proposed beyond it",
     "recommend": "heals are proposed, and serve once somebody approves",
@@ -149,11 +151,18 @@ def _require_alone(
             f"v{wanted.target} was judged"
         )
     waiting = next((one for one in others if one.snapshot), None)
-    if waiting is not None:
+    if waiting is not None and not supersedes(wanted, waiting):
         raise ConflictError(
             f"proposal {waiting.sequence} of '{model}', v{waiting.target}, is open until "
             f"{waiting.expires}: v{wanted.target} waits"
         )
+
+
+def supersedes(wanted: Proposal, waiting: Proposal) -> bool:
+    """Whether a heal that learned without labels which were taken back is proposed, and the last
+    version before them waits: the newer one knows all that the older one does.
+    """
+    return waiting.reason.startswith(CLEAN) and REBUILT in wanted.reason
 
 
 def approve_first(

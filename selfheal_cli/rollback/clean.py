@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from selfheal_cli.records import AnyVersion, ForeignVersion, Phase, VersionRecord
 from selfheal_cli.registry.base import CHAMPION, Registry
-from selfheal_cli.registry.journal import EntryKind
+from selfheal_cli.registry.journal import EntryKind, Proposal, standing
+from selfheal_cli.registry.orders import CLEAN, propose
 from selfheal_cli.rollback.plan import serving_version
 
 HEALED = (Phase.POST_HEAL, Phase.REJECTED)
@@ -26,6 +28,27 @@ class Tainted:
     def serves(self) -> bool:
         """Whether one of them serves."""
         return self.serving is not None and self.serving.version in self.learned
+
+
+def propose_clean(
+    registry: Registry, tainted: Tainted, hours: float, *, actor: str, at: str, reason: str
+) -> Proposal | None:
+    """Have the last clean version wait for approval where one serves that learned from the labels,
+    until the healer proposes what it has rebuilt; None where there is none, or nothing to do.
+    Raises `ConflictError` where another proposal of a heal is open.
+    """
+    clean = tainted.clean
+    if clean is None or not tainted.serves:
+        return None
+    moved = standing(registry, clean.model).moves.get(CHAMPION)
+    expires = datetime.fromisoformat(at) + timedelta(hours=hours)
+    wanted = Proposal(
+        clean.version, clean.sha256, actor, at, f"{CLEAN}: {reason}",
+        moved.sequence if moved else 0,
+        snapshot=clean.tags["selfheal.snapshot"],
+        expires=expires.isoformat(timespec="milliseconds"),
+    )  # fmt: skip
+    return propose(registry, clean.model, wanted)
 
 
 def tainted_since(registry: Registry, model: str, since: float) -> Tainted:

@@ -47,8 +47,20 @@ def test_labels_that_are_taken_back_name_their_versions_and_move_the_champion_if
     assert (plan["labels"], plan["replaced"], plan["revoked"]) == (2, 1, 0)
     assert middle in plan["learned"]
     assert numbers[0] not in plan["learned"]
-    done = json.loads(invoke(*asked, "--yes", "--roll-back", "--json").stdout)
+    done = json.loads(invoke(*asked, "--yes", "--json").stdout)
     assert done["revoked"] == 2
+    waiting = json.loads(invoke("proposals", "--json").stdout)
+    assert plan["serving_learned"]
+    assert [(one["sequence"], one["target"]) for one in waiting] == [
+        (done["proposal"], plan["clean"])
+    ]
+    spool.label([Feedback(1, "r1", 1)], "bad", since)
+    again = invoke(*asked, "--yes")  # another one is open: said, and nothing else is wrong
+    assert "1 labels were taken back" in again.stdout
+    assert f"proposal {done['proposal']} of 'fraud'" in again.stderr
+    spool.label([Feedback(1, "r1", 1)], "bad", since)
+    done = json.loads(invoke(*asked, "--yes", "--roll-back", "--json").stdout)
+    assert done["revoked"] == 1
     assert {(one.place, one.y) for one in spool.labels_after(0, 10)} == {(0, 0), (1, -1), (2, 1)}
     if plan["serving_learned"]:
         assert done["move"]["target"] == plan["clean"]

@@ -44,6 +44,7 @@ from selfheal_cli.records import (
     DriftReading,
     Evaluation,
 )
+from selfheal_cli.registry.orders import REBUILT
 from selfheal_cli.rules.ruleset import RuleVerdict
 from selfheal_cli.scores import AnyScores
 from selfheal_cli.sources.base import Source
@@ -388,7 +389,7 @@ class Session:
         recipe, rows = chosen
         batch, decision = self.run.state.batch, read.decision
         reason = decision.reason if decision.heal else "new labels"
-        reason = "corrected labels" if self._relearned else reason
+        reason = REBUILT if self._relearned else reason
         if recipe == self._free:
             reason = self._without_labels(decision.reason)
         self._diagnosing.before_heal(batch)
