@@ -30,15 +30,15 @@ from selfheal_cli.pipeline.offline.refitted import RefitSchedule
 from selfheal_cli.pipeline.prepare.baseline import Trained, survey, train_networks
 from selfheal_cli.pipeline.prepare.rows import open_source
 from selfheal_cli.pipeline.stream.memory import Replay
-from selfheal_cli.settings.resolve import OF_OWN_DATA, VALIDATION
+from selfheal_cli.settings.resolve import OF_ENSEMBLE, OF_OWN_DATA, VALIDATION
 from selfheal_cli.sources.base import Source
 
 FIGURES = ("accuracy", "f1", "roc_auc", "pr_auc", "log_loss", "rows_per_second")
 UNLIKE = ("adaptive-tree", "isolation-forest", "one-class-svm")  # behind the others everywhere
 RECIPES = {
     "anchored": HealSettings(recipe="anchored"),
-    "ensemble without trees": HealSettings(recipe="ensemble"),
-    "ensemble": HealSettings(recipe="ensemble", trees=True),
+    "ensemble without trees": HealSettings(recipe="ensemble", **OF_ENSEMBLE),
+    "ensemble": HealSettings(recipe="ensemble", trees=True, **OF_ENSEMBLE),
 }
 
 

@@ -282,11 +282,12 @@ class HealSettings(Settings):
     entropy_weight: NotNegative = Field(default=0.03, description="of the entropy in the loss")
     window: Annotated[int, Field(ge=1, le=10_000)] = Field(
         default=25,
-        description="labelled batches that gradient and anchored learn from; 10 for ensemble, "
+        description="labelled batches that gradient and anchored learn from; 12 for ensemble, "
         "which is judged on them",
     )
     held_out: Annotated[float, Field(ge=0, le=0.9)] = Field(
-        default=0.2, description="share of each batch that they never learn from"
+        default=0.2,
+        description="share of each batch that none of them learns from; 0.1 for ensemble",
     )
     ridge: Positive = Field(default=5.0, description="penalty of leaving the trained network")
     trees: bool = Field(

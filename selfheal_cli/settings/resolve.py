@@ -258,9 +258,11 @@ def _rank(origin: Origin) -> int:
 
 
 STDIN = "-"
-# batches in the window: an ensemble learns from the latest alone, and is judged on some
-JUDGED_ON = 10
 FEW_HELD_OUT = 0.1  # share of asked labels that no heal learns from
+# an ensemble learns from the latest batches alone: the window holds those that it is judged on, and
+# those of a pause after a rollback; its experts are charged before they learn, so that the gate
+# needs fewer rows
+OF_ENSEMBLE: Mapping[str, Any] = {"window": 12, "held_out": 0.1}
 # of the policy, where rows are the user's own and the policy's file says nothing of it
 OF_OWN_DATA: Mapping[str, Any] = {"publish_change": 0.003, "publish_share": 0.6}
 
@@ -355,7 +357,7 @@ def _filled(given: Layer, kind: str) -> dict[str, Any]:
             "trees": mine and recipe == "ensemble" and not why_no_trees(),
             "better_by": "paired" if mine else "f1",
             "pre_heal": "figures" if mine else "version",
-            **({"window": JUDGED_ON} if mine and recipe == "ensemble" else {}),
+            **(OF_ENSEMBLE if mine and recipe == "ensemble" else {}),
             "assume_strictly": given.get("heal", "assume") is not None,
             # of four labels a batch one would be a quarter
             **({} if given.get("labels", "ask") is None else {"held_out": FEW_HELD_OUT}),

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from selfheal_cli.config import NetworkSettings, Objective, RunConfig, SyntheticSettings
+from selfheal_cli.config import (
+    HealSettings,
+    NetworkSettings,
+    Objective,
+    RunConfig,
+    SyntheticSettings,
+)
 from selfheal_cli.decide import RECENT, threshold_for
 from selfheal_cli.errors import ConfigurationError
 from selfheal_cli.heal.recipe import check_recipe
@@ -35,6 +41,7 @@ from selfheal_cli.pipeline.stream.memory import Replay
 from selfheal_cli.pipeline.stream.session import each
 from selfheal_cli.records import Batch
 from selfheal_cli.scores import Scores
+from selfheal_cli.settings.resolve import OF_ENSEMBLE
 from selfheal_cli.sources.base import Source
 
 if TYPE_CHECKING:
@@ -200,9 +207,14 @@ def _enter(start: _Start, trained: Trained, title: str, make: MakePeer | None) -
 
 
 def with_recipe(config: RunConfig, recipe: str) -> RunConfig:
-    """The same run by another recipe; only anchored heals without labels."""
+    """The same run by another recipe; only anchored heals without labels, and an ensemble has its
+    own defaults where nothing else was said.
+    """
     assumed = config.heal.assume if recipe == "anchored" else None
-    heal = config.heal.model_copy(update={"recipe": recipe, "assume": assumed})
+    own = OF_ENSEMBLE if recipe == "ensemble" else {}
+    usual = HealSettings()
+    unsaid = {k: v for k, v in own.items() if getattr(config.heal, k) == getattr(usual, k)}
+    heal = config.heal.model_copy(update={"recipe": recipe, "assume": assumed, **unsaid})
     return config.model_copy(update={"heal": heal})
 
 
