@@ -259,6 +259,22 @@ def test_rows_of_nearly_one_class_are_learned_from(positives: int) -> None:
     assert log_loss_of(outcome, y) < 0.2
 
 
+@pytest.mark.parametrize("each", [3, 900])
+def test_three_rows_a_batch_and_all_labels_at_once_are_learned_from(each: int) -> None:
+    x, y = curved(9, 900)
+    x[:, 3] = 1.5  # and what never varies is no matter
+    outcome = heal(recipes_with(trees=False), small.start(NETWORK), rows_of(x, y, each))
+    assert log_loss_of(outcome, y) < 0.65
+
+
+def test_what_was_learned_of_wrong_labels_goes_as_it_came() -> None:
+    recipes, state = recipes_with(trees=False), small.start(NETWORK)
+    x, y = curved(10, 1_600)
+    told = np.where((np.arange(1_600) >= 800) & (np.arange(1_600) < 1_200), 1 - y, y).astype(np.int8)
+    outcome = heal(recipes, state, rows_of(x, told))
+    assert log_loss_of(outcome, y) < 0.65
+
+
 def log_loss_of(outcome: HealOutcome, y: NDArray[np.int8]) -> float:
     p = outcome.probabilities_after[-100:]
     return float(-np.log(np.where(y[-100:] == 1, p, 1 - p)).mean())
