@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 MISSING = CELLS - 1
 NEW, OTHER = CELLS - 2, CELLS - 3  # texts that training lacks, and those that are rare in it
-KEPT = 1_000  # batches whose labels may still come
+KEPT = 1_000_000  # rows whose labels may still come
 LARGEST = 20  # segments that are told of though they did not drift
 MOST_PAIRS = 500_000  # of a segment and a column: about 120 MB
 
@@ -162,7 +162,8 @@ class SegmentWatch:
         self._grow()
         self._inputs.learn(reference.counts)
         self._tally = _Tally(np.zeros((len(self._names), 3), np.int64))
-        self._recent: dict[int, tuple[NDArray[np.intp], Codes]] = {}
+        self._recent: dict[int, tuple[NDArray[np.int32], NDArray[np.int32]]] = {}
+        self._kept = 0  # rows in them
         self._named: dict[tuple[int, int], int] = {}  # since which batch
         self.unkeyed = self.beyond = 0
 
@@ -172,9 +173,10 @@ class SegmentWatch:
             self.unkeyed += len(place)
             return
         codes = self._code(keys_of(columns[self.reference.by]))
-        self._recent[batch] = (place, codes)
-        if len(self._recent) > KEPT:
-            del self._recent[min(self._recent)]
+        self._recent[batch] = (place.astype(np.int32), codes.astype(np.int32))
+        self._kept += len(codes)
+        while self._kept > KEPT and len(self._recent) > 1:
+            self._kept -= len(self._recent.pop(min(self._recent))[0])
         lots = np.random.default_rng([self._seed, batch]).random(len(codes))
         known = codes >= 0
         if known.any():
@@ -185,9 +187,9 @@ class SegmentWatch:
         """Labels of a batch's rows came: where what served, and the frozen model, were wrong."""
         if batch not in self._recent:
             return
-        places, codes = self._recent[batch]
+        places, coded = self._recent[batch]
         known = np.isin(place, places)
-        codes = codes[np.searchsorted(places, place[known])]
+        codes: Codes = coded[np.searchsorted(places, place[known])].astype(np.intp)
         live, shadow = live[known][codes >= 0], shadow[known][codes >= 0]
         codes = codes[codes >= 0]
         self._tally.add(codes, live, shadow, len(self._names))

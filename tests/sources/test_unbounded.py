@@ -165,6 +165,19 @@ def test_it_is_committed_only_up_to_what_was_scored() -> None:
     assert feed.committed == {PARTITION: 40}
 
 
+def test_the_column_of_segments_is_kept_beside_the_features_and_may_be_missing() -> None:
+    clock = Clock()
+    lines = [changed(line, shop=place % 3) for place, line in enumerate([*TRAIN, *REST[:9]])]
+    feed = ScriptedFeed(clock, [[*lines, REST[9]]])
+    settings = StdinSettings(target="y", train_rows=30, drop=("shop",))
+    source = UnboundedSource(
+        settings, feed, None, batch_size=10, batches=1, clock=clock, segment_by="shop"
+    )
+    (batch,) = source.batches()
+    assert "shop" not in source.encoding.names
+    assert batch.rows.columns["shop"].tolist() == ["0", "1", "2"] * 3 + [None]
+
+
 def kept_source(
     folder: Path, steps: list[list[str] | float], past: Past, clock: Clock, *, live: bool
 ) -> UnboundedSource:

@@ -103,6 +103,8 @@ class NoticeFold:
             return "drift" if began and self._is_new(event) else ""
         if isinstance(event, events.ColumnMoved):
             return "" if event.back else "drift"
+        if isinstance(event, events.SegmentsDrifted):
+            return "drift"
         if isinstance(event, events.Diagnosed):
             before, self._advice = self._advice, event.diagnosis.advice
             return "verdict" if self._advice is Advice.GONE and before is not Advice.GONE else ""
