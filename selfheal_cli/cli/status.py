@@ -177,7 +177,7 @@ def _server(document: Document) -> RenderableType:
     if standing["candidates"]:
         parts.append(_candidates(standing))
     if document.get("replicas"):
-        parts += _replicas(document)
+        parts.append(_replicas(document))
     if standing["happenings"]:
         rows = [[one["at"][:19].replace("T", " "), one["text"]]
                 for one in standing["happenings"][:8]]  # fmt: skip
@@ -243,19 +243,15 @@ def _against(standing: Document) -> RenderableType:
     return make_table(title, ("figure", ">live", ">shadow", ">lift"), rows)
 
 
-def _replicas(document: Document) -> list[RenderableType]:
-    """Those that share the log, and what keeps its rows from the healer."""
+def _replicas(document: Document) -> RenderableType:
+    """Those that share the log."""
     rows = [
         [one["name"], "not numbered yet" if one["version"] is None else f"v{one['version']}",
          f"{one['queue']:,}", f"{one['unrecorded']:,}", f"{document['at'] - one['at']:.0f} s"]
         for one in document["replicas"]
     ]  # fmt: skip
     columns = ("name", ">version", ">rows for the log", ">not kept", ">last word")
-    held = sorted({one["held_back"] for one in document["replicas"]} - {""})
-    return [
-        *(line((f"! The healer does not see the latest rows: {one}", "yellow")) for one in held),
-        make_table("Replicas on this log", columns, rows),
-    ]
+    return make_table("Replicas on this log", columns, rows)
 
 
 def _candidates(standing: Document) -> RenderableType:

@@ -14,6 +14,7 @@ from selfheal_cli.spool.control import ControlChannel
 from selfheal_cli.spool.store import Spool
 
 TELL_SECONDS = 2.0
+HELD_SECONDS = 5.0  # for which a transaction of somebody else is nothing to be told
 KEPT_SECONDS = 86_400.0  # words of replicas that were killed
 
 
@@ -47,7 +48,7 @@ class Replicas:
         word = ReplicaWord(
             name=self._name, at=self._channel.now(), version=facts.version,
             snapshot=facts.snapshot, queue=facts.queue, unrecorded=facts.unrecorded,
-            following=facts.following, held_back=self._spool.held_back(),
+            following=facts.following, held_back=self._spool.held_back(HELD_SECONDS),
         )  # fmt: skip
         self._channel.set_status(f"{REPLICA}{self._name}", word.model_dump(mode="json"))
         self._channel.forget_statuses(REPLICA, word.at - KEPT_SECONDS)

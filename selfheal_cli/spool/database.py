@@ -73,8 +73,10 @@ class LogDatabase(Protocol):
     def wait(self, seconds: float, stop: Event) -> None:
         """Wait so long at most for something new to be published, or for ``stop``."""
 
-    def held_back(self) -> str:
-        """Who keeps readers from what was committed already; empty where nobody does."""
+    def held_back(self, seconds: float = 0.0) -> str:
+        """Who keeps readers from what was committed already, for so long at least; empty where
+        nobody does.
+        """
 
     def close(self) -> None:
         """Close it; no call may follow."""

@@ -107,7 +107,7 @@ class SpoolFile:
         """A look at the file is cheap."""
         stop.wait(min(seconds, LOOK_SECONDS))
 
-    def held_back(self) -> str:
+    def held_back(self, seconds: float = 0.0) -> str:
         """Nobody: one writes at a time."""
         return ""
 

@@ -131,13 +131,15 @@ class PostgresDatabase:
                 return
             left -= SLICE_SECONDS
 
-    def held_back(self) -> str:
+    def held_back(self, seconds: float = 0.0) -> str:
         """See `LogDatabase`: the oldest open transaction of the cluster, in whichever database."""
         for query, kind in ((HELD_BACK, "pid"), (PREPARED, "prepared transaction")):
             held = self.all(query)
             if held:
-                who, database, seconds = held[0]
-                age = "its age is not shown to this role" if seconds is None else f"{seconds:.0f} s"
+                who, database, age = held[0]
+                if age is not None and age < seconds:
+                    return ""
+                age = "its age is not shown to this role" if age is None else f"{age:.0f} s"
                 return f"{kind} {who} of database '{database}' has a write open ({age})"
         return ""
 

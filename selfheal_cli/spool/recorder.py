@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Callable
 
 from selfheal_cli.errors import StorageError
+from selfheal_cli.spool.answer_log import AnswerLog
 from selfheal_cli.spool.entries import LoggedRequest
-from selfheal_cli.spool.store import Spool
 
 GROUP_SECONDS = 0.03  # what came meanwhile is one commit
 AGAIN_SECONDS = 0.5
@@ -24,7 +24,7 @@ class Recorder:
     """
 
     def __init__(
-        self, spool: Spool, on_lost: Callable[[int], object], most_rows: int = MOST_ROWS
+        self, spool: AnswerLog, on_lost: Callable[[int], object], most_rows: int = MOST_ROWS
     ) -> None:
         self.problem = ""
         self.unrecorded = self.conflicting = 0

@@ -15,8 +15,8 @@ from selfheal_cli.records import Answers, Batch, LateLabels, Rows
 from selfheal_cli.sources.base import Around
 from selfheal_cli.sources.contract import Contract, RangeViolations
 from selfheal_cli.sources.encoding import Encoding, occurred
+from selfheal_cli.spool.answer_log import AnswerLog
 from selfheal_cli.spool.entries import NOBODY_ASKED, Cursor, Label, LoggedRequest, mark_of
-from selfheal_cli.spool.store import Spool
 
 if TYPE_CHECKING:
     from selfheal_cli.records import LabelArray
@@ -145,7 +145,7 @@ class SpoolSource(Around):
         self,
         reference: NormalRows,
         encoding: Encoding,
-        spool: Spool,
+        spool: AnswerLog,
         cursor: Cursor,
         pace: Pace,
         remember: int,

@@ -332,9 +332,9 @@ class Spool:
         """As `LogDatabase.shared`."""
         return self._file.shared
 
-    def held_back(self) -> str:
+    def held_back(self, seconds: float = 0.0) -> str:
         """As `LogDatabase.held_back`."""
-        return self._file.held_back()
+        return self._file.held_back(seconds)
 
     def close(self) -> None:
         """Close it; no call may follow."""

@@ -80,11 +80,13 @@ def in_thread(server: uvicorn.Server, listening: Any) -> Iterator[None]:
 
 @contextmanager
 def serving(
-    registry: Path, workspace: Path, *, command: Any = IDLE, **settings: Any
+    registry: Path, workspace: Path, *, command: Any = IDLE, log: str | None = None, **settings: Any
 ) -> Iterator[Running]:
     """`selfheal serve` in this process, with a stand-in for the healer."""
     uri = f"sqlite:///{registry / 'mlflow.db'}"
-    healer = HealerSettings(model="fraud", actor="test", tracking_uri=uri, workspace=workspace)
+    healer = HealerSettings(
+        model="fraud", actor="test", tracking_uri=uri, workspace=workspace, log=log
+    )
     given = ServerSettings(healer=healer, port=0, **settings)
     with (
         bound(given.host, given.port) as listening,

@@ -36,8 +36,8 @@ from selfheal_cli.registry.outbox import NAME as OUTBOX_NAME
 from selfheal_cli.registry.outbox import Outbox, pending_in
 from selfheal_cli.registry.writer import RegistryWriter
 from selfheal_cli.sources.base import Source
+from selfheal_cli.spool.answer_log import AnswerLog
 from selfheal_cli.spool.entries import Cursor
-from selfheal_cli.spool.store import Spool
 from selfheal_cli.workspace import WORKSPACE
 
 
@@ -282,7 +282,7 @@ class Read:
 
 
 def where_to_begin(
-    model: str, workspace: Path, spool: Spool, run: str = "", batch: int = 0,
+    model: str, workspace: Path, spool: AnswerLog, run: str = "", batch: int = 0,
     champion: tuple[str, int] = ("", 0),
 ) -> Beginning:  # fmt: skip
     """Where the spool was read to, by the events of every run in this folder, if it is the spool
@@ -305,7 +305,7 @@ def where_to_begin(
     return _beyond_what_kills(beginning, read_before.begun)
 
 
-def _elsewhere(spool: Spool, read_before: Read, champion: tuple[str, int]) -> Beginning | None:
+def _elsewhere(spool: AnswerLog, read_before: Read, champion: tuple[str, int]) -> Beginning | None:
     """Of a log that machines share: where the run that read it last wrote down to have come, if
     that run's own event log is on another machine.
     """
@@ -318,24 +318,24 @@ def _elsewhere(spool: Spool, read_before: Read, champion: tuple[str, int]) -> Be
         return None
     if here.spool == cursor.spool:
         return Beginning(here)
-    return Beginning(here, _restored(run, here))
+    return Beginning(here, _restored(f"run {run}", here))
 
 
-def _restored(run: str, cursor: Cursor) -> str:
+def _restored(who: str, cursor: Cursor) -> str:
     return (
-        f"the log was restored, upgraded or failed over since run {run} read it: what it has is "
+        f"the log was restored, upgraded or failed over since {who} read it: what it has is "
         f"read on from {_place(cursor)}, and what it lost is lost"
     )
 
 
-def _in_this(spool: Spool, read_before: Read) -> Beginning:
+def _in_this(spool: AnswerLog, read_before: Read) -> Beginning:
     """After the furthest batch whose rows are where they were then."""
     identity = spool.identity()
     through = sorted(read_before.through, key=lambda one: (one[1].answered, one[1].place))
     if spool.shared and through and through[-1][1].spool != identity:
         here = spool.here(through[-1][1])
         if here is not None and spool.holds(here):
-            return Beginning(here, _restored("of this folder", here))
+            return Beginning(here, _restored("a run of this folder", here))
     own = [one for one in through if one[1].spool == identity]
     if not any(one.spool for _, one in through):
         own = through[-1:]  # nobody wrote down which spool was read: the last place must tell

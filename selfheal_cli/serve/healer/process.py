@@ -162,5 +162,9 @@ def main() -> int:
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda number, frame: stop.set())
     watch_parent(os.getppid(), stop.set)
-    HealerProcess(settings, MlflowRegistry(settings.tracking_uri), stop).run()
+    try:
+        HealerProcess(settings, MlflowRegistry(settings.tracking_uri), stop).run()
+    except SelfhealError as exc:  # its log is away; it is begun again
+        sys.stderr.write(f"selfheal: {one_line(exc)}\n")
+        return exc.exit_code
     return 0

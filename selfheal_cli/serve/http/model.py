@@ -27,6 +27,7 @@ from selfheal_cli.registry.scoring import ScoringContract
 from selfheal_cli.rollback.plan import serving_version
 from selfheal_cli.rollback.verify import load_verified
 from selfheal_cli.sources.encoding import QuickEncoding
+from selfheal_cli.spool.answer_log import Bulletin
 from selfheal_cli.spool.control import ControlChannel, Published
 from selfheal_cli.spool.tried import TriedVersion, tried_now
 
@@ -247,18 +248,18 @@ class ModelReloader:
     def __init__(
         self,
         scorer: Scorer,
-        channel: ControlChannel,
+        bulletin: Bulletin,
         registry: Callable[[], Registry],
         on_refused: Callable[[], object],
         since: int,
     ) -> None:
         self.problem = ""
         self._scorer = scorer
-        self._channel = channel
+        self._bulletin = bulletin
         self._registry = registry
         self._on_refused = on_refused
         self._taken = since
-        self._channel_read = channel.identity()
+        self._bulletin_read = bulletin.identity()
         self._refused = 0
         self._not_tried = ""  # why a canary is not
         self._stop = threading.Event()
@@ -293,11 +294,11 @@ class ModelReloader:
 
     def _look_at_champion(self) -> bool:
         try:
-            identity = self._channel.identity()
-            if identity != self._channel_read:  # another channel counts from 1 again
-                self._channel_read, self._taken = identity, 0
-            sequence, version = self._channel.current()
-            wanted = self._channel.after(self._taken) if sequence > self._taken else None
+            identity = self._bulletin.identity()
+            if identity != self._bulletin_read:  # another one counts from 1 again
+                self._bulletin_read, self._taken = identity, 0
+            sequence, version = self._bulletin.current()
+            wanted = self._bulletin.after(self._taken) if sequence > self._taken else None
             if wanted is None:
                 if sequence and version is not None and self._unnumbered(sequence):
                     self._scorer.number(version)
@@ -321,6 +322,6 @@ class ModelReloader:
     def _run(self) -> None:
         while not self._stop.is_set():
             if self.look():
-                self._channel.wait(LOOK_SECONDS, self._stop)
+                self._bulletin.wait(LOOK_SECONDS, self._stop)
             else:
                 self._stop.wait(AGAIN_SECONDS)

@@ -13,6 +13,7 @@ from selfheal_cli.scores import title_of
 from selfheal_cli.serve.operator.status import (
     Judged,
     ModelStatus,
+    ReplicaWord,
     ServerInfo,
     StatusSnapshot,
     lifts,
@@ -107,6 +108,8 @@ def warnings(seen: StatusSnapshot) -> list[str]:
         messages.append(f"The healer reports: {standing.error}")
     if standing.spool:
         messages.append(f"Reading did not go on where it was left: {standing.spool}")
+    held = sorted({one.held_back for one in seen.replicas} - {""})
+    messages += [f"The healer does not see the latest rows: {one}." for one in held]
     messages += _of_server(seen)
     if standing.registry_away:
         messages.append(f"The registry is away: {standing.registry_away}")
@@ -258,7 +261,9 @@ class Healer(ClosedDocument):
 
 
 class Status(ClosedDocument):
-    """How a served model stands; ``at`` in seconds since 1970."""
+    """How a served model stands; ``at`` in seconds since 1970. ``replicas`` are those that share a
+    log, where one does.
+    """
 
     at: float
     server: ServerInfo
@@ -266,6 +271,7 @@ class Status(ClosedDocument):
     label_age_seconds: float | None
     told: Told
     standing: ModelStatus
+    replicas: tuple[ReplicaWord, ...] = ()
 
 
 class PlanOrder(ClosedDocument):
@@ -341,4 +347,5 @@ def status(seen: StatusSnapshot) -> Status:
         label_age_seconds=seen.label_age,
         told=told,
         standing=seen.standing,
+        replicas=seen.replicas,
     )

@@ -1,0 +1,71 @@
+"""Servers that share a log: each of them knows of all, and any takes any label."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from selfheal_cli.serve.operator.status import ReplicaWord, ServerInfo, look
+from selfheal_cli.serve.operator.verdict import status
+from selfheal_cli.serve.replicas import Replicas
+from selfheal_cli.spool.control import ControlChannel
+from tests.conftest import Invoke
+from tests.serve.conftest import Running, serving, until
+from tests.spool.conftest import Place, in_postgres, log_database, log_uri, model
+
+__all__ = ["in_postgres", "log_database", "log_uri", "model"]  # fixtures
+
+
+@pytest.fixture
+def pair(article_run: Path, tmp_path: Path, log_uri: str) -> Iterator[tuple[Running, Running]]:
+    """Two servers, as on machines of their own, of one registry and one log."""
+    one, other = tmp_path / "one", tmp_path / "other"
+    with (
+        serving(article_run, one, log=log_uri) as first,
+        serving(article_run, other, log=log_uri) as second,
+    ):
+        yield first, second
+
+
+def test_a_label_is_told_at_another_machine_than_its_row_and_either_tells_of_both(
+    pair: tuple[Running, Running], invoke: Invoke
+) -> None:
+    one, other = pair
+    headers = {"X-Request-Id": "r1"}
+    told = {"labels": [{"request_id": "r1", "labels": ["fraud", "normal", None]}]}
+    answer = one.post("/invocations", json={"dataframe_split": one.rows()}, headers=headers)
+    assert answer.status_code == 200
+    one.front.recorder.flush()
+    assert other.post("/feedback", json=told).json()["joined"] == 2
+    assert one.post("/feedback", json=told).json()["repeated"] == 2
+    assert other.front.spool.labels_beyond(0, 9) == 2
+    published = one.front.channel.published()
+    assert published is not None
+    one.front.channel.publish(published)
+    seen = one.front.channel.current()[0]
+    until(lambda: other.front.following._taken == seen)
+    until(lambda: other.get("/status").json()["replicas"])
+    shown = invoke("status", other.url).output
+    assert "Replicas on this log" in shown
+
+
+def test_who_holds_rows_back_is_an_operators_to_know(
+    in_postgres: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channel, spool = in_postgres.channel(), in_postgres.spool()
+    held = "pid 7 of database 'shop' has a write open (312 s)"
+    monkeypatch.setattr(spool, "held_back", lambda seconds: held)
+    info = ServerInfo(model="fraud", version=3)
+    Replicas(channel, spool, lambda: info).tell()
+    document = status(look(channel, lambda: info))
+    assert f"The healer does not see the latest rows: {held}." in document.told.warnings
+    assert [one.version for one in document.replicas] == [3]
+
+
+def test_what_a_later_release_says_of_itself_is_read(in_postgres: Place) -> None:
+    channel: ControlChannel = in_postgres.channel()
+    channel.set_status("replica:new", {"name": "new", "at": 1.0, "colour": "green"})
+    seen = look(channel, lambda: ServerInfo(model="fraud"))
+    assert seen.replicas == (ReplicaWord(name="new", at=1.0),)
