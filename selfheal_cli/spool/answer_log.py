@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from threading import Event
-from typing import Protocol
+from typing import Any, Protocol
 
 from selfheal_cli.spool.control import Published
 from selfheal_cli.spool.entries import (
@@ -89,6 +89,9 @@ class Bulletin(Protocol):
 
     def after(self, seen: int) -> Published | None:
         """What serves, where it was published after ``seen``."""
+
+    def status(self, topic: str) -> tuple[dict[str, Any], float]:
+        """What was said last on a topic, and when; ({}, 0.0) where nothing was."""
 
     def wait(self, seconds: float, stop: Event) -> None:
         """Wait so long at most for something to be published, or for ``stop``."""

@@ -16,6 +16,7 @@ from selfheal_cli.spool.database import LogDatabase
 from selfheal_cli.spool.file import SpoolFile
 
 PUBLISHED_KEPT = 20
+WATCHES = "watches "  # before the name of a holder of the turn that heals nothing
 SCHEMA = (
     """
 CREATE TABLE IF NOT EXISTS published (
@@ -134,15 +135,19 @@ class ControlChannel:
         """As `LogDatabase.wait`."""
         self._file.wait(seconds, stop)
 
-    def take_turn(self, holder: str, seconds: float) -> bool:
+    def take_turn(self, holder: str, seconds: float, *, heals: bool = True) -> bool:
         """Be the one process that asks the registry and heals, for so many seconds from now on;
-        False where another one is. Zero seconds give it back.
+        False where another one is. Zero seconds give it back. One that only watches gives way to
+        one that ``heals``.
         """
+        name = holder if heals else f"{WATCHES}{holder}"
         until = self._file.now()
         with self._file.writing() as database:
             database.execute("INSERT INTO turn VALUES (1, '', 0) ON CONFLICT DO NOTHING")
             query = "UPDATE turn SET holder = ?, until = ? WHERE holder = ? OR until < ?"
-            values = (holder, until + seconds, holder, until)
+            if heals:
+                query += f" OR holder LIKE '{WATCHES}%'"
+            values = (name, until + seconds, name, until)
             return database.execute(query, values).rowcount == 1
 
     @property

@@ -6,6 +6,7 @@ import base64
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from selfheal_cli.spool.answer_log import Bulletin
 from selfheal_cli.spool.control import ControlChannel, Published
 
 TOPIC, ADAPTER = "canary", "canary-adapter"
@@ -61,7 +62,7 @@ def number_tried(
         channel.set_status(TOPIC, told, lease)
 
 
-def tried_now(channel: ControlChannel, known: TriedVersion | None = None) -> TriedVersion | None:
+def tried_now(channel: Bulletin, known: TriedVersion | None = None) -> TriedVersion | None:
     """What is tried now, None for nothing; what is ``known`` already is not read again. Raises
     `StorageError`.
     """

@@ -235,4 +235,7 @@ def test_it_is_read_on_behind_what_the_registry_has_of_a_run(place: Place) -> No
 def test_one_process_has_the_turn_until_it_gives_it_back_or_is_silent(place: Place) -> None:
     one, other = place.channel(), place.channel()
     assert (one.take_turn("a", 60.0), other.take_turn("b", 60.0)) == (True, False)
+    assert one.take_turn("a", 0.0) and other.take_turn("w", 60.0, heals=False)
+    assert not one.take_turn("w2", 60.0, heals=False)
+    assert one.take_turn("a", 60.0) and not other.take_turn("w", 60.0, heals=False)
     assert one.take_turn("a", 0.0) and other.take_turn("b", -1.0) and one.take_turn("a", 60.0)

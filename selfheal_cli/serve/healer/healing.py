@@ -178,19 +178,23 @@ class ModelHealer:
     def has_turn(self) -> bool:
         """Whether this is the process that asks the registry: of those on a shared log one is."""
         channel = self._around.channel
-        self.asks = not channel.shared or channel.take_turn(self._holder, TURN_SECONDS)
+        self.asks = not channel.shared or channel.take_turn(
+            self._holder, TURN_SECONDS, heals=self._heals
+        )
         return self.asks
 
     def give_up_turn(self) -> None:
         """Somebody else may ask from now on."""
         with suppress(SelfhealError):  # it ends by itself
             if self._around.channel.shared:
-                self._around.channel.take_turn(self._holder, 0.0)
+                self._around.channel.take_turn(self._holder, 0.0, heals=self._heals)
 
     def _try_nothing(self) -> None:
-        """A canary that nobody here compares answers no more, unless another process here does."""
+        """A canary that nobody compares answers no more; on a shared log who holds the lease says
+        what is tried.
+        """
         channel = self._around.channel
-        if not self._silent and tried_now(channel) is not None:
+        if not self._silent and not channel.shared and tried_now(channel) is not None:
             put_tried(channel, None)
 
     def block(self, error: Exception) -> None:

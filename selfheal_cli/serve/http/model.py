@@ -281,7 +281,7 @@ class ModelReloader:
     def _look_at_canary(self) -> bool:
         known = self._scorer.canary
         try:
-            told = tried_now(self._channel, known.told if known else None)
+            told = tried_now(self._bulletin, known.told if known else None)
             if told is not None or known is not None:
                 self._scorer.try_out(told, self._registry())
         except SelfhealError as exc:
