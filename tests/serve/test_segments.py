@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from io import StringIO
+
+from rich.console import Console
+
+from selfheal_cli.cli.status import rendered
 from selfheal_cli.events import types as events
 from selfheal_cli.serve.healer.status import SEGMENTS, EventFold
-from selfheal_cli.serve.operator.status import ModelStatus
+from selfheal_cli.serve.operator.page import _environment, _view
+from selfheal_cli.serve.operator.status import ModelStatus, ServerInfo, StatusSnapshot
+from selfheal_cli.serve.operator.verdict import status
 
 
 def drifted(segment: str, effect: float) -> events.DriftedSegment:
@@ -38,5 +45,19 @@ def test_no_more_are_held_than_are_told() -> None:
     assert fold.facts["segments"][0].segment == f"s{2 * SEGMENTS - 1}"
 
 
-def test_without_any_the_document_says_none() -> None:
+def test_page_and_command_show_the_furthest_and_nothing_without_any() -> None:
+    fold = fold_of([drifted(f"s<{place}>", 0.2 + place / 100) for place in range(30)])
+    said = {}
+    for name, standing in (("some", ModelStatus(**fold.facts)), ("none", ModelStatus())):
+        seen = StatusSnapshot(server=ServerInfo(model="m"), standing=standing, age=1.0, at=10.0)
+        console = Console(width=400, record=True, file=StringIO())
+        console.print(rendered(status(seen).model_dump(mode="json")))
+        page = _environment().get_template("live.html.j2").render(**_view(seen))
+        said[name] = page, console.export_text()
+    page, command = said["some"]
+    assert '<th scope="row">s&lt;29&gt;</th><td data-name="column">amount</td>' in page
+    assert "s&lt;9&gt;" not in page  # the twentieth is the last
+    assert "Segments that drifted: country s<29> in amount by 0.49, country s<28>" in command
+    assert "by 0.45 and 25 more" in command
+    assert not any("Segments that drifted" in one for one in said["none"])
     assert ModelStatus().as_status()["segments"] == []
