@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner, Result
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 from selfheal_cli import installed
@@ -43,6 +44,9 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("ours")
+# nor of what else is loaded: it draws the constants of modules, unless the search is to go deeper
+if DEPTH == 1 and (providers := sys.modules.get("hypothesis.internal.conjecture.providers")):
+    providers.is_local_module_file = lambda _: False  # type: ignore[attr-defined]
 
 
 def pytest_configure() -> None:
@@ -71,13 +75,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("quick")
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that ``make`` fills, for all workers of xdist together: nobody changes it."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            folder.mkdir()
+            make(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def store_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database with its schema and nothing in it; making one takes seconds."""
-    from mlflow import MlflowClient
 
-    path = tmp_path_factory.mktemp("template") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
+    def make(folder: Path) -> None:
+        from mlflow import MlflowClient
+
+        MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").search_experiments()
+
+    path = made_once(tmp_path_factory, "template", make) / "mlflow.db"
     share_compiled()
     return path
 
@@ -184,7 +202,10 @@ def fake_clock() -> Callable[[], datetime]:
 @pytest.fixture(scope="session")
 def article_run(tmp_path_factory: pytest.TempPathFactory, store_template: Path) -> Path:
     """The folder of one bare ``selfheal run``; tests read it and do not change it."""
-    return left_by_run(tmp_path_factory.mktemp("article"), store_template)
+    made = made_once(
+        tmp_path_factory, "article", lambda folder: left_by_run(folder, store_template)
+    )
+    return copied(made, tmp_path_factory.mktemp("article"))
 
 
 @pytest.fixture
@@ -197,22 +218,18 @@ def in_article_run(article_run: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def article_copy(article_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The session's run with its registry, moved here, to change."""
-    for name in ("mlflow.db", "mlruns", "monitoring_export"):
-        source = article_run / name
-        if source.is_dir():
-            shutil.copytree(source, tmp_path / name)
-        else:
-            shutil.copy(source, tmp_path / name)
-    moved(article_run, tmp_path)
-    enter(tmp_path, monkeypatch)
+    enter(copied(article_run, tmp_path), monkeypatch)
     return tmp_path
 
 
 @pytest.fixture(scope="session")
 def short_run(tmp_path_factory: pytest.TempPathFactory, store_template: Path) -> Path:
     """The folder of ``selfheal run --batches 4``: nine versions, the best of them v5."""
-    return left_by_run(tmp_path_factory.mktemp("short"), store_template, "--batches", "4",
-                       "--no-plots")  # fmt: skip
+    options = ("--batches", "4", "--no-plots")
+    made = made_once(
+        tmp_path_factory, "short", lambda folder: left_by_run(folder, store_template, *options)
+    )
+    return copied(made, tmp_path_factory.mktemp("short"))
 
 
 @pytest.fixture
@@ -221,14 +238,19 @@ def short_copy(short_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     An audit reads every version, so this is the copy to take where fifty-one are not the point.
     """
-    shutil.copytree(short_run, tmp_path, dirs_exist_ok=True)
-    moved(short_run, tmp_path)
-    enter(tmp_path, monkeypatch)
+    enter(copied(short_run, tmp_path), monkeypatch)
     return tmp_path
 
 
-def left_by_run(folder: Path, store_template: Path, *options: str) -> Path:
-    """The folder, with what ``selfheal run`` leaves there and said."""
+def copied(origin: Path, here: Path) -> Path:
+    """A folder with a store and its files, copied to this one."""
+    shutil.copytree(origin, here, dirs_exist_ok=True)
+    moved(origin, here)
+    return here
+
+
+def left_by_run(folder: Path, store_template: Path, *options: str) -> None:
+    """Fill the folder with what ``selfheal run`` leaves there and said."""
     shutil.copy(store_template, folder / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
         enter(folder, patch)
@@ -236,16 +258,17 @@ def left_by_run(folder: Path, store_template: Path, *options: str) -> Path:
         assert result.exit_code == 0, result.output
         (folder / "output.txt").write_text(result.output)
     os.environ.pop("MLFLOW_TRACKING_URI", None)
-    return folder
 
 
 @pytest.fixture(scope="session")
 def unpacked_0_1_0(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What selfheal 0.1.0 stored, see tests/stored/0.1.0/README.md; tests take copies."""
-    folder = tmp_path_factory.mktemp("stored")
-    with tarfile.open(Path(__file__).parent / "stored" / "0.1.0" / "stored.tar.xz") as packed:
-        packed.extractall(folder, filter="data")
-    return folder
+
+    def make(folder: Path) -> None:
+        with tarfile.open(Path(__file__).parent / "stored" / "0.1.0" / "stored.tar.xz") as packed:
+            packed.extractall(folder, filter="data")
+
+    return made_once(tmp_path_factory, "stored", make)
 
 
 @pytest.fixture

@@ -1,16 +1,31 @@
-"""A heal worker that is forked from here, which takes no seconds to load PyTorch again."""
+"""Processes that are forked from here: they take no seconds to load PyTorch or MLflow again."""
 
 from __future__ import annotations
 
 import os
 import signal
+import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
 
-from selfheal_cli.heal import worker
+
+def in_fork(work: Callable[[], object]) -> int:
+    """Do the work in a child; returns its exit code, negative for a signal."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    code = 1
+    try:
+        work()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
 
 
 @dataclass(frozen=True)
@@ -30,6 +45,8 @@ class Forked:
 
 def start(engine: Any) -> tuple[Forked, Connection]:
     """As `WorkerEngine._start`."""
+    from selfheal_cli.heal import worker
+
     ours, theirs = Pipe()
     pid = os.fork()
     if not pid:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -62,12 +63,23 @@ HEAVY = {
 }
 LONGEST = 60  # lines of a function
 CIRCLES: list[set[str]] = []
-MODULES = {  # each parsed once
-    path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", "."): ast.parse(
-        path.read_text()
-    )
-    for path in sorted(PACKAGE.rglob("*.py"))
-}
+
+
+@cache
+def modules() -> dict[str, ast.Module]:
+    """Each parsed once, by the worker of xdist that needs them."""
+    return {
+        path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", "."): ast.parse(
+            path.read_text()
+        )
+        for path in sorted(PACKAGE.rglob("*.py"))
+    }
+
+
+@cache
+def nodes() -> dict[str, list[ast.AST]]:
+    """All that is in each."""
+    return {module: list(ast.walk(tree)) for module, tree in modules().items()}
 
 
 def room_of(module: str) -> str:
@@ -85,27 +97,30 @@ def imported(nodes: Iterable[ast.AST]) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             for alias in node.names:
                 whole = f"{node.module}.{alias.name}"
-                yield whole if whole.removeprefix("selfheal_cli.") in MODULES else node.module
+                yield whole if whole.removeprefix("selfheal_cli.") in modules() else node.module
 
 
-IMPORTS = {  # modules of the package that one imports anywhere, inside functions and for types too
-    module: {
-        name.removeprefix("selfheal_cli.")
-        for name in imported(ast.walk(tree))
-        if name.startswith("selfheal_cli.")
+@cache
+def imports() -> dict[str, set[str]]:
+    """Modules of the package that one imports anywhere, inside functions and for types too."""
+    return {
+        module: {
+            name.removeprefix("selfheal_cli.")
+            for name in imported(inside)
+            if name.startswith("selfheal_cli.")
+        }
+        for module, inside in nodes().items()
     }
-    for module, tree in MODULES.items()
-}
 
 
 def test_a_module_imports_from_floors_below_and_from_its_own_room() -> None:
-    modules = [module for module in MODULES if not module.endswith("__init__")]
-    homeless = [module for module in modules if room_of(module) not in FLOOR]
+    files = [module for module in modules() if not module.endswith("__init__")]
+    homeless = [module for module in files if room_of(module) not in FLOOR]
     assert homeless == [], "put them into a room of FLOORS, or give the new room a floor"
     upwards = [
         f"{module} imports {other}"
-        for module in modules
-        for other in IMPORTS[module]
+        for module in files
+        for other in imports()[module]
         if room_of(other) != room_of(module)
         and FLOOR.get(room_of(other), -1) >= FLOOR[room_of(module)]
     ]
@@ -117,17 +132,17 @@ def test_a_module_imports_from_floors_below_and_from_its_own_room() -> None:
 
 def test_no_files_import_each_other_in_a_circle() -> None:
     reach: dict[str, set[str]] = {}
-    for module in MODULES:
+    for module in modules():
         seen, rest = set[str](), [module]
         while rest:
-            for other in IMPORTS.get(rest.pop(), ()):
+            for other in imports().get(rest.pop(), ()):
                 if other not in seen:
                     seen.add(other)
                     rest.append(other)
         reach[module] = seen
     circles = {
         frozenset(other for other in reach[module] if module in reach.get(other, ()))
-        for module in MODULES
+        for module in modules()
         if module in reach[module]
     }
     assert circles == {frozenset(circle) for circle in CIRCLES}, (
@@ -138,7 +153,7 @@ def test_no_files_import_each_other_in_a_circle() -> None:
 def test_heavy_libraries_load_only_in_their_rooms() -> None:
     misplaced = [
         f"{module} loads {name}"
-        for module, tree in MODULES.items()
+        for module, tree in modules().items()
         for name in imported(tree.body)
         if name.partition(".")[0] in HEAVY
         and module.partition(".")[0] not in HEAVY[name.partition(".")[0]].split()
@@ -147,8 +162,8 @@ def test_heavy_libraries_load_only_in_their_rooms() -> None:
 
 
 def test_only_the_registry_talks_to_mlflow() -> None:
-    for module, tree in MODULES.items():
-        if any(name.partition(".")[0] == "mlflow" for name in imported(ast.walk(tree))):
+    for module, inside in nodes().items():
+        if any(name.partition(".")[0] == "mlflow" for name in imported(inside)):
             assert room_of(module) == "registry", f"{module}: ask through registry/base.py"
 
 
@@ -197,8 +212,8 @@ def test_commands_that_need_no_weights_load_no_torch(in_article_run: Path) -> No
 
 
 def test_nothing_loads_a_pickle_or_evaluates_text() -> None:
-    for module, tree in MODULES.items():
-        for node in ast.walk(tree):
+    for module, inside in nodes().items():
+        for node in inside:
             if isinstance(node, ast.Call):
                 name = ast.unparse(node.func)
                 if (module, name) == ("model.loading", "torch.load"):
@@ -212,11 +227,11 @@ def test_nothing_loads_a_pickle_or_evaluates_text() -> None:
 
 def test_no_class_name_stands_twice_and_nothing_is_called_found() -> None:
     classes: dict[str, list[str]] = defaultdict(list)
-    for module, tree in MODULES.items():
+    for module, tree in modules().items():
         for top in tree.body:
             if isinstance(top, ast.ClassDef):
                 classes[top.name].append(module)
-        for node in ast.walk(tree):
+        for node in nodes()[module]:
             name = getattr(node, "id", getattr(node, "arg", None))
             assert name != "found", f"{module}: name a result for what it is"
     assert {name: places for name, places in classes.items() if len(places) > 1} == {}
@@ -225,8 +240,8 @@ def test_no_class_name_stands_twice_and_nothing_is_called_found() -> None:
 def test_no_function_is_longer_than_a_screen() -> None:
     longer = [
         f"{module}: {node.name}, {length} lines"
-        for module, tree in MODULES.items()
-        for node in ast.walk(tree)
+        for module, inside in nodes().items()
+        for node in inside
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and (length := (node.end_lineno or 0) - node.lineno + 1) > LONGEST
     ]

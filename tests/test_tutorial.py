@@ -33,6 +33,7 @@ def test_the_page_leads_where_it_says(
     (workdir / "digits.py").write_text((ROOT / "examples" / "digits.py").read_text())
     monkeypatch.syspath_prepend(str(workdir))
     monkeypatch.delitem(sys.modules, "digits", raising=False)
+    monkeypatch.setenv("SELFHEAL_PLOTS", "no")  # seconds a run
     said = ""
     for line in commands_of(page):
         program, *arguments = shlex.split(line)

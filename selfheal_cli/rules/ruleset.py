@@ -7,6 +7,7 @@ that is read node by node, so that each error names its line, and no tag can mak
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 
 MAX_RULES = 200
+BREAKS = re.compile("[\x85\u2028\u2029]")  # YAML takes them for ends of a line, and folds them
 MAX_BYTES = 1 << 20
 LONGEST_NAME = 80
 KEYS = ("name", "rule", "owner", "note", "confidence")
@@ -234,7 +236,10 @@ def write_rules(rules: Sequence[NamedRule]) -> str:
         entry = {"name": named.name, "rule": str(named.rule)}
         entry |= {"owner": named.owner} if named.owner else {}
         entries.append(entry | ({"note": named.note} if named.note else {}))
-    return yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, width=MAX_LENGTH)
+    text = yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, width=MAX_LENGTH)
+    if BREAKS.search(text):
+        return yaml.safe_dump(entries, sort_keys=False, width=MAX_LENGTH)
+    return text
 
 
 class _RuleReader:

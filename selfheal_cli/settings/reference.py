@@ -12,11 +12,12 @@ from pydantic import BaseModel
 
 from selfheal_cli import __version__
 from selfheal_cli.kinds import RECIPES
+from selfheal_cli.rules.ruleset import BREAKS
 from selfheal_cli.settings.layers import Layer, shown
 from selfheal_cli.settings.resolve import FOR_GRADIENTS, resolve
 from selfheal_cli.settings.schema import KINDS, RunFile, settings_of
 
-BREAKS = re.compile("[\x85\u2028\u2029]")
+KEY = re.compile(r"#?(\w+):")  # at the beginning of a line; a comment has a space behind its #
 ENDLESS = 1 << 20  # columns of a line
 ASIDE = 34  # column from which on comments stand
 MOST_LISTED = 8
@@ -49,7 +50,7 @@ def flow(value: Any) -> str:
         value = [one.model_dump(mode="json") if isinstance(one, BaseModel) else one
                  for one in value]  # fmt: skip
     text = _dumped(value, readable=True)
-    if BREAKS.search(text):  # YAML takes them for ends of a line, and folds them
+    if BREAKS.search(text):
         text = _dumped(value, readable=False)
     return text.removesuffix("\n").removesuffix("\n...")
 
@@ -165,17 +166,7 @@ class Page:
         self.value("shadow", shadow, "the frozen baseline: a plain network, or frozen", 1)
         self.defaults("network", ("shadow",), 1, held=held.network)
         self.value("batch_size", batch_size, "rows scored together")
-        written = {"source", "network", "heal", "labels", "objective", "policy", "model"}
-        written |= {
-            "sensitive",
-            "rules",
-            "rules_file",
-            "monitors",
-            "drift_by",
-            "batch_size",
-            "model_name",
-        }
-        written |= {"experiment", "tracking_uri"}
+        written = {match[1] for match in map(KEY.match, self._lines) if match}
         for name in RunFile.model_fields:
             if name not in written:
                 self._default_of(name)

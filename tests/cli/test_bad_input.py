@@ -115,7 +115,8 @@ def test_a_few_misfits_in_a_file_end_nothing_and_are_told_counted_and_kept(
                 json.dumps(dict(zip(names, map(_typed, row), strict=True))) + "\n" for row in rows
             )
         )
-    done = invoke("run", name, "--target", "label", "--batch-size", "50", "--model-name", "m")
+    options = ("--target", "label", "--batch-size", "50", "--model-name", "m", "--no-plots")
+    done = invoke("run", name, *options)
     assert "2 lines put aside (rejects.ndjson)" in done.stdout
     assert "1 put aside: column 'amount' holds no number" in " ".join(done.stdout.split())
     (kept,) = Path("mlruns/selfheal/runs").glob("*/rejects.ndjson")

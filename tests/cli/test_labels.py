@@ -25,7 +25,7 @@ def spooled() -> Spool:
 
 
 def test_labels_that_are_taken_back_name_their_versions_and_move_the_champion_if_told(
-    article_copy: Path, invoke: Invoke
+    short_copy: Path, invoke: Invoke
 ) -> None:
     healed = [one for one in json.loads(invoke("snapshots", "--json", "--limit", "100").stdout)
               if one["phase"] == "post-heal"]  # fmt: skip
@@ -70,9 +70,7 @@ def test_labels_that_are_taken_back_name_their_versions_and_move_the_champion_if
     assert "taken back" in invoke("audit", "--json").stdout
 
 
-def test_a_persons_rows_are_erased_and_the_audit_says_so(
-    article_copy: Path, invoke: Invoke
-) -> None:
+def test_a_persons_rows_are_erased_and_the_audit_says_so(short_copy: Path, invoke: Invoke) -> None:
     spool = spooled()
     spool.label([Feedback(1, key="b")], "desk", 2.0)
     assert json.loads(invoke("labels", "erase", "--id", "b", "--dry-run", "--json").stdout) == {

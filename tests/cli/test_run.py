@@ -87,10 +87,10 @@ def test_the_log_of_a_run_is_whole(short_copy: Path) -> None:
 
 
 def test_the_effective_configuration_is_kept_with_the_run(workdir: Path, invoke: Invoke) -> None:
-    invoke("run", *QUICK, "--heal-steps", "2", "--seed", "7", "--policy", "strict")
+    invoke("run", *QUICK, "--heal-steps", "2", "--seed", "1", "--policy", "strict")
     (log,) = logs()
     config = json.loads(log.with_name("config.json").read_text())
-    assert (config["heal"]["steps"], config["seed"]) == (2, 7)
+    assert (config["heal"]["steps"], config["seed"]) == (2, 1)
     assert config["policy"]["fidi_threshold"] == 0.5
 
 
@@ -157,15 +157,13 @@ def test_a_table_trains_on_its_first_part_and_streams_the_rest(
     }
 
 
-@pytest.mark.parametrize("recipe", ["anchored", "gradient"])
 def test_a_target_of_several_classes_is_healed_scored_and_drawn(
-    workdir: Path, invoke: Invoke, recipe: str
+    workdir: Path, invoke: Invoke
 ) -> None:
     frame = make_table(Path("data.csv"))
     frame["label"] = pd.cut(frame["amount"], 3, labels=["low", "middle", "high"]).astype(str)
     frame.to_csv("data.csv", index=False)
-    arguments = ("run", "data.csv", "--target", "label", "--recipe", recipe, "--json")
-    document = json.loads(invoke(*arguments).stdout)
+    document = json.loads(invoke("run", "data.csv", "--target", "label", "--json").stdout)
     assert sorted(document["trained"]["labels"]) == ["high", "low", "middle"]
     stages = {line["key"]: line for line in document["results"]["stages"]}
     # the classes' shares drift with the amount, so that some batches look implausible at first

@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import count
@@ -27,6 +26,7 @@ from selfheal_cli.pipeline.prepare.rows import open_source
 from selfheal_cli.pipeline.runs.recovery import resume
 from selfheal_cli.pipeline.runs.run import RunContext, run
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
+from tests.forked import in_fork
 from tests.registry.chains import check_chain
 
 CALLS = ("call", "c_call")
@@ -96,17 +96,13 @@ def forked(
     work: Callable[[], None], *, kill_at: int | None = None, calls: Path | None = None
 ) -> int:
     """Do the work in a child; returns its exit code, negative for a signal."""
-    child = os.fork()
-    if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    code = 1
-    try:
-        counter = count(1)
+    counter = count(1)
 
-        def watch(frame: FrameType, event: str, argument: Any) -> None:
-            if event in CALLS and next(counter) == kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
+    def watch(frame: FrameType, event: str, argument: Any) -> None:
+        if event in CALLS and next(counter) == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
 
+    def watched() -> None:
         if kill_at is not None or calls is not None:
             threading.setprofile(watch)
             sys.setprofile(watch)
@@ -115,8 +111,5 @@ def forked(
         threading.setprofile(None)  # type: ignore[arg-type]
         if calls is not None:
             calls.write_text(str(next(counter)))
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(code)
+
+    return in_fork(watched)

@@ -55,7 +55,9 @@ def set_back_at_4(store_template: Path, tmp_path_factory: pytest.TempPathFactory
         patch.setattr("selfheal_cli.cli.run.clock", clock)
         patch.setattr("selfheal_cli.registry.writer.BEAT_SECONDS", 0.01)
         options = ("--batches", "8", "--no-plots")
-        return left_by_run(tmp_path_factory.mktemp("set-back"), store_template, *options)
+        folder = tmp_path_factory.mktemp("set-back")
+        left_by_run(folder, store_template, *options)
+        return folder
 
 
 def of(invoke: Invoke, *arguments: str, expect: int = 0) -> Any:

@@ -23,6 +23,7 @@ from urllib.request import urlopen
 import pytest
 
 from tests.conftest import PATIENCE
+from tests.forked import in_fork
 
 USER, PASSWORD = "selfheal", "s3cret-of-the-tests"
 PLACES = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql*/bin")
@@ -198,10 +199,10 @@ def _unprivileged(folder: Path) -> dict[str, Any]:
 @cache
 def _make_schema(server: Postgres) -> None:
     """In a process of its own: a connection of this one would keep the template from copying."""
+    from mlflow import MlflowClient
+
     server.execute(f'CREATE DATABASE "{server.template}"')
-    code = "import sys, mlflow; mlflow.MlflowClient(sys.argv[1]).search_experiments()"
-    uri = server.uri(server.template)
-    subprocess.run([sys.executable, "-c", code, uri], check=True, stdout=subprocess.PIPE)
+    assert in_fork(lambda: MlflowClient(server.uri(server.template)).search_experiments()) == 0
 
 
 @contextmanager

@@ -24,7 +24,6 @@ from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from selfheal_cli.registry.mlflow.runs import DOUBLE_TAG
 from tests.conftest import Invoke
 from tests.registry.chains import check_chain
-from tests.registry.stores import tracking_server
 from tests.registry.test_contract import ADAPTER, NOW, a_base, snapshot
 
 pytestmark = pytest.mark.slow
@@ -110,23 +109,9 @@ def asks_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_JITTER", "0")
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, store_template: Path) -> Iterator[str]:
-    """A tracking server on SQLite, for all tests here; each has a model of its own."""
-    folder = tmp_path_factory.mktemp("lossy")
-    (folder / "mlflow.db").write_bytes(store_template.read_bytes())
-    with tracking_server(
-        folder,
-        backend=f"sqlite:///{folder}/mlflow.db",
-        artifacts=str(folder / "artifacts"),
-        environment={},
-    ) as uri:
-        yield uri
-
-
-def check_once(server: str, model: str, count: int) -> None:
+def check_once(uri: str, model: str, count: int) -> None:
     """Each snapshot is one version that stands on one logged model."""
-    client = MlflowClient(server)
+    client = MlflowClient(uri)
     entries = client.search_model_versions(f"name = '{model}'")
     assert len({entry.source for entry in entries}) == len(entries) == count
     assert not any(DOUBLE_TAG in entry.tags for entry in entries)
@@ -138,28 +123,28 @@ def check_once(server: str, model: str, count: int) -> None:
 
 
 def test_a_run_and_a_rollback_leave_each_version_move_and_entry_once(
-    server: str, empty_dir: Path, invoke: Invoke
+    server_uri: str, empty_dir: Path, invoke: Invoke
 ) -> None:
-    with lossy(server) as (uri, losing):
+    with lossy(server_uri) as (uri, losing):
         losing.share, losing.first_of = 0.2, {"model-versions/create"}
         store = ("--tracking-uri", uri)
-        told = json.loads(invoke("run", "--batches", "6", "--no-plots", "--json", *store).stdout)
+        told = json.loads(invoke("run", "--batches", "4", "--no-plots", "--json", *store).stdout)
         invoke("rollback", "--to-best", "--yes", *store)
     assert len(losing.lost) > 10
     assert not losing.first_of
-    check_once(server, "fraud", told["versions"])
-    registry = MlflowRegistry(server)
+    check_once(server_uri, "fraud", told["versions"])
+    registry = MlflowRegistry(server_uri)
     assert check_chain(registry, "fraud") > 1
-    invoke("audit", "--tracking-uri", server)
-    client = MlflowClient(server)
+    invoke("audit", "--tracking-uri", server_uri)
+    client = MlflowClient(server_uri)
     experiment = client.get_experiment_by_name("selfheal").experiment_id
     assert len(client.search_runs([experiment])) == 1
 
 
 def test_what_mlflow_makes_twice_by_asking_again_is_taken_away(
-    server: str, empty_dir: Path
+    server_uri: str, empty_dir: Path
 ) -> None:
-    with lossy(server) as (uri, losing):
+    with lossy(server_uri) as (uri, losing):
         losing.share, losing.first_of = 0.0, {*MAKING, "log-parameter", "alias"}
         registry = MlflowRegistry(uri)
         run_id = registry.begin_run("once", {"a": "1"}, {})
@@ -174,8 +159,8 @@ def test_what_mlflow_makes_twice_by_asking_again_is_taken_away(
         assert {end for end in MAKING if any(path.endswith(end) for path in losing.lost)} == {
             *MAKING
         }
-    check_once(server, "once", 2)
-    client = MlflowClient(server)
+    check_once(server_uri, "once", 2)
+    client = MlflowClient(server_uri)
     experiment = client.get_experiment_by_name("once").experiment_id
     assert len(client.search_runs([experiment])) == 1
     (double,) = client.search_runs([experiment], run_view_type=ViewType.DELETED_ONLY)
@@ -185,18 +170,18 @@ def test_what_mlflow_makes_twice_by_asking_again_is_taken_away(
     )
     assert [one.model_id for one in bases] == [base]
     assert check_chain(registry, "once") == 1
-    assert MlflowRegistry(server).alias("once", CHAMPION) == added.version
+    assert MlflowRegistry(server_uri).alias("once", CHAMPION) == added.version
 
 
 def test_a_client_that_does_not_ask_again_finds_what_came_through(
-    server: str, empty_dir: Path, monkeypatch: pytest.MonkeyPatch
+    server_uri: str, empty_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    registry = MlflowRegistry(server)
+    registry = MlflowRegistry(server_uri)
     run_id = registry.begin_run("again", {"a": "1"}, {})
     base = registry.store_base(run_id, a_base("again"))
     lineage = Lineage("again", run_id, base, "article", "full", "abc")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with lossy(server) as (uri, losing):
+    with lossy(server_uri) as (uri, losing):
         impatient = MlflowRegistry(uri)
         for number, lost in enumerate(("logged-models", "model-versions/create"), 1):
             losing.share, losing.first_of = 0.0, {lost}
@@ -208,4 +193,4 @@ def test_a_client_that_does_not_ask_again_finds_what_came_through(
                 except RegistryError:
                     again = True
             assert again
-    check_once(server, "again", 2)
+    check_once(server_uri, "again", 2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from selfheal_cli.errors import RegistryError, RegistryUnreachable, VersionCorrupt
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from tests.conftest import Invoke
+from tests.forked import in_fork
 from tests.registry.conftest import SERVER_DATABASE, SharedServer
 from tests.registry.stores import S3, Postgres
 
@@ -115,20 +116,19 @@ def test_a_bucket_without_its_library_is_refused_before_a_run_exists(
 
 
 def test_a_store_that_was_outgrown_moves_to_a_server_with_everything_that_it_holds(
-    short_copy: Path, shared_server: SharedServer, postgres: Postgres, invoke: Invoke
+    short_copy: Path,
+    shared_server: SharedServer,
+    postgres: Postgres,
+    invoke: Invoke,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     script = Path(__file__).parents[2] / "docs" / "move_store.py"
     before = json.loads(invoke("snapshots", "--json", "--limit", "100").stdout)
     artifacts = MlflowClient().get_experiment_by_name("selfheal").artifact_location
     root = Path(artifacts.removeprefix("file://")).parent
     places = [f"sqlite:///{short_copy}/mlflow.db", postgres.uri(SERVER_DATABASE)]
-    moved = subprocess.run(
-        [sys.executable, script, *places, str(root), "mlflow-artifacts:"],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert moved.returncode == 0, moved.stderr
+    monkeypatch.setattr(sys, "argv", ["", *places, str(root), "mlflow-artifacts:"])
+    assert in_fork(lambda: runpy.run_path(str(script), run_name="__main__")) == 0
     shared_server.bucket.upload(root)
     store = ("--tracking-uri", shared_server.uri)
     assert json.loads(invoke("snapshots", "--json", "--limit", "100", *store).stdout) == before

@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from selfheal_cli.errors import RuleError
+from selfheal_cli.rules.conditions import IsMissing
 from selfheal_cli.rules.ruleset import (
     KEYS,
     MAX_RULES,
     NamedRule,
+    Rule,
     parse_rule,
     read_rules,
     write_rules,
@@ -62,6 +64,7 @@ def test_names_owners_notes_and_confidences_are_read(tmp_path: Path) -> None:
         unique_by=lambda named: named.name,
     )
 )
+@example(rules=[NamedRule("next line", Rule(IsMissing("\x85"), 1))])
 def test_rules_written_to_a_file_read_back_the_same(
     tmp_path_factory: pytest.TempPathFactory, rules: list[NamedRule]
 ) -> None:

