@@ -92,7 +92,7 @@ def test_a_persons_rows_are_erased_and_the_audit_says_so(short_copy: Path, invok
     ],
 )
 def test_what_is_asked_wrongly_is_said(
-    article_copy: Path, invoke: Invoke, arguments: tuple[str, ...], says: str
+    short_copy: Path, invoke: Invoke, arguments: tuple[str, ...], says: str
 ) -> None:
     spooled()
     assert says in invoke("labels", *arguments, expect=2).stderr

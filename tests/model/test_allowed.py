@@ -25,14 +25,21 @@ class Net(nn.Linear):
 RUN, VERSION = "0123456789abcdef" * 2, "m-" + "0123456789abcdef" * 2
 
 
+def lies_in(folder: Path, name: str) -> bool:
+    """Whether a module was loaded from there; a library would be loaded a second time."""
+    known = vars(sys.modules[name])
+    places = (known.get("__file__"), *known.get("__path__", ()))
+    return any(str(place).startswith(str(folder)) for place in places)
+
+
 @pytest.fixture
 def here(empty_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A working folder of a user who has allowed nothing yet; what is imported is forgotten."""
+    """A working folder of a user who has allowed nothing yet; what it brings is forgotten."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(empty_dir / "settings"))
     monkeypatch.delenv(VARIABLE, raising=False)
     before, path = set(sys.modules), list(sys.path)
     yield empty_dir
-    for name in set(sys.modules) - before:
+    for name in [name for name in set(sys.modules) - before if lies_in(empty_dir, name)]:
         del sys.modules[name]
     sys.path[:] = path
 
