@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -247,6 +248,20 @@ def test_trees_that_fail_are_set_apart_and_the_mixture_goes_on(
     monkeypatch.setattr(trees_module.BoostedTrees, "_fit", failing)
     outcome = heal(recipes_with(trees=True), small.start(NETWORK), rows_of(*curved(6, 700)))
     assert outcome.measured["apart_trees_2500"] == 1.0
+    assert np.isfinite(outcome.probabilities_after).all()
+
+
+def test_trees_that_raise_when_asked_are_told_and_the_mixture_goes_on(
+    learned: HealOutcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> Matrix:
+        raise ValueError("no answer today")
+
+    monkeypatch.setattr(trees_module.boosters, "probabilities", failing)
+    rows = rows_of(*curved(11, 100))
+    later = replace(rows, arrival=rows.arrival + 20)
+    outcome = heal(recipes_with(trees=True), learned.after, later)
+    assert outcome.measured["apart_trees_10000"] == 1.0
     assert np.isfinite(outcome.probabilities_after).all()
 
 

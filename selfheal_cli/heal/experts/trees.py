@@ -59,7 +59,9 @@ class BoostedTrees:
         }
 
     def predict(self, x: FloatArray, otherwise: Matrix) -> Matrix:
-        """Probabilities (experts, n, K) of rows (n, d); until there are trees, ``otherwise``."""
+        """Probabilities (experts, n, K) of rows (n, d); until there are trees, ``otherwise``, and
+        no numbers of trees that fail.
+        """
         known = boosters.boosters_of(self.texts) or (None,) * TREES
         return np.stack([_each(one, x, otherwise) for one in known])
 
@@ -104,5 +106,8 @@ class BoostedTrees:
 def _each(booster: Any, x: FloatArray, otherwise: Matrix) -> Matrix:
     if booster is None:
         return otherwise
-    p: Matrix = boosters.probabilities(booster, x).astype(np.float64)
+    try:
+        p: Matrix = boosters.probabilities(booster, x).astype(np.float64)
+    except Exception:  # as of fits: what it is cannot be named before LightGBM is loaded
+        return np.full_like(otherwise, np.nan)
     return np.stack([1.0 - p, p], axis=1) if p.ndim == 1 else p

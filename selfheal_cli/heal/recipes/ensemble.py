@@ -122,7 +122,9 @@ class Ensemble:
             p = np.concatenate([p, trees.predict(x, p[0])])
             apart |= trees.learn(x, rows.y)
         # an expert that answers with no number predicts as the frozen network does, the first
-        p = np.where(np.isfinite(p).all(axis=(1, 2), keepdims=True), p, p[:1])
+        sound = np.isfinite(p).all(axis=(1, 2))
+        apart |= {name for name, sane in zip(self.names, sound, strict=True) if not sane}
+        p = np.where(sound[:, None, None], p, p[:1])
         chances = np.clip(p[:, np.arange(len(rows)), rows.y], LEAST, 1.0 - LEAST)
         mixing.observe(chances, labelled)
         loss = -np.log(chances).sum(axis=1) * labelled / len(rows)
