@@ -222,11 +222,12 @@ class RunScreen:
         """Those that drifted, the furthest first."""
         if ranked.drifted:
             rows = [
-                [one["segment"], one["column"], f"{one['effect']:.3f}", f"{one['rows']:,}",
-                 str(one["since"])]
+                [one["segment"], one["column"], f"{one['effect']:.3f}",
+                 figure(ranked.whole.get(one["column"])), f"{one['rows']:,}", str(one["since"])]
                 for one in ranked.drifted[:MOST_SEGMENTS]
             ]  # fmt: skip
-            columns = [ranked.by, "column", ">effect", ">rows", ">named in batch"]
+            columns = [ranked.by, "column", ">effect", ">of all rows", ">rows",
+                       ">named in batch"]  # fmt: skip
             print_table("Segments that drifted", columns, rows)
         left = len(ranked.drifted) - MOST_SEGMENTS
         more = f"; {left:,} more lines in the report" if left > 0 else ""
