@@ -250,7 +250,8 @@ def _segments(view: RunView) -> dict[str, Any] | None:
                 "unkeyed": last.unkeyed, "beyond": last.beyond}  # fmt: skip
     if named:
         drifted = ranked_segments(named)
-        return {"by": named[-1].by, "reason": f"{len(drifted)} so far", "slices": (),
+        return {"by": named[-1].by, "slices": (),
+                "reason": f"{len({one['segment'] for one in drifted})} drifted so far",
                 "drifted": drifted[:MOST_LINES],
                 "left_out": max(0, len(drifted) - MOST_LINES)}  # fmt: skip
     return None
