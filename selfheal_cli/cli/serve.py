@@ -66,14 +66,16 @@ limits = section(
     click.option(
         "--max-connections",
         type=int,
-        help="Most connections at once from one address; idle ones go first. [default: 1000]",
+        help="Most connections at once from one address; idle ones go first; of several --workers "
+        "each takes its part. [default: 1000]",
     ),
     click.option("--max-body", type=int, help="Largest request, in bytes. [default: 10000000]"),
     click.option("--max-rows", type=int, help="Most rows in a request. [default: 100000]"),
     click.option(
         "--max-rate",
         type=float,
-        help="Most requests a second from one address; 0 for any number. [default: 0]",
+        help="Most requests a second from one address; 0 for any number; of several --workers each "
+        "lets its part through. [default: 0]",
     ),
     click.option(
         "--timeout",

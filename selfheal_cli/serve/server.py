@@ -68,7 +68,7 @@ def serve(
     on_ready: Callable[[str, ScoringService], None],
     command: Sequence[str] = supervisor.COMMAND,
 ) -> None:
-    """Serve until SIGTERM or Ctrl-C, then finish what is under way.
+    """Serve until SIGTERM or Ctrl-C, then finish what is under way; SIGHUP ends nothing.
 
     ``on_ready`` is called with the address once a request can be answered. The port is taken at
     once, and opened only then. Raises `ConfigurationError` where it is taken already and
@@ -76,6 +76,7 @@ def serve(
     """
     with (
         ended_by_signal(),
+        unmoved_by_hangup(),
         bound(settings.host, settings.port) as listening,
         opened(settings, command) as front,
     ):
@@ -319,6 +320,21 @@ def ended_by_signal() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def unmoved_by_hangup() -> Iterator[None]:
+    """SIGHUP, by which the usual tools have a log opened anew, ends nothing: the access log sees by
+    itself that its file was moved away. Settings are read anew where several processes score.
+    """
+    if not hasattr(signal, "SIGHUP"):
+        yield
+        return
+    before = signal.signal(signal.SIGHUP, lambda number, frame: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def _selection(settings: ServerSettings, scorer: Scorer) -> LabelSelection | None:

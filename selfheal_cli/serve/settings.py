@@ -51,6 +51,11 @@ class Limits(Settings):
     seconds: Positive = Field(default=30.0, description="until a request is there and answered")
     connections: Count = Field(default=1_000, description="at once from an address")
 
+    def of_one(self, processes: int) -> Self:
+        """The part of one of several processes, so that together they let through no more."""
+        each = -(-self.connections // processes)
+        return self.model_copy(update={"requests": self.requests / processes, "connections": each})
+
 
 def network(text: str) -> str:
     """An address, or a network such as 10.0.0.0/8; raises ValueError."""

@@ -185,7 +185,9 @@ class Workers:
 
     def _begin(self) -> KeptProcess:
         fd = self._listening.fileno()
-        task = WorkerTask(settings=self._settings, listening=fd, server=self._server)
+        limits = self._settings.limits.of_one(self._count)
+        settings = self._settings.model_copy(update={"limits": limits})
+        task = WorkerTask(settings=settings, listening=fd, server=self._server)
         told = task.model_dump_json().encode()
         process = KeptProcess(told, COMMAND, lambda: self._ended(process), files=[fd])
         self._processes.append(process)

@@ -111,7 +111,7 @@ def test_a_request_that_is_sent_again_is_one_request(served: Running) -> None:
         ({"key": "b", "labels": [1]}, "whole request"),
         ({"request_id": "a", "place": -1, "label": "fraud"}, "place"),
         ({"request_id": "no spaces", "label": "fraud"}, "request_id"),
-        ({"request_id": "a", "label": "fraud", "secret": 4711}, "unknown key"),
+        ({"request_id": "a", "label": "fraud", "secret": 4711}, "; allowed: request_id, place"),
     ],
 )
 def test_a_label_that_says_nothing_is_refused(

@@ -40,6 +40,7 @@ from selfheal_cli.spool.file import spool_path
 from selfheal_cli.spool.source import ENDLESS
 from selfheal_cli.spool.store import Spool
 from tests.conftest import PATIENCE, Invoke
+from tests.events.examples import example
 from tests.serve.conftest import until
 
 WORKSPACE = Path("mlruns") / "selfheal"
@@ -96,17 +97,20 @@ class Caller:
     def order(self, kind: str, **told: Any) -> requests.Response:
         return requests.post(f"{self.url}/operate/{kind}", json=told, timeout=PATIENCE)
 
+    def ask(self, columns: dict[str, list[float]]) -> int:
+        """Rows under the number that is ``sent``; returns how many were answered."""
+        named, body = {"X-Request-Id": f"r{self.sent}"}, {"inputs": columns}
+        answer = requests.post(
+            f"{self.url}/invocations", json=body, headers=named, timeout=PATIENCE
+        )
+        assert answer.status_code == 200, answer.text
+        self.headers = dict(answer.headers)
+        return len(answer.json()["predictions"])
+
     def call(self, batches: int, seed: int) -> None:
         for columns, y in drifted(batches, seed):
             self.sent += 1
-            named = {"X-Request-Id": f"r{self.sent}"}
-            body = {"inputs": columns}
-            answer = requests.post(
-                f"{self.url}/invocations", json=body, headers=named, timeout=PATIENCE
-            )
-            assert answer.status_code == 200, answer.text
-            assert len(answer.json()["predictions"]) == len(y)
-            self.headers = dict(answer.headers)
+            assert self.ask(columns) == len(y)
             labels = [{"request_id": f"r{self.sent}", "labels": [NAMES[one] for one in y]}]
             told = requests.post(f"{self.url}/feedback", json={"labels": labels}, timeout=PATIENCE)
             assert told.json() == {
@@ -122,10 +126,11 @@ NAMES = SyntheticSource(SyntheticSettings(), seed=1, batch_size=100, batches=1).
 
 
 @contextmanager
-def served() -> Iterator[tuple[subprocess.Popen[bytes], Caller]]:
+def served(*more: str) -> Iterator[tuple[subprocess.Popen[bytes], Caller]]:
     """The command itself, healing in batches of 100."""
     command = [sys.executable, "-c", MAIN, "serve", "fraud", "--port", "0",
-               "--recipe", "anchored", "--max-wait", "1", "--heal-priority", "normal"]  # fmt: skip
+               "--recipe", "anchored", "--max-wait", "1", "--heal-priority", "normal",
+               *more]  # fmt: skip
     SAID.unlink(missing_ok=True)
     with SAID.open("w") as said, subprocess.Popen(command, stderr=said) as process:
         try:
@@ -327,3 +332,14 @@ def test_whoever_heals_says_so_though_another_one_healed_when_it_looked(
     told = HealerSettings(model="fraud", actor="replica")
     healer.HealerProcess(told, registry, stop).run()
     assert standing["pid"] == os.getpid()
+
+
+def test_what_cannot_be_shown_sets_no_batch_apart() -> None:
+    said: list[str] = []
+    around = Mock(say=said.append, channel=Mock(shared=False))
+    one = healing.ModelHealer(around, Mock())
+    one._fold = Mock()
+    one._fold.apply.side_effect = KeyError("z")
+    one._see(example(BatchScored))
+    assert "batch, is not shown: KeyError('z')" in said[0]
+    around.watch.assert_called_once()

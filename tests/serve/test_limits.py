@@ -205,3 +205,11 @@ def test_mlflows_own_client_sends_a_token_as_its_hosts_password(narrow: Running)
     assert len(client.invoke(frame).get_predictions()) == len(frame)
     with pytest.raises(Exception, match="401"):
         ScoringServerClient(host, port).invoke(frame)
+
+
+def test_of_several_processes_each_lets_its_part_through() -> None:
+    limits = Limits(requests=10.0, connections=5, rows=7)
+    part = limits.of_one(4)
+    assert (part.requests, part.connections, part.rows) == (2.5, 2, 7)
+    assert limits.of_one(1) == limits
+    assert Limits().of_one(3).requests == 0.0  # any number

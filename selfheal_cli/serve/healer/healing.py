@@ -426,8 +426,11 @@ class ModelHealer:
                 channel.set_version(event.to_snapshot, event.version, self._lease)
         if self._places is not None:
             self._places.see(event)
-        self._fold.apply(event)
-        self._around.watch(event)
+        for look in (self._fold.apply, self._around.watch):
+            try:
+                look(event)
+            except Exception as exc:  # what is shown may be wrong by now; the batch is not
+                self._around.say(f"event {event.sequence}, {event.kind}, is not shown: {exc!r}")
 
     def _say_settled(self, left: Unsettled) -> None:
         self._around.say(f"'{self._around.model}': put right: {visible(str(left))}")

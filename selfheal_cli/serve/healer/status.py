@@ -21,7 +21,7 @@ from selfheal_cli.registry.orders import mode_of
 from selfheal_cli.rollback.plan import champion_of, last_own
 from selfheal_cli.scores import AnyScores
 from selfheal_cli.serve.healer.history import Course
-from selfheal_cli.serve.healer.trials import Trials
+from selfheal_cli.serve.healer.trials import OF_TRIALS, Trials
 from selfheal_cli.serve.operator.status import (
     Candidate,
     Champion,
@@ -81,11 +81,8 @@ class EventFold(RunState):
                 self.facts["segments"] = tuple(ranked[:SEGMENTS])
             case events.RolledBack():
                 self.facts["rollbacks"] = self.times(events.RolledBack)
-            case (
-                events.CanaryBegan() | events.CanaryResumed() | events.CanaryCompared()
-                | events.CanaryEnded() | events.VersionRegistered()
-            ):  # fmt: skip
-                self.facts |= self._trials.told(event)
+        if isinstance(event, OF_TRIALS):
+            self.facts |= self._trials.told(event)
         text = str(event)
         if text:
             self._happened.appendleft(Happening(at=event.at, kind=event.kind, text=text))

@@ -11,6 +11,11 @@ from selfheal_cli.events.event import Event
 from selfheal_cli.events.state import RunState
 from selfheal_cli.serve.operator.status import Trial
 
+OF_TRIALS = (
+    events.VersionRegistered, events.CanaryBegan, events.CanaryResumed, events.CanaryCompared,
+    events.CanaryEnded,
+)  # fmt: skip
+
 
 class Trials:
     """The canary that runs, folded from a run's events in their order."""

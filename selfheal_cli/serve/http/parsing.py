@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -18,7 +18,23 @@ def parsed(kind: type[Told], body: bytes) -> Told:
         return kind.model_validate_json(body)
     except ValidationError as exc:
         first = exc.errors(include_url=False, include_input=False)[0]
-        raise RequestRefused(complaint(first)) from None
+        known = _keys(kind, first["loc"]) if first["type"] == "extra_forbidden" else ()
+        allowed = f"; allowed: {', '.join(known)}" if known else ""
+        raise RequestRefused(complaint(first) + allowed) from None
+
+
+def _keys(kind: type[BaseModel], where: Sequence[int | str]) -> tuple[str, ...]:
+    """The keys that a type has at a place; none where that is not of one of our types."""
+    for step in where[:-1]:
+        if isinstance(step, int):
+            continue
+        field = kind.model_fields.get(step)
+        inner = [] if field is None else [field.annotation, *get_args(field.annotation)]
+        types = [one for one in inner if isinstance(one, type) and issubclass(one, BaseModel)]
+        if not types:
+            return ()
+        kind = types[0]
+    return tuple(kind.model_fields)
 
 
 def complaint(error: Mapping[str, Any]) -> str:
