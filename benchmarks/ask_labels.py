@@ -127,7 +127,7 @@ def _covered(tries: list[tuple[Any, dict[str, float]]]) -> Iterator[str]:
         yield f"{name} | {bias:+.4f} | {inside:.3f} | {width:.3f} | {len(tries) - len(known)}"
 
 
-def worth(data: Path | None, seeds: str, only: str) -> None:
+def worth(data: Path | None, seeds: str, only: str, recipes: list[str]) -> None:
     """Log loss of the frozen network and of each recipe, by the share of the rows asked for."""
     print("| stream | recipe | frozen | all labels | 10 % | 4 % | of the way at 4 % |")
     print("|---|---|---|---|---|---|---|")
@@ -139,7 +139,8 @@ def worth(data: Path | None, seeds: str, only: str) -> None:
             trained = train_networks(config, source, lambda done, total: None)
             peer = WithPeer(Frozen(trained.network), config)
             frozen = contest("frozen", peer, config, source).figures["log_loss"]
-            for title, heal in RECIPES.items():
+            for title in recipes:
+                heal = RECIPES[title]
                 lost = [_lost(config, heal, source, trained, share) for share in SHARES]
                 gain = frozen - lost[0]
                 way = f"{(frozen - lost[-1]) / gain:.0%}" if gain > 0.03 else ""
@@ -167,12 +168,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--seeds", default="")
     parser.add_argument("--only", default="")
+    parser.add_argument("--recipes", default=",".join(RECIPES))
     arguments = parser.parse_args()
     use_one_thread()
     if arguments.what == "coverage":
         coverage(int(arguments.seeds or 500))
     else:
-        worth(arguments.data, arguments.seeds, arguments.only)
+        worth(arguments.data, arguments.seeds, arguments.only, arguments.recipes.split(","))
 
 
 if __name__ == "__main__":

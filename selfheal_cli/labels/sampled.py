@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from selfheal_cli.labels.estimate import NORMAL_95, Interval
+from selfheal_cli.labels.estimate import Interval
 from selfheal_cli.metrics import classify
 
 if TYPE_CHECKING:
@@ -196,7 +196,14 @@ class _Ratios:
         draw = np.random.default_rng(self.seed)
         counts = draw.multinomial(blocks, np.full(blocks, 1 / blocks), DRAWS)
         weights = np.concatenate([self.weight[None], self.weight * counts[:, self.block]])
-        return {name: _logit_interval(values) for name, values in self._of(weights)}
+        z = _student(int(self._worth))
+        return {name: _logit_interval(values, z) for name, values in self._of(weights)}
+
+    @property
+    def _worth(self) -> float:
+        """How many positives of equal weight say as much: one that stands for many is one."""
+        own = self.weight[self.positive]
+        return float(own.sum() ** 2 / (own**2).sum())
 
     def _of(self, weights: Wide) -> Iterator[tuple[str, Wide]]:
         """Figures (draws,) by weights (draws, n)."""
@@ -210,9 +217,7 @@ class _Ratios:
             yield "precision", hit / flagged
             yield "recall", hit / positive
             yield "f1", 2 * hit / (flagged + positive)
-            # a positive that stands for many is one: what it says rests on itself alone
-            own = weights[0, self.positive]
-            if own.sum() ** 2 >= FEWEST_POSITIVES * (own**2).sum():
+            if self._worth >= FEWEST_POSITIVES:
                 yield "roc_auc", self._roc_auc(weights, positive)
 
     def _roc_auc(self, weights: Wide, positive: Wide) -> Wide:
@@ -225,7 +230,7 @@ class _Ratios:
         return np.asarray((above * under).sum(axis=1) / (positive * below.sum(axis=1)))
 
 
-def _logit_interval(values: Wide) -> Interval:
+def _logit_interval(values: Wide, z: float) -> Interval:
     """The first of values in [0, 1] with an interval by the others' spread, as log odds.
 
     The percentiles of few positives are too narrow, and those of a figure near 1 end at 1.
@@ -236,7 +241,7 @@ def _logit_interval(values: Wide) -> Interval:
         return Interval(0.0, 0.0, 1.0)
     spread = float(drawn.std())
     inside = min(max(value, 0.005), 0.995)
-    reach = NORMAL_95 * max(spread, 1e-9) / (inside * (1 - inside))
+    reach = z * max(spread, 1e-9) / (inside * (1 - inside))
     middle = np.log(inside / (1 - inside))
     low, high = (1 / (1 + np.exp(-(middle + sign * reach))) for sign in (-1, 1))
     return Interval(value, min(float(low), value), max(float(high), value))

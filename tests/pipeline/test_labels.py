@@ -285,6 +285,24 @@ def test_a_refuted_assumption_takes_its_heals_with_it(empty_dir: Path) -> None:
     assert back.batch > 12
 
 
+def test_without_drift_nothing_heals_and_once_it_ends_the_heal_is_taken_back(
+    empty_dir: Path,
+) -> None:
+    heal = assuming("positives-stable").model_copy(update={"assume_strictly": True, "window": 5})
+    still = SyntheticSettings(fresh=True, drift_strength=0)
+    ended = SyntheticSettings(phases=((7, 2.2), (9, 0.0)))
+    same = {"labels": NONE, "heal": heal, "network": NetworkSettings(epochs=5)}
+    done = ran(config(source=still, batches=12, **same))
+    assert done.batches("heal", "heal-refused", "heal-rejected") == []
+    done = ran(config(source=ended, batches=None, **same))
+    heals = done.of("heal")
+    assert "; nobody could tell: more positives than in training" in heals[0]["reason"]
+    (back,) = done.of("heal-refused")
+    assert "are as in training: there is nothing" in back["reason"]
+    assert back["to_snapshot"]
+    assert done.serving == done.versions()[0].sha256
+
+
 def test_labels_lead_as_soon_as_there_are_enough_of_them(empty_dir: Path) -> None:
     done = ran(config(labels=DELAYED, heal=assuming("positives-stable"), batches=10))
     recipes = {event.batch: event.recipe for event in done.of("heal")}

@@ -77,20 +77,27 @@ class Assumed:
     def _require_rows_of_the_class(self, margin: Matrix) -> None:
         """Where a class is as it was, so many rows at least are where it was: others only add.
 
-        Its training rows fell into `BINS` ranges of the frozen logit alike.
+        Its training rows fell into `BINS` ranges of the frozen logit alike; neighbours are looked
+        at together, too, since a class that moved is missing from several.
         """
         label = 1 if self._assume == "positives-stable" else 0
         edges = self._anchor.margin_quantiles
         if not edges.size:
             return
         place = np.searchsorted(edges[label], margin, side="right")
-        rows = np.bincount(place, minlength=BINS)
-        least = len(margin) * self._anchor.class_share[label] / BINS
-        missing = (least - rows.min()) / np.sqrt(least)
-        if missing > MISSING:
+        below = np.r_[0, np.cumsum(np.bincount(place, minlength=BINS))]
+        first, last = np.triu_indices(BINS + 1, 1)
+        rows, share = below[last] - below[first], (last - first) / BINS
+        expected = len(margin) * self._anchor.class_share[label]
+        trained = self._anchor.quantile_rows[0] * self._anchor.class_share[label]
+        least = expected * share
+        # the ranges are of a sample, too
+        error = np.sqrt(least + expected**2 * share * (1 - share) / trained)
+        worst = int(np.argmax((least - rows) / error))
+        if least[worst] - rows[worst] > MISSING * error[worst]:
             raise HealRefused(
                 f"--assume {self._assume} does not hold on the last {len(margin):,} rows: "
-                f"{rows.min():,} of them are where {least:,.0f} of its class were in training; "
+                f"{rows[worst]:,} of them are where {least[worst]:,.0f} of its class would be; "
                 "wait for labels"
             )
 
