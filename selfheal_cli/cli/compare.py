@@ -226,6 +226,10 @@ def _one_recipe(ctx: click.Context, chosen: list[str]) -> str | None:
     """The recipe that was asked for, None where nobody asked; more than one is a usage error."""
     from click.core import ParameterSource
 
+    for name in ("peers", "river", "seeds", "refit_every", "refit_rows"):
+        if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            option = name.replace("_", "-")
+            raise click.UsageError(f"--{option} does not go with --inject: nobody is compared")
     if ctx.get_parameter_source("recipes") is ParameterSource.DEFAULT:
         return None
     if len(chosen) > 1:

@@ -174,4 +174,5 @@ def test_what_cannot_be_tried_is_refused_in_one_line(workdir: Path, invoke: Invo
     assert "give a file" in invoke("compare", "--inject", "all", expect=2).stderr
     two = invoke(*asked, "all", "--recipes", "anchored,gradient", expect=2).stderr
     assert "one recipe" in two
+    assert "nobody is compared" in invoke(*asked, "all", "--seeds", "3", expect=2).stderr
     assert not Path("comparison.png").exists()
