@@ -289,7 +289,7 @@ def _propose(registry: MlflowRegistry, tainted: Tainted, reason: str, hours: flo
     try:
         made = propose_clean(registry, tainted, hours, actor=actor(), at=now_text(), reason=reason)
     except ConflictError as exc:
-        click.echo(f"selfheal: nothing is proposed: {exc}", err=True)
+        say(f"selfheal: nothing is proposed: {exc}", err=True)
         return None
     return made.sequence if made else None
 

@@ -323,6 +323,7 @@ VALUES = {
     "policy.mode": "shadow", "policy.when_worse": "pause",
     "policy.segments.false_discovery_rate": "0.1", "segments.by": "country",
     "segments.window": "100",
+    "policy.canary_share": "0.1", "policy.canary_by": "id", "policy.canary_level": "0.9",
 }  # fmt: skip
 
 
