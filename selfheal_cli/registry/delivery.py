@@ -77,9 +77,12 @@ def account_of(outbox: Outbox, snapshot: str, lineage: Lineage, base_sha256: str
     )
 
 
-def metrics_job(key: str, steps: list[StepMetrics]) -> Job:
-    """Figures of some batches."""
-    return Job(f"metrics:{key}", "metrics", {"steps": [asdict(step) for step in steps]})
+def metrics_job(steps: list[StepMetrics]) -> Job:
+    """Figures of some batches, known by which: a run that was stopped sends fewer at once than when
+    it goes through the same batches again.
+    """
+    key = f"metrics:{steps[0].batch}-{steps[-1].batch}:{len(steps)}"
+    return Job(key, "metrics", {"steps": [asdict(step) for step in steps]})
 
 
 def file_job(key: str, path: Path, folder: str | None, size: int) -> Job:

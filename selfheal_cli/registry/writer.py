@@ -105,7 +105,7 @@ class RegistryWriter:
         self._stuck: BaseException | None = None  # nothing more is carried; the stream goes on
         self._stopping = False
         self._steps: list[StepMetrics] = []
-        self._moves, self._chunks = 0, 0
+        self._moves = 0
         self._threads = [
             threading.Thread(target=self._commit, name="outbox", daemon=True),
             threading.Thread(target=self._carry, name="delivery", daemon=True),
@@ -179,8 +179,7 @@ class RegistryWriter:
         """Hand over the figures of the batches until now."""
         steps, self._steps = self._steps, []
         if steps:
-            self._chunks += 1
-            self._hand(partial(delivery.metrics_job, str(self._chunks), steps))
+            self._hand(partial(delivery.metrics_job, steps))
 
     def finish(
         self,
