@@ -154,7 +154,10 @@ def main() -> None:
     parser.add_argument("--drop", action="append", default=[])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rows", type=int, default=36_000)
+    parser.add_argument("--z", type=float, default=OwnHistory.threshold)
+    parser.add_argument("--least", type=int, default=OwnHistory.least, help="batches of history")
     arguments = parser.parse_args()
+    OwnHistory.threshold, OwnHistory.least = arguments.z, arguments.least
     use_one_thread()
     with TemporaryDirectory() as scratch:
         path = arguments.data or Path(scratch) / "payments.csv"
