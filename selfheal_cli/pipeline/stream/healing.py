@@ -74,6 +74,7 @@ class Healing:
         self._kept: SelfHealingNetwork | None = None  # what was judged last, and does not serve
         self._hours = run.config.policy.proposal_hours
         self.canary = CanaryTrial(run)
+        self.tries = self.canary.limits is not None  # heals are canaries first
 
     @property
     def in_flight(self) -> bool:
@@ -130,7 +131,8 @@ class Healing:
         beside live scoring it is looked at again after the next batch.
         """
         wait_for_disk = wait or self._config.heal.mode == "sync"
-        self._end_if_overtaken()
+        if self.canary.now is not None:
+            self._end_if_overtaken()
         while True:
             if self._ready is not None and not self._publish(self._ready, wait=wait_for_disk):
                 return

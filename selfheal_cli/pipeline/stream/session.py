@@ -294,7 +294,8 @@ class Session:
         for heal in self._snapshots.labels_came(came.learned, came.held_back):
             if len(self.flow.labelled):
                 self._rollback.observe(heal, self.flow.labelled.rows())
-        self.healing.observe(scored, batch, self.flow.may, came.held_back)
+        if self.healing.tries:
+            self.healing.observe(scored, batch, self.flow.may, came.held_back)
         return came.learned
 
     def _read(
