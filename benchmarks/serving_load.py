@@ -103,14 +103,14 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def registered(folder: Path) -> tuple[Path, Path, str]:
+def registered(folder: Path, uri: str = "") -> tuple[Path, Path, str]:
     """A run's folder, one to serve in with an eager policy, and the store of both."""
     known, work = folder / "run", folder / "work"
     known.mkdir()
     work.mkdir()
     (work / "eager.yaml").write_text(EAGER)
-    selfheal(known, "run")
-    return known, work, f"sqlite:///{known / 'mlflow.db'}"
+    selfheal(known, "run", uri=uri)
+    return known, work, uri or f"sqlite:///{known / 'mlflow.db'}"
 
 
 def selfheal(folder: Path, *arguments: str, uri: str = "") -> int:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock, patch
 
 import pytest
 
+from selfheal_cli.errors import StorageError
+from selfheal_cli.serve.http.model import ModelReloader
 from selfheal_cli.serve.operator.status import ReplicaWord, ServerInfo, look
 from selfheal_cli.serve.operator.verdict import status
 from selfheal_cli.serve.replicas import Replicas
@@ -62,6 +65,16 @@ def test_who_holds_rows_back_is_an_operators_to_know(
     document = status(look(channel, lambda: info))
     assert f"The healer does not see the latest rows: {held}." in document.told.warnings
     assert [one.version for one in document.replicas] == [3]
+
+
+def test_a_bulletin_that_was_away_is_no_problem_once_it_is_back(tmp_path: Path) -> None:
+    bulletin = ControlChannel(tmp_path / "spool.db")
+    reloader = ModelReloader(Mock(canary=None), bulletin, Mock(), Mock(), 0)
+    with patch.object(bulletin, "current", side_effect=StorageError("away")):
+        assert not reloader.look()
+    assert reloader.problem == "away"
+    assert reloader.look()
+    assert reloader.problem == ""
 
 
 def test_what_a_later_release_says_of_itself_is_read(in_postgres: Place) -> None:

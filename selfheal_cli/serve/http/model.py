@@ -302,6 +302,8 @@ class ModelReloader:
             if wanted is None:
                 if sequence and version is not None and self._unnumbered(sequence):
                     self._scorer.number(version)
+                if self.problem != self._not_tried:
+                    self.problem = ""  # it could not be looked at, and can again
                 return True
             self._scorer.take(wanted, self._registry())
         except StorageError as exc:
