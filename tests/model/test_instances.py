@@ -128,7 +128,7 @@ def test_a_device_that_is_not_there_is_said(
 
 def test_a_number_that_ranks_no_better_than_chance_is_taken_for_no_logit() -> None:
     module = nn.Linear(8, 1)
-    y = DRAW.integers(0, 2, len(ROWS))
+    y = np.random.default_rng(1).integers(0, 2, len(ROWS))
     told = (wrap(module, ROWS, shape=(8,)).predict(ROWS) > 0.5).astype(np.int8)
     for output, labels, refused in (("auto", y, True), ("auto", told, False), ("logits", y, False)):
         network = wrap(module, ROWS, shape=(8,), output=output)
