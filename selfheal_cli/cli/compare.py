@@ -90,6 +90,7 @@ BLIND = ("flag nothing", "label rate of the last 10 batches")  # the speed of no
     ),
     click.option(
         "--inject",
+        multiple=True,
         metavar="KIND,KIND",
         help="Compare nobody: put a change into your rows at several dates, and say whether your "
         f"monitors notice it, when, and whether healing pays: {', '.join(INJECTIONS)}; or all.",
@@ -138,7 +139,7 @@ def command(
     refit_every: int,
     refit_rows: str,
     river: bool,
-    inject: str | None,
+    inject: tuple[str, ...],
     dates: int,
     jobs: int,
     plot: Path,
@@ -161,7 +162,7 @@ def command(
         show_series(versions, jobs, quiet=quiet, as_json=as_json)
         return
     require_all("recipe", chosen or [recipes], "--recipes")
-    if inject is not None:
+    if inject:
         from selfheal_cli.cli.inject_screen import inject_and_show, kinds_named
 
         kinds, recipe = kinds_named(inject), _one_recipe(ctx, chosen)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +21,14 @@ if TYPE_CHECKING:
     from selfheal_cli.settings.resolve import ResolvedSettings
 
 
-def kinds_named(given: str) -> tuple[str, ...]:
+def kinds_named(given: Sequence[str]) -> tuple[str, ...]:
     """The kinds of ``--inject``; click's usage error lists all where there is none of a name."""
-    names = [name.strip() for name in given.split(",") if name.strip()]
+    names = [name.strip() for one in given for name in one.split(",") if name.strip()]
     if names == ["all"]:
         return INJECTIONS
-    unknown = next((name for name in names if name not in INJECTIONS), None if names else given)
+    unknown = next(
+        (name for name in names if name not in INJECTIONS), None if names else ",".join(given)
+    )
     if unknown is not None:
         raise click.BadParameter(
             f"there is no change {unknown!r}; known: {', '.join(INJECTIONS)}, all",
@@ -56,7 +60,7 @@ def inject_and_show(
         tried = inject(config, source, kinds, dates, on_done, jobs)
     picture = draw_injections(
         {row.kind: [one.lag for one in row.dates] for row in tried.rows},
-        {row.kind: (row.gain, row.low, row.high) for row in tried.rows},
+        {row.kind: (row.gain.mean, row.gain.low, row.gain.high) for row in tried.rows},
         tried.length, title_of(tried.figure),
         f"{subject_of(config)}, {dates} dates, recipe {config.heal.recipe}", plot,
     )  # fmt: skip
@@ -76,7 +80,7 @@ def _log(registry: Any, config: RunConfig, tried: Injection, picture: Path) -> s
     run_id: str = registry.begin_run(config.experiment, config.parameters(), tags)
     figures = {"alarms_per_1000": tried.untouched.per_thousand()}
     for row in tried.rows:
-        figures |= {f"{row.kind}.share_found": row.share, f"{row.kind}.gain": row.gain}
+        figures |= {f"{row.kind}.share_found": row.share, f"{row.kind}.gain": row.gain.mean}
         figures |= {} if row.lag is None else {f"{row.kind}.median_lag": row.lag}
     at_ms = round(clock().timestamp() * 1000)
     registry.log_metrics(run_id, [StepMetrics(0, figures, at_ms)])
@@ -117,7 +121,10 @@ def document(tried: Injection, recipe: str, run_id: str, plot: Path) -> dict[str
             "alarms": dict(tried.untouched.alarms),
             "alarms_per_1000": tried.untouched.per_thousand(),
         },
-        "kinds": [_kind(row) for row in tried.rows],
+        "kinds": [
+            {**_kind(row), "beyond_no_change": asdict(row.gain_beyond(tried.beside))}
+            for row in tried.rows
+        ],
         "without": _kind(tried.beside),
         "plot": str(plot),
     }
@@ -130,9 +137,9 @@ def _kind(row: InjectionRow) -> dict[str, Any]:
         "share_found": row.share,
         "median_lag": row.lag,
         "found_by": row.by,
-        "gain": row.gain,
-        "low": row.low,
-        "high": row.high,
+        "gain": row.gain.mean,
+        "low": row.gain.low,
+        "high": row.gain.high,
         "by_date": [
             {"batch": one.date, "lag": one.lag, "lags": dict(one.lags), "healed": one.healed,
              "frozen": one.frozen}
@@ -176,18 +183,36 @@ def _cells(row: InjectionRow, figure: str) -> list[str]:
         f"{noticed} of {len(row.dates)}" if row.kind != UNCHANGED else "-",
         "-" if row.lag is None else f"{row.lag:g}",
         ", ".join(f"{name.partition(':')[0]} {count}" for name, count in row.by.items()) or "-",
-        f"{row.gain:+.{digits}f} ({row.low:.{digits}f} to {row.high:.{digits}f})",
+        f"{row.gain.mean:+.{digits}f} ({row.gain.low:.{digits}f} to {row.gain.high:.{digits}f})",
         f"{frozen:,.{digits}f}",
         f"{healed:,.{digits}f}",
     ]
 
 
 def _sentences(tried: Injection) -> list[str]:
-    """Where healing paid, where it cost, and where nobody can say."""
-    told = (
-        ("Healing would have paid", [row.kind for row in tried.rows if row.low > 0]),
-        ("Healing would have cost", [row.kind for row in tried.rows if row.high < 0]),
-        ("No gain or loss beyond chance", [r.kind for r in tried.rows if r.low <= 0 <= r.high]),
-        ("Not noticed at half of the dates", [r.kind for r in tried.rows if r.share < 0.5]),
+    """Where healing paid, where it cost, and where nobody can say; what the rows would have gained
+    without the change is not the change's.
+    """
+    alone = tried.beside.gain
+    beyond = {row.kind: row.gain_beyond(tried.beside) for row in tried.rows}
+    if alone.low <= 0 <= alone.high:
+        words = (
+            "Healing would have paid",
+            "Healing would have cost",
+            "No difference beyond chance",
+        )
+        told = []
+    else:
+        words = ("More with", "Less with", "No more and no less, beyond chance, with")
+        told = [
+            f"Healing {'pays' if alone.low > 0 else 'costs'} on these rows without any change: "
+            f"{alone.mean:+.3g} ({alone.low:.3g} to {alone.high:.3g})."
+        ]
+    kinds = (
+        [kind for kind, gain in beyond.items() if gain.low > 0],
+        [kind for kind, gain in beyond.items() if gain.high < 0],
+        [kind for kind, gain in beyond.items() if gain.low <= 0 <= gain.high],
+        [row.kind for row in tried.rows if row.share < 0.5],
     )
-    return [f"{words}: {', '.join(kinds)}." for words, kinds in told if kinds]
+    named = zip((*words, "Not noticed at half of the dates"), kinds, strict=True)
+    return [*told, *(f"{word}: {', '.join(which)}." for word, which in named if which)]

@@ -14,7 +14,7 @@ import pytest
 from selfheal_cli.config import MonitorSettings, RunConfig
 from selfheal_cli.config_sources import TableSettings
 from selfheal_cli.kinds import INJECTIONS, UNCHANGED
-from selfheal_cli.pipeline.offline.injecting import Injection, inject
+from selfheal_cli.pipeline.offline.injecting import Gain, Injection, inject
 from selfheal_cli.pipeline.offline.injections import KINDS, Subject, subject_of
 from selfheal_cli.pipeline.prepare.baseline import survey, train_networks
 from selfheal_cli.pipeline.prepare.rows import open_source
@@ -62,7 +62,7 @@ def test_each_kind_is_tried_at_ten_dates_that_do_not_overlap(tried: Injection) -
         dates = [one.date for one in row.dates]
         assert len(dates) == 10
         assert all(b - a >= tried.length for a, b in itertools.pairwise(dates))
-        assert row.low <= row.gain <= row.high
+        assert row.gain.low <= row.gain.mean <= row.gain.high
 
 
 def test_without_a_change_nothing_is_noticed(tried: Injection) -> None:
@@ -82,8 +82,9 @@ def test_changes_are_noticed_by_who_can_see_them(tried: Injection) -> None:
 
 def test_healing_pays_where_the_relation_of_columns_and_label_is_another(tried: Injection) -> None:
     rows = {row.kind: row for row in tried.rows}
-    assert rows["swapped-columns"].gain > tried.beside.gain
-    assert abs(tried.beside.gain) < 0.03
+    assert rows["swapped-columns"].gain_beyond(tried.beside).mean > 0
+    assert tried.beside.gain_beyond(tried.beside) == Gain(0.0, 0.0, 0.0)
+    assert abs(tried.beside.gain.mean) < 0.03
 
 
 def test_processes_and_other_kinds_beside_it_change_no_figure_of_a_kind(

@@ -68,14 +68,38 @@ class Dated:
 
 
 @dataclass(frozen=True, slots=True)
+class Gain:
+    """What healing gave in the mean of some dates, with its interval over these."""
+
+    mean: float
+    low: float
+    high: float
+
+    @classmethod
+    def over(cls, gains: Sequence[float]) -> Gain:
+        """By Student's t."""
+        reach = quantile((1 + LEVEL) / 2, len(gains) - 1) * stdev(gains) / len(gains) ** 0.5
+        mean = fmean(gains)
+        return cls(mean, mean - reach, mean + reach)
+
+
+@dataclass(frozen=True, slots=True)
 class InjectionRow:
-    """A kind of change over all its dates; ``gain`` is what healing gave, with its interval."""
+    """A kind of change over all its dates: what healing gave by date, 1 is better by 1."""
 
     kind: str
     dates: tuple[Dated, ...]
-    gain: float
-    low: float
-    high: float
+    gains: tuple[float, ...]
+
+    @property
+    def gain(self) -> Gain:
+        """Of the healed model over the frozen one, on the changed rows."""
+        return Gain.over(self.gains)
+
+    def gain_beyond(self, other: InjectionRow) -> Gain:
+        """What it is more than that of the same rows under another change, or none."""
+        pairs = zip(self.gains, other.gains, strict=True)
+        return Gain.over([own - others for own, others in pairs])
 
     @property
     def share(self) -> float:
@@ -254,7 +278,5 @@ def _aside(
 
 
 def _row(kind: str, dates: Sequence[Dated], *, sign: int) -> InjectionRow:
-    gains = [sign * (one.healed - one.frozen) for one in dates]
-    reach = quantile((1 + LEVEL) / 2, len(gains) - 1) * stdev(gains) / len(gains) ** 0.5
-    gain = fmean(gains)
-    return InjectionRow(kind, tuple(dates), gain, gain - reach, gain + reach)
+    gains = tuple(sign * (one.healed - one.frozen) for one in dates)
+    return InjectionRow(kind, tuple(dates), gains)
