@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 import yaml
+from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from selfheal_cli.serve.notify.metrics import NoticeMetrics
-from selfheal_cli.serve.notify.store import NoticeStore
+from selfheal_cli.serve.notify.store import PATIENCE, NoticeStore
 from selfheal_cli.serve.operator.status import HEALER
 from tests.serve.conftest import serving
 from tests.serve.operating import WORSE
@@ -57,12 +58,23 @@ def given(
         server.front.channel.set_status(HEALER, WORSE.as_status())
         text = server.get("/metrics").text
     by_name: dict[str, Given] = {"up": Given("gauge")}
-    for family in text_string_to_metric_families(text):
+    families = (*text_string_to_metric_families(text), *told_of_notices(tmp_path_factory))
+    for family in families:
         for sample in family.samples:
             one = by_name.setdefault(sample.name, Given(family.type))
             for name, value in sample.labels.items():
                 one.labels.setdefault(name, set()).add(value)
     yield by_name
+
+
+def told_of_notices(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Metric]:
+    """What a server with a webhook gives beside, that answered nothing for three days."""
+    days = iter((0.0, PATIENCE, PATIENCE))
+    store = NoticeStore("fraud", tmp_path_factory.mktemp("notices"), clock=lambda: next(days))
+    store.failed("ops", 1, "answered 500")
+    assert store.failed("ops", 1, "answered 500")
+    yield from NoticeMetrics(store).collect()
+    store.close()
 
 
 def expressions() -> Iterator[tuple[str, str, str]]:
@@ -109,7 +121,8 @@ def test_every_alert_says_what_to_do(given: dict[str, Given]) -> None:
         assert rule["labels"]["severity"] in ("page", "ticket")
         told = rule["annotations"]
         assert len(told["runbook"]) > 80, rule["alert"]
-        assert set(re.findall(r"\$labels\.(\w+)", told["summary"])) <= PROMETHEUS
+        kept = {one.strip() for by in GROUPING.findall(rule["expr"]) for one in by.split(",")}
+        assert set(re.findall(r"\$labels\.(\w+)", told["summary"])) <= PROMETHEUS | kept
         for name in re.findall(r"selfheal_\w+", told["runbook"]):
             assert name in given, f"{rule['alert']}: the server gives no {name}"
     wanted = {"HealerDown", "DriftWithoutHeals", "LabelsMissing", "RegistryAway", "LiftNegative",
