@@ -1,21 +1,24 @@
 """Code that came with a model (MLflow's ``code_paths``) and lies in its base, imported by name.
 
-It comes after everything that is installed, so it shadows nothing; and a module of it runs only
-where the user allowed that, as `allowed` says: by wrapping the model, or by name.
+It comes after everything that is installed, so it shadows nothing. A name says nothing of what a
+registry has under it, so code is allowed by its content (``code-`` and a part of its hash): by
+wrapping the model, or as `allowed` says.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.abc import InspectLoader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from importlib.util import spec_from_loader
+from importlib.util import find_spec, spec_from_loader
 from pathlib import Path
 from types import ModuleType
 
 from selfheal_cli.errors import ModelError
-from selfheal_cli.model.allowed import is_allowed
+from selfheal_cli.model.allowed import VARIABLE, allow, is_allowed
+from selfheal_cli.records import digest
 
 MOST = 4 << 20  # characters of all its files
 
@@ -37,7 +40,7 @@ class BroughtCode(MetaPathFinder, InspectLoader):
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Called for what nobody else has."""
-        if fullname not in self._texts or not is_allowed(fullname.partition(".")[0]):
+        if fullname not in self._texts:
             return None
         place, _, is_package = self._texts[fullname]
         return spec_from_loader(fullname, self, origin=f"<{place}>", is_package=is_package)
@@ -57,12 +60,33 @@ _brought = BroughtCode()
 
 
 def bring(code: Mapping[str, str]) -> None:
-    """Let the modules of a base be imported, where they are allowed."""
+    """Let the modules of a base be imported; raises `ModelError` where nobody has allowed that and
+    they are not here otherwise.
+    """
     if not code:
         return
-    _brought.add(code)
-    if _brought not in sys.meta_path:
-        sys.meta_path.append(_brought)
+    if is_allowed(known_as(code)):
+        allow(tops(code))
+        _brought.add(code)
+        if _brought not in sys.meta_path:
+            sys.meta_path.append(_brought)
+        return
+    lacking = [top for top in tops(code) if top not in sys.modules and not is_here(top)]
+    if lacking:
+        raise ModelError(
+            f"the model's base brings code of its own ({', '.join(lacking)}), which nobody has "
+            f"allowed to run here: if you trust it, give --allow-module {known_as(code)} or set "
+            f"{VARIABLE}={known_as(code)}"
+        )
+
+
+def known_as(code: Mapping[str, str]) -> str:
+    """The name by which this very code is allowed.
+
+    >>> known_as({"net.py": "X = 1"})
+    'code-2454f2ab70a0'
+    """
+    return f"code-{digest(json.dumps(code, sort_keys=True).encode())[:12]}"
 
 
 def code_in(folder: Path) -> dict[str, str]:
@@ -75,6 +99,17 @@ def code_in(folder: Path) -> dict[str, str]:
             f"{MOST:,} are stored with one: install them as a package"
         )
     return {path.relative_to(folder).as_posix(): _text(path) for path in files}
+
+
+def is_here(top: str) -> bool:
+    """Whether a module can be imported without what models bring."""
+    try:
+        spec = find_spec(top)
+    except ValueError:  # a module that was made by hand
+        return True
+    if spec is not None and spec.loader is not _brought:
+        return True
+    return (Path.cwd() / f"{top}.py").exists() or (Path.cwd() / top).is_dir()
 
 
 def tops(code: Mapping[str, str]) -> list[str]:

@@ -395,4 +395,4 @@ def test_the_code_that_a_model_was_logged_with_comes_along_and_shadows_nothing(
     monkeypatch.delenv("SELFHEAL_ALLOW_MODULE", raising=False)
     Path("rows.csv").write_text("x0,x1,x2,x3,y\n" + "1,2,3,4,0\n4,3,2,1,1\n" * 60)
     run = invoke("run", "rows.csv", "--target", "y", "--from", "w", *at, expect=3)
-    assert "give --allow-module shipped" in run.stderr
+    assert "give --allow-module code-" in run.stderr

@@ -9,14 +9,16 @@ from collections.abc import Iterator
 import pytest
 
 from selfheal_cli.errors import ModelError
+from selfheal_cli.model import brought
 from selfheal_cli.model.allowed import VARIABLE
-from selfheal_cli.model.brought import BroughtCode, code_in
+from selfheal_cli.model.brought import BroughtCode, bring, code_in, known_as
 
 
 @pytest.fixture
-def finder() -> Iterator[BroughtCode]:
+def finder(monkeypatch: pytest.MonkeyPatch) -> Iterator[BroughtCode]:
     """One that is asked last; what it brought is forgotten."""
     own, before = BroughtCode(), set(sys.modules)
+    monkeypatch.setattr(brought, "_brought", own)
     sys.meta_path.append(own)
     yield own
     sys.meta_path.remove(own)
@@ -27,19 +29,22 @@ def finder() -> Iterator[BroughtCode]:
 def test_a_module_is_imported_by_its_name_where_it_is_allowed(
     finder: BroughtCode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finder.add({"shop_net/__init__.py": "", "shop_net/net.py": "from shop_net import more\nX = 3",
-                "shop_net/more.py": ""})  # fmt: skip
-    with pytest.raises(ModuleNotFoundError):
-        importlib.import_module("shop_net.net")
-    monkeypatch.setenv(VARIABLE, "shop_net")
+    code = {"shop_net/__init__.py": "", "shop_net/net.py": "from shop_net import more\nX = 3",
+            "shop_net/more.py": ""}  # fmt: skip
+    monkeypatch.setenv(VARIABLE, "shop_net")  # a name says nothing of what a registry has
+    with pytest.raises(ModelError, match=rf"--allow-module {known_as(code)}"):
+        bring(code)
+    monkeypatch.setenv(VARIABLE, known_as(code))
+    bring(code)
     assert importlib.import_module("shop_net.net").X == 3
+    with pytest.raises(ModelError, match="shop_other"):
+        bring({**code, "shop_net/more.py": "raise SystemExit", "shop_other.py": ""})
 
 
 def test_what_is_installed_is_taken_first(
     finder: BroughtCode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finder.add({"wave.py": "raise SystemExit"})
-    monkeypatch.setenv(VARIABLE, "wave")
     monkeypatch.delitem(sys.modules, "wave", raising=False)
     assert importlib.import_module("wave").__spec__.origin.endswith("wave.py")
 

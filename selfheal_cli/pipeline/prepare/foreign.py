@@ -16,7 +16,7 @@ import numpy as np
 
 from selfheal_cli.errors import DataError, ModelError
 from selfheal_cli.model.allowed import allow
-from selfheal_cli.model.brought import bring, code_in, tops
+from selfheal_cli.model.brought import bring, code_in, known_as
 from selfheal_cli.model.checkpoint import assemble, estimator_tensors, make_base
 from selfheal_cli.model.description import find_named
 from selfheal_cli.model.interface import WHOLE, ModelInput
@@ -149,7 +149,7 @@ def read_origin(registry: Registry | None, origin: ForeignOrigin) -> StoredModel
         if not origin.allow_pickle:
             raise ModelError(f"{origin.uri}: {PICKLE_RISK}")
         code = code_in(folder / CODE)
-        allow(tops(code))
+        allow([known_as(code)])
         bring(code)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own words about pickles; ours were said

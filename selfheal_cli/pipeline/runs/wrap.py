@@ -13,7 +13,7 @@ from selfheal_cli.events.log import EventLog
 from selfheal_cli.events.types import ModelWrapped, RunFinished
 from selfheal_cli.installed import handed_over
 from selfheal_cli.model.allowed import remember
-from selfheal_cli.model.brought import tops
+from selfheal_cli.model.brought import known_as
 from selfheal_cli.model.description import modules_of
 from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.pipeline.prepare.lease import RunLease, require_free
@@ -149,7 +149,7 @@ def _register(
         raise RegistryError(f"model '{model}': snapshot {snapshot} of run {run_id} is no version")
     if network.architecture.other is not None:
         other = network.architecture.other
-        remember({*modules_of(other.module), *tops(other.code)})
+        remember({*modules_of(other.module), *([known_as(other.code)] if other.code else [])})
     if handed_over("adapter", network.architecture.adapter):
         remember([network.architecture.adapter.rpartition(".")[0]])
     return int(version["version"])
