@@ -14,7 +14,7 @@ import pytest
 from selfheal_cli.config import MonitorSettings, RunConfig
 from selfheal_cli.config_sources import TableSettings
 from selfheal_cli.kinds import INJECTIONS, UNCHANGED
-from selfheal_cli.pipeline.offline.injecting import Gain, Injection, inject
+from selfheal_cli.pipeline.offline.injecting import GainInterval, Injection, inject
 from selfheal_cli.pipeline.offline.injections import KINDS, Subject, subject_of
 from selfheal_cli.pipeline.prepare.baseline import survey, train_networks
 from selfheal_cli.pipeline.prepare.rows import open_source
@@ -83,7 +83,7 @@ def test_changes_are_noticed_by_who_can_see_them(tried: Injection) -> None:
 def test_healing_pays_where_the_relation_of_columns_and_label_is_another(tried: Injection) -> None:
     rows = {row.kind: row for row in tried.rows}
     assert rows["swapped-columns"].gain_beyond(tried.beside).mean > 0
-    assert tried.beside.gain_beyond(tried.beside) == Gain(0.0, 0.0, 0.0)
+    assert tried.beside.gain_beyond(tried.beside) == GainInterval(0.0, 0.0, 0.0)
     assert abs(tried.beside.gain.mean) < 0.03
 
 

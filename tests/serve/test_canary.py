@@ -17,10 +17,17 @@ from tests.serve.test_following import published
 
 
 @pytest.fixture(scope="module")
-def tried(article_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A server beside whose champion version 2 is tried."""
+def server(article_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with serving(article_run, tmp_path_factory.mktemp("tried")) as running:
         yield running
+
+
+@pytest.fixture
+def tried(server: Running) -> Iterator[Running]:
+    """A server beside whose champion version 2 is tried; none is before a test."""
+    yield server
+    put_tried(server.front.channel, None)
+    until(lambda: server.front.scorer.canary is None)
 
 
 def try_out(running: Running, share: float = 0.5, by: str = "", seconds: float = 600.0) -> None:

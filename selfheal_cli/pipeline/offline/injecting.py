@@ -68,7 +68,7 @@ class Dated:
 
 
 @dataclass(frozen=True, slots=True)
-class Gain:
+class GainInterval:
     """What healing gave in the mean of some dates, with its interval over these."""
 
     mean: float
@@ -76,7 +76,7 @@ class Gain:
     high: float
 
     @classmethod
-    def over(cls, gains: Sequence[float]) -> Gain:
+    def over(cls, gains: Sequence[float]) -> GainInterval:
         """By Student's t."""
         reach = quantile((1 + LEVEL) / 2, len(gains) - 1) * stdev(gains) / len(gains) ** 0.5
         mean = fmean(gains)
@@ -92,14 +92,14 @@ class InjectionRow:
     gains: tuple[float, ...]
 
     @property
-    def gain(self) -> Gain:
+    def gain(self) -> GainInterval:
         """Of the healed model over the frozen one, on the changed rows."""
-        return Gain.over(self.gains)
+        return GainInterval.over(self.gains)
 
-    def gain_beyond(self, other: InjectionRow) -> Gain:
+    def gain_beyond(self, other: InjectionRow) -> GainInterval:
         """What it is more than that of the same rows under another change, or none."""
         pairs = zip(self.gains, other.gains, strict=True)
-        return Gain.over([own - others for own, others in pairs])
+        return GainInterval.over([own - others for own, others in pairs])
 
     @property
     def share(self) -> float:
