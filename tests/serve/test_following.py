@@ -39,6 +39,8 @@ def published(running: Running, number: int) -> Published:
 
 def test_a_publication_is_served_at_once_and_numbered_later(followed: Running) -> None:
     front, body = followed.front, {"dataframe_split": followed.rows()}
+    front.channel.publish(published(followed, 3))
+    until(lambda: front.scorer.served.snapshot == "snapshot-3")
     before = followed.post("/invocations", json=body).json()
     backbone = front.scorer.served.network.backbone
     front.channel.publish(published(followed, 2))
