@@ -5,7 +5,7 @@
     python benchmarks/ensemble.py --seeds 201 --only agrawal,rare --skip ARF   no river's forest
 
 The first quarter trains the network; then each batch of 100 is predicted before its labels come.
-Settings of the recipe were chosen on generated streams of seeds 101 and 102, `JUDGED` excepted;
+Settings of the recipe were chosen on generated streams of seed 101, `JUDGED` excepted;
 other seeds, `JUDGED`, elec and bank are judged on them.
 """
 
