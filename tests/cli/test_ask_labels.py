@@ -8,6 +8,7 @@ from io import StringIO
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from selfheal_cli.spool.entries import Feedback, LoggedRequest
@@ -208,3 +209,20 @@ def test_rows_of_a_run_are_asked_for_and_labelled(article_copy: Path, invoke: In
     asked = json.loads(invoke("ask-labels", "fraud", "--run", "latest", "--json").stdout)
     assert asked["rows"] > 0
     assert asked["unanswered"] == 0  # the article's labels come with their rows
+
+
+def test_a_run_that_asks_for_a_share_of_the_labels_reads_those_of_drawn_rows_alone(
+    workdir: Path, invoke: Invoke
+) -> None:
+    drawn = np.random.default_rng(4)
+    x = drawn.standard_normal((1_200, 3)).round(3)
+    table = pd.DataFrame(x, columns=["a", "b", "c"]).assign(y=(x[:, 0] > 0).astype(int))
+    table.to_csv("rows.csv", index=False)
+    run = ("run", "rows.csv", "--target", "y", "--batch-size", "100", "--no-plots", "--json")
+    every, some = (
+        json.loads(invoke(*run, *asked).stdout)["results"]["stages"][1]
+        for asked in ((), ("--set", "labels.ask=20%"))
+    )
+    assert (every["title"], every["rows"]) == ("Shadow (frozen)", 900)
+    assert some["title"] == "Shadow (frozen), sampled"
+    assert 90 < some["rows"] < 270

@@ -57,6 +57,8 @@ def test_dockerfile_compose_file_and_manifests_pass_their_linters(linters: Path)
     run(python, "-m", "kubernetes_validate", "--strict", DEPLOY / "kubernetes.yaml")
     services = json.loads(run(python, "-c", COMPOSED, DEPLOY / "compose.yaml"))
     assert services == ["fraud", "prometheus"]
+    with_log = json.loads(run(python, "-c", COMPOSED, DEPLOY / "compose.log.yaml"))
+    assert with_log == ["fraud", "log"]
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not there")
