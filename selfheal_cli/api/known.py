@@ -22,6 +22,7 @@ class KnownVersions:
         self.versions = 0
         self._registry = registry
         self._name = name
+        self._looking = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="versions", daemon=True)
         self.look()
@@ -37,8 +38,9 @@ class KnownVersions:
 
     def look(self) -> None:
         """Ask the registry now; raises `RegistryError`."""
-        self.champion = self._registry.alias(self._name, CHAMPION)
-        self.versions = len(self._registry.numbers(self._name))
+        with self._looking:  # else what was asked for first, and came later, would stand
+            self.champion = self._registry.alias(self._name, CHAMPION)
+            self.versions = len(self._registry.numbers(self._name))
 
     def _run(self) -> None:
         while not self._stop.wait(LOOK_SECONDS):

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from threading import Event
 from unittest.mock import Mock, patch
 
 import pytest
 
+from selfheal_cli.api.known import KnownVersions
 from selfheal_cli.errors import StorageError
 from selfheal_cli.serve.http.model import ModelReloader
 from selfheal_cli.serve.operator.status import ReplicaWord, ServerInfo, look
 from selfheal_cli.serve.operator.verdict import status
 from selfheal_cli.serve.replicas import Replicas
-from selfheal_cli.spool.control import ControlChannel
-from tests.conftest import Invoke
+from selfheal_cli.spool.control import ControlChannel, Published
+from tests.conftest import PATIENCE, Invoke
 from tests.serve.conftest import Running, serving, until
 from tests.spool.conftest import Place, in_postgres, log_database, log_uri, model
 
 __all__ = ["in_postgres", "log_database", "log_uri", "model"]  # fixtures
+
+
+def publish(bulletin: ControlChannel, snapshot: str) -> None:
+    """Have it served."""
+    bulletin.publish(Published(snapshot, 0.5, "base", "0" * 64, b"", "a test"))
 
 
 @pytest.fixture
@@ -75,6 +83,49 @@ def test_a_bulletin_that_was_away_is_no_problem_once_it_is_back(tmp_path: Path) 
     assert reloader.problem == "away"
     assert reloader.look()
     assert reloader.problem == ""
+
+
+def test_who_looked_first_and_took_longer_does_not_serve_what_is_older(tmp_path: Path) -> None:
+    bulletin, first_takes, go_on = ControlChannel(tmp_path / "spool.db"), Event(), Event()
+    served = list[str]()
+
+    def take(wanted: Published, registry: object) -> None:
+        if wanted.snapshot == "old":
+            first_takes.set()
+            assert go_on.wait(PATIENCE)
+        served.append(wanted.snapshot)
+
+    scorer = Mock(canary=None, take=take)
+    reloader = ModelReloader(scorer, bulletin, Mock(), Mock(), 0)
+    with ThreadPoolExecutor(2) as threads:
+        publish(bulletin, "old")
+        first = threads.submit(reloader.look)
+        assert first_takes.wait(PATIENCE)
+        publish(bulletin, "new")
+        second = threads.submit(reloader.look)
+        wait([second], timeout=0.2)  # as long as it would take, were it not to wait
+        go_on.set()
+        assert first.result(PATIENCE) and second.result(PATIENCE)
+    assert served == ["old", "new"]
+
+
+def test_who_asked_the_registry_first_and_heard_later_does_not_know_what_is_older() -> None:
+    first_asks, go_on, champions = Event(), Event(), iter((1, 2, 3))
+
+    def alias(name: str, which: str) -> int:
+        if (champion := next(champions)) == 2:
+            first_asks.set()
+            assert go_on.wait(PATIENCE)
+        return champion
+
+    known = KnownVersions(Mock(alias=alias, numbers=Mock(return_value=())), "fraud")
+    with ThreadPoolExecutor(2) as threads:
+        threads.submit(known.look)
+        assert first_asks.wait(PATIENCE)
+        second = threads.submit(known.look)
+        wait([second], timeout=0.2)
+        go_on.set()
+    assert known.champion == 3
 
 
 def test_what_a_later_release_says_of_itself_is_read(in_postgres: Place) -> None:

@@ -110,7 +110,7 @@ def _live(life: Life, invoke: Invoke) -> None:
     life.mode("recommend")
     life.call()
     approved = life.approve()
-    assert life.heard("proposal", f"v{approved}")
+    until(lambda: life.heard("proposal", f"v{approved}"))
 
     life.mode("auto")
     life.call()
@@ -125,8 +125,10 @@ def _live(life: Life, invoke: Invoke) -> None:
 
     poison = time.time()
     _tell_wrong(life.caller)
+    life.call()
+    until(lambda: registry.alias("fraud", CANARY))
     life.mode("recommend")
-    assert life.heard("canary", "canary withdrawn: mode recommend")
+    until(lambda: life.heard("canary", "canary withdrawn: mode recommend"))
     life.call()
     tainted = life.approve()
     asked = ("labels", "revoke", "--by", "bad", "--since", "1h", "--yes", "--json")

@@ -262,6 +262,7 @@ class ModelReloader:
         self._bulletin_read = bulletin.identity()
         self._refused = 0
         self._not_tried = ""  # why a canary is not
+        self._looking = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="following", daemon=True)
 
@@ -276,7 +277,8 @@ class ModelReloader:
 
     def look(self) -> bool:
         """Take what is new; False where it could not be taken and may be later."""
-        return self._look_at_champion() and self._look_at_canary()
+        with self._looking:  # else who looked first, and took longer, would serve what is older
+            return self._look_at_champion() and self._look_at_canary()
 
     def _look_at_canary(self) -> bool:
         known = self._scorer.canary
