@@ -12,7 +12,8 @@ other seeds, `JUDGED`, elec and bank are judged on them.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
@@ -52,9 +53,9 @@ def config_for(settings: TableSettings) -> RunConfig:
 
 
 def contestants(
-    config: RunConfig, source: Source, trained: Trained, skip: list[str]
-) -> Iterator[Result]:
-    """Everyone on one stream, each with what it reached."""
+    config: RunConfig, source: Source, trained: Trained
+) -> Mapping[str, Callable[[], Result]]:
+    """What sends each of them through the stream, by title."""
     rate = config.network.learning_rate
     peers: dict[str, MakePeer] = {
         "frozen": lambda seed, source: Frozen(trained.network),
@@ -63,15 +64,18 @@ def contestants(
     peers |= peers_named(
         [name for name in PEERS if name not in UNLIKE], config.network, RefitSchedule()
     )
-    for title, make in peers.items():
-        if not any(word in title for word in skip):
-            yield contest(title, WithPeer(make(config.seed, source), config), config, source)
-    for title, heal in RECIPES.items():
-        if title in skip:
-            continue
+
+    def peer(title: str, make: MakePeer) -> Result:
+        return contest(title, WithPeer(make(config.seed, source), config), config, source)
+
+    def recipe(title: str, heal: HealSettings) -> Result:
         guarded = {"better_by": "paired", "pre_heal": "figures"}
         own = config.model_copy(update={"heal": heal.model_copy(update=guarded)})
-        yield contest(title, Replay(own, source, survey(own, source, trained)), own, source)
+        return contest(title, Replay(own, source, survey(own, source, trained)), own, source)
+
+    return {title: partial(peer, title, make) for title, make in peers.items()} | {
+        title: partial(recipe, title, heal) for title, heal in RECIPES.items()
+    }
 
 
 def streams(arguments: argparse.Namespace, scratch: Path) -> Iterator[tuple[str, TableSettings]]:
@@ -108,7 +112,10 @@ def main() -> None:
             config = config_for(settings)
             source = open_source(config)
             trained = train_networks(config, source, lambda done, total: None)
-            for result in contestants(config, source, trained, skip):
+            for title, enter in contestants(config, source, trained).items():
+                if title in skip or (title not in RECIPES and any(w in title for w in skip)):
+                    continue
+                result = enter()
                 known = results.setdefault((name, result.title), [])
                 known.append(result)
                 print(f"| {name} | {result.title} | {_cells(known)} |", flush=True)

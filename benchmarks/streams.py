@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from river.datasets import synth
 
-ROWS = 20_000
+ROWS = 20_000  # of a stream; benchmarks/over_seeds.py sets fewer
 Make = Callable[[int], pd.DataFrame]
 
 

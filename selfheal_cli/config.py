@@ -295,6 +295,11 @@ class HealSettings(Settings):
         description="whether ensemble has boosted trees among its experts; true on own data where "
         "LightGBM can be loaded",
     )
+    charged: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        default=0,
+        description="labelled rows that experts of ensemble are charged for before they learn from "
+        "them; 0: all that came together; 100 on own data",
+    )
     pre_heal: Literal["version", "figures"] = Field(
         default="version",
         description="what was measured before a heal: a version of its own, or figures of the "

@@ -53,7 +53,7 @@ class HealRows:
     def __len__(self) -> int:
         return len(self.y)
 
-    def where(self, chosen: NDArray[np.bool_]) -> HealRows:
+    def where(self, chosen: NDArray[np.bool_] | slice) -> HealRows:
         """The chosen rows."""
         return HealRows(
             self.features[chosen],

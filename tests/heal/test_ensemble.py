@@ -55,8 +55,9 @@ def heal(recipes: Recipes, before: AdapterState, rows: HealRows) -> HealOutcome:
     return recipes.heal(before, HealTask("h", 1, "", "ensemble", rows))
 
 
-def recipes_with(*, trees: bool) -> Recipes:
-    return small.recipes_of(NETWORK, HealSettings(recipe="ensemble", trees=trees))
+def recipes_with(*, trees: bool, charged: int = 0) -> Recipes:
+    settings = HealSettings(recipe="ensemble", trees=trees, charged=charged)
+    return small.recipes_of(NETWORK, settings)
 
 
 def log_loss(network: SelfHealingNetwork, seed: int = 50) -> float:
@@ -124,6 +125,14 @@ def test_heals_one_after_the_other_are_as_one_heal_of_all_rows() -> None:
         state = heal(recipes, state, rows.where(rows.arrival <= until)).after
     assert small.bytes_of(state.weights) == small.bytes_of(at_once.after.weights)
     assert small.bytes_of(state.memory) == small.bytes_of(at_once.after.memory)
+
+
+def test_many_labels_at_once_are_learned_as_if_they_had_come_bit_by_bit() -> None:
+    x, y = curved(12, 300)
+    bit_by_bit = heal(recipes_with(trees=False), small.start(NETWORK), rows_of(x, y))
+    recipes = recipes_with(trees=False, charged=100)
+    at_once = heal(recipes, small.start(NETWORK), rows_of(x, y, 300))
+    assert small.bytes_of(at_once.after.weights) == small.bytes_of(bit_by_bit.after.weights)
 
 
 def test_trees_whose_heal_was_not_published_are_remembered(learned: HealOutcome) -> None:

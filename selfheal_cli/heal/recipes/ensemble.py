@@ -8,6 +8,7 @@ its log loss there, and then lets it learn. docs/healing.md has the figures.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,7 +54,7 @@ class Ensemble:
         self._around = np.repeat(
             [float(spec.around) for spec in self._specs], [len(spec.names) for spec in self._specs]
         )
-        self._with_trees = settings.trees
+        self._with_trees, self._charged = settings.trees, settings.charged
         self.names = ["frozen", *linear, *(BoostedTrees.names if settings.trees else ())]
 
     def heal(self, before: AdapterState, task: HealTask) -> HealOutcome:
@@ -70,7 +71,9 @@ class Ensemble:
         for arrival in np.unique(fresh.arrival):
             labelled = (task.rows.arrival == arrival) & (task.rows.y >= 0)
             rows = fresh.where(fresh.arrival == arrival)
-            apart |= self._take(rows, int(labelled.sum()), filters, trees, mixing)
+            for part in self._parts(len(rows)):
+                stand_for = int(labelled.sum()) * len(rows.y[part]) / len(rows)
+                apart |= self._take(rows.where(part), stand_for, filters, trees, mixing)
         last = int(fresh.arrival[-1]) if len(fresh) else known.last
         shares = mixing.shares()
         if last == NEVER:  # no label has come: nothing but the frozen network is known
@@ -90,6 +93,11 @@ class Ensemble:
             | {f"apart_{name}": 1.0 for name in sorted(apart)},
         )
 
+    def _parts(self, rows: int) -> Iterator[slice]:
+        """Rows that came together, in the parts that experts are charged for and then learn."""
+        size = self._charged or rows
+        return (slice(start, start + size) for start in range(0, rows, size))
+
     def _trees(self, state: dict[str, Any], texts: Tensor) -> BoostedTrees | None:
         """None where it heals without."""
         if not self._with_trees:
@@ -100,7 +108,7 @@ class Ensemble:
     def _take(
         self,
         rows: HealRows,
-        labelled: int,
+        labelled: float,
         filters: list[Filters],
         trees: BoostedTrees | None,
         mixing: Mixing,
