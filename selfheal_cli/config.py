@@ -290,6 +290,11 @@ class HealSettings(Settings):
         description="share of each batch that none of them learns from; 0.1 for ensemble",
     )
     ridge: Positive = Field(default=5.0, description="penalty of leaving the trained network")
+    progressive: bool = Field(
+        default=False,
+        description="whether anchored goes through labels that come together batch by batch, so "
+        "that one heal on them does what several would; true on own data",
+    )
     trees: bool = Field(
         default=False,
         description="whether ensemble has boosted trees among its experts; true on own data where "
@@ -392,7 +397,7 @@ class SegmentSettings(Settings):
 # what records of selfheal 0.1.0 do not name; the defaults are as it did
 SINCE_0_1_0 = {
     "network": ("validation", "patience"),
-    "heal": ("trees", "pre_heal", "better_by", "assume_strictly"),
+    "heal": ("trees", "pre_heal", "better_by", "assume_strictly", "progressive"),
     "policy": (
         "brake_level",
         "publish_change",

@@ -442,7 +442,8 @@ def _heal_settings(
     recipe: str, mode: Literal["async", "sync"], settings: Mapping[str, Any] | None
 ) -> HealSettings:
     """As a run on own data has them, but for what the program says."""
-    by = {"better_by": "f1" if recipe == "article" else "paired"}
+    own = recipe != "article"
+    by = {"better_by": "paired" if own else "f1", "progressive": own}
     values = {**by, **(settings or {}), "recipe": recipe, "mode": mode}
     return checked(HealSettings, values, where="SelfHealing")
 

@@ -356,6 +356,7 @@ def _filled(given: Layer, kind: str) -> dict[str, Any]:
             "recipe": recipe,
             "trees": mine and recipe == "ensemble" and not why_no_trees(),
             "better_by": "paired" if mine else "f1",
+            "progressive": mine,
             "pre_heal": "figures" if mine else "version",
             **(OF_ENSEMBLE if mine and recipe == "ensemble" else {}),
             "assume_strictly": given.get("heal", "assume") is not None,

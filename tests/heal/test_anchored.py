@@ -14,7 +14,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from selfheal_cli.config import HealSettings, SyntheticSettings
 from selfheal_cli.heal.anchor import Anchor, AnchorRows, Design
 from selfheal_cli.heal.recipes.anchored import NAMES, Anchored
-from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask, Window
+from selfheal_cli.heal.task import AdapterState, HealOutcome, HealRows, HealTask, Window
 from selfheal_cli.logistic import fit, row_losses, targets
 from selfheal_cli.model.network import Architecture, SelfHealingNetwork
 from selfheal_cli.model.training import seeded
@@ -24,6 +24,7 @@ from tests.heal.small import Trained, trained_on
 
 SEED = 0
 SETTINGS = HealSettings(recipe="anchored")
+PROGRESSIVE = HealSettings(recipe="anchored", progressive=True)
 OUTPUTS = pytest.mark.parametrize("outputs", [1, 3])
 
 
@@ -315,3 +316,43 @@ def test_rows_that_were_seen_before_are_not_counted_as_news(
     recipe = Anchored(trained.network, trained.anchor, SETTINGS)
     again = recipe.heal(drifted[9].after, drifted[9].task)
     assert torch.equal(again.after.memory["losses"], drifted[9].after.memory["losses"])
+
+
+def loss_after(outcome: HealOutcome) -> float:
+    """Of the rows that the heal did not learn from."""
+    held = outcome.task.rows.held_out
+    return float(log_loss(outcome.task.rows.y[held], outcome.probabilities_after[held]))
+
+
+def test_a_restart_learns_of_ten_batches_at_once_what_ten_heals_did(
+    trained: Trained, drifted: list[HealOutcome]
+) -> None:
+    recipe = Anchored(trained.network, trained.anchor, PROGRESSIVE)
+    first = AdapterState(trained.network.adapter.state_dict(), {})
+    anew = recipe.heal(first, drifted[9].task)
+    assert loss_after(anew) == pytest.approx(loss_after(drifted[9]), abs=1e-6)
+    assert anew.measured == pytest.approx(drifted[9].measured, abs=1e-6)
+    assert int(anew.after.memory["last"]) == 10
+
+
+def test_labels_of_ten_batches_that_come_all_at_once_heal_as_if_they_had_come_one_by_one(
+    trained: Trained, drifted: list[HealOutcome]
+) -> None:
+    rows = drifted[9].task.rows
+    together = HealRows(
+        rows.features, rows.y, rows.rule_label, np.ones(len(rows), np.int32), rows.held_out
+    )
+    task = HealTask("h1", 1, "labels came", "anchored", together)
+    first = AdapterState(trained.network.adapter.state_dict(), {})
+    at_once = Anchored(trained.network, trained.anchor, PROGRESSIVE).heal(first, task)
+    assert loss_after(at_once) < loss_after(drifted[9]) + 0.01
+    all_alike = Anchored(trained.network, trained.anchor, SETTINGS).heal(first, task)
+    assert loss_after(all_alike) > loss_after(drifted[9]) + 0.3  # as selfheal 0.1.0, and its logs
+
+
+def test_heals_of_one_batch_each_are_the_same_either_way(
+    trained: Trained, drifted: list[HealOutcome]
+) -> None:
+    recipe = Anchored(trained.network, trained.anchor, PROGRESSIVE)
+    again = recipe.heal(drifted[8].after, drifted[9].task)
+    assert torch.equal(again.after.weights["weight"], drifted[9].after.weights["weight"])

@@ -9,6 +9,9 @@ from them (exponential weights, Vovk 1990; discounted, so that a drift that ends
 - the logit scaled and shifted, by the last 5 labelled batches, or by the whole window;
 - every coefficient fitted, on the whole window.
 
+With ``progressive``, labels of several batches that a heal learns at once, such as those that a
+restart finds, are gone through as if each had been healed on (prequential, Dawid 1984).
+
 The average of affine corrections is one affine correction, so it folds into one adapter.
 """
 
@@ -40,6 +43,8 @@ TEMPER = 0.2  # of losses in the weights: below 1, since rows of one batch are a
 FROZEN_BONUS = 3.0  # log prior odds of "nothing changed" against each other expert
 LIGHT = 1e-3  # penalty of the intercept
 SCALE_RIDGE = 1.0  # penalty of scaling the frozen logit
+NEVER = -1  # arrival before the first
+PIECE = 100  # rows that the experts are judged by at once, of labels that came all together
 MOST_BEHIND = 100.0  # loss; an expert further behind could not come back when a drift ends
 NAMES = ("frozen", "scaled_short", "scaled", "fitted")
 
@@ -54,6 +59,7 @@ class Anchored:
         tail = [SCALE_RIDGE] * outputs + [LIGHT]
         self._ridge = np.array([settings.ridge] * self._design.features + tail)
         self._tail = outputs + 1
+        self._progressive = settings.progressive
 
     def heal(self, before: AdapterState, task: HealTask) -> HealOutcome:
         """As `Recipe.heal`. Measures the weight of each expert."""
@@ -63,9 +69,13 @@ class Anchored:
         if len(learned):
             offset = design.offset(learned.features)
             a = design.rows(learned.features, offset)
-            losses = _discounted(losses, thetas, a, offset, learned.y, learned.arrival, last)
-            thetas = self._refit(thetas, a, offset, learned.y, learned.arrival)
-            last = int(learned.arrival[-1])
+            y, arrival = learned.y, learned.arrival
+            for part in self._parts(arrival, last):
+                now = slice(0, part.stop)
+                new = slice(part.start, part.stop)
+                losses = _discounted(losses, thetas, a[new], offset[new], y[new], arrival[new])
+                thetas = self._refit(thetas, a[now], offset[now], y[now], arrival[now])
+            last = int(arrival[-1])
         weights = _weights(losses)
         theta = np.tensordot(weights, thetas, axes=1)
         folded = design.fold(theta)
@@ -79,13 +89,28 @@ class Anchored:
             {f"weight_{name}": float(w) for name, w in zip(NAMES, weights, strict=True)},
         )
 
+    def _parts(self, arrival: NDArray[np.int32], last: int) -> list[range]:
+        """The rows that came since arrival ``last``, as they are learned: all at once, or one
+        arrival after the other. What is learned first has nothing to be judged by unless its rows
+        are several parts.
+        """
+        new = range(int(np.searchsorted(arrival, last, side="right")), len(arrival))
+        if not self._progressive or not new:
+            return [new]
+        ends = [*(np.flatnonzero(np.diff(arrival[new.start :])) + 1 + new.start), new.stop]
+        if last == NEVER:
+            pieces = max(1, round(ends[0] / PIECE))
+            ends = [*(ends[0] * piece // pieces for piece in range(1, pieces)), *ends]
+        starts = [new.start, *ends[:-1]]
+        return [range(int(start), int(end)) for start, end in zip(starts, ends, strict=True)]
+
     def _recall(self, before: AdapterState) -> tuple[Matrix, Matrix, int]:
         """The experts' thetas (4, columns, outputs) and losses (4,); the last arrival learned."""
         if before.memory:
             memory = {name: value.numpy() for name, value in before.memory.items()}
             return memory["thetas"], memory["losses"], int(memory["last"][0])
         shape = (len(NAMES), self._design.columns, self._design.outputs)
-        return np.zeros(shape), np.zeros(len(NAMES)), -1
+        return np.zeros(shape), np.zeros(len(NAMES)), NEVER
 
     def _refit(
         self,
@@ -116,13 +141,9 @@ def _discounted(
     offset: Matrix,
     y: LabelArray,
     arrival: NDArray[np.int32],
-    last: int,
 ) -> Matrix:
-    """How far each expert is behind the best, (4,), with the rows since arrival ``last``.
-
-    ``thetas`` are those of the heal before, which has not learned from these rows.
-    """
-    for step in np.unique(arrival[arrival > last]):
+    """How far each expert is behind the best, (4,), with these rows, which none of them knows."""
+    for step in np.unique(arrival):
         rows = arrival == step
         fresh = [row_losses(offset[rows] + a[rows] @ theta, y[rows]).sum() for theta in thetas]
         losses = DISCOUNT * losses + np.array(fresh)
