@@ -48,6 +48,7 @@ from selfheal_cli.spool.store import Spool
 
 ROWS = 20  # a request
 BATCH = 100  # rows, and labels that are learned from together
+DRAIN_SECONDS = 900  # some 80,000 rows lie in the log when it comes back
 CLASSES = ("normal", "fraud")
 
 
@@ -160,7 +161,10 @@ class Cluster:
 
     def drain(self) -> None:
         """Wait until the healer has seen everything."""
-        until(lambda: self.standing().get("batch") and not self.standing().get("waiting", 1))
+        until(
+            lambda: self.standing().get("batch") and not self.standing().get("waiting", 1),
+            DRAIN_SECONDS, look=0.5,
+        )  # fmt: skip
         time.sleep(3)
 
 

@@ -74,13 +74,15 @@ def _healer(server: Server) -> int | None:
     return standing["pid"] if standing.get("run_id") and standing.get("batch") is not None else None
 
 
-def until(holds: Callable[[], T | None]) -> T:
+def until(
+    holds: Callable[[], T | None], seconds: float = PATIENCE_SECONDS, look: float = 0.02
+) -> T:
     """What is true in other processes, once it is."""
-    end = time.monotonic() + PATIENCE_SECONDS
+    end = time.monotonic() + seconds
     while not (value := holds()):
         if time.monotonic() > end:
-            raise SystemExit(f"nothing came of it within {PATIENCE_SECONDS:g} s")
-        time.sleep(0.02)
+            raise SystemExit(f"nothing came of it within {seconds:g} s")
+        time.sleep(look)
     return value
 
 

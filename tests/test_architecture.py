@@ -45,6 +45,7 @@ serve.app
 serve.server
 serve.worker
 serve.workers
+engine
 cli
 """.splitlines()
 FLOOR = {room: number for number, line in enumerate(FLOORS) for room in line.split()}
@@ -59,6 +60,7 @@ HEAVY = {
     "mlflow": "registry",
     "sqlalchemy": "registry",
     "confluent_kafka": "",
+    "ray": "",
     "sklearn": "",
 }
 LONGEST = 60  # lines of a function

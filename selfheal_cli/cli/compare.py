@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,6 +110,14 @@ BLIND = ("flag nothing", "label rate of the last 10 batches")  # the speed of no
         show_default=True,
         help="Processes; the figures are the same, times are of busier cores.",
     ),
+    click.option(
+        "--backend",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        show_default=True,
+        help="Whose processes: this machine's, or those of the Ray cluster that RAY_ADDRESS names; "
+        "needs selfheal-cli[ray].",
+    ),
 )
 @run_options.learning
 @run_options.stream
@@ -142,6 +151,7 @@ def command(
     inject: tuple[str, ...],
     dates: int,
     jobs: int,
+    backend: str,
     plot: Path,
     tracking_uri: str | None,
     quiet: bool,
@@ -155,22 +165,36 @@ def command(
     interval of the difference on the same rows, or over the streams of a generator. The comparison
     is kept in MLflow as one run with a child run for each contestant.
     """
-    chosen = [name.strip() for name in recipes.split(",") if name.strip()]
-    versions = versions_among(chosen)
-    if versions:
-        _require_own_stream(ctx)
-        show_series(versions, jobs, quiet=quiet, as_json=as_json)
-        return
-    require_all("recipe", chosen or [recipes], "--recipes")
-    if inject:
-        from selfheal_cli.cli.inject_screen import inject_and_show, kinds_named
+    with _working_on(backend, jobs):
+        chosen = [name.strip() for name in recipes.split(",") if name.strip()]
+        versions = versions_among(chosen)
+        if versions:
+            _require_own_stream(ctx)
+            show_series(versions, jobs, quiet=quiet, as_json=as_json)
+            return
+        require_all("recipe", chosen or [recipes], "--recipes")
+        if inject:
+            from selfheal_cli.cli.inject_screen import inject_and_show, kinds_named
 
-        kinds, recipe = kinds_named(inject), _one_recipe(ctx, chosen)
-        settled = _settle(ctx, {"plots": False, **({"heal": {"recipe": recipe}} if recipe else {})})
-        inject_and_show(settled, kinds, dates, jobs, plot, tracking_uri, quiet, as_json)
-        return
-    named, refit = _peers(peers, river), _refit(refit_every, refit_rows)
-    _compare(_settle(ctx), chosen, named, refit, seeds, jobs, plot, tracking_uri, quiet, as_json)
+            kinds, recipe = kinds_named(inject), _one_recipe(ctx, chosen)
+            settled = _settle(
+                ctx, {"plots": False, **({"heal": {"recipe": recipe}} if recipe else {})}
+            )
+            inject_and_show(settled, kinds, dates, jobs, plot, tracking_uri, quiet, as_json)
+            return
+        named, refit = _peers(peers, river), _refit(refit_every, refit_rows)
+        _compare(
+            _settle(ctx), chosen, named, refit, seeds, jobs, plot, tracking_uri, quiet, as_json
+        )
+
+
+def _working_on(backend: str, jobs: int) -> AbstractContextManager[None]:
+    """Within the block, whose processes compute."""
+    if backend == "local":
+        return nullcontext()
+    from selfheal_cli.engine.jobs import jobs_on_cluster
+
+    return jobs_on_cluster(jobs)
 
 
 def _require_own_stream(ctx: click.Context) -> None:

@@ -201,6 +201,14 @@ wide: Decorator = section(
 )
 
 
+def engine(about: str) -> Decorator:
+    """``--engine``: on which processes a command works."""
+    return click.option(
+        "--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True,
+        help=f"{about} Needs selfheal-cli[ray].",
+    )  # fmt: skip
+
+
 def _use_device(_ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
     """This process and those that it starts compute a wrapped model there."""
     if value is not None:

@@ -15,7 +15,8 @@ from selfheal_cli.cli.say import say
 from selfheal_cli.cli.version_name import VersionName
 
 if TYPE_CHECKING:
-    from selfheal_cli.pipeline.offline.scoring import RowsIn, ScoredTable
+    from selfheal_cli.pipeline.offline.part_scorer import RowsIn
+    from selfheal_cli.pipeline.offline.scoring import ScoredTable, ScoreRest
 
 
 @click.command("score", cls=Command)
@@ -49,6 +50,10 @@ if TYPE_CHECKING:
     help="Rows after which a killed job goes on, and of each file in a folder.",
 )
 @click.option("--force", is_flag=True, help="Write over an OUTPUT that is there.")
+@options.engine(
+    "Where it is scored: in this process, or by those of a Ray cluster, with the same "
+    "bytes; RAY_ADDRESS names it, else it is this machine."
+)
 @section(
     options.WRITTEN.replace("DATA", "INPUT"),
     click.option(
@@ -72,6 +77,7 @@ def command(
     explain: bool,
     part_rows: int,
     force: bool,
+    engine: str,
     tracking_uri: str | None,
     quiet: bool,
     as_json: bool,
@@ -101,9 +107,21 @@ def command(
         part_rows=part_rows,
         force=force,
     )
+    score_rest = _on(engine)
     with _counting(quiet=quiet or as_json) as told:
-        done = score_table(job, registry, told)
+        done = score_table(job, registry, told, score_rest)
     _tell(done, model_name, out, as_json=as_json)
+
+
+def _on(engine: str) -> ScoreRest | None:
+    """What scores the rows; None: this process."""
+    if engine == "local":
+        return None
+    from selfheal_cli.engine.cluster import require_ray
+    from selfheal_cli.engine.scoring import score_on_cluster
+
+    require_ray()
+    return score_on_cluster
 
 
 def _places(paths: tuple[Path, ...], given: dict[str, Any]) -> tuple[RowsIn, Path]:

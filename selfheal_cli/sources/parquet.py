@@ -67,6 +67,11 @@ class ParquetTable:
         except DAMAGE as exc:
             raise DataError(f"{self.path}: damaged Parquet file ({_line(exc)})") from exc
 
+    def frame_rows(self) -> list[int]:
+        """Rows of each frame that `chunks` gives from the start."""
+        full, rest = divmod(pq.read_metadata(self.path).num_rows, CHUNK_ROWS)
+        return [CHUNK_ROWS] * full + [rest] * bool(rest)
+
     def notes(self) -> dict[str, int]:
         """As `TableFile.notes`; a Parquet file is read whole or not at all."""
         return {}
@@ -139,6 +144,10 @@ class ParquetFolder:
             if skip < end:
                 yield from part.chunks(numeric, max(0, skip - before))
             before = end
+
+    def frame_rows(self) -> list[int]:
+        """Rows of each frame that `chunks` gives from the start."""
+        return [rows for part in self._parts for rows in part.frame_rows()]
 
     def broken(self) -> Mapping[int, Broken]:
         """Rows that cannot be read, by number, among those read so far."""

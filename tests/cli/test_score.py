@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import sqlite3
 import stat
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,11 @@ import pytest
 from click.testing import CliRunner
 
 from selfheal_cli.cli.main import main
-from selfheal_cli.pipeline.offline.scoring import VersionScorer
+from selfheal_cli.engine import cluster as cluster_module
+from selfheal_cli.engine import scoring
+from selfheal_cli.engine.scoring import RemoteParts
+from selfheal_cli.pipeline.offline.part_scorer import PartTask
+from selfheal_cli.pipeline.offline.version_scorer import VersionScorer
 from tests.cli.test_run import make_table
 from tests.conftest import Invoke, enter, moved
 
@@ -236,3 +242,89 @@ def test_the_same_output_is_written_by_one_process_at_a_time(here: Path, invoke:
         other.execute("BEGIN EXCLUSIVE")
         said = invoke("score", "rows.csv", "out.csv", expect=3).stderr
     assert "another process is at work there" in said
+
+
+def remote(task: PartTask, cuts: list[tuple[int, int | None]], cpus: int) -> Iterator[Any]:
+    """What processes of a cluster would answer, through the same bytes."""
+    score = RemoteParts(pickle.loads(pickle.dumps(task)))  # noqa: S301
+    for first, last in cuts:
+        piece = {"first": np.array([first]), "last": np.array([-1 if last is None else last])}
+        for answer in score(piece):
+            yield json.loads(answer["facts"][0]), answer["content"][0]
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Scoring by others without Ray; hears how many pieces each job is cut into."""
+    pieces = list[int]()
+
+    def run(task: PartTask, cuts: list[tuple[int, int | None]], cpus: int) -> Iterator[Any]:
+        pieces.append(len(cuts))
+        return remote(task, cuts, cpus)
+
+    monkeypatch.setattr(cluster_module, "require_ray", lambda: None)
+    monkeypatch.setattr(scoring, "connected", lambda: nullcontext(2))
+    monkeypatch.setattr(scoring, "_run", run)
+    return pieces
+
+
+@pytest.mark.parametrize(
+    ("form", "output", "pieces"),
+    [("parquet", "out.parquet", 4), ("parquet", "out.csv.gz", 4), ("folder", "out", 4),
+     ("csv", "out.csv", 1)],
+)  # fmt: skip
+def test_parts_that_others_write_are_the_same_bytes_and_rows_are_in_order(
+    form: str, output: str, pieces: int, here: Path, invoke: Invoke, cluster: list[int]
+) -> None:
+    rows = as_form(form, some(25_000))
+    job = ("--part-rows", "8000", "--json")
+    own = json.loads(invoke("score", *rows, f"own-{output}", *job).stdout)
+    told = json.loads(invoke("score", *rows, output, *job, "--engine", "ray").stdout)
+    assert {**told, "output": ""} == {**own, "output": ""}
+    assert cluster == [pieces]
+    assert contents(output) == contents(f"own-{output}")
+
+
+def contents(output: str) -> list[tuple[str, bytes]]:
+    """Of a file, or of each in a folder."""
+    path = Path(output)
+    if path.is_file():
+        return [("", path.read_bytes())]
+    return [(part.name, part.read_bytes()) for part in sorted(path.iterdir())]
+
+
+def test_a_cluster_that_fails_leaves_what_the_same_command_goes_on_with(
+    here: Path, invoke: Invoke, cluster: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some(25_000).to_parquet("rows.parquet", index=False)
+    job = ("score", "rows.parquet", "out.csv", "--part-rows", "8000", "--engine", "ray", "--json")
+
+    def dying(task: PartTask, cuts: list[tuple[int, int | None]], cpus: int) -> Iterator[Any]:
+        yield from islice(remote(task, cuts, cpus), 1)
+        raise OSError("no node\nis left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scoring, "_run", dying)
+        said = invoke(*job, expect=4).stderr
+    assert said.strip() == "selfheal: the Ray cluster failed: no node is left"
+    assert json.loads(invoke(*job).stdout)["resumed_after"] == 8_192
+    invoke("score", "rows.parquet", "own.csv")
+    assert Path("out.csv").read_bytes() == Path("own.csv").read_bytes()
+
+
+def test_a_row_that_another_process_cannot_read_is_said_as_this_one_would(
+    here: Path, invoke: Invoke, cluster: list[int]
+) -> None:
+    some().assign(amount="1,5").to_csv("rows.csv", index=False)
+    said = invoke("score", "rows.csv", "out.csv", "--engine", "ray", expect=3).stderr
+    assert "rows.csv: row 1: column 'amount': '1,5' is not a number; most of 95 rows" in said
+
+
+def test_without_ray_the_command_says_what_to_install(
+    here: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some().to_csv("rows.csv", index=False)
+    monkeypatch.setattr(cluster_module, "find_spec", lambda name: None)
+    said = invoke("score", "rows.csv", "out.csv", "--engine", "ray", expect=3).stderr
+    assert said.strip() == "selfheal: Ray is not installed: pip install 'selfheal-cli[ray]'"
+    assert not Path("out.csv.unfinished").exists()

@@ -48,7 +48,6 @@ class ScoredParts:
         self.version: int | None = None  # that the job was begun with
         self._job: Mapping[str, Any] = {}
         self._counts: dict[int, Counter[str]] = {}
-        self._kinds: Kinds = {}
 
     @contextmanager
     def open(self, job: Mapping[str, Any], *, force: bool) -> Iterator[None]:
@@ -84,23 +83,22 @@ class ScoredParts:
         self.version = version
         self._note()
 
+    @property
+    def kinds(self) -> Kinds:
+        """Types of the columns that the first part has, where there is one and it keeps them."""
+        if self.form != "parquet" or not self.rows:
+            return {}
+        import pyarrow.parquet as pq
+
+        schema = pq.read_schema(self._part(min(self._counts)))
+        return {field.name: field.type for field in schema}
+
     @contextmanager
-    def part(self, kinds: Kinds) -> Iterator[PartFile]:
-        """A new part, whole where the block ends well; ``kinds`` are the types of the first one's
-        columns.
-        """
+    def stream(self) -> Iterator[IO[bytes]]:
+        """Where a new part is written; on disk where the block ends well."""
         path = self.folder / "part.tmp"
-        self._kinds = self._kinds or kinds
         with on_disk(path), path.open("wb") as stream:
-            fresh: PartFile
-            if self.form == "parquet":
-                fresh = _ParquetPart(stream, self._kinds)
-            else:
-                fresh = _CsvPart(stream, header=not self.rows, packed=self.form == "csv.gz")
-            try:
-                yield fresh
-            finally:
-                fresh.close()
+            yield stream
             _sync(stream)
 
     def end(self, row: int, counts: Counter[str]) -> None:
@@ -142,11 +140,6 @@ class ScoredParts:
         self.version = noted["version"]
         parts = ((int(row), Counter(counts)) for row, counts in noted["parts"].items())
         self._counts = {row: counts for row, counts in parts if self._part(row).exists()}
-        if self.form == "parquet" and self.rows:
-            import pyarrow.parquet as pq
-
-            schema = pq.read_schema(self._part(min(self._counts)))
-            self._kinds = {field.name: field.type for field in schema}
 
     def _forget(self) -> None:
         for path in (*(self.folder / PARTS).iterdir(), *self.folder.glob("*.ndjson")):
@@ -184,6 +177,13 @@ class ScoredParts:
                     f"{self.folder}: another process is at work there; wait for it"
                 ) from exc
             yield
+
+
+def part_file(stream: IO[bytes], form: str, kinds: Kinds, *, header: bool) -> PartFile:
+    """A part in one of the `FORMS`; ``kinds`` are the types of its columns."""
+    if form == "parquet":
+        return _ParquetPart(stream, kinds)
+    return _CsvPart(stream, header=header, packed=form == "csv.gz")
 
 
 class _CsvPart:

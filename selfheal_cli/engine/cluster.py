@@ -1,0 +1,105 @@
+"""A Ray cluster: the one that ``RAY_ADDRESS`` names, else processes of this machine.
+
+Whatever is wrong with it is said within half a minute, where Ray itself would wait for ever.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any
+
+from selfheal_cli.errors import ConfigurationError, NoAnswer, one_line
+from selfheal_cli.model import allowed
+
+ADDRESS, LOCAL = "RAY_ADDRESS", "local"
+PASSED_ON = (allowed.VARIABLE, "SELFHEAL_DEVICE")  # to the processes of the cluster
+# nobody far away is told, and what its C++ has to say is no line of a command's
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+ANSWER_SECONDS = 20.0
+FREE_SECONDS = 20.0
+LOOK_SECONDS = 0.5
+PROBE = "import sys, ray; ray.init(sys.argv[1], log_to_driver=False, logging_level='CRITICAL')"
+
+
+@contextmanager
+def connected(cpus: int = 1) -> Iterator[int]:
+    """Be connected to a cluster that has at least so many free CPUs; gives how many.
+
+    Raises `ConfigurationError` where Ray is not installed or there are too few, and `NoAnswer`
+    where the cluster does not answer.
+    """
+    require_ray()
+    address = os.environ.get(ADDRESS) or LOCAL
+    if address != LOCAL:
+        _require_answer(address)
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    own: dict[str, Any] = {"include_dashboard": False} if address == LOCAL else {}
+    passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    try:
+        ray.init(
+            address=address, log_to_driver=False, logging_level=logging.ERROR,
+            runtime_env={"env_vars": passed} if passed else None, **own,
+        )  # fmt: skip
+    except Exception as exc:  # of many kinds, by version
+        raise NoAnswer(f"Ray cannot be used ({ADDRESS}={address}): {one_line(exc)}") from exc
+    try:
+        yield _free(address, cpus)
+    finally:
+        ray.shutdown()
+
+
+def require_ray() -> None:
+    """Raise `ConfigurationError` where it is not installed."""
+    if find_spec("ray") is None:
+        raise ConfigurationError("Ray is not installed: pip install 'selfheal-cli[ray]'")
+
+
+def has_cpus() -> bool:
+    """Whether there is a node left that could compute."""
+    import ray
+
+    return bool(ray.cluster_resources().get("CPU", 0.0) >= 1)
+
+
+def _require_answer(address: str) -> None:
+    """Ask from another process: a client that finds nobody ends the one that it is in."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", PROBE, address],
+            capture_output=True, text=True, check=False, timeout=ANSWER_SECONDS,
+        )  # fmt: skip
+        said = done.stderr.strip().splitlines()[-1:] if done.returncode else []
+    except subprocess.TimeoutExpired:
+        said = [f"no answer within {ANSWER_SECONDS:g} s"]
+    if said:
+        raise NoAnswer(
+            f"the Ray cluster at {address} cannot be used: {said[0]}; see 'ray status', or unset "
+            f"{ADDRESS} to work on this machine alone"
+        )
+
+
+def _free(address: str, cpus: int) -> int:
+    """How many CPUs are free, once there are enough."""
+    import ray
+
+    end, free = time.monotonic() + FREE_SECONDS, 0
+    while time.monotonic() < end:
+        free = int(ray.available_resources().get("CPU", 0))
+        if free >= cpus:
+            return free
+        time.sleep(LOOK_SECONDS)
+    total = int(ray.cluster_resources().get("CPU", 0))
+    raise ConfigurationError(
+        f"the Ray cluster ({ADDRESS}={address}) has {free} free of {total} CPUs, and {cpus} are "
+        "needed: add nodes, or wait until others are done"
+    )
