@@ -300,6 +300,12 @@ class HealSettings(Settings):
         description="whether ensemble has boosted trees among its experts; true on own data where "
         "LightGBM can be loaded",
     )
+    trees_after: Annotated[int, Field(ge=0, le=1_000)] = Field(
+        default=0,
+        description="labelled batches from the one in which trees begin to be fitted, beside the "
+        "stream, to the one in which they take effect; 0: fitted and in effect at once; 1 on own "
+        "data",
+    )
     charged: Annotated[int, Field(ge=0, le=100_000)] = Field(
         default=0,
         description="labelled rows that experts of ensemble are charged for before they learn from "

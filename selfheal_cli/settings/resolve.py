@@ -262,7 +262,9 @@ FEW_HELD_OUT = 0.1  # share of asked labels that no heal learns from
 # an ensemble learns from the latest batches alone: the window holds those that it is judged on, and
 # those of a pause after a rollback; its experts are charged before they learn, so that the gate
 # needs fewer rows
-OF_ENSEMBLE: Mapping[str, Any] = {"window": 12, "held_out": 0.1, "charged": 100}
+OF_ENSEMBLE: Mapping[str, Any] = {
+    "window": 12, "held_out": 0.1, "charged": 100, "trees_after": 1,
+}  # fmt: skip
 # of the policy, where rows are the user's own and the policy's file says nothing of it
 OF_OWN_DATA: Mapping[str, Any] = {"publish_change": 0.003, "publish_share": 0.6}
 

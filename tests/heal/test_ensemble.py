@@ -55,8 +55,8 @@ def heal(recipes: Recipes, before: AdapterState, rows: HealRows) -> HealOutcome:
     return recipes.heal(before, HealTask("h", 1, "", "ensemble", rows))
 
 
-def recipes_with(*, trees: bool, charged: int = 0) -> Recipes:
-    settings = HealSettings(recipe="ensemble", trees=trees, charged=charged)
+def recipes_with(*, trees: bool, charged: int = 0, after: int = 0) -> Recipes:
+    settings = HealSettings(recipe="ensemble", trees=trees, charged=charged, trees_after=after)
     return small.recipes_of(NETWORK, settings)
 
 
@@ -254,7 +254,7 @@ def test_trees_that_fail_are_set_apart_and_the_mixture_goes_on(
     def failing(*_: object) -> str:
         raise ValueError("no trees today")
 
-    monkeypatch.setattr(trees_module.BoostedTrees, "_fit", failing)
+    monkeypatch.setattr(trees_module, "_fit", failing)
     outcome = heal(recipes_with(trees=True), small.start(NETWORK), rows_of(*curved(6, 700)))
     assert outcome.measured["apart_trees_2500"] == 1.0
     assert np.isfinite(outcome.probabilities_after).all()
@@ -272,6 +272,34 @@ def test_trees_that_raise_when_asked_are_told_and_the_mixture_goes_on(
     outcome = heal(recipes_with(trees=True), learned.after, later)
     assert outcome.measured["apart_trees_10000"] == 1.0
     assert np.isfinite(outcome.probabilities_after).all()
+
+
+def test_trees_take_effect_at_the_batch_that_was_said_and_a_fit_beside_decides_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipes, state, told = recipes_with(trees=True, after=2), small.start(NETWORK), []
+    rows = rows_of(*curved(13, 700))
+    for until in range(7):
+        outcome = heal(recipes, state, rows.where(rows.arrival <= until))
+        state = outcome.after
+        told.append({key: value for key, value in outcome.measured.items() if "trees_2500" in key})
+    assert [one.get("due_trees_2500") for one in told] == [2, 2, None, None, None, 7, 7]
+    assert [one.get("fitted_trees_2500") for one in told] == [None, None, 0, 0, 0, 0, 0]
+    monkeypatch.setattr(trees_module.fits, "begin", lambda key, fitting: None)
+    in_place = heal(recipes, small.start(NETWORK), rows)
+    assert small.bytes_of(in_place.after.memory) == small.bytes_of(state.memory)
+
+
+def test_trees_that_fail_beside_the_stream_are_set_apart_when_they_are_due(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def failing(*_: object) -> str:
+        raise ValueError("no trees today")
+
+    monkeypatch.setattr(trees_module, "_fit", failing)
+    recipes = recipes_with(trees=True, after=1)
+    outcome = heal(recipes, small.start(NETWORK), rows_of(*curved(14, 200)))
+    assert outcome.measured["apart_trees_2500"] == 1.0
 
 
 @pytest.mark.parametrize("positives", [0, 700, 2])

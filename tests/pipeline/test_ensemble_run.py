@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 
+from selfheal_cli.model import boosters
 from tests.conftest import Invoke
 
 RUN = (
@@ -54,3 +57,39 @@ def test_a_run_is_scored_audited_replayed_and_rolled_back_by_its_versions(
     first = mlflow.pyfunc.load_model("models:/data@champion")
     again = mlflow.pyfunc.load_model(f"models:/data/{healed[0]}")
     np.testing.assert_array_equal(first.predict(rows), again.predict(rows))
+
+
+def test_bad_labels_a_constant_column_and_trees_that_fail_end_no_run_and_are_told(
+    workdir: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = write_table(workdir / "data.csv", rows=3_200)
+    frame["constant"] = 7.0
+    frame.loc[1_000:1_999, "y"] = 0
+    frame.loc[2_200:2_599, "y"] = 1 - frame.loc[2_200:2_599, "y"]
+    frame.to_csv(workdir / "data.csv", index=False)
+
+    def no_numbers(booster: Any, x: Any) -> Any:
+        return np.full(len(x), np.nan)
+
+    monkeypatch.setattr(boosters, "probabilities", no_numbers)
+    invoke(*RUN, "--batch-size", "100")
+    invoke("report", "latest", "--output", "page.html")
+    page = (workdir / "page.html").read_text()
+    assert "Expert trees_2500 gave no number, or could not be fitted" in page
+    assert "Which expert carried it, and when" in page
+    assert "labels implausible" in page or "implausible labels" in page
+
+
+def test_three_rows_a_batch_and_labels_that_come_all_at_once_are_taken(
+    workdir: Path, invoke: Invoke
+) -> None:
+    frame = write_table(workdir / "data.csv", rows=600)
+    at = np.arange(600)
+    timed = frame.assign(t=at, label_at=np.where(at < 450, 450, at))
+    timed.loc[:149, "label_at"] = at[:150]
+    timed.to_csv(workdir / "data.csv", index=False)
+    invoke(
+        *RUN, "--batch-size", "3", "--set", "source.time=t", "--set", "source.label_time=label_at"
+    )
+    heals = json.loads(invoke("history", "--run", "latest", "--json").stdout)
+    assert [one["batch"] for one in heals if one.get("kind") == "heal-failed"] == []

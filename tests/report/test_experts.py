@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from selfheal_cli.events.types import HealPublished
 from selfheal_cli.records import Evaluation
-from selfheal_cli.report.experts import ExpertShares
+from selfheal_cli.report.experts import ExpertShares, in_words
 
 
 def published(batch: int, recipe: str = "ensemble", **more: float) -> HealPublished:
@@ -24,6 +24,27 @@ def test_who_carried_how_much_and_when_is_said_in_words() -> None:
         "carried 40% (most, 80%, in batch 3).",
         "Expert trees_2500 gave no number, or could not be fitted, once, last in batch 9.",
     ]
+
+
+def test_the_stream_is_told_of_in_a_few_stretches_however_long_it_is() -> None:
+    experts = ExpertShares()
+    for batch in range(1, 38):
+        early = float(batch <= 16)
+        experts.add(published(batch, weight_frozen=early, weight_trees_2500=1 - early))
+    told = [(one.first, one.last, one.versions, one.carried()) for one in experts.stretches]
+    network = [("frozen", "100%", "the network as trained")]
+    trees = [("trees_2500", "100%", "boosted trees on the last 2,500 labelled rows")]
+    assert told == [
+        (1, 8, 8, network), (9, 16, 8, network), (17, 24, 8, trees), (25, 32, 8, trees),
+        (33, 37, 5, trees),
+    ]  # fmt: skip
+
+
+def test_an_expert_is_named_in_words() -> None:
+    assert in_words("inputs_700") == (
+        "logistic regression on the inputs alone, forgetting 30.0% in 100 labelled rows"
+    )
+    assert in_words("filter_past_1").endswith("as it was before a break")
 
 
 def test_of_other_recipes_nothing_is_said() -> None:

@@ -54,7 +54,8 @@ class Ensemble:
         self._around = np.repeat(
             [float(spec.around) for spec in self._specs], [len(spec.names) for spec in self._specs]
         )
-        self._with_trees, self._charged = settings.trees, settings.charged
+        self._with_trees, self._trees_after = settings.trees, settings.trees_after
+        self._charged = settings.charged
         self.names = ["frozen", *linear, *(BoostedTrees.names if settings.trees else ())]
 
     def heal(self, before: AdapterState, task: HealTask) -> HealOutcome:
@@ -90,7 +91,8 @@ class Ensemble:
             self._network.with_adapter(before.weights).predict_features(task.rows.features),
             self._network.with_adapter(weights).predict_features(task.rows.features),
             {f"weight_{name}": float(share) for name, share in zip(self.names, shares, strict=True)}
-            | {f"apart_{name}": 1.0 for name in sorted(apart)},
+            | {f"apart_{name}": 1.0 for name in sorted(apart)}
+            | ({} if trees is None else trees.told()),
         )
 
     def _parts(self, rows: int) -> Iterator[slice]:
@@ -103,7 +105,7 @@ class Ensemble:
         if not self._with_trees:
             return None
         trained = (self._anchor.latest_x, self._anchor.latest_y)
-        return BoostedTrees(self._design.margins + 1, trained, state, texts)
+        return BoostedTrees(self._design.margins + 1, trained, self._trees_after, state, texts)
 
     def _take(
         self,
@@ -128,7 +130,7 @@ class Ensemble:
         if trees is not None:
             x = rows.features[:, self._design.read]
             p = np.concatenate([p, trees.predict(x, p[0])])
-            apart |= trees.learn(x, rows.y)
+            apart |= trees.learn(x, rows.y, int(rows.arrival[-1]))
         # an expert that answers with no number predicts as the frozen network does, the first
         sound = np.array([np.isfinite(one).all() for one in p])
         apart |= {name for name, sane in zip(self.names, sound, strict=True) if not sane}
