@@ -300,6 +300,11 @@ class HealSettings(Settings):
         description="whether ensemble has boosted trees among its experts; true on own data where "
         "LightGBM can be loaded",
     )
+    filter_steps: Annotated[int, Field(ge=2, le=1_000)] = Field(
+        default=2,
+        description="most Newton steps by which a filter of ensemble learns 100 rows; beyond two "
+        "where they bring much, and shortened; 25 on own data",
+    )
     trees_after: Annotated[int, Field(ge=0, le=1_000)] = Field(
         default=0,
         description="labelled batches from the one in which trees begin to be fitted, beside the "

@@ -32,7 +32,7 @@ def in_words(name: str) -> str:
 
 
 @dataclass(slots=True)
-class Stretch:
+class SharesOfStretch:
     """What was published from a batch to another: each expert's shares added up."""
 
     first: int
@@ -40,7 +40,7 @@ class Stretch:
     versions: int = 0
     total: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
-    def join(self, later: Stretch) -> None:
+    def join(self, later: SharesOfStretch) -> None:
         """Take the stretch that follows."""
         self.last, self.versions = later.last, self.versions + later.versions
         for name, share in later.total.items():
@@ -65,7 +65,7 @@ class ExpertShares:
     total: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     most: dict[str, tuple[float, int]] = field(default_factory=dict)
     apart: dict[str, tuple[int, int]] = field(default_factory=dict)
-    stretches: list[Stretch] = field(default_factory=list)
+    stretches: list[SharesOfStretch] = field(default_factory=list)
     _each: int = 1  # versions of a stretch
 
     def add(self, heal: HealPublished) -> None:
@@ -85,7 +85,7 @@ class ExpertShares:
 
     def _stretch(self, heal: HealPublished) -> None:
         shares = {key.removeprefix(SHARE): v for key, v in heal.more.items() if SHARE in key}
-        own = Stretch(heal.batch, heal.batch, 1, defaultdict(float, shares))
+        own = SharesOfStretch(heal.batch, heal.batch, 1, defaultdict(float, shares))
         if self.stretches and self.stretches[-1].versions < self._each:
             self.stretches[-1].join(own)
             return

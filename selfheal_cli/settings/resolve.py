@@ -263,7 +263,7 @@ FEW_HELD_OUT = 0.1  # share of asked labels that no heal learns from
 # those of a pause after a rollback; its experts are charged before they learn, so that the gate
 # needs fewer rows
 OF_ENSEMBLE: Mapping[str, Any] = {
-    "window": 12, "held_out": 0.1, "charged": 100, "trees_after": 1,
+    "window": 12, "held_out": 0.1, "charged": 100, "trees_after": 1, "filter_steps": 25,
 }  # fmt: skip
 # of the policy, where rows are the user's own and the policy's file says nothing of it
 OF_OWN_DATA: Mapping[str, Any] = {"publish_change": 0.003, "publish_share": 0.6}

@@ -172,6 +172,20 @@ def test_what_a_filter_forgets_goes_by_rows_however_they_are_cut() -> None:
     np.testing.assert_allclose(by_ten, by_hundred, atol=0.05)
 
 
+def test_a_column_in_another_unit_is_learned_at_once_by_as_many_steps_as_it_needs() -> None:
+    a, margin, y = drawn(200)
+    losses = []
+    for steps in (2, 25):
+        filters = Filters(replace(spec(0.85, 4), steps=steps), 1, {})
+        filters.learn(a[:100], margin[:100], y[:100], 100)
+        moved = a * np.array([1.8, 1.0, 1.0, 1.0]) + np.array([32.0, 0.0, 0.0, 0.0])
+        moved[:, 3] = 1.0  # the intercept
+        filters.learn(moved[:100], margin[:100], y[:100], 100)
+        z = moved[100:] @ filters.theta[0, :, 0]
+        losses.append(float(np.logaddexp(0.0, np.where(y[100:] == 1, -z, z)).mean()))
+    assert losses[1] < 0.75 < losses[0]
+
+
 def judged(kept: int, parts: int) -> tuple[Filters, list[float]]:
     """Filters after a thousand rows of each relation, which is the other way round in every second
     part; and the least mean loss of any of them in each block.

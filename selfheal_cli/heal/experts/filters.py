@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     Places = NDArray[np.intp]
 
 BLOCK = 100  # rows that forgetting is stated by, and that are learned at once
-STEPS = 2  # of Newton's method, for each block
+STEPS = 2  # of Newton's method, for each block; more where they are wanted and needed
+ENOUGH = 0.5  # nats that a last step may still bring
+HALVINGS = 30  # of a step
 FALLS_BEHIND = 0.8  # share of a loss that is left after a block
 FAR_BEHIND = 10.0  # nats, at which a filter goes on from what another knows
 BEGAN, EMPTY = -1, -2  # steps before the first: of filters, and of places that keep nothing yet
@@ -38,7 +40,8 @@ class FilterSpec:
     ``memories`` (k,), rising, are the shares of what was known that are left after `BLOCK` rows;
     ``ridge`` (k, columns) pulls towards the frozen network, or towards nothing where they do not
     correct its logit but begin without it (``around`` is False). As many as ``kept`` of what the
-    slowest left behind are remembered.
+    slowest left behind are remembered. With ``steps`` more than `STEPS` a block is learned until
+    little is to be gained: where all at once looks another way, two whole steps leap about.
     """
 
     name: str
@@ -47,6 +50,7 @@ class FilterSpec:
     ridge: Matrix
     around: bool = True
     kept: int = 0
+    steps: int = STEPS
 
     @property
     def names(self) -> list[str]:
@@ -153,7 +157,8 @@ class Filters:
         before, pull = left * self._precision[place], left * self._pull[place]
         known = before + np.diag(self.spec.ridge[place])
         gained, moved = before, pull
-        for _ in range(STEPS):
+        for step in range(1, self.spec.steps + 1):
+            begun = theta
             p = _probabilities(margin + a @ theta)
             gained = _information(a, p)
             moved = gained @ theta + a.T @ (target - p)
@@ -161,7 +166,40 @@ class Filters:
             if failed:
                 theta = np.full_like(theta, np.nan)
                 break
+            if step >= STEPS and _gain(known + gained, theta - begun) <= ENOUGH:
+                break
+            if STEPS < step < self.spec.steps:
+                theta = _shortened(begun, theta, known, pull, a, margin, target)
         return theta, before + gained, pull + moved
+
+
+def _gain(hessian: Matrix, step: Matrix) -> float:
+    """Nats by which a step of Newton's method should better what it minimises."""
+    return 0.5 * float((step * (hessian @ step)).sum())
+
+
+def _shortened(
+    begun: Matrix,
+    theta: Matrix,
+    known: Matrix,
+    pull: Matrix,
+    a: Matrix,
+    margin: Matrix,
+    target: Matrix,
+) -> Matrix:
+    """Halve a step until it betters the log loss of the rows with what was known before."""
+
+    def lost(at: Matrix) -> float:
+        z = margin + a @ at
+        rows = np.logaddexp(0.0, np.logaddexp.reduce(z, axis=1)).sum() - (target * z).sum()
+        return float(rows + 0.5 * (at * (known @ at)).sum() - (at * pull).sum())
+
+    first = lost(begun)
+    for _ in range(HALVINGS):
+        if lost(theta) <= first:
+            break
+        theta = 0.5 * (begun + theta)
+    return theta
 
 
 def _information(a: Matrix, p: Matrix) -> Matrix:

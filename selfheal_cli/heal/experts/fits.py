@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     Fitting = Callable[[], str]
 
 MOST = 8  # under way at once: those of sessions that were given up are let go
-_under_way: dict[str, _Fit] = {}
+_under_way: dict[str, _FitThread] = {}
 
 
-class _Fit(Thread):
+class _FitThread(Thread):
     def __init__(self, fitting: Fitting) -> None:
         super().__init__(name="trees")
         self._fitting = fitting
@@ -41,7 +41,7 @@ def begin(key: str, fitting: Fitting) -> None:
         return
     while len(_under_way) >= MOST:
         _under_way.pop(next(iter(_under_way)))
-    _under_way[key] = fit = _Fit(fitting)
+    _under_way[key] = fit = _FitThread(fitting)
     fit.start()
 
 

@@ -58,7 +58,9 @@ class BoostedTrees:
         self._since = state.get("since", np.array(EVERY, dtype=np.int64))
         self._fitted = state.get("fitted", np.full(TREES, NEVER))
         self._begun = {
-            place: _Begun(int(state[f"step_{place}"][0]), state[f"x_{place}"], state[f"y_{place}"])
+            place: _BegunFit(
+                int(state[f"step_{place}"][0]), state[f"x_{place}"], state[f"y_{place}"]
+            )
             for place in range(TREES)
             if f"step_{place}" in state
         }
@@ -108,16 +110,16 @@ class BoostedTrees:
             if self._since[place] >= every and len(self._rows.y) >= FEWEST_ROWS
         ]
         for place in begun:
-            one = _Begun(step, self._rows.x[-LATEST[place] :], self._rows.y[-LATEST[place] :])
+            one = _BegunFit(step, self._rows.x[-LATEST[place] :], self._rows.y[-LATEST[place] :])
             if place not in self._begun and len(np.unique(one.y)) > 1:
                 self._since[place] = 0
                 self._begin(place, one)
         due = [place for place, one in self._begun.items() if step >= one.step + self._after]
         return self._finish(sorted(due)) if due else set()
 
-    def _begin(self, place: int, one: _Begun) -> None:
+    def _begin(self, place: int, one: _BegunFit) -> None:
         if self._after:
-            one = _Begun(one.step, one.x.copy(), one.y.copy())
+            one = _BegunFit(one.step, one.x.copy(), one.y.copy())
             fits.begin(one.key(place), partial(_fit, one.x, one.y, self._classes))
         self._begun[place] = one
 
@@ -139,7 +141,7 @@ class BoostedTrees:
 
 
 @dataclass(frozen=True, slots=True)
-class _Begun:
+class _BegunFit:
     """Rows (n, d) and classes (n,) that trees are fitted on, since a step."""
 
     step: int

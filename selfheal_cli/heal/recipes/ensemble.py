@@ -49,7 +49,8 @@ class Ensemble:
     def __init__(self, network: SelfHealingNetwork, anchor: Anchor, settings: HealSettings) -> None:
         self._network, self._anchor = network, anchor
         self._design = ExpertDesign(network, anchor)
-        self._specs = _specs(self._design, random=network.architecture.random > 0)
+        random = network.architecture.random > 0
+        self._specs = _specs(self._design, settings.filter_steps, random=random)
         linear = [name for spec in self._specs for name in spec.names]
         self._around = np.repeat(
             [float(spec.around) for spec in self._specs], [len(spec.names) for spec in self._specs]
@@ -217,7 +218,7 @@ class _Known:
         return {**memory, "last": torch.tensor([last])}
 
 
-def _specs(design: ExpertDesign, *, random: bool) -> list[FilterSpec]:
+def _specs(design: ExpertDesign, steps: int, *, random: bool) -> list[FilterSpec]:
     """Scale, filters on the frozen features, on random ones and on inputs alone where there are."""
 
     def spec(
@@ -226,7 +227,7 @@ def _specs(design: ExpertDesign, *, random: bool) -> list[FilterSpec]:
         last = [SCALE_RIDGE] * (tail - 1) + [LIGHT]
         penalties = np.array([[one] * (len(columns) - tail) + last for one in ridge])
         kept = KEPT if len(memories) > 1 else 0
-        return FilterSpec(name, columns, memories, penalties, around, kept)
+        return FilterSpec(name, columns, memories, penalties, around, kept, steps)
 
     tail = len(design.tail)
     specs = [
