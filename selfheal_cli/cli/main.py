@@ -40,6 +40,7 @@ SECTIONS = {
     "Decide": {
         "rollback": "Make a better version the champion again.",
         "mode": "Say what the heals of a served model may do, or order it.",
+        "canary": "Show what answers a share of the requests; promote, withdraw it.",
         "proposals": "List what waits for a person's approval.",
         "approve": "Carry out what a heal or another person proposed.",
         "reject": "Close a proposal without carrying it out.",

@@ -608,11 +608,12 @@ class CanaryCompared(OfBatch, kind="canary-compared"):
 
 class CanaryEnded(Action, kind="canary-ended"):
     """A canary was ``promoted``: it serves all; ``proposed``: a person may approve it; or
-    ``withdrawn``. ``difference`` with its bounds is the mean over ``batches`` of ``rows`` labelled
-    rows in all, None where nothing was compared.
+    ``withdrawn``, ``by`` a person or, without one, by its figures. ``difference`` with its bounds
+    is the mean over ``batches`` of ``rows`` labelled rows in all, None where nothing was compared.
     """
 
     outcome: str
+    by: str = ""
     heal_id: str = ""
     snapshot: str = ""
     batches: int = 0
@@ -622,7 +623,8 @@ class CanaryEnded(Action, kind="canary-ended"):
     high: float | None = None
 
     def __str__(self) -> str:
-        return f"canary {self.outcome}: {self.reason}"
+        by = f" by {self.by}" if self.by else ""
+        return f"canary {self.outcome}{by}: {self.reason}"
 
 
 class HealLearned(HealEnded, kind="heal-learned"):

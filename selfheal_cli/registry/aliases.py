@@ -295,7 +295,7 @@ def _require_not_overtaken(before: JournalState, wanted: Move) -> None:
     last = before.moves.get(wanted.alias)
     if wanted.after is None or last is None or last.sequence <= wanted.after:
         return
-    if wanted.alias == CANARY:  # only runs move it, one after the other
+    if wanted.alias == CANARY and wanted.run:  # runs move it one after the other
         return
     if wanted.run and last.run == wanted.run:
         return

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from selfheal_cli.actor import now_text
-from selfheal_cli.registry.base import CHAMPION
+from selfheal_cli.registry.aliases import Move, move_alias
+from selfheal_cli.registry.base import CANARY, CHAMPION
 from selfheal_cli.registry.journal import Proposal, standing
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from selfheal_cli.registry.orders import propose
@@ -53,6 +54,21 @@ def test_modes_and_proposals_by_command_are_in_history_and_audited(
     late = propose(registry, "fraud", replace(wanted, after=_last(registry), expires="2000-01-01"))
     assert "expired at" in invoke("approve", str(late.sequence), "--yes", expect=4).stderr
     invoke("reject", str(late.sequence))
+
+    assert "no canary is tried" in invoke("canary", "show", expect=5).stderr
+    for number in (4, 6):
+        began = Move("fraud", CANARY, number, "the run", now_text(), "heal h2", run="r1")
+        move_alias(registry, began)
+        assert f"v{number} is tried since" in invoke("canary", "show").stdout
+        if number == 4:
+            assert "nothing was changed" in invoke("canary", "withdraw", "--dry-run").stdout
+            assert "give --yes" in invoke("canary", "withdraw", expect=2).stderr
+            withdrawn = invoke("canary", "withdraw", "--yes", "--json", "--reason", "complaints")
+            assert json.loads(withdrawn.stdout)["move"]["reason"] == "complaints"
+            assert registry.alias("fraud", CANARY) is None
+    assert "nothing was moved" in invoke("canary", "promote", "--dry-run").stdout
+    invoke("canary", "promote", "--yes")
+    assert registry.alias("fraud", CHAMPION) == 6
     history = json.loads(invoke("history", "--json").stdout)
     reasons = [(one["kind"], one["actor"], one["reason"]) for one in history]
     assert ("mode-set", "ann (claimed)", "recommend: second week") in reasons

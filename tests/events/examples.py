@@ -174,7 +174,7 @@ OPTIONAL: Mapping[type[Event], Mapping[str, Any]] = {
     events.SegmentsRanked: {"unkeyed": 3, "beyond": 2},
     events.CanaryEnded: {
         "heal_id": "h1", "snapshot": "s2", "batches": 30, "rows": 3_000, "difference": 0.01,
-        "low": 0.002, "high": 0.02,
+        "low": 0.002, "high": 0.02, "by": "ann",
     },
     events.SnapshotTaken: {"same_as": "s0"},
     events.ColumnMoved: {

@@ -31,6 +31,7 @@ from selfheal_cli.registry.base import BASELINE, CANARY, CHAMPION
 from selfheal_cli.registry.journal import EntryKind, Hold
 from selfheal_cli.registry.orders import hold, set_mode
 from selfheal_cli.rollback.plan import By, execute, plan_version
+from selfheal_cli.rollback.tried import tried_canary, withdraw
 from selfheal_cli.rollback.trust import Unverified
 from selfheal_cli.spool.store import Spool
 from tests.pipeline.small import stream_of
@@ -174,7 +175,7 @@ def test_what_is_promoted_beyond_the_budget_is_proposed_with_its_figures(server:
     assert ended.snapshot in {one.snapshot for one in of(done, ProposalMade)}
 
 
-@pytest.mark.parametrize("how", ["mode", "hold", "rollback", "promotion"])
+@pytest.mark.parametrize("how", ["mode", "hold", "rollback", "promotion", "withdrawal"])
 def test_what_a_person_orders_while_a_canary_runs_ends_it(server: Server, how: str) -> None:
     registry = server.registry
     by = {"actor": "bob", "at": AT}
@@ -184,6 +185,8 @@ def test_what_a_person_orders_while_a_canary_runs_ends_it(server: Server, how: s
             set_mode(registry, "fraud", "shadow", **by, reason="too early")
         elif how == "hold":
             hold(registry, "fraud", Hold(**by, reason="too early"), **by)
+        elif how == "withdrawal":
+            withdraw(registry, tried_canary(registry, "fraud"), By("bob", AT, "too early"))
         else:
             number = registry.alias("fraud", BASELINE if how == "rollback" else CANARY)
             assert number is not None
@@ -203,8 +206,10 @@ def test_what_a_person_orders_while_a_canary_runs_ends_it(server: Server, how: s
     ended = of(done, CanaryEnded)[0]
     assert ended.outcome == ("promoted" if how == "promotion" else "withdrawn")
     why = {"mode": "mode shadow by bob: too early", "hold": "healing is held by bob: too early",
-           "rollback": "the champion was moved", "promotion": "from outside"}  # fmt: skip
+           "rollback": "the champion was moved", "promotion": "from outside",
+           "withdrawal": "too early"}  # fmt: skip
     assert why[how] in ended.reason
+    assert ended.by == ("bob" if how == "withdrawal" else "")
     server.holds()
 
 

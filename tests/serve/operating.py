@@ -142,6 +142,11 @@ ANSWERS: dict[str, dict[str, Any]] = {
         },
     },
     "rollback": {"ok": True, "move": {"source": 12, "target": 9}},
+    "canary-plan": {
+        "ok": True,
+        "plan": {"lines": ["v9 is tried"], "notes": [], "from": 9, "to": 0, "digest": DIGEST},
+    },
+    "canary": {"ok": True, "move": {"source": 9, "target": 0}},
     "mode-plan": {
         "ok": True,
         "plan": {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from selfheal_cli.events.types import BatchScored, LabelsArrived
+from selfheal_cli.events.types import BatchScored, CanaryBegan, CanaryEnded, LabelsArrived
 from selfheal_cli.scores import Scores
 from selfheal_cli.serve.healer.history import Course
 from selfheal_cli.serve.operator.charts import course
@@ -50,3 +50,17 @@ def test_before_labels_come_drift_and_labels_alone_are_drawn() -> None:
     drawn = course(ModelStatus(history=walked(9, most=8).stretches()))
     assert [one.chart.title for one in drawn] == ["Accuracy", "Drift", "Labels"]
     assert "Live 0.900 at first and 0.900 at last, the shadow 0.500" in drawn[0].chart.description
+
+
+def test_a_canarys_share_is_drawn_where_one_was_tried() -> None:
+    made = Course(8)
+    for number in range(1, 7):
+        if number in (3, 5):
+            kind = CanaryBegan if number == 3 else CanaryEnded
+            made.tried(example(kind, **({"share": 0.25} if number == 3 else {})))
+        made.scored(example(BatchScored, batch=number, z=1.0, at=f"batch {number}"))
+    history = made.stretches()
+    assert [one.canary for one in history] == [0.0, 0.0, 0.25, 0.25, 0.0, 0.0]
+    drawn = course(ModelStatus(history=history))[-1].chart
+    assert drawn.title == "Canary's share of requests"
+    assert "25% of requests at most, 0% at last; one was tried in 2 of 6" in drawn.description

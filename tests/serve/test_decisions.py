@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
-from selfheal_cli.registry.base import CHAMPION
+from selfheal_cli.errors import ConflictError
+from selfheal_cli.registry.aliases import Move, move_alias
+from selfheal_cli.registry.base import CANARY, CHAMPION
 from selfheal_cli.registry.journal import Proposal, standing
 from selfheal_cli.registry.memory import MemoryRegistry
 from selfheal_cli.registry.orders import propose
 from selfheal_cli.rollback import plan
+from selfheal_cli.rollback.tried import tried_canary, withdraw
 from selfheal_cli.rollback.trust import Unverified
 from selfheal_cli.serve.healer.commands import carry_out
 from selfheal_cli.serve.healer.status import registry_facts
@@ -69,3 +72,36 @@ def test_a_proposal_of_other_bytes_is_refused_and_can_be_closed(registry: Memory
     assert "other bytes" in refused["error"]
     assert carry_out(registry, "m", "reject", {"proposal": number, **BY})["ok"]
     assert not standing(registry, "m").proposals
+
+
+def tried(registry: MemoryRegistry, number: int) -> None:
+    move_alias(registry, Move("m", CANARY, number, "run", AT, "heal h1", run="r1"))
+
+
+def test_a_canary_is_promoted_or_withdrawn_by_its_plan_and_only_as_it_was_shown(
+    registry: MemoryRegistry,
+) -> None:
+    wanted = {"do": "withdraw"}
+    assert "no canary is tried" in carry_out(registry, "m", "canary-plan", wanted)["error"]
+    tried(registry, 3)
+    planned = carry_out(registry, "m", "canary-plan", wanted)["plan"]
+    assert planned["lines"][0] == f"v3 is tried since {AT} (heal h1)"
+    tried(registry, 4)
+    late = {**wanted, "digest": planned["digest"], **BY}
+    assert "another one by now" in carry_out(registry, "m", "canary", late)["error"]
+    planned = carry_out(registry, "m", "canary-plan", wanted)["plan"]
+    done = carry_out(registry, "m", "canary", late | {"digest": planned["digest"]})
+    assert (done["move"]["actor"], registry.alias("m", CANARY)) == ("bob", None)
+    tried(registry, 3)
+    planned = carry_out(registry, "m", "canary-plan", {"do": "promote"})["plan"]
+    assert planned["to"] == 3
+    done = carry_out(registry, "m", "canary", {"do": "promote", "digest": planned["digest"], **BY})
+    assert (done["move"]["target"], registry.alias("m", CHAMPION)) == (3, 3)
+
+
+def test_a_withdrawal_that_a_run_overtook_is_refused(registry: MemoryRegistry) -> None:
+    tried(registry, 3)
+    seen = tried_canary(registry, "m")
+    tried(registry, 4)
+    with pytest.raises(ConflictError, match="was moved to v4"):
+        withdraw(registry, seen, plan.By("bob", AT, "too early"))

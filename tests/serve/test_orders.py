@@ -239,15 +239,24 @@ def test_a_form_shows_the_plan_and_moves_nothing_until_it_is_confirmed(
     ]
 
 
+WITHDRAWN = {"do": "withdraw", "digest": DIGEST}
+
+
 @pytest.mark.parametrize(
     ("looks", "does", "argument", "told"),
     [
         ("mode-plan:shadow", "mode", {"mode": "shadow", "digest": "auto-shadow"}, "Mode shadow"),
         ("approve-plan:7", "approve", {"proposal": 7, "digest": DIGEST}, "v9 is the champion"),
         ("", "reject:7", {"proposal": 7}, "Proposal 7 is closed"),
+        (
+            "canary-plan:withdraw",
+            "canary",
+            WITHDRAWN,
+            "v9, is withdrawn",
+        ),
     ],
 )
-def test_a_mode_and_a_proposal_are_decided_on_the_page_with_their_plan_first(
+def test_a_mode_a_proposal_and_a_canary_are_decided_on_the_page_with_their_plan_first(
     channel: ControlChannel, looks: str, does: str, argument: Mapping[str, Any], told: str
 ) -> None:
     said = {"token": "operate", "actor": "ann", "reason": "looked at"}

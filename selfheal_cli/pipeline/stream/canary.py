@@ -95,10 +95,11 @@ class TriedBefore:
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """What is to become of a canary, and why."""
+    """What is to become of a canary, and why; ``by`` somebody, where a person said so."""
 
     outcome: Outcome
     reason: str
+    by: str = ""
 
 
 class CanaryTrial:

@@ -11,8 +11,8 @@ from selfheal_cli.events.types import ChampionFollowed
 from selfheal_cli.model.network import Weights
 from selfheal_cli.records import AliasMove, VersionRecord
 from selfheal_cli.registry.aliases import OnSettled, Unsettled, settle, unsettled, untold
-from selfheal_cli.registry.base import CHAMPION, Registry
-from selfheal_cli.registry.journal import Hold, ModeOrder, standing
+from selfheal_cli.registry.base import CANARY, CHAMPION, Registry
+from selfheal_cli.registry.journal import Hold, JournalState, ModeOrder, standing
 from selfheal_cli.registry.staleness import StaleWatch
 from selfheal_cli.rollback.verify import load_verified
 
@@ -48,6 +48,9 @@ class Others(Protocol):
     def take(self) -> ChampionMove | None:
         """A move of the champion by somebody else since the last call, ready to be served."""
 
+    def take_withdrawn(self) -> AliasMove | None:
+        """By what somebody withdrew the canary since the last call."""
+
 
 class NullWatcher:
     """`Others` where there are none."""
@@ -56,6 +59,10 @@ class NullWatcher:
     mode = None
 
     def take(self) -> ChampionMove | None:
+        """See `Others`."""
+        return None
+
+    def take_withdrawn(self) -> AliasMove | None:
         """See `Others`."""
         return None
 
@@ -80,6 +87,8 @@ class ChampionWatcher:
         self.hold: Hold | None = now.hold
         self.mode: ModeOrder | None = now.mode
         self._moved: ChampionMove | None = None
+        self._withdrawn: AliasMove | None = None
+        self._canary = _order_of(now)
         self._aside: tuple[int, int] | None = None  # an alias that no entry of the journal set
         self._aside_taken: tuple[int, int] | None = None
         self._left: Unsettled | None = None
@@ -108,10 +117,17 @@ class ChampionWatcher:
             self.known = moved.move.sequence
         return moved
 
+    def take_withdrawn(self) -> AliasMove | None:
+        """See `Others`."""
+        withdrawn, self._withdrawn = self._withdrawn, None
+        return withdrawn
+
     def look(self) -> None:
         """Ask once."""
         now = standing(self._registry, self._model)
         self.hold, self.mode = now.hold, now.mode
+        if _order_of(now) > self._canary:
+            self._canary, self._withdrawn = _order_of(now), now.moves[CANARY]
         self._stale.look(now)
         last = now.moves.get(CHAMPION)
         if last is not None and last.sequence > self._seen and last.run != self._run:
@@ -180,3 +196,9 @@ class ChampionWatcher:
                 self.look()
             except SelfhealError:
                 continue  # away for now; the writer says so
+
+
+def _order_of(now: JournalState) -> int:
+    """The number of the entry by which a person withdrew the latest canary; 0: nobody did."""
+    last = now.moves.get(CANARY)
+    return 0 if last is None or last.run else last.sequence

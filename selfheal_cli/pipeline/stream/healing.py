@@ -29,7 +29,12 @@ from selfheal_cli.pipeline.stream.canary import Canary, CanaryTrial, Decided, Tr
 from selfheal_cli.pipeline.stream.champion import ChampionMove
 from selfheal_cli.pipeline.stream.context import SessionContext
 from selfheal_cli.pipeline.stream.evaluating import BatchReading, EvaluatedHeal, HealEvaluator
-from selfheal_cli.pipeline.stream.outside import SELFHEAL, HoldChange, ModeChange
+from selfheal_cli.pipeline.stream.outside import (
+    SELFHEAL,
+    CanaryWithdrawn,
+    HoldChange,
+    ModeChange,
+)
 from selfheal_cli.pipeline.stream.rollback import AutoRollback
 from selfheal_cli.pipeline.stream.snapshots import Completed, Snapshots
 from selfheal_cli.records import Evaluation, Phase, VersionRecord
@@ -217,6 +222,11 @@ class Healing:
         if change.mode != "auto":
             self._withdraw(f"mode {change.mode} by {change.actor}: {change.reason}")
 
+    def withdraw(self, order: CanaryWithdrawn) -> None:
+        """Somebody has the canary tried no more, and took its alias."""
+        if self.canary.now is not None:
+            self._end_canary(Decided("withdrawn", order.reason, order.actor))
+
     def observe(
         self, scored: Scored, batch: Batch, may: NDArray[np.bool_] | None, held: Sequence[Scored]
     ) -> None:
@@ -304,12 +314,13 @@ class Healing:
         self._recorder.note(
             CanaryEnded(
                 batch=self._state.batch, outcome=decided.outcome, reason=decided.reason,
-                **self.canary.told(),
+                by=decided.by, **self.canary.told(),
             )
         )  # fmt: skip
         self._kept = None
         self.canary.end()
-        self._recorder.point(CANARY, "", f"canary {decided.outcome}: {decided.reason}")
+        if not decided.by:
+            self._recorder.point(CANARY, "", f"canary {decided.outcome}: {decided.reason}")
 
     def _propose(self, snapshot: str, reason: str) -> None:
         self._state.proposed.add(snapshot)

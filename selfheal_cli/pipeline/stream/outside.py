@@ -51,6 +51,15 @@ class ModeChange:
 
 
 @dataclass(frozen=True, slots=True)
+class CanaryWithdrawn:
+    """Somebody had the canary tried no more, from ``batch`` on."""
+
+    batch: int
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stopped:
     """The stream was stopped after ``batch``, and resumed later."""
 
@@ -91,7 +100,7 @@ class Best:
         )  # fmt: skip
 
 
-Change = ChampionMove | HoldChange | ModeChange | Stopped
+Change = ChampionMove | HoldChange | ModeChange | CanaryWithdrawn | Stopped
 
 
 class Outside(Protocol):
@@ -172,6 +181,9 @@ class Live(Outside):
         moved = self._others.take()
         if moved is not None:
             yield replace(moved, batch=batch)
+        withdrawn = self._others.take_withdrawn()
+        if withdrawn is not None:
+            yield CanaryWithdrawn(batch, withdrawn.actor, withdrawn.reason)
 
     def meanwhile(self) -> Iterator[Change]:
         """Nobody knows yet."""

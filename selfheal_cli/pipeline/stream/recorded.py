@@ -14,6 +14,7 @@ from selfheal_cli.pipeline.record.replayed import RecordedEvents
 from selfheal_cli.pipeline.stream.champion import ChampionWatcher
 from selfheal_cli.pipeline.stream.outside import (
     Best,
+    CanaryWithdrawn,
     Change,
     HoldChange,
     Live,
@@ -55,7 +56,7 @@ class Recorded(Outside):
         return self._live.changes(batch, held=held, mode=mode) if self._is_over() else iter(())
 
     def meanwhile(self) -> Iterator[Change]:
-        """Stops, moves and holds that come next on record."""
+        """Stops, moves, holds and withdrawals that come next on record."""
         while event := self._record.expected:
             match event:
                 case events.StreamStopped():
@@ -69,6 +70,8 @@ class Recorded(Outside):
                     yield ModeChange(
                         event.batch, event.mode, event.actor, event.reason, event.order
                     )
+                case events.CanaryEnded() if event.by:
+                    yield CanaryWithdrawn(event.batch, event.by, event.reason)
                 case _:
                     return
 

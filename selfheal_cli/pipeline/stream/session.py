@@ -33,7 +33,12 @@ from selfheal_cli.pipeline.stream.context import SessionContext
 from selfheal_cli.pipeline.stream.evaluating import BatchReading, HealEvaluator, NoReading
 from selfheal_cli.pipeline.stream.healing import Healing
 from selfheal_cli.pipeline.stream.monitoring import Diagnosing, Monitoring, RuleWatch, Watched
-from selfheal_cli.pipeline.stream.outside import Change, HoldChange, ModeChange
+from selfheal_cli.pipeline.stream.outside import (
+    CanaryWithdrawn,
+    Change,
+    HoldChange,
+    ModeChange,
+)
 from selfheal_cli.pipeline.stream.relearning import Relearned
 from selfheal_cli.pipeline.stream.rollback import AutoRollback
 from selfheal_cli.pipeline.stream.snapshots import Snapshots
@@ -343,6 +348,8 @@ class Session:
             self.healing.follow(change)
         elif isinstance(change, ModeChange):
             self.healing.change_mode(change)
+        elif isinstance(change, CanaryWithdrawn):
+            self.healing.withdraw(change)
         else:  # the stream was stopped here, after the heals that were under way
             self.run.recorder.note(StreamStopped(batch=change.batch))
             self.finish()

@@ -1,4 +1,4 @@
-"""What an operator decides of heals: the mode, and what is proposed; with its plan first."""
+"""What an operator decides of heals: the mode, what is proposed, tried; with its plan first."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from selfheal_cli.errors import ConfigurationError, ConflictError
 from selfheal_cli.registry.base import Registry
 from selfheal_cli.registry.journal import standing
 from selfheal_cli.registry.orders import MODES, STANDS, mode_of, reject, set_mode
-from selfheal_cli.rollback.plan import By, approve, check_target, plan_proposed
+from selfheal_cli.rollback.plan import By, approve, check_target, execute, plan_proposed
+from selfheal_cli.rollback.tried import plan_promotion, tried_canary, withdraw
 from selfheal_cli.serve.healer.shown import digest, shown
 
-KINDS = ("mode-plan", "mode", "approve-plan", "approve", "reject")
+KINDS = ("mode-plan", "mode", "approve-plan", "approve", "reject", "canary-plan", "canary")
 
 
 def carry_out(
@@ -28,6 +29,9 @@ def carry_out(
         case "reject":
             closed = reject(registry, model, _number(argument), **_by(argument))
             return {"proposal": closed.sequence, "reason": argument.get("reason", "")}
+        case "canary-plan" | "canary":
+            decide = _promote if argument.get("do") == "promote" else _withdraw
+            return decide(registry, model, argument, only_look=kind == "canary-plan")
     return None
 
 
@@ -60,12 +64,43 @@ def _approve(
         if proposed.expires:
             told["lines"].append(f"open until {proposed.expires}")
         return {"plan": told}
-    if digest(plan) != argument.get("digest"):
-        raise ConflictError(f"the plan for '{model}' is another one by now; look at it again")
+    _require_seen(model, digest(plan), argument)
     by = _by(argument)
     why = f"{proposed.reason} (proposed by {proposed.actor}; {by['reason']})"
     move = approve(registry, plan, proposed, By(by["actor"], by["at"], why))
     return {"move": move and move.as_dict(), "proposal": proposed.sequence}
+
+
+def _promote(
+    registry: Registry, model: str, argument: Mapping[str, Any], *, only_look: bool
+) -> dict[str, Any]:
+    plan = plan_promotion(registry, model)
+    if only_look:
+        check_target(registry, plan)
+        return {"plan": shown(plan)}
+    _require_seen(model, digest(plan), argument)
+    by = _by(argument)
+    move = execute(registry, plan, By(by["actor"], by["at"], by["reason"]))
+    return {"move": move and move.as_dict()}
+
+
+def _withdraw(
+    registry: Registry, model: str, argument: Mapping[str, Any], *, only_look: bool
+) -> dict[str, Any]:
+    canary = tried_canary(registry, model)
+    if only_look:
+        lines = [*canary.lines(), "withdrawn, the champion answers all requests again"]
+        number = canary.version.version
+        plan = {"lines": lines, "notes": [], "from": number, "to": 0, "digest": canary.digest}
+        return {"plan": plan}
+    _require_seen(model, canary.digest, argument)
+    move = withdraw(registry, canary, By(**_by(argument)))
+    return {"move": move.as_dict()}
+
+
+def _require_seen(model: str, now: str, argument: Mapping[str, Any]) -> None:
+    if now != argument.get("digest"):
+        raise ConflictError(f"the plan for '{model}' is another one by now; look at it again")
 
 
 def _by(argument: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from selfheal_cli.events.types import BatchScored, LabelsArrived
+from selfheal_cli.events.event import Event
+from selfheal_cli.events.types import (
+    BatchScored,
+    CanaryBegan,
+    CanaryEnded,
+    CanaryResumed,
+    LabelsArrived,
+)
 from selfheal_cli.serve.operator.status import Stretch
 
 MOST = 100  # stretches; beyond, two become one
@@ -18,6 +25,7 @@ class _Sums:
     labels: int = 0
     live: float = 0.0
     shadow: float = 0.0
+    canary: float = 0.0
 
     def add(self, other: _Sums) -> None:
         """Take another stretch, which came later."""
@@ -27,6 +35,7 @@ class _Sums:
         self.labels += other.labels
         self.live += other.live
         self.shadow += other.shadow
+        self.canary += other.canary
 
 
 class Course:
@@ -36,10 +45,19 @@ class Course:
         self._most = most
         self._step = 1
         self._sums: list[_Sums] = []
+        self._share = 0.0  # of the canary that is tried
 
     def scored(self, event: BatchScored) -> None:
         """A batch was gone through."""
-        self._add(event.batch, _Sums(at=event.at, batches=1, z=event.z))
+        self._add(event.batch, _Sums(at=event.at, batches=1, z=event.z, canary=self._share))
+
+    def tried(self, event: Event) -> None:
+        """A canary begins, or ends."""
+        match event:
+            case CanaryBegan() | CanaryResumed():
+                self._share = event.share
+            case CanaryEnded():
+                self._share = 0.0
 
     def labelled(self, event: LabelsArrived) -> None:
         """Labels came; those of an earlier run's rows, whose batches count down from 0, have no
@@ -62,6 +80,7 @@ class Course:
                 labels=one.labels,
                 live=round(one.live / one.labels, 4) if one.labels else None,
                 shadow=round(one.shadow / one.labels, 4) if one.labels else None,
+                canary=round(one.canary / one.batches, 4) if one.batches else 0.0,
             )
             for place, one in enumerate(self._sums)
         )

@@ -83,6 +83,7 @@ class EventFold(RunState):
                 self.facts["rollbacks"] = self.times(events.RolledBack)
         if isinstance(event, OF_TRIALS):
             self.facts |= self._trials.told(event)
+            self._course.tried(event)
         text = str(event)
         if text:
             self._happened.appendleft(Happening(at=event.at, kind=event.kind, text=text))

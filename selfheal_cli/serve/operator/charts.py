@@ -18,13 +18,17 @@ class CourseChart:
 
 
 def course(standing: ModelStatus) -> tuple[CourseChart, ...]:
-    """Accuracy, drift and labels over time; nothing before there are two stretches."""
+    """Accuracy, drift, labels and, where one was tried, a canary's share over time; nothing before
+    there are two stretches.
+    """
     known = standing.history
     if len(known) < 2:
         return ()
     charts = [_drift(known, standing), _labels(known)]
     if any(one.labels for one in known):
         charts.insert(0, _accuracy(known))
+    if any(one.canary for one in known):
+        charts.append(_canary(known))
     times = _times(known)
     return tuple(CourseChart(chart, times) for chart in charts)
 
@@ -73,6 +77,18 @@ def _labels(known: Sequence[Stretch]) -> Chart:
         "those of the latest rows may still come."
     )
     return _chart("Labels", said, frame, shapes, known, "labels", lambda one: one.labels)
+
+
+def _canary(known: Sequence[Stretch]) -> Chart:
+    shares = [one.canary for one in known]
+    frame = _frame(known, 0.0, max(shares))
+    shapes = (Shape(frame.bars(_points(known, lambda one: one.canary), above=True), "good fill"),)
+    said = (
+        f"A canary was to answer {max(shares):.0%} of requests at most, {shares[-1]:.0%} at last; "
+        f"one was tried in {sum(map(bool, shares))} of {len(known)} stretches."
+    )
+    title = "Canary's share of requests"
+    return _chart(title, said, frame, shapes, known, "share", lambda one: one.canary)
 
 
 def _chart(

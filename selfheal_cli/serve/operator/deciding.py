@@ -1,4 +1,4 @@
-"""Orders about the mode and about proposals over HTTP: what is asked, what is answered, routes."""
+"""Orders about mode, proposals and canary over HTTP: what is asked, what is answered, routes."""
 
 from __future__ import annotations
 
@@ -46,6 +46,19 @@ class ApproveOrder(ProposalOrder):
 class RejectOrder(ProposalOrder):
     """Close a proposal."""
 
+    reason: Reason = "by hand"
+
+
+class CanaryPlanOrder(ClosedDocument):
+    """What a promotion or a withdrawal of the canary would change."""
+
+    do: Literal["promote", "withdraw"]
+
+
+class CanaryOrder(CanaryPlanOrder):
+    """Carry out what was shown; ``digest`` is the plan's."""
+
+    digest: Annotated[str, Field(min_length=1, max_length=200)]
     reason: Reason = "by hand"
 
 
@@ -120,3 +133,13 @@ def add_decisions(routes: APIRouter, operator: Callable[[Request], str], order: 
     async def reject(wanted: RejectOrder, actor: str = Depends(operator)) -> JSONResponse:
         """Close a proposal without carrying it out."""
         return JSONResponse(await order("reject", wanted.model_dump() | {"actor": actor}))
+
+    @routes.post("/operate/canary/plan", dependencies=[Depends(operator)], **ordered(Planned))
+    async def plan_canary(wanted: CanaryPlanOrder) -> JSONResponse:
+        """What a promotion or a withdrawal of the canary would do; nothing is moved."""
+        return JSONResponse(await order("canary-plan", wanted.model_dump()))
+
+    @routes.post("/operate/canary", **ordered(Moved))
+    async def decide_canary(wanted: CanaryOrder, actor: str = Depends(operator)) -> JSONResponse:
+        """Promote or withdraw what is tried, unless something has changed since the plan."""
+        return JSONResponse(await order("canary", wanted.model_dump() | {"actor": actor}))

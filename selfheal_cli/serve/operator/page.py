@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 MAX_FORM = 8_192  # bytes
 NUMBER = re.compile(r"[1-9][0-9]{0,8}")
-DECISIONS = ("mode-plan", "mode", "approve-plan", "approve", "reject")
+DECISIONS = ("mode-plan", "mode", "approve-plan", "approve", "reject", "canary-plan", "canary")
 POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -164,13 +164,17 @@ async def _carry_out(order: Order, fields: Mapping[str, str], actor: str) -> Pan
 async def _decide(
     order: Order, kind: str, what: str, fields: Mapping[str, str], by: Mapping[str, str]
 ) -> Panel:
-    """``mode-plan:MODE``, ``mode``, ``approve-plan:N``, ``approve`` or ``reject:N``."""
+    """``mode-plan:MODE``, ``mode``, ``approve-plan:N``, ``approve``, ``reject:N``,
+    ``canary-plan:promote`` or ``:withdraw``, or ``canary``.
+    """
     about: dict[str, Any] = {"mode": what} if kind.startswith("mode") else {}
+    if kind.startswith("canary"):
+        about = {"do": what}
     if not about:
         if not NUMBER.fullmatch(what):
             raise RequestRefused("choose a proposal by its number")
         about = {"proposal": int(what)}
-    if kind in ("mode-plan", "approve-plan"):
+    if kind.endswith("-plan"):
         answer = await order(kind, about)
         return Panel(plan=answer["plan"], to=what, do=kind.removesuffix("-plan"), fields=fields)
     if kind != "reject":
@@ -181,6 +185,8 @@ async def _decide(
     if kind == "reject":
         return Panel(done=f"Proposal {what} is closed")
     move = answer["move"]
+    if what == "withdraw":
+        return Panel(done=f"The canary, v{move['source']}, is withdrawn with the next batch")
     if move is None:
         return Panel(done=f"Proposal {what} is approved by you: somebody else must approve it, too")
     return Panel(done=f"v{move['target']} is the champion, for v{move['source']}")

@@ -117,7 +117,8 @@ class Trial(_Reported):
 
 class Stretch(_Reported):
     """``batches`` from ``batch`` on, the last of them gone through at ``at``: their mean drift
-    reading, the labels that came for them, and the accuracy on these of live and shadow.
+    reading, the labels that came for them, and the accuracy on these of live and shadow; and the
+    share of requests that a canary was to answer, on average.
     """
 
     at: str
@@ -127,6 +128,7 @@ class Stretch(_Reported):
     labels: int
     live: float | None
     shadow: float | None
+    canary: float = 0.0
 
 
 class ModelStatus(_Reported):

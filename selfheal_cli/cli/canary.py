@@ -1,0 +1,147 @@
+"""``selfheal canary``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from selfheal_cli.actor import actor, now_text
+from selfheal_cli.cli import options
+from selfheal_cli.cli.command import Group
+from selfheal_cli.cli.confirming import confirm, require_no_question
+from selfheal_cli.cli.say import say
+
+if TYPE_CHECKING:
+    from selfheal_cli.rollback.tried import TriedCanary
+
+
+@click.group("canary", cls=Group)
+def command() -> None:
+    """Show the version that answers a share of the requests; promote or withdraw it by hand."""
+
+
+@command.command("show")
+@options.model
+@options.tracking_uri
+@options.as_json
+def show(model_name: str, tracking_uri: str | None, as_json: bool) -> None:
+    """Show what is tried beside the champion, since when and why; exit code 5 where nothing is.
+
+    Its share and figures are known to the server: 'selfheal status'.
+    """
+    from selfheal_cli.cli import output
+    from selfheal_cli.registry.mlflow.registry import MlflowRegistry
+    from selfheal_cli.rollback.tried import tried_canary
+
+    canary = tried_canary(MlflowRegistry(tracking_uri), model_name)
+    if as_json:
+        output.print_json(_document(canary))
+    else:
+        say(*canary.lines())
+
+
+@command.command("promote")
+@click.option("--dry-run", is_flag=True, help="Show and check the plan; move nothing.")
+@options.yes
+@options.reason
+@options.policy
+@options.allow_module
+@options.model
+@options.tracking_uri
+@options.wide
+@options.as_json
+def promote(
+    dry_run: bool,
+    yes: bool,
+    reason: str,
+    policy: str | None,
+    model_name: str,
+    tracking_uri: str | None,
+    as_json: bool,
+) -> None:
+    """Make the version that is tried the champion, whatever its figures say by now.
+
+    The plan is shown first, and the move is one by hand: no budget counts it. Where the model wants
+    two people, 'selfheal rollback --to canary --propose' asks the second.
+    """
+    require_no_question(as_json=as_json, yes=yes, dry_run=dry_run)
+    from selfheal_cli.cli import configured, output
+    from selfheal_cli.cli.rollback import plan_document, settle_first, show_plan, told_move
+    from selfheal_cli.registry.mlflow.registry import MlflowRegistry
+    from selfheal_cli.rollback.plan import By, check_target, execute, load_checks
+    from selfheal_cli.rollback.tried import plan_promotion
+
+    load_checks()
+    registry = MlflowRegistry(tracking_uri)
+    if not dry_run:
+        settle_first(registry, model_name)
+    plan = plan_promotion(registry, model_name)
+    if not as_json:
+        show_plan(plan)
+    document = plan_document(plan) | {"move": None}
+    if dry_run:
+        check_target(registry, plan)
+        done = "Dry run: the target's file, hashes and decisions hold; nothing was moved."
+    else:
+        confirm(f"Make v{plan.target.version} the champion?", yes=yes)
+        four_eyes = configured.policy_here(click.get_current_context(), policy).four_eyes
+        move = execute(registry, plan, By(actor(), now_text(), reason, four_eyes))
+        document["move"] = move and move.as_dict()
+        done = told_move(plan, move)
+    if as_json:
+        output.print_json(document)
+    else:
+        say(done)
+
+
+@command.command("withdraw")
+@click.option("--dry-run", is_flag=True, help="Say what would be withdrawn; change nothing.")
+@options.yes
+@options.reason
+@options.model
+@options.tracking_uri
+@options.as_json
+def withdraw(
+    dry_run: bool,
+    yes: bool,
+    reason: str,
+    model_name: str,
+    tracking_uri: str | None,
+    as_json: bool,
+) -> None:
+    """Have the champion answer all requests again, from the next batch on.
+
+    What was learned goes on: the next heal that is worth a version is tried in its place, unless
+    the mode is another ('selfheal mode'), or healing is held ('selfheal hold').
+    """
+    require_no_question(as_json=as_json, yes=yes, dry_run=dry_run)
+    from selfheal_cli.cli import output
+    from selfheal_cli.registry.mlflow.registry import MlflowRegistry
+    from selfheal_cli.rollback import tried
+    from selfheal_cli.rollback.plan import By
+
+    registry = MlflowRegistry(tracking_uri)
+    canary = tried.tried_canary(registry, model_name)
+    if not as_json:
+        say(*canary.lines())
+    move = None
+    if not dry_run:
+        confirm(f"Withdraw v{canary.version.version}?", yes=yes)
+        move = tried.withdraw(registry, canary, By(actor(), now_text(), reason))
+    if as_json:
+        output.print_json(_document(canary) | {"move": move and move.as_dict()})
+    else:
+        say("It is withdrawn." if move else "Dry run: nothing was changed.")
+
+
+def _document(canary: TriedCanary) -> dict[str, Any]:
+    began = canary.began
+    return {
+        "model": canary.version.model,
+        "version": canary.version.version,
+        "snapshot": canary.version.tags["selfheal.snapshot"],
+        "since": canary.since or None,
+        "by": began and began.actor,
+        "reason": began and began.reason,
+    }
