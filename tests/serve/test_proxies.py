@@ -42,14 +42,23 @@ frontend shown
     default_backend scores
 {block}
 """
-KINDS = {"nginx": ("location /scores/", NGINX, "/scores/"),
-         "haproxy": ("backend scores", HAPROXY, "/")}  # fmt: skip
-pytestmark = [
-    needs_browser,
-    pytest.mark.skipif(
-        not all(map(shutil.which, KINDS)), reason="no proxies: apt-get install nginx-light haproxy"
-    ),
-]
+TRAEFIK = """
+entryPoints: {{shown: {{address: "127.0.0.1:{port}"}}}}
+providers: {{file: {{filename: "{folder}/block.yaml"}}}}
+global: {{checkNewVersion: false, sendAnonymousUsage: false}}
+"""
+KINDS = {
+    "nginx": ("location /scores/", NGINX, "/scores/", ("nginx", "-c")),
+    "haproxy": ("backend scores", HAPROXY, "/", ("haproxy", "-f")),
+    "envoy": ("static_resources:", "{block}", "/", ("envoy", "--log-level", "off", "-c")),
+    "traefik": ("http:\n  routers:", TRAEFIK, "/scores/", ("traefik", "--configFile")),
+}
+pytestmark = needs_browser
+
+
+def needs_proxy(kind: str) -> None:
+    if shutil.which(kind) is None:
+        pytest.skip(f"no {kind}: apt-get install nginx-light haproxy; pip has the others")
 
 
 def free_port() -> int:
@@ -63,15 +72,18 @@ def free_port() -> int:
 @contextmanager
 def proxied(kind: str, upstream: str, port: int, folder: Path) -> Iterator[str]:
     """The page's block of a proxy, running; gives the path under which the server is shown."""
-    begin, whole, path = KINDS[kind]
+    needs_proxy(kind)
+    begin, whole, path, command = KINDS[kind]
     written = re.search(rf"^```\n({begin}.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
     assert written is not None
     block = written[1].replace("http://127.0.0.1:5001", upstream)
     block = block.replace("127.0.0.1:5001", upstream.removeprefix("http://"))
-    file = folder / f"{kind}.conf"
+    block = block.replace("port_value: 5001", f"port_value: {upstream.rpartition(':')[2]}")
+    block = block.replace("0.0.0.0, port_value: 8080", f"127.0.0.1, port_value: {port}")
+    (folder / "block.yaml").write_text(block)
+    file = folder / f"{kind}.yaml"
     file.write_text(whole.format(folder=folder, port=port, block=block))
-    command = ["nginx", "-c", str(file)] if kind == "nginx" else ["haproxy", "-f", str(file)]
-    process = subprocess.Popen(command)
+    process = subprocess.Popen([*command, str(file)])
     try:
         until(lambda: answers(f"http://127.0.0.1:{port}{path}static/page.css"))
         yield path
