@@ -54,6 +54,8 @@ class Intake:
 
         Raises `MissingColumn`, `WrongShape`, and `DataError` for what is no finite number.
         """
+        if self._is_ready(given):
+            return self._finite(given, argument)
         if isinstance(given, Mapping):
             given = [given]
         if isinstance(given, list) and given and isinstance(given[0], Mapping):
@@ -70,6 +72,19 @@ class Intake:
             wide = array.reshape(len(array), prod(self.shape))
             # torch warns of memory that nobody may write to, such as that of a table
             rows = np.require(wide, np.float32, ["C", "W"])
+        return self._finite(rows, argument)
+
+    def _is_ready(self, given: Any) -> bool:
+        """Whether it needs nothing done: for one row that would cost a tenth of a small model."""
+        return (
+            type(given) is np.ndarray
+            and given.dtype == np.float32
+            and given.ndim == 2
+            and given.shape[1:] == self.shape
+            and given.flags.carray
+        )
+
+    def _finite(self, rows: FloatArray, argument: str) -> FloatArray:
         if np.isinf(rows).any():
             row, place = np.argwhere(np.isinf(rows))[0]
             raise DataError(

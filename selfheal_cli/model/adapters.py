@@ -69,6 +69,11 @@ class AffineAdapter(Adapter):
         return {"weight": self.weight, "bias": self.bias}
 
     @property
+    def is_idle(self) -> bool:
+        """Whether it is the identity still."""
+        return not (self.aligns or self.weight.any() or self.bias.any())
+
+    @property
     def aligns(self) -> bool:
         """Whether ``scale`` or ``shift`` is not that of the identity."""
         return bool((self.scale != 1).any() or (self.shift != 0).any())

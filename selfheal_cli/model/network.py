@@ -351,9 +351,13 @@ class SelfHealingNetwork(_Predictor):
         never learned is two matrices of the features' width, and half of a small network's time.
         """
         backbone, adapter = self.backbone, self.adapter
-        if isinstance(backbone, AnchoredBackbone) and backbone.reflexive.is_idle:
-            backbone = AnchoredBackbone(backbone.trunk, Unchanged(), beside=backbone.beside)
-        kind = _Unhealed if adapter.is_idle else SelfHealingNetwork
+        # another model's probabilities are answered as they are, which the whole network sees to
+        idle = adapter.is_idle and not self.architecture.scored
+        if isinstance(backbone, AnchoredBackbone):
+            reflexive = Unchanged() if backbone.reflexive.is_idle else backbone.reflexive
+            beside = backbone.beside and not idle
+            backbone = AnchoredBackbone(backbone.trunk, reflexive, beside=beside)
+        kind = SelfHealingNetwork if adapter.aligns else _Unhealed if idle else _Unmoved
         twin = kind(self.architecture, backbone, adapter, self.head)
         twin.training = False  # its parts are frozen already
         return twin
@@ -381,6 +385,15 @@ class _Unhealed(SelfHealingNetwork):
     def forward(self, x: Tensor) -> Tensor:
         """As of `SelfHealingNetwork`."""
         return self.decide(self.backbone(x))
+
+
+class _Unmoved(SelfHealingNetwork):
+    """One whose adapter leaves the inputs alone, and so is not asked about them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As of `SelfHealingNetwork`."""
+        features = self.backbone(x)
+        return self._answer(self.adapter(features), features)
 
 
 class PlainNetwork(_Predictor):

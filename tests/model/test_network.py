@@ -216,3 +216,22 @@ def test_what_never_learned_is_left_out_of_scoring_and_the_answers_are_the_same(
     assert np.array_equal(healed.for_scoring().predict(X), healed.predict(X))
     tanh = [one for one in whole.for_scoring().modules() if isinstance(one, nn.Tanh)]
     assert bool(tanh) is not anchored  # an idle adapter is kept, and not asked
+
+
+@pytest.mark.parametrize("learned", ["", "weight", "bias", "scale", "shift"])
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_scoring_gives_the_same_bits_whatever_an_affine_adapter_has_learned(
+    learned: str, outputs: int
+) -> None:
+    with seeded(0):
+        whole = SelfHealingNetwork.build(Architecture(3, 4, outputs))
+    whole.freeze()
+    anchored = whole.anchored(beside=True)
+    weights = {name: value.clone() for name, value in anchored.adapter.named_parameters()}
+    if learned:
+        weights[learned] += torch.linspace(0.1, 0.9, weights[learned].numel()).reshape(
+            weights[learned].shape
+        )
+    healed = anchored.with_adapter(weights)
+    assert np.array_equal(healed.for_scoring().predict(X), healed.predict(X))
+    assert learned or np.array_equal(healed.for_scoring().predict(X), whole.predict(X))
