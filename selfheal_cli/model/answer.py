@@ -23,6 +23,22 @@ OTHERWISE = (
 
 
 @dataclass(frozen=True, slots=True)
+class LastLayer:
+    """The linear layer that runs last, by its ``name``, and what it ``gives`` for the rows."""
+
+    name: str
+    gives: Tensor
+
+    def is_scaled_to(self, table: Tensor) -> bool:
+        """Whether the output (n, columns) is this layer's, each column on a scale of its own."""
+        given = self.gives.reshape(table.shape).double()
+        away, from_mean = table.double() - table.double().mean(0), given - given.mean(0)
+        slope = (away * from_mean).sum(0) / (from_mean**2).sum(0)
+        gap = (away - slope * from_mean).abs().max()
+        return bool((slope > 0).all()) and float(gap) <= ROUNDING * float(table.abs().max())
+
+
+@dataclass(frozen=True, slots=True)
 class ModelOutput:
     """How an output of ``columns`` columns is read: its ``kind``, and the ``probabilities``, (n,)
     or (n, K) float32, by it; ``words`` describe the values for messages. ``assumed``: it is one
@@ -51,9 +67,11 @@ def parse_gives(text: str) -> tuple[str, str | None]:
 
 
 def read_answer(
-    output: Tensor, rows: int, declared: str = AUTO, *, direct: bool = False
-) -> ModelOutput:
-    """Read a network's output for ``rows`` rows; ``direct``: a linear layer or convolution gave it.
+    output: Tensor, rows: int, declared: str = AUTO, *, direct: bool = False,
+    last: LastLayer | None = None,
+) -> ModelOutput:  # fmt: skip
+    """Read a network's output for ``rows`` rows; ``direct``: a linear layer or convolution gave it,
+    ``last`` is the one that ran last, where one did.
 
     Outputs between 0 and 1 are taken as probabilities. Raises `ModelError` for an output that is
     not a classifier's.
@@ -77,7 +95,7 @@ def read_answer(
         chosen = {1: table[:, 0], 2: table[:, -1]}.get(table.shape[1], table)
     else:
         if declared == AUTO:
-            _require_logits(table, words, direct=direct)
+            _require_logits(table, words, last, direct=direct)
         chosen = as_probabilities(table)
     hint = " (--gives logits if they are)" if (kind, declared) == (PROBABILITIES, AUTO) else ""
     assumed = (kind, declared, table.shape[1]) == (LOGITS, AUTO, 1)
@@ -138,15 +156,21 @@ def _sums_to_one(table: Tensor, rounding: float) -> bool:
     return float((table.sum(dim=1) - 1).abs().max()) <= room
 
 
-def _require_logits(table: Tensor, words: str, *, direct: bool) -> None:
+def _require_logits(table: Tensor, words: str, last: LastLayer | None, *, direct: bool) -> None:
     """Raise `ModelError` for values that do not look like logits."""
     largest = table.abs().amax(dim=1)
     if float((largest > SATURATED).float().mean()) > 0.5:
         raise ModelError(f"the model gives {words}: too large for logits; {OTHERWISE}")
     if direct or (table.shape[1] > 1 and _log_probabilities(table)):
         return
+    if last is not None and last.is_scaled_to(table):
+        return
     if SQUASHED < float(largest.max()) <= 1:
-        raise ModelError(f"the model gives {words}: squashed by its last step; {OTHERWISE}")
+        behind = ""
+        if last is not None:
+            low, high = float(last.gives.min()), float(last.gives.max())
+            behind = f" behind layer '{last.name}', which gives {low:.4g} to {high:.4g}"
+        raise ModelError(f"the model gives {words}: squashed by its last step{behind}; {OTHERWISE}")
     if bool((table >= 0).all()) or bool((table <= 0).all()):
         raise ModelError(f"the model gives {words}: all on one side of 0; {OTHERWISE}")
 

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from selfheal_cli.errors import ModelError, one_line
 from selfheal_cli.model import parts
 from selfheal_cli.model.answer import AUTO as ANY_OUTPUT
-from selfheal_cli.model.answer import ModelOutput, one_a_row, parse_gives, read_answer
+from selfheal_cli.model.answer import LastLayer, ModelOutput, one_a_row, parse_gives, read_answer
 from selfheal_cli.model.construction import build_module, describe
 from selfheal_cli.model.description import ModuleSpec
-from selfheal_cli.model.insertion import Calls, is_linear_output, watch
+from selfheal_cli.model.insertion import Calls, is_linear_output, is_plain, last_linear, watch
 from selfheal_cli.model.interface import (
     Interface,
     ModelInput,
@@ -110,10 +110,19 @@ def take(
         copy = _copy(module, how, interface, torch.from_numpy(rows), expected)
     calls = watch(copy.module, interface, torch.from_numpy(rows))
     direct = is_linear_output(calls, expected)
-    answer = read_answer(expected, len(rows), kind, direct=direct)
+    answer = read_answer(expected, len(rows), kind, direct=direct, last=_last(calls, expected))
     return Original(
         copy.spec, copy.module, rows, interface, answer, calls, copy.computes, copy.lost, seconds
     )
+
+
+def _last(calls: Mapping[str, Calls], output: Tensor) -> LastLayer | None:
+    """The last linear layer, if it gives as many values as the whole model."""
+    name = last_linear(calls)
+    given = None if name is None else calls[name].given
+    if name is None or not is_plain(given) or given.numel() != output.numel():
+        return None
+    return LastLayer(name, given.float())
 
 
 def on_cpu(module: nn.Module) -> nn.Module:

@@ -16,6 +16,8 @@ from mlflow.models import infer_signature
 from safetensors.torch import load_file, save_file
 from threadpoolctl import threadpool_info
 
+from selfheal_cli.errors import ModelError
+from selfheal_cli.model.answer import LastLayer, read_answer
 from tests.conftest import Invoke
 from tests.model.heads import Head, trained
 
@@ -46,7 +48,7 @@ NO_LOGITS = {  # probabilities that no sigmoid or softmax of a linear layer give
     "hardsigmoid": lambda p: p,
 }
 REFUSED = {
-    "tanh": "squashed by its last step; regression, multi-label and ranking are not supported",
+    "tanh": "squashed by its last step",
     "three tanh": "squashed by its last step",
     "logsigmoid": "all on one side of 0",
     "softplus": "all on one side of 0",
@@ -207,3 +209,15 @@ def test_the_user_may_say_that_numbers_between_0_and_1_are_logits(
     assert np.array_equal(served, torch.sigmoid(given("clamp")).numpy()[:, 0])
     said = invoke(*wrapping("one logit"), "--gives", "probabilities", expect=3).stderr
     assert "probabilities lie between 0 and 1" in said
+
+
+def test_small_logits_on_a_scale_of_their_own_are_no_squashed_ones() -> None:
+    z = torch.linspace(-4, 4, 50)[:, None] ** 3
+    last = LastLayer("head", z)
+    small = z / 66 + 0.01
+    assert read_answer(small, 50, last=last).kind == "logits"
+    for squashed in (torch.tanh(z), z.clamp(-1, 1), -small, z / 66 + 0.001 * torch.sin(z)):
+        with pytest.raises(ModelError, match="behind layer 'head', which gives -64 to 64"):
+            read_answer(squashed, 50, last=last)
+    with pytest.raises(ModelError, match="by its last step; regression"):
+        read_answer(small, 50)
