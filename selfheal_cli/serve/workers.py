@@ -150,7 +150,7 @@ class Workers:
 
     def start(self) -> int | None:
         """Begin them; the first says whether there is something to serve. Returns its version."""
-        first = self._begin()
+        first = self._begin(tells=True)
         if not self._is_ready(first, lambda: True):
             raise SystemExit(first.code or 1)
         rest = [self._begin() for _ in range(self._count - 1)]
@@ -183,11 +183,11 @@ class Workers:
         for process in list(self._processes):
             self._leave(process)
 
-    def _begin(self) -> KeptProcess:
+    def _begin(self, *, tells: bool = False) -> KeptProcess:
         fd = self._listening.fileno()
         limits = self._settings.limits.of_one(self._count)
         settings = self._settings.model_copy(update={"limits": limits})
-        task = WorkerTask(settings=settings, listening=fd, server=self._server)
+        task = WorkerTask(settings=settings, listening=fd, server=self._server, tells=tells)
         told = task.model_dump_json().encode()
         process = KeptProcess(told, COMMAND, lambda: self._ended(process), files=[fd])
         self._processes.append(process)
