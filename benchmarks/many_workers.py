@@ -118,7 +118,8 @@ def prepare(folder: Path) -> None:
 def serving(folder: Path, workers: int, port: int) -> Iterator[subprocess.Popen[bytes]]:
     """The service by uvicorn, which begins a worker again that died; ended in order."""
     command = [sys.executable, "-m", "uvicorn", "service:app", "--workers", str(workers),
-               "--port", str(port), "--log-level", "warning"]  # fmt: skip
+               "--port", str(port), "--log-level", "warning",
+               "--timeout-worker-healthcheck", str(int(PATIENCE))]  # fmt: skip
     with (folder / "service.log").open("ab") as log:
         process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
     try:
@@ -213,6 +214,7 @@ def stress(folder: Path, rows: int, workers: int, kills: int) -> dict[str, Any]:
         healing = threads(caller, parts, ids, x, y)
         for place in range(kills):
             time.sleep(2.0)
+            until(lambda: len(children(service.pid)) == workers, "the workers to be there")
             pids = sorted(children(service.pid))
             os.kill(pids[place % len(pids)], signal.SIGKILL)
             killed.append(pids[place % len(pids)])
