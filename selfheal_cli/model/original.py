@@ -120,7 +120,7 @@ def _last(calls: Mapping[str, Calls], output: Tensor) -> LastLayer | None:
     """The last linear layer, if it gives as many values as the whole model."""
     name = last_linear(calls)
     given = None if name is None else calls[name].given
-    if name is None or not is_plain(given) or given.numel() != output.numel():
+    if given is None or name is None or not is_plain(given) or given.numel() != output.numel():
         return None
     return LastLayer(name, given.float())
 
