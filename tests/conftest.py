@@ -9,11 +9,12 @@ import shutil
 import sqlite3
 import sys
 import tarfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -48,6 +49,15 @@ settings.load_profile("ours")
 # nor of what else is loaded: it draws the constants of modules, unless the search is to go deeper
 if DEPTH == 1 and (providers := sys.modules.get("hypothesis.internal.conjecture.providers")):
     providers.is_local_module_file = lambda _: False  # type: ignore[attr-defined]
+
+
+def until(holds: Callable[[], Any], every: float = 0.01, seconds: float = PATIENCE) -> Any:
+    """What becomes true in another thread or process, once it is, where nothing says when."""
+    end = time.monotonic() + seconds
+    while not (became := holds()):
+        assert time.monotonic() < end, "nothing came of it"
+        time.sleep(every)
+    return became
 
 
 def pytest_configure() -> None:

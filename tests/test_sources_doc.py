@@ -14,8 +14,8 @@ from click.testing import CliRunner
 
 from selfheal_cli.cli.main import main
 from tests.cli.test_run import make_table
+from tests.conftest import PATIENCE
 from tests.sources.kinds import records
-from tests.sources.test_kafka import WAIT
 
 TEXT = (Path(__file__).parents[1] / "docs/sources.md").read_text()
 COMMANDS = re.findall(r"```sh\n(.*?)\n```", TEXT, re.DOTALL)
@@ -51,12 +51,12 @@ def test_a_command_of_the_page_runs(command: str, rows: list[dict[str, Any]], br
     before, _, after = command.rpartition("| ")
     stdin = Path(before.split()[1]).read_text() if before else None
     if "--kafka" in after:
-        (node,) = broker.list_topics(timeout=WAIT).brokers.values()
+        (node,) = broker.list_topics(timeout=PATIENCE).brokers.values()
         after = after.replace("localhost:9092", f"{node.host}:{node.port}")
         for number, row in enumerate(rows):
             broker.produce("payments", json.dumps(row | {"id": number}), partition=0)
         broker.produce("chargebacks", json.dumps({"id": 1, "label": "yes"}), partition=0)
-        assert broker.flush(WAIT) == 0
+        assert broker.flush(PATIENCE) == 0
     program, *arguments = shlex.split(after)
     assert program == "selfheal"
     done = CliRunner().invoke(main, [*arguments, *SHORT], input=stdin)

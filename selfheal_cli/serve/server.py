@@ -59,7 +59,7 @@ SWITCH_SECONDS = 0.0005  # that a thread which writes keeps the one which scores
 KEEP_ALIVE_SECONDS = 75  # longer than balancers keep an idle connection
 # from SIGTERM to the end there are ten seconds: for callers who are about to ask once more, for
 # answers that are under way, and for the healer
-DRAIN_SECONDS, ANSWER_SECONDS, END_SECONDS = 1.0, 6, 9.0
+DRAIN_SECONDS, ANSWER_SECONDS = 1.0, 6
 LOOK_SECONDS = 0.02
 
 

@@ -34,6 +34,7 @@ from selfheal_cli.registry.journal import Hold, Lease, standing
 from selfheal_cli.registry.lease import take_lease
 from selfheal_cli.registry.memory import MemoryRegistry
 from selfheal_cli.registry.orders import hold
+from tests.conftest import until
 from tests.pipeline.small import config, stream_of
 
 AT = "2026-01-01T00:00:00.000+00:00"
@@ -77,8 +78,7 @@ def drained(registry: MemoryRegistry) -> None:
     log = find_run("latest")
     assert log is not None
     taken = sum(isinstance(event, SnapshotTaken) for event in read(log))
-    while len(registry.versions("fraud", limit=1000)) < taken:
-        pass
+    until(lambda: len(registry.versions("fraud", limit=1000)) >= taken, every=0.0)
 
 
 def events_of(folder: Path) -> list[Event]:

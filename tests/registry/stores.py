@@ -142,7 +142,8 @@ def postgres_server() -> Iterator[Postgres]:
     settings = (
         f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' "
         # nothing here outlives the tests
-        "-c fsync=off -c synchronous_commit=off -c full_page_writes=off -c max_connections=300"
+        "-c fsync=off -c synchronous_commit=off -c full_page_writes=off -c max_connections=300 "
+        "-c autovacuum=off"  # whose transactions would hold rows of a log back
     )
     try:
         run("initdb", *data, "-U", USER, "-A", "scram-sha-256", "--no-sync",

@@ -22,7 +22,7 @@ from selfheal_cli.registry.aliases import Move, move_alias
 from selfheal_cli.registry.base import CHAMPION, Lineage
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from selfheal_cli.registry.mlflow.runs import DOUBLE_TAG
-from tests.conftest import Invoke
+from tests.conftest import PATIENCE, Invoke
 from tests.registry.chains import check_chain
 from tests.registry.test_contract import ADAPTER, NOW, a_base, snapshot
 
@@ -65,7 +65,7 @@ def lossy(behind: str) -> Iterator[tuple[str, Lossy]]:
 
         def _forward(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            inner = http.client.HTTPConnection(urlsplit(behind).netloc, timeout=60)
+            inner = http.client.HTTPConnection(urlsplit(behind).netloc, timeout=PATIENCE)
             sent = {name: value for name, value in self.headers.items() if name != "Host"}
             inner.request(self.command, self.path, body, sent)
             answer = inner.getresponse()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,20 +18,11 @@ import uvicorn
 from selfheal_cli.serve.server import Server, bound, config, opened, url_of
 from selfheal_cli.serve.service import ScoringService
 from selfheal_cli.serve.settings import HealerSettings, Limits, ServerSettings, Tokens
-from tests.conftest import PATIENCE
+from tests.conftest import PATIENCE, until
 
 collect_ignore = ["clients"]  # programs for interpreters of their own
 # in the healer's place: takes its settings and lives on
 IDLE = (sys.executable, "-S", "-c", "import sys, time; sys.stdin.read(); time.sleep(600)")
-
-
-def until(holds: Callable[[], Any], every: float = 0.01, seconds: float = PATIENCE) -> Any:
-    """What becomes true in another thread or process, once it is, where nothing says when."""
-    end = time.monotonic() + seconds
-    while not (became := holds()):
-        assert time.monotonic() < end, "nothing came of it"
-        time.sleep(every)
-    return became
 
 
 @dataclass(frozen=True)

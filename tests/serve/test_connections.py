@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import PATIENCE
 from tests.serve.conftest import Limits, Running, serving
 
 SLOW = (
@@ -20,16 +21,16 @@ SLOW = (
 )
 
 
-@pytest.fixture(scope="module")
-def few(article_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """Three connections an address."""
-    limits = Limits(connections=3, seconds=20.0)
-    with serving(article_run, tmp_path_factory.mktemp("few"), limits=limits) as running:
+@pytest.fixture
+def few(article_run: Path, tmp_path: Path) -> Iterator[Running]:
+    """Three connections an address; each test has its own, which no earlier caller is leaving."""
+    limits = Limits(connections=3, seconds=PATIENCE)
+    with serving(article_run, tmp_path, limits=limits) as running:
         yield running
 
 
 def connected(running: Running, stack: ExitStack) -> HTTPConnection:
-    caller = HTTPConnection(running.url.removeprefix("http://"), timeout=30)
+    caller = HTTPConnection(running.url.removeprefix("http://"), timeout=PATIENCE)
     stack.callback(caller.close)
     caller.connect()
     return caller

@@ -178,7 +178,7 @@ def test_a_lane_takes_no_more_than_its_bytes_until_the_work_is_really_done() -> 
 
     async def callers() -> None:
         gives_up = asyncio.create_task(lane.run(150, work))  # alone it may be larger
-        await asyncio.to_thread(begun.wait, 30)
+        await asyncio.to_thread(begun.wait, PATIENCE)
         gives_up.cancel()  # its thread works on
         with pytest.raises(asyncio.CancelledError):
             await gives_up
@@ -198,7 +198,7 @@ def test_labels_are_joined_and_small_tables_scored_while_every_thread_for_large_
     served: Running,
 ) -> None:
     lanes, goes_on = served.front.lanes, threading.Event()
-    held = [lanes.large._executor.submit(goes_on.wait, 30) for _ in range(8)]
+    held = [lanes.large._executor.submit(goes_on.wait, PATIENCE) for _ in range(8)]
     try:
         named = {"X-Selfheal-Request-Id": "beside-large-ones"}
         body = {"inputs": {n: [0.0] for n in served.front.scorer.served.quick.encoding.names}}
@@ -208,7 +208,7 @@ def test_labels_are_joined_and_small_tables_scored_while_every_thread_for_large_
         assert served.post("/feedback", json=told).json()["joined"] == 1
     finally:
         goes_on.set()
-    assert all(one.result(30) for one in held)
+    assert all(one.result(PATIENCE) for one in held)
 
 
 def test_a_server_that_has_too_much_to_do_says_when_to_come_back(served: Running) -> None:

@@ -6,10 +6,12 @@ import logging
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import requests
 
 from selfheal_cli.errors import StorageError
 from tests.conftest import PATIENCE
@@ -46,6 +48,13 @@ def scores(running: Running) -> bool:
         headers={"authorization": f"Bearer {SCORING}"},
     )
     return answer.status_code == 200
+
+
+def answers(running: Running) -> bool:
+    try:
+        return running.get("/ping").ok
+    except requests.ConnectionError:
+        return False
 
 
 def refused(running: Running, reason: str) -> float:
@@ -128,7 +137,7 @@ def test_a_body_that_does_not_come_is_cut_in_time(hasty: Running) -> None:
 @pytest.mark.parametrize("begun", [b"", b"POST /invo", HEAD])
 def test_headers_that_do_not_come_end_the_connection(hasty: Running, begun: bytes) -> None:
     assert sent(hasty, begun) == b""
-    assert hasty.get("/ping").ok
+    until(lambda: answers(hasty))  # a slow machine may be too late with this one, too
 
 
 def test_headers_without_end_end_the_connection(narrow: Running) -> None:
@@ -138,7 +147,7 @@ def test_headers_without_end_end_the_connection(narrow: Running) -> None:
         pytest.raises(OSError),
     ):
         caller.sendall(b"GET / HTTP/1.1\r\n")
-        for number in range(1000):
+        for number in count():
             caller.sendall(b"x-%d: " % number + b"y" * 4000 + b"\r\n")
 
 

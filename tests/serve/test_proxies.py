@@ -33,9 +33,9 @@ http {{ access_log off; client_body_temp_path {folder}; proxy_temp_path {folder}
 """
 HAPROXY = """
 defaults
-    timeout connect 5s
-    timeout client 30s
-    timeout server 30s
+    timeout connect {patience:.0f}s
+    timeout client {patience:.0f}s
+    timeout server {patience:.0f}s
 frontend shown
     mode http
     bind 127.0.0.1:{port}
@@ -82,7 +82,7 @@ def proxied(kind: str, upstream: str, port: int, folder: Path) -> Iterator[str]:
     block = block.replace("0.0.0.0, port_value: 8080", f"127.0.0.1, port_value: {port}")
     (folder / "block.yaml").write_text(block)
     file = folder / f"{kind}.yaml"
-    file.write_text(whole.format(folder=folder, port=port, block=block))
+    file.write_text(whole.format(folder=folder, port=port, block=block, patience=PATIENCE))
     process = subprocess.Popen([*command, str(file)])
     try:
         until(lambda: answers(f"http://127.0.0.1:{port}{path}static/page.css"))

@@ -149,7 +149,7 @@ def test_without_a_server_the_registry_says_what_it_knows(
     assert "other" in unknown.stderr
 
 
-def read_until(terminal: int, wanted: str, seconds: float = 120.0) -> str:
+def read_until(terminal: int, wanted: str, seconds: float = PATIENCE) -> str:
     """What a terminal shows, up to some words."""
     shown, end = "", time.monotonic() + seconds
     while wanted not in shown:

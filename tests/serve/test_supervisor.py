@@ -13,7 +13,7 @@ from selfheal_cli.serve.healer import supervisor
 from selfheal_cli.serve.healer.supervisor import Supervisor
 from selfheal_cli.serve.http.metrics import ServerMetrics
 from selfheal_cli.serve.settings import HealerSettings, Priority
-from tests.serve.conftest import until
+from tests.conftest import PATIENCE, until
 
 SETTINGS = HealerSettings(model="fraud", actor="test")
 LIVES = """
@@ -52,7 +52,7 @@ def test_it_is_told_its_settings_gives_way_as_wanted_and_ends_in_order(
     # in the server's session: in one of its own, niceness would count for nothing
     assert lines(said)[1] == f"{max(niceness, os.nice(0))} {scheduling} {os.getsid(0)}"
     assert healer.pid is not None
-    healer.stop()
+    healer.stop(PATIENCE)
     assert lines(said)[2:] == ["ended"]
     assert (healer.pid, healer.restarts) == (None, 0)
 

@@ -17,6 +17,7 @@ from selfheal_cli.errors import ConfigurationError, StorageError
 from selfheal_cli.spool.entries import Cursor, Feedback, mark_of
 from selfheal_cli.spool.postgres import PostgresDatabase, schema_of
 from selfheal_cli.spool.store import Spool
+from tests.conftest import until
 from tests.registry.stores import PASSWORD, Postgres, free_port, postgres_binaries, postgres_server
 from tests.spool.conftest import Place
 from tests.spool.test_spool import answered
@@ -262,13 +263,19 @@ def test_a_role_without_rights_on_the_cluster_keeps_a_log(postgres: Postgres, op
         assert "its age is not shown to this role" in spool.held_back()
 
 
-def test_our_own_writers_have_a_time_limit(in_postgres: Place) -> None:
+def test_our_own_writers_have_a_time_limit(in_postgres: Place, postgres: Postgres) -> None:
     database = in_postgres.open()
     assert isinstance(database, PostgresDatabase)
     database.all("SET idle_in_transaction_session_timeout = 50")
-    with pytest.raises(StorageError), database.writing() as transaction:
+    pid = database.all("SELECT pg_backend_pid()")[0][0]
+    connected = "SELECT 1 FROM pg_stat_activity WHERE pid = %s"
+    with (
+        psycopg.connect(postgres.uri("postgres"), autocommit=True) as other,
+        pytest.raises(StorageError),
+        database.writing() as transaction,
+    ):
         transaction.execute("UPDATE log SET format = 1")
-        threading.Event().wait(0.4)
+        until(lambda: not other.execute(connected, (pid,)).fetchone())
         transaction.execute("SELECT 1")
     limits = [database.all(f"SHOW {name}")[0][0] for name in
               ("statement_timeout", "idle_in_transaction_session_timeout")]  # fmt: skip
