@@ -20,7 +20,7 @@ PACKAGE = Path(selfheal_cli.__file__).parent
 FLOORS = """\
 anytime masking moments scores visible actor logistic workspace forks
 errors kinds records config_sources
-installed config_labels
+installed lookout config_labels
 config metrics
 estimators events
 decide drift model rules sources

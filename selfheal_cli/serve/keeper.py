@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import sys
-import threading
 import time
-from contextlib import suppress
 
-from selfheal_cli.errors import StorageError
+from selfheal_cli.lookout import Lookout
 from selfheal_cli.serve.operator.status import last_word
 from selfheal_cli.spool.control import ControlChannel
 from selfheal_cli.spool.store import Spool
@@ -17,7 +15,7 @@ SHARE = 0.02  # of its time at most that it looks: counting many rows takes long
 MOST_UNREAD = 1_000_000  # rows that are kept for a healer which does not come after
 
 
-class Keeper:
+class Keeper(Lookout):
     """Forgets the oldest answered rows beyond ``keep_rows``.
 
     Rows that a healer here has still to read are kept beyond that, up to `MOST_UNREAD`. ``kept``
@@ -29,6 +27,7 @@ class Keeper:
     def __init__(
         self, channel: ControlChannel, spool: Spool, keep_rows: int, max_wait: float = 0.0
     ) -> None:
+        super().__init__("keeper")
         self.kept = self.unread = self.lost = 0
         self.stalled = 0.0
         self._max_wait = max_wait
@@ -37,20 +36,10 @@ class Keeper:
         self._channel = channel
         self._spool = spool
         self._keep = keep_rows
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
-
-    def start(self) -> None:
-        """Begin to look."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Look no more."""
-        self._stop.set()
-        self._thread.join()
 
     def look(self) -> None:
         """Count, and forget what is too much. Raises `StorageError`."""
+        began = time.monotonic()
         word = last_word(self._channel, self._channel.now())
         read_to = word.standing.read_to
         kept, unread = self._spool.count(read_to)
@@ -72,12 +61,4 @@ class Keeper:
         if not unread or not word.heals or read_to != self._read_to:
             self._read_to, self._moved = read_to, now
         self.stalled = max(0.0, now - self._moved - self._max_wait)
-
-    def _run(self) -> None:
-        while True:
-            began = time.monotonic()
-            with suppress(StorageError):  # the recorder says so
-                self.look()
-            took = time.monotonic() - began
-            if self._stop.wait(max(LOOK_SECONDS, took / SHARE)):
-                return
+        self.seconds = max(LOOK_SECONDS, (now - began) / SHARE)

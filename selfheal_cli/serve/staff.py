@@ -5,7 +5,6 @@ adds them up.
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
@@ -15,10 +14,10 @@ from prometheus_client.samples import Sample
 from pydantic import BaseModel, ConfigDict
 
 from selfheal_cli.errors import StorageError
+from selfheal_cli.lookout import Lookout
 from selfheal_cli.serve.operator.status import ServerInfo
 from selfheal_cli.spool.control import ControlChannel
 
-TELL_SECONDS = 0.5
 COUNTED = ("unrecorded", "conflicting", "kept", "unread", "lost", "worker_restarts",
            "canary_rows")  # fmt: skip
 Samples = list[tuple[str, dict[str, str], float]]
@@ -42,30 +41,31 @@ class ProcessWord(BaseModel):
     healer_restarts: int = 0
 
 
-class Staff:
+class Staff(Lookout):
     """This process among those of its server, which has a name of its own."""
+
+    seconds = 0.5
+    at_once = False
 
     def __init__(
         self, channel: ControlChannel, server: str, own: Callable[[], ProcessWord]
     ) -> None:
+        super().__init__("staff")
         self._channel = channel
         self._server = server
         self._own = own
         self._said: ProcessWord | None = None
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="staff", daemon=True)
 
     def start(self) -> None:
         """Say something, and go on with it."""
-        self._tell()
-        self._thread.start()
+        self.look()
+        super().start()
 
     def stop(self) -> None:
         """A last word, where there was a first."""
         if not self._thread.is_alive():
             return
-        self._stop.set()
-        self._thread.join()
+        super().stop()
         with suppress(StorageError):
             self.write(self._own().model_copy(update={"alive": False}))
 
@@ -79,16 +79,13 @@ class Staff:
         words = (ProcessWord.model_validate(data) for data in told)
         return [word for word in words if word.pid != os.getpid()]
 
-    def _tell(self) -> None:
+    def look(self) -> None:
+        """Say what is new of itself."""
         with suppress(StorageError):  # the recorder says so
             word = self._own()
             if word != self._said:
                 self.write(word)
                 self._said = word
-
-    def _run(self) -> None:
-        while not self._stop.wait(TELL_SECONDS):
-            self._tell()
 
 
 def somebody_scores(channel: ControlChannel, server: str) -> bool:

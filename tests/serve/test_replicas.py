@@ -69,7 +69,7 @@ def test_who_holds_rows_back_is_an_operators_to_know(
     held = "pid 7 of database 'shop' has a write open (312 s)"
     monkeypatch.setattr(spool, "held_back", lambda seconds: held)
     info = ServerInfo(model="fraud", version=3)
-    Replicas(channel, spool, lambda: info).tell()
+    Replicas(channel, spool, lambda: info).look()
     document = status(look(channel, lambda: info))
     assert f"The healer does not see the latest rows: {held}." in document.told.warnings
     assert [one.version for one in document.replicas] == [3]

@@ -28,7 +28,7 @@ from selfheal_cli.pipeline.record.recorder import RunRecorder, Watcher
 from selfheal_cli.pipeline.record.replayed import run_started
 from selfheal_cli.pipeline.runs.results import conclude, publish
 from selfheal_cli.pipeline.stream.canary import TriedBefore
-from selfheal_cli.pipeline.stream.champion import EVERY_SECONDS, ChampionWatcher
+from selfheal_cli.pipeline.stream.champion import ChampionWatcher
 from selfheal_cli.pipeline.stream.context import SessionContext, serve
 from selfheal_cli.pipeline.stream.outside import Live
 from selfheal_cli.pipeline.stream.recorded import Recorded
@@ -74,7 +74,7 @@ class RunContext:
     on_results: Callable[[RunFinished], None] = lambda end: None
     workspace: Path = WORKSPACE
     patience: float | None = PATIENCE_SECONDS
-    follow_seconds: float = EVERY_SECONDS
+    follow_seconds: float = ChampionWatcher.seconds
     on_live: Callable[[LiveModel], None] = lambda live: None
     on_publish: Callable[[str, Serving], None] | None = None
     on_canary: Callable[[str, Tried | None], None] | None = None
@@ -224,8 +224,9 @@ def _record(
             session = Session(context)
             session.begin(course.continued, course.tried)
             if around.follow_seconds:
-                others.start(around.follow_seconds)
-                stack.callback(others.close)
+                others.seconds = around.follow_seconds
+                others.start()
+                stack.callback(others.stop)
             stopped = session.go_through(course.log.path.parent, around.stop, lambda: writer.holds)
             session.finish()
             writer.send_steps()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from typing import Protocol
 
 from selfheal_cli.errors import RegistryUnreachable, SelfhealError
 from selfheal_cli.events.types import ChampionFollowed
+from selfheal_cli.lookout import Lookout
 from selfheal_cli.model.network import Weights
 from selfheal_cli.records import AliasMove, VersionRecord
 from selfheal_cli.registry.aliases import OnSettled, Unsettled, settle, unsettled, untold
@@ -16,7 +16,6 @@ from selfheal_cli.registry.journal import Hold, JournalState, ModeOrder, standin
 from selfheal_cli.registry.staleness import StaleWatch
 from selfheal_cli.rollback.verify import load_verified
 
-EVERY_SECONDS = 1.0
 ASIDE = "another tool"
 
 
@@ -67,19 +66,19 @@ class NullWatcher:
         return None
 
 
-class ChampionWatcher:
-    """Asks the registry every second from a thread of its own; the stream only picks up.
+class ChampionWatcher(Lookout):
+    """Asks the registry every second from a thread of its own; the stream only picks up."""
 
-    `look` may be called instead of `start`, by whoever wants to say when.
-    """
+    at_once = False
 
     def __init__(
         self, registry: Registry, model: str, run_id: str, base: str, known: int,
         on_settled: OnSettled = untold,
     ) -> None:  # fmt: skip
+        super().__init__("follower")
         self._registry = registry
         self._model = model
-        self._run = run_id
+        self._run_id = run_id
         self._base = base
         self._seen = known
         self.known = known  # the last move by others that the stream picked up
@@ -94,21 +93,6 @@ class ChampionWatcher:
         self._left: Unsettled | None = None
         self._on_settled = on_settled
         self._stale = StaleWatch(registry, model)
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def start(self, every: float = EVERY_SECONDS) -> None:
-        """Look from a thread."""
-        self._thread = threading.Thread(
-            target=self._keep_looking, args=(every,), name="follower", daemon=True
-        )
-        self._thread.start()
-
-    def close(self) -> None:
-        """Look no more."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
 
     def take(self) -> ChampionMove | None:
         """See `Others`."""
@@ -130,7 +114,7 @@ class ChampionWatcher:
             self._canary, self._withdrawn = _order_of(now), now.moves[CANARY]
         self._stale.look(now)
         last = now.moves.get(CHAMPION)
-        if last is not None and last.sequence > self._seen and last.run != self._run:
+        if last is not None and last.sequence > self._seen and last.run != self._run_id:
             self._moved, self._seen = self._load(last), last.sequence
             return
         move = self._moved_aside(last)
@@ -189,13 +173,6 @@ class ChampionWatcher:
             raise
         except SelfhealError as exc:
             return ChampionMove(move, None, {}, str(exc))
-
-    def _keep_looking(self, every: float) -> None:
-        while not self._stop.wait(every):
-            try:
-                self.look()
-            except SelfhealError:
-                continue  # away for now; the writer says so
 
 
 def _order_of(now: JournalState) -> int:

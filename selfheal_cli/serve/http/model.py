@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ from selfheal_cli.errors import (
     VersionCorrupt,
     VersionNotFound,
 )
+from selfheal_cli.lookout import Lookout
 from selfheal_cli.model.checkpoint import Packed, assemble, unpack
 from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.registry.base import Registry
@@ -235,11 +235,10 @@ def served_up_to(
         return 0
 
 
-LOOK_SECONDS = 1.0  # at most; see `ControlChannel.wait`
 AGAIN_SECONDS = 1.0  # before a publication that could not be taken is tried again
 
 
-class ModelReloader:
+class ModelReloader(Lookout):
     """Serves what is published after ``since``; ``problem`` says why something is not served.
 
     ``on_refused`` is told of each publication that cannot be.
@@ -253,6 +252,7 @@ class ModelReloader:
         on_refused: Callable[[], object],
         since: int,
     ) -> None:
+        super().__init__("following")
         self.problem = ""
         self._scorer = scorer
         self._bulletin = bulletin
@@ -262,18 +262,6 @@ class ModelReloader:
         self._bulletin_read = bulletin.identity()
         self._refused = 0
         self._not_tried = ""  # why a canary is not
-        self._looking = threading.Lock()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="following", daemon=True)
-
-    def start(self) -> None:
-        """Begin to look."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Look no more."""
-        self._stop.set()
-        self._thread.join()
 
     def look(self) -> bool:
         """Take what is new; False where it could not be taken and may be later."""
@@ -323,9 +311,8 @@ class ModelReloader:
     def _unnumbered(self, sequence: int) -> bool:
         return sequence == self._taken and self._scorer.served.version is None
 
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            if self.look():
-                self._bulletin.wait(LOOK_SECONDS, self._stop)
-            else:
-                self._stop.wait(AGAIN_SECONDS)
+    def _pause(self) -> None:
+        if self.problem:
+            self._stop.wait(AGAIN_SECONDS)
+        else:
+            self._bulletin.wait(self.seconds, self._stop)
