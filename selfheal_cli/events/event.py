@@ -10,10 +10,21 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast, dataclass_transform
 
+from selfheal_cli.records import Evaluation
+from selfheal_cli.scores import AnyScores, scores_from
+
 # What keys mean in a log and in the files beside it; raised with each change of that. A log that
 # names none is of selfheal 0.1.0.
 FIRST_FORMAT, FORMAT = 1, 2
 TYPES: dict[str, type[Event]] = {}  # by kind
+
+
+def _scores(scores: Mapping[str, Any] | None) -> AnyScores | None:
+    return None if scores is None else scores_from(scores)
+
+
+SCORES = {"decode": _scores}  # of a field, what its key means
+EVALUATION = {"decode": Evaluation}
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
