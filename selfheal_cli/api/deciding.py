@@ -6,10 +6,9 @@ from abc import abstractmethod
 
 from selfheal_cli.actor import actor, now_text
 from selfheal_cli.api.replica import Replica
-from selfheal_cli.errors import ConfigurationError
 from selfheal_cli.registry.base import CHAMPION
 from selfheal_cli.registry.journal import Proposal, standing
-from selfheal_cli.registry.orders import MODES, Mode, mode_of, reject, set_mode
+from selfheal_cli.registry.orders import Mode, known_mode, mode_of, reject, set_mode
 from selfheal_cli.rollback.plan import By, approve, plan_proposed
 
 ASKED = "asked for by the program"
@@ -36,9 +35,7 @@ class HealDecisions:
         """Have heals serve by themselves (``auto``), be proposed, be registered alone
         (``shadow``), or not be made; raises `ConfigurationError` for another word.
         """
-        if mode not in MODES:
-            raise ConfigurationError(f"mode {mode!r}: {', '.join(MODES)} are known")
-        if mode != self.mode:
+        if known_mode(mode) != self.mode:
             registry, at = self._here().registry, now_text()
             set_mode(registry, self.name, mode, actor=actor(), at=at, reason=reason)
 
@@ -56,8 +53,7 @@ class HealDecisions:
         """
         registry, at = self._here().registry, now_text()
         plan, asked = plan_proposed(registry, self.name, proposal, at)
-        why = f"{asked.reason} (proposed by {asked.actor}; {reason})"
-        move = approve(registry, plan, asked, By(actor(), at, why))
+        move = approve(registry, plan, asked, By(actor(), at, asked.reason_of(reason)))
         return move.target if move is not None else None
 
     def reject(self, proposal: int, reason: str = ASKED) -> None:

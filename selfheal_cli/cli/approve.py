@@ -74,7 +74,7 @@ def command(
         done = "Dry run: the target's file, hashes and decisions hold; nothing was approved."
     else:
         confirm(f"Make v{plan.target.version} the champion?", yes=yes)
-        by = By(actor(), now_text(), f"{proposed.reason} (proposed by {proposed.actor})")
+        by = By(actor(), now_text(), proposed.reason_of())
         move = approve(registry, plan, proposed, by)
         done = told_move(plan, move)
         if move is None and not plan.serves_already:
@@ -101,9 +101,8 @@ def _loosen(registry: Registry, model: str, asked: Proposal, *, yes: bool, as_js
     if not as_json:
         say(f"Proposed by {asked.actor} at {asked.at}: {asked.reason}")
     confirm(f"Is one person enough to move the champion of '{model}' from now on?", yes=yes)
-    reason = f"{asked.reason} (proposed by {asked.actor})"
     set_four_eyes(
-        registry, model, on=False, actor=actor(), at=now_text(), reason=reason,
+        registry, model, on=False, actor=actor(), at=now_text(), reason=asked.reason_of(),
         proposal=asked.sequence,
     )  # fmt: skip
     if as_json:

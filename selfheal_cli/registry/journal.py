@@ -87,6 +87,11 @@ class Proposal:
     expires: str = ""
     approved_by: str = ""
 
+    def reason_of(self, approval: str = "") -> str:
+        """Why a move that comes of it is made, with what who approves it says."""
+        more = f"; {approval}" if approval else ""
+        return f"{self.reason} (proposed by {self.actor}{more})"
+
     def is_open(self, at: str, champion: int) -> bool:
         """Whether it can still be approved at a time, ``champion`` being the number of the
         champion's last move. A person's stays until somebody closes it.

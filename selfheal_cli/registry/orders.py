@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from typing import Any, Literal, get_args
 
 from selfheal_cli.actor import same_person
-from selfheal_cli.errors import ApprovalNeeded, ConflictError, RegistryError
+from selfheal_cli.errors import ApprovalNeeded, ConfigurationError, ConflictError, RegistryError
 from selfheal_cli.registry.base import CHAMPION, Registry
 from selfheal_cli.registry.journal import (
     MAX_PROPOSALS,
@@ -60,6 +60,14 @@ def pause(registry: Registry, model: str, wanted: Hold, *, again: bool) -> bool:
         return False
     hold(registry, model, wanted, actor=wanted.actor, at=wanted.at)
     return True
+
+
+def known_mode(word: object) -> Mode:
+    """A mode by its word; raises `ConfigurationError` for another word."""
+    for mode in MODES:
+        if word == mode:
+            return mode
+    raise ConfigurationError(f"mode {word!r}: {', '.join(MODES)} are known")
 
 
 def mode_of(now: JournalState) -> str:

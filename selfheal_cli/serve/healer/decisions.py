@@ -9,7 +9,7 @@ from selfheal_cli.actor import now_text
 from selfheal_cli.errors import ConfigurationError, ConflictError
 from selfheal_cli.registry.base import Registry
 from selfheal_cli.registry.journal import standing
-from selfheal_cli.registry.orders import MODES, STANDS, mode_of, reject, set_mode
+from selfheal_cli.registry.orders import STANDS, known_mode, mode_of, reject, set_mode
 from selfheal_cli.rollback.plan import By, approve, check_target, execute, plan_proposed
 from selfheal_cli.rollback.tried import plan_promotion, tried_canary, withdraw
 from selfheal_cli.serve.healer.shown import digest, shown
@@ -38,9 +38,7 @@ def carry_out(
 def _mode(
     registry: Registry, model: str, argument: Mapping[str, Any], *, only_look: bool
 ) -> dict[str, Any]:
-    wanted, before = argument.get("mode"), mode_of(standing(registry, model))
-    if wanted not in MODES:
-        raise ConfigurationError(f"mode {wanted!r}: {', '.join(MODES)} are known")
+    wanted, before = known_mode(argument.get("mode")), mode_of(standing(registry, model))
     if only_look:
         lines = [f"{before} now: {STANDS[before]}", f"{wanted} then: {STANDS[wanted]}"]
         plan = {"lines": lines, "notes": [], "from": before, "to": wanted}
@@ -66,8 +64,8 @@ def _approve(
         return {"plan": told}
     _require_seen(model, digest(plan), argument)
     by = _by(argument)
-    why = f"{proposed.reason} (proposed by {proposed.actor}; {by['reason']})"
-    move = approve(registry, plan, proposed, By(by["actor"], by["at"], why))
+    why = By(by["actor"], by["at"], proposed.reason_of(by["reason"]))
+    move = approve(registry, plan, proposed, why)
     return {"move": move and move.as_dict(), "proposal": proposed.sequence}
 
 

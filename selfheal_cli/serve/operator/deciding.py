@@ -7,11 +7,12 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from selfheal_cli.registry.orders import Mode
 from selfheal_cli.serve.http.openapi import PROBLEMS
-from selfheal_cli.serve.operator.verdict import ClosedDocument, Moved, Planned, Reason
+from selfheal_cli.serve.operator.orders import Done, Moved, PlanInWords, Planned, Reason
+from selfheal_cli.serve.operator.verdict import ClosedDocument
 
 Order = Callable[[str, Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 
@@ -62,29 +63,22 @@ class CanaryOrder(CanaryPlanOrder):
     reason: Reason = "by hand"
 
 
-class ModePlan(ClosedDocument):
-    """What another mode would change, in words."""
+class ModePlan(PlanInWords):
+    """What another mode would change."""
 
-    model_config = ConfigDict(populate_by_name=True)
-
-    lines: tuple[str, ...]
-    notes: tuple[str, ...] = ()
     source: Mode = Field(alias="from")
     to: Mode
-    digest: str
 
 
-class ModePlanned(ClosedDocument):
+class ModePlanned(Done):
     """What `/operate/mode/plan` answers."""
 
-    ok: Literal[True]
     plan: ModePlan
 
 
-class ModeSet(ClosedDocument):
+class ModeSet(Done):
     """What `/operate/mode` answers."""
 
-    ok: Literal[True]
     mode: Mode
     before: Mode
 
@@ -95,10 +89,9 @@ class Approved(Moved):
     proposal: int
 
 
-class Rejected(ClosedDocument):
+class Rejected(Done):
     """What `/operate/reject` answers."""
 
-    ok: Literal[True]
     proposal: int
     reason: str
 

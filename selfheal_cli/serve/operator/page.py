@@ -28,8 +28,9 @@ from selfheal_cli.serve.http.auth import Guard, actor_of
 from selfheal_cli.serve.http.middleware import CALLER
 from selfheal_cli.serve.operator import verdict as telling
 from selfheal_cli.serve.operator.charts import course
+from selfheal_cli.serve.operator.orders import MAX_REASON
 from selfheal_cli.serve.operator.status import StatusSnapshot
-from selfheal_cli.serve.operator.verdict import MAX_REASON, status
+from selfheal_cli.serve.operator.verdict import status
 from selfheal_cli.visible import on_page
 
 if TYPE_CHECKING:

@@ -23,18 +23,17 @@ from selfheal_cli.serve.http.middleware import ROUTE
 from selfheal_cli.serve.http.openapi import PROBLEMS
 from selfheal_cli.serve.operator.deciding import add_decisions
 from selfheal_cli.serve.operator.metrics import StatusMetrics
-from selfheal_cli.serve.operator.page import page_routes
-from selfheal_cli.serve.operator.status import ServerInfo, StatusSnapshot, look
-from selfheal_cli.serve.operator.verdict import (
+from selfheal_cli.serve.operator.orders import (
     HealingOrder,
     HealingSet,
     Moved,
     Planned,
     PlanOrder,
     RollbackOrder,
-    Status,
-    status,
 )
+from selfheal_cli.serve.operator.page import page_routes
+from selfheal_cli.serve.operator.status import ServerInfo, StatusSnapshot, look
+from selfheal_cli.serve.operator.verdict import Status, status
 from selfheal_cli.spool.control import ControlChannel
 
 LOOK_SECONDS = 0.05

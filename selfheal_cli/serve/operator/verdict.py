@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
-from selfheal_cli.actor import printable
 from selfheal_cli.registry.orders import AUTO, STANDS
 from selfheal_cli.scores import title_of
 from selfheal_cli.serve.operator.status import (
@@ -227,15 +226,6 @@ def _listed(names: list[str]) -> str:
     return " and ".join(names)
 
 
-MAX_REASON = 300
-Reason = Annotated[
-    str,
-    Field(max_length=MAX_REASON, description="kept in the history"),
-    AfterValidator(printable),
-]
-Target = Literal["best", "previous"] | Annotated[int, Field(ge=1, le=2**31, strict=True)]
-
-
 class ClosedDocument(BaseModel):
     """A document that has no other keys."""
 
@@ -272,61 +262,6 @@ class Status(ClosedDocument):
     told: Told
     standing: ModelStatus
     replicas: tuple[ReplicaWord, ...] = ()
-
-
-class PlanOrder(ClosedDocument):
-    """Which version a rollback would restore: the best, what served before, or a number."""
-
-    to: Target
-
-
-class RollbackOrder(ClosedDocument):
-    """Carry out a plan that was shown; ``digest`` is the plan's."""
-
-    to: Target
-    digest: Annotated[str, Field(min_length=1, max_length=200)]
-    reason: Reason = "by hand"
-
-
-class HealingOrder(ClosedDocument):
-    """Stop healing, or allow it again."""
-
-    reason: Reason = "by hand"
-
-
-class Plan(ClosedDocument):
-    """A rollback as it would be carried out: ``lines`` and ``notes`` are for a person."""
-
-    model_config = ConfigDict(populate_by_name=True)
-
-    lines: tuple[str, ...]
-    notes: tuple[str, ...] = ()
-    source: int | None = Field(default=None, alias="from")
-    to: int
-    digest: str
-
-
-class Planned(ClosedDocument):
-    """What `/operate/plan` answers."""
-
-    ok: Literal[True]
-    plan: Plan
-
-
-class Moved(ClosedDocument):
-    """What `/operate/rollback` answers; ``move`` is the journal's entry, null where the version
-    serves already.
-    """
-
-    ok: Literal[True]
-    move: dict[str, Any] | None
-
-
-class HealingSet(ClosedDocument):
-    """What `/operate/hold` and `/operate/release` answer."""
-
-    ok: Literal[True]
-    reason: str
 
 
 def status(seen: StatusSnapshot) -> Status:
