@@ -31,7 +31,8 @@ from selfheal_cli.pipeline.offline.refitted import RefitSchedule
 from selfheal_cli.pipeline.prepare.baseline import Trained, survey, train_networks
 from selfheal_cli.pipeline.prepare.rows import open_source
 from selfheal_cli.pipeline.stream.memory import Replay
-from selfheal_cli.settings.resolve import OF_ENSEMBLE, OF_OWN_DATA, VALIDATION
+from selfheal_cli.settings.own_data import OF_ENSEMBLE, PUBLISHING
+from selfheal_cli.settings.resolve import VALIDATION
 from selfheal_cli.sources.base import Source
 
 FIGURES = ("accuracy", "f1", "roc_auc", "pr_auc", "log_loss", "rows_per_second")
@@ -49,7 +50,7 @@ def config_for(settings: TableSettings) -> RunConfig:
         source=settings, rules=(), plots=False, monitors=(), drift_by="monitors", sensitive="auto",
         network=NetworkSettings(shadow="frozen", validation=VALIDATION),
     )  # fmt: skip
-    return config.model_copy(update={"policy": config.policy.model_copy(update=OF_OWN_DATA)})
+    return config.model_copy(update={"policy": config.policy.model_copy(update=PUBLISHING)})
 
 
 def contestants(

@@ -84,7 +84,7 @@ def test_a_module_heals_from_what_it_is_shown_and_is_rolled_back(
     assert after > before + 0.1
     assert model.finished is not None
     assert len(model.finished.view.rows) == 16
-    number = model.rollback("to show that it can be done")
+    number = model.rollback("to show that it can be done", to="previous")
     registry = MlflowRegistry()
     assert registry.alias("credit", "champion") == number
     assert standing(registry, "credit").moves["champion"].reason == "to show that it can be done"

@@ -57,6 +57,7 @@ from selfheal_cli.registry.mlflow.store import close_connections
 from selfheal_cli.rollback.paired import plan_better
 from selfheal_cli.rollback.plan import By, RollbackPlan, execute, plan_previous, plan_version
 from selfheal_cli.serve.http.model import Scorer
+from selfheal_cli.settings import own_data
 from selfheal_cli.sources.pushed import Reference
 from selfheal_cli.spool.entries import Feedback
 from selfheal_cli.spool.file import spool_path
@@ -442,9 +443,7 @@ def _heal_settings(
     recipe: str, mode: Literal["async", "sync"], settings: Mapping[str, Any] | None
 ) -> HealSettings:
     """As a run on own data has them, but for what the program says."""
-    own = recipe != "article"
-    by = {"better_by": "paired" if own else "f1", "progressive": own}
-    values = {**by, **(settings or {}), "recipe": recipe, "mode": mode}
+    values = {**own_data.healing(recipe), **(settings or {}), "recipe": recipe, "mode": mode}
     return checked(HealSettings, values, where="SelfHealing")
 
 
@@ -478,10 +477,11 @@ def _config_of(
         "model_name": name,
         "heal": heal,
         "labels": LabelSettings(regime="arriving"),
-        "policy": _without_canary(policy or Policy()),
+        "policy": _without_canary(policy or checked(Policy, own_data.PUBLISHING, where="policy")),
         "batch_size": batch_size,
         "rules": named_rules(rules),
-        "monitors": named_monitors(monitors),
+        "monitors": named_monitors(monitors) or own_data.monitors(),
+        "drift_by": own_data.DRIFT_BY,
         "plots": False,
     }
     return checked(RunConfig, values, where="SelfHealing")

@@ -14,10 +14,9 @@ from pydantic import ValidationError
 from selfheal_cli.config import HealSettings, Policy, RunConfig, checked
 from selfheal_cli.config_labels import HORIZON
 from selfheal_cli.errors import ConfigurationError, OptionError, RuleError
-from selfheal_cli.model.tree_library import why_no_trees
 from selfheal_cli.rules.parser import parse_condition
 from selfheal_cli.rules.ruleset import parse_rule, read_rules
-from selfheal_cli.settings import policy_file
+from selfheal_cli.settings import own_data, policy_file
 from selfheal_cli.settings.address import with_kind
 from selfheal_cli.settings.layers import (
     DEFAULT,
@@ -152,11 +151,6 @@ WHERE = {
     "own": "--source",
 }
 RANK = {"default": 0, "policy": 0, "file": 1, "env": 2, "option": 3}
-# of own data; those that miss least and cry least, docs/monitors.md. The last one needs labels
-WATCHED: dict[str, dict[str, Any]] = {
-    **{name: {"name": name} for name in ("two-sample", "prediction-rate", "missing", "category")},
-    "page-hinkley:on=errors": {"name": "page-hinkley", "on": ["errors"]},
-}
 VALIDATION = 0.2  # share of own training rows that end training and are held out
 FOR_GRADIENTS = ("steps", "learning_rate", "label_weight", "rule_weight", "entropy_weight")
 
@@ -193,7 +187,7 @@ def refuse_misfits(given: Layer, kind: str) -> None:
     elif given.get(*REGIME) == "timed" and given.get("source", "label_time") is None:
         raise _misfit(given, REGIME, REGIME, "'timed' needs source.label_time=COLUMN")
     own = kind != SYNTHETIC
-    if (given.get(*recipe) or ("anchored" if own else "article")) != "anchored":
+    if (given.get(*recipe) or (own_data.RECIPE if own else "article")) != "anchored":
         return
     for name in FOR_GRADIENTS:
         origin, value = given.origin(("heal", name)), given.get("heal", name)
@@ -259,14 +253,6 @@ def _rank(origin: Origin) -> int:
 
 STDIN = "-"
 FEW_HELD_OUT = 0.1  # share of asked labels that no heal learns from
-# an ensemble learns from the latest batches alone: the window holds those that it is judged on, and
-# those of a pause after a rollback; its experts are charged before they learn, so that the gate
-# needs fewer rows
-OF_ENSEMBLE: Mapping[str, Any] = {
-    "window": 12, "held_out": 0.1, "charged": 100, "trees_after": 1, "filter_steps": 25,
-}  # fmt: skip
-# of the policy, where rows are the user's own and the policy's file says nothing of it
-OF_OWN_DATA: Mapping[str, Any] = {"publish_change": 0.003, "publish_share": 0.6}
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,7 +287,9 @@ def resolve(layers: Sequence[Layer]) -> ResolvedSettings:
     kind = _kind(given)
     refuse_misfits(given, kind)
     validated: Any = _validated(given, kind)
-    policy, origins = _policy(validated.policy, given, {} if kind == SYNTHETIC else OF_OWN_DATA)
+    policy, origins = _policy(
+        validated.policy, given, {} if kind == SYNTHETIC else own_data.PUBLISHING
+    )
     values = {name: getattr(validated, name) for name in RunConfig.model_fields}
     values |= {"policy": policy, "rules": _rules(validated, given)}
     _check_selection(validated.labels.only_when, given)
@@ -350,17 +338,12 @@ def _filled(given: Layer, kind: str) -> dict[str, Any]:
     """The given values, and what follows from them where nobody said it."""
     values = deepcopy(dict(given.values))
     own = kind != SYNTHETIC
-    recipe = given.get("heal", "recipe") or ("anchored" if own else "article")
-    mine = own and recipe != "article"
+    recipe = given.get("heal", "recipe") or (own_data.RECIPE if own else "article")
     defaults: dict[str, dict[str, Any]] = {
         "source": {"kind": kind},
         "heal": {
             "recipe": recipe,
-            "trees": mine and recipe == "ensemble" and not why_no_trees(),
-            "better_by": "paired" if mine else "f1",
-            "progressive": mine,
-            "pre_heal": "figures" if mine else "version",
-            **(OF_ENSEMBLE if mine and recipe == "ensemble" else {}),
+            **own_data.healing(recipe if own else "article"),
             "assume_strictly": given.get("heal", "assume") is not None,
             # of four labels a batch one would be a quarter
             **({} if given.get("labels", "ask") is None else {"held_out": FEW_HELD_OUT}),
@@ -387,9 +370,9 @@ def _filled(given: Layer, kind: str) -> dict[str, Any]:
     if not own and "rules" not in values and values.get("rules_file") is None:
         values["rules"] = [RULE]
     if own:
-        values.setdefault("drift_by", "monitors")
+        values.setdefault("drift_by", own_data.DRIFT_BY)
         labelled = given.get("labels", "regime") != "none"
-        values.setdefault("monitors", list(WATCHED.values())[: None if labelled else -1])
+        values.setdefault("monitors", own_data.monitors(labelled=labelled))
     name = model_name_of(given)
     return ({"model_name": name} if name is not None else {}) | values
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from selfheal_cli.config import TableSettings
 from selfheal_cli.settings.findings import BATCH, Findings, Looked, ScaffoldOptions, find
 from selfheal_cli.settings.layers import name_of_data
+from selfheal_cli.settings.own_data import MONITORS
 from selfheal_cli.settings.reference import Page, listed, percent
-from selfheal_cli.settings.resolve import WATCHED
 from selfheal_cli.sources.inspection import (
     NAMED_ID,
     ColumnProfile,
@@ -63,7 +63,7 @@ def draft_table(
         rules=[str(findings.rule)],
         sensitive=feature,
         batch_size=findings.batch_size,
-        monitors=tuple(WATCHED),
+        monitors=tuple(MONITORS),
         objective=findings.rare.objective if findings.rare else "accuracy",
         why=str(findings.rare or ""),
         note=f"the best rule with one split; {_classes(findings.labels)}",

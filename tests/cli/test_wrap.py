@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import mlflow
@@ -19,7 +20,17 @@ from mlflow import MlflowClient
 from torch import nn
 
 from selfheal_cli.cli.main import main
+from selfheal_cli.config import TableSettings
+from selfheal_cli.model.checkpoint import assemble
+from selfheal_cli.pipeline.runs.run import RunContext
+from selfheal_cli.pipeline.runs.serving import ServingOptions, heal_served, open_served
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
+from selfheal_cli.rollback.verify import load_verified
+from selfheal_cli.spool.entries import Cursor, Feedback, LoggedRequest
+from selfheal_cli.spool.file import spool_path
+from selfheal_cli.spool.source import Pace
+from selfheal_cli.spool.store import Spool
+from selfheal_cli.workspace import WORKSPACE
 from tests.conftest import Invoke, enter, moved
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -396,3 +407,38 @@ def test_the_code_that_a_model_was_logged_with_comes_along_and_shadows_nothing(
     Path("rows.csv").write_text("x0,x1,x2,x3,y\n" + "1,2,3,4,0\n4,3,2,1,1\n" * 60)
     run = invoke("run", "rows.csv", "--target", "y", "--from", "w", *at, expect=3)
     assert "give --allow-module code-" in run.stderr
+
+
+def test_a_wrapped_model_that_is_served_as_it_is_heals_as_on_own_data(wrapped_dir: Path) -> None:
+    registry, spool = MlflowRegistry(), Spool(spool_path("digits", WORKSPACE))
+    reference = TableSettings(path=Path("digits_train.csv"), target="digit")
+    pace = Pace(100, 1e9, lambda: 0.0, lambda seconds: True)
+    wanted = ServingOptions("digits", {"batch_size": 50}, reference, WORKSPACE)
+    served = open_served(registry, wanted, spool, pace)
+    heal = served.config.heal
+    assert (heal.recipe, heal.better_by, served.config.drift_by) == (
+        "anchored",
+        "paired",
+        "monitors",
+    )
+    stream = pd.read_csv("digits_stream.csv").tail(400)
+    columns = {name: stream[name].to_numpy() for name in served.source.encoding.names}
+    rows = served.source.encoding.encode(columns)
+    snapshot = served.champion.tags["selfheal.snapshot"]
+    for at in range(0, 400, 50):
+        part = slice(at, at + 50)
+        told = {name: values[part] for name, values in columns.items()}
+        p = served.prepared.network.predict(rows[part])
+        spool.append([LoggedRequest(f"r{at}", told, p, snapshot, 0.5, at)])
+        truth = enumerate(stream["digit"].iloc[part])
+        spool.label([Feedback(int(y), request=f"r{at}", place=place) for place, y in truth])
+    around = RunContext(registry, lambda: datetime.now(UTC), "ann", workspace=WORKSPACE)
+    heal_served(served, registry, around, lambda lease: Cursor())
+    number = registry.alias("digits", "champion")
+    assert number is not None
+    champion = registry.version("digits", number)
+    base = registry.base(champion.base)
+    healed = assemble(base, load_verified(registry, champion), where="here")
+    right = healed.predict(rows).argmax(axis=1) == stream["digit"].to_numpy()
+    before = served.prepared.network.predict(rows).argmax(axis=1) == stream["digit"].to_numpy()
+    assert right.mean() > before.mean() + 0.03  # as far as the budget of a served model lets it

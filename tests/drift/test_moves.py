@@ -14,7 +14,7 @@ from selfheal_cli.drift.moves import LoudMonitor, Moves
 from selfheal_cli.drift.sentences import changes_of, moved_by_now, sentence_of
 from selfheal_cli.drift.units import unit_of
 from selfheal_cli.events.types import ColumnMoved
-from selfheal_cli.settings.resolve import WATCHED
+from selfheal_cli.settings.own_data import MONITORS
 from tests.drift.streams import batch, sample
 
 BEGIN = 21  # the first batch that differs
@@ -22,7 +22,7 @@ BEGIN = 21  # the first batch that differs
 
 def moves(*batches: Any) -> list[ColumnMoved]:
     """What the monitors of own data say of batches, the first of which is number 1."""
-    settings = [parse_monitor(text) for text in WATCHED]
+    settings = [parse_monitor(text) for text in MONITORS]
     monitors = [build(one, sample(), exact=True) for one in settings]
     follower = Moves(sample())
 

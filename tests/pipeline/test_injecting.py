@@ -19,7 +19,7 @@ from selfheal_cli.pipeline.offline.injections import KINDS, Subject, subject_of
 from selfheal_cli.pipeline.prepare.baseline import survey, train_networks
 from selfheal_cli.pipeline.prepare.rows import open_source
 from selfheal_cli.pipeline.stream.memory import CountingLog, Replay
-from selfheal_cli.settings.resolve import OF_OWN_DATA
+from selfheal_cli.settings.own_data import PUBLISHING
 from selfheal_cli.sources.base import Source
 from tests.conftest import Invoke
 
@@ -46,7 +46,7 @@ def tabled(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, Source]
         plots=False, drift_by="monitors", sensitive="auto",
     )  # fmt: skip
     heal = config.heal.model_copy(update={"recipe": "anchored", "better_by": "paired"})
-    policy = config.policy.model_copy(update=OF_OWN_DATA)
+    policy = config.policy.model_copy(update=PUBLISHING)
     config = config.model_copy(update={"heal": heal, "policy": policy})
     return config, open_source(config)
 

@@ -41,7 +41,7 @@ from selfheal_cli.pipeline.stream.memory import Replay
 from selfheal_cli.pipeline.stream.session import each
 from selfheal_cli.records import Batch
 from selfheal_cli.scores import Scores
-from selfheal_cli.settings.resolve import OF_ENSEMBLE
+from selfheal_cli.settings.own_data import OF_ENSEMBLE
 from selfheal_cli.sources.base import Source
 
 if TYPE_CHECKING:

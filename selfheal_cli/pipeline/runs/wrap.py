@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from selfheal_cli.config import RunConfig, checked
-from selfheal_cli.errors import RegistryError, VersionNotFound
+from selfheal_cli.config import HealSettings, RunConfig, checked
+from selfheal_cli.errors import ConfigurationError, RegistryError, VersionNotFound
 from selfheal_cli.events.archive import LOG_NAME, run_folder
 from selfheal_cli.events.log import EventLog
 from selfheal_cli.events.types import ModelWrapped, RunFinished
+from selfheal_cli.heal.recipe import check_place
 from selfheal_cli.installed import handed_over
 from selfheal_cli.model.allowed import remember
 from selfheal_cli.model.brought import known_as
@@ -29,6 +30,7 @@ from selfheal_cli.registry.outbox import NAME as OUTBOX_NAME
 from selfheal_cli.registry.outbox import Outbox
 from selfheal_cli.registry.writer import RegistryWriter
 from selfheal_cli.rollback.verify import load_verified
+from selfheal_cli.settings import own_data
 
 if TYPE_CHECKING:
     from selfheal_cli.pipeline.runs.run import RunContext
@@ -105,13 +107,27 @@ def add_wrapped(
     return Placed(number, tuple(move_alias(registry, move) for move in moves))
 
 
+def _config(network: SelfHealingNetwork, model: str) -> RunConfig:
+    """How it is healed where it is served as it is: as on own data, by the recipe that fits."""
+    values: dict[str, Any] = {
+        "model_name": model, "drift_by": own_data.DRIFT_BY, "monitors": own_data.monitors(),
+        "policy": own_data.PUBLISHING,
+    }  # fmt: skip
+    for recipe in (own_data.RECIPE, "gradient"):
+        heal = HealSettings(recipe=recipe, **own_data.healing(recipe))
+        with suppress(ConfigurationError):
+            check_place(heal, network)
+            break
+    return checked(RunConfig, {**values, "heal": heal}, where=f"wrapping '{model}'")
+
+
 def _register(
     network: SelfHealingNetwork, base: Base, model: str, origin: str, around: RunContext
 ) -> int:
     """A run of its own with one version, under the model's lease; returns its number."""
     registry = around.registry
     require_free(registry, model, around.workspace, around.clock)
-    config = RunConfig(model_name=model)
+    config = _config(network, model)
     last = standing(registry, model).moves.get(CHAMPION)
     tags = {"selfheal.model": model, "selfheal.actor": around.actor, "selfheal.kind": "wrap"}
     run_id = registry.begin_run(config.experiment, {"origin": origin}, tags)
