@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -151,6 +152,10 @@ telling = section(
     show_default=True,
     help="Processes that score behind the port, beside one healer; SIGHUP renews them one by one.",
 )
+@options.engine(
+    "Who keeps the processes that score: this command, or Ray Serve, whose replicas --workers "
+    "counts; they share --log."
+)
 @click.option(
     "--key",
     metavar="COLUMN",
@@ -164,7 +169,7 @@ telling = section(
 @options.device
 @options.log
 @options.tracking_uri
-def command(name: str, workers: int, **given: Any) -> None:
+def command(name: str, workers: int, engine: str, **given: Any) -> None:
     """Serve a model's champion over HTTP, as MLflow does, and heal it on what comes.
 
     /invocations scores, /feedback takes labels; stop it with SIGTERM or Ctrl-C.
@@ -175,6 +180,15 @@ def command(name: str, workers: int, **given: Any) -> None:
     def tell(url: str, version: object, by: str = "") -> None:
         say(f"selfheal: '{name}' v{version} is served{by} at {url}", err=True)
 
+    if engine == "ray":
+        from selfheal_cli.engine.cluster import require_ray
+        from selfheal_cli.engine.serving import serve_on_cluster
+
+        require_ray()
+        serve_on_cluster(
+            settings, workers, lambda url, version: tell(url, version, " by Ray Serve")
+        )
+        return
     if workers > 1:
         # a token file is read again; what stood in the environment is not there any more
         _serve_with_workers(lambda: _settings(name, given, settings.tokens), workers, tell)
@@ -189,6 +203,15 @@ def command(name: str, workers: int, **given: Any) -> None:
             say(f"selfheal: '{name}' v{served.shown_version}: {changed}", err=True)
 
     serve(settings, ready)
+
+
+def application(args: dict[str, str]) -> Any:
+    """What a configuration of Ray Serve names: ``arguments`` are those of `selfheal serve`."""
+    from selfheal_cli.engine.serving import application as on_serve
+
+    context = command.make_context("serve", shlex.split(args["arguments"]))
+    given = {k: v for k, v in context.params.items() if k not in ("engine", "workers")}
+    return on_serve(_settings(given.pop("name"), given), context.params["workers"])
 
 
 def _serve_with_workers(

@@ -97,7 +97,7 @@ def opened(
     """The champion, warm, with all that stands around it; ended in order.
 
     In one of several processes that score, ``server`` is the name that they have together: the one
-    that began them keeps healer and spool.
+    that began them keeps healer and spool. Without a ``command`` no healer is begun.
     """
     use_one_thread()
     quiet()
@@ -133,7 +133,7 @@ def opened(
                 scorer, channel, lambda: registry, meters.publications_refused.inc, since
             ),
             keeper=Keeper(channel, spool, healer.keep_rows, healer.max_wait) if alone else None,
-            supervisor=Supervisor(healer, meters, command) if alone else None,
+            supervisor=Supervisor(healer, meters, command) if alone and command else None,
             staff=None if server is None else Staff(own, server, lambda: word_of(front)),
             meters=meters,
             tracing=tracing,

@@ -8,18 +8,24 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
+import yaml
 
 from tests.cli.test_run import make_table
+from tests.registry.stores import free_port, postgres_server
+from tests.serve.conftest import until
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: .ci/engines"),
 ]
+ROOT = Path(__file__).parents[2]
 MAIN = "from selfheal_cli.cli.main import main; main()"
 NODES = """
 import sys
@@ -62,6 +68,14 @@ def address() -> Any:
         nodes.communicate("")
 
 
+@pytest.fixture(scope="module")
+def log() -> Iterator[str]:
+    """An empty log that replicas share."""
+    with postgres_server() as server:
+        server.execute("CREATE DATABASE log")
+        yield server.uri("log")
+
+
 def run(folder: Path, *arguments: str, address: str = "", code: int = 0) -> Any:
     own = {"RAY_ADDRESS": address, "OMP_NUM_THREADS": "1", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
     done = subprocess.run(
@@ -99,6 +113,50 @@ def steady(figures: dict[str, float]) -> dict[str, float]:
     """Those that are not of the clock and the machine."""
     moving = ("seconds", "processor_seconds", "memory_mb")
     return {k: v for k, v in figures.items() if k not in moving and "per_second" not in k}
+
+
+def test_replicas_of_ray_serve_answer_take_labels_and_end_by_sigterm(work: Path, log: str) -> None:
+    port = free_port()
+    asked = ("serve", "pay", "--engine", "ray", "--workers", "2", "--port", str(port), "--log", log)
+    own = {"OMP_NUM_THREADS": "1", "RAY_ADDRESS": ""}
+    with subprocess.Popen(
+        [sys.executable, "-c", MAIN, *asked], cwd=work, env=os.environ | own,
+        stderr=subprocess.PIPE, text=True,
+    ) as serving:  # fmt: skip
+        assert serving.stderr is not None
+        said = next(line for line in serving.stderr if "is served" in line)
+        assert "by 2 of Ray Serve" in said
+        url = f"http://127.0.0.1:{port}"
+        body = {"dataframe_split": {"columns": ["amount", "kind", "age"], "data": [[10, "a", 30]]}}
+        for number in range(10):
+            named = {"x-request-id": f"r{number}"}
+            answer = requests.post(f"{url}/invocations", json=body, headers=named, timeout=30)
+            assert (answer.status_code, answer.headers["x-selfheal-request-id"]) == (
+                200, f"r{number}"
+            )  # fmt: skip
+        labels = [{"request_id": f"r{number}", "labels": ["yes"]} for number in range(10)]
+
+        def tell() -> int:
+            told = requests.post(f"{url}/feedback", json={"labels": labels}, timeout=30)
+            return int(told.json()["repeated"])
+
+        until(lambda: tell() == 10)  # each is joined to its row, whichever replica answered that
+        shown = json.loads(run(work, "status", url, "--json").stdout)
+        assert len(shown["replicas"]) == 2
+        serving.terminate()
+        serving.communicate()
+    assert serving.returncode == 0
+    with pytest.raises(requests.ConnectionError):
+        requests.get(f"{url}/ping", timeout=5)
+
+
+def test_serve_reads_kuberays_configuration() -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    manifest = yaml.safe_load((ROOT / "deploy/kuberay.yaml").read_text())
+    told = yaml.safe_load(manifest["spec"]["serveConfigV2"])
+    (asked,) = ServeDeploySchema.model_validate(told).applications
+    assert asked.name == "fraud"
 
 
 def test_too_few_cpus_and_a_cluster_that_is_not_there_are_a_line_within_half_a_minute(

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import venv
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from filelock import FileLock
+
+from selfheal_cli.cli.serve import application
+from selfheal_cli.cli.serve import command as serve
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 COMPOSED = """
@@ -59,6 +64,43 @@ def test_dockerfile_compose_file_and_manifests_pass_their_linters(linters: Path)
     assert services == ["fraud", "prometheus"]
     with_log = json.loads(run(python, "-c", COMPOSED, DEPLOY / "compose.log.yaml"))
     assert with_log == ["fraud", "log"]
+
+
+@pytest.mark.slow
+def test_pods_of_kuberays_manifest_pass_the_linter_of_kubernetes(
+    linters: Path, tmp_path: Path
+) -> None:
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "one"}}
+    specs = [pod | group["template"] for group in groups_of(kuberay())]
+    path = tmp_path / "pods.yaml"
+    path.write_text(yaml.safe_dump_all(specs))
+    run(linters / "python", "-m", "kubernetes_validate", "--strict", path)
+
+
+def test_kuberays_manifest_asks_for_what_selfheal_serve_takes_and_as_many_nodes_as_it_needs() -> (
+    None
+):
+    manifest = kuberay()
+    (asked,) = yaml.safe_load(manifest["spec"]["serveConfigV2"])["applications"]
+    module, _, name = asked["import_path"].partition(":")
+    assert (module, name) == (application.__module__, application.__name__)
+    given = serve.make_context("serve", shlex.split(asked["args"]["arguments"])).params
+    head, workers = groups_of(manifest)
+    assert head["rayStartParams"]["num-cpus"] == "0"
+    (worker,) = workers["template"]["spec"]["containers"]
+    assert given["workers"] <= workers["replicas"] * int(worker["resources"]["requests"]["cpu"])
+    pinned = f"ray=={manifest['spec']['rayClusterConfig']['rayVersion']}"
+    assert pinned in (DEPLOY.parent / "constraints.txt").read_text().splitlines()
+
+
+def kuberay() -> Any:
+    return yaml.safe_load((DEPLOY / "kuberay.yaml").read_text())
+
+
+def groups_of(manifest: Any) -> list[Any]:
+    """Head and workers."""
+    cluster = manifest["spec"]["rayClusterConfig"]
+    return [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not there")
