@@ -120,6 +120,10 @@ def revoke(
 
 @command.command("erase")
 @click.option("--id", "key", metavar="KEY", help="The row that had KEY in the column of --key.")
+@click.option(
+    "--column", metavar="NAME",
+    help="With --id: also rows with KEY in this column of files that runs kept.",
+)  # fmt: skip
 @click.option("--request", metavar="ID", help="A request's rows, or with --place one of them.")
 @click.option("--place", type=click.IntRange(min=0), help="With --request: from 0.")
 @click.option("--dry-run", is_flag=True, help="Say how many rows; erase none.")
@@ -131,6 +135,7 @@ def revoke(
 @options.as_json
 def erase(
     key: str | None,
+    column: str | None,
     request: str | None,
     place: int | None,
     dry_run: bool,
@@ -144,32 +149,62 @@ def erase(
     """Erase a person's rows from this folder's spool: values, answers, labels, who told them.
 
     That rows were there stays, and the chain of logs holds: no log has a row's values. The healer
-    learns anew without their labels. Files that runs kept by source.record_rows are not touched.
+    learns anew without their labels. With --column also from what runs of this folder kept, here
+    and in the registry, by source.record_rows and as rejects; such a run cannot be replayed.
     """
     if (key is None) == (request is None) or (place is not None and request is None):
         raise click.UsageError("give --id KEY, or --request ID and perhaps --place N")
+    if column is not None and key is None:
+        raise click.UsageError("--column is for --id KEY")
     require_no_question(as_json=as_json, yes=yes, dry_run=dry_run)
     from selfheal_cli.cli import output
     from selfheal_cli.registry.journal import EntryKind
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
     from selfheal_cli.registry.orders import note_labels
 
-    tellers, erased = _tellers(model_name, log), 0
-    rows = tellers.rows_of(key, request, place)
+    # a model that nobody served has no spool, and may have kept rows
+    tellers = _tellers(model_name, log) if not column or _is_served(model_name, log) else None
+    erased = 0
+    rows = tellers.rows_of(key, request, place) if tellers else 0
+    registry = MlflowRegistry(tracking_uri)
+    kept = _kept(registry, model_name, column, key, dry_run=True)
     if not as_json:
         say(f"{rows} rows of '{model_name}' have that id.")
-    if rows and not dry_run:
-        registry = MlflowRegistry(tracking_uri)
+        for file, count in kept.items():
+            say(f"{file}: {count} rows have it.")
+    if (rows or kept) and not dry_run:
         registry.versions(model_name, limit=1)  # there must be such a model
-        confirm(f"Erase {rows} rows for good?", yes=yes)
-        erased = tellers.erase(key, request, place)
+        confirm(f"Erase {rows + sum(kept.values())} rows for good?", yes=yes)
+        if tellers:
+            erased = tellers.erase(key, request, place)
+        erased += sum(_kept(registry, model_name, column, key).values())
         told = {"rows": erased, "reason": f"{erased} rows erased: {reason}"}
         who = {"actor": actor(), "at": now_text()}
         note_labels(registry, model_name, EntryKind.ERASED, told, **who)
     if as_json:
-        output.print_json({"rows": rows, "erased": erased})
+        output.print_json({"rows": rows, "erased": erased} | ({"kept": kept} if column else {}))
     else:
         say(f"{erased} rows were erased." if erased else "Nothing was erased.")
+
+
+def _kept(
+    registry: MlflowRegistry, model: str, column: str | None, key: str | None, *,
+    dry_run: bool = False,
+) -> dict[str, int]:  # fmt: skip
+    """Rows that runs kept, or rejected, by file."""
+    from selfheal_cli.pipeline.offline.erasing import erase_kept
+
+    if column is None or key is None:
+        return {}
+    return erase_kept(registry, model, column, key, dry_run=dry_run)
+
+
+def _is_served(model: str, log: str | None) -> bool:
+    """Whether a server wrote anything here."""
+    from selfheal_cli.spool.places import place_of
+
+    place = place_of(model, log=log)
+    return not isinstance(place, Path) or place.exists()
 
 
 def _tellers(model: str, log: str | None) -> Tellers:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from selfheal_cli.events.archive import find_run
 from selfheal_cli.spool.entries import Feedback, LoggedRequest
 from selfheal_cli.spool.store import Spool
 from tests.conftest import Invoke
@@ -80,6 +81,13 @@ def test_a_persons_rows_are_erased_and_the_audit_says_so(short_copy: Path, invok
     (request,) = spool.rows_after(0, 1)
     assert np.isnan(request.columns["V14"]).tolist() == [False, True, False, False]
     assert "Nothing was erased" in invoke("labels", "erase", "--id", "b", "--yes").stdout
+    log = find_run("latest")
+    assert log is not None
+    (log.parent / "rows.csv").write_text("who,amount\nb,1\nc,2\n")
+    asked = ("labels", "erase", "--id", "b", "--column", "who", "--yes")
+    done = json.loads(invoke(*asked, "--json").stdout)
+    assert done == {"rows": 0, "erased": 1, "kept": {f"{log.parent.name}/rows.csv": 1}}
+    assert (log.parent / "rows.csv").read_text() == "who,amount\n,\nc,2\n"
     assert "1 rows erased" in invoke("audit", "--json").stdout
 
 
@@ -88,6 +96,7 @@ def test_a_persons_rows_are_erased_and_the_audit_says_so(short_copy: Path, invok
     [
         (("revoke", "--by", "x", "--since", "soon"), "a time such as 2026-01-31T08:00, or 24h"),
         (("erase",), "give --id KEY, or --request ID"),
+        (("erase", "--request", "r", "--column", "who"), "--column is for --id KEY"),
         (("erase", "--id", "b", "--json"), "--json asks nothing"),
     ],
 )

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from selfheal_cli.registry.base import Lineage, StepMetrics
+import pytest
+
+from selfheal_cli.errors import ConflictError
+from selfheal_cli.registry.base import CHAMPION, Lineage, StepMetrics
+from selfheal_cli.registry.delivery import _proposed as deliver_proposal
+from selfheal_cli.registry.journal import EntryKind, Proposal, standing
 from selfheal_cli.registry.memory import MemoryRegistry
+from selfheal_cli.registry.orders import CLEAN, REBUILT, propose
 from selfheal_cli.registry.outbox import Outbox
 from selfheal_cli.registry.writer import RegistryWriter
+from tests.rollback.test_prune import AT, filled
 
 
 def send(registry: MemoryRegistry, run_id: str, path: Path, batches: int) -> None:
@@ -30,3 +38,21 @@ def test_figures_of_batches_after_the_stop_are_sent_when_the_run_goes_on(
     for batches in (2, 3):
         send(registry, run_id, tmp_path / "outbox.db", batches)
     assert [step.batch for step in registry.metrics[run_id]] == [1, 2, 3]
+
+
+def test_what_a_rebuilt_heal_proposes_takes_the_place_of_the_clean_version_that_waits() -> None:
+    registry = filled(MemoryRegistry())
+    after = standing(registry, "m").moves[CHAMPION].sequence
+    clean = Proposal(
+        2, "0" * 64, "ann", AT, f"{CLEAN}: by hand", after, snapshot="s2", expires="9999"
+    )
+    first = propose(registry, "m", clean)
+    heal = replace(clean, target=3, snapshot="s3", reason="heal h1: drift")
+    with pytest.raises(ConflictError, match="is open until"):
+        deliver_proposal(registry, "m", heal)
+    rebuilt = replace(heal, reason=f"heal h1: {REBUILT}; 4.0% of decisions change")
+    made = deliver_proposal(registry, "m", rebuilt)
+    assert standing(registry, "m").proposals == (made,)
+    last = list(registry.entries("m"))[-1]
+    assert (last.kind, last.data["proposal"]) == (EntryKind.REJECTED, first.sequence)
+    assert "has what was rebuilt" in last.data["reason"]
