@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import prod
+from math import isfinite, prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 MOST_KEY = 512  # characters of an id
 UNKNOWN = -1
+FLOAT32 = np.dtype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +79,15 @@ class Intake:
         """Whether it needs nothing done: for one row that would cost a tenth of a small model."""
         return (
             type(given) is np.ndarray
-            and given.dtype == np.float32
+            and given.dtype is FLOAT32
             and given.ndim == 2
             and given.shape[1:] == self.shape
             and given.flags.carray
         )
 
     def _finite(self, rows: FloatArray, argument: str) -> FloatArray:
-        if np.isinf(rows).any():
+        # one call tells for most rows; a missing value, and a square that is too large, look alike
+        if not isfinite(np.vdot(rows, rows)) and np.isinf(rows).any():
             row, place = np.argwhere(np.isinf(rows))[0]
             raise DataError(
                 f"{argument}: row {row}, value {place}: {rows[row, place]} is not a finite number"

@@ -95,8 +95,10 @@ def _without(path: Path, source: Mapping[str, Any], column: str, value: str) -> 
         return _lines(path, lambda row: _blank(row, column, value))
     if path.suffix == ".parquet":
         return _parquet(path, column, value)
-    how = {name: source.get(name) for name in ("encoding", "skip_lines")}
-    table = open_table(path, source.get("separator"), **how)
+    table = open_table(
+        path, source.get("separator"),
+        encoding=source.get("encoding"), skip_lines=source.get("skip_lines"),
+    )  # fmt: skip
     if not isinstance(table, CsvTable) or is_packed(path):
         raise DataError(f"{path}: rows cannot be erased from a packed file; remove it by hand")
     return _csv(table, column, value)
