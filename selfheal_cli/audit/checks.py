@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 
 from selfheal_cli.audit.aliases import (
@@ -61,13 +62,15 @@ def audit_model(
     workspace: Path = WORKSPACE,
     signed: Statement | None = None,
     alive: Alive = lambda lease: False,
+    others: Sequence[Path] = (),
 ) -> tuple[Audit, AuditCheckpoint]:
     """Check everything that is recorded of a model, against ``signed`` too if that is given.
 
-    Runs whose logs are not in ``workspace`` are read from the registry's copies. Raises
+    ``others`` are the workspaces of other machines: their runs are of the same history. Runs whose
+    logs are in none of them are read from the registry's copies. Raises
     `VersionNotFound` where there is no such model.
     """
-    look = Look(registry, model, workspace, signed, alive)
+    look = Look(registry, model, (workspace, *others), signed, alive)
     audit, checkpoint = look.take()
     if audit.findings and look.live_run:
         # a live run writes while it is audited: only what a second look finds too is a finding
@@ -86,13 +89,13 @@ class Look:
         self,
         registry: Registry,
         model: str,
-        workspace: Path,
+        workspaces: Sequence[Path],
         signed: Statement | None,
         alive: Alive,
     ) -> None:
         self._registry = registry
         self._model = model
-        self._workspace = workspace
+        self._workspaces = workspaces
         self._signed = signed
         self._alive = alive
         self.live_run = ""
@@ -179,7 +182,7 @@ class Look:
         Runs of an earlier model of the same name, which was deleted, are left out.
         """
         runs, born = set[str](), self._registry.born_ms(self._model)
-        for path in all_logs(self._workspace):
+        for path in chain.from_iterable(map(all_logs, self._workspaces)):
             run = path.parent.name
             try:
                 if model_of(path) != self._model:
@@ -192,10 +195,15 @@ class Look:
                 audit.report(f"run {run}", str(exc))
         return runs
 
+    def _folder(self, run: str) -> Path:
+        """Where a run's log is, on whichever machine; here where it is on none."""
+        folders = [run_folder(run, one) for one in self._workspaces]
+        return next((one for one in folders if (one / LOG_NAME).exists()), folders[0])
+
     def _pending(self, run: str) -> int:
         """Number of a run's writes that wait in its outbox here for the registry."""
         if run not in self._waiting:
-            outbox = run_folder(run, self._workspace) / OUTBOX_NAME
+            outbox = self._folder(run) / OUTBOX_NAME
             self._waiting[run] = pending_in(outbox) if outbox.exists() else 0
         return self._waiting[run]
 
@@ -204,7 +212,7 @@ class Look:
     ) -> tuple[RunRecord, ChainHead] | None:
         """Audit a run: its log, here or in the registry, its base, and its entry there."""
         where, alive = f"run {run}", run == self.live_run
-        log = run_folder(run, self._workspace) / LOG_NAME
+        log = self._folder(run) / LOG_NAME
         try:
             stored = self._registry.stored_run(run)
         except RegistryUnreachable:
@@ -226,7 +234,7 @@ class Look:
                         audit.note(
                             where,
                             "its log is not here, and the registry is given it when the run ends: "
-                            "stand in the folder in which it was begun",
+                            "stand in the folder in which it was begun, or name that with --folder",
                         )
                     elif stored is not None:
                         audit.report(

@@ -46,6 +46,12 @@ KEY = click.Path(exists=True, dir_okay=False, path_type=Path)
     "--statement", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
     help="The signed document.  [default: audit-MODEL.json]",
 )  # fmt: skip
+@click.option(
+    "--folder", "folders", type=click.Path(exists=True, file_okay=False, path_type=Path),
+    multiple=True, metavar="DIR",
+    help="Working folder of another machine that healed the model, or a copy of it: its logs are "
+    "of the same history; repeatable.",
+)  # fmt: skip
 @options.allow_module
 @options.model
 @options.tracking_uri
@@ -57,6 +63,7 @@ def command(
     sign_key: Path | None,
     verify_key: Path | None,
     statement: Path | None,
+    folders: tuple[Path, ...],
     model_name: str,
     tracking_uri: str | None,
     as_json: bool,
@@ -90,6 +97,7 @@ def command(
         model_name,
         signed=signed,
         alive=lambda held: is_alive(registry, held, runs, clock),
+        others=[_workspace(folder) for folder in folders],
     )
     written = None
     if sign_key is not None and not audit.findings:
@@ -98,6 +106,17 @@ def command(
     _show(audit, model_name, written, signed, as_json=as_json)
     if audit.findings:
         ctx.exit(FAILED)
+
+
+def _workspace(folder: Path) -> Path:
+    from selfheal_cli.workspace import WORKSPACE
+
+    if not (folder / WORKSPACE / "runs").is_dir():
+        raise click.BadParameter(
+            f"{folder} has no {WORKSPACE}/runs: name a folder in which selfheal worked",
+            param_hint="--folder",
+        )
+    return folder / WORKSPACE
 
 
 def _show(

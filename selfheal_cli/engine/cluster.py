@@ -25,7 +25,11 @@ QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
 ANSWER_SECONDS = 20.0
 FREE_SECONDS = 20.0
 LOOK_SECONDS = 0.5
-PROBE = "import sys, ray; ray.init(sys.argv[1], log_to_driver=False, logging_level='CRITICAL')"
+PROBE = """
+import sys, ray
+print(flush=True)
+ray.init(sys.argv[1], log_to_driver=False, logging_level="CRITICAL")
+"""
 
 
 @contextmanager
@@ -73,14 +77,18 @@ def has_cpus() -> bool:
 
 def _require_answer(address: str) -> None:
     """Ask from another process: a client that finds nobody ends the one that it is in."""
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", PROBE, address],
-            capture_output=True, text=True, check=False, timeout=ANSWER_SECONDS,
-        )  # fmt: skip
-        said = done.stderr.strip().splitlines()[-1:] if done.returncode else []
-    except subprocess.TimeoutExpired:
-        said = [f"no answer within {ANSWER_SECONDS:g} s"]
+    with subprocess.Popen(
+        [sys.executable, "-c", PROBE, address],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as asking:  # fmt: skip
+        if asking.stdout is not None:
+            asking.stdout.readline()  # it is loaded, and the time runs
+        try:
+            _, told = asking.communicate(timeout=ANSWER_SECONDS)
+            said = told.strip().splitlines()[-1:] if asking.returncode else []
+        except subprocess.TimeoutExpired:
+            asking.kill()
+            said = [f"no answer within {ANSWER_SECONDS:g} s"]
     if said:
         raise NoAnswer(
             f"the Ray cluster at {address} cannot be used: {said[0]}; see 'ray status', or unset "

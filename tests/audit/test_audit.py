@@ -186,3 +186,17 @@ def test_a_log_that_is_not_here_is_read_from_the_registry(short_copy: Path, invo
 
 def test_an_unknown_model_is_exit_4(workdir: Path, invoke: Invoke) -> None:
     assert "no registered model" in invoke("audit", "--model-name", "nobody", expect=4).stderr
+
+
+def test_logs_of_other_machines_are_of_the_same_history(short_copy: Path, invoke: Invoke) -> None:
+    run = the_log().parent
+    other = Path("machine-2") / run
+    other.parent.mkdir(parents=True)
+    run.rename(other)
+    assert "Everything holds" in invoke("audit", "--folder", "machine-2").stdout
+    log = other / "events.jsonl"
+    log.write_text(log.read_text().replace('"conflicts":', '"conflicts": ', 1))
+    assert run.name in invoke("audit", "--folder", "machine-2", expect=4).stdout
+    invoke("audit")  # the registry's copy is whole
+    said = invoke("audit", "--folder", "machine-2/mlruns", expect=2).stderr
+    assert "name a folder in which selfheal worked" in " ".join(said.split())
