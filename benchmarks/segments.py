@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from selfheal_cli.config import SegmentPolicy, SegmentSettings
+from selfheal_cli.config import SegmentSettings
+from selfheal_cli.config_policy import SegmentPolicy
 from selfheal_cli.drift.monitor import TrainingSample
 from selfheal_cli.drift.segment_evidence import CELLS
 from selfheal_cli.drift.segments import ColumnCells, SegmentReference, SegmentWatch

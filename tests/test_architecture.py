@@ -21,6 +21,7 @@ FLOORS = """\
 anytime masking moments scores visible actor logistic workspace forks
 errors kinds records config_sources
 installed lookout config_labels
+config_policy
 config metrics
 estimators events
 decide drift model rules sources

@@ -15,13 +15,13 @@ from selfheal_cli.config import (
     NetworkSettings,
     Objective,
     Policy,
-    Retention,
     RunConfig,
     Settings,
     SyntheticSettings,
     TableSettings,
     checked,
 )
+from selfheal_cli.config_policy import Retention
 from selfheal_cli.errors import ConfigurationError
 from tests.conftest import DEPTH
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from selfheal_cli.config import Retention
+from selfheal_cli.config_policy import Retention
 from selfheal_cli.errors import VersionNotFound
 from selfheal_cli.records import AnyVersion, Phase, VersionRecord
 from selfheal_cli.registry.base import NOTHING, Registry

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from selfheal_cli.config import Retention
+from selfheal_cli.config_policy import Retention
 from selfheal_cli.errors import ConflictError, RegistryError, VersionCorrupt, VersionNotFound
 from selfheal_cli.records import AliasMove, Phase
 from selfheal_cli.registry.aliases import Move, move_alias

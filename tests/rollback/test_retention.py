@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfheal_cli.config import Retention
+from selfheal_cli.config_policy import Retention
 from selfheal_cli.records import AliasMove, Phase, VersionRecord
 from selfheal_cli.registry.journal import JournalState, Lease, Proposal
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
