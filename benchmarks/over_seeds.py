@@ -97,29 +97,30 @@ def interval(differences: list[float]) -> str:
 def best_peer(known: Known, stream: str) -> str:
     """The peer that is least behind in ROC AUC, chosen on these very seeds: which favours it."""
     peers = {title: None for name, _, title in known if name == stream and title not in RECIPES}
-    return min(peers, key=lambda title: fmean(paired(known, stream, OURS, title, "roc_auc")))
+    return min(peers, key=lambda title: fmean(paired(known, stream, OURS, title, "roc_auc") or [1]))
 
 
 def table(known: Known) -> Iterator[str]:
-    """The lines of the table, a stream each."""
-    both = [f"{OURS}, difference", "with trees, difference"]
-    heads = ["stream", "seeds", "anchored: log loss", *both, "anchored: ROC AUC", *both]
+    """The lines of the table, a stream each; of our titles those that went through all of them."""
+    names = list(dict.fromkeys(name for name, _, _ in known))
+    every = {title for title in (OURS, TREES)
+             if all(paired(known, name, title, DEFAULT, "roc_auc") for name in names)}  # fmt: skip
+    ours = [title for title in (OURS, TREES) if title in every]
+    both = [f"{title}, difference" for title in ours]
+    heads = ["stream", "seeds", f"{DEFAULT}: log loss", *both, f"{DEFAULT}: ROC AUC", *both]
     heads += ["best peer by ROC AUC, seeds", *both]
     yield "| " + " | ".join(heads) + " |"
     yield "|" + "---|" * len(heads)
-    for stream in streams.STREAMS | streams.JUDGED:
-        own = [line.figures for (name, _, title), line in known.items()
-               if (name, title) == (stream, DEFAULT)]  # fmt: skip
-        if not own:
-            continue
-        peer, cells = best_peer(known, stream), [stream, str(len(own))]
+    for stream in names:
+        own = [known[stream, seed, DEFAULT].figures for name, seed, title in known
+               if (name, title) == (stream, OURS)]  # fmt: skip
+        peer = best_peer(known, stream)
+        cells = [stream, str(len(paired(known, stream, OURS, DEFAULT, "roc_auc")))]
         for figure in ("log_loss", "roc_auc"):
             cells.append(f"{fmean(one[figure] for one in own):.3f}")
-            cells += [interval(paired(known, stream, title, DEFAULT, figure))
-                      for title in (OURS, TREES)]  # fmt: skip
+            cells += [interval(paired(known, stream, title, DEFAULT, figure)) for title in ours]
         cells.append(f"{peer}, {len(paired(known, stream, OURS, peer, 'roc_auc'))}")
-        cells += [interval(paired(known, stream, title, peer, "roc_auc"))
-                  for title in (OURS, TREES)]  # fmt: skip
+        cells += [interval(paired(known, stream, title, peer, "roc_auc")) for title in ours]
         yield "| " + " | ".join(cells) + " |"
 
 

@@ -77,7 +77,7 @@ def test_bad_labels_a_constant_column_and_trees_that_fail_end_no_run_and_are_tol
     page = (workdir / "page.html").read_text()
     assert "Expert trees_2500 gave no number, or could not be fitted" in page
     assert "Which expert carried it, and when" in page
-    assert "labels implausible" in page or "implausible labels" in page
+    assert "rows with implausible labels, held back from healing and figures" in page
 
 
 def test_three_rows_a_batch_and_labels_that_come_all_at_once_are_taken(
@@ -91,5 +91,6 @@ def test_three_rows_a_batch_and_labels_that_come_all_at_once_are_taken(
     invoke(
         *RUN, "--batch-size", "3", "--set", "source.time=t", "--set", "source.label_time=label_at"
     )
-    heals = json.loads(invoke("history", "--run", "latest", "--json").stdout)
-    assert [one["batch"] for one in heals if one.get("kind") == "heal-failed"] == []
+    kinds = [one["kind"] for one in json.loads(invoke("history", "--json").stdout)]
+    assert kinds.count("heal-learned") + kinds.count("heal") > 20
+    assert "heal-failed" not in kinds
