@@ -223,10 +223,14 @@ class MonitorSettings(Settings):
 
 
 class SegmentSettings(Settings):
-    """Segments of the rows, each watched by itself; see docs/segments.md."""
+    """Segments of the rows, each watched, and healed, by itself; see docs/segments.md."""
 
     by: str | None = Field(
         default=None, description="column whose values are the segments; None: there are none"
+    )
+    heal: bool = Field(
+        default=False,
+        description="each segment has a small adapter of its own, beside the one for all rows",
     )
     window: Annotated[int, Field(ge=20, le=1_000_000)] = Field(
         default=500, description="rows of a segment's own that are looked at together"

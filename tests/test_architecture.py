@@ -18,7 +18,7 @@ import selfheal_cli
 PACKAGE = Path(selfheal_cli.__file__).parent
 # from the ground up; a room imports from lines above its own, and from itself
 FLOORS = """\
-anytime masking moments scores visible actor logistic workspace forks
+anytime masking moments scores segment_keys visible actor logistic workspace forks
 errors kinds records config_sources
 installed lookout config_labels
 config_policy
@@ -53,8 +53,8 @@ FLOOR = {room: number for number, line in enumerate(FLOORS) for room in line.spl
 # which rooms load a heavy library together with themselves; elsewhere it loads inside a function
 HEAVY = {
     "numpy": "api decide drift estimators heal labels logistic metrics model moments pipeline "
-    "rules serve settings sources spool testing",
-    "pandas": "api drift estimators registry rules settings sources",
+    "rules segment_keys serve settings sources spool testing",
+    "pandas": "api drift estimators registry rules segment_keys settings sources",
     "pyarrow": "sources",
     "torch": "heal model pipeline rollback serve testing",
     "matplotlib": "report",

@@ -10,7 +10,7 @@ from selfheal_cli.events.run_record import RunRecord
 from selfheal_cli.records import VersionRecord
 from selfheal_cli.registry.base import Registry
 from selfheal_cli.registry.carried import strangers
-from selfheal_cli.registry.layout import ADAPTER_FILE, REQUIREMENTS_FILE
+from selfheal_cli.registry.layout import ADAPTER_FILE, REQUIREMENTS_FILE, SEGMENTS_FILE
 from selfheal_cli.rollback.agreement import differences
 from selfheal_cli.rollback.verify import load_verified
 
@@ -55,7 +55,8 @@ def audit_version(
     if account is not None and account.version is not None and not account.manifest:
         audit.checked[BEFORE] += 1
     try:
-        load_verified(registry, version, stored.files.get(ADAPTER_FILE))
+        in_parts = SEGMENTS_FILE in stored.files
+        load_verified(registry, version, None if in_parts else stored.files.get(ADAPTER_FILE))
         audit.checked["files"] += len(stored.files)
     except RegistryUnreachable:
         raise

@@ -33,6 +33,9 @@ FIELDS = ("at", "kind", "actor", "run", "batch", "before", "after", "reason")
 @click.option(
     "--version", "named", type=VersionName(), help="Show only what concerns this version."
 )
+@click.option(
+    "--segment", metavar="KEY", help="Show only versions that gave this segment another adapter."
+)
 @click.option("--at", type=Moment(), help="Show only what happened until then.")
 @click.option(
     "--limit",
@@ -49,6 +52,7 @@ FIELDS = ("at", "kind", "actor", "run", "batch", "before", "after", "reason")
 def command(
     run_name: str | None,
     named: str | None,
+    segment: str | None,
     at: str | None,
     limit: int,
     as_csv: bool,
@@ -71,6 +75,9 @@ def command(
     if named is not None:
         number = _number(named, model_name, tracking_uri)
         happenings = [one for one in happenings if one.concerns(number)]
+    if segment is not None:
+        numbers = _of_segment(segment, model_name, tracking_uri)
+        happenings = [one for one in happenings if one.made & numbers]
     shown = happenings[-limit:]
     if as_json:
         output.print_json([{**one.data, **asdict(one)} for one in shown])
@@ -110,6 +117,15 @@ def _number(named: str, model: str, tracking_uri: str | None) -> int:
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 
     return version_number(MlflowRegistry(tracking_uri), model, named)
+
+
+def _of_segment(segment: str, model: str, tracking_uri: str | None) -> set[int]:
+    from selfheal_cli.pipeline.offline.segment_versions import adapters_of
+    from selfheal_cli.registry.mlflow.registry import MlflowRegistry
+
+    return {
+        one.version.version for one in adapters_of(MlflowRegistry(tracking_uri), model, segment)
+    }
 
 
 def _row(one: HistoryEntry) -> list[str]:

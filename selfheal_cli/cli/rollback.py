@@ -130,6 +130,11 @@ FOR_BEST = ("by", "min_rows", "regime", "revalidate")
 @click.option("--to", "named", type=VersionName(), help="To a version: 3, v3 or an alias.")
 @click.option("--to-previous", is_flag=True, help="To the version that served before.")
 @click.option(
+    "--segment", metavar="KEY",
+    help="With --to or --to-previous: only this segment's adapter, in a new version that is the "
+    "champion otherwise; --to-previous is to the one that it had before.",
+)  # fmt: skip
+@click.option(
     "--by",
     type=click.Choice(["f1", "f1_lcb"]),
     help="To the post-heal version that had the highest F1 on the rows of its own time, or whose "
@@ -184,7 +189,10 @@ def command(
     The plan is shown first. Nothing moves if the champion has moved since then. Each move is
     recorded with who, when, from, to and why.
     """
+    segment: str | None = choice.pop("segment")
     _check_usage(to_best, named, to_previous, choice)
+    if segment is not None and named is None and not to_previous:
+        raise click.UsageError("--segment is for --to VERSION and --to-previous")
     require_no_question(as_json=as_json, yes=yes, dry_run=dry_run, propose=propose)
     from selfheal_cli.cli import output
     from selfheal_cli.records import VersionRecord
@@ -197,6 +205,11 @@ def command(
     if not dry_run:
         settle_first(registry, model_name)
     trust = Unverified() if unverified else ByTheLog(registry)
+    if segment is not None:
+        restored = _with_segment(registry, model_name, segment, named, dry_run=dry_run, yes=yes)
+        if restored is None:
+            return
+        named, to_previous = restored, False
     plan, rescored = _plan(registry, model_name, named, to_previous, choice, trust)
     if not as_json:
         if rescored:
@@ -222,6 +235,32 @@ def command(
         output.print_json(document)
     else:
         say(done)
+
+
+def _with_segment(
+    registry: MlflowRegistry, model: str, segment: str, named: str | None, *, dry_run: bool,
+    yes: bool,
+) -> str | None:  # fmt: skip
+    """Register the champion with a segment's adapter of another version; returns its number, None
+    where it was only to be looked at.
+    """
+    from selfheal_cli.actor import clock
+    from selfheal_cli.model.network import use_one_thread
+    from selfheal_cli.pipeline.offline.segment_versions import add_restored, plan_segment
+    from selfheal_cli.pipeline.runs.run import RunContext
+
+    use_one_thread()
+    number = None if named is None else version_number(registry, model, named)
+    restore = plan_segment(registry, model, segment, number)
+    what = (
+        f"segment '{segment}' as in v{restore.source.version}, all else as in "
+        f"v{restore.champion.version}, which serves"
+    )
+    if dry_run:
+        say(f"Dry run: a new version would have {what}; nothing was registered.")
+        return None
+    confirm(f"Register a version with {what}?", yes=yes)
+    return str(add_restored(restore, RunContext(registry, clock, actor(), on_settled=say_settled)))
 
 
 def _check_usage(

@@ -21,6 +21,7 @@ from selfheal_cli.drift.merging import added
 from selfheal_cli.drift.monitor import ERRORS, MonitorState, TrainingSample
 from selfheal_cli.drift.segment_evidence import CELLS, SegmentEvidence
 from selfheal_cli.events.types import DriftedSegment, SegmentSlice
+from selfheal_cli.segment_keys import keys_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,21 +37,6 @@ NEW, OTHER = CELLS - 2, CELLS - 3  # texts that training lacks, and those that a
 KEPT = 1_000_000  # rows whose labels may still come
 LARGEST = 20  # segments that are told of though they did not drift
 MOST_PAIRS = 500_000  # of a segment and a column: about 120 MB
-
-
-def keys_of(values: NDArray[Any]) -> NDArray[Any]:
-    """A column's values (n,) as keys of segments: texts, None where there is none.
-
-    >>> keys_of(np.array([49.0, np.nan])).tolist()
-    ['49', None]
-    """
-    if values.dtype != np.object_:
-        places, distinct = pd.factorize(values)
-        texts = np.array([*(f"{value:.15g}" for value in distinct), None], dtype=object)
-        return np.asarray(texts[places])  # a missing one's place is -1, the last
-    keys = values.copy()
-    keys[pd.isna(values)] = None
-    return keys
 
 
 @dataclass(frozen=True, slots=True)

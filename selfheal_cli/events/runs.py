@@ -58,6 +58,17 @@ class ModelWrapped(BaseStored):
     origin: str
 
 
+class SegmentRestored(BaseStored):
+    """A person gave a ``segment`` the adapter that it had in version ``source`` again, beside all
+    else that ``version`` has, the champion then; versions call the segment by its ``code``.
+    """
+
+    segment: str
+    code: str
+    version: int
+    source: int
+
+
 class ModelTrained(BaseStored):
     """The network was trained. ``mean`` and ``sd`` are those of the sensitive feature;
     ``batches`` is None where the stream has no end; ``training`` says how long it took, where rows

@@ -12,7 +12,7 @@ from selfheal_cli.events.heals import *  # noqa: F403
 from selfheal_cli.events.labels import *  # noqa: F403
 from selfheal_cli.events.moves import *  # noqa: F403
 from selfheal_cli.events.runs import *  # noqa: F403
-from selfheal_cli.events.runs import BaseStored, ModelTrained, ModelWrapped
+from selfheal_cli.events.runs import BaseStored, ModelTrained, ModelWrapped, SegmentRestored
 from selfheal_cli.events.segments import *  # noqa: F403
 
 
@@ -22,5 +22,6 @@ def event_of(kind: str, data: Mapping[str, Any], **line: Any) -> Event:
     if known is None:
         raise ValueError(f"'{kind}' is not a kind of event")
     if known is BaseStored:
-        known = ModelWrapped if "origin" in data else ModelTrained
+        named = {"origin": ModelWrapped, "segment": SegmentRestored}
+        known = next((one for name, one in named.items() if name in data), ModelTrained)
     return known.from_dict(data, **line)

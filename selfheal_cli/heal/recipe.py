@@ -20,6 +20,7 @@ from selfheal_cli.heal.recipes.article import Article
 from selfheal_cli.heal.recipes.assumed import Assumed
 from selfheal_cli.heal.recipes.ensemble import Ensemble
 from selfheal_cli.heal.recipes.gradient import Gradient
+from selfheal_cli.heal.recipes.segmented import Segmented
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask
 from selfheal_cli.installed import choices, importable, load, name_of, part_of
 from selfheal_cli.kinds import BUILT_IN, PartKind
@@ -218,10 +219,15 @@ class Recipes:
         if adapter not in BUILT_IN["adapter"]:
             yield "adapter", adapter
 
+    def _build(self, kind: RecipeKind) -> Recipe:
+        whole = kind.build(self.network.whole, self.anchor, self.settings)
+        if not self.network.architecture.directions:
+            return whole
+        return Segmented(self.network, self.anchor, whole)
+
     def heal(self, before: AdapterState, task: HealTask) -> HealOutcome:
         """Heal by the recipe that the task names; raises as `Recipe.heal` does."""
         # a session heals by one recipe, or two where it heals without labels: the others cost time
         if task.recipe not in self._built:
-            build = kind_of(task.recipe).build
-            self._built[task.recipe] = build(self.network, self.anchor, self.settings)
+            self._built[task.recipe] = self._build(kind_of(task.recipe))
         return self._built[task.recipe].heal(before, task)

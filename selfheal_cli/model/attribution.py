@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 
 def input_gradients(network: SelfHealingNetwork, x: FloatArray) -> FloatArray:
-    """Gradient (n, inputs) of each row's logit, of K classes that of the likeliest.
+    """Gradient (n, inputs) of each row's logit, of K classes that of the likeliest; a segment's own
+    adapter is left out.
 
     Raises `ModelError` for a network that takes whole numbers, which have none.
     """
@@ -30,7 +31,8 @@ def input_gradients(network: SelfHealingNetwork, x: FloatArray) -> FloatArray:
             "a model that takes whole numbers has no gradient by its inputs: name --sensitive "
             "COLUMN, and leave out monitors that weigh features by it (fidi)"
         )
-    inputs = torch.from_numpy(np.array(x)).requires_grad_()
+    network = network.whole
+    inputs = torch.from_numpy(np.array(x[:, : network.architecture.inputs])).requires_grad_()
     adapted = network.adapter(network.backbone(network.adapter.align(inputs)))
     logits = network.head(adapted)
     torch.autograd.backward(logits.max(dim=-1).values.sum())
@@ -42,7 +44,9 @@ def gradient_times_input(network: SelfHealingNetwork, blocks: Iterable[FloatArra
     """Mean of ``|gradient * input|`` (inputs,) over all rows (Shrikumar et al. 2016)."""
     total, rows = np.zeros(network.architecture.inputs), 0
     for x in blocks:
-        total += np.abs(input_gradients(network, x) * x).sum(axis=0, dtype=np.float64)
+        total += np.abs(input_gradients(network, x) * x[:, : len(total)]).sum(
+            axis=0, dtype=np.float64
+        )
         rows += len(x)
     means: Floats = total / max(rows, 1)
     return means

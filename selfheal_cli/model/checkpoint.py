@@ -21,6 +21,7 @@ from selfheal_cli.metrics import classify
 from selfheal_cli.model.adapters import MIXTURE
 from selfheal_cli.model.mixture import MixtureAdapter
 from selfheal_cli.model.network import Architecture, SelfHealingNetwork, Weights, rebuild, unshared
+from selfheal_cli.model.segmented import WHOLE
 from selfheal_cli.model.stored import require_sound
 from selfheal_cli.records import Base, digest
 
@@ -139,6 +140,7 @@ def assemble(base: Base, adapter: Weights, *, where: str) -> SelfHealingNetwork:
 def _require_types(network: Mapping[str, Any], adapter: Weights, where: str) -> None:
     """Raise `VersionCorrupt` for what is not float32, nor the bytes of a text."""
     texts = MixtureAdapter.texts if network.get("adapter") == MIXTURE else ()
+    texts = tuple(f"{WHOLE}{name}" for name in texts) if network.get("directions") else texts
     for name, value in adapter.items():
         wanted = torch.uint8 if name in texts else torch.float32
         if value.dtype != wanted:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -27,6 +27,8 @@ from selfheal_cli.model.cutting import Foreign
 from selfheal_cli.model.extent import MOST_BESIDE, MOST_COLUMNS, is_one_tensor
 from selfheal_cli.model.interface import WHOLE
 from selfheal_cli.model.mixture import RandomFeatures
+from selfheal_cli.model.segmented import SegmentedAdapter
+from selfheal_cli.segment_keys import CODE_COLUMNS
 
 if TYPE_CHECKING:
     from selfheal_cli.records import FloatArray
@@ -52,6 +54,8 @@ class Architecture:
     network. ``moves``: an affine adapter may move the inputs; not those of one large tensor.
     ``scored``: the last inputs are probabilities that another model gave; their logits are the
     features. ``random``: so many random features of the inputs are the last of the features.
+    ``keyed``: behind a row's inputs go two numbers that say which segment it is of; adapters of
+    segments' own, where there are any, read the features at ``directions``.
     """
 
     inputs: int
@@ -63,6 +67,8 @@ class Architecture:
     moves: bool = True
     scored: bool = False
     random: int = 0
+    keyed: bool = False
+    directions: Sequence[int] = ()
 
     @property
     def moved(self) -> int:
@@ -102,8 +108,9 @@ class Architecture:
             del document["moves"]
         if not self.scored:
             del document["scored"]
-        if not self.random:
-            del document["random"]
+        for name in ("random", "keyed", "directions"):
+            if not document[name]:
+                del document[name]
         return document
 
 
@@ -237,6 +244,31 @@ class SelfHealingNetwork(_Predictor):
         twin.freeze()
         return twin
 
+    def keyed(self) -> SelfHealingNetwork:
+        """A twin that takes rows which end in what says their segment, and leaves that out."""
+        size = replace(self.architecture, keyed=True)
+        twin = SelfHealingNetwork(size, self.backbone, self.adapter, self.head)
+        twin.training = self.training
+        return twin
+
+    def segmented(self, directions: Sequence[int]) -> SelfHealingNetwork:
+        """A twin that decides as this one, bit for bit, with room for adapters of segments' own."""
+        size = replace(self.architecture, directions=tuple(directions))
+        own = SegmentedAdapter(self.adapter, size.directions, max(1, size.outputs - 1))
+        twin = SelfHealingNetwork(size, self.backbone, own, self.head)
+        twin.freeze()
+        return twin
+
+    @property
+    def whole(self) -> SelfHealingNetwork:
+        """The network with the adapter for all rows alone; its features say no segment."""
+        if not isinstance(self.adapter, SegmentedAdapter):
+            return self
+        size = replace(self.architecture, directions=())
+        twin = SelfHealingNetwork(size, self.backbone, self.adapter.whole, self.head)
+        twin.training = False
+        return twin
+
     @classmethod
     def around_scores(cls, inputs: int, outputs: int) -> SelfHealingNetwork:
         """A frozen network for probabilities that another model gave, the last of ``inputs``.
@@ -291,8 +323,18 @@ class SelfHealingNetwork(_Predictor):
 
     def forward(self, x: Tensor) -> Tensor:
         """Probabilities: of class 1 (n,), or of each class (n, K)."""
-        features = self.backbone(self.adapter.align(x))
+        features = self._features(x, self.adapter.align)
         return self._answer(self.adapter(features), features)
+
+    def _features(self, x: Tensor, align: Callable[[Tensor], Tensor]) -> Tensor:
+        """The backbone's, and what says the segment where adapters of segments read it."""
+        if not self.architecture.keyed:
+            features: Tensor = self.backbone(align(x))
+            return features
+        features = self.backbone(align(x[:, :-CODE_COLUMNS].contiguous()))
+        if not isinstance(self.adapter, SegmentedAdapter):
+            return features
+        return torch.cat([features, x[:, -CODE_COLUMNS:]], dim=1)
 
     def decide(self, adapted: Tensor) -> Tensor:
         """Adapted features (n, hidden) to probabilities, (n,) or (n, K)."""
@@ -304,9 +346,17 @@ class SelfHealingNetwork(_Predictor):
         Where another model gave them and the adapter changes nothing they are that model's own,
         also at 0 and 1, of which there are no logits.
         """
-        if self.adapter.answers:
+        if isinstance(self.adapter, SegmentedAdapter):
+            p = self._answer_by(
+                self.adapter.whole, adapted, features[:, :-CODE_COLUMNS].contiguous()
+            )
+            return self.adapter.by_segment(p, features)
+        return self._answer_by(self.adapter, adapted, features)
+
+    def _answer_by(self, adapter: Adapter, adapted: Tensor, features: Tensor) -> Tensor:
+        if adapter.answers:
             logits = self.head(adapted)
-            return self.adapter.answer(self._frozen(features, logits), logits, features)
+            return adapter.answer(self._frozen(features, logits), logits, features)
         healed = self.decide(adapted)
         if not self.architecture.scored:
             return healed
@@ -325,9 +375,11 @@ class SelfHealingNetwork(_Predictor):
         return own[:, 0] if size == 1 else own
 
     def features(self, x: FloatArray) -> FloatArray:
-        """The frozen backbone's features (n, features) float32 of rows (n, inputs)."""
+        """The frozen backbone's features (n, features) float32 of rows (n, inputs); with adapters
+        of segments (n, features + 2), the last two say which.
+        """
         with torch.inference_mode():
-            features: Any = self.backbone(torch.from_numpy(x)).numpy()
+            features: Any = self._features(torch.from_numpy(x), lambda inputs: inputs).numpy()
         return features  # type: ignore[no-any-return]
 
     def predict_features(self, features: FloatArray) -> FloatArray:
@@ -384,7 +436,7 @@ class _Unhealed(SelfHealingNetwork):
 
     def forward(self, x: Tensor) -> Tensor:
         """As of `SelfHealingNetwork`."""
-        return self.decide(self.backbone(x))
+        return self.decide(self._features(x, self.adapter.align))
 
 
 class _Unmoved(SelfHealingNetwork):
@@ -401,12 +453,13 @@ class PlainNetwork(_Predictor):
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
+        self.inputs = architecture.inputs
         self.backbone = _trunk(architecture.inputs, architecture.hidden)
         self.head = nn.Linear(architecture.hidden, architecture.outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """Probabilities, (n,) or (n, K)."""
-        return as_probabilities(self.head(self.backbone(x)))
+        return as_probabilities(self.head(self.backbone(x[:, : self.inputs].contiguous())))
 
 
 def _require_fit(known: Weights, given: Weights, texts: Collection[str]) -> None:
@@ -506,6 +559,11 @@ def _trunk(inputs: int, hidden: int) -> nn.Sequential:
 
 def _adapter(size: Architecture) -> Any:
     """The adapter before training; a reflexive one is trained with the network: no identity."""
-    if size.adapter == REFLEXIVE:
-        return ReflexiveLayer.of(size.room)
-    return parse_adapter(size.adapter).build(size.room)
+    one = (
+        ReflexiveLayer.of(size.room)
+        if size.adapter == REFLEXIVE
+        else parse_adapter(size.adapter).build(size.room)
+    )
+    if not size.directions:
+        return one
+    return SegmentedAdapter(one, size.directions, max(1, size.outputs - 1))

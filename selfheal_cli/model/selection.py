@@ -172,7 +172,7 @@ def begin_as_logistic(network: Any, rows: SpooledRows, taught: int) -> bool:
     if 2 * outputs > first.out_features or width > WIDEST:
         return False
     x, y = rows.spread(taught, MOST_CELLS // (width + 1))
-    theta = torch.from_numpy(_regress(x, y, outputs)).float()
+    theta = torch.from_numpy(_regress(x[:, :width], y, outputs)).float()
     with torch.no_grad():
         for weight in (second.weight[: 2 * outputs], second.bias[: 2 * outputs]):
             weight.zero_()

@@ -1,6 +1,8 @@
 """What the files of a version and of its base are called, and what a version gives."""
 
 ADAPTER_FILE = "adapter.safetensors"
+SEGMENTS_FILE = "segments.json"  # which adapter each segment has; there where any has one
+PACK_FILE = "segments.safetensors"  # adapters of segments, in a logged model of their own
 LINK_FILE = "selfheal.json"
 BASE_WEIGHTS_FILE = "base.safetensors"
 BASE_DOCUMENT_FILE = "model.json"

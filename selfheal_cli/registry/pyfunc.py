@@ -15,7 +15,7 @@ from selfheal_cli.model.checkpoint import assemble, unpack
 from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.registry.encoding import encoding_of
 from selfheal_cli.registry.layout import ADAPTER_FILE, LINK_FILE, OUTPUTS
-from selfheal_cli.registry.mlflow.artifacts import base_in, read_base
+from selfheal_cli.registry.mlflow.artifacts import base_in, read_base, whole_adapter
 from selfheal_cli.sources.encoding import Encoding
 
 if TYPE_CHECKING:
@@ -85,9 +85,8 @@ def _load_pyfunc(data_path: str) -> ProbabilityModel:
             f"base {link['base']}: its bytes are not those that this version was registered with"
         )
     where = f"{folder.name}/{ADAPTER_FILE}"
-    adapter = unpack(
-        (folder / ADAPTER_FILE).read_bytes(), sha256=link["adapter_sha256"], where=where
-    )
+    stored = whole_adapter(folder, where)
+    adapter = unpack(stored, sha256=link["adapter_sha256"], where=where)
     document = base.describe()
     with asked_by_mlflow():
         encoding = encoding_of(base)

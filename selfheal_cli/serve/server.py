@@ -48,6 +48,7 @@ from selfheal_cli.serve.service import ScoringService
 from selfheal_cli.serve.settings import HealerSettings, ServerSettings
 from selfheal_cli.serve.staff import ProcessWord, Staff, samples_of, somebody_scores
 from selfheal_cli.serve.tracing import open_tracing
+from selfheal_cli.sources.encoding import TEXTS
 from selfheal_cli.spool.control import ControlChannel
 from selfheal_cli.spool.database import LogDatabase
 from selfheal_cli.spool.file import spool_path
@@ -198,7 +199,7 @@ def _undisturbed() -> None:
 def warm(served: ServedModel) -> None:
     """Score a row once each way, so that the first caller does not wait for what loads late."""
     columns = {
-        column.name: np.array([""], dtype=object) if column.kind == "categorical" else np.zeros(1)
+        column.name: np.array([""], dtype=object) if column.kind in TEXTS else np.zeros(1)
         for column in served.quick.encoding.columns
     }
     served.score(columns)

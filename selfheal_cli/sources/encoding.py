@@ -18,6 +18,7 @@ from pydantic import (
 
 from selfheal_cli.estimators.scorer import scorer_of
 from selfheal_cli.estimators.spec import EstimatorSpec
+from selfheal_cli.segment_keys import codes_of
 from selfheal_cli.sources.first_contract import as_text
 from selfheal_cli.sources.values import LARGEST, RowContract, finite, numbers, texts
 
@@ -120,7 +121,27 @@ class CategoricalColumn(BaseModel):
         }
 
 
-Column = Annotated[NumericColumn | RawColumn | CategoricalColumn, Field(discriminator="kind")]
+class SegmentColumn(BaseModel):
+    """The column that says which segment a row is of, where it is no feature: no input is of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: Literal["segment"] = "segment"
+    name: str
+
+    @property
+    def width(self) -> int:
+        """Inputs that the column takes."""
+        return 0
+
+    def encode(self, values: np.ndarray[Any, Any], out: FloatArray) -> dict[str, int]:
+        """Nothing to write; a value that is missing is nothing unusual."""
+        return {}
+
+
+TEXTS = ("categorical", "segment")  # kinds of columns that hold texts
+Column = Annotated[
+    NumericColumn | RawColumn | CategoricalColumn | SegmentColumn, Field(discriminator="kind")
+]
 
 
 class Encoding(BaseModel):
@@ -129,12 +150,15 @@ class Encoding(BaseModel):
     ``contract`` says what values mean: 2 as in `values`, 1 as in selfheal 0.1.0, whose encodings
     do not name one. A ``model`` that is no torch network takes the raw columns; the probabilities
     that it gives are the last inputs. What it transforms for a network are all of them.
+    Behind the inputs go two numbers that say which ``segment`` a row is of (`segment_keys`), where
+    a column has that name: it may be a feature, or else a `SegmentColumn`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     columns: tuple[Column, ...]
     contract: RowContract = 1
     model: EstimatorSpec | None = None
+    segment: str | None = None
 
     @model_serializer(mode="wrap")
     def _as_of_its_contract(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -142,6 +166,8 @@ class Encoding(BaseModel):
         values: dict[str, Any] = dump(self)
         if self.model is None:
             del values["model"]
+        if self.segment is None:
+            del values["segment"]
         if self.contract == 1:
             del values["contract"]
             for column in values["columns"]:
@@ -172,13 +198,23 @@ class Encoding(BaseModel):
 
     @property
     def names(self) -> list[str]:
-        """Feature names in order."""
+        """Names of the columns that a row must have, in order."""
         return [column.name for column in self.columns]
+
+    @property
+    def features(self) -> list[str]:
+        """Names of the features in order."""
+        return [column.name for column in self.columns if column.kind != "segment"]
+
+    def by_segment(self, name: str) -> Encoding:
+        """The same, with the column that says which segment a row is of."""
+        beside = () if name in self.names else (SegmentColumn(name=name),)
+        return self.model_copy(update={"columns": (*self.columns, *beside), "segment": name})
 
     @property
     def numeric(self) -> list[str]:
         """Names of the numeric features."""
-        return [column.name for column in self.columns if column.kind != "categorical"]
+        return [column.name for column in self.columns if column.kind not in TEXTS]
 
     @property
     def text(self) -> list[str]:
@@ -194,7 +230,7 @@ class Encoding(BaseModel):
 
     @property
     def width(self) -> int:
-        """Inputs of the network."""
+        """Inputs of the network, without what says which segment a row is of."""
         given = 0 if self.model is None else self.model.outputs
         return given + (0 if self.transforms else sum(column.width for column in self.columns))
 
@@ -215,7 +251,9 @@ class Encoding(BaseModel):
         return None if self.model is None else scorer_of(self.model).data
 
     def encode(self, columns: Columns, counts: Counter[str] | None = None) -> FloatArray:
-        """Raw columns, (n,) each, to (n, width) float32; adds what was unusual to ``counts``."""
+        """Raw columns, (n,) each, to (n, width) float32, by segment (n, width + 2); adds what was
+        unusual to ``counts``.
+        """
         rows = len(next(iter(columns.values())))
         beside = sum(column.width for column in self.columns)
         given_width = 0 if self.model is None else self.model.outputs
@@ -225,7 +263,7 @@ class Encoding(BaseModel):
         for column in self.columns:
             values = columns[column.name]
             beyond = 0
-            if self.contract == 2 and column.kind != "categorical":
+            if self.contract == 2 and column.kind not in TEXTS:
                 given = int(np.isnan(values).sum())
                 values = finite(values) + 0.0  # no -0.0
                 beyond = int(np.isnan(values).sum()) - given
@@ -238,7 +276,10 @@ class Encoding(BaseModel):
                     counts.update({MISSING: -beyond, TOO_LARGE: beyond})
         if self.model is not None:
             x[:, start:] = scorer_of(self.model).score(taken)
-        return np.ascontiguousarray(x[:, start:]) if self.transforms else x
+        x = np.ascontiguousarray(x[:, start:]) if self.transforms else x
+        if self.segment is None:
+            return x
+        return np.concatenate([x, codes_of(columns[self.segment])], axis=1)
 
     def filled(self, x: FloatArray) -> FloatArray:
         """Raw columns side by side (n, d) as inputs: what goes in where a value is missing."""
@@ -269,7 +310,7 @@ class Encoding(BaseModel):
             raise KeyError(f"missing columns: {', '.join(absent)}; expected: {self.names}")
         return {
             column.name: self._numbers(frame[column.name])
-            if column.kind != "categorical"
+            if column.kind not in TEXTS
             else self._texts(frame[column.name])
             for column in self.columns
         }
@@ -300,7 +341,8 @@ class QuickEncoding:
     def __init__(self, encoding: Encoding) -> None:
         self.encoding = encoding
         columns = encoding.columns
-        self.exact = all(isinstance(c, NumericColumn) and not c.constant for c in columns)
+        plain = all(isinstance(c, NumericColumn) and not c.constant for c in columns)
+        self.exact = plain and encoding.segment is None
         if self.exact:
             numeric: list[Any] = list(columns)
             self._mean = np.array([column.mean for column in numeric])

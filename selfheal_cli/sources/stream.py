@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from selfheal_cli.config import SegmentSettings
 from selfheal_cli.config_sources import KafkaSettings, UnboundedSettings
 from selfheal_cli.errors import DataError
 from selfheal_cli.records import Batch, Rows
@@ -21,7 +22,7 @@ from selfheal_cli.sources.joining import LabelJoin
 from selfheal_cli.sources.ndjson import NdjsonTable, Object, as_frame, parse_object
 from selfheal_cli.sources.profile import profile
 from selfheal_cli.sources.rejects import Rejects
-from selfheal_cli.sources.segment import with_segment
+from selfheal_cli.sources.segment import NONE, with_segment
 from selfheal_cli.sources.values import RowContract
 from selfheal_cli.sources.violation import UNREADABLE
 
@@ -150,9 +151,9 @@ class UnboundedSource(Around):
         live: bool = True,
         clock: Callable[[], float] = time.monotonic,
         contract: RowContract = 2,
-        segment_by: str | None = None,
+        segments: SegmentSettings = NONE,
     ) -> None:
-        self._row_contract, self._segment_by = contract, segment_by
+        self._row_contract, self._segments = contract, segments
         self._settings, self._feed, self._clock = settings, feed, clock
         self._batch_size, self._past, self._live = batch_size, past or Past(), live
         self.batch_count = batches
@@ -258,7 +259,7 @@ class UnboundedSource(Around):
             )
         profiled.target.require_trained(rows)
         fitted = fit(table, profiled, table.chunks(profiled.numeric), settings)
-        return with_segment(fitted, table, settings, self._segment_by)
+        return with_segment(fitted, table, settings, self._segments)
 
     def _first_rows(self) -> NdjsonTable:
         """The rows to train on, in a temporary file, which goes with the table."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from selfheal_cli.config import SegmentSettings
 from selfheal_cli.config_sources import BoundedSettings
 from selfheal_cli.errors import DataError
 from selfheal_cli.records import Batch, Rows
@@ -19,7 +20,7 @@ from selfheal_cli.sources.fit import fit
 from selfheal_cli.sources.profile import Kinds, Target, as_classes, as_labels, profile
 from selfheal_cli.sources.recognition import open_found
 from selfheal_cli.sources.rejects import Rejects
-from selfheal_cli.sources.segment import with_segment
+from selfheal_cli.sources.segment import NONE, with_segment
 from selfheal_cli.sources.table_file import TableFile, require_column
 from selfheal_cli.sources.values import finite, texts
 
@@ -41,7 +42,7 @@ class TableSource(Around):
         *,
         batch_size: int,
         batches: int | None,
-        segment_by: str | None = None,
+        segments: SegmentSettings = NONE,
     ) -> None:
         self._rejects = Rejects(settings.max_rejects)
         profiled = profile(table, settings, self._rejects)
@@ -54,7 +55,7 @@ class TableSource(Around):
         profiled.target.require_trained(self._train_rows)
         self._unlabelled = 0
         fitted = fit(table, profiled, self._counted(settings.target), settings)
-        self._fitted = with_segment(fitted, table, settings, segment_by)
+        self._fitted = with_segment(fitted, table, settings, segments)
         if self._unlabelled:
             self.remarks += (self._left_out(),)
         self._seen = RangeViolations(self._fitted.contract)

@@ -45,6 +45,8 @@ EXAMPLES: Mapping[type[Event], Mapping[str, Any]] = {
         "labels": ["no", "yes"], "rules": ["V14 < 0 => 1"], "rules_suggested": False,
         "sensitive": "V14", "mean": 0.0, "sd": 1.0, "batches": 3, "held_out": {},
     },
+    events.SegmentRestored: {"base": "b", "base_sha256": "0", "segment": "DE", "version": 9,
+                             "source": 4, "code": "7c41a5c93562"},
     events.ModelWrapped: {"base": "b", "base_sha256": "0", "origin": "net.py"},
     events.RowsTaken: {**OF_BATCH, "rows": 100, "offsets": {"answered": 1}},
     events.BatchScored: {

@@ -1,4 +1,4 @@
-"""A run that watches segments, killed and resumed."""
+"""A run that watches and heals segments, killed and resumed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def config() -> RunConfig:
         network=NetworkSettings(epochs=1),
         heal=HealSettings(recipe="anchored", pre_heal="figures"),
         labels=LabelSettings(regime="delayed", delay=2),
-        segments=SegmentSettings(by="country", window=100),
+        segments=SegmentSettings(by="country", heal=True, window=100),
         batches=14,
         plots=False,
     )

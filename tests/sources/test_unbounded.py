@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from selfheal_cli.config import SegmentSettings
 from selfheal_cli.config_sources import StdinSettings
 from selfheal_cli.errors import DataError
 from selfheal_cli.sources.feed import PARTITION, Keeping, KeepingFeed, KeptLines, Past
@@ -170,8 +171,9 @@ def test_the_column_of_segments_is_kept_beside_the_features_and_may_be_missing()
     lines = [changed(line, shop=place % 3) for place, line in enumerate([*TRAIN, *REST[:9]])]
     feed = ScriptedFeed(clock, [[*lines, REST[9]]])
     settings = StdinSettings(target="y", train_rows=30, drop=("shop",))
+    by = SegmentSettings(by="shop")
     source = UnboundedSource(
-        settings, feed, None, batch_size=10, batches=1, clock=clock, segment_by="shop"
+        settings, feed, None, batch_size=10, batches=1, clock=clock, segments=by
     )
     (batch,) = source.batches()
     assert "shop" not in source.encoding.names

@@ -16,7 +16,7 @@ from selfheal_cli.records import digest
 from selfheal_cli.registry.base import BASELINE, CHAMPION, Registry
 from selfheal_cli.registry.encoding import encoding_of
 from selfheal_cli.rollback.plan import last_own, serving_version
-from selfheal_cli.sources.encoding import Encoding
+from selfheal_cli.sources.encoding import TEXTS, Encoding
 from selfheal_cli.spool.entries import LoggedRequest
 from selfheal_cli.spool.store import Spool
 from selfheal_cli.workspace import OWNER_ONLY, WORKSPACE
@@ -122,7 +122,7 @@ class RowTable:
     """
 
     def __init__(self, encoding: Encoding, classes: tuple[str, ...]) -> None:
-        self._texts = {one.name: one.kind == "categorical" for one in encoding.columns}
+        self._texts = {one.name: one.kind in TEXTS for one in encoding.columns}
         self._classes = classes
         self.target = LABEL if LABEL not in self._texts else f"selfheal_{LABEL}"
 

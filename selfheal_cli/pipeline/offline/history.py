@@ -37,6 +37,11 @@ class HistoryEntry:
         """Whether it is about a version."""
         return version in (self.before, self.after, self.data.get("version"))
 
+    @property
+    def made(self) -> set[int]:
+        """The versions that came of it, or serve since."""
+        return {one for one in (self.after, self.data.get("version")) if one is not None}
+
 
 def model_history(
     model: str, registry: Registry | None, workspace: Path = WORKSPACE

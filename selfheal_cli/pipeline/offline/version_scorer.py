@@ -14,6 +14,7 @@ from selfheal_cli.model.checkpoint import assemble
 from selfheal_cli.model.network import Weights
 from selfheal_cli.records import Base, VersionRecord
 from selfheal_cli.registry.encoding import encoding_of
+from selfheal_cli.sources.encoding import TEXTS
 from selfheal_cli.sources.table_file import TableFile, require_column
 from selfheal_cli.sources.values import parsed, texts
 
@@ -124,7 +125,7 @@ class VersionScorer:
         problems: dict[int, str] = {}
         for column in self._encoding.columns:
             values = frame[column.name]
-            if column.kind == "categorical":
+            if column.kind in TEXTS:
                 columns[column.name] = texts(values)
                 continue
             columns[column.name], wrong = parsed(values)
@@ -136,8 +137,10 @@ class VersionScorer:
 
     def _attributions(self, x: FloatArray) -> NDArray[np.float64]:
         """Gradient times input (n, columns) of each row's logit, of K classes the likeliest's."""
-        shares = (input_gradients(self._network, x) * x).astype(np.float64)
-        starts = np.cumsum([0, *(column.width for column in self._encoding.columns)])[:-1]
+        inputs = x[:, : self._encoding.width]
+        shares = (input_gradients(self._network, x) * inputs).astype(np.float64)
+        widths = [column.width for column in self._encoding.columns if column.width]
+        starts = np.cumsum([0, *widths])[:-1]
         summed: NDArray[np.float64] = np.add.reduceat(shares, starts, axis=1)
         return summed
 
@@ -147,7 +150,7 @@ class VersionScorer:
         return [f"score_{label}" for label in self._labels]
 
     def _attribution_names(self) -> list[str]:
-        return [f"attribution_{name}" for name in self._encoding.names]
+        return [f"attribution_{name}" for name in self._encoding.features]
 
     def _own_names(self) -> set[str]:
         why = self._attribution_names() if self._explain else []

@@ -23,13 +23,21 @@ from selfheal_cli.errors import ConfigurationError, DataError
 from selfheal_cli.events.types import FeatureShare
 from selfheal_cli.heal.anchor import Anchor, AnchorRows
 from selfheal_cli.heal.experts.random_features import draw_features, no_features
+from selfheal_cli.heal.experts.segment import choose_directions
 from selfheal_cli.heal.recipe import check_place, check_recipe, kind_of
 from selfheal_cli.labels.quarantine import LabelWatch
 from selfheal_cli.metrics import classify
 from selfheal_cli.model.adapters import AFFINE, MIXTURE, REFLEXIVE
 from selfheal_cli.model.attribution import gradient_times_input, input_gradients
 from selfheal_cli.model.checkpoint import PROBE_ROWS, estimator_tensors, make_base
-from selfheal_cli.model.network import Architecture, Classifier, PlainNetwork, SelfHealingNetwork
+from selfheal_cli.model.network import (
+    Architecture,
+    Classifier,
+    PlainNetwork,
+    SelfHealingNetwork,
+    Weights,
+)
+from selfheal_cli.model.segmented import apart
 from selfheal_cli.model.selection import Selected, train_selected
 from selfheal_cli.model.training import SpooledRows, seeded, train
 from selfheal_cli.moments import Moments
@@ -139,7 +147,7 @@ def numeric_inputs(encoding: Encoding) -> Iterator[tuple[str, int]]:
 def check_monitors(config: RunConfig, source: Source) -> None:
     """Raise `ConfigurationError` for a monitor that cannot be, before training takes its time."""
     numeric = source.encoding.numeric
-    text = [name for name in source.encoding.names if name not in numeric]
+    text = source.encoding.text
     for settings in config.monitors:
         targets_of(settings, numeric, text)
 
@@ -179,8 +187,8 @@ def _gradients(source: Source, network: SelfHealingNetwork, rows: Rows) -> dict[
     """By numeric feature: mean of |gradient| times the input's standard deviation."""
     if source.encoding.model is not None:
         return permuted(source.encoding, network, rows)
-    x = rows.x
-    gradients = np.abs(input_gradients(network, x)).mean(axis=0, dtype=np.float64)
+    x = rows.x[:, : network.architecture.inputs]
+    gradients = np.abs(input_gradients(network, rows.x)).mean(axis=0, dtype=np.float64)
     gradients *= x.std(axis=0, dtype=np.float64)
     return {name: float(gradients[place]) for name, place in numeric_inputs(source.encoding)}
 
@@ -263,7 +271,9 @@ def train_networks(
     calibration = None if auto else calibrate_sensitive(named, source, rules)
     plain: Classifier | None = None
     if wrapped is not None:
-        selected = Selected(wrapped.network_for(source.encoding), "")
+        network = wrapped.network_for(source.encoding)
+        keyed = source.encoding.segment is not None
+        selected = Selected(network.keyed() if keyed else network, "")
     else:
         selected, plain = _train(config, source, on_epoch)
     network = selected.network
@@ -276,7 +286,7 @@ def train_networks(
 
 def survey(config: RunConfig, source: Source, trained: Trained) -> Prepared:
     """One walk through the training rows with the recipe's network: what is normal?"""
-    network = _with_recipes_adapter(trained.network, config, source)
+    network = _with_recipes_adapter(trained.network.whole, config, source)
     classes = len(source.labels)
     strictly = config.heal.assume is not None and config.heal.assume_strictly
     anchors = AnchorRows(network, classes, margins=strictly and classes == 2)
@@ -289,12 +299,12 @@ def survey(config: RunConfig, source: Source, trained: Trained) -> Prepared:
 
     def walk() -> Iterator[Columns]:
         for rows in source.training():
-            features = network.features(rows.x)
-            anchors.add(rows.x, features, rows.y)
-            shifts.add(rows.x)
+            features, x = network.features(rows.x), rows.x[:, : network.architecture.inputs]
+            anchors.add(x, features, rows.y)
+            shifts.add(x)
             if references is not None:
                 frozen = network.predict_features(features)
-                references.add(rows.x, rows.y, frozen_logit(frozen))
+                references.add(x, rows.y, frozen_logit(frozen))
             labels.append(rows.y)
             recent[:] = [rows.x[-RECENT:]]
             if reservoir is not None:
@@ -303,6 +313,8 @@ def survey(config: RunConfig, source: Source, trained: Trained) -> Prepared:
 
     calibrated = calibrate_rules(trained.rules.rules, walk(), config.batch_size)
     anchor = anchors.anchor()
+    if config.segments.heal:
+        network = _by_segment(network, trained.network, anchor)
     policy = config.policy
     shadow = trained.plain or network.with_adapter(network.adapter.state_dict())
     probe = recent[0][-PROBE_ROWS:]
@@ -350,6 +362,23 @@ def _with_recipes_adapter(
         return network.anchored(beside=beside, adapter=kind.adapter)
 
 
+def _by_segment(
+    network: SelfHealingNetwork, trained: SelfHealingNetwork, anchor: Anchor
+) -> SelfHealingNetwork:
+    """The network with room for segments' own adapters: those that ``trained`` has, or none."""
+    directions = trained.architecture.directions
+    if directions:
+        same = network.segmented(directions)
+        return same.with_adapter({**same.adapter.state_dict(), **_of_segments(trained)})
+    size = network.architecture
+    read = slice(size.hidden, size.hidden + size.inputs) if size.beside else slice(0, size.hidden)
+    return network.segmented(choose_directions(anchor, read, max(1, size.outputs - 1)))
+
+
+def _of_segments(network: SelfHealingNetwork) -> Weights:
+    return apart(network.adapter.state_dict())[1]
+
+
 def _changes_nothing(network: SelfHealingNetwork) -> bool:
     """Whether its affine adapter has learned nothing."""
     state = network.adapter.state_dict()
@@ -371,7 +400,7 @@ def _mixed(network: SelfHealingNetwork, source: Source) -> SelfHealingNetwork:
     sample = Reservoir()
     for rows in source.training():
         sample.add(rows)
-    return network.mixed(*draw_features(sample.rows().x))
+    return network.mixed(*draw_features(sample.rows().x[:, : network.architecture.inputs]))
 
 
 def _document(source: Source) -> dict[str, Any]:
@@ -399,6 +428,7 @@ def _features(source: Source) -> list[Feature]:
     return [
         Feature(column.name, "numeric" if column.name in numeric else "categorical", column.width)
         for column in source.encoding.columns
+        if column.width
     ]
 
 
@@ -408,6 +438,8 @@ def _input_names(source: Source, *, by_category: bool) -> list[str]:
         return list(source.encoding.transformed)
     names = []
     for column in source.encoding.columns:
+        if column.kind == "segment":
+            continue
         if column.width == 1:
             names.append(column.name)
         elif by_category and column.kind == "categorical":
@@ -423,8 +455,9 @@ def _train(
     config: RunConfig, source: Source, on_epoch: OnEpoch
 ) -> tuple[Selected, Classifier | None]:
     settings, classes = config.network, len(source.labels)
+    keyed = source.encoding.segment is not None
     architecture = Architecture(
-        source.encoding.width, settings.hidden, 1 if classes == 2 else classes
+        source.encoding.width, settings.hidden, 1 if classes == 2 else classes, keyed=keyed
     )
     total = settings.epochs * (2 if settings.shadow == "plain" else 1)
     done = 0

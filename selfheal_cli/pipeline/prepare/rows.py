@@ -50,7 +50,7 @@ def open_source(config: RunConfig) -> Source:
         from selfheal_cli.sources.table import TableSource
 
         rows = open_rows(settings, config.row_contract)
-        return TableSource(settings, rows, segment_by=config.segments.by, **size)
+        return TableSource(settings, rows, segments=config.segments, **size)
     if isinstance(settings, SyntheticSettings):
         from selfheal_cli.sources.synthetic import SyntheticSource
 
@@ -185,7 +185,7 @@ def _unbounded(
         keeping=keeping,
         live=live,
         contract=config.row_contract,
-        segment_by=config.segments.by,
+        segments=config.segments,
     )
 
 

@@ -9,9 +9,11 @@ import numpy as np
 from selfheal_cli.config import RunConfig
 from selfheal_cli.drift.monitor import Reservoir, TrainingSample
 from selfheal_cli.drift.segment_evidence import CELLS
-from selfheal_cli.drift.segments import ColumnCells, SegmentReference, keys_of, most_segments
-from selfheal_cli.errors import DataError
+from selfheal_cli.drift.segments import ColumnCells, SegmentReference, most_segments
+from selfheal_cli.errors import ConfigurationError, DataError
+from selfheal_cli.heal.recipe import kind_of
 from selfheal_cli.records import Rows
+from selfheal_cli.segment_keys import keys_of
 from selfheal_cli.sources.base import Source
 from selfheal_cli.sources.table_file import nearest
 
@@ -20,8 +22,12 @@ REPEATED = 2.0  # rows a value, on average, below which it does
 
 
 def check_segments(config: RunConfig, source: Source) -> None:
-    """Raise `DataError` for a column that makes no segments, before training takes its time."""
+    """Raise `DataError` for a column that makes no segments, before training takes its time; and
+    `ConfigurationError` where none can be healed.
+    """
     by = config.segments.by
+    if config.segments.heal:
+        _check_heals(config)
     if by is None:
         return
     counts: Counter[str] = Counter()
@@ -52,9 +58,28 @@ def check_segments(config: RunConfig, source: Source) -> None:
         )
 
 
+def _check_heals(config: RunConfig) -> None:
+    """Raise `ConfigurationError` where segments cannot have adapters."""
+    if config.segments.by is None:
+        raise ConfigurationError(
+            "segments.heal = true: no column says which segment a row is of; give --segment-by "
+            "COLUMN, or leave segments.heal out"
+        )
+    if not kind_of(config.heal.recipe).guarded:
+        raise ConfigurationError(
+            f"segments.heal = true: recipe '{config.heal.recipe}' heals without a gate; give "
+            "--recipe anchored or ensemble, or leave segments.heal out"
+        )
+    if config.heal.assume is not None:
+        raise ConfigurationError(
+            f"segments.heal = true: heal.assume = {config.heal.assume} heals without labels, and "
+            "segments learn from labels alone; leave out one of the two"
+        )
+
+
 def columns_of(source: Source, by: str) -> tuple[str, ...]:
     """The features that segments are watched in: all but the one that says which it is."""
-    return tuple(name for name in source.encoding.names if name != by)
+    return tuple(name for name in source.encoding.features if name != by)
 
 
 def segment_reference(config: RunConfig, source: Source) -> SegmentReference | None:

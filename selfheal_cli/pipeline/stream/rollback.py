@@ -9,6 +9,7 @@ from selfheal_cli.errors import SelfhealError
 from selfheal_cli.events import types as events
 from selfheal_cli.heal.gate import compare
 from selfheal_cli.heal.recipe import kind_of
+from selfheal_cli.heal.recipes.segmented import still_known
 from selfheal_cli.heal.task import AdapterState, HealRows
 from selfheal_cli.model.network import Weights
 from selfheal_cli.pipeline.stream.candidates import Alarm
@@ -51,8 +52,11 @@ class AutoRollback:
         )  # fmt: skip
         if moved.version is not None:
             snapshot = moved.version.tags["selfheal.snapshot"]
-            # what was learned goes with a proposal that was approved, and with nothing else
-            kept = self._live.serving.adapter.memory if snapshot in self._state.proposed else {}
+            # what was learned goes with a proposal that was approved, and with what one segment's
+            # return left alone
+            now = self._live.serving.adapter
+            proposed = snapshot in self._state.proposed
+            kept = now.memory if proposed else still_known(now, moved.weights)
             self._serve(Best.of(moved.version, moved.weights), kept)
             self._health = Health(self._policy)
             self._state.overtaken = moved.batch

@@ -14,8 +14,15 @@ from mlflow.utils.uri import is_local_uri
 
 from selfheal_cli.errors import RegistryUnreachable, VersionCorrupt
 from selfheal_cli.masking import masked_uri
+from selfheal_cli.model.composite import SegmentManifest, joined
 from selfheal_cli.records import Base
-from selfheal_cli.registry.layout import BASE_DOCUMENT_FILE, BASE_WEIGHTS_FILE
+from selfheal_cli.registry.layout import (
+    ADAPTER_FILE,
+    BASE_DOCUMENT_FILE,
+    BASE_WEIGHTS_FILE,
+    PACK_FILE,
+    SEGMENTS_FILE,
+)
 from selfheal_cli.registry.mlflow.store import TRANSIENT, away_errors, require_driver, told
 
 MOVED = "if its folder was moved, move it back or put a link to it there (ln -s NEW OLD)"
@@ -52,6 +59,30 @@ def read_base(base_id: str) -> Base:
             "set MLFLOW_TRACKING_URI to the store that the version came from"
         ) from exc
     return _base(folder)
+
+
+def whole_adapter(folder: Path, where: str) -> bytes:
+    """The adapter's bytes of a version's folder, those of segments fetched from where they lie.
+
+    Raises `VersionCorrupt` where one of them is gone or another one.
+    """
+    adapter = (folder / ADAPTER_FILE).read_bytes()
+    listed = folder / SEGMENTS_FILE
+    if not listed.is_file():
+        return adapter
+    manifest = SegmentManifest.parse(listed.read_bytes(), where)
+    return joined(adapter, manifest, lambda pack: _pack(pack, where), where)
+
+
+def _pack(pack: str, where: str) -> bytes:
+    try:
+        folder = fetch(f"models:/{pack}", {PACK_FILE})
+    except FileNotFoundError as exc:
+        raise VersionCorrupt(
+            f"{where}: the segments' adapters {pack} are gone from the artifact store ({exc}); "
+            "restore them from a backup or use another version"
+        ) from exc
+    return (folder / PACK_FILE).read_bytes()
 
 
 def base_in(folder: Path) -> Base | None:

@@ -24,6 +24,7 @@ from selfheal_cli.registry.layout import (
     LINK_FILE,
     OUTPUTS,
     REQUIREMENTS_FILE,
+    SEGMENTS_FILE,
 )
 
 __all__ = ["ADAPTER_FILE", "BASE_DOCUMENT_FILE", "BASE_WEIGHTS_FILE"]
@@ -44,11 +45,15 @@ def write_version(
     threshold: float,
     model_id: str | None,
     run_id: str,
+    segments: bytes = b"",
 ) -> None:
     """Fill ``folder`` with the adapter, the link to its base, and MLflow's own description.
 
-    ``document`` is the base's; ``model_id`` is None where no store has it.
+    ``document`` is the base's; ``model_id`` is None where no store has it. Where ``segments`` says
+    which adapters they have, ``adapter`` is that of all rows.
     """
+    if segments:
+        (folder / SEGMENTS_FILE).write_bytes(segments)
     (folder / ADAPTER_FILE).write_bytes(adapter)
     link = {
         "adapter_sha256": adapter_sha256,

@@ -20,6 +20,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from selfheal_cli.errors import RegistryError, VersionCorrupt, VersionNotFound
+from selfheal_cli.model.composite import SegmentManifest
 from selfheal_cli.records import (
     LEASE_TAG,
     SHOWN_TAGS,
@@ -31,6 +32,7 @@ from selfheal_cli.records import (
     digest,
 )
 from selfheal_cli.registry.base import (
+    CHAMPION,
     DOUBLE_TAG,
     NOTHING,
     Added,
@@ -39,9 +41,11 @@ from selfheal_cli.registry.base import (
     scored_tags,
 )
 from selfheal_cli.registry.carried import carried
+from selfheal_cli.registry.layout import SEGMENTS_FILE
 from selfheal_cli.registry.manifest import MANIFEST_FILE, Manifest, files_in, hashes_of
 from selfheal_cli.registry.mlflow import artifacts
 from selfheal_cli.registry.mlflow import format as mlmodel
+from selfheal_cli.registry.mlflow.packs import SegmentPacks
 from selfheal_cli.registry.mlflow.runs import as_metrics, every, unless_gone, unless_there
 from selfheal_cli.registry.mlflow.versions import VERSIONS_TAG, MlflowVersions, is_copy
 from selfheal_cli.scores import AnyScores
@@ -58,6 +62,7 @@ class MlflowRegistry(MlflowVersions):
     def __init__(self, uri: str | None = None, *, create: bool = False) -> None:
         super().__init__(uri, create=create)
         self._bases: dict[str, Base] = {}
+        self._packs = SegmentPacks()
         self._models: set[str] = set()  # known to exist
         self._next: dict[str, int] = {}  # the number that a model's next version should get
 
@@ -223,10 +228,15 @@ class MlflowRegistry(MlflowVersions):
         Returns the hash of its manifest.
         """
         base = self.base(lineage.base)
+        whole, segments = self._packs.store(
+            self._client, lineage.base, adapter, lineage.run_id,
+            partial(self._segments_of, lineage.model),
+        )  # fmt: skip
         with tempfile.TemporaryDirectory() as folder:
             mlmodel.write_version(
                 Path(folder),
-                adapter=adapter,
+                adapter=whole,
+                segments=segments,
                 adapter_sha256=snapshot.sha256,
                 base_id=lineage.base,
                 base_sha256=base.sha256,
@@ -244,6 +254,16 @@ class MlflowRegistry(MlflowVersions):
         metrics = as_metrics(snapshot.metrics, snapshot.batch, model.model_id, at_ms=at_ms)
         self._client.log_batch(lineage.run_id, metrics=metrics)
         return digest(manifest.as_bytes())
+
+    def _segments_of(self, model: str) -> SegmentManifest | None:
+        """The manifest of segments of the champion; None where it has none, or is gone."""
+        number = self.alias(model, CHAMPION)
+        entry = self._entry(model, number) if number else None
+        if entry is None:
+            return None
+        where = f"{model} v{number}"
+        listed = self._files(self._logged_model_of(entry), where).get(SEGMENTS_FILE)
+        return None if listed is None else SegmentManifest.parse(listed, where)
 
     def score_version(
         self,
@@ -287,14 +307,16 @@ class MlflowRegistry(MlflowVersions):
         By the version's own name, MLflow would read every version of the model first.
         """
         with tempfile.TemporaryDirectory() as into:
-            try:
-                names = {mlmodel.ADAPTER_FILE}
-                return files_in(artifacts.fetch(f"models:/{model_id}", names, Path(into)))
-            except FileNotFoundError as exc:
-                raise VersionCorrupt(
-                    f"{where}: {mlmodel.ADAPTER_FILE} is gone from the artifact store "
-                    f"({exc}); restore it from a backup or use another version"
-                ) from exc
+            return files_in(self._fetched(model_id, where, Path(into)))
+
+    def _fetched(self, model_id: str, where: str, into: Path) -> Path:
+        try:
+            return artifacts.fetch(f"models:/{model_id}", {mlmodel.ADAPTER_FILE}, into)
+        except FileNotFoundError as exc:
+            raise VersionCorrupt(
+                f"{where}: {mlmodel.ADAPTER_FILE} is gone from the artifact store "
+                f"({exc}); restore it from a backup or use another version"
+            ) from exc
 
     def adapter(self, version: VersionRecord) -> bytes:
         """See `Registry`."""
@@ -302,7 +324,8 @@ class MlflowRegistry(MlflowVersions):
         entry = self._present(version, where)
         with self._doing(f"read {where}"):
             model_id = self._logged_model_of(entry)
-        return self._files(model_id, where)[mlmodel.ADAPTER_FILE]
+        with tempfile.TemporaryDirectory() as into:
+            return artifacts.whole_adapter(self._fetched(model_id, where, Path(into)), where)
 
     def alias(self, model: str, alias: str) -> int | None:
         """See `Registry`."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from selfheal_cli.registry.layout import OUTPUTS
-from selfheal_cli.sources.encoding import Encoding
+from selfheal_cli.sources.encoding import TEXTS, Encoding
 from selfheal_cli.sources.first_contract import one_text
 from selfheal_cli.sources.values import one_number
 from selfheal_cli.sources.values import one_text as values_text
@@ -125,7 +125,7 @@ def _table(
     columns: dict[str, Any] = {}
     for column in encoding.columns:
         given = values[column.name]
-        if column.kind == "categorical":
+        if column.kind in TEXTS:
             held = _as_texts(given, encoding)
             if held is None:
                 return None

@@ -28,7 +28,7 @@ from selfheal_cli.serve.http.tensors import (
     as_bytes,
     values_of,
 )
-from selfheal_cli.sources.encoding import Encoding
+from selfheal_cli.sources.encoding import TEXTS, Encoding
 from selfheal_cli.sources.first_contract import one_text
 from selfheal_cli.sources.values import one_number
 from selfheal_cli.sources.values import one_text as values_text
@@ -94,7 +94,7 @@ def metadata(served: ServedModel, model: str) -> Metadata:
         inputs=[
             Described(
                 name=column.name,
-                datatype="BYTES" if column.kind == "categorical" else "FP64",
+                datatype="BYTES" if column.kind in TEXTS else "FP64",
                 shape=[-1],
             )
             for column in served.quick.encoding.columns
@@ -210,7 +210,7 @@ def _columns(
         raise RequestRefused("inputs: tensors of different names are expected, at least one")
     values = values_of(tensors, behind)
     read = {tensor.name: (tensor, values[tensor.name]) for tensor in tensors}
-    kinds = {column.name: column.kind == "categorical" for column in encoding.columns}
+    kinds = {column.name: column.kind in TEXTS for column in encoding.columns}
     first, flat = read[tensors[0].name]
     if len(tensors) == 1 and len(first.shape) == 2 and first.shape[1] == len(kinds):
         require_rows(first.shape[0], most)

@@ -1,0 +1,167 @@
+"""Segments' own adapters against the global recipe with the segment column as an input.
+
+    python benchmarks/segment_adapters.py quality --seeds 20     log loss by how segments move
+    python benchmarks/segment_adapters.py size --segments 1000   memory, ms a batch, bytes a version
+
+20 segments, 6 inputs; after a quarter, which trains, the relation between inputs and label moves in
+all segments alike, by a strength of each one's own, in opposite directions, in base rates alone, or
+not at all. Each batch has so many rows of each segment and is predicted before its labels come; the
+first tenth of the stream is left out of the figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+from pathlib import Path
+from statistics import fmean, stdev
+from tempfile import TemporaryDirectory
+from time import perf_counter
+
+import numpy as np
+import pandas as pd
+
+from selfheal_cli.config import HealSettings, NetworkSettings, RunConfig, SegmentSettings
+from selfheal_cli.config_sources import TableSettings
+from selfheal_cli.model.checkpoint import Packed
+from selfheal_cli.model.composite import split
+from selfheal_cli.model.network import use_one_thread
+from selfheal_cli.pipeline.prepare.baseline import survey, train_networks
+from selfheal_cli.pipeline.prepare.rows import open_source
+from selfheal_cli.pipeline.stream.memory import Replay
+from selfheal_cli.settings.resolve import OF_ENSEMBLE, OF_OWN_DATA, VALIDATION
+
+INPUTS, SEGMENTS = 6, 20
+MOVES = ("none", "same", "strength", "opposite", "base")
+RECIPES = {
+    "anchored": HealSettings(recipe="anchored", better_by="paired", pre_heal="figures"),
+    "ensemble": HealSettings(
+        recipe="ensemble", better_by="paired", pre_heal="figures", **OF_ENSEMBLE
+    ),
+}
+
+
+def table(seed: int, moves: str, segments: int, each: int, batches: int) -> pd.DataFrame:
+    """Rows in batches of ``each`` a segment; the first quarter is as the rest was before."""
+    draw = np.random.default_rng(seed)
+    weight, turn = 0.8 * draw.normal(size=(2, INPUTS))
+    strength = {
+        "none": np.zeros(segments), "same": np.ones(segments),
+        "strength": draw.uniform(0, 2, segments), "opposite": draw.choice([-1.0, 1.0], segments),
+        "base": np.zeros(segments),
+    }[moves]  # fmt: skip
+    shift = 1.2 * draw.normal(size=segments) if moves == "base" else 0.5 * strength
+    count = segments * each * batches * 4 // 3
+    x = draw.normal(size=(count, INPUTS))
+    code = np.tile(np.repeat(np.arange(segments), each), count // (segments * each) + 1)[:count]
+    moved = np.arange(count) >= count // 4
+    logit = x @ weight - 1.0 + moved * (1.5 * strength[code] * (x @ turn) + shift[code])
+    y = draw.random(count) < 1 / (1 + np.exp(-logit))
+    names = np.array([f"s{place}" for place in range(segments)], dtype=object)
+    columns = {f"c{place}": x[:, place] for place in range(INPUTS)}
+    return pd.DataFrame({**columns, "segment": names[code], "y": y.astype(int)})
+
+
+def config_for(path: Path, size: int, heal: HealSettings, *, by_segment: bool) -> RunConfig:
+    """A run on own data by its defaults; the segment column is an input either way."""
+    config = RunConfig(
+        source=TableSettings(path=path, target="y", train_fraction=0.25), rules=(), plots=False,
+        monitors=(), drift_by="monitors", sensitive="auto", batch_size=size, heal=heal,
+        network=NetworkSettings(shadow="frozen", validation=VALIDATION),
+        segments=SegmentSettings(by="segment", heal=True) if by_segment else SegmentSettings(),
+    )  # fmt: skip
+    return config.model_copy(update={"policy": config.policy.model_copy(update=OF_OWN_DATA)})
+
+
+class Contest:
+    """One stream through one recipe: log losses of its rows as they came."""
+
+    def __init__(self, config: RunConfig) -> None:
+        source = open_source(config)
+        trained = train_networks(config, source, lambda done, total: None)
+        self._replay = Replay(config, source, survey(config, source, trained))
+        self.losses: list[np.ndarray] = []
+        self.ms: list[float] = []
+        for batch in source.batches():
+            start = perf_counter()
+            p = np.clip(self._replay.predict(batch.rows.x).astype(float), 1e-6, 1 - 1e-6)
+            self.losses.append(-np.where(batch.rows.y == 1, np.log(p), np.log(1 - p)))
+            self._replay.step(batch)
+            self.ms.append(1_000 * (perf_counter() - start))
+
+    @property
+    def log_loss(self) -> float:
+        """Behind the first tenth of the stream."""
+        return float(np.concatenate(self.losses[len(self.losses) // 10 :]).mean())
+
+    @property
+    def adapter(self) -> bytes:
+        """Of what serves, as a version has it."""
+        return Packed.of(self._replay.live.serving.adapter.weights).data
+
+
+def quality(arguments: argparse.Namespace) -> None:
+    """A line for each way to move and number of rows: both, and how far they are apart."""
+    print("moves      rows  recipe     global + column  by segment  difference, 95 % interval")
+    for moves in arguments.moves.split(","):
+        for each in map(int, arguments.rows.split(",")):
+            for recipe in arguments.recipes.split(","):
+                pairs = []
+                for seed in range(arguments.first, arguments.first + arguments.seeds):
+                    with TemporaryDirectory() as folder:
+                        path = Path(folder, "rows.csv")
+                        batches = max(16, min(60, 600 // each))
+                        table(seed, moves, SEGMENTS, each, batches).to_csv(path, index=False)
+                        pairs.append([
+                            Contest(
+                                config_for(path, SEGMENTS * each, RECIPES[recipe], by_segment=own)
+                            ).log_loss
+                            for own in (False, True)
+                        ])  # fmt: skip
+                apart = [own - whole for whole, own in pairs]
+                spread = 1.96 * stdev(apart) / len(apart) ** 0.5 if len(apart) > 1 else np.nan
+                print(
+                    f"{moves:9s} {each:5d}  {recipe:10s} {fmean(w for w, _ in pairs):15.4f}"
+                    f"  {fmean(o for _, o in pairs):10.4f}  {fmean(apart):+.4f} +- {spread:.4f},"
+                    f" worst {max(apart):+.4f}",
+                    flush=True,
+                )
+
+
+def size(arguments: argparse.Namespace) -> None:
+    """Memory and time with many segments, beside the same rows in 10 of them."""
+    for segments in (10, arguments.segments):
+        with TemporaryDirectory() as folder:
+            path = Path(folder, "rows.csv")
+            each = 5 * arguments.segments // segments
+            table(0, "opposite", segments, each, 12).to_csv(path, index=False)
+            config = config_for(path, segments * each, RECIPES[arguments.recipes], by_segment=True)
+            contest = Contest(config)
+            parts = split(contest.adapter)
+            held = 0 if parts is None else sum(map(len, parts.segments.values()))
+            print(
+                f"{segments:5d} segments, batches of {segments * each} rows: "
+                f"{np.median(contest.ms):.0f} ms a batch, at most "
+                f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MB resident, "
+                f"{held / 1024:.0f} kB of segments' adapters in a version",
+                flush=True,
+            )
+
+
+def main() -> None:
+    """Runs one of the two."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("quality", "size"))
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--moves", default=",".join(MOVES))
+    parser.add_argument("--rows", default="5,20")
+    parser.add_argument("--recipes", default="anchored")
+    parser.add_argument("--segments", type=int, default=1_000)
+    arguments = parser.parse_args()
+    use_one_thread()
+    quality(arguments) if arguments.what == "quality" else size(arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""Segments' own adapters beside what another recipe heals for all rows.
+
+What all rows' adapter says is an expert in each segment's mixture: a heal has it predict the rows
+whose labels came, charges it and the segment's own experts for that, lets these learn, and only
+then goes on to the next rows. Where the segments move alike it counts for nearly all, where they
+move apart each goes its own way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from selfheal_cli.heal.anchor import Anchor
+from selfheal_cli.heal.experts.segment import SegmentDesign, SegmentExpert
+from selfheal_cli.heal.experts.shelf import Remembered, Shelf, StoredState
+from selfheal_cli.heal.task import AdapterState, HealOutcome, HealRows, HealTask, require_finite
+from selfheal_cli.model.network import SelfHealingNetwork, Weights
+from selfheal_cli.model.segmented import apart, margins_of_p, together
+from selfheal_cli.segment_keys import CODE_COLUMNS, as_codes, whole_code
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Matrix = NDArray[np.float64]
+    Codes = NDArray[np.int64]
+
+
+class HealsAll(Protocol):
+    """The recipe that heals for all rows."""
+
+    def heal(self, before: AdapterState, task: HealTask) -> HealOutcome:
+        """As `Recipe.heal`."""
+
+
+class Segmented:
+    """A `Recipe` around that of all rows."""
+
+    def __init__(self, network: SelfHealingNetwork, anchor: Anchor, whole: HealsAll) -> None:
+        size = network.architecture
+        self._network, self._whole_network, self._recipe = network, network.whole, whole
+        margins = max(1, size.outputs - 1)
+        self._design = SegmentDesign.of(anchor, tuple(size.directions), margins)
+        self._shelf = Shelf()
+
+    def heal(self, before: AdapterState, task: HealTask) -> HealOutcome:
+        """As `Recipe.heal`. Measures what the recipe of all rows does, how many segments have an
+        adapter, and how many of them learned.
+        """
+        weights, own = apart(before.weights)
+        known, rows = Remembered.of(before.memory), task.rows
+        plain = replace(task, rows=replace(rows, features=rows.features[:, :-CODE_COLUMNS]))
+        outcome = self._recipe.heal(AdapterState(weights, known.whole), plain)
+        fresh = rows.where((rows.y >= 0) & (rows.arrival > known.last))
+        learned = self._learn(known, known.latest or weights, fresh)
+        after = together(outcome.after.weights, _with(own, learned))
+        require_finite(after, task, "check the rows of the window")
+        states = {**known.states, **{code: one.state for code, one in learned.items()}}
+        last = int(fresh.arrival[-1]) if len(fresh) else known.last
+        memory = Remembered(outcome.after.memory, outcome.after.weights, states, last)
+        return HealOutcome(
+            task,
+            AdapterState(after, memory),
+            self._network.with_adapter(before.weights).predict_features(rows.features),
+            self._network.with_adapter(after).predict_features(rows.features),
+            {**outcome.measured, "segments": float(len(states)), "segments_learned": len(learned)},
+        )
+
+    def _learn(self, known: Remembered, latest: Weights, rows: HealRows) -> dict[int, _Learned]:
+        """What each segment has learned of labelled rows that came since, by its code.
+
+        One after the other, so that no more than one state is in memory.
+        """
+        if not len(rows):
+            return {}
+        code = whole_code(rows.features[:, -CODE_COLUMNS:])
+        plain = np.ascontiguousarray(rows.features[:, :-CODE_COLUMNS])
+        p = self._whole_network.with_adapter(latest).predict_features(plain)
+        margin = margins_of_p(torch.from_numpy(p)).numpy()
+        a = self._design.rows(plain, margin)
+        learned = {}
+        for one, places in _places(code):
+            if rows.held_out[places].all():
+                continue
+            expert = SegmentExpert(self._design, known.state(one))
+            for part in np.split(places, np.flatnonzero(np.diff(rows.arrival[places])) + 1):
+                fresh = part[~rows.held_out[part]]
+                if len(fresh):
+                    expert.observe(a[fresh], margin[fresh], rows.y[fresh], len(part))
+            learned[one] = _Learned(
+                expert.shares().astype(np.float32),
+                self._design.fold(expert.theta()).astype(np.float32),
+                self._shelf.put(expert.packed()),
+            )
+        return learned
+
+
+@dataclass(frozen=True, slots=True)
+class _Learned:
+    """A segment's adapter, ``share`` and ``theta`` of `SegmentedAdapter`, and its state."""
+
+    share: NDArray[np.float32]
+    theta: NDArray[np.float32]
+    state: StoredState
+
+
+def _with(own: dict[str, Tensor], learned: Mapping[int, _Learned]) -> dict[str, Tensor]:
+    """The tensors of segments' own adapters, with what was learned."""
+    if not learned:
+        return own
+    codes = whole_code(own["code"].numpy())
+    kept = ~np.isin(codes, list(learned))
+    fresh = np.array(list(learned), dtype=np.int64)
+    order = np.argsort(np.concatenate([codes[kept], fresh]))
+    parts: dict[str, Any] = {
+        "code": as_codes(fresh),
+        "share": np.stack([one.share for one in learned.values()]),
+        "theta": np.stack([one.theta for one in learned.values()]),
+    }
+    return {
+        name: torch.from_numpy(np.concatenate([own[name].numpy()[kept], value])[order])
+        for name, value in parts.items()
+    }
+
+
+def still_known(before: AdapterState, weights: Weights) -> Weights:
+    """What is remembered once ``weights`` serve instead: all but the states of segments whose own
+    adapter is another, where that of all rows is the same; else nothing.
+    """
+    (whole, own), (other, others) = apart(before.weights), apart(weights)
+    if not own or "code" not in own or whole.keys() != other.keys():
+        return {}
+    if not all(torch.equal(one, other[name]) for name, one in whole.items()):
+        return {}
+    held, now = _by_code(own), _by_code(others)
+    changed = {code for code in held.keys() | now.keys() if held.get(code) != now.get(code)}
+    return Remembered.of(before.memory).without(changed)
+
+
+def _by_code(own: Weights) -> dict[int, bytes]:
+    codes = whole_code(own["code"].numpy()).tolist()
+    parts = [own[name].numpy() for name in ("share", "theta")]
+    return {code: b"".join(one[at].tobytes() for one in parts) for at, code in enumerate(codes)}
+
+
+def _places(code: Codes) -> Iterator[tuple[int, NDArray[np.intp]]]:
+    """Each segment with the places of its rows, in their order; rows of none are left out."""
+    order = np.argsort(code, kind="stable")
+    order = order[code[order] >= 0]
+    for places in np.split(order, np.flatnonzero(np.diff(code[order])) + 1):
+        if len(places):
+            yield int(code[places[0]]), places

@@ -1,0 +1,192 @@
+"""One segment's adapters over the versions of a model; and a version in which it has one of these
+again, while all others stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from selfheal_cli.config import RunConfig
+from selfheal_cli.errors import NoCandidateError, RegistryError
+from selfheal_cli.events.archive import LOG_NAME, run_folder
+from selfheal_cli.events.log import EventLog
+from selfheal_cli.events.types import RunFinished, SegmentRestored
+from selfheal_cli.model.checkpoint import unpack
+from selfheal_cli.model.composite import Parts, composed, split
+from selfheal_cli.pipeline.record.recorder import RunRecorder
+from selfheal_cli.pipeline.record.replayed import run_started
+from selfheal_cli.pipeline.stream.snapshots import Snapshots
+from selfheal_cli.records import Evaluation, Phase, VersionRecord, digest
+from selfheal_cli.registry.base import CHAMPION, Lineage, Registry
+from selfheal_cli.registry.journal import standing
+from selfheal_cli.registry.outbox import NAME as OUTBOX_NAME
+from selfheal_cli.registry.outbox import Outbox
+from selfheal_cli.registry.writer import RegistryWriter
+from selfheal_cli.rollback.plan import champion_of
+from selfheal_cli.segment_keys import code_of
+
+if TYPE_CHECKING:
+    from selfheal_cli.pipeline.runs.run import RunContext
+
+LOOKED_AT = 1_000  # versions, the latest
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentVersion:
+    """A version that gave a segment another adapter; ``sha256`` is empty where it has none."""
+
+    version: VersionRecord
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRestore:
+    """The champion, the version whose adapter a segment gets, and what comes of it, in bytes."""
+
+    segment: str
+    champion: VersionRecord
+    source: VersionRecord
+    adapter: bytes
+
+
+def adapters_of(registry: Registry, model: str, segment: str) -> Iterator[SegmentVersion]:
+    """The versions on the champion's base in which a segment has another adapter than in the one
+    before, the latest first. Raises `NoCandidateError` where its model has no segments.
+    """
+    champion = _champion(registry, model)
+    versions = registry.versions(model, limit=LOOKED_AT)
+    ours = [one for one in versions if one.base == champion.base and not one.stale]
+    later: SegmentVersion | None = None
+    for version in ours:
+        sha256 = _hash_in(registry, version, segment)
+        if later is not None and later.sha256 != sha256:
+            yield later
+        later = SegmentVersion(version, sha256)
+    if later is not None and later.sha256:
+        yield later
+
+
+def plan_segment(
+    registry: Registry, model: str, segment: str, number: int | None
+) -> SegmentRestore:
+    """The champion with a segment's adapter of version ``number``, None for the one before.
+
+    Raises `NoCandidateError` where there is none, or it is the one that serves.
+    """
+    champion = _champion(registry, model)
+    now = _parts(registry, champion)
+    if number is None:
+        source = _previous(registry, champion, segment)
+    else:
+        source = registry.version(model, number)
+    if source.base != champion.base:
+        raise NoCandidateError(
+            f"{model} v{source.version} is on another base than v{champion.version}, which serves: "
+            "its adapters do not fit; choose another version"
+        )
+    code = code_of(segment)
+    then = _parts(registry, source).segments.get(code)
+    if then == now.segments.get(code):
+        has = "the same adapter" if then else "no adapter of its own"
+        raise NoCandidateError(
+            f"segment '{segment}' has {has} in {model} v{source.version} and in v"
+            f"{champion.version}, which serves; see 'selfheal history --segment {segment}'"
+        )
+    segments = {one: data for one, data in now.segments.items() if one != code}
+    segments |= {} if then is None else {code: then}
+    return SegmentRestore(segment, champion, source, composed(Parts(now.whole, segments)))
+
+
+def add_restored(restore: SegmentRestore, around: RunContext) -> int:
+    """Register what comes of it, in a run of its own; returns the version's number.
+
+    It is nobody's heal and takes no lease: a run that heals the model goes on, and follows once
+    the champion is moved.
+    """
+    registry, champion = around.registry, restore.champion
+    model, source = champion.model, restore.source
+    tags = {"selfheal.model": model, "selfheal.actor": around.actor, "selfheal.kind": "segment"}
+    config = RunConfig(model_name=model)
+    told = {"segment": restore.segment, "from": f"v{source.version}"}
+    run_id = registry.begin_run(config.experiment, told, tags)
+    log = EventLog(run_folder(run_id, around.workspace) / LOG_NAME, around.clock)
+    with ExitStack() as stack:
+        stack.callback(log.close)
+        outbox = Outbox(log.path.with_name(OUTBOX_NAME))
+        born = champion.tags
+        lineage = Lineage(
+            model, run_id, champion.base, born["selfheal.recipe"], born["selfheal.labels"],
+            born["selfheal.schema"],
+        )  # fmt: skip
+        writer = RegistryWriter(registry, lineage, outbox, before_commit=log.sync)
+        stack.callback(writer.close)
+        last = standing(registry, model).moves.get(CHAMPION)
+        known = last.sequence if last else 0
+        ledger = RunRecorder(
+            log, writer, around.clock, around.actor, around.watchers, lambda: known
+        )
+        described = registry.base(champion.base).describe()["network"]["adapter"]
+        ledger.note(run_started(run_id, model, around.actor, known, config, described))
+        ledger.restored(born["selfheal.snapshot"], champion.version)
+        reason = f"segment {restore.segment} as in v{source.version}"
+        ledger.note(
+            SegmentRestored(
+                base=champion.base, base_sha256=registry.base(champion.base).sha256,
+                segment=restore.segment, code=code_of(restore.segment), version=champion.version,
+                source=source.version,
+            )
+        )  # fmt: skip
+        sha256 = digest(restore.adapter)
+        snapshot = Snapshots(ledger, run_id).take(
+            unpack(restore.adapter, sha256=sha256, where=reason), phase=Phase.POST_HEAL, batch=0,
+            scores=None, evaluation=Evaluation.AWAITING, reason=reason,
+            threshold=champion.threshold, parent=born["selfheal.snapshot"],
+        )  # fmt: skip
+        writer.flush(patience=around.patience or 0.0)
+        ledger.catch_up()
+        ledger.finish(RunFinished(outcome="FINISHED"))
+        writer.finish("0", [(log.path, None)], "FINISHED", {"selfheal.log_head": log.head})
+        writer.flush(patience=around.patience or 0.0)
+        version = outbox.result(f"version:{snapshot}")
+    if version is None:
+        raise RegistryError(f"model '{model}': snapshot {snapshot} of run {run_id} is no version")
+    return int(version["version"])
+
+
+def _champion(registry: Registry, model: str) -> VersionRecord:
+    champion = champion_of(registry, model)
+    if not isinstance(champion, VersionRecord):
+        raise NoCandidateError(f"'{model}' is served by another tool's version: it has no segments")
+    _parts(registry, champion)
+    return champion
+
+
+def _parts(registry: Registry, version: VersionRecord) -> Parts:
+    parts = split(registry.adapter(version))
+    if parts is None:
+        raise NoCandidateError(
+            f"{version.model} v{version.version} has no adapters of segments: segments.heal gives "
+            "them to a run"
+        )
+    return parts
+
+
+def _hash_in(registry: Registry, version: VersionRecord, segment: str) -> str:
+    data = _parts(registry, version).segments.get(code_of(segment))
+    return "" if data is None else digest(data)
+
+
+def _previous(registry: Registry, champion: VersionRecord, segment: str) -> VersionRecord:
+    """The latest version before the champion in which the segment has another adapter."""
+    now = _hash_in(registry, champion, segment)
+    for version in registry.versions(champion.model, limit=LOOKED_AT):
+        earlier = version.version < champion.version and version.base == champion.base
+        if earlier and not version.stale and _hash_in(registry, version, segment) != now:
+            return version
+    raise NoCandidateError(
+        f"segment '{segment}' has the same adapter in every version before v{champion.version}, "
+        "which serves"
+    )

@@ -1,0 +1,81 @@
+"""``segments.heal``: an adapter for each segment, in one version that any MLflow client scores."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.conftest import Invoke
+
+SHOPS = ("s0", "s1", "s2")
+SHARED = (
+    "--target", "y", "--drop", "shop", "--segment-by", "shop", "--set", "segments.heal=true",
+    "--set", "policy.publish_change=0", "--model", "shops", "--no-plots",
+    "--recipe", "anchored", "--set", "network.epochs=1",
+)  # fmt: skip
+
+
+def table(rows: int = 2_400) -> pd.DataFrame:
+    """Three shops; where the stream begins s1 goes the other way round. A tenth has no shop."""
+    draw = np.random.default_rng(3)
+    x = draw.standard_normal((rows, 2))
+    shop = draw.choice(np.array(SHOPS, dtype=object), rows)
+    turned = (shop == "s1") & (np.arange(rows) >= rows / 4)
+    y = np.where(turned, -1, 1) * x[:, 0] + 0.5 * draw.standard_normal(rows) > 0
+    shop[::10] = None
+    return pd.DataFrame({"a": x[:, 0], "b": x[:, 1], "shop": shop, "y": y.astype(int)})
+
+
+@pytest.mark.slow
+def test_one_version_holds_all_segments_and_scores_as_the_run_does(
+    workdir: Path, invoke: Invoke
+) -> None:
+    rows = table()
+    rows.to_csv("rows.csv", index=False)
+    told = json.loads(
+        invoke("run", "rows.csv", *SHARED, "--batch-size", "200", "--batches", "8", "--json").stdout
+    )
+    assert told["results"]
+    rows.tail(300).to_csv("new.csv", index=False)
+    invoke("score", "new.csv", "out.csv", "--model", "shops", "--keep", "shop")
+    scored = pd.read_csv("out.csv")
+    model = mlflow.pyfunc.load_model("models:/shops@champion")
+    named = model.metadata.get_input_schema().input_names()  # type: ignore[no-untyped-call]
+    assert named == ["a", "b", "shop"]
+    given = rows.tail(300).drop(columns="y")
+    answers = model.predict(given)
+    assert (answers == scored["score"].astype("float32")).all()
+    nowhere = model.predict(given.assign(shop="nowhere"))
+    assert (nowhere == model.predict(given.assign(shop=None))).all()
+    unkeyed = given["shop"].isna().to_numpy()
+    assert (nowhere[unkeyed] == answers[unkeyed]).all()
+    # s1 goes the other way round, and nobody else
+    right = (answers > 0.5) == rows.tail(300)["y"]
+    assert right[given["shop"] == "s1"].mean() > 0.7
+    assert right[given["shop"] == "s0"].mean() > 0.7
+    assert ((nowhere > 0.5) == rows.tail(300)["y"])[given["shop"] == "s1"].mean() < 0.5
+    held = invoke("audit", "--model", "shops").output
+    assert "Everything holds." in held
+
+
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        (("--segment-by", "shop", "--recipe", "article"), "recipe 'article' heals without a gate"),
+        (("--segment-by", "shop", "--labels", "delayed:2", "--set",
+          "heal.assume=inputs-shifted"), "heals without labels, and segments learn from labels"),
+        ((), "no column says which segment a row is of; give --segment-by COLUMN"),
+    ],
+)  # fmt: skip
+def test_segments_that_cannot_be_healed_are_refused_in_one_line(
+    workdir: Path, invoke: Invoke, given: tuple[str, ...], what: str
+) -> None:
+    table(600).to_csv("rows.csv", index=False)
+    said = invoke("run", "rows.csv", "--target", "y", "--no-plots", "--set", "segments.heal=true",
+                  *given, expect=3)  # fmt: skip
+    assert what in " ".join(said.stderr.split())
