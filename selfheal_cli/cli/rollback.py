@@ -49,9 +49,11 @@ def show_plan(plan: RollbackPlan) -> None:
 
 
 def show_rescored(rescored: list[Rescored]) -> None:
-    """Versions on the recent rows, the best first."""
+    """Versions on the recent rows, the best first; nothing where there are none."""
     from selfheal_cli.cli import output
 
+    if not rescored:
+        return
     rows = [
         [
             f"v{one.version.version}",
@@ -189,12 +191,8 @@ def command(
     The plan is shown first. Nothing moves if the champion has moved since then. Each move is
     recorded with who, when, from, to and why.
     """
-    segment: str | None = choice.pop("segment")
-    _check_usage(to_best, named, to_previous, choice)
-    if segment is not None and named is None and not to_previous:
-        raise click.UsageError("--segment is for --to VERSION and --to-previous")
+    segment = _check_usage(to_best, named, to_previous, choice)
     require_no_question(as_json=as_json, yes=yes, dry_run=dry_run, propose=propose)
-    from selfheal_cli.cli import output
     from selfheal_cli.records import VersionRecord
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
     from selfheal_cli.rollback.plan import By, check_target, execute, load_checks, make_proposal
@@ -205,15 +203,13 @@ def command(
     if not dry_run:
         settle_first(registry, model_name)
     trust = Unverified() if unverified else ByTheLog(registry)
-    if segment is not None:
-        restored = _with_segment(registry, model_name, segment, named, dry_run=dry_run, yes=yes)
-        if restored is None:
+    if segment:
+        named = _with_segment(registry, model_name, segment, named, dry_run=dry_run, yes=yes)
+        if not named:
             return
-        named, to_previous = restored, False
     plan, rescored = _plan(registry, model_name, named, to_previous, choice, trust)
     if not as_json:
-        if rescored:
-            show_rescored(rescored)
+        show_rescored(rescored)
         show_plan(plan)
     four_eyes = standing.policy_here(click.get_current_context(), policy).four_eyes
     by = By(actor(), now_text(), reason, four_eyes)
@@ -231,6 +227,12 @@ def command(
         move = execute(registry, plan, by)
         document["move"] = move and move.as_dict()
         done = told_move(plan, move)
+    _tell(document, done, as_json=as_json)
+
+
+def _tell(document: dict[str, Any], done: str, *, as_json: bool) -> None:
+    from selfheal_cli.cli import output
+
     if as_json:
         output.print_json(document)
     else:
@@ -240,8 +242,8 @@ def command(
 def _with_segment(
     registry: MlflowRegistry, model: str, segment: str, named: str | None, *, dry_run: bool,
     yes: bool,
-) -> str | None:  # fmt: skip
-    """Register the champion with a segment's adapter of another version; returns its number, None
+) -> str:  # fmt: skip
+    """Register the champion with a segment's adapter of another version; returns its number, empty
     where it was only to be looked at.
     """
     from selfheal_cli.actor import clock
@@ -258,20 +260,25 @@ def _with_segment(
     )
     if dry_run:
         say(f"Dry run: a new version would have {what}; nothing was registered.")
-        return None
+        return ""
     confirm(f"Register a version with {what}?", yes=yes)
     return str(add_restored(restore, RunContext(registry, clock, actor(), on_settled=say_settled)))
 
 
 def _check_usage(
     to_best: bool, named: str | None, to_previous: bool, choice: dict[str, Any]
-) -> None:
+) -> str | None:
+    """Takes the segment, if any, out of what is for --to-best."""
+    segment: str | None = choice.pop("segment")
     to_best = to_best or (choice["by"] is not None and named is None and not to_previous)
     if to_best + to_previous + (named is not None) != 1:
         raise click.UsageError("give one of --to-best, --to VERSION and --to-previous")
+    if segment is not None and to_best:
+        raise click.UsageError("--segment is for --to VERSION and --to-previous")
     for name in FOR_BEST:
         if choice[name] is not None and not to_best:
             raise click.UsageError(f"--{name.replace('_', '-')} is for --to-best")
+    return segment
 
 
 def _plan(

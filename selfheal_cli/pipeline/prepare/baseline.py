@@ -303,8 +303,7 @@ def survey(config: RunConfig, source: Source, trained: Trained) -> Prepared:
             anchors.add(x, features, rows.y)
             shifts.add(x)
             if references is not None:
-                frozen = network.predict_features(features)
-                references.add(x, rows.y, frozen_logit(frozen))
+                references.add(x, rows.y, frozen_logit(network.predict_features(features)))
             labels.append(rows.y)
             recent[:] = [rows.x[-RECENT:]]
             if reservoir is not None:
@@ -313,8 +312,7 @@ def survey(config: RunConfig, source: Source, trained: Trained) -> Prepared:
 
     calibrated = calibrate_rules(trained.rules.rules, walk(), config.batch_size)
     anchor = anchors.anchor()
-    if config.segments.heal:
-        network = _by_segment(network, trained.network, anchor)
+    network = _by_segment(config, network, trained.network, anchor)
     policy = config.policy
     shadow = trained.plain or network.with_adapter(network.adapter.state_dict())
     probe = recent[0][-PROBE_ROWS:]
@@ -363,13 +361,17 @@ def _with_recipes_adapter(
 
 
 def _by_segment(
-    network: SelfHealingNetwork, trained: SelfHealingNetwork, anchor: Anchor
+    config: RunConfig, network: SelfHealingNetwork, trained: SelfHealingNetwork, anchor: Anchor
 ) -> SelfHealingNetwork:
-    """The network with room for segments' own adapters: those that ``trained`` has, or none."""
+    """The network with room for segments' own adapters, where they are healed: those that
+    ``trained`` has, or none.
+    """
     directions = trained.architecture.directions
     if directions:
         same = network.segmented(directions)
         return same.with_adapter({**same.adapter.state_dict(), **_of_segments(trained)})
+    if not config.segments.heal:
+        return network
     size = network.architecture
     read = slice(size.hidden, size.hidden + size.inputs) if size.beside else slice(0, size.hidden)
     return network.segmented(choose_directions(anchor, read, max(1, size.outputs - 1)))
