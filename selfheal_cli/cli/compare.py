@@ -244,6 +244,8 @@ def _compare(
         return
     _show(lines, order, seeds)
     say(str(order))
+    if config.segments.by is not None:
+        say(_of_segments(lines, chosen, config.segments.by))
     say(f"Picture in {plot}; in MLflow: run {run_id} with {len(lines)} child runs.")
 
 
@@ -340,6 +342,14 @@ def _show(lines: list[ComparisonRow], order: Ranking, seeds: int) -> None:
     columns = ("", *(f">{title_of(name)}" for name in first),
                *(f"+>{title_of(name)}" for name in more))  # fmt: skip
     output.print_table(title, columns, rows)
+
+
+def _of_segments(lines: list[ComparisonRow], recipes: list[str], by: str) -> str:
+    """What each recipe's run watched; peers watch nothing."""
+    from selfheal_cli.pipeline.stream.memory import NAMED
+
+    told = [f"{one.title} {one.mean.get(NAMED, 0.0):g}" for one in lines if one.title in recipes]
+    return f"Segments by {by} that were named as drifted, mean over the seeds: {', '.join(told)}."
 
 
 def _rare(lines: list[ComparisonRow]) -> bool:

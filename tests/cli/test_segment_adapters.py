@@ -59,8 +59,19 @@ def test_one_version_holds_all_segments_and_scores_as_the_run_does(
     assert right[given["shop"] == "s1"].mean() > 0.7
     assert right[given["shop"] == "s0"].mean() > 0.7
     assert ((nowhere > 0.5) == rows.tail(300)["y"])[given["shop"] == "s1"].mean() < 0.5
-    held = invoke("audit", "--model", "shops").output
-    assert "Everything holds." in held
+    # back to what s1 had before, and nobody else is another
+    dry = invoke("rollback", "--model", "shops", "--segment", "s1", "--to", "1", "--dry-run")
+    assert "a new version would have segment 's1' as in v1, all else as in v" in dry.output
+    back = ("rollback", "--model", "shops", "--segment", "s1", "--to", "1", "--yes")
+    assert "champion of 'shops' moved from" in invoke(*back).output
+    restored = mlflow.pyfunc.load_model("models:/shops@champion").predict(given)
+    turned = (given["shop"] == "s1").to_numpy()
+    assert (restored[~turned] == answers[~turned]).all()
+    assert (restored[turned] == nowhere[turned]).all()
+    assert "alias-moved" in invoke("history", "--model", "shops", "--segment", "s1").output
+    assert "Everything holds." in invoke("audit", "--model", "shops").output
+    again = invoke(*back, expect=5).stderr
+    assert "segment 's1' has no adapter of its own in shops v1 and in" in again
 
 
 @pytest.mark.parametrize(

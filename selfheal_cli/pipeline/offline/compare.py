@@ -195,7 +195,8 @@ def _enter(start: _Start, trained: Trained, title: str, make: MakePeer | None) -
         else:
             peer = None
         if peer is not None:
-            result = contest(title, WithPeer(peer, config), config, source)
+            inputs = source.encoding.width if make is not None else None
+            result = contest(title, WithPeer(peer, config, inputs), config, source)
         else:
             own = with_recipe(config, title)
             check_recipe(own.heal, own.labels, len(source.labels))
@@ -248,23 +249,25 @@ class BaselineModel(Protocol):
 
 
 class WithPeer:
-    """A peer whose labels wait in a queue."""
+    """A peer whose labels wait in a queue; it is given no more than ``inputs`` of each row, so that
+    what says the segment is left out.
+    """
 
-    def __init__(self, peer: Peer, config: RunConfig) -> None:
-        self._peer = peer
+    def __init__(self, peer: Peer, config: RunConfig, inputs: int | None = None) -> None:
+        self._peer, self._inputs = peer, inputs
         self._labels = label_queue(config)
         self.learning = 0.0
 
     def predict(self, x: FloatArray) -> FloatArray:
         """See `BaselineModel`."""
-        return self._peer.predict(x)
+        return self._peer.predict(x[:, : self._inputs])
 
     def step(self, batch: Batch) -> None:
         """See `BaselineModel`."""
         parts = self._labels.take(_waiting(batch), batch.now, batch.late)
         if not parts:
             return
-        x = np.concatenate([part.x for part in parts])
+        x = np.concatenate([part.x for part in parts])[:, : self._inputs]
         y = np.concatenate([part.y for part in parts])
         start = perf_counter()
         self._peer.learn(x, y)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from selfheal_cli.actor import clock
 from selfheal_cli.config import RunConfig
 from selfheal_cli.events.event import Event
-from selfheal_cli.events.types import SnapshotScored, SnapshotTaken
+from selfheal_cli.events.types import SegmentsDrifted, SnapshotScored, SnapshotTaken
 from selfheal_cli.heal.engine import LiveModel
 from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask
@@ -38,18 +38,23 @@ if TYPE_CHECKING:
 
 MODEL = "replay"
 SERVED = 3  # versions: what serves, what served before, and one that is on its way
+NAMED = "segments named as drifted"
 AT = "1970-01-01T00:00:00.000+00:00"
 
 
 class CountingLog:
-    """Keeps of events how many there were of each kind."""
+    """Keeps of events how many there were of each kind, and how many segments were named."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
+        self._named: set[str] = set()
 
     def append(self, event: Event) -> Event:
         """Count one; snapshots are no event of the stream's."""
         self.counts[event.kind] += not isinstance(event, (SnapshotTaken, SnapshotScored))
+        if isinstance(event, SegmentsDrifted):
+            self._named |= {one["segment"] for one in event.segments}
+            self.counts[NAMED] = len(self._named)
         return replace(event, at=AT)
 
     def sync(self) -> None:
