@@ -29,7 +29,8 @@ from selfheal_cli.model.network import use_one_thread
 from selfheal_cli.pipeline.prepare.baseline import survey, train_networks
 from selfheal_cli.pipeline.prepare.rows import open_source
 from selfheal_cli.pipeline.stream.memory import Replay
-from selfheal_cli.settings.resolve import OF_ENSEMBLE, OF_OWN_DATA, VALIDATION
+from selfheal_cli.settings.own_data import OF_ENSEMBLE, PUBLISHING
+from selfheal_cli.settings.resolve import VALIDATION
 
 INPUTS, SEGMENTS = 6, 20
 MOVES = ("none", "same", "strength", "opposite", "base")
@@ -70,7 +71,7 @@ def config_for(path: Path, size: int, heal: HealSettings, *, by_segment: bool) -
         network=NetworkSettings(shadow="frozen", validation=VALIDATION),
         segments=SegmentSettings(by="segment", heal=True) if by_segment else SegmentSettings(),
     )  # fmt: skip
-    return config.model_copy(update={"policy": config.policy.model_copy(update=OF_OWN_DATA)})
+    return config.model_copy(update={"policy": config.policy.model_copy(update=PUBLISHING)})
 
 
 class Contest:

@@ -379,7 +379,7 @@ class SelfHealingNetwork(_Predictor):
         of segments (n, features + 2), the last two say which.
         """
         with torch.inference_mode():
-            features: Any = self._features(torch.from_numpy(x), lambda inputs: inputs).numpy()
+            features: Any = self._features(torch.from_numpy(x), _as_they_are).numpy()
         return features  # type: ignore[no-any-return]
 
     def predict_features(self, features: FloatArray) -> FloatArray:
@@ -444,7 +444,7 @@ class _Unmoved(SelfHealingNetwork):
 
     def forward(self, x: Tensor) -> Tensor:
         """As of `SelfHealingNetwork`."""
-        features = self.backbone(x)
+        features = self._features(x, _as_they_are)
         return self._answer(self.adapter(features), features)
 
 
@@ -460,6 +460,10 @@ class PlainNetwork(_Predictor):
     def forward(self, x: Tensor) -> Tensor:
         """Probabilities, (n,) or (n, K)."""
         return as_probabilities(self.head(self.backbone(x[:, : self.inputs].contiguous())))
+
+
+def _as_they_are(x: Tensor) -> Tensor:
+    return x
 
 
 def _require_fit(known: Weights, given: Weights, texts: Collection[str]) -> None:

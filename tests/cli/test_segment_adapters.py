@@ -10,6 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from selfheal_cli.registry.mlflow.registry import MlflowRegistry
+from selfheal_cli.serve.http.invocations import quick_answer
+from selfheal_cli.serve.http.model import load_champion
 from tests.conftest import Invoke
 
 SHOPS = ("s0", "s1", "s2")
@@ -54,6 +57,16 @@ def test_one_version_holds_all_segments_and_scores_as_the_run_does(
     assert (nowhere == model.predict(given.assign(shop=None))).all()
     unkeyed = given["shop"].isna().to_numpy()
     assert (nowhere[unkeyed] == answers[unkeyed]).all()
+    # a server answers the same, and keeps the column though it is no feature
+    records = given.astype(object).where(given.notna(), None).to_dict(orient="records")
+    body = json.dumps({"dataframe_records": records}).encode()
+    asked = quick_answer(
+        load_champion(MlflowRegistry(), "shops"), body, "application/json", None, 1_000
+    )
+    assert asked is not None
+    assert asked.scored is not None
+    assert (np.float32(json.loads(asked.text)["predictions"]) == answers).all()
+    assert asked.scored.columns["shop"].tolist() == [row["shop"] for row in records]
     # s1 goes the other way round, and nobody else
     right = (answers > 0.5) == rows.tail(300)["y"]
     assert right[given["shop"] == "s1"].mean() > 0.7
