@@ -248,7 +248,16 @@ class SegmentSettings(Settings):
 # what records of selfheal 0.1.0 do not name; the defaults are as it did
 SINCE_0_1_0 = {
     "network": ("validation", "patience"),
-    "heal": ("trees", "pre_heal", "better_by", "assume_strictly", "progressive"),
+    "heal": (
+        "trees",
+        "pre_heal",
+        "better_by",
+        "assume_strictly",
+        "progressive",
+        "filter_steps",
+        "trees_after",
+        "charged",
+    ),
     "policy": (
         "brake_level",
         "publish_change",
