@@ -142,6 +142,8 @@ class ModelHealer:
         self._facts: dict[str, Any] = {"pid": os.getpid()}
         self._fold = EventFold()
         self._served: ServedRun | None = None
+        self._base = ""  # of the run that heals
+        self._elsewhere = False  # and the champion is on another one by now
         self._silent = False  # the one who heals shares this channel, and tells
         self._blocked_until = 0.0
         self._left: Unsettled | None = None
@@ -188,6 +190,12 @@ class ModelHealer:
         with suppress(SelfhealError):  # it ends by itself
             if self._around.channel.shared:
                 self._around.channel.take_turn(self._holder, 0.0, heals=self._heals)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait, and say whether a run is to end: nothing heals here any more, or people moved the
+        champion to another base, which the next run serves and heals.
+        """
+        return self._around.stop.wait(seconds) or self._elsewhere
 
     def _try_nothing(self) -> None:
         """A canary that nobody compares answers no more; on a shared log who holds the lease says
@@ -247,7 +255,7 @@ class ModelHealer:
             model, workspace, around.registry, clock, around.actor, PATIENCE_SECONDS,
             self._say_settled,
         )  # fmt: skip
-        self._fold = EventFold()
+        self._fold, self._elsewhere = EventFold(), False
         self._facts.pop("error", None)
         self._facts.pop("state", None)
         self.error = None
@@ -382,6 +390,7 @@ class ModelHealer:
 
     def _publish(self, base: str, serving: Serving) -> None:
         """Called by the run whenever what serves has changed, once it is on disk."""
+        self._base = base
         now = self._around.channel.published()
         if now is not None and (now.snapshot, now.base) == (serving.snapshot, base):
             return
@@ -422,6 +431,8 @@ class ModelHealer:
                 number_tried(channel, event.snapshot, event.version, self._lease)
             case CanaryResumed():
                 number_tried(channel, event.snapshot, event.version, self._lease)
+            case ChampionFollowed() if event.error:
+                self._elsewhere = self._is_elsewhere(event.version)
             case ChampionFollowed() | RolledBack() if event.to_snapshot and event.version:
                 channel.set_version(event.to_snapshot, event.version, self._lease)
         if self._places is not None:
@@ -431,6 +442,15 @@ class ModelHealer:
                 look(event)
             except Exception as exc:  # what is shown may be wrong by now; the batch is not
                 self._around.say(f"event {event.sequence}, {event.kind}, is not shown: {exc!r}")
+
+    def _is_elsewhere(self, number: int) -> bool:
+        """Whether a version is selfheal's, and on another base than the run; not where the registry
+        is away.
+        """
+        with suppress(SelfhealError):
+            base = self._around.registry.version(self._around.model, number).base
+            return self._base not in ("", base)
+        return False
 
     def _say_settled(self, left: Unsettled) -> None:
         self._around.say(f"'{self._around.model}': put right: {visible(str(left))}")

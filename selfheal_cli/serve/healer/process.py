@@ -123,7 +123,7 @@ class HealerProcess:
             settings.model, settings.overrides, reference, settings.workspace,
             partial(run_elsewhere, self._channel),
         )  # fmt: skip
-        pace = Pace(100, settings.max_wait, time.monotonic, self._stop.wait)
+        pace = Pace(100, settings.max_wait, time.monotonic, self._healer.wait)
         return open_served(self._registry, wanted, self._spool, pace)
 
     def _facts(self) -> dict[str, Any]:
