@@ -20,8 +20,7 @@ from selfheal_cli.model import allowed
 
 ADDRESS, LOCAL = "RAY_ADDRESS", "local"
 PASSED_ON = (allowed.VARIABLE, "SELFHEAL_DEVICE")  # to the processes of the cluster
-# nobody far away is told, and what its C++ has to say is no line of a command's
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+STATISTICS = "RAY_USAGE_STATS_ENABLED"  # nobody far away is told
 ANSWER_SECONDS = 20.0
 FREE_SECONDS = 20.0
 LOOK_SECONDS = 0.5
@@ -43,8 +42,7 @@ def connected(cpus: int = 1) -> Iterator[int]:
     address = os.environ.get(ADDRESS) or LOCAL
     if address != LOCAL:
         _require_answer(address)
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
+    os.environ.setdefault(STATISTICS, "0")
     import ray
 
     own: dict[str, Any] = {"include_dashboard": False} if address == LOCAL else {}

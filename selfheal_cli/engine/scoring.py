@@ -7,6 +7,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import queue
 import threading
 from collections import Counter
@@ -69,6 +70,8 @@ def score_on_cluster(scorer: PartScorer, parts: ScoredParts, told: Told) -> Note
 
     Raises `DataError` as a process of its own would, and `NoAnswer` for a cluster that is gone.
     """
+    # `ray.data` would be warned of its own actors in the middle of what the command says
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     task = _placed(replace(scorer.task, kinds=scorer.kinds()))
     with connected() as cpus:
         notes: dict[str, int] = {}

@@ -21,8 +21,11 @@ def side_by_side(
         yield from (work(*task) for task in tasks)
         return
     from joblib import Parallel, delayed
+    from joblib.parallel import get_active_backend
 
-    parallel = Parallel(n_jobs=jobs, return_as="generator", batch_size=1, pre_dispatch=jobs)
+    # Ray's gives all at the end
+    kind = "generator" if get_active_backend()[0].supports_return_generator else "list"
+    parallel = Parallel(n_jobs=jobs, return_as=kind, batch_size=1, pre_dispatch=jobs)
     yield from parallel(delayed(_on_one_thread)(work, *task) for task in tasks)
 
 
