@@ -82,7 +82,8 @@ class SelfHealing(HealDecisions):
     named), a value of a row each. ``labels`` are the classes' words, in their order. ``at`` is the
     layer that the ``adapter`` (``reflexive``, ``affine`` or ``lora:RANK``) goes to; docs/models.md
     says which recipe fits where. ``settings`` are others of `HealSettings`, such as
-    ``learning_rate`` and ``steps``; ``policy`` are thresholds. ``recipe``, ``adapter``, ``rules``
+    ``learning_rate`` and ``steps``; ``policy`` are thresholds. ``monitors`` say whether rows moved:
+    None are those of own data, ``[]`` is none. ``recipe``, ``adapter``, ``rules``
     and ``monitors`` are named, or parts of the program's own: docs/own-parts.md.
 
     ``module`` may be a classifier of scikit-learn's, LightGBM's, XGBoost's or CatBoost's as well:
@@ -120,7 +121,7 @@ class SelfHealing(HealDecisions):
         columns: Sequence[str] | None = None,
         labels: Sequence[str] | None = None,
         rules: Sequence[str | Callable[..., Any]] = (),
-        monitors: Sequence[Any] = (),
+        monitors: Sequence[Any] | None = None,
         batch_size: int = 100,
         recipe: Any = "anchored",
         at: str = AUTO,
@@ -468,7 +469,8 @@ def _without_canary(policy: Policy) -> Policy:
 
 def _config_of(
     number: int, name: str, inputs: tuple[str, ...], heal: HealSettings, batch_size: int,
-    rules: Sequence[str | Callable[..., Any]], monitors: Sequence[Any], policy: Policy | None,
+    rules: Sequence[str | Callable[..., Any]], monitors: Sequence[Any] | None,
+    policy: Policy | None,
 ) -> RunConfig:  # fmt: skip
     """The configuration of a run whose rows a program pushes."""
     values = {
@@ -480,7 +482,7 @@ def _config_of(
         "policy": _without_canary(policy or checked(Policy, own_data.PUBLISHING, where="policy")),
         "batch_size": batch_size,
         "rules": named_rules(rules),
-        "monitors": named_monitors(monitors) or own_data.monitors(),
+        "monitors": own_data.monitors() if monitors is None else named_monitors(monitors),
         "drift_by": own_data.DRIFT_BY,
         "plots": False,
     }
