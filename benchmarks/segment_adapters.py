@@ -1,7 +1,7 @@
 """Segments' own adapters against the global recipe with the segment column as an input.
 
     python benchmarks/segment_adapters.py quality --seeds 20     log loss by how segments move
-    python benchmarks/segment_adapters.py size --segments 1000   memory, ms a batch, bytes a version
+    python benchmarks/segment_adapters.py size --segments 1000   ms a heal, memory, bytes a version
 
 20 segments, 6 inputs; after a quarter, which trains, the relation between inputs and label moves in
 all segments alike, by a strength of each one's own, in opposite directions, in base rates alone, or
@@ -16,23 +16,30 @@ import resource
 from pathlib import Path
 from statistics import fmean, stdev
 from tempfile import TemporaryDirectory
-from time import perf_counter
+from time import process_time
 
 import numpy as np
 import pandas as pd
 
 from selfheal_cli.config import HealSettings, NetworkSettings, RunConfig, SegmentSettings
 from selfheal_cli.config_sources import TableSettings
+from selfheal_cli.heal.anchor import AnchorRows
+from selfheal_cli.heal.experts.segment import choose_directions
+from selfheal_cli.heal.recipe import Recipes
+from selfheal_cli.heal.task import AdapterState, HealRows, HealTask
 from selfheal_cli.model.checkpoint import Packed
 from selfheal_cli.model.composite import split
-from selfheal_cli.model.network import use_one_thread
+from selfheal_cli.model.network import Architecture, SelfHealingNetwork, use_one_thread
+from selfheal_cli.model.training import seeded
 from selfheal_cli.pipeline.prepare.baseline import survey, train_networks
 from selfheal_cli.pipeline.prepare.rows import open_source
 from selfheal_cli.pipeline.stream.memory import Replay
+from selfheal_cli.segment_keys import codes_of
 from selfheal_cli.settings.own_data import OF_ENSEMBLE, PUBLISHING
 from selfheal_cli.settings.resolve import VALIDATION
 
 INPUTS, SEGMENTS = 6, 20
+INPUTS_OF_SIZE = 30
 MOVES = ("none", "same", "strength", "opposite", "base")
 RECIPES = {
     "anchored": HealSettings(recipe="anchored", better_by="paired", pre_heal="figures"),
@@ -82,23 +89,15 @@ class Contest:
         trained = train_networks(config, source, lambda done, total: None)
         self._replay = Replay(config, source, survey(config, source, trained))
         self.losses: list[np.ndarray] = []
-        self.ms: list[float] = []
         for batch in source.batches():
-            start = perf_counter()
             p = np.clip(self._replay.predict(batch.rows.x).astype(float), 1e-6, 1 - 1e-6)
             self.losses.append(-np.where(batch.rows.y == 1, np.log(p), np.log(1 - p)))
             self._replay.step(batch)
-            self.ms.append(1_000 * (perf_counter() - start))
 
     @property
     def log_loss(self) -> float:
         """Behind the first tenth of the stream."""
         return float(np.concatenate(self.losses[len(self.losses) // 10 :]).mean())
-
-    @property
-    def adapter(self) -> bytes:
-        """Of what serves, as a version has it."""
-        return Packed.of(self._replay.live.serving.adapter.weights).data
 
 
 def quality(arguments: argparse.Namespace) -> None:
@@ -130,23 +129,38 @@ def quality(arguments: argparse.Namespace) -> None:
 
 
 def size(arguments: argparse.Namespace) -> None:
-    """Memory and time with many segments, beside the same rows in 10 of them."""
+    """Heals of 5 rows a segment, with 30 inputs: time, memory, bytes of a version."""
+    with seeded(0):
+        plain = SelfHealingNetwork.build(Architecture(INPUTS_OF_SIZE, 64))
+    plain.freeze()
+    whole = plain.anchored(beside=True)
+    draw = np.random.default_rng(0)
+    seen = AnchorRows(whole, 2)
+    x = draw.normal(size=(2_000, INPUTS_OF_SIZE)).astype(np.float32)
+    seen.add(x, whole.features(x), (x[:, 0] > 0).astype(np.int8))
+    read = slice(64, 64 + INPUTS_OF_SIZE)
+    network = whole.keyed().segmented(choose_directions(seen.anchor(), read, 1))
     for segments in (10, arguments.segments):
-        with TemporaryDirectory() as folder:
-            path = Path(folder, "rows.csv")
-            each = 5 * arguments.segments // segments
-            table(0, "opposite", segments, each, 12).to_csv(path, index=False)
-            config = config_for(path, segments * each, RECIPES[arguments.recipes], by_segment=True)
-            contest = Contest(config)
-            parts = split(contest.adapter)
-            held = 0 if parts is None else sum(map(len, parts.segments.values()))
-            print(
-                f"{segments:5d} segments, batches of {segments * each} rows: "
-                f"{np.median(contest.ms):.0f} ms a batch, at most "
-                f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MB resident, "
-                f"{held / 1024:.0f} kB of segments' adapters in a version",
-                flush=True,
-            )
+        recipes = Recipes(network, seen.anchor(), HealSettings(recipe="anchored", window=1))
+        state, took = AdapterState(network.adapter.state_dict(), {}), []
+        names = np.repeat(np.array([f"s{one}" for one in range(segments)], dtype=object), 5)
+        for arrival in range(6):
+            x = draw.normal(size=(len(names), INPUTS_OF_SIZE)).astype(np.float32)
+            features = network.features(np.concatenate([x, codes_of(names)], axis=1))
+            y = (x[:, 0] + 0.5 * draw.normal(size=len(x)) > 0).astype(np.int8)
+            steps, none = np.full(len(y), arrival, np.int32), np.zeros(len(y), np.bool_)
+            rows = HealRows(features, y, np.full_like(y, -1), steps, none)
+            start = process_time()
+            state = recipes.heal(state, HealTask("h", 1, "", "anchored", rows)).after
+            took.append(1_000 * (process_time() - start))
+        parts = split(Packed.of(state.weights).data)
+        held = 0 if parts is None else sum(map(len, parts.segments.values()))
+        resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        print(
+            f"{segments:5d} segments, {len(names)} rows: {np.median(took[1:]):.0f} ms of processor "
+            f"a heal, at most {resident} MB resident, {held / 1024:.0f} kB of segments' adapters",
+            flush=True,
+        )
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -15,12 +16,13 @@ from selfheal_cli.heal.anchor import AnchorRows
 from selfheal_cli.heal.experts.segment import MOST_BYTES, choose_directions
 from selfheal_cli.heal.gate import log_losses
 from selfheal_cli.heal.recipe import Recipes
+from selfheal_cli.heal.recipes.segmented import still_known
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealRows, HealTask
 from selfheal_cli.model.checkpoint import Packed, assemble, make_base, unpack
 from selfheal_cli.model.composite import MOST_PACKS, SegmentManifest, joined, split
 from selfheal_cli.model.network import Architecture, SelfHealingNetwork
 from selfheal_cli.model.training import seeded
-from selfheal_cli.segment_keys import codes_of
+from selfheal_cli.segment_keys import code_of, codes_of, whole_code
 from tests.heal import small
 
 WHOLE = small.small_network().anchored(beside=True)
@@ -111,6 +113,22 @@ def test_a_heal_is_the_same_bytes_again_and_leaves_other_segments_as_they_were()
     states = [one.nbytes for name, one in once.after.memory.items() if name.startswith("segment.")]
     assert len(states) == 3
     assert max(states) < MOST_BYTES
+
+
+def test_where_one_segment_is_put_back_what_the_others_learned_is_kept() -> None:
+    first, second = healed(("a", "b")), healed(("a", "b"), ("a",))
+    code = int(code_of("a"), 16)
+    back = {**second.weights}
+    place = int(np.flatnonzero(whole_code(back["code"].numpy()) == code)[0])
+    for name in ("share", "theta"):
+        back[name] = back[name].clone()
+        back[name][place] = first.weights[name][place]
+    kept = still_known(second, back)
+    assert f"segment.{code}" not in kept
+    assert len(kept) == len(second.memory) - 1
+    assert still_known(second, second.weights) == second.memory
+    assert not still_known(second, first.weights)  # all rows' adapter is another, too
+    assert deepcopy(second.memory)[f"segment.{code}"].equal(second.memory[f"segment.{code}"])
 
 
 def test_a_heal_of_one_segment_stores_its_adapter_and_shares_the_rest_by_hash() -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
 from time import perf_counter
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -39,7 +39,7 @@ from selfheal_cli.pipeline.prepare.baseline import Trained, survey, train_networ
 from selfheal_cli.pipeline.stream.batch import label_queue
 from selfheal_cli.pipeline.stream.memory import Replay
 from selfheal_cli.pipeline.stream.session import each
-from selfheal_cli.records import Batch
+from selfheal_cli.records import Batch, Rows
 from selfheal_cli.scores import Scores
 from selfheal_cli.settings.own_data import OF_ENSEMBLE
 from selfheal_cli.sources.base import Source
@@ -187,7 +187,8 @@ def _enter(start: _Start, trained: Trained, title: str, make: MakePeer | None) -
     simple = _SIMPLE.get(title)
     with measured() as cost:
         if make is not None:
-            peer: Peer | None = make(config.seed, source)
+            unkeyed: Any = _Unkeyed(source) if source.encoding.segment is not None else source
+            peer: Peer | None = make(config.seed, unkeyed)
         elif simple is not None:
             peer = simple(trained, config.network, source)
         elif title == LIMIT and isinstance(config.source, SyntheticSettings):
@@ -205,6 +206,22 @@ def _enter(start: _Start, trained: Trained, title: str, make: MakePeer | None) -
     figures = {name: value for name, value in result.figures.items()
                if not (ranks_only and name in CALIBRATED)}  # fmt: skip
     return replace(result, figures=figures | cost)
+
+
+class _Unkeyed:
+    """A source whose training rows lack what says their segment, for peers that know of none."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def training(self) -> Iterator[Rows]:
+        """As of `Source`."""
+        width = self._source.encoding.width
+        for rows in self._source.training():
+            yield replace(rows, x=np.ascontiguousarray(rows.x[:, :width]))
 
 
 def with_recipe(config: RunConfig, recipe: str) -> RunConfig:
