@@ -323,15 +323,15 @@ class SelfHealingNetwork(_Predictor):
 
     def forward(self, x: Tensor) -> Tensor:
         """Probabilities: of class 1 (n,), or of each class (n, K)."""
-        features = self._features(x, self.adapter.align)
+        if self.architecture.keyed:
+            features = self._keyed_features(x, self.adapter.align)
+        else:
+            features = self.backbone(self.adapter.align(x))
         return self._answer(self.adapter(features), features)
 
-    def _features(self, x: Tensor, align: Callable[[Tensor], Tensor]) -> Tensor:
+    def _keyed_features(self, x: Tensor, align: Callable[[Tensor], Tensor]) -> Tensor:
         """The backbone's, and what says the segment where adapters of segments read it."""
-        if not self.architecture.keyed:
-            features: Tensor = self.backbone(align(x))
-            return features
-        features = self.backbone(align(x[:, :-CODE_COLUMNS].contiguous()))
+        features: Tensor = self.backbone(align(x[:, :-CODE_COLUMNS].contiguous()))
         if not isinstance(self.adapter, SegmentedAdapter):
             return features
         return torch.cat([features, x[:, -CODE_COLUMNS:]], dim=1)
@@ -340,23 +340,19 @@ class SelfHealingNetwork(_Predictor):
         """Adapted features (n, hidden) to probabilities, (n,) or (n, K)."""
         return as_probabilities(self.head(adapted))
 
-    def _answer(self, adapted: Tensor, features: Tensor) -> Tensor:
+    def _answer(self, adapted: Tensor, features: Tensor, adapter: Adapter | None = None) -> Tensor:
         """Probabilities by features before and after the adapter.
 
         Where another model gave them and the adapter changes nothing they are that model's own,
         also at 0 and 1, of which there are no logits.
         """
-        if isinstance(self.adapter, SegmentedAdapter):
-            p = self._answer_by(
-                self.adapter.whole, adapted, features[:, :-CODE_COLUMNS].contiguous()
-            )
-            return self.adapter.by_segment(p, features)
-        return self._answer_by(self.adapter, adapted, features)
-
-    def _answer_by(self, adapter: Adapter, adapted: Tensor, features: Tensor) -> Tensor:
-        if adapter.answers:
+        by = self.adapter if adapter is None else adapter
+        if isinstance(by, SegmentedAdapter):
+            plain = features[:, :-CODE_COLUMNS].contiguous()
+            return by.by_segment(self._answer(adapted, plain, by.whole), features)
+        if by.answers:
             logits = self.head(adapted)
-            return adapter.answer(self._frozen(features, logits), logits, features)
+            return by.answer(self._frozen(features, logits), logits, features)
         healed = self.decide(adapted)
         if not self.architecture.scored:
             return healed
@@ -378,9 +374,13 @@ class SelfHealingNetwork(_Predictor):
         """The frozen backbone's features (n, features) float32 of rows (n, inputs); with adapters
         of segments (n, features + 2), the last two say which.
         """
+        given = torch.from_numpy(x)
         with torch.inference_mode():
-            features: Any = self._features(torch.from_numpy(x), _as_they_are).numpy()
-        return features  # type: ignore[no-any-return]
+            if self.architecture.keyed:
+                features: Any = self._keyed_features(given, _as_they_are)
+            else:
+                features = self.backbone(given)
+        return features.numpy()  # type: ignore[no-any-return]
 
     def predict_features(self, features: FloatArray) -> FloatArray:
         """Probabilities of rows whose features (n, features) are known.
@@ -436,7 +436,9 @@ class _Unhealed(SelfHealingNetwork):
 
     def forward(self, x: Tensor) -> Tensor:
         """As of `SelfHealingNetwork`."""
-        return self.decide(self._features(x, self.adapter.align))
+        keyed = self.architecture.keyed
+        features = self._keyed_features(x, _as_they_are) if keyed else self.backbone(x)
+        return self.decide(features)
 
 
 class _Unmoved(SelfHealingNetwork):
@@ -444,7 +446,8 @@ class _Unmoved(SelfHealingNetwork):
 
     def forward(self, x: Tensor) -> Tensor:
         """As of `SelfHealingNetwork`."""
-        features = self._features(x, _as_they_are)
+        keyed = self.architecture.keyed
+        features = self._keyed_features(x, _as_they_are) if keyed else self.backbone(x)
         return self._answer(self.adapter(features), features)
 
 

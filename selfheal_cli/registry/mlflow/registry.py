@@ -228,10 +228,12 @@ class MlflowRegistry(MlflowVersions):
         Returns the hash of its manifest.
         """
         base = self.base(lineage.base)
-        whole, segments = self._packs.store(
-            self._client, lineage.base, adapter, lineage.run_id,
-            partial(self._segments_of, lineage.model),
-        )  # fmt: skip
+        whole, segments = adapter, b""
+        if '"directions"' in base.document:
+            whole, segments = self._packs.store(
+                self._client, lineage.base, adapter, lineage.run_id,
+                partial(self._segments_of, lineage.model),
+            )  # fmt: skip
         with tempfile.TemporaryDirectory() as folder:
             mlmodel.write_version(
                 Path(folder),
