@@ -150,6 +150,7 @@ def test_replicas_of_ray_serve_answer_take_labels_and_end_by_sigterm(work: Path,
         requests.get(f"{url}/ping", timeout=5)
 
 
+@pytest.mark.filterwarnings("ignore")  # of Ray's own use of pydantic
 def test_serve_reads_kuberays_configuration() -> None:
     from ray.serve.schema import ServeDeploySchema
 
