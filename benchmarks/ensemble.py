@@ -1,4 +1,4 @@
-"""Recipe ensemble against what people would try: the table of docs/healing.md.
+"""Recipe ensemble against what people would try: the table of docs/healing-figures.md.
 
     python benchmarks/ensemble.py --data FOLDER              elec.csv and bank-full.csv of FOLDER
     python benchmarks/ensemble.py --seeds 201,202            generated (benchmarks/streams.py)

@@ -1,4 +1,4 @@
-"""The figures of docs/healing.md: recipes against the limit, drift that ends, flipped labels, time.
+"""The figures of docs/healing-figures.md: recipes against the limit, the end of a drift, time.
 
     python benchmarks/healing.py compare --seeds 20
     python benchmarks/healing.py ends --seeds 20

@@ -1,7 +1,7 @@
 """Recipe ensemble over data seeds: by how much it is ahead of whom, with the interval of that.
 
     python benchmarks/over_seeds.py FIGURES --seeds 301-305 --skip ARF    measures what is not there
-    python benchmarks/over_seeds.py FIGURES --write docs/healing.md       the table, from what is
+    python benchmarks/over_seeds.py FIGURES --write docs/healing-figures.md  the table, from what is
 
 FIGURES has a line of JSON for each contestant, stream and seed; a run that was stopped goes on
 where it was. Streams are those of benchmarks/streams.py, each seed another draw of the rows.

@@ -50,7 +50,7 @@ NAMES = ("frozen", "scaled_short", "scaled", "fitted")
 
 
 class Anchored:
-    """A `Recipe`; how well it does is measured in docs/healing.md."""
+    """A `Recipe`; how well it does is measured in docs/healing-figures.md."""
 
     def __init__(self, network: SelfHealingNetwork, anchor: Anchor, settings: HealSettings) -> None:
         self._network = network

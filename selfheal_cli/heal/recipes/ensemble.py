@@ -3,7 +3,7 @@
 The frozen network, its logit scaled and shifted, logistic regression around it on the frozen
 features and on random ones, and without it on the inputs, with several memories each; boosted trees
 fitted anew as rows come. A heal lets each of them predict the rows whose labels came, charges it
-its log loss there, and then lets it learn. docs/healing.md has the figures.
+its log loss there, and then lets it learn. docs/healing-figures.md has them.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ SCALE_RIDGE, LIGHT = 1.0, 1e-3  # penalties of scaling the frozen margins, and o
 
 
 class Ensemble:
-    """A `Recipe`; how well it does is measured in docs/healing.md."""
+    """A `Recipe`; how well it does is measured in docs/healing-figures.md."""
 
     def __init__(self, network: SelfHealingNetwork, anchor: Anchor, settings: HealSettings) -> None:
         self._network, self._anchor = network, anchor
