@@ -32,7 +32,7 @@ AT_ONCE = 100  # requests that a replica answers; more wait at the proxy
 FAILED = ("DEPLOY_FAILED", "UNHEALTHY")
 
 
-class Replica:
+class RayReplica:
     """A process that scores; Serve asks it for its application, and ends it."""
 
     def __init__(self, settings: str, healer: object) -> None:
@@ -50,7 +50,7 @@ class Replica:
         self._stack.close()
 
 
-class Healer:
+class RayHealer:
     """Keeps the process that heals; where it is begun anew, the lease says who goes on."""
 
     def __init__(self, settings: str) -> None:
@@ -74,9 +74,9 @@ def application(settings: ServerSettings, replicas: int) -> Any:
     folder = settings.healer.workspace.resolve()  # the same one on each node
     told = settings.healer.model_copy(update={"workspace": folder})
     whole = settings.model_copy(update={"healer": told})
-    healer = serve.deployment(Healer, name="healer", ray_actor_options={"num_cpus": 0})
+    healer = serve.deployment(RayHealer, name="healer", ray_actor_options={"num_cpus": 0})
     scoring = serve.deployment(
-        serve.ingress()(Replica), name="replica", num_replicas=replicas,
+        serve.ingress()(RayReplica), name="replica", num_replicas=replicas,
         max_ongoing_requests=AT_ONCE, ray_actor_options={"num_cpus": 1},
     )  # fmt: skip
     return scoring.bind(whole.model_dump_json(), healer.bind(told.model_dump_json()))
