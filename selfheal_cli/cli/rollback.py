@@ -17,6 +17,7 @@ from selfheal_cli.cli.version_name import VersionName, version_number
 
 if TYPE_CHECKING:
     from selfheal_cli.pipeline.offline.rescore import Rescored
+    from selfheal_cli.pipeline.offline.segment_versions import SegmentRestore
     from selfheal_cli.records import AliasMove, AnyVersion
     from selfheal_cli.registry.base import Registry
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
@@ -204,9 +205,15 @@ def command(
         settle_first(registry, model_name)
     trust = Unverified() if unverified else ByTheLog(registry)
     if segment:
-        named = _with_segment(registry, model_name, segment, named, dry_run=dry_run, yes=yes)
-        if not named:
+        restore = _planned_segment(registry, model_name, segment, named)
+        if dry_run:
+            would = {"segment": segment, "adapter_of": restore.source.version,
+                     "champion": restore.champion.version, "move": None}  # fmt: skip
+            told = f"a new version would have {_words(segment, restore)}"
+            _tell(would, f"Dry run: {told}; nothing was registered.", as_json=as_json)
             return
+        confirm(f"Register a version with {_words(segment, restore)}?", yes=yes)
+        named = _registered(registry, restore)
     plan, rescored = _plan(registry, model_name, named, to_previous, choice, trust)
     if not as_json:
         show_rescored(rescored)
@@ -239,29 +246,31 @@ def _tell(document: dict[str, Any], done: str, *, as_json: bool) -> None:
         say(done)
 
 
-def _with_segment(
-    registry: MlflowRegistry, model: str, segment: str, named: str | None, *, dry_run: bool,
-    yes: bool,
-) -> str:  # fmt: skip
-    """Register the champion with a segment's adapter of another version; returns its number, empty
-    where it was only to be looked at.
-    """
-    from selfheal_cli.actor import clock
+def _planned_segment(
+    registry: MlflowRegistry, model: str, segment: str, named: str | None
+) -> SegmentRestore:
+    """The champion with a segment's adapter of another version."""
     from selfheal_cli.model.network import use_one_thread
-    from selfheal_cli.pipeline.offline.segment_versions import add_restored, plan_segment
-    from selfheal_cli.pipeline.runs.run import RunContext
+    from selfheal_cli.pipeline.offline.segment_versions import plan_segment
 
     use_one_thread()
     number = None if named is None else version_number(registry, model, named)
-    restore = plan_segment(registry, model, segment, number)
-    what = (
+    return plan_segment(registry, model, segment, number)
+
+
+def _words(segment: str, restore: SegmentRestore) -> str:
+    return (
         f"segment '{segment}' as in v{restore.source.version}, all else as in "
         f"v{restore.champion.version}, which serves"
     )
-    if dry_run:
-        say(f"Dry run: a new version would have {what}; nothing was registered.")
-        return ""
-    confirm(f"Register a version with {what}?", yes=yes)
+
+
+def _registered(registry: MlflowRegistry, restore: SegmentRestore) -> str:
+    """Its number."""
+    from selfheal_cli.actor import clock
+    from selfheal_cli.pipeline.offline.segment_versions import add_restored
+    from selfheal_cli.pipeline.runs.run import RunContext
+
     return str(add_restored(restore, RunContext(registry, clock, actor(), on_settled=say_settled)))
 
 

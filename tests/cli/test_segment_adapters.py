@@ -76,6 +76,8 @@ def test_one_version_holds_all_segments_and_scores_as_the_run_does(
     dry = invoke("rollback", "--model", "shops", "--segment", "s1", "--to", "1", "--dry-run")
     assert "a new version would have segment 's1' as in v1, all else as in v" in dry.output
     back = ("rollback", "--model", "shops", "--segment", "s1", "--to", "1", "--yes")
+    planned = json.loads(invoke(*back[:-1], "--dry-run", "--json").stdout)
+    assert (planned["segment"], planned["adapter_of"], planned["move"]) == ("s1", 1, None)
     assert "champion of 'shops' moved from" in invoke(*back).output
     restored = mlflow.pyfunc.load_model("models:/shops@champion").predict(given)
     turned = (given["shop"] == "s1").to_numpy()
