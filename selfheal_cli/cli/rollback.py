@@ -207,10 +207,7 @@ def command(
     if segment:
         restore = _planned_segment(registry, model_name, segment, named)
         if dry_run:
-            would = {"segment": segment, "adapter_of": restore.source.version,
-                     "champion": restore.champion.version, "move": None}  # fmt: skip
-            told = f"a new version would have {_words(segment, restore)}"
-            _tell(would, f"Dry run: {told}; nothing was registered.", as_json=as_json)
+            _tell_segment(segment, restore, as_json=as_json)
             return
         confirm(f"Register a version with {_words(segment, restore)}?", yes=yes)
         named = _registered(registry, restore)
@@ -256,6 +253,16 @@ def _planned_segment(
     use_one_thread()
     number = None if named is None else version_number(registry, model, named)
     return plan_segment(registry, model, segment, number)
+
+
+def _tell_segment(segment: str, restore: SegmentRestore, *, as_json: bool) -> None:
+    """What would be, by a dry run."""
+    document = {
+        "segment": segment, "adapter_of": restore.source.version,
+        "champion": restore.champion.version, "move": None,
+    }  # fmt: skip
+    would = f"a new version would have {_words(segment, restore)}"
+    _tell(document, f"Dry run: {would}; nothing was registered.", as_json=as_json)
 
 
 def _words(segment: str, restore: SegmentRestore) -> str:
