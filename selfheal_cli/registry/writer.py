@@ -65,6 +65,9 @@ class NoLease:
         """See `HeldLease`."""
 
 
+OF_THE_RUN = ("metrics", "file", "end")  # jobs that touch no version and no alias
+
+
 class RegistryWriter:
     """Takes a run's writes in the order of the calls.
 
@@ -188,7 +191,8 @@ class RegistryWriter:
         outcome: str,
         tags: dict[str, str],
     ) -> None:
-        """Keep files with the run, each in its folder, and close it."""
+        """Keep figures and files with the run, each file in its folder, and close it."""
+        self.send_steps()
         for path, folder in files:
             name = f"{key}:{folder or ''}/{path.name}"
             self._hand(partial(delivery.file_job, name, path, folder, path.stat().st_size))
@@ -283,7 +287,7 @@ class RegistryWriter:
             while not self._handed.empty():
                 jobs.append(self._handed.get())
             wanted = [job for job in jobs if job is not None]
-            if wanted and self._failure is None:
+            if wanted and (self._failure is None or isinstance(self._failure, LeaseHeld)):
                 self._make_durable(wanted)
             if None in jobs:
                 return
@@ -291,7 +295,10 @@ class RegistryWriter:
     def _make_durable(self, jobs: list[Callable[[], Job]]) -> None:
         try:
             self._before_commit()
-            self._outbox.put([job() for job in jobs])
+            made = [job() for job in jobs]
+            if self._failure is not None:  # who lost the lease moves nothing, but was there
+                made = [job for job in made if job.kind in OF_THE_RUN]
+            self._outbox.put(made)
             with self._changed:
                 self._undone = self._outbox.pending
                 self._safe += len(jobs)

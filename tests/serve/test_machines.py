@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from selfheal_cli.audit.checks import audit_model
 from selfheal_cli.events.event import Event
 from selfheal_cli.events.log import read
 from selfheal_cli.events.types import BatchScored, HealPublished, LabelsArrived, RowsTaken
@@ -72,6 +73,13 @@ def server(empty_dir: Path, in_postgres: Place) -> Iterator[Server]:
     yield server
 
 
+def audited(server: Server, *machines: Machine) -> list[str]:
+    """What does not hold in one history from their logs."""
+    first, *others = (machine.workspace for machine in machines)
+    audit, _ = audit_model(server.registry, "fraud", first, others=others)
+    return [str(one) for one in audit.findings]
+
+
 def test_another_machine_goes_on_where_the_first_one_was(
     server: Server, in_postgres: Place
 ) -> None:
@@ -115,6 +123,7 @@ def test_who_lost_the_lease_while_it_stood_still_writes_nothing_more(
     server.answer(4)
     server.label(list(server.truth))
     one.heal()
+    lost = one.run
     assert other.healer.error is None, other.healer.error
     assert after["committed"][1] == other.run
     assert [event.rows for event in other.events(BatchScored)][-1:] == [100]
@@ -123,6 +132,15 @@ def test_who_lost_the_lease_while_it_stood_still_writes_nothing_more(
     assert one.channel.published() == after["published"]
     assert one.spool.committed("", 0) == after["committed"]
     assert one.healer.finished is None
+    # what it had written down before is told of once it heals again, and is not missed until then
+    assert audited(server, one, other) == []
+    with monkeypatch.context() as later:
+        later.setattr(healing, "clock", lambda: clock() + timedelta(seconds=180))
+        other.channel.take_turn(other.healer._holder, -1.0)
+        one.heal()
+    assert one.healer.error is None, one.healer.error
+    assert server.registry.run_status(lost) == "FAILED"
+    assert audited(server, one, other) == []
 
 
 def test_of_two_processes_one_asks_the_registry(server: Server, in_postgres: Place) -> None:
