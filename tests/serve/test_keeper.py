@@ -137,3 +137,15 @@ def test_a_healer_that_does_not_come_to_rows_which_wait_is_behind_and_not_health
     assert "1,200 rows wait, and the healer has looked at none for 2 min" in warnings(behind)[0]
     assert seen(10, 1.0).standing.state == "HEALTHY"
     assert seen(120, 600.0).standing.state == "HEALTHY"  # nothing waits
+
+
+def test_a_healer_that_never_spoke_lacks_the_processor_says_a_server_that_is_up_long() -> None:
+    told = []
+    for at in (1_030.0, 1_090.0):
+        facts = FACTS.model_copy(update={"started": 1_000.0})
+        told += warnings(StatusSnapshot(server=facts, at=at))
+    assert told == [
+        "The healer has not said anything yet; what is scored is kept for it.",
+        "The healer has not said anything yet, 2 min after the start: it gets too little of the "
+        "processor (--heal-priority); what is scored is kept for it.",
+    ]

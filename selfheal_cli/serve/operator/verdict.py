@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from selfheal_cli.registry.orders import AUTO, STANDS
 from selfheal_cli.scores import title_of
 from selfheal_cli.serve.operator.status import (
+    STALLED_SECONDS,
     Judged,
     ModelStatus,
     ReplicaWord,
@@ -97,7 +98,10 @@ def warnings(seen: StatusSnapshot) -> list[str]:
     """What an operator should know at once."""
     standing, messages = seen.standing, []
     if seen.age is None:
-        messages.append("The healer has not said anything yet; what is scored is kept for it.")
+        why = _for_long(seen)
+        messages.append(
+            f"The healer has not said anything yet{why}; what is scored is kept for it."
+        )
     elif not seen.healer_up:
         messages.append(
             f"The healer has said nothing for {span(seen.age)}: scoring goes on, nothing heals, "
@@ -120,6 +124,14 @@ def warnings(seen: StatusSnapshot) -> list[str]:
     if seen.label_age is not None and seen.label_age > LABEL_SILENCE:
         messages.append(f"No label has come for {span(seen.label_age)}.")
     return messages
+
+
+def _for_long(seen: StatusSnapshot) -> str:
+    """Why that may be, of a server that has been up for a while."""
+    up = seen.at - seen.server.started
+    if not seen.server.started or up < STALLED_SECONDS:
+        return ""
+    return f", {span(up)} after the start: it gets too little of the processor (--heal-priority)"
 
 
 def _of_server(seen: StatusSnapshot) -> list[str]:
