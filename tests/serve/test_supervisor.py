@@ -37,7 +37,7 @@ IDLE, NORMAL = os.SCHED_IDLE, os.SCHED_OTHER
     [
         ("idle", supervisor.NICENESS, IDLE),
         ("low", supervisor.NICENESS, NORMAL),
-        ("normal", 0, NORMAL),
+        ("normal", -20, NORMAL),  # as the server, whatever that is
     ],
 )
 def test_it_is_told_its_settings_gives_way_as_wanted_and_ends_in_order(
