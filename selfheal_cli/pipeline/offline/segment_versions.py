@@ -5,26 +5,20 @@ again, while all others stay as they are.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from selfheal_cli.config import RunConfig
-from selfheal_cli.errors import NoCandidateError, RegistryError
-from selfheal_cli.events.archive import LOG_NAME, run_folder
-from selfheal_cli.events.log import EventLog
-from selfheal_cli.events.types import RunFinished, SegmentRestored
+from selfheal_cli.errors import NoCandidateError
+from selfheal_cli.events.types import SegmentRestored
 from selfheal_cli.model.checkpoint import unpack
 from selfheal_cli.model.composite import Parts, composed, split
 from selfheal_cli.pipeline.record.recorder import RunRecorder
-from selfheal_cli.pipeline.record.replayed import run_started
+from selfheal_cli.pipeline.runs.one_version import OneVersion, begin_log, register
 from selfheal_cli.pipeline.stream.snapshots import Snapshots
 from selfheal_cli.records import Evaluation, Phase, VersionRecord, digest
-from selfheal_cli.registry.base import CHAMPION, Lineage, Registry
-from selfheal_cli.registry.journal import standing
-from selfheal_cli.registry.outbox import NAME as OUTBOX_NAME
-from selfheal_cli.registry.outbox import Outbox
-from selfheal_cli.registry.writer import RegistryWriter
+from selfheal_cli.registry.base import Lineage, Registry
 from selfheal_cli.rollback.plan import champion_of
 from selfheal_cli.segment_keys import code_of
 
@@ -112,48 +106,28 @@ def add_restored(restore: SegmentRestore, around: RunContext) -> int:
     config = RunConfig(model_name=model)
     told = {"segment": restore.segment, "from": f"v{source.version}"}
     run_id = registry.begin_run(config.experiment, told, tags)
-    log = EventLog(run_folder(run_id, around.workspace) / LOG_NAME, around.clock)
-    with ExitStack() as stack:
-        stack.callback(log.close)
-        outbox = Outbox(log.path.with_name(OUTBOX_NAME))
-        born = champion.tags
-        lineage = Lineage(
-            model, run_id, champion.base, born["selfheal.recipe"], born["selfheal.labels"],
-            born["selfheal.schema"],
-        )  # fmt: skip
-        writer = RegistryWriter(registry, lineage, outbox, before_commit=log.sync)
-        stack.callback(writer.close)
-        last = standing(registry, model).moves.get(CHAMPION)
-        known = last.sequence if last else 0
-        ledger = RunRecorder(
-            log, writer, around.clock, around.actor, around.watchers, lambda: known
-        )
-        described = registry.base(champion.base).describe()["network"]["adapter"]
-        ledger.note(run_started(run_id, model, around.actor, known, config, described))
-        ledger.restored(born["selfheal.snapshot"], champion.version)
+    born, base = champion.tags, registry.base(champion.base)
+    lineage = Lineage(
+        model, run_id, champion.base, born["selfheal.recipe"], born["selfheal.labels"],
+        born["selfheal.schema"],
+    )  # fmt: skip
+    happened = SegmentRestored(
+        base=champion.base, base_sha256=base.sha256, segment=restore.segment,
+        code=code_of(restore.segment), version=champion.version, source=source.version,
+    )  # fmt: skip
+
+    def take(recorder: RunRecorder) -> str:
+        recorder.restored(born["selfheal.snapshot"], champion.version)
         reason = f"segment {restore.segment} as in v{source.version}"
-        ledger.note(
-            SegmentRestored(
-                base=champion.base, base_sha256=registry.base(champion.base).sha256,
-                segment=restore.segment, code=code_of(restore.segment), version=champion.version,
-                source=source.version,
-            )
+        weights = unpack(restore.adapter, sha256=digest(restore.adapter), where=reason)
+        return Snapshots(recorder, run_id).take(
+            weights, phase=Phase.POST_HEAL, batch=0, scores=None, evaluation=Evaluation.AWAITING,
+            reason=reason, threshold=champion.threshold, parent=born["selfheal.snapshot"],
         )  # fmt: skip
-        sha256 = digest(restore.adapter)
-        snapshot = Snapshots(ledger, run_id).take(
-            unpack(restore.adapter, sha256=sha256, where=reason), phase=Phase.POST_HEAL, batch=0,
-            scores=None, evaluation=Evaluation.AWAITING, reason=reason,
-            threshold=champion.threshold, parent=born["selfheal.snapshot"],
-        )  # fmt: skip
-        writer.flush(patience=around.patience or 0.0)
-        ledger.catch_up()
-        ledger.finish(RunFinished(outcome="FINISHED"))
-        writer.finish("0", [(log.path, None)], "FINISHED", {"selfheal.log_head": log.head})
-        writer.flush(patience=around.patience or 0.0)
-        version = outbox.result(f"version:{snapshot}")
-    if version is None:
-        raise RegistryError(f"model '{model}': snapshot {snapshot} of run {run_id} is no version")
-    return int(version["version"])
+
+    made = OneVersion(config, base.describe()["network"]["adapter"], happened, take)
+    with closing(begin_log(run_id, around)) as log:
+        return register(made, lineage, log, around)
 
 
 def _champion(registry: Registry, model: str) -> VersionRecord:

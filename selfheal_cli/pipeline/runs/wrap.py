@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from selfheal_cli.config import HealSettings, RunConfig, checked
-from selfheal_cli.errors import ConfigurationError, RegistryError, VersionNotFound
-from selfheal_cli.events.archive import LOG_NAME, run_folder
-from selfheal_cli.events.log import EventLog
-from selfheal_cli.events.types import ModelWrapped, RunFinished
+from selfheal_cli.errors import ConfigurationError, VersionNotFound
+from selfheal_cli.events.types import ModelWrapped
 from selfheal_cli.heal.recipe import check_place
 from selfheal_cli.installed import handed_over
 from selfheal_cli.model.allowed import remember
@@ -20,15 +18,12 @@ from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.pipeline.prepare.lease import RunLease, require_free
 from selfheal_cli.pipeline.prepare.wrapped import WRAPPED
 from selfheal_cli.pipeline.record.recorder import RunRecorder
-from selfheal_cli.pipeline.record.replayed import run_started
+from selfheal_cli.pipeline.runs.one_version import OneVersion, begin_log, register
 from selfheal_cli.pipeline.stream.snapshots import Snapshots
 from selfheal_cli.records import AliasMove, Base, Evaluation, Phase, VersionRecord
 from selfheal_cli.registry.aliases import Move, move_alias, require_allowed
 from selfheal_cli.registry.base import BASELINE, CHAMPION, Lineage, Registry
 from selfheal_cli.registry.journal import standing
-from selfheal_cli.registry.outbox import NAME as OUTBOX_NAME
-from selfheal_cli.registry.outbox import Outbox
-from selfheal_cli.registry.writer import RegistryWriter
 from selfheal_cli.rollback.verify import load_verified
 from selfheal_cli.settings import own_data
 
@@ -128,44 +123,30 @@ def _register(
     registry = around.registry
     require_free(registry, model, around.workspace, around.clock)
     config = _config(network, model)
-    last = standing(registry, model).moves.get(CHAMPION)
     tags = {"selfheal.model": model, "selfheal.actor": around.actor, "selfheal.kind": "wrap"}
     run_id = registry.begin_run(config.experiment, {"origin": origin}, tags)
-    log = EventLog(run_folder(run_id, around.workspace) / LOG_NAME, around.clock)
+
+    def take(recorder: RunRecorder) -> str:
+        return Snapshots(recorder, run_id).take(
+            network.adapter.state_dict(), phase=Phase.BASELINE, batch=0, scores=None,
+            evaluation=Evaluation.AWAITING, reason=f"wrapped {origin}", threshold=0.5,
+        )  # fmt: skip
+
     with ExitStack() as stack:
-        stack.callback(log.close)
+        log = stack.enter_context(closing(begin_log(run_id, around)))
         lease = RunLease(
             registry, model, run_id, log.path.parent, around.actor, around.clock, four_eyes=False,
             on_settled=around.on_settled,
         )  # fmt: skip
         stack.callback(lease.release)
         base_id = registry.store_base(run_id, base)
+        wrapped = ModelWrapped(base=base_id, base_sha256=base.sha256, origin=origin)
         lineage = Lineage(model, run_id, base_id, WRAPPED, "full", "1")
-        outbox = Outbox(log.path.with_name(OUTBOX_NAME))
-        writer = RegistryWriter(registry, lineage, outbox, before_commit=log.sync, lease=lease)
-        stack.callback(writer.close)
-        known = last.sequence if last else 0
-        ledger = RunRecorder(
-            log, writer, around.clock, around.actor, around.watchers, lambda: known
-        )
-        adapter = network.architecture.adapter
-        ledger.note(run_started(run_id, model, around.actor, known, config, adapter))
-        ledger.note(ModelWrapped(base=base_id, base_sha256=base.sha256, origin=origin))
-        snapshot = Snapshots(ledger, run_id).take(
-            network.adapter.state_dict(), phase=Phase.BASELINE, batch=0, scores=None,
-            evaluation=Evaluation.AWAITING, reason=f"wrapped {origin}", threshold=0.5,
-        )  # fmt: skip
-        writer.flush(patience=around.patience or 0.0)
-        ledger.catch_up()
-        ledger.finish(RunFinished(outcome="FINISHED"))
-        writer.finish("0", [(log.path, None)], "FINISHED", {"selfheal.log_head": log.head})
-        writer.flush(patience=around.patience or 0.0)
-        version = outbox.result(f"version:{snapshot}")
-    if version is None:
-        raise RegistryError(f"model '{model}': snapshot {snapshot} of run {run_id} is no version")
+        made = OneVersion(config, network.architecture.adapter, wrapped, take)
+        number = register(made, lineage, log, around, lease)
     if network.architecture.other is not None:
         other = network.architecture.other
         remember({*modules_of(other.module), *([known_as(other.code)] if other.code else [])})
     if handed_over("adapter", network.architecture.adapter):
         remember([network.architecture.adapter.rpartition(".")[0]])
-    return int(version["version"])
+    return number
