@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
 import pandas as pd
 import pytest
 
+from selfheal_cli.events.archive import LOG_NAME, run_folder
+from selfheal_cli.events.log import read
+from selfheal_cli.events.types import RunStarted
+from selfheal_cli.records import VersionRecord
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from selfheal_cli.serve.http.invocations import quick_answer
 from selfheal_cli.serve.http.model import load_champion
+from selfheal_cli.workspace import WORKSPACE
 from tests.conftest import Invoke
 
 SHOPS = ("s0", "s1", "s2")
@@ -32,6 +38,13 @@ def table(rows: int = 2_400) -> pd.DataFrame:
     y = np.where(turned, -1, 1) * x[:, 0] + 0.5 * draw.standard_normal(rows) > 0
     shop[::10] = None
     return pd.DataFrame({"a": x[:, 0], "b": x[:, 1], "shop": shop, "y": y.astype(int)})
+
+
+def config_of(version: VersionRecord) -> dict[str, Any]:
+    """What a server that is begun now heals a version by."""
+    log = next(read(run_folder(version.run_id, WORKSPACE) / LOG_NAME))
+    assert isinstance(log, RunStarted)
+    return dict(log.config)
 
 
 @pytest.mark.slow
@@ -79,10 +92,16 @@ def test_one_version_holds_all_segments_and_scores_as_the_run_does(
     planned = json.loads(invoke(*back[:-1], "--dry-run", "--json").stdout)
     assert (planned["segment"], planned["adapter_of"], planned["move"]) == ("s1", 1, None)
     assert "champion of 'shops' moved from" in invoke(*back).output
+    registry = MlflowRegistry()
+    champion = registry.alias("shops", "champion")
+    assert champion is not None
     restored = mlflow.pyfunc.load_model("models:/shops@champion").predict(given)
     turned = (given["shop"] == "s1").to_numpy()
     assert (restored[~turned] == answers[~turned]).all()
     assert (restored[turned] == nowhere[turned]).all()
+    healed_by = [config_of(registry.version("shops", one)) for one in (1, champion)]
+    assert healed_by[0] == healed_by[1]  # a server that is begun now heals as before
+    assert healed_by[0]["segments"]["by"] == "shop"
     assert "alias-moved" in invoke("history", "--model", "shops", "--segment", "s1").output
     assert "Everything holds." in invoke("audit", "--model", "shops").output
     again = invoke(*back, expect=5).stderr

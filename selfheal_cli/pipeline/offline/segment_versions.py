@@ -9,13 +9,13 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from selfheal_cli.config import RunConfig
 from selfheal_cli.errors import NoCandidateError
 from selfheal_cli.events.types import SegmentRestored
 from selfheal_cli.model.checkpoint import unpack
 from selfheal_cli.model.composite import Parts, composed, split
 from selfheal_cli.pipeline.record.recorder import RunRecorder
 from selfheal_cli.pipeline.runs.one_version import OneVersion, begin_log, register
+from selfheal_cli.pipeline.runs.serving import recorded_config
 from selfheal_cli.pipeline.stream.snapshots import Snapshots
 from selfheal_cli.records import Evaluation, Phase, VersionRecord, digest
 from selfheal_cli.registry.base import Lineage, Registry
@@ -103,7 +103,9 @@ def add_restored(restore: SegmentRestore, around: RunContext) -> int:
     registry, champion = around.registry, restore.champion
     model, source = champion.model, restore.source
     tags = {"selfheal.model": model, "selfheal.actor": around.actor, "selfheal.kind": "segment"}
-    config = RunConfig(model_name=model)
+    config = recorded_config(
+        registry, champion, around.workspace
+    )  # it is served, and healed, by it
     told = {"segment": restore.segment, "from": f"v{source.version}"}
     run_id = registry.begin_run(config.experiment, told, tags)
     born, base = champion.tags, registry.base(champion.base)

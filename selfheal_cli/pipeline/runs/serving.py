@@ -170,7 +170,7 @@ def _champion(registry: Registry, model: str) -> VersionRecord:
 
 def _config(registry: Registry, champion: VersionRecord, wanted: ServingOptions) -> RunConfig:
     """The champion's run's configuration, with what is wanted otherwise."""
-    known = _recorded_config(registry, champion, wanted)
+    known = recorded_config(registry, champion, wanted.workspace, wanted.elsewhere)
     reference = wanted.reference or _reference(known, champion)
     values = known.model_dump()
     for key, value in wanted.overrides.items():
@@ -189,20 +189,23 @@ def _config(registry: Registry, champion: VersionRecord, wanted: ServingOptions)
     return config
 
 
-def _recorded_config(
-    registry: Registry, champion: VersionRecord, wanted: ServingOptions
-) -> RunConfig:
-    """From the run's log, here or in the registry; or from the log that machines share."""
+def recorded_config(
+    registry: Registry, champion: VersionRecord, workspace: Path,
+    elsewhere: Callable[[str], Mapping[str, Any]] = lambda run: {},
+) -> RunConfig:  # fmt: skip
+    """Of the run that a version is from: by its log, here or in the registry, or by the log that
+    machines share, ``elsewhere``. Raises `ConfigurationError` where none of them knows it.
+    """
     where = f"run {champion.run_id}"
     with tempfile.TemporaryDirectory() as into:
-        path = run_folder(champion.run_id, wanted.workspace) / LOG_NAME
+        path = run_folder(champion.run_id, workspace) / LOG_NAME
         try:
             path = (
                 path if path.exists() else registry.run_file(champion.run_id, LOG_NAME, Path(into))
             )
             first = next(read(path), None)
         except RegistryError as exc:
-            told = wanted.elsewhere(champion.run_id)
+            told = elsewhere(champion.run_id)
             if told:
                 return recorded(told["config"], where=where, parts=told["parts"])
             raise ConfigurationError(
