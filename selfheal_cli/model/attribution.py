@@ -28,8 +28,8 @@ def input_gradients(network: SelfHealingNetwork, x: FloatArray) -> FloatArray:
     other = network.architecture.other
     if other is not None and other.dtype == "int64":
         raise ModelError(
-            "a model that takes whole numbers has no gradient by its inputs: name --sensitive "
-            "COLUMN, and leave out monitors that weigh features by it (fidi)"
+            "a model that takes whole numbers has no gradient by its inputs, so that nothing is "
+            "attributed to them: leave --explain out"
         )
     network = network.whole
     inputs = torch.from_numpy(np.array(x[:, : network.architecture.inputs])).requires_grad_()

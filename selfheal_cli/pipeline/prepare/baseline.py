@@ -104,7 +104,7 @@ def _calibrate_text(feature: str, source: Source) -> Calibration:
 
 def most_used(network: SelfHealingNetwork, source: Source) -> dict[str, float]:
     """Numeric features by their share of ``|gradient * input|``, largest first; they sum to 1."""
-    if source.encoding.model is not None:
+    if not _has_gradient(network, source.encoding):
         used = permuted(source.encoding, network, next(iter(source.training())))
     else:
         attributions = gradient_times_input(network, (rows.x for rows in source.training()))
@@ -114,10 +114,16 @@ def most_used(network: SelfHealingNetwork, source: Source) -> dict[str, float]:
     return {name: used[name] / total for name in ranked}
 
 
+def _has_gradient(network: SelfHealingNetwork, encoding: Encoding) -> bool:
+    """Whether it is a network, and of numbers that are no places in a table."""
+    other = network.architecture.other
+    return encoding.model is None and (other is None or other.dtype != "int64")
+
+
 def permuted(encoding: Encoding, network: SelfHealingNetwork, rows: Rows) -> dict[str, float]:
     """By numeric feature: how far the probabilities move where its values are another row's.
 
-    For a model that has no gradients (Breiman 2001, section 10).
+    For a model that has no gradients by its inputs (Breiman 2001, section 10).
     """
     columns = {name: values[:SHUFFLED] for name, values in rows.columns.items()}
     as_it_is = network.predict(encoding.encode(columns))
@@ -185,7 +191,7 @@ def sample_of(
 
 def _gradients(source: Source, network: SelfHealingNetwork, rows: Rows) -> dict[str, float]:
     """By numeric feature: mean of |gradient| times the input's standard deviation."""
-    if source.encoding.model is not None:
+    if not _has_gradient(network, source.encoding):
         return permuted(source.encoding, network, rows)
     x = rows.x[:, : network.architecture.inputs]
     gradients = np.abs(input_gradients(network, rows.x)).mean(axis=0, dtype=np.float64)
