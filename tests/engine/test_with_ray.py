@@ -123,28 +123,33 @@ def test_replicas_of_ray_serve_answer_take_labels_and_end_by_sigterm(work: Path,
         [sys.executable, "-c", MAIN, *asked], cwd=work, env=os.environ | own,
         stderr=subprocess.PIPE, text=True,
     ) as serving:  # fmt: skip
-        assert serving.stderr is not None
-        said = next(line for line in serving.stderr if "is served" in line)
-        assert "by 2 of Ray Serve" in said
-        url = f"http://127.0.0.1:{port}"
-        body = {"dataframe_split": {"columns": ["amount", "kind", "age"], "data": [[10, "a", 30]]}}
-        for number in range(10):
-            named = {"x-request-id": f"r{number}"}
-            answer = requests.post(f"{url}/invocations", json=body, headers=named, timeout=30)
-            assert (answer.status_code, answer.headers["x-selfheal-request-id"]) == (
-                200, f"r{number}"
-            )  # fmt: skip
-        labels = [{"request_id": f"r{number}", "labels": ["yes"]} for number in range(10)]
+        try:
+            assert serving.stderr is not None
+            said = next(line for line in serving.stderr if "is served" in line)
+            assert "is served by Ray Serve at" in said
+            url = f"http://127.0.0.1:{port}"
+            body = {
+                "dataframe_split": {"columns": ["amount", "kind", "age"], "data": [[10, "a", 30]]}
+            }
+            for number in range(10):
+                named = {"x-request-id": f"r{number}"}
+                answer = requests.post(f"{url}/invocations", json=body, headers=named, timeout=30)
+                assert (answer.status_code, answer.headers["x-selfheal-request-id"]) == (
+                    200, f"r{number}"
+                )  # fmt: skip
+            labels = [{"request_id": f"r{number}", "labels": ["yes"]} for number in range(10)]
 
-        def tell() -> int:
-            told = requests.post(f"{url}/feedback", json={"labels": labels}, timeout=30)
-            return int(told.json()["repeated"])
+            def tell() -> int:
+                told = requests.post(f"{url}/feedback", json={"labels": labels}, timeout=30)
+                return int(told.json()["repeated"])
 
-        until(lambda: tell() == 10)  # each is joined to its row, whichever replica answered that
-        shown = json.loads(run(work, "status", url, "--json").stdout)
-        assert len(shown["replicas"]) == 2
-        serving.terminate()
-        serving.communicate()
+            # each is joined to its row, whichever replica answered that
+            until(lambda: tell() == 10)
+            shown = json.loads(run(work, "status", url, "--json").stdout)
+            assert len(shown["replicas"]) == 2
+        finally:
+            serving.terminate()
+            serving.communicate()
     assert serving.returncode == 0
     with pytest.raises(requests.ConnectionError):
         requests.get(f"{url}/ping", timeout=5)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from selfheal_cli.model.network import use_one_thread
@@ -26,9 +28,11 @@ def side_by_side(
     # Ray's gives all at the end
     kind = "generator" if get_active_backend()[0].supports_return_generator else "list"
     parallel = Parallel(n_jobs=jobs, return_as=kind, batch_size=1, pre_dispatch=jobs)
-    yield from parallel(delayed(_on_one_thread)(work, *task) for task in tasks)
+    here = Path.cwd()
+    yield from parallel(delayed(_on_one_thread)(here, work, *task) for task in tasks)
 
 
-def _on_one_thread(work: Callable[..., T], *task: Any) -> T:
+def _on_one_thread(here: Path, work: Callable[..., T], *task: Any) -> T:
+    os.chdir(here)  # a process of Ray's begins in a folder of its own
     use_one_thread()
     return work(*task)
