@@ -66,10 +66,10 @@ def promote(
     two people, 'selfheal rollback --to canary --propose' asks the second.
     """
     require_no_question(as_json=as_json, yes=yes, dry_run=dry_run)
-    from selfheal_cli.cli import configured, output
-    from selfheal_cli.cli.rollback import plan_document, settle_first, show_plan, told_move
+    from selfheal_cli.cli import configured
+    from selfheal_cli.cli.rollback import carry_out, plan_document, settle_first, show_plan, tell
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
-    from selfheal_cli.rollback.plan import By, check_target, execute, load_checks
+    from selfheal_cli.rollback.plan import By, load_checks
     from selfheal_cli.rollback.tried import plan_promotion
 
     load_checks()
@@ -79,20 +79,10 @@ def promote(
     plan = plan_promotion(registry, model_name)
     if not as_json:
         show_plan(plan)
-    document = plan_document(plan) | {"move": None}
-    if dry_run:
-        check_target(registry, plan)
-        done = "Dry run: the target's file, hashes and decisions hold; nothing was moved."
-    else:
-        confirm(f"Make v{plan.target.version} the champion?", yes=yes)
-        four_eyes = configured.policy_here(click.get_current_context(), policy).four_eyes
-        move = execute(registry, plan, By(actor(), now_text(), reason, four_eyes))
-        document["move"] = move and move.as_dict()
-        done = told_move(plan, move)
-    if as_json:
-        output.print_json(document)
-    else:
-        say(done)
+    four_eyes = configured.policy_here(click.get_current_context(), policy).four_eyes
+    by = By(actor(), now_text(), reason, four_eyes)
+    move, done = carry_out(registry, plan, by, dry_run=dry_run, yes=yes)
+    tell(plan_document(plan) | {"move": move}, done, as_json=as_json)
 
 
 @command.command("withdraw")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from selfheal_cli.records import AliasMove, AnyVersion
     from selfheal_cli.registry.base import Registry
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
-    from selfheal_cli.rollback.plan import RollbackPlan
+    from selfheal_cli.rollback.plan import By, RollbackPlan
     from selfheal_cli.rollback.trust import Trust
 
 
@@ -196,7 +196,7 @@ def command(
     require_no_question(as_json=as_json, yes=yes, dry_run=dry_run, propose=propose)
     from selfheal_cli.records import VersionRecord
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
-    from selfheal_cli.rollback.plan import By, check_target, execute, load_checks, make_proposal
+    from selfheal_cli.rollback.plan import By, load_checks, make_proposal
     from selfheal_cli.rollback.trust import ByTheLog, Unverified
 
     load_checks()
@@ -217,24 +217,40 @@ def command(
         show_plan(plan)
     four_eyes = standing.policy_here(click.get_current_context(), policy).four_eyes
     by = By(actor(), now_text(), reason, four_eyes)
-    verified = isinstance(plan.target, VersionRecord)
-    document = plan_document(plan) | {"move": None, "proposal": None, "verified": verified}
-    if dry_run or plan.serves_already:
-        check_target(registry, plan)
-        holds = "target's file, hashes and decisions hold" if verified else UNCHECKED
-        done = f"Dry run: the {holds}; nothing was moved." if dry_run else told_move(plan, None)
-    elif propose:
+    document = plan_document(plan) | {
+        "move": None, "proposal": None, "verified": isinstance(plan.target, VersionRecord),
+    }  # fmt: skip
+    if propose and not (dry_run or plan.serves_already):
         number = document["proposal"] = make_proposal(registry, plan, by).sequence
         done = f"Proposal {number}: somebody else runs 'selfheal approve {number}'."
     else:
-        confirm(f"Make v{plan.target.version} the champion?", yes=yes)
-        move = execute(registry, plan, by)
-        document["move"] = move and move.as_dict()
-        done = told_move(plan, move)
-    _tell(document, done, as_json=as_json)
+        document["move"], done = carry_out(registry, plan, by, dry_run=dry_run, yes=yes)
+    tell(document, done, as_json=as_json)
 
 
-def _tell(document: dict[str, Any], done: str, *, as_json: bool) -> None:
+def carry_out(
+    registry: MlflowRegistry, plan: RollbackPlan, by: By, *, dry_run: bool, yes: bool
+) -> tuple[dict[str, Any] | None, str]:
+    """Ask, and move the champion as planned; or see that it could be. The move as a document, None
+    where there was none, and what to say.
+    """
+    from selfheal_cli.records import VersionRecord
+    from selfheal_cli.rollback.plan import check_target, execute
+
+    if dry_run or plan.serves_already:
+        check_target(registry, plan)
+        verified = isinstance(plan.target, VersionRecord)
+        holds = "target's file, hashes and decisions hold" if verified else UNCHECKED
+        return None, f"Dry run: the {holds}; nothing was moved." if dry_run else told_move(
+            plan, None
+        )
+    confirm(f"Make v{plan.target.version} the champion?", yes=yes)
+    move = execute(registry, plan, by)
+    return None if move is None else move.as_dict(), told_move(plan, move)
+
+
+def tell(document: dict[str, Any], done: str, *, as_json: bool) -> None:
+    """What was done, in words or as the document."""
     from selfheal_cli.cli import output
 
     if as_json:
@@ -262,7 +278,7 @@ def _tell_segment(segment: str, restore: SegmentRestore, *, as_json: bool) -> No
         "champion": restore.champion.version, "move": None,
     }  # fmt: skip
     would = f"a new version would have {_words(segment, restore)}"
-    _tell(document, f"Dry run: {would}; nothing was registered.", as_json=as_json)
+    tell(document, f"Dry run: {would}; nothing was registered.", as_json=as_json)
 
 
 def _words(segment: str, restore: SegmentRestore) -> str:

@@ -64,13 +64,14 @@ class Scored:
         shadow: FloatArray,
         shadow_threshold: float,
         rule_label: LabelArray,
+        inputs: int,
     ) -> Scored:
-        """All rows of a batch."""
+        """All rows of a batch; behind ``inputs`` of the network may stand a row's segment."""
         rows = batch.rows
         return cls(
             batch.index,
             batch.place,
-            rows.x,
+            rows.x[:, :inputs],
             features,
             answers.probabilities,
             answers.threshold,

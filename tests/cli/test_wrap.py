@@ -20,8 +20,9 @@ from mlflow import MlflowClient
 from torch import nn
 
 from selfheal_cli.cli.main import main
-from selfheal_cli.config import TableSettings
+from selfheal_cli.config import RunConfig, TableSettings
 from selfheal_cli.model.checkpoint import assemble
+from selfheal_cli.pipeline.runs import wrap
 from selfheal_cli.pipeline.runs.run import RunContext
 from selfheal_cli.pipeline.runs.serving import ServingOptions, heal_served, open_served
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
@@ -442,3 +443,18 @@ def test_a_wrapped_model_that_is_served_as_it_is_heals_as_on_own_data(wrapped_di
     right = healed.predict(rows).argmax(axis=1) == stream["digit"].to_numpy()
     before = served.prepared.network.predict(rows).argmax(axis=1) == stream["digit"].to_numpy()
     assert right.mean() > before.mean() + 0.03  # as far as the budget of a served model lets it
+
+
+def test_what_0_1_0_wrapped_is_served_as_what_is_wrapped_now(
+    digits_dir: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wrap, "wrapped_config", lambda network, model: RunConfig(model_name=model))
+    invoke("wrap", *STORED, *DATA, "--as", "digits")
+    reference = TableSettings(path=Path("digits_train.csv"), target="digit")
+    spool = Spool(spool_path("digits", WORKSPACE))
+    pace = Pace(100, 1e9, lambda: 0.0, lambda seconds: True)
+    wanted = ServingOptions("digits", {}, reference, WORKSPACE)
+    served = open_served(MlflowRegistry(), wanted, spool, pace)
+    heal = served.config.heal
+    assert (heal.recipe, heal.progressive, served.config.drift_by) == ("anchored", True, "monitors")
+    assert served.config.policy.publish_share == 0.6

@@ -146,6 +146,7 @@ def test_a_healer_that_never_spoke_lacks_the_processor_says_a_server_that_is_up_
         told += warnings(StatusSnapshot(server=facts, at=at))
     assert told == [
         "The healer has not said anything yet; what is scored is kept for it.",
-        "The healer has not said anything yet, 2 min after the start: it gets too little of the "
-        "processor (--heal-priority); what is scored is kept for it.",
+        "The healer has not said anything yet, 2 min after the start: it cannot begin, as the "
+        "server's terminal says then, or gets too little of the processor (--heal-priority); what "
+        "is scored is kept for it.",
     ]

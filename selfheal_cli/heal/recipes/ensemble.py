@@ -3,7 +3,7 @@
 The frozen network, its logit scaled and shifted, logistic regression around it on the frozen
 features and on random ones, and without it on the inputs, with several memories each; boosted trees
 fitted anew as rows come. A heal lets each of them predict the rows whose labels came, charges it
-its log loss there, and then lets it learn. docs/healing-figures.md has them.
+its log loss there, and then lets it learn. docs/healing-figures.md says how well that does.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from typing import Any
 from safetensors.torch import load
 
 from selfheal_cli.config import (
+    HealSettings,
     RunConfig,
     ServedSettings,
     SyntheticSettings,
@@ -32,9 +33,10 @@ from selfheal_cli.pipeline.prepare.baseline import Prepared, prepare
 from selfheal_cli.pipeline.prepare.continuing import baseline_of, continued, spent
 from selfheal_cli.pipeline.prepare.lease import RunLease
 from selfheal_cli.pipeline.prepare.rows import open_source
-from selfheal_cli.pipeline.prepare.wrapped import Wrapped
+from selfheal_cli.pipeline.prepare.wrapped import WRAPPED, Wrapped
 from selfheal_cli.pipeline.runs.canary_left import tried_before
 from selfheal_cli.pipeline.runs.run import Finished, RunContext, RunSpec, go, leased
+from selfheal_cli.pipeline.runs.wrap import wrapped_config
 from selfheal_cli.pipeline.stream.canary import CanaryLimits, TriedBefore
 from selfheal_cli.records import Base, VersionRecord
 from selfheal_cli.registry.base import CANARY, Registry
@@ -171,6 +173,10 @@ def _champion(registry: Registry, model: str) -> VersionRecord:
 def _config(registry: Registry, champion: VersionRecord, wanted: ServingOptions) -> RunConfig:
     """The champion's run's configuration, with what is wanted otherwise."""
     known = recorded_config(registry, champion, wanted.workspace, wanted.elsewhere)
+    if champion.tags["selfheal.recipe"] == WRAPPED and known.heal == HealSettings():
+        # as selfheal 0.1.0 wrote it down, where nobody had chosen how it is healed
+        base, weights = registry.base(champion.base), load_verified(registry, champion)
+        known = wrapped_config(assemble(base, weights, where="what was wrapped"), champion.model)
     reference = wanted.reference or _reference(known, champion)
     values = known.model_dump()
     for key, value in wanted.overrides.items():

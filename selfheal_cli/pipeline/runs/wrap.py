@@ -102,7 +102,7 @@ def add_wrapped(
     return Placed(number, tuple(move_alias(registry, move) for move in moves))
 
 
-def _config(network: SelfHealingNetwork, model: str) -> RunConfig:
+def wrapped_config(network: SelfHealingNetwork, model: str) -> RunConfig:
     """How it is healed where it is served as it is: as on own data, by the recipe that fits."""
     values: dict[str, Any] = {
         "model_name": model, "drift_by": own_data.DRIFT_BY, "monitors": own_data.monitors(),
@@ -122,7 +122,7 @@ def _register(
     """A run of its own with one version, under the model's lease; returns its number."""
     registry = around.registry
     require_free(registry, model, around.workspace, around.clock)
-    config = _config(network, model)
+    config = wrapped_config(network, model)
     tags = {"selfheal.model": model, "selfheal.actor": around.actor, "selfheal.kind": "wrap"}
     run_id = registry.begin_run(config.experiment, {"origin": origin}, tags)
 

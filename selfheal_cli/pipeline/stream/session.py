@@ -508,10 +508,7 @@ def baseline_scores(source: Source, prepared: Prepared) -> tuple[AnyScores, Eval
 
 
 def _scored(answered: AnsweredBatch, prepared: Prepared, verdict: RuleVerdict) -> Scored:
-    scored = Scored.of(
+    return Scored.of(
         answered.batch, answered.features, answered.answers, answered.shadow,
-        prepared.thresholds[1], verdict.label,
+        prepared.thresholds[1], verdict.label, prepared.network.architecture.inputs,
     )  # fmt: skip
-    size = prepared.network.architecture
-    # what says a row's segment is behind its inputs
-    return replace(scored, x=scored.x[:, : size.inputs]) if size.keyed else scored

@@ -127,11 +127,14 @@ def warnings(seen: StatusSnapshot) -> list[str]:
 
 
 def _for_long(seen: StatusSnapshot) -> str:
-    """Why that may be, of a server that has been up for a while."""
+    """What to do about it, of a server that has been up for a while."""
     up = seen.at - seen.server.started
     if not seen.server.started or up < STALLED_SECONDS:
         return ""
-    return f", {span(up)} after the start: it gets too little of the processor (--heal-priority)"
+    return (
+        f", {span(up)} after the start: it cannot begin, as the server's terminal says then, or "
+        "gets too little of the processor (--heal-priority)"
+    )
 
 
 def _of_server(seen: StatusSnapshot) -> list[str]:
