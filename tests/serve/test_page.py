@@ -131,6 +131,21 @@ def test_it_is_fresh_by_itself_and_says_when_it_is_not(
     assert "Healing helps" in text(driver, "#now")
 
 
+def test_a_button_that_is_held_down_while_the_page_renews_itself_is_pressed_all_the_same(
+    driver: Chrome, channel: ControlChannel
+) -> None:
+    with Healer(channel, ANSWERS), serving(operator_app(channel)) as url:
+        driver.get(url)
+        until(driver, lambda d: text(d, "#fresh") == "Updates by itself.")
+        ActionChains(driver).click_and_hold(driver.find_element(By.ID, "plan-9")).perform()
+        candidates = tuple(one for one in BETTER.candidates if one.version != 1)
+        channel.set_status(HEALER, BETTER.model_copy(update={"candidates": candidates}).as_status())
+        shows(driver, "#now", "Healing helps")
+        ActionChains(driver).release().perform()
+        shows(driver, "#said", "The plan: nothing has moved yet")
+        until(driver, lambda d: not d.find_elements(By.ID, "plan-1"))
+
+
 def test_a_rollback_goes_by_keyboard_alone_with_its_plan_first(
     driver: Chrome, channel: ControlChannel
 ) -> None:

@@ -32,7 +32,8 @@
     for (const zone of part.querySelectorAll(".zone")) zone.textContent = ZONE;
   }
 
-  // A part that did not change stays as it is, with the focus and the selection in it.
+  // A part that did not change stays as it is, with the focus and the selection in it; so does one
+  // in which a button is held down, whose click would be lost.
   function put(part) {
     localize(part);
     const old = at(part.id);
@@ -40,7 +41,7 @@
     for (const one of shown) part.querySelector(`#${one.id}`)?.setAttribute("open", "");
     if (!old) {
       at("live").append(document.adoptNode(part));
-    } else if (old.outerHTML !== part.outerHTML) {
+    } else if (!old.matches(":active") && old.outerHTML !== part.outerHTML) {
       const focused = old.contains(document.activeElement) ? document.activeElement.id : "";
       old.replaceWith(document.adoptNode(part));
       if (focused && at(focused)) at(focused).focus({ preventScroll: true });
