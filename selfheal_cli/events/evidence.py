@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from math import fsum, sqrt
 
 from selfheal_cli.events.types import CandidatesCompared
+from selfheal_cli.scores import AnyScores, Scores
 
 WINDOW = 20  # batches that an answer rests on, or as many more as hold enough positives
 POSITIVES = 20
@@ -52,6 +53,7 @@ class PairedGain:
     ``low`` is the lower end of its one-sided interval over batches, at `LEVEL` divided by the
     number of ``candidates`` that were asked about; ``served`` is the mean log loss of what served,
     ``lately`` the gain on the last `LATELY` batches: what has mended itself by then is left alone.
+    ``few`` is what the ``positives`` are, in words.
     """
 
     snapshot: str
@@ -61,7 +63,7 @@ class PairedGain:
     rows: int
     positives: int
     candidates: int
-
+    few: str
     served: float
     lately: float
 
@@ -78,6 +80,12 @@ class Evidence:
     serving: str = ""
     versions: dict[str, int] = field(default_factory=dict)
     batches: dict[int, BatchLosses] = field(default_factory=dict)
+    few: str = "positives"  # with more classes: rows that are not of the commonest
+
+    def of_classes(self, scores: AnyScores | None) -> None:
+        """Learn from a batch's scores, if its labels are known, what the few rows are called."""
+        if scores is not None and not isinstance(scores, Scores):
+            self.few = "rows that are not of the commonest class"
 
     def add(self, event: CandidatesCompared) -> None:
         """Take the labels of one batch, or some of them."""
@@ -109,11 +117,13 @@ class Evidence:
         names = sorted(set.intersection(*(set(one.losses) for one in window))) if window else []
         reference = serving if serving in names else ""
         names = [name for name in names if name != (reference or self.serving)]
-        gains = [_gain(window, name, reference, len(names)) for name in names]
+        gains = [_gain(window, name, reference, len(names), self.few) for name in names]
         return sorted(gains, key=lambda one: -one.low)
 
 
-def _gain(window: Sequence[BatchLosses], name: str, reference: str, asked: int) -> PairedGain:
+def _gain(
+    window: Sequence[BatchLosses], name: str, reference: str, asked: int, few: str
+) -> PairedGain:
     """Against each reference that there is, the less certain answer."""
     served = (
         [[one.losses[reference] for one in window]]
@@ -130,7 +140,7 @@ def _gain(window: Sequence[BatchLosses], name: str, reference: str, asked: int) 
         gains.append((mean - distance * error, mean, fsum(losses) / sum(rows), lately))
     low, gain, loss, lately = min(gains)
     positives = sum(one.positives for one in window)
-    return PairedGain(name, gain, low, len(window), sum(rows), positives, asked, loss, lately)
+    return PairedGain(name, gain, low, len(window), sum(rows), positives, asked, few, loss, lately)
 
 
 def mean_and_error(sums: Sequence[float], rows: Sequence[int]) -> tuple[float, float]:

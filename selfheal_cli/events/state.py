@@ -66,8 +66,13 @@ class RunState:
         self.first, self.last = self.first or event.at, event.at
         self.counts[type(event)] += 1
         match event:
-            case events.BatchScored() | events.BatchSetApart():
+            case events.BatchScored():
                 self.batch = event.batch
+                self.evidence.of_classes(event.live)
+            case events.BatchSetApart():
+                self.batch = event.batch
+            case events.LabelsArrived():
+                self.evidence.of_classes(event.live)
             case events.CandidatesCompared():
                 self.evidence.add(event)
             case events.RunStarted():

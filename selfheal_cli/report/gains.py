@@ -17,6 +17,8 @@ COST = "cost per 100 rows"
 FEWEST = 10  # stretches of the stream, for an interval
 LEVEL = 0.05  # chance that any of the intervals misses its figure
 HELPED, HURT, CHANCE, UNKNOWN = "helped", "hurt", "no difference", "too few batches to say"
+NO_DIFFERENCE = "no difference that could not be chance"
+LITTLE_DIFFERENCE = "too little difference to matter"
 LESS = (COST, title_of("log_loss"))  # figures of which less is better
 LEAST = {COST: 0.05}  # what is less is called no difference, whatever its cause
 LITTLE = 0.002  # of the other figures, and of the log loss:
@@ -50,15 +52,20 @@ class FigureGain:
 
     @property
     def word(self) -> str:
-        """Helped, hurt, no difference that could not be chance, or not known."""
+        """Helped, hurt, no difference (chance, or too little to matter), or not known."""
         if self.low is None or self.high is None:
             return UNKNOWN
         least = LEAST.get(self.figure, LITTLE)
         if self.figure == title_of("log_loss"):
             least = SHARE * self.before
-        if abs(self.after - self.before) < least or self.low <= 0 <= self.high:
+        if abs(self.after - self.before) < least or not self.sure:
             return CHANCE
         return HELPED if (self.low > 0) != (self.figure in LESS) else HURT
+
+    @property
+    def sure(self) -> bool:
+        """Whether the interval leaves out zero, however small the difference is."""
+        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
 
     @property
     def told(self) -> str:
@@ -151,12 +158,14 @@ def sentence_of(gains: Sequence[FigureGain]) -> str:
         return f"Against {other} {told}: too few batches to tell from chance ({rows})."
     by_word = {word: [one.told for one in gains if one.word == word] for word in (HELPED, HURT)}
     parts = [f"{word} {', '.join(told)}" for word, told in by_word.items() if told]
-    chance = [one.told for one in gains if one.word == CHANCE]
-    if not parts:
-        text = "made no difference that could not be chance"
-        return f"Healing {text} against {other}: {', '.join(chance)}; {rows}."
-    more = f"; no difference that could not be chance in {', '.join(chance)}" if chance else ""
-    return f"Healing {' and '.join(parts)}, against {other}{more}; {rows}."
+    alike = [one for one in gains if one.word == CHANCE]
+    for what, figures in (
+        (NO_DIFFERENCE, [one.told for one in alike if not one.sure]),
+        (LITTLE_DIFFERENCE, [one.told for one in alike if one.sure]),
+    ):
+        made = "" if parts else "made "
+        parts += [f"{made}{what} in {', '.join(figures)}"] if figures else []
+    return f"Healing {', '.join(parts)}, against {other}; {rows}."
 
 
 Figure = Callable[[AnyScores], float | None]

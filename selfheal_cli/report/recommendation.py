@@ -47,7 +47,7 @@ def stay(evidence: Evidence, best: PairedGain | None) -> str:
     if not evidence.window():
         return (
             f"Too few labelled rows to say whether another version is better: {WINDOW} batches "
-            f"with {POSITIVES} positives are needed."
+            f"with {POSITIVES} {evidence.few} are needed."
         )
     if best is None:
         return "No version is better than the serving one: no other is old enough to be asked."
@@ -61,5 +61,5 @@ def stay(evidence: Evidence, best: PairedGain | None) -> str:
 def _rows(gain: PairedGain) -> str:
     return (
         f"on the latest {gain.rows:,} labelled rows ({gain.batches} batches, {gain.positives:,} "
-        f"positives; {gain.candidates} versions asked)"
+        f"{gain.few}; {gain.candidates} {'version' if gain.candidates == 1 else 'versions'} asked)"
     )

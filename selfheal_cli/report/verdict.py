@@ -17,6 +17,8 @@ from selfheal_cli.report.gains import (
     HELPED,
     HURT,
     LESS,
+    LITTLE_DIFFERENCE,
+    NO_DIFFERENCE,
     FigureGain,
     sentence_of,
 )
@@ -254,7 +256,7 @@ def _recorded_gains(story: RunSummary) -> list[FigureGain]:
 
 def telling(story: RunSummary) -> Telling:
     """The verdict, from the results table or, where the run did not get there, from the stream."""
-    words = _words(story)
+    words, certain = _words(story), _recorded_gains(story)  # words of these know chance
     sentences = [
         *_end(story), *_recorded(story), *_stream(story), *_beside(story), *_made(story),
         *story.experts.sentences(),
@@ -279,8 +281,8 @@ def telling(story: RunSummary) -> Telling:
         headline = f"Healing made it worse: {_and_listed(hurt)} worse than doing nothing"
         tone = WORSE
     else:
-        tone, headline = SAME, "Healing made no difference that could not be chance"
-    certain = bool(_recorded_gains(story))  # words of these know chance
+        sure = any(one.sure for one in certain)
+        tone, headline = SAME, f"Healing made {LITTLE_DIFFERENCE if sure else NO_DIFFERENCE}"
     doubt = not certain and tone in (BETTER, WORSE, MIXED) and _doubt(story, both=tone == MIXED)
     headline += ", though that may be chance" if doubt else ""
     return Telling(tone, headline, tuple(sentences), doubt)

@@ -107,7 +107,8 @@ def sniff_separator(head: str) -> str:
 
 
 def lines_before_header(head: str) -> int:
-    """Lines above a table's header: blank ones, comments, and titles of a single field.
+    """Lines above a table's header: blank ones, comments, and titles of a single field, which
+    spreadsheets fill up with separators.
 
     >>> lines_before_header("# of March; net\\nPayments\\n\\nid;amount\\n1;2\\n3;4\\n")
     3
@@ -119,7 +120,8 @@ def lines_before_header(head: str) -> int:
     separator = sniff_separator("\n".join(below) + "\n")
     records = [next(csv.reader([line], delimiter=separator), []) for line in lines]
     width = mode(len(fields) for fields in records[-len(below) :]) if below else 0
-    wide = (place for place, fields in enumerate(records) if len(fields) >= width > 1)
+    named = (place for place, fields in enumerate(records) if any(map(str.strip, fields[1:])))
+    wide = (place for place in named if len(records[place]) >= width > 1)
     first = next(wide, 0)
     alone = first or [len(fields) for fields in records[1:2]] != [width]
     if lines[first:] and lines[first].startswith("#") and alone:

@@ -65,6 +65,17 @@ def test_noise_is_no_difference() -> None:
     assert {one.word for one in gains(0.0).values()} == {CHANCE}
 
 
+def test_what_is_sure_but_little_is_not_called_chance() -> None:
+    sure = FigureGain("log loss", None, 0.427, 0.424, -0.004, -0.002, 1_000, 20)
+    chance = FigureGain("accuracy", None, 0.835, 0.835, -0.001, 0.001, 1_000, 20)
+    assert {sure.word, chance.word} == {CHANCE}
+    assert sentence_of([chance, sure]) == (
+        "Healing made no difference that could not be chance in accuracy 0.835 to 0.835 "
+        "(-0.001 to +0.001), too little difference to matter in log loss 0.427 to 0.424 (-0.004 "
+        "to -0.002), against the frozen baseline; 1,000 labelled rows in 20 batches."
+    )
+
+
 def test_on_too_few_batches_nothing_is_told_from_chance() -> None:
     few = gains(0.4, stretches=5)
     assert {one.word for one in few.values()} == {UNKNOWN}

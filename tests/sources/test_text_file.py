@@ -69,8 +69,9 @@ def test_what_unpacks_without_end_is_not_read_to_its_end(
 
 @pytest.mark.parametrize(
     ("above", "lines"),
-    [("", 0), ("\n", 0), ("# exported, 1.4.\n", 1), ("Payments of March\n\n", 2), ("a;b\n#\n", 2)],
-)
+    [("", 0), ("\n", 0), ("# exported, 1.4.\n", 1), ("Payments of March\n\n", 2), ("a;b\n#\n", 2),
+     ("Payments 2024;;\n", 1), ("Payments\n;;\n", 2)],
+)  # fmt: skip
 def test_a_table_begins_at_its_header(tmp_path: Path, above: str, lines: int) -> None:
     assert lines_before_header(above + TEXT) == lines
     path = tmp_path / "t.csv"
