@@ -158,14 +158,17 @@ def sentence_of(gains: Sequence[FigureGain]) -> str:
         return f"Against {other} {told}: too few batches to tell from chance ({rows})."
     by_word = {word: [one.told for one in gains if one.word == word] for word in (HELPED, HURT)}
     parts = [f"{word} {', '.join(told)}" for word, told in by_word.items() if told]
-    alike = [one for one in gains if one.word == CHANCE]
-    for what, figures in (
-        (NO_DIFFERENCE, [one.told for one in alike if not one.sure]),
-        (LITTLE_DIFFERENCE, [one.told for one in alike if one.sure]),
-    ):
-        made = "" if parts else "made "
-        parts += [f"{made}{what} in {', '.join(figures)}"] if figures else []
-    return f"Healing {', '.join(parts)}, against {other}; {rows}."
+    alike = _alike([one for one in gains if one.word == CHANCE])
+    if not parts:
+        return f"Healing made {'; '.join(alike)}; against {other}, {rows}."
+    return f"Healing {' and '.join(parts)}, against {'; '.join([other, *alike, rows])}."
+
+
+def _alike(gains: Sequence[FigureGain]) -> list[str]:
+    """Figures that are alike, apart those of which it is sure that they are not quite."""
+    kinds = {False: NO_DIFFERENCE, True: LITTLE_DIFFERENCE}
+    told = {sure: [one.told for one in gains if one.sure == sure] for sure in kinds}
+    return [f"{kinds[sure]} in {', '.join(figures)}" for sure, figures in told.items() if figures]
 
 
 Figure = Callable[[AnyScores], float | None]

@@ -71,8 +71,8 @@ def test_what_is_sure_but_little_is_not_called_chance() -> None:
     assert {sure.word, chance.word} == {CHANCE}
     assert sentence_of([chance, sure]) == (
         "Healing made no difference that could not be chance in accuracy 0.835 to 0.835 "
-        "(-0.001 to +0.001), too little difference to matter in log loss 0.427 to 0.424 (-0.004 "
-        "to -0.002), against the frozen baseline; 1,000 labelled rows in 20 batches."
+        "(-0.001 to +0.001); too little difference to matter in log loss 0.427 to 0.424 (-0.004 "
+        "to -0.002); against the frozen baseline, 1,000 labelled rows in 20 batches."
     )
 
 
