@@ -147,6 +147,11 @@ class HealSettings(Settings):
         "stream, to the one in which they take effect; 0: fitted and in effect at once; 1 on own "
         "data",
     )
+    network_steps: Annotated[int, Field(ge=0, le=1_000)] = Field(
+        default=0,
+        description="gradient steps, for each 100 labelled rows, of a small network among the "
+        "experts of ensemble; 0: there is none; 10 on own data",
+    )
     charged: Annotated[int, Field(ge=0, le=100_000)] = Field(
         default=0,
         description="labelled rows that experts of ensemble are charged for before they learn from "
@@ -257,6 +262,7 @@ SINCE_0_1_0 = {
         "filter_steps",
         "trees_after",
         "charged",
+        "network_steps",
     ),
     "policy": (
         "brake_level",

@@ -19,7 +19,7 @@ from selfheal_cli.installed import part_of, require_recorded
 from selfheal_cli.kinds import BUILT_IN
 from selfheal_cli.metrics import classify
 from selfheal_cli.model.adapters import MIXTURE
-from selfheal_cli.model.mixture import MixtureAdapter
+from selfheal_cli.model.mixture import BYTES
 from selfheal_cli.model.network import Architecture, SelfHealingNetwork, Weights, rebuild, unshared
 from selfheal_cli.model.segmented import WHOLE
 from selfheal_cli.model.stored import require_sound
@@ -139,7 +139,7 @@ def assemble(base: Base, adapter: Weights, *, where: str) -> SelfHealingNetwork:
 
 def _require_types(network: Mapping[str, Any], adapter: Weights, where: str) -> None:
     """Raise `VersionCorrupt` for what is not float32, nor the bytes of a text."""
-    texts = MixtureAdapter.texts if network.get("adapter") == MIXTURE else ()
+    texts: tuple[str, ...] = BYTES if network.get("adapter") == MIXTURE else ()
     texts = tuple(f"{WHOLE}{name}" for name in texts) if network.get("directions") else texts
     for name, value in adapter.items():
         wanted = torch.uint8 if name in texts else torch.float32

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 LEAST = 1e-3  # probability that an expert may give: one that is sure and wrong costs no more
 LINEAR = 17  # experts that are linear in the features
 TREES = 2  # experts that are boosted trees
+HIDDEN = 64  # units in each hidden layer of the network that learns
+BYTES = ("trees",)  # tensors that hold text
 
 
 class MixtureAdapter(Adapter):
@@ -29,11 +31,12 @@ class MixtureAdapter(Adapter):
     texts of LightGBM's, in bytes; where there is none, its share is the frozen network's. The first
     share is the frozen network's and the last those of the trees, which read the columns ``read``
     of the features. As built all is the frozen network's, which then decides as it did, bit for
-    bit.
+    bit. ``network`` holds, in a row, the `layers` of a network that reads what the trees do; where
+    there is one its share is the last of all.
     """
 
     answers: ClassVar[bool] = True
-    texts: ClassVar[tuple[str, ...]] = ("trees",)
+    texts: ClassVar[tuple[str, ...]] = ("trees", "network", "share")
 
     def __init__(self, features: int, hidden: int, outputs: int, read: slice) -> None:
         super().__init__()
@@ -46,6 +49,7 @@ class MixtureAdapter(Adapter):
         self.bias = nn.Parameter(torch.zeros(LINEAR, margins))
         self.begins = nn.Parameter(torch.ones(LINEAR))
         self.trees = nn.Parameter(torch.zeros(0, dtype=torch.uint8), requires_grad=False)
+        self.network = nn.Parameter(torch.zeros(0), requires_grad=False)
         self._alone = True
         self._boosters: tuple[Any, ...] = ()
 
@@ -91,13 +95,14 @@ class MixtureAdapter(Adapter):
         """As `Adapter.answer`."""
         if self._alone:
             return frozen
-        p = self._known(frozen, logits, features)
+        x, others = features[:, self.read], [frozen] * TREES
         if self._boosters:
-            x = features[:, self.read].double().numpy()
-            trees = [frozen if one is None else _of_trees(one, x) for one in self._boosters]
-        else:
-            trees = [frozen] * TREES
-        p = torch.cat([p, torch.stack(trees, dim=1)], dim=1)
+            wide = x.double().numpy()
+            others = [frozen if one is None else _of_trees(one, wide) for one in self._boosters]
+        if len(self.network):
+            others.append(_of_margins(self._of_network(x), frozen))
+        p = self._known(frozen, logits, features)
+        p = torch.cat([p, torch.stack(others, dim=1)], dim=1)
         if frozen.ndim == 1:
             return p.clamp(LEAST, 1.0 - LEAST) @ self.share
         p = p.clamp(min=LEAST)
@@ -111,10 +116,30 @@ class MixtureAdapter(Adapter):
         moved = nn.functional.linear(features, self.weight.flatten(0, 1), self.bias.flatten())
         begun = margins_of(logits)[:, None, :] * self.begins[:, None]
         moved = moved.view(-1, linear, margins) + begun
-        if frozen.ndim == 1:
-            return torch.cat([frozen[:, None], torch.sigmoid(moved[..., 0])], dim=1)
-        classes = torch.softmax(nn.functional.pad(moved, (1, 0)), dim=-1)
-        return torch.cat([frozen[:, None, :], classes], dim=1)
+        return torch.cat([frozen[:, None], _of_margins(moved, frozen)], dim=1)
+
+    def _of_network(self, x: Tensor) -> Tensor:
+        """Margins (n, margins) by the network, of what it reads (n, d)."""
+        shapes = layers(x.shape[1], self.bias.shape[1])
+        parts = torch.split(self.network, [torch.Size(shape).numel() for shape in shapes])
+        first, b1, second, b2, last, b3 = (
+            part.view(shape) for part, shape in zip(parts, shapes, strict=True)
+        )
+        hidden = torch.relu(nn.functional.linear(x, first, b1))
+        return nn.functional.linear(torch.relu(nn.functional.linear(hidden, second, b2)), last, b3)
+
+
+def layers(inputs: int, margins: int) -> list[tuple[int, ...]]:
+    """Shapes of weights and constants of the network that learns, layer by layer."""
+    widths = ((HIDDEN, inputs), (HIDDEN, HIDDEN), (margins, HIDDEN))
+    return [shape for width in widths for shape in (width, width[:1])]
+
+
+def _of_margins(margins: Tensor, frozen: Tensor) -> Tensor:
+    """Probabilities as ``frozen`` has them, of class 1 or (..., K), by margins (..., margins)."""
+    if frozen.ndim == 1:
+        return torch.sigmoid(margins[..., 0])
+    return torch.softmax(nn.functional.pad(margins, (1, 0)), dim=-1)
 
 
 def _of_trees(booster: Any, x: FloatArray) -> Tensor:

@@ -27,7 +27,11 @@ def in_words(name: str) -> str:
         return f"{KINDS[kind]}, forgetting {1 - int(rest) / 1_000:.1%} in 100 labelled rows"
     if kind in KINDS:
         return f"{KINDS[kind]}, as it was before a break"
-    known = {"frozen": "the network as trained", "scale": "its logit, scaled and shifted"}
+    known = {
+        "frozen": "the network as trained",
+        "scale": "its logit, scaled and shifted",
+        "network": "a small network on the inputs that learns by gradient steps",
+    }
     return known.get(name, name)
 
 

@@ -21,6 +21,7 @@ PUBLISHING: Mapping[str, Any] = {"publish_change": 0.003, "publish_share": 0.6}
 # needs fewer rows
 OF_ENSEMBLE: Mapping[str, Any] = {
     "window": 12, "held_out": 0.1, "charged": 100, "trees_after": 1, "filter_steps": 25,
+    "network_steps": 10,
 }  # fmt: skip
 
 

@@ -37,6 +37,7 @@ class ExpertDesign:
         self.columns = size.features + self.margins + 1
         self.inputs = slice(size.hidden, size.hidden + size.inputs if size.beside else size.hidden)
         self.read = read_by_trees(size.hidden, size.moved, size.features)
+        self.reads = self.read.stop - self.read.start
         self.tail = np.arange(size.features, self.columns)
         first_random = size.features - size.random
         inputs = self._best_inputs()

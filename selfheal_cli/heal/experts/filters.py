@@ -135,7 +135,7 @@ class Filters:
         """
         a = np.ascontiguousarray(a[:, self.spec.columns])
         margin = margin if self.spec.around else np.zeros_like(margin)
-        target = _one_hot(y, margin.shape[1])
+        target = one_hot(y, margin.shape[1])
         theta, precision, pull = (part.copy() for part in (self.theta, self._precision, self._pull))
         lost = []
         for place, memory in enumerate(self.spec.memories):
@@ -221,7 +221,16 @@ def _probabilities(margin: Matrix) -> Matrix:
     return p
 
 
-def _one_hot(y: Any, margins: int) -> Matrix:
+def class_probabilities(margin: Any) -> Matrix:
+    """Of each class, (experts, n, K), by margins (experts, n, margins)."""
+    logits = np.concatenate([np.zeros((*margin.shape[:2], 1)), margin], axis=2)
+    with np.errstate(invalid="ignore"):  # what is no number is looked for by the caller
+        p: Matrix = np.exp(logits - np.logaddexp.reduce(logits, axis=2, keepdims=True))
+    return p
+
+
+def one_hot(y: Any, margins: int) -> Matrix:
+    """Of the classes (n,), which of them but the first it is: (n, margins)."""
     classes = np.asarray(y, dtype=np.int64)[:, None]
     target: Matrix = (classes == np.arange(1, margins + 1)).astype(np.float64)
     return target

@@ -2,8 +2,9 @@
 
 The frozen network, its logit scaled and shifted, logistic regression around it on the frozen
 features and on random ones, and without it on the inputs, with several memories each; boosted trees
-fitted anew as rows come. A heal lets each of them predict the rows whose labels came, charges it
-its log loss there, and then lets it learn. docs/healing-figures.md says how well that does.
+fitted anew as rows come; a small network that learns by gradient steps. A heal lets each of them
+predict the rows whose labels came, charges it its log loss there, and then lets it learn.
+docs/healing-figures.md says how well that does.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from torch import Tensor
 
 from selfheal_cli.config import HealSettings
 from selfheal_cli.heal.anchor import Anchor
-from selfheal_cli.heal.experts.design import ExpertDesign
-from selfheal_cli.heal.experts.filters import BLOCK, Filters, FilterSpec
+from selfheal_cli.heal.experts.design import MOST_INPUTS, ExpertDesign
+from selfheal_cli.heal.experts.filters import BLOCK, Filters, FilterSpec, class_probabilities
 from selfheal_cli.heal.experts.mixing import Mixing
+from selfheal_cli.heal.experts.networks import LearningNetwork
 from selfheal_cli.heal.experts.trees import BoostedTrees
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealRows, HealTask, require_finite
 from selfheal_cli.model.boosters import as_tensor
@@ -57,7 +59,11 @@ class Ensemble:
         )
         self._with_trees, self._trees_after = settings.trees, settings.trees_after
         self._charged = settings.charged
-        self.names = ["frozen", *linear, *(BoostedTrees.names if settings.trees else ())]
+        self._steps = settings.network_steps if self._design.reads <= MOST_INPUTS else 0
+        self.names = [
+            "frozen", *linear, *(BoostedTrees.names if settings.trees else ()),
+            *([LearningNetwork.name] if self._steps else ()),
+        ]  # fmt: skip
 
     def heal(self, before: AdapterState, task: HealTask) -> HealOutcome:
         """As `Recipe.heal`. Measures the share of each expert, and which begin anew."""
@@ -67,6 +73,7 @@ class Ensemble:
         ]
         mixing = Mixing(len(self.names), known.part("mixing"))
         trees = self._trees(known.part("trees"), before.weights["trees"])
+        curved = self._curved(known.part(LearningNetwork.name))
         apart: set[str] = set()
         learned = task.rows.learnable
         fresh = learned.where(learned.arrival > known.last)
@@ -75,16 +82,18 @@ class Ensemble:
             rows = fresh.where(fresh.arrival == arrival)
             for part in self._parts(len(rows)):
                 stand_for = int(labelled.sum()) * len(rows.y[part]) / len(rows)
-                apart |= self._take(rows.where(part), stand_for, filters, trees, mixing)
+                apart |= self._take(rows.where(part), stand_for, filters, trees, curved, mixing)
         last = int(fresh.arrival[-1]) if len(fresh) else known.last
         shares = mixing.shares()
         if last == NEVER:  # no label has come: nothing but the frozen network is known
             shares = np.eye(len(self.names))[0]
-        weights = self._weights(filters, trees, shares)
+        weights = self._weights(filters, trees, curved, shares)
         require_finite(weights, task, "check the rows of the window")
         parts = {one.spec.name: one.state() for one in filters} | {"mixing": mixing.state()}
         if trees is not None:
             parts["trees"] = trees.state()
+        if curved is not None:
+            parts[curved.name] = curved.state()
         after = AdapterState(weights, _Known.pack(parts, last))
         return HealOutcome(
             task,
@@ -108,12 +117,22 @@ class Ensemble:
         trained = (self._anchor.latest_x, self._anchor.latest_y)
         return BoostedTrees(self._design.margins + 1, trained, self._trees_after, state, texts)
 
+    def _curved(self, state: dict[str, Any]) -> LearningNetwork | None:
+        """None where it heals without, or has too many inputs."""
+        if not self._steps:
+            return None
+        anchor, read = self._anchor, self._design.read
+        trained = (anchor.latest_x, anchor.latest_y)
+        moments = (anchor.mean[read], anchor.sd[read])
+        return LearningNetwork(*moments, self._design.margins, trained, self._steps, state)
+
     def _take(
         self,
         rows: HealRows,
         labelled: float,
         filters: list[Filters],
         trees: BoostedTrees | None,
+        curved: LearningNetwork | None,
         mixing: Mixing,
     ) -> set[str]:
         """Charge each expert for what it predicts of the rows, then let it learn.
@@ -126,12 +145,14 @@ class Ensemble:
         a = self._design.rows(rows.features, margin)
         moves = np.tensordot(self._coefficients(filters), a, axes=(0, 1)).transpose(0, 2, 1)
         begun = self._around[:, None, None] * margin
-        p = _probabilities(np.concatenate([margin[None], begun + moves]))
-        apart = set[str]()
+        p = class_probabilities(np.concatenate([margin[None], begun + moves]))
+        apart, x = set[str](), rows.features[:, self._design.read]
         if trees is not None:
-            x = rows.features[:, self._design.read]
             p = np.concatenate([p, trees.predict(x, p[0])])
             apart |= trees.learn(x, rows.y, int(rows.arrival[-1]))
+        if curved is not None:
+            p = np.concatenate([p, curved.predict(x)])
+            apart |= {curved.name} if curved.learn(x, rows.y) else set()
         # an expert that answers with no number predicts as the frozen network does, the first
         sound = np.array([np.isfinite(one).all() for one in p])
         apart |= {name for name, sane in zip(self.names, sound, strict=True) if not sane}
@@ -162,7 +183,11 @@ class Ensemble:
         return np.concatenate(whole, axis=1)
 
     def _weights(
-        self, filters: list[Filters], trees: BoostedTrees | None, shares: Matrix
+        self,
+        filters: list[Filters],
+        trees: BoostedTrees | None,
+        curved: LearningNetwork | None,
+        shares: Matrix,
     ) -> dict[str, Tensor]:
         """The adapter's tensors."""
         design = self._design
@@ -172,16 +197,19 @@ class Ensemble:
         linear = coefficients.shape[1]
         for place in range(linear):
             weight[place], bias[place] = design.fold(coefficients[:, place])
-        share = np.zeros(1 + LINEAR + TREES)
+        share = np.zeros(1 + LINEAR + TREES + (curved is not None))
         share[: linear + 1] = shares[: linear + 1]
         if trees is not None:
-            share[-TREES:] = shares[-TREES:]
+            share[1 + LINEAR :][:TREES] = shares[linear + 1 :][:TREES]
+        if curved is not None:
+            share[-1] = shares[-1]
         return {
             "share": _narrow(share),
             "weight": _narrow(weight),
             "bias": _narrow(bias),
             "begins": _narrow(np.append(self._around, np.ones(LINEAR - linear))),
             "trees": as_tensor(()) if trees is None else trees.texts,
+            "network": torch.zeros(0) if curved is None else curved.served(),
         }
 
 
@@ -239,14 +267,6 @@ def _specs(design: ExpertDesign, steps: int, *, random: bool) -> list[FilterSpec
     if len(design.alone) > 1:
         specs.append(spec("inputs", design.alone, ALONE_MEMORIES, ALONE_RIDGE, 1, around=False))
     return specs
-
-
-def _probabilities(margin: Matrix) -> Matrix:
-    """Of each class, (experts, n, K), by margins (experts, n, margins)."""
-    logits = np.concatenate([np.zeros((*margin.shape[:2], 1)), margin], axis=2)
-    with np.errstate(invalid="ignore"):  # what is no number is looked for by the caller
-        p: Matrix = np.exp(logits - np.logaddexp.reduce(logits, axis=2, keepdims=True))
-    return p
 
 
 def _narrow(values: Matrix) -> Tensor:
