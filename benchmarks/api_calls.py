@@ -1,15 +1,19 @@
 """What a call of the API costs beside the bare module's own forward.
 
 ``python benchmarks/api_calls.py`` prints p50 and p99 in milliseconds: of the module's forward and
-of `predict` for one numpy row, each after the other, so that both meet the same machine, on one
-thread; of `score` with an id, and of a DataFrame, which what heals beside them works on; and what a
-version takes on disk and in memory by the model's size. ``cpu_ms`` is what the calling thread
-computed, which a busy machine does not stretch.
+of `predict` for one numpy row, in rounds, so that both meet the same machine, on one thread; of
+`score` with an id, and of a DataFrame, which what heals beside them works on; and what a version
+takes on disk and in memory by the model's size. ``cpu_ms`` is what the calling thread computed,
+which a busy machine does not stretch. The first calls of each round do not count: the module and
+the network have weights of their own, and two that take turns call by call push those of the other
+out of the processor's cache, which no program does. ``again`` is the forward once more, of a copy:
+how far two that are the same are apart here. A ratio is the median over rounds.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
 import resource
@@ -27,11 +31,19 @@ from torch import nn
 from selfheal_cli import SelfHealing
 
 COLUMNS = 12
+ROUND, UNCOUNTED = 20, 5  # calls
 
 
-def module_of(width: int, layers: int) -> nn.Module:
+def module_of(width: int, layers: int, *, attention: bool = False) -> nn.Module:
     """An ordinary network of two classes."""
     torch.manual_seed(0)
+    if attention:  # a token a column: few weights, each used often
+        layer = nn.TransformerEncoderLayer(width, 4, 2 * width, 0.0, batch_first=True)
+        return nn.Sequential(
+            nn.Unflatten(1, (COLUMNS, 1)), nn.Linear(1, width),
+            nn.TransformerEncoder(layer, layers, enable_nested_tensor=False),
+            nn.Flatten(), nn.Linear(COLUMNS * width, 1),
+        ).eval()  # fmt: skip
     parts: list[nn.Module] = [nn.Linear(COLUMNS, width), nn.ReLU()]
     for _ in range(layers):
         parts += [nn.Linear(width, width), nn.ReLU()]
@@ -52,26 +64,38 @@ def milliseconds(call: Callable[[], Any]) -> tuple[float, float]:
     return 1e3 * (time.perf_counter() - began), 1e3 * (time.thread_time() - computed)
 
 
-def told(times: list[tuple[float, float]]) -> dict[str, float]:
+Times = dict[str, list[list[tuple[float, float]]]]  # of each call of each round of each way
+
+
+def told(rounds: list[list[tuple[float, float]]]) -> dict[str, float]:
     """The median and the 99th percentile, and the median of what was computed."""
-    passed, computed = np.array(times).T
+    passed, computed = np.array(rounds).reshape(-1, 2).T
     return {"p50_ms": round(float(np.percentile(passed, 50)), 4),
             "p99_ms": round(float(np.percentile(passed, 99)), 4),
             "cpu_ms": round(float(np.percentile(computed, 50)), 4)}  # fmt: skip
 
 
-def in_turn(ways: dict[str, Callable[[], Any]], count: int) -> dict[str, Any]:
-    """Each of the ways after the other, so often."""
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-    for _ in range(count):
+def in_turn(ways: dict[str, Callable[[], Any]], count: int) -> Times:
+    """Each of the ways after the other in rounds, so often."""
+    times: Times = {name: [] for name in ways}
+    for _ in range(-(-count // ROUND)):
         for name, call in ways.items():
-            times[name].append(milliseconds(call))
-    return {name: told(values) for name, values in times.items()}
+            times[name].append([milliseconds(call) for _ in range(UNCOUNTED + ROUND)][UNCOUNTED:])
+    return times
 
 
-def calls(width: int, layers: int, count: int) -> dict[str, Any]:
+def beside(times: Times, name: str, other: str) -> dict[str, float]:
+    """The ratio of two ways: the median over rounds of that of their medians; of p99 of all."""
+    ratios = np.median(times[name], axis=1) / np.median(times[other], axis=1)
+    passed, computed = np.median(ratios, axis=0)
+    p99 = told(times[name])["p99_ms"] / told(times[other])["p99_ms"]
+    return {"p50": round(float(passed), 3), "p99": round(p99, 3),
+            "cpu": round(float(computed), 3)}  # fmt: skip
+
+
+def calls(width: int, layers: int, count: int, *, attention: bool) -> dict[str, Any]:
     """Figures of one model, called in turn."""
-    module = module_of(width, layers)
+    module = module_of(width, layers, attention=attention)
     drawn = np.random.default_rng(0)
     x = drawn.standard_normal((1_000, COLUMNS)).astype(np.float32)
     y = decided(module, x)
@@ -83,20 +107,21 @@ def calls(width: int, layers: int, count: int) -> dict[str, Any]:
             raise SystemExit(state.error)
         time.sleep(0.2)
 
-    def bare() -> None:
+    def bare(one: nn.Module) -> None:
         with torch.inference_mode():
-            torch.sigmoid(module(tensor)).squeeze(-1).numpy()
+            torch.sigmoid(one(tensor)).squeeze(-1).numpy()
 
-    number = iter(range(10**9))
-    figures = in_turn({"forward": bare, "predict": lambda: model.predict(row)}, count)
-    predict, forward = figures["predict"], figures["forward"]
-    figures["predict beside forward"] = {
-        name: round(predict[name] / forward[name], 3) for name in forward
-    }
-    figures |= in_turn({
+    number, second = iter(range(10**9)), copy.deepcopy(module)
+    times = in_turn({
+        "forward": lambda: bare(module),
+        "again": lambda: bare(second),
+        "predict": lambda: model.predict(row),
         "score with an id": lambda: model.score(row, ids=[next(number)]),
         "score of a DataFrame with an id": lambda: model.score(table, ids=[next(number)]),
     }, count)  # fmt: skip
+    figures: dict[str, Any] = {name: told(rounds) for name, rounds in times.items()}
+    for name in list(times)[1:]:
+        figures[f"{name} beside forward"] = beside(times, name, "forward")
     model.close()
     return figures
 
@@ -133,6 +158,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=2_000)
     parser.add_argument("--width", type=int, default=1_024)
     parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--attention", action="store_true", help="layers of attention, not linear")
     parser.add_argument("--memory", action="store_true", help="of one model of this size")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -140,7 +166,7 @@ def main() -> None:
         os.chdir(folder)
         figures = (
             memory(given.width, given.layers) if given.memory
-            else calls(given.width, given.layers, given.count)
+            else calls(given.width, given.layers, given.count, attention=given.attention)
         )  # fmt: skip
         print(json.dumps(figures, indent=2))
 

@@ -45,17 +45,18 @@ def moved(value: Any, device: str) -> Any:
 
 
 class OnDevice(nn.Module):
-    """A part of a foreign network, which goes to the device when it first runs."""
+    """A part of a foreign network, which goes to the device when it first runs, and stays there."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
-        self.place = CPU
+        self.place = ""
 
     def there(self, *tensors: Tensor) -> list[Tensor]:
         """The tensors where the module is, moving it first where it is not on the device yet."""
-        device = chosen()
-        if device != self.place:
-            moved(self.module, device)
-            self.place = device
-        return [moved(one, device) for one in tensors] if device != CPU else list(tensors)
+        if not self.place:
+            device = chosen()
+            if device != CPU:
+                moved(self.module, device)
+            self.place = device  # to ask for it with each row would cost more than scoring adds
+        return list(tensors) if self.place == CPU else [moved(one, self.place) for one in tensors]
