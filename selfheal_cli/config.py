@@ -266,6 +266,7 @@ SINCE_0_1_0 = {
     ),
     "policy": (
         "brake_level",
+        "brake_to",
         "publish_change",
         "publish_share",
         "mode",

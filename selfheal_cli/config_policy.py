@@ -67,6 +67,12 @@ class Policy(Settings):
         description="chance at which a version that is no worse is rolled back at once; for "
         "heal.better_by paired",
     )
+    brake_to: Literal["before", "best"] = Field(
+        default="before",
+        description="whereto: the version before; or that or the frozen baseline, whichever lost "
+        "less, and neither while the stream breaks, when it would not halve the loss and loses "
+        "more than who knows the label rate alone; best on own data",
+    )
     cooldown: Annotated[int, Field(ge=0, le=10_000_000)] = Field(
         default=10, description="batches without a heal or a further rollback after a rollback"
     )

@@ -15,7 +15,7 @@ MONITORS: Mapping[str, Mapping[str, Any]] = {
 }
 DRIFT_BY = "monitors"
 # of the policy, where its file says nothing of it
-PUBLISHING: Mapping[str, Any] = {"publish_change": 0.003, "publish_share": 0.6}
+PUBLISHING: Mapping[str, Any] = {"publish_change": 0.003, "publish_share": 0.6, "brake_to": "best"}
 # an ensemble learns from the latest batches alone: the window holds those that it is judged on, and
 # those of a pause after a rollback; its experts are charged before they learn, so that the gate
 # needs fewer rows

@@ -27,7 +27,7 @@ from selfheal_cli.pipeline.stream.context import SessionContext
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from selfheal_cli.records import FloatArray
+    from selfheal_cli.records import FloatArray, LabelArray
 
     Losses = NDArray[np.float64]
 
@@ -69,7 +69,8 @@ class CandidateWatch:
         self._began = 0  # the batch from which on it serves
         self._taken = -SPACING
         self._versions: dict[str, int] = {}
-        self._brake = Brake(run.config.policy.brake_level)
+        policy = run.config.policy
+        self._brake = Brake(policy.brake_level, choosy=policy.brake_to == "best")
 
     def go_on_from(self, continued: WarmStart) -> None:
         """Ask also about the versions of an earlier run: its baseline, and what serves first."""
@@ -89,7 +90,10 @@ class CandidateWatch:
             known = part.where(part.y >= 0)
             if len(known):
                 self._compare(known, serving)
-        return self._brake.alarm(self._before.served) if self._before else None
+        if self._before is None:
+            return None
+        first = next(iter(self._always.values()))
+        return self._brake.alarm(self._before.served, first.served)
 
     def correct(self, was: Scored, now: Scored) -> None:
         """Rows that were compared with another label: note by how much the sums change."""
@@ -171,8 +175,8 @@ class CandidateWatch:
             )
         )
         if self._before is not None:  # no label of these rows has taught anything yet
-            now, frozen = lost[serving], log_losses(part.shadow, part.y)
-            self._brake.add(now - frozen, now - lost[self._before])
+            frozen = log_losses(part.shadow, part.y)
+            self._brake.add(part.y, lost[serving], frozen, lost[self._before])
 
 
 def _total(losses: Losses) -> float:
@@ -197,9 +201,9 @@ def _positives(part: Scored) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """What serves has lost so much more than the version ``before`` that it must go."""
+    """What serves has lost so much more than the version ``to`` that it must go."""
 
-    before: Serving
+    to: Serving
     reason: str
 
 
@@ -209,35 +213,54 @@ class Brake:
 
     By Student's t over the rows' paired differences (Biometrika 6, 1908), each at ``level``. Where
     positives are rare and none is among the rows, any difference is beyond chance: so it must be
-    one, too.
+    one, too. A ``choosy`` one goes back to the baseline where that lost less than the version
+    before, and nowhere while the stream breaks: to what halves the loss, or loses less than who
+    knows the label rate alone.
     """
 
-    def __init__(self, level: float) -> None:
-        self._level = level
-        self._worse: deque[Losses] = deque(maxlen=BATCHES)
+    def __init__(self, level: float, *, choosy: bool = False) -> None:
+        self._level, self._choosy = level, choosy
+        self._lost: deque[Losses] = deque(maxlen=BATCHES)
+        self._labels: deque[LabelArray] = deque(maxlen=BATCHES)
 
     def reset(self) -> None:
         """Something else serves."""
-        self._worse.clear()
+        self._lost.clear()
+        self._labels.clear()
 
-    def add(self, than_frozen: Losses, than_before: Losses) -> None:
-        """By how much the log losses (n,) of the rows of one batch were higher."""
-        self._worse.append(np.stack([than_frozen, than_before]))
+    def add(self, y: LabelArray, now: Losses, frozen: Losses, before: Losses) -> None:
+        """Labels (n,) of a batch, and what what serves, the baseline, and what served before lost
+        on each row.
+        """
+        self._lost.append(np.stack([now, frozen, before]))
+        self._labels.append(y)
 
-    def alarm(self, before: Serving) -> Alarm | None:
-        """To go back to what served ``before``, where both differences are beyond chance."""
-        if sum(part.shape[1] for part in self._worse) < FEWEST:
+    def alarm(self, before: Serving, baseline: Serving) -> Alarm | None:
+        """To go back to what served ``before``, or the baseline, where both differences are beyond
+        chance.
+        """
+        if sum(map(len, self._labels)) < FEWEST:
             return None
-        differences = np.concatenate(self._worse, axis=1)
-        rows = differences.shape[1]
+        lost = np.concatenate(self._lost, axis=1)
+        differences, rows = lost[:1] - lost[1:], lost.shape[1]
         means = differences.mean(axis=1)
         errors = differences.std(axis=1, ddof=1) / sqrt(rows)
         beyond_chance = -quantile(self._level, rows - 1) * errors
         if not bool((means > np.maximum(beyond_chance, NO_DIFFERENCE)).all()):
             return None
-        self._worse.clear()
+        to = baseline if self._choosy and means[0] > means[1] else before
+        if self._choosy and not self._is_worth_it(lost.mean(axis=1)):
+            return None
+        self.reset()
         return Alarm(
-            before,
+            to,
             f"what serves loses {means[1]:.3f} a row more than the version before it, and "
             f"{means[0]:.3f} more than the frozen baseline, on the latest {rows} labelled rows",
         )
+
+    def _is_worth_it(self, lost: Losses) -> bool:
+        """By the mean losses of what serves, baseline and version before."""
+        counts = np.bincount(np.concatenate(self._labels), minlength=2) + 1.0
+        shares = counts / counts.sum()
+        knowing_nothing = -float((shares * np.log(shares)).sum())
+        return bool(lost[1:].min() < max(knowing_nothing, lost[0] / 2.0))

@@ -62,8 +62,8 @@ class CountingLog:
 
 
 class RestorableInMemory(Writer):
-    """Keeps what a rollback could restore: the post-heal version of the highest F1, and the latest
-    that served.
+    """Keeps what a rollback could restore: the baseline, the post-heal version of the highest F1,
+    and the latest that served.
     """
 
     def __init__(self, registry: MemoryRegistry, lineage: Lineage) -> None:
@@ -71,6 +71,7 @@ class RestorableInMemory(Writer):
         self._lineage = lineage
         self._unscored: dict[str, int] = {}  # versions by snapshot
         self._best: VersionRecord | None = None
+        self._baseline: int | None = None
         self._latest: deque[int] = deque()
 
     def add(self, snapshot: Snapshot, adapter: bytes) -> None:
@@ -79,6 +80,8 @@ class RestorableInMemory(Writer):
             return
         number = self._registry.add_version(self._lineage, snapshot, adapter, None).version
         self._keep(number)
+        if snapshot.phase is Phase.BASELINE:
+            self._baseline = number
         if snapshot.phase is Phase.POST_HEAL and snapshot.evaluation is Evaluation.AWAITING:
             self._unscored[snapshot.id] = number
         elif snapshot.phase is Phase.POST_HEAL:
@@ -114,8 +117,8 @@ class RestorableInMemory(Writer):
 
     def _forget(self, number: int) -> None:
         """Let go of a version, unless something still needs it."""
-        best = self._best.version if self._best else None
-        if number != best and number not in (*self._latest, *self._unscored.values()):
+        always = (self._best.version if self._best else None, self._baseline)
+        if number not in always and number not in (*self._latest, *self._unscored.values()):
             self._registry.delete_version(self._registry.version(MODEL, number))
 
 

@@ -101,7 +101,7 @@ class AutoRollback:
             self.settle(wait=True)
 
     def brake(self, alarm: Alarm) -> None:
-        """Go back to what served before, at once; unless a rollback was only just carried out."""
+        """Go back to what an alarm names, at once; unless a rollback was only just carried out."""
         if self._state.paused or self._state.batch <= self._state.quiet_until:
             return
         if self._policy.when_worse == "pause":
@@ -109,7 +109,7 @@ class AutoRollback:
             return
         self._state.fallen = Fallen("", self._state.batch, alarm.reason)
         self._recorder.send_steps()
-        self._outside.ask_best(alarm.before)
+        self._outside.ask_best(alarm.to)
         if not self._beside:
             self.settle(wait=True)
 
