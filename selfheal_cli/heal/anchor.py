@@ -151,11 +151,12 @@ class LatestRows:
 
 
 def moved(anchor: Anchor, features: FloatArray) -> float:
-    """How far rows (n, features) are from training's: the mean of the feature that moved most, in
-    sampling errors.
+    """How far rows (n, features), or the first of their features, are from training's: the mean of
+    the feature that moved most, in sampling errors.
     """
-    rows, trained = len(features), float(anchor.quantile_rows[0])
-    gap = np.abs(features.mean(axis=0, dtype=np.float64) - anchor.mean) / anchor.sd
+    (rows, width), trained = features.shape, float(anchor.quantile_rows[0])
+    gap = features.mean(axis=0, dtype=np.float64) - anchor.mean[:width]
+    gap = np.abs(gap) / anchor.sd[:width]
     return float(gap.max() * np.sqrt(rows * trained / (rows + trained)))
 
 
@@ -180,16 +181,16 @@ def frozen_logits(network: SelfHealingNetwork, features: FloatArray) -> Matrix:
 class Design:
     """The regression's design matrix: [(f - mean) / sd, standardised frozen logits, 1].
 
-    ``columns`` is features + outputs + 1. The frozen logits have columns of their own so that
-    they can be scaled as a whole with hardly any penalty (Platt 1999).
+    ``columns`` is features + outputs + 1; random features are none of them. The frozen logits have
+    columns of their own so that they can be scaled as a whole with hardly any penalty (Platt 1999).
     """
 
     def __init__(self, network: SelfHealingNetwork, anchor: Anchor) -> None:
         self.network = network
         self.anchor = anchor
         size = network.architecture
-        self.features, self.outputs = size.features, size.outputs
-        self.columns = size.features + size.outputs + 1
+        self.features, self.outputs = size.plain, size.outputs
+        self.columns = size.plain + size.outputs + 1
         self._head, self._bias = (tensor.numpy() for tensor in network.linear_head())
         self._inverse = _tensor(np.linalg.pinv(self._head))
 
@@ -202,22 +203,27 @@ class Design:
     def rows(self, features: FloatArray, offset: Matrix) -> Matrix:
         """The design matrix (n, columns) of features (n, features) and their offset; float64."""
         a = np.empty((len(features), self.columns))
-        np.subtract(features, self.anchor.mean, out=a[:, : self.features])
-        a[:, : self.features] /= self.anchor.sd
+        of = slice(0, self.features)
+        np.subtract(features[:, of], self.anchor.mean[of], out=a[:, of])
+        a[:, of] /= self.anchor.sd[of]
         a[:, self.features : -1] = (offset - self.anchor.logit_mean) / self.anchor.logit_sd
         a[:, -1] = 1.0
         return a
 
     def fold(self, theta: Matrix) -> dict[str, Tensor]:
-        """The affine adapter that adds ``rows @ theta`` to the logits, theta (columns, outputs)."""
+        """The adapter that adds ``rows @ theta`` to the logits, theta (columns, outputs): an affine
+        one, or of a mixture one expert alone.
+        """
         anchor, size = self.anchor, self.network.architecture
+        mean, sd = anchor.mean[: self.features], anchor.sd[: self.features]
         # the standardising is undone in the weights, so that scoring need not know of it
-        on_features = theta[: self.features] / anchor.sd[:, None]
+        on_features = theta[: self.features] / sd[:, None]
         on_logits = theta[self.features : -1] / anchor.logit_sd[:, None]
-        constant = (
-            theta[-1] - anchor.mean @ on_features + (self._bias - anchor.logit_mean) @ on_logits
-        )
+        constant = theta[-1] - mean @ on_features + (self._bias - anchor.logit_mean) @ on_logits
         on_features[: size.hidden] += self._head.T @ on_logits
+        adapter = self.network.adapter
+        if isinstance(adapter, MixtureAdapter):
+            return adapter.alone(_tensor(on_features.T), _tensor(constant))
         return {
             "weight": _tensor(on_features.T),
             "bias": _tensor(constant),

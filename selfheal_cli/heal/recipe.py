@@ -29,6 +29,8 @@ from selfheal_cli.model.extent import MOST_BESIDE
 from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.model.tree_library import require_trees, why_no_trees
 
+UNLABELLED = 25  # batches that an ensemble's heal without labels looks at, at least
+
 
 class Recipe(Protocol):
     """Turns the adapter before, rows and labels into the adapter after and some figures.
@@ -117,6 +119,13 @@ def label_free(heal: HealSettings) -> str | None:
     return "aligned" if heal.assume == "inputs-shifted" else "assumed"
 
 
+def unlabelled_batches(heal: HealSettings) -> int:
+    """Batches that a heal without labels looks at: as many as with anchored, whose window is that
+    of an ensemble's judges elsewhere.
+    """
+    return max(heal.window, UNLABELLED) if heal.recipe == "ensemble" else heal.window
+
+
 def check_recipe(heal: HealSettings, labels: LabelSettings, classes: int) -> None:
     """Raise `ConfigurationError` where the recipe does not go with the labels or the classes."""
     kind = kind_of(heal.recipe)
@@ -140,8 +149,10 @@ def check_recipe(heal: HealSettings, labels: LabelSettings, classes: int) -> Non
     free = label_free(heal)
     if free is None:
         return
-    if heal.recipe != "anchored":
-        raise ConfigurationError(f"heal.assume heals with --recipe anchored, not '{heal.recipe}'")
+    if heal.recipe not in ("anchored", "ensemble"):
+        raise ConfigurationError(
+            f"heal.assume heals with --recipe anchored or ensemble, not '{heal.recipe}'"
+        )
     if labels.regime == "full":
         raise ConfigurationError(
             "heal.assume is for labels that are late or missing; give --labels none or delayed:K"

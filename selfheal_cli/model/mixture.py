@@ -32,11 +32,12 @@ class MixtureAdapter(Adapter):
     share is the frozen network's and the last those of the trees, which read the columns ``read``
     of the features. As built all is the frozen network's, which then decides as it did, bit for
     bit. ``network`` holds, in a row, the `layers` of a network that reads what the trees do; where
-    there is one its share is the last of all.
+    there is one its share is the last of all. ``scale`` and ``shift`` (inputs,) move the inputs
+    before the backbone, where there are any.
     """
 
     answers: ClassVar[bool] = True
-    texts: ClassVar[tuple[str, ...]] = ("trees", "network", "share")
+    texts: ClassVar[tuple[str, ...]] = ("trees", "network", "share", "scale", "shift")
 
     def __init__(self, features: int, hidden: int, outputs: int, read: slice) -> None:
         super().__init__()
@@ -50,6 +51,8 @@ class MixtureAdapter(Adapter):
         self.begins = nn.Parameter(torch.ones(LINEAR))
         self.trees = nn.Parameter(torch.zeros(0, dtype=torch.uint8), requires_grad=False)
         self.network = nn.Parameter(torch.zeros(0), requires_grad=False)
+        self.scale = nn.Parameter(torch.zeros(0))
+        self.shift = nn.Parameter(torch.zeros(0))
         self._alone = True
         self._boosters: tuple[Any, ...] = ()
 
@@ -86,6 +89,28 @@ class MixtureAdapter(Adapter):
     def learning(self) -> dict[str, nn.Parameter]:
         """None: it is fitted, and no gradient moves it."""
         return {}
+
+    def alone(self, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
+        """Tensors of a mixture that is one correction of the margins alone: ``weight``
+        (margins, d) of the first d features, and ``bias`` (margins,).
+        """
+        tensors = {name: torch.zeros_like(one.data) for name, one in self.named_parameters()}
+        tensors |= {name: torch.zeros(0) for name in ("network", "scale", "shift")}
+        tensors |= {"trees": torch.zeros(0, dtype=torch.uint8), "begins": torch.ones(LINEAR)}
+        tensors["share"] = torch.zeros(1 + LINEAR + TREES)
+        tensors["share"][1] = 1.0
+        tensors["weight"][0, :, : weight.shape[1]] = weight
+        tensors["bias"][0] = bias
+        return tensors
+
+    @property
+    def aligns(self) -> bool:
+        """Whether it moves inputs."""
+        return len(self.scale) > 0
+
+    def align(self, x: Tensor) -> Tensor:
+        """Inputs (n, inputs), moved back to the scale of training."""
+        return x * self.scale + self.shift if len(self.scale) else x
 
     def forward(self, features: Tensor) -> Tensor:
         """The head's input as the frozen network has it."""

@@ -81,6 +81,11 @@ class Architecture:
         return self.hidden + (self.inputs if self.beside else 0) + self.random
 
     @property
+    def plain(self) -> int:
+        """As many of the features are no random ones."""
+        return self.features - self.random
+
+    @property
     def other(self) -> Foreign | None:
         """The foreign network's description; None: the network is our own."""
         return None if self.foreign is None else Foreign.model_validate(self.foreign)
@@ -388,7 +393,8 @@ class SelfHealingNetwork(_Predictor):
         An adapter that moves inputs takes them from beside the features.
         """
         if self.adapter.aligns:
-            return self.predict(np.ascontiguousarray(features[:, self.architecture.hidden :]))
+            size = self.architecture
+            return self.predict(np.ascontiguousarray(features[:, size.hidden : size.plain]))
         with torch.inference_mode():
             given = torch.from_numpy(features)
             probabilities: Any = self._answer(self.adapter(given), given).numpy()

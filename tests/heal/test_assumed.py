@@ -11,6 +11,7 @@ from sklearn.metrics import log_loss
 from selfheal_cli.config import HealSettings, SyntheticSettings
 from selfheal_cli.errors import HealRefused
 from selfheal_cli.heal.anchor import AnchorRows
+from selfheal_cli.heal.experts.random_features import draw_features
 from selfheal_cli.heal.gate import judge
 from selfheal_cli.heal.recipe import Recipes, label_free
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealRows, HealTask
@@ -45,17 +46,27 @@ def moved(rows: Rows, scale: float, shift: float) -> Rows:
     return as_rows(rows.x * np.float32(scale) + np.float32(shift), rows.y)
 
 
-def heal(trained: Trained, assume: Any, rows: Rows) -> HealOutcome:
+@pytest.fixture(scope="module")
+def mixed(trained: Trained) -> Trained:
+    """The same with an ensemble's mixture for its adapter."""
+    rows = next(iter(source().training()))
+    network = trained.network.mixed(*draw_features(rows.x))
+    seen = AnchorRows(network, 2)
+    seen.add(rows.x, network.features(rows.x), rows.y)
+    return Trained(trained.plain, network, seen.anchor())
+
+
+def heal(trained: Trained, assume: Any, rows: Rows, recipe: str = "anchored") -> HealOutcome:
     """A heal on these rows without their labels."""
-    settings = HealSettings(recipe="anchored", assume=assume)
+    settings = HealSettings(recipe=recipe, assume=assume, assume_strictly=recipe != "anchored")
+    name = label_free(settings)
+    assert name is not None
     features, steps = trained.network.features(rows.x), np.ones(len(rows), dtype=np.int32)
     unknown, none = np.full_like(rows.y, -1), np.zeros(len(rows), dtype=bool)
-    recipe = label_free(settings)
-    assert recipe is not None
     healing = HealRows(features, unknown, unknown.copy(), steps, none)
     before = AdapterState(trained.network.adapter.state_dict(), {})
     recipes = Recipes(trained.network, trained.anchor, settings)
-    return recipes.heal(before, HealTask("h1", 1, "drift", recipe, healing))
+    return recipes.heal(before, HealTask("h1", 1, "drift", name, healing))
 
 
 def losses(trained: Trained, outcome: HealOutcome, fresh: Rows) -> tuple[float, float]:
@@ -73,6 +84,58 @@ def test_stable_positives_heal_normals_that_moved(trained: Trained, drift: float
     limit = log_loss(fresh.y, posterior(fresh.x[:, V14], drift, 0.15))
     assert healed < limit + 0.04 < 0.7 * frozen
     assert outcome.measured["rho"] < 1.5
+
+
+@pytest.mark.parametrize(
+    ("assume", "change"),
+    [
+        ("positives-stable", {"drift_strength": 2.2}),
+        ("inputs-shifted", {"drift_strength": 1.0, "positive_shift": -1.0}),
+    ],
+)
+def test_an_ensemble_heals_without_labels_as_anchored_does(
+    trained: Trained, mixed: Trained, assume: str, change: dict[str, Any]
+) -> None:
+    window, fresh = window_and_fresh(**change)
+    alone, ours = heal(trained, assume, window), heal(mixed, assume, window, "ensemble")
+    frozen, healed = losses(mixed, ours, fresh)
+    assert healed < 0.7 * frozen
+    assert healed == pytest.approx(losses(trained, alone, fresh)[1], abs=0.003)
+    assert ours.measured["rho"] == pytest.approx(alone.measured["rho"], abs=1e-6)
+    for one, known in ((alone, trained), (ours, mixed)):
+        healed_network = known.network.with_adapter(one.after.weights)
+        np.testing.assert_allclose(
+            healed_network.predict(window.x), one.probabilities_after, atol=1e-6
+        )
+
+
+@pytest.mark.parametrize(
+    ("assume", "change"),
+    [
+        ("positives-stable", {"positive_shift": 1.0}),
+        ("inputs-shifted", {"drift_strength": 2.2}),
+        ("positives-stable", {}),
+    ],
+)
+def test_an_ensemble_is_refused_what_anchored_is(
+    mixed: Trained, assume: str, change: dict[str, Any]
+) -> None:
+    with pytest.raises(HealRefused):
+        heal(mixed, assume, window_and_fresh(**change)[0], "ensemble")
+
+
+def test_once_labels_come_an_ensemble_learns_beside_what_was_assumed(mixed: Trained) -> None:
+    window, _ = window_and_fresh(drift_strength=2.2)
+    free = heal(mixed, "positives-stable", window, "ensemble")
+    features = mixed.network.features(window.x)
+    steps = (np.arange(len(window)) // 100).astype(np.int32)
+    none = np.zeros(len(window), dtype=bool)
+    rows = HealRows(features, window.y, np.full_like(window.y, -1), steps, none)
+    recipes = Recipes(mixed.network, mixed.anchor, HealSettings(recipe="ensemble"))
+    outcome = recipes.heal(free.after, HealTask("h2", 2, "labels", "ensemble", rows))
+    anew = AdapterState(mixed.network.adapter.state_dict(), {})
+    same = recipes.heal(anew, HealTask("h2", 2, "labels", "ensemble", rows))
+    assert outcome.probabilities_after.tobytes() == same.probabilities_after.tobytes()
 
 
 def test_what_a_heal_without_labels_remembers_is_nothing(trained: Trained) -> None:

@@ -14,6 +14,7 @@ from selfheal_cli.config import HealSettings, LabelSettings
 from selfheal_cli.events.types import HealPublished, LabelsArrived, LabelsCorrected, LabelsRelearned
 from selfheal_cli.pipeline.stream.session import Session
 from selfheal_cli.records import Batch, LateLabels
+from selfheal_cli.settings.own_data import OF_ENSEMBLE
 from tests.pipeline.small import Altered, Ran, config, ran, stream_of
 
 WRONG, FROM, COMES = 40, 3, 7  # rows of a batch with a wrong label, which batch, and corrected with
@@ -21,8 +22,8 @@ PAIRED = HealSettings(recipe="anchored", better_by="paired")
 ARRIVING = LabelSettings(regime="arriving", horizon=100)
 
 
-def told_late(wrong: int, corrected: int = COMES) -> Callable[[Batch], Batch]:
-    """Each batch's labels come with the next; of batch `FROM` some are wrong until corrected."""
+def told_late(wrong: int, corrected: int = COMES, of: int = FROM) -> Callable[[Batch], Batch]:
+    """Each batch's labels come with the next; of one some are wrong until corrected."""
     truth: dict[int, Any] = {}
 
     def change(batch: Batch) -> Batch:
@@ -30,11 +31,11 @@ def told_late(wrong: int, corrected: int = COMES) -> Callable[[Batch], Batch]:
         before = batch.index - 1
         places, told = np.arange(len(y)), truth.get(before)
         batches = np.full(len(y), before)
-        if told is not None and before == FROM:
+        if told is not None and before == of:
             told = np.where(places < wrong, 1 - told, told).astype(np.int8)
         if told is not None and batch.index == corrected and wrong:
-            batches = np.r_[batches, np.full(wrong, FROM)]
-            places, told = np.r_[places, places[:wrong]], np.r_[told, truth[FROM][:wrong]]
+            batches = np.r_[batches, np.full(wrong, of)]
+            places, told = np.r_[places, places[:wrong]], np.r_[told, truth[of][:wrong]]
         late = None if told is None else LateLabels(batches, places, told.astype(np.int8))
         unknown = np.full(len(y), -1, dtype=np.int8)
         return replace(batch, rows=replace(batch.rows, y=unknown), late=late)
@@ -42,8 +43,10 @@ def told_late(wrong: int, corrected: int = COMES) -> Callable[[Batch], Batch]:
     return change
 
 
-def walked(wrong: int, labels: LabelSettings = ARRIVING, **more: Any) -> Ran:
-    settings = config(labels=labels, batches=10, heal=PAIRED)
+def walked(
+    wrong: int, labels: LabelSettings = ARRIVING, heal: HealSettings = PAIRED, **more: Any
+) -> Ran:
+    settings = config(labels=labels, batches=10, heal=heal)
     return ran(settings, Altered(stream_of(settings), told_late(wrong, **more)))
 
 
@@ -93,6 +96,17 @@ def test_from_the_batch_that_brings_it_on_the_state_is_that_of_labels_that_were_
     assert not [one for one in right.events if isinstance(one, LabelsRelearned)]
     (heal,) = [one for one in wrong.events if isinstance(one, HealPublished) and one.batch == COMES]
     assert heal.reason == "corrected labels"
+
+
+def test_what_an_ensemble_knows_is_as_exact_back_to_the_first_label_of_all(
+    empty_dir: Path, states: list[dict[str, Any]]
+) -> None:
+    heal = HealSettings(recipe="ensemble", trees=True, better_by="paired", **OF_ENSEMBLE)
+    wrong, _ = walked(WRONG, heal=heal, of=1), walked(0, heal=heal, of=1)
+    alike = [same(one, other) for one, other in zip(states[:10], states[10:], strict=True)]
+    assert alike == [True, *[False] * 5, *[True] * 4]
+    (event,) = [one for one in wrong.events if isinstance(one, LabelsRelearned)]
+    assert (event.since, event.rows) == (2, WRONG)
 
 
 def test_figures_have_todays_labels_and_what_was_written_down_stays(

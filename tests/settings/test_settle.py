@@ -320,7 +320,7 @@ VALUES = {
     "plots": "false", "rules_file": "rules.yaml", "tracking_uri": "sqlite:///other.db",
     "batch_size": "7", "heal.pre_heal": "figures", "drift_by": "monitors",
     "policy.brake_level": "0.1", "labels.only_when": "decision = 0",
-    "policy.mode": "shadow", "policy.when_worse": "pause",
+    "policy.mode": "shadow", "policy.when_worse": "pause", "policy.brake_to": "best",
     "policy.segments.false_discovery_rate": "0.1", "segments.by": "country",
     "segments.window": "100", "heal.filter_steps": "9",
     "policy.canary_share": "0.1", "policy.canary_by": "id", "policy.canary_level": "0.9",

@@ -40,11 +40,11 @@ class Aligned:
 
     def heal(self, before: AdapterState, task: HealTask) -> HealOutcome:
         """As `Recipe.heal`. Measures ``rho``, how far the inputs' shapes are from training's."""
-        hidden = self._network.architecture.hidden
-        features = task.rows.features
+        size = self._network.architecture
+        features = task.rows.features[:, : size.plain]
         if self._strictly:
             require_moved(self._anchor, features)
-        x = features[:, hidden:]
+        x = features[:, size.hidden :]
         mean, sd = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
         varies = sd > SMALLEST
         scale = np.where(varies, self._anchor.input_sd / np.where(varies, sd, 1.0), 1.0)

@@ -53,7 +53,7 @@ class Assumed:
         offset = design.offset(rows.features)
         a = design.rows(rows.features, offset)
         if self._strictly:
-            require_moved(self._anchor, rows.features)
+            require_moved(self._anchor, rows.features[:, : design.features])
             self._require_rows_of_the_class(offset[:, 0])
         target = self._target(a)
         theta = fit(a, offset, target[:, None], self._ridge, np.zeros((design.columns, 1)))

@@ -210,6 +210,8 @@ class Ensemble:
             "begins": _narrow(np.append(self._around, np.ones(LINEAR - linear))),
             "trees": as_tensor(()) if trees is None else trees.texts,
             "network": torch.zeros(0) if curved is None else curved.served(),
+            "scale": torch.zeros(0),
+            "shift": torch.zeros(0),
         }
 
 

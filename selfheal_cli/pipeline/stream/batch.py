@@ -23,7 +23,7 @@ from selfheal_cli.events.types import (
     LabelsRelearned,
 )
 from selfheal_cli.heal.engine import LiveModel
-from selfheal_cli.heal.recipe import kind_of
+from selfheal_cli.heal.recipe import kind_of, unlabelled_batches
 from selfheal_cli.heal.task import HealTask, Window
 from selfheal_cli.labels.corrections import Correction, LabelledRows
 from selfheal_cli.labels.maturing import MaturedLabels
@@ -176,7 +176,7 @@ class LabelFlow:
         self.labels = label_queue(config)
         heal = config.heal
         self.labelled = Window(heal.window, heal.held_out, config.seed)
-        self.unlabelled = Window(heal.window, 0.0, config.seed)
+        self.unlabelled = Window(unlabelled_batches(heal), 0.0, config.seed)
         self.quarantined_rows = 0
         self._seed = config.seed
         self._selection = None

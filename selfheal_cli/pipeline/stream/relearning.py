@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,13 +20,12 @@ from selfheal_cli.heal.task import AdapterState, HealFailure, HealTask, Window
 from selfheal_cli.labels.corrections import Correction, corrected
 from selfheal_cli.labels.quarantine import LabelWatch
 from selfheal_cli.labels.queue import Scored
-from selfheal_cli.model.network import Weights
 from selfheal_cli.pipeline.stream.context import SessionContext
 
 
 @dataclass(slots=True)
 class LearningStep:
-    """The labels that came with a batch; ``watch`` and ``memory`` are as they were before it.
+    """The labels that came with a batch; ``watch`` and ``state`` are as they were before it.
 
     ``held`` are the parts that were implausible, by position. ``task`` is the heal that learned
     from them, without its rows; None where there was none, or it gave nothing.
@@ -37,7 +36,7 @@ class LearningStep:
     parts: list[Scored]
     held: set[int]
     watch: LabelWatch
-    memory: Weights
+    state: AdapterState
     task: HealTask | None = None
 
     @property
@@ -61,7 +60,7 @@ class Relearned:
     beyond: int
     window: Window | None = None
     watch: LabelWatch | None = None
-    memory: Weights = field(default_factory=dict)
+    state: AdapterState | None = None
     released: tuple[Scored, ...] = ()
     withdrawn: tuple[Scored, ...] = ()
 
@@ -87,9 +86,9 @@ class Relearning:
         """A step is about to be learned from, ``after`` others were learned anew; ``watch`` is as
         it was before it.
         """
-        anew = after is not None and after.window is not None
-        memory = after.memory if anew and after else self._live.serving.adapter.memory
-        self._steps.append(LearningStep(arrival, batch, list(parts), held, watch, memory))
+        anew = None if after is None else after.state
+        state = anew or self._live.serving.adapter
+        self._steps.append(LearningStep(arrival, batch, list(parts), held, watch, state))
 
     def healed(self, task: HealTask) -> None:
         """The heal that a batch asked for was done."""
@@ -118,12 +117,12 @@ class Relearning:
         window = Window(self._heal.window, self._heal.held_out, self._seed)
         for step in steps[max(0, first - self._heal.window) : first]:
             _learn(window, step)
-        watch, memory, heals = deepcopy(steps[first].watch), steps[first].memory, 0
+        watch, state, heals = deepcopy(steps[first].watch), steps[first].state, 0
         released: list[Scored] = []
         withdrawn: list[Scored] = []
         for step in steps[first:]:
-            memory = step.memory if not step.memory else memory  # a rollback began it anew
-            step.watch, step.memory = deepcopy(watch), memory
+            state = state if step.state.memory else step.state  # a rollback began it anew
+            step.watch, step.state = deepcopy(watch), state
             before = step.held
             verdicts = [watch.judge(part.labelled.y) for part in step.parts]
             step.held = {at for at, one in enumerate(verdicts) if one.implausible and self._guarded}
@@ -131,18 +130,16 @@ class Relearning:
             withdrawn += [step.parts[at] for at in sorted(step.held - before)]
             _learn(window, step)
             if step.task is not None and self._remembers and len(window):
-                memory = self._heal_again(step.task, window, memory)
+                state = self._heal_again(step.task, window, state)
                 heals += 1
         return Relearned(
-            rows, steps[first].batch, heals, beyond, window, watch, memory,
+            rows, steps[first].batch, heals, beyond, window, watch, state,
             tuple(released), tuple(withdrawn),
         )  # fmt: skip
 
-    def _heal_again(self, task: HealTask, window: Window, memory: Weights) -> Weights:
-        before = AdapterState(self._live.serving.adapter.weights, memory)
-        again = replace(task, rows=window.rows())
-        outcome = heal_or_fail(self._recipes, before, again)
-        return memory if isinstance(outcome, HealFailure) else outcome.after.memory
+    def _heal_again(self, task: HealTask, window: Window, before: AdapterState) -> AdapterState:
+        outcome = heal_or_fail(self._recipes, before, replace(task, rows=window.rows()))
+        return before if isinstance(outcome, HealFailure) else outcome.after
 
 
 def _put_right(step: LearningStep, corrections: Sequence[Correction]) -> int:

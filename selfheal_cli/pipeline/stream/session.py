@@ -123,6 +123,7 @@ class Session:
         self._never = config.labels.regime == "none"
         self._full = config.labels.regime == "full"
         self._kind = kind_of(config.heal.recipe)
+        self._plain = run.prepared.network.architecture.plain
         self._free = label_free(config.heal)
         self._classes = classes
         self.live_scores = RunningScores(classes)
@@ -374,8 +375,8 @@ class Session:
             self.shadow_scores = self.shadow_scores.without(
                 part.shadow, part.shadow_threshold, part.y
             )
-        if relearned.rows and self._kind.remembers:
-            self.healing.take_over(relearned.memory, batch)
+        if relearned.state is not None and self._kind.remembers:
+            self.healing.take_over(relearned.state.memory, batch)
 
     def _count_anew(self, correction: Correction) -> None:
         """Rows whose label is another one than they were counted with."""
@@ -441,7 +442,7 @@ class Session:
         if (
             strictly
             and not self.healing.assumed
-            and not has_moved(self.run.prepared.anchor, rows.features)
+            and not has_moved(self.run.prepared.anchor, rows.features[:, : self._plain])
         ):
             return None
         return recipe, rows
