@@ -29,6 +29,7 @@ from selfheal_cli.model.extent import MOST_BESIDE
 from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.model.tree_library import require_trees, why_no_trees
 
+FREE = ("anchored", "ensemble")  # recipes beside which heals without labels may rest on `assume`
 UNLABELLED = 25  # batches that an ensemble's heal without labels looks at, at least
 
 
@@ -149,9 +150,9 @@ def check_recipe(heal: HealSettings, labels: LabelSettings, classes: int) -> Non
     free = label_free(heal)
     if free is None:
         return
-    if heal.recipe not in ("anchored", "ensemble"):
+    if heal.recipe not in FREE:
         raise ConfigurationError(
-            f"heal.assume heals with --recipe anchored or ensemble, not '{heal.recipe}'"
+            f"heal.assume heals with --recipe {' or '.join(FREE)}, not '{heal.recipe}'"
         )
     if labels.regime == "full":
         raise ConfigurationError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from selfheal_cli.config import HealSettings
 from selfheal_cli.model.tree_library import why_no_trees
 
 RECIPE = "anchored"
@@ -39,3 +40,15 @@ def healing(recipe: str) -> dict[str, Any]:
         "better_by": "paired", "pre_heal": "figures", "progressive": True,
         "trees": ensemble and not why_no_trees(), **(OF_ENSEMBLE if ensemble else {}),
     }  # fmt: skip
+
+
+def with_recipe(heal: HealSettings, recipe: str) -> HealSettings:
+    """The same settings with another recipe: of those that an ensemble has as its own, what nobody
+    said otherwise is as that recipe has it.
+    """
+    usual = HealSettings().model_dump()
+    before, after = (
+        {**usual, **OF_ENSEMBLE} if one == "ensemble" else usual for one in (heal.recipe, recipe)
+    )
+    unsaid = {name: after[name] for name in OF_ENSEMBLE if getattr(heal, name) == before[name]}
+    return heal.model_copy(update={"recipe": recipe, **unsaid})

@@ -250,7 +250,7 @@ def test_the_article_s_recipe_refuses_three_classes() -> None:
 @pytest.mark.parametrize("recipe", ["article", "gradient"])
 def test_an_assumption_is_for_the_anchored_recipe(recipe: Any) -> None:
     heal = HealSettings(recipe=recipe, assume="positives-stable")
-    with pytest.raises(ConfigurationError, match=f"--recipe anchored, not '{recipe}'"):
+    with pytest.raises(ConfigurationError, match=f"--recipe anchored or ensemble, not '{recipe}'"):
         check_recipe(heal, LabelSettings(regime="none"), 2)
 
 

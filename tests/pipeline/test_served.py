@@ -38,6 +38,7 @@ from selfheal_cli.pipeline.stream.batch import LabelFlow
 from selfheal_cli.registry.base import BASELINE, CHAMPION
 from selfheal_cli.registry.journal import EntryKind, standing
 from selfheal_cli.registry.memory import MemoryRegistry
+from selfheal_cli.settings import own_data
 from selfheal_cli.sources.encoding import Encoding
 from selfheal_cli.spool.entries import Feedback, LoggedRequest
 from selfheal_cli.spool.source import Pace
@@ -267,6 +268,12 @@ def test_another_recipe_begins_with_a_baseline_that_decides_as_the_champion(
         decided.append(network.predict(encoding.encode(rows.columns)))
     np.testing.assert_array_equal(*decided)
     server.holds()
+
+
+def test_another_recipe_has_the_settings_that_it_has_on_own_data(empty_dir: Path) -> None:
+    gradient = HealSettings(recipe="gradient", **own_data.healing("gradient"))
+    heal = Server(heal=gradient).open(heal={"recipe": "ensemble"}).config.heal
+    assert heal == HealSettings(recipe="ensemble", **own_data.healing("ensemble"))
 
 
 def test_a_gradient_champion_goes_on_from_its_trained_adapter(empty_dir: Path) -> None:

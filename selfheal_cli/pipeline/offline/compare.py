@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from selfheal_cli.config import (
-    HealSettings,
     NetworkSettings,
     Objective,
     RunConfig,
@@ -19,7 +18,7 @@ from selfheal_cli.config import (
 )
 from selfheal_cli.decide import RECENT, threshold_for
 from selfheal_cli.errors import ConfigurationError
-from selfheal_cli.heal.recipe import check_recipe
+from selfheal_cli.heal.recipe import FREE, check_recipe
 from selfheal_cli.labels.queue import Scored
 from selfheal_cli.metrics import RunningScores, confusion
 from selfheal_cli.pipeline.offline.baselines import (
@@ -41,7 +40,7 @@ from selfheal_cli.pipeline.stream.memory import Replay
 from selfheal_cli.pipeline.stream.session import each
 from selfheal_cli.records import Batch, Rows
 from selfheal_cli.scores import Scores
-from selfheal_cli.settings.own_data import OF_ENSEMBLE
+from selfheal_cli.settings import own_data
 from selfheal_cli.sources.base import Source
 
 if TYPE_CHECKING:
@@ -225,14 +224,11 @@ class _Unkeyed:
 
 
 def with_recipe(config: RunConfig, recipe: str) -> RunConfig:
-    """The same run by another recipe; only anchored heals without labels, and an ensemble has its
-    own defaults where nothing else was said.
+    """The same run by another recipe; an ensemble has its own defaults where nothing else was said,
+    and few heal without labels.
     """
-    assumed = config.heal.assume if recipe == "anchored" else None
-    own = OF_ENSEMBLE if recipe == "ensemble" else {}
-    usual = HealSettings()
-    unsaid = {k: v for k, v in own.items() if getattr(config.heal, k) == getattr(usual, k)}
-    heal = config.heal.model_copy(update={"recipe": recipe, "assume": assumed, **unsaid})
+    assumed = config.heal.assume if recipe in FREE else None
+    heal = own_data.with_recipe(config.heal, recipe).model_copy(update={"assume": assumed})
     return config.model_copy(update={"heal": heal})
 
 

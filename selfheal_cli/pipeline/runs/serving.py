@@ -45,6 +45,7 @@ from selfheal_cli.registry.journal import standing
 from selfheal_cli.registry.orders import set_mode
 from selfheal_cli.rollback.plan import serving_version
 from selfheal_cli.rollback.verify import load_verified
+from selfheal_cli.settings import own_data
 from selfheal_cli.spool.entries import Cursor
 from selfheal_cli.spool.source import Pace, SpoolSource
 from selfheal_cli.spool.store import Spool
@@ -178,6 +179,11 @@ def _config(registry: Registry, champion: VersionRecord, wanted: ServingOptions)
         base, weights = registry.base(champion.base), load_verified(registry, champion)
         known = wrapped_config(assemble(base, weights, where="what was wrapped"), champion.model)
     reference = wanted.reference or _reference(known, champion)
+    recipe = (wanted.overrides.get("heal") or {}).get("recipe", known.heal.recipe)
+    if recipe != known.heal.recipe:
+        trees = own_data.healing(recipe)["trees"]
+        heal = own_data.with_recipe(known.heal, recipe).model_copy(update={"trees": trees})
+        known = known.model_copy(update={"heal": heal})
     values = known.model_dump()
     for key, value in wanted.overrides.items():
         group = isinstance(value, Mapping) and isinstance(values.get(key), Mapping)
