@@ -270,6 +270,8 @@ def _tell(
             f"selfheal rollback --to {number} --model {name}"
         )
         healed = f"models:/{name}/{number}"
+    if added.healing:
+        say(f"Where it is served it is {added.healing}.")
     say(f"Heal it with: selfheal run DATA --target COLUMN --from {healed}{recipe}")
 
 

@@ -119,4 +119,6 @@ def _tell(added: Placed, taken: WrappedEstimator, where: str, name: str, *, as_j
             f"'{name}' existed, so no alias was moved. Make v{number} serve with: "
             f"selfheal rollback --to {number} --model {name}"
         )
+    if added.healing:
+        say(f"Where it is served it is {added.healing}.")
     say(f"Heal it with: selfheal run DATA --target COLUMN --from {healed}")

@@ -20,8 +20,9 @@ from mlflow import MlflowClient
 from torch import nn
 
 from selfheal_cli.cli.main import main
-from selfheal_cli.config import RunConfig, TableSettings
+from selfheal_cli.config import Policy, RunConfig, TableSettings
 from selfheal_cli.model.checkpoint import assemble
+from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.pipeline.runs import wrap
 from selfheal_cli.pipeline.runs.run import RunContext
 from selfheal_cli.pipeline.runs.serving import ServingOptions, heal_served, open_served
@@ -458,3 +459,36 @@ def test_what_0_1_0_wrapped_is_served_as_what_is_wrapped_now(
     heal = served.config.heal
     assert (heal.recipe, heal.progressive, served.config.drift_by) == ("anchored", True, "monitors")
     assert served.config.policy.publish_share == 0.6
+
+
+def test_a_retrained_model_is_healed_by_the_settings_of_the_model_that_it_replaces(
+    digits_dir: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = wrap.wrapped_config
+
+    def chosen(network: SelfHealingNetwork, model: str) -> RunConfig:
+        config = usual(network, model)
+        changed = {"steps": 21}
+        return config.model_copy(update={
+            "heal": config.heal.model_copy(update=changed), "batch_size": 40, "monitors": (),
+            "policy": Policy(rollback_f1_drop=0.07, mode="recommend"),
+        })  # fmt: skip
+
+    with monkeypatch.context() as patched:
+        patched.setattr(wrap, "wrapped_config", chosen)
+        said = invoke("wrap", *STORED, *DATA, "--as", "digits").stdout
+    assert "settings" not in said  # nobody healed it before
+    again = invoke("wrap", *STORED, *DATA, "--as", "digits", "--promote").stdout
+    assert "healed by the settings of its latest run: recipe anchored" in again
+    spool = Spool(spool_path("digits", WORKSPACE))
+    reference = TableSettings(path=Path("digits_train.csv"), target="digit")
+    pace = Pace(100, 1e9, lambda: 0.0, lambda seconds: True)
+    wanted = ServingOptions("digits", {}, reference, WORKSPACE)
+    config = open_served(MlflowRegistry(), wanted, spool, pace).config
+    assert (config.heal.recipe, config.heal.steps) == ("anchored", 21)
+    assert (config.batch_size, config.monitors) == (40, ())
+    assert (config.policy.rollback_f1_drop, config.policy.mode) == (0.07, "recommend")
+    # where the adapter is one that the recipe cannot heal, it begins as a new model does
+    other = (*STORED, *DATA, "--as", "digits", "--promote", "--adapter", "lora")
+    said = invoke("wrap", *other).stdout
+    assert "Where it is served it is healed by gradient, as new: recipe 'anchored'" in said

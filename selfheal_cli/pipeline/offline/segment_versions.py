@@ -13,9 +13,9 @@ from selfheal_cli.errors import NoCandidateError
 from selfheal_cli.events.types import SegmentRestored
 from selfheal_cli.model.checkpoint import unpack
 from selfheal_cli.model.composite import Parts, composed, split
+from selfheal_cli.pipeline.prepare.continuing import recorded_config
 from selfheal_cli.pipeline.record.recorder import RunRecorder
 from selfheal_cli.pipeline.runs.one_version import OneVersion, begin_log, register
-from selfheal_cli.pipeline.runs.serving import recorded_config
 from selfheal_cli.pipeline.stream.snapshots import Snapshots
 from selfheal_cli.records import Evaluation, Phase, VersionRecord, digest
 from selfheal_cli.registry.base import Lineage, Registry

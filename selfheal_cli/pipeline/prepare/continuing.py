@@ -1,11 +1,24 @@
-"""The champion of earlier runs, as a run goes on from it."""
+"""The champion of earlier runs, and their settings, as a run goes on from them."""
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
+from typing import Any
 
-from selfheal_cli.errors import RegistryError, RegistryUnreachable, VersionNotFound
+from selfheal_cli.config import RunConfig, recorded
+from selfheal_cli.errors import (
+    ConfigurationError,
+    RegistryError,
+    RegistryUnreachable,
+    VersionNotFound,
+)
+from selfheal_cli.events.archive import LOG_NAME, run_folder
+from selfheal_cli.events.log import read
+from selfheal_cli.events.types import RunStarted
 from selfheal_cli.model.network import Weights
 from selfheal_cli.records import AliasMove, Base, Phase, VersionRecord
 from selfheal_cli.registry.base import BASELINE, CHAMPION, HEAL, Registry
@@ -105,3 +118,48 @@ def baseline_of(registry: Registry, champion: VersionRecord) -> VersionRecord | 
         return version
     known = registry.versions(champion.model, phase=Phase.BASELINE, limit=MOST_BASELINES)
     return next((one for one in known if one.base == champion.base), None)
+
+
+def recorded_config(
+    registry: Registry, champion: VersionRecord, workspace: Path,
+    elsewhere: Callable[[str], Mapping[str, Any]] = lambda run: {},
+) -> RunConfig:  # fmt: skip
+    """Of the run that a version is from, as of `config_of_run`."""
+    who = f"{champion.model} v{champion.version}"
+    return config_of_run(registry, champion.run_id, who, workspace, elsewhere)
+
+
+def config_of_run(
+    registry: Registry, run_id: str, who: str, workspace: Path,
+    elsewhere: Callable[[str], Mapping[str, Any]] = lambda run: {},
+) -> RunConfig:  # fmt: skip
+    """By the run's log, here or in the registry, or by the log that machines share, ``elsewhere``.
+
+    Raises `ConfigurationError` where none of them knows by what ``who`` was healed.
+    """
+    where = f"run {run_id}"
+    with tempfile.TemporaryDirectory() as into:
+        path = run_folder(run_id, workspace) / LOG_NAME
+        try:
+            path = path if path.exists() else registry.run_file(run_id, LOG_NAME, Path(into))
+            first = next(read(path), None)
+        except RegistryError as exc:
+            told = elsewhere(run_id)
+            if told:
+                return recorded(told["config"], where=where, parts=told["parts"])
+            raise ConfigurationError(
+                f"{who}: its run's log is neither here nor in the registry, so that nobody knows "
+                f"what it was healed by ({exc})"
+            ) from exc
+    if not isinstance(first, RunStarted):
+        raise ConfigurationError(f"{where}: its log does not say how it was begun")
+    return recorded(first.config, where=where, parts=first.parts)
+
+
+def latest_config(registry: Registry, model: str, workspace: Path) -> RunConfig | None:
+    """Of the run that last had the model's lease; None where none had. Raises
+    `ConfigurationError` where nobody knows it any more.
+    """
+    entries = registry.entries(model)
+    runs = [one.data["run"] for one in entries if one.kind is EntryKind.LEASED]
+    return config_of_run(registry, runs[-1], f"'{model}'", workspace) if runs else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -18,19 +17,22 @@ from selfheal_cli.config import (
     SyntheticSettings,
     TableSettings,
     checked,
-    recorded,
 )
 from selfheal_cli.config_labels import HORIZON
-from selfheal_cli.errors import ConfigurationError, NoCandidateError, RegistryError
+from selfheal_cli.errors import ConfigurationError, NoCandidateError
 from selfheal_cli.events.archive import LOG_NAME, run_folder
-from selfheal_cli.events.log import EventLog, read
-from selfheal_cli.events.types import RunStarted
+from selfheal_cli.events.log import EventLog
 from selfheal_cli.heal.anchor import Anchor
 from selfheal_cli.heal.recipe import kind_of
 from selfheal_cli.model.checkpoint import ANCHOR, assemble, probe_rows
 from selfheal_cli.model.network import SelfHealingNetwork, use_one_thread
 from selfheal_cli.pipeline.prepare.baseline import Prepared, prepare
-from selfheal_cli.pipeline.prepare.continuing import baseline_of, continued, spent
+from selfheal_cli.pipeline.prepare.continuing import (
+    baseline_of,
+    continued,
+    recorded_config,
+    spent,
+)
 from selfheal_cli.pipeline.prepare.lease import RunLease
 from selfheal_cli.pipeline.prepare.rows import open_source
 from selfheal_cli.pipeline.prepare.wrapped import WRAPPED, Wrapped
@@ -199,34 +201,6 @@ def _config(registry: Registry, champion: VersionRecord, wanted: ServingOptions)
     config = checked(RunConfig, values, where=f"serving '{wanted.model}'")
     CanaryLimits.of(config)
     return config
-
-
-def recorded_config(
-    registry: Registry, champion: VersionRecord, workspace: Path,
-    elsewhere: Callable[[str], Mapping[str, Any]] = lambda run: {},
-) -> RunConfig:  # fmt: skip
-    """Of the run that a version is from: by its log, here or in the registry, or by the log that
-    machines share, ``elsewhere``. Raises `ConfigurationError` where none of them knows it.
-    """
-    where = f"run {champion.run_id}"
-    with tempfile.TemporaryDirectory() as into:
-        path = run_folder(champion.run_id, workspace) / LOG_NAME
-        try:
-            path = (
-                path if path.exists() else registry.run_file(champion.run_id, LOG_NAME, Path(into))
-            )
-            first = next(read(path), None)
-        except RegistryError as exc:
-            told = elsewhere(champion.run_id)
-            if told:
-                return recorded(told["config"], where=where, parts=told["parts"])
-            raise ConfigurationError(
-                f"{champion.model} v{champion.version}: its run's log is neither here nor in the "
-                f"registry, so that nobody knows what it was healed by ({exc})"
-            ) from exc
-    if not isinstance(first, RunStarted):
-        raise ConfigurationError(f"run {champion.run_id}: its log does not say how it was begun")
-    return recorded(first.config, where=where, parts=first.parts)
 
 
 def _reference(recorded: RunConfig, champion: VersionRecord) -> SyntheticSettings | TableSettings:

@@ -15,6 +15,7 @@ from selfheal_cli.model.allowed import remember
 from selfheal_cli.model.brought import known_as
 from selfheal_cli.model.description import modules_of
 from selfheal_cli.model.network import SelfHealingNetwork
+from selfheal_cli.pipeline.prepare.continuing import latest_config
 from selfheal_cli.pipeline.prepare.lease import RunLease, require_free
 from selfheal_cli.pipeline.prepare.wrapped import WRAPPED
 from selfheal_cli.pipeline.record.recorder import RunRecorder
@@ -34,11 +35,13 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Placed:
     """A wrapped network became a version; ``moved`` are the moves by which it serves, none where
-    the model had versions before.
+    the model had versions before. ``healing`` says how it is healed where it is served, if not as
+    a new one is.
     """
 
     version: int
     moved: tuple[AliasMove, ...]
+    healing: str = ""
 
 
 def require_name(model: str) -> None:
@@ -92,14 +95,15 @@ def add_wrapped(
     )  # fmt: skip
     if promotes:
         require_allowed(now, wanted)
-    number = _register(network, base, model, origin, around)
+    config, healing = _as_before(network, model, around)
+    number = _register(network, base, config, origin, around)
     if not promotes:
-        return Placed(number, ())
+        return Placed(number, (), healing)
     load_verified(registry, registry.version(model, number))
     # the champion first: where that is refused, nothing else was moved
     moves = [replace(wanted, alias=alias, target=number) for alias in (CHAMPION, WRAPPED, BASELINE)]
     moves[1:] = [replace(move, after=None) for move in moves[1:]]
-    return Placed(number, tuple(move_alias(registry, move) for move in moves))
+    return Placed(number, tuple(move_alias(registry, move) for move in moves), healing)
 
 
 def wrapped_config(network: SelfHealingNetwork, model: str) -> RunConfig:
@@ -116,13 +120,36 @@ def wrapped_config(network: SelfHealingNetwork, model: str) -> RunConfig:
     return checked(RunConfig, {**values, "heal": heal}, where=f"wrapping '{model}'")
 
 
+def _as_before(
+    network: SelfHealingNetwork, model: str, around: RunContext
+) -> tuple[RunConfig, str]:
+    """How a model that comes back retrained is healed: by the settings of its latest run, but for
+    rows and network; and that in words, empty where nobody healed it by settings of its own yet.
+    """
+    usual = wrapped_config(network, model)
+    try:
+        before = latest_config(around.registry, model, around.workspace)
+        if before is None or before.heal == HealSettings() or _healing(before) == _healing(usual):
+            return usual, ""
+        check_place(before.heal, network)
+    except ConfigurationError as exc:
+        return usual, f"healed by {usual.heal.recipe}, as new: {exc}"
+    anew = {name: getattr(usual, name) for name in ("source", "network", "model", "row_contract")}
+    config = before.model_copy(update={**anew, "model_name": model, "batches": None})
+    return config, f"healed by the settings of its latest run: recipe {config.heal.recipe}"
+
+
+def _healing(config: RunConfig) -> dict[str, Any]:
+    return config.model_dump(include={"heal", "monitors", "policy", "rules", "labels", "segments",
+                                      "objective", "sensitive", "batch_size"})  # fmt: skip
+
+
 def _register(
-    network: SelfHealingNetwork, base: Base, model: str, origin: str, around: RunContext
+    network: SelfHealingNetwork, base: Base, config: RunConfig, origin: str, around: RunContext
 ) -> int:
     """A run of its own with one version, under the model's lease; returns its number."""
-    registry = around.registry
+    registry, model = around.registry, config.model_name
     require_free(registry, model, around.workspace, around.clock)
-    config = wrapped_config(network, model)
     tags = {"selfheal.model": model, "selfheal.actor": around.actor, "selfheal.kind": "wrap"}
     run_id = registry.begin_run(config.experiment, {"origin": origin}, tags)
 
