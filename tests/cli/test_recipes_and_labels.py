@@ -142,9 +142,9 @@ def test_without_any_label_there_are_estimates_and_no_verdict(
     ("arguments", "part"),
     [
         (("--labels", "full", *ANCHORED), "--labels none or delayed:K"),
-        (("--labels", "none", "--recipe", "article"), "--recipe anchored, not 'article'"),
-        (("--labels", "none"), "--recipe anchored, not 'article'"),
-        (("--labels", "delayed:2", "--recipe", "gradient"), "--recipe anchored, not 'gradient'"),
+        (("--labels", "none", "--recipe", "article"), "anchored or ensemble, not 'article'"),
+        (("--labels", "none"), "anchored or ensemble, not 'article'"),
+        (("--labels", "delayed:2", "--recipe", "gradient"), "anchored or ensemble, not 'gradient'"),
     ],
 )
 def test_an_assumption_that_nothing_could_rest_on_is_refused(
