@@ -109,6 +109,16 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True)
+class OtherInputs:
+    """``x`` (m, d) float32 for a network with other columns, of those rows of a batch that have
+    them: ``place`` (m,) says where each stands, in ascending order.
+    """
+
+    x: FloatArray
+    place: NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Rows scored together. ``index`` counts from 1.
 
@@ -119,6 +129,7 @@ class Batch:
     ``offsets`` says, by name, up to where the source was read once the batch is taken.
     ``lots`` (n,) in [0, 1) are those that the rows' requests drew, None where none was asked.
     ``places`` (n,) says where each row stood before others were left out; None where none was.
+    ``others`` are inputs for what is tried beside the champion, where it has inputs of its own.
     """
 
     index: int
@@ -131,6 +142,7 @@ class Batch:
     places: NDArray[np.intp] | None = None
     at: NDArray[np.float64] | None = None
     lots: NDArray[np.float64] | None = None
+    others: OtherInputs | None = None
 
     @property
     def place(self) -> NDArray[np.intp]:

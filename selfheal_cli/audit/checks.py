@@ -30,7 +30,7 @@ from selfheal_cli.errors import (
 from selfheal_cli.events.archive import LOG_NAME, all_logs, model_of, run_folder
 from selfheal_cli.events.log import read
 from selfheal_cli.events.run_record import RunRecord
-from selfheal_cli.events.types import SegmentRestored
+from selfheal_cli.events.types import ModelWrapped, SegmentRestored
 from selfheal_cli.records import VersionRecord
 from selfheal_cli.registry.base import DOUBLE_TAG, Registry
 from selfheal_cli.registry.journal import Lease, standing
@@ -172,8 +172,8 @@ class Look:
             arriving = run == self.live_run or self._pending(run) > 0
             audit_version(audit, self._registry, version, record, arriving=arriving)
             copied = version.tags.get("selfheal.model") != self._model
-            # a person's version of a segment is no heal: it is registered beside whoever heals
-            own = record is not None and isinstance(record.stored, SegmentRestored)
+            # what a person puts together or wraps is no heal: it may be registered beside who heals
+            own = record is not None and isinstance(record.stored, SegmentRestored | ModelWrapped)
             if journal.runs and run not in journal.runs and not copied and not own:
                 audit.report(
                     f"{self._model} v{number}", f"its run {run} never had the model's lease"

@@ -11,6 +11,7 @@ from selfheal_cli.cli import options
 from selfheal_cli.cli.command import Group
 from selfheal_cli.cli.confirming import confirm, require_no_question
 from selfheal_cli.cli.say import say
+from selfheal_cli.cli.version_name import VersionName, version_number
 
 if TYPE_CHECKING:
     from selfheal_cli.rollback.tried import TriedCanary
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 
 @click.group("canary", cls=Group)
 def command() -> None:
-    """Show the version that answers a share of the requests; promote or withdraw it by hand."""
+    """Show the version that answers a share of the requests; have one tried, promote or withdraw
+    it by hand.
+    """
 
 
 @command.command("show")
@@ -39,6 +42,54 @@ def show(model_name: str, tracking_uri: str | None, as_json: bool) -> None:
         output.print_json(_document(canary))
     else:
         say(*canary.lines())
+
+
+@command.command("try")
+@click.argument("version", type=VersionName())
+@click.option("--dry-run", is_flag=True, help="Show and check the plan; move nothing.")
+@options.yes
+@options.reason
+@options.allow_module
+@options.model
+@options.tracking_uri
+@options.wide
+@options.as_json
+def try_(
+    version: str,
+    dry_run: bool,
+    yes: bool,
+    reason: str,
+    model_name: str,
+    tracking_uri: str | None,
+    as_json: bool,
+) -> None:
+    """Have VERSION answer the share of requests that the server's policy has, from now on.
+
+    It may be one that was retrained, on a base and columns of its own: callers send the columns of
+    both. It takes the place of what is tried; its figures promote or withdraw it. With two people
+    or in another mode than auto it is proposed then. Needs a server whose policy has canary_share.
+    """
+    require_no_question(as_json=as_json, yes=yes, dry_run=dry_run)
+    from selfheal_cli.cli.rollback import plan_document, settle_first, show_plan, tell
+    from selfheal_cli.registry.mlflow.registry import MlflowRegistry
+    from selfheal_cli.rollback.plan import By, check_target, load_checks
+    from selfheal_cli.rollback.tried import plan_trial, try_out
+
+    load_checks()
+    registry = MlflowRegistry(tracking_uri)
+    if not dry_run:
+        settle_first(registry, model_name)
+    number = version_number(registry, model_name, version)
+    plan = plan_trial(registry, model_name, number)
+    if not as_json:
+        show_plan(plan)
+    check_target(registry, plan)
+    move, done = None, "Dry run: nothing was changed."
+    if not dry_run:
+        confirm(f"Try v{number}?", yes=yes)
+        move = try_out(registry, model_name, number, By(actor(), now_text(), reason)).as_dict()
+        done = f"v{number} is tried from the next batch on: see 'selfheal status'."
+    tell(plan_document(plan) | {"move": move}, done, as_json=as_json)
 
 
 @command.command("promote")

@@ -19,6 +19,7 @@ EXAMPLES = {
     "rollback": "selfheal rollback --to-previous --dry-run",
     "mode": 'selfheal mode recommend --reason "a new quarter"',
     "canary show": "selfheal canary show",
+    "canary try": "selfheal canary try 7 --dry-run",
     "canary promote": "selfheal canary promote --dry-run",
     "canary withdraw": 'selfheal canary withdraw --reason "complaints came"',
     "proposals": "selfheal proposals",

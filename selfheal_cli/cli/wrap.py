@@ -257,6 +257,9 @@ def _tell(
         if sample.before is None
         else f"Rows go through its pipeline first: columns {', '.join(sample.before.names)}.",
     )
+    if added.tried:
+        say(added.told(name))
+        return
     if added.moved:
         before = [f"{one.alias} (was v{one.source})" if one.source else one.alias
                   for one in added.moved]  # fmt: skip

@@ -109,6 +109,9 @@ def _tell(added: Placed, taken: WrappedEstimator, where: str, name: str, *, as_j
         f"On {len(taken.x):,} rows it gives the model's own probabilities, bit for bit.",
         *taken.remarks,
     )
+    if added.tried:
+        say(added.told(name))
+        return
     healed = name if added.moved else f"models:/{name}/{number}"
     if added.moved:
         before = [f"{one.alias} (was v{one.source})" if one.source else one.alias

@@ -35,9 +35,31 @@ class CanaryBegan(HealJudged, kind="canary-began"):
         return f"canary: heal {self.heal_id} answers {self.share:.0%} of requests ({self.reason})"
 
 
+class CanaryOrdered(Action, kind="canary-ordered"):
+    """A ``version`` that ``actor`` wants tried answers a share, as in `CanaryBegan`; ``base`` is
+    its own where that is not the champion's: then it makes its own inputs of a row's columns.
+    """
+
+    actor: str
+    version: int
+    snapshot: str
+    base: str
+    against: str
+    share: float
+    by: str
+    since: float
+    until: float
+    through: Mapping[str, int]
+
+    def __str__(self) -> str:
+        share, who = f"{self.share:.0%} of requests", self.actor
+        return f"canary: v{self.version} answers {share}, ordered by {who} ({self.reason})"
+
+
 class CanaryResumed(Action, kind="canary-resumed"):
     """A canary of an earlier run goes on being compared: ``version`` in the registry, ``seen`` as
-    it stood then, and all else as it began.
+    it stood then, and all else as it began. ``ordered`` says who wanted it tried, where that was a
+    person; ``base`` is as in `CanaryOrdered`.
     """
 
     heal_id: str
@@ -51,6 +73,8 @@ class CanaryResumed(Action, kind="canary-resumed"):
     seen: Mapping[str, float]
     rows: int
     through: Mapping[str, int]
+    ordered: str = ""
+    base: str = ""
 
     def __str__(self) -> str:
         return f"canary v{self.version} goes on answering {self.share:.0%} of requests"

@@ -33,13 +33,15 @@ class Serving:
 @dataclass(frozen=True, slots=True)
 class Tried:
     """A version that answers a ``share`` of requests ``until`` a time (seconds since 1970), by the
-    hash of their column ``by``, or of their ids where it is empty.
+    hash of their column ``by``, or of their ids where it is empty; ``base`` is the id of its own
+    where it is not on the champion's.
     """
 
     serving: Serving
     share: float
     by: str
     until: float
+    base: str = ""
 
 
 class LiveModel:

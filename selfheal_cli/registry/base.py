@@ -46,6 +46,7 @@ DOUBLE_TAG = "selfheal.double_of"  # on what a lost answer made twice
 MAX_PARAM = 6_000  # characters of a parameter that MLflow takes
 BASELINE, CHAMPION, CANARY = "baseline", "champion", "canary"
 NOTHING = 0  # the target of a move that takes an alias away
+TRIES_TAG = "selfheal.canary_share"  # on a served run whose policy tries versions as canaries
 HEAL = "heal "  # what the reason of a heal's move begins with
 Outcome = Literal["FINISHED", "FAILED", "KILLED"]
 

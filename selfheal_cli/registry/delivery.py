@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,12 @@ def version_job(snapshot: Snapshot, adapter: bytes) -> Job:
     return Job(f"version:{snapshot.id}", "version", data, adapter)
 
 
-def move_job(wanted: Move, snapshot: str) -> Job:
-    """Move an alias to a snapshot's version, or take it away without one; ``wanted.target`` is not
-    known yet.
+def move_job(wanted: Move, snapshot: str, along: Sequence[str] = ()) -> Job:
+    """Move an alias to a snapshot's version, or take it away without one, and then others
+    ``along``; ``wanted.target`` is not known yet.
     """
-    return Job(f"move:{wanted.key}", "move", asdict(replace(wanted, snapshot=snapshot)))
+    data = asdict(replace(wanted, snapshot=snapshot)) | ({"along": list(along)} if along else {})
+    return Job(f"move:{wanted.key}", "move", data)
 
 
 def proposal_job(wanted: Proposal) -> Job:
@@ -156,9 +157,15 @@ def _move(
     registry: Registry, lineage: Lineage, outbox: Outbox, data: Mapping[str, Any]
 ) -> dict[str, Any]:
     target = _number(outbox, data["snapshot"]) if data["snapshot"] else NOTHING
-    wanted = replace(Move(**data), target=target, lease=lineage.lease)
+    asked = {name: value for name, value in data.items() if name != "along"}
+    wanted = replace(Move(**asked), target=target, lease=lineage.lease)
     try:
-        return move_alias(registry, wanted).as_dict()
+        moved = move_alias(registry, wanted).as_dict()
+        for alias in data.get("along", ()):
+            move_alias(
+                registry, replace(wanted, alias=alias, key=f"{wanted.key}:{alias}", after=None)
+            )
+        return moved
     except ConflictError as exc:
         # a person moved it meanwhile, and a person's word counts for more than a heal's
         return {"key": data["key"], "alias": data["alias"], "refused": str(exc)}
@@ -169,11 +176,12 @@ def _proposal(
 ) -> dict[str, Any]:
     """A proposal that has no use any more is dropped: its version stays."""
     snapshot = data["snapshot"]
-    taken = outbox.kept(f"version:{snapshot}")
+    taken = outbox.kept(f"version:{snapshot}")  # without data where another run registered it
+    sha256 = taken.data.get("sha256") if taken else None
     wanted = replace(
         Proposal(**data),
         target=_number(outbox, snapshot),
-        sha256=taken.data["sha256"] if taken else "",
+        sha256=sha256 or registry.version(lineage.model, _number(outbox, snapshot)).sha256,
         after=_last_move(registry, lineage, data["after"]),
     )
     try:

@@ -142,8 +142,9 @@ class RegistryWriter:
         self._hand(partial(delivery.version_job, snapshot, adapter))
 
     def point(self, alias: str, snapshot: str, *, actor: str, at: str, reason: str,
-              after: int, promotes: bool = False) -> None:  # fmt: skip
-        """Point an alias to the version of a snapshot that was added before.
+              after: int, promotes: bool = False, along: Sequence[str] = ()) -> None:  # fmt: skip
+        """Point an alias to the version of a snapshot that was added before, and then those that
+        go ``along``.
 
         Somebody else's move later than ``after`` has precedence.
         """
@@ -153,7 +154,7 @@ class RegistryWriter:
         wanted = Move(
             self._lineage.model, alias, 0, actor, at, reason, run, key, after, promotes=promotes
         )
-        self._hand(partial(delivery.move_job, wanted, snapshot))
+        self._hand(partial(delivery.move_job, wanted, snapshot, along))
 
     def propose(self, snapshot: str, *, actor: str, at: str, reason: str, after: int,
                 expires: str) -> None:  # fmt: skip

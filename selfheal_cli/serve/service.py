@@ -78,8 +78,8 @@ class ScoringService:
 
     async def invoke(self, body: bytes, content_type: str | None, request_id: str) -> Answer:
         """Score a body: small ordinary ones at once, all others in a thread."""
-        served, canary = self.scorer.choose(request_id)
-        asked = (served, body, content_type, self.settings.key, self.settings.limits.rows, canary)
+        served, trial = self.scorer.choose(request_id)
+        asked = (served, body, content_type, self.settings.key, self.settings.limits.rows, trial)
         if len(body) <= AT_ONCE_BYTES:
             quick = quick_answer(*asked)
             if quick is not None:

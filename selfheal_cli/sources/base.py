@@ -54,6 +54,10 @@ class Around(Protocol):
         """
         return
 
+    def make_beside(self, encoding: Encoding | None) -> None:
+        """Have batches bring `Batch.others` as this makes them; None for no such thing any more."""
+        return
+
     def close(self) -> None:
         """No more is read."""
         return

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from selfheal_cli.labels.selection import lots_of
-from selfheal_cli.records import Answers, Batch, LateLabels, Rows
+from selfheal_cli.records import Answers, Batch, LateLabels, OtherInputs, Rows
 from selfheal_cli.sources.base import Around
 from selfheal_cli.sources.contract import Contract, RangeViolations
 from selfheal_cli.sources.encoding import Encoding, occurred
@@ -19,6 +19,8 @@ from selfheal_cli.spool.answer_log import AnswerLog
 from selfheal_cli.spool.entries import NOBODY_ASKED, Cursor, Label, LoggedRequest, mark_of
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from selfheal_cli.records import LabelArray
 
 
@@ -162,6 +164,7 @@ class SpoolSource(Around):
         self._draws = draws  # whether rows are let through by lot
         self.contract = reference.contract
         self.tried: set[str] = set()
+        self._beside: Encoding | None = None  # of what is tried on a base of its own
         self._unusual: Counter[str] = Counter()
         self._departures = RangeViolations(self.contract) if self.contract else None
         self._pending: deque[Part] = deque()
@@ -179,6 +182,10 @@ class SpoolSource(Around):
     def attend(self, folder: Path, idle: Callable[[], bool]) -> None:
         """``idle`` is called while no row comes; True ends the stream."""
         self._idle = idle
+
+    def make_beside(self, encoding: Encoding | None) -> None:
+        """From the rows whose callers sent the columns."""
+        self._beside = encoding
 
     def training(self) -> Iterator[Rows]:
         """The reference rows, encoded for the served network."""
@@ -383,6 +390,7 @@ class SpoolSource(Around):
             if self._draws
             else None,
             at=np.repeat([part.request.at for part in parts], [len(part) for part in parts]),
+            others=None if self._beside is None else _others(parts, self._beside),
         )
 
     def _classes(self, parts: Sequence[Part], labels_to: int) -> LabelArray:
@@ -403,6 +411,26 @@ class SpoolSource(Around):
         mark = mark_of(last.request.request, last.request.at)
         answered, place = (number, 0) if whole else (number - 1, last.stop)
         return Cursor(answered, place, labels, self.cursor.spool, mark)
+
+
+def _others(parts: Sequence[Part], encoding: Encoding) -> OtherInputs | None:
+    """None where no row has the columns."""
+    names, at = encoding.names, 0
+    places: list[NDArray[np.intp]] = []
+    having = [part for part in parts if part.request.columns.keys() >= set(names)]
+    if not having:
+        return None
+    for part in parts:
+        if any(part is one for one in having):
+            places.append(np.arange(at, at + len(part)))
+        at += len(part)
+    columns = {
+        name: np.concatenate(
+            [part.request.columns[name][part.start : part.stop] for part in having]
+        )
+        for name in names
+    }
+    return OtherInputs(encoding.encode(columns), np.concatenate(places))
 
 
 def _answers(parts: Sequence[Part]) -> Answers | None:

@@ -57,8 +57,8 @@ def test_one_thing_is_called_by_one_word_in_all_commands() -> None:
     old = {"--model-name", "--out", "--apply", "--plot", "--max-rules", "--export-dir"}
     assert not every & old
     assert {name for name, options in known.items() if "--yes" in options} == {
-        "approve", "canary promote", "canary withdraw", "delete", "labels erase", "labels revoke",
-        "mode", "prune", "rollback",
+        "approve", "canary promote", "canary try", "canary withdraw", "delete", "labels erase",
+        "labels revoke", "mode", "prune", "rollback",
     }  # fmt: skip
     assert {"--gives", "--classes", "--from", "--weights", "--as", "--drop"} <= known["wrap"]
     assert not {"--output", "--labels"} & known["wrap"]

@@ -102,6 +102,10 @@ EXAMPLES: Mapping[type[Event], Mapping[str, Any]] = {
         "against": "s1", "share": 0.1, "by": "", "since": 10.0, "until": 20.0,
         "through": {"answered": 4},
     },
+    events.CanaryOrdered: {
+        **ACTION, "actor": "ann", "version": 5, "snapshot": "s2", "base": "", "against": "s1",
+        "share": 0.1, "by": "", "since": 10.0, "until": 20.0, "through": {},
+    },
     events.CanaryResumed: {
         **ACTION, "heal_id": "h1", "snapshot": "s2", "version": 5, "against": "s1", "share": 0.1,
         "by": "", "since": 10.0, "until": 20.0, "rows": 0, "through": {},
@@ -160,6 +164,7 @@ EXAMPLES: Mapping[type[Event], Mapping[str, Any]] = {
 
 # what a line may leave out
 OPTIONAL: Mapping[type[Event], Mapping[str, Any]] = {
+    events.CanaryResumed: {"ordered": "ann", "base": "m-2"},
     events.CandidatesCompared: {"by_now": 30.5, "versions": {"s1": 3}},
     events.RunStarted: {"format": 2, "build": {"torch": "2"},
                         "parts": [{"kind": "rule", "name": "late", "distribution": "shop",

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
-from copy import deepcopy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,8 +31,6 @@ from selfheal_cli.registry.orders import hold, set_mode
 from selfheal_cli.rollback.plan import By, execute, plan_version
 from selfheal_cli.rollback.tried import tried_canary, withdraw
 from selfheal_cli.rollback.trust import Unverified
-from selfheal_cli.spool.store import Spool
-from tests.pipeline.small import stream_of
 from tests.pipeline.test_modes import AT, WIDE
 from tests.pipeline.test_outside import Looking
 from tests.pipeline.test_served import WORKSPACE, Server, clock, events_of
@@ -43,30 +39,11 @@ E = TypeVar("E", bound=Event)
 POLICY: dict[str, Any] = {**WIDE, "canary_share": 0.25, "canary_delay": "2s"}
 
 
-@pytest.fixture(scope="module")
-def begun(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Path]]:
-    """A model from a run, made once."""
-    folder = tmp_path_factory.mktemp("begun")
-    with pytest.MonkeyPatch.context() as patched:
-        patched.chdir(folder)
-        server = Server()
-        server.spool.close()
-        yield server, folder
-
-
 @pytest.fixture
 def server(begun: tuple[Server, Path], empty_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
     monkeypatch.setattr("selfheal_cli.anytime.FEWEST", 3)
     monkeypatch.setattr("selfheal_cli.pipeline.runs.run.ChampionWatcher", Looking)
-    before, folder = begun
-    shutil.copytree(folder, empty_dir, dirs_exist_ok=True)
-    server = object.__new__(Server)
-    server.config, server.registry = before.config, deepcopy(before.registry)
-    server.spool = Spool(WORKSPACE / "serving" / "fraud" / "spool.db")
-    drawn = before.config.model_copy(update={"batches": 40, "seed": 7})
-    server._batches = iter(stream_of(drawn).batches())
-    server.truth, server.time = {}, 0.0
-    return server
+    return Server.again(*begun, empty_dir)
 
 
 def answer(server: Server, batches: int) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pytest
@@ -66,6 +68,18 @@ class Server:
         self.truth: dict[str, list[int]] = {}
         self.time = 0.0  # of the server, in seconds
 
+    @classmethod
+    def again(cls, before: Server, folder: Path, into: Path) -> Self:
+        """Another with the model of one that was begun in a folder."""
+        shutil.copytree(folder, into, dirs_exist_ok=True)
+        server = object.__new__(cls)
+        server.config, server.registry = before.config, deepcopy(before.registry)
+        server.spool = Spool(WORKSPACE / "serving" / "fraud" / "spool.db")
+        drawn = before.config.model_copy(update={"batches": 40, "seed": 7})
+        server._batches = iter(stream_of(drawn).batches())
+        server.truth, server.time = {}, 0.0
+        return server
+
     def champion(self) -> Any:
         number = self.registry.alias("fraud", CHAMPION)
         assert number is not None
@@ -87,11 +101,16 @@ class Server:
                 probabilities = probabilities if p is None else np.full_like(probabilities, p)
                 request = f"r{len(self.truth)}"
                 self.truth[request] = batch.rows.y[part].tolist()
+                columns |= self.sent(batch.rows.y[part])
                 snapshot = version.tags["selfheal.snapshot"]
                 one = LoggedRequest(
                     request, columns, probabilities, snapshot, version.threshold, self.time
                 )
                 self.spool.append([one])
+
+    def sent(self, y: Any) -> dict[str, Any]:
+        """What callers send of these rows beside what the champion reads."""
+        return {}
 
     def label(self, requests: list[str]) -> None:
         for request in requests:

@@ -9,10 +9,11 @@ import pytest
 
 from selfheal_cli.errors import ConflictError
 from selfheal_cli.registry.aliases import Move, move_alias
-from selfheal_cli.registry.base import CANARY, CHAMPION
-from selfheal_cli.registry.journal import Proposal, standing
+from selfheal_cli.registry.base import CANARY, CHAMPION, TRIES_TAG
+from selfheal_cli.registry.journal import Hold, Lease, Proposal, standing
+from selfheal_cli.registry.lease import take_lease
 from selfheal_cli.registry.memory import MemoryRegistry
-from selfheal_cli.registry.orders import propose
+from selfheal_cli.registry.orders import hold, propose
 from selfheal_cli.rollback import plan
 from selfheal_cli.rollback.tried import tried_canary, withdraw
 from selfheal_cli.rollback.trust import Unverified
@@ -97,6 +98,28 @@ def test_a_canary_is_promoted_or_withdrawn_by_its_plan_and_only_as_it_was_shown(
     assert planned["to"] == 3
     done = carry_out(registry, "m", "canary", {"do": "promote", "digest": planned["digest"], **BY})
     assert (done["move"]["target"], registry.alias("m", CHAMPION)) == (3, 3)
+
+
+def test_a_version_is_tried_by_its_plan_where_somebody_tries_versions(
+    registry: MemoryRegistry,
+) -> None:
+    wanted = {"do": "try", "version": 4}
+    assert "nobody tries versions now" in carry_out(registry, "m", "canary-plan", wanted)["error"]
+    run = registry.begin_run("selfheal", {}, {TRIES_TAG: "0.1"})
+    lease = Lease(run, "ann", AT)
+    take_lease(registry, "m", lease, four_eyes=False, alive=lambda held: "")
+    planned = carry_out(registry, "m", "canary-plan", wanted)["plan"]
+    assert planned["to"] == 4
+    assert planned["lines"][-1] == "v4 would answer the share that the policy has, no more"
+    wrong = carry_out(registry, "m", "canary", {**wanted, "digest": "0", **BY})
+    assert "another one by now" in wrong["error"]
+    done = carry_out(registry, "m", "canary", {**wanted, "digest": planned["digest"], **BY})
+    assert (done["move"]["actor"], registry.alias("m", CANARY)) == ("bob", 4)
+    now = registry.alias("m", CHAMPION)
+    serves = carry_out(registry, "m", "canary-plan", {"do": "try", "version": now})
+    assert "is the champion" in serves["error"]
+    hold(registry, "m", Hold("bob", AT, "stop"), actor="bob", at=AT)
+    assert "is held by bob" in carry_out(registry, "m", "canary-plan", wanted)["error"]
 
 
 def test_a_withdrawal_that_a_run_overtook_is_refused(registry: MemoryRegistry) -> None:

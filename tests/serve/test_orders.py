@@ -239,6 +239,7 @@ def test_a_form_shows_the_plan_and_moves_nothing_until_it_is_confirmed(
     ]
 
 
+TRIED = {"ok": True, "move": {"alias": "canary", "source": None, "target": 13}}
 WITHDRAWN = {"do": "withdraw", "digest": DIGEST}
 
 
@@ -254,18 +255,28 @@ WITHDRAWN = {"do": "withdraw", "digest": DIGEST}
             WITHDRAWN,
             "v9, is withdrawn",
         ),
+        (
+            "canary-plan:try",
+            "canary",
+            {"do": "try", "version": 13, "digest": DIGEST},
+            "v13 is tried",
+        ),
     ],
 )
 def test_a_mode_a_proposal_and_a_canary_are_decided_on_the_page_with_their_plan_first(
     channel: ControlChannel, looks: str, does: str, argument: Mapping[str, Any], told: str
 ) -> None:
-    said = {"token": "operate", "actor": "ann", "reason": "looked at"}
-    with Healer(channel, ANSWERS) as healer, serving(operator_app(channel, TOKENS)) as url:
+    said = {"token": "operate", "actor": "ann", "reason": "looked at", "version": "v13"}
+    version = argument.get("version")
+    answers = ANSWERS | ({"canary": TRIED} if version else {})
+    with Healer(channel, answers) as healer, serving(operator_app(channel, TOKENS)) as url:
         if looks:
             plan = form(url, {"do": looks, **said})
             assert f'name="do" value="{does}" class="strong"' in plan.text
-            assert f'name="to" value="{looks.partition(":")[2]}"' in plan.text
-        to = looks.partition(":")[2]
+            to = str(version or looks.partition(":")[2])
+            assert f'name="to" value="{to}"' in plan.text
+        else:
+            to = ""
         done = form(url, {"do": does, "to": to, "digest": str(argument.get("digest", "")), **said})
     assert told in done.text
     by = {"actor": "ann (claimed)", "reason": "looked at"}

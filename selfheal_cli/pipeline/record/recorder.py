@@ -63,7 +63,7 @@ class Writer(Protocol):
         return
 
     def point(self, alias: str, snapshot: str, *, actor: str, at: str, reason: str,
-              after: int, promotes: bool = False) -> None:  # fmt: skip
+              after: int, promotes: bool = False, along: Sequence[str] = ()) -> None:  # fmt: skip
         """Point an alias to the version of a snapshot."""
         return
 
@@ -199,11 +199,16 @@ class RunRecorder:
         self.note(SnapshotScored(snapshot=snapshot, batch=batch, scores=scores))
         self._writer.score(snapshot, batch, dict(metrics), scores)
 
-    def point(self, alias: str, snapshot: str, reason: str, *, promotes: bool = False) -> None:
-        """Have an alias moved to a snapshot's version; ``promotes`` where nobody healed it."""
+    def point(
+        self, alias: str, snapshot: str, reason: str, *, promotes: bool = False,
+        along: Sequence[str] = (),
+    ) -> None:  # fmt: skip
+        """Have an alias moved to a snapshot's version, and then those that go ``along``;
+        ``promotes`` where nobody healed it.
+        """
         self._writer.point(
             alias, snapshot, actor=self._actor, at=self._at(), reason=reason, after=self._known(),
-            promotes=promotes,
+            promotes=promotes, along=along,
         )  # fmt: skip
 
     def propose(self, snapshot: str, reason: str, hours: float) -> None:

@@ -13,18 +13,18 @@ from selfheal_cli.events import types as events
 from selfheal_cli.events.log import read
 from selfheal_cli.heal.engine import Serving
 from selfheal_cli.heal.task import AdapterState
-from selfheal_cli.model.network import SelfHealingNetwork, Weights
+from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.pipeline.prepare.continuing import WarmStart
 from selfheal_cli.pipeline.runs.recovery import served_logs
 from selfheal_cli.pipeline.stream.canary import Canary, CanaryLimits, TriedBefore
+from selfheal_cli.pipeline.stream.ordered import TriedNetwork, load_tried, ordered
 from selfheal_cli.records import VersionRecord
 from selfheal_cli.registry.base import CANARY, Registry
 from selfheal_cli.registry.journal import standing
 from selfheal_cli.registry.orders import AUTO, mode_of
-from selfheal_cli.rollback.verify import load_verified
 from selfheal_cli.spool.entries import Cursor
 
-Left = events.CanaryBegan | events.CanaryResumed
+Left = events.CanaryBegan | events.CanaryOrdered | events.CanaryResumed
 
 
 def tried_before(
@@ -38,16 +38,18 @@ def tried_before(
     number = registry.alias(model, CANARY)
     if number is None:
         return None
-    left = _latest(model, workspace)
+    left, last = _latest(model, workspace), standing(registry, model).moves.get(CANARY)
+    if last is not None and not last.run and not _is_known(left, number):
+        return TriedBefore(order=ordered(registry, last, serving.base))
     if left is None:
         return TriedBefore(over="the log of what was compared is not in this folder")
-    over = _over(registry, config, serving, left[0].against)
+    over = _over(registry, config, serving, left[0])
     if over:
         return TriedBefore(over=over)
     try:
-        version = registry.version(model, number)
-        weights = load_verified(registry, version)
-        canary = _canary(*left, network, going_on, (weights, version.threshold))
+        canary = _canary(
+            *left, network, going_on, load_tried(registry, model, number, serving.base)
+        )
     except RegistryUnreachable:
         raise
     except (SelfhealError, RuntimeError) as exc:
@@ -55,33 +57,37 @@ def tried_before(
     return TriedBefore(canary, number)
 
 
-def _over(registry: Registry, config: RunConfig, serving: VersionRecord, against: str) -> str:
-    """Why no canary goes on that was held ``against`` a snapshot; empty where it does."""
+def _is_known(left: tuple[Left, object] | None, number: int) -> bool:
+    """Whether what was tried last is what a person wanted tried by its ``number``."""
+    return left is not None and _ordered(left[0]) != "" and number == _number(left[0])
+
+
+def _over(registry: Registry, config: RunConfig, serving: VersionRecord, began: Left) -> str:
+    """Why a canary goes on no more that began so; empty where it does."""
     now = standing(registry, config.model_name)
-    if serving.tags["selfheal.snapshot"] != against:
+    if serving.tags["selfheal.snapshot"] != began.against:
         return f"v{serving.version} is the champion by now"
     if CanaryLimits.of(config) is None:
         return "the policy wants no canary any more"
     if now.hold is not None:
         return f"healing is held by {now.hold.actor}"
-    return "" if mode_of(now) == AUTO else f"mode {mode_of(now)}"
+    return "" if _ordered(began) or mode_of(now) == AUTO else f"mode {mode_of(now)}"
 
 
 def _canary(
     began: Left, compared: events.CanaryCompared | None, network: SelfHealingNetwork,
-    going_on: WarmStart, tried: tuple[Weights, float],
+    going_on: WarmStart, tried: TriedNetwork,
 ) -> Canary:  # fmt: skip
-    """As it stood; ``tried`` are its weights and threshold."""
+    """As it stood."""
     serving, weights = going_on.champion, going_on.weights
     champion = Serving(
         network.with_adapter(weights), AdapterState(weights, {}), began.against, serving.threshold
     )
-    served = Serving(
-        network.with_adapter(tried[0]), AdapterState(tried[0], {}), _snapshot(began), tried[1]
-    )
+    heal_id = "" if isinstance(began, events.CanaryOrdered) else began.heal_id
+    who = _ordered(began)
     canary = Canary(
-        served, champion, began.heal_id, began.share, began.by, began.since, began.until,
-        through=Cursor(**began.through),
+        tried.served, champion, heal_id, began.share, began.by, began.since, began.until,
+        through=Cursor(**began.through), own=tried if who else None, ordered=who,
     )  # fmt: skip
     if isinstance(began, events.CanaryResumed):
         canary = replace(canary, seen=_mean(began.seen), rows=began.rows)
@@ -98,7 +104,7 @@ def _latest(model: str, workspace: Path) -> tuple[Left, events.CanaryCompared | 
     logs = {next(read(log)).at: log for log in served_logs(model, workspace)}
     for event in read(logs[max(logs)]) if logs else ():
         match event:
-            case events.CanaryBegan() | events.CanaryResumed():
+            case events.CanaryBegan() | events.CanaryOrdered() | events.CanaryResumed():
                 began, compared = event, None
             case events.CanaryCompared():
                 compared = event
@@ -107,8 +113,18 @@ def _latest(model: str, workspace: Path) -> tuple[Left, events.CanaryCompared | 
     return None if began is None else (began, compared)
 
 
-def _snapshot(began: Left) -> str:
-    return began.to_snapshot if isinstance(began, events.CanaryBegan) else began.snapshot
+def _ordered(began: Left) -> str:
+    """Who wanted it tried; empty where a heal made it."""
+    match began:
+        case events.CanaryOrdered():
+            return began.actor
+        case events.CanaryResumed():
+            return began.ordered
+    return ""
+
+
+def _number(began: Left) -> int:
+    return 0 if isinstance(began, events.CanaryBegan) else began.version
 
 
 def _mean(seen: Mapping[str, float]) -> RunningMean:

@@ -41,7 +41,7 @@ from selfheal_cli.pipeline.runs.run import Finished, RunContext, RunSpec, go, le
 from selfheal_cli.pipeline.runs.wrap import wrapped_config
 from selfheal_cli.pipeline.stream.canary import CanaryLimits, TriedBefore
 from selfheal_cli.records import Base, VersionRecord
-from selfheal_cli.registry.base import CANARY, Registry
+from selfheal_cli.registry.base import CANARY, TRIES_TAG, Registry
 from selfheal_cli.registry.encoding import encoding_of
 from selfheal_cli.registry.journal import standing
 from selfheal_cli.registry.orders import set_mode
@@ -126,6 +126,8 @@ def heal_served(
     """
     config, model = served.config, served.config.model_name
     tags = {"selfheal.model": model, "selfheal.actor": around.actor, "selfheal.kind": "serve"}
+    if config.policy.canary_share is not None:
+        tags[TRIES_TAG] = f"{config.policy.canary_share:g}"
     run_id = registry.begin_run(config.experiment, config.parameters(), tags)
     with leased(config, run_id, around) as lease:
         served.source.begin(where(lease))

@@ -25,6 +25,8 @@ from selfheal_cli.records import AliasMove, Base, Evaluation, Phase, VersionReco
 from selfheal_cli.registry.aliases import Move, move_alias, require_allowed
 from selfheal_cli.registry.base import BASELINE, CHAMPION, Lineage, Registry
 from selfheal_cli.registry.journal import standing
+from selfheal_cli.rollback.plan import By
+from selfheal_cli.rollback.tried import require_tries, tries, try_out
 from selfheal_cli.rollback.verify import load_verified
 from selfheal_cli.settings import own_data
 
@@ -36,12 +38,23 @@ if TYPE_CHECKING:
 class Placed:
     """A wrapped network became a version; ``moved`` are the moves by which it serves, none where
     the model had versions before. ``healing`` says how it is healed where it is served, if not as
-    a new one is.
+    a new one is. One that is ``tried`` answers a share of a server's requests first, and its
+    figures decide.
     """
 
     version: int
     moved: tuple[AliasMove, ...]
     healing: str = ""
+    tried: bool = False
+
+    def told(self, model: str) -> str:
+        """What comes of one that is tried."""
+        return (
+            f"A server heals '{model}', and its policy tries what is new: v{self.version} answers "
+            "its share from the next batch on, and becomes champion, baseline and what is wrapped "
+            "once its figures say so. See 'selfheal status'; 'selfheal canary promote' and "
+            "'selfheal canary withdraw' decide earlier."
+        )
 
 
 def require_name(model: str) -> None:
@@ -78,9 +91,10 @@ def add_wrapped(
     promote: bool,
 ) -> Placed:
     """Register a wrapped network; it becomes baseline and champion of a new model, and of one that
-    is known only where that is to be ``promoted``.
+    is known only where that is to be ``promoted``: at once, or as a canary where a server heals the
+    model by a policy that tries versions.
 
-    ``around`` are a run's `RunContext`. Raises `LeaseHeld` where a run heals the model, and
+    ``around`` are a run's `RunContext`. Raises `LeaseHeld` where another run heals the model, and
     before anything is registered what forbids the promotion.
     """
     registry = around.registry
@@ -93,13 +107,19 @@ def add_wrapped(
         model, CHAMPION, 0, around.actor, at, f"wrapped {origin}",
         after=last.sequence if last else 0, promotes=True,
     )  # fmt: skip
-    if promotes:
+    tried = promotes and tries(registry, model)
+    if tried:
+        require_tries(registry, model)
+    elif promotes:
         require_allowed(now, wanted)
     config, healing = _as_before(network, model, around)
     number = _register(network, base, config, origin, around)
     if not promotes:
         return Placed(number, (), healing)
     load_verified(registry, registry.version(model, number))
+    if tried:
+        move = try_out(registry, model, number, By(around.actor, at, wanted.reason))
+        return Placed(number, (move,), healing, tried=True)
     # the champion first: where that is refused, nothing else was moved
     moves = [replace(wanted, alias=alias, target=number) for alias in (CHAMPION, WRAPPED, BASELINE)]
     moves[1:] = [replace(move, after=None) for move in moves[1:]]
@@ -147,9 +167,13 @@ def _healing(config: RunConfig) -> dict[str, Any]:
 def _register(
     network: SelfHealingNetwork, base: Base, config: RunConfig, origin: str, around: RunContext
 ) -> int:
-    """A run of its own with one version, under the model's lease; returns its number."""
+    """A run of its own with one version, under the model's lease, unless a server has it: that one
+    goes on healing what it serves. Returns the version's number.
+    """
     registry, model = around.registry, config.model_name
-    require_free(registry, model, around.workspace, around.clock)
+    served = _is_served(registry, model)
+    if not served:
+        require_free(registry, model, around.workspace, around.clock)
     tags = {"selfheal.model": model, "selfheal.actor": around.actor, "selfheal.kind": "wrap"}
     run_id = registry.begin_run(config.experiment, {"origin": origin}, tags)
 
@@ -161,11 +185,13 @@ def _register(
 
     with ExitStack() as stack:
         log = stack.enter_context(closing(begin_log(run_id, around)))
-        lease = RunLease(
-            registry, model, run_id, log.path.parent, around.actor, around.clock, four_eyes=False,
-            on_settled=around.on_settled,
-        )  # fmt: skip
-        stack.callback(lease.release)
+        lease: RunLease | None = None
+        if not served:
+            lease = RunLease(
+                registry, model, run_id, log.path.parent, around.actor, around.clock,
+                four_eyes=False, on_settled=around.on_settled,
+            )  # fmt: skip
+            stack.callback(lease.release)
         base_id = registry.store_base(run_id, base)
         wrapped = ModelWrapped(base=base_id, base_sha256=base.sha256, origin=origin)
         lineage = Lineage(model, run_id, base_id, WRAPPED, "full", "1")
@@ -177,3 +203,9 @@ def _register(
     if handed_over("adapter", network.architecture.adapter):
         remember([network.architecture.adapter.rpartition(".")[0]])
     return number
+
+
+def _is_served(registry: Registry, model: str) -> bool:
+    """Whether it is a server that holds the model's lease."""
+    held = standing(registry, model).lease
+    return held is not None and registry.run_tags(held.run).get("selfheal.kind") == "serve"

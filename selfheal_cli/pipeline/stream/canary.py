@@ -16,11 +16,15 @@ from selfheal_cli.heal.engine import Serving, Tried
 from selfheal_cli.labels.queue import Scored
 from selfheal_cli.pipeline.stream.comparison import PairedRows, ScoredTwice
 from selfheal_cli.pipeline.stream.context import SessionContext
-from selfheal_cli.records import Batch
+from selfheal_cli.pipeline.stream.ordered import OrderedCanary, TriedNetwork
+from selfheal_cli.records import Batch, OtherInputs
+from selfheal_cli.registry.base import HEAL
 from selfheal_cli.spool.entries import Cursor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from selfheal_cli.records import FloatArray
 
 WEEK = 604_800.0  # seconds
 Outcome = Literal["promoted", "proposed", "withdrawn"]
@@ -68,6 +72,7 @@ class Canary:
 
     ``since`` and ``until`` are times of the server, in seconds since 1970. ``seen`` are the
     differences so far, of ``rows`` labelled rows, up to those that were read ``through`` there.
+    One that a person ``ordered``, by name, is the registry's ``own``; else a ``heal_id`` made it.
     """
 
     served: Serving
@@ -80,17 +85,32 @@ class Canary:
     seen: RunningMean = field(default_factory=RunningMean)
     rows: int = 0
     through: Cursor = field(default_factory=Cursor)
+    own: TriedNetwork | None = None
+    ordered: str = ""
+
+    @property
+    def base(self) -> str:
+        """The id of its own base; empty where it stands on the champion's."""
+        return self.own.base if self.own is not None else ""
+
+    @property
+    def why(self) -> str:
+        """Who made it, or wanted it, as the first words of a move's reason."""
+        if self.ordered and self.own is not None:
+            return f"v{self.own.version}, tried for {self.ordered}"
+        return f"{HEAL}{self.heal_id}"
 
 
 @dataclass(frozen=True, slots=True)
 class TriedBefore:
     """What an earlier run tried when it ended: a ``canary`` that goes on, of that ``version``; or
-    one that does not, and ``over`` says why.
+    one that does not, and ``over`` says why. An ``order`` came while no run was there to take it.
     """
 
     canary: Canary | None = None
     version: int = 0
     over: str = ""
+    order: OrderedCanary | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +125,13 @@ class Decided:
 class CanaryTrial:
     """Holds a canary against the champion on the rows that are scored while it runs.
 
-    Both score every row here, on features that were computed once; the share decides only whose
-    answer a caller got. Neither learned from any of these rows.
+    Both score every row here, on features that were computed once or each on its own base's; the
+    share decides only whose answer a caller got. Neither learned from any of these rows.
     """
 
     def __init__(self, run: SessionContext) -> None:
         config = run.config
+        self._source = run.source
         self.limits = CanaryLimits.of(config) if config.source.kind == "served" else None
         self.now: Canary | None = None
         self._labels, self._batch_size = config.labels, config.batch_size
@@ -119,13 +140,15 @@ class CanaryTrial:
         self.at = float("-inf")  # when the latest row was scored
         self._place = Cursor()
 
-    def begin(self, served: Serving, heal_id: str) -> Canary:
+    def begin(
+        self, served: Serving, heal_id: str, own: TriedNetwork | None = None, ordered: str = ""
+    ) -> Canary:
         """Try a version from the next batch on."""
         assert self.limits is not None  # noqa: S101 - who tries one has looked
         until = self.at + self.limits.limit
         canary = Canary(
             served, self._live.serving, heal_id, self.limits.share, self.limits.by, self.at, until,
-            through=self._place,
+            through=self._place, own=own, ordered=ordered,
         )  # fmt: skip
         self.go_on(canary)
         return canary
@@ -133,11 +156,13 @@ class CanaryTrial:
     def go_on(self, canary: Canary) -> None:
         """Hold it against the champion."""
         self.now, self._rows = canary, self._queue()
-        self._live.try_out(Tried(canary.served, canary.share, canary.by, canary.until))
+        self._source.make_beside(canary.own.encoding if canary.own is not None else None)
+        self._live.try_out(Tried(canary.served, canary.share, canary.by, canary.until, canary.base))
 
     def end(self) -> None:
         """None is tried any more."""
         self.now, self._rows = None, self._queue()
+        self._source.make_beside(None)
         self._live.try_out(None)
 
     def observe(
@@ -185,11 +210,16 @@ class CanaryTrial:
         assert canary is not None  # noqa: S101 - who adds has looked
         assert scored.at is not None  # noqa: S101 - as the source of served rows has it
         rows = scored if may is None else scored.where(may)
+        if canary.base:
+            rows, x = _having(rows, batch.others)
+        if not len(rows):
+            return
+        network = canary.served.network
         self._rows.add(
             ScoredTwice(
                 scored.batch, rows.place, rows.y,
                 canary.against.network.predict_features(rows.features),
-                canary.served.network.predict_features(rows.features),
+                network.predict(x) if canary.base else network.predict_features(rows.features),
                 float(scored.at.max()), rows.weight, dict(batch.offsets),
             )
         )  # fmt: skip
@@ -257,3 +287,11 @@ class CanaryTrial:
             "difference": canary.seen.mean if canary.seen.count else None,
             "low": low, "high": high,
         }  # fmt: skip
+
+
+def _having(rows: Scored, others: OtherInputs | None) -> tuple[Scored, FloatArray]:
+    """Those of the rows whose callers sent the other columns as well, with the inputs of these."""
+    if others is None:
+        return rows.where(np.zeros(len(rows), dtype=np.bool_)), np.empty((0, 0), np.float32)
+    rows = rows.where(np.isin(rows.place, others.place))
+    return rows, others.x[np.searchsorted(others.place, rows.place)]

@@ -9,14 +9,16 @@ from selfheal_cli.errors import RegistryUnreachable, SelfhealError
 from selfheal_cli.events.types import ChampionFollowed
 from selfheal_cli.lookout import Lookout
 from selfheal_cli.model.network import Weights
+from selfheal_cli.pipeline.stream.ordered import OrderedCanary, ordered
 from selfheal_cli.records import AliasMove, VersionRecord
 from selfheal_cli.registry.aliases import OnSettled, Unsettled, settle, unsettled, untold
-from selfheal_cli.registry.base import CANARY, CHAMPION, Registry
+from selfheal_cli.registry.base import CANARY, CHAMPION, NOTHING, Registry
 from selfheal_cli.registry.journal import Hold, JournalState, ModeOrder, standing
 from selfheal_cli.registry.staleness import StaleWatch
 from selfheal_cli.rollback.verify import load_verified
 
 ASIDE = "another tool"
+ELSEWHERE = "is on another base than this run's network"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,11 @@ class ChampionMove:
     weights: Weights
     error: str = ""
     batch: int = 0
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether it is selfheal's, and a run on another base serves and heals it."""
+        return self.error.endswith(ELSEWHERE)
 
 
 class Others(Protocol):
@@ -50,6 +57,9 @@ class Others(Protocol):
     def take_withdrawn(self) -> AliasMove | None:
         """By what somebody withdrew the canary since the last call."""
 
+    def take_ordered(self) -> OrderedCanary | None:
+        """What somebody wanted tried since the last call, ready to be."""
+
 
 class NullWatcher:
     """`Others` where there are none."""
@@ -62,6 +72,10 @@ class NullWatcher:
         return None
 
     def take_withdrawn(self) -> AliasMove | None:
+        """See `Others`."""
+        return None
+
+    def take_ordered(self) -> OrderedCanary | None:
         """See `Others`."""
         return None
 
@@ -87,6 +101,7 @@ class ChampionWatcher(Lookout):
         self.mode: ModeOrder | None = now.mode
         self._moved: ChampionMove | None = None
         self._withdrawn: AliasMove | None = None
+        self._ordered: OrderedCanary | None = None
         self._canary = _order_of(now)
         self._aside: tuple[int, int] | None = None  # an alias that no entry of the journal set
         self._aside_taken: tuple[int, int] | None = None
@@ -106,12 +121,17 @@ class ChampionWatcher(Lookout):
         withdrawn, self._withdrawn = self._withdrawn, None
         return withdrawn
 
+    def take_ordered(self) -> OrderedCanary | None:
+        """See `Others`."""
+        ordered, self._ordered = self._ordered, None
+        return ordered
+
     def look(self) -> None:
         """Ask once."""
         now = standing(self._registry, self._model)
         self.hold, self.mode = now.hold, now.mode
         if _order_of(now) > self._canary:
-            self._canary, self._withdrawn = _order_of(now), now.moves[CANARY]
+            self._look_at_canary(now.moves[CANARY])
         self._stale.look(now)
         last = now.moves.get(CHAMPION)
         if last is not None and last.sequence > self._seen and last.run != self._run_id:
@@ -120,6 +140,13 @@ class ChampionWatcher(Lookout):
         move = self._moved_aside(last)
         if move is not None:
             self._moved = self._load(move)
+
+    def _look_at_canary(self, move: AliasMove) -> None:
+        if move.target == NOTHING:
+            self._withdrawn, self._ordered = move, None
+        else:
+            self._ordered, self._withdrawn = ordered(self._registry, move, self._base), None
+        self._canary = move.sequence
 
     def _moved_aside(self, last: AliasMove | None) -> AliasMove | None:
         """A move by a tool that keeps no journal: the alias reads otherwise, twice in a row.
@@ -165,9 +192,7 @@ class ChampionWatcher(Lookout):
         try:
             version = self._registry.version(self._model, move.target)
             if version.base != self._base:
-                raise SelfhealError(
-                    f"v{version.version} is on another base than this run's network"
-                )
+                raise SelfhealError(f"v{version.version} {ELSEWHERE}")
             return ChampionMove(move, version, load_verified(self._registry, version))
         except RegistryUnreachable:
             raise
@@ -176,6 +201,6 @@ class ChampionWatcher(Lookout):
 
 
 def _order_of(now: JournalState) -> int:
-    """The number of the entry by which a person withdrew the latest canary; 0: nobody did."""
+    """The number of the entry by which a person moved the canary's alias last; 0: nobody did."""
     last = now.moves.get(CANARY)
     return 0 if last is None or last.run else last.sequence

@@ -151,6 +151,6 @@ class PairedRows:
 
 
 def _clipped(probabilities: FloatArray, y: int) -> NDArray[np.float64]:
-    """Log losses (n,) if all rows were of this class."""
+    """Log losses (n,) if all rows were of this class; a row without a number costs the most."""
     losses = log_losses(probabilities, np.full(len(probabilities), y))
-    return np.minimum(losses, MOST)
+    return np.where(np.isnan(losses), MOST, np.minimum(losses, MOST))

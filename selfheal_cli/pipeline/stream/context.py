@@ -38,6 +38,7 @@ class StreamState:
     overtaken: int = 0  # heals asked for up to this batch come too late: the champion was moved
     rolled_back: int = -1  # the batch of the last rollback
     pausing: bool = False  # heals did harm; the journal does not hold healing yet
+    leaves: bool = False  # what is to serve is on another base: the run ends once it does
     fallen: Fallen | None = None  # the best version was asked for
     proposed: set[str] = field(default_factory=set)  # snapshots that somebody may approve
 
@@ -47,6 +48,7 @@ class StreamState:
         return (
             self.held
             or self.pausing
+            or self.leaves
             or self.mode == "off"
             or self.batch <= self.quiet_until
             or self.fallen is not None

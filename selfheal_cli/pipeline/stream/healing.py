@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from selfheal_cli.events.types import (
-    CanaryBegan,
-    CanaryEnded,
-    CanaryResumed,
     HealCoalesced,
     HealFailed,
     HealLearned,
@@ -18,35 +15,25 @@ from selfheal_cli.events.types import (
     HealWithheld,
     ModeChanged,
 )
-from selfheal_cli.heal.engine import Serving
 from selfheal_cli.heal.publishing import Publishing
 from selfheal_cli.heal.recipe import kind_of
 from selfheal_cli.heal.task import AdapterState, HealFailure, HealOutcome, HealRows, HealTask
 from selfheal_cli.model.network import SelfHealingNetwork, Weights
 from selfheal_cli.pipeline.prepare.continuing import Spent
 from selfheal_cli.pipeline.stream.allowance import FREE, Allowance, Permission
-from selfheal_cli.pipeline.stream.canary import Canary, CanaryTrial, Decided, TriedBefore
 from selfheal_cli.pipeline.stream.champion import ChampionMove
 from selfheal_cli.pipeline.stream.context import SessionContext
 from selfheal_cli.pipeline.stream.evaluating import BatchReading, EvaluatedHeal, HealEvaluator
-from selfheal_cli.pipeline.stream.outside import (
-    SELFHEAL,
-    CanaryWithdrawn,
-    HoldChange,
-    ModeChange,
-)
+from selfheal_cli.pipeline.stream.outside import SELFHEAL, HoldChange, ModeChange
 from selfheal_cli.pipeline.stream.rollback import AutoRollback
 from selfheal_cli.pipeline.stream.snapshots import Completed, Snapshots
+from selfheal_cli.pipeline.stream.trying import Canaries
 from selfheal_cli.records import Evaluation, Phase, VersionRecord
-from selfheal_cli.registry.base import BASELINE, CANARY, CHAMPION, HEAL
+from selfheal_cli.registry.base import BASELINE, CHAMPION, HEAL
 from selfheal_cli.scores import AnyScores
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from selfheal_cli.labels.queue import Scored
-    from selfheal_cli.records import Batch
+    pass
 
 
 class Healing:
@@ -78,8 +65,7 @@ class Healing:
         self._allowance = Allowance(run) if run.config.is_served else None
         self._kept: SelfHealingNetwork | None = None  # what was judged last, and does not serve
         self._hours = run.config.policy.proposal_hours
-        self.canary = CanaryTrial(run)
-        self.tries = self.canary.limits is not None  # heals are canaries first
+        self.canaries = Canaries(run, self._allowance, self._propose, self._forget)
 
     @property
     def in_flight(self) -> bool:
@@ -136,8 +122,7 @@ class Healing:
         beside live scoring it is looked at again after the next batch.
         """
         wait_for_disk = wait or self._config.heal.mode == "sync"
-        if self.canary.now is not None:
-            self._end_if_overtaken()
+        self.canaries.end_if_overtaken()
         while True:
             if self._ready is not None and not self._publish(self._ready, wait=wait_for_disk):
                 return
@@ -197,13 +182,15 @@ class Healing:
     def follow(self, moved: ChampionMove) -> None:
         """Somebody else moved the champion, and it serves by now."""
         self._kept = None
+        if self._allowance is not None and moved.is_elsewhere:
+            self._state.leaves, self._state.overtaken = True, moved.batch
         if self._allowance is not None and moved.version is not None and not moved.move.run:
             self._allowance.approve(moved.version.version)
 
     def hold(self, change: HoldChange) -> None:
         """Healing was stopped: a person's word is about what is tried, too."""
         if change.held and change.actor != SELFHEAL:
-            self._withdraw(f"healing is held by {change.actor}: {change.reason}")
+            self.canaries.hold(f"healing is held by {change.actor}: {change.reason}")
 
     def go_on(self, spent: Spent) -> None:
         """Take over what earlier runs spent of the budget."""
@@ -219,108 +206,11 @@ class Healing:
                 order=change.order,
             )
         )  # fmt: skip
-        if change.mode != "auto":
-            self._withdraw(f"mode {change.mode} by {change.actor}: {change.reason}")
+        self.canaries.change_mode(change)
 
-    def withdraw(self, order: CanaryWithdrawn) -> None:
-        """Somebody has the canary tried no more, and took its alias."""
-        if self.canary.now is not None:
-            self._end_canary(Decided("withdrawn", order.reason, order.actor))
-
-    def observe(
-        self, scored: Scored, batch: Batch, may: NDArray[np.bool_] | None, held: Sequence[Scored]
-    ) -> None:
-        """Show a canary, where one is tried, what was scored and which labels came."""
-        self._end_if_overtaken()
-        decided = self.canary.observe(scored, batch, may, held)
-        if decided is not None:
-            self._decide(decided)
-
-    def _decide(self, decided: Decided) -> None:
-        """Do with a canary what was decided, by the budget as it is by then."""
-        spent = self._allowance.spent() if self._allowance is not None else ""
-        if decided.outcome == "promoted" and spent:
-            decided = Decided("proposed", f"{decided.reason}; {spent}")
-        canary = self.canary.now
-        assert canary is not None  # noqa: S101 - it was decided about one
-        if decided.outcome == "promoted":
-            self._promote(canary, decided.reason)
-        elif decided.outcome == "proposed":
-            self._propose(canary.served.snapshot, f"{HEAL}{canary.heal_id}: {decided.reason}")
-        self._end_canary(decided)
-
-    def resume(self, tried: TriedBefore) -> None:
-        """Go on with a canary of an earlier run, or say why it is over."""
-        canary = tried.canary
-        if canary is None:
-            self._recorder.note(CanaryEnded(batch=0, outcome="withdrawn", reason=tried.over))
-            self._recorder.point(CANARY, "", f"canary withdrawn: {tried.over}")
-            return
-        self._state.proposed.add(canary.served.snapshot)
-        self._recorder.restored(canary.served.snapshot, tried.version)
-        self._recorder.note(
-            CanaryResumed(
-                batch=0, reason="it ran when the run before ended", heal_id=canary.heal_id,
-                snapshot=canary.served.snapshot, version=tried.version,
-                against=canary.against.snapshot, share=canary.share, by=canary.by,
-                since=canary.since, until=canary.until, seen=asdict(canary.seen),
-                rows=canary.rows, through=canary.through.as_dict(),
-            )
-        )  # fmt: skip
-
-    def _try(self, ready: EvaluatedHeal) -> None:
-        """Have a heal answer a share; what was learned goes on."""
-        event = ready.event
-        self._remember(ready.outcome)
-        self._kept = ready.network
-        served = Serving(ready.network, ready.outcome.after, event.to_snapshot, event.threshold)
-        self._state.proposed.add(event.to_snapshot)  # a person may make it the champion
-        canary = self.canary.begin(served, event.heal_id)
-        self._recorder.note(
-            CanaryBegan.of(
-                event, against=canary.against.snapshot, share=canary.share, by=canary.by,
-                since=canary.since, until=canary.until, through=canary.through.as_dict(),
-            )
-        )  # fmt: skip
-        self._recorder.point(CANARY, event.to_snapshot, f"{HEAL}{event.heal_id}: {event.reason}")
-
-    def _promote(self, canary: Canary, reason: str) -> None:
-        """Have it serve all, with what was learned meanwhile."""
-        if self._allowance is not None:
-            self._allowance.spend()
-        tried, memory = canary.served, self._live.serving.adapter.memory
-        state = AdapterState(tried.adapter.weights, memory)
-        self._live.publish(state, tried.snapshot, tried.threshold, tried.network)
-        self._recorder.point(CHAMPION, tried.snapshot, f"{HEAL}{canary.heal_id}: canary: {reason}")
-
-    def _withdraw(self, reason: str) -> None:
-        if self.canary.now is not None:
-            self._end_canary(Decided("withdrawn", reason))
-
-    def _end_if_overtaken(self) -> None:
-        """What a canary is held against serves no more."""
-        canary, serving = self.canary.now, self._live.serving.snapshot
-        if canary is None or serving == canary.against.snapshot:
-            return
-        if serving == canary.served.snapshot:
-            self._end_canary(Decided("promoted", "it was made the champion from outside"))
-        else:
-            self._end_canary(Decided("withdrawn", "the champion was moved, to another version"))
-
-    def _end_canary(self, decided: Decided) -> None:
-        """The next heal that is worth a version is the next candidate: it stands on all that was
-        learned meanwhile.
-        """
-        self._recorder.note(
-            CanaryEnded(
-                batch=self._state.batch, outcome=decided.outcome, reason=decided.reason,
-                by=decided.by, **self.canary.told(),
-            )
-        )  # fmt: skip
+    def _forget(self) -> None:
+        """The next heal is held against what serves."""
         self._kept = None
-        self.canary.end()
-        if not decided.by:
-            self._recorder.point(CANARY, "", f"canary {decided.outcome}: {decided.reason}")
 
     def _propose(self, snapshot: str, reason: str) -> None:
         self._state.proposed.add(snapshot)
@@ -390,13 +280,15 @@ class Healing:
         elif isinstance(event, HealRejected):
             self._remember(ready.outcome)
             self._recorder.note(event)
-        elif self.canary.now is not None:
-            tried = f"canary {self.canary.now.served.snapshot} is being tried"
+        elif self.canaries.now is not None:
+            tried = f"canary {self.canaries.now.served.snapshot} is being tried"
             self._withhold(ready, replace(permission, why=tried), propose=False)
         elif permission.why:
             self._withhold(ready, permission)
-        elif self.canary.limits is not None:
-            self._try(ready)
+        elif self.canaries.wanted:
+            self._remember(ready.outcome)  # what was learned goes on
+            self._kept = ready.network
+            self.canaries.try_heal(ready)
         else:
             if self._allowance is not None:
                 self._allowance.spend()

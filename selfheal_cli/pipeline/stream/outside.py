@@ -16,6 +16,7 @@ from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.model.network import Weights
 from selfheal_cli.pipeline.record.recorder import Writer
 from selfheal_cli.pipeline.stream.champion import ChampionMove, Others
+from selfheal_cli.pipeline.stream.ordered import OrderedCanary
 from selfheal_cli.records import VersionRecord
 from selfheal_cli.registry.base import Lineage, Registry
 from selfheal_cli.rollback.plan import Candidates, champions, version_of
@@ -100,7 +101,7 @@ class Best:
         )  # fmt: skip
 
 
-Change = ChampionMove | HoldChange | ModeChange | CanaryWithdrawn | Stopped
+Change = ChampionMove | HoldChange | ModeChange | CanaryWithdrawn | OrderedCanary | Stopped
 
 
 class Outside(Protocol):
@@ -184,6 +185,9 @@ class Live(Outside):
         withdrawn = self._others.take_withdrawn()
         if withdrawn is not None:
             yield CanaryWithdrawn(batch, withdrawn.actor, withdrawn.reason)
+        ordered = self._others.take_ordered()
+        if ordered is not None:
+            yield ordered
 
     def meanwhile(self) -> Iterator[Change]:
         """Nobody knows yet."""

@@ -33,6 +33,7 @@ from selfheal_cli.pipeline.stream.context import SessionContext
 from selfheal_cli.pipeline.stream.evaluating import BatchReading, HealEvaluator, NoReading
 from selfheal_cli.pipeline.stream.healing import Healing
 from selfheal_cli.pipeline.stream.monitoring import Diagnosing, Monitoring, RuleWatch, Watched
+from selfheal_cli.pipeline.stream.ordered import OrderedCanary
 from selfheal_cli.pipeline.stream.outside import (
     CanaryWithdrawn,
     Change,
@@ -139,10 +140,7 @@ class Session:
 
         What came before the stream is learned from again, and waits for its labels.
         """
-        if tried is not None and tried.canary is not None:
-            self.healing.canary.go_on(tried.canary)
-        else:
-            self.healing.canary.end()
+        self.healing.canaries.begin_from(tried)
         # a worker takes seconds to begin, which no batch should wait for
         _ = self.run.outside.heals
         for batch in self.run.source.history():
@@ -161,7 +159,7 @@ class Session:
                 first = ServedFirst(number, serving.network, serving.threshold)
                 self.stretches.hold_against(first)
         if tried is not None:
-            self.healing.resume(tried)
+            self.healing.canaries.resume(tried)
         self._rest()
 
     def go_through(self, folder: Path, stop: Callable[[], bool], held: Callable[[], bool]) -> bool:
@@ -300,8 +298,8 @@ class Session:
         for heal in self._snapshots.labels_came(came.learned, came.held_back):
             if len(self.flow.labelled):
                 self._rollback.observe(heal, self.flow.labelled.rows())
-        if self.healing.tries:
-            self.healing.observe(scored, batch, self.flow.may, came.held_back)
+        if self.healing.canaries.wanted:
+            self.healing.canaries.observe(scored, batch, self.flow.may, came.held_back)
         return came.learned
 
     def _read(
@@ -350,7 +348,9 @@ class Session:
         elif isinstance(change, ModeChange):
             self.healing.change_mode(change)
         elif isinstance(change, CanaryWithdrawn):
-            self.healing.withdraw(change)
+            self.healing.canaries.withdraw(change)
+        elif isinstance(change, OrderedCanary):
+            self.healing.canaries.order(change)
         else:  # the stream was stopped here, after the heals that were under way
             self.run.recorder.note(StreamStopped(batch=change.batch))
             self.finish()
@@ -492,7 +492,7 @@ class Session:
         scored = _scored(answered, self.run.prepared, verdict)
         self._last = scored = self.flow.select(scored, batch)
         self.flow.recall(scored)
-        self.healing.canary.recall(scored, batch, self.flow.may)
+        self.healing.canaries.trial.recall(scored, batch, self.flow.may)
 
 
 def baseline_scores(source: Source, prepared: Prepared) -> tuple[AnyScores, Evaluation]:

@@ -11,7 +11,13 @@ from selfheal_cli.registry.base import Registry
 from selfheal_cli.registry.journal import standing
 from selfheal_cli.registry.orders import STANDS, known_mode, mode_of, reject, set_mode
 from selfheal_cli.rollback.plan import By, approve, check_target, execute, plan_proposed
-from selfheal_cli.rollback.tried import plan_promotion, tried_canary, withdraw
+from selfheal_cli.rollback.tried import (
+    plan_promotion,
+    plan_trial,
+    tried_canary,
+    try_out,
+    withdraw,
+)
 from selfheal_cli.serve.healer.shown import digest, shown
 
 KINDS = ("mode-plan", "mode", "approve-plan", "approve", "reject", "canary-plan", "canary")
@@ -30,7 +36,7 @@ def carry_out(
             closed = reject(registry, model, _number(argument), **_by(argument))
             return {"proposal": closed.sequence, "reason": argument.get("reason", "")}
         case "canary-plan" | "canary":
-            decide = _promote if argument.get("do") == "promote" else _withdraw
+            decide = CANARY_ORDERS.get(str(argument.get("do")), _withdraw)
             return decide(registry, model, argument, only_look=kind == "canary-plan")
     return None
 
@@ -94,6 +100,25 @@ def _withdraw(
     _require_seen(model, canary.digest, argument)
     move = withdraw(registry, canary, By(**_by(argument)))
     return {"move": move.as_dict()}
+
+
+def _try(
+    registry: Registry, model: str, argument: Mapping[str, Any], *, only_look: bool
+) -> dict[str, Any]:
+    number = argument.get("version")
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise ConfigurationError(f"version {number!r}: its number is meant")
+    plan = plan_trial(registry, model, number)
+    if only_look:
+        check_target(registry, plan)
+        told = shown(plan)
+        told["lines"].append(f"v{number} would answer the share that the policy has, no more")
+        return {"plan": told}
+    _require_seen(model, digest(plan), argument)
+    return {"move": try_out(registry, model, number, By(**_by(argument))).as_dict()}
+
+
+CANARY_ORDERS = {"promote": _promote, "withdraw": _withdraw, "try": _try}
 
 
 def _require_seen(model: str, now: str, argument: Mapping[str, Any]) -> None:

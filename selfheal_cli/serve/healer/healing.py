@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,13 @@ from selfheal_cli.errors import (
 )
 from selfheal_cli.events.event import Event
 from selfheal_cli.events.types import (
+    AliasMoved,
     BatchScored,
+    CanaryEnded,
+    CanaryOrdered,
     CanaryResumed,
     ChampionFollowed,
+    MoveRefused,
     RolledBack,
     RowsTaken,
     RunStarted,
@@ -39,6 +43,7 @@ from selfheal_cli.pipeline.runs.recovery import settle_earlier, where_to_begin
 from selfheal_cli.pipeline.runs.run import Finished, RunContext
 from selfheal_cli.pipeline.runs.serving import ServedRun, heal_served
 from selfheal_cli.pipeline.runs.watching import latest, watch_served
+from selfheal_cli.pipeline.stream.champion import ELSEWHERE
 from selfheal_cli.registry.aliases import Unsettled, settle, unsettled
 from selfheal_cli.registry.base import CHAMPION, Registry
 from selfheal_cli.rollback.plan import serving_version
@@ -142,8 +147,9 @@ class ModelHealer:
         self._facts: dict[str, Any] = {"pid": os.getpid()}
         self._fold = EventFold()
         self._served: ServedRun | None = None
-        self._base = ""  # of the run that heals
         self._elsewhere = False  # and the champion is on another one by now
+        self._apart = 0  # the version on another one that is tried, or was and is to be champion
+        self._tried: Published | None = None  # what was tried last
         self._silent = False  # the one who heals shares this channel, and tells
         self._blocked_until = 0.0
         self._left: Unsettled | None = None
@@ -255,7 +261,7 @@ class ModelHealer:
             model, workspace, around.registry, clock, around.actor, PATIENCE_SECONDS,
             self._say_settled,
         )  # fmt: skip
-        self._fold, self._elsewhere = EventFold(), False
+        self._fold, self._elsewhere, self._apart = EventFold(), False, 0
         self._facts.pop("error", None)
         self._facts.pop("state", None)
         self.error = None
@@ -390,7 +396,6 @@ class ModelHealer:
 
     def _publish(self, base: str, serving: Serving) -> None:
         """Called by the run whenever what serves has changed, once it is on disk."""
-        self._base = base
         now = self._around.channel.published()
         if now is not None and (now.snapshot, now.base) == (serving.snapshot, base):
             return
@@ -413,8 +418,10 @@ class ModelHealer:
             return
         serving, packed = tried.serving, Packed.of(tried.serving.adapter.weights)
         wanted = Published(
-            serving.snapshot, serving.threshold, base, packed.sha256, packed.data, "a canary"
-        )
+            serving.snapshot, serving.threshold, tried.base or base, packed.sha256, packed.data,
+            "a canary",
+        )  # fmt: skip
+        self._tried = wanted
         told = TriedVersion(wanted, tried.share, tried.by, tried.until)
         put_tried(self._around.channel, told, self._lease)
         if self._served is not None:
@@ -429,10 +436,18 @@ class ModelHealer:
             case VersionRegistered():
                 channel.set_version(event.snapshot, event.version, self._lease)
                 number_tried(channel, event.snapshot, event.version, self._lease)
-            case CanaryResumed():
+            case CanaryOrdered() | CanaryResumed():
                 number_tried(channel, event.snapshot, event.version, self._lease)
-            case ChampionFollowed() if event.error:
-                self._elsewhere = self._is_elsewhere(event.version)
+                self._apart = event.version if event.base else 0
+            case CanaryEnded() if event.outcome != "promoted":
+                self._apart = 0
+            case AliasMoved() if event.move.alias == CHAMPION and event.move.target == self._apart:
+                self._elsewhere = True
+                self._serve_tried(event.move.target)
+            case MoveRefused() if event.alias == CHAMPION and self._apart:
+                self._elsewhere = True  # whatever serves now: the next run goes on from it
+            case ChampionFollowed() if event.error.endswith(ELSEWHERE):
+                self._elsewhere = True
             case ChampionFollowed() | RolledBack() if event.to_snapshot and event.version:
                 channel.set_version(event.to_snapshot, event.version, self._lease)
         if self._places is not None:
@@ -443,14 +458,11 @@ class ModelHealer:
             except Exception as exc:  # what is shown may be wrong by now; the batch is not
                 self._around.say(f"event {event.sequence}, {event.kind}, is not shown: {exc!r}")
 
-    def _is_elsewhere(self, number: int) -> bool:
-        """Whether a version is selfheal's, and on another base than the run; not where the registry
-        is away.
-        """
-        with suppress(SelfhealError):
-            base = self._around.registry.version(self._around.model, number).base
-            return self._base not in ("", base)
-        return False
+    def _serve_tried(self, number: int) -> None:
+        """It is the champion: who scores need not wait for the end of the run that tried it."""
+        if self._tried is not None:
+            promoted = replace(self._tried, version=number, reason="a canary that was promoted")
+            self._around.channel.publish(promoted, self._lease)
 
     def _say_settled(self, left: Unsettled) -> None:
         self._around.say(f"'{self._around.model}': put right: {visible(str(left))}")

@@ -9,6 +9,7 @@ from selfheal_cli.events.types import (
     BatchScored,
     CanaryBegan,
     CanaryEnded,
+    CanaryOrdered,
     CanaryResumed,
     LabelsArrived,
 )
@@ -54,7 +55,7 @@ class Course:
     def tried(self, event: Event) -> None:
         """A canary begins, or ends."""
         match event:
-            case CanaryBegan() | CanaryResumed():
+            case CanaryBegan() | CanaryOrdered() | CanaryResumed():
                 self._share = event.share
             case CanaryEnded():
                 self._share = 0.0

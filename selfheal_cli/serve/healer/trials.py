@@ -12,9 +12,11 @@ from selfheal_cli.events.state import RunState
 from selfheal_cli.serve.operator.status import Trial
 
 OF_TRIALS = (
-    events.VersionRegistered, events.CanaryBegan, events.CanaryResumed, events.CanaryCompared,
-    events.CanaryEnded,
+    events.VersionRegistered, events.CanaryBegan, events.CanaryOrdered, events.CanaryResumed,
+    events.CanaryCompared, events.CanaryEnded,
 )  # fmt: skip
+
+Begun = events.CanaryBegan | events.CanaryOrdered | events.CanaryResumed
 
 
 class Trials:
@@ -36,6 +38,8 @@ class Trials:
             case events.CanaryBegan():
                 version = self._versions.get(event.to_snapshot)
                 self._now = self._begun(event, event.to_snapshot, version)
+            case events.CanaryOrdered():
+                self._now = self._begun(event, event.snapshot, event.version)
             case events.CanaryResumed():
                 self._now = self._begun(event, event.snapshot, event.version).model_copy(
                     update=_figures(event.seen, event.rows)
@@ -49,9 +53,7 @@ class Trials:
                 self._ended[event.outcome] += 1
         return {"canary": self._now, "canaries": dict(self._ended)}
 
-    def _begun(
-        self, event: events.CanaryBegan | events.CanaryResumed, snapshot: str, version: int | None
-    ) -> Trial:
+    def _begun(self, event: Begun, snapshot: str, version: int | None) -> Trial:
         policy = self._run.config.get("policy", {})
         return Trial(
             version=version, snapshot=snapshot, share=event.share, by=event.by,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from selfheal_cli.errors import RequestRefused
 from selfheal_cli.registry.scoring import as_json
 from selfheal_cli.serve.http import tables
 from selfheal_cli.serve.http.extent import require_extent, require_rows
-from selfheal_cli.serve.http.model import CanaryModel, ServedModel
+from selfheal_cli.serve.http.model import ServedModel, Turn
 from selfheal_cli.serve.http.tables import keys_of
 
 if TYPE_CHECKING:
@@ -46,11 +46,11 @@ class Answer:
 
 def quick_answer(
     served: ServedModel, body: bytes, content_type: str | None, key: str | None, most_rows: int,
-    canary: CanaryModel | None = None,
+    trial: Turn | None = None,
 ) -> Answer | None:  # fmt: skip
     """The answer to an ordinary JSON table; None for all else. Raises `RequestRefused`.
 
-    A ``canary`` answers instead where the rows are its own.
+    What is in ``trial`` answers instead where the rows are its own.
     """
     if content_type not in JSON_TYPES:
         return None
@@ -58,23 +58,52 @@ def quick_answer(
     if table is None:
         return None
     require_rows(table.rows, most_rows)
-    if canary is not None and canary.takes_rows(table.columns):
-        return quick_answer(canary.served, body, content_type, key, most_rows)
+    columns = table.columns
+    if trial is not None:
+        other = tables.read(body, trial.served.quick.encoding, key) if trial.apart else table
+        if other is not None:
+            columns = both(table.columns, other.columns)
+            if trial.takes(table.columns):
+                served, table = trial.served, other
     probabilities = served.score(table.columns, table.matrix)
     text = as_json(probabilities, table.output, served.labels, served.threshold)
-    return Answer(text, 200, JSON, ScoredRequest(served, table.columns, probabilities, table.keys))
+    return Answer(text, 200, JSON, ScoredRequest(served, columns, probabilities, table.keys))
+
+
+def both(own: Columns, others: Columns) -> Columns:
+    """The columns of a champion, and those that only what is tried reads."""
+    return own if others is own else {**others, **own}
 
 
 def full_answer(
     served: ServedModel, body: bytes, content_type: str | None, key: str | None, most_rows: int,
-    canary: CanaryModel | None = None,
+    trial: Turn | None = None,
 ) -> Answer:  # fmt: skip
     """The answer to anything that MLflow's protocol knows, as `quick_answer`. Raises
     `RequestRefused`.
     """
+    own = _full(served, body, content_type, key, most_rows)
+    if trial is None or own.scored is None or own.status != 200:
+        return own
+    takes = trial.takes(own.scored.columns)
+    if not (takes or trial.apart):
+        return own
+    try:
+        other = _full(trial.served, body, content_type, key, most_rows)
+    except RequestRefused:  # it needs what this caller does not send
+        return own
+    if other.scored is None or other.status != 200:
+        return own
+    chosen, columns = other if takes else own, both(own.scored.columns, other.scored.columns)
+    assert chosen.scored is not None  # noqa: S101 - as both are
+    return replace(chosen, scored=replace(chosen.scored, columns=columns))
+
+
+def _full(
+    served: ServedModel, body: bytes, content_type: str | None, key: str | None, most_rows: int
+) -> Answer:
     require_extent(body, content_type, len(served.quick.encoding.columns), most_rows)
     kept: list[ScoredRequest] = []
-    others: list[ServedModel] = []
 
     def score(frame: pd.DataFrame, given: Any) -> tuple[FloatArray, tuple[str, ...], float]:
         require_rows(len(frame), most_rows)
@@ -86,16 +115,12 @@ def full_answer(
             raise RequestRefused(f"the model is missing inputs: {', '.join(absent)}") from exc
         except (ValueError, TypeError, OverflowError) as exc:
             raise RequestRefused(_no_numbers(frame, encoding.numeric)) from exc
-        if canary is not None and canary.takes_rows(columns):
-            others.append(canary.served)
         probabilities = served.score(columns)
         keys = keys_of(given, key, len(frame)) if key else None
         kept.append(ScoredRequest(served, columns, probabilities, keys))
         return probabilities, served.labels, served.threshold
 
     text, status, media_type = served.contract.answer(body, content_type, score)
-    if others:
-        return full_answer(others[0], body, content_type, key, most_rows)
     return Answer(text, status, media_type, kept[0] if kept else None)
 
 

@@ -97,12 +97,34 @@ class CanaryModel:
         drawn = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) / LOT
         return drawn < self.told.share
 
-    def takes_rows(self, columns: Columns) -> bool:
-        """Whether it answers rows: where all of them would be its own, so that nobody's row goes to
-        it that does not when it comes alone.
+    def takes_rows(self, columns: Columns, request: str) -> bool:
+        """Whether it answers the rows of a request: where all of them would be its own, so that
+        nobody's row goes to it that does not when it comes alone.
         """
+        if not self.told.by:
+            return self.takes(request)
         values = columns[self.told.by].tolist()
         return bool(values) and all(map(self.takes, set(values)))
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A canary and a ``request`` that it may answer. ``apart``: it has another base than what
+    serves, so that its own columns are to be read from the body, and kept.
+    """
+
+    canary: CanaryModel
+    request: str
+    apart: bool
+
+    @property
+    def served(self) -> ServedModel:
+        """What the canary answers by."""
+        return self.canary.served
+
+    def takes(self, columns: Columns) -> bool:
+        """Whether it answers these rows, by the columns that the champion reads."""
+        return self.canary.takes_rows(columns, self.request)
 
 
 class Scorer:
@@ -116,17 +138,19 @@ class Scorer:
         self.canary: CanaryModel | None = None
         self.canary_rows = 0  # that canaries answered
 
-    def choose(self, request: str) -> tuple[ServedModel, CanaryModel | None]:
-        """Who answers a request; and the canary, where a column of its rows says whether it does
-        instead.
+    def choose(self, request: str) -> tuple[ServedModel, Turn | None]:
+        """Who answers a request; and what is tried, where only its rows say whether it does
+        instead: by a column of theirs, or because they may lack columns that it needs.
         """
-        canary = self.canary
+        served, canary = self.served, self.canary
         if canary is None or canary.is_over:
-            return self.served, None
-        if canary.told.by:
-            known = canary.told.by in self.served.quick.encoding.names
-            return self.served, canary if known else None
-        return (canary.served if canary.takes(request) else self.served), None
+            return served, None
+        if canary.told.by and canary.told.by not in served.quick.encoding.names:
+            return served, None
+        apart = canary.served.base != served.base
+        if canary.told.by or apart:
+            return served, Turn(canary, request, apart)
+        return (canary.served if canary.takes(request) else served), None
 
     def try_out(self, told: TriedVersion | None, registry: Registry) -> None:
         """Have it answer its share; raises as `take`."""

@@ -15,8 +15,8 @@ from selfheal_cli.errors import RequestRefused
 from selfheal_cli.metrics import classify
 from selfheal_cli.registry.layout import OUTPUTS
 from selfheal_cli.serve.http.extent import require_rows
-from selfheal_cli.serve.http.invocations import ScoredRequest
-from selfheal_cli.serve.http.model import CanaryModel, ServedModel
+from selfheal_cli.serve.http.invocations import ScoredRequest, both
+from selfheal_cli.serve.http.model import ServedModel, Turn
 from selfheal_cli.serve.http.parsing import parsed
 from selfheal_cli.serve.http.tables import as_key
 from selfheal_cli.serve.http.tensors import (
@@ -121,7 +121,7 @@ class Inference:
     scored: ScoredRequest
 
 
-Choose = Callable[[str], tuple[ServedModel, CanaryModel | None]]
+Choose = Callable[[str], tuple[ServedModel, Turn | None]]
 
 
 def infer(
@@ -140,11 +140,17 @@ def infer(
     document, behind = _parts(body, json_length)
     request = parsed(Request, document)
     _require_known(request)
-    served, canary = choose(request.id or request_id)
+    served, trial = choose(request.id or request_id)
     columns, keys = _columns(served, request.inputs, behind, key, most)
-    if canary is not None and canary.takes_rows(columns):
-        served = canary.served
-        columns, keys = _columns(served, request.inputs, behind, key, most)
+    kept = columns
+    if trial is not None:
+        others = (
+            _tried_columns(trial, request.inputs, behind, key, most) if trial.apart else columns
+        )
+        if others is not None:
+            kept = both(columns, others)
+            if trial.takes(columns):
+                served, columns = trial.served, others
     probabilities = served.score(columns)
     tensors = {
         OUTPUTS[0]: Tensor(
@@ -165,7 +171,7 @@ def infer(
     )
     text = answer.model_dump_json(exclude_none=True).encode()
     length = len(text) if any(one.data is None for one in outputs) else None
-    scored = ScoredRequest(served, columns, probabilities, keys)
+    scored = ScoredRequest(served, kept, probabilities, keys)
     return Inference(text + after, length, request.id, scored)
 
 
@@ -232,6 +238,21 @@ def _columns(
     require_rows(rows, most)
     keys = tuple(map(as_key, read[key][1])) if key is not None and key in read else None
     return {name: _column(encoding, name, read[name][1], kinds[name]) for name in kinds}, keys
+
+
+def _tried_columns(
+    trial: Turn, tensors: list[Tensor], behind: bytes, key: str | None, most: int
+) -> Columns | None:
+    """None where the caller does not send what is tried needs; one tensor [n, columns] names none:
+    it means those of the champion.
+    """
+    names = trial.served.quick.encoding.names
+    if not {tensor.name for tensor in tensors} >= set(names):
+        return None
+    try:
+        return _columns(trial.served, tensors, behind, key, most)[0]
+    except RequestRefused:
+        return None
 
 
 def _column(

@@ -21,7 +21,7 @@ KINDS = {
     "mode-changed": "heals may do something else",
     "proposal": "a heal waits for approval",
     "paused": "heals did harm, and healing stopped",
-    "canary": "a heal answers a share of requests, or that is over",
+    "canary": "a version answers a share of requests, or that is over",
     "drift": "the stream began to drift, or a column moved",
     "verdict": "healing cannot help any more: retrain",
     "handover": "labelled rows were written for whoever retrains",
@@ -34,7 +34,7 @@ OF_EVENTS: tuple[tuple[tuple[type[Event], ...], str], ...] = (
     ((events.ModeChanged,), "mode-changed"),
     ((events.ProposalMade,), "proposal"),
     ((events.HealingPaused,), "paused"),
-    ((events.CanaryBegan, events.CanaryEnded), "canary"),
+    ((events.CanaryBegan, events.CanaryOrdered, events.CanaryEnded), "canary"),
 )
 QUIET = timedelta(hours=1)  # between two words on drift of the same stream
 SPACE = uuid.UUID("5f1d1f5e-0a76-4f0e-9a0b-6d8f0f3b7a11")  # of delivery ids

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from selfheal_cli.registry.orders import Mode
 from selfheal_cli.serve.http.openapi import PROBLEMS
@@ -51,9 +51,17 @@ class RejectOrder(ProposalOrder):
 
 
 class CanaryPlanOrder(ClosedDocument):
-    """What a promotion or a withdrawal of the canary would change."""
+    """What a promotion or a withdrawal of the canary would change, or a trial of a ``version``."""
 
-    do: Literal["promote", "withdraw"]
+    do: Literal["promote", "withdraw", "try"]
+    version: Annotated[int, Field(ge=1, le=2**31, strict=True)] | None = None
+
+    @model_validator(mode="after")
+    def _has_version(self) -> Self:
+        """A trial is of a version, and nothing else is."""
+        if (self.do == "try") != (self.version is not None):
+            raise ValueError("version is needed where do is 'try', and only there")
+        return self
 
 
 class CanaryOrder(CanaryPlanOrder):
@@ -129,10 +137,14 @@ def add_decisions(routes: APIRouter, operator: Callable[[Request], str], order: 
 
     @routes.post("/operate/canary/plan", dependencies=[Depends(operator)], **ordered(Planned))
     async def plan_canary(wanted: CanaryPlanOrder) -> JSONResponse:
-        """What a promotion or a withdrawal of the canary would do; nothing is moved."""
+        """What a promotion or a withdrawal of the canary would do, or a trial of a version; nothing
+        is moved.
+        """
         return JSONResponse(await order("canary-plan", wanted.model_dump()))
 
     @routes.post("/operate/canary", **ordered(Moved))
     async def decide_canary(wanted: CanaryOrder, actor: str = Depends(operator)) -> JSONResponse:
-        """Promote or withdraw what is tried, unless something has changed since the plan."""
+        """Promote or withdraw what is tried, or have a version tried, unless something has changed
+        since the plan.
+        """
         return JSONResponse(await order("canary", wanted.model_dump() | {"actor": actor}))

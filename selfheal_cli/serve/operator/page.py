@@ -23,6 +23,7 @@ from fastapi.responses import HTMLResponse
 import selfheal_cli.report
 from selfheal_cli.actor import printable
 from selfheal_cli.errors import RequestRefused
+from selfheal_cli.registry.base import CANARY
 from selfheal_cli.registry.orders import STANDS
 from selfheal_cli.serve.http.auth import Guard, actor_of
 from selfheal_cli.serve.http.middleware import CALLER
@@ -166,11 +167,15 @@ async def _decide(
     order: Order, kind: str, what: str, fields: Mapping[str, str], by: Mapping[str, str]
 ) -> Panel:
     """``mode-plan:MODE``, ``mode``, ``approve-plan:N``, ``approve``, ``reject:N``,
-    ``canary-plan:promote`` or ``:withdraw``, or ``canary``.
+    ``canary-plan:promote``, ``:withdraw`` or ``:try`` of a version by its number, or ``canary``.
     """
+    if what == "try":
+        what = fields.get("version", "").strip().removeprefix("v")
+        if not NUMBER.fullmatch(what):
+            raise RequestRefused("choose the version to try by its number")
     about: dict[str, Any] = {"mode": what} if kind.startswith("mode") else {}
     if kind.startswith("canary"):
-        about = {"do": what}
+        about = _of_canary(what)
     if not about:
         if not NUMBER.fullmatch(what):
             raise RequestRefused("choose a proposal by its number")
@@ -180,17 +185,27 @@ async def _decide(
         return Panel(plan=answer["plan"], to=what, do=kind.removesuffix("-plan"), fields=fields)
     if kind != "reject":
         about["digest"] = fields.get("digest", "")
-    answer = await order(kind, {**about, **by})
+    return Panel(done=_done(kind, what, await order(kind, {**about, **by})))
+
+
+def _done(kind: str, what: str, answer: Mapping[str, Any]) -> str:
+    """What came of a decision, for a person."""
     if kind == "mode":
-        return Panel(done=f"Mode {answer['mode']} from now on")
+        return f"Mode {answer['mode']} from now on"
     if kind == "reject":
-        return Panel(done=f"Proposal {what} is closed")
+        return f"Proposal {what} is closed"
     move = answer["move"]
     if what == "withdraw":
-        return Panel(done=f"The canary, v{move['source']}, is withdrawn with the next batch")
+        return f"The canary, v{move['source']}, is withdrawn with the next batch"
     if move is None:
-        return Panel(done=f"Proposal {what} is approved by you: somebody else must approve it, too")
-    return Panel(done=f"v{move['target']} is the champion, for v{move['source']}")
+        return f"Proposal {what} is approved by you: somebody else must approve it, too"
+    if move.get("alias") == CANARY:
+        return f"v{what} is tried from the next batch on"
+    return f"v{move['target']} is the champion, for v{move['source']}"
+
+
+def _of_canary(what: str) -> dict[str, Any]:
+    return {"do": "try", "version": int(what)} if NUMBER.fullmatch(what) else {"do": what}
 
 
 def _target(text: str) -> str | int | None:
