@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from selfheal_cli.cli import configured as standing
 from selfheal_cli.cli import options
@@ -40,7 +41,6 @@ FIRST = {
 MORE = ("seconds", "accuracy", "f1_half", "f1", "kappa", "roc_auc", "pr_auc", "recall_at_1pct_fp",
         "log_loss", "ece", "processor_seconds", "memory_mb", "rows_per_second",
         "rows_per_second_whole")  # fmt: skip
-BLIND = ("flag nothing", "label rate of the last 10 batches")  # the speed of no model tells nothing
 
 
 @click.command("compare", cls=standing.ConfiguredCommand, old={"--plot": "--output"})
@@ -183,9 +183,11 @@ def command(
             inject_and_show(settled, kinds, dates, jobs, plot, tracking_uri, quiet, as_json)
             return
         named, refit = _peers(peers, river), _refit(refit_every, refit_rows)
+        usual = ctx.get_parameter_source("recipes") is ParameterSource.DEFAULT
         _compare(
-            _settle(ctx), chosen, named, refit, seeds, jobs, plot, tracking_uri, quiet, as_json
-        )
+            _settle(ctx), chosen, usual, named, refit, seeds, jobs, plot, tracking_uri, quiet,
+            as_json,
+        )  # fmt: skip
 
 
 def _working_on(backend: str, jobs: int) -> AbstractContextManager[None]:
@@ -208,11 +210,11 @@ def _require_own_stream(ctx: click.Context) -> None:
 
 
 def _compare(
-    settled: ResolvedSettings, chosen: list[str], named: tuple[str, ...] | None,
+    settled: ResolvedSettings, chosen: list[str], usual: bool, named: tuple[str, ...] | None,
     refit: RefitSchedule, seeds: int, jobs: int, plot: Path, tracking_uri: str | None,
     quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Compare, show and keep it."""
+    """Compare, show and keep it; of the ``usual`` recipes those that can tell the classes apart."""
     from selfheal_cli.pipeline.offline.contest import contest
 
     with standing.naming_the_file(settled):
@@ -221,15 +223,19 @@ def _compare(
     if why and loud:
         say(f"{why[0].upper()}{why[1:]}.", err=True)
     from selfheal_cli.cli import output
+    from selfheal_cli.heal.recipe import KINDS
     from selfheal_cli.model.network import use_one_thread
     from selfheal_cli.pipeline.offline.compare import compare, contestants, ranking, summarise
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 
-    makers = _makers(named, config, refit, loud=loud)
+    classes = len(make_source(config.seed).labels)
+    if usual:
+        chosen = [name for name in chosen if (KINDS[name].classes or classes) >= classes]
+    makers = _makers(named, config, refit, classes, loud=loud)
     use_one_thread()
     registry = MlflowRegistry(tracking_uri, create=True)
     wanted = range(config.seed, config.seed + seeds)
-    entries = len(contestants(config, chosen, makers)) * seeds
+    entries = len(contestants(config, chosen, makers, classes)) * seeds
     with output.counting("comparing", entries, quiet=not loud) as show:
         results = compare(
             config, make_source, chosen, makers, wanted,
@@ -251,8 +257,6 @@ def _compare(
 
 def _one_recipe(ctx: click.Context, chosen: list[str]) -> str | None:
     """The recipe that was asked for, None where nobody asked; more than one is a usage error."""
-    from click.core import ParameterSource
-
     for name in ("peers", "river", "seeds", "refit_every", "refit_rows"):
         if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT:
             option = name.replace("_", "-")
@@ -294,10 +298,20 @@ def _refit(every: int, rows: str) -> RefitSchedule:
 
 
 def _makers(
-    named: tuple[str, ...] | None, config: RunConfig, refit: RefitSchedule, *, loud: bool
+    named: tuple[str, ...] | None,
+    config: RunConfig,
+    refit: RefitSchedule,
+    classes: int,
+    *,
+    loud: bool,
 ) -> dict[str, MakePeer]:
     """Makers of peers; of those that nobody named the missing ones are left out, and told."""
-    from selfheal_cli.pipeline.offline.peers import missing_peers, peers_named, require_peers
+    from selfheal_cli.pipeline.offline.peers import (
+        KINDS,
+        missing_peers,
+        peers_named,
+        require_peers,
+    )
 
     own = OWN_PEERS if config.source.kind != "synthetic" else ()
     if named is None:
@@ -306,7 +320,9 @@ def _makers(
             if loud:
                 say(f"Without {name}: {lacks}.", err=True)
         named = tuple(name for name in own if name not in lacking)
-    require_peers(named)
+    if set(named) == set(PEERS):  # all, so far as they can tell the classes apart
+        named = tuple(name for name in named if classes == 2 or not KINDS[name].binary)
+    require_peers(named, classes)
     return peers_named(named, config.network, refit)
 
 
@@ -354,15 +370,19 @@ def _of_segments(lines: list[ComparisonRow], recipes: list[str], by: str) -> str
 
 def _rare(lines: list[ComparisonRow]) -> bool:
     """Whether fewer than one row in twenty is positive, by who flags nothing."""
-    nothing = next(line for line in lines if line.title == BLIND[0])
-    return nothing.mean["accuracy"] > 1 - RARE
+    from selfheal_cli.pipeline.offline.compare import NOTHING
+
+    nothing = [line for line in lines if line.title == NOTHING]
+    return any(line.mean["accuracy"] > 1 - RARE for line in nothing)
 
 
 def _cell(line: ComparisonRow, name: str, order: Ranking) -> str:
+    from selfheal_cli.pipeline.offline.compare import BLIND
+
     digits = 1 if name == "cost" else 0 if name.startswith("rows_") else 3
     if name == BEHIND:
         return order.behind(line.title)
-    blind = name.startswith("rows_") and line.title in BLIND
+    blind = name.startswith("rows_") and line.title in BLIND  # the speed of no model tells nothing
     if name not in line.mean or blind:
         return "-"
     spread = line.spread[name]
@@ -377,6 +397,7 @@ def _draw(
     config: RunConfig,
     path: Path,
 ) -> Path:
+    from selfheal_cli.pipeline.offline.compare import COMMONEST, NOTHING
     from selfheal_cli.report.comparison import draw_comparison
 
     curves = {
@@ -387,7 +408,7 @@ def _draw(
             )
         ]
         for line in lines
-        if line.title != "flag nothing"
+        if line.title not in (NOTHING, COMMONEST)
     }
     bars = {
         name: {line.title: line.mean.get(name, 0.0) for line in lines}

@@ -233,9 +233,32 @@ def _small(config: RunConfig, seed: int) -> SyntheticSource:
     return SyntheticSource(settings, seed=seed, batch_size=50, batches=3)
 
 
-def test_three_classes_are_not_compared(workdir: Path) -> None:
+PEERS_OF_MANY = ("frozen-trees", "refitted-logistic", "retrained-network", "river-logistic")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("river") is None, reason="river is not installed")
+def test_more_than_two_classes_are_compared_by_recipes_and_peers(
+    workdir: Path, invoke: Invoke
+) -> None:
+    table("three.csv", rows=600, classes=3)
+    given = ["compare", "three.csv", "--target", "label", "--json", "--refit-every", "2"]
+    lines = json.loads(invoke(*given, "--peers", ",".join(PEERS_OF_MANY)).stdout)["lines"]
+    by_title = {line["title"]: line["mean"] for line in lines}
+    assert len(by_title) == 4 + 3 + len(PEERS_OF_MANY)
+    assert not {"article", "flag nothing"} & set(by_title)  # of two classes alone
+    commonest = by_title["the commonest class"]
+    assert commonest["roc_auc"] == 0.5
+    for title in ("no heal", "gradient", "anchored", "ensemble", "boosted trees, frozen"):
+        assert by_title[title]["accuracy"] > commonest["accuracy"] + 0.1, title
+        assert "f1_half" not in by_title[title]  # of two classes, too
+
+
+@pytest.mark.parametrize(
+    "named", [("--peers", "isolation-forest"), ("--recipes", "article")], ids=" ".join
+)
+def test_what_is_for_two_classes_alone_says_so_of_more(workdir: Path, named: list[str]) -> None:
     table("three.csv", classes=3)
-    refused(["compare", "three.csv", "--target", "label"], 3, "3 values", "is for two")
+    refused(["compare", "three.csv", "--target", "label", *named], 3, named[1], "3 values")
 
 
 def test_river_that_is_not_installed_is_named_with_what_to_install(

@@ -46,8 +46,8 @@ def network(seed: int = 0) -> SelfHealingNetwork:
 
 MAKERS: dict[str, Make] = {
     "frozen": lambda seed: Frozen(network(seed)),
-    "constant": lambda seed: Constant(0.0),
-    "label rate": lambda seed: LabelRate(0.15),
+    "constant": lambda seed: Constant((1.0, 0.0)),
+    "label rate": lambda seed: LabelRate((85, 15)),
     "posterior": lambda seed: Posterior(SyntheticSettings()),
     "fine-tune": lambda seed: FineTune(network(seed), 0.01),
     **{
@@ -145,7 +145,7 @@ def test_fine_tuning_leaves_the_network_that_it_started_from() -> None:
 
 
 def test_the_label_rate_is_of_the_last_ten_batches_weighed_by_rows() -> None:
-    peer, x = LabelRate(0.15), rows(3)[0]
+    peer, x = LabelRate((85, 15)), rows(3)[0]
     assert peer.predict(x) == pytest.approx([0.15] * 3)
     peer.learn(*(part[:10] for part in (rows()[0], np.ones(60, dtype=np.int8))))
     for _ in range(9):

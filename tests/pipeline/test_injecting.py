@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,15 @@ def test_a_change_does_what_its_name_says_and_no_more(
         assert rows.columns[used].mean() > was.columns[used].mean()
     if kind == "prior":
         assert rows.y.mean() > was.y.mean()
+
+
+def test_labels_of_three_classes_come_as_either_of_the_others(
+    tabled: tuple[RunConfig, Source], subject: Subject
+) -> None:
+    pool = [replace(one, rows=replace(one.rows, y=one.rows.y * 0)) for one in tabled[1].batches()]
+    injected = KINDS["label-noise"](replace(subject, classes=3), pool, np.random.default_rng(1))
+    assert set(injected.batch.rows.y.tolist()) == {0, 1, 2}
+    assert not injected.truth.any()
 
 
 def test_the_command_shows_a_table_of_80_columns_and_a_picture(

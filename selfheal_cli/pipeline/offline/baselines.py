@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from selfheal_cli.config import SyntheticSettings
 from selfheal_cli.model.network import Classifier, SelfHealingNetwork
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
 
 
 class Peer(Protocol):
-    """A model of two classes that sees each batch before its labels."""
+    """A model that sees each batch before its labels."""
 
     def predict(self, x: FloatArray) -> FloatArray:
-        """(n, inputs) to the probability of class 1, (n,) float32."""
+        """(n, inputs) to the probability of class 1, (n,) float32; of more classes (n, K)."""
 
     def learn(self, x: FloatArray, y: LabelArray) -> None:
         """Labels that came with a batch, of rows predicted before: (n, inputs) and (n,)."""
@@ -49,14 +50,14 @@ class Frozen:
 
 
 class Constant:
-    """Every row gets one probability: 0 flags nothing."""
+    """Every row gets the same answer: shares of the classes; all of the first flags nothing."""
 
-    def __init__(self, probability: float) -> None:
-        self._probability = probability
+    def __init__(self, shares: Sequence[float]) -> None:
+        self._shares = tuple(shares)
 
     def predict(self, x: FloatArray) -> FloatArray:
         """See `Peer`."""
-        return np.full(len(x), self._probability, dtype=np.float32)
+        return _everywhere(self._shares, len(x))
 
     def learn(self, x: FloatArray, y: LabelArray) -> None:
         """Nothing."""
@@ -81,21 +82,27 @@ class Posterior:
 
 
 class LabelRate:
-    """The share of positives among the last ten labelled batches."""
+    """The classes' shares among the last ten labelled batches."""
 
-    def __init__(self, trained_share: float) -> None:
-        self._trained = trained_share
-        self._last: deque[tuple[int, int]] = deque(maxlen=LAST)
+    def __init__(self, trained: Sequence[int]) -> None:
+        self._trained = np.array(trained)
+        self._last: deque[NDArray[np.int64]] = deque(maxlen=LAST)
 
     def predict(self, x: FloatArray) -> FloatArray:
         """See `Peer`."""
-        rows = sum(count for count, _ in self._last)
-        share = sum(positive for _, positive in self._last) / rows if rows else self._trained
-        return np.full(len(x), share, dtype=np.float32)
+        counts = np.sum(self._last, axis=0) if self._last else self._trained
+        return _everywhere((counts / counts.sum()).tolist(), len(x))
 
     def learn(self, x: FloatArray, y: LabelArray) -> None:
         """See `Peer`."""
-        self._last.append((len(y), int((y == 1).sum())))
+        self._last.append(np.bincount(y, minlength=len(self._trained)))
+
+
+def _everywhere(shares: Sequence[float], rows: int) -> FloatArray:
+    """The same for all rows: (n,) of class 1, or (n, K)."""
+    one = np.asarray(shares[1] if len(shares) == 2 else shares, dtype=np.float32)
+    answers: FloatArray = np.tile(one, (rows, 1)) if one.ndim else np.full(rows, one)
+    return answers
 
 
 STEPS = 5  # as many as a heal of the article's

@@ -17,10 +17,9 @@ from selfheal_cli.config import (
     SyntheticSettings,
 )
 from selfheal_cli.decide import RECENT, threshold_for
-from selfheal_cli.errors import ConfigurationError
 from selfheal_cli.heal.recipe import FREE, check_recipe
 from selfheal_cli.labels.queue import Scored
-from selfheal_cli.metrics import RunningScores, confusion
+from selfheal_cli.metrics import RunningScores, classify, counts
 from selfheal_cli.pipeline.offline.baselines import (
     Constant,
     FineTune,
@@ -39,7 +38,7 @@ from selfheal_cli.pipeline.stream.batch import label_queue
 from selfheal_cli.pipeline.stream.memory import Replay
 from selfheal_cli.pipeline.stream.session import each
 from selfheal_cli.records import Batch, Rows
-from selfheal_cli.scores import Scores
+from selfheal_cli.scores import AnyScores, Scores
 from selfheal_cli.settings import own_data
 from selfheal_cli.sources.base import Source
 
@@ -48,6 +47,9 @@ if TYPE_CHECKING:
 
 HALF = 0.5
 LIMIT = "limit: the generator's own posterior"
+NOTHING, COMMONEST = "flag nothing", "the commonest class"
+RATE = "label rate of the last 10 batches"
+BLIND = (NOTHING, COMMONEST, RATE)  # look at no row
 SPEED = "rows_per_second"  # of predicting and learning
 CALIBRATED = ("log_loss", "ece")  # figures that need probabilities
 WHOLE_SPEED = "rows_per_second_whole"  # with all that a run does around it
@@ -58,15 +60,19 @@ class BaselineScorer:
     """Scores a contestant twice: at 0.5, and at a threshold of its own.
 
     That is set by its last 1,000 probabilities and needs no labels: for the objective, or for F1
-    where accuracy is asked for. ``parts`` are the counts that the objective is about, in the order
-    in which they were judged.
+    where accuracy is asked for. Of more than two ``classes`` the likeliest is taken, both times.
+    ``parts`` are the counts that the objective is about, in the order in which they were judged.
     """
 
     objective: Objective
-    half: RunningScores = field(default_factory=RunningScores)
-    chosen: RunningScores = field(default_factory=RunningScores)
+    classes: int = 2
     recent: list[FloatArray] = field(default_factory=list)
-    parts: list[Scores] = field(default_factory=list)
+    parts: list[AnyScores] = field(default_factory=list)
+    half: RunningScores = field(init=False)
+    chosen: RunningScores = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.half, self.chosen = RunningScores(self.classes), RunningScores(self.classes)
 
     def see(self, probabilities: FloatArray) -> None:
         """Probabilities that count for the threshold."""
@@ -81,14 +87,15 @@ class BaselineScorer:
         threshold = threshold_for(own, np.concatenate(self.recent))
         self.half.add(probabilities, HALF, y)
         self.chosen.add(probabilities, threshold, y)
-        self.parts.append(confusion(probabilities >= (HALF if accuracy else threshold), y))
+        answers = classify(probabilities, HALF if accuracy else threshold)
+        self.parts.append(counts(answers, y, self.classes))
 
     def figures(self) -> dict[str, float]:
         """Accuracy and F1 at 0.5, F1 (and cost) at the threshold, and what needs none."""
         half, chosen = self.half.scores(), self.chosen.scores()
-        figures = {
+        figures: dict[str, float | None] = {
             "accuracy": half.accuracy,
-            "f1_half": half.f1,
+            "f1_half": half.f1 if self.classes == 2 else None,
             "f1": chosen.f1,
             "kappa": half.kappa,
             "roc_auc": half.roc_auc,
@@ -111,7 +118,7 @@ class Result:
     figures: dict[str, float]
     by_batch: tuple[float, ...]
     rows: int
-    parts: tuple[Scores, ...]
+    parts: tuple[AnyScores, ...]
 
 
 def compare(
@@ -126,15 +133,20 @@ def compare(
     """Train once a seed, then send the same batches through everyone; ``jobs`` of them at once.
 
     Where the source holds rows back that the stream is not drawn from, everyone is judged on
-    those at the end; else on the stream, each row before anything learned from it.
+    those at the end; else on the stream, each row before anything learned from it. Raises
+    `ConfigurationError` for a recipe that cannot go over such rows.
     """
     seeded = {seed: config.model_copy(update={"seed": seed}) for seed in seeds}
     starts = [_Start(one, make_source) for one in seeded.values()]
+    for recipe in recipes:
+        check_recipe(
+            with_recipe(config, recipe).heal, config.labels, len(starts[0].source().labels)
+        )
     trained = side_by_side(jobs, _trained, [(start,) for start in starts])
     entries = [
         (start, network, title, make)
         for start, network in zip(starts, trained, strict=True)
-        for title, make in _contestants(start.config, recipes, peers).items()
+        for title, make in _contestants(start, recipes, peers).items()
     ]
     results = []
     for result in side_by_side(jobs, _enter, entries):
@@ -156,17 +168,16 @@ class _Start:
 
 
 def _trained(start: _Start) -> Trained:
-    source = start.source()
-    if len(source.labels) != 2:
-        raise ConfigurationError(
-            f"the target has {len(source.labels)} values; a comparison is for two"
-        )
-    return train_networks(start.config, source, lambda done, total: None)
+    return train_networks(start.config, start.source(), lambda done, total: None)
 
 
-def contestants(config: RunConfig, recipes: Sequence[str], peers: Iterable[str]) -> list[str]:
+def contestants(
+    config: RunConfig, recipes: Sequence[str], peers: Iterable[str], classes: int
+) -> list[str]:
     """Titles of all that a stream is sent through, in this order."""
-    return [*_SIMPLE, *([LIMIT] if _has_limit(config) else []), *recipes, *peers]
+    left_out = COMMONEST if classes == 2 else NOTHING
+    simple = [title for title in _SIMPLE if title != left_out]
+    return [*simple, *([LIMIT] if _has_limit(config) else []), *recipes, *peers]
 
 
 def _has_limit(config: RunConfig) -> bool:
@@ -174,10 +185,11 @@ def _has_limit(config: RunConfig) -> bool:
 
 
 def _contestants(
-    config: RunConfig, recipes: Sequence[str], peers: Mapping[str, MakePeer]
+    start: _Start, recipes: Sequence[str], peers: Mapping[str, MakePeer]
 ) -> dict[str, MakePeer | None]:
     """Makers by title; None for a recipe, and for what begins from the trained network."""
-    return {title: peers.get(title) for title in contestants(config, recipes, peers)}
+    titles = contestants(start.config, recipes, peers, len(start.source().labels))
+    return {title: peers.get(title) for title in titles}
 
 
 def _enter(start: _Start, trained: Trained, title: str, make: MakePeer | None) -> Result:
@@ -199,7 +211,6 @@ def _enter(start: _Start, trained: Trained, title: str, make: MakePeer | None) -
             result = contest(title, WithPeer(peer, config, inputs), config, source)
         else:
             own = with_recipe(config, title)
-            check_recipe(own.heal, own.labels, len(source.labels))
             result = contest(title, Replay(own, source, survey(own, source, trained)), own, source)
     ranks_only = isinstance(peer, Unlabelled)
     figures = {name: value for name, value in result.figures.items()
@@ -237,10 +248,9 @@ _SIMPLE: Mapping[str, Callable[[Trained, NetworkSettings, Source], Peer]] = {
     "full fine-tune": lambda trained, settings, source: FineTune(
         trained.network, settings.learning_rate
     ),
-    "flag nothing": lambda trained, settings, source: Constant(0.0),
-    "label rate of the last 10 batches": lambda trained, settings, source: LabelRate(
-        _trained_share(source)
-    ),
+    NOTHING: lambda trained, settings, source: Constant((1.0, 0.0)),
+    COMMONEST: lambda trained, settings, source: Constant(_commonest(_trained_counts(source))),
+    RATE: lambda trained, settings, source: LabelRate(_trained_counts(source)),
 }
 
 
@@ -248,7 +258,7 @@ class BaselineModel(Protocol):
     """Predicts a batch, then takes it: labels come to it as the regime lets them."""
 
     def predict(self, x: FloatArray) -> FloatArray:
-        """(n, inputs) to probabilities (n,)."""
+        """(n, inputs) to probabilities (n,), or (n, K)."""
 
     def step(self, batch: Batch) -> None:
         """Learn what may be learned once the batch was predicted."""
@@ -293,7 +303,7 @@ class WithPeer:
 
 def contest(title: str, contestant: BaselineModel, config: RunConfig, source: Source) -> Result:
     """Send the stream through one of them; each row is predicted before anything learns from it."""
-    judge, by_batch = BaselineScorer(config.objective), list[float]()
+    judge, by_batch = BaselineScorer(config.objective, len(source.labels)), list[float]()
     held, rows, predicting, stepping = source.held_out().get("drifted"), 0, 0.0, 0.0
 
     def step(batch: Batch) -> None:
@@ -333,7 +343,7 @@ def _see(
     """A batch's probabilities: for the threshold, the picture, and the score if it is kept."""
     y = batch.rows.y
     known = y >= 0
-    right = (probabilities[known] >= HALF) == (y[known] == 1)
+    right = classify(probabilities[known], HALF) == y[known]
     by_batch.append(float(right.mean()) if known.any() else float("nan"))
     judge.see(probabilities)
     if not final:
@@ -370,12 +380,18 @@ def _waiting(batch: Batch) -> Scored:
     )
 
 
-def _trained_share(source: Source) -> float:
-    positive = rows = 0
+def _trained_counts(source: Source) -> list[int]:
+    """Training rows by class."""
+    classes = len(source.labels)
+    total = np.zeros(classes, dtype=np.int64)
     for block in source.training():
-        positive += int((block.y == 1).sum())
-        rows += len(block)
-    return positive / rows
+        total += np.bincount(block.y, minlength=classes)
+    return [int(count) for count in total]
+
+
+def _commonest(rows: Sequence[int]) -> list[float]:
+    """Shares of the classes by which the commonest is always the answer."""
+    return [float(place == rows.index(max(rows))) for place in range(len(rows))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,7 +422,7 @@ def ranking(results: Sequence[Result], config: RunConfig) -> Ranking:
 
     Of a generator each seed is a stream of its own; the seeds of a table share its rows.
     """
-    parts: dict[str, list[Scores]] = {}
+    parts: dict[str, list[AnyScores]] = {}
     by_seed = isinstance(config.source, SyntheticSettings)
     for result in results:
         if result.title == LIMIT:

@@ -96,7 +96,7 @@ def demonstrate(
     """Hold a finished run against trees that are refitted and against the generator itself."""
     sizes = [len(batch.rows) for batch in source.batches()]
     begin = len(payments) - sum(sizes)
-    require_peers(TREES)
+    require_peers(TREES, len(source.labels))
     makers = peers_named(TREES, config.network, RefitSchedule())
     peers = {
         **{title: make(config.seed, source) for title, make in makers.items()},

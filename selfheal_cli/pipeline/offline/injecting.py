@@ -14,7 +14,7 @@ from statistics import fmean, median, stdev
 import numpy as np
 
 from selfheal_cli.config import RunConfig
-from selfheal_cli.errors import ConfigurationError, DataError
+from selfheal_cli.errors import DataError
 from selfheal_cli.events.event import Event
 from selfheal_cli.events.evidence import quantile
 from selfheal_cli.events.types import BatchScored, MonitorAlarmed
@@ -154,8 +154,6 @@ def inject(
     jobs: int = 1,
 ) -> Injection:
     """Try each kind at ``count`` dates; raises `DataError` where rows are too few for them."""
-    if len(source.labels) != 2:
-        raise ConfigurationError(f"the target has {len(source.labels)} values; --inject is for two")
     dates, length = dates_of(source, config, count)
     trained = train_networks(config, source, lambda done, total: None)
     on_done("training")
@@ -264,7 +262,7 @@ def _aside(
     """A copy of the session goes on with changed rows."""
     log = AlarmLog()
     copied, config = session.copied(log), session.config
-    judges = BaselineScorer(config.objective), BaselineScorer(config.objective)
+    judges = [BaselineScorer(config.objective, subject.classes) for _ in range(2)]
     for place in range(min(length, len(ahead))):
         injected = KINDS[kind](subject, ahead[place : place + POOL], draw)
         x = injected.batch.rows.x

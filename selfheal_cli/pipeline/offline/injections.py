@@ -44,7 +44,8 @@ class Injected:
 @dataclass(frozen=True, slots=True)
 class Subject:
     """A table as injections know it: ``used`` are its numeric columns, the most used one first;
-    ``centre`` and ``spread`` are that one's in training.
+    ``centre`` and ``spread`` are that one's in training. The target has so many ``classes``; what
+    is said of positives holds, where there are more than two, of the second one.
     """
 
     encoding: Encoding
@@ -52,6 +53,7 @@ class Subject:
     used: tuple[str, ...]
     centre: float
     spread: float
+    classes: int
 
 
 def subject_of(source: Source, trained: Trained) -> Subject:
@@ -64,7 +66,9 @@ def subject_of(source: Source, trained: Trained) -> Subject:
         )
     values = np.concatenate([rows.columns[used[0]] for rows in source.training()])
     centre, spread = float(np.nanmedian(values)), float(np.nanstd(values)) or 1.0
-    return Subject(source.encoding, trained.network, used, centre, spread)
+    return Subject(
+        source.encoding, trained.network, used, centre, spread, len(source.labels)
+    )  # fmt: skip
 
 
 def unchanged(subject: Subject, pool: Sequence[Batch], draw: np.random.Generator) -> Injected:
@@ -91,7 +95,8 @@ def concept(subject: Subject, pool: Sequence[Batch], draw: np.random.Generator) 
     """
     rows = pool[0].rows
     above = np.flatnonzero((rows.columns[subject.used[0]] > subject.centre) & (rows.y >= 0))
-    order = above[np.argsort(subject.network.predict(rows.x[above]), kind="stable")]
+    p = subject.network.predict(rows.x[above])
+    order = above[np.argsort(p if p.ndim == 1 else p[:, 1], kind="stable")]
     y = rows.y.copy()
     y[order] = rows.y[order][::-1]
     return Injected(replace(pool[0], rows=Rows(rows.x, y, rows.columns)), y)
@@ -122,7 +127,8 @@ def label_noise(subject: Subject, pool: Sequence[Batch], draw: np.random.Generat
     """Labels come wrong; what is judged are the true ones."""
     rows = pool[0].rows
     wrong = (draw.random(len(rows)) < NOISE) & (rows.y >= 0)
-    y = np.where(wrong, 1 - rows.y, rows.y).astype(rows.y.dtype)
+    further = 1 if subject.classes == 2 else draw.integers(1, subject.classes, len(rows))
+    y = np.where(wrong, (rows.y + further) % subject.classes, rows.y).astype(rows.y.dtype)
     return Injected(replace(pool[0], rows=Rows(rows.x, y, rows.columns)), rows.y)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -26,13 +26,14 @@ from selfheal_cli.sources.base import Source
 class PeerKind:
     """A peer's ``title``, to which a refitted one's rhythm is added, and who makes it.
 
-    ``lacks`` says what must be installed before, or nothing.
+    ``lacks`` says what must be installed before, or nothing. ``binary``: for two classes alone.
     """
 
     title: str
     make: Callable[[RefitSchedule, NetworkSettings, int, Source], Peer]
     refitted: bool = False
     lacks: Callable[[], str] = str
+    binary: bool = False
 
 
 def _frozen_trees(
@@ -90,19 +91,27 @@ KINDS = {
         lacks=_no_river,
     ),
     "isolation-forest": PeerKind(
-        "isolation forest, no labels", partial(_by_seed, unlabelled.isolation_forest)
+        "isolation forest, no labels", partial(_by_seed, unlabelled.isolation_forest), binary=True
     ),
     "one-class-svm": PeerKind(
-        "one-class SVM, no labels", partial(_by_seed, unlabelled.one_class_svm)
+        "one-class SVM, no labels", partial(_by_seed, unlabelled.one_class_svm), binary=True
     ),
 }
 
 
-def require_peers(names: Iterable[str]) -> None:
-    """Raise `ConfigurationError` for the first whose library is not here."""
+def require_peers(names: Collection[str], classes: int) -> None:
+    """Raise `ConfigurationError` for the first whose library is not here, or that cannot tell as
+    many classes apart.
+    """
     for name, lacks in missing_peers(names).items():
         raise ConfigurationError(
             f"peer '{name}': {lacks}; or compare without it (--peers, --river)"
+        )
+    binary = [name for name in names if KINDS[name].binary and classes > 2]
+    if binary:
+        raise ConfigurationError(
+            f"peer '{binary[0]}' is for two classes and the target has {classes} values; compare "
+            "without it (--peers)"
         )
 
 

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
     Block = tuple[FloatArray, LabelArray]
     Predict = Callable[[FloatArray], FloatArray]
-    Fit = Callable[[FloatArray, LabelArray], Predict]
+    Fit = Callable[[FloatArray, LabelArray, int], Predict]  # the last is the number of classes
 
 EVERY = 10  # batches with labels between two fits
 LATEST = 10_000  # labelled rows that a fit learns from
 MOST_TRAINED = 200_000  # latest training rows that the first fit learns from, to bound memory
 TREES = {
-    "objective": "binary", "num_leaves": 31, "learning_rate": 0.1, "deterministic": True,
+    "num_leaves": 31, "learning_rate": 0.1, "deterministic": True,
     "force_row_wise": True, "num_threads": 1, "verbosity": -1,
 }  # fmt: skip
 ROUNDS = 100
@@ -53,15 +53,16 @@ class Refitted:
     """A peer that is fitted on the training part, and anew when labels came with enough batches.
 
     Without ``refit`` it stays as it was fitted first. It keeps its last fit while the latest rows
-    are of one class, and before there is one it says the share of positives.
+    are of one class, and before there is one it says the classes' shares.
     """
 
     def __init__(self, source: Source, fit: Fit, refit: RefitSchedule | None = None) -> None:
-        self._fit, self._refit = fit, refit
+        self._fit, self._refit, self._classes = fit, refit, len(source.labels)
         first = None if refit and refit.rows is None else MOST_TRAINED
         self._blocks = latest([(rows.x, rows.y) for rows in source.training()], first)
-        share = float(np.mean(np.concatenate([y for _, y in self._blocks]) == 1))
-        self._predict: Predict = Constant(share).predict
+        y = np.concatenate([y for _, y in self._blocks])
+        shares = np.bincount(y, minlength=self._classes) / len(y)
+        self._predict: Predict = Constant(shares.tolist()).predict
         self._batches = 0  # with labels, since the last fit
         self._fit_again()
 
@@ -81,9 +82,9 @@ class Refitted:
     def _fit_again(self) -> None:
         self._batches = 0
         x, y = (np.concatenate(part) for part in zip(*self._blocks, strict=True))
-        if len(np.unique(y)) == 2:
+        if len(np.unique(y)) > 1:
             with threadpool_limits(limits=1):  # the same sums on every machine
-                self._predict = self._fit(x, y)
+                self._predict = self._fit(x, y, self._classes)
 
 
 def latest(blocks: Sequence[Block], most: int | None) -> list[Block]:
@@ -98,12 +99,14 @@ def latest(blocks: Sequence[Block], most: int | None) -> list[Block]:
     return kept
 
 
-def fit_trees(seed: int, x: FloatArray, y: LabelArray) -> Predict:
-    """LightGBM as it comes: 100 trees of 31 leaves."""
+def fit_trees(seed: int, x: FloatArray, y: LabelArray, classes: int) -> Predict:
+    """LightGBM as it comes: 100 trees of 31 leaves, of more than two classes for each."""
     from lightgbm import Dataset
     from lightgbm import train as boost
 
-    booster = boost({**TREES, "seed": seed}, Dataset(x, y), ROUNDS)
+    many = {"objective": "multiclass", "num_class": classes}
+    kind = {"objective": "binary"} if classes == 2 else many
+    booster = boost({**TREES, **kind, "seed": seed}, Dataset(x, y), ROUNDS)
     return partial(_by_booster, booster)
 
 
@@ -112,7 +115,7 @@ def _by_booster(booster: Any, x: FloatArray) -> FloatArray:
     return probabilities
 
 
-def fit_logistic(x: FloatArray, y: LabelArray) -> Predict:
+def fit_logistic(x: FloatArray, y: LabelArray, classes: int) -> Predict:
     """scikit-learn's as it comes, on standardised inputs."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -123,21 +126,26 @@ def fit_logistic(x: FloatArray, y: LabelArray) -> Predict:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(x, y)
-    return partial(_of_positives, model)
+    return partial(_of_classes, model, classes)
 
 
-def _of_positives(model: Any, x: FloatArray) -> FloatArray:
-    probabilities: FloatArray = model.predict_proba(x)[:, 1]
-    return probabilities
+def _of_classes(model: Any, classes: int, x: FloatArray) -> FloatArray:
+    """Of a class that it was not fitted to, 0."""
+    probabilities: FloatArray = np.zeros((len(x), classes), dtype=np.float32)
+    probabilities[:, model.classes_] = model.predict_proba(x)
+    return probabilities[:, 1] if classes == 2 else probabilities
 
 
-def fit_network(settings: NetworkSettings, seed: int, x: FloatArray, y: LabelArray) -> Predict:
+def fit_network(
+    settings: NetworkSettings, seed: int, x: FloatArray, y: LabelArray, classes: int
+) -> Predict:
     """The network as a run trains it, from nothing."""
     from selfheal_cli.model.selection import train_selected
 
     rows = SpooledRows(iter([Rows(x, y, {})]))
+    outputs = 1 if classes == 2 else classes
     with seeded(seed):
-        network = SelfHealingNetwork.build(Architecture(x.shape[1], settings.hidden))
+        network = SelfHealingNetwork.build(Architecture(x.shape[1], settings.hidden, outputs))
         if settings.validation:
             network = train_selected(network, rows, settings, lambda: None).network
         else:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import pairwise
 from statistics import fmean, stdev
 
 from selfheal_cli.config import Objective
 from selfheal_cli.events.evidence import quantile
 from selfheal_cli.report.gains import jackknife
-from selfheal_cli.scores import Scores, title_of
+from selfheal_cli.scores import AnyScores, Scores, title_of
 
 STRETCHES = 20  # that the rows are cut into, so that neighbouring batches may be alike
 FEWEST = 8  # stretches below which nothing is said of chance
@@ -97,7 +98,7 @@ class Ranking:
         return f"None is ahead by {name} beyond chance: {told}{more}. {level}"
 
 
-def rank(parts: Mapping[str, Sequence[Scores]], objective: Objective) -> Ranking:
+def rank(parts: Mapping[str, Sequence[AnyScores]], objective: Objective) -> Ranking:
     """From each contestant's counts on the same rows, part by part and in the same order.
 
     The interval is the jackknife's over `STRETCHES` stretches of neighbouring parts (Tukey), with
@@ -117,7 +118,7 @@ def rank(parts: Mapping[str, Sequence[Scores]], objective: Objective) -> Ranking
     return Ranking(objective.kind, leader, sign * values[leader], tuple(others), stretches)
 
 
-def rank_over_seeds(parts: Mapping[str, Sequence[Scores]], objective: Objective) -> Ranking:
+def rank_over_seeds(parts: Mapping[str, Sequence[AnyScores]], objective: Objective) -> Ranking:
     """From each contestant's counts on the same streams, one a seed of a generator.
 
     The interval is Student's, of the differences by stream, with Bonferroni's correction.
@@ -140,28 +141,27 @@ def rank_over_seeds(parts: Mapping[str, Sequence[Scores]], objective: Objective)
     return Ranking(objective.kind, leader, sign * values[leader], tuple(others), seeds, over=SEEDS)
 
 
-def _stretches(parts: Sequence[Scores]) -> list[Scores]:
+def _stretches(parts: Sequence[AnyScores]) -> list[AnyScores]:
     wanted = min(STRETCHES, len(parts))
     cuts = [place * len(parts) // wanted for place in range(wanted + 1)] if wanted else []
     return [total(parts[start:stop]) for start, stop in pairwise(cuts)]
 
 
-def total(parts: Sequence[Scores]) -> Scores:
+def total(parts: Sequence[AnyScores]) -> AnyScores:
     """The counts of all parts."""
-    counts = [(one.tp, one.tn, one.fp, one.fn) for one in parts]
-    return Scores(*(sum(column) for column in zip(*counts, strict=True)))
+    return reduce(lambda whole, part: whole.plus(part), parts)
 
 
-def _value(stretches: Sequence[Scores], objective: Objective) -> float:
+def _value(stretches: Sequence[AnyScores], objective: Objective) -> float:
     """The figure over all stretches; of a cost its negative, so that more is better."""
     scores = total(stretches) if stretches else Scores(0, 0, 0, 0)
-    if objective.kind == "cost":
+    if objective.kind == "cost" and isinstance(scores, Scores):
         return -scores.cost(objective.fn, objective.fp)
     return scores.f1 if objective.kind == "f1" else scores.accuracy
 
 
 def _interval(
-    leader: Sequence[Scores], other: Sequence[Scores], objective: Objective, contests: int
+    leader: Sequence[AnyScores], other: Sequence[AnyScores], objective: Objective, contests: int
 ) -> tuple[float, float] | tuple[None, None]:
     count = len(leader)
     if count < FEWEST:
