@@ -131,7 +131,7 @@ class ScoringService:
             parsed(Labels, body), self.scorer.served.labels, self.settings.limits.rows
         )
         if self.staff is not None:
-            time.sleep(OTHERS_SECONDS)  # a row may be in another process's memory yet
+            time.sleep(OTHERS_SECONDS)  # till most rows of others are there; labels wait for more
         try:
             self.recorder.flush()
             operates = self.guard.may(caller, Right.OPERATE)
@@ -139,7 +139,9 @@ class ScoringService:
             def corrects(teller: str) -> bool:
                 return operates or teller == caller
 
-            counts = self.spool.label(labels, caller, time.time(), corrects)
+            counts = self.spool.label(
+                labels, caller, time.time(), corrects, beside=self.staff is not None
+            )
         except StorageError as exc:
             raise RequestRefused(
                 "labels cannot be kept now; send them again later",

@@ -1,6 +1,7 @@
 """Labels that came before their row: kept for a while, and joined when the row is written.
 
-On a shared log the row may still be in the memory of the replica that answered it.
+The row may still be in the memory of the replica, or of the server's other process, that answered
+it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,21 @@ from collections.abc import Callable, Iterator, Sequence
 
 from selfheal_cli.spool.database import Transaction
 
-KEPT = "600 seconds"
+KEPT = 600  # seconds
+MOST = 100_000  # labels; of more the oldest are forgotten
+# that a label came before, by whether the log is PostgreSQL's or a file
+BEFORE = {
+    True: f"since < now() - interval '{KEPT} seconds'",
+    False: f"since < (julianday('now') - 2440587.5) * 86400.0 - {KEPT}",
+}
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS early (
+    request TEXT, place INTEGER NOT NULL, key TEXT, y INTEGER NOT NULL, caller TEXT NOT NULL,
+    at REAL NOT NULL, since REAL NOT NULL DEFAULT ((julianday('now') - 2440587.5) * 86400.0)
+);
+CREATE INDEX IF NOT EXISTS early_by_request ON early (request);
+CREATE INDEX IF NOT EXISTS early_by_key ON early (key);
+"""
 # labels that find no row wait until all rows that are being written are there, or are not yet begun
 APPENDING = "SELECT pg_advisory_xact_lock_shared(hashtext(current_schema()))"
 WAITING = "SELECT pg_advisory_xact_lock(hashtext(current_schema()))"
@@ -38,9 +53,14 @@ def keep(
     y: int,
     caller: str,
     at: float,
+    *,
+    shared: bool,
 ) -> None:
     """Keep the label of a row, by request and place or by key; older ones are forgotten."""
-    transaction.execute(f"DELETE FROM early WHERE since < now() - interval '{KEPT}'")  # noqa: S608
+    transaction.execute(f"DELETE FROM early WHERE {BEFORE[shared]}")  # noqa: S608
+    transaction.execute(
+        "DELETE FROM early WHERE rowid <= (SELECT max(rowid) FROM early) - ?", (MOST,)
+    )
     transaction.execute(
         "INSERT INTO early (request, place, key, y, caller, at) VALUES (?, ?, ?, ?, ?, ?)",
         (*row, y, caller, at),

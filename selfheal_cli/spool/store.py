@@ -62,6 +62,7 @@ CREATE TABLE IF NOT EXISTS taken (
     safe INTEGER NOT NULL, PRIMARY KEY (run, batch)
 );
 """
+    + early.SCHEMA
     + fence.SCHEMA
 )
 COMMIT = (
@@ -108,7 +109,7 @@ class Spool:
         with self._file.writing() as database:
             if self._file.shared:
                 database.execute(early.APPENDING)
-            wait = self._file.shared and early.some_wait(database)
+            wait = early.some_wait(database)
             for request in answers:
                 number = _insert(database, request)
                 if number is not None:
@@ -194,14 +195,16 @@ class Spool:
 
     def label(
         self, labels: Sequence[Feedback], caller: str = "", at: float = 0.0,
-        corrects: Corrects | None = None,
+        corrects: Corrects | None = None, *, beside: bool = False,
     ) -> Joined:  # fmt: skip
         """Join labels to rows that were answered; a row keeps its first label, unless the caller
         ``corrects`` who told it. A corrected label is a new one, behind all others.
 
         Who told it, and when (seconds since 1970), is kept with each label that is a row's first
-        or another one than that.
+        or another one than that. Where others write rows ``beside`` this process, as on a shared
+        log, a label that finds no row waits for it, though it counts as unknown by now.
         """
+        waits = beside or self._file.shared
         told = Counter[str]()
         strangers: list[str] = []
         with self._file.writing() as database:
@@ -214,9 +217,9 @@ class Spool:
                 if row is None:
                     told["unknown"] += 1
                     strangers += [] if label.key is None else [label.key]
-                    if self._file.shared:
+                    if waits:
                         missing = label.request, label.place, label.key
-                        early.keep(database, missing, label.y, caller, at)
+                        early.keep(database, missing, label.y, caller, at, shared=self._file.shared)
                 else:
                     told.update(_tell(database, row, label.y, caller, at, corrects))
         repeated = len(labels) - told["joined"] - told["unknown"]

@@ -239,3 +239,26 @@ def test_one_process_has_the_turn_until_it_gives_it_back_or_is_silent(place: Pla
     assert not one.take_turn("w2", 60.0, heals=False)
     assert one.take_turn("a", 60.0) and not other.take_turn("w", 60.0, heals=False)
     assert one.take_turn("a", 0.0) and other.take_turn("b", -1.0) and one.take_turn("a", 60.0)
+
+
+def test_a_label_before_its_row_waits_for_it_where_another_process_answers_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("selfheal_cli.spool.early.MOST", 3)
+    place = tmp_path / "spool.db"
+    ours, theirs = Spool(place), Spool(place)
+    by_place, by_key = Feedback(1, "r1", 1), Feedback(1, key="order-2")
+    assert ours.label([by_place, by_key], "ann", 5.0, beside=True) == Joined(
+        0, 0, 2, strangers=("order-2",)
+    )
+    theirs.append([answered("r1"), answered("r2", keys=("order-1", "order-2"))])
+    labels = theirs.labels_after(0, 9)
+    assert [(one.answered, one.place, one.y) for one in labels] == [(1, 1, 1), (2, 1, 1)]
+    assert theirs.told_of("r1", 1) == [(1, "ann", 5.0)]
+    assert ours.label([by_place], "ann", 6.0, beside=True).repeated == 1
+
+    ours.label([Feedback(1, f"q{at}") for at in range(5)], "ann", beside=True)
+    ours.label([Feedback(1, "alone")], "ann")  # nobody else answers: there is no such row
+    theirs.append([answered(f"q{at}") for at in range(5)] + [answered("alone")])
+    known = {one.answered - 3 for one in theirs.labels_after(2, 9)}
+    assert known == {1, 2, 3, 4}  # the oldest is forgotten
