@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import re
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from selfheal_cli.pipeline.offline.history import HistoryEntry
 
 HEAL_ID = re.compile(r"\bheal [0-9a-f]{8}-h0*(\d+)")  # in full by --json
+UNPUBLISHED = "heal-learned"
 FIELDS = ("at", "kind", "actor", "run", "batch", "before", "after", "reason")
 
 
@@ -63,7 +66,8 @@ def command(
     """List heals, rollbacks, moves of aliases, holds and proposals in order, with their reasons.
 
     Heals come from the event logs under mlruns/selfheal/, whose chains are checked on the way; who
-    moved what comes from the model's journal in the registry.
+    moved what comes from the model's journal in the registry. Heals in a row that were not
+    published share a line; --wide has each.
     """
     if as_csv and as_json:
         raise click.UsageError("--csv and --json exclude each other")
@@ -86,7 +90,7 @@ def command(
         writer.writerow(FIELDS)
         writer.writerows([getattr(one, name) for name in FIELDS] for one in shown)
     else:
-        rows = [_row(one) for one in shown]
+        rows = [_row(one, many) for one, many in _in_rows(shown, each=output.is_wide())]
         subject = f"Run {run_name}" if run_name else f"Model '{model_name}'"
         if not happenings:
             say(f"{subject}: nothing is recorded.")
@@ -128,11 +132,25 @@ def _of_segment(segment: str, model: str, tracking_uri: str | None) -> set[int]:
     }
 
 
-def _row(one: HistoryEntry) -> list[str]:
+def _in_rows(shown: Sequence[HistoryEntry], *, each: bool) -> Iterator[tuple[HistoryEntry, int]]:
+    """Entries with how many stand in their row: heals in a row that changed nothing have one, of
+    the last of them, unless ``each`` is wanted.
+    """
+    for (kind, _), same in groupby(shown, key=lambda one: (one.kind, one.run)):
+        entries = list(same)
+        if kind == UNPUBLISHED and not each:
+            yield entries[-1], len(entries)
+        else:
+            yield from ((one, 1) for one in entries)
+
+
+def _row(one: HistoryEntry, many: int) -> list[str]:
     when = one.at[5:16].replace("T", " ")
     batch = "" if one.batch is None else str(one.batch)
     why = HEAL_ID.sub(r"heal \1", one.reason)
-    return [one.at[:4], when, one.kind, batch, _change(one), _f1(one.data), one.actor, why]
+    change = _change(one) if many == 1 else f"{many} heals"
+    why = why if many == 1 else f"the last: {why}"
+    return [one.at[:4], when, one.kind, batch, change, _f1(one.data), one.actor, why]
 
 
 def _change(one: HistoryEntry) -> str:

@@ -103,11 +103,15 @@ def line(*parts: Part) -> Text:
     return rich_text
 
 
+def is_wide() -> bool:
+    """Whether the command was asked for ``--wide``."""
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.meta.get(WIDE, False))
+
+
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Part]]) -> None:
     """A table on standard output: as wide as that is, or with ``--wide`` as wide as it needs."""
-    context = click.get_current_context(silent=True)
-    wide = context is not None and context.meta.get(WIDE, False)
-    room = sys.maxsize if wide else make_console().width
+    room = sys.maxsize if is_wide() else make_console().width
     shown = make_table(title, columns, rows, room=room)
     make_console(least=shown.width).print(shown)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -94,3 +95,7 @@ def test_three_rows_a_batch_and_labels_that_come_all_at_once_are_taken(
     kinds = [one["kind"] for one in json.loads(invoke("history", "--json").stdout)]
     assert kinds.count("heal-learned") + kinds.count("heal") > 20
     assert "heal-failed" not in kinds
+    in_a_row = [len(list(same)) for kind, same in groupby(kinds) if kind == "heal-learned"]
+    most = f"{max(in_a_row)} heals"
+    assert most in invoke("history").stdout
+    assert most not in invoke("history", "--wide").stdout
