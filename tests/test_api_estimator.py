@@ -6,6 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.naive_bayes import GaussianNB
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from selfheal_cli.api import SelfHealing
 from selfheal_cli.errors import MissingColumn
@@ -33,3 +36,14 @@ def test_a_pipeline_scores_as_it_does_heals_and_goes_on(workdir: Path) -> None:
     again.close()
     late = slice(300, None)
     assert ((healed[late] > 0.5) == y[late]).mean() > ((own[late] > 0.5) == y[late]).mean()
+
+
+def test_a_classifier_that_computes_in_float32_answers_as_it_does(workdir: Path) -> None:
+    x = np.random.default_rng(0).standard_normal((300, 10)).astype(np.float32)
+    y = np.digitize(x[:, 0] + x[:, 1] * x[:, 2], [-0.7, 0.7])
+    model = make_pipeline(StandardScaler(), GaussianNB()).fit(x, y)
+    with SelfHealing(model, x, y, name="bayes", mode="sync") as healing:
+        for count in (1, 7, 300):
+            own = model.predict_proba(x[:count])
+            assert own.dtype == np.float32
+            assert np.array_equal(healing.predict(x[:count]), own)

@@ -44,6 +44,24 @@ def own(module: nn.Module, *inputs: Tensor) -> np.ndarray[Any, Any]:
     return probabilities
 
 
+def test_a_module_that_ends_in_log_softmax_is_healed_by_the_recipe_that_fits(
+    workdir: Path,
+) -> None:
+    x, y = numbers()
+    module = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 3), nn.LogSoftmax(1))
+    with SelfHealing(module, x.to_numpy(np.float32), y, name="three", mode="sync") as model:
+        own = torch.exp(module(torch.from_numpy(x.to_numpy(np.float32)))).detach()
+        np.testing.assert_allclose(model.predict(x.to_numpy()), own, atol=1e-6)
+    with pytest.raises(ConfigurationError, match="anchored"):
+        SelfHealing(module, x.to_numpy(np.float32), y, name="other", recipe="anchored", mode="sync")
+
+
+def test_what_holds_no_module_is_told_what_is_taken(workdir: Path) -> None:
+    x, y = numbers()
+    with pytest.raises(ModelError, match="CatBoost's, and what MLflow has"):
+        SelfHealing(object(), x, y, name="object")
+
+
 def test_a_pipeline_before_a_module_takes_the_table_and_is_kept_with_it(workdir: Path) -> None:
     x, y = FRAME.drop(columns="y"), FRAME["y"].to_numpy()
     module, fitted = small_network(inputs=8), before().fit(x)

@@ -51,7 +51,7 @@ from selfheal_cli.model.network import use_one_thread
 from selfheal_cli.pipeline.prepare.inputs import AskedInput, parse_inputs
 from selfheal_cli.pipeline.prepare.wrapped import PREFIX
 from selfheal_cli.pipeline.runs.run import Finished, RunContext
-from selfheal_cli.pipeline.runs.wrap import add_wrapped, require_name, wrapped_on
+from selfheal_cli.pipeline.runs.wrap import add_wrapped, require_name, usual_recipe, wrapped_on
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from selfheal_cli.registry.mlflow.store import close_connections
 from selfheal_cli.rollback.paired import plan_better
@@ -81,7 +81,8 @@ class SelfHealing(HealDecisions):
     that shape. ``rules`` are domain rules over ``columns`` (``x0``, ``x1``, ... where none are
     named), a value of a row each. ``labels`` are the classes' words, in their order. ``at`` is the
     layer that the ``adapter`` (``reflexive``, ``affine`` or ``lora:RANK``) goes to; docs/models.md
-    says which recipe fits where. ``settings`` are others of `HealSettings`, such as
+    says which recipe fits where; None is ``anchored``, and ``gradient`` where that does not fit.
+    ``settings`` are others of `HealSettings`, such as
     ``learning_rate`` and ``steps``; ``policy`` are thresholds. ``monitors`` say whether rows moved:
     None are those of own data, ``[]`` is none. ``recipe``, ``adapter``, ``rules``
     and ``monitors`` are named, or parts of the program's own: docs/own-parts.md.
@@ -123,7 +124,7 @@ class SelfHealing(HealDecisions):
         rules: Sequence[str | Callable[..., Any]] = (),
         monitors: Sequence[Any] | None = None,
         batch_size: int = 100,
-        recipe: Any = "anchored",
+        recipe: Any = None,
         at: str = AUTO,
         adapter: Any = REFLEXIVE,
         inputs: Sequence[str] = (),
@@ -140,11 +141,12 @@ class SelfHealing(HealDecisions):
         tracking_uri: str | None = None,
     ) -> None:
         require_name(name)
-        recipe, adapter = name_of("recipe", recipe), named_adapter(adapter)
+        adapter = named_adapter(adapter)
         how = {"at": at, "adapter": adapter, "init": init, "output": _gives(gives, output)}
         how["factory"] = factory if factory is None or isinstance(factory, str) else maker(factory)
         given = _model_of(module, preprocess, x, (columns, labels), parse_inputs(inputs), how)
         network, base, intake = given.network, given.base, given.intake
+        recipe = usual_recipe(network) if recipe is None else name_of("recipe", recipe)
         heal = _heal_settings(recipe, mode, settings)
         check_recipe(heal, LabelSettings(regime="arriving"), max(network.architecture.outputs, 2))
         check_place(heal, network)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
@@ -47,6 +47,15 @@ def describe(
         libraries=dict(fitted.libraries)
         or {name: _version(name) for name in STORED_WITH[fitted.format]},
     )
+
+
+def dtypes_of(frame: pd.DataFrame | None) -> tuple[Literal["float64", "float32"], ...]:
+    """In which types a model may compute on rows like these, the one that is tried first before the
+    other: on float32 alone much of scikit-learn computes in float32.
+    """
+    floats = [] if frame is None else [one for one in frame.dtypes if one.kind == "f"]
+    narrow = bool(floats) and all(one == "float32" for one in floats)
+    return ("float64", "float32") if narrow else ("float64",)
 
 
 def changed_libraries(spec: EstimatorSpec | None) -> str:

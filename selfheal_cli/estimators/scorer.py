@@ -40,7 +40,8 @@ class LoadedEstimator:
         if spec.takes == "table":
             rows: Any = spec.table(columns)
         else:
-            rows = matrix if matrix is not None and spec.is_plain else spec.matrix(columns)
+            known = matrix is not None and spec.is_plain and spec.dtype == "float64"
+            rows = matrix if known else spec.matrix(columns)
         return self._answers(rows).astype(np.float32)
 
     def _answers(self, rows: Any) -> Matrix:

@@ -62,9 +62,10 @@ class EstimatorSpec(BaseModel):
 
     It ``gives`` probabilities, or a network's inputs. ``outputs``: 1 for the probability of class
     1, else a probability for each of K classes; of inputs their number.
-    ``takes`` a table as in training, or a matrix of numbers alone, which costs less. ``types`` are
-    those in its file that skops does not load by itself, and of a pyfunc that runs code of its own
-    the name of that; ``libraries`` are what it was stored with.
+    ``takes`` a table as in training, or a matrix of numbers alone, which costs less; ``dtype`` is
+    the type of its numbers where they are not whole. ``types`` are those in its file that skops
+    does not load by itself, and of a pyfunc that runs code of its own the name of that;
+    ``libraries`` are what it was stored with.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -76,12 +77,14 @@ class EstimatorSpec(BaseModel):
     types: tuple[str, ...] = ()
     libraries: dict[str, str] = {}
     gives: Literal["probabilities", "inputs"] = "probabilities"
+    dtype: Literal["float64", "float32"] = "float64"
 
     @model_serializer(mode="wrap")
     def _as_it_was(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what classifiers did not say before others came."""
         values: dict[str, Any] = dump(self)
-        return {k: v for k, v in values.items() if (k, v) != ("gives", "probabilities")}
+        said = (("gives", "probabilities"), ("dtype", "float64"))
+        return {k: v for k, v in values.items() if (k, v) not in said}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -100,8 +103,13 @@ class EstimatorSpec(BaseModel):
 
     def table(self, columns: Columns) -> pd.DataFrame:
         """Raw columns (n,) each as the table that it was trained on."""
-        return pd.DataFrame({one.name: one.series(columns[one.name]) for one in self.inputs})
+        table = {one.name: one.series(columns[one.name]) for one in self.inputs}
+        if self.dtype != "float64":
+            floats = (name for name, values in table.items() if values.dtype == np.float64)
+            table |= {name: table[name].astype(self.dtype) for name in floats}
+        return pd.DataFrame(table)
 
     def matrix(self, columns: Columns) -> Matrix:
         """Raw columns (n,) each side by side (n, inputs), categories by their place."""
-        return np.column_stack([one.codes(columns[one.name]) for one in self.inputs])
+        matrix = np.column_stack([one.codes(columns[one.name]) for one in self.inputs])
+        return matrix.astype(self.dtype, copy=False)

@@ -117,7 +117,7 @@ def choose_key(output: Any, rows: int) -> str | None:
     listed = ", ".join(f"{name} {_shape(one)}" for name, one in list(known.items())[:8])
     raise ModelError(
         f"the model gives {_article(output)} with {listed}; say which is one answer a row with "
-        "--gives KEY (output=KEY in Python)"
+        "--gives KEY (gives=KEY in Python)"
     )
 
 

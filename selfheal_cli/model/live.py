@@ -37,5 +37,7 @@ def _within(model: Any) -> Any:
             return inner
     kind = type(model).__name__
     raise ModelError(
-        f"a {kind} is no torch.nn.Module and holds none; only PyTorch models are taken here"
+        f"a {kind} is no torch.nn.Module and holds none; these are taken, classifiers of "
+        "scikit-learn's, XGBoost's, LightGBM's and CatBoost's, and what MLflow has, by 'selfheal "
+        "wrap models:/NAME/VERSION'"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import mlflow
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from mlflow.utils.file_utils import ArtifactProgressBar
 
 from selfheal_cli.config import SyntheticSettings
 from selfheal_cli.errors import RegistryError, RegistryUnreachable, VersionCorrupt
@@ -157,3 +159,14 @@ def test_a_database_that_is_none_is_out_of_reach(empty_dir: Path) -> None:
     Path("mlflow.db").write_text("this is no database, only text that is long enough\n" * 50)
     with pytest.raises(RegistryUnreachable):
         MlflowRegistry()
+
+
+def test_what_is_fetched_draws_no_bars_into_a_program_of_somebody_elses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn: list[object] = []
+    bars = SimpleNamespace(tqdm=lambda **named: drawn.append(named))
+    monkeypatch.setitem(sys.modules, "tqdm", SimpleNamespace(auto=bars))
+    monkeypatch.setitem(sys.modules, "tqdm.auto", bars)
+    ArtifactProgressBar.files("Downloading artifacts", total=8)
+    assert drawn == []

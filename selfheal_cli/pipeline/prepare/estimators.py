@@ -6,13 +6,14 @@ import io
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from selfheal_cli.errors import DataError, ModelError, one_line
-from selfheal_cli.estimators.describing import columns_of, describe
+from selfheal_cli.estimators.describing import columns_of, describe, dtypes_of
 from selfheal_cli.estimators.loading import library
 from selfheal_cli.estimators.scorer import as_outputs, keep
 from selfheal_cli.estimators.signed import labels_said
@@ -119,8 +120,8 @@ def described(
     own = as_outputs(theirs, outputs).astype(np.float32)
     spoken = _labels(fitted, max(outputs, 2), labels)
     allowed = frozenset(fitted.types)
-    for candidate, takes in _ways(fitted):
-        spec = describe(candidate, outputs, given, names)
+    for dtype, (candidate, takes) in product(dtypes_of(given), _ways(fitted)):
+        spec = describe(candidate, outputs, given, names).model_copy(update={"dtype": dtype})
         spec = spec.model_copy(update={"takes": takes}) if takes else spec
         keep(spec, candidate.data, allowed.__contains__)
         encoding = Encoding(columns=side_columns(frame, spec), contract=2, model=spec)
@@ -186,7 +187,7 @@ def _asked(fitted: FittedClassifier, frame: pd.DataFrame, *, drawn: bool) -> Any
 def _as_trained(fitted: FittedClassifier, frame: pd.DataFrame) -> Any:
     """Rows as the library had them: texts as categories where it keeps categories."""
     if fitted.names is None and fitted.format in ("skops", "lightgbm"):
-        return frame.to_numpy()
+        return np.ascontiguousarray(frame.to_numpy())  # float32 sums hang on the order
     shown = frame.set_axis(list(fitted.names or frame.columns), axis=1)
     for place, known in (fitted.categories or {}).items():
         name = shown.columns[place]

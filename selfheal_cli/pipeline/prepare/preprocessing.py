@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from selfheal_cli.errors import DataError, ModelError, one_line
-from selfheal_cli.estimators.describing import columns_of, describe
+from selfheal_cli.estimators.describing import columns_of, describe, dtypes_of
 from selfheal_cli.estimators.scorer import keep
 from selfheal_cli.estimators.spec import EstimatorSpec
 from selfheal_cli.estimators.taking import FittedClassifier, on_one_thread
@@ -61,13 +61,15 @@ def preprocessing(fitted: FittedClassifier, frame: pd.DataFrame, where: str) -> 
         ) from exc
     if theirs.ndim != 2 or len(theirs) != len(frame):
         raise ModelError(f"the {fitted.kind} gives {theirs.shape} for {len(frame)} rows")
-    spec = describe(fitted, theirs.shape[1], frame, names).model_copy(update={"gives": "inputs"})
-    keep(spec, fitted.data, frozenset(fitted.types).__contains__)
-    encoding = Encoding(columns=side_columns(frame, spec), contract=2, model=spec)
-    x = encoding.encode(encoding.raw(frame))
-    if not np.array_equal(x, theirs, equal_nan=True):
-        raise ModelError(
-            f"the {fitted.kind} gives something else once it is stored, on {len(x)} rows: its "
-            "columns or their types are others than in training"
-        )
-    return Preprocessing(fitted.data, spec, encoding, x)
+    usual = describe(fitted, theirs.shape[1], frame, names)
+    for dtype in dtypes_of(frame):
+        spec = usual.model_copy(update={"gives": "inputs", "dtype": dtype})
+        keep(spec, fitted.data, frozenset(fitted.types).__contains__)
+        encoding = Encoding(columns=side_columns(frame, spec), contract=2, model=spec)
+        x = encoding.encode(encoding.raw(frame))
+        if np.array_equal(x, theirs, equal_nan=True):
+            return Preprocessing(fitted.data, spec, encoding, x)
+    raise ModelError(
+        f"the {fitted.kind} gives something else once it is stored, on {len(frame)} rows: its "
+        "columns or their types are others than in training"
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -126,17 +126,23 @@ def add_wrapped(
     return Placed(number, tuple(move_alias(registry, move) for move in moves), healing)
 
 
+def usual_recipe(network: SelfHealingNetwork) -> str:
+    """That of own data, unless the adapter is where it cannot heal."""
+    try:
+        check_place(HealSettings(recipe=own_data.RECIPE), network)
+    except ConfigurationError:
+        return "gradient"
+    return own_data.RECIPE
+
+
 def wrapped_config(network: SelfHealingNetwork, model: str) -> RunConfig:
     """How it is healed where it is served as it is: as on own data, by the recipe that fits."""
     values: dict[str, Any] = {
         "model_name": model, "drift_by": own_data.DRIFT_BY, "monitors": own_data.monitors(),
         "policy": own_data.PUBLISHING,
     }  # fmt: skip
-    for recipe in (own_data.RECIPE, "gradient"):
-        heal = HealSettings(recipe=recipe, **own_data.healing(recipe))
-        with suppress(ConfigurationError):
-            check_place(heal, network)
-            break
+    recipe = usual_recipe(network)
+    heal = HealSettings(recipe=recipe, **own_data.healing(recipe))
     return checked(RunConfig, {**values, "heal": heal}, where=f"wrapping '{model}'")
 
 
