@@ -56,23 +56,41 @@ def serve_with_workers(
         bound(told.host, told.port) as listening,
         _office(told, count, listening, command) as workers,
     ):
-        version = workers.start()
-        on_ready(url_of(listening), version)
-        while heard.get() == signal.SIGHUP:
+        version = workers.start(heard.goes_on)
+        if heard.goes_on():
+            on_ready(url_of(listening), version)
+        while heard.next() == signal.SIGHUP:
             try:
-                workers.renew(settings(), heard.empty)
+                workers.renew(settings(), heard.goes_on)
             except SelfhealError as exc:
                 _say(f"the settings cannot be used, and stay as they were: {one_line(exc)}")
 
 
+class Heard:
+    """The signals that came, in their order."""
+
+    def __init__(self) -> None:
+        self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._ends = False
+
+    def hear(self, number: int, frame: FrameType | None) -> None:
+        """One came."""
+        self._ends = self._ends or number != signal.SIGHUP
+        self._signals.put(number)
+
+    def next(self) -> int:
+        """The next one, once there is one."""
+        return self._signals.get()
+
+    def goes_on(self) -> bool:
+        """Whether none has asked for the end: whoever waits for something looks at it."""
+        return not self._ends
+
+
 @contextmanager
-def _signals() -> Iterator[queue.SimpleQueue[int]]:
-    heard: queue.SimpleQueue[int] = queue.SimpleQueue()
-
-    def hear(number: int, frame: FrameType | None) -> None:
-        heard.put(number)
-
-    before = {name: signal.signal(name, hear) for name in SIGNALS}
+def _signals() -> Iterator[Heard]:
+    heard = Heard()
+    before = {name: signal.signal(name, heard.hear) for name in SIGNALS}
     try:
         yield heard
     finally:
@@ -148,14 +166,19 @@ class Workers:
         self._processes: list[KeptProcess] = []
         self._lock = threading.Lock()
 
-    def start(self) -> int | None:
-        """Begin them; the first says whether there is something to serve. Returns its version."""
+    def start(self, go_on: Callable[[], bool]) -> int | None:
+        """Begin them; the first says whether there is something to serve. Returns its version.
+
+        They are not waited for any more once ``go_on`` says no.
+        """
         first = self._begin(tells=True)
-        if not self._is_ready(first, lambda: True):
+        if not self._is_ready(first, go_on):
+            if not go_on():
+                return None
             raise SystemExit(first.code or 1)
         rest = [self._begin() for _ in range(self._count - 1)]
         for process in rest:
-            self._is_ready(process, lambda: True)
+            self._is_ready(process, go_on)
         served = (word.info.version for word in self._staff.words() if word.scores)
         return next(served, None)
 

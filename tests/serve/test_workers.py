@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -297,3 +298,31 @@ def test_figures_of_all_are_added_by_their_labels() -> None:
     counts = {one.labels["reason"]: one.value for one in family.samples
               if one.name == "refused_total"}  # fmt: skip
     assert counts == {"a": 1, "b": 2, "c": 1}
+
+
+def test_who_is_told_to_end_while_processes_come_up_waits_for_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    begun: list[Any] = []
+
+    def begin(self: workers.Workers, *, tells: bool = False) -> Any:
+        begun.append(SimpleNamespace(pid=len(begun), restarts=0, code=None))
+        return begun[-1]
+
+    monkeypatch.setattr(workers.Workers, "_begin", begin)
+    settings = ServerSettings(healer=HealerSettings(model="m", actor="a", workspace=tmp_path))
+    first = SimpleNamespace(pid=0, scores=True, info=SimpleNamespace(version=3))
+    staff: Any = SimpleNamespace(words=lambda: [first] if begun else [])
+    three: Any = workers.Workers(settings, 3, None, "server-1", staff)  # type: ignore[arg-type]
+    with workers._signals() as heard:
+        assert heard.goes_on()
+        signal.raise_signal(signal.SIGHUP)
+        assert heard.goes_on()
+        signal.raise_signal(signal.SIGTERM)
+        assert not heard.goes_on()
+        assert three.start(heard.goes_on) is None  # not one of them is up
+        assert len(begun) == 1
+        begun.clear()
+        asked = iter([True, True])
+        assert three.start(lambda: next(asked, False)) == 3  # the first alone
+        assert [heard.next(), heard.next()] == [signal.SIGHUP, signal.SIGTERM]
