@@ -14,7 +14,7 @@ from selfheal_cli import __version__
 from selfheal_cli.kinds import RECIPES
 from selfheal_cli.rules.ruleset import BREAKS
 from selfheal_cli.settings.layers import Layer, shown
-from selfheal_cli.settings.resolve import FOR_GRADIENTS, resolve
+from selfheal_cli.settings.resolve import FOR_GRADIENTS, WITHOUT_GRADIENTS, resolve
 from selfheal_cli.settings.schema import KINDS, RunFile, settings_of
 
 KEY = re.compile(r"#?(\w+):")  # at the beginning of a line; a comment has a space behind its #
@@ -150,8 +150,9 @@ class Page:
         self.blank()
         self.put("heal:")
         self.value("recipe", recipe, f"how to heal: {', '.join(RECIPES)}; docs/healing.md", 1)
-        unused = FOR_GRADIENTS if recipe == "anchored" else ()
-        held = resolve([Layer() if recipe == "article" else Layer(OWN)]).config
+        unused = FOR_GRADIENTS if recipe in WITHOUT_GRADIENTS else ()
+        own = Layer(OWN | {"heal": {"recipe": recipe}})
+        held = resolve([Layer() if recipe == "article" else own]).config
         self.defaults("heal", ("recipe", *unused), 1, held=held.heal)
         self.value("labels", labels, "when they come: full, delayed:K or none")
         for reason in filter(None, why.replace(": ", "; ").split("; ")):

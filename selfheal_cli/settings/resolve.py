@@ -152,6 +152,7 @@ WHERE = {
 }
 RANK = {"default": 0, "policy": 0, "file": 1, "env": 2, "option": 3}
 VALIDATION = 0.2  # share of own training rows that end training and are held out
+WITHOUT_GRADIENTS = ("anchored", "ensemble")  # recipes whose heals take none of these
 FOR_GRADIENTS = ("steps", "learning_rate", "label_weight", "rule_weight", "entropy_weight")
 
 
@@ -187,7 +188,8 @@ def refuse_misfits(given: Layer, kind: str) -> None:
     elif given.get(*REGIME) == "timed" and given.get("source", "label_time") is None:
         raise _misfit(given, REGIME, REGIME, "'timed' needs source.label_time=COLUMN")
     own = kind != SYNTHETIC
-    if (given.get(*recipe) or (own_data.RECIPE if own else "article")) != "anchored":
+    chosen = given.get(*recipe) or (own_data.RECIPE if own else "article")
+    if chosen not in WITHOUT_GRADIENTS:
         return
     for name in FOR_GRADIENTS:
         origin, value = given.origin(("heal", name)), given.get("heal", name)
@@ -197,7 +199,7 @@ def refuse_misfits(given: Layer, kind: str) -> None:
             raise _refusal(
                 origin,
                 ("heal", name),
-                "it is for --recipe article or gradient: an anchored heal has no steps and no "
+                f"it is for --recipe article or gradient: a heal of {chosen} has no steps and no "
                 "learning rate",
             )
 

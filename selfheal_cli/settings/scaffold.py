@@ -10,7 +10,7 @@ from pathlib import Path
 from selfheal_cli.config import TableSettings
 from selfheal_cli.settings.findings import BATCH, Findings, Looked, ScaffoldOptions, find
 from selfheal_cli.settings.layers import name_of_data
-from selfheal_cli.settings.own_data import MONITORS
+from selfheal_cli.settings.own_data import MONITORS, RECIPE
 from selfheal_cli.settings.reference import Page, listed, percent
 from selfheal_cli.sources.inspection import (
     NAMED_ID,
@@ -57,7 +57,7 @@ def draft_table(
     _write_source(page, shown_path, findings)
     feature = findings.rule.leaves[0].feature
     page.learning(
-        "anchored",
+        RECIPE,
         findings.regime,
         "frozen",
         rules=[str(findings.rule)],
