@@ -267,6 +267,7 @@ SINCE_0_1_0 = {
     "policy": (
         "brake_level",
         "brake_to",
+        "label_rate_of",
         "publish_change",
         "publish_share",
         "mode",

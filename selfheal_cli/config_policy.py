@@ -85,6 +85,11 @@ class Policy(Settings):
     quarantine_limit: Count = Field(
         default=8, description="quarantined batches in a row after which the new rate is believed"
     )
+    label_rate_of: Literal["recent", "recent-or-training"] = Field(
+        default="recent",
+        description="a batch's label rate is held against that of recent batches, or is plausible "
+        "as well where it is that of training; recent-or-training on own data",
+    )
     rule_rate_z: Positive = Field(
         default=4.0, description="a rule whose firing rate is further from training is stale"
     )

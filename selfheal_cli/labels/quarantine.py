@@ -34,7 +34,8 @@ class LabelWatch:
 
     ``training`` are the training labels (n,) in blocks of any size, in their order; ``z`` is the
     distance beyond which a batch is implausible, ``limit`` the number of such batches in a row
-    after which the new rate is believed. Raises `DataError` without training labels.
+    after which the new rate is believed. Where it ``returns``, a rate as in training is plausible
+    whatever came since. Raises `DataError` without training labels.
 
     >>> watch = LabelWatch([np.repeat([0, 1], [850, 150])], classes=2, batch_size=1000)
     >>> watch.judge(np.repeat(np.int8([0, 1]), [15, 85])).implausible
@@ -48,12 +49,15 @@ class LabelWatch:
         batch_size: int,
         z: float = 6.0,
         limit: int = 8,
+        *,
+        returns: bool = False,
     ) -> None:
         blocks = [_logits(_counts(labels, classes)) for labels in _cut(training, batch_size)]
         if not blocks:
             raise DataError("no training labels to hold a batch's labels against")
         self._classes, self._z, self._limit = classes, z, limit
         self._reference: Shares = np.mean(blocks, axis=0)
+        self._first = self._reference if returns else None
         self._trained = _between(blocks, batch_size)
         self._batch_size = batch_size
         self._recent: deque[Shares] = deque(maxlen=RECENT)
@@ -61,14 +65,20 @@ class LabelWatch:
 
     def judge(self, y: LabelArray) -> LabelVerdict:
         """Take a batch's labels (n,); an empty batch is plausible and changes nothing."""
-        expected = _share(self._reference)
         if not len(y):
-            return self._verdict(expected, np.zeros(self._classes), rows=0)
+            return self._verdict(_share(self._reference), np.zeros(self._classes), rows=0)
         counts = _counts(y, self._classes)
         observed = _logits(counts)
-        # a stream may vary more from batch to batch than its training rows did
-        between = np.maximum(self._trained, _between(self._recent, self._batch_size))
-        z = (observed - self._reference) / np.sqrt(between + _binomial(counts, expected))
+        z = self._distance(observed, counts)
+        if self._first is not None and np.abs(z).max() > self._z:
+            recent, self._reference = self._reference, self._first
+            again = self._distance(observed, counts)
+            if np.abs(again).max() > self._z:
+                self._reference = recent
+            else:
+                z = again
+                self._recent.clear()
+        expected = _share(self._reference)
         verdict = self._verdict(expected, z, rows=len(y), counts=counts)
         if np.abs(z).max() <= self._z:
             self._streak.clear()
@@ -81,6 +91,14 @@ class LabelWatch:
         else:
             self._streak.append(observed)
         return verdict
+
+    def _distance(self, observed: Shares, counts: NDArray[np.int64]) -> Shares:
+        """Of a batch's logits from the reference, in standard errors."""
+        # a stream may vary more from batch to batch than its training rows did
+        between = np.maximum(self._trained, _between(self._recent, self._batch_size))
+        error = np.sqrt(between + _binomial(counts, _share(self._reference)))
+        distance: Shares = (observed - self._reference) / error
+        return distance
 
     def _verdict(
         self, expected: Shares, z: Shares, *, rows: int, counts: NDArray[np.int64] | None = None

@@ -16,7 +16,12 @@ MONITORS: Mapping[str, Mapping[str, Any]] = {
 }
 DRIFT_BY = "monitors"
 # of the policy, where its file says nothing of it
-PUBLISHING: Mapping[str, Any] = {"publish_change": 0.003, "publish_share": 0.6, "brake_to": "best"}
+PUBLISHING: Mapping[str, Any] = {
+    "publish_change": 0.003,
+    "publish_share": 0.6,
+    "brake_to": "best",
+    "label_rate_of": "recent-or-training",
+}
 # an ensemble learns from the latest batches alone: the window holds those that it is judged on, and
 # those of a pause after a rollback; its experts are charged before they learn, so that the gate
 # needs fewer rows

@@ -19,7 +19,7 @@ def labels(draw: np.random.Generator, share: float, rows: int = 100) -> np.ndarr
     return (draw.random(rows) < share).astype(np.int8)
 
 
-def watch(draw: np.random.Generator, share: float = 0.15, **options: float) -> LabelWatch:
+def watch(draw: np.random.Generator, share: float = 0.15, **options: float | bool) -> LabelWatch:
     return LabelWatch([labels(draw, share, 5_000)], 2, 100, **options)  # type: ignore[arg-type]
 
 
@@ -52,6 +52,20 @@ def test_a_rate_that_stays_is_believed_at_the_limit_and_from_then_on(limit: int)
     assert [v.believed for v in verdicts] == [n == limit for n in range(1, 21)]
     assert f"believed, as {limit} such batches" in verdicts[limit - 1].reason
     assert verdicts[limit].expected == pytest.approx(0.85, abs=0.06)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_after_a_time_of_one_class_the_rate_of_training_is_plausible_at_once(
+    seed: int,
+) -> None:
+    draw = np.random.default_rng(seed)
+    watching = watch(draw, 0.45, returns=True)
+    one = [watching.judge(labels(draw, 0.0)).implausible for _ in range(12)]
+    back = [watching.judge(labels(draw, 0.45)).implausible for _ in range(12)]
+    flipped = watching.judge(labels(draw, 0.97)).implausible
+    assert one == [True] * 7 + [False] * 5
+    assert not any(back)
+    assert flipped
 
 
 def test_an_accepted_batch_starts_the_count_again() -> None:

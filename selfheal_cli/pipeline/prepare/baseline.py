@@ -336,7 +336,12 @@ def survey(config: RunConfig, source: Source, trained: Trained) -> Prepared:
         reference=references.reference() if references else None,
         rule_calibration=tuple(calibrated),
         label_watch=LabelWatch(
-            labels, classes, config.batch_size, policy.label_rate_z, policy.quarantine_limit
+            labels,
+            classes,
+            config.batch_size,
+            policy.label_rate_z,
+            policy.quarantine_limit,
+            returns=policy.label_rate_of != "recent",
         ),
         shifts=shifts.shifts(),
         thresholds=thresholds,
