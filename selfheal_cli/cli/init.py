@@ -40,7 +40,7 @@ SCHEMA = "selfheal.schema.json"  # beside the file, for editors
 def command(
     data: Path | None, out: Path, force: bool, schema: bool, as_json: bool, **columns: Any
 ) -> None:
-    """Write a commented selfheal.yaml, filled from what is seen in DATA, a CSV or Parquet file.
+    """Write a commented selfheal.yaml, filled from what is seen in DATA: CSV, Parquet or NDJSON.
 
     Its columns with their kinds, the likely target, ids and leaks, a rule, when labels come: look
     through it, then 'selfheal run' in its folder. Without DATA: for the article's stream.

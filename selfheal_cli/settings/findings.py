@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selfheal_cli.config import TableSettings, checked
+from selfheal_cli.config_sources import NDJSON_SUFFIXES, NdjsonSettings
 from selfheal_cli.errors import DataError
 from selfheal_cli.rules.ruleset import Rule
 from selfheal_cli.rules.search import suggest_rule
@@ -93,7 +94,7 @@ class Findings:
     looked: Looked
     target: ColumnProfile
     others: tuple[str, ...]
-    settings: TableSettings
+    settings: TableSettings | NdjsonSettings
     times: Clocks
     batch_size: int
     rare: RarityAdvice | None  # what rare positives need
@@ -122,7 +123,7 @@ def _look(path: Path, wishes: ScaffoldOptions) -> Looked:
 
 
 def find(path: Path, wishes: ScaffoldOptions) -> Findings:
-    """Look at a CSV or Parquet file, and read it as a run would.
+    """Look at a CSV, Parquet or NDJSON file, and read it as a run would.
 
     Raises `DataError` where a run could not take the file, or no target can be guessed.
     """
@@ -166,20 +167,26 @@ def _settings(
     times: Clocks,
     drop: tuple[str, ...],
     wishes: ScaffoldOptions,
-) -> tuple[TableSettings, int]:
+) -> tuple[TableSettings | NdjsonSettings, int]:
     """How a run is to read the table, and in batches of how many rows."""
     spelling = looked.recognised.spelling
     fraction = _fraction(target)
     batch = max(2, min(BATCH, int(target.rows * min(fraction, 1 - fraction) / 5)))
     values = {
         "path": looked.path, "target": target.name, "positive": wishes.positive, "drop": drop,
-        "categorical": tuple(wishes.categorical), "separator": wishes.separator,
+        "categorical": tuple(wishes.categorical),
         "train_fraction": fraction, "time": times.time, "label_time": times.label_time,
         "unlabelled": target.first_missing is not None or times.label_time is not None,
         "sort_by": wishes.sort_by, "decimal": spelling.decimal, "thousands": spelling.thousands,
         "date_format": spelling.dates, "missing_values": spelling.missing,
-        "encoding": looked.encoding, "skip_lines": looked.skip_lines or None,
     }  # fmt: skip
+    if looked.path.suffix.lower() in NDJSON_SUFFIXES:
+        return checked(NdjsonSettings, values, where=str(looked.path)), batch
+    values |= {
+        "separator": wishes.separator,
+        "encoding": looked.encoding,
+        "skip_lines": looked.skip_lines or None,
+    }
     return checked(TableSettings, values, where=str(looked.path)), batch
 
 

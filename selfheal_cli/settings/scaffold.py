@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from selfheal_cli.config import TableSettings
+from selfheal_cli.config_sources import BoundedSettings
 from selfheal_cli.settings.findings import BATCH, Findings, Looked, ScaffoldOptions, find
 from selfheal_cli.settings.layers import name_of_data
 from selfheal_cli.settings.own_data import MONITORS, RECIPE
@@ -46,7 +46,7 @@ def draft_synthetic(schema: str | None = None) -> Scaffold:
 def draft_table(
     path: Path, shown_path: str, wishes: ScaffoldOptions, schema: str | None = None
 ) -> Scaffold:
-    """For a CSV or Parquet file; ``shown_path`` is how the written file is to name it.
+    """For a CSV, Parquet or NDJSON file; ``shown_path`` is how the written file is to name it.
 
     Raises `DataError` where a run could not take the file either, or no target can be guessed.
     """
@@ -74,7 +74,8 @@ def draft_table(
 def _write_source(page: Page, shown_path: str, findings: Findings) -> None:
     rows, settings, target = findings.target.rows, findings.settings, findings.target
     page.put("source:")
-    page.value("kind", "table", "a CSV or Parquet file whose rows are in time order", 1)
+    what = type(settings).model_fields["kind"].description
+    page.value("kind", settings.kind, f"{what}; its rows are in time order", 1)
     page.value("path", shown_path, f"{rows:,} rows, {len(findings.looked.seen)} columns", 1)
     done = {"kind", "path", "target", "train_fraction", "drop", "categorical", "inputs"}
     done |= {"unlabelled", "drop_identifiers"} | _write_format(page, findings)
@@ -96,10 +97,10 @@ def _write_source(page: Page, shown_path: str, findings: Findings) -> None:
     page.note("left out: identifiers, times and what holds neither numbers nor text", 1)
     page.value("drop", list(settings.drop), "", 1)
     page.value("categorical", list(settings.categorical), "numbers that are names, as of a zone", 1)
-    page.defaults("source", tuple(done), 1, kind="table")
+    page.defaults("source", tuple(done), 1, kind=settings.kind)
 
 
-def _clocks(settings: TableSettings) -> dict[str, str]:
+def _clocks(settings: BoundedSettings) -> dict[str, str]:
     """The keys of times that hold, each with its comment."""
     said = {
         "sort_by": "the order that the rows are put in",
@@ -121,7 +122,7 @@ def _write_format(page: Page, findings: Findings) -> set[str]:
         "date_format": f"as in {listed(list(recognised.dates))}" if recognised.dates else "",
         "missing_values": f"as in {listed(list(recognised.missing))}" if recognised.missing else "",
     }
-    told = {name: text for name, text in said.items() if getattr(settings, name)}
+    told = {name: text for name, text in said.items() if getattr(settings, name, None)}
     for name, text in told.items():
         value = getattr(settings, name)
         page.value(name, list(value) if isinstance(value, tuple) else value, text, 1)

@@ -20,8 +20,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 import pandas as pd
 
-from selfheal_cli.config_sources import TableSettings
+from selfheal_cli.config_sources import NDJSON_SUFFIXES, NdjsonSettings, TableSettings
 from selfheal_cli.errors import DataError
+from selfheal_cli.sources.ndjson import NdjsonTable
 from selfheal_cli.sources.parquet import ParquetTable
 from selfheal_cli.sources.table_file import CHUNK_ROWS, Broken, TableFile, require_names
 from selfheal_cli.sources.text_file import UTF_8, by_mark, head_of, is_packed, opened_bytes
@@ -64,8 +65,8 @@ def open_table(
         text = _text(path, head, encoding)
         if text.lstrip().startswith(("{", "[")):
             raise DataError(
-                f"{path}: this is JSON, not CSV; 'selfheal run' reads a JSON object a line from a "
-                "file named .ndjson or .jsonl, 'selfheal init' a CSV or Parquet file"
+                f"{path}: this is JSON, not CSV; a JSON object a line is read from a file named "
+                "*.ndjson or *.jsonl"
             )
         if skip_lines is None:
             skip_lines = lines_before_header(text) if contract == 2 else 0
@@ -76,8 +77,23 @@ def open_table(
     return table
 
 
-def open_settled(settings: TableSettings, contract: RowContract = 2) -> TableFile:
+def open_named(
+    path: Path,
+    separator: str | None = None,
+    contract: RowContract = 2,
+    *,
+    encoding: str | None = None,
+) -> TableFile:
+    """The same, or of a file that is named as one with a JSON object a line the reader of these."""
+    if path.suffix.lower() in NDJSON_SUFFIXES:
+        return NdjsonTable(path, contract=contract)
+    return open_table(path, separator, contract, encoding=encoding)
+
+
+def open_settled(settings: TableSettings | NdjsonSettings, contract: RowContract = 2) -> TableFile:
     """The same, as settings say it."""
+    if isinstance(settings, NdjsonSettings):
+        return NdjsonTable(settings.path, contract=contract)
     return open_table(
         settings.path,
         settings.separator,

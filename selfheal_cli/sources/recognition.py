@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from selfheal_cli.sources.files import CsvTable, open_table
+from selfheal_cli.sources.files import CsvTable, open_named
 from selfheal_cli.sources.spelling import SpelledTable, Spelling, as_moments, plain_number
 from selfheal_cli.sources.table_file import TableFile
 from selfheal_cli.sources.text_file import find_encoding
@@ -71,7 +71,7 @@ def open_found(
 ) -> FoundTable:
     """Open a file, and find out what was not ``told`` of how it is written."""
     encoding = encoding or (find_encoding(path) if path.is_file() else None)
-    table = open_table(path, separator, encoding=encoding)
+    table = open_named(path, separator, encoding=encoding)
     separator_there = table.separator if isinstance(table, CsvTable) else None
     return FoundTable(table, encoding, recognise(table, told or Spelling(), separator_there))
 

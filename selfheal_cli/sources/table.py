@@ -189,8 +189,8 @@ def read_whole(
     drop: Sequence[str] = (),
     categorical: Sequence[str] = (),
 ) -> WholeTable:
-    """Read a CSV or Parquet file, however it is written, as `selfheal init` finds out; kinds and
-    label order are those that a run would find.
+    """Read a CSV, Parquet or NDJSON file, however it is written, as `selfheal init` finds out;
+    kinds and label order are those that a run would find.
 
     Raises `DataError` naming file, row, column and value for the first mistake.
     """

@@ -86,6 +86,18 @@ def test_json_that_is_taken_for_csv_is_named_as_what_it_is(
     assert ".ndjson" in told
 
 
+def test_init_and_rules_read_a_json_object_a_line_and_the_file_runs(
+    empty_dir: Path, invoke: Invoke
+) -> None:
+    table(600).to_json("t.jsonl", orient="records", lines=True)
+    invoke("init", "t.jsonl", "--target", "label")
+    written = Path("selfheal.yaml").read_text()
+    assert "kind: ndjson" in written
+    assert "separator" not in written
+    invoke("rules", "suggest", "t.jsonl", "--target", "label")
+    assert "2 batches" in invoke("run", "--batches", "2", "--no-plots").output
+
+
 def test_the_row_numbers_that_pandas_stores_are_no_feature(empty_dir: Path) -> None:
     frame = table()
     frame[frame["amount"] > 2400].to_parquet("t.parquet")

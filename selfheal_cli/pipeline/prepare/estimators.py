@@ -27,7 +27,7 @@ from selfheal_cli.model.checkpoint import estimator_tensors, make_base
 from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.records import Base
 from selfheal_cli.sources.encoding import Encoding
-from selfheal_cli.sources.files import open_table
+from selfheal_cli.sources.files import open_named
 from selfheal_cli.sources.fit import side_columns
 from selfheal_cli.sources.values import one_text
 
@@ -73,7 +73,7 @@ def rows_of(data: Path | None, drop: Sequence[str]) -> pd.DataFrame | None:
     """The first rows of a table, less the columns to drop; None without one."""
     if data is None:
         return None
-    table = open_table(data, None)
+    table = open_named(data)
     unknown = [name for name in drop if name not in table.columns]
     if unknown:
         known = ", ".join(table.columns)

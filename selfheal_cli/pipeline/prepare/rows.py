@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from selfheal_cli.config import RunConfig
 from selfheal_cli.config_sources import (
-    NDJSON_SUFFIXES,
     BoundedSettings,
     FolderSettings,
     KafkaSettings,
@@ -73,10 +72,6 @@ def _as_written(settings: Bounded, contract: RowContract) -> TableFile:
         from selfheal_cli.sources.parquet import ParquetFolder
 
         return ParquetFolder(settings.path, contract)
-    if isinstance(settings, NdjsonSettings):
-        from selfheal_cli.sources.ndjson import NdjsonTable
-
-        return NdjsonTable(settings.path, contract=contract)
     if isinstance(settings, SqlSettings):
         from selfheal_cli.sources.sql import open_query
 
@@ -206,13 +201,9 @@ def _feed(settings: UnboundedSettings, begin: Mapping[str, int], *, again: bool)
 
 def _training_table(path: Path, contract: RowContract) -> TableFile:
     """A labelled table beside a stream: CSV, Parquet, or NDJSON by its suffix."""
-    if path.suffix.lower() in NDJSON_SUFFIXES:
-        from selfheal_cli.sources.ndjson import NdjsonTable
+    from selfheal_cli.sources.files import open_named
 
-        return NdjsonTable(path, contract=contract)
-    from selfheal_cli.sources.files import open_table
-
-    return open_table(path, None, contract)
+    return open_named(path, None, contract)
 
 
 def past_of(log: Path) -> Past:
