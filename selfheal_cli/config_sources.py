@@ -306,14 +306,16 @@ class PushedSettings(Settings):
     inputs: tuple[str, ...]
 
 
+Reference = (
+    SyntheticSettings | TableSettings | FolderSettings | NdjsonSettings | SqlSettings | OwnSettings
+)
+
+
 class ServedSettings(Settings):
     """Rows that a server answered; ``reference`` says what is normal."""
 
     kind: Literal["served"] = "served"
-    reference: Annotated[
-        SyntheticSettings | TableSettings | FolderSettings | NdjsonSettings | SqlSettings,
-        Field(discriminator="kind"),
-    ]
+    reference: Annotated[Reference, Field(discriminator="kind")]
 
 
 AnySource = Annotated[

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,10 +13,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from selfheal_cli.audit.checks import audit_model
-from selfheal_cli.config import HealSettings
+from selfheal_cli.config import HealSettings, ServedSettings
 from selfheal_cli.errors import ConfigurationError, NoCandidateError
 from selfheal_cli.events.event import Event
 from selfheal_cli.events.log import EventLog, read
@@ -322,17 +325,45 @@ def test_a_model_without_a_champion_says_what_to_do(server: Server) -> None:
         server.open()
 
 
-def test_a_champion_whose_normal_rows_are_gone_asks_for_a_reference(
-    server: Server, tmp_path: Path
-) -> None:
+def trained_on(source: dict[str, str], tmp_path: Path) -> None:
+    """The log says so of the run that made the champion."""
     (log,) = WORKSPACE.glob("runs/*/events.jsonl")
     events = EventLog(tmp_path / "other.jsonl", clock)
-    table = {"kind": "table", "path": "gone.csv", "target": "y"}
     for event in read(log):
-        config = {**event.config, "source": table} if isinstance(event, RunStarted) else {}
+        config = {**event.config, "source": source} if isinstance(event, RunStarted) else {}
         events.append(replace(event, config=config) if config else event)
     events.close()
     (tmp_path / "other.jsonl").replace(log)
+
+
+@pytest.mark.parametrize("kind", ["ndjson", "folder", "sql", "stdin", "kafka"])
+def test_rows_of_whatever_kind_that_can_be_read_again_say_what_is_normal(
+    server: Server, tmp_path: Path, kind: str
+) -> None:
+    rows = next(iter(stream_of(server.config).training()))
+    frame = pd.DataFrame({**rows.columns, "y": np.where(rows.y == 1, "fraud", "normal")})
+    frame.to_json("rows.jsonl", orient="records", lines=True)
+    Path("parts").mkdir()
+    frame.to_parquet("parts/1.parquet")
+    with closing(sqlite3.connect("rows.db")) as database:
+        frame.to_sql("rows", database, index=False)
+    where = {
+        "ndjson": {"path": "rows.jsonl"},
+        "folder": {"path": "parts"},
+        "sql": {"url": "sqlite:///rows.db", "query": "SELECT * FROM rows"},
+        "stdin": {"train": "parts/1.parquet"},
+        "kafka": {"train": "rows.jsonl", "bootstrap": "localhost:1", "topic": "rows"},
+    }
+    trained_on({"kind": kind, "target": "y", **where[kind]}, tmp_path)
+    source = server.open().config.source
+    assert isinstance(source, ServedSettings)
+    assert source.reference.kind == {"stdin": "table", "kafka": "ndjson"}.get(kind, kind)
+
+
+def test_a_champion_whose_normal_rows_are_gone_asks_for_a_reference(
+    server: Server, tmp_path: Path
+) -> None:
+    trained_on({"kind": "table", "path": "gone.csv", "target": "y"}, tmp_path)
     with pytest.raises(ConfigurationError, match="--reference FILE --target COLUMN"):
         server.open()
 

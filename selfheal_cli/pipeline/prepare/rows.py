@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from selfheal_cli.config import RunConfig
 from selfheal_cli.config_sources import (
+    NDJSON_SUFFIXES,
     BoundedSettings,
     FolderSettings,
     KafkaSettings,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 Bounded = TableSettings | FolderSettings | NdjsonSettings | SqlSettings | OwnSettings
 KEPT = "rows"  # a kept table's name, before its suffix
+NEARLY_ALL = 0.9  # of a table that all train on: a source streams a batch at least
 KEPT_LINES = f"{KEPT}.jsonl"
 
 
@@ -197,6 +199,15 @@ def _feed(settings: UnboundedSettings, begin: Mapping[str, int], *, again: bool)
             "does: it can be neither resumed nor replayed"
         )
     return StdinFeed(sys.stdin.buffer, begin.get(PARTITION, 0))
+
+
+def training_table(settings: UnboundedSettings) -> TableSettings | NdjsonSettings:
+    """The table that a stream's network is trained on, as a source of its own."""
+    assert settings.train is not None  # noqa: S101 - who asks has looked
+    common = settings.model_dump(include=set(RowSettings.model_fields))
+    lines = settings.train.suffix.lower() in NDJSON_SUFFIXES
+    kind = NdjsonSettings if lines else TableSettings
+    return kind(path=settings.train, train_fraction=NEARLY_ALL, **common)
 
 
 def _training_table(path: Path, contract: RowContract) -> TableFile:

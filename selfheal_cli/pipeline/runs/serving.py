@@ -19,6 +19,14 @@ from selfheal_cli.config import (
     checked,
 )
 from selfheal_cli.config_labels import HORIZON
+from selfheal_cli.config_sources import (
+    FolderSettings,
+    NdjsonSettings,
+    OwnSettings,
+    Reference,
+    SqlSettings,
+    UnboundedSettings,
+)
 from selfheal_cli.errors import ConfigurationError, NoCandidateError
 from selfheal_cli.events.archive import LOG_NAME, run_folder
 from selfheal_cli.events.log import EventLog
@@ -34,7 +42,7 @@ from selfheal_cli.pipeline.prepare.continuing import (
     spent,
 )
 from selfheal_cli.pipeline.prepare.lease import RunLease
-from selfheal_cli.pipeline.prepare.rows import open_source
+from selfheal_cli.pipeline.prepare.rows import open_source, training_table
 from selfheal_cli.pipeline.prepare.wrapped import WRAPPED, Wrapped
 from selfheal_cli.pipeline.runs.canary_left import tried_before
 from selfheal_cli.pipeline.runs.run import Finished, RunContext, RunSpec, go, leased
@@ -205,13 +213,17 @@ def _config(registry: Registry, champion: VersionRecord, wanted: ServingOptions)
     return config
 
 
-def _reference(recorded: RunConfig, champion: VersionRecord) -> SyntheticSettings | TableSettings:
+def _reference(recorded: RunConfig, champion: VersionRecord) -> Reference:
     source = recorded.source
     if isinstance(source, ServedSettings):
         source = source.reference
     if isinstance(source, SyntheticSettings) and champion.tags["selfheal.recipe"] != "wrapped":
         return source
-    if isinstance(source, TableSettings) and source.path.exists():
+    if isinstance(source, UnboundedSettings) and source.train is not None:
+        source = training_table(source)
+    if isinstance(source, SqlSettings | OwnSettings):
+        return source
+    if isinstance(source, TableSettings | FolderSettings | NdjsonSettings) and source.path.exists():
         return source
     raise ConfigurationError(
         f"{champion.model} v{champion.version}: the rows that say what is normal are not here; "
