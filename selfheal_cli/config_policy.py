@@ -31,6 +31,11 @@ class SegmentPolicy(Settings):
         default=0.05,
         description="share of the named segments and columns that chance may have, expected",
     )
+    level: Annotated[float, Field(ge=0.5, lt=1)] = Field(
+        default=0.95,
+        description="chance that the interval of what a segment gains by its own heal holds, at "
+        "all looks together; for segments.heal",
+    )
 
 
 class Policy(Settings):

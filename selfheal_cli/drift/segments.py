@@ -171,16 +171,26 @@ class SegmentWatch:
 
     def learn(self, batch: int, place: NDArray[np.intp], live: Mask, shadow: Mask) -> None:
         """Labels of a batch's rows came: where what served, and the frozen model, were wrong."""
-        if batch not in self._recent:
+        codes = self._codes_of(batch, place)
+        live, shadow, codes = live[codes >= 0], shadow[codes >= 0], codes[codes >= 0]
+        if not len(codes):
             return
-        places, coded = self._recent[batch]
-        known = np.isin(place, places)
-        codes: Codes = coded[np.searchsorted(places, place[known])].astype(np.intp)
-        live, shadow = live[known][codes >= 0], shadow[known][codes >= 0]
-        codes = codes[codes >= 0]
         self._tally.add(codes, live, shadow, len(self._names))
         lots = np.random.default_rng([self._seed, batch, len(codes)]).random(len(codes))
         self._errors.update(codes, shadow[:, None].astype(np.int8), lots)
+
+    def _codes_of(self, batch: int, place: NDArray[np.intp]) -> Codes:
+        """Segments (n,) of rows of an earlier batch, -1 where none is known."""
+        places, coded = self._recent.get(batch, (np.empty(0, np.int32), np.empty(0, np.int32)))
+        codes: Codes = np.full(len(place), -1, dtype=np.intp)
+        known = np.isin(place, places)
+        codes[known] = coded[np.searchsorted(places, place[known])]
+        return codes
+
+    def of(self, segment: str, batch: int, place: NDArray[np.intp]) -> Mask:
+        """Which rows (n,) of an earlier batch are of a segment."""
+        of: Mask = self._codes_of(batch, place) == self._codes[segment]
+        return of
 
     def newly_named(self, batch: int) -> list[DriftedSegment]:
         """Segments with a column that drifted by what is known now and was not named before, those
@@ -218,6 +228,11 @@ class SegmentWatch:
         )
         effects = _apart(reference, window, self._ordered[:-1])
         return dict(zip(self._targets, effects.round(6).tolist(), strict=False))
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Those that there are so far."""
+        return self._names
 
     @property
     def segments(self) -> int:

@@ -51,7 +51,7 @@ def judge(
     standard errors or ``slack`` at most, whichever is more; one that gives every row the same
     class, where the adapter before it did not, must be better by one error.
     """
-    collapse = _collapse(frozen, healed, outcome)
+    collapse = collapsed(frozen, healed, outcome)
     if collapse:
         return Judgement(collapse, 0)
     rows = outcome.task.rows
@@ -88,7 +88,7 @@ def compare(before: FloatArray, after: FloatArray, y: Any, arrival: Any) -> tupl
     return _discounted(log_losses(after, y) - log_losses(before, y), arrival)
 
 
-def _collapse(frozen: SelfHealingNetwork, healed: SelfHealingNetwork, outcome: HealOutcome) -> str:
+def collapsed(frozen: SelfHealingNetwork, healed: SelfHealingNetwork, outcome: HealOutcome) -> str:
     """Why the healed network has collapsed, or nothing.
 
     Its probabilities are not finite or all the same, or its features have blown up.

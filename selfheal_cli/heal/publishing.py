@@ -52,8 +52,7 @@ class Publishing:
         then, now = outcome.probabilities_before[latest], outcome.probabilities_after[latest]
         if kept is not None:
             then = kept.predict_features(outcome.task.rows.features[latest])
-        decided = _seen_from(now, after), _seen_from(then, before)
-        return max(divergence(now, then), divergence(*decided))
+        return changed(now, then, after, before)
 
     def needed(self, change: float) -> float:
         """What ``change`` must reach for its heal to be published; it counts for the next ones."""
@@ -62,6 +61,14 @@ class Publishing:
         if self._share >= 1.0:
             return self._least
         return max(self._least, float(np.quantile(self._changes, 1.0 - self._share)))
+
+
+def changed(now: FloatArray, then: FloatArray, after: float, before: float) -> float:
+    """By how much answers ``now`` are others than ``then``, or the decisions by their thresholds
+    ``after`` and ``before``, whichever is more.
+    """
+    decided = _seen_from(now, after), _seen_from(then, before)
+    return max(divergence(now, then), divergence(*decided))
 
 
 def divergence(now: FloatArray | Matrix, then: FloatArray | Matrix) -> float:

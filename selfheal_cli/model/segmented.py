@@ -4,10 +4,11 @@ beside it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -145,6 +146,19 @@ def apart(tensors: Weights) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The tensors of the adapter for all rows, by its own names, and those of segments."""
     whole = {n.removeprefix(WHOLE): one for n, one in tensors.items() if n.startswith(WHOLE)}
     return whole, {name: one for name, one in tensors.items() if not name.startswith(WHOLE)}
+
+
+def replaced(own: Weights, other: Weights, codes: Collection[int]) -> dict[str, Tensor]:
+    """The tensors of segments as in ``own``, of those with these codes as in ``other``."""
+    mine, others = (whole_code(one["code"].numpy()) for one in (own, other))
+    kept, taken = ~np.isin(mine, list(codes)), np.isin(others, list(codes))
+    order = np.argsort(np.concatenate([mine[kept], others[taken]]))
+    return {
+        name: torch.from_numpy(
+            np.concatenate([value.numpy()[kept], other[name].numpy()[taken]])[order]
+        )
+        for name, value in own.items()
+    }
 
 
 def together(whole: Weights, own: Weights) -> dict[str, Tensor]:

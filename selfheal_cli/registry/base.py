@@ -251,6 +251,11 @@ class Registry(JournalStore, Protocol):
     def delete_version(self, version: VersionRecord) -> int:
         """Remove a version with its logged model and files; returns the bytes that came back."""
 
+    def clear_packs(self, model: str, run: str) -> int:
+        """Remove the adapters of segments that no version needs, and none that ``run``, which is
+        under way, may be about to name; returns the bytes that came back.
+        """
+
     def models(self) -> list[str]:
         """Names of the registered models."""
 

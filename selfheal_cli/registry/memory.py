@@ -293,6 +293,10 @@ class MemoryRegistry:
         del self._versions[version.model][version.version]
         return len(self._adapters.pop((version.model, version.version), b""))
 
+    def clear_packs(self, model: str, run: str) -> int:
+        """See `Registry`. A version holds its own here."""
+        return 0
+
     def delete_model(self, model: str) -> None:
         """See `Registry`."""
         self._versions.pop(model, None)

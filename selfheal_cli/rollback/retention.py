@@ -125,7 +125,9 @@ def prune(
 
     Each is claimed in the journal first, by compare-and-set: a move of an alias to it that came
     before keeps it, and one that comes after is refused. Then it is checked whether it is needed
-    by now. Of a ``run`` that is deleted, only aliases and proposals still need a version.
+    by now. Of a ``run`` that is deleted, only aliases and proposals still need a version. What
+    segments' adapters no version needs any more goes last, also those that an interrupted prune
+    left.
     """
     spared = sorted(split.begun & split.kept.keys())
     if spared:
@@ -141,6 +143,8 @@ def prune(
             continue
         freed += registry.delete_version(version)
         removed.append(version.version)
+    lease = standing(registry, model).lease
+    freed += registry.clear_packs(model, "" if lease is None else lease.run)
     return Pruned(tuple(removed), stayed, freed)
 
 

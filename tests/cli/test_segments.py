@@ -42,6 +42,7 @@ def test_the_segment_that_drifts_is_named_in_table_document_report_and_log(
     said = invoke("run", "rows.csv", *SHARED, "--segment-by", "country").output
     assert "segments-drifted in batch" in said
     assert "country DE: b by" in said
+    assert "country DE by itself:" in said
     assert "of all rows" in said
     assert "Segments: 1 of 10 segments drifted; of none: 36 rows without a value" in said
     log = find_run("latest")
@@ -66,7 +67,7 @@ def test_the_segment_that_drifts_is_named_in_table_document_report_and_log(
     )  # fmt: skip
     assert [one["segment"] for one in told["segments"]["drifted"]] == ["DE"]
     assert told["config"]["segments"]["by"] == "country"
-    assert told["config"]["policy"]["segments"] == {"false_discovery_rate": 0.05}
+    assert told["config"]["policy"]["segments"] == {"false_discovery_rate": 0.05, "level": 0.95}
 
 
 @pytest.mark.slow

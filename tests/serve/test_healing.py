@@ -53,7 +53,7 @@ MAIN = (
 )
 REQUEST = 25  # rows
 SAID = Path("said.txt")  # what a server says
-SERVES = re.compile(r"^selfheal: 'fraud' v.* (\S+)$", re.MULTILINE)
+SERVES = re.compile(r"^selfheal: '\w+' v.* (\S+)$", re.MULTILINE)
 
 
 def drifted(batches: int, seed: int = 7) -> Iterator[tuple[dict[str, list[float]], list[int]]]:
@@ -132,9 +132,9 @@ NAMES = SyntheticSource(SyntheticSettings(), seed=1, batch_size=100, batches=1).
 
 
 @contextmanager
-def served(*more: str) -> Iterator[tuple[subprocess.Popen[bytes], Caller]]:
+def served(*more: str, model: str = "fraud") -> Iterator[tuple[subprocess.Popen[bytes], Caller]]:
     """The command itself, healing in batches of 100."""
-    command = [sys.executable, "-c", MAIN, "serve", "fraud", "--port", "0",
+    command = [sys.executable, "-c", MAIN, "serve", model, "--port", "0",
                "--recipe", "anchored", "--max-wait", "1", "--heal-priority", "normal",
                *more]  # fmt: skip
     SAID.unlink(missing_ok=True)

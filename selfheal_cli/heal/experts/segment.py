@@ -24,6 +24,7 @@ MOST_BYTES = 100_000  # of a segment's state
 QUICK, SLOW = np.array([0.8]), np.array([0.85, 0.98])
 RIDGE = 5.0  # penalty of a direction, and of scaling what all rows' mixture says
 SHIFT = 2.0  # of the intercept
+STEPS = 8  # of Newton's method at most: a segment that turns round looks another way at once
 AHEAD = 2.0  # nats: what an expert of its own must win before it counts as that mixture does
 
 
@@ -56,8 +57,8 @@ class SegmentDesign:
         whole = [[RIDGE] * len(self.directions) + tail] * len(SLOW)
         last = np.arange(len(self.directions), self.columns)
         return (
-            FilterSpec("scale", last, QUICK, np.array([tail])),
-            FilterSpec("filter", np.arange(self.columns), SLOW, np.array(whole)),
+            FilterSpec("scale", last, QUICK, np.array([tail]), steps=STEPS),
+            FilterSpec("filter", np.arange(self.columns), SLOW, np.array(whole), steps=STEPS),
         )
 
     def rows(self, features: Any, margin: Matrix) -> Matrix:
@@ -86,15 +87,26 @@ class SegmentExpert:
         ]
         self._mixing = Mixing(1 + OWN, known[-1])
 
+    def losses(self, a: Matrix, margin: Matrix, y: Any) -> Matrix:
+        """Log loss (n,) of what the mixture says of rows, as `observe` is given them."""
+        mixed = np.einsum("e,enk->nk", self.shares(), self._every(a, margin))
+        lost: Matrix = -np.log(mixed[np.arange(len(y)), y])
+        return lost
+
+    def _every(self, a: Matrix, margin: Matrix) -> Matrix:
+        """What all rows' mixture and each expert give, (1 + own, n, K); an expert that has come to
+        what is no number gives what that mixture does.
+        """
+        moved = margin + np.einsum("nc,ocm->onm", a, self.theta())
+        p = probabilities(np.concatenate([margin[None], moved]))
+        sound = np.array([np.isfinite(one).all() for one in p])
+        return np.where(sound[:, None, None], p, p[:1])
+
     def observe(self, a: Matrix, margin: Matrix, y: Any, labelled: int) -> None:
         """Charge each expert for what it predicts of rows, by their design (n, columns), the
         mixture's margins and classes (n,), and then let it learn; as many as are ``labelled`` came.
         """
-        theta = self.theta()
-        moved = margin + np.einsum("nc,ocm->onm", a, theta)
-        p = probabilities(np.concatenate([margin[None], moved]))
-        sound = np.array([np.isfinite(one).all() for one in p])
-        p = np.where(sound[:, None, None], p, p[:1])
+        p = self._every(a, margin)
         self._mixing.observe(p[:, np.arange(len(y)), y], labelled)
         for one in self._filters:
             one.learn(a, margin, y, labelled)

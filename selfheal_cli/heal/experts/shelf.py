@@ -6,12 +6,14 @@ import os
 import tempfile
 import weakref
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from selfheal_cli.anytime import RunningMean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,8 +22,8 @@ if TYPE_CHECKING:
     Weights = Mapping[str, Tensor]
 
 STATE = "segment."  # prefix of the states in what is remembered
-WHOLE, LATEST = "whole.", "latest."
-LAST = "segments.last"
+WHOLE = "whole."
+EVIDENCE, LAST = "segments.evidence", "segments.last"
 NEVER = -1
 
 
@@ -71,16 +73,28 @@ class StoredState:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnEvidence:
+    """By how much what a segment has learned was ``worse`` than what it is answered, log loss on
+    rows before either learned from them, since it is answered by the adapter ``against``.
+
+    ``against`` is 48 bits of that adapter's hash.
+    """
+
+    against: int
+    worse: RunningMean
+
+
+@dataclass(frozen=True, slots=True)
 class Remembered(Mapping[str, Tensor]):
-    """What is kept from heal to heal: what the recipe of all rows remembers, the ``latest`` weights
-    that it gave, published or not, each segment's state by its code, and the last arrival learned.
+    """What is kept from heal to heal: what the recipe of all rows remembers, each segment's state
+    and the evidence for it, by its code, and the last arrival learned.
 
     As a mapping it is what another process is sent; states are read when they are asked for.
     """
 
     whole: Weights
-    latest: Weights
     states: Mapping[int, StoredState | Matrix]
+    evidence: Mapping[int, OwnEvidence]
     last: int = NEVER
 
     @classmethod
@@ -88,14 +102,14 @@ class Remembered(Mapping[str, Tensor]):
         """From a mapping."""
         if isinstance(memory, cls):
             return memory
-        parts: dict[str, dict[str, Tensor]] = {WHOLE: {}, LATEST: {}, STATE: {}}
+        parts: dict[str, dict[str, Tensor]] = {WHOLE: {}, STATE: {}}
         for name, value in memory.items():
             for prefix, part in parts.items():
                 if name.startswith(prefix):
                     part[name.removeprefix(prefix)] = value
         states = {int(code): value.numpy() for code, value in parts[STATE].items()}
         last = int(memory[LAST][0]) if LAST in memory else NEVER
-        return cls(parts[WHOLE], parts[LATEST], states, last)
+        return cls(parts[WHOLE], states, _evidence_in(memory), last)
 
     def state(self, code: int) -> Matrix | None:
         """A segment's; None where it has none."""
@@ -105,9 +119,11 @@ class Remembered(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         if name == LAST:
             return torch.tensor([self.last])
-        for prefix, part in ((WHOLE, self.whole), (LATEST, self.latest)):
-            if name.startswith(prefix):
-                return part[name.removeprefix(prefix)]
+        if name == EVIDENCE:
+            rows = [(code, one.against, *astuple(one.worse)) for code, one in self.evidence.items()]
+            return torch.tensor(rows, dtype=torch.float64).reshape(len(rows), 5)
+        if name.startswith(WHOLE):
+            return self.whole[name.removeprefix(WHOLE)]
         state = self.state(int(name.removeprefix(STATE)))
         if state is None:
             raise KeyError(name)
@@ -115,14 +131,22 @@ class Remembered(Mapping[str, Tensor]):
 
     def __iter__(self) -> Iterator[str]:
         yield from (f"{WHOLE}{name}" for name in self.whole)
-        yield from (f"{LATEST}{name}" for name in self.latest)
         yield from (f"{STATE}{code}" for code in self.states)
-        yield LAST
+        yield from (EVIDENCE, LAST)
 
     def __len__(self) -> int:
-        return len(self.whole) + len(self.latest) + len(self.states) + 1
+        return len(self.whole) + len(self.states) + 2
 
     def without(self, codes: Any) -> Remembered:
         """The same, these segments begin anew."""
         kept = {code: one for code, one in self.states.items() if code not in codes}
-        return Remembered(self.whole, self.latest, kept, self.last)
+        shown = {code: one for code, one in self.evidence.items() if code not in codes}
+        return Remembered(self.whole, kept, shown, self.last)
+
+
+def _evidence_in(memory: Weights) -> dict[int, OwnEvidence]:
+    rows = memory[EVIDENCE].tolist() if EVIDENCE in memory else []
+    return {
+        int(code): OwnEvidence(int(against), RunningMean(int(count), mean, squares))
+        for code, against, count, mean, squares in rows
+    }

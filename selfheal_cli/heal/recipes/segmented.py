@@ -1,31 +1,37 @@
 """Segments' own adapters beside what another recipe heals for all rows.
 
-What all rows' adapter says is an expert in each segment's mixture: a heal has it predict the rows
-whose labels came, charges it and the segment's own experts for that, lets these learn, and only
-then goes on to the next rows. Where the segments move alike it counts for nearly all, where they
-move apart each goes its own way.
+What all rows' adapter says, the one that serves, is an expert in each segment's mixture: a heal has
+it predict the rows whose labels came, charges it and the segment's own experts for that, lets these
+learn, and only then goes on to the next rows. Where the segments move alike it counts for nearly
+all, where they move apart each goes its own way. What the mixture said of rows before it learned
+from them is held against what their segment was answered: the evidence by which it is published.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from selfheal_cli.anytime import RunningMean
 from selfheal_cli.heal.anchor import Anchor
 from selfheal_cli.heal.experts.segment import SegmentDesign, SegmentExpert
-from selfheal_cli.heal.experts.shelf import Remembered, Shelf, StoredState
+from selfheal_cli.heal.experts.shelf import OwnEvidence, Remembered, Shelf, StoredState
+from selfheal_cli.heal.gate import log_losses
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealRows, HealTask, require_finite
+from selfheal_cli.model.mixture import LEAST
 from selfheal_cli.model.network import SelfHealingNetwork, Weights
-from selfheal_cli.model.segmented import apart, margins_of_p, together
+from selfheal_cli.model.segmented import apart, margins_of_p, replaced, together
 from selfheal_cli.segment_keys import CODE_COLUMNS, as_codes, whole_code
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from selfheal_cli.records import FloatArray
 
     Matrix = NDArray[np.float64]
     Codes = NDArray[np.int64]
@@ -54,25 +60,31 @@ class Segmented:
         """
         weights, own = apart(before.weights)
         known, rows = Remembered.of(before.memory), task.rows
+        answered = self._network.with_adapter(before.weights).predict_features(rows.features)
         plain = replace(task, rows=replace(rows, features=rows.features[:, :-CODE_COLUMNS]))
         outcome = self._recipe.heal(AdapterState(weights, known.whole), plain)
-        fresh = rows.where((rows.y >= 0) & (rows.arrival > known.last))
-        learned = self._learn(known, known.latest or weights, fresh)
+        new = (rows.y >= 0) & (rows.arrival > known.last)
+        fresh = rows.where(new)
+        learned = self._learn(known, before.weights, fresh, answered[new])
         after = together(outcome.after.weights, _with(own, learned))
         require_finite(after, task, "check the rows of the window")
         states = {**known.states, **{code: one.state for code, one in learned.items()}}
         last = int(fresh.arrival[-1]) if len(fresh) else known.last
-        memory = Remembered(outcome.after.memory, outcome.after.weights, states, last)
+        shown = {**known.evidence, **{code: one.evidence for code, one in learned.items()}}
+        memory = Remembered(outcome.after.memory, states, shown, last)
         return HealOutcome(
             task,
             AdapterState(after, memory),
-            self._network.with_adapter(before.weights).predict_features(rows.features),
+            answered,
             self._network.with_adapter(after).predict_features(rows.features),
             {**outcome.measured, "segments": float(len(states)), "segments_learned": len(learned)},
         )
 
-    def _learn(self, known: Remembered, latest: Weights, rows: HealRows) -> dict[int, _Learned]:
-        """What each segment has learned of labelled rows that came since, by its code.
+    def _learn(
+        self, known: Remembered, serving: Weights, rows: HealRows, answered: FloatArray
+    ) -> dict[int, _Learned]:
+        """What each segment has learned of labelled rows that came since, by its code; these were
+        ``answered``, (n,) or (n, K), by what is ``serving``.
 
         One after the other, so that no more than one state is in memory.
         """
@@ -80,15 +92,21 @@ class Segmented:
             return {}
         code = whole_code(rows.features[:, -CODE_COLUMNS:])
         plain = np.ascontiguousarray(rows.features[:, :-CODE_COLUMNS])
-        p = self._whole_network.with_adapter(latest).predict_features(plain)
+        weights, own = apart(serving)
+        p = self._whole_network.with_adapter(weights).predict_features(plain)
         margin = margins_of_p(torch.from_numpy(p)).numpy()
         a = self._design.rows(plain, margin)
+        lost = np.minimum(log_losses(answered, rows.y), -np.log(LEAST))
+        serves = by_code(own)
         learned = {}
         for one, places in _places(code):
             if rows.held_out[places].all():
                 continue
             expert = SegmentExpert(self._design, known.state(one))
+            worse = _evidence_against(serves.get(one, b""), known.evidence.get(one))
             for part in np.split(places, np.flatnonzero(np.diff(rows.arrival[places])) + 1):
+                for value in expert.losses(a[part], margin[part], rows.y[part]) - lost[part]:
+                    worse = replace(worse, worse=worse.worse.plus(float(value)))
                 fresh = part[~rows.held_out[part]]
                 if len(fresh):
                     expert.observe(a[fresh], margin[fresh], rows.y[fresh], len(part))
@@ -96,36 +114,41 @@ class Segmented:
                 expert.shares().astype(np.float32),
                 self._design.fold(expert.theta()).astype(np.float32),
                 self._shelf.put(expert.packed()),
+                worse,
             )
         return learned
 
 
 @dataclass(frozen=True, slots=True)
 class _Learned:
-    """A segment's adapter, ``share`` and ``theta`` of `SegmentedAdapter`, and its state."""
+    """A segment's adapter, ``share`` and ``theta`` of `SegmentedAdapter`, its state, and what
+    speaks for it.
+    """
 
     share: NDArray[np.float32]
     theta: NDArray[np.float32]
     state: StoredState
+    evidence: OwnEvidence
 
 
-def _with(own: dict[str, Tensor], learned: Mapping[int, _Learned]) -> dict[str, Tensor]:
+def _evidence_against(adapter: bytes, before: OwnEvidence | None) -> OwnEvidence:
+    """The evidence so far against the adapter that serves a segment; it begins with that."""
+    against = int.from_bytes(blake2b(adapter, digest_size=6).digest())
+    if before is not None and before.against == against:
+        return before
+    return OwnEvidence(against, RunningMean())
+
+
+def _with(own: Weights, learned: Mapping[int, _Learned]) -> Weights:
     """The tensors of segments' own adapters, with what was learned."""
     if not learned:
         return own
-    codes = whole_code(own["code"].numpy())
-    kept = ~np.isin(codes, list(learned))
-    fresh = np.array(list(learned), dtype=np.int64)
-    order = np.argsort(np.concatenate([codes[kept], fresh]))
-    parts: dict[str, Any] = {
-        "code": as_codes(fresh),
+    fresh = {
+        "code": as_codes(np.array(list(learned), dtype=np.int64)),
         "share": np.stack([one.share for one in learned.values()]),
         "theta": np.stack([one.theta for one in learned.values()]),
     }
-    return {
-        name: torch.from_numpy(np.concatenate([own[name].numpy()[kept], value])[order])
-        for name, value in parts.items()
-    }
+    return replaced(own, {name: torch.from_numpy(one) for name, one in fresh.items()}, learned)
 
 
 def still_known(before: AdapterState, weights: Weights) -> Weights:
@@ -137,12 +160,13 @@ def still_known(before: AdapterState, weights: Weights) -> Weights:
         return {}
     if not all(torch.equal(one, other[name]) for name, one in whole.items()):
         return {}
-    held, now = _by_code(own), _by_code(others)
+    held, now = by_code(own), by_code(others)
     changed = {code for code in held.keys() | now.keys() if held.get(code) != now.get(code)}
     return Remembered.of(before.memory).without(changed)
 
 
-def _by_code(own: Weights) -> dict[int, bytes]:
+def by_code(own: Weights) -> dict[int, bytes]:
+    """Each segment's own adapter as bytes, from the tensors of all."""
     codes = whole_code(own["code"].numpy()).tolist()
     parts = [own[name].numpy() for name in ("share", "theta")]
     return {code: b"".join(one[at].tobytes() for one in parts) for at, code in enumerate(codes)}

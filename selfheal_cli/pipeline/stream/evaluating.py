@@ -12,7 +12,7 @@ import numpy as np
 
 from selfheal_cli.decide import RECENT, threshold_for
 from selfheal_cli.events.types import HealJudged, HealPublished, HealRejected
-from selfheal_cli.heal.gate import Judgement, judge
+from selfheal_cli.heal.gate import Judgement, collapsed, judge
 from selfheal_cli.heal.recipe import kind_of
 from selfheal_cli.heal.task import HealOutcome, HealTask
 from selfheal_cli.labels.estimate import estimate
@@ -109,15 +109,15 @@ class HealEvaluator:
         network: SelfHealingNetwork,
         threshold: float,
         permission: Permission,
+        judgement: Judgement | None = None,
     ) -> EvaluatedHeal:
-        """Score a `candidate` before and after, judge it, and write both snapshots down."""
-        task, kind = outcome.task, kind_of(outcome.task.recipe)
-        serving = self._live.serving
+        """Score a `candidate` before and after, judge it where it was not, and write both
+        snapshots down.
+        """
+        task, serving = outcome.task, self._live.serving
         healed = self._score(outcome, serving.threshold, threshold)
-        judgement = Judgement("", 0)
-        if kind.guarded:
-            tolerance = self._config.policy.gate_tolerance
-            judgement = judge(self._frozen, network, outcome, tolerance, kind.slack)
+        if judgement is None:
+            judgement = self.judge(outcome, network)
         first = self._snapshot(task, Phase.PRE_HEAL, outcome, healed, seen, serving.snapshot)
         parent = serving.snapshot if self._carries else first
         second = self._snapshot(
@@ -141,6 +141,20 @@ class HealEvaluator:
             self._snapshots.await_labels(second, task.batch, *after, waiting, heal_id, carried)
         event = self._event(outcome, healed, judgement, parent, second, threshold)
         return EvaluatedHeal(outcome, event, network, permission)
+
+    def judge(
+        self, outcome: HealOutcome, network: SelfHealingNetwork, *, rows: bool = True
+    ) -> Judgement:
+        """What the gate says of a heal that gave this network; without ``rows`` only whether it
+        has collapsed.
+        """
+        kind = kind_of(outcome.task.recipe)
+        if not kind.guarded:
+            return Judgement("", 0)
+        if not rows:
+            return Judgement(collapsed(self._frozen, network, outcome), 0)
+        tolerance = self._config.policy.gate_tolerance
+        return judge(self._frozen, network, outcome, tolerance, kind.slack)
 
     def _labels_to_come(self) -> bool:
         """Whether a new adapter can be scored on rows that were scored and wait for labels."""

@@ -15,6 +15,7 @@ from selfheal_cli.events.types import (
     HealWithheld,
     ModeChanged,
 )
+from selfheal_cli.heal.gate import Judgement
 from selfheal_cli.heal.publishing import Publishing
 from selfheal_cli.heal.recipe import kind_of
 from selfheal_cli.heal.task import AdapterState, HealFailure, HealOutcome, HealRows, HealTask
@@ -25,6 +26,7 @@ from selfheal_cli.pipeline.stream.champion import ChampionMove
 from selfheal_cli.pipeline.stream.context import SessionContext
 from selfheal_cli.pipeline.stream.evaluating import BatchReading, EvaluatedHeal, HealEvaluator
 from selfheal_cli.pipeline.stream.outside import SELFHEAL, HoldChange, ModeChange
+from selfheal_cli.pipeline.stream.parts import PartsOfHeal, SegmentParts
 from selfheal_cli.pipeline.stream.rollback import AutoRollback
 from selfheal_cli.pipeline.stream.snapshots import Completed, Snapshots
 from selfheal_cli.pipeline.stream.trying import Canaries
@@ -46,6 +48,7 @@ class Healing:
         snapshots: Snapshots,
         rollback: AutoRollback,
         on_healed: Callable[[HealTask], None],
+        parts: SegmentParts | None,
     ) -> None:
         self._config = run.config
         self._live = run.live
@@ -57,6 +60,7 @@ class Healing:
         self._snapshots = snapshots
         self._rollback = rollback
         self._on_healed = on_healed  # told of each heal that gave something
+        self._parts = parts  # of heals, where segments have adapters of their own
         self._baseline = run.live.serving
         self.assumed = False  # what serves rests on an assumption, not on labels
         self._seen: dict[int, BatchReading] = {}
@@ -141,6 +145,9 @@ class Healing:
         """Learn from a heal, and have it judged if it changes enough to be published."""
         network, threshold = self._evaluator.candidate(outcome)
         self._on_healed(outcome.task)
+        if self._parts is not None:
+            self._take_parts(outcome, self._parts.of(outcome, self._kept, threshold), seen)
+            return
         if kind_of(outcome.task.recipe).remembers:
             before = self._live.serving.threshold
             change = self._publishing.change(outcome, before, threshold, self._kept)
@@ -148,10 +155,37 @@ class Healing:
             if change < needed:
                 self._learn(outcome, change, needed)
                 return
+        self._judge(outcome, seen, network, threshold)
+
+    def _take_parts(self, outcome: HealOutcome, parts: PartsOfHeal, seen: BatchReading) -> None:
+        """As `_take`, of segments' own adapters and all rows', each for itself."""
+        serving, needed = self._live.serving, 0.0
+        if kind_of(outcome.task.recipe).remembers:
+            needed = self._publishing.needed(parts.changes)
+        if parts.changes >= needed:
+            full = replace(parts.full, probabilities_before=parts.alone.probabilities_after)
+            network, threshold = self._evaluator.candidate(full)
+            judgement = self._evaluator.judge(full, network)
+            if not (judgement.rejected and parts.fresh):
+                self._judge(parts.full, seen, network, threshold, judgement)
+                return
+        if not parts.fresh:
+            self._learn(outcome, parts.changes, needed)
+            return
+        network = serving.network.with_adapter(parts.alone.after.weights)
+        judgement = self._evaluator.judge(parts.alone, network, rows=False)
+        self._judge(parts.alone, seen, network, serving.threshold, judgement)
+
+    def _judge(
+        self, outcome: HealOutcome, seen: BatchReading, network: SelfHealingNetwork,
+        threshold: float, judgement: Judgement | None = None,
+    ) -> None:  # fmt: skip
         permission = FREE
         if self._allowance is not None:
             permission = self._allowance.ask(outcome, network, threshold)
-        self._ready = self._evaluator.evaluate(outcome, seen, network, threshold, permission)
+        self._ready = self._evaluator.evaluate(
+            outcome, seen, network, threshold, permission, judgement
+        )
 
     def _learn(self, outcome: HealOutcome, change: float, needed: float) -> None:
         """What was published goes on serving, and what was learned goes on as well."""

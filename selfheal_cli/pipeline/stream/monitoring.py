@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from selfheal_cli.config import MonitorSettings
-from selfheal_cli.drift.diagnosis import diagnose
+from selfheal_cli.drift.diagnosis import MIN_ROWS, TrainingReference, diagnose
 from selfheal_cli.drift.kinds import build, limits_of
 from selfheal_cli.drift.monitor import QUIET, BatchView, Level, Monitor, Reading
 from selfheal_cli.drift.moves import LoudMonitor, Moves
@@ -27,7 +27,7 @@ from selfheal_cli.labels.queue import Scored
 from selfheal_cli.metrics import classify
 from selfheal_cli.pipeline.prepare.baseline import frozen_logit
 from selfheal_cli.pipeline.stream.context import SessionContext
-from selfheal_cli.pipeline.stream.segments import watch_segments
+from selfheal_cli.pipeline.stream.segments import NAMED, Segments, watch_segments
 from selfheal_cli.records import Advice, Conflicts, Diagnosis
 from selfheal_cli.rules.conditions import RuleTable
 from selfheal_cli.rules.health import RuleHealth
@@ -162,16 +162,19 @@ def _reason(key: str, threshold: float, reading: Reading) -> str:
 
 
 RECOVERED = 10  # batches in range before a stale rule counts as sound, or it would flicker
+CHANGES = ("drift", "a segment")  # what reasons of a change begin with
 AGAIN = 10  # labelled batches after a change until the verdict is given once more
 
 
 class Diagnosing:
     """Gives a verdict before the first heal and whenever drift changes; two classes only.
 
-    Without ``verdicts`` it gives none.
+    Segments that drifted have a verdict each, on their own rows, in the whole's words. Without
+    ``verdicts`` it gives none.
     """
 
-    def __init__(self, run: SessionContext, *, verdicts: bool) -> None:
+    def __init__(self, run: SessionContext, segments: Segments | None, *, verdicts: bool) -> None:
+        self._segments, self._drifted = segments, list[str]()
         self._reference = run.prepared.reference if verdicts else None
         self._network = run.prepared.network
         self._labels = (run.source.labels[0], run.source.labels[1])
@@ -181,6 +184,7 @@ class Diagnosing:
         self._wait = 0  # labelled batches until a verdict may be given again
         self._reason = ""  # why one is due
         self.verdict: Diagnosis | None = None
+        self._gist: object = None
 
     def observe(self, batch: int, learned: Sequence[Scored], *, drifting: bool) -> None:
         """Take what labels came, and judge where something changed; not more often than needed."""
@@ -188,6 +192,10 @@ class Diagnosing:
         if drifting != self._drifting and (drifting or self._drifting is not None):
             self._reason = "drift began" if drifting else "drift ended"
         self._drifting = drifting
+        furthest = [] if self._segments is None else self._segments.drifted[:NAMED]
+        if set(furthest) - set(self._drifted):
+            self._reason, self._wait = self._reason or "a segment drifted", 0
+        self._drifted = furthest
         if not learned:
             return
         self._wait = max(0, self._wait - 1)
@@ -206,20 +214,37 @@ class Diagnosing:
             return
         hidden = network.architecture.hidden
         features = np.concatenate([part.features for part in self._parts])
-        diagnosis = diagnose(
-            reference,
-            self._labels,
+        rows = (
             np.concatenate([part.x for part in self._parts]),
             features[:, :hidden],
             frozen_logit(network.predict_features(features)),
             np.concatenate([part.y for part in self._parts]),
         )
-        if self.verdict is None or _gist(self.verdict) != _gist(diagnosis):
+        diagnosis = diagnose(reference, self._labels, *rows)
+        own = {} if self._segments is None else self._by_segment(self._segments, reference, rows)
+        said = "; ".join([diagnosis.sentence, *(one.sentence for one in own.values())])
+        diagnosis = replace(diagnosis, sentence=said)
+        gist = _gist(diagnosis), {segment: _gist(one) for segment, one in own.items()}
+        if gist != self._gist:
             self._recorder.note(Diagnosed(batch=batch, reason=reason, diagnosis=diagnosis))
-        self.verdict = diagnosis
+        self.verdict, self._gist = diagnosis, gist
         # the window still holds rows from before the change: look once more when they are gone
-        self._reason = "the window is new" if reason.startswith("drift") else ""
+        self._reason = "the window is new" if reason.startswith(CHANGES) else ""
         self._wait = AGAIN
+
+    def _by_segment(
+        self, segments: Segments, reference: TrainingReference, rows: Sequence[Any]
+    ) -> dict[str, Diagnosis]:
+        """Of the segments that drifted furthest: what may be said of the window's own rows."""
+        own = {}
+        for segment in self._drifted:
+            of = segments.of(segment, list(self._parts))
+            verdict = diagnose(reference, self._labels, *(one[of] for one in rows))
+            told = verdict.sentence
+            if verdict.rows < MIN_ROWS:
+                told = f"its {verdict.rows:,} labelled rows of late are too few for a verdict"
+            own[segment] = replace(verdict, sentence=f"{segments.named(segment)} by itself: {told}")
+        return own
 
 
 def _gist(verdict: Diagnosis) -> tuple[Advice, bool, bool]:

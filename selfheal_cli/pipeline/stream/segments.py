@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from selfheal_cli.drift.segments import SegmentWatch
 from selfheal_cli.events.types import DriftedSegment, PartFailed, SegmentsDrifted, SegmentsRanked
 from selfheal_cli.labels.queue import Scored
@@ -12,6 +14,8 @@ from selfheal_cli.metrics import classify
 from selfheal_cli.pipeline.stream.context import SessionContext
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from selfheal_cli.records import Columns
 
 NAMED = 3  # segments in a sentence
@@ -24,6 +28,24 @@ class Segments:
         self._recorder, self._state = run.recorder, run.state
         self._watch = watch
         self._missed = False
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Those that there are so far."""
+        return self._watch.names
+
+    @property
+    def drifted(self) -> list[str]:
+        """Those that drifted so far, the furthest first."""
+        return list(dict.fromkeys(one["segment"] for one in self._watch.drifted()))
+
+    def named(self, segment: str) -> str:
+        """A segment as people name it: column and value."""
+        return f"{self._watch.reference.by} {segment}"
+
+    def of(self, segment: str, parts: Sequence[Scored]) -> NDArray[np.bool_]:
+        """Which of the rows of these parts, one after the other, are of a segment."""
+        return np.concatenate([self._watch.of(segment, one.batch, one.place) for one in parts])
 
     def observe(self, scored: Scored, columns: Columns, learned: Sequence[Scored]) -> None:
         """Take a batch, and the labels that came with it."""

@@ -40,6 +40,7 @@ from selfheal_cli.pipeline.stream.outside import (
     HoldChange,
     ModeChange,
 )
+from selfheal_cli.pipeline.stream.parts import segment_parts
 from selfheal_cli.pipeline.stream.relearning import Relearned
 from selfheal_cli.pipeline.stream.rollback import AutoRollback
 from selfheal_cli.pipeline.stream.snapshots import Snapshots
@@ -111,12 +112,13 @@ class Session:
         self._snapshots = Snapshots(run.recorder, run.lineage.run_id)
         self._rollback = AutoRollback(run)
         self._evaluator = HealEvaluator(run, self._snapshots, self.flow.labels)
-        self.healing = Healing(
-            run, self._evaluator, self._snapshots, self._rollback, self.flow.healed
-        )
-        self._diagnosing = Diagnosing(run, verdicts=verdicts)
-        self._rules = RuleWatch(run)
         self._monitors = Monitoring(run)
+        parts = segment_parts(run, self._monitors.segments)
+        self.healing = Healing(
+            run, self._evaluator, self._snapshots, self._rollback, self.flow.healed, parts
+        )
+        self._diagnosing = Diagnosing(run, self._monitors.segments, verdicts=verdicts)
+        self._rules = RuleWatch(run)
         self._fidi = Fidi(run.prepared.trained.calibration, config.policy)
         paired = config.heal.better_by == "paired"
         self._candidates = CandidateWatch(run) if paired else None

@@ -45,9 +45,9 @@ from selfheal_cli.registry.layout import SEGMENTS_FILE
 from selfheal_cli.registry.manifest import MANIFEST_FILE, Manifest, files_in, hashes_of
 from selfheal_cli.registry.mlflow import artifacts
 from selfheal_cli.registry.mlflow import format as mlmodel
-from selfheal_cli.registry.mlflow.packs import SegmentPacks
+from selfheal_cli.registry.mlflow.packs import SegmentPacks, delete_pack, may_go, packs_of
 from selfheal_cli.registry.mlflow.runs import as_metrics, every, unless_gone, unless_there
-from selfheal_cli.registry.mlflow.versions import VERSIONS_TAG, MlflowVersions, is_copy
+from selfheal_cli.registry.mlflow.versions import PHASE_TAG, VERSIONS_TAG, MlflowVersions, is_copy
 from selfheal_cli.scores import AnyScores
 
 WHAT_IT_IS = "Versions of a network before and after its heals, by selfheal; 'champion' serves."
@@ -231,9 +231,8 @@ class MlflowRegistry(MlflowVersions):
         whole, segments = adapter, b""
         if '"directions"' in base.document:
             whole, segments = self._packs.store(
-                self._client, lineage.base, adapter, lineage.run_id,
-                partial(self._segments_of, lineage.model),
-            )  # fmt: skip
+                self._client, lineage, adapter, partial(self._segments_of, lineage.model)
+            )
         with tempfile.TemporaryDirectory() as folder:
             mlmodel.write_version(
                 Path(folder),
@@ -375,6 +374,27 @@ class MlflowRegistry(MlflowVersions):
             self._delete_logged_model(logged.model_id)
         return size
 
+    def clear_packs(self, model: str, run: str) -> int:
+        """See `Registry`. A version that cannot be read may need any of them: then all stay."""
+        with self._doing(f"look for adapters of segments of '{model}' that no version needs"):
+            packs = packs_of(self._client, self._all_experiments(), model)
+            if not packs:
+                return 0
+            entries = every(partial(self._client.search_model_versions, f"name = '{model}'"))
+            try:
+                ours = [entry for entry in entries if PHASE_TAG in entry.tags]
+                needed = {pack for entry in ours for pack in self._needs(entry)}
+            except VersionCorrupt:
+                return 0
+            gone = (pack for pack in packs if may_go(pack, needed, run))
+            return sum(delete_pack(self._client, pack) for pack in gone)
+
+    def _needs(self, entry: ModelVersion) -> tuple[str, ...]:
+        """The packs that a version's manifest names."""
+        where = f"{entry.name} v{entry.version}"
+        listed = self._files(self._logged_model_of(entry), where).get(SEGMENTS_FILE)
+        return () if listed is None else SegmentManifest.parse(listed, where).packs
+
     def delete_model(self, model: str) -> None:
         """See `Registry`. MLflow keeps the files until ``mlflow gc``."""
         with self._doing(f"delete model '{model}'"):
@@ -382,6 +402,8 @@ class MlflowRegistry(MlflowVersions):
             for entry in every(partial(self._client.search_model_versions, f"name = '{model}'")):
                 if not is_copy(entry):
                     self._delete_logged_model(self._logged_model_of(entry))
+            for pack in packs_of(self._client, self._all_experiments(), model):
+                delete_pack(self._client, pack)
             with unless_gone():
                 self._client.delete_registered_model(model)
         self._models.discard(model)
