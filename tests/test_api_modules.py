@@ -56,6 +56,30 @@ def test_a_module_that_ends_in_log_softmax_is_healed_by_the_recipe_that_fits(
         SelfHealing(module, x.to_numpy(np.float32), y, name="other", recipe="anchored", mode="sync")
 
 
+class Trainer:
+    """As pytorch-tabnet's: scikit-learn's habits around a network."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+
+    def fit(self, x: Any, y: Any) -> None:
+        """Nothing more to learn."""
+
+    def get_params(self) -> dict[str, Any]:
+        """None."""
+        return {}
+
+
+def test_an_object_of_scikit_learns_habits_that_holds_a_network_is_that_network(
+    workdir: Path,
+) -> None:
+    x, y = numbers()
+    rows = x.to_numpy(np.float32)
+    module = small_network(inputs=3)
+    with SelfHealing(Trainer(module), rows, y, name="t", gives="logits", mode="sync") as model:
+        assert np.array_equal(model.predict(rows), own(module, torch.from_numpy(rows)))
+
+
 def test_what_holds_no_module_is_told_what_is_taken(workdir: Path) -> None:
     x, y = numbers()
     with pytest.raises(ModelError, match="CatBoost's, and what MLflow has"):

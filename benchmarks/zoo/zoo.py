@@ -176,7 +176,7 @@ def tried(case: Case, *, heals: bool, untrained: bool) -> Outcome:
         outcome.said = f"refused: {exc}"
         outcome.ok = case.refused is not None and case.refused in str(exc)
     except Exception as exc:  # what nobody foresaw
-        outcome.said = f"FAILED: {type(exc).__name__}: {exc}"[:300]
+        outcome.ok, outcome.said = False, f"FAILED: {type(exc).__name__}: {exc}"[:300]
     outcome.seconds = round(time.perf_counter() - began, 1)
     return outcome
 

@@ -89,11 +89,15 @@ def take(model: Any) -> FittedClassifier:
 
 
 def is_estimator(model: Any) -> bool:
-    """Whether a live object is of one of these libraries, and no torch module."""
+    """Whether a live object is of one of these libraries, and holds no torch module, as those of
+    skorch and pytorch-tabnet do.
+    """
     place = type(model).__module__.partition(".")[0]
-    return place in ("lightgbm", "xgboost", "catboost") or (
-        hasattr(model, "get_params") and hasattr(model, "fit") and not hasattr(model, "module_")
-    )
+    if place in ("lightgbm", "xgboost", "catboost"):
+        return True
+    held = (getattr(model, name, None) for name in ("module_", "network"))
+    is_network = any(hasattr(one, "named_parameters") for one in held)
+    return hasattr(model, "get_params") and hasattr(model, "fit") and not is_network
 
 
 def from_lightgbm_text(data: bytes) -> FittedClassifier:

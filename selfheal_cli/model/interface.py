@@ -8,7 +8,13 @@ from math import prod
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 from torch import Tensor, nn
 
 from selfheal_cli.errors import ModelError, one_line
@@ -41,6 +47,7 @@ class Interface(BaseModel):
     """``inputs`` are given one after the other: a single nameless one by position, others by name,
     or as one dictionary (``as_mapping``); ``absent`` are given None. ``key`` says which part of the
     output counts: a name, a position, or a path of them with dots; None: it is one tensor.
+    ``overwrites``: the module changes what it is given, and so gets a copy.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -48,6 +55,13 @@ class Interface(BaseModel):
     as_mapping: bool = False
     absent: tuple[str, ...] = ()
     key: str | None = None
+    overwrites: bool = False
+
+    @model_serializer(mode="wrap")
+    def _as_it_was(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what was not said before."""
+        values: dict[str, Any] = dump(self)
+        return {name: one for name, one in values.items() if one or name != "overwrites"}
 
     @property
     def width(self) -> int:
@@ -62,6 +76,7 @@ class Interface(BaseModel):
     def output(self, module: nn.Module, rows: Tensor) -> Any:
         """All that the module gives for rows (n, width)."""
         first = self.inputs[0]
+        rows = rows.clone() if self.overwrites else rows
         if len(self.inputs) == 1 and first.name is None and first.dtype == "float32":
             one = rows if len(first.shape) == 1 else rows.reshape(len(rows), *first.shape)
             return module(one, **dict.fromkeys(self.absent))
@@ -180,7 +195,7 @@ def call(module: nn.Module, interface: Interface, rows: Tensor) -> Any:
     except Exception as exc:  # the author's code, which may raise anything
         raise ModelError(
             f"the model does not take {interface} ({one_line(exc)[:300]}); say what it takes with "
-            "--input (shape= in Python)"
+            "--input (inputs= in Python)"
         ) from exc
 
 
@@ -189,4 +204,6 @@ def answered(module: nn.Module, interface: Interface, rows: Tensor) -> Tensor:
     output = interface.picked(call(module, interface, rows))
     if not isinstance(output, Tensor):
         raise ModelError(f"the model gives {_article(output)}; a tensor is needed")
+    if output.layout != torch.strided:
+        raise ModelError(f"the model gives a tensor of {output.layout}; give it .to_dense()")
     return output

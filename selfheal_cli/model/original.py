@@ -144,20 +144,28 @@ def _asked(
     module: nn.Module, rows: FloatArray, asked: tuple[ModelInput, ...], kind: str, key: str | None
 ) -> tuple[FloatArray, Interface, Tensor, float]:
     """How the module is called, and its answer; fewer rows of a slow one."""
-    few = torch.from_numpy(np.ascontiguousarray(rows[:FEW]))
+    few = torch.from_numpy(rows[:FEW].copy())
     interface, whole = _interface(module, asked, few)
     if key is None and not isinstance(whole, Tensor):
         key = kind if kind in output_keys(whole) else choose_key(whole, len(few))
-    interface = interface.model_copy(update={"key": key})
+    overwrites = not torch.equal(few, torch.from_numpy(rows[: len(few)]))
+    interface = interface.model_copy(update={"key": key, "overwrites": overwrites})
+    few = torch.from_numpy(rows[: len(few)].copy())
     began = perf_counter()
     first = answered(module, interface, few)
     seconds = (perf_counter() - began) / len(few)
+    if first.ndim and len(first) != len(few):
+        raise ModelError(
+            f"the model gives {len(first)} answers for {len(few)} rows: one answer a row is "
+            "needed, however many rows come"
+        )
     most = max(FEWEST, int(LONGEST / max(seconds, 1e-9)))
     rows = np.ascontiguousarray(rows[:most])
     expected = answered(module, interface, torch.from_numpy(rows))
     one_a_row(expected, len(rows))
     _require_steady(module, interface, few, first)
     _require_alone(first, expected[: len(few)])
+    _require_one_row(module, interface, few, first)
     return rows, interface, expected, seconds
 
 
@@ -219,6 +227,19 @@ def _required(module: nn.Module) -> list[str]:
 
 def _named(module: nn.Module) -> list[str]:
     return list(signature(module.forward).parameters)
+
+
+def _require_one_row(module: nn.Module, interface: Interface, few: Tensor, first: Tensor) -> None:
+    """Raise `ModelError` for a model that fails on one row, or gives it another shape."""
+    try:
+        alone = answered(module, interface, few[:1])
+    except ModelError as exc:
+        raise ModelError(f"the model fails on one row alone: {exc}") from exc
+    if alone.numel() * len(few) != first.numel():
+        raise ModelError(
+            f"the model gives {alone.numel()} values for one row and {first.numel()} for "
+            f"{len(few)}: one answer of the same shape a row is needed"
+        )
 
 
 def _require_steady(module: nn.Module, interface: Interface, few: Tensor, first: Tensor) -> None:

@@ -177,7 +177,7 @@ def _network(
     end = at if place is None else place.end
     called = original.interface
     (first, *more) = called.inputs
-    plain = not more and first.name is None and called.key is None
+    plain = not more and first.name is None and called.key is None and not called.overwrites
     foreign = Foreign(
         module=original.spec, at=at, outputs=outputs or _outputs(original, end), place=place,
         shape=(called.width,) if more else first.shape, dtype="float32" if more else first.dtype,

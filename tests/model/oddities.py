@@ -81,6 +81,31 @@ class Parametrised(nn.Module):
         return logits
 
 
+class Overwrites(Parametrised):
+    """Changes the rows that it is given."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, 8) to (n, 1)."""
+        return super().forward(x.clamp_(-1, 1))
+
+
+class ByCount(Parametrised):
+    """Gives ``count`` rows otherwise than others: pads them, or fails."""
+
+    def __init__(self, count: int = 7, *, fails: bool = False) -> None:
+        super().__init__()
+        self.count, self.fails = count, fails
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, 8) to (n, 1), or a row more."""
+        logits = super().forward(x)
+        if len(x) != self.count:
+            return logits
+        if self.fails:
+            raise ValueError("no group of this size")
+        return torch.cat([logits, logits[:1]])
+
+
 class Exponential(nn.Module):
     """Overflows on a large value."""
 

@@ -23,6 +23,7 @@ ROWS = np.random.default_rng(5).standard_normal((200, 8)).astype(np.float32)
         (oddities.PlainTensor, "inner"),
         (oddities.Parametrised, "inner"),
         (oddities.Normed, "auto"),
+        (oddities.Overwrites, "auto"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
@@ -39,9 +40,11 @@ def test_what_torch_rounds_or_a_constructor_computes_is_wrapped_stored_and_score
     stored = assemble(make_base(network, {}, {}, ROWS), network.adapter.state_dict(), where="v1")
     module.requires_grad_(requires_grad=False)
     with torch.inference_mode():
-        expected = torch.sigmoid(module(torch.from_numpy(ROWS)))[:, 0].numpy()
+        expected = torch.sigmoid(module(torch.from_numpy(ROWS.copy())))[:, 0].numpy()
+    given = ROWS.copy()
     for one in (network, stored):
-        assert np.array_equal(one.predict(ROWS), expected)
+        assert np.array_equal(one.predict(given), expected)
+        assert np.array_equal(given, ROWS)
         assert one.predict(ROWS[:1]).shape == (1,)
         assert one.predict(ROWS[:0]).shape == (0,)
 
@@ -51,6 +54,9 @@ def test_what_torch_rounds_or_a_constructor_computes_is_wrapped_stored_and_score
     [
         (oddities.Fails, "'list' object has no attribute 'to'"),
         (lambda: oddities.Fails("division"), r"does not take float32 \(n, 8\) \(division"),
+        (oddities.ByCount, "8 answers for 7 rows: one answer a row is needed"),
+        (lambda: oddities.ByCount(1), "2 values for one row and 7 for 7"),
+        (lambda: oddities.ByCount(1, fails=True), "fails on one row alone: .*no group of this"),
         (object, "a object is no torch.nn.Module and holds none"),
     ],
 )

@@ -25,6 +25,13 @@ class Answering:
         return np.nan_to_num(sums) if self._takes else sums
 
 
+class Failing:
+    """Stands for a network whose code raises where a value is missing."""
+
+    def predict(self, x: Any) -> Any:
+        raise IndexError("index -1 is out of bounds")
+
+
 def sample(**values: Any) -> Sample:
     given: dict[str, Any] = {"rows": ROWS, "names": ("a", "b"), "shape": (2,), "dtype": "float32"}
     return Sample(**(given | values))
@@ -48,6 +55,11 @@ def test_the_fill_is_what_the_rows_say_or_nan(
     known = fills(network, sample(**values))
     assert known == found
     assert words in filled_with(known, sample(**values))
+
+
+def test_a_network_that_fails_on_a_missing_value_gets_what_the_rows_say() -> None:
+    network: Any = Failing()
+    assert fills(network, sample()) == [3.0, 20.0]
 
 
 def test_a_missing_value_is_filled_as_recorded_and_counted() -> None:
