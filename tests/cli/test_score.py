@@ -233,6 +233,8 @@ def test_what_cannot_be_done_is_said_in_a_line(
     again()
     assert said in " ".join(invoke("score", *arguments, expect=code).stderr.split())
     assert Path("there.csv").read_text() == "mine"
+    # what was refused before a row was written is in nobody's way
+    assert [one.name for one in Path().glob("*.unfinished")] == ["busy.csv.unfinished"]
 
 
 def test_the_same_output_is_written_by_one_process_at_a_time(here: Path, invoke: Invoke) -> None:

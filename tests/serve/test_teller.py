@@ -8,7 +8,7 @@ from typing import Any
 
 import requests
 
-from selfheal_cli.events.types import BatchScored, BatchSetApart
+from selfheal_cli.events.types import BatchScored, BatchSetApart, HealWithheld
 from selfheal_cli.pipeline.stream.session import APART
 from selfheal_cli.records import AliasMove
 from selfheal_cli.registry.aliases import Move, move_alias
@@ -114,3 +114,19 @@ def test_reading_that_began_anew_is_told_in_status_page_and_metrics(tmp_path: Pa
         assert "selfheal_spool_begun_anew_total 1.0" in (
             requests.get(f"{url}/metrics", timeout=PATIENCE).text
         )
+
+
+def test_heals_that_are_kept_for_one_cause_are_one_line_among_what_happened() -> None:
+    fold = EventFold()
+    for number, why in enumerate(["canary s9 is being tried"] * 3 + ["mode shadow"] * 2):
+        fold.apply(
+            example(HealWithheld, heal_id=f"h{number}", withheld=why, proposed=False, at="2026")
+        )
+        fold.apply(example(BatchScored, batch=number + 1))
+    fold.apply(example(HealWithheld, heal_id="h9", withheld="mode shadow", proposed=True))
+    assert [one.text for one in fold.facts["happenings"]] == [
+        "heal h9 proposed: mode shadow",
+        "2 heals kept: mode shadow",
+        "3 heals kept: canary s9 is being tried",
+    ]
+    assert fold.facts["heals"]["withheld"] == 6

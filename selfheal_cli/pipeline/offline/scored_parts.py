@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
-from selfheal_cli.errors import ConfigurationError, DataError, OptionError
+from selfheal_cli.errors import ConfigurationError, DataError, OptionError, SelfhealError
 from selfheal_cli.sources.feed import on_disk
 from selfheal_cli.workspace import OWNERS_FOLDER
 
@@ -65,7 +65,12 @@ class ScoredParts:
             (self.folder / PARTS).mkdir(exist_ok=True)
         with self._locked():
             self._go_on(job, force=force)
-            yield
+            try:
+                yield
+            except SelfhealError:
+                if not self.rows:  # what was refused leaves nothing that another job runs into
+                    shutil.rmtree(self.folder, ignore_errors=True)
+                raise
         shutil.rmtree(self.folder, ignore_errors=True)
 
     @property

@@ -48,6 +48,7 @@ class EventFold(RunState):
         self._labels = 0
         self._rows = 0
         self._notes: Counter[str] = Counter()
+        self._kept = (0, "")  # heals in a row that do not serve, and why
         self._happened: deque[Happening] = deque(maxlen=HAPPENINGS)
         self._course = Course()
         self._trials = Trials(self)
@@ -84,7 +85,20 @@ class EventFold(RunState):
         if isinstance(event, OF_TRIALS):
             self.facts |= self._trials.told(event)
             self._course.tried(event)
-        text = str(event)
+        self._tell(event)
+
+    def _tell(self, event: Event) -> None:
+        """Have it among what happened; heals that are kept for one cause are one line."""
+        text, before = str(event), self._kept
+        self._kept = (0, "")
+        if isinstance(event, events.HealWithheld) and not event.proposed:
+            same = before[1] == event.withheld
+            self._kept = (before[0] + 1 if same else 1, event.withheld)
+            if same:
+                self._happened.popleft()
+                text = f"{self._kept[0]} heals kept: {event.withheld}"
+        elif not text:
+            self._kept = before
         if text:
             self._happened.appendleft(Happening(at=event.at, kind=event.kind, text=text))
             self.facts["happenings"] = tuple(self._happened)

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from selfheal_cli.registry.orders import AUTO, STANDS
+from selfheal_cli.report.gains import LITTLE, LITTLE_DIFFERENCE
 from selfheal_cli.scores import title_of
 from selfheal_cli.serve.operator.status import (
     STALLED_SECONDS,
@@ -21,7 +22,6 @@ from selfheal_cli.serve.operator.status import (
 
 Tone = Literal["better", "worse", "mixed", "same", "unknown"]
 FEW_ROWS = 200  # below which chance may make a difference of several points
-SAME = 0.0005  # a lift that rounds to nothing
 LABEL_SILENCE = 86_400.0  # seconds
 FIGURES = ("f1", "accuracy", "precision", "recall", "roc_auc", "pr_auc", "log_loss", "cost")
 LESS_IS_BETTER = ("log_loss", "cost", "ece")
@@ -91,7 +91,8 @@ def verdict_of(standing: ModelStatus) -> Verdict:
         return Verdict("worse", "worse", f"Healing makes it worse: {pairs}", (*rows, advice))
     if 1 in signs.values():
         return Verdict("better", "better", f"Healing helps: {pairs}", rows)
-    return Verdict("same", "no difference", f"Healing makes no difference: {pairs}", rows)
+    little = f"Healing makes {LITTLE_DIFFERENCE}: {pairs}"
+    return Verdict("same", "no difference", little, rows)
 
 
 def warnings(seen: StatusSnapshot) -> list[str]:
@@ -230,7 +231,7 @@ def _rows(live: Judged, shadow: Judged) -> tuple[str, ...]:
 
 
 def _sign(value: float) -> int:
-    return 0 if abs(value) < SAME else (1 if value > 0 else -1)
+    return 0 if abs(value) < LITTLE else (1 if value > 0 else -1)
 
 
 def _capital(text: str) -> str:
