@@ -12,7 +12,9 @@ import pytest
 from selfheal_cli.errors import DataError
 from selfheal_cli.pipeline.offline.handover import hand_over
 from selfheal_cli.records import digest
-from tests.pipeline.test_served import Server
+from selfheal_cli.spool.entries import Feedback
+from selfheal_cli.spool.tellers import Tellers
+from tests.pipeline.test_served import WORKSPACE, Server
 
 AT = datetime(2026, 1, 31, 14, 5, tzinfo=UTC)
 
@@ -41,3 +43,28 @@ def test_labelled_rows_go_with_their_schema_the_reason_and_the_versions(empty_di
         server.registry, server.spool, "fraud", "gone", AT.replace(hour=15), rows=125
     )
     assert latest.rows == 25  # r7 is among the latest five requests, r1 is not
+
+
+def test_labels_that_were_revoked_are_none_and_a_row_without_complaint_is_a_negative(
+    empty_dir: Path,
+) -> None:
+    server = Server()
+    server.time = AT.timestamp() - 100.0
+    server.answer(2)
+    server.spool.label([Feedback(1, "r0", place) for place in (3, 4, 5)], "bad", 1.0)
+    server.spool.label([Feedback(1, "r1", 7)], "ann", 1.0)
+    Tellers(WORKSPACE / "serving" / "fraud" / "spool.db").revoke("bad", 0.0)
+    done = hand_over(server.registry, server.spool, "fraud", "gone", AT.replace(minute=4))
+    assert pq.read_table(done.folder / "rows.parquet")["label"].to_pylist() == ["fraud"]
+
+    server.serve(server.open(labels={"negative_after": 60.0, "only_when": "V14 > 0"}))
+    server.time = AT.timestamp() - 10.0
+    server.answer(1)  # nobody had the time to complain
+    late = hand_over(server.registry, server.spool, "fraud", "gone", AT.replace(hour=15))
+    done = hand_over(server.registry, server.spool, "fraud", "gone", AT)
+    rows = pq.read_table(done.folder / "rows.parquet").to_pylist()
+    assert {one["selfheal_request"] for one in rows} <= {f"r{at}" for at in range(8)}
+    assert [one["label"] for one in rows].count("fraud") == 1
+    known = server.spool.rows_after(0, 8)
+    passed = sum(int((one.columns["V14"] > 0).sum()) for one in known)
+    assert len(rows) == passed + int(known[1].columns["V14"][7] <= 0) < late.rows

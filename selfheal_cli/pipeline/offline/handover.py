@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from selfheal_cli.config import recorded
 from selfheal_cli.errors import DataError, StorageError
+from selfheal_cli.events.log import read
+from selfheal_cli.events.types import RunStarted
+from selfheal_cli.labels.selection import LabelSelection, lots_of
+from selfheal_cli.pipeline.runs.recovery import served_logs
 from selfheal_cli.records import digest
 from selfheal_cli.registry.base import BASELINE, CHAMPION, Registry
 from selfheal_cli.registry.encoding import encoding_of
@@ -23,6 +28,8 @@ from selfheal_cli.workspace import OWNER_ONLY, WORKSPACE
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from selfheal_cli.records import Columns
 
 ROWS = 100_000  # of the spool's latest that are looked through
 AT_ONCE = 500  # requests
@@ -58,8 +65,9 @@ def hand_over(
     base = registry.base(champion.base)
     encoding, classes = encoding_of(base), tuple(base.describe()["labels"])
     moment = at.astimezone(UTC)
+    maturing = _maturing(model, workspace, encoding, at.timestamp())
     folder = workspace / "handover" / model / f"{moment:%Y%m%dT%H%M%S.%fZ}"
-    table = RowTable(encoding, classes)
+    table = RowTable(encoding, classes, maturing)
     try:
         folder.mkdir(parents=True, mode=0o700)
         count = _write(folder / ROWS_NAME, table, spool, rows)
@@ -94,6 +102,48 @@ def hand_over(
     return HandOver(folder, count)
 
 
+@dataclass(frozen=True, slots=True)
+class Maturing:
+    """A row that nobody complained about ``before`` a time, in seconds since 1970, is a negative,
+    as the server that answered counts it: among those that ``may`` get a label at all.
+    """
+
+    before: float
+    may: LabelSelection | None
+
+    def negatives(self, request: LoggedRequest, columns: Columns) -> list[int]:
+        """Places of the rows that are, unless they have a label."""
+        rows = len(request)
+        if request.at > self.before:
+            return []
+        if self.may is None:
+            return list(range(rows))
+        among = self.may.let_through(columns, request.probabilities, request.threshold)
+        among |= self.may.chosen(lots_of(request.request, 0, rows))
+        return [int(place) for place in among.nonzero()[0]]
+
+
+def _maturing(model: str, workspace: Path, encoding: Encoding, now: float) -> Maturing | None:
+    """By what the latest run that a server here healed with was told; None where time is no
+    label.
+    """
+    begun = [next(read(log)) for log in served_logs(model, workspace)]
+    runs = [one for one in begun if isinstance(one, RunStarted)]
+    if not runs:
+        return None
+    last = max(runs, key=lambda one: one.at)
+    config = recorded(last.config, where=f"run {last.run_id}", parts=last.parts)
+    labels = config.labels
+    if labels.negative_after is None:
+        return None
+    may: LabelSelection | None = None
+    if labels.only_when is not None:
+        may = LabelSelection(labels.only_when, config.policy.explore, encoding.names)
+    elif labels.ask is not None:
+        may = LabelSelection(None, labels.ask)
+    return Maturing(now - labels.negative_after, may)
+
+
 def _write(path: Path, table: RowTable, spool: Spool, rows: int) -> int:
     import pyarrow.parquet as pq
 
@@ -121,7 +171,10 @@ class RowTable:
     another.
     """
 
-    def __init__(self, encoding: Encoding, classes: tuple[str, ...]) -> None:
+    def __init__(
+        self, encoding: Encoding, classes: tuple[str, ...], maturing: Maturing | None = None
+    ) -> None:
+        self._encoding, self._maturing = encoding, maturing
         self._texts = {one.name: one.kind in TEXTS for one in encoding.columns}
         self._classes = classes
         self.target = LABEL if LABEL not in self._texts else f"selfheal_{LABEL}"
@@ -151,8 +204,18 @@ class RowTable:
         labels: dict[int, dict[int, int]] = {}
         for one in spool.labels_of([request.number for request in part]):
             labels.setdefault(one.answered, {})[one.place] = one.y
-        rows = [row for one in part for row in self._rows(one, labels.get(one.number, {}))]
+        rows = [
+            row for one in part for row in self._rows(one, self._known(one, labels.get(one.number)))
+        ]
         return pa.Table.from_pylist(rows, schema=self.schema)
+
+    def _known(self, request: LoggedRequest, labels: dict[int, int] | None) -> dict[int, int]:
+        """The class of each place that has one: one that was taken back (-1) is none."""
+        known = {place: y for place, y in (labels or {}).items() if y >= 0}
+        if self._maturing is None or not request.columns.keys() >= set(self._encoding.names):
+            return known
+        columns = self._encoding.cleaned(request.columns)
+        return dict.fromkeys(self._maturing.negatives(request, columns), 0) | known
 
     def _rows(self, request: LoggedRequest, labels: dict[int, int]) -> Iterator[dict[str, Any]]:
         probabilities = request.probabilities
