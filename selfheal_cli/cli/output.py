@@ -25,6 +25,7 @@ PIPE_WIDTH = 160
 LABEL_WIDTH = 20  # that the first column of text keeps, or its longest cell
 WORD = 16  # a longer one, such as a hash, may be broken
 APART = 2  # spaces between columns
+EMPTY = ("", "-")  # cells
 Part = str | tuple[str, str]
 
 
@@ -122,13 +123,18 @@ def make_table(
     """A table that fits into ``room`` characters (the terminal's by default) in whole words.
 
     A name may be marked: ``>NAME`` is a column of figures, aligned to the right and never broken;
-    ``+NAME`` and ``+>NAME`` are left to ``--wide``, which has room for everything. Where it is
-    too narrow even so, columns go from the right, but never the first. Every text stands as it
-    is.
+    ``+NAME`` and ``+>NAME`` are left to ``--wide``, which has room for everything that holds
+    anything. Where it is too narrow even so, columns go from the right, but never the first. Every
+    text stands as it is.
     """
     cells = [[line(cell) for cell in row] for row in rows]
     room = make_console().width if room is None else room
-    shown = [_Column(place, name, cells) for place, name in enumerate(columns)
+    known = [
+        (place, name)
+        for place, name in enumerate(columns)
+        if not name.startswith("+") or any(row[place].plain not in EMPTY for row in cells)
+    ]
+    shown = [_Column(place, name, cells) for place, name in known
              if room == sys.maxsize or not name.startswith("+")]  # fmt: skip
     left = len(shown)
     while left > 1 and _needed(shown[:left]) > room:
@@ -141,7 +147,7 @@ def make_table(
         table.add_column(line(column.name), justify=side, overflow="fold", width=width)
     for row in cells:
         table.add_row(*(row[column.place] for column in shown[:left]))
-    hidden = _hidden(columns, shown[:left])
+    hidden = _hidden([name for _, name in known], shown[:left])
     under = [line((hidden, "dim"))] if hidden else []
     return Titled(line((title, "italic")), table, *under, width=sum(widths) + APART * (left - 1))
 

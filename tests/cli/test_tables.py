@@ -44,3 +44,11 @@ def test_in_a_pipe_the_width_is_that_of_the_environment(
     assert make_console().width == 64
     monkeypatch.delenv("COLUMNS")
     assert make_console().width == 160
+
+
+def test_a_column_for_wide_that_holds_nothing_is_neither_shown_nor_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    print_table("Results", (*COLUMNS[:-1], "+>TP"), [[*row[:-1], "-"] for row in ROWS])
+    assert "With --wide also: kappa\n" in capsys.readouterr().out
