@@ -65,7 +65,7 @@ def carried(document: str) -> Carried:
     needs = chain(named_modules(foreign.get("module", {})), imported, libraries)
     own, others = _modules_of(needs, foreign.get("code", {}))
     brought = {adapter.distribution} - {""} if adapter else set()
-    if network.get("adapter") == "mixture" and not why_no_trees():
+    if described.get("trees") and not why_no_trees():
         brought.add("lightgbm")
     needed = {pinned(one) for one in (*REQUIRED, *others, *brought)}
     known = {_normal(one) for one in needed}

@@ -349,7 +349,7 @@ def survey(config: RunConfig, source: Source, trained: Trained) -> Prepared:
         base=make_base(
             network,
             {**anchor.tensors(), **estimator_tensors(source.encoding.model_bytes)},
-            _document(source),
+            _document(source) | ({"trees": True} if config.heal.trees else {}),
             probe,
         ),
         sample=sample,
