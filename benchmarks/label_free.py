@@ -1,6 +1,7 @@
 """Healing and figures without any label: where they are right, refused, and wrong unseen.
 
     python benchmarks/label_free.py heals --seeds 20       log loss against frozen, by world
+    python benchmarks/label_free.py heals --recipe ensemble
     python benchmarks/label_free.py intervals --seeds 200  of estimated figures
 
 The article's generator: a heal on 2,500 rows, judged on 20,000 that nothing learned from.
@@ -95,23 +96,26 @@ def stream(seed: int, settings: dict[str, Any]) -> SyntheticSource:
 
 
 @cache
-def start(seed: int) -> Start:
+def start(seed: int, recipe: str) -> Start:
     """The same in every world."""
     source = stream(seed, {})
-    heal = HealSettings(recipe="anchored", assume="positives-stable", assume_strictly=True)
+    heal = HealSettings(recipe=recipe, assume="positives-stable", assume_strictly=True)
     config = RunConfig(rules=(RULE,), plots=False, seed=seed, heal=heal,
                        labels=LabelSettings(regime="none"))  # fmt: skip
     prepared = survey(config, source, train_networks(config, source, lambda done, total: None))
     return Start(prepared.network, prepared.anchor)
 
 
-def heals(seeds: int, only: str) -> None:
+def heals(seeds: int, only: str, recipe: str) -> None:
     """Mean log loss, frozen and healed, and how often it healed, by world and assumption."""
     print("| world | assumed | frozen | healed | of frozen, worst seed | heals |")
     print("|---|---|---|---|---|---|", flush=True)
     for name, (settings, change) in WORLDS.items():
         for assume in ASSUMED if only in name else ():
-            runs = [_run(seed, settings, change, assume) for seed in range(seeds)]
+            runs = [
+                _run(start(seed, recipe), stream(seed, settings), seed, change, assume, recipe)
+                for seed in range(seeds)
+            ]
             frozen, healed, count = (fmean(one) for one in zip(*runs, strict=True))
             worst = max(after / before for before, after, _ in runs)
             print(f"| {name} | {assume} | {frozen:.3f} | {healed:.3f} | {worst:.3f} | "
@@ -119,13 +123,12 @@ def heals(seeds: int, only: str) -> None:
 
 
 def _run(
-    seed: int, settings: dict[str, Any], change: Change, assume: Any
+    known: Start, source: SyntheticSource, seed: int, change: Change, assume: Any, recipe: str
 ) -> tuple[float, float, float]:
-    source, known = stream(seed, settings), start(seed)
     (batch,) = source.batches()
     window = change(batch.rows, np.random.default_rng((seed, 0)))
     rows = change(source.held_out()["drifted"], np.random.default_rng((seed, 1)))
-    settled = HealSettings(recipe="anchored", assume=assume, assume_strictly=True)
+    settled = HealSettings(recipe=recipe, assume=assume, assume_strictly=True)
     unknown = np.full_like(window.y, -1)
     steps, none = np.ones(len(window), dtype=np.int32), np.zeros(len(window), dtype=np.bool_)
     features = known.network.features(window.x)
@@ -172,10 +175,11 @@ def main() -> None:
     parser.add_argument("what", choices=("heals", "intervals"))
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--only", default="")
+    parser.add_argument("--recipe", choices=("anchored", "ensemble"), default="anchored")
     arguments = parser.parse_args()
     use_one_thread()
     if arguments.what == "heals":
-        heals(arguments.seeds, arguments.only)
+        heals(arguments.seeds, arguments.only, arguments.recipe)
     else:
         intervals(arguments.seeds)
 
