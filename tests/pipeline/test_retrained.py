@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from selfheal_cli.audit.checks import audit_model
-from selfheal_cli.errors import ConflictError, LeaseHeld
+from selfheal_cli.config_sources import ServedSettings, TableSettings
+from selfheal_cli.errors import ConfigurationError, ConflictError, LeaseHeld
 from selfheal_cli.events.event import Event
 from selfheal_cli.events.types import (
     AliasMoved,
@@ -26,6 +27,7 @@ from selfheal_cli.events.types import (
 )
 from selfheal_cli.heal.engine import Tried
 from selfheal_cli.model.wrapping import wrap
+from selfheal_cli.pipeline.offline.handover import hand_over
 from selfheal_cli.pipeline.prepare.foreign import Sample, base_of
 from selfheal_cli.pipeline.prepare.wrapped import WRAPPED
 from selfheal_cli.pipeline.runs.run import Finished, RunContext
@@ -134,6 +136,13 @@ def test_what_is_wrapped_beside_a_server_is_tried_on_its_own_columns_and_becomes
     for alias in (CHAMPION, BASELINE, WRAPPED):
         assert server.registry.alias("fraud", alias) == placed.version, alias
     assert server.registry.alias("fraud", CANARY) is None
+    with pytest.raises(ConfigurationError, match="say what is normal are not here"):
+        server.open()
+    handed = hand_over(server.registry, server.spool, "fraud", "retrained", clock())
+    served = server.open()  # what the retrained model was handed is normal
+    assert isinstance(served.config.source, ServedSettings)
+    assert isinstance(served.config.source.reference, TableSettings)
+    assert served.config.source.reference.path == handed.folder / "rows.parquet"
     # nothing heals what serves no more
     promoted = ended.sequence
     assert not [one for one in of(done, CanaryBegan) if one.sequence > promoted]

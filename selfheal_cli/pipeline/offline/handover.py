@@ -16,6 +16,7 @@ from selfheal_cli.errors import DataError, StorageError
 from selfheal_cli.events.log import read
 from selfheal_cli.events.types import RunStarted
 from selfheal_cli.labels.selection import LabelSelection, lots_of
+from selfheal_cli.pipeline.runs.handed_over import ABOUT_NAME, ROWS_NAME, handovers
 from selfheal_cli.pipeline.runs.recovery import served_logs
 from selfheal_cli.records import digest
 from selfheal_cli.registry.base import BASELINE, CHAMPION, Registry
@@ -35,7 +36,6 @@ ROWS = 100_000  # of the spool's latest that are looked through
 AT_ONCE = 500  # requests
 LABEL = "label"
 ABOUT = ("selfheal_probability", "selfheal_snapshot", "selfheal_at", "selfheal_request")
-ROWS_NAME, ABOUT_NAME = "rows.parquet", "handover.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def hand_over(
     encoding, classes = encoding_of(base), tuple(base.describe()["labels"])
     moment = at.astimezone(UTC)
     maturing = _maturing(model, workspace, encoding, at.timestamp())
-    folder = workspace / "handover" / model / f"{moment:%Y%m%dT%H%M%S.%fZ}"
+    folder = handovers(model, workspace) / f"{moment:%Y%m%dT%H%M%S.%fZ}"
     table = RowTable(encoding, classes, maturing)
     try:
         folder.mkdir(parents=True, mode=0o700)

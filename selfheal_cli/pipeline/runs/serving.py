@@ -45,6 +45,7 @@ from selfheal_cli.pipeline.prepare.lease import RunLease
 from selfheal_cli.pipeline.prepare.rows import open_source, training_table
 from selfheal_cli.pipeline.prepare.wrapped import WRAPPED, Wrapped
 from selfheal_cli.pipeline.runs.canary_left import tried_before
+from selfheal_cli.pipeline.runs.handed_over import handed_over
 from selfheal_cli.pipeline.runs.run import Finished, RunContext, RunSpec, go, leased
 from selfheal_cli.pipeline.runs.wrap import wrapped_config
 from selfheal_cli.pipeline.stream.canary import CanaryLimits, TriedBefore
@@ -190,7 +191,10 @@ def _config(registry: Registry, champion: VersionRecord, wanted: ServingOptions)
         # as selfheal 0.1.0 wrote it down, where nobody had chosen how it is healed
         base, weights = registry.base(champion.base), load_verified(registry, champion)
         known = wrapped_config(assemble(base, weights, where="what was wrapped"), champion.model)
-    reference = wanted.reference or _reference(known, champion)
+    reference: Reference | None = wanted.reference
+    if reference is None and champion.tags["selfheal.recipe"] == WRAPPED:
+        reference = handed_over(registry.base(champion.base), champion.model, wanted.workspace)
+    reference = reference or _reference(known, champion)
     recipe = (wanted.overrides.get("heal") or {}).get("recipe", known.heal.recipe)
     if recipe != known.heal.recipe:
         trees = own_data.healing(recipe)["trees"]
