@@ -13,7 +13,14 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from selfheal_cli import SelfHealing
-from selfheal_cli.errors import ConfigurationError, DataError, ModelError, OptionError
+from selfheal_cli.api.intake import Intake
+from selfheal_cli.errors import (
+    ConfigurationError,
+    DataError,
+    ModelError,
+    OptionError,
+    UnknownClass,
+)
 from tests.cli.test_preprocess import FRAME, before
 from tests.model.instances import doubled, small_network
 
@@ -148,3 +155,38 @@ def test_what_is_for_modules_alone_is_refused_of_another_model(workdir: Path) ->
             SelfHealing(fitted, frame, y, name="credit", **said)
     with pytest.raises(ConfigurationError):
         SelfHealing(fitted, frame, y, name="credit", recipe="none")
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"policy": {"publish": 1}}, "policy: unknown key 'publish'"),
+        ({"policy": 3}, "a selfheal_cli.Policy is needed, given: 3"),
+        ({"columns": ["job", "age", "age"]}, "columns: 'age' is there twice"),
+        ({"keep_rows": 0}, "keep_rows = 0: .*rows from 1"),
+        ({"max_wait": float("nan")}, "max_wait = nan"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_by_its_name_before_anything_is_registered(
+    workdir: Path, said: dict[str, Any], message: str
+) -> None:
+    x, y = numbers()
+    with pytest.raises((ConfigurationError, DataError), match=message):
+        SelfHealing(nn.Linear(3, 1), x.to_numpy(np.float32), y, name="odd", **said)
+    assert not Path("mlruns").exists()
+    with pytest.raises(ModelError, match="Linear is a class: make a model of it"):
+        SelfHealing(nn.Linear, x.to_numpy(np.float32), y, name="odd")
+
+
+def test_ids_and_classes_that_are_none_are_refused_whatever_their_size() -> None:
+    intake = Intake(("a",), (1,), ("good", "bad"))
+    with pytest.raises(DataError, match="ids: None names no row"):
+        intake.ids([None, "b"], 2)
+    with pytest.raises(DataError, match="ids: nan names no row"):
+        intake.ids([float("nan")], 1)
+    for given in (10**30, True + 1, 0.5):
+        with pytest.raises(UnknownClass, match="given: "):
+            intake.classes(np.array(["bad", given], dtype=object), 2)
+    assert intake.classes(["bad", None, 0, True], 4).tolist() == [1, -1, 0, 1]
+    with pytest.raises(DataError, match=r"row: .*rows of numbers are needed"):
+        intake.rows({"a": "dear"}, "row")

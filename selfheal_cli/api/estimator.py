@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from selfheal_cli.api.intake import Intake, ProgramModel
+from selfheal_cli.api.intake import Intake, ProgramModel, require_told_apart
 from selfheal_cli.errors import DataError, MissingColumn, NoRows, WrongShape
 from selfheal_cli.estimators.taking import take, take_transformer
 from selfheal_cli.estimators.trust import is_of_library
@@ -133,6 +133,7 @@ def _table(x: Any, columns: Sequence[str] | None) -> pd.DataFrame:
             raise DataError(f"columns: {len(names)} are named, a row has {array.shape[1]} values")
         x = pd.DataFrame(array, columns=names)
     frame: pd.DataFrame = x
+    require_told_apart(list(frame.columns))
     if frame.empty:
         raise NoRows("x: no rows; some that the model was trained on are needed")
     return frame

@@ -123,9 +123,13 @@ class Intake:
 
     def ids(self, given: ArrayLike, rows: int) -> tuple[str, ...]:
         """One id a row, as text; raises `RepeatedId` and `WrongShape`."""
-        ids = tuple(as_key(one) for one in np.asarray(given, dtype=object).reshape(-1).tolist())
-        if len(ids) != rows:
-            raise WrongShape(f"ids: {len(ids)} are given for {rows} rows")
+        listed = np.asarray(given, dtype=object).reshape(-1).tolist()
+        if len(listed) != rows:
+            raise WrongShape(f"ids: {len(listed)} are given for {rows} rows")
+        nothing = next((one for one in listed if pd.isna(one)), "")
+        if nothing != "":
+            raise DataError(f"ids: {nothing} names no row; give each an id, or leave ids out")
+        ids = tuple(map(as_key, listed))
         long = next((one for one in ids if not 0 < len(one) <= MOST_KEY), None)
         if long is not None:
             raise DataError(f"ids: {long[:20]!r} has {len(long)} characters; 1 to {MOST_KEY}")
@@ -141,7 +145,10 @@ class Intake:
                 f"{argument}: no column '{missing}'; the model takes {', '.join(self.names)}"
             )
         values = [np.nan if row[name] is None else row[name] for name in self.names]
-        return as_array(values).reshape(self.shape)
+        try:
+            return as_array(values).reshape(self.shape)
+        except DataError as exc:
+            raise DataError(f"{argument}: {exc}") from exc
 
     def _by_words(self, given: Sequence[Any], argument: str) -> LabelArray:
         words = {name.casefold(): place for place, name in enumerate(self.labels)}
@@ -152,7 +159,9 @@ class Intake:
                     raise self._unknown([one], argument)
                 y[place] = words[one_text(one).casefold()]
             elif not pd.isna(one):
-                y[place] = self.classes([one], 1, argument)[0]
+                if one not in range(-1, len(self.labels)):  # also what fits no integer of numpy's
+                    raise self._unknown([one], argument)
+                y[place] = int(one)
         return y
 
     def _unknown(self, given: Sequence[Any], argument: str) -> UnknownClass:
@@ -209,10 +218,21 @@ def _few(names: Sequence[str]) -> str:
     return ", ".join((*names[:6], "...") if len(names) > 6 else names)
 
 
+def require_told_apart(columns: Sequence[str]) -> None:
+    """Raise `DataError` for a column that is named twice."""
+    twice = next((name for name, count in Counter(columns).items() if count > 1), None)
+    if twice is not None:
+        raise DataError(f"columns: '{twice}' is there twice; each needs a name of its own")
+
+
 def shown(x: Any, columns: Sequence[str] | None) -> tuple[FloatArray, Sample]:
     """The rows (n, d) that say what is normal, and whole ones to try the module on."""
     named = tuple(columns or named_columns(x) or ())
-    given = as_array(x, named)
+    require_told_apart(named)
+    try:
+        given = as_array(x, named)
+    except DataError as exc:
+        raise type(exc)(f"x: {exc}") from exc
     shape = given.shape[1:]
     width = int(np.prod(shape))
     if not len(given):

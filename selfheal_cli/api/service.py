@@ -141,6 +141,8 @@ class SelfHealing(HealDecisions):
         tracking_uri: str | None = None,
     ) -> None:
         require_name(name)
+        _require_pace(max_wait, keep_rows)
+        policy = _without_canary(own_data.PUBLISHING if policy is None else policy)
         adapter = named_adapter(adapter)
         how = {"at": at, "adapter": adapter, "init": init, "output": _gives(gives, output)}
         how["factory"] = factory if factory is None or isinstance(factory, str) else maker(factory)
@@ -180,6 +182,7 @@ class SelfHealing(HealDecisions):
         Raises `DataError` where none of that name was made here, and `RegistryError`.
         """
         require_name(name)
+        _require_pace(max_wait, keep_rows)
         registry = MlflowRegistry(tracking_uri)
         reference = Reference.load(spool_path(name).parent)
         config = RunConfig.model_validate_json(reference.settings)
@@ -457,10 +460,21 @@ def _gives(gives: str, output: str | None) -> str:
     return output
 
 
-def _without_canary(policy: Policy) -> Policy:
-    """A program has no requests of which a share could go elsewhere; raises `ConfigurationError`
-    where its policy wants that.
+def _require_pace(max_wait: float, keep_rows: int) -> None:
+    if not max_wait >= 0 or keep_rows < 1:
+        raise ConfigurationError(
+            f"max_wait = {max_wait}, keep_rows = {keep_rows}: seconds from 0, and rows from 1 are "
+            "allowed"
+        )
+
+
+def _without_canary(given: Policy | Mapping[str, Any]) -> Policy:
+    """A policy, or the values of one. A program has no requests of which a share could go
+    elsewhere; raises `ConfigurationError` where its policy wants that.
     """
+    if not isinstance(given, Policy | Mapping):
+        raise ConfigurationError(f"policy: a selfheal_cli.Policy is needed, given: {given!r}")
+    policy = given if isinstance(given, Policy) else checked(Policy, given, where="policy")
     if policy.canary_share is not None:
         raise ConfigurationError(
             "SelfHealing: policy.canary_share is for a server, which answers requests; leave it "
@@ -471,8 +485,7 @@ def _without_canary(policy: Policy) -> Policy:
 
 def _config_of(
     number: int, name: str, inputs: tuple[str, ...], heal: HealSettings, batch_size: int,
-    rules: Sequence[str | Callable[..., Any]], monitors: Sequence[Any] | None,
-    policy: Policy | None,
+    rules: Sequence[str | Callable[..., Any]], monitors: Sequence[Any] | None, policy: Policy,
 ) -> RunConfig:  # fmt: skip
     """The configuration of a run whose rows a program pushes."""
     values = {
@@ -481,7 +494,7 @@ def _config_of(
         "model_name": name,
         "heal": heal,
         "labels": LabelSettings(regime="arriving"),
-        "policy": _without_canary(policy or checked(Policy, own_data.PUBLISHING, where="policy")),
+        "policy": policy,
         "batch_size": batch_size,
         "rules": named_rules(rules),
         "monitors": own_data.monitors() if monitors is None else named_monitors(monitors),

@@ -35,6 +35,8 @@ def _within(model: Any) -> Any:
         inner = vars(model).get(name) if hasattr(model, "__dict__") else None
         if isinstance(inner, nn.Module):
             return inner
+    if isinstance(model, type):
+        raise ModelError(f"{model.__name__} is a class: make a model of it, and give that")
     kind = type(model).__name__
     raise ModelError(
         f"a {kind} is no torch.nn.Module and holds none; these are taken, classifiers of "
