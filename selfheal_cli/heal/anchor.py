@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selfheal_cli.model.mixture import MixtureAdapter
+from selfheal_cli.model.mixture import LINEAR, TREES, MixtureAdapter
 from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.moments import ColumnMoments, floored
 
@@ -223,7 +223,7 @@ class Design:
         on_features[: size.hidden] += self._head.T @ on_logits
         adapter = self.network.adapter
         if isinstance(adapter, MixtureAdapter):
-            return adapter.alone(_tensor(on_features.T), _tensor(constant))
+            return _alone(adapter, _tensor(on_features.T), _tensor(constant))
         return {
             "weight": _tensor(on_features.T),
             "bias": _tensor(constant),
@@ -231,6 +231,20 @@ class Design:
             "scale": torch.ones(size.moved),
             "shift": torch.zeros(size.moved),
         }
+
+
+def _alone(adapter: MixtureAdapter, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
+    """Tensors of a mixture that is one correction of the margins alone: ``weight`` (margins, d) of
+    the first d features, and ``bias`` (margins,).
+    """
+    tensors = {name: torch.zeros_like(one.data) for name, one in adapter.named_parameters()}
+    tensors |= {name: torch.zeros(0) for name in ("network", "scale", "shift")}
+    tensors |= {"trees": torch.zeros(0, dtype=torch.uint8), "begins": torch.ones(LINEAR)}
+    tensors["share"] = torch.zeros(1 + LINEAR + TREES)
+    tensors["share"][1] = 1.0
+    tensors["weight"][0, :, : weight.shape[1]] = weight
+    tensors["bias"][0] = bias
+    return tensors
 
 
 def _tensor(values: Any) -> Tensor:

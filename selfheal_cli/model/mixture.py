@@ -90,19 +90,6 @@ class MixtureAdapter(Adapter):
         """None: it is fitted, and no gradient moves it."""
         return {}
 
-    def alone(self, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
-        """Tensors of a mixture that is one correction of the margins alone: ``weight``
-        (margins, d) of the first d features, and ``bias`` (margins,).
-        """
-        tensors = {name: torch.zeros_like(one.data) for name, one in self.named_parameters()}
-        tensors |= {name: torch.zeros(0) for name in ("network", "scale", "shift")}
-        tensors |= {"trees": torch.zeros(0, dtype=torch.uint8), "begins": torch.ones(LINEAR)}
-        tensors["share"] = torch.zeros(1 + LINEAR + TREES)
-        tensors["share"][1] = 1.0
-        tensors["weight"][0, :, : weight.shape[1]] = weight
-        tensors["bias"][0] = bias
-        return tensors
-
     @property
     def aligns(self) -> bool:
         """Whether it moves inputs."""
