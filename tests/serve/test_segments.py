@@ -51,6 +51,12 @@ def test_they_are_ranked_over_all_batches_and_told_in_status() -> None:
     assert standing["happenings"][0]["text"] == "country DE: amount by 0.40"
 
 
+def test_what_a_healer_of_a_later_release_says_is_read_as_far_as_it_is_known() -> None:
+    told = {**fold_of([drifted("DE", 0.4)]).facts, "moods": ["fair"]}
+    told["segments"] = [{**told["segments"][0].model_dump(), "mood": "fair"}]
+    assert ModelStatus(**told).segments[0].segment == "DE"
+
+
 def test_no_more_are_held_than_are_told() -> None:
     fold = fold_of([drifted(f"s{place}", place / 1_000) for place in range(2 * SEGMENTS)])
     assert len(fold.facts["segments"]) == SEGMENTS

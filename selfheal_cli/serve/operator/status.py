@@ -15,7 +15,8 @@ HEALER = "healer"  # the healer's topic of the control channel
 
 
 class _Reported(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # on a shared log the healer may be of a later release, which says more
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class Drift(_Reported):
