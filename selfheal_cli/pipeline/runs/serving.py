@@ -32,7 +32,7 @@ from selfheal_cli.events.archive import LOG_NAME, run_folder
 from selfheal_cli.events.log import EventLog
 from selfheal_cli.heal.anchor import Anchor
 from selfheal_cli.heal.recipe import kind_of
-from selfheal_cli.model.checkpoint import ANCHOR, assemble, probe_rows
+from selfheal_cli.model.checkpoint import ANCHOR, ESTIMATOR, assemble, probe_rows
 from selfheal_cli.model.network import SelfHealingNetwork, use_one_thread
 from selfheal_cli.pipeline.prepare.baseline import Prepared, prepare
 from selfheal_cli.pipeline.prepare.continuing import (
@@ -253,7 +253,8 @@ def _network(
             f"{champion.model} v{champion.version} heals by adapter {stored}, which recipe "
             f"{config.heal.recipe} cannot heal; leave --recipe out"
         )
-    measured = any(name.startswith(ANCHOR) for name in load(base.weights))
+    statistics = {name for name in load(base.weights) if name.startswith(ANCHOR)}
+    measured = bool(statistics - {f"{ANCHOR}{ESTIMATOR}"})  # which is a model's bytes
     fits = measured and not kind.goes_behind(stored, foreign="foreign" in size)
     if fits and baseline is None:
         raise ConfigurationError(
