@@ -25,7 +25,7 @@ from machines import Cluster, _learned, _missing, _requests
 from servers import body_of
 from serving_load import MODEL, registered, require, selfheal
 
-READS = (("history", "--limit", "5"), ("snapshots",), ("doctor",), ("status",), ("audit",))
+READS = (("history", "--limit", "5"), ("snapshots",), ("doctor",), ("status", "--model", MODEL))
 
 
 @contextmanager
@@ -125,7 +125,7 @@ def main() -> None:
         finally:
             cluster.end()
         folders = [f"--folder={one}" for one in sorted(known.parent.glob("machine-*"))]
-        audited = selfheal(known.parent / "machine-2", "audit", *folders, uri=uri)
+        audited = selfheal(known.parent / "machine-2", "audit", "--model", MODEL, *folders, uri=uri)
         checks.append(require("the audit of all machines' history", audited, 0))
     sys.exit(0 if all(checks) else 1)
 
