@@ -319,7 +319,6 @@ def survey(config: RunConfig, source: Source, trained: Trained) -> Prepared:
     calibrated = calibrate_rules(trained.rules.rules, walk(), config.batch_size)
     anchor = anchors.anchor()
     network = _by_segment(config, network, trained.network, anchor)
-    policy = config.policy
     shadow = trained.plain or network.with_adapter(network.adapter.state_dict())
     probe = recent[0][-PROBE_ROWS:]
     thresholds = (
@@ -335,14 +334,7 @@ def survey(config: RunConfig, source: Source, trained: Trained) -> Prepared:
         anchor=anchor,
         reference=references.reference() if references else None,
         rule_calibration=tuple(calibrated),
-        label_watch=LabelWatch(
-            labels,
-            classes,
-            config.batch_size,
-            policy.label_rate_z,
-            policy.quarantine_limit,
-            returns=policy.label_rate_of != "recent",
-        ),
+        label_watch=_label_watch(config, labels, classes),
         shifts=shifts.shifts(),
         thresholds=thresholds,
         probe=probe,
@@ -354,6 +346,18 @@ def survey(config: RunConfig, source: Source, trained: Trained) -> Prepared:
         ),
         sample=sample,
         segments=segment_reference(config, source),
+    )
+
+
+def _label_watch(config: RunConfig, labels: list[LabelArray], classes: int) -> LabelWatch:
+    policy = config.policy
+    return LabelWatch(
+        labels,
+        classes,
+        config.batch_size,
+        policy.label_rate_z,
+        policy.quarantine_limit,
+        returns=policy.label_rate_of != "recent",
     )
 
 
