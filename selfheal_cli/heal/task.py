@@ -152,8 +152,11 @@ class Window:
     ) -> None:
         """Take rows of a new arrival, or more rows of the last one.
 
-        ``features`` (n, features), ``y``, ``rule_label`` and ``weight`` (n,) as in `HealRows`.
+        ``features`` (n, features), ``y``, ``rule_label`` and ``weight`` (n,) as in `HealRows`; no
+        rows are no arrival, such as where labels come alone.
         """
+        if not len(y):
+            return
         # labels of one step may come in several parts; the window counts steps, not parts
         if self._parts and self._parts[-1].arrival[0] == arrival:
             last = self._parts.pop()

@@ -64,7 +64,7 @@ def test_columns_keep_their_types() -> None:
 
 @PROPERTY
 @given(
-    rows=st.integers(0, 300),
+    rows=st.integers(1, 300),
     share=st.floats(0, 0.9),
     seed=st.integers(0, 2**32 - 1),
     arrival=st.integers(0, 10**6),
@@ -132,3 +132,12 @@ def test_parts_that_arrive_in_one_step_are_one_arrival() -> None:
     assert len(window) == 2
     assert rows.arrival.tolist() == [1] * 10 + [2] * 10
     assert int(rows.held_out.sum()) == 4
+
+
+def test_no_rows_are_no_arrival() -> None:
+    window = Window(2, 0.2, seed=0)
+    for arrival in (1, 2):
+        add(window, arrival)
+    for arrival in (3, 4):  # labels that come alone, batch after batch
+        add(window, arrival, 0)
+    assert window.rows().arrival.tolist() == [1] * 10 + [2] * 10

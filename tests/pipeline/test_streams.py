@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +19,7 @@ from selfheal_cli.errors import DataError
 from selfheal_cli.events.log import read, verify
 from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.pipeline.prepare.rows import past_of
+from selfheal_cli.pipeline.record.recorder import RunRecorder
 from selfheal_cli.pipeline.runs.recovery import resume
 from selfheal_cli.pipeline.runs.run import Finished, RunContext, run
 from selfheal_cli.records import LateLabels
@@ -204,6 +207,27 @@ def test_a_quiet_stream_serves_the_champion_that_others_set(place: Place) -> Non
     log = log_of()
     assert "stream-stopped" in kinds(log)
     assert place.resume(log, [all_lines[80:]]).outcome == "FINISHED"
+
+
+def test_who_is_killed_while_a_run_fails_loses_no_figure(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.config = CONFIG.model_copy(
+        update={"source": CONFIG.source.model_copy(update={"max_rejects": 1})}
+    )
+    stored: list[str] = []
+    finish = RunRecorder.finish
+
+    def look(recorder: RunRecorder, end: Any) -> None:
+        (file,) = Path("work").glob("runs/*/outbox.db")
+        with closing(sqlite3.connect(file)) as outbox:
+            stored.extend(kind for (kind,) in outbox.execute("SELECT kind FROM jobs"))
+        finish(recorder, end)
+
+    monkeypatch.setattr(RunRecorder, "finish", look)
+    with pytest.raises(DataError):
+        place.run([lines()[:90], ["a", "b"]])
+    assert "metrics" in stored
 
 
 def test_too_many_broken_lines_end_the_run_with_what_it_has(place: Place) -> None:

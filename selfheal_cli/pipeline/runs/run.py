@@ -237,6 +237,10 @@ def _record(
             recorder.catch_up()
             end = results
         finally:
+            # before the last event: who is killed between the two would leave a run without figures
+            writer.send_steps()
+            with suppress(SelfhealError, OSError):
+                writer.sync()
             recorder.finish(end)
     return outcome, away
 
