@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import mlflow
@@ -13,8 +14,13 @@ import pandas as pd
 import pytest
 from skops import io as sio
 
+from selfheal_cli.config import TableSettings
+from selfheal_cli.pipeline.runs.serving import ServingOptions, open_served
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from selfheal_cli.serve.http.model import load_champion
+from selfheal_cli.spool.source import Pace
+from selfheal_cli.spool.store import Spool
+from selfheal_cli.workspace import WORKSPACE
 from tests.conftest import Invoke, enter
 from tests.estimators.fitted import pipeline, table
 
@@ -92,6 +98,19 @@ def test_a_version_costs_its_adapter_and_names_the_libraries(in_healed: Path) ->
     folder = Path(mlflow.artifacts.download_artifacts(f"models:/credit/{last}"))
     assert (folder / "adapter.safetensors").stat().st_size < 4_000
     assert "scikit-learn==" in (folder / "requirements.txt").read_text()
+
+
+def test_one_that_was_never_healed_can_be_healed_behind_a_server(
+    in_healed: Path, invoke: Invoke
+) -> None:
+    invoke(*WRAP[:-1], "fresh")
+    table_of = TableSettings(path=Path("stream.csv"), target="y")
+    wanted = ServingOptions("fresh", {}, table_of, WORKSPACE)
+    with closing(Spool(Path("fresh.db"))) as spool:
+        served = open_served(MlflowRegistry(), wanted, spool, Pace(50, 1.0, lambda: 0.0, bool))
+    rows = next(iter(served.source.training()))
+    own = pipeline(pd.read_csv("train.csv")).predict_proba(pd.read_csv("stream.csv")[:5])[:, 1]
+    assert served.prepared.network.predict(rows.x)[:5] == pytest.approx(own)
 
 
 def test_options_for_networks_are_said(in_healed: Path, invoke: Invoke) -> None:
