@@ -209,6 +209,14 @@ class _Frozen(OnDevice):
         super().train(mode=False)
         return self
 
+    def forward(self, x: Tensor) -> Tensor:
+        """As `of_rows`, for any number of rows: not every author's code takes none."""
+        return self.of_rows(x) if len(x) else self.of_rows(x.new_ones((1, *x.shape[1:])))[:0]
+
+    def of_rows(self, x: Tensor) -> Tensor:
+        """What it gives of one row or more."""
+        raise NotImplementedError
+
 
 class ForeignBackbone(_Frozen):
     """Rows (n, inputs), each flattened, to their features at the cut, (n, features) float32."""
@@ -217,7 +225,7 @@ class ForeignBackbone(_Frozen):
         super().__init__(module)
         self.interface = foreign.called
 
-    def forward(self, x: Tensor) -> Tensor:
+    def of_rows(self, x: Tensor) -> Tensor:
         """Features (n, features)."""
         try:
             self.interface.output(self.module, *self.there(x))
@@ -239,7 +247,7 @@ class ForeignOutput(_Frozen):
         self.outputs = foreign.outputs
         self.probable = foreign.gives == "probabilities"
 
-    def forward(self, x: Tensor) -> Tensor:
+    def of_rows(self, x: Tensor) -> Tensor:
         """Logits; of probabilities those that sigmoid or softmax takes back to them."""
         output: Tensor = self.interface.picked(self.interface.output(self.module, *self.there(x)))
         table = output.reshape(len(x), -1).float().to(CPU)
@@ -275,10 +283,10 @@ class Tail(_Frozen):
         self.dtype: torch.dtype = getattr(torch, foreign.computed_in or "float32")
         self.sizes = sizes
 
-    def forward(self, adapted: Tensor) -> Tensor:
+    def of_rows(self, x: Tensor) -> Tensor:
         """Logits; raises `RuntimeError` where something else from before the cut is needed."""
-        empty = [one.as_subclass(Absent) for one in self.interface.empty(len(adapted))]
-        (adapted,) = self.there(adapted)
+        empty = [one.as_subclass(Absent) for one in self.interface.empty(len(x))]
+        (adapted,) = self.there(x)
         token = _ADAPTED.set(adapted.reshape(len(adapted), *self.sizes).to(self.dtype))
         try:
             logits = self.interface.picked(self.interface.called(self.module, empty))

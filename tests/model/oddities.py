@@ -26,6 +26,20 @@ class Sliced(nn.Module):
         return logits
 
 
+class Stacks(nn.Module):
+    """Takes its rows apart, and cannot put none of them together again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(8, 16)
+        self.out = nn.Linear(16, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, 8) to (n, 1)."""
+        logits: Tensor = self.out(torch.relu(self.inner(torch.stack([row - 1 for row in x]))))
+        return logits
+
+
 class Computes(nn.Module):
     """Its constructor makes values: a plain tensor, and numbers taken out of one."""
 

@@ -20,6 +20,8 @@ ROWS = np.random.default_rng(5).standard_normal((200, 8)).astype(np.float32)
     [
         (oddities.Sliced, "auto"),
         (oddities.Computes, "auto"),
+        (oddities.Stacks, "auto"),
+        (oddities.Stacks, "output"),
         (oddities.PlainTensor, "inner"),
         (oddities.Parametrised, "inner"),
         (oddities.Normed, "auto"),

@@ -322,7 +322,8 @@ VALUES = {
     "policy.brake_level": "0.1", "labels.only_when": "decision = 0",
     "policy.mode": "shadow", "policy.when_worse": "pause", "policy.brake_to": "best",
     "policy.label_rate_of": "recent-or-training",
-    "policy.segments.false_discovery_rate": "0.1", "segments.by": "country",
+    "policy.segments.false_discovery_rate": "0.1", "policy.segments.level": "0.9",
+    "segments.by": "country",
     "segments.window": "100", "heal.filter_steps": "9",
     "policy.canary_share": "0.1", "policy.canary_by": "id", "policy.canary_level": "0.9",
 }  # fmt: skip
