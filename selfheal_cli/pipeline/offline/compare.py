@@ -138,10 +138,9 @@ def compare(
     """
     seeded = {seed: config.model_copy(update={"seed": seed}) for seed in seeds}
     starts = [_Start(one, make_source) for one in seeded.values()]
+    classes = len(starts[0].source().labels)
     for recipe in recipes:
-        check_recipe(
-            with_recipe(config, recipe).heal, config.labels, len(starts[0].source().labels)
-        )
+        check_recipe(with_recipe(config, recipe).heal, config.labels, classes)
     trained = side_by_side(jobs, _trained, [(start,) for start in starts])
     entries = [
         (start, network, title, make)
