@@ -1,8 +1,11 @@
 """A FastAPI service of several workers whose model heals: killed worker by worker, begun again.
 
 ``python benchmarks/many_workers.py`` prints what came of it. Every label comes late and twice, to
-whichever worker answers. Shown are labels by what the workers said of them, rows and labels as the
-spool has them, rows that were learned from by the logs, and what `selfheal audit` says.
+whichever worker answers. ``--server`` says who begins the workers: uvicorn, gunicorn, or gunicorn
+with ``--preload``, whose workers are forks of a process that has the model already. At last all are
+killed at once, and begun again. Shown are labels by what the workers said of them, rows and labels
+as the spool has them, rows that were learned from and heals that were published by the logs, the
+versions of them that the registry has, and what `selfheal audit` says.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from typing import Any
 import numpy as np
 
 PATIENCE = 600.0
-AUDIT = "from selfheal_cli.cli.main import main; main()"
+COMMAND = "from selfheal_cli.cli.main import main; main()"
 JSON = {"Content-Type": "application/json"}
 SERVICE = """
 import asyncio
@@ -66,7 +69,7 @@ class Rows(BaseModel):
 
 @app.post("/score")
 async def score(given: Rows):
-    p = await model.ascore(np.array(given.rows, dtype=np.float32), ids=given.ids)
+    p = await model.ascore(np.array(given.rows, dtype=np.float32), ids=given.ids, durable=True)
     return {"pid": os.getpid(), "p": p.tolist()}
 
 
@@ -114,14 +117,25 @@ def prepare(folder: Path) -> None:
     (folder / "service.py").write_text(SERVICE)
 
 
+def command_of(server: str, workers: int, port: int) -> list[str]:
+    """What begins the workers, and begins one again that died."""
+    if server == "uvicorn":
+        return [sys.executable, "-m", "uvicorn", "service:app", "--workers", str(workers),
+                "--port", str(port), "--log-level", "warning",
+                "--timeout-worker-healthcheck", str(int(PATIENCE))]  # fmt: skip
+    command = [sys.executable, "-m", "gunicorn", "service:app", "-w", str(workers),
+               "-k", "uvicorn.workers.UvicornWorker", "-b", f"127.0.0.1:{port}",
+               "--timeout", str(int(PATIENCE)), "--log-level", "warning"]  # fmt: skip
+    return [*command, "--preload"] if server == "preload" else command
+
+
 @contextmanager
-def serving(folder: Path, workers: int, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """The service by uvicorn, which begins a worker again that died; ended in order."""
-    command = [sys.executable, "-m", "uvicorn", "service:app", "--workers", str(workers),
-               "--port", str(port), "--log-level", "warning",
-               "--timeout-worker-healthcheck", str(int(PATIENCE))]  # fmt: skip
+def serving(command: list[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The service in a session of its own; ended in order where it was not killed."""
     with (folder / "service.log").open("ab") as log:
-        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            command, cwd=folder, stdout=log, stderr=log, start_new_session=True
+        )
     try:
         yield process
     finally:
@@ -191,23 +205,24 @@ def until(true: Callable[[], bool], what: str) -> None:
 
 
 def children(parent: int) -> list[int]:
-    """Processes that a process began and that are workers of uvicorn."""
+    """Workers that a server began: uvicorn's are spawned, gunicorn's are forks."""
     told = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    return [pid for pid in map(int, told)
-            if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]  # fmt: skip
+    commands = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes() for pid in told}
+    return [pid for pid, said in commands.items() if b"spawn_main" in said or b"gunicorn" in said]
 
 
-def stress(folder: Path, rows: int, workers: int, kills: int) -> dict[str, Any]:
+def stress(folder: Path, server: str, rows: int, workers: int, kills: int) -> dict[str, Any]:
     """The whole of it; raises where a label is lost or told to nobody."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    command = command_of(server, workers, port)
     x, y = drawn(rows, 2, 2.0)
     ids = [f"payment-{place}" for place in range(rows)]
     parts = [slice(at, at + 50) for at in range(0, rows, 50)]
     caller, killed = Caller(port), []
     began = time.monotonic()
-    with serving(folder, workers, port) as service:
+    with serving(command, folder) as service:
         until(lambda: answers(caller), "the first answer")
         ready = time.monotonic() - began
         until(lambda: len(all_seen(caller)) == workers, "an answer of each worker")
@@ -220,8 +235,11 @@ def stress(folder: Path, rows: int, workers: int, kills: int) -> dict[str, Any]:
             killed.append(pids[place % len(pids)])
         for one in healing:
             one.result()
-    with serving(folder, workers, port):  # begun again: what is left is learned
+        served = caller.ask("/state")["serving"]
+        os.killpg(service.pid, signal.SIGKILL)
+    with serving(command, folder):  # begun again: what is left is learned
         until(lambda: answers(caller), "an answer after the restart")
+        again = caller.ask("/state")["serving"]
         for part in parts:  # each label a second time
             caller.label(ids[part], y[part])
         spool = folder / "mlruns/selfheal/serving/credit/spool.db"
@@ -230,16 +248,39 @@ def stress(folder: Path, rows: int, workers: int, kills: int) -> dict[str, Any]:
     with sqlite3.connect(spool) as database:
         kept = database.execute("SELECT sum(rows) FROM answered").fetchone()[0]
         labels = database.execute("SELECT count(*) FROM labels").fetchone()[0]
-    audit = subprocess.run(
-        [sys.executable, "-c", AUDIT, "audit", "--model", "credit"],
-        cwd=folder, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    audit = selfheal(folder, "audit")
+    listed = json.loads(selfheal(folder, "snapshots", "--limit", "10000", "--json").stdout)
     return {
         "ready_s": round(ready, 1), "killed": len(killed), "workers_seen": len(caller.pids),
         "asked_again": caller.again, "told": dict(caller.told), "rows_kept": kept,
-        "labels_kept": labels, "learned": learned(folder), "state": state["text"],
+        "labels_kept": labels, "learned": learned(folder), "served": [served, again],
+        "state": state["text"],
+        "heals": heals(folder, {version["version"] for version in listed}),
+        "baselines": sum(version["phase"] == "baseline" for version in listed),
         "audit": audit.returncode, "audit_said": audit.stdout.strip().splitlines()[-1:],
     }  # fmt: skip
+
+
+def selfheal(folder: Path, *given: str) -> subprocess.CompletedProcess[str]:
+    """What a command of ours says of the model."""
+    return subprocess.run(
+        [sys.executable, "-c", COMMAND, *given, "--model", "credit"],
+        cwd=folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def heals(folder: Path, versions: set[int]) -> dict[str, int]:
+    """Heals that were published, by the logs, and those of them that the registry has."""
+    published, numbers = set(), {}
+    for log in (folder / "mlruns/selfheal/runs").glob("*/events.jsonl"):
+        for event in map(json.loads, log.read_text().splitlines()):
+            if event["kind"] == "heal":
+                published.add((log.parent.name, event["data"]["to_snapshot"]))
+            elif event["kind"] == "registered":
+                one = (log.parent.name, event["data"]["snapshot"])
+                numbers[one] = event["data"]["version"]
+    kept = sum(numbers.get(one) in versions for one in published)
+    return {"published": len(published), "in_registry": kept}
 
 
 def threads(caller: Caller, parts: list[slice], ids: list[str], x: Any, y: Any) -> list[Any]:
@@ -296,6 +337,7 @@ def learned(folder: Path) -> dict[str, int]:
 def main() -> None:
     """Read the options, and print what came of it."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--server", choices=("uvicorn", "gunicorn", "preload"), default="uvicorn")
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--kills", type=int, default=8)
@@ -305,7 +347,8 @@ def main() -> None:
         folder = given.folder or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
         prepare(folder)
-        print(json.dumps(stress(folder, given.rows, given.workers, given.kills), indent=2))
+        came = stress(folder, given.server, given.rows, given.workers, given.kills)
+        print(json.dumps(came, indent=2))
 
 
 if __name__ == "__main__":

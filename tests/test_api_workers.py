@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -13,8 +14,10 @@ import pytest
 import torch
 from torch import nn
 
+from selfheal_cli import SelfHealing
 from tests.conftest import Invoke
-from tests.test_api import module
+from tests.forked import in_fork
+from tests.test_api import module, rows_of
 
 __all__ = ["module"]
 PROGRAM = """
@@ -102,3 +105,18 @@ def test_a_fork_follows_hands_over_and_heals_on_once_its_parent_is_killed(
     assert rows == 600
     assert 400 <= labels <= 600  # those that a killed process had gathered are learned as history
     invoke("audit", "--model", "forked")
+
+
+def test_a_row_that_was_scored_durably_is_known_though_its_process_is_killed_at_once(
+    workdir: Path, module: nn.Module
+) -> None:
+    x, y = rows_of(50, 2)
+    ids = [str(n) for n in range(50)]
+    with SelfHealing(module, *rows_of(1_000, 1), name="credit") as model:
+
+        def killed() -> None:
+            asyncio.run(model.ascore(x, ids=ids, durable=True))
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        assert in_fork(killed) == -signal.SIGKILL
+        assert model.label(ids, y).joined == 50

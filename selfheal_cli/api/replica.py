@@ -25,7 +25,7 @@ from selfheal_cli.api.estimator import TableIntake
 from selfheal_cli.api.intake import Intake
 from selfheal_cli.api.known import KnownVersions
 from selfheal_cli.config import RunConfig
-from selfheal_cli.errors import ModelError
+from selfheal_cli.errors import ModelError, StorageError
 from selfheal_cli.model.network import use_one_thread_here
 from selfheal_cli.pipeline.prepare.baseline import Prepared, prepare
 from selfheal_cli.pipeline.prepare.continuing import champion_on
@@ -149,14 +149,20 @@ class Replica:
 
     def scored(
         self, rows: FloatArray, probabilities: FloatArray, served: ServedModel,
-        ids: Sequence[str] | None,
-    ) -> bool:  # fmt: skip
-        """Have answered rows (n, d) written down; False where the disk is far behind."""
+        ids: Sequence[str] | None, *, durable: bool,
+    ) -> None:  # fmt: skip
+        """Have answered rows (n, d) written down, with ``durable`` now; raises `StorageError` where
+        that cannot be.
+        """
         request = LoggedRequest(
             uuid.uuid4().hex, self._program.intake.columns(rows), probabilities, served.snapshot,
             served.threshold, time.time(), None if ids is None else tuple(ids),
         )  # fmt: skip
-        return self._recorder.take(request)
+        kept = self._recorder.take(request)
+        if durable:
+            self._recorder.flush()
+            if not kept:
+                raise StorageError(f"{len(rows)} scored rows are not kept: the disk is far behind")
 
     def shown(self, rows: FloatArray, y: LabelArray) -> bool:
         """Have rows (n, d) written down that nobody asked about, with their classes."""

@@ -233,17 +233,20 @@ class SelfHealing(HealDecisions):
         p = self.predict(x)
         return p if p.ndim == 2 else np.stack([1 - p, p], axis=1)
 
-    def score(self, rows: Any, ids: ArrayLike | None = None) -> FloatArray:
+    def score(
+        self, rows: Any, ids: ArrayLike | None = None, *, durable: bool = False
+    ) -> FloatArray:  # fmt: skip
         """`predict`, and keep rows and answers: to be watched, and learned from once `label` says
         what they were. ``ids`` (n,) name them; one that comes again stands for the later row.
 
-        On disk within about 30 ms. Raises `RepeatedId` kinds, and `Closed`.
+        On disk within about 30 ms, which a process that is killed loses; with ``durable`` when
+        this returns. Raises `RepeatedId` kinds, `Closed`, and with ``durable`` `StorageError`.
         """
         taken = self._intake.rows(rows, "rows")
         names = None if ids is None else self._intake.ids(ids, len(taken))
         replica, served = self._running(), self._scorer.served
         answers = self._answer(taken)
-        replica.scored(taken, answers, served, names)
+        replica.scored(taken, answers, served, names, durable=durable)
         return answers
 
     def label(self, ids: ArrayLike, y: Any) -> Labelled:
@@ -281,9 +284,11 @@ class SelfHealing(HealDecisions):
         """`predict`, while the event loop does something else."""
         return await asyncio.to_thread(self.predict, x)
 
-    async def ascore(self, rows: Any, ids: ArrayLike | None = None) -> FloatArray:
+    async def ascore(
+        self, rows: Any, ids: ArrayLike | None = None, *, durable: bool = False
+    ) -> FloatArray:  # fmt: skip
         """`score`, while the event loop does something else."""
-        return await asyncio.to_thread(self.score, rows, ids)
+        return await asyncio.to_thread(self.score, rows, ids, durable=durable)
 
     async def alabel(self, ids: ArrayLike, y: Any) -> Labelled:
         """`label`, while the event loop does something else."""

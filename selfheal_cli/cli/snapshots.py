@@ -11,6 +11,8 @@ from selfheal_cli.scores import title_of
 FIGURES = ("f1", "accuracy", "roc_auc")
 SORTS = ("version", "f1", "accuracy", "precision", "recall", "roc_auc", "pr_auc", "lift_f1")
 
+MANY = 1_000  # versions that are counted, which one query tells; beyond it takes minutes
+
 
 @click.command("snapshots", cls=Command)
 @click.option(
@@ -73,9 +75,13 @@ def command(
         for version in versions
     ]
     numbers = len({version.version for version in versions})
+    listed = output.counted(numbers, "version")
+    if len(versions) == limit:
+        there = len(registry.numbers(model_name, enough=MANY))
+        listed = f"{numbers:,} of {there:,} {'versions or more' if there == MANY else 'versions'}"
     first = "f1" if sort == "version" else sort
     titles = (f"{'' if name == first else '+'}>{title_of(name)}" for name in figures)
     columns = (">version", "phase", ">batch", *titles, ">rows", "+scored on rows", "alias")
     order = "newest first" if sort == "version" else f"highest {title_of(sort)} first"
-    title = f"Model '{model_name}': {output.counted(numbers, 'version')}, {order}"
+    title = f"Model '{model_name}': {listed}, {order}"
     output.print_table(title, columns, rows)

@@ -23,15 +23,12 @@ def main(connection: Connection) -> None:
     """Serve tasks until the other end closes; the first frame is the recipes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to answer
     use_one_thread()
-    recipes = decode_recipes(connection.recv_bytes())
-    _warm_up(recipes)  # before the parent learns that it is ready: it waits for that once
-    connection.send_bytes(wire.encode({"ready": True}, {}))
-    while True:
-        try:
-            frame = connection.recv_bytes()
-        except (EOFError, OSError):
-            return
-        connection.send_bytes(_answer(frame, recipes))
+    with suppress(EOFError, OSError):  # the parent was killed, which may be at any time
+        recipes = decode_recipes(connection.recv_bytes())
+        _warm_up(recipes)  # before the parent learns that it is ready: it waits for that once
+        connection.send_bytes(wire.encode({"ready": True}, {}))
+        while True:
+            connection.send_bytes(_answer(connection.recv_bytes(), recipes))
 
 
 def encode_recipes(recipes: Recipes) -> bytes:
@@ -90,7 +87,7 @@ def _answer(frame: bytes, recipes: Recipes) -> bytes:
     task, before = wire.decode_task(frame)
     try:
         return wire.encode_outcome(recipes.heal(before, task))
-    except (HealError, RuntimeError, ValueError) as exc:
+    except (HealError, OSError, RuntimeError, ValueError) as exc:
         return wire.encode_failure(exc)
 
 

@@ -218,10 +218,10 @@ class Registry(JournalStore, Protocol):
     def born_ms(self, model: str) -> int:
         """When a model was made, in milliseconds since 1970; a name may be taken again."""
 
-    def numbers(self, model: str) -> list[int]:
+    def numbers(self, model: str, *, enough: int | None = None) -> list[int]:
         """Of every version there is, whoever made it; raises `VersionNotFound` without the model.
 
-        No tag decides what is among them.
+        No tag decides what is among them. Once ``enough`` are known it may look no further.
         """
 
     def versions(

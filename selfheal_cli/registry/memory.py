@@ -216,7 +216,7 @@ class MemoryRegistry:
         """See `Registry`; nothing is older than this registry."""
         return 0
 
-    def numbers(self, model: str) -> list[int]:
+    def numbers(self, model: str, *, enough: int | None = None) -> list[int]:
         """See `Registry`."""
         if model not in self._versions:
             raise VersionNotFound(f"no registered model '{model}'")

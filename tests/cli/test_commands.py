@@ -93,6 +93,7 @@ def test_snapshots_sort_and_filter(in_article_run: Path, invoke: Invoke) -> None
         invoke("snapshots", "--sort", "f1", "--phase", "post-heal", "--limit", "3", "--json").stdout
     )
     assert [version["version"] for version in versions] == [21, 27, 49]
+    assert "3 of 51 versions, newest" in invoke("snapshots", "--limit", "3").stdout
     table = invoke("snapshots", "--phase", "baseline", "--wide").stdout
     assert re.search(r"v1 .*baseline.*0\.754.*0\.929.*1,000.*held-out.*baseline", table)
 

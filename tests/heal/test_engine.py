@@ -6,8 +6,11 @@ import dataclasses
 import itertools
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from multiprocessing import Pipe
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +18,7 @@ import pytest
 
 from selfheal_cli.config import HealSettings
 from selfheal_cli.errors import HealError
+from selfheal_cli.heal import worker as heal_worker
 from selfheal_cli.heal.engine import HealEngine, InlineEngine, LiveModel, Serving
 from selfheal_cli.heal.task import HealFailure, HealOutcome, HealTask
 from selfheal_cli.heal.worker_engine import MAX_STARTS, WorkerEngine
@@ -272,6 +276,19 @@ def test_the_worker_leaves_an_interrupt_to_its_parent(worker: WorkerEngine) -> N
     worker.submit(task_of(1))
     assert isinstance(worker.take(wait=True), HealOutcome)
     assert worker.worker_pid == pid
+
+
+def test_a_worker_whose_parent_is_killed_while_it_starts_ends_without_a_word() -> None:
+    ours, theirs = Pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-m", heal_worker.__name__, str(theirs.fileno())],
+        pass_fds=[theirs.fileno()], stderr=subprocess.PIPE,
+    )  # fmt: skip
+    theirs.close()
+    ours.send_bytes(heal_worker.encode_recipes(RECIPES))
+    ours.close()
+    assert process.communicate(timeout=PATIENCE) == (None, b"")
+    assert process.returncode == 0
 
 
 def test_a_heal_whose_worker_was_killed_is_a_failure_and_the_waiting_one_works(

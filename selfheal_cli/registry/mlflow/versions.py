@@ -74,7 +74,7 @@ class MlflowVersions(MlflowJournal):
         with self._doing(f"look up '{model}'"):
             return int(self._client.get_registered_model(model).creation_timestamp)
 
-    def numbers(self, model: str) -> list[int]:
+    def numbers(self, model: str, *, enough: int | None = None) -> list[int]:
         """See `Registry`."""
         numbers: list[int] = []
         token = None
@@ -85,7 +85,7 @@ class MlflowVersions(MlflowJournal):
                 )
                 numbers += [int(entry.version) for entry in page]
                 token = page.token
-                if not token:
+                if not token or (enough is not None and len(numbers) >= enough):
                     break
         if not numbers:
             self._require_known(model)
