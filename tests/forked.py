@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import threading
+import time
 import traceback
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from typing import Any
+from pathlib import Path
+from types import SimpleNamespace
+from typing import IO, Any
 
 
 def in_fork(work: Callable[[], object]) -> int:
@@ -28,19 +35,120 @@ def in_fork(work: Callable[[], object]) -> int:
         os._exit(code)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Forked:
-    """What of a `subprocess.Popen` the engine uses."""
+    """What of a `subprocess.Popen` is used of processes that are started here."""
 
     pid: int
+    stdin: IO[bytes] | None = None
+    returncode: int | None = None
+    _lock: Any = field(default_factory=threading.Lock)
+
+    def poll(self) -> int | None:
+        """Its exit code, once it has ended."""
+        with self._lock:  # of several threads that wait, one is told by the system
+            if self.returncode is None:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+                self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+            return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
         """Its exit code; a worker ends when its connection closes."""
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        if timeout is None:
+            with suppress(ChildProcessError):  # another thread was told
+                os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        end = time.monotonic() + (timeout or 0.0)
+        while (code := self.poll()) is None:
+            if time.monotonic() > end:
+                raise subprocess.TimeoutExpired(str(self.pid), timeout or 0.0)
+            time.sleep(0.005)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        """Tell it, while it lives."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Have it end in order."""
+        self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """End it."""
-        os.kill(self.pid, signal.SIGKILL)
+        self.send_signal(signal.SIGKILL)
+
+
+def begun(work: Callable[[], int | None], stdin: int | None = None) -> Forked:
+    """Begin the work in a child with its standard streams as they are now.
+
+    ``stdin`` as in `subprocess.Popen`.
+    """
+    reading, writing = os.pipe() if stdin == subprocess.PIPE else (None, None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python's, where there are threads
+        pid = os.fork()
+    if pid:
+        if reading is None or writing is None:
+            return Forked(pid)
+        os.close(reading)
+        return Forked(pid, os.fdopen(writing, "wb"))
+    code = 1
+    try:
+        signal.set_wakeup_fd(-1)  # else signals would reach the loop that it was forked from
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if reading is not None and writing is not None:
+            os.close(writing)
+            os.dup2(reading, 0)
+            sys.stdin = os.fdopen(0)
+        code = work() or 0
+    except SystemExit as exc:
+        code = exc.code if isinstance(exc.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with suppress(Exception):
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def healer(command: Any, stdin: int, process_group: int, pass_fds: Any) -> Forked:
+    """In place of the `subprocess.Popen` that begins the healer beside a server."""
+    from selfheal_cli.serve.healer import process
+
+    def heal() -> int:
+        os.setpgid(0, process_group)
+        _close_sockets()  # else callers could connect to a server that has ended
+        return process.main()
+
+    return begun(heal, stdin)
+
+
+def server(arguments: Sequence[str], said: Path, patience: float) -> Forked:
+    """``selfheal`` with these arguments, whose healer is forked from it and has all the time that
+    it needs to end, however slow the machine; what it says on standard error is written down.
+    """
+    from selfheal_cli.cli.main import main
+    from selfheal_cli.serve.healer import supervisor
+
+    def serve() -> None:
+        sys.stderr = said.open("w", buffering=1)
+        os.dup2(sys.stderr.fileno(), 2)
+        supervisor.subprocess = SimpleNamespace(  # type: ignore[assignment]
+            Popen=healer, PIPE=subprocess.PIPE, TimeoutExpired=subprocess.TimeoutExpired
+        )
+        supervisor.KeptProcess.stop.__defaults__ = (patience,)
+        main(list(arguments))
+
+    return begun(serve)
+
+
+def _close_sockets() -> None:
+    for path in list(Path("/proc/self/fd").iterdir()):
+        with suppress(OSError):
+            if path.is_socket():
+                os.close(int(path.name))
 
 
 def start(engine: Any) -> tuple[Forked, Connection]:

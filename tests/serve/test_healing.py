@@ -40,17 +40,13 @@ from selfheal_cli.spool.entries import Cursor, Feedback, LoggedRequest
 from selfheal_cli.spool.file import spool_path
 from selfheal_cli.spool.source import ENDLESS
 from selfheal_cli.spool.store import Spool
+from tests import forked
 from tests.conftest import PATIENCE, Invoke
 from tests.events.examples import example
+from tests.forked import Forked
 from tests.serve.conftest import until
 
 WORKSPACE = Path("mlruns") / "selfheal"
-# the healer has all the time that it needs to end, however slow the machine
-MAIN = (
-    "from selfheal_cli.serve.healer.supervisor import KeptProcess; "
-    f"KeptProcess.stop.__defaults__ = ({PATIENCE},); "
-    "from selfheal_cli.cli.main import main; main()"
-)
 REQUEST = 25  # rows
 SAID = Path("said.txt")  # what a server says
 SERVES = re.compile(r"^selfheal: '\w+' v.* (\S+)$", re.MULTILINE)
@@ -132,25 +128,27 @@ NAMES = SyntheticSource(SyntheticSettings(), seed=1, batch_size=100, batches=1).
 
 
 @contextmanager
-def served(*more: str, model: str = "fraud") -> Iterator[tuple[subprocess.Popen[bytes], Caller]]:
+def served(*more: str, model: str = "fraud") -> Iterator[tuple[Forked, Caller]]:
     """The command itself, healing in batches of 100."""
-    command = [sys.executable, "-c", MAIN, "serve", model, "--port", "0",
-               "--recipe", "anchored", "--max-wait", "1", "--heal-priority", "normal",
-               *more]  # fmt: skip
     SAID.unlink(missing_ok=True)
-    with SAID.open("w") as said, subprocess.Popen(command, stderr=said) as process:
-        try:
-            place = until(lambda: process.poll() or SERVES.search(SAID.read_text()))
-            assert isinstance(place, re.Match), "it ended"
-            yield process, Caller(place[1])
-        except BaseException:
-            sys.stderr.write(SAID.read_text())
-            raise
-        finally:
-            end(process)
+    process = forked.server(
+        ["serve", model, "--port", "0", "--recipe", "anchored", "--max-wait", "1",
+         "--heal-priority", "normal", *more],
+        SAID, PATIENCE,
+    )  # fmt: skip
+    try:
+        until(SAID.exists)
+        place = until(lambda: process.poll() or SERVES.search(SAID.read_text()))
+        assert isinstance(place, re.Match), "it ended"
+        yield process, Caller(place[1])
+    except BaseException:
+        sys.stderr.write(SAID.read_text())
+        raise
+    finally:
+        end(process)
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
+def end(process: Forked) -> None:
     """Kill a server that a test left running, and its healer, which has a group of its own."""
     if process.poll() is not None:
         return
@@ -159,6 +157,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
     for pid in map(int, " ".join(children).split()):
         os.kill(pid, signal.SIGKILL)
     process.kill()
+    process.wait()
 
 
 def test_it_heals_on_what_it_answers_survives_its_healer_and_rolls_back(
@@ -226,7 +225,7 @@ class Healers:
         self.channel = ControlChannel(spool_path("fraud", WORKSPACE))
         self.spool = Spool(spool_path("fraud", WORKSPACE))
         self._stack = stack
-        self.processes: dict[int, subprocess.Popen[bytes]] = {}
+        self.processes: dict[int, Forked] = {}
         self._registry = MlflowRegistry()
         self._sent = 0
 
@@ -234,11 +233,7 @@ class Healers:
         told = HealerSettings(
             model="fraud", actor="replica", overrides={"heal": {"recipe": "anchored"}}, max_wait=0.5
         )
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "selfheal_cli.serve.healer"],
-            stdin=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        )
+        process = forked.begun(healer.main, subprocess.PIPE)
         self._stack.callback(process.wait)
         self._stack.callback(process.kill)
         assert process.stdin is not None
