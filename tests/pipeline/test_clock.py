@@ -53,7 +53,7 @@ def set_back_at_4(store_template: Path, tmp_path_factory: pytest.TempPathFactory
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RunScreen, "on_event", on_event)
         patch.setattr("selfheal_cli.cli.run.clock", clock)
-        patch.setattr("selfheal_cli.registry.writer.BEAT_SECONDS", 0.01)
+        patch.setattr("selfheal_cli.registry.writer.BEAT_SECONDS", 0.1)
         options = ("--batches", "8", "--no-plots")
         folder = tmp_path_factory.mktemp("set-back")
         left_by_run(folder, store_template, *options)
