@@ -40,7 +40,7 @@ os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 # the same examples each time, however slow the machine
 settings.register_profile(
     "ours",
-    max_examples=50 * DEPTH,
+    max_examples=25 * DEPTH,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -23,7 +23,6 @@ from selfheal_cli.config import (
 )
 from selfheal_cli.config_policy import Retention
 from selfheal_cli.errors import ConfigurationError
-from tests.conftest import DEPTH
 
 
 def test_the_defaults_are_the_article_s() -> None:
@@ -146,7 +145,6 @@ def test_a_table_needs_a_path_and_a_target() -> None:
         checked(TableSettings, {"path": "t.csv"}, where="options")
 
 
-@settings(max_examples=50 * DEPTH)
 @given(
     key=st.sampled_from(list(Policy.model_fields)),
     value=st.none() | st.text() | st.floats() | st.integers() | st.lists(st.integers(), max_size=2),

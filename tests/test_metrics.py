@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import (
     average_precision_score,
@@ -24,7 +24,6 @@ from selfheal_cli.scores import AnyScores, ClassScores, Scores
 if TYPE_CHECKING:
     from selfheal_cli.records import FloatArray, LabelArray
 
-PROPERTY = settings(max_examples=60)
 # logits further apart than a bin is wide, and small enough for float32 to tell them apart
 RANKED = st.lists(
     st.tuples(st.integers(-400, 400).map(lambda step: step / 50), st.integers(0, 1)),
@@ -122,7 +121,6 @@ def close(actual: AnyScores, expected: AnyScores, within: float) -> bool:
     )
 
 
-@PROPERTY
 @given(rows=RANKED, threshold=st.sampled_from([0.0, 0.2, 0.5, 1.0]))
 def test_scores_of_rows_equal_scikit_learn(rows: list[tuple[float, int]], threshold: float) -> None:
     p, y = arrays(rows)
@@ -131,7 +129,6 @@ def test_scores_of_rows_equal_scikit_learn(rows: list[tuple[float, int]], thresh
     assert close(scores, expected, 1e-12)
 
 
-@PROPERTY
 @given(rows=RANKED, cuts=CUTS)
 def test_scores_of_a_stream_equal_scikit_learn_on_all_its_rows(
     rows: list[tuple[float, int]], cuts: list[int]
@@ -140,7 +137,6 @@ def test_scores_of_a_stream_equal_scikit_learn_on_all_its_rows(
     assert close(running(p, y, 0.5, cuts), reference(p, y, 0.5), 1e-9)
 
 
-@PROPERTY
 @given(
     seed=st.integers(0, 10_000),
     share=st.floats(0.1, 0.9),
@@ -159,7 +155,6 @@ def test_areas_of_a_stream_of_any_probabilities_are_close_to_the_exact_ones(
     assert close(scores, exact, 2e-2)  # a tie at the very top moves the PR AUC by 1 / 2 / positives
 
 
-@PROPERTY
 @given(seed=st.integers(0, 10_000), classes=st.integers(3, 8))
 def test_scores_of_many_classes_equal_scikit_learn(seed: int, classes: int) -> None:
     p, y = drawn(seed, classes, 200)
@@ -169,7 +164,6 @@ def test_scores_of_many_classes_equal_scikit_learn(seed: int, classes: int) -> N
     assert close(running(p, y, 0.5, [3, 3, 150], classes), expected, 2e-3)
 
 
-@PROPERTY
 @given(
     seed=st.integers(0, 10_000),
     classes=st.integers(2, 5),
@@ -306,7 +300,6 @@ def test_the_constant_answers_score_the_same_rows() -> None:
     assert flag_none == Scores(tp=0, tn=15, fp=0, fn=5, roc_auc=0.5)
 
 
-@PROPERTY
 @given(rows=RANKED, ratios=st.lists(st.floats(0.01, 100), min_size=1, max_size=5))
 def test_the_cost_curve_is_the_cost_at_each_ratios_threshold(
     rows: list[tuple[float, int]], ratios: list[float]

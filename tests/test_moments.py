@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from selfheal_cli.moments import Moments
-from tests.conftest import DEPTH
 
 VALUES = st.lists(st.floats(-1e6, 1e6) | st.just(float("nan")), max_size=30)
 
@@ -21,7 +20,6 @@ def moments_of(*chunks: np.ndarray) -> Moments:
     return moments
 
 
-@settings(max_examples=50 * DEPTH)
 @given(values=VALUES, cuts=st.lists(st.integers(0, 30), max_size=5))
 def test_chunks_give_the_moments_of_the_whole_without_missing_values(
     values: list[float], cuts: list[int]

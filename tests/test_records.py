@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import (
     accuracy_score,
@@ -20,12 +20,10 @@ from sklearn.metrics import (
 
 from selfheal_cli.records import AliasMove, Batch, Phase, Rows, VersionRecord
 from selfheal_cli.scores import ClassScores, Scores, scores_from
-from tests.conftest import DEPTH
 
 if TYPE_CHECKING:
     from selfheal_cli.scores import AnyScores
 
-PROPERTY = settings(max_examples=50 * DEPTH)
 SHARE = st.none() | st.floats(0, 1)
 SCORES = st.builds(
     Scores,
@@ -48,7 +46,6 @@ TAGS = {
 }
 
 
-@PROPERTY
 @given(scores=SCORES)
 def test_figures_equal_scikit_learn(scores: Scores) -> None:
     truth = np.repeat([1, 0, 0, 1], [scores.tp, scores.tn, scores.fp, scores.fn])
@@ -74,7 +71,6 @@ def kappa_of(truth: np.ndarray[Any, Any], answer: np.ndarray[Any, Any]) -> float
     return float(cohen_kappa_score(truth, answer))
 
 
-@PROPERTY
 @given(scores=CLASS_SCORES)
 def test_figures_of_many_classes_equal_scikit_learn(scores: ClassScores) -> None:
     table = np.array(scores.confusion)
@@ -94,7 +90,6 @@ def test_figures_of_many_classes_equal_scikit_learn(scores: ClassScores) -> None
     assert scores.kappa == pytest.approx(kappa_of(truth, answer))
 
 
-@PROPERTY
 @given(scores=SCORES | CLASS_SCORES)
 def test_scores_of_either_kind_come_back_from_json(scores: AnyScores) -> None:
     record = json.loads(json.dumps(scores.as_dict(), allow_nan=False))

@@ -58,7 +58,6 @@ def test_nothing_moves_a_cursor_ends_a_line_or_turns_the_writing(text: str) -> N
     assert visible(seen) == seen
 
 
-@settings(max_examples=60)
 @given(WORDS, WORDS, WORDS)
 def test_a_table_and_a_line_show_the_very_words_and_no_markup_is_read(
     title: str, name: str, cell: str
@@ -84,7 +83,6 @@ def picture_of(text: str) -> Figure:
     return figure
 
 
-@settings(max_examples=25)
 @given(WORDS)
 def test_a_picture_takes_every_name_as_it_is(text: str) -> None:
     figure = picture_of(text)

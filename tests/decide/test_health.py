@@ -5,13 +5,12 @@ from __future__ import annotations
 from statistics import fmean
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from selfheal_cli.config import Policy
 from selfheal_cli.decide import Health
 from selfheal_cli.scores import Scores
-from tests.conftest import DEPTH
 
 GOOD = Scores(tp=40, tn=50, fp=5, fn=5)
 BAD_F1 = Scores(tp=5, tn=85, fp=5, fn=5)  # as accurate as GOOD
@@ -72,7 +71,6 @@ def test_a_fall_of_just_the_drop_is_not_told() -> None:
     assert told(allowed, GOOD, BAD_F1) == [None, None]
 
 
-@settings(max_examples=50 * DEPTH)
 @given(
     heals=st.lists(COUNTS, min_size=1, max_size=12),
     window=st.integers(1, 6),

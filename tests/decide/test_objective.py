@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from selfheal_cli.config import Objective
 from selfheal_cli.decide import RECENT, parse_objective, threshold_for
 from selfheal_cli.errors import ConfigurationError
-from tests.conftest import DEPTH
 
-PROPERTY = settings(max_examples=50 * DEPTH)
 F1 = Objective(kind="f1")
 PROBABILITIES = st.lists(
     st.floats(0, 1, width=32) | st.sampled_from([0.1, 0.25, 0.5]), min_size=1, max_size=30
@@ -78,13 +76,11 @@ def test_a_cost_that_is_none_is_refused_with_its_value(text: str, said: str) -> 
     assert str(caught.value).startswith(f"--objective '{text}': {said}")
 
 
-@PROPERTY
 @given(probabilities=PROBABILITIES)
 def test_accuracy_decides_at_one_half(probabilities: np.ndarray) -> None:
     assert threshold_for(Objective(), probabilities) == 0.5
 
 
-@PROPERTY
 @given(probabilities=PROBABILITIES, fn=COSTS, fp=COSTS)
 def test_costs_decide_where_missing_and_alarming_cost_the_same(
     probabilities: np.ndarray, fn: float, fp: float
@@ -94,7 +90,6 @@ def test_costs_decide_where_missing_and_alarming_cost_the_same(
     assert threshold * fn == pytest.approx((1 - threshold) * fp)
 
 
-@PROPERTY
 @given(probabilities=PROBABILITIES)
 def test_no_cut_gives_a_higher_expected_f1(probabilities: np.ndarray) -> None:
     threshold = threshold_for(F1, probabilities)
@@ -103,7 +98,6 @@ def test_no_cut_gives_a_higher_expected_f1(probabilities: np.ndarray) -> None:
     assert at_threshold == pytest.approx(max(cuts), abs=1e-12)
 
 
-@PROPERTY
 @given(values=st.lists(st.floats(0, 1, width=32), min_size=1, max_size=8))
 def test_no_set_of_rows_gives_a_higher_expected_f1(values: list[float]) -> None:
     probabilities = np.array(values, dtype=np.float32)
@@ -113,7 +107,6 @@ def test_no_set_of_rows_gives_a_higher_expected_f1(values: list[float]) -> None:
     assert at_threshold >= max(expected_f1(probabilities, flagged) for flagged in sets) - 1e-12
 
 
-@PROPERTY
 @given(probabilities=PROBABILITIES, seed=st.integers(0, 100))
 def test_the_order_of_the_rows_has_no_say(probabilities: np.ndarray, seed: int) -> None:
     shuffled = np.random.default_rng(seed).permutation(probabilities)

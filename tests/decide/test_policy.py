@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from selfheal_cli.config import Policy
 from selfheal_cli.decide import Decision, decide
 from selfheal_cli.records import Conflicts, DriftReading
-from tests.conftest import DEPTH
 
 POLICY = Policy(fidi_threshold=1.5, conflict_min=4)
 
@@ -35,7 +34,6 @@ def test_drift_or_enough_conflicts_start_a_heal_and_say_why(
     assert decide(reading(z), Conflicts(conflicts, 0.5), POLICY) == decision
 
 
-@settings(max_examples=50 * DEPTH)
 @given(
     z=st.floats(0, 5),
     count=st.integers(0, 20),

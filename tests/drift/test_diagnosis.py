@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from selfheal_cli.config import NetworkSettings, SyntheticSettings
@@ -33,7 +33,6 @@ LABELS = ("normal", "fraud")
 V14 = NAMES.index("V14")
 SIZES = [1_000, 2_500]
 WINDOWS = range(2)
-PROPERTY = settings(max_examples=60)
 
 
 def measure(
@@ -232,7 +231,6 @@ def test_at_most_five_moves_are_listed_the_largest_first() -> None:
     assert diagnosis.moved[0].name == "x7"
 
 
-@PROPERTY
 @given(cuts=st.lists(st.integers(0, 300), max_size=4), seed=st.integers(0, 5))
 def test_blocks_give_the_reference_of_the_whole(cuts: list[int], seed: int) -> None:
     x, y = drawn(seed, 300)
@@ -258,7 +256,6 @@ def test_the_skill_in_training_is_known_only_with_the_logits_of_all_rows_and_two
     assert measure(x, np.zeros_like(y), NAMES, x[:, V14]).skill is None
 
 
-@PROPERTY
 @given(
     rows=st.integers(0, 450),
     share=st.sampled_from([0.0, 0.1, 0.5, 1.0]),

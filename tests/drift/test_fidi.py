@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from selfheal_cli.config import Policy
@@ -64,7 +64,6 @@ def test_each_batch_counts_the_same_whatever_its_size() -> None:
     assert fidi.observe(np.array([4.0])).z == 2.0
 
 
-@settings(max_examples=60)
 @given(
     batches=st.lists(
         st.lists(st.floats(-100, 100) | st.just(float("nan")), min_size=1, max_size=4),

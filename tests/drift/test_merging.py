@@ -169,7 +169,6 @@ def test_states_that_do_not_count_the_same_are_refused() -> None:
 VALUES = st.lists(st.floats(-1e3, 1e3), max_size=20)
 
 
-@settings(max_examples=50 * DEPTH)
 @given(parts=st.lists(VALUES, min_size=1, max_size=4), turned=st.booleans())
 def test_moments_of_partitions_are_those_of_the_whole(
     parts: list[list[float]], turned: bool

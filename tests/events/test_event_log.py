@@ -19,8 +19,6 @@ from selfheal_cli.events.types import AliasMoved, RunFinished, RunStarted, Strea
 from tests.conftest import DEPTH
 from tests.events.examples import EXAMPLES, OPTIONAL, example
 
-PROPERTY = settings(max_examples=50 * DEPTH)
-WRITTEN = settings(max_examples=40)
 JSON = st.recursive(
     st.none()
     | st.booleans()
@@ -78,7 +76,6 @@ def refused(folder: Path, content: bytes) -> str:
     return str(caught.value)
 
 
-@WRITTEN
 @given(entries=ENTRIES)
 def test_events_are_read_back_as_they_were_written(folder: Path, entries: list[Event]) -> None:
     path = folder / "written.jsonl"
@@ -167,7 +164,6 @@ def test_the_time_is_part_of_the_digest(tmp_path: Path) -> None:
     assert len(digests) == 3
 
 
-@PROPERTY
 @given(data=st.data())
 def test_an_edited_byte_is_found(folder: Path, lines: list[bytes], data: st.DataObject) -> None:
     whole = b"".join(lines)
@@ -183,7 +179,6 @@ def test_an_edited_line_end_is_found(folder: Path, lines: list[bytes], end: byte
     refused(folder, b"".join([*lines[:2], lines[2][:-1] + end, *lines[3:]]))
 
 
-@PROPERTY
 @given(data=st.data())
 def test_a_byte_put_in_or_taken_out_is_found(
     folder: Path, lines: list[bytes], data: st.DataObject
@@ -207,7 +202,6 @@ def test_a_log_without_any_line_is_not_finished(folder: Path) -> None:
     assert "ends after 0 events" in refused(folder, b"")
 
 
-@PROPERTY
 @given(data=st.data())
 def test_a_swap_of_two_lines_is_found(
     folder: Path, lines: list[bytes], data: st.DataObject
@@ -219,7 +213,6 @@ def test_a_swap_of_two_lines_is_found(
     assert f":{first + 1}: event {second + 1} does not" in refused(folder, b"".join(changed))
 
 
-@PROPERTY
 @given(data=st.data())
 def test_a_line_that_comes_twice_is_found(
     folder: Path, lines: list[bytes], data: st.DataObject
@@ -240,7 +233,6 @@ def test_a_line_of_another_log_is_found(folder: Path, lines: list[bytes], tmp_pa
     )
 
 
-@PROPERTY
 @given(data=st.data())
 def test_a_log_that_was_cut_short_is_found_wherever_it_was_cut(
     folder: Path, lines: list[bytes], data: st.DataObject
@@ -329,7 +321,6 @@ def test_a_line_is_one_json_object(tmp_path: Path) -> None:
     assert set(records[0]) == {"sequence", "at", "kind", "data", "previous", "digest"}
 
 
-@PROPERTY
 @given(entries=ENTRIES, kinds=st.sets(st.sampled_from(list(EXAMPLES)), max_size=4))
 def test_the_events_of_some_kinds_are_those_of_the_whole_log(
     folder: Path, entries: list[Event], kinds: set[type[Event]]
@@ -345,7 +336,6 @@ def test_the_events_of_some_kinds_are_those_of_the_whole_log(
     assert list(read_only(path, kinds)) == whole
 
 
-@PROPERTY
 @given(data=st.data())
 def test_damage_to_a_line_of_another_kind_is_found_as_well(
     folder: Path, lines: list[bytes], data: st.DataObject

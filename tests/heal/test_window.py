@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from selfheal_cli.heal.task import HealRows, Window
-
-PROPERTY = settings(max_examples=60)
 
 
 def add(window: Window, arrival: int, rows: int = 10) -> None:
@@ -38,7 +36,6 @@ def columns_of(rows: HealRows) -> list[Any]:
     return [column for column in columns if column is not None]
 
 
-@PROPERTY
 @given(batches=st.integers(1, 6), arrivals=st.integers(1, 12), rows=st.integers(1, 5))
 def test_the_last_arrivals_are_kept_oldest_first(batches: int, arrivals: int, rows: int) -> None:
     window = Window(batches, 0.2, seed=0)
@@ -62,7 +59,6 @@ def test_columns_keep_their_types() -> None:
         assert types == [np.float32, np.int8, np.int8, np.int32, np.bool_]
 
 
-@PROPERTY
 @given(
     rows=st.integers(1, 300),
     share=st.floats(0, 0.9),

@@ -8,7 +8,7 @@ import struct
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from torch import Tensor
@@ -22,7 +22,6 @@ from tests.heal.small import anchor_of, bytes_of, recipes_of, small_network
 
 pytestmark = pytest.mark.slow
 
-PROPERTY = settings(max_examples=60)
 FLOATS = st.floats(width=32)
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 NAMES = st.text(st.characters(codec="ascii", categories=["L", "N", "P"]), min_size=1, max_size=8)
@@ -79,7 +78,6 @@ def same_arrays(first: np.ndarray, second: np.ndarray) -> bool:
     )
 
 
-@PROPERTY
 @given(
     header=st.dictionaries(st.text(max_size=5), st.none() | FINITE | st.text(max_size=5)),
     tensors=TENSORS,
@@ -92,7 +90,6 @@ def test_a_frame_is_its_header_and_its_tensors(
     assert tensor_bytes(found_tensors) == tensor_bytes(tensors)
 
 
-@PROPERTY
 @given(task=tasks(), before=STATES)
 def test_a_task_arrives_as_it_was_sent(task: HealTask, before: AdapterState) -> None:
     decoded, state = wire.decode_task(wire.encode_task(task, before))
@@ -103,7 +100,6 @@ def test_a_task_arrives_as_it_was_sent(task: HealTask, before: AdapterState) -> 
     assert same_state(state, before)
 
 
-@PROPERTY
 @given(
     task=tasks(),
     after=STATES,
@@ -131,7 +127,6 @@ def test_an_outcome_arrives_as_it_was_sent_with_the_task_that_was_kept(
     assert decoded.packed == Packed.of(after.weights)  # so that nobody packs it again
 
 
-@PROPERTY
 @given(task=tasks(), reason=st.text(), kind=st.sampled_from([HealError, HealRefused, RuntimeError]))
 def test_an_error_arrives_as_its_reason_on_one_line_and_whether_it_was_a_refusal(
     task: HealTask, reason: str, kind: type[Exception]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from selfheal_cli.records import FloatArray
 from selfheal_cli.scores import Scores
 
-PROPERTY = settings(max_examples=60)
 FIGURES = ("accuracy", "precision", "recall", "f1", "roc_auc")
 FEW = st.lists(st.sampled_from([0.02, 0.125, 0.25, 0.5, 0.7, 0.9]), min_size=1, max_size=7)
 
@@ -38,7 +37,6 @@ def labellings(p: FloatArray, threshold: float) -> tuple[FloatArray, list[Scores
     return np.array(likely), counts
 
 
-@PROPERTY
 @given(values=FEW, threshold=st.sampled_from([0.2, 0.5, 0.8]))
 def test_expected_figures_equal_the_mean_over_all_labellings(
     values: list[float], threshold: float
@@ -57,7 +55,6 @@ def test_expected_figures_equal_the_mean_over_all_labellings(
     assert expected.f1.value == pytest.approx(2 * tp / (2 * tp + fp + fn) if tp + fp else 0.0)
 
 
-@PROPERTY
 @given(values=FEW)
 def test_intervals_of_accuracy_and_precision_have_the_variance_of_all_labellings(
     values: list[float],
@@ -73,7 +70,6 @@ def test_intervals_of_accuracy_and_precision_have_the_variance_of_all_labellings
         assert interval.high == pytest.approx(min(interval.value + reach, 1), abs=1e-6)
 
 
-@PROPERTY
 @given(values=FEW)
 def test_the_area_equals_scikit_learns_with_each_row_weighed_as_both_classes(
     values: list[float],
@@ -158,7 +154,6 @@ def test_figures_name_each_estimate_and_its_bounds() -> None:
     assert estimated.recall and estimated.figures()["est_recall_high"] == estimated.recall.high
 
 
-@PROPERTY
 @given(
     values=st.lists(st.floats(0, 1, width=32), min_size=1, max_size=40),
     threshold=st.floats(0, 1),

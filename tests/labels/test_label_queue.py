@@ -6,13 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from selfheal_cli.config import LabelSettings
 from selfheal_cli.labels.queue import DelayedLabels, Scored
 
-PROPERTY = settings(max_examples=60)
 COLUMNS = ("place", "x", "features", "probabilities", "shadow", "rule_label", "y", "label_at")
 NEVER = float("nan")
 
@@ -90,7 +89,6 @@ def test_without_labels_nothing_comes_back_and_nothing_is_kept() -> None:
     assert at.waiting == ()
 
 
-@PROPERTY
 @given(
     delay=st.integers(0, 6),
     batches=st.lists(st.lists(st.integers(-1, 1), min_size=1, max_size=4), max_size=12),
@@ -146,7 +144,6 @@ def test_timed_rows_that_have_no_time_never_come_back_and_are_not_kept() -> None
 ROW = st.tuples(st.integers(-1, 1), st.integers(0, 12).map(float) | st.just(NEVER))
 
 
-@PROPERTY
 @given(batches=st.lists(st.lists(ROW, min_size=1, max_size=5), min_size=1, max_size=10))
 def test_timed_rows_come_back_once_at_the_first_step_from_their_time_on(
     batches: list[list[tuple[int, float]]],

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from selfheal_cli.errors import DataError
 from selfheal_cli.labels.quarantine import LabelVerdict, LabelWatch
-from tests.conftest import DEPTH
 
 SEEDS = range(5)
-PROPERTY = settings(max_examples=50 * DEPTH)
 
 
 def labels(draw: np.random.Generator, share: float, rows: int = 100) -> np.ndarray:
@@ -134,7 +132,6 @@ def test_no_training_labels_are_refused() -> None:
         LabelWatch([], 2, 100)
 
 
-@PROPERTY
 @given(
     training=st.lists(st.integers(0, 2), min_size=1, max_size=60),
     batches=st.lists(st.lists(st.integers(0, 2), max_size=40), max_size=12),

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from torch import Tensor
@@ -18,7 +18,6 @@ from selfheal_cli.model.checkpoint import ANCHOR, assemble, make_base, pack, unp
 from selfheal_cli.model.network import Architecture, SelfHealingNetwork
 from selfheal_cli.records import Base, digest
 
-PROPERTY = settings(max_examples=60)
 TENSORS = st.dictionaries(
     st.text(st.characters(codec="ascii", categories=["L", "N", "P"]), min_size=1, max_size=8),
     st.sampled_from([np.float32, np.float64, np.int64, np.int8]).flatmap(
@@ -52,7 +51,6 @@ def packed() -> bytes:
     return pack(network().adapter.state_dict())
 
 
-@PROPERTY
 @given(tensors=TENSORS)
 def test_tensors_come_back_as_they_went(tensors: dict[str, Tensor]) -> None:
     data = pack(tensors)
@@ -61,7 +59,6 @@ def test_tensors_come_back_as_they_went(tensors: dict[str, Tensor]) -> None:
     assert all(same(unpacked[name], tensors[name]) for name in tensors)
 
 
-@PROPERTY
 @given(tensors=TENSORS, data=st.data())
 def test_the_same_tensors_give_the_same_bytes_in_any_order(
     tensors: dict[str, Tensor], data: st.DataObject
@@ -76,7 +73,6 @@ def test_a_tensor_that_is_not_contiguous_is_packed_as_it_reads() -> None:
     assert torch.equal(unpack(data, sha256=digest(data), where="v1")["w"], wide.T[::2])
 
 
-@PROPERTY
 @given(data=st.data())
 def test_any_flipped_bit_is_a_corrupt_version(packed: bytes, data: st.DataObject) -> None:
     place = data.draw(st.integers(0, len(packed) - 1))
@@ -87,7 +83,6 @@ def test_any_flipped_bit_is_a_corrupt_version(packed: bytes, data: st.DataObject
         unpack(bytes(damaged), sha256=digest(packed), where="fraud v3")
 
 
-@PROPERTY
 @given(data=st.data())
 def test_a_file_that_was_cut_or_went_on_is_a_corrupt_version(
     packed: bytes, data: st.DataObject

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import selfheal_cli.report
@@ -216,7 +216,6 @@ def test_the_page_can_be_read_by_a_machine_and_heard() -> None:
             assert name in ids
 
 
-@settings(max_examples=25, deadline=None)
 @given(st.text(min_size=1, max_size=20))
 def test_no_name_in_the_data_becomes_markup(name: str) -> None:
     plain = [tag for tag, _ in Checked(page(log(UP[:3], DOWN[:3]))).tags]

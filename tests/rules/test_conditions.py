@@ -90,7 +90,6 @@ def test_whole_columns_say_what_each_row_says(condition: Condition, rows: list[R
     assert rule.fires(pd.DataFrame(columns(rows))).tolist() == expected
 
 
-@settings(max_examples=50 * DEPTH)
 @given(
     rules=st.lists(
         st.builds(Rule, CONDITIONS, st.integers(0, 2), st.sampled_from([0.1, 0.2, 0.3, 1.0])),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from selfheal_cli.errors import RuleError
@@ -19,7 +19,6 @@ from selfheal_cli.rules.ruleset import (
     read_rules,
     write_rules,
 )
-from tests.conftest import DEPTH
 from tests.rules.test_rules import RULES
 
 GOOD = """\
@@ -55,7 +54,6 @@ def test_names_owners_notes_and_confidences_are_read(tmp_path: Path) -> None:
     assert small == NamedRule("small", parse_rule("amount < 10 and country == 'AT' => 0 @ 0.5"))
 
 
-@settings(max_examples=50 * DEPTH)
 @given(
     rules=st.lists(
         st.builds(NamedRule, PRINTABLE.filter(bool), RULES, PRINTABLE, PRINTABLE),
@@ -72,7 +70,6 @@ def test_rules_written_to_a_file_read_back_the_same(
     assert read_rules(path) == tuple(rules)
 
 
-@settings(max_examples=50 * DEPTH)
 @given(text=st.text() | st.lists(st.sampled_from([GOOD, "- ", "a: ", *KEYS, "\n", "{", "!!x", "&a",
                                                   "*a", "'", ": "])).map("".join))  # fmt: skip
 def test_any_text_is_read_or_is_an_error_that_names_the_file(

@@ -6,17 +6,15 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from selfheal_cli.errors import RuleError
 from selfheal_cli.rules.conditions import Between, Comparison
 from selfheal_cli.rules.health import RuleHealth, calibrate_rules
 from selfheal_cli.rules.ruleset import Rule, parse_rule
-from tests.conftest import DEPTH
 
 ARTICLE = parse_rule("V14 < -1.5 => 1")
-PROPERTY = settings(max_examples=50 * DEPTH)
 
 
 def rows(draw: np.random.Generator, count: int, drift: float = 0.0) -> dict[str, np.ndarray]:
@@ -205,7 +203,6 @@ def test_a_stale_rule_says_what_happened() -> None:
     assert "of the last 1,000 rows" in str(stale)
 
 
-@PROPERTY
 @given(
     operator=st.sampled_from(["<", "<=", ">", ">="]),
     training=st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=40),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from selfheal_cli.config import SyntheticSettings
@@ -29,7 +29,6 @@ def test_the_feature_that_tells_the_classes_apart_is_found() -> None:
     assert -2.0 < float(comparison.value) < -1.0
 
 
-@settings(max_examples=40)
 @given(
     cut=st.integers(5, 55), below=st.booleans(), scale=st.floats(0.01, 100), shift=st.floats(-9, 9)
 )

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mlflow.pyfunc import scoring_server
 
@@ -24,7 +24,6 @@ from selfheal_cli.serve.http.lanes import Lane
 from tests.conftest import PATIENCE
 from tests.serve.conftest import Running
 
-PROPERTY = settings(max_examples=60)
 JSON, CSV, PARQUET = "application/json", "text/csv", "application/vnd.apache.parquet"
 INPUTS, ROWS = 30, 100_000
 
@@ -138,13 +137,11 @@ def test_a_body_that_is_packed_is_unpacked_no_further_than_a_body_may_be_long(
 
 
 @pytest.mark.parametrize("kind", [JSON, CSV, PARQUET])
-@PROPERTY
 @given(body=st.binary(max_size=60))
 def test_what_is_no_table_is_left_to_mlflow(kind: str, body: bytes) -> None:
     require_extent(body, kind, INPUTS, ROWS)
 
 
-@PROPERTY
 @given(
     document=st.recursive(
         st.none() | st.integers() | st.text(max_size=3),

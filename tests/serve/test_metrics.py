@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import Counter
 from prometheus_client.parser import text_string_to_metric_families
@@ -21,7 +21,6 @@ from selfheal_cli.spool.control import ControlChannel
 from tests.conftest import PATIENCE
 from tests.serve.operating import FACTS, WORSE, channel_with, operator_app, serving
 
-PROPERTY = settings(max_examples=60)
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
@@ -168,7 +167,6 @@ def test_a_version_that_serves_again_is_among_the_last() -> None:
     assert [s.value for s in total.samples] == [6]
 
 
-@PROPERTY
 @given(st.lists(st.tuples(st.integers(0, 12), st.integers(1, 5), st.booleans()), max_size=60))
 def test_the_sum_is_what_was_counted_whatever_served_when(
     counts: list[tuple[int, int, bool]],

@@ -26,7 +26,6 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
 )
 
 
-@settings(max_examples=50 * DEPTH)
 @given(values=st.dictionaries(WORDS, VALUES, max_size=4), flow=st.booleans())
 def test_what_is_dumped_comes_back_equal_with_the_line_of_each_key(
     values: dict[str, Any], flow: bool
@@ -52,7 +51,6 @@ def test_any_text_is_read_or_refused_in_one_line_that_names_the_file(text: str) 
         assert "\n" not in str(error)
 
 
-@settings(max_examples=50 * DEPTH)
 @given(text=st.text(max_size=30))
 def test_any_text_is_a_value_of_a_variable(text: str) -> None:
     layer = parse_value(text, ("heal", "window"), Origin("env", "SELFHEAL_HEAL__WINDOW"))

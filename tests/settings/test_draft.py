@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from selfheal_cli.config import TableSettings
@@ -38,7 +38,6 @@ def table(folder: Path, frame: pd.DataFrame) -> Path:
     return path
 
 
-@settings(max_examples=25)
 @given(names=st.lists(NAMES, min_size=4, max_size=4, unique=True))
 def test_any_names_of_columns_come_back_from_the_file(names: list[str]) -> None:
     number, text, target, left_out = names

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from selfheal_cli.settings.layers import DEFAULT, Key, Layer, Origin, leaves, merge
-from tests.conftest import DEPTH
 
 NAMES = st.sampled_from(["seed", "plots", "network", "hidden", "epochs"])
 TREES: st.SearchStrategy[Any] = st.recursive(
@@ -41,7 +40,6 @@ def at(values: Any, key: Key) -> Any:
     return values
 
 
-@settings(max_examples=50 * DEPTH)
 @given(trees=st.lists(st.dictionaries(NAMES, TREES, max_size=3), min_size=1, max_size=4))
 def test_every_value_is_that_of_the_topmost_layer_that_has_it(trees: list[dict[str, Any]]) -> None:
     named = [layer(tree, f"layer {place}") for place, tree in enumerate(trees)]

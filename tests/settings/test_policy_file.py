@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from selfheal_cli.config import Policy
@@ -212,7 +212,6 @@ def test_a_policy_of_the_working_folder_wins_over_a_file_of_the_same_name(empty_
     assert load("./ours").conflict_min == 88
 
 
-@settings(max_examples=50)
 @given(policy=POLICIES)
 def test_thresholds_written_as_json_are_read_back(
     tmp_path_factory: pytest.TempPathFactory, policy: Policy

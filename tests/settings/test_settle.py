@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from selfheal_cli.config import (
@@ -26,7 +26,6 @@ from selfheal_cli.settings.layers import Key, Layer, Origin, dotted, merge, sing
 from selfheal_cli.settings.resolve import ResolvedSettings, resolve
 from selfheal_cli.settings.schema import KINDS, every_key
 from selfheal_cli.settings.sources import parse_document, read_environment, read_settings
-from tests.conftest import DEPTH
 
 TABLE = "source:\n  kind: table\n  path: t.csv\n  target: y\n"
 NAMES = st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "S"]), min_size=1)
@@ -70,7 +69,6 @@ def of_text(text: str, *above: Layer) -> ResolvedSettings:
     return resolve([parse_document(text, "f.yaml"), *above])
 
 
-@settings(max_examples=50 * DEPTH)
 @given(config=CONFIGS)
 def test_a_configuration_that_is_dumped_comes_back_equal(config: RunConfig) -> None:
     text = yaml.safe_dump(config.model_dump(mode="json"), allow_unicode=True)
@@ -80,7 +78,6 @@ def test_a_configuration_that_is_dumped_comes_back_equal(config: RunConfig) -> N
     assert settled.origin(("policy", "cooldown")).kind == "file"
 
 
-@settings(max_examples=60)
 @given(value=NAMES | st.sampled_from(["yes", "no", "on", "1", "1.0", "007", "1e3", "2020-01-01"]))
 def test_a_text_may_be_written_without_quotes_where_yaml_would_make_something_else_of_it(
     value: str,

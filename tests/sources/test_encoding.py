@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -21,9 +21,7 @@ from selfheal_cli.sources.encoding import (
     constant_sd,
     occurred,
 )
-from tests.conftest import DEPTH
 
-PROPERTY = settings(max_examples=50 * DEPTH)
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 NAMES = st.text(max_size=8)
 NUMERIC = st.builds(NumericColumn, name=NAMES, mean=FINITE, sd=FINITE, constant=st.booleans())
@@ -49,7 +47,6 @@ def encoded(column: Column, values: list[object]) -> tuple[list[list[float]], di
     return x.tolist(), dict(counts)
 
 
-@PROPERTY
 @given(encoding=ENCODINGS)
 def test_json_there_and_back_is_the_same_encoding(encoding: Encoding) -> None:
     assert Encoding.model_validate_json(encoding.model_dump_json()) == encoding
@@ -89,7 +86,6 @@ def test_a_column_that_never_moved_in_training_says_only_in_which_direction_it_m
     assert counts == {"missing values": 1}
 
 
-@PROPERTY
 @given(value=st.floats(-1e100, 1e100), chunks=st.lists(st.integers(1, 50), min_size=1, max_size=9))
 def test_a_value_that_never_moved_stays_zero_whatever_its_mean_was_rounded_to(
     value: float, chunks: list[int]
@@ -125,7 +121,6 @@ def test_a_column_without_categories_is_one_input() -> None:
     assert encoded(empty, ["web", None])[0] == [[0.0], [1.0]]
 
 
-@PROPERTY
 @given(
     values=st.lists(
         st.tuples(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from selfheal_cli.sources.joining import LabelJoin
@@ -83,7 +83,6 @@ def test_what_is_remembered_is_bounded_and_the_oldest_goes_first() -> None:
     assert joining.notes() == {"labels of unknown rows": 4}
 
 
-@settings(max_examples=60)
 @given(order=st.permutations(range(12)), cut=st.integers(1, 5))
 def test_each_row_gets_its_own_label_once_whatever_the_order(order: list[int], cut: int) -> None:
     joining, given_labels = join(), [0] * 12

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from selfheal_cli.sources.synthetic import bayes_limit, posterior
-from tests.conftest import DEPTH
 
 # drift, accuracy, best F1, recall there, ROC AUC, PR AUC, at 15 % positives
 KNOWN = [
@@ -57,7 +56,6 @@ def test_the_posterior_is_bayes_rule_on_the_densities() -> None:
     np.testing.assert_allclose(posterior(v, 1.0, 0.3, -3.5), fraud / (fraud + normal), rtol=1e-9)
 
 
-@settings(max_examples=50 * DEPTH)
 @given(
     v=st.floats(-1e4, 1e4, width=32),
     drift=st.floats(-100, 100),

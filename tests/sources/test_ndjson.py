@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from selfheal_cli.errors import DataError
 from selfheal_cli.sources.ndjson import NdjsonTable, as_frame, parse_object
 from selfheal_cli.sources.table_file import CHUNK_ROWS
 from selfheal_cli.sources.values import texts
-from tests.conftest import DEPTH
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 
@@ -30,7 +29,6 @@ def read(table_file: NdjsonTable) -> list[dict[str, Any]]:
     return [row for chunk in table_file.chunks(None) for row in chunk.to_dict("records")]
 
 
-@settings(max_examples=50 * DEPTH)
 @given(line=st.binary(max_size=40) | st.text(max_size=20).map(str.encode))
 def test_any_bytes_are_an_object_or_a_reason(line: bytes) -> None:
     try:
@@ -39,7 +37,6 @@ def test_any_bytes_are_an_object_or_a_reason(line: bytes) -> None:
         assert "\n" not in str(exc)
 
 
-@settings(max_examples=50 * DEPTH)
 @given(row=st.dictionaries(st.text(max_size=5), SCALARS, max_size=5))
 def test_an_object_of_scalars_comes_back(row: dict[str, Any]) -> None:
     line = json.dumps(row)

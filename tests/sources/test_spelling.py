@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from selfheal_cli.config import TableSettings, checked
@@ -16,15 +16,12 @@ from selfheal_cli.sources.files import open_settled, open_table
 from selfheal_cli.sources.recognition import SIGNS, Recognised, recognise
 from selfheal_cli.sources.spelling import Spelling, as_told, plain_number
 
-QUICK = settings(max_examples=60)
-
 
 def spelled(value: float, decimal: str, thousands: str) -> str:
     """A number with two places, as a person writes it."""
     return f"{value:,.2f}".replace(",", "#").replace(".", decimal).replace("#", thousands)
 
 
-@QUICK
 @given(
     cents=st.integers(-(10**11), 10**11),
     signs=st.sampled_from(SIGNS),
@@ -38,7 +35,6 @@ def test_a_number_in_any_spelling_is_that_number(
     assert float(read) == cents / 100
 
 
-@QUICK
 @given(value=st.floats(allow_nan=False, allow_infinity=False))
 def test_a_number_as_a_program_writes_it_stays_itself(value: float) -> None:
     read = Spelling(".", ",").read(pd.Series([repr(value)], dtype="str")).iloc[0]

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from selfheal_cli.sources.feed import StdinFeed
@@ -59,7 +59,6 @@ def test_a_line_without_end_does_not_fill_the_memory() -> None:
     assert [len(text) for text in came] == [LONGEST_LINE + 2, 4]
 
 
-@settings(max_examples=60)
 @given(lines=st.lists(TEXT, max_size=8), cuts=st.lists(st.integers(1, 20), max_size=8))
 def test_lines_do_not_depend_on_how_they_were_sent(lines: list[bytes], cuts: list[int]) -> None:
     data = b"".join(line + b"\n" for line in lines)

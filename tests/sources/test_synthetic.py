@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from selfheal_cli.config import SyntheticSettings
 from selfheal_cli.records import Batch, Rows
 from selfheal_cli.sources.synthetic import NAMES, SyntheticSource, bayes_limit, posterior
-
-PROPERTY = settings(max_examples=25)
 
 
 def drawn(
@@ -69,7 +67,6 @@ def test_the_article_s_seed_gives_the_article_s_figures() -> None:
     assert (drifted.mean(), (drifted < -1.5).mean()) == pytest.approx((-2.261, 0.774), abs=6e-4)
 
 
-@PROPERTY
 @given(seed=st.integers(0, 2**32 - 1))
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(seed: int) -> None:
     small = {"train_rows": 40, "test_rows": 20, "batch_size": 10, "batches": 2}
@@ -93,7 +90,6 @@ def test_batches_may_be_asked_for_again() -> None:
     ]
 
 
-@PROPERTY
 @given(
     start=st.integers(1, 12),
     batches=st.integers(1, 9),
@@ -111,7 +107,6 @@ def test_batches_from_a_start_equal_the_tail_of_all_batches(
     assert content(list(source.batches(start))) == content(list(source.batches()))[start - 1 :]
 
 
-@PROPERTY
 @given(train_rows=st.integers(1, 300), test_rows=st.integers(1, 300), share=st.floats(0.01, 0.99))
 def test_sets_have_their_sizes_and_their_share_of_positives(
     train_rows: int, test_rows: int, share: float

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from selfheal_cli.config import TableSettings
@@ -21,7 +21,6 @@ from selfheal_cli.sources.fit import MAX_CATEGORIES
 from selfheal_cli.sources.table import BLOCK_ROWS, TableSource
 from selfheal_cli.sources.table_file import CHUNK_ROWS
 
-PROPERTY = settings(max_examples=25)
 KINDS = ("web", "shop", "phone")
 KNOWN_FILES = ("csv", "parquet")
 
@@ -114,7 +113,6 @@ def test_fewer_batches_can_be_asked_for_but_not_more(tmp_path: Path) -> None:
     assert same(list(few.batches()), list(many.batches())[:2])
 
 
-@PROPERTY
 @given(
     rows=st.integers(24, 90),
     batch_size=st.integers(2, 12),
@@ -198,7 +196,6 @@ TABLES = st.lists(
 )
 
 
-@PROPERTY
 @given(table=TABLES)
 def test_csv_and_parquet_of_the_same_table_give_the_same_x_and_y(
     table: list[tuple[float | None, str | None, bool]],

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from selfheal_cli.errors import DataError
@@ -19,8 +19,6 @@ from selfheal_cli.sources.parquet import ParquetTable
 from selfheal_cli.sources.table_file import CHUNK_ROWS
 from selfheal_cli.sources.text_file import HEAD_BYTES
 from selfheal_cli.sources.values import numbers, texts
-
-PROPERTY = settings(max_examples=25)
 
 
 def written(folder: Path, content: str | bytes, name: str = "t.csv") -> Path:
@@ -236,7 +234,6 @@ def test_a_chunk_never_holds_more_than_its_rows(tmp_path: Path, name: str) -> No
     assert pd.concat(chunks)["a"].tolist() == list(range(rows))
 
 
-@PROPERTY
 @given(
     texts=st.lists(st.sampled_from(["x", "a b", "two\n\nlines", "a,b", 'a "b"']), max_size=12),
     skip=st.integers(0, 14),

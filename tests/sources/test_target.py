@@ -6,7 +6,7 @@ from collections import Counter
 
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from selfheal_cli.errors import DataError
@@ -20,7 +20,6 @@ from selfheal_cli.sources.profile import (
     order_labels,
 )
 
-PROPERTY = settings(max_examples=60)
 TEXTS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=4)
 
 
@@ -63,7 +62,6 @@ def test_a_target_of_ever_new_values_is_refused_before_it_fills_the_memory() -> 
         seen(*map(str, range(MOST_COUNTED + 1)), chunk=400)
 
 
-@PROPERTY
 @given(
     values=st.lists(st.sampled_from(["a", "b", "c", None]), max_size=30), chunk=st.integers(1, 9)
 )
@@ -94,7 +92,6 @@ def test_a_training_part_of_one_class_is_refused() -> None:
         seen("a", "a", "b", "c").require_trained(2)
 
 
-@PROPERTY
 @given(rows=st.integers(2, 30), place=st.integers(0, 29), chunk=st.integers(1, 9))
 def test_a_class_that_training_never_saw_is_no_class(rows: int, place: int, chunk: int) -> None:
     values = ["a", "b", *["a"] * 28, "c"]
@@ -144,7 +141,6 @@ def test_a_named_positive_that_the_target_has_not_is_refused_with_what_it_has() 
         order_labels(Counter(no=1, yes=1), "yep", where="t.csv")
 
 
-@PROPERTY
 @given(
     counts=st.dictionaries(
         st.text(st.characters(codec="utf-8"), min_size=1, max_size=4),
@@ -179,7 +175,6 @@ def test_a_positive_of_more_than_two_values_is_refused() -> None:
         seen("a", "b", "c").labels("b")
 
 
-@PROPERTY
 @given(values=st.lists(TEXTS, min_size=3, max_size=9, unique=True), turn=st.integers(0, 8))
 def test_the_order_of_many_classes_does_not_depend_on_the_order_of_the_rows(
     values: list[str], turn: int
@@ -190,7 +185,6 @@ def test_the_order_of_many_classes_does_not_depend_on_the_order_of_the_rows(
     assert order_labels(Counter(turned), None, where="t.csv") == ordered
 
 
-@PROPERTY
 @given(
     values=st.lists(st.sampled_from(["0", "1", "1.0", " 2 ", None]), min_size=1, max_size=20),
 )

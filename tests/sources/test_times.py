@@ -7,15 +7,13 @@ from datetime import UTC, datetime, timedelta, timezone
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from selfheal_cli.errors import DataError
 from selfheal_cli.sources.times import Times, as_seconds
 from selfheal_cli.sources.violation import SchemaViolation
-from tests.conftest import DEPTH
 
-PROPERTY = settings(max_examples=50 * DEPTH)
 ZONES = st.none() | st.integers(-14 * 60, 14 * 60).map(
     lambda minutes: timezone(timedelta(minutes=minutes))
 )
@@ -61,7 +59,6 @@ def test_columns_of_a_timestamp_type_are_as_their_texts(zone: str | None) -> Non
     np.testing.assert_array_equal(as_seconds(days.dt.date), as_seconds(days.dt.strftime("%F")))
 
 
-@PROPERTY
 @given(moment=st.datetimes(timezones=ZONES))
 def test_every_timestamp_that_python_writes_is_read(moment: datetime) -> None:
     known = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
@@ -69,7 +66,6 @@ def test_every_timestamp_that_python_writes_is_read(moment: datetime) -> None:
     assert as_seconds(pd.Series([moment.isoformat(), str(moment)])).tolist() == [expected] * 2
 
 
-@PROPERTY
 @given(text=st.text(max_size=30))
 def test_any_text_is_read_or_is_no_time(text: str) -> None:
     (seconds,) = as_seconds(pd.Series([text], dtype="object"))
@@ -97,7 +93,6 @@ def test_rows_of_the_same_time_are_in_order() -> None:
     assert looked_at(["1", "1", "2"], chunk=1)[0] == [1.0, 1.0, 2.0]
 
 
-@PROPERTY
 @given(row=st.integers(2, 12), chunk=st.integers(1, 13))
 def test_a_time_that_goes_backwards_names_row_column_and_value(row: int, chunk: int) -> None:
     at: list[object] = [str(number) for number in range(100, 112)]
@@ -110,7 +105,6 @@ def test_a_time_that_goes_backwards_names_row_column_and_value(row: int, chunk: 
         looked_at(at, chunk=chunk)
 
 
-@PROPERTY
 @given(row=st.integers(1, 12), chunk=st.integers(1, 13))
 def test_a_missing_time_names_row_and_column(row: int, chunk: int) -> None:
     at: list[object] = [f"2026-01-{day:02}" for day in range(1, 13)]

@@ -10,7 +10,7 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from selfheal_cli.records import Batch, Rows
@@ -19,9 +19,7 @@ from selfheal_cli.spool import source as module
 from selfheal_cli.spool.entries import Cursor, Feedback, LoggedRequest
 from selfheal_cli.spool.source import Pace, SpoolSource
 from selfheal_cli.spool.store import Spool
-from tests.conftest import DEPTH
 
-PROPERTY = settings(max_examples=50 * DEPTH)
 BATCH = 4
 ENCODING = Encoding.raw_columns(("x",))
 
@@ -143,7 +141,6 @@ class Walk:
             self.take(batch)
 
 
-@PROPERTY
 @given(STEPS, st.sampled_from([2, module.BEHIND]))
 def test_each_row_is_in_one_batch_and_each_label_counts_once_over_restarts(
     steps: list[tuple[str, int, float]], behind: int

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from selfheal_cli.errors import DataError, LeaseHeld
@@ -27,7 +27,6 @@ from selfheal_cli.spool.entries import (
 from selfheal_cli.spool.store import Spool
 from tests.spool.conftest import Place
 
-PROPERTY = settings(max_examples=60)
 NUMBERS = st.floats(allow_nan=True, allow_infinity=True)
 TEXTS = st.one_of(st.none(), st.text(max_size=5))
 TABLES = st.integers(0, 5).flatmap(
@@ -51,7 +50,6 @@ def answered(request: str, rows: int = 2, keys: tuple[str, ...] | None = None) -
     return LoggedRequest(request, columns, np.full(rows, 0.25, np.float32), "s1", 0.5, 1.0, keys)
 
 
-@PROPERTY
 @given(TABLES)
 def test_columns_come_back_as_they_were(columns: dict[str, np.ndarray]) -> None:
     columns = {
@@ -63,7 +61,6 @@ def test_columns_come_back_as_they_were(columns: dict[str, np.ndarray]) -> None:
         np.testing.assert_array_equal(unpacked[name], values)
 
 
-@PROPERTY
 @given(st.binary(max_size=40))
 def test_bytes_that_are_no_columns_are_refused(data: bytes) -> None:
     with pytest.raises(DataError):
