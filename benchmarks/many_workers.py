@@ -155,12 +155,12 @@ class Caller:
         self.pids: set[int] = set()
         self.again = 0
 
-    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    def post(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """The answer, however often it must be asked for."""
         until = time.monotonic() + PATIENCE
         while True:
             try:
-                return self.ask(path, json.dumps(body).encode())
+                return self.ask(path, None if body is None else json.dumps(body).encode())
             except (OSError, http.client.HTTPException):
                 self.again += 1
                 if time.monotonic() > until:
@@ -231,20 +231,25 @@ def stress(folder: Path, server: str, rows: int, workers: int, kills: int) -> di
             time.sleep(2.0)
             until(lambda: len(children(service.pid)) == workers, "the workers to be there")
             pids = sorted(children(service.pid))
-            os.kill(pids[place % len(pids)], signal.SIGKILL)
-            killed.append(pids[place % len(pids)])
+            victim = pids[place % len(pids)]
+            if place % 2 and server != "preload":  # who heals, in the midst of it
+                before = learned(folder)["rows"]
+                until(lambda rows=before: rows < learned(folder)["rows"], "a batch to be learned")
+                victim = who_heals(caller)
+            os.kill(victim, signal.SIGKILL)
+            killed.append(victim)
         for one in healing:
             one.result()
-        served = caller.ask("/state")["serving"]
+        served = caller.post("/state")["serving"]
         os.killpg(service.pid, signal.SIGKILL)
     with serving(command, folder):  # begun again: what is left is learned
         until(lambda: answers(caller), "an answer after the restart")
-        again = caller.ask("/state")["serving"]
+        again = caller.post("/state")["serving"]
         for part in parts:  # each label a second time
             caller.label(ids[part], y[part])
         spool = folder / "mlruns/selfheal/serving/credit/spool.db"
         until(lambda: learned(folder)["labels"] > rows - 200, "the labels to be learned from")
-        state = caller.ask("/state")
+        state = caller.post("/state")
     with sqlite3.connect(spool) as database:
         kept = database.execute("SELECT sum(rows) FROM answered").fetchone()[0]
         labels = database.execute("SELECT count(*) FROM labels").fetchone()[0]
@@ -304,6 +309,18 @@ def answers(caller: Caller) -> bool:
         return bool(caller.ask("/state"))
     except (OSError, http.client.HTTPException):
         return False
+
+
+def who_heals(caller: Caller) -> int:
+    """The worker that heals now."""
+    told: dict[str, Any] = {}
+
+    def asked() -> bool:
+        told.update(caller.post("/state"))
+        return bool(told["here"])
+
+    until(asked, "the one that heals to answer")
+    return int(told["pid"])
 
 
 def all_seen(caller: Caller) -> set[int]:

@@ -91,6 +91,8 @@ def take(
     Arguments as in `wrapping.wrap`; raises `ModelError` where there is no such copy.
     """
     module = on_cpu(unwrapped(module))
+    if factory is None:
+        parts.require_class(module)
     if not module._modules:
         module, init, factory = nn.Sequential(module), None, None  # layers have names in another
     asked = tuple(inputs) or (ModelInput(shape=shape, dtype=dtype),)
@@ -244,13 +246,24 @@ def _require_one_row(module: nn.Module, interface: Interface, few: Tensor, first
 
 def _require_steady(module: nn.Module, interface: Interface, few: Tensor, first: Tensor) -> None:
     """Raise `ModelError` for a model that answers otherwise when it is asked again."""
+    before = {name: value.clone() for name, value in module.named_buffers()}
     again = answered(module, interface, few)
     if again.shape != first.shape or not torch.equal(again, first):
         gap = f", by up to {_gap(again, first):.2g}" if again.shape == first.shape else ""
+        moved = [
+            repr(name)
+            for name, value in module.named_buffers()
+            if name in before and not torch.equal(value, before[name])
+        ]
+        why = (
+            f"buffer {', '.join(moved)} changes whenever it answers; let it change in training "
+            "mode alone (if self.training)"
+            if moved
+            else "something in it is drawn by chance, as dropout that stays on in evaluation mode; "
+            "give F.dropout training=self.training"
+        )
         raise ModelError(
-            f"the model gives something else when it is asked again about the same rows{gap}: "
-            "something in it is drawn by chance, as dropout that stays on in evaluation mode; give "
-            "F.dropout training=self.training"
+            f"the model gives something else when it is asked again about the same rows{gap}: {why}"
         )
 
 

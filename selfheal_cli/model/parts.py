@@ -93,12 +93,8 @@ class _Reader:
         self.count = 0
 
     def module(self, part: nn.Module, path: str) -> ModuleSpec:
+        require_class(part, path)
         kind = parametrize.type_before_parametrizations(part)
-        if isinstance(part, torch.jit.ScriptModule) or issubclass(kind, torch.fx.GraphModule):
-            raise ModelError(
-                f"{'layer ' + repr(path) if path else 'the model'} is a {kind.__name__}, which has "
-                "no class of its own: give the module that it was made from"
-            )
         self.told[id(part)] = path
         plain, tensors = self._own(part)
         self.count = 0
@@ -271,6 +267,16 @@ WRITERS: tuple[tuple[Any, Writer], ...] = (
     (functools.partial, _Reader._partial),
     (types.MethodType, _Reader._method),
 )
+
+
+def require_class(part: nn.Module, path: str = "") -> None:
+    """Raise `ModelError` for what torch.jit, torch.fx or torch.export made of a module."""
+    kind = parametrize.type_before_parametrizations(part)
+    if isinstance(part, torch.jit.ScriptModule) or issubclass(kind, torch.fx.GraphModule):
+        raise ModelError(
+            f"{'layer ' + repr(path) if path else 'the model'} is a {kind.__name__}, which has "
+            "no class of its own: give the module that it was made from"
+        )
 
 
 def require_values(name: str, value: Any) -> None:

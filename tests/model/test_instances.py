@@ -191,7 +191,16 @@ def test_a_picture_is_one_tensor_to_callers_and_a_version_does_not_grow_with_its
         (instances.TwoInputs, "takes 2 inputs .numbers, tokens. and was given one"),
         (lambda: nn.Linear(8, 2, device="meta"), "weight '0.weight' is on the device meta"),
         (lambda: nn.Sequential(nn.LazyLinear(2)), "as lazy layers have none before they ran"),
+        (lambda: instances.Odd("running"), "buffer 'mean' changes whenever it answers"),
         (lambda: torch.jit.trace(nn.Linear(8, 2), torch.ones(2, 8)), "the module that it was made"),
+        (
+            lambda: torch.jit.trace(nn.Sequential(nn.Linear(8, 2)), torch.ones(2, 8)),
+            "the module that it was made",
+        ),
+        (
+            lambda: torch.export.export(nn.Linear(8, 2), (torch.ones(2, 8),)).module(),
+            "is a GraphModule, which has no class of its own",
+        ),
         (lambda: instances.Renamed(8, lambda x: x * 2), "activation is a function that nobody can"),
     ],
 )
