@@ -20,6 +20,7 @@ from selfheal_cli.config import (
     SyntheticSettings,
     TableSettings,
 )
+from selfheal_cli.drift.kinds import parse_monitor
 from selfheal_cli.events.event import Event
 from selfheal_cli.heal.engine import InlineEngine, LiveModel
 from selfheal_cli.heal.recipe import Recipes
@@ -449,3 +450,24 @@ def test_without_drift_the_verdict_on_a_table_is_that_the_model_holds(empty_dir:
     last = done.of("diagnosis")[-1].as_dict()
     assert last["advice"] == "holds"
     assert (last["inputs_moved"], last["base_rate_moved"]) == (False, False)
+
+
+def test_a_verdict_on_a_change_is_given_again_on_the_rows_after_it_alone(empty_dir: Path) -> None:
+    draw = np.random.default_rng(5)
+    amount = draw.normal(size=4_000)
+    turned = np.arange(4_000) >= 2_000
+    logit = np.where(turned, -1.5 * amount - 1.8, 1.5 * amount)
+    label = (draw.random(4_000) < 1 / (1 + np.exp(-logit))).astype(int)
+    pd.DataFrame({"amount": amount, "label": label}).to_csv("turned.csv", index=False)
+    settings = config(
+        source=TableSettings(path=Path("turned.csv"), target="label"),
+        network=NetworkSettings(epochs=10, shadow="frozen"),
+        heal=HealSettings(recipe="anchored"), monitors=(parse_monitor("page-hinkley:on=errors"),),
+        drift_by="monitors", rules=(), batches=24,
+    )  # fmt: skip
+    done = ran(settings, open_source(settings))
+    last = done.of("diagnosis")[-1].as_dict()
+    assert last["reason"] == "the window is new"
+    assert last["rows"] < 1_500
+    assert last["base_rate"][1] == pytest.approx(label[turned].mean(), abs=0.03)
+    assert last["advice"] == "heal"

@@ -180,6 +180,7 @@ class Diagnosing:
         self._labels = (run.source.labels[0], run.source.labels[1])
         self._recorder = run.recorder
         self._parts: deque[Scored] = deque(maxlen=run.config.heal.window)
+        self._since = 0  # parts that came since the verdict on a change: the latest of them
         self._drifting: bool | None = None
         self._wait = 0  # labelled batches until a verdict may be given again
         self._reason = ""  # why one is due
@@ -189,6 +190,7 @@ class Diagnosing:
     def observe(self, batch: int, learned: Sequence[Scored], *, drifting: bool) -> None:
         """Take what labels came, and judge where something changed; not more often than needed."""
         self._parts.extend(learned)
+        self._since += len(learned)
         if drifting != self._drifting and (drifting or self._drifting is not None):
             self._reason = "drift began" if drifting else "drift ended"
         self._drifting = drifting
@@ -213,32 +215,40 @@ class Diagnosing:
         if reference is None or not self._parts:
             return
         hidden = network.architecture.hidden
-        features = np.concatenate([part.features for part in self._parts])
+        changes = reason.startswith(CHANGES)
+        # nobody knows yet which rows a change is in; those that came after it was seen are in it
+        whole = changes or self._since < AGAIN
+        parts = list(self._parts)[0 if whole else -self._since :]
+        features = np.concatenate([part.features for part in parts])
         rows = (
-            np.concatenate([part.x for part in self._parts]),
+            np.concatenate([part.x for part in parts]),
             features[:, :hidden],
             frozen_logit(network.predict_features(features)),
-            np.concatenate([part.y for part in self._parts]),
+            np.concatenate([part.y for part in parts]),
         )
         diagnosis = diagnose(reference, self._labels, *rows)
-        own = {} if self._segments is None else self._by_segment(self._segments, reference, rows)
+        own = self._by_segment(parts, reference, rows)
         said = "; ".join([diagnosis.sentence, *(one.sentence for one in own.values())])
         diagnosis = replace(diagnosis, sentence=said)
         gist = _gist(diagnosis), {segment: _gist(one) for segment, one in own.items()}
         if gist != self._gist:
             self._recorder.note(Diagnosed(batch=batch, reason=reason, diagnosis=diagnosis))
         self.verdict, self._gist = diagnosis, gist
-        # the window still holds rows from before the change: look once more when they are gone
-        self._reason = "the window is new" if reason.startswith(CHANGES) else ""
+        # the window still holds rows from before the change: look once more at those after it
+        self._reason = "the window is new" if changes else ""
+        self._since = 0 if changes else self._since
         self._wait = AGAIN
 
     def _by_segment(
-        self, segments: Segments, reference: TrainingReference, rows: Sequence[Any]
+        self, parts: list[Scored], reference: TrainingReference, rows: Sequence[Any]
     ) -> dict[str, Diagnosis]:
         """Of the segments that drifted furthest: what may be said of the window's own rows."""
-        own = {}
+        own: dict[str, Diagnosis] = {}
+        segments = self._segments
+        if segments is None:
+            return own
         for segment in self._drifted:
-            of = segments.of(segment, list(self._parts))
+            of = segments.of(segment, parts)
             verdict = diagnose(reference, self._labels, *(one[of] for one in rows))
             told = verdict.sentence
             if verdict.rows < MIN_ROWS:
