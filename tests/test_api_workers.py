@@ -9,13 +9,19 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from selfheal_cli import SelfHealing
-from tests.conftest import Invoke
+from selfheal_cli.api import replica
+from selfheal_cli.pipeline.prepare.baseline import Prepared, prepare
+from selfheal_cli.records import Phase
+from selfheal_cli.registry.mlflow.registry import MlflowRegistry
+from selfheal_cli.registry.writer import RegistryWriter
+from tests.conftest import Invoke, until
 from tests.forked import in_fork
 from tests.test_api import module, rows_of
 
@@ -25,6 +31,8 @@ import json, os, signal, sys, time
 import numpy as np, torch
 from torch import nn
 from selfheal_cli import SelfHealing
+from selfheal_cli.api import replica
+from selfheal_cli.pipeline.prepare.baseline import Prepared, prepare
 from tests.test_api import rows_of
 
 module = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 1))
@@ -120,3 +128,31 @@ def test_a_row_that_was_scored_durably_is_known_though_its_process_is_killed_at_
 
         assert in_fork(killed) == -signal.SIGKILL
         assert model.label(ids, y).joined == 50
+
+
+def test_a_heal_that_the_registry_had_not_when_its_process_was_killed_is_gone_on_from(
+    workdir: Path, module: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y = rows_of(300, 2, 2.0)
+
+    def prepared(*given: Any) -> Prepared:
+        monkeypatch.setattr(RegistryWriter, "_carry_next", lambda writer: False)
+        return prepare(*given)
+
+    def killed() -> None:
+        monkeypatch.setattr(replica, "prepare", prepared)
+        model = SelfHealing(module, *rows_of(1_000, 1), name="credit", mode="sync")
+        model.observe(x, y)
+        until(lambda: model.state.heals.get("healed", 0) > 0)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert in_fork(killed) == -signal.SIGKILL
+    with SelfHealing(module, *rows_of(1_000, 1), name="credit", mode="sync") as model:
+        until(lambda: model.state.run_id)
+    registry = MlflowRegistry()
+    baselines = registry.versions("credit", phase=Phase.BASELINE)
+    assert len(baselines) == 2  # what was wrapped, and that with what heals need
+    assert registry.alias("credit", "baseline") == baselines[0].version
+    champion = registry.version("credit", registry.alias("credit", "champion") or 0)
+    assert champion.phase is Phase.POST_HEAL
+    assert float(((model.predict(x) >= 0.5) == y).mean()) > 0.9

@@ -256,6 +256,7 @@ def _tell(
         f"A missing value goes in as {filled_with(fills(network, sample), sample)}."
         if sample.before is None
         else f"Rows go through its pipeline first: columns {', '.join(sample.before.names)}.",
+        *filter(None, [original.slow]),
     )
     if added.tried:
         say(added.told(name))

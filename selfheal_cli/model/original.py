@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 FEW = 7  # rows whose answers are compared with those among others
 BESIDE = 1e-3  # of an answer: batches of another size round otherwise, and no more
 BESIDE_HALF = 0.05  # the same in half precision
+SLOW = 1.0  # seconds a row that a person should know of
 LONGEST = 2.0  # seconds of one call with the rows that are compared; a slow model gets fewer
 FEWEST = 16
 
@@ -63,6 +64,13 @@ class Original:
     seconds: float = 0.0
     requirements: tuple[str, ...] = ()
     code: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def slow(self) -> str:
+        """What to know of a model that takes longer than a second a row; nothing of others."""
+        if self.seconds <= SLOW:
+            return ""
+        return f"It takes {self.seconds:.2g} s a row: compared on {len(self.rows)} rows alone."
 
     def rebuilt(self) -> nn.Module:
         """Another copy of the module that shares the memory of its weights."""

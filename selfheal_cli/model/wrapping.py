@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -66,12 +67,14 @@ def wrap(
     cannot be built again from its class or layers is by the ``factory``,
     ``package.module:function`` with the arguments ``init``. Raises `ModelError` where they differ,
     where the module cannot be built again, or where the adapter cannot go to the layer ``at``;
-    `ConfigurationError` for an unknown adapter.
+    `ConfigurationError` for an unknown adapter. Warns of a module that takes a second a row.
     """
     original = take(
         module, rows, shape=shape, dtype=dtype, inputs=inputs, init=init, factory=factory,
         output=output,
     )  # fmt: skip
+    if original.slow:
+        warnings.warn(original.slow, stacklevel=2)
     return put_in(original, at=at, adapter=adapter)
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from selfheal_cli.errors import DataError, ModelError
-from selfheal_cli.model import device
+from selfheal_cli.model import device, original
 from selfheal_cli.model.answer import LOGITS, read_answer
 from selfheal_cli.model.checkpoint import assemble, make_base, pack
 from selfheal_cli.model.interface import ModelInput
@@ -211,6 +211,14 @@ def test_what_no_copy_can_do_as_well_is_refused_by_what_was_seen(
     with pytest.raises(ModelError, match=message) as raised:
         wrap(make(), ROWS, shape=(8,))
     assert "--init" not in str(raised.value)
+
+
+def test_a_slow_model_is_told_of_with_the_rows_that_it_was_compared_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(original, "SLOW", 0.0)
+    with pytest.warns(UserWarning, match=f"s a row: compared on {len(ROWS)} rows alone"):
+        wrap(nn.Linear(8, 2), ROWS, shape=(8,))
 
 
 @pytest.mark.parametrize(

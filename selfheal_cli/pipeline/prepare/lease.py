@@ -16,7 +16,7 @@ from selfheal_cli.errors import LeaseHeld, RegistryError, RegistryRestored, Regi
 from selfheal_cli.events.archive import ALIVE_LOCK, LOG_NAME, is_running
 from selfheal_cli.events.log import Clock, last_digest, written
 from selfheal_cli.registry.aliases import OnSettled, settle, untold
-from selfheal_cli.registry.base import CHAMPION, Registry
+from selfheal_cli.registry.base import Registry
 from selfheal_cli.registry.journal import Entry, Lease, standing
 from selfheal_cli.registry.lease import held_by, release_lease, require_held, take_lease
 from selfheal_cli.registry.outbox import NAME as OUTBOX_NAME
@@ -81,9 +81,9 @@ class RunLease:
 
     @property
     def known(self) -> int:
-        """The champion's last move before it, 0 where there is none."""
-        last = standing(self._registry, self._model).moves.get(CHAMPION)
-        return last.sequence if last else 0
+        """The last move of any alias before it, 0 where there is none."""
+        moves = standing(self._registry, self._model).moves.values()
+        return max((move.sequence for move in moves), default=0)
 
     def require(self) -> None:
         """Raises `LeaseHeld` where another run has taken over, `RegistryRestored` where the

@@ -21,7 +21,6 @@ from selfheal_cli.pipeline.prepare.foreign import Sample, base_of
 
 BATCH = 100
 ROUNDS = 3
-SLOW_MS = 1_000.0  # a row
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,7 @@ def tried(original: Original, sample: Sample, *, at: str, adapter: str) -> Model
     network = put_in(original, at=at, adapter=adapter)
     base = base_of(network, sample, None)
     rows = np.ascontiguousarray(np.resize(sample.rows, (BATCH, sample.rows.shape[1])))
-    if original.seconds * 1_000 > SLOW_MS:
+    if original.slow:
         rows = rows[:1]
     foreign = network.architecture.other
     assert foreign is not None  # noqa: S101 - it was wrapped
@@ -131,10 +130,8 @@ def _cautions(original: Original, network: SelfHealingNetwork) -> list[str]:
     if original.lost:
         listed = ", ".join(f"{path} ({kind})" for path, kind in list(original.lost.items())[:5])
         said.append(f"Not stored, and not needed to decide: {listed}.")
-    if original.seconds * 1_000 > SLOW_MS:
-        said.append(
-            f"It takes {original.seconds:.2g} s a row: compared on {len(original.rows)} rows alone."
-        )
+    if original.slow:
+        said.append(original.slow)
     return said
 
 

@@ -254,13 +254,14 @@ class ModelHealer:
         """One run, from taking the lease to giving it back."""
         around = self._around
         model, workspace = around.model, around.workspace
-        served = self._open()
+        self._open()
         require_free(around.registry, model, workspace, clock)
         self._silent = False  # whoever healed may have died since `_follow` looked
         settle_earlier(
             model, workspace, around.registry, clock, around.actor, PATIENCE_SECONDS,
             self._say_settled,
         )  # fmt: skip
+        served = self._open()  # what a killed run left may have made another one champion
         self._fold, self._elsewhere, self._apart = EventFold(), False, 0
         self._facts.pop("error", None)
         self._facts.pop("state", None)
