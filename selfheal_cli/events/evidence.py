@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from math import fsum, sqrt
 
 from selfheal_cli.events.types import CandidatesCompared
-from selfheal_cli.scores import AnyScores, Scores
 
 WINDOW = 20  # batches that an answer rests on, or as many more as hold enough positives
 POSITIVES = 20
@@ -82,9 +81,9 @@ class Evidence:
     batches: dict[int, BatchLosses] = field(default_factory=dict)
     few: str = "positives"  # with more classes: rows that are not of the commonest
 
-    def of_classes(self, scores: AnyScores | None) -> None:
-        """Learn from a batch's scores, if its labels are known, what the few rows are called."""
-        if scores is not None and not isinstance(scores, Scores):
+    def of_classes(self, classes: Sequence[str]) -> None:
+        """Learn from the classes what the few rows are called."""
+        if len(classes) > 2:
             self.few = "rows that are not of the commonest class"
 
     def add(self, event: CandidatesCompared) -> None:

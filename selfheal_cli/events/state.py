@@ -68,17 +68,16 @@ class RunState:
         match event:
             case events.BatchScored():
                 self.batch = event.batch
-                self.evidence.of_classes(event.live)
             case events.BatchSetApart():
                 self.batch = event.batch
-            case events.LabelsArrived():
-                self.evidence.of_classes(event.live)
             case events.CandidatesCompared():
                 self.evidence.add(event)
             case events.RunStarted():
                 self.started = event
             case events.BaseStored():
                 self.stored = event
+                if isinstance(event, events.ModelTrained):
+                    self.evidence.of_classes(event.labels)
             case events.RunFinished():
                 self.finished = event
             case events.RunResumed():

@@ -181,7 +181,7 @@ def _notes(findings: Findings) -> list[str]:
         *(f"dropped '{name}': {why}" for name, why in findings.why_dropped.items()),
         *_of_columns(findings),
         *([str(findings.rare)] if findings.rare else []),
-        f"rule '{findings.rule}'",
+        f"rule '{findings.rule}': {findings.rule.label} is {findings.labels[findings.rule.label]}",
     ]
 
 

@@ -61,7 +61,11 @@ def require_names(columns: Sequence[str], *, where: str) -> None:
         raise DataError(f"{where}: {len(columns):,} columns; at most {MOST_COLUMNS:,} are read")
     repeated = sorted(name for name, count in Counter(columns).items() if count > 1)
     if repeated:
-        raise DataError(f"{where}: duplicate column names: {', '.join(repeated)}; rename them")
+        at = {one: [n for n, name in enumerate(columns, 1) if name == one] for one in repeated}
+        said = "; ".join(f"{name} is columns {', '.join(map(str, at[name]))}" for name in repeated)
+        raise DataError(
+            f"{where}: duplicate column names: {', '.join(repeated)}; rename them ({said})"
+        )
     if "" in columns:
         position = list(columns).index("") + 1
         raise DataError(f"{where}: column {position} has no name; name it in the header")

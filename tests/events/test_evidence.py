@@ -10,7 +10,6 @@ import pytest
 from selfheal_cli.events.evidence import POSITIVES, WINDOW, Evidence
 from selfheal_cli.events.types import CandidatesCompared
 from selfheal_cli.report.recommendation import stay
-from selfheal_cli.scores import ClassScores
 
 ROWS = 100
 
@@ -59,7 +58,7 @@ def test_the_more_versions_are_asked_the_surer_one_must_be() -> None:
 def test_with_more_than_two_classes_nothing_is_called_a_positive() -> None:
     kept = evidence({"old": 0.0})
     assert "200 positives" in stay(kept, kept.gains()[0])
-    kept.of_classes(ClassScores(((3, 0, 0), (0, 2, 0), (0, 0, 1))))
+    kept.of_classes(("poor", "fair", "good"))
     assert "200 rows that are not of the commonest class" in stay(kept, kept.gains()[0])
 
 
