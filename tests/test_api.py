@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -298,3 +299,10 @@ def test_a_name_that_no_model_can_have_is_said_in_words(
 def test_what_is_no_module_of_pytorch_is_refused(workdir: Path) -> None:
     with pytest.raises(ModelError, match=r"a dict is no torch.nn.Module"):
         SelfHealing({}, *rows_of(500, 1), name="odd")  # type: ignore[arg-type]
+    x, y = rows_of(500, 1)
+    x[0, 0] = np.nan
+    with pytest.raises(ModelError, match=r"a SimpleNamespace is no torch.nn.Module"):
+        SelfHealing(SimpleNamespace(), x, y, name="odd")  # type: ignore[arg-type]
+    keras = type("Sequential", (nn.Sequential,), {"__module__": "keras.src.models"})
+    with pytest.raises(ModelError, match=r"a Sequential of Keras .* as MLflow has it"):
+        SelfHealing(keras(nn.Linear(4, 1)), *rows_of(500, 1), name="odd")

@@ -19,6 +19,7 @@ from selfheal_cli.errors import (
     UnknownClass,
     WrongShape,
 )
+from selfheal_cli.model.live import unwrapped
 from selfheal_cli.model.wrapping import wrap
 from selfheal_cli.pipeline.prepare.foreign import SAMPLE, Sample, base_of, several_of
 from selfheal_cli.pipeline.prepare.inputs import AskedInput, place_inputs
@@ -192,6 +193,7 @@ def live_module(
     """A torch module; ``how`` it is wrapped, as `wrap` takes it. Where it is ``asked`` for, the
     columns fill several tensors, in their order. Raises `SelfhealError` kinds.
     """
+    module = unwrapped(module)  # what is none is told before what is wrong with its rows
     flat, sample = shown(x, columns) if not asked else _placed(x, columns, asked)
     network = wrap(module, sample.rows, inputs=sample.inputs, **how)
     base = base_of(network, sample, labels)

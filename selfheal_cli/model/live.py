@@ -24,6 +24,11 @@ def unwrapped(model: Any) -> nn.Module:
             model = model.module
         elif not isinstance(model, nn.Module):
             model = _within(model)
+        elif type(model).__module__.startswith("keras."):
+            raise ModelError(
+                f"a {type(model).__name__} of Keras keeps more than torch's layers: it is taken as "
+                "MLflow has it, by 'selfheal wrap models:/NAME/VERSION'"
+            )
         elif "_orig_mod" in model._modules:
             model = model._modules["_orig_mod"]
         else:

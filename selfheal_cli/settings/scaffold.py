@@ -181,8 +181,15 @@ def _notes(findings: Findings) -> list[str]:
         *(f"dropped '{name}': {why}" for name, why in findings.why_dropped.items()),
         *_of_columns(findings),
         *([str(findings.rare)] if findings.rare else []),
-        f"rule '{findings.rule}': {findings.rule.label} is {findings.labels[findings.rule.label]}",
+        f"rule '{findings.rule}'{_meaning(findings)}",
     ]
+
+
+def _meaning(findings: Findings) -> str:
+    """Which class its rule is for, where that is not its number."""
+    number = findings.rule.label
+    name = findings.labels[number]
+    return "" if name == str(number) else f": {number} is {name}"
 
 
 def _of_format(looked: Looked) -> list[str]:
