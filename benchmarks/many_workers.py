@@ -25,6 +25,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,13 @@ def state():
             "error": now.error, "text": repr(now)}
 """
 
+CLOSING = """
+def on_exit(server):
+    import service
+
+    service.model.close()
+"""
+
 
 def drawn(count: int, seed: int, moved: float = 0.0) -> tuple[Any, Any]:
     """Two classes that a line tells apart, moved sideways by ``moved``."""
@@ -115,6 +123,7 @@ def prepare(folder: Path) -> None:
     known_x, known_y = drawn(1_000, 1)
     np.savez(folder / "known.npz", x=known_x, y=known_y)
     (folder / "service.py").write_text(SERVICE)
+    (folder / "closing.py").write_text(CLOSING)
 
 
 def command_of(server: str, workers: int, port: int) -> list[str]:
@@ -126,7 +135,7 @@ def command_of(server: str, workers: int, port: int) -> list[str]:
     command = [sys.executable, "-m", "gunicorn", "service:app", "-w", str(workers),
                "-k", "uvicorn.workers.UvicornWorker", "-b", f"127.0.0.1:{port}",
                "--timeout", str(int(PATIENCE)), "--log-level", "warning"]  # fmt: skip
-    return [*command, "--preload"] if server == "preload" else command
+    return [*command, "--preload", "-c", "closing.py"] if server == "preload" else command
 
 
 @contextmanager
@@ -233,8 +242,9 @@ def stress(folder: Path, server: str, rows: int, workers: int, kills: int) -> di
             pids = sorted(children(service.pid))
             victim = pids[place % len(pids)]
             if place % 2 and server != "preload":  # who heals, in the midst of it
-                before = learned(folder)["rows"]
-                until(lambda rows=before: rows < learned(folder)["rows"], "a batch to be learned")
+                until(
+                    partial(has_learned, folder, learned(folder)["rows"]), "a batch to be learned"
+                )
                 victim = who_heals(caller)
             os.kill(victim, signal.SIGKILL)
             killed.append(victim)
@@ -327,6 +337,11 @@ def all_seen(caller: Caller) -> set[int]:
     """The workers that answered by now."""
     caller.pids.add(caller.ask("/state")["pid"])
     return caller.pids
+
+
+def has_learned(folder: Path, rows: int) -> bool:
+    """Whether more than so many rows were gone through."""
+    return learned(folder)["rows"] > rows
 
 
 def learned(folder: Path) -> dict[str, int]:
