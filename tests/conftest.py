@@ -33,6 +33,7 @@ MEMORY = Path("/dev/shm")  # noqa: S108 (our own folder in it)
 WHOLE_RUNS = [Path(__file__).parent / name for name in ("audit", "pipeline", "serve", "stored")]
 STORES = {"store_template", "unpacked_0_1_0", "postgres", "server"}  # fixtures
 PATIENCE = 180.0  # seconds for what another thread or process does, on however slow a machine
+RAREST = 0.1  # seconds between two questions
 DEPTH = int(os.environ.get("TESTS_DEPTH", "1"))  # how much longer searching tests search
 # before PyTorch and numpy load: the same bytes whichever tests ran before, and no threads that wait
 os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
@@ -52,11 +53,15 @@ if DEPTH == 1 and (providers := sys.modules.get("hypothesis.internal.conjecture.
 
 
 def until(holds: Callable[[], Any], every: float = 0.01, seconds: float = PATIENCE) -> Any:
-    """What becomes true in another thread or process, once it is, where nothing says when."""
-    end = time.monotonic() + seconds
+    """What becomes true in another thread or process, once it is, where nothing says when.
+
+    The longer it takes, the more rarely it is asked: asking takes the time of those who work on it.
+    """
+    began = time.monotonic()
     while not (became := holds()):
-        assert time.monotonic() < end, "nothing came of it"
-        time.sleep(every)
+        waited = time.monotonic() - began
+        assert waited < seconds, "nothing came of it"
+        time.sleep(max(every, min(waited / 50, RAREST)))
     return became
 
 
