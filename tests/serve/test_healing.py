@@ -31,6 +31,7 @@ from selfheal_cli.pipeline.stream.champion import ELSEWHERE
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from selfheal_cli.serve.healer import healing
 from selfheal_cli.serve.healer import process as healer
+from selfheal_cli.serve.healer.supervisor import COMMAND
 from selfheal_cli.serve.operator.status import HEALER
 from selfheal_cli.serve.settings import HealerSettings
 from selfheal_cli.sources.encoding import Encoding
@@ -225,7 +226,7 @@ class Healers:
         self.channel = ControlChannel(spool_path("fraud", WORKSPACE))
         self.spool = Spool(spool_path("fraud", WORKSPACE))
         self._stack = stack
-        self.processes: dict[int, Forked] = {}
+        self.processes: dict[int, subprocess.Popen[bytes]] = {}
         self._registry = MlflowRegistry()
         self._sent = 0
 
@@ -233,7 +234,11 @@ class Healers:
         told = HealerSettings(
             model="fraud", actor="replica", overrides={"heal": {"recipe": "anchored"}}, max_wait=0.5
         )
-        process = forked.begun(healer.main, subprocess.PIPE)
+        process = subprocess.Popen(  # as a server starts it: a new interpreter
+            COMMAND,
+            stdin=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
         self._stack.callback(process.wait)
         self._stack.callback(process.kill)
         assert process.stdin is not None
