@@ -111,9 +111,9 @@ def command(
 def _workspace(folder: Path) -> Path:
     from selfheal_cli.workspace import WORKSPACE
 
-    if not (folder / WORKSPACE / "runs").is_dir():
+    if not (folder / WORKSPACE).is_dir():  # without runs where it scored, and never healed
         raise click.BadParameter(
-            f"{folder} has no {WORKSPACE}/runs: name a folder in which selfheal worked",
+            f"{folder} has no {WORKSPACE}: name a folder in which selfheal worked",
             param_hint="--folder",
         )
     return folder / WORKSPACE
