@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import os
 import random
 import signal
@@ -36,7 +37,7 @@ from takeover import until
 
 from selfheal_cli.events.archive import LOG_NAME
 from selfheal_cli.events.log import read
-from selfheal_cli.events.types import LabelsArrived
+from selfheal_cli.events.types import HealPublished, LabelsArrived, RowsTaken
 from selfheal_cli.registry.base import CHAMPION
 from selfheal_cli.registry.journal import standing
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
@@ -236,16 +237,29 @@ def _learned(cluster: Cluster, labelled: int) -> Iterator[bool]:
         kept = len(spool.labels_after(0, 1_000_000))
     yield require("labels in the log, off what was told", abs(kept - labelled * ROWS), 0)
 
-    def learned() -> int:
-        logs = cluster.known.parent.glob(f"machine-*/mlruns/selfheal/runs/*/{LOG_NAME}")
-        events = itertools.chain.from_iterable(
-            read(log) for log in logs if f"{log.parent.name}" not in _known(cluster)
-        )
-        return sum(event.rows for event in events if isinstance(event, LabelsArrived))
-
-    left = labelled * ROWS - learned()
+    left = labelled * ROWS - _labels_learned(cluster)
     yield require("labels that were learned from twice", max(0, -left), 0)
     yield require("labels that wait until they fill a batch", max(0, left), BATCH)
+
+
+def _labels_learned(cluster: Cluster) -> int:
+    """Labels in the event logs of all machines. Those that a run was told without a heal after
+    them, and whose rows a later run went through again, count there alone.
+    """
+    logs = cluster.known.parent.glob(f"machine-*/mlruns/selfheal/runs/*/{LOG_NAME}")
+    runs = [list(read(log)) for log in logs if log.parent.name not in _known(cluster)]
+    runs.sort(key=lambda events: events[0].at)
+    count, again_from = 0, math.inf
+    for events in reversed(runs):
+        ends = {one.batch: one.offsets["answered"] for one in events if isinstance(one, RowsTaken)}
+        heals = [n for n, one in enumerate(events) if isinstance(one, HealPublished)]
+        count += sum(
+            event.rows for number, event in enumerate(events)
+            if isinstance(event, LabelsArrived)
+            and (number < max(heals, default=-1) or ends[event.batch] < again_from)
+        )  # fmt: skip
+        again_from = min([again_from, *ends.values()])
+    return count
 
 
 def _known(cluster: Cluster) -> set[str]:
@@ -358,9 +372,16 @@ def _at_the_end(cluster: Cluster) -> Iterator[bool]:
     yield require("the alias is not what the journal says", float(reads != move.target), 0)
     cluster.end()
     cluster.stacks.clear()
-    first, *others = sorted(cluster.known.parent.glob("machine-*"))
-    more = itertools.chain.from_iterable(("--folder", str(one)) for one in others)
-    yield require("exit code of audit", selfheal(first, "audit", *more, uri=cluster.uri), 0)
+    yield require("exit code of audit", audited(cluster), 0)
+
+
+def audited(cluster: Cluster) -> int:
+    """Exit code of an audit of all machines' history, once each has brought what it still had."""
+    folders = sorted(cluster.known.parent.glob("machine-*"))
+    for folder in folders:
+        selfheal(folder, "flush", uri=cluster.uri)
+    others = [f"--folder={one}" for one in folders[1:]]
+    return selfheal(folders[0], "audit", "--model", MODEL, *others, uri=cluster.uri)
 
 
 if __name__ == "__main__":

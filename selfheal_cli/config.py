@@ -107,6 +107,11 @@ class HealSettings(Settings):
     mode: Literal["sync", "async"] = Field(
         default="sync", description="in place and replayable, or in a process beside scoring"
     )
+    engine: Literal["local", "ray"] = Field(
+        default="local",
+        description="where adapters of segments learn (segments.heal): here, or in actors of the "
+        "Ray cluster that RAY_ADDRESS names; the bytes are the same",
+    )
     steps: Annotated[int, Field(ge=1, le=10_000)] = Field(
         default=5, description="gradient steps a heal"
     )
@@ -254,6 +259,7 @@ class SegmentSettings(Settings):
 SINCE_0_1_0 = {
     "network": ("validation", "patience"),
     "heal": (
+        "engine",
         "trees",
         "pre_heal",
         "better_by",

@@ -26,6 +26,7 @@ config metrics
 estimators events
 decide drift model rules sources
 labels
+engine.cluster
 heal settings spool
 registry report parts
 rollback testing

@@ -35,16 +35,28 @@ ray.init(sys.argv[1], log_to_driver=False, logging_level="CRITICAL")
 def connected(cpus: int = 1) -> Iterator[int]:
     """Be connected to a cluster that has at least so many free CPUs; gives how many.
 
-    Raises `ConfigurationError` where Ray is not installed or there are too few, and `NoAnswer`
-    where the cluster does not answer.
+    Raises as `connect` does, and `ConfigurationError` where there are too few.
     """
-    require_ray()
-    address = os.environ.get(ADDRESS) or LOCAL
-    if address != LOCAL:
-        _require_answer(address)
+    address = connect()
+    import ray
+
+    try:
+        yield _free(address, cpus)
+    finally:
+        ray.shutdown()
+
+
+def connect() -> str:
+    """Connect this process until it ends, if it is not yet; gives the cluster's address.
+
+    Raises as `require_cluster` does.
+    """
+    address = require_cluster()
     os.environ.setdefault(STATISTICS, "0")
     import ray
 
+    if ray.is_initialized():
+        return address
     own: dict[str, Any] = {"include_dashboard": False} if address == LOCAL else {}
     passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     try:
@@ -54,10 +66,20 @@ def connected(cpus: int = 1) -> Iterator[int]:
         )  # fmt: skip
     except Exception as exc:  # of many kinds, by version
         raise NoAnswer(f"Ray cannot be used ({ADDRESS}={address}): {one_line(exc)}") from exc
-    try:
-        yield _free(address, cpus)
-    finally:
-        ray.shutdown()
+    return address
+
+
+def require_cluster() -> str:
+    """The address of the cluster that is to be used.
+
+    Raises `ConfigurationError` where Ray is not installed, and `NoAnswer` where the cluster does
+    not answer.
+    """
+    require_ray()
+    address = os.environ.get(ADDRESS) or LOCAL
+    if address != LOCAL:
+        _require_answer(address)
+    return address
 
 
 def require_ray() -> None:

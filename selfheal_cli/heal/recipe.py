@@ -21,6 +21,7 @@ from selfheal_cli.heal.recipes.assumed import Assumed
 from selfheal_cli.heal.recipes.ensemble import Ensemble
 from selfheal_cli.heal.recipes.gradient import Gradient
 from selfheal_cli.heal.recipes.segmented import Segmented
+from selfheal_cli.heal.shards import shards_of
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask
 from selfheal_cli.installed import choices, importable, load, name_of, part_of
 from selfheal_cli.kinds import BUILT_IN, PartKind
@@ -235,7 +236,8 @@ class Recipes:
         whole = kind.build(self.network.whole, self.anchor, self.settings)
         if not self.network.architecture.directions:
             return whole
-        return Segmented(self.network, self.anchor, whole)
+        shards = shards_of(self.settings.engine)
+        return Segmented(self.network, self.anchor, whole, shards)
 
     def heal(self, before: AdapterState, task: HealTask) -> HealOutcome:
         """Heal by the recipe that the task names; raises as `Recipe.heal` does."""

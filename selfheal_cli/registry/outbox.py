@@ -20,6 +20,7 @@ from selfheal_cli.forks import at_work, close_at_fork
 from selfheal_cli.workspace import OWNERS_FOLDER
 
 NAME = "outbox.db"
+ENDED = "ended"  # key of what is known of a run that was killed behind its last event
 LOCK_SECONDS = 60.0
 PART = 1 << 20  # bytes of a file in memory
 SCHEMA = """
@@ -198,11 +199,20 @@ def _fill(database: sqlite3.Connection, number: int, path: Path, size: int) -> N
 
 def pending_in(path: Path) -> int:
     """Jobs of a file that are not done; whoever asks changes nothing of it."""
+    return _count(path, "result IS NULL")
+
+
+def knows_end(path: Path) -> bool:
+    """Whether the run's end was handed over, or told to the registry without it (`ENDED`)."""
+    return _count(path, f"key LIKE 'end:%' OR key = '{ENDED}'") > 0
+
+
+def _count(path: Path, condition: str) -> int:
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
             if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'jobs'").fetchone():
                 return 0  # whoever was to make it was killed first
-            row = database.execute("SELECT count(*) FROM jobs WHERE result IS NULL").fetchone()
+            row = database.execute(f"SELECT count(*) FROM jobs WHERE {condition}").fetchone()  # noqa: S608
     except sqlite3.Error as exc:
         raise RegistryError(f"{path}: cannot be read ({exc})") from exc
     return int(row[0])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -95,6 +97,21 @@ def test_a_store_that_cannot_grow_does_not_stop_the_run_and_flush_brings_the_res
     invoke("export", "latest", "--no-plots")
     assert what_came_of_it() == undisturbed
     invoke("audit")
+
+
+def test_flush_closes_a_run_that_was_killed_behind_its_last_event(
+    workdir: Path, invoke: Invoke
+) -> None:
+    def killed(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("selfheal_cli.pipeline.runs.run.publish", killed)
+        assert faulty.in_child(*faulty.RUN).code == -signal.SIGKILL
+    assert "'selfheal flush' brings it" in invoke("audit", expect=4).stdout
+    assert ": 0 writes brought\n" in invoke("flush").stdout
+    assert "Everything holds" in invoke("audit").stdout
+    assert "Nothing waits" in invoke("flush").stdout
 
 
 def without_rights(*folders: str) -> Callable[[], None]:

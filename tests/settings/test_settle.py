@@ -320,7 +320,7 @@ VALUES = {
     "policy.mode": "shadow", "policy.when_worse": "pause", "policy.brake_to": "best",
     "policy.label_rate_of": "recent-or-training",
     "policy.segments.false_discovery_rate": "0.1", "policy.segments.level": "0.9",
-    "segments.by": "country",
+    "segments.by": "country", "heal.engine": "ray",
     "segments.window": "100", "heal.filter_steps": "9",
     "policy.canary_share": "0.1", "policy.canary_by": "id", "policy.canary_level": "0.9",
 }  # fmt: skip

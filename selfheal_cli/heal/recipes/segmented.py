@@ -19,9 +19,10 @@ import torch
 
 from selfheal_cli.anytime import RunningMean
 from selfheal_cli.heal.anchor import Anchor
-from selfheal_cli.heal.experts.segment import SegmentDesign, SegmentExpert
+from selfheal_cli.heal.experts.segment import SegmentDesign
 from selfheal_cli.heal.experts.shelf import OwnEvidence, Remembered, Shelf, StoredState
 from selfheal_cli.heal.gate import log_losses
+from selfheal_cli.heal.shards import SegmentRows, Shards
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealRows, HealTask, require_finite
 from selfheal_cli.model.mixture import LEAST
 from selfheal_cli.model.network import SelfHealingNetwork, Weights
@@ -47,12 +48,14 @@ class HealsAll(Protocol):
 class Segmented:
     """A `Recipe` around that of all rows."""
 
-    def __init__(self, network: SelfHealingNetwork, anchor: Anchor, whole: HealsAll) -> None:
+    def __init__(
+        self, network: SelfHealingNetwork, anchor: Anchor, whole: HealsAll, shards: Shards
+    ) -> None:
         size = network.architecture
         self._network, self._whole_network, self._recipe = network, network.whole, whole
         margins = max(1, size.outputs - 1)
         self._design = SegmentDesign.of(anchor, tuple(size.directions), margins)
-        self._shelf = Shelf()
+        self._shards, self._shelf = shards, Shelf()
 
     def heal(self, before: AdapterState, task: HealTask) -> HealOutcome:
         """As `Recipe.heal`. Measures what the recipe of all rows does, how many segments have an
@@ -85,8 +88,6 @@ class Segmented:
     ) -> dict[int, _Learned]:
         """What each segment has learned of labelled rows that came since, by its code; these were
         ``answered``, (n,) or (n, K), by what is ``serving``.
-
-        One after the other, so that no more than one state is in memory.
         """
         if not len(rows):
             return {}
@@ -98,32 +99,33 @@ class Segmented:
         a = self._design.rows(plain, margin)
         lost = np.minimum(log_losses(answered, rows.y), -np.log(LEAST))
         serves = by_code(own)
-        learned = {}
-        for one, places in _places(code):
-            if rows.held_out[places].all():
-                continue
-            expert = SegmentExpert(self._design, known.state(one))
-            worse = _evidence_against(serves.get(one, b""), known.evidence.get(one))
-            for part in np.split(places, np.flatnonzero(np.diff(rows.arrival[places])) + 1):
-                for value in expert.losses(a[part], margin[part], rows.y[part]) - lost[part]:
-                    worse = replace(worse, worse=worse.worse.plus(float(value)))
-                fresh = part[~rows.held_out[part]]
-                if len(fresh):
-                    expert.observe(a[fresh], margin[fresh], rows.y[fresh], len(part))
-            learned[one] = _Learned(
-                expert.shares().astype(np.float32),
-                self._design.fold(expert.theta()).astype(np.float32),
-                self._shelf.put(expert.packed()),
-                worse,
+        shown: dict[int, OwnEvidence] = {}
+
+        def fresh() -> Iterator[SegmentRows]:
+            for one, places in _places(code):
+                if rows.held_out[places].all():
+                    continue
+                shown[one] = _evidence_against(serves.get(one, b""), known.evidence.get(one))
+                yield SegmentRows(
+                    one, known.state(one), shown[one].worse, a[places], margin[places],
+                    rows.y[places], lost[places], rows.arrival[places], rows.held_out[places],
+                )  # fmt: skip
+
+        learned = {
+            one.code: _Learned(
+                one.share,
+                one.theta,
+                self._shelf.put(one.state),
+                replace(shown[one.code], worse=one.worse),
             )
-        return learned
+            for one in self._shards.learn(self._design, fresh())
+        }
+        return {code: learned[code] for code in shown}
 
 
 @dataclass(frozen=True, slots=True)
 class _Learned:
-    """A segment's adapter, ``share`` and ``theta`` of `SegmentedAdapter`, its state, and what
-    speaks for it.
-    """
+    """A segment's adapter, its state, and what speaks for it."""
 
     share: NDArray[np.float32]
     theta: NDArray[np.float32]

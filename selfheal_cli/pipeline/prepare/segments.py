@@ -10,6 +10,7 @@ from selfheal_cli.config import RunConfig
 from selfheal_cli.drift.monitor import Reservoir, TrainingSample
 from selfheal_cli.drift.segment_evidence import CELLS
 from selfheal_cli.drift.segments import ColumnCells, SegmentReference, most_segments
+from selfheal_cli.engine.cluster import require_cluster
 from selfheal_cli.errors import ConfigurationError, DataError
 from selfheal_cli.heal.recipe import kind_of
 from selfheal_cli.records import Rows
@@ -59,7 +60,9 @@ def check_segments(config: RunConfig, source: Source) -> None:
 
 
 def _check_heals(config: RunConfig) -> None:
-    """Raise `ConfigurationError` where segments cannot have adapters."""
+    """Raise `ConfigurationError` where segments cannot have adapters, or what `require_cluster`
+    does where they are to learn on one.
+    """
     if config.segments.by is None:
         raise ConfigurationError(
             "segments.heal = true: no column says which segment a row is of; give --segment-by "
@@ -75,6 +78,8 @@ def _check_heals(config: RunConfig) -> None:
             f"segments.heal = true: heal.assume = {config.heal.assume} heals without labels, and "
             "segments learn from labels alone; leave out one of the two"
         )
+    if config.heal.engine == "ray":
+        require_cluster()
 
 
 def columns_of(source: Source, by: str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import cast
 
 from filelock import FileLock, Timeout
 
@@ -31,9 +32,9 @@ from selfheal_cli.pipeline.prepare.wrapped import wrapped_of
 from selfheal_cli.pipeline.runs.results import publish
 from selfheal_cli.pipeline.runs.run import Finished, RunContext, RunSpec, go
 from selfheal_cli.registry.aliases import OnSettled, untold
-from selfheal_cli.registry.base import Lineage, Registry, identity, result_of
+from selfheal_cli.registry.base import Lineage, Outcome, Registry, identity, result_of
+from selfheal_cli.registry.outbox import ENDED, Outbox, knows_end, pending_in
 from selfheal_cli.registry.outbox import NAME as OUTBOX_NAME
-from selfheal_cli.registry.outbox import Outbox, pending_in
 from selfheal_cli.registry.writer import RegistryWriter
 from selfheal_cli.sources.base import Source
 from selfheal_cli.spool.answer_log import AnswerLog
@@ -51,10 +52,15 @@ class Flushed:
 
 
 def outboxes(workspace: Path = WORKSPACE) -> list[Path]:
-    """Those of the runs in this folder that hold something."""
-    return [
-        path for path in sorted((workspace / "runs").glob(f"*/{OUTBOX_NAME}")) if pending_in(path)
-    ]
+    """Those of the runs in this folder that hold something, or whose run ended by its log alone."""
+    paths = sorted((workspace / "runs").glob(f"*/{OUTBOX_NAME}"))
+    return [path for path in paths if pending_in(path) or _killed_at_the_end(path)]
+
+
+def _killed_at_the_end(path: Path) -> bool:
+    """Whether the run was killed behind its last event, before it could hand over its end."""
+    log = path.with_name(LOG_NAME)
+    return not knows_end(path) and log.exists() and RunState.of(read(log)).finished is not None
 
 
 def flush(
@@ -107,21 +113,28 @@ def bring(
         lease.require()
         registry.log_files(lineage.run_id, [log_path])
         registry.set_run_tags(lineage.run_id, {"selfheal.log_head": _head(log_path)})
-    return Flushed(lineage.run_id, wanted, ended)
+        if not knows_end(path):
+            registry.end_run(lineage.run_id, cast("Outcome", ended.outcome), {})
+            with closing(Outbox(path)) as outbox:
+                outbox.know(ENDED, "end", {})
+    return Flushed(lineage.run_id, wanted, ended is not None)
 
 
-def _note_results(path: Path, clock: Clock) -> tuple[Path, bool]:
-    """Append what the registry gave since the log was written; whether the run had ended."""
+def _note_results(path: Path, clock: Clock) -> tuple[Path, RunFinished | None]:
+    """Append what the registry gave since the log was written; with the run's end, if it had."""
     log_path = path.with_name(LOG_NAME)
     recover(log_path)
-    told, ended = set(), False
+    told, ended = set(), None
     for event in read(log_path):
         told.add(identity(event))
-        ended = isinstance(event, RunFinished) or (ended and not isinstance(event, RunResumed))
+        if isinstance(event, RunFinished):
+            ended = event
+        elif isinstance(event, RunResumed):
+            ended = None
     outbox = Outbox(path)
     results = [result_of(kind, done) for kind, done in outbox.results()]
     outbox.close()
-    if not ended:
+    if ended is None:
         return log_path, ended  # the run notes them itself when it is resumed
     log = EventLog(log_path, clock)
     for result in results:
