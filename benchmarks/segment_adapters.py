@@ -2,6 +2,7 @@
 
     python benchmarks/segment_adapters.py quality --seeds 20     log loss by how segments move
     python benchmarks/segment_adapters.py size --segments 1000   ms a heal, memory, bytes a version
+    python benchmarks/segment_adapters.py nodes --nodes 3        by Ray's actors: us a row, memory
 
 20 segments, 6 inputs; after a quarter, which trains, the relation between inputs and label moves in
 all segments alike, by a strength of each one's own, in opposite directions, in base rates alone, or
@@ -12,11 +13,14 @@ first tenth of the stream is left out of the figures.
 from __future__ import annotations
 
 import argparse
+import os
 import resource
+from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean, stdev
 from tempfile import TemporaryDirectory
 from time import process_time
+from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -26,6 +30,7 @@ from selfheal_cli.config_sources import TableSettings
 from selfheal_cli.heal.anchor import AnchorRows
 from selfheal_cli.heal.experts.segment import choose_directions
 from selfheal_cli.heal.recipe import Recipes
+from selfheal_cli.heal.shards import OnCluster, shards_of
 from selfheal_cli.heal.task import AdapterState, HealRows, HealTask
 from selfheal_cli.model.checkpoint import Packed
 from selfheal_cli.model.composite import split
@@ -128,8 +133,12 @@ def quality(arguments: argparse.Namespace) -> None:
                 )
 
 
-def size(arguments: argparse.Namespace) -> None:
-    """Heals of 5 rows a segment, with 30 inputs: time, memory, bytes of a version."""
+def heals(
+    segments: int, engine: Literal["local", "ray"], spent: Callable[[], np.ndarray]
+) -> tuple[AdapterState, int, np.ndarray]:
+    """Six of them, of 5 rows a segment with 30 inputs: what the last gave, of how many rows, and
+    the median of what was ``spent`` on one.
+    """
     with seeded(0):
         plain = SelfHealingNetwork.build(Architecture(INPUTS_OF_SIZE, 64))
     plain.freeze()
@@ -140,42 +149,93 @@ def size(arguments: argparse.Namespace) -> None:
     seen.add(x, whole.features(x), (x[:, 0] > 0).astype(np.int8))
     read = slice(64, 64 + INPUTS_OF_SIZE)
     network = whole.keyed().segmented(choose_directions(seen.anchor(), read, 1))
+    settings = HealSettings(recipe="anchored", window=1, engine=engine)
+    recipes = Recipes(network, seen.anchor(), settings)
+    state = AdapterState(network.adapter.state_dict(), {})
+    names = np.repeat(np.array([f"s{one}" for one in range(segments)], dtype=object), 5)
+    took = []
+    for arrival in range(6):
+        x = draw.normal(size=(len(names), INPUTS_OF_SIZE)).astype(np.float32)
+        features = network.features(np.concatenate([x, codes_of(names)], axis=1))
+        y = (x[:, 0] + 0.5 * draw.normal(size=len(x)) > 0).astype(np.int8)
+        steps, none = np.full(len(y), arrival, np.int32), np.zeros(len(y), np.bool_)
+        rows = HealRows(features, y, np.full_like(y, -1), steps, none)
+        before = spent()
+        state = recipes.heal(state, HealTask("h", 1, "", "anchored", rows)).after
+        took.append(spent() - before)
+    return state, len(names), np.median(took[1:], axis=0)
+
+
+def size(arguments: argparse.Namespace) -> None:
+    """Time, memory, bytes of a version."""
     for segments in (10, arguments.segments):
-        recipes = Recipes(network, seen.anchor(), HealSettings(recipe="anchored", window=1))
-        state, took = AdapterState(network.adapter.state_dict(), {}), []
-        names = np.repeat(np.array([f"s{one}" for one in range(segments)], dtype=object), 5)
-        for arrival in range(6):
-            x = draw.normal(size=(len(names), INPUTS_OF_SIZE)).astype(np.float32)
-            features = network.features(np.concatenate([x, codes_of(names)], axis=1))
-            y = (x[:, 0] + 0.5 * draw.normal(size=len(x)) > 0).astype(np.int8)
-            steps, none = np.full(len(y), arrival, np.int32), np.zeros(len(y), np.bool_)
-            rows = HealRows(features, y, np.full_like(y, -1), steps, none)
-            start = process_time()
-            state = recipes.heal(state, HealTask("h", 1, "", "anchored", rows)).after
-            took.append(1_000 * (process_time() - start))
+        state, count, took = heals(segments, "local", lambda: np.array(process_time()))
         parts = split(Packed.of(state.weights).data)
         held = 0 if parts is None else sum(map(len, parts.segments.values()))
-        resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         print(
-            f"{segments:5d} segments, {len(names)} rows: {np.median(took[1:]):.0f} ms of processor "
-            f"a heal, at most {resident} MB resident, {held / 1024:.0f} kB of segments' adapters",
+            f"{segments:5d} segments, {count} rows: {1_000 * took:.0f} ms of processor "
+            f"a heal, at most {resident()} MB resident, {held / 1024:.0f} kB of segments' adapters",
             flush=True,
         )
 
 
+def nodes(arguments: argparse.Namespace) -> None:
+    """The same heals here (0) or by actors on so many nodes of loopback: processor time of who
+    heals and of the actors, memory of an actor, and what came of it, by hash.
+    """
+    actors: list[Any] = []
+    if arguments.nodes:
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # nodes on loopback
+        from ray.cluster_utils import Cluster
+
+        cluster = Cluster()
+        for _ in range(arguments.nodes):
+            cluster.add_node(num_cpus=1, node_ip_address="127.0.0.1", object_store_memory=2e8)
+        os.environ["RAY_ADDRESS"] = cluster.address
+        actors = [one.actor for one in cast("OnCluster", shards_of("ray"))._placed]
+
+    def spent() -> np.ndarray:
+        theirs = sum(asked(actor, lambda _: process_time()) for actor in actors)
+        return np.array([process_time(), theirs])
+
+    engine: Literal["local", "ray"] = "ray" if actors else "local"
+    spent()  # once all of them are there
+    state, count, took = heals(arguments.segments, engine, spent)
+    here, there = 1e6 * took / count
+    memory = [asked(actor, resident) for actor in actors]
+    print(
+        f"{arguments.nodes} nodes, {len(actors)} actors, {arguments.segments} segments: "
+        f"{here + there:.0f} us of processor a row ({here:.0f} by who heals), an actor at most "
+        f"{max(memory, default=0)} MB, came to {Packed.of(state.weights).sha256[:12]}"
+    )
+
+
+def resident(_: object = None) -> int:
+    """Of this process, MB at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def asked(actor: Any, what: Callable[[Any], Any]) -> Any:
+    """What an actor's process says."""
+    import ray
+
+    return ray.get(actor.__ray_call__.remote(what))
+
+
 def main() -> None:
-    """Runs one of the two."""
+    """Runs one of the three."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("quality", "size"))
+    parser.add_argument("what", choices=("quality", "size", "nodes"))
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--moves", default=",".join(MOVES))
     parser.add_argument("--rows", default="5,20")
     parser.add_argument("--recipes", default="anchored")
     parser.add_argument("--segments", type=int, default=1_000)
+    parser.add_argument("--nodes", type=int, default=1, help="of Ray on loopback; 0 for none")
     arguments = parser.parse_args()
     use_one_thread()
-    quality(arguments) if arguments.what == "quality" else size(arguments)
+    {"quality": quality, "size": size, "nodes": nodes}[arguments.what](arguments)
 
 
 if __name__ == "__main__":

@@ -8,13 +8,14 @@ says that serves. One more deployment keeps the healer's process.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
-from selfheal_cli.engine.cluster import connected
+from selfheal_cli.engine.cluster import ADDRESS, connected
 from selfheal_cli.errors import ConfigurationError, NoAnswer, one_line
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from selfheal_cli.serve.app import create_app, guarded
@@ -51,9 +52,14 @@ class RayReplica:
 
 
 class RayHealer:
-    """Keeps the process that heals; where it is begun anew, the lease says who goes on."""
+    """Keeps the process that heals, with the segments' actors on the same cluster; where it is
+    begun anew, the lease says who goes on.
+    """
 
     def __init__(self, settings: str) -> None:
+        import ray
+
+        os.environ[ADDRESS] = ray.get_runtime_context().gcs_address
         told = HealerSettings.model_validate_json(settings)
         self._supervisor = Supervisor(told, ServerMetrics(), supervisor.COMMAND)
         self._supervisor.start()
@@ -72,7 +78,9 @@ def application(settings: ServerSettings, replicas: int) -> Any:
             "--engine ray: replicas on any machine need --log postgresql://USER@HOST/DATABASE"
         )
     folder = settings.healer.workspace.resolve()  # the same one on each node
-    told = settings.healer.model_copy(update={"workspace": folder})
+    asked = settings.healer.overrides
+    on_ray = {**asked, "heal": {**asked.get("heal", {}), "engine": "ray"}}
+    told = settings.healer.model_copy(update={"workspace": folder, "overrides": on_ray})
     whole = settings.model_copy(update={"healer": told})
     healer = serve.deployment(RayHealer, name="healer", ray_actor_options={"num_cpus": 0})
     scoring = serve.deployment(

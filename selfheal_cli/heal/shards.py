@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     Matrix = NDArray[np.float64]
 
 A_NODE = 2  # actors, at most: each holds some 300 MB of libraries, and many segments
-START_SECONDS = 60.0  # until an actor answers for the first time
+START_SECONDS = 60.0  # that the first heal waits for an actor; later ones do not
+GIVEN_UP_SECONDS = 600.0  # until an actor answers for the first time
 ANSWER_SECONDS = 20.0  # without an answer of any actor, after which the rest is done here
 LOOK_SECONDS = 0.5
 
@@ -137,6 +138,7 @@ class OnCluster:
         connect()
         self._placed: list[_Placed] = []
         self._place()
+        self._patient_until = time.monotonic() + START_SECONDS
 
     def learn(
         self, design: SegmentDesign, segments: Iterable[SegmentRows]
@@ -194,14 +196,14 @@ class OnCluster:
                 self._placed.append(_Placed(actor, node, actor.ready.remote()))
 
     def _ready(self) -> list[_Placed]:
-        """The actors that answer, once there is one; none where none comes up."""
-        end = time.monotonic() + START_SECONDS
+        """The actors that answer."""
         self._place()
-        while True:
-            ready = [one for one in list(self._placed) if self._answers_now(one)]
-            if ready or not self._placed or time.monotonic() > end:
-                return ready
+        ready = [one for one in list(self._placed) if self._answers_now(one)]
+        while self._placed and not ready and time.monotonic() < self._patient_until:
             time.sleep(LOOK_SECONDS)
+            ready = [one for one in list(self._placed) if self._answers_now(one)]
+        self._patient_until = 0.0
+        return ready
 
     def _answers_now(self, one: _Placed) -> bool:
         import ray
@@ -210,7 +212,7 @@ class OnCluster:
         if one.begins is None:
             return True
         if not ray.wait([one.begins], timeout=0)[0]:
-            if time.monotonic() - one.since > START_SECONDS:
+            if time.monotonic() - one.since > GIVEN_UP_SECONDS:
                 self._leave([one])
             return False
         try:

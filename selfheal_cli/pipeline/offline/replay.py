@@ -99,6 +99,9 @@ def reheal(registry: Registry, version: VersionRecord, log: Path, into: Path) ->
         if not (isinstance(started, RunStarted) and isinstance(trained, ModelTrained)):
             raise EventLogError(f"{log}: it does not say how the run was begun")
         config = recorded(started.config, where=str(log), parts=started.parts)
+        # the bytes are the same, and no cluster is needed
+        heal = config.heal.model_copy(update={"engine": "local"})
+        config = config.model_copy(update={"heal": heal})
         source = open_kept(config, log.parent, registry, version.run_id, into)
         prepared = prepare(config, source, lambda done, total: None, wrapped_of(config, registry))
         if prepared.base.sha256 != trained.base_sha256:
