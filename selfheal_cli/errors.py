@@ -165,15 +165,17 @@ class NoAnswer(SelfhealError):
 
 class RequestRefused(SelfhealError):
     """A request that is not answered: ``status`` and ``code`` for the caller, and the counted
-    ``reason``. The message holds nothing of the caller's data.
+    ``reason``. The message holds nothing of the caller's data; ``caller`` is the name of its
+    token, where that is known.
     """
 
     def __init__(self, message: str, *, status: int = 400, code: str = "BAD_REQUEST",
-                 reason: str = "malformed") -> None:  # fmt: skip
+                 reason: str = "malformed", caller: str = "") -> None:  # fmt: skip
         super().__init__(message)
         self.status = status
         self.code = code
         self.reason = reason
+        self.caller = caller
 
 
 class Closed(SelfhealError):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     help="Take the version as the registry has it, whatever its run wrote down.",
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Show and check the plan; approve nothing.")
+@click.option("--reason", default="", help="Why; kept in the history beside the proposal's own.")
 @options.yes
 @options.allow_module
 @options.model
@@ -35,6 +36,7 @@ def command(
     proposal: int,
     unverified: bool,
     dry_run: bool,
+    reason: str,
     yes: bool,
     model_name: str,
     tracking_uri: str | None,
@@ -59,7 +61,7 @@ def command(
     if asked.loosens and dry_run:
         raise click.UsageError("--dry-run is for the proposal of a version")
     if asked.loosens:
-        _loosen(registry, model_name, asked, yes=yes, as_json=as_json)
+        _loosen(registry, model_name, asked, reason, yes=yes, as_json=as_json)
         return
     load_checks()
     settle_first(registry, model_name)
@@ -74,7 +76,7 @@ def command(
         done = "Dry run: the target's file, hashes and decisions hold; nothing was approved."
     else:
         confirm(f"Make v{plan.target.version} the champion?", yes=yes)
-        by = By(actor(), now_text(), proposed.reason_of())
+        by = By(actor(), now_text(), proposed.reason_of(reason))
         move = approve(registry, plan, proposed, by)
         done = told_move(plan, move)
         if move is None and not plan.serves_already:
@@ -94,7 +96,9 @@ def _told(proposed: Proposal) -> str:
     return told
 
 
-def _loosen(registry: Registry, model: str, asked: Proposal, *, yes: bool, as_json: bool) -> None:
+def _loosen(
+    registry: Registry, model: str, asked: Proposal, reason: str, *, yes: bool, as_json: bool
+) -> None:
     from selfheal_cli.cli import output
     from selfheal_cli.registry.orders import set_four_eyes
 
@@ -102,7 +106,7 @@ def _loosen(registry: Registry, model: str, asked: Proposal, *, yes: bool, as_js
         say(f"Proposed by {asked.actor} at {asked.at}: {asked.reason}")
     confirm(f"Is one person enough to move the champion of '{model}' from now on?", yes=yes)
     set_four_eyes(
-        registry, model, on=False, actor=actor(), at=now_text(), reason=asked.reason_of(),
+        registry, model, on=False, actor=actor(), at=now_text(), reason=asked.reason_of(reason),
         proposal=asked.sequence,
     )  # fmt: skip
     if as_json:

@@ -48,8 +48,9 @@ def test_modes_and_proposals_by_command_are_in_history_and_audited(
     shown = invoke("approve", number, "--dry-run").stdout
     assert "Judged as sha256" in shown
     assert "nothing was approved" in shown
-    invoke("approve", number, "--yes")
+    invoke("approve", number, "--yes", "--reason", "seen by two")
     assert registry.alias("fraud", CHAMPION) == 5
+    assert "seen by two" in standing(registry, "fraud").moves[CHAMPION].reason
 
     late = propose(registry, "fraud", replace(wanted, after=_last(registry), expires="2000-01-01"))
     assert "expired at" in invoke("approve", str(late.sequence), "--yes", expect=4).stderr

@@ -110,33 +110,33 @@ def test_each_route_needs_what_it_needs(method: str, path: str, rights: frozense
 
 
 @pytest.mark.parametrize(
-    ("rights", "headers", "caller"),
+    ("rights", "headers", "answer"),
     [
         (NOTHING, {}, ""),
-        (SCORE, {}, None),
+        (SCORE, {}, 401),
         (SCORE, bearer(SCORING), "scoring"),
         (LABEL, bearer(SCORING), "scoring"),
-        (SCORE, bearer(OPERATING), None),
-        (SCORE, bearer(SCORING + "x"), None),
-        (SCORE, {"authorization": SCORING}, None),
-        (OPERATE, bearer(SCORING), None),
+        (SCORE, bearer(OPERATING), 403),
+        (SCORE, bearer(SCORING + "x"), 401),
+        (SCORE, {"authorization": SCORING}, 401),
+        (OPERATE, bearer(SCORING), 403),
         (OPERATE, bearer(OPERATING), "operating"),
         (LOOK, bearer(SCORING), "scoring"),
         (LOOK, {"authorization": "Basic b3A6b3BlcmF0aW5nLXRva2VuLTAxMjM="}, "operating"),
-        (LOOK, {"authorization": "Basic ???"}, None),
-        (LOOK, {"authorization": "Bearer \xe4"}, None),
+        (LOOK, {"authorization": "Basic ???"}, 401),
+        (LOOK, {"authorization": "Bearer \xe4"}, 401),
     ],
 )
 def test_a_token_opens_its_own_doors(
-    rights: frozenset[Right], headers: dict[str, str], caller: str | None
+    rights: frozenset[Right], headers: dict[str, str], answer: str | int
 ) -> None:
     guard = Guard(TOKENS)
-    if caller is not None:
-        assert guard.admit(rights, headers, changes=True) == caller
+    if isinstance(answer, str):
+        assert guard.admit(rights, headers, changes=True) == answer
         return
     with pytest.raises(RequestRefused) as caught:
         guard.admit(rights, headers, changes=True)
-    assert caught.value.status == 401 and "token-0123" not in str(caught.value)
+    assert caught.value.status == answer and "token-0123" not in str(caught.value)
 
 
 PASSWORD = {"authorization": "Basic b3A6b3BlcmF0aW5nLXRva2VuLTAxMjM="}
@@ -189,6 +189,14 @@ def test_a_name_that_was_pointed_here_sees_and_tells_nothing(
                "sec-fetch-site": "same-origin"}  # fmt: skip
     with pytest.raises(RequestRefused, match="--allowed-host"):
         Guard(Tokens()).admit(rights, rebound, changes=changes)
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1/x", "127.0.0.1#x", "me@127.0.0.1", "127.0.0.1?x", "127.0.0.1 x", "127.1"]
+)
+def test_what_is_no_name_with_a_port_is_not_taken_for_this_machine(host: str) -> None:
+    with pytest.raises(RequestRefused, match="--allowed-host"):
+        Guard(Tokens()).admit(LOOK, {"host": host}, changes=False)
 
 
 def test_a_page_of_another_site_adds_no_rows() -> None:

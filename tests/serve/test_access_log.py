@@ -59,7 +59,7 @@ def test_every_request_has_a_line_and_every_label_its_caller_and_no_line_has_row
         )  # fmt: skip
         assert scored.status_code == 200
         told = {"labels": [{"request_id": "order-17", "label": "fraud"}]}
-        assert running.post("/feedback", json=told, headers=bearer(SHOP)).status_code == 401
+        assert running.post("/feedback", json=told, headers=bearer(SHOP)).status_code == 403
         assert running.post("/feedback", json=told, headers=bearer(DESK)).json()["joined"] == 1
         again = {"labels": [{"request_id": "order-17", "label": "normal"}]}
         assert running.post("/feedback", json=again, headers=bearer(DESK)).json() == {
@@ -68,7 +68,10 @@ def test_every_request_has_a_line_and_every_label_its_caller_and_no_line_has_row
         told_by = running.front.spool.told_of("order-17")
         assert [(y, caller) for y, caller, _ in told_by] == [(1, "desk"), (0, "desk")]
         assert running.get("/status?secret=4711", headers=bearer("guess")).status_code == 401
-        assert running.post("/operate/hold", json={}, headers=bearer(DESK)).status_code == 401
+        refused = running.post("/operate/hold", json={}, headers=bearer(DESK))
+        assert (refused.status_code, refused.json()["message"]) == (
+            403, "the token 'desk' may label, look; this needs the right to operate"
+        )  # fmt: skip
         until(lambda: len(lines(path)) == 6)
         moved = path.rename(tmp_path / "access.log.1")  # as logrotate does
         running.get("/ping")
@@ -77,11 +80,11 @@ def test_every_request_has_a_line_and_every_label_its_caller_and_no_line_has_row
         (one["caller"], one["path"], one["status"], one["refused"]) for one in lines(moved)
     ] == [
         ("shop", "/invocations", 200, ""),
-        ("", "/feedback", 401, "token"),
+        ("shop", "/feedback", 403, "right"),
         ("desk", "/feedback", 200, ""),
         ("desk", "/feedback", 200, ""),
         ("", "/status", 401, "token"),
-        ("", "/operate/hold", 401, "token"),
+        ("desk", "/operate/hold", 403, "right"),
     ]
     first = lines(moved)[0]
     assert (first["request_id"], first["bytes"]) == ("order-17", len(scored.content))

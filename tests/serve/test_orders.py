@@ -92,7 +92,7 @@ def test_nobody_else_orders(channel: ControlChannel, kind: str) -> None:
     document = {"plan": {"to": "best"}, "rollback": {"to": 1, "digest": "d"}}.get(kind, {})
     others: list[tuple[dict[str, str], int]] = [
         ({}, 401),
-        ({"Authorization": "Bearer score"}, 401),
+        ({"Authorization": "Bearer score"}, 403),
         ({"Authorization": "Basic operate"}, 401),
         ({"Authorization": "Bearer operat\u00e9"}, 401),
         (PASSWORD | {"Origin": "http://evil.example"}, 403),

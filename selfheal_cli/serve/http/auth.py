@@ -21,6 +21,7 @@ READY = re.compile(r"/v2/models/.*/ready$|/v1/models/[^/:]+$")
 SCORES = re.compile(r"/invocations$|/v2/.*/infer$|/v1/.*:predict$")
 DESCRIBES = re.compile(r"/v2/|/openapi\.json$")  # whoever has a token may know what is served
 PAGE = {"/", "/live"}  # it asks for the token itself, and shows nothing without
+NO_HOST = re.compile(r"[/\\?#@\s]")  # what a URL may have beside a name and a port
 READS = ("GET", "HEAD", "OPTIONS")
 FORM = "form"  # in place of a scheme: the page's own field
 Headers = Mapping[str, str]
@@ -69,8 +70,8 @@ class Guard:
     def admit(self, rights: frozenset[Right], headers: Headers, *, changes: bool) -> str:
         """The caller's name, empty where nobody needs one; ``changes``: it is no mere look.
 
-        Raises `RequestRefused`: 401 without a token that has one of the rights, 403 for a page of
-        another site.
+        Raises `RequestRefused`: 401 without a token that is known, 403 for one that has none of the
+        rights and for a page of another site.
         """
         scheme, given = _given(headers.get("authorization", ""))
         # every token is compared, so that time says nothing of which one was near
@@ -82,6 +83,8 @@ class Guard:
         if caller is not None or not rights:
             return caller.name if caller is not None else ""
         if not rights & self._tokens.open:
+            if matches and scheme != "basic":  # a browser asks for another password at 401 alone
+                raise _lacks(matches[0], rights)
             raise RequestRefused(
                 _needed(rights, self._tokens.callers),
                 status=401, code="UNAUTHENTICATED", reason="token",
@@ -146,6 +149,15 @@ def _needed(rights: frozenset[Right], callers: tuple[Token, ...]) -> str:
     return f"{named} token is needed: Authorization: Bearer TOKEN"
 
 
+def _lacks(caller: Token, rights: frozenset[Right]) -> RequestRefused:
+    has, needs = (", ".join(sorted(some)) for some in (caller.rights, rights))
+    either = "one of the rights to" if len(rights) > 1 else "the right to"
+    return RequestRefused(
+        f"the token '{caller.name}' may {has or 'do nothing'}; this needs {either} {needs}",
+        status=403, code="PERMISSION_DENIED", reason="right", caller=caller.name,
+    )  # fmt: skip
+
+
 def _given(header: str) -> tuple[str, bytes]:
     """The token in ``Bearer TOKEN``, or as the password that a browser asks for."""
     kind, _, text = header.partition(" ")
@@ -165,6 +177,8 @@ def _with(headers: Headers, token: str) -> Headers:
 
 
 def _host_name(host: str) -> str:
+    if NO_HOST.search(host):
+        return ""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:

@@ -12,7 +12,7 @@ import time
 import traceback
 import uuid
 import zlib
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 from selfheal_cli.errors import RequestRefused
@@ -39,6 +39,7 @@ CALLER = "selfheal.caller"  # the name of its token
 REFUSED = "selfheal.refused"  # and why it was refused, in a word
 OVER = "selfheal.over"  # on a connection more than its address may have
 OWN_ID, COMMON_ID = "X-Selfheal-Request-Id", "X-Request-Id"
+DECIDING = {"authorization", "content-encoding", "content-type", "host", OWN_ID.lower()}
 _ID = re.compile(REQUEST_ID)
 CLIENT_CLOSED = 499
 WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}  # of zlib
@@ -104,9 +105,7 @@ class Gate:
             self._count(scope, answer, time.perf_counter() - begun)
 
     async def _admitted(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
-        headers = {
-            key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]
-        }
+        headers = _once(scope["headers"])
         own, common = headers.get(OWN_ID.lower()), headers.get(COMMON_ID.lower())
         callers = common if own is None else own
         scope[GIVEN] = callers is not None
@@ -211,6 +210,8 @@ class _Answer:
         """Say why; the connection ends where the body was not read to its end."""
         if self._begun:
             return
+        if exc.caller:
+            self._scope[CALLER] = exc.caller
         body = problem(self._scope["path"], exc)
         headers = [
             (b"content-type", b"application/json"),
@@ -224,6 +225,19 @@ class _Answer:
         headers += [(name.encode(), value.encode()) for name, value in again(exc.status).items()]
         await self.send({"type": "http.response.start", "status": exc.status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body})
+
+
+def _once(given: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Headers by name; raises `RequestRefused` where one that decides comes twice, since whoever
+    is behind or before this server may go by the other.
+    """
+    headers: dict[str, str] = {}
+    for key, value in given:
+        name = key.decode("latin-1")
+        if name in headers and name in DECIDING:
+            raise RequestRefused(f"the header '{name}' comes twice")
+        headers[name] = value.decode("latin-1")
+    return headers
 
 
 def again(status: int) -> dict[str, str]:

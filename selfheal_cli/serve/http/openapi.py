@@ -28,8 +28,8 @@ class V2Problem(BaseModel):
 
 WHY = {
     400: "Malformed; the message says what was wrong",
-    401: "The right token is missing",
-    403: "Asked for by a page of another site",
+    401: "A token is missing, or not known",
+    403: "The token lacks the right, or a page of another site asks",
     404: "Not what serves here",
     408: "The request did not come in time",
     409: "Refused, and why",
@@ -40,14 +40,14 @@ WHY = {
     503: "Cannot be kept or done now",
     504: "Not answered in time",
 }
-COMMON = (400, 401, 408, 413, 415, 429, 500, 504)
+COMMON = (400, 401, 403, 408, 413, 415, 429, 500, 504)
 
 
 def _problems(model: type[BaseModel], *codes: int) -> Responses:
     return {code: {"description": WHY[code], "model": model} for code in sorted(codes)}
 
 
-READ = (400, 401, 408, 429, 500, 504)
+READ = (400, 401, 403, 408, 429, 500, 504)
 _ANY: dict[str, Any] = {"description": "Successful Response", "content": {"application/json": {}}}
 TEXT: Responses = {200: _ANY, **_problems(Problem, 400)}
 PREDICTIONS = {

@@ -51,7 +51,7 @@
   async function refresh() {
     try {
       const answer = await fetch("live", { headers: headers(known(STEER) || known(LOOK)), cache: "no-store" });
-      if (answer.status === 401) {
+      if (answer.status === 401 || answer.status === 403) {
         say("A token is needed to look.", true);
         return;
       }
@@ -100,7 +100,7 @@
     try {
       const answer = await fetch("./", { method: "POST", headers: headers(known(STEER)), body: new URLSearchParams(fields) });
       const said = parse(await answer.text()).getElementById("said");
-      if (answer.status === 401) sessionStorage.removeItem(STEER);
+      if (answer.status === 401 || answer.status === 403) sessionStorage.removeItem(STEER);
       if (!said) throw new Error(`status ${answer.status}`);
       at("said").replaceWith(document.adoptNode(said));
     } catch (error) {
