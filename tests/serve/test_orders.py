@@ -288,7 +288,7 @@ def test_a_form_without_the_token_or_from_another_site_orders_nothing(
 ) -> None:
     with serving(operator_app(channel, TOKENS)) as url:
         fields = {"do": "hold", "token": "score"}
-        assert form(url, fields).status_code == 401
+        assert form(url, fields).status_code == 403
         fields = {"do": "hold", "token": "operate"}
         assert form(url, fields, Origin="http://evil.example").status_code == 403
         assert requests.get(f"{url}/?do=hold&token=operate", timeout=PATIENCE).status_code == 401
