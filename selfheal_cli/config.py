@@ -102,7 +102,7 @@ class HealSettings(Settings):
     """One heal: a recipe and its figures. ``steps`` to ``entropy_weight`` are for gradients."""
 
     recipe: RecipeName = Field(
-        default="article", description="how to heal; anchored unless the stream is synthetic"
+        default="article", description="how to heal; ensemble unless the stream is synthetic"
     )
     mode: Literal["sync", "async"] = Field(
         default="sync", description="in place and replayable, or in a process beside scoring"

@@ -117,7 +117,7 @@ def compare(
     data: str | Path | pd.DataFrame | SourcePart | None = None,
     *,
     target: str | None = None,
-    recipes: Sequence[Any] = ("anchored", "gradient"),
+    recipes: Sequence[Any] = ("ensemble", "anchored", "gradient"),
     seeds: int = 1,
     peers: Mapping[str, MakePeer] | None = None,
     on_result: Callable[[offline.Result], None] = lambda result: None,

@@ -81,7 +81,7 @@ class SelfHealing(HealDecisions):
     that shape. ``rules`` are domain rules over ``columns`` (``x0``, ``x1``, ... where none are
     named), a value of a row each. ``labels`` are the classes' words, in their order. ``at`` is the
     layer that the ``adapter`` (``reflexive``, ``affine`` or ``lora:RANK``) goes to; docs/models.md
-    says which recipe fits where; None is ``anchored``, and ``gradient`` where that does not fit.
+    says which recipe fits where; None is ``ensemble``, and ``gradient`` where that does not fit.
     ``settings`` are others of `HealSettings`, such as
     ``learning_rate`` and ``steps``; ``policy`` are thresholds. ``monitors`` say whether rows moved:
     None are those of own data, ``[]`` is none. ``recipe``, ``adapter``, ``rules``

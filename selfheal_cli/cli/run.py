@@ -82,7 +82,7 @@ def _refuse_uri(ctx: click.Context, param: click.Parameter, value: str | None) -
     click.option(
         "--recipe",
         type=PartChoice("recipe"),
-        help="How to heal; see docs/healing.md. [default: article, or anchored for DATA]",
+        help="How to heal; see docs/healing.md. [default: article, or ensemble for DATA]",
     ),
 )
 @run_options.learning

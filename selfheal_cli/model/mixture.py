@@ -117,7 +117,7 @@ class MixtureAdapter(Adapter):
         p = torch.cat([p, torch.stack(others, dim=1)], dim=1)
         if frozen.ndim == 1:
             return p.clamp(LEAST, 1.0 - LEAST) @ self.share
-        p = p.clamp(min=LEAST)
+        p = p.clamp(min=LEAST / (p.shape[-1] - 1))
         return torch.einsum("nec,e->nc", p / p.sum(dim=-1, keepdim=True), self.share)
 
     def _known(self, frozen: Tensor, logits: Tensor, features: Tensor) -> Tensor:

@@ -166,7 +166,7 @@ def _the_world(story: RunSummary) -> Iterator[Step]:
         yield Step(
             "Hold the recipes against each other",
             "The article's recipe is judged on the rows it learned from, and no guard acts on it.",
-            ("selfheal compare --recipes article,anchored",),
+            ("selfheal compare --recipes article,ensemble",),
         )
 
 

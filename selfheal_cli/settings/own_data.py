@@ -8,7 +8,7 @@ from typing import Any
 from selfheal_cli.config import HealSettings
 from selfheal_cli.model.tree_library import why_no_trees
 
-RECIPE = "anchored"
+RECIPE = "ensemble"
 # monitors that miss least and cry least, docs/monitors.md. The last one needs labels
 MONITORS: Mapping[str, Mapping[str, Any]] = {
     **{name: {"name": name} for name in ("two-sample", "prediction-rate", "missing", "category")},

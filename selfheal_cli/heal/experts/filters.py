@@ -30,7 +30,7 @@ FALLS_BEHIND = 0.8  # share of a loss that is left after a block
 FAR_BEHIND = 10.0  # nats, at which a filter goes on from what another knows
 BEGAN, EMPTY = -1, -2  # steps before the first: of filters, and of places that keep nothing yet
 LEAST_WEIGHT = 1e-3  # of a row in the Hessian
-BOUND = 0.5  # of the multinomial Hessian, whatever the probabilities (Boehning 1992)
+LEAST_OF_MANY = 3e-3  # of a row in that of each margin, where there are several
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +65,11 @@ class Filters:
     """Coefficients ``theta`` (all, columns, margins) by all rows so far.
 
     All are the k filters that learn, and after them those that are kept. Of rows that were learned
-    there is the ``precision`` (all, columns, columns) of the coefficients and ``pull`` (all,
-    columns, margins), the precision times them; both forget. ``loss`` (all,) is a discounted sum,
-    ``since`` (all,) the step at which each took its coefficients from another. A Laplace filter:
-    the posterior is taken as normal after each block (Penny and Roberts 1999).
+    there is the ``precision`` (all, columns, columns) of the coefficients, of all margins together,
+    and ``curved`` (all, margins), by which each margin has its share of it; both forget. ``loss``
+    (all,) is a discounted sum, ``since`` (all,) the step at which each took its coefficients from
+    another. A Laplace filter: the posterior is taken as normal after each block (Penny and Roberts
+    1999), of K classes with one matrix for all margins, scaled for each.
     """
 
     def __init__(self, spec: FilterSpec, margins: int, state: Mapping[str, Any]) -> None:
@@ -77,7 +78,7 @@ class Filters:
         every = filters + spec.kept
         self.theta = state.get("theta", np.zeros((every, columns, margins)))
         self._precision = state.get("precision", np.zeros((every, columns, columns)))
-        self._pull = state.get("pull", np.zeros((every, columns, margins)))
+        self._curved = state.get("curved", np.zeros((every, margins)))
         self._loss = state.get("loss", np.zeros(every))
         self._since = state.get("since", np.repeat([BEGAN, EMPTY], [filters, spec.kept]))
 
@@ -86,7 +87,7 @@ class Filters:
         return {
             "theta": self.theta,
             "precision": self._precision,
-            "pull": self._pull,
+            "curved": self._curved,
             "loss": self._loss,
             "since": self._since,
         }
@@ -116,7 +117,7 @@ class Filters:
             if keeps
             else place
         )
-        for name in ("theta", "_precision", "_pull", "_loss"):
+        for name in ("theta", "_precision", "_curved", "_loss"):
             values = getattr(self, name).copy()
             before = values[place].copy()
             values[place] = values[other]
@@ -136,46 +137,71 @@ class Filters:
         a = np.ascontiguousarray(a[:, self.spec.columns])
         margin = margin if self.spec.around else np.zeros_like(margin)
         target = one_hot(y, margin.shape[1])
-        theta, precision, pull = (part.copy() for part in (self.theta, self._precision, self._pull))
+        every = [part.copy() for part in (self.theta, self._precision, self._curved)]
         lost = []
         for place, memory in enumerate(self.spec.memories):
             left = float(memory) ** (labelled / BLOCK)
             learned = self._learn_one(place, a, margin, target, left)
             if not all(np.isfinite(part).all() for part in learned):
                 lost.append(place)
-            parts = zip((theta, precision, pull), learned, strict=True)
-            for every, one in parts:
-                every[place] = 0.0 if place in lost else one
-        self.theta, self._precision, self._pull = theta, precision, pull
+            for part, one in zip(every, learned, strict=True):
+                part[place] = 0.0 if place in lost else one
+        self.theta, self._precision, self._curved = every
         return lost
 
     def _learn_one(
         self, place: int, a: Matrix, margin: Matrix, target: Matrix, left: float
     ) -> tuple[Matrix, Matrix, Matrix]:
-        """Theta, precision and pull of one filter after a block."""
-        theta = self.theta[place]
-        before, pull = left * self._precision[place], left * self._pull[place]
-        known = before + np.diag(self.spec.ridge[place])
-        gained, moved = before, pull
+        """Theta, precision and curvatures of one filter after a block."""
+        theta, ridge = self.theta[place], np.diag(self.spec.ridge[place])
+        before, curved = left * self._precision[place], left * self._curved[place]
+        known = _by_margin(before, curved)
+        pull = _times(known + left * ridge, theta)
+        known = known + ridge
+        gained, bent = before, curved
         for step in range(1, self.spec.steps + 1):
             begun = theta
             p = _probabilities(margin + a @ theta)
-            gained = _information(a, p)
-            moved = gained @ theta + a.T @ (target - p)
-            _, theta, failed = lapack.dposv(known + gained, pull + moved, lower=1)
-            if failed:
-                theta = np.full_like(theta, np.nan)
+            gained, bent = _information(a, p)
+            gains = _by_margin(gained, bent)
+            hessian = known + gains
+            theta = _solved(hessian, pull + _times(gains, theta) + a.T @ (target - p))
+            if not np.isfinite(theta).all():
                 break
-            if step >= STEPS and _gain(known + gained, theta - begun) <= ENOUGH:
+            if step >= STEPS and _gain(hessian, theta - begun) <= ENOUGH:
                 break
             if STEPS < step < self.spec.steps:
                 theta = _shortened(begun, theta, known, pull, a, margin, target)
-        return theta, before + gained, pull + moved
+        return theta, before + gained, curved + bent
+
+
+def _by_margin(precision: Matrix, curved: Matrix) -> Matrix:
+    """Of each margin (margins, columns, columns): its share of what all have together."""
+    whole = curved.sum()
+    shares: Matrix = (curved / whole if whole > 0 else curved)[:, None, None] * precision
+    return shares
+
+
+def _times(hessian: Matrix, theta: Matrix) -> Matrix:
+    """Hessians (margins, columns, columns) times coefficients (columns, margins)."""
+    product: Matrix = np.matmul(hessian, theta.T[:, :, None])[:, :, 0].T
+    return product
+
+
+def _solved(hessian: Matrix, right: Matrix) -> Matrix:
+    """Coefficients (columns, margins), which are no numbers where there is no one answer."""
+    theta = np.full_like(right, np.nan)
+    for place, one in enumerate(hessian):
+        _, solved, failed = lapack.dposv(one, right[:, place], lower=1)
+        if failed:
+            break
+        theta[:, place] = solved
+    return theta
 
 
 def _gain(hessian: Matrix, step: Matrix) -> float:
     """Nats by which a step of Newton's method should better what it minimises."""
-    return 0.5 * float((step * (hessian @ step)).sum())
+    return 0.5 * float((step * _times(hessian, step)).sum())
 
 
 def _shortened(
@@ -192,7 +218,7 @@ def _shortened(
     def lost(at: Matrix) -> float:
         z = margin + a @ at
         rows = np.logaddexp(0.0, np.logaddexp.reduce(z, axis=1)).sum() - (target * z).sum()
-        return float(rows + 0.5 * (at * (known @ at)).sum() - (at * pull).sum())
+        return float(rows + 0.5 * (at * _times(known, at)).sum() - (at * pull).sum())
 
     first = lost(begun)
     for _ in range(HALVINGS):
@@ -202,13 +228,15 @@ def _shortened(
     return theta
 
 
-def _information(a: Matrix, p: Matrix) -> Matrix:
-    """The Hessian (columns, columns) of the rows' log loss, or with K classes a bound on it."""
-    multinomial = p.shape[1] > 1
-    weight = BOUND if multinomial else np.maximum(p * (1.0 - p), LEAST_WEIGHT)
-    weighted = a * np.sqrt(weight)
+def _information(a: Matrix, p: Matrix) -> tuple[Matrix, Matrix]:
+    """The Hessian (columns, columns) of the rows' log loss by probabilities (n, margins), summed
+    over the margins as if each were alone, and what each has of it (margins,).
+    """
+    least = LEAST_WEIGHT if p.shape[1] == 1 else LEAST_OF_MANY
+    bent = np.maximum(p * (1.0 - p), least)
+    weighted = a * np.sqrt(bent.sum(axis=1, keepdims=True))
     information: Matrix = weighted.T @ weighted
-    return information
+    return information, bent.sum(axis=0)
 
 
 def _probabilities(margin: Matrix) -> Matrix:

@@ -157,7 +157,8 @@ class Ensemble:
         sound = np.array([np.isfinite(one).all() for one in p])
         apart |= {name for name, sane in zip(self.names, sound, strict=True) if not sane}
         p = np.where(sound[:, None, None], p, p[:1])
-        chances = np.clip(p[:, np.arange(len(rows)), rows.y], LEAST, 1.0 - LEAST)
+        least = LEAST / (p.shape[2] - 1)
+        chances = np.clip(p[:, np.arange(len(rows)), rows.y], least, 1.0 - LEAST)
         mixing.observe(chances, labelled)
         loss = -np.log(chances).sum(axis=1) * labelled / len(rows)
         step, place = int(rows.arrival[-1]), 1

@@ -122,7 +122,7 @@ def _cautions(original: Original, network: SelfHealingNetwork) -> list[str]:
             "looks the same and is not supported. Say --gives logits if it is one."
         )
     if not network.ends_in_linear:
-        said.append("The recipe anchored does not fit there: give --recipe gradient to run.")
+        said.append("Recipes ensemble and anchored do not fit there: gradient does.")
     if original.answer.columns > 2:
         said.append("The recipe article and heal.assume are for two classes.")
     if original.interface.whole:
