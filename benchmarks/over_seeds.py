@@ -33,7 +33,7 @@ ROWS = 8_000  # of a stream, a quarter of them for training
 ROWS_OF = {"rare": 20_000}  # of fewer, few positives are left
 LEVEL = 0.05  # of an interval that misses the mean
 MARKS = "<!-- over_seeds.py -->", "<!-- /over_seeds.py -->"
-OURS, TREES, DEFAULT = "ensemble without trees", "ensemble", "anchored"
+OURS, TREES, BEFORE = "ensemble without trees", "ensemble", "anchored"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,21 +104,21 @@ def table(known: Known) -> Iterator[str]:
     """The lines of the table, a stream each; of our titles those that went through all of them."""
     names = list(dict.fromkeys(name for name, _, _ in known))
     every = {title for title in (OURS, TREES)
-             if all(paired(known, name, title, DEFAULT, "roc_auc") for name in names)}  # fmt: skip
+             if all(paired(known, name, title, BEFORE, "roc_auc") for name in names)}  # fmt: skip
     ours = [title for title in (OURS, TREES) if title in every]
     both = [f"{title}, difference" for title in ours]
-    heads = ["stream", "seeds", f"{DEFAULT}: log loss", *both, f"{DEFAULT}: ROC AUC", *both]
+    heads = ["stream", "seeds", f"{BEFORE}: log loss", *both, f"{BEFORE}: ROC AUC", *both]
     heads += ["best peer by ROC AUC, seeds", *both]
     yield "| " + " | ".join(heads) + " |"
     yield "|" + "---|" * len(heads)
     for stream in names:
-        own = [known[stream, seed, DEFAULT].figures for name, seed, title in known
+        own = [known[stream, seed, BEFORE].figures for name, seed, title in known
                if (name, title) == (stream, OURS)]  # fmt: skip
         peer = best_peer(known, stream)
-        cells = [stream, str(len(paired(known, stream, OURS, DEFAULT, "roc_auc")))]
+        cells = [stream, str(len(paired(known, stream, OURS, BEFORE, "roc_auc")))]
         for figure in ("log_loss", "roc_auc"):
             cells.append(f"{fmean(one[figure] for one in own):.3f}")
-            cells += [interval(paired(known, stream, title, DEFAULT, figure)) for title in ours]
+            cells += [interval(paired(known, stream, title, BEFORE, figure)) for title in ours]
         cells.append(f"{peer}, {len(paired(known, stream, OURS, peer, 'roc_auc'))}")
         cells += [interval(paired(known, stream, title, peer, "roc_auc")) for title in ours]
         yield "| " + " | ".join(cells) + " |"

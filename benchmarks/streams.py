@@ -193,11 +193,38 @@ def gone(seed: int) -> pd.DataFrame:
     return _by_logit(x, np.where(at < 0.5, 2.0 * x[:, 0] - x[:, 1] ** 2, -0.5), draw)
 
 
+def _clusters(seed: int, classes: int, later: np.ndarray) -> pd.DataFrame:
+    """A cluster for each class in twelve columns; the share ``later`` of the way to others."""
+    draw = np.random.default_rng((8, seed))
+    first, second = draw.normal(size=(2, classes, 12)) * 1.6 / np.sqrt(2)
+    y, share = draw.integers(classes, size=ROWS), later[:, None]
+    x = (1 - share) * first[y] + share * second[y] + draw.normal(size=(ROWS, 12))
+    frame = pd.DataFrame(x.astype(np.float32), columns=[f"f{place}" for place in range(12)])
+    frame["y"] = [f"k{one}" for one in y]
+    return frame
+
+
+def five(seed: int) -> pd.DataFrame:
+    """Five classes, whose clusters lie elsewhere from the middle on."""
+    return _clusters(seed, 5, (np.arange(ROWS) >= ROWS // 2).astype(float))
+
+
+def ten(seed: int) -> pd.DataFrame:
+    """Ten classes, whose clusters wander from the middle on."""
+    return _clusters(seed, 10, np.clip(2 * np.arange(ROWS) / ROWS - 1, 0, 1))
+
+
+def eight_return(seed: int) -> pd.DataFrame:
+    """Eight classes, whose clusters lie elsewhere for a fifth of the stream, twice."""
+    at = np.arange(ROWS) / ROWS
+    return _clusters(seed, 8, (((at > 0.4) & (at < 0.6)) | (at > 0.8)).astype(float))
+
+
 STREAMS: dict[str, Make] = {
     make.__name__: make
     for make in (
         agrawal, sea, sine, stagger, hyperplane, rbf, random_tree, abrupt, recurring, still, rare,
-        wide,
+        wide, five, ten, eight_return,
     )
 }  # fmt: skip
 # that nothing was chosen on

@@ -71,7 +71,7 @@ def test_an_option_stands_over_a_variable_over_the_file_over_the_default(
         "model_name": ("mine", "selfheal.yaml:12"),
         "plots": (False, "selfheal.yaml:13"),
     }  # fmt: skip
-    assert values["heal.recipe"] == {"value": "anchored", "from": "default", "kind": "default"}
+    assert values["heal.recipe"] == {"value": "ensemble", "from": "default", "kind": "default"}
     assert values["policy.conflict_min"]["from"].endswith("registry_policies/strict.yaml")
 
 
@@ -96,7 +96,7 @@ def test_the_table_of_show_names_key_value_and_origin(folder: Path, invoke: Invo
     cells = [re.split(r"  +", line.strip()) for line in lines]
     assert ["seed", "7", "--seed"] in cells
     assert ["heal.window", "7", "selfheal.yaml:7"] in cells
-    assert ["heal.held_out", "0.2", "default"] in cells
+    assert ["heal.held_out", "0.1", "default"] in cells
 
 
 def test_a_file_may_be_named_or_left_alone(

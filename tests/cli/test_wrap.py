@@ -162,7 +162,7 @@ def test_a_recipe_that_does_not_fit_the_place_is_refused_with_the_one_that_does(
     assert "champion (was v1)" in invoke("wrap", *STORED, *DATA, *again).stdout
     said = invoke(*STREAM, "--recipe", "article", expect=3).stderr
     assert "binary" in said  # ten classes come first
-    invoke(*STREAM, "--batches", "2", "--json")  # anchored takes an affine one
+    invoke(*STREAM, "--batches", "2", "--json")  # a mixture stands where an affine one does
 
 
 def test_layers_are_listed_and_nothing_is_registered(digits_dir: Path, invoke: Invoke) -> None:
@@ -415,11 +415,14 @@ def test_a_wrapped_model_that_is_served_as_it_is_heals_as_on_own_data(wrapped_di
     registry, spool = MlflowRegistry(), Spool(spool_path("digits", WORKSPACE))
     reference = TableSettings(path=Path("digits_train.csv"), target="digit")
     pace = Pace(100, 1e9, lambda: 0.0, lambda seconds: True)
-    wanted = ServingOptions("digits", {"batch_size": 50}, reference, WORKSPACE)
+    # the camera broke: a heal changes more decisions than may be changed without a person's word
+    wide = {"budget_change": 1.0, "budget_change_in_all": 1.0}
+    given = {"batch_size": 50, "policy": wide}
+    wanted = ServingOptions("digits", given, reference, WORKSPACE)
     served = open_served(registry, wanted, spool, pace)
     heal = served.config.heal
     assert (heal.recipe, heal.better_by, served.config.drift_by) == (
-        "anchored",
+        "ensemble",
         "paired",
         "monitors",
     )
@@ -443,7 +446,7 @@ def test_a_wrapped_model_that_is_served_as_it_is_heals_as_on_own_data(wrapped_di
     healed = assemble(base, load_verified(registry, champion), where="here")
     right = healed.predict(rows).argmax(axis=1) == stream["digit"].to_numpy()
     before = served.prepared.network.predict(rows).argmax(axis=1) == stream["digit"].to_numpy()
-    assert right.mean() > before.mean() + 0.03  # as far as the budget of a served model lets it
+    assert right.mean() > before.mean() + 0.2
 
 
 def test_what_0_1_0_wrapped_is_served_as_what_is_wrapped_now(
@@ -457,7 +460,7 @@ def test_what_0_1_0_wrapped_is_served_as_what_is_wrapped_now(
     wanted = ServingOptions("digits", {}, reference, WORKSPACE)
     served = open_served(MlflowRegistry(), wanted, spool, pace)
     heal = served.config.heal
-    assert (heal.recipe, heal.progressive, served.config.drift_by) == ("anchored", True, "monitors")
+    assert (heal.recipe, heal.progressive, served.config.drift_by) == ("ensemble", True, "monitors")
     assert served.config.policy.publish_share == 0.6
 
 
@@ -479,16 +482,16 @@ def test_a_retrained_model_is_healed_by_the_settings_of_the_model_that_it_replac
         said = invoke("wrap", *STORED, *DATA, "--as", "digits").stdout
     assert "settings" not in said  # nobody healed it before
     again = invoke("wrap", *STORED, *DATA, "--as", "digits", "--promote").stdout
-    assert "healed by the settings of its latest run: recipe anchored" in again
+    assert "healed by the settings of its latest run: recipe ensemble" in again
     spool = Spool(spool_path("digits", WORKSPACE))
     reference = TableSettings(path=Path("digits_train.csv"), target="digit")
     pace = Pace(100, 1e9, lambda: 0.0, lambda seconds: True)
     wanted = ServingOptions("digits", {}, reference, WORKSPACE)
     config = open_served(MlflowRegistry(), wanted, spool, pace).config
-    assert (config.heal.recipe, config.heal.steps) == ("anchored", 21)
+    assert (config.heal.recipe, config.heal.steps) == ("ensemble", 21)
     assert (config.batch_size, config.monitors) == (40, ())
     assert (config.policy.rollback_f1_drop, config.policy.mode) == (0.07, "recommend")
     # where the adapter is one that the recipe cannot heal, it begins as a new model does
     other = (*STORED, *DATA, "--as", "digits", "--promote", "--adapter", "lora")
     said = invoke("wrap", *other).stdout
-    assert "Where it is served it is healed by gradient, as new: recipe 'anchored'" in said
+    assert "Where it is served it is healed by gradient, as new: recipe 'ensemble'" in said

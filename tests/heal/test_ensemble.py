@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss as sklearn_loss
 
 from selfheal_cli.config import HealSettings, LabelSettings
 from selfheal_cli.errors import ConfigurationError
 from selfheal_cli.heal.experts import trees as trees_module
-from selfheal_cli.heal.experts.filters import Filters, FilterSpec
+from selfheal_cli.heal.experts.filters import Filters, FilterSpec, class_probabilities
 from selfheal_cli.heal.experts.mixing import Mixing
 from selfheal_cli.heal.experts.random_features import draw_features
 from selfheal_cli.heal.recipe import Recipes, check_recipe, without_trees
@@ -165,6 +167,26 @@ def test_a_filter_that_forgets_nothing_finds_what_a_fit_to_all_rows_finds() -> N
     a, margin, y = drawn(1_000)
     whole = fit(a, margin, targets(a, y, 1), np.full(4, 5.0), np.zeros((4, 1)))
     np.testing.assert_allclose(learned_in(10, 1.0), whole, atol=0.02)
+
+
+def clusters(seed: int, rows: int, classes: int = 8) -> tuple[Matrix, NDArray[np.intp]]:
+    """Rows around a place of their class each, and an intercept."""
+    places = 1.5 * np.random.default_rng(3).normal(size=(classes, 8))
+    draw = np.random.default_rng(seed)
+    y = draw.integers(classes, size=rows)
+    return np.column_stack([places[y] + draw.normal(size=(rows, 8)), np.ones(rows)]), y
+
+
+def test_a_filter_of_eight_classes_predicts_nearly_as_a_fit_to_all_rows() -> None:
+    a, y = clusters(1, 600)
+    filters = Filters(replace(spec(1.0, 9), steps=25), 7, {})
+    for part in np.array_split(np.arange(600), 12):
+        filters.learn(a[part], np.zeros((50, 7)), y[part], 50)
+    fresh, truth = clusters(2, 2_000)
+    p = class_probabilities((fresh @ filters.theta[0])[None])[0]
+    fitted = LogisticRegression(C=0.2, fit_intercept=False).fit(a, y)
+    least = sklearn_loss(truth, fitted.predict_proba(fresh))
+    assert sklearn_loss(truth, p) < 1.2 * least
 
 
 def test_what_a_filter_forgets_goes_by_rows_however_they_are_cut() -> None:

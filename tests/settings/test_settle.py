@@ -110,7 +110,7 @@ def test_an_empty_file_is_the_article_s_run() -> None:
 
 def test_defaults_hang_on_the_source() -> None:
     config = of_text(TABLE).config
-    assert (config.heal.recipe, config.network.shadow) == ("anchored", "frozen")
+    assert (config.heal.recipe, config.network.shadow) == ("ensemble", "frozen")
     assert (config.model_name, config.rules) == ("t", ())
     source = of_text(f"{TABLE}labels: delayed:3\n").config.source
     assert isinstance(source, TableSettings)
