@@ -16,6 +16,13 @@ KINDS = {
     "random": "the same on random features of the inputs",
     "inputs": "logistic regression on the inputs alone",
 }
+SHORTLY = KINDS | {
+    "frozen": "the network as trained",
+    "scale": "the network's logit, scaled and shifted",
+    "random": "logistic regression on random features of the inputs",
+    "network": "a small network that goes on learning",
+    "trees": "boosted trees",
+}
 
 
 def in_words(name: str) -> str:
@@ -28,7 +35,7 @@ def in_words(name: str) -> str:
     if kind in KINDS:
         return f"{KINDS[kind]}, as it was before a break"
     known = {
-        "frozen": "the network as trained",
+        "frozen": SHORTLY["frozen"],
         "scale": "its logit, scaled and shifted",
         "network": "a small network on the inputs that learns by gradient steps",
     }
@@ -61,13 +68,12 @@ class SharesOfStretch:
 class ExpertShares:
     """Shares of the experts over the versions that an ensemble published.
 
-    ``most`` is an expert's largest share with its batch; ``apart`` the batches in which one
-    failed: how many, and the last. ``stretches`` hold equally many versions, the last one fewer.
+    ``apart`` has the batches in which one failed: how many, and the last. ``stretches`` hold
+    equally many versions, the last one fewer.
     """
 
     versions: int = 0
     total: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    most: dict[str, tuple[float, int]] = field(default_factory=dict)
     apart: dict[str, tuple[int, int]] = field(default_factory=dict)
     stretches: list[SharesOfStretch] = field(default_factory=list)
     _each: int = 1  # versions of a stretch
@@ -81,8 +87,7 @@ class ExpertShares:
         for key, value in heal.more.items():
             name = key.removeprefix(SHARE)
             if key.startswith(SHARE):
-                self.total[name] += value
-                self.most[name] = max(self.most.get(name, (-1.0, 0)), (value, heal.batch))
+                self.total[name.partition("_")[0]] += value
             elif key.startswith(APART):
                 name = key.removeprefix(APART)
                 self.apart[name] = (self.apart.get(name, (0, 0))[0] + 1, heal.batch)
@@ -106,16 +111,14 @@ class ExpertShares:
             return []
         ranked = sorted(self.total, key=lambda name: (-self.total[name], name))
         worth = [one for one in ranked if self.total[one] / self.versions >= LEAST][:NAMED]
-        carried = (self._carried(name) for name in worth or ranked[:1])
-        told = [f"Of the mixture, over {self.versions:,} versions: {'; '.join(carried)}."]
+        carried = (
+            f"{self.total[one] / self.versions:.0%} {SHORTLY.get(one, one)}"
+            for one in worth or ranked[:1]
+        )
+        told = [f"What answered, over {self.versions:,} versions: {', '.join(carried)}."]
         told += [
             f"Expert {name} gave no number, or could not be fitted, "
             f"{'once' if times == 1 else f'{times:,} times'}, last in batch {batch:,}."
             for name, (times, batch) in sorted(self.apart.items())
         ]
         return told
-
-    def _carried(self, name: str) -> str:
-        most, batch = self.most[name]
-        mean = self.total[name] / self.versions
-        return f"{name} carried {mean:.0%} (most, {most:.0%}, in batch {batch:,})"

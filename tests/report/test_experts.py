@@ -15,13 +15,13 @@ def published(batch: int, recipe: str = "ensemble", **more: float) -> HealPublis
     )  # fmt: skip
 
 
-def test_who_carried_how_much_and_when_is_said_in_words() -> None:
+def test_who_answered_by_how_much_is_said_in_words_and_kinds() -> None:
     experts = ExpertShares()
-    experts.add(published(3, weight_frozen=0.8, weight_random_990=0.2))
+    experts.add(published(3, weight_frozen=0.8, weight_random_990=0.1, weight_random_past_1=0.1))
     experts.add(published(9, weight_frozen=0.0, weight_random_990=1.0, apart_trees_2500=1.0))
     assert experts.sentences() == [
-        "Of the mixture, over 2 versions: random_990 carried 60% (most, 100%, in batch 9); frozen "
-        "carried 40% (most, 80%, in batch 3).",
+        "What answered, over 2 versions: 60% logistic regression on random features of the inputs, "
+        "40% the network as trained.",
         "Expert trees_2500 gave no number, or could not be fitted, once, last in batch 9.",
     ]
 
