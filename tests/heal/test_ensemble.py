@@ -258,6 +258,16 @@ def test_shares_go_to_who_predicted_better_and_come_back_when_that_ends() -> Non
     assert mixing.shares()[1] > 0.9
 
 
+def test_where_all_predict_alike_the_first_answers_and_where_it_falls_behind_it_does_not() -> None:
+    mixing = Mixing(3, {}, 8.0)
+    alike = np.full((3, 100), 0.7)
+    for _ in range(3):
+        mixing.observe(alike, 100)
+    assert mixing.shares()[0] > 0.6
+    mixing.observe(np.array([[0.3], [0.7], [0.7]]) * np.ones(100), 100)
+    assert mixing.shares()[0] < 0.1
+
+
 def test_shares_go_by_rows_however_they_are_cut() -> None:
     draw = np.random.default_rng(3)
     chances = np.stack([draw.uniform(0.4, 0.9, 1_000), draw.uniform(0.35, 0.9, 1_000)])

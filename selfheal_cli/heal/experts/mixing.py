@@ -24,10 +24,11 @@ class Mixing:
     """Exponential weights (Vovk 1990) at several rates, and weights over these: no rate to choose.
 
     ``losses`` (rates, experts) and ``over`` (rates,) are discounted sums of log losses over
-    labelled rows.
+    labelled rows. The first expert is ``ahead`` by so many nats, whatever it lost.
     """
 
-    def __init__(self, experts: int, state: Mapping[str, Matrix]) -> None:
+    def __init__(self, experts: int, state: Mapping[str, Matrix], ahead: float = 0.0) -> None:
+        self._ahead = np.array([ahead] + [0.0] * (experts - 1))
         self._losses = state.get("losses", np.zeros((len(RATES), experts)))
         self._over = state.get("over", np.zeros(len(RATES)))
 
@@ -41,7 +42,7 @@ class Mixing:
         The n rows stand for ``labelled`` ones: those among them that were held out count alike.
         """
         rows, each = labelled / BLOCK, labelled / max(1, chances.shape[1])
-        mixed = _weights(RATES[:, None] * self._losses) @ chances
+        mixed = self._by_rate() @ chances
         over = OVER_MEMORY**rows * self._over - each * np.log(mixed).sum(axis=1)
         losses = (MEMORIES**rows)[:, None] * self._losses - each * np.log(chances).sum(axis=1)
         # only differences count
@@ -50,8 +51,11 @@ class Mixing:
 
     def shares(self) -> Matrix:
         """Weights (experts,) that sum to 1."""
-        shares: Matrix = _weights(OVER_RATE * self._over) @ _weights(RATES[:, None] * self._losses)
+        shares: Matrix = _weights(OVER_RATE * self._over) @ self._by_rate()
         return shares
+
+    def _by_rate(self) -> Matrix:
+        return _weights(RATES[:, None] * (self._losses - self._ahead))
 
 
 def _weights(losses: Matrix) -> Matrix:

@@ -40,6 +40,7 @@ RIDGE = np.array([10.0, 5.0, 5.0])  # penalty of a feature's coefficient, by mem
 ALONE_MEMORIES = np.array([0.7, 0.9, 0.97, 0.998])  # of those that begin without the frozen logit
 ALONE_RIDGE = np.ones(4)
 SCALE_MEMORY = np.array([0.8])
+AHEAD = 8.0  # nats that the frozen network is ahead: where nothing moved nothing changes
 KEPT = 2  # of what slow filters left behind, for relations that return
 NEVER = -1  # arrival before the first
 SCALE_RIDGE, LIGHT = 1.0, 1e-3  # penalties of scaling the frozen margins, and of the intercept
@@ -71,7 +72,7 @@ class Ensemble:
         filters = [
             Filters(spec, self._design.margins, known.part(spec.name)) for spec in self._specs
         ]
-        mixing = Mixing(len(self.names), known.part("mixing"))
+        mixing = Mixing(len(self.names), known.part("mixing"), AHEAD)
         trees = self._trees(known.part("trees"), before.weights["trees"])
         curved = self._curved(known.part(LearningNetwork.name))
         apart: set[str] = set()
