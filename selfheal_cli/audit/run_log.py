@@ -13,8 +13,8 @@ from selfheal_cli.errors import EventLogError
 from selfheal_cli.events.event import Event
 from selfheal_cli.events.log import AFTER_THE_END, read
 from selfheal_cli.events.run_record import RunRecord
-from selfheal_cli.events.types import BatchScored
-from selfheal_cli.records import StoredRun
+from selfheal_cli.events.types import BatchScored, SnapshotTaken
+from selfheal_cli.records import READINGS, StoredRun
 from selfheal_cli.registry.base import MAX_PARAM
 
 MAX_SHOWN = 3  # steps of one figure that are named; the others are counted
@@ -25,18 +25,22 @@ BY_CHANCE = ("pending_writes",)  # depends on how fast the registry was
 
 @dataclass
 class AuditedRun(RunRecord):
-    """A run's record, with the figures of each batch by name (``steps``).
+    """A run's record, with the figures of each batch by name (``steps``). In batch ``healed`` its
+    last snapshot was taken: the registry may have readings of it where the run was killed in it.
 
     ``heads`` are digests that the journal names, each with its entry, and no event had yet.
     """
 
     steps: dict[str, dict[int, float]] = field(default_factory=dict)
     heads: dict[str, int] = field(default_factory=dict)
+    healed: int = 0
 
     def apply(self, event: Event) -> None:
         """Take the next event."""
         super().apply(event)
         self.heads.pop(event.digest, None)
+        if isinstance(event, SnapshotTaken):
+            self.healed = event.batch
         if isinstance(event, BatchScored):
             for name, value in batch_figures(event).items():
                 self.steps.setdefault(name, {})[event.batch] = value
@@ -129,7 +133,7 @@ def _audit_parameters(audit: Audit, record: RunRecord, stored: StoredRun, where:
 
 def _audit_figure(
     audit: Audit,
-    record: RunRecord,
+    record: AuditedRun,
     name: str,
     steps: dict[int, float],
     stored: StoredRun,
@@ -152,6 +156,8 @@ def _audit_figure(
         if not (any(same) if shared else values and all(same)):
             shown = " and ".join(map(str, values)) or "gone"
             differing.append(f"{shown} at batch {step}, the log says {value}")
+    if name in READINGS:
+        kept.pop(record.healed, None)
     if not (arriving or shared):
         differing += [f"{v[-1]} at batch {step}, the log has none" for step, v in kept.items()]
     for difference in differing[:MAX_SHOWN]:

@@ -11,9 +11,13 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from selfheal_cli.audit.finding import Audit
+from selfheal_cli.audit.run_log import AuditedRun, audit_stored_run
 from selfheal_cli.events.log import EventLog
-from selfheal_cli.events.types import BatchScored, VersionRegistered
+from selfheal_cli.events.types import BatchScored, SnapshotTaken, VersionRegistered
+from selfheal_cli.records import StoredRun
 from tests.conftest import Invoke
+from tests.events.examples import example
 
 Change = Callable[[], None]
 
@@ -182,6 +186,22 @@ def test_a_rollback_by_hand_leaves_everything_whole(short_copy: Path, invoke: In
 def test_a_log_that_is_not_here_is_read_from_the_registry(short_copy: Path, invoke: Invoke) -> None:
     the_log().unlink()
     assert "Everything holds" in invoke("audit").stdout
+
+
+def test_readings_of_a_heal_hold_though_the_run_was_killed_before_its_batch_ended() -> None:
+    record = AuditedRun()
+    record.apply(example(BatchScored, batch=2))
+    record.apply(example(SnapshotTaken, batch=3))
+
+    def problems(*more: tuple[int, float]) -> list[str]:
+        figures = {name: list(steps.items()) for name, steps in record.steps.items()}
+        figures["drift_z"] += more
+        audit = Audit()
+        audit_stored_run(audit, record, StoredRun({}, {}, figures, "KILLED"), "r", arriving=False)
+        return [one.problem for one in audit.findings]
+
+    assert problems((3, 0.6)) == []
+    assert problems((3, 0.6), (4, 0.6)) == ["metric drift_z is 0.6 at batch 4, the log has none"]
 
 
 def test_an_unknown_model_is_exit_4(workdir: Path, invoke: Invoke) -> None:

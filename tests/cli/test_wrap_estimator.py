@@ -96,7 +96,7 @@ def test_a_version_costs_its_adapter_and_names_the_libraries(in_healed: Path) ->
     registry = MlflowRegistry()
     last = max(registry.numbers("credit"))
     folder = Path(mlflow.artifacts.download_artifacts(f"models:/credit/{last}"))
-    assert (folder / "adapter.safetensors").stat().st_size < 4_000
+    assert (folder / "adapter.safetensors").stat().st_size < 200_000  # most of it trees
     assert "scikit-learn==" in (folder / "requirements.txt").read_text()
 
 

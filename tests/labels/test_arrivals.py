@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from selfheal_cli.labels.queue import LabelJoiner
 from selfheal_cli.records import LateLabels
-from tests.labels.test_label_queue import PROPERTY, check_cut_alike, rows_of, scored_of
+from tests.labels.test_label_queue import check_cut_alike, rows_of, scored_of
 
 ROWS = 4
 
@@ -19,7 +19,6 @@ def late(*labels: tuple[int, int, int]) -> LateLabels:
     return LateLabels(np.array(batch), np.array(place), np.array(y, dtype=np.int8))
 
 
-@PROPERTY
 @given(
     st.lists(
         st.lists(st.tuples(st.integers(0, 8), st.integers(0, ROWS), st.integers(0, 1)), max_size=9),

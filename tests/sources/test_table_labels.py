@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from selfheal_cli.config import TableSettings, checked
 from selfheal_cli.errors import ConfigurationError, DataError
 from selfheal_cli.sources.table_file import CHUNK_ROWS
-from tests.sources.test_table import KNOWN_FILES, PROPERTY, opened, plain, saved
+from tests.sources.test_table import KNOWN_FILES, opened, plain, saved
 
 
 @pytest.mark.parametrize("suffix", KNOWN_FILES)
@@ -112,7 +112,6 @@ def test_times_run_across_the_chunks_of_the_file(tmp_path: Path) -> None:
         np.testing.assert_array_equal(batch.label_at, number + 7)
 
 
-@PROPERTY
 @given(unknown=st.sets(st.integers(0, 59)), batch_size=st.integers(2, 9), start=st.integers(1, 5))
 def test_missing_targets_are_unknown_in_the_stream_and_left_out_of_training(
     unknown: set[int], batch_size: int, start: int
