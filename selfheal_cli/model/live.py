@@ -26,8 +26,8 @@ def unwrapped(model: Any) -> nn.Module:
             model = _within(model)
         elif type(model).__module__.startswith("keras."):
             raise ModelError(
-                f"a {type(model).__name__} of Keras keeps more than torch's layers: it is taken as "
-                "MLflow has it, by 'selfheal wrap models:/NAME/VERSION'"
+                f"a {type(model).__name__} of Keras keeps more than torch's layers and is not "
+                "taken: give a torch.nn.Module, or a python_function of MLflow's with probabilities"
             )
         elif "_orig_mod" in model._modules:
             model = model._modules["_orig_mod"]
