@@ -27,7 +27,7 @@ from selfheal_cli.config import HealSettings, LabelSettings, RunConfig
 from selfheal_cli.labels.sampled import AskedRows, sampled
 from selfheal_cli.labels.sampling import AskPlan
 from selfheal_cli.labels.selection import lots_of
-from selfheal_cli.model.network import use_one_thread
+from selfheal_cli.model.threads import use_one_thread
 from selfheal_cli.pipeline.offline.baselines import Frozen
 from selfheal_cli.pipeline.offline.compare import WithPeer, contest
 from selfheal_cli.pipeline.prepare.baseline import Trained, survey, train_networks

@@ -27,8 +27,10 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from selfheal_cli.config import NetworkSettings, TableSettings
-from selfheal_cli.model.network import Architecture, SelfHealingNetwork, use_one_thread
+from selfheal_cli.model.architecture import Architecture
+from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.model.selection import train_selected
+from selfheal_cli.model.threads import use_one_thread
 from selfheal_cli.model.training import SpooledRows, seeded, train
 from selfheal_cli.pipeline.prepare.rows import open_rows
 from selfheal_cli.records import Rows

@@ -22,7 +22,8 @@ from scipy.optimize import brentq
 from scipy.special import expit, logit
 
 from selfheal_cli.anytime import RunningMean
-from selfheal_cli.model.network import Architecture, SelfHealingNetwork
+from selfheal_cli.model.architecture import Architecture
+from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.pipeline.stream.comparison import MOST, PairedRows, ScoredTwice
 from selfheal_cli.records import LateLabels
 

@@ -26,7 +26,7 @@ import pandas as pd
 
 from selfheal_cli.actor import clock
 from selfheal_cli.model.checkpoint import assemble, unpack
-from selfheal_cli.model.network import use_one_thread
+from selfheal_cli.model.threads import use_one_thread
 from selfheal_cli.pipeline.prepare.rows import open_source
 from selfheal_cli.pipeline.runs import run as runs
 from selfheal_cli.pipeline.stream.champion import ChampionMove, ChampionWatcher

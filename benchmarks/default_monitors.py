@@ -23,7 +23,7 @@ from selfheal_cli.drift.sentences import changes_of
 from selfheal_cli.events.event import Event
 from selfheal_cli.events.log import read
 from selfheal_cli.events.types import BatchScored, ColumnMoved, MonitorAlarmed
-from selfheal_cli.model.network import use_one_thread
+from selfheal_cli.model.threads import use_one_thread
 from selfheal_cli.pipeline.prepare.rows import open_source
 from selfheal_cli.pipeline.runs.run import RunContext, run
 from selfheal_cli.registry.memory import MemoryRegistry

@@ -23,7 +23,7 @@ from selfheal_cli.drift.kinds import KINDS, build, parse_monitor
 from selfheal_cli.drift.monitor import BatchView, Level, TrainingSample
 from selfheal_cli.drift.monitors import require_river
 from selfheal_cli.metrics import classify
-from selfheal_cli.model.network import use_one_thread
+from selfheal_cli.model.threads import use_one_thread
 from selfheal_cli.pipeline.prepare.baseline import Prepared, prepare
 from selfheal_cli.records import Rows
 from selfheal_cli.sources.synthetic import NAMES, RULE, V14, SyntheticSource

@@ -28,7 +28,7 @@ from selfheal_cli.config import MonitorSettings
 from selfheal_cli.drift.monitor import BatchView, FeatureReading
 from selfheal_cli.installed import name_of
 from selfheal_cli.kinds import INJECTIONS
-from selfheal_cli.model.network import use_one_thread
+from selfheal_cli.model.threads import use_one_thread
 from selfheal_cli.pipeline.offline.contest import contest
 from selfheal_cli.pipeline.offline.injecting import Injection, inject
 from selfheal_cli.rules.search import suggest_rules

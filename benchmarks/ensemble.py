@@ -23,7 +23,7 @@ from streams import JUDGED, STREAMS
 from selfheal_cli.config import HealSettings, NetworkSettings, RunConfig
 from selfheal_cli.config_sources import TableSettings
 from selfheal_cli.kinds import PEERS
-from selfheal_cli.model.network import use_one_thread
+from selfheal_cli.model.threads import use_one_thread
 from selfheal_cli.pipeline.offline.baselines import FineTune, Frozen, MakePeer
 from selfheal_cli.pipeline.offline.compare import Result, WithPeer, contest
 from selfheal_cli.pipeline.offline.peers import peers_named

@@ -23,8 +23,10 @@ from selfheal_cli.config import SyntheticSettings
 from selfheal_cli.events.log import EventLog
 from selfheal_cli.events.types import SnapshotTaken
 from selfheal_cli.metrics import score
+from selfheal_cli.model.architecture import Architecture
 from selfheal_cli.model.checkpoint import Packed, make_base, pack
-from selfheal_cli.model.network import Architecture, SelfHealingNetwork, Weights, use_one_thread
+from selfheal_cli.model.network import SelfHealingNetwork, Weights
+from selfheal_cli.model.threads import use_one_thread
 from selfheal_cli.pipeline.record.recorder import RunRecorder
 from selfheal_cli.pipeline.stream.snapshots import Snapshots
 from selfheal_cli.records import Evaluation, Phase, Snapshot, digest

@@ -21,7 +21,7 @@ import numpy as np
 from selfheal_cli.config import HealSettings, LabelSettings, RunConfig, SyntheticSettings
 from selfheal_cli.heal.recipe import KINDS, Recipes
 from selfheal_cli.heal.task import AdapterState, HealTask, Window
-from selfheal_cli.model.network import use_one_thread
+from selfheal_cli.model.threads import use_one_thread
 from selfheal_cli.pipeline.offline.compare import Result, compare, summarise
 from selfheal_cli.pipeline.prepare.baseline import Prepared, prepare, survey, train_networks
 from selfheal_cli.pipeline.stream.memory import Replay

@@ -26,7 +26,8 @@ from selfheal_cli.heal.recipe import Recipes, label_free
 from selfheal_cli.heal.task import AdapterState, HealRows, HealTask
 from selfheal_cli.labels.estimate import estimate
 from selfheal_cli.metrics import score
-from selfheal_cli.model.network import SelfHealingNetwork, use_one_thread
+from selfheal_cli.model.network import SelfHealingNetwork
+from selfheal_cli.model.threads import use_one_thread
 from selfheal_cli.pipeline.prepare.baseline import survey, train_networks
 from selfheal_cli.records import Rows
 from selfheal_cli.sources.synthetic import RULE, SyntheticSource, as_rows

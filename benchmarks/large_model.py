@@ -27,7 +27,8 @@ from selfheal_cli.heal.task import AdapterState, HealOutcome, HealRows, HealTask
 from selfheal_cli.heal.worker import decode_recipes, encode_recipes
 from selfheal_cli.heal.worker_engine import WorkerEngine
 from selfheal_cli.model.checkpoint import make_base, pack
-from selfheal_cli.model.network import SelfHealingNetwork, use_one_thread
+from selfheal_cli.model.network import SelfHealingNetwork
+from selfheal_cli.model.threads import use_one_thread
 from selfheal_cli.model.wrapping import wrap
 
 INPUTS, WIDE, LAST = 256, 4_096, 64

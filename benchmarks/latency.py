@@ -32,7 +32,7 @@ from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.heal.task import AdapterState, HealFailure, HealOutcome, HealRows, HealTask
 from selfheal_cli.heal.worker import decode_recipes, encode_recipes
 from selfheal_cli.heal.worker_engine import WorkerEngine
-from selfheal_cli.model.network import use_one_thread
+from selfheal_cli.model.threads import use_one_thread
 from selfheal_cli.pipeline.prepare.baseline import Prepared, prepare
 from selfheal_cli.sources.synthetic import SyntheticSource
 

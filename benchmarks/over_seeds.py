@@ -24,7 +24,7 @@ from ensemble import RECIPES, config_for, contestants
 from scipy.stats import t
 
 from selfheal_cli.config_sources import TableSettings
-from selfheal_cli.model.network import use_one_thread
+from selfheal_cli.model.threads import use_one_thread
 from selfheal_cli.pipeline.offline.compare import Result
 from selfheal_cli.pipeline.prepare.baseline import train_networks
 from selfheal_cli.pipeline.prepare.rows import open_source

@@ -32,9 +32,11 @@ from selfheal_cli.heal.experts.segment import choose_directions
 from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.heal.shards import OnCluster, shards_of
 from selfheal_cli.heal.task import AdapterState, HealRows, HealTask
+from selfheal_cli.model.architecture import Architecture
 from selfheal_cli.model.checkpoint import Packed
 from selfheal_cli.model.composite import split
-from selfheal_cli.model.network import Architecture, SelfHealingNetwork, use_one_thread
+from selfheal_cli.model.network import SelfHealingNetwork
+from selfheal_cli.model.threads import use_one_thread
 from selfheal_cli.model.training import seeded
 from selfheal_cli.pipeline.prepare.baseline import survey, train_networks
 from selfheal_cli.pipeline.prepare.rows import open_source

@@ -28,8 +28,10 @@ from rich.table import Table
 
 from selfheal_cli.config import SyntheticSettings
 from selfheal_cli.metrics import score
+from selfheal_cli.model.architecture import Architecture
 from selfheal_cli.model.checkpoint import make_base, pack
-from selfheal_cli.model.network import Architecture, SelfHealingNetwork, use_one_thread
+from selfheal_cli.model.network import SelfHealingNetwork
+from selfheal_cli.model.threads import use_one_thread
 from selfheal_cli.records import Evaluation, Phase, Rows, Snapshot, digest
 from selfheal_cli.registry.base import Lineage
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry

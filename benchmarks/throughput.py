@@ -29,7 +29,7 @@ from selfheal_cli.events.log import EventLog
 from selfheal_cli.events.types import HealPublished
 from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.metrics import score
-from selfheal_cli.model.network import use_one_thread
+from selfheal_cli.model.threads import use_one_thread
 from selfheal_cli.pipeline.prepare.baseline import Prepared, prepare
 from selfheal_cli.pipeline.record.recorder import RunRecorder
 from selfheal_cli.pipeline.stream.champion import NullWatcher

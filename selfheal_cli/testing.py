@@ -28,8 +28,9 @@ from selfheal_cli.installed import hand_over
 from selfheal_cli.kinds import PartKind
 from selfheal_cli.model.adapter import Adapter, Room
 from selfheal_cli.model.adapters import MIXTURE, parse_adapter
+from selfheal_cli.model.architecture import Architecture
 from selfheal_cli.model.checkpoint import pack
-from selfheal_cli.model.network import Architecture, SelfHealingNetwork
+from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.model.training import seeded
 from selfheal_cli.records import Rows
 from selfheal_cli.rules.conditions import RuleTable

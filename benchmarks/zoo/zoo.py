@@ -39,7 +39,7 @@ from selfheal_cli.model.answer import parse_gives
 from selfheal_cli.model.checkpoint import assemble, make_base
 from selfheal_cli.model.interface import Interface, ModelInput, choose_key
 from selfheal_cli.model.live import unwrapped
-from selfheal_cli.model.network import use_one_thread
+from selfheal_cli.model.threads import use_one_thread
 from selfheal_cli.model.original import take
 from selfheal_cli.model.wrapping import put_in
 

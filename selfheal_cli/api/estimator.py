@@ -15,7 +15,7 @@ from selfheal_cli.estimators.taking import take, take_transformer
 from selfheal_cli.estimators.trust import is_of_library
 from selfheal_cli.model.allowed import remember
 from selfheal_cli.model.live import unwrapped
-from selfheal_cli.model.network import use_one_thread_here
+from selfheal_cli.model.threads import use_one_thread_here
 from selfheal_cli.model.wrapping import wrap
 from selfheal_cli.pipeline.prepare.estimators import SAMPLE, described, estimator_base
 from selfheal_cli.pipeline.prepare.foreign import StoredModel, base_of

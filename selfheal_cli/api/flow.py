@@ -24,7 +24,7 @@ from selfheal_cli.kinds import OWN_PEERS
 from selfheal_cli.model.adapters import REFLEXIVE
 from selfheal_cli.model.answer import AUTO as ANY_OUTPUT
 from selfheal_cli.model.cutting import AUTO
-from selfheal_cli.model.network import threads_as_before
+from selfheal_cli.model.threads import threads_as_before
 from selfheal_cli.model.wrapping import wrap as wrap_module
 from selfheal_cli.pipeline.offline import compare as offline
 from selfheal_cli.pipeline.offline.baselines import MakePeer

@@ -26,7 +26,7 @@ from selfheal_cli.api.intake import Intake
 from selfheal_cli.api.known import KnownVersions
 from selfheal_cli.config import RunConfig
 from selfheal_cli.errors import ModelError, StorageError
-from selfheal_cli.model.network import use_one_thread_here
+from selfheal_cli.model.threads import use_one_thread_here
 from selfheal_cli.pipeline.prepare.baseline import Prepared, prepare
 from selfheal_cli.pipeline.prepare.continuing import champion_on
 from selfheal_cli.pipeline.prepare.lease import healed_here

@@ -47,7 +47,7 @@ from selfheal_cli.model.adapters import REFLEXIVE
 from selfheal_cli.model.answer import AUTO as ANY_OUTPUT
 from selfheal_cli.model.cutting import AUTO
 from selfheal_cli.model.description import name_of as maker
-from selfheal_cli.model.network import use_one_thread
+from selfheal_cli.model.threads import use_one_thread
 from selfheal_cli.pipeline.prepare.inputs import AskedInput, parse_inputs
 from selfheal_cli.pipeline.prepare.wrapped import PREFIX
 from selfheal_cli.pipeline.runs.run import Finished, RunContext

@@ -224,7 +224,7 @@ def _compare(
         say(f"{why[0].upper()}{why[1:]}.", err=True)
     from selfheal_cli.cli import output
     from selfheal_cli.heal.recipe import KINDS
-    from selfheal_cli.model.network import use_one_thread
+    from selfheal_cli.model.threads import use_one_thread
     from selfheal_cli.pipeline.offline.compare import compare, contestants, ranking, summarise
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 

@@ -43,7 +43,7 @@ def inject_and_show(
 ) -> None:  # fmt: skip
     """``selfheal compare --inject``."""
     from selfheal_cli.cli import output
-    from selfheal_cli.model.network import use_one_thread
+    from selfheal_cli.model.threads import use_one_thread
     from selfheal_cli.pipeline.offline.contest import contest
     from selfheal_cli.pipeline.offline.injecting import dates_of, inject
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry

@@ -263,7 +263,7 @@ def _planned_segment(
     registry: MlflowRegistry, model: str, segment: str, named: str | None
 ) -> SegmentRestore:
     """The champion with a segment's adapter of another version."""
-    from selfheal_cli.model.network import use_one_thread
+    from selfheal_cli.model.threads import use_one_thread
     from selfheal_cli.pipeline.offline.segment_versions import plan_segment
 
     use_one_thread()
@@ -372,7 +372,7 @@ def _rescore(
     from itertools import islice
 
     from selfheal_cli.cli.output import log_of
-    from selfheal_cli.model.network import use_one_thread
+    from selfheal_cli.model.threads import use_one_thread
     from selfheal_cli.pipeline.offline.rescore import recent_rows, rescore
     from selfheal_cli.records import VersionRecord
     from selfheal_cli.rollback.plan import Candidates

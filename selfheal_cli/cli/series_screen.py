@@ -49,7 +49,7 @@ def versions_among(recipes: list[str]) -> list[str]:
 def show_series(names: list[str], jobs: int, *, quiet: bool, as_json: bool) -> None:
     """Run them, the article last, and show them."""
     from selfheal_cli.cli import output
-    from selfheal_cli.model.network import use_one_thread
+    from selfheal_cli.model.threads import use_one_thread
     from selfheal_cli.pipeline.offline.jobs import side_by_side
     from selfheal_cli.pipeline.offline.series import run_version
 

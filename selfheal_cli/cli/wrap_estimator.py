@@ -22,7 +22,7 @@ def taken_estimator(registry: Registry, given: dict[str, Any]) -> WrappedEstimat
     """MODEL with what would be stored of it where it is a classifier of another library; None where
     torch made it.
     """
-    from selfheal_cli.model.network import use_one_thread
+    from selfheal_cli.model.threads import use_one_thread
     from selfheal_cli.pipeline.prepare.estimator_origin import EstimatorOrigin, read_estimator
     from selfheal_cli.pipeline.prepare.estimators import described, rows_of
 

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 from selfheal_cli import errors
 from selfheal_cli.engine.cluster import connected, has_cpus
 from selfheal_cli.errors import NoAnswer, SelfhealError, one_line
-from selfheal_cli.model.network import use_one_thread
+from selfheal_cli.model.threads import use_one_thread
 from selfheal_cli.pipeline.offline.part_scorer import PartScorer, PartTask
 from selfheal_cli.pipeline.offline.scored_parts import ScoredParts
 

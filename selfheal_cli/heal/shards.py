@@ -18,7 +18,7 @@ import numpy as np
 from selfheal_cli.anytime import RunningMean
 from selfheal_cli.engine.cluster import connect
 from selfheal_cli.heal.experts.segment import SegmentDesign, SegmentExpert
-from selfheal_cli.model.network import use_one_thread
+from selfheal_cli.model.threads import use_one_thread
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -16,7 +16,9 @@ from selfheal_cli.heal.anchor import Anchor
 from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.heal.task import AdapterState, HealRows, HealTask
 from selfheal_cli.installed import handed_over, take_over
-from selfheal_cli.model.network import Architecture, rebuild, use_one_thread
+from selfheal_cli.model.architecture import Architecture
+from selfheal_cli.model.network import rebuild
+from selfheal_cli.model.threads import use_one_thread
 
 
 def main(connection: Connection) -> None:

@@ -19,8 +19,9 @@ from selfheal_cli.installed import part_of, require_recorded
 from selfheal_cli.kinds import BUILT_IN
 from selfheal_cli.metrics import classify
 from selfheal_cli.model.adapters import MIXTURE
+from selfheal_cli.model.architecture import Architecture
 from selfheal_cli.model.mixture import BYTES
-from selfheal_cli.model.network import Architecture, SelfHealingNetwork, Weights, rebuild, unshared
+from selfheal_cli.model.network import SelfHealingNetwork, Weights, rebuild, unshared
 from selfheal_cli.model.segmented import WHOLE
 from selfheal_cli.model.stored import require_sound
 from selfheal_cli.records import Base, digest

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from selfheal_cli.model import cutting
-from selfheal_cli.model.adapter import Adapter, Room
+from selfheal_cli.model.adapter import Adapter
 from selfheal_cli.model.adapters import (
     AFFINE,
     MIXTURE,
@@ -23,7 +20,7 @@ from selfheal_cli.model.adapters import (
     Unchanged,
     parse_adapter,
 )
-from selfheal_cli.model.cutting import Foreign
+from selfheal_cli.model.architecture import Architecture
 from selfheal_cli.model.extent import MOST_BESIDE, MOST_COLUMNS, is_one_tensor
 from selfheal_cli.model.interface import WHOLE
 from selfheal_cli.model.mixture import RandomFeatures
@@ -42,81 +39,6 @@ class Classifier(Protocol):
 
     def predict(self, x: FloatArray) -> FloatArray:
         """(n, d) float32 rows to (n,) probabilities of class 1, or (n, K) for K > 2 classes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Architecture:
-    """The sizes of a network. ``outputs`` is 1 for two classes, else their number.
-
-    ``hidden`` is the width of the backbone's features, flattened; ``adapter`` as
-    `adapters.parse_adapter` reads it. ``beside``: the backbone gives its inputs beside the
-    features, for the adapter to use. ``foreign``: a `cutting.Foreign` as JSON; None for our own
-    network. ``moves``: an affine adapter may move the inputs; not those of one large tensor.
-    ``scored``: the last inputs are probabilities that another model gave; their logits are the
-    features. ``random``: so many random features of the inputs are the last of the features.
-    ``keyed``: behind a row's inputs go two numbers that say which segment it is of; adapters of
-    segments' own, where there are any, read the features at ``directions``.
-    """
-
-    inputs: int
-    hidden: int
-    outputs: int = 1
-    adapter: str = REFLEXIVE
-    beside: bool = False
-    foreign: Mapping[str, Any] | None = None
-    moves: bool = True
-    scored: bool = False
-    random: int = 0
-    keyed: bool = False
-    directions: Sequence[int] = ()
-
-    @property
-    def moved(self) -> int:
-        """Inputs that an affine adapter may move."""
-        return self.inputs if self.moves else 0
-
-    @property
-    def features(self) -> int:
-        """Width of the backbone's output, which the adapter takes."""
-        return self.hidden + (self.inputs if self.beside else 0) + self.random
-
-    @property
-    def plain(self) -> int:
-        """As many of the features are no random ones."""
-        return self.features - self.random
-
-    @property
-    def other(self) -> Foreign | None:
-        """The foreign network's description; None: the network is our own."""
-        return None if self.foreign is None else Foreign.model_validate(self.foreign)
-
-    @property
-    def behind(self) -> bool:
-        """Whether the adapter is behind the ReflexiveLayer that was trained with the network."""
-        own = self.foreign is None and self.adapter != REFLEXIVE
-        return own or self.adapter in (AFFINE, MIXTURE)
-
-    @property
-    def room(self) -> Room:
-        """Where the adapter sits."""
-        place = self.other.place if self.other else None
-        if place is None:
-            return Room(self.moved, self.outputs, (self.features,), self.hidden)
-        return Room(self.inputs, self.outputs, place.sizes, self.hidden, place.axis, place.taken)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The JSON that the base's document keeps of it."""
-        document = asdict(self)
-        if self.foreign is None:
-            del document["foreign"]
-        if self.moves:
-            del document["moves"]
-        if not self.scored:
-            del document["scored"]
-        for name in ("random", "keyed", "directions"):
-            if not document[name]:
-                del document[name]
-        return document
 
 
 class _Predictor(nn.Module):
@@ -534,36 +456,6 @@ def unshared(weights: Weights) -> dict[str, Tensor]:
         separate[name] = value.clone() if address in addresses else value
         addresses.add(address)
     return separate
-
-
-def use_one_thread_here() -> None:
-    """`use_one_thread` for PyTorch in the calling thread alone: the process keeps its number."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    # threads that begin later take the number that was set last, by whichever thread
-    putting_back = threading.Thread(target=torch.set_num_threads, args=(before,))
-    putting_back.start()
-    putting_back.join()
-
-
-@contextmanager
-def threads_as_before() -> Iterator[None]:
-    """What `use_one_thread` changes within the block is put back after it."""
-    before = torch.get_num_threads()
-    with threadpool_limits(limits=1, user_api="blas"):
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
-
-
-def use_one_thread() -> None:
-    """Networks this small are faster on one thread, and the same bytes come out each time.
-
-    The same holds for numpy's linear algebra: threads that wait for a busy core cost seconds.
-    """
-    torch.set_num_threads(1)
-    threadpool_limits(limits=1, user_api="blas")
 
 
 def _trunk(inputs: int, hidden: int) -> nn.Sequential:

@@ -18,10 +18,11 @@ from selfheal_cli.model import cutting
 from selfheal_cli.model.adapters import AFFINE, REFLEXIVE, Chosen, parse_adapter
 from selfheal_cli.model.answer import AUTO as ANY_OUTPUT
 from selfheal_cli.model.answer import DOUBLE, PROBABILITIES
+from selfheal_cli.model.architecture import Architecture
 from selfheal_cli.model.cutting import AUTO, OUTPUT, Foreign, Place
 from selfheal_cli.model.insertion import Calls, last_linear, place_at
 from selfheal_cli.model.interface import ModelInput
-from selfheal_cli.model.network import Architecture, SelfHealingNetwork
+from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.model.original import Original, take
 from selfheal_cli.model.training import seeded
 

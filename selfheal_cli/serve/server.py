@@ -19,7 +19,7 @@ import uvicorn
 
 from selfheal_cli.errors import ConfigurationError
 from selfheal_cli.labels.selection import LabelSelection
-from selfheal_cli.model.network import use_one_thread
+from selfheal_cli.model.threads import use_one_thread
 from selfheal_cli.pipeline.prepare.lease import healed_here
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from selfheal_cli.registry.scoring import quiet

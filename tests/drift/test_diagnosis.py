@@ -22,7 +22,8 @@ from selfheal_cli.drift.diagnosis import (
     TrainingReference,
     diagnose,
 )
-from selfheal_cli.model.network import Architecture, SelfHealingNetwork
+from selfheal_cli.model.architecture import Architecture
+from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.model.training import SpooledRows, seeded, train
 from selfheal_cli.sources.synthetic import NAMES, SyntheticSource
 

@@ -20,7 +20,7 @@ from selfheal_cli.config import HealSettings
 from selfheal_cli.heal import shards
 from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.heal.task import HealTask
-from selfheal_cli.model.network import use_one_thread
+from selfheal_cli.model.threads import use_one_thread
 from tests.conftest import until
 from tests.heal.test_segmented import RECIPES, begun, rows_of
 

@@ -11,7 +11,8 @@ from selfheal_cli.config import HealSettings, NetworkSettings
 from selfheal_cli.heal.anchor import Anchor, AnchorRows
 from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealRows, HealTask
-from selfheal_cli.model.network import Architecture, SelfHealingNetwork, Weights
+from selfheal_cli.model.architecture import Architecture
+from selfheal_cli.model.network import SelfHealingNetwork, Weights
 from selfheal_cli.model.training import SpooledRows, seeded, train
 from selfheal_cli.sources.synthetic import SyntheticSource
 

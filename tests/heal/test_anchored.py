@@ -16,7 +16,8 @@ from selfheal_cli.heal.anchor import Anchor, AnchorRows, Design
 from selfheal_cli.heal.recipes.anchored import NAMES, Anchored
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealRows, HealTask, Window
 from selfheal_cli.logistic import fit, row_losses, targets
-from selfheal_cli.model.network import Architecture, SelfHealingNetwork
+from selfheal_cli.model.architecture import Architecture
+from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.model.training import seeded
 from selfheal_cli.records import Rows
 from selfheal_cli.sources.synthetic import V14, SyntheticSource, bayes_limit, posterior

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from selfheal_cli.heal.gate import Judgement, compare, judge
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealRows, HealTask
-from selfheal_cli.model.network import Architecture, SelfHealingNetwork
+from selfheal_cli.model.architecture import Architecture
+from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.model.training import seeded
 
 INPUTS, ROWS = 3, 100

@@ -18,7 +18,8 @@ from selfheal_cli.heal.recipe import KINDS, Recipes, check_recipe
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealRows, HealTask
 from selfheal_cli.heal.worker import decode_recipes, encode_recipes
 from selfheal_cli.kinds import RECIPES
-from selfheal_cli.model.network import Architecture, SelfHealingNetwork, Weights
+from selfheal_cli.model.architecture import Architecture
+from selfheal_cli.model.network import SelfHealingNetwork, Weights
 from selfheal_cli.model.training import seeded
 
 INPUTS, HIDDEN = 4, 8

@@ -18,9 +18,10 @@ from selfheal_cli.heal.gate import log_losses
 from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.heal.recipes.segmented import still_known
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealRows, HealTask
+from selfheal_cli.model.architecture import Architecture
 from selfheal_cli.model.checkpoint import Packed, assemble, make_base, unpack
 from selfheal_cli.model.composite import MOST_PACKS, SegmentManifest, joined, split
-from selfheal_cli.model.network import Architecture, SelfHealingNetwork
+from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.model.training import seeded
 from selfheal_cli.segment_keys import code_of, codes_of, whole_code
 from tests.heal import small

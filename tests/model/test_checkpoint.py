@@ -14,8 +14,9 @@ from torch import Tensor
 
 from selfheal_cli.errors import VersionCorrupt
 from selfheal_cli.model import stored
+from selfheal_cli.model.architecture import Architecture
 from selfheal_cli.model.checkpoint import ANCHOR, assemble, make_base, pack, unpack
-from selfheal_cli.model.network import Architecture, SelfHealingNetwork
+from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.records import Base, digest
 
 TENSORS = st.dictionaries(

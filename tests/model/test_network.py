@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from selfheal_cli.model.adapter import Room
 from selfheal_cli.model.adapters import ReflexiveLayer
-from selfheal_cli.model.network import Architecture, PlainNetwork, SelfHealingNetwork, rebuild
+from selfheal_cli.model.architecture import Architecture
+from selfheal_cli.model.network import PlainNetwork, SelfHealingNetwork, rebuild
 from selfheal_cli.model.training import seeded
 
 SMALL = Architecture(inputs=3, hidden=4)

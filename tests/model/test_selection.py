@@ -8,7 +8,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from selfheal_cli.config import NetworkSettings
-from selfheal_cli.model.network import Architecture, SelfHealingNetwork
+from selfheal_cli.model.architecture import Architecture
+from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.model.selection import Selected, begin_as_logistic, train_selected
 from selfheal_cli.model.training import SpooledRows, seeded
 from selfheal_cli.records import Rows

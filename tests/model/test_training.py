@@ -8,11 +8,8 @@ import torch
 from torch.nn import functional
 
 from selfheal_cli.config import NetworkSettings
-from selfheal_cli.model.network import (
-    Architecture,
-    PlainNetwork,
-    SelfHealingNetwork,
-)
+from selfheal_cli.model.architecture import Architecture
+from selfheal_cli.model.network import PlainNetwork, SelfHealingNetwork
 from selfheal_cli.model.training import SpooledRows, seeded, train
 from selfheal_cli.records import Rows
 

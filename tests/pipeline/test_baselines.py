@@ -10,7 +10,8 @@ import pytest
 
 from selfheal_cli.config import NetworkSettings, SyntheticSettings
 from selfheal_cli.kinds import PEERS, RIVER_PEERS
-from selfheal_cli.model.network import Architecture, SelfHealingNetwork
+from selfheal_cli.model.architecture import Architecture
+from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.model.training import seeded
 from selfheal_cli.pipeline.offline.baselines import (
     Constant,

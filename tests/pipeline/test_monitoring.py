@@ -11,8 +11,9 @@ import pytest
 from selfheal_cli.config import HealSettings, Policy, RunConfig
 from selfheal_cli.drift.kinds import parse_monitor
 from selfheal_cli.events.log import read
+from selfheal_cli.model.architecture import Architecture
 from selfheal_cli.model.attribution import gradient_times_input, input_gradients
-from selfheal_cli.model.network import Architecture, SelfHealingNetwork
+from selfheal_cli.model.network import SelfHealingNetwork
 from tests.pipeline.small import Ran, config, ran
 
 DEAF = Policy(fidi_threshold=100, conflict_min=10_000, stale_rules="keep")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from selfheal_cli.kinds import VERSIONS
-from selfheal_cli.model.network import threads_as_before, use_one_thread
+from selfheal_cli.model.threads import threads_as_before, use_one_thread
 from selfheal_cli.pipeline.offline import series
 from selfheal_cli.pipeline.offline.series import LOW_FRAUD, VersionResult, run_version
 from tests.conftest import Invoke

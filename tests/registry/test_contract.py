@@ -18,8 +18,9 @@ from selfheal_cli.errors import (
     VersionCorrupt,
     VersionNotFound,
 )
+from selfheal_cli.model.architecture import Architecture
 from selfheal_cli.model.checkpoint import make_base, pack
-from selfheal_cli.model.network import Architecture, SelfHealingNetwork
+from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.records import SHOWN_TAGS, Base, Evaluation, Phase, Snapshot, digest
 from selfheal_cli.registry.aliases import Move, move_alias
 from selfheal_cli.registry.base import CHAMPION, Lineage, Registry

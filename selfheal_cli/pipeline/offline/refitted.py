@@ -12,7 +12,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from selfheal_cli.config import NetworkSettings
-from selfheal_cli.model.network import Architecture, SelfHealingNetwork
+from selfheal_cli.model.architecture import Architecture
+from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.model.training import SpooledRows, seeded, train
 from selfheal_cli.pipeline.offline.baselines import Constant
 from selfheal_cli.records import Rows

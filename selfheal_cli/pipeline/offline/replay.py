@@ -16,7 +16,7 @@ from selfheal_cli.events.log import read
 from selfheal_cli.events.types import ModelTrained, RunStarted
 from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.model.build import why_other_bytes
-from selfheal_cli.model.network import use_one_thread
+from selfheal_cli.model.threads import use_one_thread
 from selfheal_cli.pipeline.prepare.baseline import Prepared, prepare
 from selfheal_cli.pipeline.prepare.rows import open_kept
 from selfheal_cli.pipeline.prepare.wrapped import wrapped_of

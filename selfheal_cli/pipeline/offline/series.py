@@ -21,7 +21,8 @@ from torch.nn import functional
 from selfheal_cli.config import HealSettings, NetworkSettings
 from selfheal_cli.heal.recipes.article import TINY, positive_weight, three_part_loss
 from selfheal_cli.metrics import confusion
-from selfheal_cli.model.network import Architecture, Classifier, PlainNetwork, SelfHealingNetwork
+from selfheal_cli.model.architecture import Architecture
+from selfheal_cli.model.network import Classifier, PlainNetwork, SelfHealingNetwork
 from selfheal_cli.model.training import Adam, SpooledRows, seeded, train
 from selfheal_cli.records import Rows
 from selfheal_cli.scores import Scores

@@ -28,15 +28,10 @@ from selfheal_cli.heal.recipe import check_place, check_recipe, kind_of
 from selfheal_cli.labels.quarantine import LabelWatch
 from selfheal_cli.metrics import classify
 from selfheal_cli.model.adapters import AFFINE, MIXTURE, REFLEXIVE
+from selfheal_cli.model.architecture import Architecture
 from selfheal_cli.model.attribution import gradient_times_input, input_gradients
 from selfheal_cli.model.checkpoint import PROBE_ROWS, estimator_tensors, make_base
-from selfheal_cli.model.network import (
-    Architecture,
-    Classifier,
-    PlainNetwork,
-    SelfHealingNetwork,
-    Weights,
-)
+from selfheal_cli.model.network import Classifier, PlainNetwork, SelfHealingNetwork, Weights
 from selfheal_cli.model.segmented import apart
 from selfheal_cli.model.selection import Selected, train_selected
 from selfheal_cli.model.training import SpooledRows, seeded, train

@@ -27,8 +27,9 @@ from selfheal_cli.model.loading import (
     read_pickle,
     read_safetensors,
 )
-from selfheal_cli.model.network import SelfHealingNetwork, use_one_thread
+from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.model.original import Original, first_width, take, takes_tokens
+from selfheal_cli.model.threads import use_one_thread
 from selfheal_cli.pipeline.prepare.inputs import AskedInput, place_inputs
 from selfheal_cli.records import Base
 from selfheal_cli.registry.base import Registry

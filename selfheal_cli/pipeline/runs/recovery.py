@@ -25,7 +25,7 @@ from selfheal_cli.events.types import (
     RunResumed,
     RunStarted,
 )
-from selfheal_cli.model.network import use_one_thread
+from selfheal_cli.model.threads import use_one_thread
 from selfheal_cli.pipeline.prepare.baseline import prepare
 from selfheal_cli.pipeline.prepare.lease import RunLease, wrote
 from selfheal_cli.pipeline.prepare.wrapped import wrapped_of

@@ -18,7 +18,7 @@ from selfheal_cli.events.state import RunView
 from selfheal_cli.events.types import ModelTrained, RunFinished
 from selfheal_cli.heal.engine import LiveModel, Serving, Tried
 from selfheal_cli.heal.recipe import Recipes
-from selfheal_cli.model.network import use_one_thread
+from selfheal_cli.model.threads import use_one_thread
 from selfheal_cli.pipeline.prepare.baseline import OnEpoch, Prepared, most_used_features, prepare
 from selfheal_cli.pipeline.prepare.continuing import WarmStart, champion_on
 from selfheal_cli.pipeline.prepare.lease import RunLease, require_free

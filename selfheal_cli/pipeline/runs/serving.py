@@ -33,7 +33,8 @@ from selfheal_cli.events.log import EventLog
 from selfheal_cli.heal.anchor import Anchor
 from selfheal_cli.heal.recipe import kind_of
 from selfheal_cli.model.checkpoint import ANCHOR, ESTIMATOR, assemble, probe_rows
-from selfheal_cli.model.network import SelfHealingNetwork, use_one_thread
+from selfheal_cli.model.network import SelfHealingNetwork
+from selfheal_cli.model.threads import use_one_thread
 from selfheal_cli.pipeline.prepare.baseline import Prepared, prepare
 from selfheal_cli.pipeline.prepare.continuing import (
     baseline_of,
