@@ -17,6 +17,7 @@ def share_compiled() -> None:
     """
     import sqlalchemy
     from mlflow.store.db import utils
+    from mlflow.utils import requirements_utils
     from sqlalchemy.util import LRUCache
 
     made = sqlalchemy.create_engine
@@ -33,5 +34,8 @@ def share_compiled() -> None:
 
     sqlalchemy.create_engine = create_engine
     utils._get_latest_schema_revision = functools.cache(utils._get_latest_schema_revision)
+    requirements_utils._get_installed_version = functools.cache(
+        requirements_utils._get_installed_version
+    )
     gc.collect()
     gc.freeze()  # a million objects of libraries, which no collection need go through again

@@ -110,6 +110,7 @@ def closure(entry: str) -> dict[str, ast.Module]:
     return dict(sorted(trees.items()))
 
 
+@cache
 def pinned(distribution: str) -> str:
     """A requirement by its public version: no index has what a local build calls itself."""
     return f"{distribution}=={version(distribution).partition('+')[0]}"
@@ -153,11 +154,25 @@ def _for_type_checkers(node: ast.stmt) -> bool:
 
 def _imported(tree: ast.Module) -> Iterator[str]:
     """What a tree imports by its whole name, wherever it does: modules, and names in them."""
-    for node in ast.walk(tree):
+    for node in _statements(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield from (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+
+
+def _statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """A tree's statements at any depth, without the expressions, which are most of a tree."""
+    yield tree
+    for block in ("body", "handlers", "cases", "orelse", "finalbody"):
+        for node in getattr(tree, block, ()):
+            yield from _statements(node)
+
+
+@lru_cache(maxsize=5_000)
+def _imported_by(text: str) -> tuple[str, ...]:
+    """`_imported` of a file; who wraps several models reads the same ones again."""
+    return tuple(_imported(ast.parse(text)))
 
 
 def _renamed(tree: ast.Module) -> ast.Module:
@@ -195,7 +210,7 @@ def _modules_of(
     model ``brought``; and the distributions that own the others.
     """
     files = dict(brought)
-    within = (one for text in brought.values() for one in _imported(ast.parse(text)))
+    within = (one for text in brought.values() for one in _imported_by(text))
     waiting = [*modules, *within]
     known = _owners() if waiting else {}
     others: set[str] = set()
@@ -210,7 +225,7 @@ def _modules_of(
             continue
         for place, path in _files(_spec(top)).items():
             files[place] = path.read_text(encoding="utf-8")
-            waiting += _imported(ast.parse(files[place]))
+            waiting += _imported_by(files[place])
     return files, others
 
 
