@@ -54,8 +54,10 @@ class Folder:
         log.close()
         return log.path
 
-    def begin(self, run: str = "", batch: int = 0) -> tuple[int, str]:
-        beginning = where_to_begin("fraud", self.path, self.spool, run, batch)
+    def begin(
+        self, run: str = "", batch: int = 0, champion: tuple[str, int] = ("", 0)
+    ) -> tuple[int, str]:
+        beginning = where_to_begin("fraud", self.path, self.spool, run, batch, champion)
         assert beginning.cursor.spool in (0, self.spool.identity())
         return beginning.cursor.answered, beginning.notice
 
@@ -79,6 +81,31 @@ def test_reading_goes_on_after_the_last_batch_that_was_gone_through(folder: Fold
     folder.run("one", [folder.at(1)])
     folder.run("two", [folder.at(2)], begun=folder.at(3))
     assert folder.begin("two", 1) == (2, "")
+
+
+def test_the_batch_that_the_champion_learned_from_is_not_gone_through_again(
+    folder: Folder,
+) -> None:
+    folder.answer("a", "b", "c")
+    folder.run("one", [folder.at(1)], begun=folder.at(2))  # killed between heal and batch's end
+    assert folder.begin(champion=("one", 1)) == (1, "")
+    assert folder.begin(champion=("one", 2)) == (2, "")
+
+
+def test_what_a_machine_went_through_is_not_read_again_by_one_that_began_before_it(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Spool, "shared", True)
+    folder.answer("a", "b", "c")
+    folder.run("one", [folder.at(1)])
+    folder.spool.commit("elsewhere", 1, folder.at(2), lease=2)
+    folder.spool.settle("elsewhere", 1, lease=2)
+    assert folder.begin() == (2, "")
+    folder.spool.commit("two", 0, folder.at(2), lease=3)
+    folder.run("two", [])  # killed before its first batch
+    assert folder.begin() == (2, "")
+    folder.run("three", [folder.at(3)])
+    assert folder.begin() == (3, "")
 
 
 def test_a_spool_that_0_1_0_was_reading_is_read_on(folder: Folder) -> None:

@@ -302,10 +302,10 @@ def where_to_begin(
     that was read. ``run`` is the one that last spoke of itself there, at ``batch``; the champion
     was made by a run at a batch.
     """
-    read_before = _read_before(model, workspace)
-    elsewhere = _elsewhere(spool, read_before, champion)
-    if elsewhere is not None:
-        return elsewhere
+    read_before = _read_before(model, workspace, champion)
+    written_down = _written_down(spool, read_before, champion)
+    if written_down is not None:
+        return _beyond_what_kills(written_down, read_before.begun)
     beginning = _in_this(spool, read_before)
     batches = read_before.batches
     if not beginning.notice and run and batches.get(run, -1) < batch:
@@ -318,14 +318,19 @@ def where_to_begin(
     return _beyond_what_kills(beginning, read_before.begun)
 
 
-def _elsewhere(spool: AnswerLog, read_before: Read, champion: tuple[str, int]) -> Beginning | None:
-    """Of a log that machines share: where the run that read it last wrote down to have come, if
-    that run's own event log is on another machine.
+def _written_down(
+    spool: AnswerLog, read_before: Read, champion: tuple[str, int]
+) -> Beginning | None:
+    """Of a log that machines share: where runs wrote down there to have come, unless the run that
+    did so last is of this folder, and its event log says that it came as far or further.
     """
     committed = spool.committed(*champion) if spool.shared else None
-    if committed is None or committed[1] in read_before.batches:
+    if committed is None:
         return None
     cursor, run = committed
+    own = [one for _, one in read_before.through if one.spool == cursor.spool]
+    if run in read_before.batches and not all(map(cursor.is_beyond, own)):
+        return None
     here = spool.here(cursor)
     if here is None or not spool.holds(here):
         return None
@@ -397,25 +402,27 @@ def _place(cursor: Cursor) -> str:
     return f"request {cursor.answered}" + (f", row {cursor.place}" if cursor.place else "")
 
 
-def _read_before(model: str, workspace: Path) -> Read:
+def _read_before(model: str, workspace: Path, champion: tuple[str, int]) -> Read:
+    """The champion's batch was learned from, though its run may have been killed before its end."""
     through: list[tuple[str, Cursor]] = []
     begun: list[Cursor] = []
     batches: dict[str, int] = {}
     for log in served_logs(model, workspace):
-        taken = None
-        batches[log.parent.name] = 0
+        run, taken = log.parent.name, None
+        batches[run] = 0
         for event in read(log):
             if isinstance(event, RowsTaken):
-                taken = Cursor(**event.offsets)
-                if not event.rows:  # labels alone, which are learned from at once
-                    through.append((event.at, taken))
+                taken = event.at, Cursor(**event.offsets)
+                # labels alone are learned from at once; so was what the champion is made of
+                if not event.rows or (run, event.batch) == champion:
+                    through.append(taken)
                     taken = None
-            elif isinstance(event, (BatchScored, BatchSetApart)) and taken is not None:
-                through.append((event.at, taken))
-                batches[log.parent.name] = event.batch
+            elif isinstance(event, (BatchScored, BatchSetApart)):
+                batches[run] = event.batch
+                through += [] if taken is None else [taken]
                 taken = None
         if taken is not None:
-            begun.append(taken)
+            begun.append(taken[1])
     return Read(through, begun, batches)
 
 
