@@ -377,7 +377,7 @@ def _invalid(meters: ServerMetrics) -> Any:
     async def handle(request: Request, exc: RequestValidationError) -> Response:
         meters.refused.labels("malformed").inc()
         request.scope[REFUSED] = "malformed"
-        refusal = RequestRefused(complaint(exc.errors()[0]))
+        refusal = RequestRefused(complaint(exc.errors()))
         return Response(problem(request.url.path, refusal), 400, media_type=JSON)
 
     return handle

@@ -225,3 +225,10 @@ def test_a_caller_has_a_rate_of_its_own_and_gets_it_back() -> None:
     rates.take("a")
     with pytest.raises(RequestRefused):
         rates.take("a")
+
+
+def test_an_origin_that_is_no_url_is_another_sites() -> None:
+    with pytest.raises(RequestRefused, match="only a page of this server"):
+        Guard(Tokens()).admit(
+            frozenset((Right.LABEL,)), {"host": "localhost", "origin": "http://["}, changes=True
+        )

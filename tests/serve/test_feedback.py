@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 from uuid import uuid4
 
 import numpy as np
 import pytest
 
+from selfheal_cli.errors import RequestRefused
 from selfheal_cli.labels.selection import LabelSelection, lots_of
+from selfheal_cli.serve.http.feedback import Labels
+from selfheal_cli.serve.http.parsing import parsed
 from tests.serve.conftest import Running
 
 
@@ -140,3 +144,21 @@ def test_rows_that_are_let_through_by_lot_are_named_by_their_places(served: Runn
     assert told == ",".join(map(str, expected))
     again = served.post("/invocations", json={"dataframe_split": rows})
     assert "x-selfheal-let-through" not in again.headers
+
+
+@pytest.mark.parametrize(
+    ("label", "says"),
+    [
+        ({"key": 1.5, "label": 1}, "labels.0.key: expected is one of: a text, a whole number"),
+        ({"key": "k" * 513, "label": 1}, "labels.0.key: String should have at most 512 characters"),
+        ({"key": 2**63, "label": 1}, "labels.0.key: Input should be less than 9223372036854775808"),
+        (
+            {"key": "k", "label": {}},
+            "labels.0.label: expected is one of: true or false, a whole number, a number, a text",
+        ),
+    ],
+)
+def test_a_value_of_no_kind_is_told_which_kinds_are_meant(label: dict[str, Any], says: str) -> None:
+    with pytest.raises(RequestRefused) as refused:
+        parsed(Labels, json.dumps({"labels": [label]}).encode())
+    assert str(refused.value) == says

@@ -71,6 +71,8 @@ def test_only_the_outputs_that_were_asked_for_come(served: Running) -> None:
         [{"name": "x", "shape": [1, 10], "datatype": "FP128", "data": [1] * 10}],
         [{"name": "x", "shape": [-1], "datatype": "FP64", "data": []}],
         [{"name": "x", "shape": [2, 10], "datatype": "FP64", "data": [[1] * 10, 4711]}],
+        [{"name": "x", "shape": [1, 10], "datatype": "FP32", "data": [10**400] * 10}],
+        [{"name": "x", "shape": [2**31 - 1] * 500, "datatype": "FP64", "data": []}],
     ],
 )
 def test_tensors_that_do_not_fit_are_refused_without_their_data(
@@ -79,3 +81,11 @@ def test_tensors_that_do_not_fit_are_refused_without_their_data(
     answer = served.post(INFER, json={"inputs": inputs})
     assert answer.status_code == 400
     assert answer.json().keys() == {"error"} and "4711" not in answer.text
+
+
+def test_an_output_comes_once_and_a_length_is_one_of_the_bodys(served: Running) -> None:
+    twice = {"inputs": [matrix(served)], "outputs": [{"name": "label"}] * 2}
+    answer = served.post(INFER, json=twice)
+    assert answer.json() == {"error": "outputs: each may be asked for once"}
+    long = {"Inference-Header-Content-Length": "9" * 5_000}
+    assert served.post(INFER, json={"inputs": [matrix(served)]}, headers=long).status_code == 400

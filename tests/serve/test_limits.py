@@ -154,6 +154,13 @@ def test_a_header_that_decides_comes_once(narrow: Running, name: str) -> None:
     assert f"the header '{name}' comes twice".encode() in answer
 
 
+def test_a_header_behind_the_body_decides_nothing(served: Running) -> None:
+    head = b"POST /feedback HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
+    body = b'd\r\n{"labels":[]}\r\n0\r\nX-Selfheal-Request-Id: behind\r\n\r\n'
+    answer = sent(served, head + b"Connection: close\r\n\r\n" + body)
+    assert answer.startswith(b"HTTP/1.1 200") and b"behind" not in answer
+
+
 def test_headers_without_end_end_the_connection(narrow: Running) -> None:
     host, _, port = narrow.url.removeprefix("http://").partition(":")
     with (

@@ -112,10 +112,10 @@ class Guard:
     def _require_own_page(self, headers: Headers) -> None:
         """A page of another site may send a browser here, with its user's password."""
         site, origin = headers.get("sec-fetch-site"), headers.get("origin")
-        own = (headers.get("host", ""), urlsplit(self._sites.public_url).netloc)
+        own = (headers.get("host", ""), _netloc(self._sites.public_url))
         if site in ("same-origin", "none") or (site is None and origin is None):
             return
-        if origin is not None and urlsplit(origin).netloc in filter(None, own):
+        if origin is not None and _netloc(origin) in filter(None, own):
             return
         raise RequestRefused(
             "only a page of this server may do that; behind a proxy, start it with --public-url",
@@ -125,7 +125,7 @@ class Guard:
     def _require_own_name(self, headers: Headers) -> None:
         """A site whose name resolves to this machine is of the same origin to a browser."""
         name = _host_name(headers.get("host", ""))
-        known = (*self._sites.hosts, _host_name(urlsplit(self._sites.public_url).netloc))
+        known = (*self._sites.hosts, _host_name(_netloc(self._sites.public_url)))
         if not _is_plain(name) and name not in filter(None, known):
             raise RequestRefused(
                 "without tokens this server answers by its IP address or as 'localhost' only; "
@@ -174,6 +174,14 @@ def _given(header: str) -> tuple[str, bytes]:
 
 def _with(headers: Headers, token: str) -> Headers:
     return {**headers, "authorization": f"{FORM} {token}"} if token else headers
+
+
+def _netloc(url: str) -> str:
+    """Name and port of a URL; empty where it has none."""
+    try:
+        return urlsplit(url).netloc
+    except ValueError:
+        return ""
 
 
 def _host_name(host: str) -> str:

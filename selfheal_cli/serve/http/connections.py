@@ -123,6 +123,11 @@ class PatientConnection(HttpToolsProtocol):
         if self._timer is None:
             self._await_headers()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """See httptools, which has those behind a body as well: a proxy looked at none of them."""
+        if self._timer is not None:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """See httptools."""
         self._no_timer()

@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 
 
 def as_key(value: object) -> str:
-    """A row's name as text; a number that was read as a float names the same row.
+    """A row's name as text that any log takes; a number that was read as a float names the same
+    row.
 
-    >>> as_key(17), as_key(17.0), as_key("17")
-    ('17', '17', '17')
+    >>> as_key(17), as_key(17.0), as_key("17"), as_key("a\\0b")
+    ('17', '17', '17', 'a?b')
     """
-    return one_text(value).encode("utf-8", "replace").decode()
+    return one_text(value).encode("utf-8", "replace").decode().replace("\0", "?")
 
 
 def keys_of(table: Any, name: str, rows: int) -> tuple[str, ...] | None:

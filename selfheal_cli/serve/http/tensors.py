@@ -46,7 +46,7 @@ class Tensor(Spoken):
     """
 
     name: str
-    shape: list[Annotated[int, Field(ge=0, le=MOST)]]
+    shape: Annotated[list[Annotated[int, Field(ge=0, le=MOST)]], Field(max_length=DIMENSIONS)]
     datatype: DataType
     parameters: dict[str, Any] | None = None
     data: list[Any] | None = None
@@ -120,7 +120,9 @@ def _are_of(values: list[Any], datatype: DataType) -> bool:
     if not kinds <= {bool, int, float}:
         return False
     largest = LARGEST_BF16 if datatype == "BF16" else float(np.finfo(WIRE[datatype]).max)
-    return all(abs(value) <= largest or not isfinite(value) for value in known)
+    return all(
+        abs(value) <= largest or (type(value) is float and not isfinite(value)) for value in known
+    )
 
 
 def _from_bytes(tensor: Tensor, content: bytes) -> list[Any]:

@@ -5,6 +5,7 @@ Source: https://github.com/kserve/open-inference-protocol
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from selfheal_cli.records import Columns
 
 JSON_LENGTH = "inference-header-content-length"  # the header: of the JSON, where bytes follow
+LENGTH = re.compile(r"[0-9]{1,15}")
 NOT_HERE = ("sequence_id", "sequence_start", "sequence_end")  # models with a memory of callers
 NOT_THERE = ("classification", ELSEWHERE)  # of an output
 
@@ -178,15 +180,18 @@ def infer(
 def _parts(body: bytes, json_length: str | None) -> tuple[bytes, bytes]:
     if json_length is None:
         return body, b""
-    if not (json_length.isascii() and json_length.isdecimal()) or int(json_length) > len(body):
+    if not LENGTH.fullmatch(json_length) or (length := int(json_length)) > len(body):
         raise RequestRefused("Inference-Header-Content-Length: the body has fewer bytes")
-    return body[: int(json_length)], body[int(json_length) :]
+    return body[:length], body[length:]
 
 
 def _require_known(request: Request) -> None:
     """Nothing is accepted and ignored that would change an answer."""
     unknown = [name for name in NOT_HERE if name in (request.parameters or {})]
-    for one in request.outputs or ():
+    wanted = request.outputs or []
+    if len({one.name for one in wanted}) != len(wanted):
+        raise RequestRefused("outputs: each may be asked for once")
+    for one in wanted:
         if one.name not in OUTPUTS:
             raise RequestRefused(f"outputs: {' and '.join(OUTPUTS)} are there to be asked for")
         unknown += [name for name in NOT_THERE if name in (one.parameters or {})]
