@@ -7,8 +7,9 @@ import pickle
 import shutil
 import sqlite3
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from selfheal_cli.engine import cluster as cluster_module
 from selfheal_cli.engine import scoring
 from selfheal_cli.engine.scoring import RemoteParts
 from selfheal_cli.pipeline.offline.part_scorer import PartTask
+from selfheal_cli.pipeline.offline.scored_parts import ScoredParts
 from selfheal_cli.pipeline.offline.version_scorer import VersionScorer
 from tests.cli.test_run import make_table
 from tests.conftest import Invoke, enter, moved
@@ -154,6 +156,23 @@ def test_a_killed_job_goes_on_with_its_version_though_the_alias_moved_and_repeat
         pd.testing.assert_frame_equal(read(output), read(str(whole)))
     else:
         assert Path(output).read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize(("gone", "left"), [("000000000020.csv", 10), ("000000000010.csv", 0)])
+def test_rows_behind_a_part_that_is_gone_are_scored_again(
+    gone: str, left: int, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.csv"
+    for rows in (0, left):
+        parts = ScoredParts(output)
+        with suppress(KeyboardInterrupt), parts.open({"model": "pay"}, force=False):
+            assert parts.rows == rows
+            for row in (10, 20):
+                with parts.stream() as stream:
+                    stream.write(b"row")
+                parts.end(row, Counter())
+            raise KeyboardInterrupt
+        (tmp_path / "out.csv.unfinished" / "parts" / f"part-{gone}").unlink()
 
 
 def test_a_query_is_asked_once_for_a_job_that_goes_on(

@@ -12,6 +12,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
@@ -131,6 +132,7 @@ class ScoredParts:
         self._job = json.loads(json.dumps(job, default=str))
         path = self.folder / JOB
         if not path.exists():
+            self._forget()  # what another job left that was being given up
             return
         noted = json.loads(path.read_text(encoding="utf-8"))
         if noted["job"] != self._job:
@@ -143,10 +145,12 @@ class ScoredParts:
             self._forget()
             return
         self.version = noted["version"]
-        parts = ((int(row), Counter(counts)) for row, counts in noted["parts"].items())
-        self._counts = {row: counts for row, counts in parts if self._part(row).exists()}
+        parts = sorted((int(row), Counter(counts)) for row, counts in noted["parts"].items())
+        # behind one that is gone no row is known to be written
+        self._counts = dict(takewhile(lambda part: self._part(part[0]).exists(), parts))
 
     def _forget(self) -> None:
+        (self.folder / JOB).unlink(missing_ok=True)
         for path in (*(self.folder / PARTS).iterdir(), *self.folder.glob("*.ndjson")):
             path.unlink()
 
