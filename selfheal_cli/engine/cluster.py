@@ -21,6 +21,7 @@ from selfheal_cli.model import allowed
 ADDRESS, LOCAL = "RAY_ADDRESS", "local"
 PASSED_ON = (allowed.VARIABLE, "SELFHEAL_DEVICE")  # to the processes of the cluster
 STATISTICS = "RAY_USAGE_STATS_ENABLED"  # nobody far away is told
+SKIPPED = "RAY_DEDUP_LOGS_SKIP_REGEX"  # of what Ray would print among what a command prints
 ANSWER_SECONDS = 20.0
 FREE_SECONDS = 20.0
 LOOK_SECONDS = 0.5
@@ -83,9 +84,12 @@ def require_cluster() -> str:
 
 
 def require_ray() -> None:
-    """Raise `ConfigurationError` where it is not installed."""
+    """Raise `ConfigurationError` where it is not installed. Call it before it is loaded: it says on
+    stdout that a node died, unless it is told not to; it stands in its logs anyway.
+    """
     if find_spec("ray") is None:
         raise ConfigurationError("Ray is not installed: pip install 'selfheal-cli[ray]'")
+    os.environ.setdefault(SKIPPED, "^")
 
 
 def has_cpus() -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 from safetensors.torch import save
 
 from selfheal_cli.config import HealSettings
+from selfheal_cli.engine.cluster import require_ray
 from selfheal_cli.heal import shards
 from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.heal.task import HealTask
@@ -94,6 +95,7 @@ def main(count: int, event: str) -> None:
     if not count:
         heals("local", lambda: None, lambda: 0)
         return
+    require_ray()
     from ray.cluster_utils import Cluster
 
     cluster = Cluster()

@@ -29,8 +29,7 @@ def heals(nodes: int, event: str = "nothing") -> list[dict[str, Any]]:
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    # Ray says there as well that a node died
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 @cache
