@@ -208,6 +208,8 @@ def _facts(document: Document) -> list[Text]:
         lines.append(f"Segments that drifted: {', '.join(drifted[:SEGMENTS])}{more}")
     outcomes = ", ".join(f"{count} {name}" for name, count in heals.items() if count)
     lines.append(f"Heals: {outcomes or 'none yet'}; {standing['rollbacks']} rollbacks")
+    if allowed := standing.get("allowed"):
+        lines.append(f"Heals, {allowed}")
     if canary := standing.get("canary"):
         lines.append(_canary(canary))
     age = document["label_age_seconds"]

@@ -22,12 +22,22 @@ import pytest
 import requests
 
 from selfheal_cli.config import SyntheticSettings
+from selfheal_cli.config_policy import Policy
 from selfheal_cli.events.event import Event
 from selfheal_cli.events.log import read
-from selfheal_cli.events.types import BatchScored, ChampionFollowed, RowsTaken, RunFinished
+from selfheal_cli.events.types import (
+    BatchScored,
+    ChampionFollowed,
+    ProposalMade,
+    RowsTaken,
+    RunFinished,
+    RunStarted,
+)
 from selfheal_cli.model.checkpoint import assemble, unpack
 from selfheal_cli.pipeline.runs.recovery import Beginning
+from selfheal_cli.pipeline.runs.serving import BUDGET
 from selfheal_cli.pipeline.stream.champion import ELSEWHERE
+from selfheal_cli.registry.journal import JournalState
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from selfheal_cli.serve.healer import healing
 from selfheal_cli.serve.healer import process as healer
@@ -349,6 +359,26 @@ def test_what_cannot_be_shown_sets_no_batch_apart() -> None:
     one._see(example(BatchScored))
     assert "batch, is not shown: KeyError('z')" in said[0]
     around.watch.assert_called_once()
+
+
+def test_what_waits_for_a_person_is_said_with_the_command_that_shows_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[str] = []
+    one = healing.ModelHealer(
+        Mock(say=said.append, channel=Mock(shared=False), model="claims"), Mock()
+    )
+    monkeypatch.setattr(healing, "standing", Mock(return_value=JournalState()))
+    one._served = Mock(config=Mock(policy=Policy(**BUDGET)))
+    for _ in range(2):  # the second run of a healer has nothing new to say of it
+        one._see(example(RunStarted))
+    one._see(example(ProposalMade, proposal=17, version=4, reason="12.0% of decisions change"))
+    assert said[0].startswith("'claims': mode auto: heals serve within the budget, and are")
+    assert "at most 6 heals an hour, 10% of decisions changed by one, 25% by all" in said[0]
+    assert said[0].endswith("'selfheal proposals --model claims' lists them")
+    assert said[1].startswith("'claims': v4 does not serve yet, proposal 17 waits for a person: 12")
+    assert said[1].endswith("'selfheal approve 17 --model claims' shows its plan and asks")
+    assert len(said) == 2
 
 
 def test_a_run_ends_where_a_person_moved_the_champion_to_another_base_and_not_else() -> None:

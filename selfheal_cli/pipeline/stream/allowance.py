@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from selfheal_cli.config_policy import Policy
 from selfheal_cli.heal.task import HealOutcome
 from selfheal_cli.metrics import classify
 from selfheal_cli.model.network import SelfHealingNetwork
@@ -37,6 +38,17 @@ class Permission:
 
 
 FREE = Permission()  # of who is not served
+
+
+def limits_of(policy: Policy) -> str:
+    """The budget as a sentence's end; empty where nothing is limited."""
+    moves, change, in_all = policy.budget_moves, policy.budget_change, policy.budget_change_in_all
+    said = [
+        "" if moves is None else f"{moves} heals an hour",
+        "" if change is None else f"{change:.0%} of decisions changed by one",
+        "" if in_all is None else f"{in_all:.0%} by all since a person approved one",
+    ]
+    return f"at most {', '.join(filter(None, said))}" if any(said) else ""
 
 
 class Allowance:
@@ -77,7 +89,10 @@ class Allowance:
             self._moves.popleft()
         if most is None or len(self._moves) < most:
             return ""
-        return f"beyond the budget: {len(self._moves)} heals were published within the hour"
+        return (
+            f"beyond the budget: {len(self._moves)} heals were published within the hour, as many "
+            "as may be without a person's approval (budget_moves)"
+        )
 
     def ask(
         self, outcome: HealOutcome, network: SelfHealingNetwork, threshold: float
@@ -110,11 +125,15 @@ class Allowance:
         if spent := self.spent():
             return spent
         if change is not None and changed > change:
-            return f"beyond the budget: {changed:.1%} of decisions change, {change:.1%} may"
+            return (
+                f"beyond the budget: {changed:.1%} of decisions change, {change:.1%} may without a "
+                "person's approval (budget_change)"
+            )
         if change_in_all is not None and in_all > change_in_all:
             return (
                 f"beyond the budget: {in_all:.1%} of decisions are others than those of "
-                f"{self._named}, {change_in_all:.1%} may be"
+                f"{self._named}, {change_in_all:.1%} may be without a person's approval "
+                "(budget_change_in_all)"
             )
         return ""
 

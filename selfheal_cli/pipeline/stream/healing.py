@@ -266,8 +266,10 @@ class Healing:
         )  # fmt: skip
         if proposed:
             changed = f"{permission.changed:.1%} of decisions change"
-            why = "" if permission.mode == "recommend" else f"; {permission.why}"
-            reason = f"{HEAL}{event.heal_id}: {event.reason}; {changed}{why}"
+            if permission.mode != "recommend":
+                said = changed in permission.why
+                changed = permission.why if said else f"{changed}; {permission.why}"
+            reason = f"{HEAL}{event.heal_id}: {event.reason}; {changed}"
             self._propose(event.to_snapshot, reason)
 
     def finish(self) -> None:

@@ -29,7 +29,9 @@ from selfheal_cli.events.types import (
     CanaryOrdered,
     CanaryResumed,
     ChampionFollowed,
+    ModeChanged,
     MoveRefused,
+    ProposalMade,
     RolledBack,
     RowsTaken,
     RunStarted,
@@ -43,9 +45,12 @@ from selfheal_cli.pipeline.runs.recovery import settle_earlier, where_to_begin
 from selfheal_cli.pipeline.runs.run import Finished, RunContext
 from selfheal_cli.pipeline.runs.serving import ServedRun, heal_served
 from selfheal_cli.pipeline.runs.watching import latest, watch_served
+from selfheal_cli.pipeline.stream.allowance import limits_of
 from selfheal_cli.pipeline.stream.champion import ELSEWHERE
 from selfheal_cli.registry.aliases import Unsettled, settle, unsettled
 from selfheal_cli.registry.base import CHAMPION, Registry
+from selfheal_cli.registry.journal import standing
+from selfheal_cli.registry.orders import AUTO, STANDS, mode_of
 from selfheal_cli.rollback.plan import serving_version
 from selfheal_cli.rollback.verify import load_verified
 from selfheal_cli.serve.healer.status import EventFold
@@ -453,11 +458,34 @@ class ModelHealer:
                 channel.set_version(event.to_snapshot, event.version, self._lease)
         if self._places is not None:
             self._places.see(event)
+        self._say_what_may_be(event)
         for look in (self._fold.apply, self._around.watch):
             try:
                 look(event)
             except Exception as exc:  # what is shown may be wrong by now; the batch is not
                 self._around.say(f"event {event.sequence}, {event.kind}, is not shown: {exc!r}")
+
+    def _say_what_may_be(self, event: Event) -> None:
+        """What heals may do by themselves, once it is another than was said, and what they did not
+        do since it is more than that.
+        """
+        around, served = self._around, self._served
+        model = around.model
+        if isinstance(event, ProposalMade):
+            around.say(
+                f"'{model}': v{event.version} does not serve yet, proposal {event.proposal} waits "
+                f"for a person: {visible(event.reason)}; until {event.expires[:16]}Z 'selfheal "
+                f"approve {event.proposal} --model {model}' shows its plan and asks"
+            )
+        if served is None or not isinstance(event, (RunStarted, ModeChanged)):
+            return
+        with suppress(SelfhealError):  # the registry is away: it is said again
+            mode = mode_of(standing(around.registry, model))
+            limits = limits_of(served.config.policy) if mode == AUTO else ""
+            allowed = f"mode {mode}: {STANDS[mode]}" + (f" ({limits})" if limits else "")
+            if self._facts.get("allowed", "") != allowed:
+                around.say(f"'{model}': {allowed}; 'selfheal proposals --model {model}' lists them")
+            self._facts["allowed"] = allowed
 
     def _serve_tried(self, number: int) -> None:
         """It is the champion: who scores need not wait for the end of the run that tried it."""

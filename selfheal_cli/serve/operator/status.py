@@ -146,7 +146,8 @@ class ModelStatus(_Reported):
     that healing could not take as they came. ``no_champion`` says why there is none. ``history``
     is the run's course, in stretches of equally many batches. ``segments`` are those that were
     named as drifted, the furthest first. ``mode`` is
-    what heals may do, by whose word and why; empty until the registry was asked.
+    what heals may do, by whose word and why; empty until the registry was asked. ``allowed`` says
+    it in words, with the budget.
     ``canary`` is what is tried beside the champion.
     """
 
@@ -193,6 +194,7 @@ class ModelStatus(_Reported):
     mode: str = ""
     mode_by: str = ""
     mode_reason: str = ""
+    allowed: str = ""
     proposals: tuple[Proposed, ...] = ()
     history: tuple[Stretch, ...] = ()
     segments: tuple[SegmentDrifted, ...] = ()

@@ -120,7 +120,7 @@ def warnings(seen: StatusSnapshot) -> list[str]:
     if standing.held_by:
         why = f": {standing.held_reason}" if standing.held_reason else ""
         messages.append(f"Healing is held by {standing.held_by}{why}")
-    messages += _of_mode(standing)
+    messages += _of_mode(seen.server.model, standing)
     messages += _of_champion(seen.server.version, standing)
     if seen.label_age is not None and seen.label_age > LABEL_SILENCE:
         messages.append(f"No label has come for {span(seen.label_age)}.")
@@ -168,14 +168,18 @@ def _of_server(seen: StatusSnapshot) -> list[str]:
     return messages
 
 
-def _of_mode(standing: ModelStatus) -> list[str]:
+def _of_mode(model: str, standing: ModelStatus) -> list[str]:
     """What keeps heals from serving by themselves, and what waits for a person."""
     messages = []
     if standing.mode in STANDS and standing.mode != AUTO:
         why = f", by {standing.mode_by}: {standing.mode_reason}" if standing.mode_by else ""
         messages.append(f"Mode {standing.mode}: {STANDS[standing.mode]}{why}")
     for one in standing.proposals:
-        messages.append(f"Proposal {one.number} waits for approval: v{one.version}, {one.reason}")
+        messages.append(
+            f"Proposal {one.number} waits for approval: v{one.version}, {one.reason}; 'selfheal "
+            f"approve {one.number} --model {model}' shows its plan and asks, and so does Plan "
+            "among the proposals of the status page."
+        )
     return messages
 
 
