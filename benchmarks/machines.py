@@ -251,14 +251,15 @@ def _labels_learned(cluster: Cluster) -> int:
     runs.sort(key=lambda events: events[0].at)
     count, again_from = 0, math.inf
     for events in reversed(runs):
-        ends = {one.batch: one.offsets["answered"] for one in events if isinstance(one, RowsTaken)}
-        heals = [n for n, one in enumerate(events) if isinstance(one, HealPublished)]
-        count += sum(
-            event.rows for number, event in enumerate(events)
-            if isinstance(event, LabelsArrived)
-            and (number < max(heals, default=-1) or ends[event.batch] < again_from)
-        )  # fmt: skip
-        again_from = min([again_from, *ends.values()])
+        healed = [n for n, one in enumerate(events) if isinstance(one, HealPublished)]
+        ends: list[int] = []
+        for number, event in enumerate(events):
+            if isinstance(event, RowsTaken):
+                ends.append(event.offsets["answered"])
+            elif isinstance(event, LabelsArrived):
+                kept = number < max(healed, default=-1) or ends[-1] < again_from
+                count += event.rows if kept else 0
+        again_from = min([again_from, *ends])
     return count
 
 
