@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import sqrt
 
-from selfheal_cli.model.checkpoint import probe_decisions
+from selfheal_cli.model.checkpoint import assemble, probe_decisions
 from selfheal_cli.model.network import Weights
 from selfheal_cli.records import VersionRecord
 from selfheal_cli.registry.base import Registry
@@ -76,9 +76,11 @@ def _differing_decisions(
     if first[0].base != second[0].base:
         return None, 0
     base = registry.base(first[0].base)
+    where = first[0].model
+    networks = [(version, assemble(base, one, where=where)) for version, one in (first, second)]
     before, after = (
-        bytes.fromhex(probe_decisions(base, weights, version.threshold, where=version.model))
-        for version, weights in (first, second)
+        bytes.fromhex(probe_decisions(base, network, version.threshold, where=where))
+        for version, network in networks
     )
     if not before:
         return None, 0

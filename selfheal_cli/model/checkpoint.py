@@ -106,15 +106,17 @@ def probe_rows(base: Base) -> FloatArray | None:
     return None if probe is None else probe.numpy()
 
 
-def probe_decisions(base: Base, adapter: Weights, threshold: float, *, where: str) -> str:
-    """An adapter's decisions on its base's probe rows, in hex; empty without such rows.
+def probe_decisions(
+    base: Base, network: SelfHealingNetwork, threshold: float, *, where: str
+) -> str:
+    """A network's decisions on its base's probe rows, in hex; empty without such rows.
 
-    Raises `VersionCorrupt` where the two do not fit, or a probability is not finite.
+    Raises `VersionCorrupt` where a probability is not finite.
     """
     rows = probe_rows(base)
     if rows is None:
         return ""
-    probabilities = assemble(base, adapter, where=where).predict(rows)
+    probabilities = network.predict(rows)
     if not bool(np.isfinite(probabilities).all()):
         raise VersionCorrupt(f"{where}: its probabilities are not finite; use another version")
     return classify(probabilities, threshold).tobytes().hex()

@@ -11,7 +11,7 @@ from typing import Any
 from selfheal_cli.errors import ConflictError, RegistryError, RegistryRestored
 from selfheal_cli.events.run_record import Account
 from selfheal_cli.events.types import SnapshotTaken
-from selfheal_cli.model.checkpoint import probe_decisions, unpack
+from selfheal_cli.model.checkpoint import assemble, probe_decisions, unpack
 from selfheal_cli.records import Evaluation, Phase, Snapshot
 from selfheal_cli.registry.aliases import Move, move_alias
 from selfheal_cli.registry.base import CHAMPION, NOTHING, Lineage, Registry, StepMetrics
@@ -140,7 +140,8 @@ def _version(
     adapter = job.blob or b""
     weights = unpack(adapter, sha256=snapshot.sha256, where=snapshot.id)
     base = registry.base(lineage.base)
-    probe = probe_decisions(base, weights, snapshot.threshold, where=snapshot.id)
+    network = assemble(base, weights, where=snapshot.id)
+    probe = probe_decisions(base, network, snapshot.threshold, where=snapshot.id)
     snapshot = replace(snapshot, probe=probe)
     before = outbox.last_version()
     added = registry.add_version(lineage, snapshot, adapter, parent, again=again)

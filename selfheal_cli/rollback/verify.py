@@ -27,11 +27,11 @@ def load_verified(
     adapter = registry.adapter(version) if adapter is None else adapter
     weights = unpack(adapter, sha256=version.sha256, where=where)
     base = registry.base(version.base)
-    assemble(base, weights, where=where)
+    network = assemble(base, weights, where=where)
     broken = [name for name, value in weights.items() if not bool(torch.isfinite(value).all())]
     if broken:
         raise VersionCorrupt(f"{where}: weight '{broken[0]}' is not finite; use another version")
-    _check_decisions(version, probe_decisions(base, weights, version.threshold, where=where), where)
+    _check_decisions(version, probe_decisions(base, network, version.threshold, where=where), where)
     return weights
 
 

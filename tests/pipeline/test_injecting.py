@@ -161,7 +161,8 @@ def test_the_command_shows_a_table_of_80_columns_and_a_picture(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     quiet_table(3_000).to_csv("quiet.csv", index=False)
-    asked = ("compare", "quiet.csv", "--target", "label", "--batch-size", "30", "--inject")
+    asked = ("compare", "quiet.csv", "--target", "label", "--batch-size", "30")
+    asked = (*asked, "--recipes", "anchored", "--inject")
     result = invoke(*asked, "missing,units", "--output", "changes.png")
     assert max(map(len, result.stdout.splitlines()[:8])) <= 80
     assert "no change" in result.stdout

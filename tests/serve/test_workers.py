@@ -176,7 +176,7 @@ def load(several: Several, callers: int = 6, status: int = 200) -> Iterator[Load
     def ask() -> None:
         with requests.Session() as session:
             session.mount("http://", HTTPAdapter(max_retries=0))
-            while not stop.wait(0.05):  # else nobody else would come to the processors
+            while not stop.wait(0.2):  # else nobody else would come to the processors
                 try:
                     answer = session.post(f"{several.url}/invocations", json=body, timeout=PATIENCE)
                 except requests.ConnectionError as exc:
