@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -213,6 +214,25 @@ def test_a_command_gets_the_event_without_a_shell(store: NoticeStore, empty_dir:
 def test_a_command_that_fails_was_not_told(odd: str) -> None:
     with pytest.raises(NotTold):
         CommandTarget(odd.format(python=sys.executable)).tell(DUE, "fraud")
+
+
+@pytest.mark.parametrize(
+    "odd", [b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 200]
+)
+def test_a_webhook_that_does_not_speak_http_was_not_told(odd: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            with listening.accept()[0] as caller:
+                caller.recv(65_536)
+                caller.sendall(odd)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        hook = Webhook(name="shop", url=f"http://127.0.0.1:{listening.getsockname()[1]}/")
+        with pytest.raises(NotTold, match="no answer"):
+            WebhookTarget(hook).tell(DUE, "fraud")
+        thread.join()
 
 
 def test_targets_and_secrets_come_by_the_environment_and_stay_out_of_sight(

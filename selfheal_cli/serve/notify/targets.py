@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -143,7 +144,7 @@ class WebhookTarget:
                 answer.read(1_024)
         except urllib.error.HTTPError as exc:
             raise NotTold(f"answered {exc.code}") from None
-        except (OSError, ValueError) as exc:  # their texts may hold the URL
+        except (OSError, ValueError, HTTPException) as exc:  # their texts may hold the URL
             raise NotTold(f"no answer ({type(exc).__name__})") from None
 
 
