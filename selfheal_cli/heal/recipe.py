@@ -184,7 +184,7 @@ def check_place(heal: HealSettings, network: SelfHealingNetwork) -> None:
             f"was wrapped with {adapter}{at}: use --recipe gradient, or wrap it again with "
             "--at auto and --adapter reflexive or affine"
         )
-    if adapter.name not in kind.takes:
+    if adapter.name not in (kind.adapter, *kind.takes):
         able = ", ".join(n for n in ("anchored", "gradient") if adapter.name in KINDS[n].takes)
         raise ConfigurationError(
             f"recipe '{heal.recipe}' heals with an adapter of the kind {' or '.join(kind.takes)}, "

@@ -26,8 +26,10 @@ from selfheal_cli.events.types import (
     ChampionFollowed,
     HealingHeld,
     HealingReleased,
+    HealLearned,
     HealPublished,
     HealRejected,
+    HealWithheld,
     LabelsArrived,
     RowsTaken,
     RunStarted,
@@ -296,6 +298,22 @@ def test_another_recipe_has_the_settings_that_it_has_on_own_data(empty_dir: Path
     gradient = HealSettings(recipe="gradient", **own_data.healing("gradient"))
     heal = Server(heal=gradient).open(heal={"recipe": "ensemble"}).config.heal
     assert heal == HealSettings(recipe="ensemble", **own_data.healing("ensemble"))
+
+
+def test_a_champion_that_an_ensemble_healed_is_healed_on_by_it_also_after_a_restart(
+    empty_dir: Path,
+) -> None:
+    recipe = own_data.healing("ensemble") | {"trees": False}
+    server = Server(heal=HealSettings(recipe="ensemble", **recipe))
+    base = server.champion().base
+    for _ in range(2):
+        before = set(server.truth)
+        server.answer(2)
+        server.label([one for one in server.truth if one not in before])
+        done = server.serve()
+        assert events_of(done, HealPublished, HealWithheld, HealLearned)
+        assert server.champion().base == base
+    server.holds()
 
 
 def test_a_gradient_champion_goes_on_from_its_trained_adapter(empty_dir: Path) -> None:
