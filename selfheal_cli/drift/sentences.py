@@ -19,19 +19,25 @@ TINY = 1e-9  # spread of what never varied
 def changes_of(moves: Iterable[ColumnMoved]) -> list[ColumnMoved]:
     """Each time that something left or came back, in the order of the stream.
 
-    A change that goes on is one: what was seen of it last replaces what was said first.
+    A change that goes on is one: what was seen of it last replaces what was said first. Figures are
+    against training, so that of what moved again since it left, it is said when it left.
     """
     told: list[ColumnMoved] = []
     last: dict[tuple[str, str], int] = {}  # where in ``told`` the last of its kind stands
+    left: dict[tuple[str, str], ColumnMoved] = {}  # what is away from training, as it left
     for move in moves:
         key = (move.aspect, move.column)
         before = told[last[key]] if key in last else None
         if before and not (move.back or before.back) and move.since - before.batch <= NEAR:
             whole = replace(move, since=before.since, time=before.time)
-            told[last[key]] = replace(whole, reason=sentence_of(whole))
+            told[last[key]] = replace(whole, reason=_since_it_left(whole, left[key]))
             continue
+        first = left.setdefault(key, move)
+        if move.back:
+            del left[key]
         last[key] = len(told)
-        told.append(move)
+        again = first.since < move.since and not move.back
+        told.append(replace(move, reason=_since_it_left(move, first)) if again else move)
     return sorted(told, key=lambda one: one.since)
 
 
@@ -39,7 +45,12 @@ def moved_by_now(moves: Iterable[ColumnMoved]) -> list[str]:
     """A sentence for each thing that is not as in training at the end, the furthest first."""
     last = {(move.aspect, move.column): move for move in changes_of(moves)}
     left = [move for move in last.values() if not move.back]
-    return [sentence_of(move) for move in sorted(left, key=lambda one: -one.effect / one.threshold)]
+    return [move.reason for move in sorted(left, key=lambda one: -one.effect / one.threshold)]
+
+
+def _since_it_left(move: ColumnMoved, first: ColumnMoved) -> str:
+    again = f", after a first change from about {_when(first)} on"
+    return f"{sentence_of(move)}{again if first.since < move.since else ''}"
 
 
 def ranked_segments(told: Iterable[SegmentsDrifted]) -> list[DriftedSegment]:

@@ -64,11 +64,13 @@ def _maps(before: Floats, now: Floats) -> Iterator[tuple[float, float]]:
     offset = float(new.mean() - factor * old.mean())
     close = [one for one in KNOWN if abs(log(one[0] / factor)) < SNAP]
     yield from sorted(close, key=lambda one: abs(log(one[0] / factor)))
-    scaled = abs(log(factor)) >= log(LEAST_FACTOR)
-    if scaled or abs(offset) >= LEAST_OFFSET * before.std():
+    step = float(new.mean() - old.mean())
+    if abs(log(factor)) >= log(LEAST_FACTOR):
         error = factor / sqrt(2 * len(now))
         near_zero = abs(offset) < 2 * error * abs(old.mean())
         yield _rounded(factor), 0.0 if near_zero else _rounded(offset)
+    elif abs(step) >= LEAST_OFFSET * before.std():
+        yield 1.0, _rounded(step)
 
 
 def _rounded(value: float) -> float:

@@ -81,6 +81,17 @@ def test_what_is_over_is_told_and_a_change_that_goes_on_is_one() -> None:
     assert sentences[1].startswith("a is as in training again, from about batch ")
 
 
+def test_what_moves_again_long_after_it_left_is_said_to_have_left_then() -> None:
+    first = replace(moved("a"), since=50, batch=56)
+    again = replace(moved("a"), since=101, batch=105, time=None)
+    told = [one.reason for one in changes_of([replace(first, time=None), again])]
+    assert told[1] == f"{sentence_of(again)}, after a first change from about batch 50 on"
+    assert moved_by_now([first, again])[0].startswith(sentence_of(again))
+    over = replace(again, back=True, since=120, batch=130)
+    later = replace(again, since=200, batch=204)
+    assert changes_of([first, over, later])[-1].reason == later.reason
+
+
 def test_errors_that_stay_high_are_not_over_when_their_detector_is_quiet() -> None:
     told = moves(*stream(BEGIN - 1, 40, wrong=0.4))
     assert [move.aspect for move in told] == ["errors"]
@@ -100,12 +111,16 @@ def test_a_number_in_another_unit_is_called_that(factor: float, offset: float) -
     assert unit["offset"] == pytest.approx(offset, abs=4)
 
 
-@pytest.mark.parametrize("moved", ["further", "one class alone", "another shape", "few rows"])
+@pytest.mark.parametrize(
+    "moved", ["further", "further and narrower", "one class alone", "another shape", "few rows"]
+)
 def test_what_is_no_other_unit_is_not_called_that(moved: str) -> None:
     draw = np.random.default_rng(4)
     old, new = draw.normal(20, 6, 4000), draw.normal(20, 6, 400)
     if moved == "further":
         new = new + 6
+    elif moved == "further and narrower":  # by less than five sd, which its intercept is not
+        new = 0.94 * new + 28
     elif moved == "one class alone":
         new[:300] = 1.8 * new[:300] + 32
     elif moved == "another shape":
@@ -140,8 +155,9 @@ def test_a_column_that_never_varied_and_now_does_has_spread_out() -> None:
 
 
 def moved(column: str, effect: float = 0.5) -> ColumnMoved:
-    return ColumnMoved(
+    move = ColumnMoved(
         batch=9, reason="", monitor="two-sample", column=column, aspect="values", since=8, rows=100,
         before=quantiles(0, 1, 2, 3, 4), now=quantiles(5, 6, 7, 8, 9), effect=effect, p=1e-6,
         threshold=0.1,
     )  # fmt: skip
+    return replace(move, reason=sentence_of(move))
