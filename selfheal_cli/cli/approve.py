@@ -69,7 +69,7 @@ def command(
     plan, proposed = plan_proposed(registry, model_name, proposal, now_text(), trust)
     if not as_json:
         show_plan(plan)
-        say(_told(proposed))
+        say(*_told(proposed))
     move = None
     if dry_run:
         check_target(registry, plan)
@@ -87,12 +87,12 @@ def command(
         say(done)
 
 
-def _told(proposed: Proposal) -> str:
-    told = f"Proposed by {proposed.actor} at {proposed.at}: {proposed.reason}"
+def _told(proposed: Proposal) -> list[str]:
+    told = [f"Proposed by {proposed.actor} at {proposed.at}: {proposed.reason}"]
     if proposed.snapshot:
-        told += f"\nJudged as sha256 {proposed.sha256[:12]}…; open until {proposed.expires}"
+        told.append(f"Judged as sha256 {proposed.sha256[:12]}…; open until {proposed.expires}")
     if proposed.approved_by:
-        told += f"\nApproved by {proposed.approved_by}"
+        told.append(f"Approved by {proposed.approved_by}")
     return told
 
 

@@ -46,7 +46,7 @@ def test_modes_and_proposals_by_command_are_in_history_and_audited(
     assert (told["target"], told["open"], told["sha256"]) == (5, True, target.sha256)
     assert "heal h1" in invoke("proposals", "--wide").stdout
     shown = invoke("approve", number, "--dry-run").stdout
-    assert "Judged as sha256" in shown
+    assert "\nJudged as sha256" in shown
     assert "nothing was approved" in shown
     invoke("approve", number, "--yes", "--reason", "seen by two")
     assert registry.alias("fraud", CHAMPION) == 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -97,6 +98,10 @@ def test_what_is_recommended_serves_once_a_person_approves_and_is_what_was_judge
     done = healed(server, 4, **WIDE)
     (made,) = cast("list[ProposalMade]", events_of(done, ProposalMade))
     (proposed,) = standing(server.registry, "fraud").proposals
+    assert re.search(
+        r"of decisions change.*; on \d+ labelled rows that it did not learn from \d",
+        proposed.reason,
+    )
     target = server.registry.version("fraud", proposed.target)
     assert (proposed.sequence, proposed.sha256) == (made.proposal, target.sha256)
     assert not events_of(done, HealPublished)

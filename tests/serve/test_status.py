@@ -44,6 +44,8 @@ def test_it_says_what_the_page_says(channel: ControlChannel, invoke: Invoke) -> 
     assert "Model 'fraud', v12: ROLLED_BACK" in text
     assert "Healing makes it worse: F1 0.402 against 0.517 without it" in text
     assert "On 18,040 labelled rows, scored before anything learned from them." in text
+    assert "No heal that waits for approval is in these figures. !" in text
+    assert "'selfheal approve 7 --model fraud' shows its plan and asks" in text
     assert "V14 is 2.31 training standard deviations away (threshold 1): it drifts" in text
     assert "psi 0.310 ALARM" in text
     assert "Heals: 9 healed, 2 rejected, 1 failed; 1 rollbacks" in text

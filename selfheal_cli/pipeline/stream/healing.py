@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from selfheal_cli.events.types import (
     HealCoalesced,
     HealFailed,
+    HealJudged,
     HealLearned,
     HealRefuted,
     HealRejected,
@@ -269,7 +270,7 @@ class Healing:
             if permission.mode != "recommend":
                 said = changed in permission.why
                 changed = permission.why if said else f"{changed}; {permission.why}"
-            reason = f"{HEAL}{event.heal_id}: {event.reason}; {changed}"
+            reason = f"{HEAL}{event.heal_id}: {event.reason}; {changed}{_judged(event)}"
             self._propose(event.to_snapshot, reason)
 
     def finish(self) -> None:
@@ -339,3 +340,14 @@ class Healing:
                 heal = Completed(task.heal_id, task.batch, event.after)
                 self._rollback.observe(heal, task.rows)
         return True
+
+
+def _judged(event: HealJudged) -> str:
+    """What a person may go by who is to approve a heal."""
+    before, after = event.before, event.after
+    if before is None or after is None or event.evaluation is not Evaluation.HELD_OUT:
+        return ""
+    return (
+        f"; on {after.rows:,} labelled rows that it did not learn from "
+        f"{before.accuracy:.1%} were right, and {after.accuracy:.1%} are with it"
+    )

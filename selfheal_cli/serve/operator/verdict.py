@@ -81,6 +81,8 @@ def verdict_of(standing: ModelStatus) -> Verdict:
         for name in lift
     )
     rows = _rows(live, shadow)
+    if standing.proposals:
+        rows = (*rows, "No heal that waits for approval is in these figures.")
     if set(signs.values()) == {-1, 1}:
         gained, lost = (
             _listed([title_of(name) for name in signs if signs[name] == sign]) for sign in (1, -1)
@@ -88,7 +90,8 @@ def verdict_of(standing: ModelStatus) -> Verdict:
         return Verdict("mixed", "mixed", f"Healing gains {gained} and costs {lost}: {pairs}", rows)
     if -1 in signs.values():
         advice = "Doing nothing would have been better on these rows: roll back, or hold healing."
-        return Verdict("worse", "worse", f"Healing makes it worse: {pairs}", (*rows, advice))
+        more = () if standing.proposals else (advice,)
+        return Verdict("worse", "worse", f"Healing makes it worse: {pairs}", (*rows, *more))
     if 1 in signs.values():
         return Verdict("better", "better", f"Healing helps: {pairs}", rows)
     little = f"Healing makes {LITTLE_DIFFERENCE}: {pairs}"
