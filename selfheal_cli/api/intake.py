@@ -113,13 +113,18 @@ class Intake:
             given = given.detach().cpu().numpy()
         y = np.asarray(given)
         if y.shape != (rows,):
-            raise WrongShape(f"{argument}: labels have shape {y.shape}, {rows} rows need ({rows},)")
+            many = y.ndim == 2 and len(y) == rows and y.shape[1] > 1
+            why = "; multi-label is not supported, one class a row is needed" if many else ""
+            raise WrongShape(
+                f"{argument}: labels have shape {y.shape}, {rows} rows need ({rows},){why}"
+            )
         if y.dtype.kind in "OUST":
             return self._by_words(y.tolist(), argument)
         if y.dtype.kind == "f":
             y = np.where(np.isnan(y), UNKNOWN, y)
         if y.dtype.kind not in "biuf" or not np.isin(y, np.arange(-1, len(self.labels))).all():
-            raise self._unknown(sorted(set(y.tolist()))[:5], argument)
+            is_regression = y.dtype.kind == "f" and bool((y != np.floor(y)).any())
+            raise self._unknown(sorted(set(y.tolist()))[:5], argument, is_regression)
         return y.astype(np.int8)
 
     def ids(self, given: ArrayLike, rows: int) -> tuple[str, ...]:
@@ -165,11 +170,15 @@ class Intake:
                 y[place] = int(one)
         return y
 
-    def _unknown(self, given: Sequence[Any], argument: str) -> UnknownClass:
+    def _unknown(
+        self, given: Sequence[Any], argument: str, is_regression: bool = False
+    ) -> UnknownClass:
         words = ", ".join(map(repr, self.labels))
+        shown = ", ".join(f"{one:.6g}" if isinstance(one, float) else repr(one) for one in given)
+        why = "; a target that is a number (regression) is not supported" * is_regression
         return UnknownClass(
             f"{argument}: labels are classes from 0 to {len(self.labels) - 1}, -1 where unknown, "
-            f"or the words {words}; given: {given}"
+            f"or the words {words}; given: {shown}{why}"
         )
 
 

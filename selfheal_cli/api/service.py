@@ -49,9 +49,11 @@ from selfheal_cli.model.cutting import AUTO
 from selfheal_cli.model.description import name_of as maker
 from selfheal_cli.model.threads import use_one_thread
 from selfheal_cli.pipeline.prepare.inputs import AskedInput, parse_inputs
+from selfheal_cli.pipeline.prepare.objective import by_the_model
 from selfheal_cli.pipeline.prepare.wrapped import PREFIX
 from selfheal_cli.pipeline.runs.run import Finished, RunContext
 from selfheal_cli.pipeline.runs.wrap import add_wrapped, require_name, usual_recipe, wrapped_on
+from selfheal_cli.registry.encoding import encoding_of
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from selfheal_cli.registry.mlflow.store import close_connections
 from selfheal_cli.rollback.paired import plan_better
@@ -163,7 +165,7 @@ class SelfHealing(HealDecisions):
                 number = add_wrapped(network, base, name, origin, around, promote=True).version
             config = _config_of(
                 number, name, intake.names, heal, batch_size, rules, monitors, policy
-            )
+            ).model_copy(update={"objective": by_the_model(encoding_of(base).model)})
             settled = config.model_dump_json()
             reference = Reference(
                 given.x, classes, intake.names, intake.labels, intake.shape, settled,

@@ -282,6 +282,8 @@ class RunScreen:
             )
         labels = [f"{place} is '{label}'" for place, label in enumerate(trained.labels)]
         self._say(f"Labels: {', '.join(labels)}")
+        if len(labels) > 2:
+            self._say("No diagnosis is given of more than two classes; what moved is.")
         if self._config["labels"]["regime"] != "full":
             self._say(
                 f"Figures with ~ are {ESTIMATED}; nothing without labels can see whether it has."

@@ -63,7 +63,8 @@ class EstimatorSpec(BaseModel):
     It ``gives`` probabilities, or a network's inputs. ``outputs``: 1 for the probability of class
     1, else a probability for each of K classes; of inputs their number.
     ``takes`` a table as in training, or a matrix of numbers alone, which costs less; ``dtype`` is
-    the type of its numbers where they are not whole. ``types`` are those in its file that skops
+    the type of its numbers where they are not whole. It decides for class 1 where that is as likely
+    as ``decides_from``, or more. ``types`` are those in its file that skops
     does not load by itself, and of a pyfunc that runs code of its own the name of that;
     ``libraries`` are what it was stored with.
     """
@@ -78,12 +79,13 @@ class EstimatorSpec(BaseModel):
     libraries: dict[str, str] = {}
     gives: Literal["probabilities", "inputs"] = "probabilities"
     dtype: Literal["float64", "float32"] = "float64"
+    decides_from: float = 0.5
 
     @model_serializer(mode="wrap")
     def _as_it_was(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what classifiers did not say before others came."""
         values: dict[str, Any] = dump(self)
-        said = (("gives", "probabilities"), ("dtype", "float64"))
+        said = (("gives", "probabilities"), ("dtype", "float64"), ("decides_from", 0.5))
         return {k: v for k, v in values.items() if (k, v) not in said}
 
     @property

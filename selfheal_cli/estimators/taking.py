@@ -40,7 +40,9 @@ class FittedClassifier:
     ``ask`` gives its own probabilities, (n,) or (n, K), of a table as in training. ``names`` are
     None where it was trained without; ``categories`` are those that its library keeps by column,
     ``kinds`` what its signature says of each. ``takes_array``: an array and no table.
-    ``libraries`` are the packages that its owner wrote down for it, with their versions.
+    ``libraries`` are the packages that its owner wrote down for it, with their versions. ``decide``
+    gives its own classes where they need not be the likeliest, ``thresholds`` what its owner set
+    for them: probabilities of either class.
     """
 
     format: Format
@@ -57,6 +59,8 @@ class FittedClassifier:
     kinds: tuple[Kind, ...] | None = None
     takes_array: bool = False
     libraries: tuple[tuple[str, str], ...] = ()
+    decide: Callable[[Any], NDArray[Any]] | None = None
+    thresholds: tuple[float, ...] = ()
 
     def placed(self, texts: Sequence[bool]) -> FittedClassifier:
         """The same with its categories by column, where rows say which columns are ``texts``."""
@@ -218,7 +222,7 @@ def _of_catboost(model: Any, name: str) -> FittedClassifier:
     texts: dict[int, tuple[Any, ...]] = dict.fromkeys(model.get_cat_feature_indices(), ())
     return FittedClassifier(
         "catboost", name, data, classifier.predict_proba, len(model.feature_names_),
-        _named(model.feature_names_), _classes(model), texts,
+        _named(model.feature_names_), _classes(model), texts, decide=model.predict,
     )  # fmt: skip
 
 
@@ -270,7 +274,18 @@ def packed(model: Any, name: str, names: tuple[str, ...] | None = None) -> Fitte
     return FittedClassifier(
         "skops", name, data, ask, int(getattr(model, "n_features_in_", 0)), names,
         _classes(model), None, tuple(unknown_types(data)), model,
+        decide=getattr(model, "predict", None), thresholds=_thresholds(model),
     )  # fmt: skip
+
+
+def _thresholds(model: Any) -> tuple[float, ...]:
+    """Those that scikit-learn's meta-estimators hold, and the same for the other class."""
+    while hasattr(model, "steps"):
+        model = model.steps[-1][1]
+    held = getattr(model, "best_threshold_", getattr(model, "threshold", None))
+    named = ("TunedThresholdClassifierCV", "FixedThresholdClassifier")
+    is_one = type(model).__name__ in named and isinstance(held, float | int)
+    return (float(held), 1 - float(held)) if is_one else ()
 
 
 def on_one_thread(fitted: FittedClassifier) -> FittedClassifier:

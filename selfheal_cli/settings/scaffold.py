@@ -160,11 +160,11 @@ def _told(column: ColumnProfile) -> str:
     if column.kind == "number" and (column.values is None or len(column.values) > 2):
         return f"number, {column.low:g} to {column.high:g}{missing}"
     if column.values is None or column.kind in ("time", "other", "empty"):
-        return f"{column.kind}{missing}"
+        return f"{column.shown_kind}{missing}"
     held = column.rows - column.missing
     most = [f"{value} {percent(n, held)}" for value, n in islice(column.values.most_common(), 3)]
     more = f", and {len(column.values) - 3} more values" if len(column.values) > 3 else ""
-    return f"{column.kind}, {', '.join(most)}{more}{missing}"
+    return f"{column.shown_kind}, {', '.join(most)}{more}{missing}"
 
 
 def _classes(labels: Sequence[str]) -> str:

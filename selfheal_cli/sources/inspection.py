@@ -33,6 +33,11 @@ NAMED_TIME = re.compile(
     r"|[a-z](Time|Date|At)$",
     re.I,
 )
+NESTED = (
+    "neither numbers nor text: give what matters in it as columns of its own, such as a length or "
+    "one field"
+)
+TRUTHS = {"True", "False"}  # as texts
 EPOCHS = ((0.5e9, 4e9), (0.5e12, 4e12))  # seconds and milliseconds since 1970, from 1985 to 2096
 
 
@@ -164,6 +169,13 @@ class ColumnProfile:
         return many and self.distinct * FEWEST_A_VALUE > self._counted
 
     @property
+    def shown_kind(self) -> str:
+        """Its kind as people call it."""
+        if self.kind == "text" and self.values and self.values.keys() <= TRUTHS:
+            return "true or false"
+        return "nested" if self.kind == "other" else self.kind
+
+    @property
     def constant(self) -> bool:
         """Whether it never varies."""
         return self.values is not None and len(self.values) <= 1
@@ -228,7 +240,7 @@ def likely_ids(seen: Sequence[ColumnProfile]) -> list[str]:
 def no_features(seen: Sequence[ColumnProfile]) -> dict[str, str]:
     """Columns that a network can make nothing of, each with the reason."""
     ids = likely_ids(seen)
-    kinds = {"other": "neither numbers nor text", "time": "a time", "empty": "always empty"}
+    kinds = {"other": NESTED, "time": "a time", "empty": "always empty"}
     why = {column.name: kinds[column.kind] for column in seen if column.kind in kinds}
     why |= dict.fromkeys(ids, "an identifier")
     return why | {

@@ -34,7 +34,35 @@ from selfheal_cli.sources.values import (
 )
 from selfheal_cli.sources.violation import SchemaViolation, first_of_each, no_label, no_number
 
-TRUE_WORDS = ("1", "1.0", "true", "yes", "y", "t", "positive", "pos", "fraud", "up")
+TRUE_WORDS = (
+    "1",
+    "1.0",
+    "true",
+    "yes",
+    "y",
+    "t",
+    "positive",
+    "pos",
+    "fraud",
+    "up",
+    "ja",
+    "j",
+    "wahr",
+    "oui",
+    "vrai",
+    "sí",
+    "si",
+    "sì",
+    "vero",
+    "sim",
+    "tak",
+    "ano",
+    "igen",
+    "да",
+    "evet",
+    "是",
+    "はい",
+)
 MOST_COUNTED = 1_000  # more values are not told apart: a target of numbers could have millions
 MOST_LISTED = 5
 ALLOWED = f"2 to {MOST_CLASSES} are allowed, such as 0 and 1 or no and yes"
@@ -161,6 +189,8 @@ def order_labels(values: Counter[str], positive: str | None, *, where: str) -> t
 
     >>> order_labels(Counter({"no": 9, "yes": 1}), None, where="t.csv")
     ('no', 'yes')
+    >>> order_labels(Counter({"ja": 9, "nein": 1}), None, where="t.csv")
+    ('nein', 'ja')
     >>> order_labels(Counter({"10": 3, "9": 3, "8": 3}), None, where="t.csv")
     ('8', '9', '10')
     """
@@ -405,7 +435,8 @@ def _refuse_odd_type(table: TableFile, name: str, values: pd.Series[Any]) -> Non
     kinds = pd.api.types
     plain = kinds.is_numeric_dtype(values) or kinds.is_string_dtype(values)
     if not (plain if table.contract == 1 else is_plain(values)):
+        held = "nested values" if kinds.is_object_dtype(values) else values.dtype
         raise DataError(
-            f"{table.where}: column '{name}' holds {values.dtype}; numbers and text are "
+            f"{table.where}: column '{name}' holds {held}; numbers and text are "
             f"supported: give --drop {name} or convert it"
         )

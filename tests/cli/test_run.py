@@ -177,6 +177,7 @@ def test_a_target_of_several_classes_is_healed_scored_and_drawn(
         assert (confusion.shape, confusion.sum()) == ((3, 3), 900 - held_back)
         assert stages[key]["accuracy"] == np.trace(confusion) / confusion.sum()
     assert document["results"]["base_unchanged"] is True
+    assert "F1 are the means over the classes" in document["results"]["evaluation"]
     drawn = {path.stem for path in Path("monitoring_export/plots").glob("*.png")}
     assert drawn >= {"dashboard", "accuracy", "f1_rollbacks", "snapshots", "stages", "states"}
     assert "conflicts" in drawn

@@ -38,7 +38,8 @@ def named_gz(path: Path) -> None:
 
 
 def with_lists(path: Path) -> None:
-    table().assign(tags=[["x", "y"]] * 80).to_parquet(path)
+    member = [True, False, None, True] * 20
+    table().assign(tags=[["x", "y"]] * 80, member=member).to_parquet(path)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,9 @@ def test_init_takes_a_table_as_others_write_it(
     invoke("init", name, "--target", "label")
     assert ("tags" in Path("selfheal.yaml").read_text()) == (write is with_lists)
     if write is with_lists:
-        assert "neither numbers nor text" in Path("selfheal.yaml").read_text()
+        written = Path("selfheal.yaml").read_text()
+        assert "tags: nested; dropped: neither numbers nor text: give what matters" in written
+        assert "member: true or false, True 66.7 %, False 33.3 %, 25.0 % missing" in written
 
 
 def test_init_says_that_numbers_have_decimal_commas(empty_dir: Path, invoke: Invoke) -> None:

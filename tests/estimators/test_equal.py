@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,20 @@ from sklearn.ensemble import (
     VotingClassifier,
 )
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import (
+    FixedThresholdClassifier,
+    GridSearchCV,
+    TunedThresholdClassifierCV,
+)
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
+from selfheal_cli.decide import threshold_for
 from selfheal_cli.estimators.taking import take
+from selfheal_cli.metrics import classify
 from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.pipeline.prepare.estimators import WrappedEstimator, described
+from selfheal_cli.pipeline.prepare.objective import by_the_model
 from selfheal_cli.pipeline.prepare.wrapped import Wrapped
 from selfheal_cli.sources.encoding import Encoding
 from selfheal_cli.sources.fit import side_columns
@@ -100,6 +108,43 @@ def test_rows_tell_which_columns_are_categories_where_lightgbm_does_not() -> Non
     frame = BY_CATEGORY.assign(zero=0, bank=pd.Categorical(["A"] * len(X)))
     model = lightgbm.LGBMClassifier(n_estimators=3, verbose=-1, n_jobs=1).fit(frame, Y)
     assert is_equal_every_way(described(take(model), frame, None, None), model, frame)
+
+
+THRESHOLDS = {
+    "of class 1": (FixedThresholdClassifier, {"threshold": 0.2}, 0.2, 0.2),
+    "of class 0": (FixedThresholdClassifier, {"threshold": 0.3, "pos_label": 0}, 0.7, 0.7),
+    "of a logit": (
+        FixedThresholdClassifier,
+        {"threshold": 1.0, "response_method": "decision_function"},
+        0.70,
+        0.76,
+    ),
+    "tuned": (TunedThresholdClassifierCV, {"scoring": "recall", "cv": 2}, 0.0, 0.1),
+    "none": (FixedThresholdClassifier, {}, 0.5, 0.5),
+}
+
+
+@pytest.mark.parametrize("of", THRESHOLDS)
+def test_a_threshold_that_its_owner_chose_is_what_versions_decide_by(of: str) -> None:
+    kind, how, low, high = THRESHOLDS[of]
+    model = kind(LogisticRegression(), **how).fit(WHOLE, Y)
+    taken = described(take(model), WHOLE, None, None)
+    objective = by_the_model(taken.spec)
+    limit = threshold_for(objective, taken.own)
+    assert low <= round(limit, 9) <= high
+    assert np.array_equal(classify(taken.own[:, 0], limit), model.predict(WHOLE))
+    assert (objective.kind == "accuracy") == (of == "none") == (taken.remarks == ())
+    if of != "none":
+        assert taken.remarks[0].startswith("It decides for '1' from a probability of ")
+
+
+def test_decisions_that_no_threshold_gives_are_told_of() -> None:
+    model = LogisticRegression().fit(WHOLE, Y)
+    odd = model.predict(WHOLE)[::-1]
+    taken = described(replace(take(model), decide=lambda _: odd), WHOLE, None, None)
+    others = int((odd != (taken.own[:, 0] >= 0.5)).sum())
+    assert f"decides {others} of 400 rows otherwise" in taken.remarks[0]
+    assert taken.spec.decides_from == 0.5
 
 
 def test_names_of_classes_are_the_models_own() -> None:

@@ -222,7 +222,7 @@ def test_a_timestamp_column_may_be_dropped(tmp_path: Path) -> None:
 
 def test_a_column_of_lists_is_refused(tmp_path: Path) -> None:
     frame = pd.DataFrame({"many": [[1], [2]], "y": [0, 1]})
-    with pytest.raises(DataError, match="column 'many' holds object; numbers and text"):
+    with pytest.raises(DataError, match="column 'many' holds nested values; numbers and text"):
         profiled(parquet(tmp_path, frame))
 
 

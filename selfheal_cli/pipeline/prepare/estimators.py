@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from selfheal_cli.decide import HALF
 from selfheal_cli.errors import DataError, ModelError, one_line
 from selfheal_cli.estimators.describing import columns_of, describe, dtypes_of
 from selfheal_cli.estimators.loading import library
@@ -23,6 +24,7 @@ from selfheal_cli.estimators.taking import (
     on_one_thread,
     without_names,
 )
+from selfheal_cli.metrics import classify
 from selfheal_cli.model.checkpoint import estimator_tensors, make_base
 from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.records import Base
@@ -120,16 +122,17 @@ def described(
     own = as_outputs(theirs, outputs).astype(np.float32)
     spoken = _labels(fitted, max(outputs, 2), labels)
     allowed = frozenset(fitted.types)
+    decides_from, said = _decides_from(fitted, frame[list(names)], own, spoken)
     for dtype, (candidate, takes) in product(dtypes_of(given), _ways(fitted)):
-        spec = describe(candidate, outputs, given, names).model_copy(update={"dtype": dtype})
-        spec = spec.model_copy(update={"takes": takes}) if takes else spec
+        how = {"dtype": dtype, "decides_from": decides_from} | ({"takes": takes} if takes else {})
+        spec = describe(candidate, outputs, given, names).model_copy(update=how)
         keep(spec, candidate.data, allowed.__contains__)
         encoding = Encoding(columns=side_columns(frame, spec), contract=2, model=spec)
         raw = encoding.raw(frame)
         x = encoding.encode(raw)
         if np.array_equal(x[:, -outputs:], own, equal_nan=True):
             return WrappedEstimator(
-                candidate, spec, encoding, x, raw, spoken, tuple(_remarks(own, given))
+                candidate, spec, encoding, x, raw, spoken, (*said, *_remarks(own, given))
             )
     gap = float(np.nanmax(np.abs(x[:, -outputs:] - own)))
     raise ModelError(
@@ -220,6 +223,37 @@ def _labels(fitted: FittedClassifier, classes: int, given: Sequence[str] | None)
     if len(names) != classes or len(set(names)) != classes:
         raise ModelError(f"--classes {','.join(names)}: the model tells {classes} classes apart")
     return tuple(names)
+
+
+def _decides_from(
+    fitted: FittedClassifier, frame: pd.DataFrame, own: FloatArray, labels: Sequence[str]
+) -> tuple[float, tuple[str, ...]]:
+    """From which probability of class 1 on the model itself decides for it, as far as its decisions
+    on these rows tell, and what a person should know of that.
+    """
+    if fitted.decide is None or fitted.classes is None:
+        return HALF, ()
+    places = {one: place for place, one in enumerate(fitted.classes)}
+    decided = np.ravel(fitted.decide(_as_trained(fitted, frame))).tolist()
+    said = np.array([places.get(one, -1) for one in decided])
+    known = ~np.isnan(own).any(axis=1)
+    said, p = said[known], own[known, 0] if own.shape[1] == 1 else own[known]
+    possible = fitted.thresholds
+    if p.ndim == 1:
+        no, yes = float(p[said == 0].max(initial=0)), float(p[said == 1].min(initial=1))
+        possible = (*possible, HALF, (no + yes) / 2)
+    for limit in possible or (HALF,):
+        if 0 < limit < 1 and np.array_equal(classify(p, limit), said):
+            told = (
+                f"It decides for '{labels[1]}' from a probability of {limit:.3g} on, and so do its "
+                "versions, unless --objective says otherwise."
+            )
+            return limit, () if limit == HALF or p.ndim > 1 else (told,)
+    others = int((classify(p, HALF) != said).sum())
+    return HALF, (
+        f"Its own predict decides {others} of {len(said)} rows otherwise than by the likeliest "
+        "class; its versions decide by that.",
+    )
 
 
 def _remarks(own: FloatArray, given: pd.DataFrame | None) -> list[str]:

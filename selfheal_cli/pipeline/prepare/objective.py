@@ -1,20 +1,39 @@
-"""What nobody said of objective and batch size follows from the training rows."""
+"""What nobody said of objective and batch size follows from the model, or the training rows."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from selfheal_cli.config import Objective, RunConfig, SyntheticSettings
+from selfheal_cli.decide import HALF
 from selfheal_cli.settings.objective import advise
 from selfheal_cli.settings.resolve import ResolvedSettings
 from selfheal_cli.sources.base import Source
 from selfheal_cli.sources.table import TableSource
+
+if TYPE_CHECKING:
+    from selfheal_cli.estimators.spec import EstimatorSpec
+
+
+def by_the_model(spec: EstimatorSpec | None) -> Objective:
+    """What a model's own threshold is the break-even point of, in false alarms; accuracy where it
+    decides by the likelier class, or none is known.
+
+    >>> str(by_the_model(None))
+    'accuracy'
+    """
+    if spec is None or spec.decides_from == HALF:
+        return Objective()
+    return Objective(kind="cost", fn=(1 - spec.decides_from) / spec.decides_from, fp=1.0)
 
 
 def by_the_data(
     settled: ResolvedSettings, config: RunConfig, source: Source
 ) -> tuple[RunConfig, str]:
     """The configuration for rare positives, and why; as it is where they are not, or all was said.
+    A wrapped model that has a threshold of its own keeps it.
 
     Own data of two classes alone. The batches of a table that is open already are cut anew.
     """
@@ -24,6 +43,9 @@ def by_the_data(
     table = source if isinstance(source, TableSource) and not sized else None
     if isinstance(config.source, SyntheticSettings) or len(source.labels) != 2:
         return config, ""
+    own = by_the_model(source.encoding.model)
+    if not chosen and own != Objective():
+        chosen, config = True, config.model_copy(update={"objective": own})
     if chosen and table is None:
         return config, ""
     counts = np.sum([np.bincount(rows.y, minlength=2) for rows in source.training()], axis=0)

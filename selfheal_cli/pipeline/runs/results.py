@@ -36,6 +36,9 @@ IN_SAMPLE = (
 )
 HELD_OUT = "The rows of this table were drawn beside the stream: nothing learned from them."
 PREQUENTIAL = "Every row was scored by the network as it was before anything learned from the row."
+BY_CLASS = (
+    " Precision, recall and F1 are the means over the classes, rare ones as much as common ones."
+)
 LATE = " Labels that had not come by the end are used for this table and for nothing else."
 GROWN = " Rows younger than labels.negative_after are in no figure."
 RATIOS = tuple(10 ** (exponent / 8) for exponent in range(-8, 33))  # 0.1 to 10,000
@@ -60,6 +63,8 @@ def conclude(session: Session, outcome: Outcome) -> RunFinished:
         stages = [*_baseline(session), *_prequential(session)]
     if config.labels.regime != "full":
         evaluation += LATE if config.labels.negative_after is None else GROWN
+    if len(source.labels) > 2:
+        evaluation += BY_CLASS
     lines = [stage.as_dict(config.objective) for stage in stages]
     limit = source.limit()
     if limit is not None:

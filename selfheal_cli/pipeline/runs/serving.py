@@ -191,7 +191,8 @@ def _config(registry: Registry, champion: VersionRecord, wanted: ServingOptions)
     if champion.tags["selfheal.recipe"] == WRAPPED and known.heal == HealSettings():
         # as selfheal 0.1.0 wrote it down, where nobody had chosen how it is healed
         base, weights = registry.base(champion.base), load_verified(registry, champion)
-        known = wrapped_config(assemble(base, weights, where="what was wrapped"), champion.model)
+        network = assemble(base, weights, where="what was wrapped")
+        known = wrapped_config(network, champion.model, base)
     reference: Reference | None = wanted.reference
     if reference is None and champion.tags["selfheal.recipe"] == WRAPPED:
         reference = handed_over(registry.base(champion.base), champion.model, wanted.workspace)

@@ -6,7 +6,10 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from selfheal_cli.config import HealSettings, RunConfig, checked
+from selfheal_cli.decide import threshold_for
 from selfheal_cli.errors import ConfigurationError, VersionNotFound
 from selfheal_cli.events.types import ModelWrapped
 from selfheal_cli.heal.recipe import check_place
@@ -17,6 +20,7 @@ from selfheal_cli.model.description import modules_of
 from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.pipeline.prepare.continuing import latest_config
 from selfheal_cli.pipeline.prepare.lease import RunLease, require_free
+from selfheal_cli.pipeline.prepare.objective import by_the_model
 from selfheal_cli.pipeline.prepare.wrapped import WRAPPED
 from selfheal_cli.pipeline.record.recorder import RunRecorder
 from selfheal_cli.pipeline.runs.one_version import OneVersion, begin_log, register
@@ -24,6 +28,7 @@ from selfheal_cli.pipeline.stream.snapshots import Snapshots
 from selfheal_cli.records import AliasMove, Base, Evaluation, Phase, VersionRecord
 from selfheal_cli.registry.aliases import Move, move_alias, require_allowed
 from selfheal_cli.registry.base import BASELINE, CHAMPION, Lineage, Registry
+from selfheal_cli.registry.encoding import encoding_of
 from selfheal_cli.registry.journal import standing
 from selfheal_cli.rollback.plan import By
 from selfheal_cli.rollback.tried import require_tries, tries, try_out
@@ -112,7 +117,7 @@ def add_wrapped(
         require_tries(registry, model)
     elif promotes:
         require_allowed(now, wanted)
-    config, healing = _as_before(network, model, around)
+    config, healing = _as_before(network, model, base, around)
     number = _register(network, base, config, origin, around)
     if not promotes:
         return Placed(number, (), healing)
@@ -135,11 +140,11 @@ def usual_recipe(network: SelfHealingNetwork) -> str:
     return own_data.RECIPE
 
 
-def wrapped_config(network: SelfHealingNetwork, model: str) -> RunConfig:
+def wrapped_config(network: SelfHealingNetwork, model: str, base: Base) -> RunConfig:
     """How it is healed where it is served as it is: as on own data, by the recipe that fits."""
     values: dict[str, Any] = {
         "model_name": model, "drift_by": own_data.DRIFT_BY, "monitors": own_data.monitors(),
-        "policy": own_data.PUBLISHING,
+        "policy": own_data.PUBLISHING, "objective": by_the_model(encoding_of(base).model),
     }  # fmt: skip
     recipe = usual_recipe(network)
     heal = HealSettings(recipe=recipe, **own_data.healing(recipe))
@@ -147,12 +152,12 @@ def wrapped_config(network: SelfHealingNetwork, model: str) -> RunConfig:
 
 
 def _as_before(
-    network: SelfHealingNetwork, model: str, around: RunContext
+    network: SelfHealingNetwork, model: str, base: Base, around: RunContext
 ) -> tuple[RunConfig, str]:
     """How a model that comes back retrained is healed: by the settings of its latest run, but for
     rows and network; and that in words, empty where nobody healed it by settings of its own yet.
     """
-    usual = wrapped_config(network, model)
+    usual = wrapped_config(network, model, base)
     try:
         before = latest_config(around.registry, model, around.workspace)
         if before is None or before.heal == HealSettings() or _healing(before) == _healing(usual):
@@ -186,7 +191,8 @@ def _register(
     def take(recorder: RunRecorder) -> str:
         return Snapshots(recorder, run_id).take(
             network.adapter.state_dict(), phase=Phase.BASELINE, batch=0, scores=None,
-            evaluation=Evaluation.AWAITING, reason=f"wrapped {origin}", threshold=0.5,
+            evaluation=Evaluation.AWAITING, reason=f"wrapped {origin}",
+            threshold=threshold_for(config.objective, np.zeros(0)),
         )  # fmt: skip
 
     with ExitStack() as stack:
