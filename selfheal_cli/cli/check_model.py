@@ -66,5 +66,5 @@ def _lines(trial: ModelTrial) -> list[tuple[str, str]]:
         ("recipes", ", ".join(trial.recipes)),
         ("scoring", batch),
         ("a heal", f"{step}layers before the adapter not counted: they run once a row"),
-        ("storage", f"{trial.base_kb:,.0f} KB once, {trial.version_kb:,.1f} KB a version"),
+        ("storage", f"{trial.base_kb:,.0f} KB a run, {trial.version_kb:,.1f} KB a version"),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -221,7 +222,7 @@ def _of_times(findings: Findings) -> list[str]:
         name, row = times.unordered.name, times.unordered.first_fall + 1
         notes.append(
             f"the rows are not in the order of '{name}' (row {row:,} lies before an earlier one): "
-            f"--sort-by {name} sorts them, if it is the time of the row"
+            f"--sort-by {shlex.quote(name)} sorts them, if it is the time of the row"
         )
     elif findings.late:
         notes.append(

@@ -27,7 +27,7 @@ TARGETS = (
     "defaulted", "converted", "clicked", "survived", "status", "result",
 )  # fmt: skip
 ASKS = re.compile(r"^(is|has|was|will)_|_(label|target|class|flag)$|^(is|has)[A-Z]")
-NAMED_ID = re.compile(r"(^|[_ -])(id|uuid|guid|key|index|nr|number)$|^id[_ -]|[a-z]I[dD]$", re.I)
+NAMED_ID = re.compile(r"(^|[_ -])(id|uuid|guid|key|index|nr|no|number)$|^id[_ -]|[a-z]I[dD]$", re.I)
 NAMED_TIME = re.compile(
     r"(^|[_ -])(time|timestamp|date|datetime|ts|at|on|day|when|epoch)([_ -]|$)"
     r"|[a-z](Time|Date|At)$",

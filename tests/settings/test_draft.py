@@ -72,6 +72,7 @@ def test_a_look_finds_kinds_ids_and_targets_over_many_chunks(tmp_path: Path) -> 
     frame = pd.DataFrame({
         "id": np.arange(rows),
         "shuffled": np.random.default_rng(1).permutation(rows),
+        "Invoice No": np.random.default_rng(1).permutation(rows),
         "twice": np.r_[np.arange(rows - 1), 3],
         "at": pd.date_range("2026-01-01", periods=rows, freq="min").astype(str),
         "back": pd.date_range("2026-01-01", periods=rows, freq="min")[::-1].astype(str),
@@ -83,11 +84,12 @@ def test_a_look_finds_kinds_ids_and_targets_over_many_chunks(tmp_path: Path) -> 
     frame.to_csv(tmp_path / "t.csv", index=False)
     seen = {column.name: column for column in look_at(open_table(tmp_path / "t.csv", None))}
     assert {name: column.kind for name, column in seen.items()} == {
-        "id": "number", "shuffled": "number", "twice": "number", "at": "time", "back": "time",
-        "mixed": "number", "gap": "number", "is_late": "text", "y": "number",
+        "id": "number", "shuffled": "number", "Invoice No": "number", "twice": "number",
+        "at": "time", "back": "time", "mixed": "number", "gap": "number",
+        "is_late": "text", "y": "number",
     }  # fmt: skip
     assert (seen["at"].rising, seen["back"].rising) == (True, False)
-    assert likely_ids(list(seen.values())) == ["id"]
+    assert likely_ids(list(seen.values())) == ["id", "Invoice No"]
     assert likely_targets(list(seen.values()), 0.25)[:2] == ["y", "is_late"]
     assert (seen["gap"].first_missing, seen["gap"].missing) == (9_000, 11_000)
     assert seen["is_late"].first_rows == {"True": 0, "False": 1}
