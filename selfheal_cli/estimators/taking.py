@@ -282,7 +282,7 @@ def _thresholds(model: Any) -> tuple[float, ...]:
     """Those that scikit-learn's meta-estimators hold, and the same for the other class."""
     while hasattr(model, "steps"):
         model = model.steps[-1][1]
-    held = getattr(model, "best_threshold_", getattr(model, "threshold", None))
+    held: Any = getattr(model, "best_threshold_", getattr(model, "threshold", None))
     named = ("TunedThresholdClassifierCV", "FixedThresholdClassifier")
     is_one = type(model).__name__ in named and isinstance(held, float | int)
     return (float(held), 1 - float(held)) if is_one else ()

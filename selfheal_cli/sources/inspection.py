@@ -33,10 +33,7 @@ NAMED_TIME = re.compile(
     r"|[a-z](Time|Date|At)$",
     re.I,
 )
-NESTED = (
-    "neither numbers nor text: give what matters in it as columns of its own, such as a length or "
-    "one field"
-)
+NESTED = "neither numbers nor text: give what matters in it a column of its own"
 TRUTHS = {"True", "False"}  # as texts
 EPOCHS = ((0.5e9, 4e9), (0.5e12, 4e12))  # seconds and milliseconds since 1970, from 1985 to 2096
 

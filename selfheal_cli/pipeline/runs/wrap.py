@@ -192,7 +192,7 @@ def _register(
         return Snapshots(recorder, run_id).take(
             network.adapter.state_dict(), phase=Phase.BASELINE, batch=0, scores=None,
             evaluation=Evaluation.AWAITING, reason=f"wrapped {origin}",
-            threshold=threshold_for(config.objective, np.zeros(0)),
+            threshold=threshold_for(config.objective, np.zeros(0, dtype=np.float32)),
         )  # fmt: skip
 
     with ExitStack() as stack:
