@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -164,6 +165,10 @@ def _reason(key: str, threshold: float, reading: Reading) -> str:
 RECOVERED = 10  # batches in range before a stale rule counts as sound, or it would flicker
 CHANGES = ("drift", "a segment")  # what reasons of a change begin with
 AGAIN = 10  # labelled batches after a change until the verdict is given once more
+MIXED = (
+    "undecided: the latest labelled rows are of before the change and after it, and together tell "
+    f"next to nothing; a verdict comes once {AGAIN} labelled batches came after it"
+)
 
 
 class Diagnosing:
@@ -181,6 +186,8 @@ class Diagnosing:
         self._recorder = run.recorder
         self._parts: deque[Scored] = deque(maxlen=run.config.heal.window)
         self._since = 0  # parts that came since the verdict on a change: the latest of them
+        self._after = inf  # parts that came since a change was seen
+        self._mixed = False  # whether the verdict had to be left open for rows from before it
         self._drifting: bool | None = None
         self._wait = 0  # labelled batches until a verdict may be given again
         self._reason = ""  # why one is due
@@ -191,18 +198,21 @@ class Diagnosing:
         """Take what labels came, and judge where something changed; not more often than needed."""
         self._parts.extend(learned)
         self._since += len(learned)
+        self._after += len(learned)
         if drifting != self._drifting and (drifting or self._drifting is not None):
             self._reason = "drift began" if drifting else "drift ended"
+            self._after = inf if self._drifting is None else len(learned)
         self._drifting = drifting
         furthest = [] if self._segments is None else self._segments.drifted[:NAMED]
         if set(furthest) - set(self._drifted):
             self._reason, self._wait = self._reason or "a segment drifted", 0
+            self._after = min(self._after, len(learned))
         self._drifted = furthest
         if not learned:
             return
         self._wait = max(0, self._wait - 1)
         undecided = self.verdict is not None and self.verdict.advice is Advice.UNDECIDED
-        if undecided or (self._reason and not self._wait):
+        if (undecided and not self._mixed) or (self._reason and not self._wait):
             self._judge(batch, self._reason or "more labels came")
 
     def before_heal(self, batch: int) -> None:
@@ -228,6 +238,9 @@ class Diagnosing:
         )
         diagnosis = diagnose(reference, self._labels, *rows)
         own = self._by_segment(parts, reference, rows)
+        self._mixed = whole and self._after < len(parts) and diagnosis.advice is Advice.GONE
+        if self._mixed:
+            diagnosis = replace(diagnosis, advice=Advice.UNDECIDED, sentence=MIXED)
         said = "; ".join([diagnosis.sentence, *(one.sentence for one in own.values())])
         diagnosis = replace(diagnosis, sentence=said)
         gist = _gist(diagnosis), {segment: _gist(one) for segment, one in own.items()}
