@@ -34,7 +34,7 @@ SCALE_PENALTY, LEVEL_PENALTY = 1.0, 1e-3  # of the logit's own weight and of the
 SIGNIFICANT = 3.0  # z of paired losses
 MATERIAL = 0.15  # of the best skill; an overfit network gains up to a tenth where nothing moved
 GONE_SKILL = 0.05  # below it the features say next to nothing of the label
-GONE_UPPER = 0.12  # two standard errors above the best skill must stay below
+GONE_UPPER = 0.12  # two standard errors above each of the skills must stay below
 LARGEST = 30.0  # a logit beyond is as good as certain
 MIN_CLASS_ROWS = 20
 BASE_RATE_Z = 4.0
@@ -47,15 +47,17 @@ TOGETHER = 0.6  # ratio of the classes' shifts from which they count as one
 class Refit:
     """Skills of three models on ``rows`` rows that they did not learn from.
 
-    ``skill`` and ``auc`` (ROC) are of a logistic regression on the frozen features, ``error`` the
-    standard error of that skill; ``frozen_skill`` is of the frozen baseline, ``bias_skill`` of it
-    with its intercept refitted. The ``z`` are of the regression's gain over each of the two.
+    ``skill`` and ``auc`` (ROC) are of a logistic regression on the frozen features;
+    ``frozen_skill`` is of the frozen baseline, ``bias_skill`` of it with its intercept refitted.
+    ``upper`` is the most that a skill of the three may be, ``error`` the standard error of that
+    one. The ``z`` are of the regression's gain over each of the two.
     """
 
     rows: int
     auc: float
     skill: float
     error: float
+    upper: float
     frozen_skill: float
     bias_skill: float
     z_over_frozen: float
@@ -118,13 +120,19 @@ def _compared(features: FloatArray, logits: FloatArray, y: LabelArray, group: In
         for logit in (offset, bias, best, level)
     )
     whole = len(y) * entropy(share)
+    skills = [1 - float(one.sum()) / whole for one in (refitted, frozen, biased)]
+    errors = [float((constant - one).std()) * sqrt(len(one)) / whole
+              for one in (refitted, frozen, biased)]  # fmt: skip
+    # a regression that learned nothing is a constant, and as sure of its skill as of nothing else
+    upper, error = max((a + 2 * b, b) for a, b in zip(skills, errors, strict=True))
     return Refit(
         rows=len(y),
         auc=float(roc_auc_score(target, best)),
-        skill=1 - float(refitted.sum()) / whole,
-        error=float((constant - refitted).std()) * sqrt(len(refitted)) / whole,
-        frozen_skill=1 - float(frozen.sum()) / whole,
-        bias_skill=1 - float(biased.sum()) / whole,
+        skill=skills[0],
+        error=error,
+        upper=upper,
+        frozen_skill=skills[1],
+        bias_skill=skills[2],
         z_over_frozen=_paired_z(frozen - refitted),
         z_over_bias=_paired_z(biased - refitted),
     )
@@ -330,8 +338,7 @@ def _advise(reference: TrainingReference, refit: Refit, *, rate_moved: bool, mov
     """``moved``: an input or the base rate did, whatever the losses say."""
     gone = refit.best < GONE_SKILL
     if gone and (reference.skill is None or refit.best < reference.skill / 2):
-        sure = refit.best + 2 * refit.error < GONE_UPPER
-        return Advice.GONE if sure else Advice.UNDECIDED
+        return Advice.GONE if refit.upper < GONE_UPPER else Advice.UNDECIDED
     material = refit.skill - refit.frozen_skill > refit.material
     # where the base rate has moved already, the losses need to prove less
     if rate_moved and refit.z_over_frozen > SIGNIFICANT - 1:

@@ -74,7 +74,7 @@ class FigureGain:
         text = f"{self.figure} {self.before:,.{digits}f} to {self.after:,.{digits}f}"
         if self.low is None or self.high is None:
             return text
-        return f"{text} ({self.low:+.{digits}f} to {self.high:+.{digits}f})"
+        return f"{text} ({signed(self.low, digits)} to {signed(self.high, digits)})"
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -119,6 +119,16 @@ def figure_gains(
             low, high = after - before - reach, after - before + reach
         gains.append(FigureGain(name, against, before, after, low, high, pair[0].rows, batches))
     return gains
+
+
+def signed(value: float, digits: int) -> str:
+    """A difference with its sign; none of what rounds to nothing.
+
+    >>> signed(0.0021, 3), signed(-0.0001, 3)
+    ('+0.002', '0.000')
+    """
+    text = f"{value:+.{digits}f}"
+    return text if float(text) else f"{0:.{digits}f}"
 
 
 def jackknife(without: Sequence[float]) -> float:
@@ -181,6 +191,8 @@ def _figures(objective: Objective) -> dict[str, Figure]:
         "ROC AUC": lambda scores: scores.roc_auc,
         "log loss": lambda scores: scores.log_loss,
     }
+    if objective.kind == "f1":
+        return {"F1": figures["F1"], **figures}
     if objective.kind != "cost":
         return figures
     return {COST: lambda scores: _cost(scores, objective), **figures}

@@ -21,6 +21,7 @@ from selfheal_cli.report.gains import (
     NO_DIFFERENCE,
     FigureGain,
     sentence_of,
+    signed,
 )
 from selfheal_cli.report.gains import (
     UNKNOWN as FEW,
@@ -181,7 +182,7 @@ class Compared:
     @property
     def difference(self) -> str:
         """With its sign."""
-        return _signed(self.gain.difference, self.digits)
+        return signed(self.gain.difference, self.digits)
 
     @property
     def interval(self) -> str:
@@ -189,7 +190,7 @@ class Compared:
         gain = self.gain
         if gain.low is None or gain.high is None:
             return "too few batches"
-        return f"{_signed(gain.low, self.digits)} to {_signed(gain.high, self.digits)}"
+        return f"{signed(gain.low, self.digits)} to {signed(gain.high, self.digits)}"
 
     @property
     def reading(self) -> str:
@@ -419,11 +420,6 @@ def _f1(scores: AnyScores) -> float:
 
 def _cost(scores: AnyScores, objective: Objective) -> float:
     return scores.cost(objective.fn, objective.fp) if isinstance(scores, Scores) else 0.0
-
-
-def _signed(value: float, digits: int) -> str:
-    text = f"{value:+.{digits}f}"
-    return text if float(text) else f"{0:.{digits}f}"
 
 
 def _and_listed(parts: list[str]) -> str:

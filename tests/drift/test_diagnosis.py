@@ -284,3 +284,20 @@ def test_any_window_gets_the_same_plain_verdict_each_time(
     assert diagnosis == diagnose(reference, LABELS, x, x, logits, y)
     assert json.dumps(asdict(diagnosis), allow_nan=False)
     assert diagnosis.sentence
+
+
+@pytest.mark.parametrize("seed", [5, 14, 35])
+def test_few_rows_that_teach_a_refit_nothing_are_no_proof_that_there_is_nothing(seed: int) -> None:
+    mixing = np.random.default_rng(9).normal(size=(16, 24))
+
+    def rows(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        draw = np.random.default_rng(seed)
+        x = draw.normal(size=(count, 16)).astype(np.float32)
+        logits = (-2.75 + 0.9 * x[:, 0] + 0.6 * x[:, 1]).astype(np.float32)
+        return x, logits, (draw.random(count) < 1 / (1 + np.exp(-logits))).astype(np.int8)
+
+    x, logits, y = rows(4_000, 1)
+    reference = measure(x, y, [f"x{place}" for place in range(16)], logits)
+    x, logits, y = rows(300, seed)
+    features = np.maximum(x @ mixing.astype(np.float32), 0)
+    assert diagnose(reference, LABELS, x, features, logits, y).advice is not Advice.GONE
