@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import socket
 import sys
@@ -304,6 +305,10 @@ def test_what_is_told_of_a_runs_events() -> None:
         "champion-moved",
     ]  # fmt: skip
     assert all(one.text for one in told)
+    proposal = re.search(
+        r"^proposal (\d+): .*; 'selfheal approve (\d+) --model fraud'", told[3].text
+    )
+    assert proposal and proposal[1] == proposal[2]
     assert not list(fold.add(at(calm, 20)))
     assert [one.kind for one in fold.add(at(drifts, 90))] == ["drift"]  # an hour later
     another = NoticeFold("fraud")

@@ -120,6 +120,9 @@ class NoticeFold:
     def _text(self, event: Event) -> str:
         if isinstance(event, events.BatchScored):
             return f"the stream drifts: {event.reason or f'z is {event.z:.2f}'}"
+        if isinstance(event, events.ProposalMade):
+            what = f"approve {event.proposal} --model {self._model}"
+            return f"{event}; 'selfheal {what}' shows its plan and asks"
         if isinstance(event, events.Diagnosed):
             return f"healing cannot help any more: {event.why}"
         return str(event)
