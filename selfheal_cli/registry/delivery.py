@@ -201,7 +201,7 @@ def _proposed(registry: Registry, model: str, wanted: Proposal) -> Proposal:
     made = propose(registry, model, wanted)
     for waiting in standing(registry, model).proposals:
         if supersedes(made, waiting):
-            why = f"proposal {made.sequence} has what was rebuilt"
+            why = f"proposal {made.sequence} has learned more"
             reject(registry, model, waiting.sequence, actor=made.actor, at=made.at, reason=why)
     return made
 

@@ -72,7 +72,8 @@ class Proposal:
 
     One that ``loosens`` is no rollback: it would have one person be enough from then on. One with a
     ``snapshot`` is a heal's: made by a run, of what it judged, until it ``expires`` (ISO 8601,
-    UTC); ``approved_by`` is the first person where two are wanted.
+    UTC); ``approved_by`` is the first person where two are wanted. It was made in a ``batch`` of
+    its run, and stands for those since the ``first`` one that waited.
     """
 
     target: int
@@ -86,6 +87,8 @@ class Proposal:
     snapshot: str = ""
     expires: str = ""
     approved_by: str = ""
+    batch: int = 0
+    first: int = 0
 
     def reason_of(self, approval: str = "") -> str:
         """Why a move that comes of it is made, with what who approves it says."""

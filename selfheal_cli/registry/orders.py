@@ -124,14 +124,17 @@ def propose(registry: Registry, model: str, wanted: Proposal) -> Proposal:
 
     def draft(before: JournalState, sequence: int) -> Mapping[str, Any]:
         others = [one for one in before.proposals if one.is_open(wanted.at, wanted.after)]
+        first = wanted.batch
         if wanted.snapshot:
             _require_alone(before, others, wanted, model)
+            first = next((one.first for one in others if one.snapshot and one.first), first)
         if len(others) >= MAX_PROPOSALS:
             raise RegistryError(
                 f"model '{model}' has {MAX_PROPOSALS} open proposals; approve or reject one first"
             )
         require_kept(before, model, wanted.target)
-        return asdict(replace(wanted, sequence=sequence, reason=wanted.reason[:MAX_TEXT]))
+        reason = wanted.reason[:MAX_TEXT]
+        return asdict(replace(wanted, sequence=sequence, reason=reason, first=first))
 
     who = {"actor": wanted.actor, "at": wanted.at}
     entry = write(registry, model, EntryKind.PROPOSED, draft, **who)
@@ -158,19 +161,33 @@ def _require_alone(
             f"the champion of '{model}' was moved to v{champion.target} by {champion.actor} since "
             f"v{wanted.target} was judged"
         )
-    waiting = next((one for one in others if one.snapshot), None)
-    if waiting is not None and not supersedes(wanted, waiting):
-        raise ConflictError(
-            f"proposal {waiting.sequence} of '{model}', v{waiting.target}, is open until "
-            f"{waiting.expires}: v{wanted.target} waits"
-        )
+    for waiting in others:
+        if waiting.snapshot and not supersedes(wanted, waiting):
+            raise ConflictError(
+                f"proposal {waiting.sequence} of '{model}', v{waiting.target}, is open until "
+                f"{waiting.expires}: v{wanted.target} waits"
+            )
 
 
 def supersedes(wanted: Proposal, waiting: Proposal) -> bool:
-    """Whether a heal that learned without labels which were taken back is proposed, and the last
-    version before them waits: the newer one knows all that the older one does.
+    """Whether the newer proposal knows all that the one that waits does, and much more.
+
+    A heal without labels that were taken back, where the last version before them waits; and a
+    later heal, unless one of two people approved the one that waits. While nobody looks, each
+    stands twice as many batches as the one before: whoever is told is told a few times a day.
     """
-    return waiting.reason.startswith(CLEAN) and REBUILT in wanted.reason
+    if not (wanted.batch and waiting.batch):
+        return waiting.reason.startswith(CLEAN) and REBUILT in wanted.reason
+    if waiting.approved_by:
+        return False
+    if run_of(wanted) != run_of(waiting):  # whose healer has ended
+        return True
+    return wanted.batch - waiting.first >= max(1, 2 * (waiting.batch - waiting.first))
+
+
+def run_of(proposal: Proposal) -> str:
+    """The run, shortened, that a heal's proposal is of."""
+    return proposal.snapshot.partition("-")[0]
 
 
 def approve_first(

@@ -157,9 +157,10 @@ class RegistryWriter:
         self._hand(partial(delivery.move_job, wanted, snapshot, along))
 
     def propose(self, snapshot: str, *, actor: str, at: str, reason: str, after: int,
-                expires: str) -> None:  # fmt: skip
+                expires: str, batch: int) -> None:  # fmt: skip
         """Propose the version of a snapshot that was added before, once it has its number."""
-        wanted = Proposal(0, "", actor, at, reason, after, snapshot=snapshot, expires=expires)
+        wanted = Proposal(0, "", actor, at, reason, after, snapshot=snapshot, expires=expires,
+                          batch=batch)  # fmt: skip
         self._hand(partial(delivery.proposal_job, wanted))
 
     def pause(self, *, actor: str, at: str, reason: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from selfheal_cli.registry.base import CHAMPION, Lineage, StepMetrics
 from selfheal_cli.registry.delivery import _proposed as deliver_proposal
 from selfheal_cli.registry.journal import EntryKind, Proposal, standing
 from selfheal_cli.registry.memory import MemoryRegistry
-from selfheal_cli.registry.orders import CLEAN, REBUILT, propose
+from selfheal_cli.registry.orders import CLEAN, REBUILT, approve_first, propose, reject
 from selfheal_cli.registry.outbox import Outbox
 from selfheal_cli.registry.writer import RegistryWriter
 from tests.rollback.test_prune import AT, filled
@@ -55,4 +56,26 @@ def test_what_a_rebuilt_heal_proposes_takes_the_place_of_the_clean_version_that_
     assert standing(registry, "m").proposals == (made,)
     last = list(registry.entries("m"))[-1]
     assert (last.kind, last.data["proposal"]) == (EntryKind.REJECTED, first.sequence)
-    assert "has what was rebuilt" in last.data["reason"]
+    assert "has learned more" in last.data["reason"]
+
+
+def test_a_later_heal_takes_the_place_of_one_that_nobody_approved_ever_more_rarely() -> None:
+    registry = filled(MemoryRegistry())
+    after = standing(registry, "m").moves[CHAMPION].sequence
+    heal = Proposal(2, "0" * 64, "ann", AT, "heal", after, expires="9999")
+    stood = []
+    for batch in (7, 9, 10, 12, 16, 21, 30, 35):
+        wanted = replace(heal, batch=batch, snapshot=f"run-s{batch}")
+        with suppress(ConflictError):
+            deliver_proposal(registry, "m", wanted)
+        (waiting,) = standing(registry, "m").proposals
+        stood.append(waiting.batch)
+    assert stood == [7, 9, 9, 12, 12, 21, 21, 35]
+    approve_first(registry, "m", waiting.sequence, actor="ann", at=AT, reason="")
+    much_later = replace(heal, batch=900, snapshot="run-s900")
+    with pytest.raises(ConflictError, match="is open until"):
+        deliver_proposal(registry, "m", much_later)
+    reject(registry, "m", waiting.sequence, actor="bob", at=AT, reason="no")
+    assert deliver_proposal(registry, "m", replace(much_later, batch=902)).first == 902
+    another = deliver_proposal(registry, "m", replace(heal, batch=3, snapshot="later-s3"))
+    assert standing(registry, "m").proposals == (another,)

@@ -68,7 +68,7 @@ class Writer(Protocol):
         return
 
     def propose(self, snapshot: str, *, actor: str, at: str, reason: str, after: int,
-                expires: str) -> None:  # fmt: skip
+                expires: str, batch: int) -> None:  # fmt: skip
         """Have the version of a snapshot proposed for a person's approval."""
         return
 
@@ -211,13 +211,15 @@ class RunRecorder:
             promotes=promotes, along=along,
         )  # fmt: skip
 
-    def propose(self, snapshot: str, reason: str, hours: float) -> None:
-        """Have a snapshot's version proposed for a person's approval within so many hours."""
+    def propose(self, snapshot: str, reason: str, hours: float, batch: int) -> None:
+        """Have a snapshot's version, as of a batch, proposed for a person's approval within so many
+        hours.
+        """
         at = self._at()
         expires = datetime.fromisoformat(at) + timedelta(hours=hours)
         self._writer.propose(
             snapshot, actor=self._actor, at=at, reason=reason, after=self._known(),
-            expires=expires.isoformat(timespec="milliseconds"),
+            expires=expires.isoformat(timespec="milliseconds"), batch=batch,
         )  # fmt: skip
 
     def pause(self, reason: str) -> None:

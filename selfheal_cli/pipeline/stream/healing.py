@@ -249,7 +249,7 @@ class Healing:
 
     def _propose(self, snapshot: str, reason: str) -> None:
         self._state.proposed.add(snapshot)
-        self._recorder.propose(snapshot, reason, self._hours)
+        self._recorder.propose(snapshot, reason, self._hours, self._state.batch)
 
     def _withhold(
         self, ready: EvaluatedHeal, permission: Permission, *, propose: bool = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from selfheal_cli.serve.http import tables
 from selfheal_cli.serve.http.extent import require_extent, require_rows
 from selfheal_cli.serve.http.model import ServedModel, Turn
 from selfheal_cli.serve.http.tables import keys_of
+from selfheal_cli.sources.values import one_number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -129,5 +131,15 @@ def _no_numbers(frame: pd.DataFrame, numeric: list[str]) -> str:
         try:
             frame[name].to_numpy(dtype="float64")
         except (ValueError, TypeError, OverflowError):
-            return f"column '{name}': numbers are expected"
+            return f"column '{name}': {numbers_expected(frame[name])}"
     return "a column does not hold what the model's signature says"
+
+
+def numbers_expected(values: Iterable[Any]) -> str:
+    """What is said of a column that has something else: where, and nothing of what it holds."""
+    kinds = {str: "a text", bool: "true or false", list: "a list", dict: "an object"}
+    for row, value in enumerate(values):
+        if one_number(value) is None:
+            kind = kinds.get(type(value), "something")
+            return f"numbers are expected, and row {row} holds {kind} that is none"
+    return "numbers are expected"

@@ -16,7 +16,7 @@ from selfheal_cli.errors import RequestRefused
 from selfheal_cli.metrics import classify
 from selfheal_cli.registry.layout import OUTPUTS
 from selfheal_cli.serve.http.extent import require_rows
-from selfheal_cli.serve.http.invocations import ScoredRequest, both
+from selfheal_cli.serve.http.invocations import ScoredRequest, both, numbers_expected
 from selfheal_cli.serve.http.model import ServedModel, Turn
 from selfheal_cli.serve.http.parsing import parsed
 from selfheal_cli.serve.http.tables import as_key
@@ -266,7 +266,7 @@ def _column(
     if encoding.contract == 2:
         cells = [(values_text if categorical else one_number)(value) for value in values]
         if not categorical and None in cells:
-            raise RequestRefused(f"inputs: '{name}': numbers are expected")
+            raise RequestRefused(f"inputs: '{name}': {numbers_expected(values)}")
         return np.array(cells, dtype=object if categorical else np.float64)
     if categorical:
         if not {str} >= set(map(type, values)):
@@ -277,4 +277,4 @@ def _column(
             raise ValueError
         return np.array(values, dtype=np.float64)
     except (OverflowError, ValueError) as exc:
-        raise RequestRefused(f"inputs: '{name}': numbers are expected") from exc
+        raise RequestRefused(f"inputs: '{name}': {numbers_expected(values)}") from exc
