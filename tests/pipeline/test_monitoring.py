@@ -17,7 +17,7 @@ from selfheal_cli.events.types import Diagnosed
 from selfheal_cli.model.architecture import Architecture
 from selfheal_cli.model.attribution import gradient_times_input, input_gradients
 from selfheal_cli.model.network import SelfHealingNetwork
-from selfheal_cli.pipeline.stream.monitoring import Diagnosing
+from selfheal_cli.pipeline.stream.monitoring import Diagnosing, _read
 from tests.pipeline.small import Ran, config, ran
 
 DEAF = Policy(fidi_threshold=100, conflict_min=10_000, stale_rules="keep")
@@ -152,7 +152,7 @@ def test_rows_of_before_a_change_and_after_it_give_no_verdict_that_nothing_can_b
     for one in trained:
         rows.add(one.x, one.y, logit * one.x[:, 0])
     network = SimpleNamespace(
-        architecture=SimpleNamespace(hidden=1),
+        architecture=Architecture(1, 1),
         predict_features=lambda x: 1 / (1 + np.exp(-logit * x[:, 0])),
     )
     run: Any = SimpleNamespace(
@@ -166,3 +166,9 @@ def test_rows_of_before_a_change_and_after_it_give_no_verdict_that_nothing_can_b
     verdicts = [(one.batch, one.diagnosis.advice.value) for one in told]
     assert verdicts == [(17, "undecided"), (27, "heal")]
     assert "of before the change and after it" in told[0].diagnosis.sentence
+
+
+def test_a_refit_may_use_the_columns_of_a_model_that_is_no_network_as_its_heals_do() -> None:
+    scored = SelfHealingNetwork.around_scores(4, 1).architecture
+    assert (scored.hidden, _read(scored)) == (1, 1 + scored.inputs)
+    assert _read(Architecture(4, 8, beside=True)) == 8

@@ -35,6 +35,7 @@ from selfheal_cli.rules.health import RuleHealth
 from selfheal_cli.rules.ruleset import RuleVerdict
 
 if TYPE_CHECKING:
+    from selfheal_cli.model.architecture import Architecture
     from selfheal_cli.records import Columns
 
 
@@ -164,6 +165,7 @@ def _reason(key: str, threshold: float, reading: Reading) -> str:
 
 RECOVERED = 10  # batches in range before a stale rule counts as sound, or it would flicker
 CHANGES = ("drift", "a segment")  # what reasons of a change begin with
+WIDEST = 256  # features of a refit, which takes seconds with more
 AGAIN = 10  # labelled batches after a change until the verdict is given once more
 MIXED = (
     "undecided: the latest labelled rows are of before the change and after it, and together tell "
@@ -224,7 +226,7 @@ class Diagnosing:
         reference, network = self._reference, self._network
         if reference is None or not self._parts:
             return
-        hidden = network.architecture.hidden
+        read = _read(network.architecture)
         changes = reason.startswith(CHANGES)
         # nobody knows yet which rows a change is in; those that came after it was seen are in it
         whole = changes or self._since < AGAIN
@@ -232,7 +234,7 @@ class Diagnosing:
         features = np.concatenate([part.features for part in parts])
         rows = (
             np.concatenate([part.x for part in parts]),
-            features[:, :hidden],
+            features[:, :read],
             frozen_logit(network.predict_features(features)),
             np.concatenate([part.y for part in parts]),
         )
@@ -268,6 +270,13 @@ class Diagnosing:
                 told = f"its {verdict.rows:,} labelled rows of late are too few for a verdict"
             own[segment] = replace(verdict, sentence=f"{segments.named(segment)} by itself: {told}")
         return own
+
+
+def _read(size: Architecture) -> int:
+    """How many of the features a refit may use: the network's own; of a model that is no network
+    its logits and the columns beside them, which are all that a heal has.
+    """
+    return size.plain if size.scored and size.plain <= WIDEST else size.hidden
 
 
 def _gist(verdict: Diagnosis) -> tuple[Advice, bool, bool]:
