@@ -15,9 +15,13 @@ from selfheal_cli.scores import AnyScores, Scores, title_of
 
 COST = "cost per 100 rows"
 FEWEST = 10  # stretches of the stream, for an interval
+FEWEST_OTHERS = 20  # rows outside of the commonest class; with fewer nothing is said of ranks, and
+PLAIN = 0.01  # of another figure's difference only where it is as large: the common rows' alone
+RANKS = ("F1", "ROC AUC")
 LEVEL = 0.05  # chance that any of the intervals misses its figure
 HELPED, HURT, CHANCE, UNKNOWN = "helped", "hurt", "no difference", "too few batches to say"
 NO_DIFFERENCE = "no difference that could not be chance"
+TOO_FEW = "too few batches, or rows outside of the commonest class,"  # to tell from chance
 LITTLE_DIFFERENCE = "too little difference to matter"
 LESS = (COST, title_of("log_loss"))  # figures of which less is better
 LEAST = {COST: 0.05}  # what is less is called no difference, whatever its cause
@@ -38,7 +42,8 @@ class FigureGain:
     """A figure of the stream without healing and with it, on the same rows.
 
     ``against`` is the version that served when the run began, None for the frozen baseline; ``low``
-    and ``high`` are the interval of the difference, None where there are too few batches.
+    and ``high`` are the interval of the difference, None where there are too few batches, or too
+    few rows outside of the commonest class.
     """
 
     figure: str
@@ -113,7 +118,9 @@ def figure_gains(
         after, before = (figure(one) or 0.0 for one in pair)
         differences = [(figure(live) or 0.0) - (figure(other) or 0.0) for live, other in left]
         low = high = None
-        if len(differences) >= FEWEST:
+        rare = _others(pair[0]) < FEWEST_OTHERS
+        unsaid = rare and (name in RANKS or abs(after - before) < PLAIN)
+        if len(differences) >= FEWEST and not unsaid:
             error, degrees = successive(after - before, differences)
             reach = error * quantile(1 - LEVEL / len(figures) / 2, degrees)
             low, high = after - before - reach, after - before + reach
@@ -129,6 +136,13 @@ def signed(value: float, digits: int) -> str:
     """
     text = f"{value:+.{digits}f}"
     return text if float(text) else f"{0:.{digits}f}"
+
+
+def _others(scores: AnyScores) -> int:
+    """Rows that are not of the commonest class."""
+    if isinstance(scores, Scores):
+        return min(scores.tp + scores.fn, scores.tn + scores.fp)
+    return scores.rows - max(map(sum, scores.confusion))
 
 
 def jackknife(without: Sequence[float]) -> float:
@@ -163,12 +177,14 @@ def sentence_of(gains: Sequence[FigureGain]) -> str:
     first = gains[0]
     other = "the frozen baseline" if first.against is None else f"v{first.against}, served first,"
     rows = f"{first.rows:,} labelled rows in {first.batches:,} batches"
-    if first.word == UNKNOWN:
+    if all(one.word == UNKNOWN for one in gains):
         told = ", ".join(one.told for one in gains)
-        return f"Against {other} {told}: too few batches to tell from chance ({rows})."
+        return f"Against {other} {told}: {TOO_FEW} to tell from chance ({rows})."
     by_word = {word: [one.told for one in gains if one.word == word] for word in (HELPED, HURT)}
     parts = [f"{word} {', '.join(told)}" for word, told in by_word.items() if told]
     alike = _alike([one for one in gains if one.word == CHANCE])
+    unsaid = ", ".join(one.told for one in gains if one.word == UNKNOWN)
+    alike += [f"{TOO_FEW} to say of {unsaid}"] if unsaid else []
     if not parts:
         return f"Healing made {'; '.join(alike)}; against {other}, {rows}."
     return f"Healing {' and '.join(parts)}, against {'; '.join([other, *alike, rows])}."

@@ -121,7 +121,14 @@ def _the_model(story: RunSummary) -> Iterator[Step]:
 def _retrain(story: RunSummary) -> Iterator[Step]:
     """What no heal can mend."""
     diagnoses = story.view.latest(Diagnosed)
-    if diagnoses and diagnoses[-1].diagnosis.advice is Advice.GONE:
+    advice = diagnoses[-1].diagnosis.advice if diagnoses else None
+    if advice is Advice.RETRAIN:
+        yield Step(
+            "Retrain on these columns",
+            f"The last diagnosis (batch {diagnoses[-1].batch}) says that trees on the columns "
+            "reach what the network's frozen features do not.",
+        )
+    if advice is Advice.GONE:
         yield Step(
             "Retrain with new features",
             f"The last diagnosis (batch {diagnoses[-1].batch}) says that the information which "

@@ -189,7 +189,7 @@ class Compared:
         """Where the difference lies."""
         gain = self.gain
         if gain.low is None or gain.high is None:
-            return "too few batches"
+            return "too few rows"
         return f"{signed(gain.low, self.digits)} to {signed(gain.high, self.digits)}"
 
     @property
@@ -267,7 +267,7 @@ def telling(story: RunSummary) -> Telling:
     helped = [name for name, word in words.items() if word == HELPED]
     hurt = [name for name, word in words.items() if word == HURT]
     if words and set(words.values()) == {FEW}:
-        tone, headline = UNKNOWN, "Too few batches to tell what healing did from chance"
+        tone, headline = UNKNOWN, "Too few rows to tell what healing did from chance"
     elif not words:
         tone, headline = UNKNOWN, "No label is known: whether healing helped cannot be said"
     elif helped and hurt:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import numpy as np
 import pytest
 
@@ -104,3 +106,27 @@ def test_the_verdict_says_for_each_figure_the_same_as_its_sentence(better: float
 def test_figures_come_back_from_a_log_as_they_were() -> None:
     for one in gains(0.1).values():
         assert FigureGain.from_dict(one.as_dict()) == one
+
+
+def test_two_positives_are_too_few_to_say_that_it_hurt_but_what_all_others_say_is_told() -> None:
+    def words(flagged: float, wrong: float) -> dict[str, str]:
+        """Live and frozen flag these shares of the rows; two of 2,400 are positive."""
+        draw = np.random.default_rng(1)
+        parts = []
+        for number in range(STRETCHES):
+            y = np.zeros(ROWS, dtype=np.int8)
+            y[0] = number in (3, 8)
+            pair = RunningScores(), RunningScores()
+            for running, share in zip(pair, (flagged, wrong), strict=True):
+                p = np.where(draw.random(ROWS) < share, 0.9, 0.001)
+                running.add(p.astype(np.float32), 0.5, y)
+            parts.append(pair)
+        whole = reduce(lambda a, b: (a[0].plus(b[0]), a[1].plus(b[1])), parts)
+        without = [(whole[0].minus(a), whole[1].minus(b)) for a, b in parts]
+        told = figure_gains(whole, without, Objective(), STRETCHES, None)
+        assert "outside of the commonest class" in sentence_of(told)
+        return {one.figure: one.word for one in told}
+
+    assert set(words(0.005, 0.001).values()) == {UNKNOWN}
+    much = words(0.001, 0.10)
+    assert (much["accuracy"], much["F1"], much["ROC AUC"]) == (HELPED, UNKNOWN, UNKNOWN)

@@ -126,7 +126,7 @@ def test_the_interval_is_students_where_every_stretch_is_as_large() -> None:
 
 def test_too_few_batches_give_no_interval() -> None:
     (accuracy, _) = compared(tell(log([80] * 9, [70] * 9)))
-    assert accuracy.interval == "too few batches"
+    assert accuracy.interval == "too few rows"
     assert accuracy.reading == "too few batches to say"
 
 
