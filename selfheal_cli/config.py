@@ -162,6 +162,12 @@ class HealSettings(Settings):
         description="labelled rows that experts of ensemble are charged for before they learn from "
         "them; 0: all that came together; 100 on own data",
     )
+    verdict: Literal["window", "change"] = Field(
+        default="window",
+        description="what a diagnosis looks at: the window of labelled batches; or the rows since "
+        "something moved, of more than two classes as well, and with heal.trees whether trees on "
+        "the columns reach more; change on own data",
+    )
     pre_heal: Literal["version", "figures"] = Field(
         default="version",
         description="what was measured before a heal: a version of its own, or figures of the "
@@ -269,10 +275,12 @@ SINCE_0_1_0 = {
         "trees_after",
         "charged",
         "network_steps",
+        "verdict",
     ),
     "policy": (
         "brake_level",
         "brake_to",
+        "cooldown_until",
         "label_rate_of",
         "publish_change",
         "publish_share",

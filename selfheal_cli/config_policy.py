@@ -81,6 +81,11 @@ class Policy(Settings):
     cooldown: Annotated[int, Field(ge=0, le=10_000_000)] = Field(
         default=10, description="batches without a heal or a further rollback after a rollback"
     )
+    cooldown_until: Literal["over", "drift"] = Field(
+        default="over",
+        description="whether such a pause lasts, or ends where drift begins in it; drift on own "
+        "data",
+    )
     gate_tolerance: NotNegative = Field(
         default=2.0, description="standard errors by which a heal may be worse on held-out rows"
     )

@@ -198,11 +198,14 @@ class LabelVerdict:
 
 
 class Advice(StrEnum):
-    """Whether to heal: the features' information may also be gone, or the rows too few to say."""
+    """Whether to heal: the frozen features may lack what the columns have, the information may be
+    gone, or the rows too few to say.
+    """
 
     UNDECIDED = "undecided"
     HOLDS = "holds"
     HEAL = "heal"
+    RETRAIN = "retrain"
     GONE = "gone"
 
 
@@ -219,8 +222,10 @@ class MovedInput:
 class Diagnosis:
     """What moved and whether healing can help, with the advice in words.
 
-    ``base_rate`` is (in training, in the window). ``auc`` and ``skill`` are the best refit's on
-    rows that it did not learn from; ``ceiling_accuracy`` is that of always naming the larger class.
+    ``base_rate`` is (in training, in the window), of more than two classes that of the one that
+    moved furthest; ``positives`` are then the rows that are not of the commonest. ``auc`` and
+    ``skill`` are the best refit's on rows that it did not learn from; ``ceiling_accuracy`` is that
+    of always naming the largest class.
     """
 
     rows: int

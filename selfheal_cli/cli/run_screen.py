@@ -282,7 +282,7 @@ class RunScreen:
             )
         labels = [f"{place} is '{label}'" for place, label in enumerate(trained.labels)]
         self._say(f"Labels: {', '.join(labels)}")
-        if len(labels) > 2:
+        if len(labels) > 2 and self._config["heal"].get("verdict") != "change":
             self._say("No diagnosis is given of more than two classes; what moved is.")
         if self._config["labels"]["regime"] != "full":
             self._say(

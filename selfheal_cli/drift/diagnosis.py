@@ -1,22 +1,24 @@
 """A diagnosis before healing: what moved, and can the frozen features still separate the classes?
 
-The frozen baseline is compared with refits on its own features, all scored on rows that they did
-not learn from. A skill is 1 - log loss / entropy of the base rate: 0 for a constant, 1 for a
-model that is always certain and right.
+The frozen baseline is compared with refits on its own features, and where those have lost what
+training had, with trees on the columns, all scored on rows that they did not learn from. A skill
+is 1 - log loss / entropy of the base rate: 0 for a constant, 1 for a model that is always certain
+and right.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from math import ceil, log, sqrt
-from statistics import NormalDist
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from math import ceil, fsum, log, sqrt
+from statistics import NormalDist, fmean
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from selfheal_cli.logistic import fit, row_losses, targets
+from selfheal_cli.metrics import roc_auc
 from selfheal_cli.moments import Moments, floored
 from selfheal_cli.records import Advice, Diagnosis, MovedInput
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+# learns from columns (n, p) and classes (n,), and gives probabilities (m, K) of other columns
+Columns = Callable[[Any, Any, Any], Floats]
 
 MIN_ROWS = 200
 FOLDS = 5
@@ -38,6 +42,9 @@ GONE_UPPER = 0.12  # two standard errors above each of the skills must stay belo
 LARGEST = 30.0  # a logit beyond is as good as certain
 MIN_CLASS_ROWS = 20
 BASE_RATE_Z = 4.0
+LEAST = 1e-9  # share of a class that is not there
+SURE = 1e-3  # probability that trees give no class less than
+WIDEST = 500  # columns above which no trees are asked: a verdict would take seconds
 INPUT_ERROR = 1e-3  # chance that any of the inputs is named though none moved
 INPUT_SHIFT = 0.2  # in the class's training sd; less is not worth a word
 TOGETHER = 0.6  # ratio of the classes' shifts from which they count as one
@@ -51,6 +58,8 @@ class Refit:
     ``frozen_skill`` is of the frozen baseline, ``bias_skill`` of it with its intercept refitted.
     ``upper`` is the most that a skill of the three may be, ``error`` the standard error of that
     one. The ``z`` are of the regression's gain over each of the two.
+    ``trees_skill`` and ``trees_auc`` are of trees on the columns, which are not asked where the
+    features have what training had, and ``z_of_trees`` is of their gain over the regression.
     """
 
     rows: int
@@ -62,6 +71,17 @@ class Refit:
     bias_skill: float
     z_over_frozen: float
     z_over_bias: float
+    trees_skill: float | None = None
+    trees_auc: float = 0.0
+    z_of_trees: float = 0.0
+
+    @property
+    def trees_reach_more(self) -> bool:
+        """Whether the columns tell what the frozen features do not, beyond chance."""
+        more = self.trees_skill is not None and self.trees_skill - self.best > MATERIAL * max(
+            self.trees_skill, GONE_SKILL
+        )
+        return more and self.z_of_trees > SIGNIFICANT
 
     @property
     def best(self) -> float:
@@ -87,47 +107,87 @@ class Refit:
         return self.z_over_bias > SIGNIFICANT and self.skill - self.bias_skill > self.material
 
 
-def refit_of(features: FloatArray, logits: FloatArray, y: LabelArray, group: Ints) -> Refit:
-    """The frozen baseline against refits on its features (n, d) and logits (n,).
+def refit_of(
+    features: FloatArray,
+    logits: FloatArray,
+    y: LabelArray,
+    group: Ints,
+    x: FloatArray | None = None,
+    trees: Columns | None = None,
+    trained: float | None = None,
+) -> Refit:
+    """The frozen baseline against refits on its features (n, d) and logits, (n,) or (n, K).
 
-    ``y`` (n,) is 0 or 1, and ``group`` (n,) as `copies` gives it.
+    ``y`` (n,) are classes from 0 on, and ``group`` (n,) as `copies` gives it. ``trees`` are asked
+    on columns ``x`` (n, p) where the refit's skill is materially below the ``trained`` one.
     """
     from threadpoolctl import threadpool_limits
 
     # threads of BLAS that wait for a core of their own take seconds instead of 25 ms
     with threadpool_limits(limits=1, user_api="blas"):
-        return _compared(features, logits, y, group)
+        return _compared(features, logits, y, group, _Growing(x, trees, trained))
 
 
-def _compared(features: FloatArray, logits: FloatArray, y: LabelArray, group: Ints) -> Refit:
-    from sklearn.metrics import roc_auc_score
+@dataclass(frozen=True, slots=True, eq=False)
+class _Growing:
+    """Columns (n, p), what learns from them, and the skill in training; None: unknown."""
 
-    target, offset, intercept = y.astype(np.float64), bounded(logits), np.ones((len(y), 1))
+    x: Any
+    trees: Columns | None
+    trained: float | None
+
+    def logits(self, y: LabelArray, fold: Ints, refit: Refit) -> Floats | None:
+        """Each row's logits (n, outputs) by trees that did not learn from it; None: not asked."""
+        lost = self.trained is None or refit.best < self.trained - refit.material
+        if self.trees is None or not lost or self.x.shape[1] > WIDEST:
+            return None
+        told = None
+        for number in range(FOLDS):
+            learned = fold != number
+            p = self.trees(self.x[learned], y[learned], self.x[~learned])
+            told = np.empty((len(y), p.shape[1])) if told is None else told
+            told[~learned] = np.clip(p, SURE, 1 - SURE)
+        return None if told is None or np.isnan(told).any() else _logits(told)
+
+
+def _logits(p: Floats) -> Floats:
+    """Probabilities (n, K) to logits: of two classes one column, of more as many as there are."""
+    odds: Floats = np.log(p)
+    return odds[:, 1:] - odds[:, :1] if p.shape[1] == 2 else odds
+
+
+def _compared(
+    features: FloatArray, logits: FloatArray, y: LabelArray, group: Ints, asked: _Growing
+) -> Refit:
+    offset = bounded(logits).reshape(len(y), -1)
+    outputs, intercept = offset.shape[1], np.ones((len(y), 1))
     inputs = _standardised(np.nan_to_num(features.astype(np.float64)))
-    design = np.hstack([inputs, _standardised(offset[:, None]), intercept])
+    design = np.hstack([inputs, _standardised(offset), intercept])
     fold = _folds(y, group)
-    bias = _held_out(intercept, offset, target, np.array([LEVEL_PENALTY]), fold)
+    bias = _held_out(intercept, offset, y, np.array([LEVEL_PENALTY]), fold)
     weights = [np.full(design.shape[1], penalty) for penalty in PENALTIES]
     for penalty in weights:
-        penalty[-2:] = SCALE_PENALTY, LEVEL_PENALTY
-    refits = [_held_out(design, offset, target, penalty, fold) for penalty in weights]
-    best = min(refits, key=lambda refit: float(log_losses(refit, target).sum()))
-    share = float(target.mean())
-    level = np.full(len(y), log(share / (1 - share)))
+        penalty[-1 - outputs :] = SCALE_PENALTY
+        penalty[-1] = LEVEL_PENALTY
+    refits = [_held_out(design, offset, y, penalty, fold) for penalty in weights]
+    best = min(refits, key=lambda refit: float(row_losses(refit, y).sum()))
+    shares = _shares(np.bincount(y, minlength=max(outputs, 2)).tolist())
+    level = np.tile(_logits(np.maximum([shares], LEAST)), (len(y), 1))
+
     # losses are summed over the copies of a row, which are one piece of evidence
-    frozen, biased, refitted, constant = (
-        np.bincount(group, log_losses(logit, target)).astype(np.float64)
-        for logit in (offset, bias, best, level)
-    )
-    whole = len(y) * entropy(share)
+    def lost(logit: Floats) -> Floats:
+        return np.bincount(group, row_losses(logit, y)).astype(np.float64)
+
+    frozen, biased, refitted, constant = map(lost, (offset, bias, best, level))
+    whole = len(y) * entropy(shares)
     skills = [1 - float(one.sum()) / whole for one in (refitted, frozen, biased)]
     errors = [float((constant - one).std()) * sqrt(len(one)) / whole
               for one in (refitted, frozen, biased)]  # fmt: skip
     # a regression that learned nothing is a constant, and as sure of its skill as of nothing else
     upper, error = max((a + 2 * b, b) for a, b in zip(skills, errors, strict=True))
-    return Refit(
+    refit = Refit(
         rows=len(y),
-        auc=float(roc_auc_score(target, best)),
+        auc=_auc(best, y),
         skill=skills[0],
         error=error,
         upper=upper,
@@ -136,12 +196,31 @@ def _compared(features: FloatArray, logits: FloatArray, y: LabelArray, group: In
         z_over_frozen=_paired_z(frozen - refitted),
         z_over_bias=_paired_z(biased - refitted),
     )
+    grown = asked.logits(y, fold, refit)
+    if grown is None:
+        return refit
+    of_trees = lost(grown)
+    return replace(
+        refit, trees_skill=1 - float(of_trees.sum()) / whole, trees_auc=_auc(grown, y),
+        z_of_trees=_paired_z(refitted - of_trees),
+    )  # fmt: skip
 
 
-def _held_out(design: Floats, offset: Floats, y: Floats, penalty: Floats, fold: Ints) -> Floats:
-    """Cross-validation: each row's logit (n,) from a fit without it and without its copies."""
+def _auc(logits: Floats, y: LabelArray) -> float:
+    """ROC AUC; of more than two classes the mean of each class in ``y`` against all others."""
+    if logits.shape[1] == 1:
+        from sklearn.metrics import roc_auc_score
+
+        return float(roc_auc_score(y, logits[:, 0]))
+    odds = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    return fmean(roc_auc(y == label, np.exp(odds[:, label])) for label in np.unique(y))
+
+
+def _held_out(design: Floats, offset: Floats, y: LabelArray, penalty: Floats, fold: Ints) -> Floats:
+    """Cross-validation: each row's logits from a fit without it and without its copies."""
+    outputs = offset.shape[1]
     # the fit on all rows is close to each fold's, which then takes a step or two
-    start = _refitted(design, offset, y, penalty, np.zeros(design.shape[1]))
+    start = _refitted(design, offset, y, penalty, np.zeros((design.shape[1], outputs)))
     logits = offset.copy()
     for number in range(FOLDS):
         learned = fold != number
@@ -150,16 +229,17 @@ def _held_out(design: Floats, offset: Floats, y: Floats, penalty: Floats, fold: 
     return logits
 
 
-def _refitted(design: Floats, offset: Floats, y: Floats, penalty: Floats, start: Floats) -> Floats:
-    goal = targets(design, y, 1)
-    return fit(design, offset[:, None], goal, penalty, start[:, None])[:, 0]
+def _refitted(
+    design: Floats, offset: Floats, y: LabelArray, penalty: Floats, start: Floats
+) -> Floats:
+    return fit(design, offset, targets(design, y, offset.shape[1]), penalty, start)
 
 
 def _folds(y: LabelArray, group: Ints) -> Ints:
     """Five consecutive parts of each class's rows; copies of a row fall into one part."""
     first = np.unique(group, return_index=True)[1]
     fold = np.zeros(len(first), dtype=np.int64)
-    for label in (0, 1):
+    for label in np.unique(y):
         rows = np.flatnonzero(y[first] == label)
         fold[rows] = np.arange(len(rows)) * FOLDS // max(len(rows), 1)
     return np.asarray(fold[group])
@@ -183,7 +263,7 @@ def effective_rows(group: Ints) -> float:
 
 
 def bounded(logits: FloatArray) -> Floats:
-    """Finite logits in float64."""
+    """Finite logits in float64, of the same shape."""
     return np.clip(np.nan_to_num(logits.astype(np.float64)), -LARGEST, LARGEST)
 
 
@@ -192,14 +272,16 @@ def _standardised(columns: Floats) -> Floats:
     return np.asarray((columns - columns.mean(axis=0)) / floored(sd))
 
 
-def log_losses(logits: Floats, y: Floats) -> Floats:
-    """Log loss of each row, (n,), from logits (n,)."""
-    return row_losses(logits[:, None], y)
+def entropy(shares: Sequence[float]) -> float:
+    """Log loss of a constant that is right about the classes' shares (K,)."""
+    return fsum(-share * log(share) for share in shares if share)
 
 
-def entropy(share: float) -> float:
-    """Log loss of a constant that is right about the share of positives."""
-    return -share * log(share) - (1 - share) * log(1 - share)
+def _shares(counts: Sequence[int]) -> list[float]:
+    """Of each class, from rows by class; all 0 where there is no row."""
+    total = sum(counts)
+    rest = [count / max(total, 1) for count in counts[1:]]
+    return [max(0.0, 1 - sum(rest)) if total else 0.0, *rest]
 
 
 def _paired_z(gains: Floats) -> float:
@@ -210,7 +292,7 @@ def _paired_z(gains: Floats) -> float:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingReference:
-    """Statistics of the training rows: ``mean`` and ``sd`` (2, p) of the inputs, ``rows`` by class.
+    """Statistics of the training rows: ``mean`` and ``sd`` (K, p) of the inputs, ``rows`` by class.
 
     ``skill`` is the network's on the training rows themselves; None where it was not measured.
     """
@@ -218,76 +300,82 @@ class TrainingReference:
     names: tuple[str, ...]
     mean: Floats
     sd: Floats
-    rows: tuple[int, int]
+    rows: tuple[int, ...]
     skill: float | None
 
     @property
-    def base_rate(self) -> float:
-        """Share of positives."""
-        return self.rows[1] / max(sum(self.rows), 1)
+    def shares(self) -> list[float]:
+        """Of each class."""
+        return _shares(self.rows)
 
 
 class ReferenceRows:
     """Accumulates a `TrainingReference` from training rows that come in blocks."""
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], classes: int = 2) -> None:
         self._names = tuple(names)
-        self._moments = [[Moments() for _ in self._names] for _ in (0, 1)]
-        self._rows = np.zeros(2, dtype=np.int64)
+        self._moments = [[Moments() for _ in self._names] for _ in range(classes)]
+        self._rows = np.zeros(classes, dtype=np.int64)
         self._loss, self._scored = 0.0, 0
 
     def add(self, x: FloatArray, y: LabelArray, logits: FloatArray | None = None) -> None:
-        """Take inputs (n, p), labels (n,) and, for the skill, the network's logits (n,)."""
+        """Take inputs (n, p), labels (n,) and, for the skill, the network's logits."""
         for label, moments in enumerate(self._moments):
             chosen = x[y == label]
             self._rows[label] += len(chosen)
             for column, moment in enumerate(moments):
                 moment.add(chosen[:, column])
         if logits is not None:
-            self._loss += float(log_losses(bounded(logits), y.astype(np.float64)).sum())
+            self._loss += float(row_losses(bounded(logits).reshape(len(y), -1), y).sum())
             self._scored += len(y)
 
     def reference(self) -> TrainingReference:
         """The reference of all rows so far."""
-        negative, positive = (int(count) for count in self._rows)
-        total = negative + positive
+        rows = tuple(self._rows.tolist())
+        total = sum(rows)
         skill = None
-        if negative and positive and self._scored == total:
-            skill = 1 - self._loss / total / entropy(positive / total)
+        if total > max(rows) and self._scored == total:
+            skill = 1 - self._loss / total / entropy(_shares(rows))
         mean = np.array([[moment.mean for moment in moments] for moments in self._moments])
         sd = np.array([[moment.sd for moment in moments] for moments in self._moments])
-        return TrainingReference(self._names, mean, sd, (negative, positive), skill)
+        return TrainingReference(self._names, mean, sd, rows, skill)
 
 
 def diagnose(
     reference: TrainingReference,
-    labels: tuple[str, str],
+    labels: Sequence[str],
     x: FloatArray,
     features: FloatArray,
     logits: FloatArray,
     y: LabelArray,
+    trees: Columns | None = None,
 ) -> Diagnosis:
     """Diagnose a labelled window of n rows.
 
-    ``x`` (n, p) inputs, ``features`` (n, d) that the frozen head gets of them, ``logits`` (n,) of
-    the frozen baseline, ``y`` (n,) 0 or 1; ``labels`` are the classes' names.
+    ``x`` (n, p) inputs, ``features`` (n, d) that the frozen head gets of them, ``logits``, (n,) or
+    of K classes (n, K), of the frozen baseline, ``y`` (n,) classes from 0 on; ``labels`` are their
+    names. ``trees`` learn from the inputs, and are asked where the features have lost something.
     """
-    rows, positives = len(y), int(np.count_nonzero(y))
-    rates = (reference.base_rate, positives / rows if rows else 0.0)
+    rows, counts = len(y), np.bincount(y, minlength=len(labels)).tolist()
+    shares = _shares(counts)
+    named = _named(reference.shares, shares)
+    rates = (reference.shares[named], shares[named])
     group = copies(x)
-    rate_moved = rows >= MIN_ROWS and _rates_differ(reference, rates[1], effective_rows(group))
-    enough = rows >= MIN_ROWS and min(positives, rows - positives) >= MIN_CLASS_ROWS
+    rate_moved = rows >= MIN_ROWS and _rates_differ(reference, shares, effective_rows(group))
+    enough = rows >= MIN_ROWS and rows - max(counts) >= MIN_CLASS_ROWS
     moved = _moved_inputs(reference, labels, x, y, group) if enough else []
-    refit = refit_of(features, logits, y, group) if enough else None
+    refit = refit_of(features, logits, y, group, x, trees, reference.skill) if enough else None
     if refit is None:
-        advice, sentence = Advice.UNDECIDED, _too_few(reference, labels, rows, positives)
+        advice, sentence = Advice.UNDECIDED, _too_few(reference, labels, counts)
     else:
-        cause = _what_moved(reference, labels, moved, rates if rate_moved else None)
+        told = "the base rate" if len(labels) == 2 else f"the share of '{labels[named]}'"
+        rate = f"{told} moved from {rates[0]:.3f} to {rates[1]:.3f}" if rate_moved else ""
+        cause = _what_moved(reference, labels, moved, rate)
         advice = _advise(reference, refit, rate_moved=rate_moved, moved=bool(cause))
-        sentence = _sentence(advice, refit, cause, rates[1])
+        sentence = _sentence(advice, refit, cause, labels, shares)
     return Diagnosis(
         rows=rows,
-        positives=positives,
+        positives=rows - counts[0] if len(labels) == 2 else rows - max(counts, default=0),
         advice=advice,
         base_rate=rates,
         base_rate_moved=rate_moved,
@@ -296,33 +384,49 @@ def diagnose(
         moved=tuple(moved[:5]),
         auc=refit.auc if refit else None,
         skill=refit.skill if refit else None,
-        ceiling_accuracy=max(rates[1], 1 - rates[1]),
+        ceiling_accuracy=max(shares),
         sentence=sentence,
     )
 
 
-def _rates_differ(reference: TrainingReference, share: float, rows: float) -> bool:
-    """Likelihood-ratio test of two shares; the normal approximation fails for rare positives."""
+def _named(trained: Sequence[float], now: Sequence[float]) -> int:
+    """The class whose share is told of: the positive one of two, else what moved furthest."""
+    if len(now) == 2:
+        return 1
+    return max(range(len(now)), key=lambda label: abs(now[label] - trained[label]))
+
+
+def _rates_differ(reference: TrainingReference, shares: Sequence[float], rows: float) -> bool:
+    """Likelihood-ratio test of shares; the normal approximation fails for rare positives."""
     trained = float(sum(reference.rows))
-    both = (reference.rows[1] + share * rows) / (trained + rows)
     ratio = 0.0
-    for rate, count in ((reference.base_rate, trained), (share, rows)):
-        for part, expected in ((rate, both), (1 - rate, 1 - both)):
-            ratio += 2 * count * part * log(part / expected) if part else 0.0
-    return bool(trained) and ratio > BASE_RATE_Z**2
+    for then, now, count in zip(reference.shares, shares, reference.rows, strict=True):
+        both = (count + now * rows) / (trained + rows)
+        for part, of in ((then, trained), (now, rows)):
+            ratio += 2 * of * part * log(part / both) if part else 0.0
+    return bool(trained) and ratio > _limit(len(shares) - 1)
+
+
+def _limit(freedom: int) -> float:
+    """What such a ratio passes by the chance of `BASE_RATE_Z`, with so many degrees of freedom."""
+    if freedom == 1:
+        return BASE_RATE_Z**2
+    from scipy.stats import chi2
+
+    return float(chi2.isf(chi2.sf(BASE_RATE_Z**2, 1), freedom))
 
 
 def _moved_inputs(
-    reference: TrainingReference, labels: tuple[str, str], x: FloatArray, y: LabelArray, group: Ints
+    reference: TrainingReference, labels: Sequence[str], x: FloatArray, y: LabelArray, group: Ints
 ) -> list[MovedInput]:
     """Inputs whose mean moved within a class, furthest first."""
     # by class, since a base rate that moves moves the mean of all rows with no input moving;
     # Bonferroni's correction over inputs, classes and both sides
-    limit = NormalDist().inv_cdf(1 - INPUT_ERROR / (4 * max(len(reference.names), 1)))
+    limit = NormalDist().inv_cdf(1 - INPUT_ERROR / (2 * len(labels) * max(len(reference.names), 1)))
     moved = []
     for label, name in enumerate(labels):
         rows, trained = y == label, reference.rows[label]
-        if trained < MIN_CLASS_ROWS:
+        if min(trained, int(rows.sum())) < MIN_CLASS_ROWS:
             continue
         inputs, sd = x[rows].astype(np.float64), floored(reference.sd[label])
         delta = inputs.mean(axis=0) - reference.mean[label]
@@ -336,9 +440,12 @@ def _moved_inputs(
 
 def _advise(reference: TrainingReference, refit: Refit, *, rate_moved: bool, moved: bool) -> Advice:
     """``moved``: an input or the base rate did, whatever the losses say."""
+    if refit.trees_reach_more:
+        return Advice.RETRAIN
     gone = refit.best < GONE_SKILL
     if gone and (reference.skill is None or refit.best < reference.skill / 2):
-        return Advice.GONE if refit.upper < GONE_UPPER else Advice.UNDECIDED
+        sure = max(refit.upper, refit.trees_skill or 0.0) < GONE_UPPER
+        return Advice.GONE if sure else Advice.UNDECIDED
     material = refit.skill - refit.frozen_skill > refit.material
     # where the base rate has moved already, the losses need to prove less
     if rate_moved and refit.z_over_frozen > SIGNIFICANT - 1:
@@ -348,13 +455,26 @@ def _advise(reference: TrainingReference, refit: Refit, *, rate_moved: bool, mov
     return Advice.UNDECIDED if material and moved else Advice.HOLDS
 
 
-def _sentence(advice: Advice, refit: Refit, cause: str, share: float) -> str:
+def _sentence(
+    advice: Advice, refit: Refit, cause: str, labels: Sequence[str], shares: Sequence[float]
+) -> str:
     if advice is Advice.GONE:
-        flag = "nothing" if share <= 0.5 else "everything"
+        likeliest = shares.index(max(shares))
+        always = f"always '{labels[likeliest]}'"
+        if len(labels) == 2:
+            always = ("flag nothing", "flag everything")[likeliest]
+        where = "these features" if refit.trees_skill is None else "these columns"
         return (
-            f"the information is gone{cause and f' ({cause})'}: on these features no model can "
-            f"beat accuracy {max(share, 1 - share):.3f} (flag {flag}); do not expect F1 to "
+            f"the information is gone{cause and f' ({cause})'}: on {where} no model can "
+            f"beat accuracy {max(shares):.3f} ({always}); do not expect F1 to "
             "return; retrain with new features"
+        )
+    if advice is Advice.RETRAIN:
+        return (
+            f"retrain on these columns{cause and f' ({cause})'}: trees on them reach ROC AUC "
+            f"{refit.trees_auc:.2f} (skill {refit.trees_skill:.2f}), a refit of the frozen "
+            f"features {refit.auc:.2f} (skill {refit.skill:.2f}, now {refit.frozen_skill:.2f}); "
+            "heals go as far as their trees"
         )
     skills = f"skill {refit.skill:.2f}, now {refit.frozen_skill:.2f}"
     if advice is Advice.UNDECIDED:
@@ -376,20 +496,19 @@ def _sentence(advice: Advice, refit: Refit, cause: str, share: float) -> str:
 
 def _what_moved(
     reference: TrainingReference,
-    labels: tuple[str, str],
+    labels: Sequence[str],
     moved: Sequence[MovedInput],
-    rates: tuple[float, float] | None,
+    rate: str,
 ) -> str:
     parts = []
     if moved and _together(reference, labels, moved):
         pair = [m for m in moved if m.name == moved[0].name]
         shifts = " and ".join(f"{_sd(m.shift)} in '{m.label}' rows" for m in pair)
-        parts.append(f"the inputs of both classes moved together: {moved[0].name} by {shifts}")
+        every = "both" if len(labels) == 2 else "all"
+        parts.append(f"the inputs of {every} classes moved together: {moved[0].name} by {shifts}")
     else:
         parts += [f"in '{m.label}' rows {m.name} moved by {_sd(m.shift)}" for m in moved[:3]]
-    if rates is not None:
-        parts.append(f"the base rate moved from {rates[0]:.3f} to {rates[1]:.3f}")
-    return ", ".join(parts)
+    return ", ".join([*parts, rate] if rate else parts)
 
 
 def _sd(shift: float) -> str:
@@ -398,9 +517,9 @@ def _sd(shift: float) -> str:
 
 
 def _together(
-    reference: TrainingReference, labels: tuple[str, str], moved: Sequence[MovedInput]
+    reference: TrainingReference, labels: Sequence[str], moved: Sequence[MovedInput]
 ) -> bool:
-    """Whether the input that moved furthest moved alike in both classes, in its own unit."""
+    """Whether the input that moved furthest moved alike in all classes, in its own unit."""
     column = reference.names.index(moved[0].name)
     shifts = [
         m.shift * float(floored(reference.sd[labels.index(m.label)])[column])
@@ -408,21 +527,26 @@ def _together(
         if m.name == moved[0].name
     ]
     low, high = min(shifts, key=abs), max(shifts, key=abs)
-    return len(shifts) == 2 and low / high > TOGETHER
+    return len(shifts) == len(labels) and low / high > TOGETHER
 
 
-def _too_few(
-    reference: TrainingReference, labels: tuple[str, str], rows: int, positives: int
-) -> str:
+def _too_few(reference: TrainingReference, labels: Sequence[str], counts: Sequence[int]) -> str:
     """How many more rows it takes, at the window's shares of the classes or else training's."""
+    rows = sum(counts)
     needed = MIN_ROWS - rows
-    counts = (rows - positives, positives)
-    for count, trained in zip(counts, (1 - reference.base_rate, reference.base_rate), strict=True):
+    if len(labels) > 2:
+        others, of = rows - max(counts), f"{MIN_CLASS_ROWS} that are not of the commonest class"
+        named = f"{others:,} of them not of the commonest class"
+        pairs = [(others, 1 - max(reference.shares))]
+    else:
+        of = f"{MIN_CLASS_ROWS} of each class"
+        named = " and ".join(f"{n:,} '{label}'" for n, label in zip(counts, labels, strict=True))
+        pairs = list(zip(counts, reference.shares, strict=True))
+    for count, trained in pairs:
         share = count / rows if count else trained
         missing = MIN_CLASS_ROWS - count
         needed = max(needed, ceil(missing / share) if share else missing)
     return (
-        f"undecided: {rows:,} labelled rows are in, {counts[0]:,} '{labels[0]}' and "
-        f"{counts[1]:,} '{labels[1]}'; about {needed:,} more are needed for {MIN_ROWS} rows "
-        f"and {MIN_CLASS_ROWS} of each class"
+        f"undecided: {rows:,} labelled rows are in, {named}; about {needed:,} more are needed "
+        f"for {MIN_ROWS} rows and {of}"
     )

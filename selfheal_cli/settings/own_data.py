@@ -20,6 +20,7 @@ PUBLISHING: Mapping[str, Any] = {
     "publish_change": 0.003,
     "publish_share": 0.6,
     "brake_to": "best",
+    "cooldown_until": "drift",
     "label_rate_of": "recent-or-training",
 }
 # an ensemble learns from the latest batches alone: the window holds those that it is judged on, and
@@ -39,10 +40,13 @@ def monitors(*, labelled: bool = True) -> list[dict[str, Any]]:
 def healing(recipe: str) -> dict[str, Any]:
     """How a recipe heals such rows; the article's as its own stream."""
     if recipe == "article":
-        return {"better_by": "f1", "pre_heal": "version", "progressive": False, "trees": False}
+        return {
+            "better_by": "f1", "pre_heal": "version", "progressive": False, "trees": False,
+            "verdict": "window",
+        }  # fmt: skip
     ensemble = recipe == "ensemble"
     return {
-        "better_by": "paired", "pre_heal": "figures", "progressive": True,
+        "better_by": "paired", "pre_heal": "figures", "progressive": True, "verdict": "change",
         "trees": ensemble and not why_no_trees(), **(OF_ENSEMBLE if ensemble else {}),
     }  # fmt: skip
 

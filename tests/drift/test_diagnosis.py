@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +22,7 @@ from selfheal_cli.drift.diagnosis import (
     TrainingReference,
     diagnose,
 )
+from selfheal_cli.heal.experts.trees import grown
 from selfheal_cli.model.architecture import Architecture
 from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.model.training import SpooledRows, seeded, train
@@ -37,10 +38,11 @@ WINDOWS = range(2)
 
 
 def measure(
-    x: FloatArray, y: LabelArray, names: Sequence[str], logits: FloatArray | None = None
-) -> TrainingReference:
+    x: FloatArray, y: LabelArray, names: Sequence[str], logits: FloatArray | None = None,
+    classes: int = 2,
+) -> TrainingReference:  # fmt: skip
     """The reference of training rows that are all in memory."""
-    rows = ReferenceRows(names)
+    rows = ReferenceRows(names, classes)
     rows.add(x, y, logits)
     return rows.reference()
 
@@ -205,6 +207,52 @@ def test_a_task_that_was_hard_in_training_is_not_gone_while_nothing_moved() -> N
     assert diagnose(reference, LABELS, x, x, logits, y).advice is Advice.HOLDS
     unknown = replace(reference, skill=None)
     assert diagnose(unknown, LABELS, x, x, logits, y).advice is Advice.GONE
+
+
+def test_where_trees_reach_what_the_frozen_features_lack_the_verdict_is_to_retrain() -> None:
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(1_000, 3)).astype(np.float32)
+    logits = 3 * x[:, 0]
+    line = (draw.random(1_000) < 1 / (1 + np.exp(-logits))).astype(np.int8)
+    reference = measure(x, line, ["a", "b", "c"], logits)
+    product = (x[:, 0] * x[:, 1] > 0).astype(np.int8)
+    trees = partial(grown, 2)
+    assert diagnose(reference, LABELS, x, x, logits, product).advice is Advice.GONE
+    told = diagnose(reference, LABELS, x, x, logits, product, trees)
+    assert told.advice is Advice.RETRAIN
+    assert told.sentence.startswith("retrain on these columns (in ")
+    assert ": trees on them reach ROC AUC 1.00 (skill 0.9" in told.sentence
+    gone = diagnose(reference, LABELS, x, x, logits, draw.permutation(product), trees)
+    assert gone.advice is Advice.GONE
+    assert "on these columns no model can beat" in gone.sentence
+    assert diagnose(reference, LABELS, x, x, logits, line, trees).advice is Advice.HOLDS
+
+
+def test_several_classes_have_a_verdict_too() -> None:
+    draw = np.random.default_rng(0)
+    names, before, after = ("a", "b", "c"), draw.normal(size=(4, 3)), draw.normal(size=(4, 3))
+
+    def rows(count: int, relation: np.ndarray) -> tuple[np.ndarray, ...]:
+        x = draw.normal(size=(count, 4)).astype(np.float32)
+        y = (2 * x @ relation + draw.gumbel(size=(count, 3))).argmax(axis=1).astype(np.int8)
+        return x, x, np.float32(2 * x @ before), y
+
+    def verdict(*window: np.ndarray) -> Diagnosis:
+        return diagnose(reference, names, *window)
+
+    x, _, logits, y = rows(4_000, before)
+    reference = measure(x, y, list("pqrs"), logits, classes=3)
+    assert verdict(*rows(800, before)).advice is Advice.HOLDS
+    moved = verdict(*rows(800, after))
+    assert (moved.advice, moved.relation_moved) == (Advice.HEAL, True)
+    x, _, logits, y = rows(800, before)
+    gone = verdict(x, x, logits, draw.permutation(y))
+    assert gone.advice is Advice.GONE and "(always '" in gone.sentence
+    few = (y != 2) | (draw.random(800) < 0.1)
+    rarer = verdict(x[few], x[few], logits[few], y[few])
+    assert "the share of 'c' moved from 0.418 to 0.05" in rarer.sentence
+    assert rarer.base_rate[0] > 3 * rarer.base_rate[1]
+    assert verdict(x[:150], x[:150], logits[:150], y[:150]).advice is Advice.UNDECIDED
 
 
 def test_a_constant_input_that_stays_constant_has_not_moved_and_one_that_jumps_has() -> None:

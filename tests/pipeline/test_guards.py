@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,6 +29,7 @@ from selfheal_cli.heal.recipe import Recipes
 from selfheal_cli.heal.task import AdapterState, HealOutcome, HealTask
 from selfheal_cli.pipeline.prepare.rows import open_source
 from selfheal_cli.pipeline.runs import run as running
+from selfheal_cli.records import Batch
 from selfheal_cli.rules.ruleset import RuleSet, parse_rule
 from tests.pipeline.small import (
     DELAYED,
@@ -202,6 +205,28 @@ def test_after_a_rollback_anchored_begins_anew_and_pauses(
     stored = done.versions("pre-heal")[heals.at(again.batch)]
     assert stored.sha256 == restored.sha256
     assert action(back) == "HEALED"
+
+
+def test_a_pause_after_a_rollback_ends_where_drift_begins(
+    empty_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heals = watch_heals(monkeypatch, spoil={6, 7, 8})
+    policy = WATCHFUL.model_copy(update={"cooldown": 20, "cooldown_until": "drift"})
+    settings = config(
+        policy=policy, batches=13, drift_by="monitors", monitors=(parse_monitor("psi:window=1"),)
+    )
+
+    def moved(batch: Batch) -> Batch:
+        rows = batch.rows
+        by = 5.0 * (batch.index >= 12)
+        columns = {**rows.columns, "V9": rows.columns["V9"] + by}
+        return replace(batch, rows=replace(rows, columns=columns))
+
+    done = ran(settings, Altered(stream_of(settings), moved))
+    (back,) = done.batches("rollback")
+    again = heals.tasks[heals.at(back) + 1]
+    assert back < 12 == again.batch
+    assert again.reason.endswith("drift began, so that the pause after a rollback is over")
 
 
 def test_after_a_rollback_the_articles_optimiser_goes_on_and_nothing_pauses(
@@ -452,25 +477,42 @@ def test_without_drift_the_verdict_on_a_table_is_that_the_model_holds(empty_dir:
     assert (last["inputs_moved"], last["base_rate_moved"]) == (False, False)
 
 
-def test_a_verdict_on_a_change_is_given_again_on_the_rows_after_it_alone(empty_dir: Path) -> None:
+def turned(verdict: str, **changes: Any) -> tuple[Ran, Any]:
+    """A run on a relation that turns about in the middle, and the labels after that."""
     draw = np.random.default_rng(5)
     amount = draw.normal(size=4_000)
-    turned = np.arange(4_000) >= 2_000
-    logit = np.where(turned, -1.5 * amount - 1.8, 1.5 * amount)
+    late = np.arange(4_000) >= 2_000
+    logit = np.where(late, -1.5 * amount - 1.8, 1.5 * amount)
     label = (draw.random(4_000) < 1 / (1 + np.exp(-logit))).astype(int)
     pd.DataFrame({"amount": amount, "label": label}).to_csv("turned.csv", index=False)
     settings = config(
         source=TableSettings(path=Path("turned.csv"), target="label"),
         network=NetworkSettings(epochs=10, shadow="frozen"),
-        heal=HealSettings(recipe="anchored"), monitors=(parse_monitor("page-hinkley:on=errors"),),
-        drift_by="monitors", rules=(), batches=24,
+        heal=HealSettings(recipe="anchored", verdict=verdict),
+        monitors=(parse_monitor("page-hinkley:on=errors"),),
+        drift_by="monitors", rules=(), batches=24, **changes,
     )  # fmt: skip
-    done = ran(settings, open_source(settings))
+    return ran(settings, open_source(settings)), label[late]
+
+
+def test_a_verdict_on_a_change_is_given_again_on_the_rows_after_it_alone(empty_dir: Path) -> None:
+    done, label = turned("window")
     told = [one.as_dict() for one in done.of("diagnosis")]
     # rows of before and after together say nothing, which is no verdict on either
     assert "gone" not in {one["advice"] for one in told}
     last = told[-1]
     assert last["reason"] == "the window is new"
     assert last["rows"] < 1_500
-    assert last["base_rate"][1] == pytest.approx(label[turned].mean(), abs=0.03)
+    assert last["base_rate"][1] == pytest.approx(label.mean(), abs=0.03)
     assert last["advice"] == "heal"
+
+
+def test_a_verdict_of_a_change_is_of_the_rows_since_it_began(empty_dir: Path) -> None:
+    done, label = turned("change")
+    began, *_ = done.of("column-moved")
+    told = [one for one in done.of("diagnosis") if one.batch >= began.batch]
+    first = next(one for one in told if one["advice"] != "undecided")
+    assert first["reason"] == "drift began"
+    rows = 100 * (first.batch - began.since + 1)
+    assert (first["rows"], first["advice"]) == (rows, "heal")
+    assert first["base_rate"][1] == pytest.approx(label.mean(), abs=0.06)

@@ -318,6 +318,7 @@ VALUES = {
     "batch_size": "7", "heal.pre_heal": "figures", "drift_by": "monitors",
     "policy.brake_level": "0.1", "labels.only_when": "decision = 0",
     "policy.mode": "shadow", "policy.when_worse": "pause", "policy.brake_to": "best",
+    "policy.cooldown_until": "drift", "heal.verdict": "change",
     "policy.label_rate_of": "recent-or-training",
     "policy.segments.false_discovery_rate": "0.1", "policy.segments.level": "0.9",
     "segments.by": "country", "heal.engine": "ray",

@@ -153,6 +153,19 @@ class _BegunFit:
         return f"{place}-{digest(self.x.tobytes() + self.y.tobytes())}"
 
 
+def grown(classes: int, x: FloatArray, y: Any, asked: FloatArray) -> Matrix:
+    """Probabilities (m, K) of rows ``asked`` (m, d) by trees on rows (n, d) and classes (n,); no
+    numbers where trees fail.
+    """
+    otherwise = np.full((len(asked), classes), np.nan)
+    try:
+        text = _fit(x, y, classes)
+    except Exception:  # as of fits: what it is cannot be named before LightGBM is loaded
+        return otherwise
+    (booster,) = boosters.boosters_of(boosters.as_tensor([text]))
+    return _each(booster, asked, otherwise)
+
+
 def _fit(x: FloatArray, y: Any, classes: int) -> str:
     from lightgbm import Dataset, train
 

@@ -222,7 +222,7 @@ class Trained:
 class Prepared:
     """What the stream needs, for one recipe.
 
-    ``reference`` is None where there are more than two classes: the diagnosis is for two.
+    ``reference`` is None where nothing is diagnosed: more than two classes in a run of before.
     ``thresholds`` are those of network and shadow before any heal; ``probe`` (n, inputs) are the
     rows that every version decides on; ``sample`` is what monitors compare with, if there are any,
     and ``segments`` what each segment is compared with.
@@ -292,7 +292,8 @@ def survey(config: RunConfig, source: Source, trained: Trained) -> Prepared:
     strictly = config.heal.assume is not None and config.heal.assume_strictly
     anchors = AnchorRows(network, classes, margins=strictly and classes == 2)
     names = _input_names(source, by_category=config.drift_by == "monitors")
-    references = ReferenceRows(names) if classes == 2 else None
+    diagnosed = classes == 2 or config.heal.verdict == "change"
+    references = ReferenceRows(names, classes) if diagnosed else None
     shifts = ShiftRows(_features(source), trained.calibration.feature)
     labels: list[LabelArray] = []
     recent: list[FloatArray] = []
@@ -427,8 +428,10 @@ def _document(source: Source) -> dict[str, Any]:
 
 
 def frozen_logit(probabilities: FloatArray) -> FloatArray:
-    """Probabilities (n,) to logits (n,)."""
+    """Probabilities, (n,) or of K classes (n, K), to logits of the same shape."""
     bounded = np.clip(probabilities, SURE, 1 - SURE)
+    if bounded.ndim > 1:
+        return np.log(bounded)
     logits: FloatArray = np.log(bounded / (1 - bounded))
     return logits
 

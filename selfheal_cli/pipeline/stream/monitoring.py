@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,14 @@ from selfheal_cli.drift.monitor import QUIET, BatchView, Level, Monitor, Reading
 from selfheal_cli.drift.moves import LoudMonitor, Moves
 from selfheal_cli.errors import PartError
 from selfheal_cli.events.types import (
+    ColumnMoved,
     Diagnosed,
     MonitorAlarmed,
     MonitorReading,
     PartFailed,
     RuleStale,
 )
+from selfheal_cli.heal.experts.trees import grown
 from selfheal_cli.heal.recipe import kind_of
 from selfheal_cli.labels.queue import Scored
 from selfheal_cli.metrics import classify
@@ -41,11 +44,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """A batch's readings by monitor; ``reasons`` to heal, ``drifting`` where there is a verdict."""
+    """A batch's readings by monitor; ``reasons`` to heal, ``drifting`` where there is a verdict.
+
+    ``since`` is the batch from which on something is not as it was, where that was told of with
+    this one; ``began``: it had been as in training.
+    """
 
     readings: Mapping[str, Reading] = field(default_factory=dict)
     reasons: tuple[str, ...] = ()
     drifting: bool = False
+    since: int | None = None
+    began: bool = False
 
     def told(self) -> dict[str, MonitorReading]:
         """The readings, for the batch's event."""
@@ -71,6 +80,7 @@ class Monitoring:
         # a run of before says nothing of what moved, and its state is the sensitive feature's
         by_all = run.config.drift_by == "monitors"
         self._moves = Moves(sample) if sample is not None and by_all else None
+        self._away: set[tuple[str, str]] = set()  # what is not as in training: aspect and column
 
     def observe(
         self,
@@ -107,15 +117,22 @@ class Monitoring:
                 self._note(scored.batch, settings, threshold, reading)
         self._alarmed = frozenset(settings.key for settings, _, _ in loud)
         drifting = any(settings.triggers != "nothing" for settings, _, _ in loud)
+        changed: list[ColumnMoved] = []
         if self._moves is not None:
             self._moves.observe(scored.batch, time, view, scored.place)
             for part in learned:
                 self._moves.learn(part.batch, part.place, part.y)
             for move in self._moves.told([LoudMonitor(s.key, t, r) for s, t, r in loud]):
                 self._recorder.note(move)
+                key = (move.aspect, move.column)
+                if move.back == (key in self._away):  # else what was told of moved on
+                    changed.append(move)
+                    self._away ^= {key}
             drifting = bool(loud) or self._moves.still
         reasons = tuple(_reason(s.key, t, r) for s, t, r in loud if s.triggers == "heal")
-        return Watched(readings, reasons, drifting)
+        since = min((move.since for move in changed), default=None)
+        began = any(not move.back for move in changed)
+        return Watched(readings, reasons, drifting, since, began)
 
     def _read(self, batch: int, key: str, monitor: Monitor, view: BatchView) -> Reading:
         """A monitor's reading; one that fails is told of, and is quiet from then on."""
@@ -171,22 +188,31 @@ MIXED = (
     "undecided: the latest labelled rows are of before the change and after it, and together tell "
     f"next to nothing; a verdict comes once {AGAIN} labelled batches came after it"
 )
+LATEST = 1_000  # rows that a verdict may look at, however small batches are
 
 
 class Diagnosing:
-    """Gives a verdict before the first heal and whenever drift changes; two classes only.
+    """Gives a verdict before the first heal and whenever drift changes.
 
-    Segments that drifted have a verdict each, on their own rows, in the whole's words. Without
-    ``verdicts`` it gives none.
+    With ``heal.verdict: change`` it is of the rows from the batch on with which something moved,
+    and asks trees where the recipe has them. Else of the window, which holds rows from before as
+    well, then once more of those that came after, and of two classes only. Segments that drifted
+    have a verdict each, on their own rows, in the whole's words. Without ``verdicts`` it gives
+    none.
     """
 
     def __init__(self, run: SessionContext, segments: Segments | None, *, verdicts: bool) -> None:
         self._segments, self._drifted = segments, list[str]()
         self._reference = run.prepared.reference if verdicts else None
         self._network = run.prepared.network
-        self._labels = (run.source.labels[0], run.source.labels[1])
+        self._labels = run.source.labels
         self._recorder = run.recorder
-        self._parts: deque[Scored] = deque(maxlen=run.config.heal.window)
+        heal = run.config.heal
+        self._of_change, self._window = heal.verdict == "change", heal.window
+        self._trees = partial(grown, len(self._labels)) if self._of_change and heal.trees else None
+        self._told = run.config.drift_by == "monitors"  # since when something moved is told
+        self._from = 0  # batch with which what is judged began
+        self._parts: deque[Scored] = deque()
         self._since = 0  # parts that came since the verdict on a change: the latest of them
         self._after = inf  # parts that came since a change was seen
         self._mixed = False  # whether the verdict had to be left open for rows from before it
@@ -196,15 +222,25 @@ class Diagnosing:
         self.verdict: Diagnosis | None = None
         self._gist: object = None
 
-    def observe(self, batch: int, learned: Sequence[Scored], *, drifting: bool) -> None:
-        """Take what labels came, and judge where something changed; not more often than needed."""
-        self._parts.extend(learned)
+    def observe(
+        self, batch: int, learned: Sequence[Scored], *, drifting: bool, since: int | None = None
+    ) -> None:
+        """Take what labels came, and judge where something changed; not more often than needed.
+
+        ``since`` is as of `Watched`.
+        """
+        self._keep(learned)
         self._since += len(learned)
         self._after += len(learned)
-        if drifting != self._drifting and (drifting or self._drifting is not None):
+        changed = drifting != self._drifting and (drifting or self._drifting is not None)
+        if changed:
             self._reason = "drift began" if drifting else "drift ended"
             self._after = inf if self._drifting is None else len(learned)
         self._drifting = drifting
+        since = batch if changed and not self._told else since
+        if self._of_change and since is not None:
+            self._from = since
+            self._reason = self._reason or "drift went on"
         furthest = [] if self._segments is None else self._segments.drifted[:NAMED]
         if set(furthest) - set(self._drifted):
             self._reason, self._wait = self._reason or "a segment drifted", 0
@@ -217,6 +253,13 @@ class Diagnosing:
         if (undecided and not self._mixed) or (self._reason and not self._wait):
             self._judge(batch, self._reason or "more labels came")
 
+    def _keep(self, learned: Sequence[Scored]) -> None:
+        """The window's batches; more where they are small, and a verdict looks at many rows."""
+        self._parts.extend(part.labelled for part in learned)
+        rows, least = sum(map(len, self._parts)), LATEST if self._of_change else 0
+        while len(self._parts) > self._window and rows - len(self._parts[0]) >= least:
+            rows -= len(self._parts.popleft())
+
     def before_heal(self, batch: int) -> None:
         """The first heal is about to be asked for."""
         if self.verdict is None:
@@ -224,13 +267,11 @@ class Diagnosing:
 
     def _judge(self, batch: int, reason: str) -> None:
         reference, network = self._reference, self._network
-        if reference is None or not self._parts:
+        changes = reason.startswith(CHANGES)
+        parts = self._judged(changes=changes)
+        if reference is None or not parts:
             return
         read = _read(network.architecture)
-        changes = reason.startswith(CHANGES)
-        # nobody knows yet which rows a change is in; those that came after it was seen are in it
-        whole = changes or self._since < AGAIN
-        parts = list(self._parts)[0 if whole else -self._since :]
         features = np.concatenate([part.features for part in parts])
         rows = (
             np.concatenate([part.x for part in parts]),
@@ -238,8 +279,9 @@ class Diagnosing:
             frozen_logit(network.predict_features(features)),
             np.concatenate([part.y for part in parts]),
         )
-        diagnosis = diagnose(reference, self._labels, *rows)
+        diagnosis = diagnose(reference, self._labels, *rows, trees=self._trees)
         own = self._by_segment(parts, reference, rows)
+        whole = not self._of_change and (changes or self._since < AGAIN)
         self._mixed = whole and self._after < len(parts) and diagnosis.advice is Advice.GONE
         if self._mixed:
             diagnosis = replace(diagnosis, advice=Advice.UNDECIDED, sentence=MIXED)
@@ -251,8 +293,18 @@ class Diagnosing:
         self.verdict, self._gist = diagnosis, gist
         # the window still holds rows from before the change: look once more at those after it
         self._reason = "the window is new" if changes else ""
+        if self._of_change and changes and diagnosis.advice is Advice.UNDECIDED:
+            self._reason = reason  # too few rows came since
         self._since = 0 if changes else self._since
         self._wait = AGAIN
+
+    def _judged(self, *, changes: bool) -> list[Scored]:
+        """The batches that a verdict is of."""
+        parts = list(self._parts)
+        if self._of_change:
+            return [part for part in parts if part.batch >= self._from]
+        # nobody knows yet which rows a change is in; those that came after it was seen are in it
+        return parts[0 if changes or self._since < AGAIN else -self._since :]
 
     def _by_segment(
         self, parts: list[Scored], reference: TrainingReference, rows: Sequence[Any]

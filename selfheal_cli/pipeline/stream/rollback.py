@@ -42,6 +42,23 @@ class AutoRollback:
         self._outside = run.outside
         self._state = run.state
         self._health = Health(run.config.policy)
+        self._ended = False  # drift began in a pause, and nothing was healed since
+
+    @property
+    def pause_ended(self) -> bool:
+        """Whether the heal that is asked for is the first after a pause that drift ended."""
+        ended, self._ended = self._ended, False
+        return ended
+
+    def drift_began(self) -> None:
+        """What is to be learned is new: a pause after a rollback is over, where the policy says so.
+
+        What moved with the rollback's own batch is what led to it.
+        """
+        state = self._state
+        pauses = state.rolled_back < state.batch <= state.quiet_until
+        if pauses and self._policy.cooldown_until == "drift":
+            state.quiet_until, self._ended = state.batch - 1, True
 
     def follow(self, moved: ChampionMove) -> None:
         """Serve the champion that somebody else set."""

@@ -132,6 +132,7 @@ class Session:
         self.live_scores = RunningScores(classes)
         self.shadow_scores = RunningScores(classes)
         self.left_out: Counter[str] = Counter()  # rows that nothing was learned from, by reason
+        self._drifting = False  # as the batch before was read
         self._relearned = False  # this batch's labels corrected others
         self._apart = 0  # batches in a row that could not be gone through
         self._last: Scored | None = None  # the rows that came last
@@ -314,7 +315,11 @@ class Session:
         conflicts = verdict.conflicts_with(scored.probabilities, known, policy.conflict_probability)
         watched = self._monitors.observe(scored, columns, conflicts, learned, batch.now)
         drifting = reading.drifting or watched.drifting
-        self._diagnosing.observe(scored.batch, learned, drifting=drifting)
+        began = watched.began or (drifting and not self._drifting)
+        self._drifting = drifting
+        if began:
+            self._rollback.drift_began()
+        self._diagnosing.observe(scored.batch, learned, drifting=drifting, since=watched.since)
         decision = decide(reading, conflicts, policy, watched.reasons)
         live = classify(scored.probabilities, scored.threshold)
         shadow = classify(scored.shadow, scored.shadow_threshold)
@@ -401,6 +406,8 @@ class Session:
         batch, decision = self.run.state.batch, read.decision
         reason = decision.reason if decision.heal else "new labels"
         reason = REBUILT if self._relearned else reason
+        if self._rollback.pause_ended:
+            reason += "; drift began, so that the pause after a rollback is over"
         if recipe == self._free:
             reason = self._without_labels(decision.reason)
         self._diagnosing.before_heal(batch)
