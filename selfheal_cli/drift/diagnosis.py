@@ -56,8 +56,8 @@ class Refit:
 
     ``skill`` and ``auc`` (ROC) are of a logistic regression on the frozen features;
     ``frozen_skill`` is of the frozen baseline, ``bias_skill`` of it with its intercept refitted.
-    ``upper`` is the most that a skill of the three may be, ``error`` the standard error of that
-    one. The ``z`` are of the regression's gain over each of the two.
+    ``upper`` is the most that a skill may be, ``error`` the standard error of the one that may. The
+    ``z`` are of the regression's gain over each of the two.
     ``trees_skill`` and ``trees_auc`` are of trees on the columns, which are not asked where the
     features have what training had, and ``z_of_trees`` is of their gain over the regression.
     """
@@ -115,17 +115,20 @@ def refit_of(
     x: FloatArray | None = None,
     trees: Columns | None = None,
     trained: float | None = None,
+    *,
+    each: bool = False,
 ) -> Refit:
     """The frozen baseline against refits on its features (n, d) and logits, (n,) or (n, K).
 
     ``y`` (n,) are classes from 0 on, and ``group`` (n,) as `copies` gives it. ``trees`` are asked
     on columns ``x`` (n, p) where the refit's skill is materially below the ``trained`` one.
+    ``each`` of the three skills counts with its error; else the best with the regression's.
     """
     from threadpoolctl import threadpool_limits
 
     # threads of BLAS that wait for a core of their own take seconds instead of 25 ms
     with threadpool_limits(limits=1, user_api="blas"):
-        return _compared(features, logits, y, group, _Growing(x, trees, trained))
+        return _compared(features, logits, y, group, _Growing(x, trees, trained), each=each)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -157,9 +160,10 @@ def _logits(p: Floats) -> Floats:
 
 
 def _compared(
-    features: FloatArray, logits: FloatArray, y: LabelArray, group: Ints, asked: _Growing
-) -> Refit:
-    offset = bounded(logits).reshape(len(y), -1)
+    features: FloatArray, logits: FloatArray, y: LabelArray, group: Ints, asked: _Growing,
+    *, each: bool,
+) -> Refit:  # fmt: skip
+    offset = _by_output(bounded(logits))
     outputs, intercept = offset.shape[1], np.ones((len(y), 1))
     inputs = _standardised(np.nan_to_num(features.astype(np.float64)))
     design = np.hstack([inputs, _standardised(offset), intercept])
@@ -185,6 +189,8 @@ def _compared(
               for one in (refitted, frozen, biased)]  # fmt: skip
     # a regression that learned nothing is a constant, and as sure of its skill as of nothing else
     upper, error = max((a + 2 * b, b) for a, b in zip(skills, errors, strict=True))
+    if not each:
+        upper, error = max(skills) + 2 * errors[0], errors[0]
     refit = Refit(
         rows=len(y),
         auc=_auc(best, y),
@@ -267,6 +273,11 @@ def bounded(logits: FloatArray) -> Floats:
     return np.clip(np.nan_to_num(logits.astype(np.float64)), -LARGEST, LARGEST)
 
 
+def _by_output(logits: Floats) -> Floats:
+    """Logits (n,) of two classes as one column (n, 1); (n, K) as they are."""
+    return logits[:, None] if logits.ndim == 1 else logits
+
+
 def _standardised(columns: Floats) -> Floats:
     sd = columns.std(axis=0)
     return np.asarray((columns - columns.mean(axis=0)) / floored(sd))
@@ -326,7 +337,7 @@ class ReferenceRows:
             for column, moment in enumerate(moments):
                 moment.add(chosen[:, column])
         if logits is not None:
-            self._loss += float(row_losses(bounded(logits).reshape(len(y), -1), y).sum())
+            self._loss += float(row_losses(_by_output(bounded(logits)), y).sum())
             self._scored += len(y)
 
     def reference(self) -> TrainingReference:
@@ -349,12 +360,15 @@ def diagnose(
     logits: FloatArray,
     y: LabelArray,
     trees: Columns | None = None,
+    *,
+    each: bool = False,
 ) -> Diagnosis:
     """Diagnose a labelled window of n rows.
 
     ``x`` (n, p) inputs, ``features`` (n, d) that the frozen head gets of them, ``logits``, (n,) or
     of K classes (n, K), of the frozen baseline, ``y`` (n,) classes from 0 on; ``labels`` are their
-    names. ``trees`` learn from the inputs, and are asked where the features have lost something.
+    names. ``trees`` learn from the inputs, and are asked where the features have lost something;
+    ``each`` is as of `refit_of`.
     """
     rows, counts = len(y), np.bincount(y, minlength=len(labels)).tolist()
     shares = _shares(counts)
@@ -364,7 +378,9 @@ def diagnose(
     rate_moved = rows >= MIN_ROWS and _rates_differ(reference, shares, effective_rows(group))
     enough = rows >= MIN_ROWS and rows - max(counts) >= MIN_CLASS_ROWS
     moved = _moved_inputs(reference, labels, x, y, group) if enough else []
-    refit = refit_of(features, logits, y, group, x, trees, reference.skill) if enough else None
+    refit = None
+    if enough:
+        refit = refit_of(features, logits, y, group, x, trees, reference.skill, each=each)
     if refit is None:
         advice, sentence = Advice.UNDECIDED, _too_few(reference, labels, counts)
     else:

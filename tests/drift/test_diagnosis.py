@@ -348,4 +348,4 @@ def test_few_rows_that_teach_a_refit_nothing_are_no_proof_that_there_is_nothing(
     reference = measure(x, y, [f"x{place}" for place in range(16)], logits)
     x, logits, y = rows(300, seed)
     features = np.maximum(x @ mixing.astype(np.float32), 0)
-    assert diagnose(reference, LABELS, x, features, logits, y).advice is not Advice.GONE
+    assert diagnose(reference, LABELS, x, features, logits, y, each=True).advice is not Advice.GONE

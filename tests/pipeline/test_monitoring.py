@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from selfheal_cli.config import HealSettings, Policy, RunConfig
-from selfheal_cli.drift.diagnosis import ReferenceRows
 from selfheal_cli.drift.kinds import parse_monitor
 from selfheal_cli.events.log import read
-from selfheal_cli.events.types import Diagnosed
 from selfheal_cli.model.architecture import Architecture
 from selfheal_cli.model.attribution import gradient_times_input, input_gradients
 from selfheal_cli.model.network import SelfHealingNetwork
-from selfheal_cli.pipeline.stream.monitoring import Diagnosing, _read
 from tests.pipeline.small import Ran, config, ran
 
 DEAF = Policy(fidi_threshold=100, conflict_min=10_000, stale_rules="keep")
@@ -136,39 +132,3 @@ def test_a_recorded_alarm_is_in_the_log_with_its_p_value(workdir: Path) -> None:
     run = ran(with_monitors("two-sample"))
     (alarm,) = [e for e in read(run.finished.folder / "events.jsonl") if e.kind == "monitor-alarm"]
     assert 0 <= alarm.p <= 1e-4
-
-
-def test_rows_of_before_a_change_and_after_it_give_no_verdict_that_nothing_can_be_learned() -> None:
-    draw, logit = np.random.default_rng(3), 1.5
-    told: list[Diagnosed] = []
-
-    def part(*, turned: bool) -> Any:
-        x = draw.normal(size=(100, 1)).astype(np.float32)
-        p = 1 / (1 + np.exp(-logit * x[:, 0] * (-1 if turned else 1)))
-        return SimpleNamespace(x=x, features=x, y=(draw.random(100) < p).astype(np.int8))
-
-    trained = [part(turned=False) for _ in range(20)]
-    rows = ReferenceRows(["x"])
-    for one in trained:
-        rows.add(one.x, one.y, logit * one.x[:, 0])
-    network = SimpleNamespace(
-        architecture=Architecture(1, 1),
-        predict_features=lambda x: 1 / (1 + np.exp(-logit * x[:, 0])),
-    )
-    run: Any = SimpleNamespace(
-        prepared=SimpleNamespace(reference=rows.reference(), network=network),
-        source=SimpleNamespace(labels=("no", "yes")), recorder=SimpleNamespace(note=told.append),
-        config=SimpleNamespace(heal=SimpleNamespace(window=12)),
-    )  # fmt: skip
-    diagnosing = Diagnosing(run, None, verdicts=True)
-    for batch in range(1, 29):  # relation turns with the 11th, which is seen six batches later
-        diagnosing.observe(batch, [part(turned=batch > 10)], drifting=batch > 16)
-    verdicts = [(one.batch, one.diagnosis.advice.value) for one in told]
-    assert verdicts == [(17, "undecided"), (27, "heal")]
-    assert "of before the change and after it" in told[0].diagnosis.sentence
-
-
-def test_a_refit_may_use_the_columns_of_a_model_that_is_no_network_as_its_heals_do() -> None:
-    scored = SelfHealingNetwork.around_scores(4, 1).architecture
-    assert (scored.hidden, _read(scored)) == (1, 1 + scored.inputs)
-    assert _read(Architecture(4, 8, beside=True)) == 8

@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from math import inf
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -184,10 +183,6 @@ RECOVERED = 10  # batches in range before a stale rule counts as sound, or it wo
 CHANGES = ("drift", "a segment")  # what reasons of a change begin with
 WIDEST = 256  # features of a refit, which takes seconds with more
 AGAIN = 10  # labelled batches after a change until the verdict is given once more
-MIXED = (
-    "undecided: the latest labelled rows are of before the change and after it, and together tell "
-    f"next to nothing; a verdict comes once {AGAIN} labelled batches came after it"
-)
 LATEST = 1_000  # rows that a verdict may look at, however small batches are
 
 
@@ -214,8 +209,6 @@ class Diagnosing:
         self._from = 0  # batch with which what is judged began
         self._parts: deque[Scored] = deque()
         self._since = 0  # parts that came since the verdict on a change: the latest of them
-        self._after = inf  # parts that came since a change was seen
-        self._mixed = False  # whether the verdict had to be left open for rows from before it
         self._drifting: bool | None = None
         self._wait = 0  # labelled batches until a verdict may be given again
         self._reason = ""  # why one is due
@@ -231,11 +224,9 @@ class Diagnosing:
         """
         self._keep(learned)
         self._since += len(learned)
-        self._after += len(learned)
         changed = drifting != self._drifting and (drifting or self._drifting is not None)
         if changed:
             self._reason = "drift began" if drifting else "drift ended"
-            self._after = inf if self._drifting is None else len(learned)
         self._drifting = drifting
         since = batch if changed and not self._told else since
         if self._of_change and since is not None:
@@ -244,13 +235,12 @@ class Diagnosing:
         furthest = [] if self._segments is None else self._segments.drifted[:NAMED]
         if set(furthest) - set(self._drifted):
             self._reason, self._wait = self._reason or "a segment drifted", 0
-            self._after = min(self._after, len(learned))
         self._drifted = furthest
         if not learned:
             return
         self._wait = max(0, self._wait - 1)
         undecided = self.verdict is not None and self.verdict.advice is Advice.UNDECIDED
-        if (undecided and not self._mixed) or (self._reason and not self._wait):
+        if undecided or (self._reason and not self._wait):
             self._judge(batch, self._reason or "more labels came")
 
     def _keep(self, learned: Sequence[Scored]) -> None:
@@ -279,12 +269,10 @@ class Diagnosing:
             frozen_logit(network.predict_features(features)),
             np.concatenate([part.y for part in parts]),
         )
-        diagnosis = diagnose(reference, self._labels, *rows, trees=self._trees)
+        diagnosis = diagnose(
+            reference, self._labels, *rows, trees=self._trees, each=self._of_change
+        )
         own = self._by_segment(parts, reference, rows)
-        whole = not self._of_change and (changes or self._since < AGAIN)
-        self._mixed = whole and self._after < len(parts) and diagnosis.advice is Advice.GONE
-        if self._mixed:
-            diagnosis = replace(diagnosis, advice=Advice.UNDECIDED, sentence=MIXED)
         said = "; ".join([diagnosis.sentence, *(one.sentence for one in own.values())])
         diagnosis = replace(diagnosis, sentence=said)
         gist = _gist(diagnosis), {segment: _gist(one) for segment, one in own.items()}
@@ -316,7 +304,8 @@ class Diagnosing:
             return own
         for segment in self._drifted:
             of = segments.of(segment, parts)
-            verdict = diagnose(reference, self._labels, *(one[of] for one in rows))
+            own_rows = (one[of] for one in rows)
+            verdict = diagnose(reference, self._labels, *own_rows, each=self._of_change)
             told = verdict.sentence
             if verdict.rows < MIN_ROWS:
                 told = f"its {verdict.rows:,} labelled rows of late are too few for a verdict"
