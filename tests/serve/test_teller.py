@@ -16,9 +16,10 @@ from selfheal_cli.registry.base import CHAMPION
 from selfheal_cli.registry.journal import EntryKind, write
 from selfheal_cli.registry.journal import JournalState as JournalStanding
 from selfheal_cli.registry.memory import MemoryRegistry
+from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from selfheal_cli.serve.healer.status import ByHand, EventFold, registry_facts
-from selfheal_cli.serve.operator.status import ModelStatus, StatusSnapshot
-from selfheal_cli.serve.operator.verdict import warnings
+from selfheal_cli.serve.operator.status import Judged, ModelStatus, StatusSnapshot
+from selfheal_cli.serve.operator.verdict import state_words, warnings
 from tests.conftest import PATIENCE
 from tests.events.examples import example
 from tests.serve.operating import FACTS, channel_with, operator_app, serving
@@ -130,3 +131,37 @@ def test_heals_that_are_kept_for_one_cause_are_one_line_among_what_happened() ->
         "3 heals kept: canary s9 is being tried",
     ]
     assert fold.facts["heals"]["withheld"] == 6
+
+
+def test_a_model_that_gets_less_right_than_in_training_is_not_called_healthy() -> None:
+    def words(rows: int, now: float, then: float = 0.88, held_out: int = 400) -> str:
+        return state_words(
+            ModelStatus(
+                state="HEALTHY",
+                as_trained=Judged(rows=held_out, figures={"accuracy": then}),
+                shadow=Judged(rows=rows, figures={"accuracy": now}),
+            )
+        )
+
+    fell = words(600, 0.405)
+    assert fell.startswith("Not as in training, though no monitor alarms: without heals 40.5%")
+    assert fell.endswith("of 600 labelled rows are right, and 88.0% of 400 held-out ones were")
+    as_ever = "Healthy: the stream looks as it did in training"
+    for rows, now, then, held_out in [
+        (600, 0.86, 0.88, 400),  # within chance
+        (100, 0.405, 0.88, 400),  # too few rows
+        (10**6, 0.87, 0.88, 10**6),  # too little to matter
+        (600, 0.95, 0.88, 400),  # better
+    ]:
+        assert words(rows, now, then, held_out) == as_ever
+
+
+def test_what_the_network_got_in_training_is_told_of_the_champions_own_base(
+    short_copy: Path,
+) -> None:
+    registry = MlflowRegistry()
+    told = registry_facts(registry, "fraud")["as_trained"]
+    baseline = registry.version("fraud", 1)
+    assert (told.rows, told.figures) == (
+        baseline.eval_rows, {"accuracy": baseline.metrics["accuracy"]},
+    )  # fmt: skip

@@ -12,8 +12,8 @@ from selfheal_cli.events import types as events
 from selfheal_cli.events.event import Event
 from selfheal_cli.events.state import RunState
 from selfheal_cli.pipeline.stream.session import APART
-from selfheal_cli.records import AliasMove, ForeignVersion
-from selfheal_cli.registry.base import CHAMPION, Registry
+from selfheal_cli.records import AliasMove, ForeignVersion, VersionRecord
+from selfheal_cli.registry.base import BASELINE, CHAMPION, Registry
 from selfheal_cli.registry.journal import EntryKind
 from selfheal_cli.registry.journal import JournalState as Journal
 from selfheal_cli.registry.journal import standing as journal_of
@@ -204,6 +204,7 @@ def registry_facts(registry: Registry, model: str) -> dict[str, Any]:
         foreign=isinstance(serving, ForeignVersion),
     )
     own = last_own(registry, model) if isinstance(serving, ForeignVersion) else serving
+    facts["as_trained"] = _as_trained(registry, model, own.base)
     ranked = registry.ranked(model, base=own.base)
     best = [one for one, _ in zip(ranked, range(CANDIDATES), strict=False)]
     facts["candidates"] = tuple(
@@ -218,6 +219,18 @@ def registry_facts(registry: Registry, model: str) -> dict[str, Any]:
         for one in best
     )
     return facts
+
+
+def _as_trained(registry: Registry, model: str, base: str) -> Judged | None:
+    """Of the baseline that the champion was healed from, where it was measured."""
+    number = registry.alias(model, BASELINE)
+    baseline = None if number is None else registry.any_version(model, number)
+    if not isinstance(baseline, VersionRecord) or baseline.base != base:
+        return None
+    accuracy = baseline.metrics.get("accuracy")
+    if accuracy is None or not baseline.eval_rows:
+        return None
+    return Judged(rows=baseline.eval_rows, figures={"accuracy": accuracy})
 
 
 def _proposed(now: Journal, champion: int) -> tuple[Proposed, ...]:

@@ -148,7 +148,8 @@ class ModelStatus(_Reported):
     named as drifted, the furthest first. ``mode`` is
     what heals may do, by whose word and why; empty until the registry was asked. ``allowed`` says
     it in words, with the budget.
-    ``canary`` is what is tried beside the champion.
+    ``canary`` is what is tried beside the champion, ``as_trained`` what the frozen network got on
+    rows that were held out of its training.
     """
 
     state: Literal[
@@ -182,6 +183,7 @@ class ModelStatus(_Reported):
     labels_at: str = ""
     live: Judged | None = None
     shadow: Judged | None = None
+    as_trained: Judged | None = None
     champion: Champion | None = None
     candidates: tuple[Candidate, ...] = ()
     happenings: tuple[Happening, ...] = ()

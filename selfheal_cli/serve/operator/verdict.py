@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import sqrt
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -23,6 +24,7 @@ from selfheal_cli.serve.operator.status import (
 Tone = Literal["better", "worse", "mixed", "same", "unknown"]
 FEW_ROWS = 200  # below which chance may make a difference of several points
 LABEL_SILENCE = 86_400.0  # seconds
+FELL, FELL_ERRORS = 0.02, 5.0  # of accuracy, in itself and in standard errors: not chance
 FIGURES = ("f1", "accuracy", "precision", "recall", "roc_auc", "pr_auc", "log_loss", "cost")
 LESS_IS_BETTER = ("log_loss", "cost", "ece")
 STATES = {
@@ -65,7 +67,28 @@ def state_words(standing: ModelStatus) -> str:
         return f"Following: {standing.holder} heals this model"
     if standing.state == "WATCHING" and standing.error:
         return f"{text} ({standing.error})"
+    if standing.state == "HEALTHY" and (fell := _fell(standing)):
+        return f"Not as in training, though no monitor alarms: {fell}"
     return text
+
+
+def _fell(standing: ModelStatus) -> str:
+    """In words, where the frozen network gets less of the labelled rows right than in training.
+
+    Monitors of inputs do not see it, nor does one of errors that began after the change.
+    """
+    then, now = standing.as_trained, standing.shadow
+    if then is None or now is None or min(then.rows, now.rows) < FEW_ROWS:
+        return ""
+    before, after = then.figures["accuracy"], now.figures.get("accuracy", 1.0)
+    whole = (before * then.rows + after * now.rows) / (then.rows + now.rows)
+    error = sqrt(whole * (1 - whole) * (1 / then.rows + 1 / now.rows))
+    if before - after < max(FELL_ERRORS * error, FELL):
+        return ""
+    return (
+        f"without heals {after:.1%} of {now.rows:,} labelled rows are right, and {before:.1%} of "
+        f"{then.rows:,} held-out ones were"
+    )
 
 
 def verdict_of(standing: ModelStatus) -> Verdict:
