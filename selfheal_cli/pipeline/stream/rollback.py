@@ -44,9 +44,8 @@ class AutoRollback:
         self._health = Health(run.config.policy)
         self._ended = False  # drift began in a pause, and nothing was healed since
 
-    @property
-    def pause_ended(self) -> bool:
-        """Whether the heal that is asked for is the first after a pause that drift ended."""
+    def pause_was_ended(self) -> bool:
+        """Whether the heal that is asked for is the first after a pause that drift ended; once."""
         ended, self._ended = self._ended, False
         return ended
 

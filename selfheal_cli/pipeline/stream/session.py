@@ -406,7 +406,7 @@ class Session:
         batch, decision = self.run.state.batch, read.decision
         reason = decision.reason if decision.heal else "new labels"
         reason = REBUILT if self._relearned else reason
-        if self._rollback.pause_ended:
+        if self._rollback.pause_was_ended():
             reason += "; drift began, so that the pause after a rollback is over"
         if recipe == self._free:
             reason = self._without_labels(decision.reason)
