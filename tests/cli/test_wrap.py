@@ -26,6 +26,7 @@ from selfheal_cli.model.network import SelfHealingNetwork
 from selfheal_cli.pipeline.runs import wrap
 from selfheal_cli.pipeline.runs.run import RunContext
 from selfheal_cli.pipeline.runs.serving import ServingOptions, heal_served, open_served
+from selfheal_cli.records import Base
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from selfheal_cli.rollback.verify import load_verified
 from selfheal_cli.spool.entries import Cursor, Feedback, LoggedRequest
@@ -452,7 +453,7 @@ def test_a_wrapped_model_that_is_served_as_it_is_heals_as_on_own_data(wrapped_di
 def test_what_0_1_0_wrapped_is_served_as_what_is_wrapped_now(
     digits_dir: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wrap, "wrapped_config", lambda network, model: RunConfig(model_name=model))
+    monkeypatch.setattr(wrap, "wrapped_config", lambda _, model, base: RunConfig(model_name=model))
     invoke("wrap", *STORED, *DATA, "--as", "digits")
     reference = TableSettings(path=Path("digits_train.csv"), target="digit")
     spool = Spool(spool_path("digits", WORKSPACE))
@@ -469,8 +470,8 @@ def test_a_retrained_model_is_healed_by_the_settings_of_the_model_that_it_replac
 ) -> None:
     usual = wrap.wrapped_config
 
-    def chosen(network: SelfHealingNetwork, model: str) -> RunConfig:
-        config = usual(network, model)
+    def chosen(network: SelfHealingNetwork, model: str, base: Base) -> RunConfig:
+        config = usual(network, model, base)
         changed = {"steps": 21}
         return config.model_copy(update={
             "heal": config.heal.model_copy(update=changed), "batch_size": 40, "monitors": (),
