@@ -137,7 +137,7 @@ def _no_numbers(frame: pd.DataFrame, numeric: list[str]) -> str:
 
 def numbers_expected(values: Iterable[Any]) -> str:
     """What is said of a column that has something else: where, and nothing of what it holds."""
-    kinds = {str: "a text", list: "a list", dict: "an object"}
+    kinds: dict[type, str] = {str: "a text", list: "a list", dict: "an object"}
     for row, value in enumerate(values):
         if one_number(value) is None:
             kind = kinds.get(type(value), "something")
