@@ -133,7 +133,7 @@ def test_auto_takes_the_layer_that_gives_the_logits_and_lora_has_rank_4(
 
 @pytest.mark.parametrize(
     ("at", "adapter"),
-    [("convolutions.3", "reflexive"), ("hidden", "lora:2"), ("out", "affine")],
+    [("convolutions.3", "reflexive"), ("hidden", "lora:2")],
 )
 def test_an_adapter_of_any_kind_at_any_layer_heals_and_is_audited(
     digits_dir: Path, invoke: Invoke, at: str, adapter: str

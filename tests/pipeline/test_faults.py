@@ -58,9 +58,7 @@ def outbox_is_full() -> None:
     faulty.limit_files(size_of("outbox.db-wal"))
 
 
-@pytest.mark.parametrize(
-    ("fault", "batch"), [(full, 1), (full, 5), (log_is_full, 5), (outbox_is_full, 1)]
-)
+@pytest.mark.parametrize(("fault", "batch"), [(full, 1), (log_is_full, 5), (outbox_is_full, 1)])
 def test_a_disk_that_is_full_ends_the_run_in_one_line_and_resume_completes_it(
     fault: Callable[[], None],
     batch: int,

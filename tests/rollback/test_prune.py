@@ -102,13 +102,13 @@ def one_race(
 
 
 @pytest.mark.slow
-def test_of_200_ways_that_a_prune_runs_beside_a_rollback_none_removes_what_serves() -> None:
+def test_of_100_ways_that_a_prune_runs_beside_a_rollback_none_removes_what_serves() -> None:
     ends = Counter(
         one_race(seed, registry, registry, registry, "m")
-        for seed in range(200)
+        for seed in range(100)
         for registry in (MemoryRegistry(),)
     )
-    assert min(ends["moved"], ends["refused"]) > 20
+    assert min(ends["moved"], ends["refused"]) > 10
 
 
 def test_on_sqlite_none_does_either(workdir: Path) -> None:
