@@ -34,35 +34,12 @@ from selfheal_cli.sources.values import (
 )
 from selfheal_cli.sources.violation import SchemaViolation, first_of_each, no_label, no_number
 
-TRUE_WORDS = (
-    "1",
-    "1.0",
-    "true",
-    "yes",
-    "y",
-    "t",
-    "positive",
-    "pos",
-    "fraud",
-    "up",
-    "ja",
-    "j",
-    "wahr",
-    "oui",
-    "vrai",
-    "sí",
-    "si",
-    "sì",
-    "vero",
-    "sim",
-    "tak",
-    "ano",
-    "igen",
-    "да",
-    "evet",
-    "是",
-    "はい",
-)
+TRUE_WORDS = ("1", "1.0", "true", "yes", "y", "t", "positive", "pos", "fraud", "up")
+# which rows as selfheal 0.1.0 read them do not know
+TRUE_ELSEWHERE = (
+    "ja", "j", "wahr", "oui", "vrai", "sí", "si", "sì", "vero", "sim", "tak", "ano", "igen", "да",
+    "evet", "是", "はい",
+)  # fmt: skip
 MOST_COUNTED = 1_000  # more values are not told apart: a target of numbers could have millions
 MOST_LISTED = 5
 ALLOWED = f"2 to {MOST_CLASSES} are allowed, such as 0 and 1 or no and yes"
@@ -171,7 +148,7 @@ class Target:
         """See `order_labels`."""
         if self.contract == 2 and positive is not None:
             positive = one_text(positive)
-        return order_labels(self.counts, positive, where=self._where)
+        return order_labels(self.counts, positive, where=self._where, contract=self.contract)
 
     def _refused(self, count: str) -> DataError:
         names = f" ({listed(self.counts)})" if self.counts else ""
@@ -181,7 +158,9 @@ class Target:
         )
 
 
-def order_labels(values: Counter[str], positive: str | None, *, where: str) -> tuple[str, ...]:
+def order_labels(
+    values: Counter[str], positive: str | None, *, where: str, contract: RowContract = 2
+) -> tuple[str, ...]:
     """The values in the order of the classes; of two, the second is the positive.
 
     That is the named one, else a word for true, else the rarer value. More than two are sorted,
@@ -206,7 +185,8 @@ def order_labels(values: Counter[str], positive: str | None, *, where: str) -> t
             f"{where}: '{positive}' is not a value of the target; it has {listed(values)}"
         )
     if positive is None:
-        spoken = [value for value in values if value.lower() in TRUE_WORDS]
+        words = TRUE_WORDS if contract == 1 else (*TRUE_WORDS, *TRUE_ELSEWHERE)
+        spoken = [value for value in values if value.lower() in words]
         positive = spoken[0] if len(spoken) == 1 else min(values, key=lambda v: (values[v], v))
     negative = next(value for value in values if value != positive)
     return negative, positive

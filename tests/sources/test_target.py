@@ -121,6 +121,12 @@ def test_a_word_for_true_is_positive_even_where_it_is_the_more_frequent(
     assert order_labels(Counter(values), None, where="t.csv") == labels
 
 
+def test_words_of_other_languages_are_none_to_rows_as_0_1_0_read_them() -> None:
+    counts = Counter(ja=9, nein=1)
+    assert order_labels(counts, None, where="t.csv") == ("nein", "ja")
+    assert order_labels(counts, None, where="t.csv", contract=1) == ("ja", "nein")
+
+
 def test_without_a_word_for_true_the_rarer_value_is_positive() -> None:
     assert order_labels(Counter(a=3, b=9), None, where="t.csv") == ("b", "a")
     assert order_labels(Counter(a=9, b=3), None, where="t.csv") == ("a", "b")
