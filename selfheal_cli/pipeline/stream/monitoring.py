@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from selfheal_cli.config import MonitorSettings
-from selfheal_cli.drift.diagnosis import MIN_ROWS, TrainingReference, diagnose
+from selfheal_cli.drift.diagnosis import TrainingReference, diagnose
 from selfheal_cli.drift.kinds import build, limits_of
 from selfheal_cli.drift.monitor import QUIET, BatchView, Level, Monitor, Reading
 from selfheal_cli.drift.moves import LoudMonitor, Moves
+from selfheal_cli.drift.refit import MIN_ROWS
 from selfheal_cli.errors import PartError
 from selfheal_cli.events.types import (
     ColumnMoved,
@@ -181,7 +182,7 @@ def _reason(key: str, threshold: float, reading: Reading) -> str:
 
 RECOVERED = 10  # batches in range before a stale rule counts as sound, or it would flicker
 CHANGES = ("drift", "a segment")  # what reasons of a change begin with
-WIDEST = 256  # features of a refit, which takes seconds with more
+MOST_READ = 256  # features of a refit, which takes seconds with more
 AGAIN = 10  # labelled batches after a change until the verdict is given once more
 LATEST = 1_000  # rows that a verdict may look at, however small batches are
 
@@ -317,7 +318,7 @@ def _read(size: Architecture) -> int:
     """How many of the features a refit may use: the network's own; of a model that is no network
     its logits and the columns beside them, which are all that a heal has.
     """
-    return size.plain if size.scored and size.plain <= WIDEST else size.hidden
+    return size.plain if size.scored and size.plain <= MOST_READ else size.hidden
 
 
 def _gist(verdict: Diagnosis) -> tuple[Advice, bool, bool]:
