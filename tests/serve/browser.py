@@ -62,22 +62,24 @@ def look_at(driver: webdriver.Chrome, width: int, scheme: str = "light") -> None
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": wanted})
 
 
-def until(driver: webdriver.Chrome, holds: Callable[[webdriver.Chrome], Any]) -> Any:
+def until(
+    driver: webdriver.Chrome, holds: Callable[[webdriver.Chrome], Any], seconds: float = PATIENCE
+) -> Any:
     """What ``holds`` gives once it is true; a page that is not there yet is asked again."""
-    return WebDriverWait(driver, PATIENCE, 0.05, IN_BETWEEN).until(holds)
+    return WebDriverWait(driver, seconds, 0.05, IN_BETWEEN).until(holds)
 
 
-def shows(driver: webdriver.Chrome, place: str, words: str) -> None:
+def shows(driver: webdriver.Chrome, place: str, words: str, seconds: float = PATIENCE) -> None:
     """Wait until ``words`` stand at ``place``: a click ends before the page that it asks for."""
     try:
-        until(driver, lambda d: words in d.find_element(By.CSS_SELECTOR, place).text)
+        until(driver, lambda d: words in d.find_element(By.CSS_SELECTOR, place).text, seconds)
     except TimeoutException:
         raise AssertionError(f"no {words!r} at {place} of:\n{driver.page_source}") from None
 
 
-def click(driver: webdriver.Chrome, place: str) -> None:
+def click(driver: webdriver.Chrome, place: str, seconds: float = PATIENCE) -> None:
     """Click what stands at ``place``, once it is there."""
-    until(driver, lambda d: d.find_element(By.CSS_SELECTOR, place).click() or True)
+    until(driver, lambda d: d.find_element(By.CSS_SELECTOR, place).click() or True, seconds)
 
 
 def fill(driver: webdriver.Chrome, place: str, *keys: str) -> None:

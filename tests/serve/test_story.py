@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.chrome.webdriver import WebDriver as Chrome
 
 from selfheal_cli.records import Phase
 from selfheal_cli.registry.base import CANARY, CHAMPION
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
-from selfheal_cli.registry.outbox import NAME as OUTBOX_NAME
-from selfheal_cli.registry.outbox import pending_in
 from selfheal_cli.spool.file import spool_path
 from selfheal_cli.spool.store import Feedback, Spool
 from tests.conftest import PATIENCE, Invoke
@@ -39,6 +38,8 @@ canary_level: 0.999999999
 """  # so that no canary is found to be worse: here it may well be, by a little
 BATCHES = ("--batch-size", str(REQUEST))  # one of the caller's requests each
 
+PLAN = "The plan: nothing has moved yet"
+
 pytestmark = needs_browser
 
 
@@ -55,7 +56,7 @@ class Life:
         self.caller.call(batches, self._seed)
         rows = REQUEST * self.caller.sent
         until(lambda: self.caller.status()["standing"]["rows"] == rows)
-        until(lambda: not any(map(pending_in, WORKSPACE.glob(f"runs/*/{OUTBOX_NAME}"))))
+        until(lambda: not self.caller.status()["standing"]["pending_writes"])
 
     def call_until(self, holds: Callable[[], Any]) -> Any:
         """Go on calling, since not every heal passes the gate."""
@@ -73,7 +74,7 @@ class Life:
     def plan(self, button: str, done: str) -> None:
         """Ask for a plan on the page, and have it carried out."""
         click(self.driver, button)
-        shows(self.driver, "#said", "The plan: nothing has moved yet")
+        shows(self.driver, "#said", PLAN)
         click(self.driver, "#confirm button.strong")
         shows(self.driver, "#said", done)
 
@@ -92,10 +93,21 @@ class Life:
         waiting: list[dict[str, int]] = self.caller.status()["standing"]["proposals"]
         return waiting
 
-    def approve(self) -> int:
+    def planned(self) -> int | None:
+        """The version whose approval is planned; None where a later heal's took its place."""
         number, version = self.proposed()
-        shows(self.driver, "#proposals", f"v{version}")
-        self.plan(f"#approve-{number}", f"v{version} is the champion")
+        try:
+            click(self.driver, f"#approve-{number}", seconds=10)
+            shows(self.driver, "#said", PLAN, seconds=10)
+            shows(self.driver, "#said", f"would serve: v{version}", seconds=10)
+        except (AssertionError, TimeoutException):
+            return None
+        return version
+
+    def approve(self) -> int:
+        version = until(self.planned)
+        click(self.driver, "#confirm button.strong")
+        shows(self.driver, "#said", f"v{version} is the champion")
         assert self.registry.alias("fraud", CHAMPION) == version
         until(lambda: self.heard("champion-moved", f"v{version}"))
         return version

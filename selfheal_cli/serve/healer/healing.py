@@ -51,6 +51,8 @@ from selfheal_cli.registry.aliases import Unsettled, settle, unsettled
 from selfheal_cli.registry.base import CHAMPION, Registry
 from selfheal_cli.registry.journal import standing
 from selfheal_cli.registry.orders import AUTO, STANDS, mode_of
+from selfheal_cli.registry.outbox import NAME as OUTBOX_NAME
+from selfheal_cli.registry.outbox import pending_in
 from selfheal_cli.rollback.plan import serving_version
 from selfheal_cli.rollback.verify import load_verified
 from selfheal_cli.serve.healer.status import EventFold
@@ -250,6 +252,9 @@ class ModelHealer:
         if served is not None:
             source = served.source
             facts |= {"waiting": source.backlog(), "read_to": source.cursor.answered}
+            if "run_id" in facts:  # what waited at the last batch may have been written since
+                outbox = self._around.workspace / "runs" / facts["run_id"] / OUTBOX_NAME
+                facts["pending_writes"] = pending_in(outbox) if outbox.exists() else 0
             facts["notes"] = {**source.notes(), **facts.get("notes", {})}
         if self._facts.get("state") in ("FOLLOWING", "WATCHING"):
             facts["state"] = self._facts["state"]
