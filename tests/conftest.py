@@ -257,6 +257,13 @@ def short_run(tmp_path_factory: pytest.TempPathFactory, store_template: Path) ->
 
 
 @pytest.fixture
+def in_short_run(short_run: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stand in the folder of the session's short run, to look."""
+    enter(short_run, monkeypatch)
+    return short_run
+
+
+@pytest.fixture
 def short_copy(short_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The short run with its registry, moved here, to change.
 

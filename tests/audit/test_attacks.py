@@ -41,85 +41,87 @@ def by_sql(statement: str, *values: object) -> None:
     database.close()
 
 
-def edited(name: str, **values: object) -> None:
-    path = file_of(name)
+def edited(name: str, version: int, **values: object) -> None:
+    path = file_of(name, version)
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
-def the_threshold_of_a_file() -> None:
-    edited("selfheal.json", threshold=0.01)
+def the_threshold_of_a_file(version: int = BEST) -> None:
+    edited("selfheal.json", version, threshold=0.01)
 
 
-def the_base_of_a_file() -> None:
-    edited("selfheal.json", base="m-00000000000000000000000000000000")
+def the_base_of_a_file(version: int = BEST) -> None:
+    edited("selfheal.json", version, base="m-00000000000000000000000000000000")
 
 
-def the_loader_that_mlflow_runs() -> None:
-    path = file_of("MLmodel")
+def the_loader_that_mlflow_runs(version: int = BEST) -> None:
+    path = file_of("MLmodel", version)
     path.write_text(re.sub("loader_module: .*", "loader_module: of_somebody", path.read_text()))
 
 
-def a_loader_behind_the_id() -> None:
-    path = file_of("MLmodel")
+def a_loader_behind_the_id(version: int = BEST) -> None:
+    path = file_of("MLmodel", version)
     path.write_text(path.read_text().replace("model_id: m", "model_id: 'm'\rflavors: {}\rx: m"))
 
 
-def a_file_beside_the_others() -> None:
-    file_of("code.py").write_text("print('loaded')")
+def a_file_beside_the_others(version: int = BEST) -> None:
+    file_of("code.py", version).write_text("print('loaded')")
 
 
-def the_manifest_gone() -> None:
-    file_of("manifest.json").unlink()
+def the_manifest_gone(version: int = BEST) -> None:
+    file_of("manifest.json", version).unlink()
 
 
-def a_manifest_made_to_fit() -> None:
-    the_threshold_of_a_file()
+def a_manifest_made_to_fit(version: int = BEST) -> None:
+    the_threshold_of_a_file(version)
     from selfheal_cli.registry.manifest import file_hash
 
-    manifest = json.loads(file_of("manifest.json").read_text())
-    data = file_of("selfheal.json").read_bytes()
-    edited("manifest.json", files=manifest["files"] | {"selfheal.json": file_hash("", data)})
-
-
-def a_phase_by_which_versions_are_searched() -> None:
-    client().set_logged_model_tags(model_id(), {"selfheal.phase": "pre-heal"})
-
-
-def a_model_by_which_versions_are_searched() -> None:
-    client().set_logged_model_tags(model_id(), {"selfheal.model": "another"})
-
-
-def a_recipe() -> None:
-    client().set_model_version_tag("fraud", str(BEST), "selfheal.recipe", "anchored")
-
-
-def a_regime() -> None:
-    client().set_model_version_tag("fraud", str(BEST), "selfheal.regime", "calm")
-
-
-def a_tag_of_selfheals_that_was_not_there() -> None:
-    client().set_model_version_tag("fraud", str(BEST), "selfheal.rejected", "it is bad")
-
-
-def an_f1_behind_a_mark_of_doubles() -> None:
-    client().set_model_version_tag("fraud", str(BEST), "selfheal.double_of", "4")
-    an_f1_raised_by_the_client()
-
-
-def an_f1_raised_by_the_client() -> None:
-    client().log_metric(run_id(), "f1", 0.999, step=2, model_id=model_id())
-
-
-def an_f1_raised_by_an_editor() -> None:
-    by_sql(
-        "UPDATE logged_model_metrics SET metric_value = 0.999 WHERE metric_name = 'f1' "
-        "AND model_id = ?",
-        model_id(),
+    manifest = json.loads(file_of("manifest.json", version).read_text())
+    data = file_of("selfheal.json", version).read_bytes()
+    edited(
+        "manifest.json", version, files=manifest["files"] | {"selfheal.json": file_hash("", data)}
     )
 
 
-def counts_that_make_it_sure() -> None:
-    client().set_model_version_tag("fraud", str(BEST), "selfheal.counts", "9000,9000,1,1")
+def a_phase_by_which_versions_are_searched(version: int = BEST) -> None:
+    client().set_logged_model_tags(model_id(version), {"selfheal.phase": "pre-heal"})
+
+
+def a_model_by_which_versions_are_searched(version: int = BEST) -> None:
+    client().set_logged_model_tags(model_id(version), {"selfheal.model": "another"})
+
+
+def a_recipe(version: int = BEST) -> None:
+    client().set_model_version_tag("fraud", str(version), "selfheal.recipe", "anchored")
+
+
+def a_regime(version: int = BEST) -> None:
+    client().set_model_version_tag("fraud", str(version), "selfheal.regime", "calm")
+
+
+def a_tag_of_selfheals_that_was_not_there(version: int = BEST) -> None:
+    client().set_model_version_tag("fraud", str(version), "selfheal.rejected", "it is bad")
+
+
+def an_f1_behind_a_mark_of_doubles(version: int = BEST) -> None:
+    client().set_model_version_tag("fraud", str(version), "selfheal.double_of", "4")
+    an_f1_raised_by_the_client(version)
+
+
+def an_f1_raised_by_the_client(version: int = BEST) -> None:
+    client().log_metric(run_id(), "f1", 0.999, step=2, model_id=model_id(version))
+
+
+def an_f1_raised_by_an_editor(version: int = BEST) -> None:
+    by_sql(
+        "UPDATE logged_model_metrics SET metric_value = 0.999 WHERE metric_name = 'f1' "
+        "AND model_id = ?",
+        model_id(version),
+    )
+
+
+def counts_that_make_it_sure(version: int = BEST) -> None:
+    client().set_model_version_tag("fraud", str(version), "selfheal.counts", "9000,9000,1,1")
 
 
 def a_figure_of_the_run() -> None:
@@ -161,8 +163,7 @@ def a_log_made_anew_with_the_end_that_the_run_keeps() -> None:
     client().set_tag(run_id(), "selfheal.log_head", last_digest(the_log()))
 
 
-FOUND = {
-    a_log_made_anew_with_the_end_that_the_run_keeps: "of the journal, and holds no such event",
+OF_A_VERSION: dict[Callable[[int], None], str] = {
     the_threshold_of_a_file: "file selfheal.json: the file was changed",
     the_base_of_a_file: "file selfheal.json: the file was changed",
     the_loader_that_mlflow_runs: "file MLmodel: the file was changed",
@@ -179,23 +180,52 @@ FOUND = {
     an_f1_behind_a_mark_of_doubles: "metric f1 is 0.999",
     an_f1_raised_by_an_editor: "metric f1 is 0.999",
     counts_that_make_it_sure: "tag selfheal.counts is '9000,9000,1,1'",
+}
+OF_A_RUN: dict[Change, str] = {
     a_figure_of_the_run: "and 0.999 at batch 3",
     a_figure_of_the_run_by_an_editor: "metric shadow_accuracy is 0.999 at batch 2",
     a_parameter_of_the_run: "parameter seed is '1'",
-    the_run_deleted: "was deleted in the registry",
-    the_run_deleted_with_all_that_it_made: "was made champion by entry",
     a_version_in_the_clothes_of_the_best: "its run registered snapshot",
     a_version_of_plain_mlflow: "no run of selfheal wrote it down",
+    a_log_made_anew_with_the_end_that_the_run_keeps: "of the journal, and holds no such event",
+    the_run_deleted: "was deleted in the registry",
 }
 
 
-@pytest.mark.parametrize("change", FOUND, ids=lambda change: change.__name__)
-def test_what_decides_and_was_changed_is_named(
-    short_copy: Path, invoke: Invoke, change: Change
+def problems(invoke: Invoke) -> dict[str, str]:
+    """What the audit finds, by where."""
+    by_place: dict[str, str] = {}
+    for one in json.loads(invoke("audit", "--json", expect=4).stdout)["findings"]:
+        by_place[one["where"]] = f"{by_place.get(one['where'], '')}\n{one['problem']}"
+    return by_place
+
+
+@pytest.mark.parametrize("half", [0, 1])
+def test_what_decides_of_a_version_and_was_changed_is_named_at_it_and_nowhere_else(
+    short_copy: Path, invoke: Invoke, half: int
 ) -> None:
-    change()
-    report = json.loads(invoke("audit", "--json", expect=4).stdout)
-    assert any(FOUND[change] in one["problem"] for one in report["findings"]), report["findings"]
+    changed = dict(enumerate([*OF_A_VERSION][half::2], start=2))
+    for number, change in changed.items():
+        change(number)
+    reported = problems(invoke)
+    for number, change in changed.items():
+        assert OF_A_VERSION[change] in reported.pop(f"fraud v{number}"), change.__name__
+    assert reported == {}
+
+
+def test_what_decides_of_a_run_and_was_changed_is_named(short_copy: Path, invoke: Invoke) -> None:
+    for change in OF_A_RUN:
+        change()
+    reported = "\n".join(problems(invoke).values())
+    for change, problem in OF_A_RUN.items():
+        assert problem in reported, change.__name__
+
+
+def test_a_run_deleted_with_all_that_it_made_is_missed_by_the_journal(
+    short_copy: Path, invoke: Invoke
+) -> None:
+    the_run_deleted_with_all_that_it_made()
+    assert "was made champion by entry" in problems(invoke)["fraud v5"]
 
 
 def test_a_held_file_does_not_make_a_cut_log_a_live_one(short_copy: Path, invoke: Invoke) -> None:

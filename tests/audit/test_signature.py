@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from selfheal_cli.audit.finding import ChainHead
+from selfheal_cli.audit.signature import Statement, private_key, public_key, sign, verified
 from selfheal_cli.cli.main import main
+from selfheal_cli.errors import ConfigurationError
 from selfheal_cli.events.log import read
 from selfheal_cli.events.types import SnapshotTaken, VersionRegistered
 from tests.audit.test_audit import client, the_log, the_whole_log_replaced_by_a_valid_one
@@ -44,13 +48,14 @@ def write_keys(
 
 @pytest.fixture(scope="module")
 def once_signed(short_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the short run with a signed audit, the keys `ann`, and `bob`'s."""
+    """The folder of the short run with an audit that a locked key signed, `ann`; and `bob`'s."""
     folder = tmp_path_factory.mktemp("signed")
     shutil.copytree(short_run, folder, dirs_exist_ok=True)
     moved(short_run, folder)
     with pytest.MonkeyPatch.context() as patch:
         enter(folder, patch)
-        write_keys("ann", Ed25519PrivateKey.generate())
+        patch.setattr("click.prompt", lambda *_, **__: PASSWORD.decode())
+        write_keys("ann", Ed25519PrivateKey.generate(), locked=True)
         write_keys("bob", Ed25519PrivateKey.generate())
         said = CliRunner().invoke(main, ["audit", "--sign", "ann.key"]).stdout
         assert "Signed: audit-fraud.json" in said
@@ -150,19 +155,18 @@ def test_what_does_not_hold_is_not_signed(short_copy: Path, invoke: Invoke) -> N
     assert not Path("audit-fraud.json").exists()
 
 
+@pytest.mark.parametrize("ssh", [False, True])
 def test_keys_of_ssh_sign_and_verify_and_a_locked_one_asks_for_its_password(
-    short_copy: Path, invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    empty_dir: Path, ssh: bool
 ) -> None:
-    key = Ed25519PrivateKey.generate()
-    statement = ("--statement", str(tmp_path / "signed.json"))
-    monkeypatch.setattr("click.prompt", lambda *_, **__: PASSWORD.decode())
-    here = Path.cwd()
-    for ssh in (False, True):
-        monkeypatch.chdir(tmp_path)
-        write_keys("locked", key, ssh=ssh, locked=not ssh)  # OpenSSH's own locks need bcrypt
-        monkeypatch.chdir(here)
-        invoke("audit", "--sign", str(tmp_path / "locked.key"), *statement)
-        invoke("audit", "--verify", str(tmp_path / "locked.pub"), *statement)
+    write_keys("its", Ed25519PrivateKey.generate(), ssh=ssh, locked=not ssh)  # ssh's needs bcrypt
+    head = ChainHead()
+    statement = Statement(
+        model="m", at=datetime.now(UTC), by="ann", store="s", runs={}, journal=head, versions={},
+        aliases={},
+    )  # fmt: skip
+    sign(statement, private_key(Path("its.key"), PASSWORD.decode), Path("signed.json"))
+    assert verified(Path("signed.json"), public_key(Path("its.pub"))) == statement
 
 
 def test_openssl_checks_the_signature_without_selfheal(signed: Path) -> None:
@@ -195,9 +199,6 @@ def test_keys_that_cannot_be_used_are_exit_3_in_one_line(workdir: Path, invoke: 
         said = invoke("audit", *arguments, expect=3).stderr
         assert what in said
         assert len(said.splitlines()) == 1
-    from selfheal_cli.audit.signature import private_key
-    from selfheal_cli.errors import ConfigurationError
-
     for name, what in (("ec.key", "not an Ed25519 key"), ("junk", "not a private key")):
         with pytest.raises(ConfigurationError, match=what):
             private_key(Path(name), str)
