@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from math import sqrt
 from statistics import fmean
-from typing import Any, Protocol
+from typing import Any
 
 from selfheal_cli.config import Objective
 from selfheal_cli.events.evidence import quantile
@@ -28,13 +28,6 @@ LEAST = {COST: 0.05}  # what is less is called no difference, whatever its cause
 LITTLE = 0.002  # of the other figures, and of the log loss:
 SHARE = 0.01
 DIGITS = {COST: 1}
-
-
-class ScoredRows(Protocol):
-    """Rows that were scored."""
-
-    def scores(self) -> AnyScores:
-        """Their figures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +85,8 @@ class FigureGain:
 
 
 def figure_gains(
-    whole: tuple[ScoredRows, ScoredRows],
-    without: Sequence[tuple[ScoredRows, ScoredRows]],
+    whole: tuple[AnyScores, AnyScores],
+    without: Sequence[tuple[AnyScores, AnyScores]],
     objective: Objective,
     batches: int,
     against: int | None,
@@ -106,25 +99,23 @@ def figure_gains(
     gives changes as the stream drifts, which is no noise: the pseudovalues' variance is that of
     their successive differences.
     """
-    pair = whole[0].scores(), whole[1].scores()
-    left = [(live.scores(), other.scores()) for live, other in without]
     figures = {
         name: figure
         for name, figure in _figures(objective).items()
-        if all(figure(one) is not None for both in (pair, *left) for one in both)
+        if all(figure(one) is not None for both in (whole, *without) for one in both)
     }
     gains = []
     for name, figure in figures.items():
-        after, before = (figure(one) or 0.0 for one in pair)
-        differences = [(figure(live) or 0.0) - (figure(other) or 0.0) for live, other in left]
+        after, before = (figure(one) or 0.0 for one in whole)
+        differences = [(figure(live) or 0.0) - (figure(other) or 0.0) for live, other in without]
         low = high = None
-        rare = _others(pair[0]) < FEWEST_OTHERS
+        rare = _others(whole[0]) < FEWEST_OTHERS
         unsaid = rare and (name in RANKS or abs(after - before) < PLAIN)
         if len(differences) >= FEWEST and not unsaid:
             error, degrees = successive(after - before, differences)
             reach = error * quantile(1 - LEVEL / len(figures) / 2, degrees)
             low, high = after - before - reach, after - before + reach
-        gains.append(FigureGain(name, against, before, after, low, high, pair[0].rows, batches))
+        gains.append(FigureGain(name, against, before, after, low, high, whole[0].rows, batches))
     return gains
 
 

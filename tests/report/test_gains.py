@@ -19,6 +19,7 @@ from selfheal_cli.report.gains import (
     sentence_of,
 )
 from selfheal_cli.report.verdict import verdict
+from selfheal_cli.scores import AnyScores
 from tests.report.test_summary import STAGES
 
 Pair = tuple[RunningScores, RunningScores]
@@ -42,11 +43,11 @@ def gains(
 
     def pair(
         left: list[tuple[RunningScores, RunningScores]],
-    ) -> tuple[RunningScores, RunningScores]:
+    ) -> tuple[AnyScores, AnyScores]:
         live, frozen = left[0]
         for more, other in left[1:]:
             live, frozen = live.plus(more), frozen.plus(other)
-        return live, frozen
+        return live.scores(), frozen.scores()
 
     without = [pair([*parts[:at], *parts[at + 1 :]]) for at in range(len(parts))]
     measured = figure_gains(pair(parts), without, objective or Objective(), stretches, None)
@@ -122,8 +123,9 @@ def test_two_positives_are_too_few_to_say_that_it_hurt_but_what_all_others_say_i
                 running.add(p.astype(np.float32), 0.5, y)
             parts.append(pair)
         whole = reduce(lambda a, b: (a[0].plus(b[0]), a[1].plus(b[1])), parts)
-        without = [(whole[0].minus(a), whole[1].minus(b)) for a, b in parts]
-        told = figure_gains(whole, without, Objective(), STRETCHES, None)
+        without = [(whole[0].minus(a).scores(), whole[1].minus(b).scores()) for a, b in parts]
+        pair_of_all = whole[0].scores(), whole[1].scores()
+        told = figure_gains(pair_of_all, without, Objective(), STRETCHES, None)
         assert "outside of the commonest class" in sentence_of(told)
         return {one.figure: one.word for one in told}
 

@@ -11,6 +11,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
+from selfheal_cli.report.gains import FigureGain
 from selfheal_cli.serve.app import explain_refusals
 from selfheal_cli.serve.http.auth import Guard
 from selfheal_cli.serve.http.metrics import ServerMetrics
@@ -65,6 +66,10 @@ WORSE = ModelStatus(
                                       "recall": 0.37}),
     shadow=Judged(rows=18_040, figures={"f1": 0.517, "accuracy": 0.873, "precision": 0.5,
                                         "recall": 0.535}),
+    compared=(
+        FigureGain("F1", None, 0.517, 0.402, -0.15, -0.08, 18_040, 200),
+        FigureGain("accuracy", None, 0.873, 0.861, -0.02, -0.004, 18_040, 200),
+    ),
     mode="recommend",
     mode_by="ann",
     mode_reason="first week",
@@ -96,6 +101,10 @@ BETTER = WORSE.model_copy(
     update={
         "state": "HEALTHY",
         "live": Judged(rows=18_040, figures={"f1": 0.612, "accuracy": 0.901, "precision": 0.66}),
+        "compared": (
+            FigureGain("F1", None, 0.517, 0.612, 0.06, 0.13, 18_040, 200),
+            FigureGain("accuracy", None, 0.873, 0.901, 0.02, 0.036, 18_040, 200),
+        ),
         "alarms": (),
         "drift": Drift(feature="V14", z=0.4, threshold=1.0, drifting=False),
     }

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from selfheal_cli.events.types import BatchScored, CanaryBegan, CanaryEnded, LabelsArrived
+from selfheal_cli.config import Objective
+from selfheal_cli.events.types import (
+    BatchScored,
+    CanaryBegan,
+    CanaryEnded,
+    LabelsArrived,
+    LabelsCorrected,
+)
 from selfheal_cli.scores import Scores
 from selfheal_cli.serve.healer.history import Course
 from selfheal_cli.serve.operator.charts import course
-from selfheal_cli.serve.operator.status import Drift, ModelStatus
+from selfheal_cli.serve.operator.status import Drift, Judged, ModelStatus
+from selfheal_cli.serve.operator.verdict import verdict_of
 from tests.events.examples import example
 
 
@@ -31,6 +39,35 @@ def test_stretches_stay_few_and_count_every_batch_and_label_once() -> None:
     assert [one.z for one in stretches] == [8.5, 24.5, 40.5, 56.5, 67.5]
     assert [one.labels for one in stretches] == [160, 160, 160, 160, 30]
     assert {(one.live, one.shadow) for one in stretches} == {(0.9, 0.5)}
+
+
+def test_what_healing_does_is_told_from_chance_and_a_corrected_label_counts_as_it_is_now() -> None:
+    def told(made: Course) -> str:
+        compared = made.compared(Objective())
+        judged = Judged(rows=compared[0].rows)
+        standing = ModelStatus(live=judged, shadow=judged, compared=compared)
+        return verdict_of(standing).headline
+
+    assert walked(3, most=8).compared(Objective()) == ()
+    assert "to tell from chance what healing does: accuracy 0.9" in told(walked(8, most=20))
+    helped = walked(18, most=20)
+    assert told(helped).startswith("Healing helps: accuracy 0.900 against 0.500 without it (+0.")
+    assert "F1 0.909 against 0.667 without it (+0." in told(helped)
+    chance = Course()
+    for number in range(1, 31):  # as often better as worse, by one of ten rows
+        both = Scores(tp=5, tn=4, fp=0, fn=0), Scores(tp=4, tn=4, fp=0, fn=1)
+        live, shadow = both if number % 2 else both[::-1]
+        chance.labelled(example(LabelsArrived, batch=number, rows=10, live=live, shadow=shadow))
+    assert "no difference that could not be chance: accuracy" in told(chance)
+    was, now = Scores(tp=5, tn=0, fp=0, fn=0), Scores(tp=0, tn=0, fp=5, fn=0)
+    for number in range(1, 16):
+        helped.corrected(
+            example(
+                LabelsCorrected, in_batch=number, rows=5, live=now, was=was, shadow=was,
+                was_shadow=was,
+            )
+        )  # fmt: skip
+    assert told(helped).startswith("Healing makes it worse: accuracy 0.400 against 0.500")
 
 
 def test_labels_of_an_earlier_runs_rows_have_no_place_in_this_one() -> None:

@@ -185,7 +185,7 @@ STORIES: list[tuple[str, dict[str, str], str]] = [
     ("SelfhealRegistryAway", {"selfheal_registry_away": "1x60"}, "30m"),
     ("SelfhealLiftNegative",
      {'selfheal_lift{figure="f1"}': "-0.1x60",
-      'selfheal_judged_rows{who="live"}': "900x60"}, "30m"),
+      'selfheal_lift_high{figure="f1"}': "-0.04x60"}, "30m"),
     ("SelfhealRowsUnrecorded", {"selfheal_rows_unrecorded_total": "0+5x60"}, "30m"),
     ("SelfhealSlow",
      {'selfheal_all_request_seconds_bucket{route="/invocations",le="0.1"}': "0+1x60",
@@ -193,7 +193,8 @@ STORIES: list[tuple[str, dict[str, str], str]] = [
       'selfheal_all_request_seconds_bucket{route="/invocations",le="+Inf"}': "0+60x60"}, "30m"),
     ("", {'selfheal_drifting{feature="V14"}': "1x200",
           'selfheal_heals_total{outcome="healed"}': "0+1x200", "up": "1x200",
-          'selfheal_lift{figure="f1"}': "0.1x200", 'selfheal_judged_rows{who="live"}': "900x200",
+          'selfheal_lift{figure="f1"}': "-0.1x200",
+          'selfheal_lift_high{figure="f1"}': "0.02x200",
           "selfheal_last_label_age_seconds": "30x200", "selfheal_healer_up": "1x200",
           "selfheal_registry_away": "0x200", "selfheal_rows_unrecorded_total": "7x200"}, "2h"),
 ]  # fmt: skip

@@ -71,6 +71,7 @@ def test_what_the_healer_says_is_there_when_prometheus_asks(channel: ControlChan
     assert at(samples, "f1", who="shadow") == 0.517
     assert at(samples, "judged_rows", who="live") == 18_040
     assert at(samples, "lift", figure="f1") == pytest.approx(-0.115)
+    assert at(samples, "lift_high", figure="f1") == -0.08
     assert at(samples, "champion_version") == 12
     assert at(samples, "champion_foreign") == 0
     assert at(samples, "served_version") == 12
@@ -88,7 +89,7 @@ def test_a_healer_that_never_spoke_is_down_and_nothing_is_made_up(tmp_path: Path
     names = {name for name, _ in samples}
     assert at(samples, "healer_up") == 0
     unknown = {"healer_word_age_seconds", "last_label_age_seconds", "f1", "lift", "drift_z",
-               "champion_version", "champion_foreign", "judged_rows"}  # fmt: skip
+               "lift_high", "champion_version", "champion_foreign", "judged_rows"}  # fmt: skip
     assert not {f"selfheal_{name}" for name in unknown} & names
 
 

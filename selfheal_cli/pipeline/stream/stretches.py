@@ -98,11 +98,12 @@ class Stretches:
             if self._stretches:
                 live, other = self._sum(LIVE), self._sum(name)
                 without = [
-                    (live.minus(one[LIVE]), other.minus(one[name]))
+                    (live.minus(one[LIVE]).scores(), other.minus(one[name]).scores())
                     for one in self._stretches
                     if len(self._stretches) >= FEWEST
                 ]
-                gains += figure_gains((live, other), without, objective, batches, version)
+                whole = live.scores(), other.scores()
+                gains += figure_gains(whole, without, objective, batches, version)
         return [replace(one, rows=self._rows) for one in gains]
 
     def _sum(self, name: str) -> RunningScores:

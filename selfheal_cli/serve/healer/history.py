@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 
+from selfheal_cli.config import Objective
 from selfheal_cli.events.event import Event
 from selfheal_cli.events.types import (
     BatchScored,
@@ -12,7 +14,10 @@ from selfheal_cli.events.types import (
     CanaryOrdered,
     CanaryResumed,
     LabelsArrived,
+    LabelsCorrected,
 )
+from selfheal_cli.report.gains import FEWEST, FigureGain, figure_gains
+from selfheal_cli.scores import AnyScores
 from selfheal_cli.serve.operator.status import Stretch
 
 MOST = 100  # stretches; beyond, two become one
@@ -24,9 +29,8 @@ class _Sums:
     batches: int = 0
     z: float = 0.0
     labels: int = 0
-    live: float = 0.0
-    shadow: float = 0.0
     canary: float = 0.0
+    judged: tuple[AnyScores, AnyScores] | None = None  # live and shadow, on the labels
 
     def add(self, other: _Sums) -> None:
         """Take another stretch, which came later."""
@@ -34,9 +38,11 @@ class _Sums:
         self.batches += other.batches
         self.z += other.z
         self.labels += other.labels
-        self.live += other.live
-        self.shadow += other.shadow
         self.canary += other.canary
+        if self.judged is None or other.judged is None:
+            self.judged = self.judged or other.judged
+        else:
+            self.judged = _plus(self.judged, other.judged)
 
 
 class Course:
@@ -66,9 +72,30 @@ class Course:
         """
         if event.batch < 1:
             return
-        live, shadow = event.live, event.shadow
-        right = live.accuracy * live.rows, shadow.accuracy * shadow.rows
-        self._add(event.batch, _Sums("", 0, 0.0, event.rows, *right))
+        self._add(event.batch, _Sums(labels=event.rows, judged=(event.live, event.shadow)))
+
+    def corrected(self, event: LabelsCorrected) -> None:
+        """Rows had other labels than they were counted with."""
+        place = (event.in_batch - 1) // self._step
+        if event.in_batch < 1 or place >= len(self._sums):
+            return
+        if (judged := self._sums[place].judged) is not None:
+            without = judged[0].minus(event.was), judged[1].minus(event.was_shadow)
+            self._sums[place].judged = _plus(without, (event.live, event.shadow))
+
+    def compared(self, objective: Objective) -> tuple[FigureGain, ...]:
+        """What healing gives, against doing nothing: figure by figure, told from chance by the
+        stretches. The figures that follow from counts.
+        """
+        known = [one.judged for one in self._sums if one.judged is not None]
+        if not known:
+            return ()
+        live, shadow = reduce(_plus, known)
+        without = [
+            (live.minus(one), shadow.minus(other)) for one, other in known if len(known) >= FEWEST
+        ]
+        batches = sum(one.batches for one in self._sums)
+        return tuple(figure_gains((live, shadow), without, objective, batches, None))
 
     def stretches(self) -> tuple[Stretch, ...]:
         """What is known of each."""
@@ -79,8 +106,8 @@ class Course:
                 batches=self._step,
                 z=round(one.z / one.batches, 4) if one.batches else None,
                 labels=one.labels,
-                live=round(one.live / one.labels, 4) if one.labels else None,
-                shadow=round(one.shadow / one.labels, 4) if one.labels else None,
+                live=round(one.judged[0].accuracy, 4) if one.judged else None,
+                shadow=round(one.judged[1].accuracy, 4) if one.judged else None,
                 canary=round(one.canary / one.batches, 4) if one.batches else 0.0,
             )
             for place, one in enumerate(self._sums)
@@ -96,3 +123,9 @@ class Course:
         while len(self._sums) <= place:
             self._sums.append(_Sums())
         self._sums[place].add(sums)
+
+
+def _plus(
+    one: tuple[AnyScores, AnyScores], other: tuple[AnyScores, AnyScores]
+) -> tuple[AnyScores, AnyScores]:
+    return one[0].plus(other[0]), one[1].plus(other[1])

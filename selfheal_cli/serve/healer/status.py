@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from selfheal_cli.actor import now_text
+from selfheal_cli.config import Objective
 from selfheal_cli.errors import VersionNotFound
 from selfheal_cli.events import types as events
 from selfheal_cli.events.event import Event
@@ -52,6 +53,7 @@ class EventFold(RunState):
         self._happened: deque[Happening] = deque(maxlen=HAPPENINGS)
         self._course = Course()
         self._trials = Trials(self)
+        self._objective = Objective()
 
     def apply(self, event: Event) -> None:
         """Take the next event."""
@@ -59,6 +61,7 @@ class EventFold(RunState):
         match event:
             case events.RunStarted():
                 self.facts |= {"run_id": event.run_id}
+                self._objective = Objective.model_validate(self.config.get("objective", {}))
             case events.BatchScored():
                 self._batch(event)
                 self._course.scored(event)
@@ -67,10 +70,11 @@ class EventFold(RunState):
             case events.BatchSetApart():
                 self._note({APART: event.rows})
             case events.LabelsArrived():
-                self._judge(event)
                 self._course.labelled(event)
+                self._judge(event)
                 self.facts["history"] = self._course.stretches()
             case events.LabelsCorrected():
+                self._course.corrected(event)
                 self._correct(event)
             case events.HealEnded():
                 kinds = (kind for kind in self.counts if issubclass(kind, events.HealEnded))
@@ -148,6 +152,7 @@ class EventFold(RunState):
         self.facts |= {
             "live": Judged(rows=self._live.rows, figures=self._live.figures()),
             "shadow": Judged(rows=self._shadow.rows, figures=self._shadow.figures()),
+            "compared": self._course.compared(self._objective),
         }
 
 

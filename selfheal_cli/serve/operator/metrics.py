@@ -10,6 +10,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from selfheal_cli.errors import StorageError
+from selfheal_cli.scores import title_of
 from selfheal_cli.serve.operator.status import Judged, ModelStatus, StatusSnapshot, lifts
 
 STATES: tuple[str, ...] = get_args(ModelStatus.model_fields["state"].annotation)
@@ -159,6 +160,11 @@ def _scores(standing: ModelStatus) -> Iterator[Metric]:
     yield _gauge(
         "lift", "Live minus shadow: what healing gives, below 0 what it costs",
         [((figure,), value) for figure, value in lifts(standing).items()], "figure",
+    )  # fmt: skip
+    high = {one.figure: one.high for one in standing.compared if one.high is not None}
+    yield _gauge(
+        "lift_high", "Upper bound of the lift: where it is below 0, healing costs beyond chance",
+        [((name,), high[title_of(name)]) for name in FIGURES if title_of(name) in high], "figure",
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from selfheal_cli.report.gains import FigureGain
 from selfheal_cli.spool.control import ControlChannel
 
 REPLICA = "replica:"  # each replica's topic begins so, where several share a log
@@ -148,6 +149,7 @@ class ModelStatus(_Reported):
     named as drifted, the furthest first. ``mode`` is
     what heals may do, by whose word and why; empty until the registry was asked. ``allowed`` says
     it in words, with the budget.
+    ``compared`` is what healing gives against the shadow, each figure with its interval.
     ``canary`` is what is tried beside the champion, ``as_trained`` what the frozen network got on
     rows that were held out of its training.
     """
@@ -184,6 +186,7 @@ class ModelStatus(_Reported):
     live: Judged | None = None
     shadow: Judged | None = None
     as_trained: Judged | None = None
+    compared: tuple[FigureGain, ...] = ()
     champion: Champion | None = None
     candidates: tuple[Candidate, ...] = ()
     happenings: tuple[Happening, ...] = ()

@@ -9,7 +9,17 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from selfheal_cli.registry.orders import AUTO, STANDS
-from selfheal_cli.report.gains import LITTLE, LITTLE_DIFFERENCE
+from selfheal_cli.report.gains import (
+    DIGITS,
+    HELPED,
+    HURT,
+    LITTLE_DIFFERENCE,
+    NO_DIFFERENCE,
+    TOO_FEW,
+    UNKNOWN,
+    FigureGain,
+    signed,
+)
 from selfheal_cli.scores import title_of
 from selfheal_cli.serve.operator.status import (
     STALLED_SECONDS,
@@ -18,7 +28,6 @@ from selfheal_cli.serve.operator.status import (
     ReplicaWord,
     ServerInfo,
     StatusSnapshot,
-    lifts,
 )
 
 Tone = Literal["better", "worse", "mixed", "same", "unknown"]
@@ -26,7 +35,6 @@ FEW_ROWS = 200  # below which chance may make a difference of several points
 LABEL_SILENCE = 86_400.0  # seconds
 FELL, FELL_ERRORS = 0.02, 5.0  # of accuracy, in itself and in standard errors: not chance
 FIGURES = ("f1", "accuracy", "precision", "recall", "roc_auc", "pr_auc", "log_loss", "cost")
-LESS_IS_BETTER = ("log_loss", "cost", "ece")
 STATES = {
     "STARTING": "Starting: no batch has been looked at yet",
     "HEALTHY": "Healthy: the stream looks as it did in training",
@@ -51,7 +59,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A figure of live and shadow; ``tone`` says which is better."""
+    """A figure of live and shadow; ``tone`` says which is better, where that is not chance."""
 
     title: str
     live: float | None
@@ -92,33 +100,40 @@ def _fell(standing: ModelStatus) -> str:
 
 
 def verdict_of(standing: ModelStatus) -> Verdict:
-    """Whether healing helps, and on how many rows."""
-    live, shadow, lift = standing.live, standing.shadow, lifts(standing)
-    if live is None or shadow is None or not live.rows or not lift:
+    """Whether healing helps, told from chance, and on how many rows."""
+    live, shadow, gains = standing.live, standing.shadow, standing.compared
+    if live is None or shadow is None or not live.rows or not gains:
         return Verdict(
             "unknown", "not known", "No label has come yet: whether healing helps is not known"
         )
-    signs = {name: _sign(value) for name, value in lift.items()}
-    pairs = ", ".join(
-        f"{title_of(name)} {live.figures[name]:.3f} against {shadow.figures[name]:.3f} without it"
-        for name in lift
-    )
-    rows = _rows(live, shadow)
+    gained, lost = ([one.figure for one in gains if one.word == word] for word in (HELPED, HURT))
+    pairs = ", ".join(map(_pair, gains))
+    rows: tuple[str, ...] = (_rows(live, shadow),)
     if standing.proposals:
-        rows = (*rows, "No heal that waits for approval is in these figures.")
-    if set(signs.values()) == {-1, 1}:
-        gained, lost = (
-            _listed([title_of(name) for name in signs if signs[name] == sign]) for sign in (1, -1)
-        )
-        return Verdict("mixed", "mixed", f"Healing gains {gained} and costs {lost}: {pairs}", rows)
-    if -1 in signs.values():
+        rows += ("No heal that waits for approval is in these figures.",)
+    if gained and lost:
+        told = f"Healing gains {_listed(gained)} and costs {_listed(lost)}: {pairs}"
+        return Verdict("mixed", "mixed", told, rows)
+    if lost:
         advice = "Doing nothing would have been better on these rows: roll back, or hold healing."
         more = () if standing.proposals else (advice,)
         return Verdict("worse", "worse", f"Healing makes it worse: {pairs}", (*rows, *more))
-    if 1 in signs.values():
+    if gained:
         return Verdict("better", "better", f"Healing helps: {pairs}", rows)
-    little = f"Healing makes {LITTLE_DIFFERENCE}: {pairs}"
-    return Verdict("same", "no difference", little, rows)
+    if all(one.word == UNKNOWN for one in gains):
+        text = f"{_capital(TOO_FEW)} to tell from chance what healing does: {pairs}"
+        return Verdict("unknown", "too early to say", text, rows)
+    little = LITTLE_DIFFERENCE if any(one.sure for one in gains) else NO_DIFFERENCE
+    return Verdict("same", "no difference", f"Healing makes {little}: {pairs}", rows)
+
+
+def _pair(gain: FigureGain) -> str:
+    """A figure with healing and without it, and where the difference lies."""
+    digits = DIGITS.get(gain.figure, 3)
+    text = f"{gain.figure} {gain.after:,.{digits}f} against {gain.before:,.{digits}f} without it"
+    if gain.low is None or gain.high is None:
+        return text
+    return f"{text} ({signed(gain.low, digits)} to {signed(gain.high, digits)})"
 
 
 def warnings(seen: StatusSnapshot) -> list[str]:
@@ -234,7 +249,11 @@ def lines(standing: ModelStatus) -> list[Line]:
     shadow = standing.shadow.figures if standing.shadow else {}
     names = [name for name in FIGURES if name in live or name in shadow]
     names += sorted((set(live) | set(shadow)) - set(names))
-    return [_line(name, live.get(name), shadow.get(name)) for name in names]
+    words = {one.figure: one.word for one in standing.compared}
+    return [
+        _line(title_of(name), live.get(name), shadow.get(name), words.get(title_of(name), ""))
+        for name in names
+    ]
 
 
 def span(seconds: float) -> str:
@@ -245,23 +264,15 @@ def span(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def _line(name: str, live: float | None, shadow: float | None) -> Line:
+def _line(title: str, live: float | None, shadow: float | None, word: str) -> Line:
+    tones: dict[str, Tone] = {HELPED: "better", HURT: "worse"}
     lift = None if live is None or shadow is None else live - shadow
-    good = 0 if lift is None else _sign(-lift if name in LESS_IS_BETTER else lift)
-    tone: Tone = "better" if good > 0 else "worse" if good < 0 else "same"
-    return Line(_capital(title_of(name)), live, shadow, lift, tone)
+    return Line(_capital(title), live, shadow, lift, tones.get(word, "same"))
 
 
-def _rows(live: Judged, shadow: Judged) -> tuple[str, ...]:
+def _rows(live: Judged, shadow: Judged) -> str:
     count = f"{live.rows:,}" if live.rows == shadow.rows else f"{live.rows:,} and {shadow.rows:,}"
-    text = f"On {count} labelled rows, scored before anything learned from them."
-    if min(live.rows, shadow.rows) < FEW_ROWS:
-        return (text, "On so few rows it may be chance.")
-    return (text,)
-
-
-def _sign(value: float) -> int:
-    return 0 if abs(value) < LITTLE else (1 if value > 0 else -1)
+    return f"On {count} labelled rows, scored before anything learned from them."
 
 
 def _capital(text: str) -> str:
