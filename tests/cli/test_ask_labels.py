@@ -30,8 +30,8 @@ def answer(spool: Spool, requests: range, rows: int = 50, *, keyed: bool = False
 
 
 @pytest.fixture
-def spool(article_copy: Path) -> Spool:
-    """What the article's model was asked: 500 rows in ten requests."""
+def spool(short_copy: Path) -> Spool:
+    """What the model was asked: 500 rows in ten requests."""
     spool = Spool(SPOOL)
     answer(spool, range(10))
     return spool
@@ -127,7 +127,7 @@ def test_a_row_that_had_its_label_before_it_was_drawn_is_not_asked_for(
 
 
 def test_names_of_callers_stand_beside_and_json_comes_back_as_csv_does(
-    article_copy: Path, invoke: Invoke
+    short_copy: Path, invoke: Invoke
 ) -> None:
     answer(Spool(SPOOL), range(3), keyed=True)
     document = json.loads(invoke(*ASK, "--json").stdout)
@@ -194,7 +194,7 @@ def test_a_share_that_is_none_is_a_wrong_use(spool: Spool, invoke: Invoke, share
     )
 
 
-def test_without_rows_it_says_where_to_run_it(article_copy: Path, invoke: Invoke) -> None:
+def test_without_rows_it_says_where_to_run_it(short_copy: Path, invoke: Invoke) -> None:
     assert "was not served in this folder" in invoke("ask-labels", "fraud", expect=3).stderr
 
 
@@ -205,7 +205,7 @@ def test_an_erased_row_is_asked_for_no_more(spool: Spool, invoke: Invoke) -> Non
     assert row["selfheal_id"] not in {one["selfheal_id"] for one in waiting(invoke(*ASK).stdout)}
 
 
-def test_rows_of_a_run_are_asked_for_and_labelled(article_copy: Path, invoke: Invoke) -> None:
+def test_rows_of_a_run_are_asked_for_and_labelled(short_copy: Path, invoke: Invoke) -> None:
     asked = json.loads(invoke("ask-labels", "fraud", "--run", "latest", "--json").stdout)
     assert asked["rows"] > 0
     assert asked["unanswered"] == 0  # the article's labels come with their rows

@@ -28,20 +28,20 @@ def test_every_command_and_every_option_has_help(name: str) -> None:
             assert option.help
 
 
-def test_best_is_restored_and_then_what_served_before(article_copy: Path, invoke: Invoke) -> None:
+def test_best_is_restored_and_then_what_served_before(short_copy: Path, invoke: Invoke) -> None:
     result = invoke("rollback", "--yes", "--to-best", "--reason", "the last ones are worse")
-    assert "champion of 'fraud' moved from v51 to v21: the last ones are worse" in result.stdout
+    assert "champion of 'fraud' moved from v9 to v5: the last ones are worse" in result.stdout
     registry = MlflowRegistry()
-    assert registry.alias("fraud", "champion") == 21
+    assert registry.alias("fraud", "champion") == 5
     assert registry.alias("fraud", "baseline") == 1
     invoke("rollback", "--yes", "--to-previous")
-    assert registry.alias("fraud", "champion") == 51
+    assert registry.alias("fraud", "champion") == 9
     invoke("rollback", "--yes", "--to", "7")
     invoke("rollback", "--yes", "--to-previous")
-    assert registry.alias("fraud", "champion") == 51
+    assert registry.alias("fraud", "champion") == 9
 
 
-def test_a_dry_run_shows_the_target_and_moves_nothing(article_copy: Path, invoke: Invoke) -> None:
+def test_a_dry_run_shows_the_target_and_moves_nothing(in_article_run: Path, invoke: Invoke) -> None:
     result = invoke("rollback", "--to-best", "--dry-run")
     assert re.search(r"serves now\s.*v51.*0\.242", result.stdout)
     assert re.search(r"target\s.*v21.*0\.408.*100", result.stdout)
@@ -50,28 +50,28 @@ def test_a_dry_run_shows_the_target_and_moves_nothing(article_copy: Path, invoke
 
 
 def test_a_version_that_does_not_hold_is_not_made_champion(
-    article_copy: Path, invoke: Invoke
+    short_copy: Path, invoke: Invoke
 ) -> None:
-    artifact(21, "adapter.safetensors").unlink()
-    assert "v21" in invoke("rollback", "--yes", "--to", "21", expect=4).stderr
-    assert MlflowRegistry().alias("fraud", "champion") == 51
-    assert "gone" in invoke("show", "21", expect=4).stderr
+    artifact(5, "adapter.safetensors").unlink()
+    assert "v5" in invoke("rollback", "--yes", "--to", "5", expect=4).stderr
+    assert MlflowRegistry().alias("fraud", "champion") == 9
+    assert "gone" in invoke("show", "5", expect=4).stderr
     moved = invoke("rollback", "--yes", "--to-best")
-    assert "v21" in moved.stdout
-    assert MlflowRegistry().alias("fraud", "champion") == 27  # the best one that holds
+    assert "v5" in moved.stdout
+    assert MlflowRegistry().alias("fraud", "champion") == 3  # the best one that holds
 
 
 def test_a_move_by_hand_is_in_the_history_with_who_and_why(
-    article_copy: Path, invoke: Invoke
+    short_copy: Path, invoke: Invoke
 ) -> None:
     invoke("rollback", "--yes", "--to-best", "--reason", "audit me")
     entries = json.loads(invoke("history", "--json").stdout)
     last = entries[-1]
-    assert (last["kind"], last["source"], last["target"]) == ("alias-moved", 51, 21)
+    assert (last["kind"], last["source"], last["target"]) == ("alias-moved", 9, 5)
     assert last["reason"] == "audit me"
     assert "@" in last["actor"]
     kinds = [entry["kind"] for entry in entries]
-    assert kinds.count("heal") == 25
+    assert kinds.count("heal") == 4
     assert [entry["at"] for entry in entries] == sorted(entry["at"] for entry in entries)
 
 
@@ -82,7 +82,7 @@ def test_history_shows_heals_with_f1_before_and_after(in_article_run: Path, invo
     assert "2 of 57 entries" in invoke("history", "--limit", "2").stdout
 
 
-def test_an_edited_log_is_not_told_as_history(article_copy: Path, invoke: Invoke) -> None:
+def test_an_edited_log_is_not_told_as_history(short_copy: Path, invoke: Invoke) -> None:
     (log,) = Path("mlruns/selfheal/runs").glob("*/events.jsonl")
     log.write_text(log.read_text().replace('"recall"', '"rekall"', 1))
     assert "its hash does not fit" in invoke("history", expect=4).stderr
@@ -119,7 +119,7 @@ def test_export_makes_the_same_files_again_from_the_log_alone(
     assert after == before
 
 
-def test_export_fetches_a_log_that_is_elsewhere(article_copy: Path, invoke: Invoke) -> None:
+def test_export_fetches_a_log_that_is_elsewhere(short_copy: Path, invoke: Invoke) -> None:
     import shutil
 
     (run,) = Path("mlruns/selfheal/runs").iterdir()
@@ -137,33 +137,30 @@ def test_the_drill_proves_the_net_and_leaves_no_model(workdir: Path, invoke: Inv
 
 
 def test_a_drill_without_a_rollback_fails_with_exit_6(workdir: Path, invoke: Invoke) -> None:
-    result = invoke("drill", "--policy", "default", "--batches", "4", expect=6)
-    assert "no rollback fired in 4 batches" in result.stderr
+    result = invoke("drill", "--policy", "default", "--batches", "2", expect=6)
+    assert "no rollback fired in 2 batches" in result.stderr
 
 
-def test_the_doctor_is_content_with_a_whole_run(article_copy: Path, invoke: Invoke) -> None:
+def test_the_doctor_is_content_with_a_whole_run(short_copy: Path, invoke: Invoke) -> None:
     report = json.loads(invoke("doctor", "--json").stdout)
     assert report["well"] is True
     checks = {finding["check"] for finding in report["findings"]}
     assert {"mlflow", "store", "store writable", "fraud@champion", "fraud@baseline"} <= checks
 
 
-def test_the_doctor_names_an_alias_whose_file_is_gone(article_copy: Path, invoke: Invoke) -> None:
-    artifact(51, "adapter.safetensors").unlink()
-    report = json.loads(invoke("doctor", "--json", expect=4).stdout)
-    bad = [finding for finding in report["findings"] if not finding["well"]]
-    assert [finding["check"] for finding in bad] == ["fraud@champion"]
-    assert "v51" in bad[0]["detail"]
-
-
-def test_the_doctor_names_an_alias_whose_threshold_was_edited(
-    article_copy: Path, invoke: Invoke
+def test_the_doctor_names_an_alias_whose_threshold_was_edited_or_whose_file_is_gone(
+    short_copy: Path, invoke: Invoke
 ) -> None:
-    MlflowClient().set_model_version_tag("fraud", "51", "selfheal.threshold", "0.9")
-    report = json.loads(invoke("doctor", "--json", expect=4).stdout)
-    bad = [finding for finding in report["findings"] if not finding["well"]]
-    assert [finding["check"] for finding in bad] == ["fraud@champion"]
-    assert "threshold" in bad[0]["detail"]
+    def told() -> str:
+        report = json.loads(invoke("doctor", "--json", expect=4).stdout)
+        (bad,) = (finding for finding in report["findings"] if not finding["well"])
+        assert bad["check"] == "fraud@champion"
+        return str(bad["detail"])
+
+    MlflowClient().set_model_version_tag("fraud", "9", "selfheal.threshold", "0.9")
+    assert "threshold" in told()
+    artifact(9, "adapter.safetensors").unlink()
+    assert "v9" in told()
 
 
 def test_policies_are_listed_shown_and_validated(workdir: Path, invoke: Invoke) -> None:
@@ -198,7 +195,7 @@ def test_rollbacks_of_a_run_are_events_with_reason_from_and_to(
 
 
 def test_the_interface_is_told_by_the_page_of_the_models(
-    article_copy: Path, monkeypatch: pytest.MonkeyPatch
+    short_copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.execv", lambda program, arguments: None)
     monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", "")

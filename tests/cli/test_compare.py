@@ -156,8 +156,8 @@ def test_a_table_is_judged_on_its_stream_and_shown_to_people(
 
 def test_costs_are_compared_where_they_are_given(workdir: Path, invoke: Invoke) -> None:
     table("data.csv", rows=600)
-    arguments = ("compare", "data.csv", "--target", "label", "--recipes", "anchored", "--json")
-    document = json.loads(invoke(*arguments, "--objective", "cost:10,1").stdout)
+    given = ("data.csv", "--target", "label", "--recipes", "anchored", "--peers", "none", "--json")
+    document = json.loads(invoke("compare", *given, "--objective", "cost:10,1").stdout)
     costs = {line["title"]: line["mean"]["cost"] for line in document["lines"]}
     positives = sum(table("data.csv", rows=600)["label"][150:] == "yes")
     assert costs["flag nothing"] == pytest.approx(100 * 10 * positives / 450)

@@ -14,7 +14,7 @@ from tests.cli.test_bad_input import refused
 from tests.conftest import Invoke
 
 ROWS = 240
-QUICK = ("--batches", "2", "--batch-size", "30", "--no-plots", "--set", "network.epochs=1")
+QUICK = ("--batches", "1", "--batch-size", "30", "--no-plots", "--set", "network.epochs=1")
 AT = pd.date_range("2026-01-01", periods=ROWS, freq="h")
 
 

@@ -26,7 +26,7 @@ def test_the_latest_run_is_reported_beside_the_working_folder(
 
 
 def test_the_run_left_the_same_page_in_its_folder_and_with_its_artifacts(
-    article_copy: Path, invoke: Invoke, tmp_path: Path
+    short_copy: Path, invoke: Invoke, tmp_path: Path
 ) -> None:
     (run,) = Path("mlruns/selfheal/runs").iterdir()
     document = json.loads(invoke("report", run.name[:6], "--out", "a/b.html", "--json").stdout)
@@ -38,7 +38,7 @@ def test_the_run_left_the_same_page_in_its_folder_and_with_its_artifacts(
     assert kept.read_bytes() == page
 
 
-def test_a_log_that_is_elsewhere_is_fetched(article_copy: Path, invoke: Invoke) -> None:
+def test_a_log_that_is_elsewhere_is_fetched(short_copy: Path, invoke: Invoke) -> None:
     (run,) = Path("mlruns/selfheal/runs").iterdir()
     shutil.rmtree("mlruns/selfheal")
     invoke("report", run.name, "--out", "fetched.html")

@@ -41,54 +41,54 @@ def files_of(version: int) -> Path:
 
 
 def test_the_plan_says_what_would_serve_and_why_and_how_sure_that_is(
-    in_article_run: Path, invoke: Invoke
+    short_copy: Path, invoke: Invoke
 ) -> None:
     shown = invoke("rollback", "--to-best", "--dry-run", "--wide").stdout
     assert "highest F1 of the post-heal versions" in " ".join(shown.split())
-    assert re.search(r"target .* v21 .* post-heal .* 0\.408 .* 0\.\d{3} .* 100 .* article", shown)
+    assert re.search(r"target .* v5 .* post-heal .* 0\.294 .* 0\.\d{3} .* 100 .* article", shown)
     document = json.loads(invoke("rollback", "--to-best", "--dry-run", "--json").stdout)
     assert 0 < document["target"]["f1_lower_bound"] < document["target"]["metrics"]["f1"]
     assert document["move"] is None
 
 
 def test_without_a_terminal_nothing_moves_unless_yes_is_said(
-    article_copy: Path, invoke: Invoke
+    short_copy: Path, invoke: Invoke
 ) -> None:
     assert "--yes" in invoke("rollback", "--to-best", expect=2).stderr
     assert "--yes" in invoke("rollback", "--to-best", "--json", expect=2).stderr
-    assert champion() == 51
+    assert champion() == 9
 
 
-def test_a_choice_is_for_the_best_alone(in_article_run: Path, invoke: Invoke) -> None:
+def test_a_choice_is_for_the_best_alone(short_copy: Path, invoke: Invoke) -> None:
     refused = invoke("rollback", "--to", "3", "--by", "f1_lcb", "--yes", expect=2)
     assert "--by is for --to-best" in refused.stderr
 
 
-@pytest.mark.parametrize("wanted", [("--to-best",), ("--to", "21")])
 def test_a_rollback_to_what_serves_already_moves_nothing_and_writes_nothing(
-    article_copy: Path, invoke: Invoke, wanted: tuple[str, ...]
+    short_copy: Path, invoke: Invoke
 ) -> None:
-    invoke("rollback", "--to", "21", "--yes")
+    invoke("rollback", "--to", "5", "--yes")
     before = champion_moves()
-    said = invoke("rollback", *wanted, "--yes").stdout
-    assert said.splitlines()[-1] == "v21 serves already; nothing was moved."
-    assert json.loads(invoke("rollback", *wanted, "--propose", "--json").stdout)["move"] is None
+    for wanted in (("--to-best",), ("--to", "5")):
+        said = invoke("rollback", *wanted, "--yes").stdout
+        assert said.splitlines()[-1] == "v5 serves already; nothing was moved."
+        assert json.loads(invoke("rollback", *wanted, "--propose", "--json").stdout)["move"] is None
     assert champion_moves() == before
     assert standing(MlflowRegistry(), "fraud").proposals == ()
 
 
 def test_what_served_before_is_another_version_even_where_a_move_moved_nothing(
-    article_copy: Path, invoke: Invoke
+    short_copy: Path, invoke: Invoke
 ) -> None:
     registry = MlflowRegistry()
-    invoke("rollback", "--to", "21", "--yes")
-    idle = Move("fraud", CHAMPION, 21, "ann", "2026-01-01T00:00:00.000+00:00", "again")
+    invoke("rollback", "--to", "5", "--yes")
+    idle = Move("fraud", CHAMPION, 5, "ann", "2026-01-01T00:00:00.000+00:00", "again")
     move_alias(registry, idle)  # as earlier versions of selfheal wrote it
     moved = json.loads(invoke("rollback", "--to-previous", "--yes", "--json").stdout)["move"]
-    assert (moved["source"], moved["target"]) == (21, 51)
+    assert (moved["source"], moved["target"]) == (5, 9)
 
 
-def test_more_rows_and_regimes_can_be_asked_for(in_article_run: Path, invoke: Invoke) -> None:
+def test_more_rows_and_regimes_can_be_asked_for(short_copy: Path, invoke: Invoke) -> None:
     refused = invoke("rollback", "--to-best", "--min-rows", "101", "--dry-run", expect=5)
     assert "with 101 rows or more" in refused.stderr
     same = json.loads(
@@ -134,7 +134,7 @@ def test_two_people_are_needed_where_the_policy_says_so(
 
 
 def test_a_proposal_is_not_carried_out_after_another_move_and_can_be_closed(
-    article_copy: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+    short_copy: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     as_actor(monkeypatch, "ann")
     proposed = json.loads(invoke("rollback", "--to-best", "--propose", "--json").stdout)
@@ -149,57 +149,56 @@ def test_a_proposal_is_not_carried_out_after_another_move_and_can_be_closed(
 
 
 def test_nothing_moves_to_a_version_that_decides_otherwise_than_recorded(
-    article_copy: Path, invoke: Invoke
+    short_copy: Path, invoke: Invoke
 ) -> None:
     client = MlflowClient(f"sqlite:///{Path('mlflow.db').absolute()}")
-    client.set_model_version_tag("fraud", "21", "selfheal.threshold", "0.01")
-    refused = invoke("rollback", "--to", "21", "--yes", expect=4).stderr
-    assert "v21: tag selfheal.threshold is '0.01', the log says '0.5'" in refused
-    decides = invoke("rollback", "--to", "21", "--yes", "--unverified", expect=4).stderr
-    assert re.search(r"v21: decides \d+ of 256 probe rows otherwise", decides)
-    assert champion() == 51
+    client.set_model_version_tag("fraud", "5", "selfheal.threshold", "0.01")
+    refused = invoke("rollback", "--to", "5", "--yes", expect=4).stderr
+    assert "v5: tag selfheal.threshold is '0.01', the log says '0.5'" in refused
+    decides = invoke("rollback", "--to", "5", "--yes", "--unverified", expect=4).stderr
+    assert re.search(r"v5: decides \d+ of 256 probe rows otherwise", decides)
+    assert champion() == 9
 
 
-@pytest.mark.parametrize("name", ["adapter.safetensors"])
 def test_nothing_moves_to_a_version_whose_file_was_changed(
-    article_copy: Path, invoke: Invoke, name: str
+    short_copy: Path, invoke: Invoke
 ) -> None:
-    path = files_of(21) / name
+    path = files_of(5) / "adapter.safetensors"
     path.write_bytes(path.read_bytes()[:-4] + b"\xff\xff\xff\x7f")
-    assert "sha256" in invoke("rollback", "--to", "21", "--yes", expect=4).stderr
-    assert "sha256" in invoke("rollback", "--to", "21", "--yes", "--unverified", expect=4).stderr
-    assert champion() == 51
+    assert "sha256" in invoke("rollback", "--to", "5", "--yes", expect=4).stderr
+    assert "sha256" in invoke("rollback", "--to", "5", "--yes", "--unverified", expect=4).stderr
+    assert champion() == 9
 
 
 def test_what_served_is_known_for_every_time(
-    article_copy: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+    short_copy: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     between = standing(MlflowRegistry(), "fraud").moves[CHAMPION].at
     as_actor(monkeypatch, "ann")
     invoke("rollback", "--to-best", "--yes", "--reason", "fell")
     now = json.loads(invoke("champion", "--json").stdout)
     assert (now["version"], now["by"], now["reason"], now["before"]) == (
-        21,
+        5,
         "ann (claimed)",
         "fell",
-        51,
+        9,
     )
     then = json.loads(invoke("champion", "--at", between, "--json").stdout)
-    assert then["version"] == 51
+    assert then["version"] == 9
     assert "nothing is recorded" in invoke("champion", "--at", "2020-01-01", expect=5).stderr
     assert "a time such as" in invoke("champion", "--at", "noon", expect=2).stderr
 
 
-def test_another_tools_move_is_told_in_the_plan(article_copy: Path, invoke: Invoke) -> None:
+def test_another_tools_move_is_told_in_the_plan(short_copy: Path, invoke: Invoke) -> None:
     client = MlflowClient(f"sqlite:///{Path('mlflow.db').absolute()}")
     client.set_registered_model_alias("fraud", CHAMPION, "7")
     assert "another tool" in invoke("rollback", "--to-best", "--dry-run").stdout
     assert "by another tool" in invoke("champion").stdout
     previous = invoke("rollback", "--to-previous", "--dry-run").stdout
-    assert re.search(r"target\s.*v51", previous)
+    assert re.search(r"target\s.*v9", previous)
 
 
-def test_a_model_is_held_and_released_once(article_copy: Path, invoke: Invoke) -> None:
+def test_a_model_is_held_and_released_once(short_copy: Path, invoke: Invoke) -> None:
     assert "is held: wait" in invoke("hold", "--reason", "wait").stdout
     assert "held already" in invoke("hold").stdout
     assert "held by" in invoke("champion").stdout
@@ -209,9 +208,9 @@ def test_a_model_is_held_and_released_once(article_copy: Path, invoke: Invoke) -
 
 
 def test_of_five_who_roll_back_at_once_each_wins_or_is_told(
-    article_copy: Path, invoke: Invoke
+    short_copy: Path, invoke: Invoke
 ) -> None:
-    targets = [str(number) for number in range(3, 13, 2)]
+    targets = [str(number) for number in range(2, 7)]
     at_once = [faulty.begun("rollback", "--yes", "--to", target) for target in targets]
     ends = [ended() for ended in at_once]
     won = [int(target) for target, end in zip(targets, ends, strict=True) if end.code == 0]
@@ -223,6 +222,6 @@ def test_of_five_who_roll_back_at_once_each_wins_or_is_told(
     registry = MlflowRegistry()
     done = champion_moves()[-len(won) :]
     assert sorted(move.target for move in done) == sorted(won)
-    assert [move.source for move in done] == [51, *(move.target for move in done[:-1])]
+    assert [move.source for move in done] == [9, *(move.target for move in done[:-1])]
     assert champion() == done[-1].target
     assert check_chain(registry, "fraud") > len(done)

@@ -113,7 +113,8 @@ def test_check_holds_rules_against_the_champion_and_run_votes_by_the_file(
 ) -> None:
     frame.to_csv("data.csv", index=False)
     Path("rules.yaml").write_text(RULES)
-    options = ("--target", "label", "--no-plots", "--rules", "rules.yaml", "--json")
+    options = ("--target", "label", "--no-plots", "--rules", "rules.yaml", "--json",
+               "--batch-size", "300")  # fmt: skip
     ran = json.loads(invoke("run", "data.csv", *options, "--rule", "age > 90 => 1").stdout)
     assert ran["trained"]["rules"] == [
         "amount > 1.0 => 1 @ 0.9",
@@ -163,7 +164,7 @@ def test_one_rule_from_a_file_is_the_same_run_as_from_the_command_line(
 ) -> None:
     frame.to_csv("data.csv", index=False)
     Path("one.yaml").write_text("- {name: large, rule: amount > 1.0 => 1}\n")
-    options = ("--target", "label", "--no-plots", "--json")
+    options = ("--target", "label", "--no-plots", "--json", "--batches", "2")
     runs = [
         json.loads(invoke("run", "data.csv", *options, *rules).stdout)
         for rules in (("--rule", "amount > 1.0 => 1"), ("--rules", "one.yaml"))

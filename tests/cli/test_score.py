@@ -28,7 +28,7 @@ from selfheal_cli.pipeline.offline.part_scorer import PartTask
 from selfheal_cli.pipeline.offline.scored_parts import ScoredParts
 from selfheal_cli.pipeline.offline.version_scorer import VersionScorer
 from tests.cli.test_run import make_table
-from tests.conftest import Invoke, enter, moved
+from tests.conftest import Invoke, copied, enter
 
 ROWS = 95
 OWN = ["decision", "version", "problem"]
@@ -53,9 +53,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, store_template: Path) -> P
 @pytest.fixture
 def here(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of it, as the working folder."""
-    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
-    moved(trained, tmp_path)
-    enter(tmp_path, monkeypatch)
+    enter(copied(trained, tmp_path), monkeypatch)
     return tmp_path
 
 
@@ -122,6 +120,24 @@ def test_every_form_of_rows_gets_the_score_that_the_version_gives_a_caller(
     assert not Path(f"{output}.unfinished").exists()
 
 
+@pytest.fixture(scope="module")
+def refusing(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with files that are in the way, and a job that was broken off."""
+    folder = copied(trained, tmp_path_factory.mktemp("refusing"))
+    with pytest.MonkeyPatch.context() as patch:
+        enter(folder, patch)
+        frame = some()
+        frame.to_csv("rows.csv", index=False)
+        frame.drop(columns="age").to_csv("short.csv", index=False)
+        frame.assign(score=1).to_csv("scored.csv", index=False)
+        Path("there.csv").write_text("mine")
+        Path("no").write_text("a file, no folder")
+        interrupted(patch, 1)
+        job = ["score", "rows.csv", "busy.csv", "--version", "1"]
+        assert CliRunner().invoke(main, job).exit_code == 130
+    return folder
+
+
 def interrupted(patch: pytest.MonkeyPatch, calls: int) -> Callable[[], None]:
     """The next job is broken off at its frame of that number; calling puts things right."""
     answer, left = VersionScorer.answer, iter(range(calls - 1))
@@ -139,7 +155,7 @@ def interrupted(patch: pytest.MonkeyPatch, calls: int) -> Callable[[], None]:
 def test_a_killed_job_goes_on_with_its_version_though_the_alias_moved_and_repeats_no_row(
     output: str, here: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    some(40_000).to_csv("rows.csv", index=False)
+    some(26_000).to_csv("rows.csv", index=False)
     whole = Path(f"whole-{output}")
     champion = json.loads(invoke("score", "rows.csv", str(whole), "--json").stdout)["version"]
     again = interrupted(monkeypatch, 4)  # after a part of two frames, and one of the next
@@ -150,8 +166,8 @@ def test_a_killed_job_goes_on_with_its_version_though_the_alias_moved_and_repeat
     assert champion != 1
     invoke("rollback", "--to", "1", "--yes", "--model", "pay")
     told = json.loads(invoke(*job).stdout)
-    assert (told["version"], told["resumed_after"], told["rows"]) == (champion, 16_383, 40_000)
-    assert sum(told["decisions"].values()) == 40_000
+    assert (told["version"], told["resumed_after"], told["rows"]) == (champion, 16_383, 26_000)
+    assert sum(told["decisions"].values()) == 26_000
     if output != "out.csv":
         pd.testing.assert_frame_equal(read(output), read(str(whole)))
     else:
@@ -238,18 +254,10 @@ def test_the_explanation_says_which_column_moved_the_decision(here: Path, invoke
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_line(
-    arguments: tuple[str, ...], code: int, said: str, here: Path, invoke: Invoke,
+    arguments: tuple[str, ...], code: int, said: str, refusing: Path, invoke: Invoke,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    frame = some()
-    frame.to_csv("rows.csv", index=False)
-    frame.drop(columns="age").to_csv("short.csv", index=False)
-    frame.assign(score=1).to_csv("scored.csv", index=False)
-    Path("there.csv").write_text("mine")
-    Path("no").write_text("a file, no folder")
-    again = interrupted(monkeypatch, 1)
-    invoke("score", "rows.csv", "busy.csv", "--version", "1", expect=130)
-    again()
+    enter(refusing, monkeypatch)
     assert said in " ".join(invoke("score", *arguments, expect=code).stderr.split())
     assert Path("there.csv").read_text() == "mine"
     # what was refused before a row was written is in nobody's way

@@ -16,7 +16,7 @@ from selfheal_cli.events.log import read, verify
 from tests.cli.test_run import logs, make_table
 from tests.conftest import Invoke
 from tests.pipeline import faulty
-from tests.registry.stores import PASSWORD, postgres_server
+from tests.registry.stores import PASSWORD, Postgres
 from tests.sources.kinds import as_lines, into_database
 
 SHORT = ("--target", "label", "--no-plots", "--batch-size", "50", "--batches", "2")
@@ -164,16 +164,14 @@ def test_sigterm_ends_a_quiet_stream_and_everything_is_written(
 
 
 def test_a_databases_password_is_in_no_file_that_a_run_leaves(
-    workdir: Path, invoke: Invoke
+    workdir: Path, invoke: Invoke, postgres: Postgres
 ) -> None:
-    with postgres_server() as server:
-        server.execute("CREATE DATABASE shop")
-        url = server.uri("shop")
-        into_database(make_table(Path("t.csv"), 300), url)
-        query = "SELECT amount, kind, age, label FROM t ORDER BY place"
-        Path("rows.sql").write_text(query)
-        done = invoke("run", "--sql", url, "--query", "rows.sql", "--record-rows", *SHORT)
-        bad = invoke("run", "--sql", url, "--query", "SELECT nowhere", "--target", "y", expect=3)
+    postgres.execute("CREATE DATABASE shop")
+    url = postgres.uri("shop")
+    into_database(make_table(Path("t.csv"), 300), url)
+    Path("rows.sql").write_text("SELECT amount, kind, age, label FROM t ORDER BY place")
+    done = invoke("run", "--sql", url, "--query", "rows.sql", "--record-rows", *SHORT)
+    bad = invoke("run", "--sql", url, "--query", "SELECT nowhere", "--target", "y", expect=3)
     kept = [path for path in Path().rglob("*") if path.is_file()]
     assert any(path.name == "rows.ndjson" for path in kept)
     for path in kept:

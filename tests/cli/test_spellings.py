@@ -144,7 +144,7 @@ def test_an_old_spelling_writes_nothing_into_a_json_document(
 
 @pytest.mark.parametrize("named", ["5", "v5", "V5", "champion", "nobody"])
 def test_a_version_is_a_number_with_or_without_v_or_an_alias(
-    article_copy: Path, invoke: Invoke, named: str
+    in_article_run: Path, invoke: Invoke, named: str
 ) -> None:
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 

@@ -90,7 +90,7 @@ def test_json_that_is_taken_for_csv_is_named_as_what_it_is(
 
 
 def test_init_and_rules_read_a_json_object_a_line_and_the_file_runs(
-    empty_dir: Path, invoke: Invoke
+    workdir: Path, invoke: Invoke
 ) -> None:
     table(600).to_json("t.jsonl", orient="records", lines=True)
     invoke("init", "t.jsonl", "--target", "label")

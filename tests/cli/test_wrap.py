@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from mlflow import MlflowClient
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from selfheal_cli.cli.main import main
@@ -35,18 +37,19 @@ from selfheal_cli.spool.source import Pace
 from selfheal_cli.spool.store import Spool
 from selfheal_cli.workspace import WORKSPACE
 from tests.conftest import Invoke, enter, moved
+from tests.forked import in_fork
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 DIGITS = ("--from", "digits:DigitNet", "--shape", "1,8,8")
 STORED = (*DIGITS, "--weights", "digits.safetensors")
 DATA = ("--data", "digits_train.csv", "--drop", "digit")
 STREAM = ("run", "digits_stream.csv", "--target", "digit", "--from", "digits", "--no-plots",
-          "--train-fraction", "0.389", "--batch-size", "50", "--batches", "14")  # fmt: skip
+          "--train-fraction", "0.5", "--batch-size", "50")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the example leaves in its folder."""
+    """What the example leaves in its folder, of fewer rows: the camera ages after a batch."""
     folder = tmp_path_factory.mktemp("digits")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -54,7 +57,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.delitem(sys.modules, "digits", raising=False)
         import digits
 
-        digits.main()
+        known, stream = digits.rows()
+        save_file(digits.fitted(known, 10).state_dict(), "digits.safetensors")
+        first, then = ([part[rows] for part in of] for of, rows in (
+            (known, slice(400)), (stream, slice(224, 624)),
+        ))  # fmt: skip
+        digits.write("digits_train.csv", *first)
+        both = (np.concatenate(parts) for parts in zip(first, then, strict=True))
+        digits.write("digits_stream.csv", *both)
     return folder
 
 
@@ -94,25 +104,8 @@ def wrapped_dir(once_wrapped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     return tmp_path
 
 
-def test_a_convolutional_network_is_healed_rolled_back_replayed_and_audited(
-    wrapped_dir: Path, invoke: Invoke
-) -> None:
-    document = json.loads(invoke(*STREAM, "--set=heal.mode=sync", "--json").stdout)
-    stages = {one["title"]: one for one in document["results"]["stages"]}
-    assert stages["Live (healing)"]["accuracy"] > stages["Shadow (frozen)"]["accuracy"] + 0.1
-    of = ("--model-name", "digits")
-    invoke("rollback", "--by", "f1", "--yes", *of)
-    assert "comes out the same" in invoke("audit", "--replay", "4", *of).stdout
-    assert "Everything holds" in invoke("audit", *of).stdout
-    invoke(*STREAM, "--batches", "3")  # from what was wrapped, not from the last run's baseline
-    frame = np.loadtxt("digits_train.csv", delimiter=",", skiprows=1)[:5]
-    names = Path("digits_train.csv").read_text().splitlines()[0].split(",")
-    given = pd.DataFrame(frame, columns=names).drop(columns="digit")
-    served = mlflow.pyfunc.load_model("models:/digits@champion").predict(given)
-    assert served.shape == (5, 10)
-
-
-def test_a_convolutional_network_is_healed_beside_scoring_and_its_log_holds(
+@pytest.mark.usefixtures("forked_worker")
+def test_a_convolutional_network_is_healed_beside_scoring_served_and_its_log_holds(
     wrapped_dir: Path, invoke: Invoke
 ) -> None:
     # how many heals a slow machine gets done is its own: each of them is published
@@ -121,6 +114,9 @@ def test_a_convolutional_network_is_healed_beside_scoring_and_its_log_holds(
     of = ("--model-name", "digits")
     assert "comes out the same" in invoke("audit", "--replay", "2", *of).stdout
     assert "Everything holds" in invoke("audit", *of).stdout
+    given = pd.read_csv("digits_train.csv").drop(columns="digit")[:5]
+    served = mlflow.pyfunc.load_model("models:/digits@champion").predict(given)
+    assert served.shape == (5, 10)
 
 
 def test_auto_takes_the_layer_that_gives_the_logits_and_lora_has_rank_4(
@@ -131,23 +127,18 @@ def test_auto_takes_the_layer_that_gives_the_logits_and_lora_has_rank_4(
     assert (told["at"], told["adapter"]) == ("out", "lora:4")
 
 
-@pytest.mark.parametrize(
-    ("at", "adapter"),
-    [("convolutions.3", "reflexive"), ("hidden", "lora:2")],
-)
-def test_an_adapter_of_any_kind_at_any_layer_heals_and_is_audited(
-    digits_dir: Path, invoke: Invoke, at: str, adapter: str
+def test_an_adapter_of_another_kind_at_another_layer_heals_and_is_audited(
+    digits_dir: Path, invoke: Invoke
 ) -> None:
     of = ("--model-name", "digits")
-    told = json.loads(invoke(
-        "wrap", *STORED, *DATA, "--as", "digits", "--at", at, "--adapter", adapter, "--json"
-    ).stdout)  # fmt: skip
-    assert told["adapter"] == adapter
+    placed = ("--at", "hidden", "--adapter", "lora:2")
+    told = json.loads(invoke("wrap", *STORED, *DATA, "--as", "digits", *placed, "--json").stdout)
+    assert told["adapter"] == "lora:2"
     healing = ("--recipe", "gradient", "--heal-lr", "0.02", "--heal-steps", "20")
     document = json.loads(invoke(*STREAM, *healing, "--json").stdout)
     stages = {one["title"]: one for one in document["results"]["stages"]}
     assert stages["Live (healing)"]["accuracy"] > stages["Shadow (frozen)"]["accuracy"] + 0.1
-    assert "comes out the same" in invoke("audit", "--replay", "4", *of).stdout
+    assert "comes out the same" in invoke("audit", "--replay", "2", *of).stdout
     given = pd.read_csv("digits_stream.csv").drop(columns="digit")[:9]
     served = mlflow.pyfunc.load_model("models:/digits@champion").predict(given)
     assert np.allclose(served.to_numpy().sum(axis=1), 1, atol=1e-5)
@@ -163,7 +154,7 @@ def test_a_recipe_that_does_not_fit_the_place_is_refused_with_the_one_that_does(
     assert "champion (was v1)" in invoke("wrap", *STORED, *DATA, *again).stdout
     said = invoke(*STREAM, "--recipe", "article", expect=3).stderr
     assert "binary" in said  # ten classes come first
-    invoke(*STREAM, "--batches", "2", "--json")  # a mixture stands where an affine one does
+    invoke(*STREAM, "--batches", "1", "--json")  # a mixture stands where an affine one does
 
 
 def test_layers_are_listed_and_nothing_is_registered(digits_dir: Path, invoke: Invoke) -> None:
@@ -181,7 +172,6 @@ def test_layers_are_listed_and_nothing_is_registered(digits_dir: Path, invoke: I
 
 def log_model(form: str) -> str:
     import digits
-    from safetensors.torch import load_file
 
     network = digits.DigitNet()
     network.load_state_dict(load_file("digits.safetensors"))
@@ -378,18 +368,21 @@ def test_the_code_that_a_model_was_logged_with_comes_along_and_shadows_nothing(
         "    def __init__(self):\n        super().__init__()\n        self.out = LAST(4, 1)\n"
         "    def forward(self, x):\n        return self.out(x)\n"
     )
-    log = (
-        "import mlflow, shipped\n"
-        "mlflow.pytorch.log_model(shipped.Net(), name='m', registered_model_name='own',\n"
-        "    code_paths=['shipped.py', 'shipped_layers.py'], serialization_format='pickle',\n"
-        "    pip_requirements=['torch'])\n"
-    )
     store = f"sqlite:///{workdir}/mlflow.db"
     at = ("--tracking-uri", store)
     known = {**os.environ, "MLFLOW_TRACKING_URI": store}
-    subprocess.run(
-        [sys.executable, "-c", log], cwd=made, check=True, capture_output=True, env=known
-    )
+
+    def log() -> None:
+        os.chdir(made)
+        sys.path.insert(0, str(made))
+        mlflow.set_tracking_uri(store)
+        mlflow.pytorch.log_model(
+            importlib.import_module("shipped").Net(), name="m", registered_model_name="own",
+            code_paths=["shipped.py", "shipped_layers.py"], serialization_format="pickle",
+            pip_requirements=["torch"],
+        )  # fmt: skip
+
+    assert in_fork(log) == 0
     monkeypatch.chdir(away)
     wrapped = invoke("wrap", "models:/own/1", "--as", "w", "--allow-pickle", *at)
     assert "bit for bit" in wrapped.stdout
@@ -427,11 +420,11 @@ def test_a_wrapped_model_that_is_served_as_it_is_heals_as_on_own_data(wrapped_di
         "paired",
         "monitors",
     )
-    stream = pd.read_csv("digits_stream.csv").tail(400)
+    stream = pd.read_csv("digits_stream.csv").tail(300)
     columns = {name: stream[name].to_numpy() for name in served.source.encoding.names}
     rows = served.source.encoding.encode(columns)
     snapshot = served.champion.tags["selfheal.snapshot"]
-    for at in range(0, 400, 50):
+    for at in range(0, 300, 50):
         part = slice(at, at + 50)
         told = {name: values[part] for name, values in columns.items()}
         p = served.prepared.network.predict(rows[part])

@@ -77,17 +77,17 @@ def test_a_model_goes_with_its_runs_and_its_journal() -> None:
 
 
 def test_the_command_shows_its_plan_and_refuses_what_serves_unless_it_is_told(
-    article_copy: Path, invoke: Invoke
+    short_copy: Path, invoke: Invoke
 ) -> None:
     shown = json.loads(invoke("delete", "fraud", "--dry-run", "--json").stdout)
-    assert (len(shown["versions"]), shown["deleted"], shown["serving"]) == (51, False, 51)
+    assert (len(shown["versions"]), shown["deleted"], shown["serving"]) == (9, False, 9)
     run = shown["runs"][0]
     assert "Nothing was deleted" not in invoke("delete", run[:8]).stdout
     refused = invoke("delete", "fraud", "--yes", expect=4)
-    assert "v51 of 'fraud' serves" in refused.stderr
-    assert len(MlflowRegistry().numbers("fraud")) == 51
+    assert "v9 of 'fraud' serves" in refused.stderr
+    assert len(MlflowRegistry().numbers("fraud")) == 9
     said = invoke("delete", "fraud", "--yes", "--serving").stdout
-    assert "Deleted: model 'fraud' with its journal, 1 run, 51 versions" in said
+    assert "Deleted: model 'fraud' with its journal, 1 run, 9 versions" in said
     assert MlflowRegistry().models() == []
     assert not Path("mlruns/selfheal/runs", run).exists()
     assert not list(Path("mlruns").rglob("adapter.safetensors"))
