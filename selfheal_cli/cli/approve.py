@@ -68,7 +68,7 @@ def command(
     trust = Unverified() if unverified else ByTheLog(registry)
     plan, proposed = plan_proposed(registry, model_name, proposal, now_text(), trust)
     if not as_json:
-        show_plan(plan)
+        show_plan(plan, "Approval")
         say(*_told(proposed))
     move = None
     if dry_run:

@@ -82,7 +82,7 @@ def try_(
     number = version_number(registry, model_name, version)
     plan = plan_trial(registry, model_name, number)
     if not as_json:
-        show_plan(plan)
+        show_plan(plan, "Trial")
     check_target(registry, plan)
     move, done = None, "Dry run: nothing was changed."
     if not dry_run:
@@ -129,7 +129,7 @@ def promote(
         settle_first(registry, model_name)
     plan = plan_promotion(registry, model_name)
     if not as_json:
-        show_plan(plan)
+        show_plan(plan, "Promotion")
     four_eyes = configured.policy_here(click.get_current_context(), policy).four_eyes
     by = By(actor(), now_text(), reason, four_eyes)
     move, done = carry_out(registry, plan, by, dry_run=dry_run, yes=yes)

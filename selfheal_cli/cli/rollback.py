@@ -37,12 +37,12 @@ def settle_first(registry: Registry, model: str) -> None:
         say_settled(left)
 
 
-def show_plan(plan: RollbackPlan) -> None:
-    """The plan as a table, and what should be known before agreeing."""
+def show_plan(plan: RollbackPlan, of: str = "Rollback") -> None:
+    """The plan ``of`` what is asked for as a table, and what should be known before agreeing."""
     from selfheal_cli.cli import output
 
     rows = [_row(plan, "serves now", plan.serving), _row(plan, "target", plan.target)]
-    title = f"Rollback of '{plan.target.model}': {plan.criterion}"
+    title = f"{of} of '{plan.target.model}': {plan.criterion}"
     console = output.make_console()
     output.print_table(title, COLUMNS, rows)
     for note in plan.notes:
