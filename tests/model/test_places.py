@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -178,7 +179,7 @@ def test_threads_that_predict_with_two_adapters_do_not_mix_them() -> None:
     odd: list[int] = []
 
     def work(place: int) -> None:
-        for _ in range(50):
+        for _ in range(20):
             if not np.array_equal(twins[place].predict(FEW), expected[place]):
                 odd.append(place)
 
@@ -219,6 +220,7 @@ def test_probabilities_that_no_linear_layer_gives_and_token_numbers_are_refused(
         wrap(networks.Transformer(), TOKENS, at="embedding", **WORDS)
 
 
+@cache
 def listed(case: str) -> dict[str, NetworkLayer]:
     _, rows, takes = KNOWN[case]
     return {one.name: one for one in layers(take(made(case), rows[:5], **takes))}

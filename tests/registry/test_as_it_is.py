@@ -20,7 +20,7 @@ from selfheal_cli.errors import RegistryError, VersionCorrupt
 from selfheal_cli.registry.aliases import Move, move_alias
 from selfheal_cli.registry.base import CHAMPION, Lineage
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
-from tests.conftest import Invoke, enter
+from tests.conftest import Invoke, copied, enter
 from tests.registry.test_contract import ADAPTER, NOW, a_base, snapshot
 
 OF_M = ("--model-name", "m")
@@ -37,10 +37,23 @@ def fill(registry: MlflowRegistry, count: int = 3) -> Lineage:
     return lineage
 
 
+@pytest.fixture(scope="module")
+def filled(store_template: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Lineage]:
+    """A folder whose store has three versions of `m`; tests take copies."""
+    folder = tmp_path_factory.mktemp("filled")
+    shutil.copy(store_template, folder / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        enter(folder, patch)
+        return folder, fill(MlflowRegistry())
+
+
 @pytest.fixture
-def lineage(workdir: Path) -> Lineage:
-    """Three versions of `m` in the store of the working folder."""
-    return fill(MlflowRegistry())
+def lineage(
+    filled: tuple[Path, Lineage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Lineage:
+    """The three versions in the store of the working folder."""
+    enter(copied(filled[0], tmp_path), monkeypatch)
+    return filled[1]
 
 
 def listed(invoke: Invoke, model: str, *options: str) -> list[int]:
@@ -173,16 +186,13 @@ def test_a_collected_run_takes_its_figures_with_it_and_no_version(
 
 @pytest.fixture
 def elsewhere(
-    store_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    filled: tuple[Path, Lineage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[Callable[..., object]], Path]:
     """Fill a store in the folder `one`, bring it to `two` as is asked, and stand there."""
 
     def bring(how: Callable[..., object]) -> Path:
         one, two = tmp_path / "one", tmp_path / "two"
-        one.mkdir()
-        shutil.copy(store_template, one / "mlflow.db")
-        enter(one, monkeypatch)
-        fill(MlflowRegistry())
+        enter(copied(filled[0], one), monkeypatch)
         how(one, two)
         enter(two, monkeypatch)
         return one

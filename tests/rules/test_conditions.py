@@ -81,7 +81,7 @@ def columns(rows: list[Row]) -> dict[str, np.ndarray]:
     }
 
 
-@settings(max_examples=100 * DEPTH)
+@settings(max_examples=40 * DEPTH)
 @given(condition=CONDITIONS, rows=ROWS)
 def test_whole_columns_say_what_each_row_says(condition: Condition, rows: list[Row]) -> None:
     rule = Rule(condition, 1)

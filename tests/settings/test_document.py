@@ -41,7 +41,7 @@ def test_what_is_dumped_comes_back_equal_with_the_line_of_each_key(
         assert 1 <= origin.line <= lines
 
 
-@settings(max_examples=100 * DEPTH)
+@settings(max_examples=40 * DEPTH)
 @given(text=st.text(st.sampled_from("ab:-,[]{}#&*!|>'\"% \n\t0\x00"), max_size=40))
 def test_any_text_is_read_or_refused_in_one_line_that_names_the_file(text: str) -> None:
     try:

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.conftest import DEPTH
 from tests.sources.kinds import BOUNDED, as_lines, numbers, opened, plain, stream, written
 from tests.sources.test_table import same, same_rows
 
@@ -123,9 +124,7 @@ def tables(draw: st.DrawFn) -> pd.DataFrame:
     )
 
 
-@settings(
-    deadline=None, derandomize=True, max_examples=12, suppress_health_check=[HealthCheck.too_slow]
-)
+@settings(max_examples=4 * DEPTH)
 @given(frame=tables())
 def test_csv_parquet_ndjson_and_sql_give_the_same_rows(frame: pd.DataFrame) -> None:
     with tempfile.TemporaryDirectory() as name:
