@@ -36,6 +36,7 @@ from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from tests.conftest import Invoke
 from tests.model.oddities import Exponential
 
+pytestmark = pytest.mark.usefixtures("forked_worker")
 Array = NDArray[np.float32]
 
 

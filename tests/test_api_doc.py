@@ -15,6 +15,7 @@ from torch import nn
 from tests.test_api import module, rows_of
 
 __all__ = ["module"]
+pytestmark = pytest.mark.usefixtures("forked_worker")
 ROOT = Path(__file__).parents[1]
 
 

@@ -115,6 +115,7 @@ def test_a_fork_follows_hands_over_and_heals_on_once_its_parent_is_killed(
     invoke("audit", "--model", "forked")
 
 
+@pytest.mark.usefixtures("forked_worker")
 def test_a_row_that_was_scored_durably_is_known_though_its_process_is_killed_at_once(
     workdir: Path, module: nn.Module
 ) -> None:

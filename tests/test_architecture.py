@@ -202,7 +202,7 @@ def test_completing_in_the_shell_offers_options_and_loads_no_heavy_library() -> 
     assert done.stdout.splitlines() == ["plain,--json", "LOADED []"]
 
 
-def test_commands_that_need_no_weights_load_no_torch(in_article_run: Path) -> None:
+def test_commands_that_need_no_weights_load_no_torch(in_short_run: Path) -> None:
     code = (
         "import sys; from selfheal_cli.cli.main import main\n"
         "for one in (['champion'], ['snapshots'], ['history'], ['show', '1'], ['doctor']):\n"
