@@ -12,6 +12,7 @@ gives the best possible ROC and precision-recall curves (Neyman and Pearson 1933
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,6 +56,7 @@ def posterior(
     return np.asarray(np.exp(-np.logaddexp(0.0, -log_odds)))
 
 
+@lru_cache(maxsize=8)  # every seed of a comparison asks for the same
 def bayes_limit(drift: float, positive_share: float, positive_mean: float = POSITIVE_MEAN) -> Limit:
     """The Bayes-optimal figures: densities on a fine grid, from the highest posterior down.
 
