@@ -91,7 +91,7 @@ def test_events_are_read_back_as_they_were_written(folder: Path, entries: list[E
 
 
 @pytest.mark.parametrize("kind", EXAMPLES, ids=lambda kind: kind.__name__)
-@settings(max_examples=8 * DEPTH)
+@settings(max_examples=3 * DEPTH)
 @given(data=st.data())
 def test_an_event_of_any_kind_comes_back_as_it_was_whatever_is_left_out(
     kind: type[Event], data: st.DataObject

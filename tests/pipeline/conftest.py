@@ -24,3 +24,9 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Pa
         server = Server()
         server.spool.close()
         yield server, folder
+
+
+@pytest.fixture
+def server(begun: tuple[Server, Path], empty_dir: Path) -> Server:
+    """Such a server, to answer and to heal."""
+    return Server.again(*begun, empty_dir)

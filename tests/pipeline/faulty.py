@@ -22,7 +22,7 @@ from selfheal_cli.cli.run_screen import RunScreen
 from selfheal_cli.events.event import Event
 from selfheal_cli.events.types import BatchScored
 
-RUN = ("run", "--batches", "6", "--no-plots")
+RUN = ("run", "--no-plots", "--set", "network.epochs=2", "--batches", "4")
 RESUME = ("run", "--resume", "latest")
 CRASHED = 99
 PATIENCE = "selfheal_cli.pipeline.runs.run.PATIENCE_SECONDS"
@@ -33,16 +33,6 @@ database.execute("BEGIN EXCLUSIVE")
 print("locked", flush=True)
 sys.stdin.read()
 database.execute("ROLLBACK")
-"""
-MOVE = """
-import sys
-from selfheal_cli.registry.mlflow.registry import MlflowRegistry
-from selfheal_cli.registry.aliases import Move, move_alias
-print("ready", flush=True)
-for line in sys.stdin:
-    uri, number = line.split()
-    wanted = Move("fraud", "champion", int(number), "bob", sys.argv[1], "I know better")
-    print(move_alias(MlflowRegistry(uri), wanted).sequence, flush=True)
 """
 
 
@@ -159,40 +149,20 @@ def renounce_root() -> None:
         raise OSError(ctypes.get_errno(), "capset")
 
 
-class Elsewhere:
-    """Another process, spoken with by lines."""
-
-    def __init__(self, script: str, *arguments: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", script, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def hear(self) -> str:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline().strip()
-
-    def tell(self, line: str) -> None:
-        assert self._process.stdin is not None
-        print(line, file=self._process.stdin, flush=True)
-
-    def end(self) -> None:
-        self._process.communicate()
-
-
 class Locker:
     """Another process that has the store to itself from `lock` to `release`."""
 
     def __init__(self) -> None:
-        self._process: Elsewhere | None = None
+        self._process: subprocess.Popen[str] | None = None
 
     def lock(self) -> None:
-        self._process = Elsewhere(LOCK)
-        assert self._process.hear() == "locked"
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", LOCK], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "locked\n"
 
     def release(self) -> None:
         if self._process is not None:
-            self._process.end()
+            self._process.communicate()
             self._process = None

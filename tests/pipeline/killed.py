@@ -34,12 +34,12 @@ ACTIONS = ("heal", "rollback", "rollback-failed")
 
 
 def settings(**changes: Any) -> RunConfig:
-    """A run of a second, with rollbacks in it."""
+    """A run of a second, with two heals in it."""
     values: dict[str, Any] = {
         "source": SyntheticSettings(train_rows=400, test_rows=200),
         "network": NetworkSettings(epochs=1, shadow="plain"),
         "rules": ("V14 < -1.5 => 1",),
-        "batches": 5,
+        "batches": 4,
         "batch_size": 50,
         "plots": False,
     }

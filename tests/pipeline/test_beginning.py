@@ -172,9 +172,8 @@ def test_a_batch_in_which_processes_end_again_and_again_is_left_out(folder: Fold
 
 
 def test_healing_goes_on_with_the_spool_that_takes_the_place_of_a_lost_one(
-    empty_dir: Path,
+    server: Server,
 ) -> None:
-    server = Server()
     server.answer(2)
     server.label(list(server.truth))
     server.serve()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,6 +31,7 @@ from selfheal_cli.registry.orders import hold, set_mode
 from selfheal_cli.rollback.plan import By, execute, plan_version
 from selfheal_cli.rollback.tried import tried_canary, withdraw
 from selfheal_cli.rollback.trust import Unverified
+from tests.conftest import enter
 from tests.pipeline.test_modes import AT, WIDE
 from tests.pipeline.test_outside import Looking
 from tests.pipeline.test_served import WORKSPACE, Server, clock, events_of
@@ -39,11 +40,35 @@ E = TypeVar("E", bound=Event)
 POLICY: dict[str, Any] = {**WIDE, "canary_share": 0.25, "canary_delay": "2s"}
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _soon() -> Iterator[None]:
+    """Three batches decide, and what others do is seen in the next one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("selfheal_cli.anytime.FEWEST", 3)
+        patch.setattr("selfheal_cli.pipeline.runs.run.ChampionWatcher", Looking)
+        yield
+
+
+@pytest.fixture(scope="module")
+def tried(
+    begun: tuple[Server, Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Server, Path, Finished]:
+    """A server whose first run ended while a canary was tried, made once, and that run."""
+    folder = tmp_path_factory.mktemp("tried")
+    with pytest.MonkeyPatch.context() as patch:
+        enter(folder, patch)
+        server = Server.again(*begun, folder)
+        answer(server, 4)
+        first, _ = serve(server)
+        server.spool.close()
+    return server, folder, first
+
+
 @pytest.fixture
-def server(begun: tuple[Server, Path], empty_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
-    monkeypatch.setattr("selfheal_cli.anytime.FEWEST", 3)
-    monkeypatch.setattr("selfheal_cli.pipeline.runs.run.ChampionWatcher", Looking)
-    return Server.again(*begun, empty_dir)
+def restarted(tried: tuple[Server, Path, Finished], empty_dir: Path) -> tuple[Server, Finished]:
+    """Such a server and its first run, to go on with."""
+    before, folder, first = tried
+    return Server.again(before, folder, empty_dir), first
 
 
 def answer(server: Server, batches: int) -> None:
@@ -191,10 +216,9 @@ def test_what_a_person_orders_while_a_canary_runs_ends_it(server: Server, how: s
 
 
 def test_a_canary_goes_on_over_a_restart_and_no_row_is_counted_twice_or_left_out(
-    server: Server,
+    restarted: tuple[Server, Finished],
 ) -> None:
-    answer(server, 4)
-    first, _ = serve(server)
+    server, first = restarted
     (began,) = of(first, CanaryBegan)
     number = server.registry.alias("fraud", CANARY)
     for _ in range(2):  # unlabelled when the server ends
@@ -218,10 +242,9 @@ def test_a_canary_goes_on_over_a_restart_and_no_row_is_counted_twice_or_left_out
 
 @pytest.mark.parametrize("why", ["policy", "mode", "moved", "log"])
 def test_a_canary_that_cannot_go_on_after_a_restart_is_withdrawn_and_says_why(
-    server: Server, why: str
+    restarted: tuple[Server, Finished], why: str
 ) -> None:
-    answer(server, 4)
-    first, _ = serve(server)
+    server, first = restarted
     assert of(first, CanaryBegan)
     assert server.registry.alias("fraud", CANARY) is not None
     if why == "mode":

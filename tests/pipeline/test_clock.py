@@ -41,20 +41,20 @@ class SetClock:
 
 
 @pytest.fixture(scope="module")
-def set_back_at_4(store_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a whole run whose clock goes back an hour in batch 4."""
+def set_back_at_3(store_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a whole run whose clock goes back an hour in batch 3."""
     clock, shown = SetClock(), RunScreen.on_event
 
     def on_event(screen: RunScreen, event: Event) -> None:
         shown(screen, event)
-        if isinstance(event, BatchScored) and event.batch == 4:
+        if isinstance(event, BatchScored) and event.batch == 3:
             clock.now -= HOUR
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RunScreen, "on_event", on_event)
         patch.setattr("selfheal_cli.cli.run.clock", clock)
         patch.setattr("selfheal_cli.registry.writer.BEAT_SECONDS", 0.1)
-        options = ("--batches", "8", "--no-plots")
+        options = ("--batches", "5", "--no-plots", "--set", "network.epochs=2")
         folder = tmp_path_factory.mktemp("set-back")
         left_by_run(folder, store_template, *options)
         return folder
@@ -66,16 +66,16 @@ def of(invoke: Invoke, *arguments: str, expect: int = 0) -> Any:
 
 
 def test_a_clock_that_is_set_back_costs_a_run_neither_its_lease_nor_its_order(
-    set_back_at_4: Path, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
+    set_back_at_3: Path, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
 ) -> None:
-    enter(set_back_at_4, monkeypatch)
+    enter(set_back_at_3, monkeypatch)
     log = find_run("latest")
     assert log is not None
     verify(log)
     events = list(read(log))
     times = [event.at for event in events]
     assert times != sorted(times)
-    assert [e.batch for e in events if isinstance(e, BatchScored)] == list(range(1, 9))
+    assert [e.batch for e in events if isinstance(e, BatchScored)] == list(range(1, 6))
     assert events[-1].outcome == "FINISHED"
     invoke("audit")
     told = [one for one in of(invoke, "history") if one["kind"] == "heal"]
@@ -83,9 +83,9 @@ def test_a_clock_that_is_set_back_costs_a_run_neither_its_lease_nor_its_order(
 
 
 def test_what_served_at_a_time_follows_the_order_of_the_moves_not_the_clock(
-    set_back_at_4: Path, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
+    set_back_at_3: Path, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
 ) -> None:
-    enter(set_back_at_4, monkeypatch)
+    enter(set_back_at_3, monkeypatch)
     registry = MlflowRegistry()
     entries = list(registry.entries("fraud"))
     moves = [entry for entry in entries if entry.data.get("alias") == CHAMPION]

@@ -27,7 +27,7 @@ RUN = (
 )
 
 
-def write_table(path: Path, rows: int = 2_400) -> pd.DataFrame:
+def write_table(path: Path, rows: int = 1_400) -> pd.DataFrame:
     """Five columns; from the first quarter on the relation is another, and curved."""
     draw = np.random.default_rng(3)
     x = draw.normal(size=(rows, 5))
@@ -84,10 +84,10 @@ def test_bad_labels_a_constant_column_and_trees_that_fail_end_no_run_and_are_tol
 def test_three_rows_a_batch_and_labels_that_come_all_at_once_are_taken(
     workdir: Path, invoke: Invoke
 ) -> None:
-    frame = write_table(workdir / "data.csv", rows=600)
-    at = np.arange(600)
-    timed = frame.assign(t=at, label_at=np.where(at < 450, 450, at))
-    timed.loc[:149, "label_at"] = at[:150]
+    frame = write_table(workdir / "data.csv", rows=360)
+    at = np.arange(360)
+    timed = frame.assign(t=at, label_at=np.where(at < 270, 270, at))
+    timed.loc[:89, "label_at"] = at[:90]
     timed.to_csv(workdir / "data.csv", index=False)
     invoke(
         *RUN, "--batch-size", "3", "--set", "source.time=t", "--set", "source.label_time=label_at"

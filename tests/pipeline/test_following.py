@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,11 @@ from selfheal_cli.events.types import BatchScored, ChampionFollowed, VersionRegi
 from selfheal_cli.pipeline.runs.run import RunContext, run
 from selfheal_cli.pipeline.stream import champion as follow
 from selfheal_cli.records import Batch
+from selfheal_cli.registry.aliases import Move, move_alias
 from selfheal_cli.registry.base import CHAMPION
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from tests.conftest import Invoke
-from tests.pipeline.faulty import MOVE, Elsewhere
+from tests.forked import begun
 from tests.pipeline.small import config, stream_of
 from tests.pipeline.test_outside import AT, clock
 
@@ -27,34 +30,45 @@ MORE_THAN_ENOUGH = 20_000  # batches; the stream is stopped once the move was fo
 ENOUGH_HEALS = 4
 
 
-@pytest.fixture(scope="module")
-def mover() -> Iterator[Elsewhere]:
-    """Another process, that makes a version champion when told a store and its number."""
-    elsewhere = Elsewhere(MOVE, AT)
-    assert elsewhere.hear() == "ready"
-    yield elsewhere
-    elsewhere.end()
+@pytest.fixture
+def mover(workdir: Path) -> Iterator[Connection]:
+    """Another process, that makes a version champion when told its number, and tells the move's.
+
+    It is forked before anything here has opened the store.
+    """
+    ours, theirs = Pipe()
+
+    def move() -> None:
+        ours.close()
+        wanted = Move("fraud", CHAMPION, theirs.recv(), "bob", AT, "I know better")
+        theirs.send(move_alias(MlflowRegistry(), wanted).sequence)
+
+    elsewhere = begun(move)
+    theirs.close()
+    yield ours
+    ours.close()
+    elsewhere.wait()
 
 
 class Paced:
-    """A stream of twenty batches a second at most."""
+    """A stream of so many batches a second at most."""
 
-    def __init__(self, source: Any) -> None:
-        self._source = source
+    def __init__(self, source: Any, rate: float = 20.0) -> None:
+        self._source, self._rate = source, rate
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._source, name)
 
     def batches(self, start: int = 1) -> Iterator[Batch]:
         for batch in self._source.batches(start):
-            threading.Event().wait(0.05)
+            threading.Event().wait(1 / self._rate)
             yield batch
 
 
 class Watched:
     """A run's events as they come: has a move made elsewhere, stops two batches after it."""
 
-    def __init__(self, mover: Elsewhere) -> None:
+    def __init__(self, mover: Connection) -> None:
         self.events: list[Event] = []
         self.moved: list[int] = []
         self._mover = mover
@@ -67,8 +81,8 @@ class Watched:
             self._moving.start()
 
     def _move(self) -> None:
-        self._mover.tell(f"sqlite:///{Path('mlflow.db').absolute()} 1")
-        self.moved.append(int(self._mover.hear()))
+        self._mover.send(1)
+        self.moved.append(self._mover.recv())
 
     def stop(self) -> bool:
         followed = self.of(ChampionFollowed)
@@ -79,9 +93,8 @@ class Watched:
         return [event for event in self.events if isinstance(event, kind)]
 
 
-@pytest.mark.parametrize("recipe", ["anchored", "article"])
 def test_a_move_made_by_another_process_is_followed_and_read_beside_the_stream(
-    workdir: Path, mover: Elsewhere, monkeypatch: pytest.MonkeyPatch, invoke: Invoke, recipe: Any
+    workdir: Path, mover: Connection, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
 ) -> None:
     load, readers = follow.load_verified, list[str]()
 
@@ -90,12 +103,12 @@ def test_a_move_made_by_another_process_is_followed_and_read_beside_the_stream(
         return load(*arguments)
 
     monkeypatch.setattr(follow, "load_verified", noted)
-    settings = config(heal=HealSettings(recipe=recipe, mode="async"), batches=MORE_THAN_ENOUGH)
+    settings = config(heal=HealSettings(recipe="anchored", mode="async"), batches=MORE_THAN_ENOUGH)
     watched, registry = Watched(mover), MlflowRegistry()
     around = RunContext(
         registry, clock, "ann", watchers=[watched.on_event], stop=watched.stop, follow_seconds=0.1
     )
-    done = run(settings, Paced(stream_of(settings)), around)
+    done = run(settings, Paced(stream_of(settings), rate=4.0), around)
     (followed,) = watched.of(ChampionFollowed)
     assert followed["sequence"] == watched.moved[0]
     assert (followed.actor, followed.version) == ("bob", 1)

@@ -19,8 +19,7 @@ from tests.pipeline.test_served import WORKSPACE, Server
 AT = datetime(2026, 1, 31, 14, 5, tzinfo=UTC)
 
 
-def test_labelled_rows_go_with_their_schema_the_reason_and_the_versions(empty_dir: Path) -> None:
-    server = Server()
+def test_labelled_rows_go_with_their_schema_the_reason_and_the_versions(server: Server) -> None:
     server.answer(3)
     with pytest.raises(DataError, match="none of the latest 100,000 answered rows has a label"):
         hand_over(server.registry, server.spool, "fraud", "gone", AT)
@@ -46,9 +45,8 @@ def test_labelled_rows_go_with_their_schema_the_reason_and_the_versions(empty_di
 
 
 def test_labels_that_were_revoked_are_none_and_a_row_without_complaint_is_a_negative(
-    empty_dir: Path,
+    server: Server,
 ) -> None:
-    server = Server()
     server.time = AT.timestamp() - 100.0
     server.answer(2)
     server.spool.label([Feedback(1, "r0", place) for place in (3, 4, 5)], "bad", 1.0)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Iterator
 from dataclasses import replace
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,10 @@ from selfheal_cli.pipeline.prepare.rows import open_source
 from selfheal_cli.pipeline.stream.memory import CountingLog, Replay
 from selfheal_cli.settings.own_data import PUBLISHING
 from selfheal_cli.sources.base import Source
-from tests.conftest import Invoke
+from tests.conftest import Invoke, enter
 
-ROWS, SIZE = 4_000, 50
+ROWS, SIZE, DATES = 2_720, 50, 6
+TOLD = ("label-noise", "missing", "swapped-columns")  # kinds of change
 
 
 def quiet_table(rows: int = ROWS) -> pd.DataFrame:
@@ -36,7 +39,8 @@ def quiet_table(rows: int = ROWS) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def tabled(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, Source]:
+def tabled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunConfig, Source]]:
+    """A table and how it is gone through; its networks are trained once."""
     path = tmp_path_factory.mktemp("injected") / "quiet.csv"
     quiet_table().to_csv(path, index=False)
     names = ("two-sample", "prediction-rate", "missing", "page-hinkley:on=errors")
@@ -49,26 +53,28 @@ def tabled(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, Source]
     heal = config.heal.model_copy(update={"recipe": "anchored", "better_by": "paired"})
     policy = config.policy.model_copy(update=PUBLISHING)
     config = config.model_copy(update={"heal": heal, "policy": policy})
-    return config, open_source(config)
+    with pytest.MonkeyPatch.context() as patch:
+        enter(path.parent, patch)
+        yield config, open_source(config)
 
 
 @pytest.fixture(scope="module")
 def tried(tabled: tuple[RunConfig, Source]) -> Injection:
-    return inject(*tabled, INJECTIONS, 10, lambda done: None)
+    return inject(*tabled, TOLD, DATES, lambda done: None)
 
 
-def test_each_kind_is_tried_at_ten_dates_that_do_not_overlap(tried: Injection) -> None:
-    assert [row.kind for row in tried.rows] == list(INJECTIONS)
+def test_each_kind_is_tried_at_as_many_dates_as_asked_that_do_not_overlap(tried: Injection) -> None:
+    assert [row.kind for row in tried.rows] == list(TOLD)
     for row in (*tried.rows, tried.beside):
         dates = [one.date for one in row.dates]
-        assert len(dates) == 10
+        assert len(dates) == DATES
         assert all(b - a >= tried.length for a, b in itertools.pairwise(dates))
         assert row.gain.low <= row.gain.mean <= row.gain.high
 
 
 def test_without_a_change_nothing_is_noticed(tried: Injection) -> None:
     assert (tried.beside.kind, tried.beside.share, tried.beside.lag) == (UNCHANGED, 0.0, None)
-    assert tried.untouched.batches == ROWS * 3 // 4 // SIZE
+    assert tried.untouched.batches == ceil(ROWS * 3 / 4 / SIZE)
     assert tried.untouched.per_thousand() == 0
 
 
@@ -91,7 +97,7 @@ def test_healing_pays_where_the_relation_of_columns_and_label_is_another(tried: 
 def test_processes_and_other_kinds_beside_it_change_no_figure_of_a_kind(
     tabled: tuple[RunConfig, Source], tried: Injection
 ) -> None:
-    alone = inject(*tabled, ["missing"], 10, lambda done: None)
+    alone = inject(*tabled, ["missing"], DATES, lambda done: None)
     assert alone.rows[0] == next(row for row in tried.rows if row.kind == "missing")
     assert alone.beside == tried.beside
 
@@ -157,23 +163,25 @@ def test_labels_of_three_classes_come_as_either_of_the_others(
 
 
 def test_the_command_shows_a_table_of_80_columns_and_a_picture(
-    workdir: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+    tried: Injection, workdir: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    quiet_table(3_000).to_csv("quiet.csv", index=False)
+    quiet_table(2_400).to_csv("quiet.csv", index=False)
     asked = ("compare", "quiet.csv", "--target", "label", "--batch-size", "30")
+    asked = (*asked, "--set", "network.epochs=1", "--set", "monitors=[{name: missing}]")
     asked = (*asked, "--recipes", "anchored", "--inject")
-    result = invoke(*asked, "missing,units", "--output", "changes.png")
+    result = invoke(*asked, "missing", "--output", "changes.png")
     assert max(map(len, result.stdout.splitlines()[:8])) <= 80
     assert "no change" in result.stdout
     assert "10 of 10" in result.stdout
     assert "in 1,000" in result.stdout
-    assert "units" in result.stderr
+    assert "missing" in result.stderr
     assert Path("changes.png").read_bytes().startswith(b"\x89PNG")
-    document: dict[str, Any] = json.loads(invoke(*asked, "missing", "--json").stdout)
-    assert [one["kind"] for one in document["kinds"]] == ["missing"]
-    assert document["kinds"][0]["share_found"] == 1
-    assert len(document["kinds"][0]["by_date"]) == document["kinds"][0]["dates"] == 10
+    monkeypatch.setattr("selfheal_cli.pipeline.offline.injecting.inject", lambda *_: tried)
+    document: dict[str, Any] = json.loads(invoke(*asked, "all", "--json").stdout)
+    (missing,) = (one for one in document["kinds"] if one["kind"] == "missing")
+    assert missing["share_found"] == 1
+    assert len(missing["by_date"]) == missing["dates"] == DATES
 
 
 def test_what_cannot_be_tried_is_refused_in_one_line(workdir: Path, invoke: Invoke) -> None:

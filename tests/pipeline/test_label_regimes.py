@@ -22,6 +22,7 @@ from selfheal_cli.heal import gate
 from selfheal_cli.pipeline.stream.batch import LabelFlow
 from selfheal_cli.records import Batch
 from selfheal_cli.spool.entries import Feedback
+from tests.conftest import enter
 from tests.pipeline.small import (
     Altered,
     Change,
@@ -62,9 +63,11 @@ def walked(**changes: Any) -> Ran:
     return ran(settings, Altered(stream_of(settings), complaints()))
 
 
-@pytest.fixture
-def matured(empty_dir: Path) -> Ran:
-    return walked()
+@pytest.fixture(scope="module")
+def matured(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    with pytest.MonkeyPatch.context() as patch:
+        enter(tmp_path_factory.mktemp("matured"), patch)
+        return walked()
 
 
 def by_batch(done: Ran) -> Iterator[tuple[int, Any]]:
@@ -130,8 +133,8 @@ def test_a_complaint_after_the_time_is_a_correction_of_a_row_and_of_its_figures(
     assert counts["tp"] + counts["fn"] == int(truth.sum() + last.sum())
 
 
-def test_a_second_walk_is_the_first_one(empty_dir: Path) -> None:
-    first, second = walked(), walked()
+def test_a_second_walk_is_the_first_one(matured: Ran, empty_dir: Path) -> None:
+    first, second = matured, walked()
     kinds = (LabelsMatured, LabelsArrived, LabelsCorrected, HealPublished, SnapshotTaken)
     told = [
         [event.as_dict() for event in one.events if isinstance(event, kinds)]
@@ -139,11 +142,6 @@ def test_a_second_walk_is_the_first_one(empty_dir: Path) -> None:
     ]
     assert told[0] == told[1]
     assert first.serving == second.serving
-
-
-@pytest.fixture
-def server(empty_dir: Path) -> Server:
-    return Server()
 
 
 def answer(server: Server, days: float) -> list[str]:

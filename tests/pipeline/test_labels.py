@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from sklearn.metrics import roc_auc_score
 from selfheal_cli.config import HealSettings, LabelSettings, NetworkSettings, SyntheticSettings
 from selfheal_cli.records import Batch
 from selfheal_cli.sources.synthetic import NAMES, as_rows
+from tests.conftest import enter
 from tests.pipeline.small import (
+    ANCHORED,
     DELAYED,
     NONE,
     Altered,
@@ -34,9 +37,12 @@ COUNTS = ("tp", "fp", "fn", "tn")
 TIMES_AND_PLACES = ("pending_writes", "serving_sha256")
 
 
-@pytest.fixture
-def delayed(empty_dir: Path) -> Ran:
-    return ran(config(labels=DELAYED))
+@pytest.fixture(scope="module")
+def delayed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
+    """Made once; whoever takes it stands in its folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        enter(tmp_path_factory.mktemp("delayed"), patch)
+        yield ran(config(labels=DELAYED))
 
 
 def written(name: str = "monitoring_export/metrics.csv") -> list[dict[str, str]]:
@@ -157,14 +163,14 @@ def test_no_heal_ever_learns_from_a_row_that_was_held_out(
     empty_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heals = watch_heals(monkeypatch)
-    done = ran(config(batches=30))  # more than the window holds
+    done = ran(config(heal=ANCHORED.model_copy(update={"window": 4})))  # holds fewer batches
     held_out: set[bytes] = set()
     learned: set[bytes] = set()
     for task in heals.tasks:
         rows = task.rows
         held_out |= {row.tobytes() for row in rows.features[rows.held_out]}
         learned |= {row.tobytes() for row in rows.features[~rows.held_out]}
-    assert (len(held_out), len(learned)) == (20 * 30, 80 * 30)
+    assert (len(held_out), len(learned)) == (20 * 8, 80 * 8)
     assert not held_out & learned
     assert {v.tags["selfheal.evaluation"] for v in done.versions()} == {"held-out"}
 
@@ -321,7 +327,7 @@ def late_by(rows: float) -> Any:
     return change
 
 
-def test_timed_labels_come_when_their_time_comes_and_some_never(empty_dir: Path) -> None:
+def test_timed_labels_come_when_their_time_comes_in_parts_and_some_never(empty_dir: Path) -> None:
     settings = config(labels=LabelSettings(regime="timed"))
     done = ran(settings, Altered(stream_of(settings), late_by(150)))
     came: Counter[int] = Counter()
@@ -345,11 +351,6 @@ def test_timed_labels_come_when_their_time_comes_and_some_never(empty_dir: Path)
         if version.tags["selfheal.evaluation"] == "prequential":
             assert version.eval_rows <= 180  # two batches at most wait, without those of never
     assert done.of("snapshot-scored")
-
-
-def test_a_batch_whose_labels_come_in_parts_is_added_up_in_metrics_csv(empty_dir: Path) -> None:
-    settings = config(labels=LabelSettings(regime="timed"))
-    done = ran(settings, Altered(stream_of(settings), late_by(150)))
     parts = [e["live"] for e in done.of("labels") if e.batch == 3]
     assert len(parts) == 2
     row = written()[2]

@@ -174,14 +174,14 @@ def interleaved(seed: int, open_registry: Callable[[], Any], folder: Path, *task
 def test_of_two_at_once_one_gets_the_lease_and_the_other_changes_nothing(
     quick: None, tmp_path: Path, first: Task, second: Task
 ) -> None:
-    for seed in range(60 * DEPTH):
+    for seed in range(15 * DEPTH):
         registry = MemoryRegistry()
         folder = killed_run(registry, tmp_path / str(seed))
         interleaved(seed, lambda registry=registry: registry, folder, first, second)  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(("first", "second"), PAIRS)
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(DEPTH))
 def test_the_same_holds_on_sqlite(
     quick: None, workdir: Path, first: Task, second: Task, seed: int
 ) -> None:

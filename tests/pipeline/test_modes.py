@@ -53,11 +53,6 @@ AT = datetime.now(UTC).isoformat(timespec="milliseconds")
 WIDE = {"budget_moves": 1_000, "budget_change": 1.0, "budget_change_in_all": 1.0}
 
 
-@pytest.fixture
-def server(empty_dir: Path) -> Server:
-    return Server()
-
-
 def order(server: Server, mode: Any) -> None:
     set_mode(server.registry, "fraud", mode, actor="ann", at=AT, reason="first week")
 

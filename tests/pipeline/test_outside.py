@@ -85,9 +85,9 @@ def events_of(folder: Path) -> list[Event]:
     return list(read(folder / "events.jsonl"))
 
 
-@pytest.mark.parametrize("mode", ["sync", "async"])
+@pytest.mark.parametrize(("recipe", "mode"), [("anchored", "sync"), ("article", "async")])
 def test_a_run_serves_what_somebody_else_made_champion_and_heals_from_there(
-    empty_dir: Path, monkeypatch: pytest.MonkeyPatch, mode: Any
+    empty_dir: Path, monkeypatch: pytest.MonkeyPatch, recipe: Any, mode: Any
 ) -> None:
     monkeypatch.setattr("selfheal_cli.pipeline.runs.run.ChampionWatcher", Looking)
     registry = MemoryRegistry()
@@ -96,7 +96,7 @@ def test_a_run_serves_what_somebody_else_made_champion_and_heals_from_there(
         drained(registry)
         move_alias(registry, Move("fraud", CHAMPION, 1, "bob", AT, "I know better"))
 
-    settings = config(heal=HealSettings(recipe="anchored", mode=mode), batches=12)
+    settings = config(heal=HealSettings(recipe=recipe, mode=mode), batches=12)
     source = Acting(stream_of(settings), {6: move})
     done = run(settings, source, RunContext(registry, clock, "ann", follow_seconds=0))
     events = events_of(done.folder)
@@ -246,8 +246,10 @@ def test_what_a_run_left_is_brought_by_flush_and_the_log_stays_whole(empty_dir: 
     assert registry.runs[done.run_id]["status"] == "FINISHED"
 
 
-@pytest.mark.parametrize("mode", ["sync", "async"])
-@pytest.mark.parametrize("labels", [LabelSettings(), LabelSettings(regime="delayed", delay=2)])
+@pytest.mark.parametrize(
+    ("mode", "labels"),
+    [("async", LabelSettings()), ("sync", LabelSettings(regime="delayed", delay=2))],
+)
 def test_an_interrupted_stream_goes_on_where_it_was(
     empty_dir: Path, mode: Any, labels: LabelSettings
 ) -> None:

@@ -246,7 +246,7 @@ def test_the_drill_fails_when_what_serves_is_not_the_registrys_best(
 ) -> None:
     registry = MemoryRegistry()
     policy = Policy(conflict_min=1, rollback_f1_drop=0.0, rollback_acc_drop=0.0)
-    settings = config(policy=policy, batches=25, model_name="drill")
+    settings = config(policy=policy, batches=14, model_name="drill")
     adapter = registry.adapter
     honest = RunContext(registry, fake_clock, "ann")
     assert drill(settings, source(settings), honest, keep=False).restored_version > 1

@@ -13,6 +13,7 @@ from selfheal_cli.model.threads import threads_as_before, use_one_thread
 from selfheal_cli.pipeline.offline import series
 from selfheal_cli.pipeline.offline.series import LOW_FRAUD, VersionResult, run_version
 from tests.conftest import Invoke
+from tests.trained import TRAINED
 
 BATCHES = Path(__file__).with_name("series_batches.csv")
 # clean accuracy and F1, unhealed accuracy and F1, healed accuracy, precision, recall and F1,
@@ -31,8 +32,9 @@ EXPECTED = {
 
 @pytest.fixture(scope="module")
 def results() -> Iterator[dict[str, VersionResult]]:
-    with threads_as_before():
+    with threads_as_before(), pytest.MonkeyPatch.context() as patch:
         use_one_thread()
+        patch.setattr(series, "train", TRAINED)  # what the command wants again it has again
         yield {name: run_version(name) for name in series.VERSIONS}
 
 
@@ -70,7 +72,10 @@ def test_version_six_says_why_it_did_not_heal(results: dict[str, VersionResult])
 
 
 def test_they_stand_side_by_side_with_the_article_below(
-    workdir: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+    results: dict[str, VersionResult],
+    workdir: Path,
+    invoke: Invoke,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     shown = invoke("compare", "--recipes", "article-v1..v1").stdout.splitlines()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -42,6 +43,7 @@ from selfheal_cli.pipeline.runs.run import Finished, RunContext, run
 from selfheal_cli.pipeline.runs.serving import ServedRun, ServingOptions, heal_served, open_served
 from selfheal_cli.pipeline.stream import champion as follow
 from selfheal_cli.pipeline.stream.batch import LabelFlow
+from selfheal_cli.records import Batch
 from selfheal_cli.registry.base import BASELINE, CHAMPION
 from selfheal_cli.registry.journal import EntryKind, standing
 from selfheal_cli.registry.memory import MemoryRegistry
@@ -69,20 +71,21 @@ class Server:
         run(self.config, stream_of(self.config), RunContext(self.registry, clock, "ann"))
         self.spool = Spool(WORKSPACE / "serving" / "fraud" / "spool.db")
         drawn = self.config.model_copy(update={"batches": 40, "seed": 7})
-        self._batches = iter(stream_of(drawn).batches())
+        self._batches: Iterator[Batch] = stream_of(drawn).batches()
         self.truth: dict[str, list[int]] = {}
         self.time = 0.0  # of the server, in seconds
 
     @classmethod
     def again(cls, before: Server, folder: Path, into: Path) -> Self:
-        """Another with the model of one that was begun in a folder."""
+        """Another with the model of one that was begun in a folder, and what it answered."""
         shutil.copytree(folder, into, dirs_exist_ok=True)
         server = object.__new__(cls)
         server.config, server.registry = before.config, deepcopy(before.registry)
         server.spool = Spool(WORKSPACE / "serving" / "fraud" / "spool.db")
         drawn = before.config.model_copy(update={"batches": 40, "seed": 7})
-        server._batches = iter(stream_of(drawn).batches())
-        server.truth, server.time = {}, 0.0
+        gone = len(before.truth) * REQUEST // 100
+        server._batches = islice(stream_of(drawn).batches(), gone, None)
+        server.truth, server.time = dict(before.truth), before.time
         return server
 
     def champion(self) -> Any:
@@ -154,11 +157,6 @@ def events_of(done: Finished, *kinds: type[Event]) -> list[Event]:
     return [
         one for one in read(done.folder / "events.jsonl") if not kinds or isinstance(one, kinds)
     ]
-
-
-@pytest.fixture
-def server(empty_dir: Path) -> Server:
-    return Server()
 
 
 def test_a_served_champion_heals_on_and_takes_no_baseline_of_its_own(server: Server) -> None:

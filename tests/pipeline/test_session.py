@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ ANCHORED = config(seed=7)
 
 
 @pytest.fixture
-def events(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[Event]]:
+def events(empty_dir: Path, monkeypatch: pytest.MonkeyPatch) -> dict[int, list[Event]]:
     """What each recorder was given to note, by the recorder's id."""
     noted: dict[int, list[Event]] = {}
     note = RunRecorder.note

@@ -56,7 +56,7 @@ def test_a_run_passes_over_a_version_whose_figures_were_edited_and_says_so(
     registry = MemoryRegistry()
     edited = Edited(registry)
     policy = Policy(conflict_min=1, rollback_f1_drop=0.0, rollback_acc_drop=0.0)
-    settings = config(policy=policy, batches=25)
+    settings = config(policy=policy, batches=14)
     around = RunContext(registry, lambda: datetime.now(UTC), "ann", watchers=[edited.on_event])
     stopping = RunContext(
         registry, lambda: datetime.now(UTC), "ann", watchers=[edited.on_event], stop=edited.stop
@@ -106,7 +106,7 @@ def test_an_audit_beside_a_live_run_accuses_nobody_at_any_moment(
                 looks.append(audit_model(registry, "fraud", WORKSPACE, alive=lambda _: True)[0])
 
     late = LabelSettings(regime="delayed", delay=2) if recipe == "anchored" else LabelSettings()
-    settings = config(batches=6, heal=HealSettings(recipe=recipe), labels=late)
+    settings = config(batches=4, heal=HealSettings(recipe=recipe), labels=late)
     around = RunContext(registry, lambda: datetime.now(UTC), "ann", watchers=[look])
     run(settings, stream_of(settings), around)
     assert len(looks) > 20
