@@ -11,9 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from selfheal_cli.events.archive import LOG_NAME, run_folder
-from selfheal_cli.events.log import read
+from selfheal_cli.events.archive import LOG_NAME, is_running, run_folder
+from selfheal_cli.events.log import EventLog, read
 from selfheal_cli.events.types import RunStarted
+from selfheal_cli.pipeline.offline import segment_versions
+from selfheal_cli.pipeline.runs.one_version import register
 from selfheal_cli.records import VersionRecord
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 from selfheal_cli.serve.http.invocations import quick_answer
@@ -47,9 +49,22 @@ def config_of(version: VersionRecord) -> dict[str, Any]:
     return dict(log.config)
 
 
+@pytest.fixture
+def lives(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether a run that puts a segment back lives, to a healer that begins meanwhile."""
+    told: list[bool] = []
+
+    def registering(made: Any, lineage: Any, log: EventLog, around: Any) -> int:
+        told.append(is_running(log.path.parent))
+        return register(made, lineage, log, around)
+
+    monkeypatch.setattr(segment_versions, "register", registering)
+    return told
+
+
 @pytest.mark.slow
 def test_one_version_holds_all_segments_and_scores_as_the_run_does(
-    workdir: Path, invoke: Invoke
+    workdir: Path, invoke: Invoke, lives: list[bool]
 ) -> None:
     rows = table()
     rows.to_csv("rows.csv", index=False)
@@ -92,6 +107,7 @@ def test_one_version_holds_all_segments_and_scores_as_the_run_does(
     planned = json.loads(invoke(*back[:-1], "--dry-run", "--json").stdout)
     assert (planned["segment"], planned["adapter_of"], planned["move"]) == ("s1", 1, None)
     assert "champion of 'shops' moved from" in invoke(*back).output
+    assert lives == [True]
     registry = MlflowRegistry()
     champion = registry.alias("shops", "champion")
     assert champion is not None

@@ -9,7 +9,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from filelock import FileLock
+
 from selfheal_cli.errors import NoCandidateError
+from selfheal_cli.events.archive import ALIVE_LOCK
 from selfheal_cli.events.types import SegmentRestored
 from selfheal_cli.model.checkpoint import unpack
 from selfheal_cli.model.composite import Parts, composed, split
@@ -128,7 +131,10 @@ def add_restored(restore: SegmentRestore, around: RunContext) -> int:
         )  # fmt: skip
 
     made = OneVersion(config, base.describe()["network"]["adapter"], happened, take)
-    with closing(begin_log(run_id, around)) as log:
+    with (
+        closing(begin_log(run_id, around)) as log,
+        FileLock(log.path.with_name(ALIVE_LOCK)),  # else a healer that begins would end this run
+    ):
         return register(made, lineage, log, around)
 
 
