@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -113,16 +115,41 @@ def begun(work: Callable[[], int | None], stdin: int | None = None) -> Forked:
         os._exit(code)
 
 
-def healer(command: Any, stdin: int, process_group: int, pass_fds: Any) -> Forked:
-    """In place of the `subprocess.Popen` that begins the healer beside a server."""
-    from selfheal_cli.serve.healer import process
+class Spares:
+    """Processes that are forked before there are threads and open databases, which a child cannot
+    share, and that begin the work once they are wanted.
+    """
 
-    def heal() -> int:
-        os.setpgid(0, process_group)
-        _close_sockets()  # else callers could connect to a server that has ended
-        return process.main()
+    def __init__(self, count: int, work: Callable[[], int | None]) -> None:
+        self._spares: list[tuple[Forked, socket.socket]] = []
+        for _ in range(count):
+            ours, theirs = socket.socketpair()
+            process = begun(lambda: self._wanted(ours, theirs, work), subprocess.PIPE)  # noqa: B023
+            theirs.close()
+            self._spares.append((process, ours))
 
-    return begun(heal, stdin)
+    def popen(self, command: Any, stdin: int, process_group: int, pass_fds: Any) -> Forked:
+        """In place of `subprocess.Popen`: one of them, with these files open in it as well."""
+        process, ours = self._spares.pop()
+        with ours:
+            os.setpgid(process.pid, process_group)
+            socket.send_fds(ours, [json.dumps(list(pass_fds)).encode()], list(pass_fds))
+        return process
+
+    def _wanted(
+        self, ours: socket.socket, theirs: socket.socket, work: Callable[[], int | None]
+    ) -> int | None:
+        for process, other in [*self._spares, (None, ours)]:
+            other.close()
+            if process and process.stdin:
+                process.stdin.close()
+        with theirs:
+            told, files, *_ = socket.recv_fds(theirs, 1 << 10, 8)
+        for wanted, file in zip(json.loads(told or "[]"), files, strict=True):
+            if file != wanted:
+                os.dup2(file, wanted)
+                os.close(file)
+        return work() if told else None
 
 
 def server(arguments: Sequence[str], said: Path, patience: float) -> Forked:
@@ -130,25 +157,30 @@ def server(arguments: Sequence[str], said: Path, patience: float) -> Forked:
     it needs to end, however slow the machine; what it says on standard error is written down.
     """
     from selfheal_cli.cli.main import main
-    from selfheal_cli.serve.healer import supervisor
+    from selfheal_cli.serve.healer import process
 
     def serve() -> None:
-        sys.stderr = said.open("w", buffering=1)
-        os.dup2(sys.stderr.fileno(), 2)
-        supervisor.subprocess = SimpleNamespace(  # type: ignore[assignment]
-            Popen=healer, PIPE=subprocess.PIPE, TimeoutExpired=subprocess.TimeoutExpired
-        )
-        supervisor.KeptProcess.stop.__defaults__ = (patience,)
+        heard(said)
+        patient(Spares(3, process.main).popen, patience)
         main(list(arguments))
 
     return begun(serve)
 
 
-def _close_sockets() -> None:
-    for path in list(Path("/proc/self/fd").iterdir()):
-        with suppress(OSError):
-            if path.is_socket():
-                os.close(int(path.name))
+def heard(said: Path) -> None:
+    """What this process says on standard error is written down."""
+    sys.stderr = said.open("w", buffering=1)
+    os.dup2(sys.stderr.fileno(), 2)
+
+
+def patient(popen: Callable[..., object], patience: float) -> None:
+    """What this server keeps beside it begins by ``popen`` and has so many seconds to end."""
+    from selfheal_cli.serve.healer import supervisor
+
+    supervisor.subprocess = SimpleNamespace(  # type: ignore[assignment]
+        Popen=popen, PIPE=subprocess.PIPE, TimeoutExpired=subprocess.TimeoutExpired
+    )
+    supervisor.KeptProcess.stop.__defaults__ = (patience,)
 
 
 def start(engine: Any) -> tuple[Forked, Connection]:

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 import threading
+import venv
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
 import uvicorn
+from filelock import FileLock
 
 from selfheal_cli.serve.server import Server, bound, config, opened, url_of
 from selfheal_cli.serve.service import ScoringService
 from selfheal_cli.serve.settings import HealerSettings, Limits, ServerSettings, Tokens
 from tests.conftest import PATIENCE, until
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
 
 collect_ignore = ["clients"]  # programs for interpreters of their own
 # in the healer's place: takes its settings and lives on
@@ -87,10 +93,53 @@ def serving(
 
 
 @pytest.fixture(scope="session")
-def served(article_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def served(short_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A server that tests share: they ask it and leave it as it is."""
-    with serving(article_run, tmp_path_factory.mktemp("shared"), key="order") as running:
+    with serving(short_run, tmp_path_factory.mktemp("shared"), key="order") as running:
         yield running
+
+
+def programs(factory: pytest.TempPathFactory, name: str, *wanted: str) -> Path:
+    """The folder of commands of a virtual environment of its own that has these packages; built
+    once for all workers of a test run, by uv: pip takes ten times as long.
+    """
+    base = factory.getbasetemp().parent
+    uv, made = base / "uv", base / name
+    pip = (sys.executable, "-m", "pip", "--python", uv / "bin" / "python", "install", "--quiet")
+    _installed(uv, (*pip, "--no-compile", "uv"))
+    with_uv = (uv / "bin" / "uv", "pip", "install", "--quiet", "--python", made / "bin" / "python")
+    _installed(made, (*with_uv, *wanted))
+    return made / "bin"
+
+
+def _installed(folder: Path, command: tuple[Any, ...]) -> None:
+    with FileLock(f"{folder}.lock"):
+        if (done := folder / "installed").exists():
+            return
+        venv.create(folder, clear=True)
+        told = subprocess.run(command, check=False, capture_output=True, text=True)
+        if told.returncode:
+            pytest.skip(f"{folder.name} cannot be installed here: {told.stderr[-300:]}")
+        done.touch()
+
+
+@pytest.fixture(scope="session")
+def chrome() -> Iterator[Chrome]:
+    """One that runs for all tests."""
+    from tests.serve.browser import chromium
+
+    with chromium() as driver:
+        yield driver
+
+
+@pytest.fixture
+def browser(chrome: Chrome) -> Iterator[Chrome]:
+    """A browser as wide as a desk's, that has seen nothing of the server's address."""
+    from tests.serve.browser import look_at
+
+    look_at(chrome, 1200)
+    yield chrome
+    chrome.get("about:blank")
 
 
 @pytest.fixture(scope="session")

@@ -47,10 +47,10 @@ def test_a_line_is_json_or_what_apache_and_nginx_write() -> None:
 
 
 def test_every_request_has_a_line_and_every_label_its_caller_and_no_line_has_rows(
-    article_run: Path, tmp_path: Path
+    short_run: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "access.log"
-    with serving(article_run, tmp_path, tokens=TOKENS, access_log=path) as running:
+    with serving(short_run, tmp_path, tokens=TOKENS, access_log=path) as running:
         rows = running.rows(2)
         rows["data"][0][0] = 4711.25
         scored = running.post(
@@ -93,12 +93,12 @@ def test_every_request_has_a_line_and_every_label_its_caller_and_no_line_has_row
 
 
 def test_an_address_is_believed_from_a_proxy_that_is_trusted_and_from_nobody_else(
-    article_run: Path, tmp_path: Path
+    short_run: Path, tmp_path: Path
 ) -> None:
     for place, trusted in enumerate(((), ("127.0.0.1",))):
         path = tmp_path / f"access-{place}.log"
         given = {"access_log": path, "trusted_proxies": trusted}
-        with serving(article_run, tmp_path / str(place), **given) as running:
+        with serving(short_run, tmp_path / str(place), **given) as running:
             running.get("/ping", headers={"X-Forwarded-For": "203.0.113.9"})
             until(lambda path=path: len(lines(path)) == 1)
         assert lines(path)[0]["client"] == ("203.0.113.9" if trusted else "127.0.0.1")

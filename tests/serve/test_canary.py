@@ -17,8 +17,8 @@ from tests.serve.test_following import published
 
 
 @pytest.fixture(scope="module")
-def server(article_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with serving(article_run, tmp_path_factory.mktemp("tried")) as running:
+def server(short_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with serving(short_run, tmp_path_factory.mktemp("tried")) as running:
         yield running
 
 

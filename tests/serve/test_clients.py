@@ -5,41 +5,25 @@ from __future__ import annotations
 import gzip
 import json
 import subprocess
-import sys
-import venv
 import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from filelock import FileLock
 
 from tests.conftest import PATIENCE
-from tests.serve.conftest import Limits, Running, serving
+from tests.serve.conftest import Limits, Running, programs, serving
 
 CLIENTS = Path(__file__).with_name("clients")
+REQUIREMENTS = ("--only-binary", ":all:", "-r", str(CLIENTS / "requirements.txt"))
 INFER = "/v2/models/fraud/infer"
 
 
 @pytest.fixture(scope="session")
 def clients(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter that has them; built once for all workers of a test run."""
-    shared = tmp_path_factory.getbasetemp().parent / "clients-of-others"
-    python, done = shared / "bin" / "python", shared / "installed"
-    with FileLock(f"{shared}.lock"):
-        if not done.exists():
-            venv.create(shared, clear=True)
-            installing = subprocess.run(
-                [sys.executable, "-m", "pip", "--python", python, "install", "--quiet",
-                 "--disable-pip-version-check", "--no-compile", "--only-binary", ":all:",
-                 "-r", CLIENTS / "requirements.txt"],
-                check=False, capture_output=True, text=True,
-            )  # fmt: skip
-            if installing.returncode:
-                pytest.skip(f"the clients cannot be installed here: {installing.stderr[-300:]}")
-            done.touch()
-    return python
+    """The interpreter that has them."""
+    return programs(tmp_path_factory, "clients-of-others", *REQUIREMENTS) / "python"
 
 
 def asked(clients: Path, name: str, served: Running) -> dict[str, Any]:
@@ -128,9 +112,9 @@ def test_bytes_that_do_not_fit_are_refused(
 
 
 def test_a_compressed_body_is_read_and_may_not_grow_beyond_the_limit(
-    article_run: Path, tmp_path: Path
+    short_run: Path, tmp_path: Path
 ) -> None:
-    with serving(article_run, tmp_path, limits=Limits(body_bytes=20_000)) as running:
+    with serving(short_run, tmp_path, limits=Limits(body_bytes=20_000)) as running:
         plain = json.dumps({"dataframe_split": running.rows(4)}).encode()
         answers = {}
         for encoding, body in (("gzip", gzip.compress(plain)), ("deflate", zlib.compress(plain)),

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from http.client import HTTPConnection
@@ -12,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from selfheal_cli.serve.http.connections import taken_over
 from tests.conftest import PATIENCE
+from tests.forked import in_fork
 from tests.serve.conftest import Limits, Running, serving
 
 SLOW = (
@@ -22,10 +23,10 @@ SLOW = (
 
 
 @pytest.fixture
-def few(article_run: Path, tmp_path: Path) -> Iterator[Running]:
+def few(short_run: Path, tmp_path: Path) -> Iterator[Running]:
     """Three connections an address; each test has its own, which no earlier caller is leaving."""
     limits = Limits(connections=3, seconds=PATIENCE)
-    with serving(article_run, tmp_path, limits=limits) as running:
+    with serving(short_run, tmp_path, limits=limits) as running:
         yield running
 
 
@@ -65,21 +66,14 @@ def test_where_all_are_in_use_one_more_is_refused_but_for_a_balancer(few: Runnin
         assert asked(connected(few, stack), "/ping")[0] == 200
 
 
-HANDED = """
-import os, sys
-from selfheal_cli.serve.http.connections import taken_over
-os.dup2(int(sys.argv[1]), 3)
-os.environ["LISTEN_PID"] = str(os.getpid())
-with taken_over() as handed:
-    print(handed.getsockname()[1], "LISTEN_FDS" in os.environ)
-"""
-
-
 def test_a_socket_that_systemd_hands_over_is_taken() -> None:
+    def begun() -> None:  # by systemd: the socket is the third file, and the environment says so
+        os.dup2(listening.fileno(), 3)
+        os.environ |= {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())}
+        with taken_over() as handed:
+            assert handed is not None and handed.getsockname() == address
+        assert "LISTEN_FDS" not in os.environ
+
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        port, fd = listening.getsockname()[1], listening.fileno()
-        done = subprocess.run(
-            [sys.executable, "-c", HANDED, str(fd)], pass_fds=[fd], env={"LISTEN_FDS": "1"},
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-    assert done.stdout.split() == [str(port), "False"]
+        address = listening.getsockname()
+        assert in_fork(begun) == 0

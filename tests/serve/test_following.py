@@ -17,9 +17,9 @@ from tests.serve.conftest import Running, serving, until
 
 
 @pytest.fixture(scope="module")
-def followed(article_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def followed(short_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A server that these tests publish to."""
-    with serving(article_run, tmp_path_factory.mktemp("followed")) as running:
+    with serving(short_run, tmp_path_factory.mktemp("followed")) as running:
         yield running
 
 

@@ -233,21 +233,27 @@ class Healers:
     """Some healers on one folder, as replicas on one machine have them."""
 
     def __init__(self, stack: ExitStack) -> None:
+        self._spares = forked.Spares(1, healer.main)
         self.channel = ControlChannel(spool_path("fraud", WORKSPACE))
         self.spool = Spool(spool_path("fraud", WORKSPACE))
         self._stack = stack
-        self.processes: dict[int, subprocess.Popen[bytes]] = {}
+        self.processes: dict[int, subprocess.Popen[bytes] | Forked] = {}
         self._registry = MlflowRegistry()
         self._sent = 0
 
-    def begin(self) -> int:
+    def begin(self, *, in_earnest: bool) -> int:
+        """As a server starts one, a new interpreter, or forked."""
         told = HealerSettings(
             model="fraud", actor="replica", overrides={"heal": {"recipe": "anchored"}}, max_wait=0.5
         )
-        process = subprocess.Popen(  # as a server starts it: a new interpreter
-            COMMAND,
-            stdin=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        process: subprocess.Popen[bytes] | Forked = (
+            subprocess.Popen(
+                COMMAND,
+                stdin=subprocess.PIPE,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            )
+            if in_earnest
+            else self._spares.popen(COMMAND, subprocess.PIPE, 0, ())
         )
         self._stack.callback(process.wait)
         self._stack.callback(process.kill)
@@ -296,9 +302,9 @@ def test_another_replica_takes_over_from_a_healer_that_was_killed_and_nothing_is
 ) -> None:
     with ExitStack() as stack:
         healers = Healers(stack)
-        first = healers.begin()
+        first = healers.begin(in_earnest=False)
         until(lambda: healers.holder() == first)
-        healers.begin()
+        healers.begin(in_earnest=True)
         healers.answer(3, seed=1)
         until(lambda: healers.standing()["heals"].get("healed"))
         os.kill(first, signal.SIGKILL)

@@ -29,16 +29,16 @@ def limited(registry: Path, folder: Path, seconds: float) -> Iterator[Running]:
 
 
 @pytest.fixture(scope="module")
-def narrow(article_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def narrow(short_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """One that has time, however slow the machine."""
-    with limited(article_run, tmp_path_factory.mktemp("narrow"), PATIENCE) as running:
+    with limited(short_run, tmp_path_factory.mktemp("narrow"), PATIENCE) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def hasty(article_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def hasty(short_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """One that has none: whoever sends all at once may be too late, too."""
-    with limited(article_run, tmp_path_factory.mktemp("hasty"), 1.0) as running:
+    with limited(short_run, tmp_path_factory.mktemp("hasty"), 1.0) as running:
         yield running
 
 

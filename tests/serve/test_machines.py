@@ -24,10 +24,11 @@ from selfheal_cli.serve.healer.healing import HealerContext, ModelHealer, run_el
 from selfheal_cli.serve.operator.status import HEALER
 from selfheal_cli.spool.entries import Cursor
 from selfheal_cli.spool.source import Pace
+from tests.pipeline.conftest import begun
 from tests.pipeline.test_served import Server, clock
 from tests.spool.conftest import Place, in_postgres, log_database, log_uri, model
 
-__all__ = ["in_postgres", "log_database", "log_uri", "model"]  # fixtures
+__all__ = ["begun", "in_postgres", "log_database", "log_uri", "model"]  # fixtures
 See = Callable[[Event], None]
 
 
@@ -66,9 +67,9 @@ class Machine:
 
 
 @pytest.fixture
-def server(empty_dir: Path, in_postgres: Place) -> Iterator[Server]:
+def server(begun: tuple[Server, Path], empty_dir: Path, in_postgres: Place) -> Iterator[Server]:
     """A registry, and a log in PostgreSQL that requests are answered into."""
-    server = Server()
+    server = Server.again(*begun, empty_dir)
     server.spool = in_postgres.spool()
     yield server
 
@@ -120,7 +121,7 @@ def test_who_lost_the_lease_while_it_stood_still_writes_nothing_more(
         after["said"] = other.channel.status(HEALER)
 
     one = Machine("one", server, in_postgres, stand_still)
-    server.answer(4)
+    server.answer(3)
     server.label(list(server.truth))
     one.heal()
     lost = one.run

@@ -359,11 +359,11 @@ def test_a_signature_is_over_id_time_and_body() -> None:
     assert signature("k", "1", "2", "{}") != signature("k", "1", "3", "{}")
 
 
-def test_a_server_tells_what_its_healer_wrote_down(article_run: Path, tmp_path: Path) -> None:
+def test_a_server_tells_what_its_healer_wrote_down(short_run: Path, tmp_path: Path) -> None:
     receiver = Receiver()
     with receiver.listening() as url:
         hook = Webhook(name="ops", url=url, kinds=("rollback",))
-        with serving(article_run, tmp_path, webhooks=(hook,)) as running:
+        with serving(short_run, tmp_path, webhooks=(hook,)) as running:
             store = NoticeStore("fraud", tmp_path)
             until(lambda: store.knows("ops"))
             store.put([notice(1, "drift"), notice(2)])

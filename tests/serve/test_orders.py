@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,6 @@ from tests.serve.operating import (
     operator_app,
     serving,
 )
-from tests.serve.test_document import CHECKS
 
 PASSWORD = {"Authorization": "Basic b3A6b3BlcmF0ZQ=="}  # what a browser sends by itself
 TOKENS = Tokens.of(scoring="score", operating="operate")
@@ -136,23 +133,6 @@ def test_what_is_no_order_is_told_so(channel: ControlChannel) -> None:
         for kind, document in NO_ORDERS:
             assert post(url, kind, document).status_code == 400, (kind, document)
     assert channel.take_command(0.0) is None
-
-
-def test_whatever_is_ordered_the_answer_is_one_that_the_document_names(
-    channel: ControlChannel, tmp_path: Path
-) -> None:
-    with Healer(channel, ANSWERS), serving(operator_app(channel)) as url:
-        command = [
-            sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()",
-            "run", f"{url}/openapi.json", "--checks", CHECKS, "--max-examples", "10",
-            "--seed", "7", "--no-color", "--phases", "examples,coverage,fuzzing",
-            "--generation-database", "none",
-        ]  # fmt: skip
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=3 * PATIENCE
-        )
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    assert "Test cases:" in done.stdout
 
 
 def test_the_status_has_the_healers_words_and_the_servers_facts(channel: ControlChannel) -> None:

@@ -18,7 +18,7 @@ import selfheal_cli
 from selfheal_cli.serve.operator.status import HEALER
 from selfheal_cli.serve.settings import Tokens
 from selfheal_cli.spool.control import ControlChannel
-from tests.serve.browser import chromium, click, fill, look_at, needs_browser, shows, until
+from tests.serve.browser import click, fill, look_at, needs_browser, shows, until
 from tests.serve.operating import (
     ANSWERS,
     BETTER,
@@ -36,21 +36,13 @@ TOKENS = Tokens.of(scoring="score", operating="0perate")
 Chrome = webdriver.Chrome
 
 
-@pytest.fixture(scope="module")
-def scripted() -> Iterator[Chrome]:
-    with chromium() as browser:
-        yield browser
-
-
 @pytest.fixture
-def driver(scripted: Chrome) -> Iterator[Chrome]:
+def driver(browser: Chrome) -> Iterator[Chrome]:
     """The browser; whatever a test does, the page complains of nothing."""
-    look_at(scripted, 1200)
-    scripted.get_log("browser")
-    yield scripted
-    told = [one for one in scripted.get_log("browser") if "Failed to load" not in one["message"]]
+    browser.get_log("browser")
+    yield browser
+    told = [one for one in browser.get_log("browser") if "Failed to load" not in one["message"]]
     assert told == []
-    scripted.get("about:blank")
 
 
 @pytest.fixture
@@ -298,9 +290,19 @@ def contrast(ink: str, ground: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-def test_it_is_whole_without_script(channel: ControlChannel) -> None:
+@pytest.fixture
+def scriptless(driver: Chrome) -> Iterator[Chrome]:
+    driver.execute_cdp_cmd(SCRIPTS, {"value": True})
+    yield driver
+    driver.execute_cdp_cmd(SCRIPTS, {"value": False})
+
+
+SCRIPTS = "Emulation.setScriptExecutionDisabled"
+
+
+def test_it_is_whole_without_script(scriptless: Chrome, channel: ControlChannel) -> None:
+    driver = scriptless
     with (
-        chromium(script=False) as driver,
         Healer(channel, ANSWERS) as healer,
         serving(operator_app(channel, TOKENS)) as url,
     ):

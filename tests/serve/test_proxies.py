@@ -16,12 +16,11 @@ from selenium import webdriver
 from selfheal_cli.serve.settings import Sites, Tokens
 from selfheal_cli.spool.control import ControlChannel
 from tests.conftest import PATIENCE
-from tests.serve.browser import chromium, click, fill, needs_browser, shows
+from tests.serve.browser import NAME, click, fill, needs_browser, shows
 from tests.serve.conftest import until
 from tests.serve.operating import ANSWERS, WORSE, Healer, channel_with, operator_app, serving
 
 PAGE = (Path(__file__).parents[2] / "docs/serving-protocol.md").read_text()
-NAME = "scores.example"
 TOKENS = Tokens.of(scoring="score", operating="0perate")
 NGINX = """
 daemon off; pid {folder}/pid; error_log stderr;
@@ -99,12 +98,6 @@ def answers(url: str) -> bool:
         return False
 
 
-@pytest.fixture(scope="module")
-def driver() -> Iterator[webdriver.Chrome]:
-    with chromium(f"--host-resolver-rules=MAP {NAME} 127.0.0.1") as browser:
-        yield browser
-
-
 @pytest.fixture
 def channel(tmp_path: Path) -> Iterator[ControlChannel]:
     shared = channel_with(tmp_path, WORSE)
@@ -114,10 +107,11 @@ def channel(tmp_path: Path) -> Iterator[ControlChannel]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", list(KINDS))
-@pytest.mark.parametrize("host", ["127.0.0.1", NAME])
-@pytest.mark.parametrize("tokens", [Tokens(), TOKENS], ids=["open", "by token"])
+@pytest.mark.parametrize(
+    ("host", "tokens"), [("127.0.0.1", TOKENS), (NAME, Tokens())], ids=["by token", "by name"]
+)
 def test_the_pages_buttons_work_behind_it(
-    driver: webdriver.Chrome, channel: ControlChannel, tmp_path: Path, kind: str, host: str,
+    browser: webdriver.Chrome, channel: ControlChannel, tmp_path: Path, kind: str, host: str,
     tokens: Tokens,
 ) -> None:  # fmt: skip
     """Under a name over plain http no browser says that it is the same site."""
@@ -129,19 +123,19 @@ def test_the_pages_buttons_work_behind_it(
         serving(app) as upstream,
         proxied(kind, upstream, port, tmp_path) as path,
     ):
-        driver.get(f"http://{host}:{port}{path}")
+        browser.get(f"http://{host}:{port}{path}")
         if tokens.callers:
-            fill(driver, "#look-token", "score")
-            click(driver, "#locked button")
-            fill(driver, "#token", "0perate")
-        click(driver, "#plan-9")
-        shows(driver, "#said", "would serve: v9, F1 0.584 on 700 rows")
-        driver.get("about:blank")
+            fill(browser, "#look-token", "score")
+            click(browser, "#locked button")
+            fill(browser, "#token", "0perate")
+        click(browser, "#plan-9")
+        shows(browser, "#said", "would serve: v9, F1 0.584 on 700 rows")
+        browser.get("about:blank")  # a proxy ends once nobody is connected
 
 
 @pytest.mark.slow
 def test_a_name_that_nobody_has_allowed_is_told_how_it_is(
-    driver: webdriver.Chrome, channel: ControlChannel, tmp_path: Path
+    browser: webdriver.Chrome, channel: ControlChannel, tmp_path: Path
 ) -> None:
     port = free_port()
     with (

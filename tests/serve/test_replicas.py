@@ -30,12 +30,12 @@ def publish(bulletin: ControlChannel, snapshot: str) -> None:
 
 
 @pytest.fixture
-def pair(article_run: Path, tmp_path: Path, log_uri: str) -> Iterator[tuple[Running, Running]]:
+def pair(short_run: Path, tmp_path: Path, log_uri: str) -> Iterator[tuple[Running, Running]]:
     """Two servers, as on machines of their own, of one registry and one log."""
     one, other = tmp_path / "one", tmp_path / "other"
     with (
-        serving(article_run, one, log=log_uri) as first,
-        serving(article_run, other, log=log_uri) as second,
+        serving(short_run, one, log=log_uri) as first,
+        serving(short_run, other, log=log_uri) as second,
     ):
         yield first, second
 

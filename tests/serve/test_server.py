@@ -51,12 +51,12 @@ def test_it_says_where_it_serves_and_ends_with_nothing_lost(short_copy: Path) ->
     ],
 )
 def test_what_cannot_be_served_is_said_before_anything_listens(
-    in_article_run: Path, invoke: Invoke, options: list[str], code: int, says: str
+    short_copy: Path, invoke: Invoke, options: list[str], code: int, says: str
 ) -> None:
     assert says in invoke("serve", "--port", "0", *options, expect=code).output
 
 
-def test_a_port_that_is_taken_is_said(in_article_run: Path, invoke: Invoke) -> None:
+def test_a_port_that_is_taken_is_said(short_copy: Path, invoke: Invoke) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         result = invoke("serve", "fraud", "--port", str(port), expect=3)

@@ -16,7 +16,7 @@ import yaml
 from selfheal_cli.cli.main import main
 from selfheal_cli.cli.serve import command as serve
 from tests.conftest import PATIENCE
-from tests.serve.conftest import Running
+from tests.serve.conftest import Running, serving
 
 TEXT = (Path(__file__).parents[2] / "docs/serving-protocol.md").read_text()
 CALLS = [
@@ -27,15 +27,16 @@ CALLS = [
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not there")
-def test_every_call_of_the_page_is_answered_as_it_says(served: Running) -> None:
+def test_every_call_of_the_page_is_answered_as_it_says(article_run: Path, tmp_path: Path) -> None:
     assert len(CALLS) == 6
     answers = []
-    for call in CALLS:
-        command = call.replace("http://127.0.0.1:5001", served.url).replace("curl -s", "curl -sf")
-        done = subprocess.run(
-            ["bash", "-c", command], stdout=subprocess.PIPE, text=True, check=True
-        )
-        answers.append(json.loads(done.stdout))
+    with serving(article_run, tmp_path, key="order") as served:
+        for call in CALLS:
+            asked = call.replace("http://127.0.0.1:5001", served.url).replace("curl -s", "curl -sf")
+            done = subprocess.run(
+                ["bash", "-c", asked], stdout=subprocess.PIPE, text=True, check=True
+            )
+            answers.append(json.loads(done.stdout))
     scored, kept, told, model, inferred, first = answers
     shown = re.search(r'`\{"predictions": \[([\d.]+)\.\.\.\]\}`', TEXT)
     assert shown is not None and str(scored["predictions"][0]).startswith(shown[1])

@@ -133,10 +133,8 @@ def test_options_that_do_not_go_together_are_refused(
     invoke("status", *arguments, expect=2)
 
 
-def test_without_a_server_the_registry_says_what_it_knows(
-    article_copy: Path, invoke: Invoke
-) -> None:
-    assert article_copy.exists()
+def test_without_a_server_the_registry_says_what_it_knows(short_copy: Path, invoke: Invoke) -> None:
+    assert short_copy.exists()
     invoke("hold", "--reason", "labels look odd")
     text = invoke("status", "--model", "fraud").stdout
     document = json.loads(invoke("status", "--model", "fraud", "--json").stdout)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
+import importlib
 import sys
 import threading
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -20,8 +20,10 @@ from selfheal_cli.errors import ConfigurationError
 from selfheal_cli.events.event import Event
 from selfheal_cli.events.types import BatchScored, HealFailed, HealPublished, RunStarted
 from selfheal_cli.scores import Scores
+from selfheal_cli.serve import tracing
 from selfheal_cli.serve.tracing import HealSpans, Tracing, open_tracing
 from tests.events.examples import example
+from tests.forked import in_fork
 from tests.serve.conftest import serving
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -93,14 +95,14 @@ def attributes(span: Span) -> dict[str, Any]:
 
 
 def test_a_request_is_a_span_in_its_callers_trace(
-    article_run: Path,
+    short_run: Path,
     tmp_path: Path,
     collector: Collector,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("OTEL_SERVICE_NAME", "credit-scoring")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-key=k1")
-    with serving(article_run, tmp_path) as server:
+    with serving(short_run, tmp_path) as server:
         body = {"dataframe_split": server.rows(3)}
         caller = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
         scored = server.post("/invocations", json=body, headers=caller)
@@ -189,16 +191,16 @@ def test_where_nobody_asks_the_application_is_the_application(environ: dict[str,
 
 
 def test_where_nobody_asks_nothing_of_opentelemetry_is_loaded() -> None:
-    code = (
-        "import sys; from selfheal_cli.serve.tracing import open_tracing\n"
-        "open_tracing('selfheal').traced(None)\n"
-        "print([name for name in sys.modules if name.startswith('opentelemetry.exporter')])"
-    )
-    environ = {key: value for key, value in os.environ.items() if not key.startswith("OTEL_")}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environ
-    )
-    assert done.stdout == "[]\n"
+    def exporters() -> list[str]:
+        return [name for name in sys.modules if name.startswith("opentelemetry.exporter")]
+
+    def ask() -> None:
+        for name in exporters():
+            del sys.modules[name]
+        importlib.reload(tracing).open_tracing("selfheal", {}).traced(Mock())
+        assert exporters() == []
+
+    assert in_fork(ask) == 0
 
 
 def test_what_is_missing_is_said_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,50 +20,43 @@ import requests
 from prometheus_client import CollectorRegistry, Counter
 from requests.adapters import HTTPAdapter
 
-from selfheal_cli.serve import workers
+from selfheal_cli.serve import server, worker, workers
 from selfheal_cli.serve.operator.status import ServerInfo
 from selfheal_cli.serve.settings import HealerSettings, ServerSettings
 from selfheal_cli.serve.staff import ProcessWord, SummedMetrics, samples_of, summed
 from selfheal_cli.spool.control import ControlChannel
 from selfheal_cli.spool.file import spool_path
 from selfheal_cli.spool.store import Spool
-from tests.conftest import PATIENCE
-from tests.conftest import until as soon
+from tests import forked
+from tests.conftest import PATIENCE, copied, until
+from tests.forked import Forked
 from tests.serve.conftest import IDLE
 
 # callers and processes have all the time that they need, however slow the machine
-MAIN = f"""
-import sys
-from selfheal_cli.serve import workers
-from selfheal_cli.serve.healer.supervisor import KeptProcess
-from selfheal_cli.serve.settings import ServerSettings
-patient = "import sys, selfheal_cli.serve.worker as worker; from selfheal_cli.serve import server; "
-patient += "server.DRAIN_SECONDS = {PATIENCE}; sys.exit(worker.main())"
-workers.COMMAND = (sys.executable, "-P", "-c", patient)
-KeptProcess.stop.__defaults__ = ({PATIENCE},)
-settings = ServerSettings.model_validate_json(sys.argv[1])
-tell = lambda url, version: print(url, version, flush=True)
-workers.serve_with_workers(lambda: settings, 2, tell, {IDLE!r})
+PATIENT = f"""
+import sys, selfheal_cli.serve.worker as worker
+from selfheal_cli.serve import server
+server.DRAIN_SECONDS = {PATIENCE}
+sys.exit(worker.main())
 """
+NEW = 4  # processes that a server's tests begin after the first
 BAD = 400  # the status of requests that are counted here
-
-
-def until(holds: Callable[[], bool]) -> None:
-    """Wait for what may take the start of two processes."""
-    soon(holds, seconds=300.0)
 
 
 @dataclass
 class Several:
-    """A server of two workers, and what it says on standard error; it was sent so many ``bad``
-    requests.
+    """A server of two workers, and the file of what it says on standard error; it was sent so many
+    ``bad`` requests.
     """
 
     url: str
-    process: subprocess.Popen[str]
+    process: Forked
     workspace: Path
-    said: list[str] = field(default_factory=list)
+    file: Path
     bad: int = 0
+
+    def said(self, words: str) -> bool:
+        return words in self.file.read_text()
 
     def get(self, path: str) -> Any:
         return requests.get(self.url + path, timeout=PATIENCE).json()
@@ -72,11 +65,15 @@ class Several:
         return requests.get(f"{self.url}/metrics", timeout=PATIENCE).text
 
     def workers(self) -> set[int]:
-        """Their process ids: children that are not the stand-in for the healer."""
-        listed = [
-            one.read_text() for one in Path(f"/proc/{self.process.pid}/task").glob("*/children")
-        ]
-        return {int(pid) for pid in " ".join(listed).split() if _is_worker(pid)}
+        """Process ids of those that say that they score."""
+        return {one.pid for one in self.words() if one.scores and one.alive}
+
+    def words(self) -> list[ProcessWord]:
+        """What each process has told the others."""
+        channel = ControlChannel(spool_path("fraud", self.workspace))
+        told = channel.statuses(workers.TOPIC)
+        channel.close()
+        return [ProcessWord.model_validate(one) for one in told]
 
     def counted(self) -> float:
         """Bad requests, as whoever is asked for the metrics adds them up."""
@@ -85,10 +82,7 @@ class Several:
 
     def told(self) -> float:
         """The same, by what each process has told the others."""
-        channel = ControlChannel(spool_path("fraud", self.workspace))
-        words = [ProcessWord.model_validate(one) for one in channel.statuses(workers.TOPIC)]
-        channel.close()
-        samples = [one for word in words for one in word.samples["selfheal_all_requests"][2]]
+        samples = [one for word in self.words() for one in word.samples["selfheal_all_requests"][2]]
         return sum(
             value
             for name, labels, value in samples
@@ -106,56 +100,43 @@ class Several:
 COUNTED = rf'^selfheal_all_requests_total\{{route="/invocations",status="{BAD}"\}} (.+)$'
 
 
-def _is_worker(pid: str) -> bool:
-    try:
-        return b"serve.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except FileNotFoundError:  # it has ended
-        return False
+def serve(settings: ServerSettings, said: Path) -> None:
+    """A server whose first worker is begun as in earnest and whose others are forked."""
+    forked.heard(said)
+    server.DRAIN_SECONDS = PATIENCE
+    workers.COMMAND = (sys.executable, "-P", "-c", PATIENT)
+    spares, begun = forked.Spares(NEW, worker.main), list[Any]()
 
+    def popen(command: Any, **named: Any) -> Any:
+        forks = tuple(command) == workers.COMMAND and workers.COMMAND in begun
+        begun.append(tuple(command))
+        return (spares.popen if forks else subprocess.Popen)(command, **named)
 
-@contextmanager
-def begun(registry: Path, workspace: Path) -> Iterator[Several]:
-    uri = f"sqlite:///{registry / 'mlflow.db'}"
-    healer = HealerSettings(model="fraud", actor="test", tracking_uri=uri, workspace=workspace)
-    settings = ServerSettings(healer=healer, port=0)
-    process = subprocess.Popen(
-        [sys.executable, "-c", MAIN, settings.model_dump_json()], cwd=registry,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    with process:
-        assert process.stdout and process.stderr
-        url, version = process.stdout.readline().split()
-        assert version == "51"
-        running = Several(url, process, workspace)
-        reading = threading.Thread(target=lambda: running.said.extend(iter(process.stderr)))  # type: ignore[arg-type]
-        reading.start()
-        yield running
-        # killed, it would leave its workers behind, who hold what is read here
-        process.terminate()
-        process.wait(PATIENCE)
-        reading.join()
+    forked.patient(popen, PATIENCE)
+    workers.serve_with_workers(
+        lambda: settings, 2, lambda *told: print("ready", *told, file=sys.stderr), IDLE
+    )
 
 
 @pytest.fixture(scope="module")
-def running(
-    article_run: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[[], Several]]:
-    """Gives the one that runs, and begins another where a test has ended it."""
-    with ExitStack() as stack:
-        last: list[Several] = []
-
-        def one() -> Several:
-            if not last or last[-1].process.poll() is not None:
-                fresh = begun(article_run, tmp_path_factory.mktemp("several"))
-                last.append(stack.enter_context(fresh))
-            return last[-1]
-
-        yield one
-
-
-@pytest.fixture
-def several(running: Callable[[], Several]) -> Several:
-    return running()
+def several(short_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Several]:
+    """The last of its tests ends it."""
+    registry, workspace = tmp_path_factory.mktemp("registry"), tmp_path_factory.mktemp("several")
+    copied(short_run, registry)  # of a place that no process has opened before
+    healer = HealerSettings(
+        model="fraud", actor="test", tracking_uri=f"sqlite:///{registry / 'mlflow.db'}",
+        workspace=workspace,
+    )  # fmt: skip
+    said = workspace / "said.txt"
+    process = forked.begun(lambda: serve(ServerSettings(healer=healer, port=0), said))
+    until(said.exists)
+    until(lambda: process.poll() is not None or re.search("^ready .*\n", said.read_text()))
+    _, url, version = said.read_text().split()
+    assert version == "9"
+    yield Several(url, process, workspace, said)
+    # killed, it would leave its workers behind, who hold what is read here
+    process.terminate()
+    process.wait(PATIENCE)
 
 
 @dataclass
@@ -168,7 +149,7 @@ class Load:
 
 
 @contextmanager
-def load(several: Several, callers: int = 6, status: int = 200) -> Iterator[Load]:
+def load(several: Several, callers: int = 3, status: int = 200) -> Iterator[Load]:
     made, stop = Load(), threading.Event()
     names = [one["name"] for one in several.get("/v2/models/fraud")["inputs"]]
     body = {"inputs": {name: [0.5] for name in names}} if status == 200 else {}
@@ -199,14 +180,14 @@ def load(several: Several, callers: int = 6, status: int = 200) -> Iterator[Load
 
 def send_bad(several: Several) -> None:
     with load(several, status=BAD) as made:
-        until(lambda: len(made.answered) >= 60)
+        until(lambda: len(made.answered) >= 20)
     assert not made.broken + made.refused
     several.bad += len(made.answered)
 
 
 def test_status_and_figures_are_the_sum_of_all_whoever_is_asked(several: Several) -> None:
     send_bad(several)
-    with load(several, callers=3) as made:
+    with load(several) as made:
         until(lambda: len(made.answered) >= 20)
     until(lambda: several.counted() == several.bad)
     until(lambda: several.get("/status")["server"]["workers_up"] == 2)
@@ -235,7 +216,7 @@ def test_new_processes_take_over_one_by_one_and_no_caller_is_refused(several: Se
     before = several.workers()
     with load(several) as made:
         several.process.send_signal(signal.SIGHUP)
-        until(lambda: "selfheal: 2 new processes score\n" in several.said)
+        until(lambda: several.said("selfheal: 2 new processes score\n"))
     assert not made.broken + made.refused
     assert len(several.workers()) == 2 and not several.workers() & before
 
@@ -249,17 +230,17 @@ def test_one_that_dies_is_replaced_told_and_what_it_counted_stays(several: Sever
     until(lambda: several.get("/status")["server"]["worker_restarts"] == 1)
     until(lambda: several.get("/status")["server"]["workers_up"] == 2)
     assert left in several.workers()
-    until(lambda: any("process ended by itself (code -9)" in one for one in several.said))
+    until(lambda: several.said("process ended by itself (code -9)"))
     until(lambda: several.counted() == several.bad)
     until(lambda: "selfheal_worker_restarts_total 1.0" in several.metrics())
 
 
 def test_at_the_end_every_caller_is_answered_and_every_answer_kept(several: Several) -> None:
     with load(several) as made:
-        until(lambda: len(made.answered) >= 30)
+        until(lambda: len(made.answered) >= 20)
         several.process.send_signal(signal.SIGTERM)
         assert several.process.wait(PATIENCE) == 0
-        until(lambda: len(made.refused + made.broken) == 6)
+        until(lambda: len(made.refused + made.broken) == 3)
     assert not made.broken
     assert set(made.answered) <= several.kept()
 
