@@ -341,6 +341,7 @@ def test_a_heal_under_way_when_a_rollback_comes_is_not_published_in_the_pause(
     told = [event for event in after if event.kind == "heal"]
     assert told
     assert all(event.batch > back for event in told)
+    assert "HEALING" in {event.state for event in done.of("batch") if event.batch < back}
 
 
 def late_rollback(patch: pytest.MonkeyPatch, labels: LabelSettings = DELAYED) -> Ran:
