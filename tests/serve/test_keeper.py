@@ -103,6 +103,9 @@ def test_a_healer_that_has_fallen_silent_keeps_nothing_from_being_forgotten(
     keeper = Keeper(channel, spool, keep_rows=1_000)
     keeper.look()
     assert keeper.kept == 1_000
+    behind = look(channel, lambda: FACTS.model_copy(update={"unread": keeper.unread}))
+    assert behind.standing.state == "BEHIND"  # and not as healthy as an hour ago
+    assert "said nothing for 1 h: it was stopped, or gets too little" in warnings(behind)[0]
 
 
 def test_the_cursor_of_a_healer_holds_though_its_rows_were_forgotten(
@@ -141,12 +144,12 @@ def test_a_healer_that_does_not_come_to_rows_which_wait_is_behind_and_not_health
 
 def test_a_healer_that_never_spoke_lacks_the_processor_says_a_server_that_is_up_long() -> None:
     told = []
-    for at in (1_030.0, 1_090.0):
+    for at in (1_010.0, 1_020.0):
         facts = FACTS.model_copy(update={"started": 1_000.0})
         told += warnings(StatusSnapshot(server=facts, at=at))
     assert told == [
         "The healer has not said anything yet; what is scored is kept for it.",
-        "The healer has not said anything yet, 2 min after the start: it cannot begin, as the "
-        "server's terminal says then, or gets too little of the processor (--heal-priority); what "
-        "is scored is kept for it.",
+        "The healer has not said anything yet, 20 s after the start: it gets too little of the "
+        "processor (--heal-priority), or cannot begin, as the server's terminal says then; what is "
+        "scored is kept for it.",
     ]

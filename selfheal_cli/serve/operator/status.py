@@ -336,10 +336,13 @@ def look(
     now, server = (clock or channel.now)(), facts()
     word = last_word(channel, now)
     standing = word.standing
-    if not word.heals:  # then nobody else counts them
-        standing = standing.model_copy(update={"waiting": server.unread})
-    elif server.stalled > STALLED_SECONDS:
+    silent = word.age if word.age is not None else now - (server.started or now)
+    if server.stalled > STALLED_SECONDS or (
+        silent > SILENT_SECONDS and standing.reads and server.unread
+    ):
         standing = standing.model_copy(update={"state": "BEHIND", "waiting": server.unread})
+    elif not word.heals:  # then nobody else counts them
+        standing = standing.model_copy(update={"waiting": server.unread})
     replicas = tuple(ReplicaWord(**said) for said in channel.statuses(REPLICA))
     return StatusSnapshot(server=server, standing=standing, age=word.age, at=now, replicas=replicas)
 

@@ -22,6 +22,7 @@ from selfheal_cli.report.gains import (
 )
 from selfheal_cli.scores import title_of
 from selfheal_cli.serve.operator.status import (
+    SILENT_SECONDS,
     STALLED_SECONDS,
     Judged,
     ModelStatus,
@@ -146,8 +147,9 @@ def warnings(seen: StatusSnapshot) -> list[str]:
         )
     elif not seen.healer_up:
         messages.append(
-            f"The healer has said nothing for {span(seen.age)}: scoring goes on, nothing heals, "
-            "and what is below is as old as that."
+            f"The healer has said nothing for {span(seen.age)}: it was stopped, or gets too little "
+            "of the processor (--heal-priority). Scoring goes on, nothing heals, and what is below "
+            "is as old as that."
         )
     if standing.error:
         messages.append(f"The healer reports: {standing.error}")
@@ -171,18 +173,18 @@ def warnings(seen: StatusSnapshot) -> list[str]:
 def _for_long(seen: StatusSnapshot) -> str:
     """What to do about it, of a server that has been up for a while."""
     up = seen.at - seen.server.started
-    if not seen.server.started or up < STALLED_SECONDS:
+    if not seen.server.started or up < SILENT_SECONDS:
         return ""
     return (
-        f", {span(up)} after the start: it cannot begin, as the server's terminal says then, or "
-        "gets too little of the processor (--heal-priority)"
+        f", {span(up)} after the start: it gets too little of the processor (--heal-priority), or "
+        "cannot begin, as the server's terminal says then"
     )
 
 
 def _of_server(seen: StatusSnapshot) -> list[str]:
     """What the scoring side cannot do, and what it sees of the healer."""
     standing, messages = seen.standing, list[str]()
-    if standing.state == "BEHIND":
+    if seen.server.stalled > STALLED_SECONDS:
         messages.append(
             f"{standing.waiting:,} rows wait, and the healer has looked at none for "
             f"{span(seen.server.stalled)}: it gets too little of the processor (--heal-priority)."
