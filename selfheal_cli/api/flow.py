@@ -34,7 +34,7 @@ from selfheal_cli.pipeline.offline.refitted import RefitSchedule
 from selfheal_cli.pipeline.offline.winner import Ranking
 from selfheal_cli.pipeline.prepare.foreign import base_of
 from selfheal_cli.pipeline.prepare.objective import by_the_data
-from selfheal_cli.pipeline.prepare.rows import open_source
+from selfheal_cli.pipeline.prepare.rows import open_new
 from selfheal_cli.pipeline.prepare.wrapped import find_wrapped, for_wrapped
 from selfheal_cli.pipeline.record.recorder import Watcher
 from selfheal_cli.pipeline.runs.run import RunContext
@@ -106,7 +106,7 @@ def run(
         if wrapped is not None:
             known = find_wrapped(MlflowRegistry(tracking_uri), wrapped)
             config = for_wrapped(config, known, settled.given.get("model_name"))
-        source = open_source(config)
+        config, source = open_new(config)
         config, _ = by_the_data(settled, config, source)
         registry = MlflowRegistry(tracking_uri, create=True)
         around = RunContext(registry, clock, actor(), watchers=[watch] if watch else [])

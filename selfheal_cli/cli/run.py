@@ -148,15 +148,16 @@ def command(
     from selfheal_cli.cli.run_screen import RunScreen
     from selfheal_cli.heal.recipe import without_trees
     from selfheal_cli.pipeline.prepare.objective import by_the_data
-    from selfheal_cli.pipeline.prepare.rows import open_source
+    from selfheal_cli.pipeline.prepare.rows import open_new
     from selfheal_cli.pipeline.runs.run import run
     from selfheal_cli.registry.mlflow.registry import MlflowRegistry
 
     quiet = quiet or as_json
     config = _config(settled, tracking_uri, quiet=quiet) if settled else None
     with standing.naming_the_file(settled):
-        source = open_source(config) if config else None
-        if settled and config and source:
+        source = None
+        if settled and config:
+            config, source = open_new(config)
             config, why = by_the_data(settled, config, source)
             for said in (
                 () if quiet else (*source.remarks, *filter(None, [why, without_trees(config.heal)]))

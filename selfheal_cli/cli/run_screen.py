@@ -193,7 +193,7 @@ class RunScreen:
             self._config = view.config
             self._show(end)
         for sentence in listed(moved_by_now(view.latest(events.ColumnMoved)), MOST_MOVED):
-            self._say(("Moved by the end: ", "yellow"), f"{sentence}.")
+            self._say(("Moved: ", "yellow"), f"{sentence}.")
         for ranked in view.latest(events.SegmentsRanked)[-1:]:
             self._say_segments(ranked)
         frozen = "unchanged" if end.base_unchanged else ("CHANGED", "red")

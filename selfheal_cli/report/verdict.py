@@ -126,13 +126,20 @@ def _blindly(stages: Mapping[str, AnyScores], objective: Objective) -> str:
             if least < own
             else ""
         )
-    if nothing.accuracy <= healed.accuracy:
-        return ""
-    title = FLAG_NOTHING if isinstance(nothing, Scores) else COMMONEST
-    return (
-        f" {title} would have had accuracy {nothing.accuracy:.3f}, above the healed model's "
-        f"{healed.accuracy:.3f}."
-    )
+    told = ""
+    if nothing.accuracy > healed.accuracy:
+        title = FLAG_NOTHING if isinstance(nothing, Scores) else COMMONEST
+        told = (
+            f" {title} would have had accuracy {nothing.accuracy:.3f}, above the healed model's "
+            f"{healed.accuracy:.3f}."
+        )
+    everything = stages.get("everything")
+    if everything is not None and everything.f1 > healed.f1:
+        told += (
+            f" {FLAG_EVERYTHING} would have had F1 {everything.f1:.3f}, above the healed model's "
+            f"{healed.f1:.3f}."
+        )
+    return told
 
 
 def _compare(before: float, after: float) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from selfheal_cli.config_sources import BoundedSettings, RowSettings
 from selfheal_cli.sources.inspection import look_at, many_values, no_features
-from selfheal_cli.sources.recognition import recognise
-from selfheal_cli.sources.spelling import Spelling
 from selfheal_cli.sources.table_file import TableFile
 
 LOOKED_AT = 100_000  # rows
@@ -31,23 +29,7 @@ def without_identifiers(
         listed = ", ".join(f"{name} ({why})" for name, why in out.items())
         remarks.insert(0, f"left out: {listed}; --set source.drop_identifiers=no keeps them")
     dropped = settings.model_copy(update={"drop": (*settings.drop, *out)})
-    return dropped, (*remarks, *_written_for_people(table, settings))
-
-
-def _written_for_people(table: TableFile, settings: RowSettings) -> tuple[str, ...]:
-    """Columns that are numbers or dates to a person, and texts to this run."""
-    if not isinstance(settings, BoundedSettings):
-        return ()
-    recognised = recognise(table, Spelling())
-    texts = dict(recognised.numbers) | {name: text for name, (_, text) in recognised.dates.items()}
-    spelling = recognised.spelling
-    options = [f"--decimal '{spelling.decimal}'"] if spelling.decimal else []
-    options += [f"--thousands '{spelling.thousands}'"] if spelling.thousands else []
-    options += [f"--date-format '{form}'" for form in spelling.dates]
-    return tuple(
-        f"'{name}' is written as '{text}' and read as a text: {' '.join(options)} reads it"
-        for name, text in list(texts.items())[:1]
-    )
+    return dropped, tuple(remarks)
 
 
 def clocks_of(settings: RowSettings) -> list[str]:

@@ -13,7 +13,7 @@ import pytest
 
 from selfheal_cli.config import RunConfig
 from selfheal_cli.config_sources import NdjsonSettings, TableSettings
-from selfheal_cli.pipeline.prepare.rows import open_source
+from selfheal_cli.pipeline.prepare.rows import open_new, open_source
 from tests.conftest import Invoke
 
 
@@ -128,3 +128,28 @@ def test_a_table_of_texts_alone_can_be_run(workdir: Path, invoke: Invoke, rule: 
     table(200)[["country", "label"]].to_csv("t.csv", index=False)
     invoke("run", "t.csv", "--target", "label", "--batch-size", "40", "--batches", "1",
            "--no-plots", *rule)  # fmt: skip
+
+
+def test_a_run_reads_numbers_as_people_write_them_where_they_can_be_nothing_else(
+    empty_dir: Path,
+) -> None:
+    rows = table()
+    amounts = np.linspace(10, 99_999, len(rows))
+    path = empty_dir / "t.csv"
+
+    def opened(texts: list[str], **told: object) -> tuple[TableSettings, str]:
+        rows.assign(amount=texts).to_csv(path, index=False)
+        settings = TableSettings(path=path, target="label", drop_identifiers=True, **told)
+        config, source = open_new(RunConfig(source=settings, batch_size=10))
+        assert isinstance(config.source, TableSettings)
+        assert config.source == settings or "amount" in source.encoding.numeric
+        return config.source, " ".join(source.remarks)
+
+    money = [f"${one:,.2f}" for one in amounts]
+    read, said = opened(money)
+    assert (read.decimal, read.thousands) == (".", ",")
+    assert "read as a number, as with --decimal '.' --thousands ','; --categorical amount" in said
+    assert opened(money, categorical=("amount",))[0].decimal is None
+    read, said = opened([f"{n + 1},{n:03d}" for n in range(len(rows))])  # thousands, or a comma
+    assert read.decimal is None
+    assert "read as a text" in said

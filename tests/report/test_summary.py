@@ -26,6 +26,15 @@ def test_figures_that_rose_helped_and_that_fell_hurt() -> None:
     assert told["sentence"].endswith("accuracy 0.850, above the healed model's 0.440.")
 
 
+def test_a_healed_model_with_less_f1_than_flagging_everything_has_is_told_so() -> None:
+    idle = Scores(tp=15, tn=800, fp=50, fn=135)
+    told = verdict(STAGES | {"healed": idle}, Objective())["sentence"]
+    assert told.endswith(
+        "Flagging everything would have had F1 0.261, above the healed model's 0.140."
+    )
+    assert "Flagging everything" not in verdict(STAGES, Objective())["sentence"]
+
+
 def test_with_costs_a_lower_cost_is_what_helped() -> None:
     told = verdict(STAGES, Objective(kind="cost", fn=100, fp=10))
     assert told["cost per 100 rows"] == "helped"

@@ -9,7 +9,7 @@ from selfheal_cli.config_sources import UnboundedSettings
 from selfheal_cli.errors import OptionError
 from selfheal_cli.model.tree_library import why_no_trees
 from selfheal_cli.pipeline.prepare.objective import by_the_data
-from selfheal_cli.pipeline.prepare.rows import open_source
+from selfheal_cli.pipeline.prepare.rows import open_new, open_source
 from selfheal_cli.settings.resolve import ResolvedSettings
 from selfheal_cli.sources.base import Source
 
@@ -34,7 +34,7 @@ def contest(settled: ResolvedSettings) -> tuple[RunConfig, Callable[[int], Sourc
         return config, synthetic, ""
     if isinstance(config.source, UnboundedSettings):
         raise OptionError("compare reads rows more than once: give a file, not -")
-    table = open_source(config)
+    config, table = open_new(config)
     if settled.origin(("heal", "trees")).kind == "default":  # those of ensemble, if it is asked for
         heal = config.heal.model_copy(update={"trees": not why_no_trees()})
         config = config.model_copy(update={"heal": heal})

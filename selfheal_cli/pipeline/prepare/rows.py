@@ -62,6 +62,48 @@ def open_source(config: RunConfig) -> Source:
     )
 
 
+def open_new(config: RunConfig) -> tuple[RunConfig, Source]:
+    """The source of a run that begins, and the configuration with how its texts are written."""
+    config, remarks = _spelled(config)
+    source = open_source(config)
+    if remarks:
+        source.remarks = (*remarks, *source.remarks)
+    return config, source
+
+
+def _spelled(config: RunConfig) -> tuple[RunConfig, tuple[str, ...]]:
+    """Numbers and dates of a table as people write them are read as such, where nobody said how
+    they are written, and they could be nothing else.
+    """
+    settings = config.source
+    if not isinstance(settings, BoundedSettings) or not settings.drop_identifiers:
+        return config, ()
+    if settings.decimal or settings.date_format:
+        return config, ()
+    from selfheal_cli.sources.recognition import recognise
+    from selfheal_cli.sources.spelling import Spelling
+
+    told = Spelling(missing=settings.missing_values)
+    separator = getattr(settings, "separator", None)
+    recognised = recognise(open_rows(settings, config.row_contract), told, separator)
+    spelling = recognised.spelling
+    texts = dict(recognised.numbers) | {name: text for name, (_, text) in recognised.dates.items()}
+    if not texts:
+        return config, ()
+    options = [f"--decimal '{spelling.decimal}'"] if spelling.decimal else []
+    options += [f"--thousands '{spelling.thousands}'"] if spelling.thousands else []
+    options += [f"--date-format '{form}'" for form in spelling.dates]
+    name, text = next(iter(texts.items()))
+    written, as_asked = f"'{name}' is written as '{text}' and read as", " ".join(options)
+    if recognised.doubts or set(texts) & {settings.target, *settings.categorical}:
+        return config, (f"{written} a text: {as_asked} reads it",)
+    read = {"decimal": spelling.decimal, "thousands": spelling.thousands,
+            "date_format": spelling.dates, "missing_values": spelling.missing}  # fmt: skip
+    meant = "a number" if name in recognised.numbers else "a date"
+    remark = f"{written} {meant}, as with {as_asked}; --categorical {name} keeps the text"
+    return config.model_copy(update={"source": settings.model_copy(update=read)}), (remark,)
+
+
 def open_rows(settings: Bounded, contract: RowContract = 2) -> TableFile:
     """The rows that settings name, whatever they are kept in, and in whatever order."""
     from selfheal_cli.sources.spelling import as_told
