@@ -17,7 +17,7 @@ from selfheal_cli.errors import (
     RegistryError,
     RegistryRestored,
 )
-from selfheal_cli.records import AliasMove, AnyVersion, ForeignVersion, VersionRecord
+from selfheal_cli.records import AliasMove, ForeignVersion
 from selfheal_cli.registry.base import CANARY, CHAMPION, NOTHING, Registry
 from selfheal_cli.registry.journal import (
     ATTEMPTS,
@@ -190,7 +190,7 @@ def move_alias(registry: Registry, wanted: Move) -> AliasMove:
         # from now on writes the entry that this one was to be
         _require_lease(before, wanted)
         if wanted.target != NOTHING:
-            _require_snapshot(registry.any_version(wanted.model, wanted.target), wanted)
+            _require_snapshot(registry.snapshot_of(wanted.model, wanted.target), wanted)
         require_kept(before, wanted.model, wanted.target)
         _require_not_overtaken(before, wanted)
         require_allowed(before, wanted)
@@ -254,14 +254,10 @@ def _source(registry: Registry, before: JournalState, wanted: Move) -> int | Non
     return last.target if last is not None and under_way and reads == last.source else reads
 
 
-def _require_snapshot(target: AnyVersion, wanted: Move) -> None:
+def _require_snapshot(target: str | None, wanted: Move) -> None:
     """The version that is meant: a registry that was restored may give its number to another."""
-    if not wanted.snapshot:
-        return
-    snapshot = "another tool's"
-    if isinstance(target, VersionRecord):
-        snapshot = target.tags["selfheal.snapshot"]
-    if snapshot != wanted.snapshot:
+    if wanted.snapshot and target != wanted.snapshot:
+        snapshot = target or "another tool's"
         raise RegistryRestored(
             f"'{wanted.model}' v{wanted.target} is {snapshot}, and {wanted.snapshot} was "
             "registered under that number: the registry was restored from an earlier state; begin "

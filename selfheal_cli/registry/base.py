@@ -215,6 +215,9 @@ class Registry(JournalStore, Protocol):
     def any_version(self, model: str, number: int) -> AnyVersion:
         """One version, whoever registered it; raises `VersionNotFound`."""
 
+    def snapshot_of(self, model: str, number: int) -> str | None:
+        """Which snapshot a version is; None for another tool's; raises `VersionNotFound`."""
+
     def born_ms(self, model: str) -> int:
         """When a model was made, in milliseconds since 1970; a name may be taken again."""
 

@@ -212,6 +212,11 @@ class MemoryRegistry:
             raise VersionNotFound(f"model '{model}' has no version {number}")
         return foreign
 
+    def snapshot_of(self, model: str, number: int) -> str | None:
+        """See `Registry`."""
+        version = self.any_version(model, number)
+        return version.tags["selfheal.snapshot"] if isinstance(version, VersionRecord) else None
+
     def born_ms(self, model: str) -> int:
         """See `Registry`; nothing is older than this registry."""
         return 0

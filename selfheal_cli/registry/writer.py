@@ -48,6 +48,11 @@ class HeldLease(Protocol):
     def require(self) -> None:
         """Ask the registry; raises `LeaseHeld` where it is another's, `RegistryRestored`."""
 
+    def saw(self, sequence: int) -> bool:
+        """Whether an entry of the journal that was written under it shows that it was held then: it
+        does where it is later than all that was seen.
+        """
+
     def beat(self) -> None:
         """Give a sign of life."""
 
@@ -60,6 +65,10 @@ class NoLease:
 
     def require(self) -> None:
         """See `HeldLease`."""
+
+    def saw(self, sequence: int) -> bool:
+        """See `HeldLease`."""
+        return True
 
     def beat(self) -> None:
         """See `HeldLease`."""
@@ -355,11 +364,14 @@ class RegistryWriter:
             self._changed.notify_all()
 
     def _deliver(self, job: Job) -> None:
+        began = monotonic()
         done = delivery.deliver(self._registry, self._lineage, self._outbox, job, again=self._again)
         if job.kind == "version":
             self._unchecked.append(done["version"])
         self._outbox.done(job, done)
         self._again = False
+        if job.kind == "move" and "sequence" in done and self._lease.saw(done["sequence"]):
+            self._held(began)
         result = result_of(job.kind, done)
         if result is not None:
             self._results.put(result)
@@ -367,8 +379,12 @@ class RegistryWriter:
     def _check(self) -> None:
         """See that the lease is held; then what was registered under it counts."""
         self._lease.require()
+        self._held(monotonic())
+
+    def _held(self, at: float) -> None:
+        """It was, and later than what was registered by now."""
         self._unchecked.clear()
-        self._checked = monotonic()
+        self._checked = at
 
     def _mark_stale(self) -> None:
         now = standing(self._registry, self._lineage.model)

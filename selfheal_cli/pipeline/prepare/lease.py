@@ -98,6 +98,12 @@ class RunLease:
             _require_known(self._registry, self._model, self.lease.run, {self.sequence: self.entry})
             require_held(last.standing.lease, self._model, self.lease.run, self.sequence)
 
+    def saw(self, sequence: int) -> bool:
+        """See `HeldLease`."""
+        later = sequence > self._seen
+        self._seen = max(self._seen, sequence)
+        return later
+
     def beat(self) -> None:
         """Give a sign of life."""
         now = self._now().isoformat(timespec="milliseconds")

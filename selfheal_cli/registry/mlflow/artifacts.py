@@ -6,6 +6,7 @@ from collections.abc import Set
 from pathlib import Path
 
 import mlflow
+from mlflow.entities import LoggedModel
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
@@ -45,6 +46,14 @@ def fetch(uri: str, names: Set[str], into: Path | None = None) -> Path:
             raise RegistryUnreachable(f"fetch {uri}: {told(exc)}; try again") from exc
         raise FileNotFoundError(f"{told(exc)}{_recorded(uri)}") from exc
     return folder
+
+
+def keep(model: LoggedModel, folder: Path) -> None:
+    """Keep a folder's files with a logged model that was made just now: MLflow's own call would ask
+    for it again, to know where.
+    """
+    files = get_artifact_repository(model.artifact_location, tracking_uri=mlflow.get_tracking_uri())
+    files.log_artifacts(str(folder))  # type: ignore[no-untyped-call]
 
 
 def read_base(base_id: str) -> Base:

@@ -66,7 +66,7 @@ def _stored(client: MlflowClient, lineage: Lineage, pack: bytes) -> str:
     model = client.create_logged_model(experiment, name="segments", source_run_id=run, tags=tags)
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, PACK_FILE).write_bytes(pack)
-        client.log_model_artifacts(model.model_id, folder)
+        artifacts.keep(model, Path(folder))
     client.finalize_logged_model(model.model_id, "READY")
     return str(model.model_id)
 

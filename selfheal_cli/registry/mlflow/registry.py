@@ -87,7 +87,7 @@ class MlflowRegistry(MlflowVersions):
             with tempfile.TemporaryDirectory() as folder:
                 Path(folder, mlmodel.BASE_WEIGHTS_FILE).write_bytes(base.weights)
                 Path(folder, mlmodel.BASE_DOCUMENT_FILE).write_text(base.document, encoding="utf-8")
-                self._client.log_model_artifacts(model.model_id, folder)
+                artifacts.keep(model, Path(folder))
             self._client.finalize_logged_model(model.model_id, "READY")
         self._bases[model.model_id] = base
         return str(model.model_id)
@@ -153,6 +153,7 @@ class MlflowRegistry(MlflowVersions):
             if number != next_one:
                 self._client.set_logged_model_tags(model.model_id, _link(lineage.model, number))
             self._next[lineage.model] = number + 1
+            self._made = {f"models:/{model.model_id}": snapshot.id}
         return Added(number, manifest)
 
     def mark_stale(self, model: str, number: int, lease: int) -> None:
@@ -249,7 +250,7 @@ class MlflowRegistry(MlflowVersions):
             files = hashes_of(Path(folder))
             manifest = Manifest(lineage.model, snapshot.id, files, tags, snapshot.metrics)
             Path(folder, MANIFEST_FILE).write_bytes(manifest.as_bytes())
-            self._client.log_model_artifacts(model.model_id, folder)
+            artifacts.keep(model, Path(folder))
         self._client.finalize_logged_model(model.model_id, "READY")
         at_ms = model.creation_timestamp
         metrics = as_metrics(snapshot.metrics, snapshot.batch, model.model_id, at_ms=at_ms)

@@ -48,6 +48,7 @@ class MlflowVersions(MlflowJournal):
         super().__init__(uri, create=create)
         self._places_of_bases: dict[str, list[str]] = {}  # experiments, by base
         self._sound = Sound()
+        self._made: dict[str, str] = {}  # the last snapshot that was registered, by its source
 
     def version(self, model: str, number: int) -> VersionRecord:
         """See `Registry`."""
@@ -58,16 +59,28 @@ class MlflowVersions(MlflowJournal):
 
     def any_version(self, model: str, number: int) -> AnyVersion:
         """See `Registry`."""
+        entry = self._present_entry(model, number)
+        if not _is_ours(entry):
+            return ForeignVersion(model, number, str(entry.source), entry.creation_timestamp)
+        with self._doing(f"read {model} v{number}"):
+            return self._read(entry)
+
+    def snapshot_of(self, model: str, number: int) -> str | None:
+        """See `Registry`. A logged model that was made from here is not asked again."""
+        entry = self._present_entry(model, number)
+        if not _is_ours(entry):
+            return None
+        with self._doing(f"read {model} v{number}"):
+            made = self._made.get(str(entry.source))
+            return made or self._read(entry).tags["selfheal.snapshot"]
+
+    def _present_entry(self, model: str, number: int) -> ModelVersion:
         entry = self._entry(model, number)
         if entry is None:
             raise VersionNotFound(
                 f"model '{model}' has no version {number}; see 'selfheal snapshots'"
             )
-        source = str(entry.source)
-        if PHASE_TAG not in entry.tags or not source.startswith("models:/"):
-            return ForeignVersion(model, number, source, entry.creation_timestamp)
-        with self._doing(f"read {model} v{number}"):
-            return self._read(entry)
+        return entry
 
     def born_ms(self, model: str) -> int:
         """See `Registry`."""
@@ -267,6 +280,10 @@ class MlflowVersions(MlflowJournal):
 
 def _equal(tags: Mapping[str, str]) -> list[str]:
     return [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
+
+
+def _is_ours(entry: ModelVersion) -> bool:
+    return PHASE_TAG in entry.tags and str(entry.source).startswith("models:/")
 
 
 def is_copy(entry: ModelVersion) -> bool:
