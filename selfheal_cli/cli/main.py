@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import sys
 from importlib import import_module
 from io import TextIOWrapper
@@ -16,6 +18,8 @@ from selfheal_cli.errors import SelfhealError, one_line
 from selfheal_cli.masking import masked
 
 INTERRUPTED = 130
+YOUNG = 20_000  # objects before garbage is looked for: the libraries make half a million that stay
+atexit.register(gc.freeze)  # else all that is loaded is looked through at the end, for seconds
 # What a user does in a day, in its order; a command's module is loaded when it is called.
 SECTIONS = {
     "Start": {
@@ -101,6 +105,8 @@ class Commands(Group):
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, TextIOWrapper):  # what its encoding lacks is written out
                 stream.reconfigure(errors="backslashreplace")
+        usual = gc.get_threshold()
+        gc.set_threshold(YOUNG, *usual[1:])
         try:
             result = super().invoke(ctx)
             say_old(ctx)
@@ -122,6 +128,8 @@ class Commands(Group):
             line = f"selfheal: unexpected: {masked(reason)}; 'selfheal --debug' shows where"
             say(line, err=True)
             ctx.exit(1)
+        finally:
+            gc.set_threshold(*usual)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
