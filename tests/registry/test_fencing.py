@@ -124,6 +124,23 @@ def test_a_look_at_the_lease_by_the_heartbeat_leaves_nothing_to_wait_for(
     holder.end()
 
 
+def test_a_move_shows_that_the_lease_is_held_and_no_other_look_is_needed(
+    empty_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "BEAT_SECONDS", 1e9)
+    monkeypatch.setattr(writing, "CHECK_SECONDS", 1e9)
+    holder = Holder(MemoryRegistry(), "first")
+    holder.heal(1, 0.5)
+    holder.arrive()
+    looks: list[str] = []
+    monkeypatch.setattr(holder.lease, "require", lambda: looks.append("look"))
+    holder.heal(2, 0.6)
+    holder.arrive()
+    assert looks == []
+    assert not holder.lease.saw(standing(holder.registry, "m").moves[CHAMPION].sequence)
+    holder.end()
+
+
 @pytest.fixture(params=[-1.0, 1e9], ids=["looks at each job", "looks at the end"])
 def looks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """How often a writer looks at its lease: before each job, or only after all of them."""
