@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 
 LEASE_TAG, STALE_TAG = "selfheal.lease", "selfheal.stale"  # on a version
+PROPOSAL_TAG = "selfheal.proposal"  # on a version: what became of proposing it, as people read it
 # on a version's entry in the registry; its logged model has all of its tags
 SHOWN_TAGS = frozenset(
     f"selfheal.{name}"

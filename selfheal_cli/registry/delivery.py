@@ -15,7 +15,7 @@ from selfheal_cli.model.checkpoint import assemble, probe_decisions, unpack
 from selfheal_cli.records import Evaluation, Phase, Snapshot
 from selfheal_cli.registry.aliases import Move, move_alias
 from selfheal_cli.registry.base import CHAMPION, NOTHING, Lineage, Registry, StepMetrics
-from selfheal_cli.registry.journal import Hold, Proposal, standing
+from selfheal_cli.registry.journal import LEARNED_MORE, Hold, Proposal, standing
 from selfheal_cli.registry.orders import (
     pause,
     propose,
@@ -201,7 +201,7 @@ def _proposed(registry: Registry, model: str, wanted: Proposal) -> Proposal:
     made = propose(registry, model, wanted)
     for waiting in standing(registry, model).proposals:
         if supersedes(made, waiting):
-            why = f"proposal {made.sequence} has learned more"
+            why = f"proposal {made.sequence} {LEARNED_MORE}"
             reject(registry, model, waiting.sequence, actor=made.actor, at=made.at, reason=why)
     return made
 

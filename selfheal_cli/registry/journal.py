@@ -26,6 +26,8 @@ MAX_ENTRY = 5_500  # characters; MLflow takes 6,000
 MAX_TEXT = 300  # characters of a reason
 MAX_PROPOSALS = 5
 ATTEMPTS = 100
+WAITS = "proposed"  # what is told of a proposal that waits begins with
+LEARNED_MORE = "has learned more"  # what the reason of one that took another's place ends with
 STORED = ("sequence", "kind", "at", "actor", "data", "previous", "nonce")  # of each entry
 
 
@@ -325,6 +327,36 @@ def _but(removals: tuple[Removal, ...], versions: Set[int]) -> tuple[Removal, ..
     return tuple(one for one in removals if one.version not in versions)
 
 
+def _told_of(before: JournalState, entry: Entry) -> tuple[dict[int, str], set[int]]:
+    """What an entry leaves to be told at versions of their proposals, and which wait."""
+    now = entry.standing
+    champion = now.moves["champion"].sequence if "champion" in now.moves else 0
+    told, waiting = dict[int, str](), set[int]()
+    for one in before.proposals:
+        if not one.loosens:
+            told[one.target] = f"{_ending(one, entry, champion)}; proposal {one.sequence}"
+    for one in now.proposals:
+        if one.loosens or not one.is_open(entry.at, champion):
+            continue
+        waiting.add(one.target)
+        until = f" until {one.expires}" if one.expires else ""
+        first = f", approved by {one.approved_by}" if one.approved_by else ""
+        told[one.target] = f"{WAITS} by {one.actor}{until}{first}; proposal {one.sequence}"
+    return told, waiting
+
+
+def _ending(proposal: Proposal, entry: Entry, champion: int) -> str:
+    """How a proposal ended that waits no more after an entry; ``champion`` is its last move."""
+    mine = entry.data.get("proposal") == proposal.sequence
+    if mine and entry.kind is EntryKind.MOVED:
+        return f"approved by {entry.actor}"
+    if mine and not str(entry.data.get("reason")).endswith(LEARNED_MORE):
+        return f"rejected by {entry.actor}: {entry.data.get('reason')}"
+    if mine:
+        return f"superseded: {entry.data['reason']}"
+    return "expired" if proposal.after == champion else "superseded: the champion was moved"
+
+
 class JournalStore(Protocol):
     """Where entries are kept, each number written once."""
 
@@ -339,6 +371,12 @@ class JournalStore(Protocol):
 
     def mark_move(self, model: str, sequence: int, mark: Mark) -> None:
         """Say of a move that its alias was set; `JournalState.open` tells of the others."""
+
+    def show_proposals(self, model: str, told: Mapping[int, str], waiting: Set[int]) -> None:
+        """Show at versions, by their numbers, what became of proposing them: for whoever browses
+        them, and nobody reads it back. Others than those ``waiting`` wait no more. Raises nothing:
+        the next entry tries again.
+        """
 
 
 # from the standing before and the entry's number: the entry's data
@@ -372,5 +410,7 @@ def write(
                 f"a journal takes {MAX_ENTRY}; give shorter names and reasons"
             )
         if store.put_entry(model, entry):
+            told, waiting = _told_of(before, entry)
+            store.show_proposals(model, told, waiting)
             return entry
     raise RegistryError(f"journal of '{model}': {ATTEMPTS} others were faster; try again")

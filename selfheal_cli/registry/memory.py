@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 
@@ -292,6 +292,9 @@ class MemoryRegistry:
     def mark_move(self, model: str, sequence: int, mark: Mark) -> None:
         """See `JournalStore`."""
         self._marks.setdefault(model, {})[sequence] = mark
+
+    def show_proposals(self, model: str, told: Mapping[int, str], waiting: Set[int]) -> None:
+        """See `JournalStore`. Nobody browses it."""
 
     def delete_version(self, version: VersionRecord) -> int:
         """See `Registry`."""

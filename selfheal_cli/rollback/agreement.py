@@ -10,6 +10,7 @@ from selfheal_cli.errors import VersionCorrupt
 from selfheal_cli.events.run_record import Account
 from selfheal_cli.records import (
     LEASE_TAG,
+    PROPOSAL_TAG,
     SHOWN_TAGS,
     STALE_TAG,
     Evaluation,
@@ -162,7 +163,7 @@ def _of_entries(
         own = {name for name in entry if name.startswith(PREFIX)}
         wanted = tags.keys() if of else tags.keys() & (SHOWN_TAGS | own)
         more = own if complete else set()
-        more -= {LEASE_TAG, STALE_TAG}  # the journal has them
+        more -= {LEASE_TAG, STALE_TAG, PROPOSAL_TAG}  # the journal has them
         for name in sorted((wanted | more) - set(unknown)):
             if entry.get(name) != tags.get(name):
                 yield f"tag {name}{of} is {entry.get(name)!r}, the log says {tags.get(name)!r}"

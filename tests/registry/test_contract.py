@@ -21,14 +21,22 @@ from selfheal_cli.errors import (
 from selfheal_cli.model.architecture import Architecture
 from selfheal_cli.model.checkpoint import make_base, pack
 from selfheal_cli.model.network import SelfHealingNetwork
-from selfheal_cli.records import SHOWN_TAGS, Base, Evaluation, Phase, Snapshot, digest
+from selfheal_cli.records import (
+    PROPOSAL_TAG,
+    SHOWN_TAGS,
+    Base,
+    Evaluation,
+    Phase,
+    Snapshot,
+    digest,
+)
 from selfheal_cli.registry.aliases import Move, move_alias
 from selfheal_cli.registry.base import CHAMPION, Lineage, Registry
 from selfheal_cli.registry.journal import Hold, JournalState, Lease, Proposal, standing
 from selfheal_cli.registry.lease import release_lease, take_lease
 from selfheal_cli.registry.manifest import MANIFEST_FILE, file_hash, parse_manifest
 from selfheal_cli.registry.mlflow.registry import MlflowRegistry
-from selfheal_cli.registry.orders import hold, propose, set_four_eyes
+from selfheal_cli.registry.orders import hold, propose, reject, set_four_eyes
 from selfheal_cli.scores import Scores
 from selfheal_cli.sources.encoding import Encoding
 from tests.registry.chains import check_chain
@@ -243,6 +251,27 @@ def test_four_eyes_want_a_second_person(registry: Registry, lineage: Lineage) ->
     move_alias(registry, move(2, actor="bob", proposal=made.sequence))
     assert standing(registry, "m").proposals == ()
     assert move_alias(registry, move(1, run="r", key="k")).target == 1  # a run's own moves go on
+    if isinstance(registry, MlflowRegistry):
+        assert_whoever_browses_sees_what_became_of_a_proposal(registry)
+
+
+def assert_whoever_browses_sees_what_became_of_a_proposal(registry: MlflowRegistry) -> None:
+    def seen(number: int) -> str:
+        return registry.version("m", number).tags.get(PROPOSAL_TAG, "")
+
+    assert (seen(1), seen(2)) == ("", "approved by bob; proposal 3")
+    one = propose(registry, "m", Proposal(1, "sha", "ann", "t", "why", after=0))
+    assert seen(1) == f"proposed by ann; proposal {one.sequence}"
+    killed = MlflowRegistry(registry.uri)  # between the journal and what is shown
+    killed.show_proposals = lambda *_: None  # type: ignore[method-assign]
+    told = {"actor": "bob", "at": "t"}
+    reject(killed, "m", one.sequence, reason="no", **told)
+    again = propose(killed, "m", Proposal(2, "sha", "ann", "t", "why", after=0))
+    assert (seen(1)[:8], seen(2)[:8]) == ("proposed", "approved")
+    hold(MlflowRegistry(registry.uri), "m", None, **told)  # whatever is written next
+    assert (seen(1)[:13], seen(2)[:15]) == ("waits no more", "proposed by ann")
+    reject(registry, "m", again.sequence, reason="too old", **told)
+    assert seen(2) == f"rejected by bob: too old; proposal {again.sequence}"
 
 
 @in_databases

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import suppress
 from functools import partial
 from heapq import merge
@@ -14,8 +14,9 @@ from mlflow.entities import LoggedModel
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from selfheal_cli.errors import VersionCorrupt, VersionNotFound
+from selfheal_cli.errors import RegistryError, VersionCorrupt, VersionNotFound
 from selfheal_cli.records import (
+    PROPOSAL_TAG,
     SHOWN_TAGS,
     AnyVersion,
     ForeignVersion,
@@ -23,6 +24,7 @@ from selfheal_cli.records import (
     VersionRecord,
     read_counts,
 )
+from selfheal_cli.registry.journal import WAITS
 from selfheal_cli.registry.mlflow.journal import MlflowJournal
 from selfheal_cli.registry.mlflow.runs import every
 from selfheal_cli.registry.staleness import Sound
@@ -37,18 +39,20 @@ READ_AS: dict[str, Callable[[str], object]] = {
     "selfheal.threshold": float,
     "selfheal.counts": read_counts,
 }
+ENDED = "waits no more; 'selfheal history' says what became of it"
 CANDIDATES = 20  # asked for at once where several are looked at
 FIRST = 2  # where one is: one whose version was deleted behind its logged model is passed over
 
 
 class MlflowVersions(MlflowJournal):
-    """The part of `Registry` that reads versions."""
+    """The part of `Registry` that reads versions, and shows at them what became of proposals."""
 
     def __init__(self, uri: str | None = None, *, create: bool = False) -> None:
         super().__init__(uri, create=create)
         self._places_of_bases: dict[str, list[str]] = {}  # experiments, by base
         self._sound = Sound()
         self._made: dict[str, str] = {}  # the last snapshot that was registered, by its source
+        self._shown_proposals: dict[str, dict[int, str]] = {}
 
     def version(self, model: str, number: int) -> VersionRecord:
         """See `Registry`."""
@@ -240,6 +244,29 @@ class MlflowVersions(MlflowJournal):
             with suppress(VersionCorrupt):  # whoever asks for it by number is told
                 return _record(entry, logged)
         return None
+
+    def show_proposals(self, model: str, told: Mapping[int, str], waiting: Set[int]) -> None:
+        """See `JournalStore`.
+
+        The first time it looks for what one who was killed left as waiting.
+        """
+        shown = self._shown_proposals.get(model)
+        with suppress(RegistryError), self._doing(f"show the proposals of '{model}'"):
+            if shown is None:
+                left = self._client.search_model_versions(
+                    f"name = '{model}' AND tags.`{PROPOSAL_TAG}` LIKE '{WAITS}%'"
+                )
+                shown = {int(one.version): one.tags[PROPOSAL_TAG] for one in left}
+                self._shown_proposals[model] = shown
+            ended = {one for one in shown if shown[one].startswith(WAITS)} - waiting
+            for number, text in {**dict.fromkeys(ended, ENDED), **told}.items():
+                if shown.get(number) == text or (entry := self._entry(model, number)) is None:
+                    continue
+                now = str(entry.tags.get(PROPOSAL_TAG, ""))  # others write there, too
+                if number in told or now.startswith(WAITS):
+                    self._client.set_model_version_tag(model, str(number), PROPOSAL_TAG, text)
+                    now = text
+                shown[number] = now
 
     def _entry(self, model: str, number: int) -> ModelVersion | None:
         try:
