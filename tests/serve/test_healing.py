@@ -23,6 +23,7 @@ import requests
 
 from selfheal_cli.config import SyntheticSettings
 from selfheal_cli.config_policy import Policy
+from selfheal_cli.errors import RegistryUnreachable
 from selfheal_cli.events.event import Event
 from selfheal_cli.events.log import read
 from selfheal_cli.events.types import (
@@ -335,10 +336,15 @@ def test_whoever_heals_says_so_though_another_one_healed_when_it_looked(
     def heal(*_: object) -> None:
         begun = time.time()
         until(lambda: channel.status(HEALER)[1] > begun)
+        until(lambda: channel.status(HEALER)[0]["registry_away"])
         standing.update(channel.status(HEALER)[0])
         stop.set()
 
-    def hang(*_: object) -> dict[str, Any]:  # nor does a registry that is away keep it silent
+    asked = iter([RegistryUnreachable("it is out of reach")])
+
+    def away(*_: object) -> dict[str, Any]:  # nor does a registry that is away keep it silent
+        for error in asked:
+            raise error
         stop.wait(PATIENCE)
         return {}
 
@@ -350,10 +356,11 @@ def test_whoever_heals_says_so_though_another_one_healed_when_it_looked(
             healer if name == "open_served" else healing, name, Mock(return_value=value)
         )
     monkeypatch.setattr(healing, "heal_served", heal)
-    monkeypatch.setattr(healer, "registry_facts", hang)
+    monkeypatch.setattr(healer, "registry_facts", away)
     told = HealerSettings(model="fraud", actor="replica")
     healer.HealerProcess(told, registry, stop).run()
     assert standing["pid"] == os.getpid()
+    assert standing["registry_away"] == "it is out of reach"
 
 
 def test_what_cannot_be_shown_sets_no_batch_apart() -> None:

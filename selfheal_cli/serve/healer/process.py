@@ -17,7 +17,7 @@ from typing import Any
 
 from selfheal_cli.actor import clock
 from selfheal_cli.config import TableSettings, checked
-from selfheal_cli.errors import SelfhealError, StorageError, one_line
+from selfheal_cli.errors import RegistryUnreachable, SelfhealError, StorageError, one_line
 from selfheal_cli.events.archive import LOG_NAME, run_folder
 from selfheal_cli.events.event import Event
 from selfheal_cli.pipeline.offline.handover import hand_over
@@ -133,10 +133,14 @@ class HealerProcess:
     def _ask(self) -> None:
         """The thread that asks the registry, which may be away for long."""
         while True:
-            with suppress(SelfhealError):  # the one who follows says so
+            try:
                 if self._healer.asks:
                     self._by_hand.look(self._registry, self._settings.model)
                     self._known = registry_facts(self._registry, self._settings.model)
+            except RegistryUnreachable as exc:  # who heals goes on, and does not look up
+                self._known = {**self._known, "registry_away": one_line(exc)}
+            except SelfhealError:  # the one who follows says so
+                pass
             if self._stop.wait(FACTS_SECONDS):
                 return
 
