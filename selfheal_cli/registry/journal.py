@@ -375,7 +375,7 @@ class JournalStore(Protocol):
     def show_proposals(self, model: str, told: Mapping[int, str], waiting: Set[int]) -> None:
         """Show at versions, by their numbers, what became of proposing them: for whoever browses
         them, and nobody reads it back. Others than those ``waiting`` wait no more. Raises nothing:
-        the next entry tries again.
+        the next entry beside a proposal tries again.
         """
 
 
@@ -411,6 +411,7 @@ def write(
             )
         if store.put_entry(model, entry):
             told, waiting = _told_of(before, entry)
-            store.show_proposals(model, told, waiting)
+            if told:
+                store.show_proposals(model, told, waiting)
             return entry
     raise RegistryError(f"journal of '{model}': {ATTEMPTS} others were faster; try again")
