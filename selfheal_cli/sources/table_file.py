@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 CHUNK_ROWS = 8_192
 MOST_COLUMNS = 10_000
+VALUE = re.compile(r"-\d+|-?\d*\.\d+(e[-+]?\d+)?")  # a number that counts nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +78,14 @@ def require_column(table: TableFile, name: str) -> None:
     if name not in table.columns:
         raise DataError(
             f"{table.where}: no column '{name}'{nearest(name, table.columns)}; "
-            f"columns: {', '.join(table.columns)}"
+            f"columns: {', '.join(table.columns)}{_headless(table.columns)}"
         )
+
+
+def _headless(columns: Sequence[str]) -> str:
+    """A question where most names are numbers; whole ones may count columns."""
+    values = sum(VALUE.fullmatch(name) is not None for name in columns)
+    return "; is the first row a header? It looks like values" if 2 * values > len(columns) else ""
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

@@ -449,6 +449,16 @@ def test_an_unknown_target_is_refused(tmp_path: Path) -> None:
         opened(saved(tmp_path, plain(80)), target="label")
 
 
+def test_a_file_without_a_header_is_asked_for_one(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("51.257,4.6,shop,-1.769,1e-3\n" * 80, "utf-8")
+    with pytest.raises(DataError, match="is the first row a header"):
+        opened(path, target="label")
+    path.write_text("0,1,2,label_of\n1,2,3,0\n" * 40, "utf-8")
+    with pytest.raises(DataError, match=r"columns: 0, 1, 2, label_of$"):
+        opened(path, target="label")
+
+
 def test_there_are_no_held_out_rows_and_no_known_limit(tmp_path: Path) -> None:
     source = opened(saved(tmp_path, plain(80)))
     assert source.held_out() == {}
