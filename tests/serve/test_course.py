@@ -49,6 +49,10 @@ def test_what_healing_does_is_told_from_chance_and_a_corrected_label_counts_as_i
         return verdict_of(standing).headline
 
     assert walked(3, most=8).compared(Objective()) == ()
+    earlier = Judged(rows=40)  # labels of rows of the run before this one
+    unsure = verdict_of(ModelStatus(live=earlier, shadow=earlier))
+    assert unsure.headline.endswith("to tell from chance what healing does")
+    assert "On 40 labelled rows" in unsure.sentences[0]
     assert "to tell from chance what healing does: accuracy 0.9" in told(walked(8, most=20))
     helped = walked(18, most=20)
     assert told(helped).startswith("Healing helps: accuracy 0.900 against 0.500 without it (+0.")

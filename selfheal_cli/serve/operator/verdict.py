@@ -103,7 +103,7 @@ def _fell(standing: ModelStatus) -> str:
 def verdict_of(standing: ModelStatus) -> Verdict:
     """Whether healing helps, told from chance, and on how many rows."""
     live, shadow, gains = standing.live, standing.shadow, standing.compared
-    if live is None or shadow is None or not live.rows or not gains:
+    if live is None or shadow is None or not live.rows:
         return Verdict(
             "unknown", "not known", "No label has come yet: whether healing helps is not known"
         )
@@ -122,8 +122,8 @@ def verdict_of(standing: ModelStatus) -> Verdict:
     if gained:
         return Verdict("better", "better", f"Healing helps: {pairs}", rows)
     if all(one.word == UNKNOWN for one in gains):
-        text = f"{_capital(TOO_FEW)} to tell from chance what healing does: {pairs}"
-        return Verdict("unknown", "too early to say", text, rows)
+        text = f"{_capital(TOO_FEW)} to tell from chance what healing does"  # or an earlier run's
+        return Verdict("unknown", "too early to say", f"{text}: {pairs}" if pairs else text, rows)
     little = LITTLE_DIFFERENCE if any(one.sure for one in gains) else NO_DIFFERENCE
     return Verdict("same", "no difference", f"Healing makes {little}: {pairs}", rows)
 
